@@ -1,0 +1,1 @@
+"""The command line and the control process. Holds no market data."""

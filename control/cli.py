@@ -1,0 +1,64 @@
+"""`fts`: reads the command line, runs one command, turns errors into one line and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from control.commands import bench, demo, doctor, migrate, simulate, up, version
+from control.exits import Exit
+from engine.errors import ConfigError, EngineError, InstanceBusyError
+from engine.member import ChildStartError
+
+_COMMANDS = (up, demo, simulate, migrate, doctor, bench, version)
+
+_EPILOG = """\
+start here:
+  fts demo                     live ticks from a simulated venue into a private database and Redis
+  fts doctor                   what is configured, what is reachable, what to do about it
+  fts up                       the same engine against the real venues
+
+exit codes: 0 fine, 1 something is wrong, 2 cannot run like this, 3 already running
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="fts",
+        description="Tick-level market data into PostgreSQL and Redis; nothing is lost silently.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in _COMMANDS:
+        module.add_parser(commands)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except InstanceBusyError as error:
+        return _complain(error, Exit.BUSY)
+    except (ConfigError, ChildStartError) as error:
+        return _complain(error, Exit.USAGE)
+    except EngineError as error:
+        return _complain(error, Exit.FAILED)
+    except KeyboardInterrupt:
+        return Exit.FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+
+
+def _complain(error: EngineError, code: Exit) -> int:
+    sys.stderr.write(f"fts: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""`fts demo`: the whole engine against the bundled venue simulator, with proof at the end."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from control.exits import Exit
+from control.ledger_check import LedgerCheck, Verdict
+from control.options import add_service, load
+from control.service import Ground, Outcome, ServiceOptions, run_service
+from control.simulator import SimulatorProcess
+from control.summary import engine_summary, latency_lines
+from engine.catalog import StreamKey, StreamKind
+from engine.clock import monotonic_s, wall_ns
+from engine.config import LoadedConfig
+from engine.errors import ConfigError
+from engine.settings import VenueSettings
+from engine.status import EngineStatus
+from engine.supervisor import Supervisor
+from shards.simulator.instruments import (
+    VENUE_NAMES,
+    binance_instruments,
+    hyperliquid_instruments,
+)
+from shards.simulator.settings import parse_rate
+
+_log = logging.getLogger(__name__)
+
+_EPILOG = """\
+examples:
+  fts demo                                  until Ctrl-C, with a live view
+  fts demo --for 15 --rate 20000 --json     a proof: exit code 0 only if nothing is missing
+  fts demo --for 15 --rate max              how fast is this machine?
+
+While it runs, the database and the Redis keys printed at start hold live data. The demo has a state
+directory of its own and empties it at every start; what a run stored stays until the next one.
+"""
+
+_STABLE_LOOKS = 6
+_LOOK_S = 0.2
+_SETTLE_S_MAX = 60.0
+_SETTLE_HURRIED_S_MAX = 1.5
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`fts demo`."""
+    parser = commands.add_parser(
+        "demo",
+        help="try it: the same engine against a simulated venue, no network needed",
+        description="Runs the engine against the bundled simulator and checks what was stored.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_service(parser)
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        default="2000",
+        metavar="N|max",
+        help="trades a second over all instruments, books beside them (default: 2000)",
+    )
+    parser.add_argument(
+        "--symbols",
+        type=_count,
+        default=5,
+        metavar="N",
+        help="instruments at each venue (default: 5)",
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same market")
+    parser.set_defaults(run=run)
+
+
+class Demo:
+    """All instruments of a simulator of our own; a bounded run is compared with its ledger."""
+
+    def __init__(self, rate: str, symbols: int, seed: int) -> None:
+        self._rate, self._symbols, self._seed = rate, symbols, seed
+        self._simulator: SimulatorProcess | None = None
+        self._ledger_dir: Path | None = None
+        self._sent: dict[str, int] = {"trade": 0, "book": 0}
+        self._settled_ns = 0
+
+    def prepare(
+        self, ground: Ground, stack: contextlib.ExitStack
+    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
+        """Start the simulator. A run without end keeps no ledger: it would grow for ever."""
+        arguments = ["--port", "0", "--rate", self._rate]
+        arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
+        if ground.options.run_s is not None and ground.database_url is not None:
+            self._ledger_dir = ground.layout.state_dir / "ledger"
+            arguments += ["--ledger", str(self._ledger_dir)]
+        self._simulator = SimulatorProcess(arguments)
+        stack.callback(self._simulator.stop)
+        overrides = self._simulator.venues()
+        configured = ground.options.loaded.config.venues
+        venues = {
+            name: msgspec.structs.replace(
+                configured.get(name, VenueSettings()), rest_url=at.rest_url, ws_url=at.ws_url
+            )
+            for name, at in overrides.items()
+        }
+        return demo_streams(self._symbols), venues
+
+    async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
+        """Stop the market, then wait until what it sent has arrived and is stored."""
+        assert self._simulator is not None
+        settle_s_max = _SETTLE_HURRIED_S_MAX if hurried else _SETTLE_S_MAX
+        pause = asyncio.to_thread(self._simulator.pause, settle_s_max)
+        self._sent = (await pause)["sent"]
+        ends_s = monotonic_s() + settle_s_max
+        before, stable = (0, 0), 0
+        while stable < _STABLE_LOOKS and monotonic_s() < ends_s:
+            await asyncio.sleep(_LOOK_S)
+            status = supervisor.status()
+            now = (sum(status.rows_by_kind().values()), sum(status.writer.stored_rows.values()))
+            stable = stable + 1 if now == before else 0
+            if now != before:
+                before, self._settled_ns = now, wall_ns()
+
+    def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
+        """Compare with the ledger where there is one, else with the simulator's counters."""
+        summary = engine_summary(status) | {"delivered": delivered}
+        if self._ledger_dir is None or ground.database_url is None:
+            summary["sent"] = sum(self._sent.values())
+            return Outcome(Exit.OK, summary, _short_text(summary))
+        check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
+        total = Verdict()
+        for verdict in check.verdicts.values():
+            total.add(verdict)
+        summary["ledger"] = check.verdicts
+        summary["rates"] = self._stored_rates(check, status)
+        summary |= {
+            "sent": total.sent,
+            "stored": total.stored,
+            "duplicates": total.duplicates,
+            "missing": total.missing,
+            "declared_missing": total.declared_missing,
+            "altered": total.altered,
+            "rest_snapshot_rows": check.rest_snapshot_rows,
+        }
+        fine = (
+            summary["sent"] > 0
+            and summary["sent"] == total.stored + total.declared_missing
+            and not (total.duplicates or total.missing or total.altered)
+        )
+        summary["ok"] = fine
+        text = _proof_text(summary, status)
+        return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
+
+    def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float]:
+        """From the first row received to the last row committed, start and stop left out."""
+        seconds = max(self._settled_ns - check.first_recv_ns, 1) / 1e9
+        stored = status.writer.stored_rows
+        return {
+            "seconds": round(seconds, 2),
+            "trades_per_s": round(stored.get("trade", 0) / seconds),
+            "levels_per_s": round(stored.get("book", 0) / seconds),
+        }
+
+
+def demo_streams(symbols: int) -> list[StreamKey]:
+    """Trades and books of every instrument of a simulator with `symbols` at each venue."""
+    names = [(VENUE_NAMES[0], each.symbol) for each in binance_instruments(symbols)]
+    names += [(VENUE_NAMES[1], each.symbol) for each in hyperliquid_instruments(symbols)]
+    return [
+        StreamKey(venue, symbol, kind)
+        for venue, symbol in names
+        for kind in (StreamKind.TRADES, StreamKind.L2_BOOK)
+    ]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demo; exit code 0 only if everything that was sent is where it should be."""
+    loaded = _own_state_dir(load(options), options.state_dir is not None)
+    if options.port is None:
+        control = msgspec.structs.replace(loaded.config.control, port=0)
+        loaded = loaded.with_config(msgspec.structs.replace(loaded.config, control=control))
+    service = ServiceOptions(
+        loaded=loaded,
+        run_s=options.run_s,
+        json=options.json,
+        with_database=not options.no_database,
+        with_redis=not options.no_redis,
+        fresh=True,
+    )
+    return run_service(service, Demo(options.rate, options.symbols, options.seed))
+
+
+def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:
+    """A demo empties its state directory, so it must never be given one with real data."""
+    if not chosen:
+        loaded = loaded.with_state_dir(loaded.state_dir / "demo")
+    marker = loaded.state_dir / "this-is-a-demo"
+    if marker.exists():
+        return loaded
+    if loaded.state_dir.exists() and any(loaded.state_dir.iterdir()):
+        raise ConfigError(
+            f"{loaded.state_dir} is not empty and not a demo's; the demo empties its state"
+            " directory, so give it one of its own with --state-dir"
+        )
+    loaded.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    marker.touch()
+    return loaded
+
+
+def _short_text(summary: dict[str, Any]) -> str:
+    return (
+        f"sent {summary['sent']:,} rows, received {summary['received']:,},"
+        f" stored {summary['stored']:,}, published {summary['published']:,},"
+        f" dropped {summary['dropped']:,}, gaps {summary['gaps']:,}\n"
+        "Run with --for SECONDS to have every row compared with the simulator's ledger."
+    )
+
+
+def _proof_text(summary: dict[str, Any], status: EngineStatus) -> str:
+    equation = (
+        f"sent {summary['sent']:,} = stored {summary['stored']:,}"
+        f" + declared missing {summary['declared_missing']:,}"
+    )
+    faults = ", ".join(f"{name} {summary[name]:,}" for name in ("duplicates", "missing", "altered"))
+    rates = summary["rates"]
+    lines = [
+        f"{'PROVEN' if summary['ok'] else 'FAILED'}: {equation}; {faults}",
+        f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
+        f" over {rates['seconds']:,} s; published {summary['published']:,},"
+        f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",
+        *latency_lines(status),
+    ]
+    return "\n".join(lines)
+
+
+def _rate(text: str) -> str:
+    try:
+        parse_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of instruments (1-1000)")
+    return int(text)

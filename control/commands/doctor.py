@@ -1,0 +1,236 @@
+"""`fts doctor`: what is configured, what is reachable, and what to do about the rest."""
+
+import argparse
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+from psycopg.conninfo import make_conninfo
+from redis import Redis
+from redis.exceptions import RedisError
+
+from control.commands.version import version
+from control.exits import Exit
+from control.options import add_config, load
+from engine import instance, migrations, preflight
+from engine.config import LoadedConfig, masked_url
+from engine.errors import EngineError
+from engine.layout import Layout, open_layout
+from engine.masking import scrub
+from shards.venues import VENUES
+
+_EPILOG = """\
+examples:
+  fts doctor                    everything about the default state directory
+  fts doctor --config fts.toml --json
+
+Exit code 0 when everything needed is there (an unreachable venue is only noted), else 1.
+"""
+_TIMEOUT_S = 2.0
+_SHM = Path("/dev/shm")  # noqa: S108 - shared memory, not a temporary file
+
+Level = Literal["ok", "note", "problem"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the report."""
+
+    topic: str
+    level: Level
+    text: str
+    advice: str = ""
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`fts doctor`."""
+    parser = commands.add_parser(
+        "doctor",
+        help="what is configured, what is reachable, what to do about it",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look at everything; 1 when something needed is missing."""
+    loaded = load(options)
+    layout = open_layout(loaded.state_dir)
+    findings = list(examine(loaded, layout))
+    healthy = all(finding.level != "problem" for finding in findings)
+    if options.json:
+        body = {"healthy": healthy, "findings": findings, "config": masked_config(loaded)}
+        sys.stdout.write(msgspec.json.encode(body).decode() + "\n")
+    else:
+        sys.stdout.write("\n".join(_lines(findings)) + "\n")
+    return Exit.OK if healthy else Exit.FAILED
+
+
+def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
+    """Every check, in the order a person would ask."""
+    yield Finding(
+        "python",
+        "ok",
+        f"fintickstreams {version()}, Python {platform.python_version()} on"
+        f" {platform.system()} {platform.machine()}",
+    )
+    yield Finding("config", "ok", f"{loaded.source}; {_flat(masked_config(loaded))}")
+    yield from _engines(layout)
+    yield from _machine(loaded, layout)
+    yield _database(loaded)
+    yield _redis(loaded)
+    for name, venue in VENUES.items():
+        override = loaded.config.venues.get(name)
+        url = (override.rest_url if override else None) or venue.rest_url
+        yield _venue(name, url)
+
+
+def masked_config(loaded: LoadedConfig) -> dict[str, Any]:
+    """The configuration with nothing secret in it."""
+    body: dict[str, Any] = msgspec.to_builtins(loaded.config)
+    body["state_dir"] = str(loaded.state_dir)
+    body["database"]["url"] = masked_url(loaded.database_url)
+    body["redis"]["url"] = masked_url(loaded.redis_url)
+    return body
+
+
+def _engines(layout: Layout) -> Iterator[Finding]:
+    """The engine on this state directory, and a demo below it."""
+    yield _engine("engine", layout.state_dir, layout)
+    demo = layout.state_dir / "demo"
+    if (demo / "instance").exists():
+        yield _engine("demo", demo, open_layout(demo))
+
+
+def _engine(topic: str, state_dir: Path, layout: Layout) -> Finding:
+    if not instance.is_held(layout):
+        left = len(instance.leftover_rings(layout))
+        text = f"none runs on {state_dir}"
+        if left:
+            return Finding(
+                topic, "note", f"{text}; {left} ring files are left of a crash",
+                "start it again: it stores what they hold",
+            )  # fmt: skip
+        return Finding(topic, "ok", text)
+    note = instance.read_note(layout)
+    if note is None:
+        return Finding(topic, "note", f"one is starting on {state_dir}")
+    parts = [f"runs on {state_dir} (pid {note.pid})", f"control {note.control_url}"]
+    parts += [part for part in (note.psql, note.redis_cli) if part]
+    return Finding(topic, "ok", "; ".join(parts))
+
+
+def _machine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
+    allowed = preflight.allowed_cpus()
+    try:
+        cpus = preflight.shard_cpus(loaded.config, loaded.source, allowed)
+    except EngineError as error:
+        yield Finding("cpu", "problem", str(error), "change [shards] cpus or the affinity")
+        cpus = allowed[-1:]
+    else:
+        yield Finding("cpu", "ok", f"{len(allowed)} allowed of {os.cpu_count()}, shards on {cpus}")
+    try:
+        plan = preflight.plan_rings(
+            loaded.config, loaded.source, len(cpus), preflight.shm_free_bytes(_SHM),
+            preflight.file_bytes(instance.leftover_rings(layout)),
+        )  # fmt: skip
+    except (EngineError, OSError) as error:
+        yield Finding(
+            "shared memory", "problem", str(error), f"make {_SHM} larger or the rings smaller"
+        )
+        return
+    text = f"{plan.bytes_free / 2**20:,.0f} MB free, rings need {plan.bytes_needed / 2**20:,.0f} MB"
+    yield Finding("shared memory", "note" if plan.note else "ok", text, plan.note)
+
+
+def _database(loaded: LoadedConfig) -> Finding:
+    if loaded.database_url is None:
+        return Finding("database", "ok", "private PostgreSQL, started with the engine")
+    url = loaded.database_url.reveal()
+    shown = masked_url(loaded.database_url)
+    try:
+        conninfo = make_conninfo(url, connect_timeout=int(_TIMEOUT_S))
+        with psycopg.connect(conninfo) as connection:
+            server = connection.info.server_version // 10_000
+        waiting = migrations.pending(conninfo)
+    except (psycopg.Error, EngineError, OSError) as error:
+        text = scrub(str(error).strip().splitlines()[0], url)
+        return Finding(
+            "database", "problem", f"{shown}: {text}",
+            "check address, network and password; a running engine keeps rows in its journal",
+        )  # fmt: skip
+    if waiting:
+        return Finding(
+            "database", "note", f"{shown}: PostgreSQL {server}, {len(waiting)} migrations pending",
+            "`fts up` applies them at start, or run `fts migrate`",
+        )  # fmt: skip
+    return Finding("database", "ok", f"{shown}: PostgreSQL {server}, schema up to date")
+
+
+def _redis(loaded: LoadedConfig) -> Finding:
+    if loaded.redis_url is None:
+        return Finding("redis", "ok", "private Valkey, started with the engine")
+    shown = masked_url(loaded.redis_url)
+    try:
+        with closing(
+            Redis.from_url(
+                loaded.redis_url.reveal(),
+                socket_connect_timeout=_TIMEOUT_S,
+                socket_timeout=_TIMEOUT_S,
+            )
+        ) as client:
+            client.ping()
+    except (RedisError, OSError, ValueError) as error:
+        text = scrub(str(error), loaded.redis_url.reveal())
+        return Finding(
+            "redis", "problem", f"{shown}: {text}",
+            "check the address, or run with --no-redis; the database does not depend on it",
+        )  # fmt: skip
+    return Finding("redis", "ok", f"{shown} answers")
+
+
+def _venue(
+    name: str, url: str, connect: Callable[..., socket.socket] = socket.create_connection
+) -> Finding:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        connect((parts.hostname, port), timeout=_TIMEOUT_S).close()
+    except OSError:
+        return Finding(
+            f"venue {name}", "note", f"{parts.hostname}:{port} cannot be reached from here",
+            "`fts demo` needs no network; `fts up` keeps trying",
+        )  # fmt: skip
+    return Finding(f"venue {name}", "ok", f"{parts.hostname}:{port} answers")
+
+
+def _flat(config: dict[str, Any]) -> str:
+    parts = []
+    for section, value in config.items():
+        if isinstance(value, dict):
+            inner = " ".join(f"{key}={each}" for key, each in value.items())
+            parts.append(f"[{section}] {inner}")
+        elif section == "streams":
+            parts.append(f"{len(value)} stream groups")
+        else:
+            parts.append(f"{section}={value}")
+    return "; ".join(parts)
+
+
+def _lines(findings: list[Finding]) -> Iterator[str]:
+    width = max(len(finding.topic) for finding in findings)
+    marks = {"ok": "ok  ", "note": "note", "problem": "BAD "}
+    for finding in findings:
+        yield f"{marks[finding.level]} {finding.topic:<{width}}  {finding.text}"
+        if finding.advice:
+            yield f"     {'':<{width}}  -> {finding.advice}"

@@ -1,0 +1,90 @@
+"""`fts up`: the engine against the real venues."""
+
+import argparse
+import contextlib
+import difflib
+from typing import Any
+
+from control.exits import Exit
+from control.options import add_service, load
+from control.service import Ground, Outcome, ServiceOptions, run_service
+from control.summary import engine_summary, engine_text
+from engine.catalog import StreamKey
+from engine.config import LoadedConfig
+from engine.errors import ConfigError
+from engine.settings import VenueSettings
+from engine.status import EngineStatus
+from engine.supervisor import Supervisor
+from shards.venues import VENUES
+
+_EPILOG = """\
+examples:
+  fts up                              BTC and ETH from both venues into a private database
+  fts up --config fts.toml            your streams, your database
+  fts up --for 60 --json              one minute, then a JSON summary
+  FTS_DATABASE_URL=... fts up         store into an existing PostgreSQL or TimescaleDB
+
+Ctrl-C drains, commits and exits; a second Ctrl-C stops at once and loses nothing: the next start
+delivers what is left.
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`fts up`."""
+    parser = commands.add_parser(
+        "up",
+        help="collect from the real venues",
+        description="Collects the configured streams into PostgreSQL and Redis until Ctrl-C.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_service(parser)
+    parser.set_defaults(run=run)
+
+
+class Up:
+    """The configured streams at the configured venues."""
+
+    def prepare(
+        self, ground: Ground, stack: contextlib.ExitStack
+    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
+        """As configured."""
+        del stack
+        loaded = ground.options.loaded
+        return loaded.stream_keys(), loaded.config.venues
+
+    async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
+        """Nothing: the venues do not stop for us."""
+
+    def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
+        """What was collected."""
+        del ground
+        summary = engine_summary(status) | {"delivered": delivered}
+        return Outcome(Exit.OK, summary, engine_text(status))
+
+
+def check_venues(loaded: LoadedConfig) -> None:
+    """Refuse a venue nobody knows, naming the one that was probably meant."""
+    named = [("streams", entry.venue) for entry in loaded.config.streams]
+    named += [("venues", name) for name in loaded.config.venues]
+    for section, name in named:
+        if name not in VENUES:
+            near = difflib.get_close_matches(name, VENUES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(VENUES)}"
+            raise ConfigError(f"{loaded.source}: {section}: unknown venue {name!r}; {hint}")
+    if not loaded.stream_keys():
+        raise ConfigError(f"{loaded.source}: streams: there is nothing to collect")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Collect until told to stop."""
+    loaded = load(options)
+    check_venues(loaded)
+    service = ServiceOptions(
+        loaded=loaded,
+        run_s=options.run_s,
+        json=options.json,
+        with_database=not options.no_database,
+        with_redis=not options.no_redis,
+    )
+    return run_service(service, Up())

@@ -1,0 +1,29 @@
+"""`fts version`."""
+
+import argparse
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+from control.exits import Exit
+
+
+def version() -> str:
+    """The installed version, or a note that this is a bare checkout."""
+    try:
+        return metadata.version("fintickstreams")
+    except metadata.PackageNotFoundError:
+        return "0 (not installed)"
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`fts version`."""
+    parser = commands.add_parser("version", help="print the version")
+    parser.set_defaults(run=run)
+
+
+def run(_: argparse.Namespace) -> int:
+    """Print it."""
+    sys.stdout.write(f"fintickstreams {version()} on Python {platform.python_version()}\n")
+    return Exit.OK

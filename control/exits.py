@@ -1,0 +1,15 @@
+"""Exit codes of the command line."""
+
+import enum
+
+
+class Exit(enum.IntEnum):
+    """What `fts` tells the shell."""
+
+    OK = 0
+    FAILED = 1
+    """It ran, and something is wrong: rows missing, a check red, stopped by force."""
+    USAGE = 2
+    """It cannot run like this: configuration, port, symbols. Nothing was left running."""
+    BUSY = 3
+    """Another engine runs on the same state directory."""

@@ -1,0 +1,243 @@
+"""Compares the database with the simulator's ledger: is everything there, once, and unchanged?
+
+Fast path: for every stream and class of row, the row count, the sums of id, price and quantity,
+and the count of one side must agree with the ledger. A row missing, doubled or altered changes at
+least one of the five, and one scan of each table answers for millions of rows. Only classes that
+disagree are compared row by row.
+
+Classes of row
+- `trade`: every trade sent, or withheld on purpose.
+- `delta`: book changes, also those from before the first snapshot: they were received.
+- `whole`: books that a venue pushes whole.
+Snapshots fetched by REST are stored too, but asked for and not sent: they are counted apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+
+from shards.simulator.ledger import LedgerRows, Rows, read_ledger
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Ints = npt.NDArray[np.int64]
+
+_STREAMS = """
+    SELECT s.stream_id, i.venue, i.symbol, i.price_decimals, i.qty_decimals, s.kind
+    FROM stream s JOIN instrument i USING (instrument_id)
+"""
+_TRADES = """
+    SELECT stream_id, min(ts_recv), count(*), sum(trade_id), sum(price), sum(qty),
+           count(*) FILTER (WHERE side = 'B')
+    FROM trade GROUP BY stream_id
+"""
+_LEVELS = """
+    SELECT stream_id, flags & 1, count(*), sum(seq), sum(price), sum(qty),
+           count(*) FILTER (WHERE side = 'b')
+    FROM book GROUP BY stream_id, flags & 1
+"""
+_TRADE_ROWS = "SELECT trade_id, price, qty, ascii(side::text) FROM trade WHERE stream_id = ANY(%s)"
+_LEVEL_ROWS = """
+    SELECT seq, price, qty, ascii(side::text) FROM book
+    WHERE stream_id = ANY(%s) AND flags & 1 = %s
+"""
+_GAPS = "SELECT from_seq, to_seq, from_ts, to_ts FROM gap WHERE stream_id = ANY(%s)"
+
+
+class Sums(NamedTuple):
+    """What a class of rows adds up to."""
+
+    rows: int = 0
+    ids: int = 0
+    prices: int = 0
+    quantities: int = 0
+    buys: int = 0
+    """Trades that bought, levels that bid."""
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Both together."""
+        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Sums over streams of one class."""
+
+    sent: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    missing: int = 0
+    declared_missing: int = 0
+    altered: int = 0
+
+    def add(self, other: "Verdict") -> None:
+        """Add another stream's."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class _Stream(NamedTuple):
+    ids: list[int]
+    price_decimals: int
+    qty_decimals: int
+
+
+class LedgerCheck:
+    """One comparison. `verdicts` holds the result by class."""
+
+    def __init__(self, ledger_dir: Path, database_url: str) -> None:
+        self.verdicts = {"trade": Verdict(), "delta": Verdict(), "whole": Verdict()}
+        self.rest_snapshot_rows = 0
+        self.first_recv_ns = 0
+        self._ledger = read_ledger(ledger_dir)
+        with psycopg.connect(database_url) as self._connection:
+            self._streams = self._read_streams()
+            self._check_trades()
+            self._check_levels()
+
+    def _read_streams(self) -> dict[tuple[str, str, str], _Stream]:
+        """Streams by venue, symbol and kind; instrument versions of one stream are merged."""
+        streams: dict[tuple[str, str, str], _Stream] = {}
+        for number, venue, symbol, price, qty, kind in self._connection.execute(_STREAMS):
+            key = (venue, symbol, kind)
+            known = streams.get(key)
+            ids = [*known.ids, number] if known else [number]
+            streams[key] = _Stream(ids, price, qty)
+        return streams
+
+    def _check_trades(self) -> None:
+        stored: dict[int, Sums] = {}
+        for number, first_recv_ns, *sums in self._connection.execute(_TRADES):
+            stored[number] = Sums(*map(int, sums))
+            self.first_recv_ns = min(first_recv_ns, self.first_recv_ns or first_recv_ns)
+        rows = np.concatenate([self._ledger.trade, self._ledger.withheld])
+        for venue, symbol, part in _by_symbol(self._ledger, rows):
+            stream = self._streams.get((venue, symbol, "Trades"))
+            sent = _sums(part, "trade_id", stream)
+            have = _total(stored, stream)
+            if sent == have:
+                verdict = Verdict(sent=sent.rows, stored=have.rows)
+            else:
+                verdict = self._compare(part, "trade_id", stream, _TRADE_ROWS, ())
+            self.verdicts["trade"].add(verdict)
+
+    def _check_levels(self) -> None:
+        stored: tuple[dict[int, Sums], dict[int, Sums]] = ({}, {})
+        for number, snapshot, *sums in self._connection.execute(_LEVELS):
+            stored[snapshot][number] = Sums(*map(int, sums))
+        book = self._ledger.book
+        whole = book["snapshot"] == 1
+        for venue, symbol, part in _by_symbol(self._ledger, book[whole]):
+            self._check_class("whole", (venue, symbol), part, stored[1])
+        for venue, symbol, part in _by_symbol(self._ledger, book[~whole]):
+            stream = self._streams.get((venue, symbol, "L2Book"))
+            ids = stream.ids if stream else []
+            self._check_class("delta", (venue, symbol), part, stored[0])
+            self.rest_snapshot_rows += sum(
+                stored[1][number].rows for number in ids if number in stored[1]
+            )
+
+    def _check_class(
+        self, name: str, instrument: tuple[str, str], part: Rows, stored: dict[int, Sums]
+    ) -> None:
+        stream = self._streams.get((*instrument, "L2Book"))
+        sent, have = _sums(part, "seq", stream), _total(stored, stream)
+        if sent == have:
+            verdict = Verdict(sent=sent.rows, stored=have.rows)
+        else:
+            verdict = self._compare(part, "seq", stream, _LEVEL_ROWS, (int(name == "whole"),))
+        self.verdicts[name].add(verdict)
+
+    def _compare(
+        self, part: Rows, id_field: str, stream: _Stream | None, query: str, extra: tuple[int, ...]
+    ) -> Verdict:
+        """Row by row. A row that is not stored is declared when a gap of its stream covers it."""
+        if stream is None:
+            return Verdict(sent=len(part), missing=len(part))
+        sent = _fields(part, id_field, stream)
+        have = np.array(
+            self._connection.execute(query, (stream.ids, *extra)).fetchall(), dtype=np.int64
+        ).reshape(-1, sent.shape[1])
+        distinct = np.unique(have, axis=0)
+        sent_keys, stored_keys = _keys(np.unique(sent, axis=0)), _keys(distinct)
+        lost = ~np.isin(sent_keys, stored_keys)
+        lost_rows = part[np.isin(_keys(sent), sent_keys[lost])]
+        declared = int(self._declared(lost_rows, id_field, stream).sum())
+        return Verdict(
+            sent=len(part),
+            stored=int((~lost).sum()),
+            duplicates=len(have) - len(distinct),
+            missing=len(lost_rows) - declared,
+            declared_missing=declared,
+            altered=int((~np.isin(stored_keys, sent_keys)).sum()),
+        )
+
+    def _declared(self, rows: Rows, id_field: str, stream: _Stream) -> npt.NDArray[np.bool_]:
+        covered = np.zeros(len(rows), dtype=np.bool_)
+        for from_seq, to_seq, from_ts, to_ts in self._connection.execute(_GAPS, (stream.ids,)):
+            if from_seq or to_seq:
+                covered |= (rows[id_field] >= from_seq) & (rows[id_field] <= to_seq)
+            else:  # a venue without ids: the gap is a span of venue time
+                covered |= (rows["ts_event"] >= from_ts) & (rows["ts_event"] <= to_ts)
+        return covered
+
+
+def _by_symbol(ledger: LedgerRows, rows: Rows) -> Iterator[tuple[str, str, Rows]]:
+    """Split rows by instrument, sorting once."""
+    if not len(rows):
+        return
+    order = np.argsort(rows["symbol"], kind="stable")
+    ordered = rows[order]
+    numbers, starts = np.unique(ordered["symbol"], return_index=True)
+    for number, part in zip(numbers, np.split(ordered, starts[1:]), strict=True):
+        venue, symbol = ledger.symbols[int(number)]
+        yield venue, symbol, part
+
+
+def _fields(part: Rows, id_field: str, stream: _Stream) -> Ints:
+    """Id, price, quantity and side, numbers as the database has them."""
+    columns: list[Ints] = [
+        part[id_field].astype(np.int64),
+        _scaled(part["price_mantissa"], part["price_decimals"], stream.price_decimals),
+        _scaled(part["qty_mantissa"], part["qty_decimals"], stream.qty_decimals),
+        part["side"].astype(np.int64),
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _sums(part: Rows, id_field: str, stream: _Stream | None) -> Sums:
+    if stream is None or not len(part):
+        return Sums(rows=len(part))
+    fields = _fields(part, id_field, stream)
+    buys = int(np.isin(part["side"], (ord("B"), ord("b"))).sum())
+    ids, prices, quantities = (_exact_sum(fields[:, column]) for column in range(3))
+    return Sums(len(part), ids, prices, quantities, buys)
+
+
+def _exact_sum(values: Ints) -> int:
+    """A sum that cannot overflow: high and low halves apart."""
+    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
+
+
+def _scaled(mantissa: Ints, decimals: npt.NDArray[np.uint8], wanted: int) -> Ints:
+    """Mantissas at `wanted` decimals. Digits the database could not hold would show as altered."""
+    shift = wanted - decimals.astype(np.int64)
+    scaled: Ints = mantissa * 10 ** np.maximum(shift, 0) // 10 ** np.maximum(-shift, 0)
+    return scaled
+
+
+def _keys(rows: Ints) -> npt.NDArray[np.void]:
+    """Rows as single comparable values."""
+    whole = np.ascontiguousarray(rows)
+    return whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1]))).ravel()
+
+
+def _total(stored: dict[int, Sums], stream: _Stream | None) -> Sums:
+    total = Sums()
+    for number in stream.ids if stream else []:
+        total = total.plus(stored.get(number, Sums()))
+    return total

@@ -1,0 +1,76 @@
+"""Command-line options that several commands share, and how they change the configuration."""
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from engine import config
+from engine.config import LoadedConfig
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--state-dir`."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file; every key in it is optional"
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="where journal, log and private servers live"
+        " (default: $XDG_STATE_HOME/fintickstreams or ~/.local/state/fintickstreams)",
+    )
+
+
+def add_service(parser: argparse.ArgumentParser) -> None:
+    """What `up` and `demo` share."""
+    add_config(parser)
+    parser.add_argument(
+        "--for",
+        dest="run_s",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after this long (default: run until Ctrl-C)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="end with one JSON object on stdout; no live view"
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        metavar="N",
+        help="control port on the loopback address, 0 for a free one",
+    )
+    parser.add_argument("--no-redis", action="store_true", help="do not publish to Redis")
+    parser.add_argument(
+        "--no-database", action="store_true", help="do not store; live data through Redis only"
+    )
+
+
+def load(options: argparse.Namespace) -> LoadedConfig:
+    """The configuration with the command line's wishes, which win over file and environment."""
+    loaded = config.load(options.config)
+    if options.state_dir is not None:
+        loaded = loaded.with_state_dir(options.state_dir)
+    port = getattr(options, "port", None)
+    if port is not None:
+        control = msgspec.structs.replace(loaded.config.control, port=port)
+        loaded = loaded.with_config(msgspec.structs.replace(loaded.config, control=control))
+    return loaded
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 365 * 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0-65535)")
+    return int(text)

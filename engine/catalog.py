@@ -1,0 +1,145 @@
+"""The stream table: which slot of the rings is which stream, and its instrument's facts.
+
+A record carries a slot (`stream u4`), not a name. Slots are given out once per state directory and
+never reused, so that a journal written months ago still names its streams while the database was
+away. The file is JSON lines, appended and synced by the supervisor alone; the last line of a slot
+wins. An instrument's facts are in the file before its stream subscribes, so the writer never meets
+a record whose slot it cannot look up.
+"""
+
+import enum
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from engine.errors import EngineError
+
+
+class StreamKind(enum.StrEnum):
+    """What a stream carries, spelled as in the control API."""
+
+    TRADES = "Trades"
+    L2_BOOK = "L2Book"
+
+
+class Transport(enum.StrEnum):
+    """How a stream arrives."""
+
+    WS = "Ws"
+    HTTP_POLL = "HttpPoll"
+
+
+class StreamKey(msgspec.Struct, frozen=True, order=True):
+    """What makes a stream this stream and no other."""
+
+    venue: str
+    symbol: str
+    kind: StreamKind
+    transport: Transport = Transport.WS
+
+    def __str__(self) -> str:
+        return f"{self.venue}/{self.symbol}/{self.kind}/{self.transport}"
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """An instrument as its venue describes it. Sizes are the venue's own decimal strings.
+
+    `price_decimals` and `qty_decimals` are the exponents of the integer mantissas in the database.
+    """
+
+    venue: str
+    symbol: str
+    price_decimals: int
+    qty_decimals: int
+    base: str = ""
+    quote: str = ""
+    tick_size: str = ""
+    lot_size: str = ""
+    contract_size: str = "1"
+    status: str = ""
+
+
+class CatalogEntry(msgspec.Struct, frozen=True):
+    """One slot. `instrument` is None until the venue has named it."""
+
+    slot: int
+    key: StreamKey
+    instrument: Instrument | None = None
+
+
+class Catalog:
+    """The stream table in memory, with its file behind it.
+
+    One process (the supervisor) calls `assign` and `describe`; any other opens the same path and
+    calls `refresh` when it meets a slot it does not know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._by_slot: dict[int, CatalogEntry] = {}
+        self._by_key: dict[StreamKey, CatalogEntry] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines appended since the last call. A torn last line waits for its end."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                try:
+                    self._remember(msgspec.json.decode(line, type=CatalogEntry))
+                except msgspec.MsgspecError as error:
+                    raise EngineError(
+                        f"stream table {self._path} is damaged near byte {self._offset}: {error}"
+                    ) from error
+
+    def assign(self, key: StreamKey) -> CatalogEntry:
+        """Return the slot of `key`, giving it the next free one at first sight."""
+        known = self._by_key.get(key)
+        if known is not None:
+            return known
+        return self._append(CatalogEntry(slot=len(self._by_slot), key=key))
+
+    def describe(self, slot: int, instrument: Instrument) -> CatalogEntry:
+        """Record the instrument behind a slot, on disk before this returns."""
+        entry = self._by_slot[slot]
+        if entry.instrument == instrument:
+            return entry
+        return self._append(CatalogEntry(slot=slot, key=entry.key, instrument=instrument))
+
+    def get(self, slot: int) -> CatalogEntry | None:
+        """The entry of a slot, or None."""
+        return self._by_slot.get(slot)
+
+    def __iter__(self) -> Iterator[CatalogEntry]:
+        return iter(self._by_slot.values())
+
+    def __len__(self) -> int:
+        return len(self._by_slot)
+
+    def _append(self, entry: CatalogEntry) -> CatalogEntry:
+        line = msgspec.json.encode(entry) + b"\n"
+        self._cut_torn_line()
+        with self._path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._offset += len(line)
+        self._remember(entry)
+        return entry
+
+    def _cut_torn_line(self) -> None:
+        """A power cut can leave half a line; what follows it would be unreadable."""
+        if self._path.exists() and self._path.stat().st_size > self._offset:
+            os.truncate(self._path, self._offset)
+
+    def _remember(self, entry: CatalogEntry) -> None:
+        self._by_slot[entry.slot] = entry
+        self._by_key[entry.key] = entry

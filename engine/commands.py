@@ -1,0 +1,167 @@
+"""What travels over the pipes between the supervisor and its children: msgspec, never pickle.
+
+A frame is a little-endian u32 length and a JSON body (`engine.channel`). Every message is a member
+of one of the two unions at the end, told apart by its `type`.
+"""
+
+import enum
+
+import msgspec
+
+from engine.catalog import Instrument, StreamKey
+
+
+class StreamState(enum.StrEnum):
+    """Where a stream is in its life."""
+
+    PENDING = "pending"
+    CONNECTING = "connecting"
+    SYNCING = "syncing"
+    LIVE = "live"
+    STALE = "stale"
+    BACKOFF = "backoff"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class StreamSpec(msgspec.Struct, frozen=True):
+    """A stream as it is handed to a shard."""
+
+    slot: int
+    key: StreamKey
+
+
+class StreamStatus(msgspec.Struct):
+    """What a shard says of one of its streams. Counters only grow while the shard lives."""
+
+    slot: int
+    state: StreamState
+    reason: str = ""
+    frame_count: int = 0
+    row_count: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    duplicate_count: int = 0
+    last_recv_ns: int = 0
+
+
+# supervisor -> child
+
+
+class StartStreams(msgspec.Struct, tag=True):
+    """Shard: begin these streams."""
+
+    streams: list[StreamSpec]
+
+
+class StopStreams(msgspec.Struct, tag=True):
+    """Shard: end these streams."""
+
+    slots: list[int]
+
+
+class InstrumentsStored(msgspec.Struct, tag=True):
+    """Shard: the stream table knows these slots' instruments; they may subscribe."""
+
+    slots: list[int]
+
+
+class SyncRings(msgspec.Struct, tag=True):
+    """Writer: take everything these rings hold into the journal, then answer `RingsSynced`."""
+
+    request_id: int
+    rings: list[str]
+
+
+class Drain(msgspec.Struct, tag=True):
+    """Any child: finish what you have and exit 0. The writer commits within `deadline_s`."""
+
+    deadline_s: float
+
+
+class SystemStatus(msgspec.Struct, tag=True):
+    """Control: the whole system in one message (`engine.status.EngineStatus`), as JSON."""
+
+    body: msgspec.Raw
+
+
+ToChild = StartStreams | StopStreams | InstrumentsStored | SyncRings | Drain | SystemStatus
+
+
+# child -> supervisor
+
+
+class Ready(msgspec.Struct, tag=True):
+    """The child has set up and serves. `port` is the control process's."""
+
+    port: int = 0
+
+
+class InstrumentsResolved(msgspec.Struct, tag=True):
+    """Shard: the venue named these slots' instruments."""
+
+    instruments: dict[int, Instrument]
+
+
+class RingsSynced(msgspec.Struct, tag=True):
+    """Writer: the rings of request `request_id` are in the journal."""
+
+    request_id: int
+
+
+class RingStatus(msgspec.Struct):
+    """One ring as its writer sees it; sequences count records since the ring's epoch."""
+
+    ring: str
+    kind: str
+    head_seq: int
+    journal_seq: int
+    database_seq: int
+    redis_seq: int
+    dropped_count: int
+    capacity: int
+
+
+class LatencyHistogram(msgspec.Struct):
+    """Log-spaced counts: bucket i holds latencies in [10**(i/10), 10**((i+1)/10)) microseconds."""
+
+    counts: list[int]
+
+
+class ShardStatus(msgspec.Struct, tag=True):
+    """Sent a few times a second by each shard."""
+
+    shard: int
+    streams: list[StreamStatus]
+    frame_count: int
+    row_count: int
+    malformed_by_reason: dict[str, int]
+    connection_count: int
+    reconnect_count: int
+    loop_lag_ms: float
+    rss_bytes: int
+    cpu_s: float
+
+
+class WriterStatus(msgspec.Struct, tag=True):
+    """Sent a few times a second by the writer. Row counts are by record kind."""
+
+    rings: list[RingStatus]
+    received_rows: dict[str, int]
+    stored_rows: dict[str, int]
+    published_rows: dict[str, int]
+    overrun_rows: dict[str, int]
+    quarantined_rows: dict[str, int]
+    inexact_rows: int
+    database_state: str
+    database_error: str
+    redis_state: str
+    redis_error: str
+    backlog_rows: int
+    journal_bytes: int
+    latency: dict[str, LatencyHistogram]
+    rss_bytes: int
+    cpu_s: float
+
+
+FromChild = Ready | InstrumentsResolved | RingsSynced | ShardStatus | WriterStatus

@@ -1,0 +1,342 @@
+"""Configuration: one TOML file, every key optional, every default written here and nowhere else.
+
+Unknown keys, wrong types and numbers out of range end in a `ConfigError` that names the file and
+the path of the key. Secrets come from the environment or from files of their own; the TOML file
+may name a database, never its password. What depends on the machine (CPUs, free shared memory) is
+checked by `engine.preflight`, so that this module stays a function of its input.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from engine.catalog import StreamKey, StreamKind
+from engine.errors import ConfigError
+from engine.masking import mask_url
+from engine.settings import VenueSettings
+
+_MAX_FILE_BYTES = 1 << 20
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+Symbol = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,31}$")]
+
+
+class Secret:
+    """Text that does not show itself. `reveal` is the one way out, so its uses can be counted."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself: for the pipe to a child or for a client library."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(****)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ControlConfig(_Section, frozen=True):
+    """`[control]`: where the control process listens. Port 0 means a free one."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+
+
+class DatabaseConfig(_Section, frozen=True):
+    """`[database]`: without `url` and `url_file`, a private PostgreSQL in the state directory."""
+
+    url: str | None = None
+    url_file: str | None = None
+    flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+    flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
+    max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+
+
+class RedisConfig(_Section, frozen=True):
+    """`[redis]`: without `url` and `url_file`, a private Valkey in the state directory."""
+
+    url: str | None = None
+    url_file: str | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
+    stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
+    publish: bool = False
+
+
+class JournalConfig(_Section, frozen=True):
+    """`[journal]`: the rings' tail on disk."""
+
+    segment_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
+    sync_interval_s: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
+
+
+class RingRecords(_Section, frozen=True):
+    """`[shards.ring_records]`: capacities, powers of two. Absent ones fit the shared memory."""
+
+    trade: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    book: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    gap: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+
+
+class ShardsConfig(_Section, frozen=True):
+    """`[shards]`: one shard for each CPU listed. Absent: half the CPUs, the last ones."""
+
+    cpus: list[Annotated[int, Meta(ge=0, le=65535)]] | None = None
+    ring_records: RingRecords = RingRecords()
+
+
+class LogConfig(_Section, frozen=True):
+    """`[log]`."""
+
+    level: LogLevel = "INFO"
+
+
+class StreamsConfig(_Section, frozen=True):
+    """`[[streams]]`: every symbol with every kind, at one venue."""
+
+    venue: str
+    symbols: Annotated[list[Symbol], Meta(min_length=1)]
+    kinds: Annotated[list[StreamKind], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [StreamKind.TRADES, StreamKind.L2_BOOK]
+    )
+
+    def keys(self) -> list[StreamKey]:
+        """The streams this entry names."""
+        return [
+            StreamKey(self.venue, symbol, kind) for symbol in self.symbols for kind in self.kinds
+        ]
+
+
+DEFAULT_STREAMS = [
+    StreamsConfig(venue="binance_linear", symbols=["BTCUSDT", "ETHUSDT"]),
+    StreamsConfig(venue="hyperliquid_perp", symbols=["BTC", "ETH"]),
+]
+
+
+class Config(_Section, frozen=True):
+    """The TOML file."""
+
+    state_dir: str | None = None
+    control: ControlConfig = ControlConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    redis: RedisConfig = RedisConfig()
+    journal: JournalConfig = JournalConfig()
+    shards: ShardsConfig = ShardsConfig()
+    log: LogConfig = LogConfig()
+    venues: dict[str, VenueSettings] = {}
+    streams: list[StreamsConfig] = msgspec.field(default_factory=lambda: list(DEFAULT_STREAMS))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A checked configuration with its secrets beside it, masked. `source` is for messages."""
+
+    config: Config
+    source: str
+    state_dir: Path
+    database_url: Secret | None
+    redis_url: Secret | None
+
+    def with_state_dir(self, state_dir: Path) -> "LoadedConfig":
+        """The same with another state directory."""
+        return replace(self, state_dir=state_dir.expanduser().absolute())
+
+    def with_config(self, config: Config) -> "LoadedConfig":
+        """The same with another configuration, e.g. after command-line options."""
+        return replace(self, config=config)
+
+    def stream_keys(self) -> list[StreamKey]:
+        """Every configured stream once, in the order of the file."""
+        keys = [key for entry in self.config.streams for key in entry.keys()]  # noqa: SIM118
+        return list(dict.fromkeys(keys))
+
+
+def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
+    """Read `path` (or nothing), apply the environment, check everything.
+
+    Raises ConfigError with one line that names the file and the key.
+    """
+    source = str(path) if path is not None else "defaults"
+    config = _decode(_read(path), source) if path is not None else Config()
+    config = _with_environment(config, env)
+    _check(config, source)
+    base = path.absolute().parent if path is not None else Path.cwd()
+    return LoadedConfig(
+        config=config,
+        source=source,
+        state_dir=_state_dir(config, env),
+        database_url=_secret(
+            "database", config.database.url, config.database.url_file, "FTS_DATABASE_URL",
+            env, source, base,
+        ),
+        redis_url=_secret(
+            "redis", config.redis.url, config.redis.url_file, "FTS_REDIS_URL", env, source, base
+        ),
+    )  # fmt: skip
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(text) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {_MAX_FILE_BYTES} bytes: not a configuration")
+    return text
+
+
+def _decode(text: bytes, source: str) -> Config:
+    try:
+        table = tomllib.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not UTF-8 (byte {error.start})") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{source}: not TOML: {_one_line(str(error))}") from error
+    try:
+        return msgspec.convert(table, Config)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ConfigError(f"{source}: {_explain(str(error))}") from error
+
+
+def _explain(message: str) -> str:
+    """Turn msgspec's "... - at `$.control.prot`" into "control.prot: ..."."""
+    text, _, path = message.partition(" - at `")
+    key = path.removesuffix("`").removeprefix("$").lstrip(".")
+    if "unknown field `" in text:
+        field = text.split("`")[1]
+        return f"{f'{key}.{field}' if key else field}: unknown key"
+    return _one_line(f"{key or 'top level'}: {text}")
+
+
+def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
+    level = env.get("FTS_LOG_LEVEL")
+    if level:
+        try:
+            log = msgspec.convert({"level": level.upper()}, LogConfig)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"environment: FTS_LOG_LEVEL: {_explain(str(error))}") from error
+        config = msgspec.structs.replace(config, log=log)
+    port = env.get("FTS_CONTROL_PORT")
+    if port:
+        table = {"host": config.control.host, "port": port}
+        try:
+            control = msgspec.convert(table, ControlConfig, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"environment: FTS_CONTROL_PORT: {_explain(str(error))}") from error
+        config = msgspec.structs.replace(config, control=control)
+    return config
+
+
+def _check(config: Config, source: str) -> None:
+    """Rules between keys; each message names both values."""
+    if config.control.host not in _LOOPBACK:
+        raise ConfigError(
+            f"{source}: control.host: {config.control.host!r} is not a loopback address"
+            f" ({', '.join(_LOOPBACK)}); the control port has no authentication yet"
+        )
+    database = config.database
+    if database.flush_rows > database.max_rows_per_copy:
+        raise ConfigError(
+            f"{source}: database.flush_rows = {database.flush_rows} is more than"
+            f" database.max_rows_per_copy = {database.max_rows_per_copy}"
+        )
+    for kind in ("trade", "book", "gap"):
+        capacity = getattr(config.shards.ring_records, kind)
+        if capacity is None:
+            continue
+        if capacity & (capacity - 1):
+            raise ConfigError(
+                f"{source}: shards.ring_records.{kind}: {capacity} is not a power of two"
+            )
+        if kind != "gap" and database.flush_rows > capacity:
+            raise ConfigError(
+                f"{source}: database.flush_rows = {database.flush_rows} is more than"
+                f" shards.ring_records.{kind} = {capacity}: the ring would fill before a flush"
+            )
+    cpus = config.shards.cpus
+    if cpus is not None and not cpus:
+        raise ConfigError(f"{source}: shards.cpus: an empty list leaves no shard")
+    for cpu in cpus or ():
+        if (cpus or []).count(cpu) > 1:
+            raise ConfigError(f"{source}: shards.cpus: CPU {cpu} is listed twice")
+
+
+def _state_dir(config: Config, env: Mapping[str, str]) -> Path:
+    chosen = env.get("FTS_STATE_DIR") or config.state_dir
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    state_home = env.get("XDG_STATE_HOME")
+    root = Path(state_home) if state_home else Path.home() / ".local" / "state"
+    return (root / "fintickstreams").absolute()
+
+
+def _secret(
+    section: str,
+    url: str | None,
+    url_file: str | None,
+    variable: str,
+    env: Mapping[str, str],
+    source: str,
+    base: Path,
+) -> Secret | None:
+    """The URL of a server: environment first, then the file named, then the plain key."""
+    if env.get(variable):
+        return Secret(env[variable].strip())
+    if url is not None and url_file is not None:
+        raise ConfigError(f"{source}: {section}.url and {section}.url_file are both set: keep one")
+    if url_file is not None:
+        path = base / Path(url_file).expanduser()
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source}: {section}.url_file: cannot read {path}") from error
+        if not text:
+            raise ConfigError(f"{source}: {section}.url_file: {path} is empty")
+        return Secret(text)
+    if url is None:
+        return None
+    if has_password(url):
+        raise ConfigError(
+            f"{source}: {section}.url: holds a password; move it to {variable} or to a file"
+            f" named by {section}.url_file"
+        )
+    return Secret(url)
+
+
+def has_password(url: str) -> bool:
+    """Whether a server address carries a password: in a URL or in `key=value` form."""
+    if "://" not in url:
+        return any(word.strip().startswith("password") for word in url.split())
+    parts = urlsplit(url)
+    return bool(parts.password) or any(key == "password" for key, _ in parse_qsl(parts.query))
+
+
+def masked_url(secret: Secret | None) -> str:
+    """An address fit for eyes and logs."""
+    return mask_url(secret.reveal()) if secret is not None else "private"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,69 @@
+"""The error tree. A class says whether trying again can help (`retriable`)."""
+
+from typing import ClassVar
+
+
+class EngineError(Exception):
+    """Root of every error this project raises on purpose."""
+
+    retriable: ClassVar[bool] = False
+
+
+class ConfigError(EngineError):
+    """A setting is wrong; the message names the file and the key."""
+
+
+class SegmentError(EngineError):
+    """A shared-memory file cannot be created, locked or trusted."""
+
+
+class RingLayoutError(SegmentError):
+    """A ring file's header does not describe the ring that was asked for."""
+
+
+class RingBusyError(SegmentError):
+    """Another producer holds the ring."""
+
+
+class JournalError(EngineError):
+    """A journal segment cannot be read or written."""
+
+
+class InstanceBusyError(EngineError):
+    """Another engine runs on the same state directory."""
+
+
+class ServerStartError(EngineError):
+    """A private database or Redis server did not start."""
+
+
+class MigrationError(EngineError):
+    """The database schema is unknown, newer than this code, or was changed by hand."""
+
+
+class VenueError(EngineError):
+    """A venue refused or answered nonsense."""
+
+    retriable = True
+
+
+class UnknownSymbolError(EngineError):
+    """The venue does not list this symbol."""
+
+
+class DatabaseUnavailableError(EngineError):
+    """The database is away, or refuses everything for now. Read the cursor again after it."""
+
+    retriable = True
+
+
+class FencedError(EngineError):
+    """A cursor is not where this writer left it: read it again before another commit."""
+
+    retriable = True
+
+
+class RedisUnavailableError(EngineError):
+    """Redis is away, too slow, or refuses. Read the cursor again after it."""
+
+    retriable = True

@@ -1,0 +1,64 @@
+"""Where an engine keeps its files: one state directory and one shared-memory directory."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of one instance. `instance` names it in shared memory and in the database."""
+
+    state_dir: Path
+    instance: str
+    shm_dir: Path
+
+    @property
+    def catalog(self) -> Path:
+        """The stream table (`engine.catalog`)."""
+        return self.state_dir / "streams.jsonl"
+
+    @property
+    def journal_dir(self) -> Path:
+        """Root of the journal; one folder a ring."""
+        return self.state_dir / "journal"
+
+    @property
+    def positions_dir(self) -> Path:
+        """Last row of every stream, by record kind (`engine.positions`)."""
+        return self.state_dir / "positions"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        """Rows the database refuses for good, each with its error."""
+        return self.state_dir / "quarantine"
+
+    @property
+    def log_file(self) -> Path:
+        """Where every process of the instance logs."""
+        return self.state_dir / "fts.log"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while an engine runs on this state directory."""
+        return self.state_dir / "lock"
+
+    def ring_path(self, ring: str) -> Path:
+        """File of a ring, e.g. `shard-0.trade`."""
+        return self.shm_dir / f"{ring}.ring"
+
+
+def ring_name(shard: int, kind: str) -> str:
+    """Name of a shard's ring of one record kind: `shard-0.trade`."""
+    return f"shard-{shard}.{kind}"
+
+
+def open_layout(state_dir: Path, shm_root: Path = Path("/dev/shm")) -> Layout:  # noqa: S108
+    """Create the state directory at first use (mode 0700) and return its layout."""
+    state_dir = state_dir.absolute()
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = state_dir / "instance"
+    if not identity.exists():
+        identity.write_text(secrets.token_hex(6) + "\n", encoding="ascii")
+    instance = identity.read_text(encoding="ascii").strip()
+    return Layout(state_dir=state_dir, instance=instance, shm_dir=shm_root / f"fts-{instance}")

@@ -1,0 +1,96 @@
+"""One line per event, the same in every process: `time level process message`.
+
+All processes of an instance append to one file. A line is one `write` on an O_APPEND descriptor,
+so lines of different processes never mix; control characters are escaped, so what a venue sends
+cannot forge a line or drive a terminal.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.settings import LogSettings
+
+_ROTATE_BYTES = 64 << 20
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO writer message`, always one line."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render; a traceback is folded into the line, so that one event stays one line."""
+        text = record.getMessage()
+        if record.exc_info:
+            text = f"{text} | {self.formatException(record.exc_info)}"
+        at = datetime.fromtimestamp(record.created, UTC)
+        stamp = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+        return f"{stamp} {record.levelname} {self._process} {escaped(text)}"
+
+
+class _DescriptorHandler(logging.Handler):
+    """Writes whole lines to a descriptor; a full disk must not stop the market data."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        with contextlib.suppress(OSError):
+            os.write(self._fd, line)
+
+
+def escaped(text: str) -> str:
+    """`text` with every control character written out."""
+    return _CONTROL.sub(_escape, text)
+
+
+def set_up(settings: LogSettings, process: str) -> None:
+    """Make the root logger write for `process`. Called once, first thing in every process."""
+    fd = os.open(settings.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handlers: list[logging.Handler] = [_DescriptorHandler(fd)]
+    if settings.to_stderr:
+        handlers.append(_DescriptorHandler(sys.stderr.fileno()))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    for handler in handlers:
+        handler.setFormatter(LineFormatter(process))
+        root.addHandler(handler)
+    root.setLevel(settings.level)
+    for talkative in ("picows", "uvicorn"):
+        # They report every connection; what matters of those we say ourselves.
+        logging.getLogger(talkative).setLevel(max(root.level, logging.WARNING))
+    logging.captureWarnings(True)
+
+
+def rotate(file: Path) -> None:
+    """Put a large log aside (one generation). Only while no process has it open."""
+    if file.exists() and file.stat().st_size > _ROTATE_BYTES:
+        file.replace(file.with_suffix(".log.1"))
+
+
+def last_lines(file: Path, count: int) -> list[str]:
+    """The newest lines of the log, oldest first."""
+    try:
+        with file.open("rb") as source:
+            source.seek(0, os.SEEK_END)
+            source.seek(max(0, source.tell() - 16_384))
+            text = source.read()
+    except FileNotFoundError:
+        return []
+    return text.decode("utf-8", "replace").splitlines()[-count:]
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match.group()
+    return "\\n" if char == "\n" else f"\\x{ord(char):02x}"

@@ -1,0 +1,90 @@
+"""The last row of every stream, by record kind: what a shard must know to go on without a hole.
+
+One file a kind, one 32-byte entry a slot: id_hi, id, ts_event, ts_recv (i8 each); all zero means
+the stream has never had a row. The writer updates it as it journals, so after `SyncRings` it is
+current; a shard reads it once when it starts a stream. Being a mapped file it survives the death
+of any process.
+"""
+
+import mmap
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.records import RecordArray, RecordKind, RecordSpec
+
+ENTRY = np.dtype([("id_hi", "<i8"), ("id", "<i8"), ("ts_event", "<i8"), ("ts_recv", "<i8")])
+_GROW_SLOTS = 1024
+
+
+class Position(NamedTuple):
+    """The last row of a stream; times in ns."""
+
+    id_hi: int
+    id: int
+    ts_event: int
+    ts_recv: int
+
+
+class Positions:
+    """The writer's side: one kind's file, grown as slots appear."""
+
+    def __init__(self, directory: Path, spec: RecordSpec) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spec = spec
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(_path(directory, spec.kind), flags, 0o600)
+        slots = max(os.fstat(self._fd).st_size // ENTRY.itemsize, _GROW_SLOTS)
+        self._map_slots(slots)
+
+    def advance(self, records: RecordArray) -> None:
+        """Note the last row of each stream in `records`. Repeating old records is harmless as
+        long as the newest come last (numpy keeps the last of repeated indices).
+        """
+        streams = records["stream"]
+        highest = int(streams.max()) if len(streams) else 0
+        if highest >= len(self._entries):
+            self._unmap()
+            self._map_slots((highest // _GROW_SLOTS + 1) * _GROW_SLOTS)
+        entries = self._entries
+        entries["id"][streams] = records[self._spec.id_field]
+        entries["ts_event"][streams] = records["ts_event"]
+        entries["ts_recv"][streams] = records["ts_recv"]
+        if self._spec.kind is RecordKind.TRADE:
+            entries["id_hi"][streams] = records["trade_id_hi"]
+
+    def close(self) -> None:
+        """Unmap; the file stays."""
+        self._unmap()
+        os.close(self._fd)
+
+    def _map_slots(self, slots: int) -> None:
+        os.posix_fallocate(self._fd, 0, slots * ENTRY.itemsize)
+        self._memory = mmap.mmap(self._fd, slots * ENTRY.itemsize)
+        self._entries: npt.NDArray[np.void] = np.frombuffer(self._memory, dtype=ENTRY)
+
+    def _unmap(self) -> None:
+        self._entries = np.empty(0, ENTRY)
+        self._memory.close()
+
+
+def read_position(directory: Path, kind: RecordKind, slot: int) -> Position | None:
+    """Return the last row of a stream, or None when it never had one."""
+    try:
+        with _path(directory, kind).open("rb") as file:
+            file.seek(slot * ENTRY.itemsize)
+            raw = file.read(ENTRY.itemsize)
+    except FileNotFoundError:
+        return None
+    if len(raw) < ENTRY.itemsize:
+        return None
+    entry = np.frombuffer(raw, dtype=ENTRY)[0]
+    position = Position(*(int(value) for value in entry.tolist()))
+    return position if position.ts_recv else None
+
+
+def _path(directory: Path, kind: RecordKind) -> Path:
+    return directory / f"{kind.value}.positions"

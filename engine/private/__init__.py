@@ -1,0 +1,1 @@
+"""Servers of our own, in the state directory, for those who bring none."""

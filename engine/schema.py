@@ -1,0 +1,127 @@
+"""Brings the database's schema up to date at start, without making the start wait for a database.
+
+The first attempt is part of the start. When the database cannot be reached, the attempt is
+repeated in the background; the market data is collected meanwhile and waits in the journal.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from engine.config import Secret
+from engine.errors import ConfigError, EngineError, MigrationError
+
+_log = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT_S = 3
+_FIRST_DELAY_S = 0.5
+_DELAY_S_MAX = 10.0
+
+
+class SchemaKeeper:
+    """Migrates once, as soon as that is possible. `problem` says why it has not happened."""
+
+    def __init__(
+        self, database_url: Secret | None, migrate: Callable[[str], list[str]] | None
+    ) -> None:
+        self._database_url = database_url
+        self._migrate = migrate
+        self._task: asyncio.Task[None] | None = None
+        self.problem = ""
+
+    async def first_attempt(self) -> None:
+        """Migrate, or begin to retry. Raises MigrationError for a schema that is not ours."""
+        if self._database_url is None or self._migrate is None:
+            return
+        if not await self._attempt():
+            self._task = asyncio.create_task(self._retry(), name="schema")
+
+    async def close(self) -> None:
+        """Stop trying."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _retry(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        while True:
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _DELAY_S_MAX)
+            try:
+                if await self._attempt():
+                    return
+            except MigrationError as error:
+                self.problem = str(error)
+                _log.error(f"database schema: {error}; rows wait in the journal")
+                return
+
+    async def _attempt(self) -> bool:
+        assert self._database_url is not None
+        assert self._migrate is not None
+        try:
+            conninfo = make_conninfo(
+                self._database_url.reveal(), connect_timeout=_CONNECT_TIMEOUT_S
+            )
+        except psycopg.ProgrammingError:
+            # The text of this error repeats the address, password included.
+            raise ConfigError("the database address is neither a URL nor key=value") from None
+        try:
+            applied = await _in_thread(self._migrate, conninfo)
+        except (psycopg.OperationalError, OSError) as error:
+            self._unreachable(error)
+            return False
+        except EngineError as error:
+            if not error.retriable:
+                raise
+            self._unreachable(error)
+            return False
+        except psycopg.Error as error:
+            raise MigrationError(f"database schema: {_first_line(error)}") from error
+        self.problem = ""
+        if applied:
+            _log.info(f"database schema: applied {', '.join(applied)}")
+        return True
+
+    def _unreachable(self, error: Exception) -> None:
+        text = _first_line(error)
+        if text != self.problem:
+            _log.warning(
+                f"the database cannot be reached: {text}; collecting goes on, rows wait in the"
+                " journal, and it is tried again until it answers"
+            )
+        self.problem = text
+
+
+async def _in_thread(migrate: Callable[[str], list[str]], conninfo: str) -> list[str]:
+    """Run in a daemon thread: a server that accepts and never answers must not delay an exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(result: list[str] | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result or [])
+
+    def work() -> None:
+        result: list[str] | None = None
+        failure: BaseException | None = None
+        try:
+            result = migrate(conninfo)
+        except BaseException as error:  # noqa: BLE001 - handed over to whoever waits
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=work, name="schema", daemon=True).start()
+    return await future
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

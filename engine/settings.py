@@ -1,0 +1,103 @@
+"""What a child process is told at birth: the first message on its pipe.
+
+Settings travel over the pipe and not in arguments or environment, because they hold database
+passwords. `engine.config` makes them from the TOML file.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from engine.layout import Layout
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """`engine.layout.Layout` in a form that travels."""
+
+    state_dir: str
+    instance: str
+    shm_dir: str
+
+    def layout(self) -> Layout:
+        """The layout these paths name."""
+        return Layout(Path(self.state_dir), self.instance, Path(self.shm_dir))
+
+    @classmethod
+    def of(cls, layout: Layout) -> "Paths":
+        """The message form of `layout`."""
+        return cls(str(layout.state_dir), layout.instance, str(layout.shm_dir))
+
+
+class LogSettings(msgspec.Struct, frozen=True):
+    """Where a process logs (`engine.logs`)."""
+
+    file: str
+    level: str = "INFO"
+    to_stderr: bool = True
+
+
+class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Overrides of a venue's own numbers; an absent value means the venue's default."""
+
+    rest_url: str | None = None
+    ws_url: str | None = None
+    streams_per_connection: int | None = None
+    book_channel: str | None = None
+    """Binance: `depth@100ms` (default), `depth@250ms`, `depth@500ms`, `depth@0ms`.
+    Hyperliquid: `slow` (20 levels, default) or `fast` (5 levels)."""
+    connection_lifetime_s: float | None = None
+    stale_after_s: float | None = None
+
+
+class ShardSettings(msgspec.Struct, frozen=True):
+    """A shard's birth message."""
+
+    index: int
+    cpu: int | None
+    paths: Paths
+    venues: dict[str, VenueSettings]
+    doorbell_fd: int
+    log: LogSettings
+    status_interval_s: float = 0.5
+
+
+class RingSettings(msgspec.Struct, frozen=True):
+    """A ring the writer must have ready before the shards start. `capacity` is a power of two."""
+
+    ring: str
+    kind: str
+    capacity: int
+
+
+class WriterSettings(msgspec.Struct, frozen=True):
+    """The writer's birth message. No `database_url` or `redis_url`: run without that sink."""
+
+    paths: Paths
+    rings: list[RingSettings]
+    doorbell_fd: int
+    log: LogSettings
+    database_url: str | None = None
+    redis_url: str | None = None
+    flush_rows: int = 50_000
+    flush_interval_s: float = 0.05
+    max_rows_per_copy: int = 100_000
+    journal_segment_bytes: int = 64 << 20
+    journal_sync_interval_s: float = 1.0
+    redis_prefix: str = "fts"
+    redis_stream_maxlen: int = 10_000
+    redis_publish: bool = False
+    cpu: int | None = None
+    status_interval_s: float = 0.5
+
+
+class ControlSettings(msgspec.Struct, frozen=True):
+    """The control process's birth message.
+
+    `listen_fd` is a bound, listening socket inherited from the supervisor: a used port is found
+    before anything starts, and a new control process takes over the same port.
+    """
+
+    host: str
+    port: int
+    log: LogSettings
+    listen_fd: int = -1

@@ -1,0 +1,255 @@
+"""The whole engine in one message: what the terminal view, `--json` and the control process show.
+
+Children count from their own birth. The totals here count from the engine's: when a child is born
+again, what its predecessor had counted is kept and added.
+"""
+
+from collections import Counter
+from typing import Literal
+
+import msgspec
+
+from engine.catalog import StreamKey, StreamKind
+from engine.commands import (
+    LatencyHistogram,
+    ShardStatus,
+    StreamState,
+    StreamStatus,
+    WriterStatus,
+)
+
+Light = Literal["green", "yellow", "red"]
+Phase = Literal["starting", "running", "draining", "stopped"]
+ChildState = Literal["starting", "up", "restarting", "ended"]
+
+KIND_OF_STREAM = {StreamKind.TRADES: "trade", StreamKind.L2_BOOK: "book"}
+"""The record kind that each kind of stream produces."""
+
+_TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
+_QUANTILES = (0.5, 0.9, 0.99)
+_STEPS_A_DECADE = 10
+
+
+class ChildReport(msgspec.Struct):
+    """One child process."""
+
+    name: str
+    state: ChildState = "starting"
+    pid: int = 0
+    restart_count: int = 0
+    reason: str = ""
+
+
+class StreamReport(msgspec.Struct):
+    """One stream, with totals since the engine started."""
+
+    slot: int
+    venue: str
+    symbol: str
+    kind: str
+    shard: int
+    state: StreamState = StreamState.PENDING
+    reason: str = ""
+    frame_count: int = 0
+    row_count: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    duplicate_count: int = 0
+    last_recv_ns: int = 0
+
+
+class ShardReport(msgspec.Struct):
+    """One shard."""
+
+    child: ChildReport
+    shard: int
+    cpu: int | None = None
+    connection_count: int = 0
+    reconnect_count: int = 0
+    malformed_by_reason: dict[str, int] = {}
+    loop_lag_ms: float = 0.0
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+
+
+class WriterReport(msgspec.Struct):
+    """The writer and its sinks. Rows are by record kind, since the engine started."""
+
+    child: ChildReport
+    received_rows: dict[str, int] = {}
+    stored_rows: dict[str, int] = {}
+    published_rows: dict[str, int] = {}
+    overrun_rows: dict[str, int] = {}
+    quarantined_rows: dict[str, int] = {}
+    dropped_rows: dict[str, int] = {}
+    inexact_rows: int = 0
+    database_state: str = "starting"
+    database_error: str = ""
+    redis_state: str = "starting"
+    redis_error: str = ""
+    backlog_rows: int = 0
+    journal_bytes: int = 0
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+    latency_us: dict[str, dict[str, float]] = {}
+
+
+class EngineStatus(msgspec.Struct):
+    """Everything, at one moment."""
+
+    status: Light
+    reason: str
+    phase: Phase
+    instance: str
+    uptime_s: float
+    shards: list[ShardReport]
+    writer: WriterReport
+    control: ChildReport
+    streams: list[StreamReport]
+
+    def rows_by_kind(self) -> dict[str, int]:
+        """Rows the shards put into their rings, by record kind."""
+        rows: Counter[str] = Counter()
+        for stream in self.streams:
+            rows[KIND_OF_STREAM[StreamKind(stream.kind)]] += stream.row_count
+        return dict(rows)
+
+
+class StreamTotals:
+    """Keeps a stream's counters growing across the lives of its shards."""
+
+    COUNTS = (
+        "frame_count", "row_count", "gap_count", "missing_count", "duplicate_count",
+    )  # fmt: skip
+
+    def __init__(self, slot: int, key: StreamKey, shard: int) -> None:
+        self.report = StreamReport(slot, key.venue, key.symbol, key.kind.value, shard)
+        self._base = dict.fromkeys(self.COUNTS, 0)
+
+    def update(self, status: StreamStatus) -> None:
+        """Take in what the shard says now."""
+        report = self.report
+        report.state, report.reason = status.state, status.reason
+        report.last_recv_ns = max(report.last_recv_ns, status.last_recv_ns)
+        for name in self.COUNTS:
+            setattr(report, name, self._base[name] + getattr(status, name))
+
+    def shard_ended(self, reason: str) -> None:
+        """The shard is gone: its counts become the base of the next one's."""
+        self._base = {name: getattr(self.report, name) for name in self.COUNTS}
+        self.report.state, self.report.reason = StreamState.PENDING, reason
+
+
+class WriterTotals:
+    """Keeps the writer's counters growing across its lives."""
+
+    COUNTS = (
+        "stored_rows", "published_rows", "overrun_rows", "quarantined_rows",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.report = WriterReport(ChildReport("writer"))
+        self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
+        self._inexact_base = 0
+        self._dropped: dict[str, int] = {}
+        self._dropped_base: Counter[str] = Counter()
+        self._kind_of_ring: dict[str, str] = {}
+
+    def update(self, status: WriterStatus) -> None:
+        """Take in what the writer says now."""
+        report = self.report
+        for name in self.COUNTS:
+            total = Counter(self._base[name]) + Counter(getattr(status, name))
+            setattr(report, name, dict(total))
+        report.inexact_rows = self._inexact_base + status.inexact_rows
+        for name in (
+            "received_rows", "database_state", "database_error", "redis_state", "redis_error",
+            "backlog_rows", "journal_bytes", "rss_bytes", "cpu_s",
+        ):  # fmt: skip
+            setattr(report, name, getattr(status, name))
+        report.latency_us = {
+            stage: summarize(histogram) for stage, histogram in status.latency.items()
+        }
+        self._count_drops(status)
+
+    def writer_ended(self) -> None:
+        """The writer is gone: its counts become the base of the next one's."""
+        self._base = {name: dict(getattr(self.report, name)) for name in self.COUNTS}
+        self._inexact_base = self.report.inexact_rows
+
+    def _count_drops(self, status: WriterStatus) -> None:
+        """Rings count drops themselves; a count that shrinks belongs to a new ring."""
+        for ring in status.rings:
+            before = self._dropped.get(ring.ring, 0)
+            if ring.dropped_count < before:
+                self._dropped_base[ring.kind] += before
+            self._dropped[ring.ring] = ring.dropped_count
+            self._kind_of_ring[ring.ring] = ring.kind
+        now = Counter(self._dropped_base)
+        for name, count in self._dropped.items():
+            now[self._kind_of_ring[name]] += count
+        self.report.dropped_rows = dict(now)
+
+
+def update_shard(report: ShardReport, status: ShardStatus) -> None:
+    """Copy a shard's own numbers; its streams are totalled apart."""
+    for name in (
+        "connection_count", "reconnect_count", "malformed_by_reason", "loop_lag_ms", "rss_bytes",
+        "cpu_s",
+    ):  # fmt: skip
+        setattr(report, name, getattr(status, name))
+
+
+def summarize(histogram: LatencyHistogram) -> dict[str, float]:
+    """Percentiles in microseconds. Each is its bucket's upper edge: never flattering."""
+    total = sum(histogram.counts)
+    if not total:
+        return {}
+    summary: dict[str, float] = {}
+    for quantile in _QUANTILES:
+        rank, seen = quantile * total, 0
+        for bucket, count in enumerate(histogram.counts):
+            seen += count
+            if seen >= rank:
+                summary[f"p{round(quantile * 100)}"] = _upper_edge_us(bucket)
+                break
+    last = max(bucket for bucket, count in enumerate(histogram.counts) if count)
+    summary["max"] = _upper_edge_us(last)
+    return summary
+
+
+def judge(
+    phase: Phase, children: list[ChildReport], writer: WriterReport, streams: list[StreamReport]
+) -> tuple[Light, str]:
+    """One light and the reason for it, worst first."""
+    if phase in ("starting", "draining", "stopped"):
+        return "yellow", phase
+    for child in children:
+        if child.state != "up":
+            light: Light = "yellow" if child.name == "control" else "red"
+            return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
+    quarantined = sum(writer.quarantined_rows.values())
+    if writer.database_state == "down":
+        return "red", f"database is down: {writer.database_error}; rows wait in the journal"
+    troubled = [stream for stream in streams if stream.state in _TROUBLED]
+    if streams and len(troubled) == len(streams):
+        return "red", f"no stream delivers: {_name(troubled[0])}: {troubled[0].reason}"
+    if troubled:
+        first = troubled[0]
+        return "yellow", (
+            f"{len(troubled)} of {len(streams)} streams in trouble: {_name(first)} is"
+            f" {first.state}: {first.reason}"
+        )
+    if writer.redis_state == "down":
+        return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
+    if quarantined:
+        return "yellow", f"{quarantined} rows are quarantined"
+    return "green", "all streams deliver"
+
+
+def _name(stream: StreamReport) -> str:
+    return f"{stream.venue}/{stream.symbol}/{stream.kind}"
+
+
+def _upper_edge_us(bucket: int) -> float:
+    return round(float(10.0 ** ((bucket + 1) / _STEPS_A_DECADE)), 1)

@@ -1,0 +1,1 @@
+"""The writer process: rings to journal, database and Redis."""

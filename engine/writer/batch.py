@@ -1,0 +1,187 @@
+"""What one commit stores: slices of rings, screened into rows to copy and rows to refuse."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.records import RecordArray, RecordKind, RecordSpec
+from engine.writer.exact import raised_decimals
+from engine.writer.quarantine import RefusedRow
+from engine.writer.screen import (
+    Offsets,
+    Refused,
+    days,
+    is_clean,
+    number_fields,
+    scales,
+    unproven,
+    unstorable,
+)
+from engine.writer.streams import StreamRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows of one ring. The cursor stands at `start_seq`; the rows begin at `first_seq`, which is
+    later only where rows were lost."""
+
+    ring: str
+    epoch: int
+    start_seq: int
+    first_seq: int
+    records: RecordArray
+    spec: RecordSpec
+
+    @property
+    def end_seq(self) -> int:
+        """Sequence after the last row."""
+        return self.first_seq + len(self.records)
+
+
+@dataclass(slots=True)
+class CommitResult:
+    """What one commit did, by record kind."""
+
+    stored_rows: Counter[str] = field(default_factory=Counter)
+    quarantined_rows: Counter[str] = field(default_factory=Counter)
+    inexact_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of a slice that go into a COPY. `offsets` are theirs in the slice; None means all."""
+
+    origin: Slice
+    records: RecordArray
+    offsets: Offsets | None = None
+
+    def cut(self, start: int, stop: int) -> "Piece":
+        """Some of its rows."""
+        offsets = np.arange(len(self.records)) if self.offsets is None else self.offsets
+        return Piece(self.origin, self.records[start:stop], offsets[start:stop])
+
+    def seq(self, position: int) -> int:
+        """Sequence in the ring of the row at `position`."""
+        offset = position if self.offsets is None else int(self.offsets[position])
+        return self.origin.first_seq + offset
+
+
+Pieces = list[Piece]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Screened slices."""
+
+    slices: Sequence[Slice]
+    pieces: dict[RecordKind, Pieces] = field(default_factory=dict)
+    refused: list[RefusedRow] = field(default_factory=list)
+
+    def days(self, kind: RecordKind) -> set[int]:
+        """Days since 1970 UTC that the rows of a kind fall on."""
+        found: set[int] = set()
+        for piece in self.pieces[kind]:
+            found |= days(piece.records)
+        return found
+
+
+def screen(slices: Sequence[Slice], streams: StreamRegistry) -> Batch:
+    """Sort out the rows no database would take. The slots must have been looked up before."""
+    batch = Batch(slices)
+    for origin in slices:
+        if not len(origin.records):
+            continue
+        refused = unstorable(origin.records, origin.spec, streams.lookup)
+        piece = Piece(origin, origin.records)
+        if refused:
+            batch.refused += _refused_rows(piece, refused, streams)
+            bad = np.concatenate([r.offsets for r in refused])
+            offsets = np.setdiff1d(np.arange(len(origin.records)), bad)
+            piece = Piece(origin, origin.records[offsets], offsets)
+        if len(piece.records):
+            batch.pieces.setdefault(origin.spec.kind, []).append(piece)
+    return batch
+
+
+def is_spotless(slices: Sequence[Slice], streams: StreamRegistry) -> bool:
+    """Whether nothing has to be refused and no decimals raised. The usual case, in one pass."""
+    return all(is_clean(s.records, s.spec, streams.lookup) for s in slices if len(s.records))
+
+
+def unscreened(slices: Sequence[Slice]) -> Batch:
+    """A batch of slices that are spotless."""
+    batch = Batch(slices)
+    for origin in slices:
+        if len(origin.records):
+            batch.pieces.setdefault(origin.spec.kind, []).append(Piece(origin, origin.records))
+    return batch
+
+
+def raised(batch: Batch, streams: StreamRegistry) -> dict[int, tuple[int, int]]:
+    """Slots whose rows prove with more decimals than they have: slot -> (price, qty) decimals."""
+    lookup = streams.lookup
+    needs: dict[int, tuple[int, int]] = {}
+    for kind, pieces in batch.pieces.items():
+        for name, transform in number_fields(pieces[0].origin.spec):
+            scale_by_slot = scales(lookup, transform)
+            doubtful = {
+                int(slot)
+                for piece in pieces
+                for slot in np.unique(unproven(piece.records, name, scale_by_slot)["stream"])
+            }
+            for slot in doubtful:
+                now = needs.get(slot, (int(lookup.price_decimals[slot]),
+                                       int(lookup.qty_decimals[slot])))  # fmt: skip
+                position = 0 if transform == "price" else 1
+                values = _values(batch.pieces[kind], slot, name)
+                better = raised_decimals(values, now[position])
+                if better > now[position]:
+                    needs[slot] = (better, now[1]) if position == 0 else (now[0], better)
+    return needs
+
+
+def halves(pieces: Pieces) -> tuple[Pieces, Pieces]:
+    """Two or more rows in two parts of the same size, order kept."""
+    room = sum(len(piece.records) for piece in pieces) // 2
+    left: Pieces = []
+    right: Pieces = []
+    for piece in pieces:
+        count = len(piece.records)
+        taken = min(room, count)
+        room -= taken
+        if taken:
+            left.append(piece if taken == count else piece.cut(0, taken))
+        if taken < count:
+            right.append(piece if taken == 0 else piece.cut(taken, count))
+    return left, right
+
+
+def refused_row(piece: Piece, position: int, error: str, streams: StreamRegistry) -> RefusedRow:
+    """The quarantine entry of one row."""
+    row = piece.records[position : position + 1]
+    return RefusedRow(
+        table=piece.origin.spec.table,
+        ring=piece.origin.ring,
+        epoch=piece.origin.epoch,
+        seq=piece.seq(position),
+        row=row.copy(),
+        stream=streams.name(int(row["stream"][0])),
+        error=error,
+    )
+
+
+def _refused_rows(
+    piece: Piece, refused: list[Refused], streams: StreamRegistry
+) -> Iterator[RefusedRow]:
+    for group in refused:
+        for offset in group.offsets:
+            yield refused_row(piece, int(offset), group.reason, streams)
+
+
+def _values(pieces: Pieces, slot: int, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    values: np.ndarray[tuple[int], np.dtype[np.float64]] = np.concatenate(
+        [piece.records[name][piece.records["stream"] == slot] for piece in pieces]
+    )
+    return values

@@ -1,0 +1,247 @@
+"""Two consumers of the sources: the database (every row, exactly once) and Redis (best effort).
+
+Each runs on its own cursor and its own connection, so neither can hold up the other. A failing
+sink is retried with a capped, jittered backoff; what it has not taken stays in ring and journal.
+"""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+from engine.alarm import Alarm
+from engine.clock import monotonic_s, wall_ns
+from engine.errors import EngineError
+from engine.settings import WriterSettings
+from engine.writer.latency import Latency
+from engine.writer.postgres import PostgresSink, Slice
+from engine.writer.redis import RedisSink
+from engine.writer.source import Source
+from engine.writer.sources import Sources
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_MIN_S = 0.1
+_BACKOFF_MAX_S = 5.0
+_DURABLE_EVERY_S = 2.0
+
+
+class SinkHealth:
+    """State of a sink in words, for status messages; logs each change once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state = "connecting"
+        self.error = ""
+
+    def up(self) -> None:
+        """The sink works."""
+        if self.state != "up":
+            log.info("%s: connected", self.name)
+        self.state, self.error = "up", ""
+
+    def down(self, error: Exception) -> None:
+        """The sink failed and will be tried again."""
+        text = str(error).strip().split("\n")[0]
+        if self.state != "down" or text != self.error:
+            log.warning("%s: %s; nothing is lost, trying again", self.name, text)
+        self.state, self.error = "down", text
+
+
+async def _keep_trying(
+    health: SinkHealth,
+    connect: Callable[[], Awaitable[None]],
+    deliver: Callable[[], Awaitable[None]],
+) -> None:
+    """Connect and deliver for ever; a retriable error means backoff and a new connection."""
+    failures = 0
+    while True:
+        try:
+            await connect()
+            health.up()
+            failures = 0
+            await deliver()
+        except EngineError as error:
+            if not error.retriable:
+                raise
+            health.down(error)
+        delay = min(_BACKOFF_MIN_S * 2**failures, _BACKOFF_MAX_S)
+        failures = min(failures + 1, 10)
+        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+
+class DatabaseDelivery:
+    """Sources to PostgreSQL. One transaction a flush: all cursors, one COPY a record kind."""
+
+    def __init__(self, sources: Sources, sink: PostgresSink, settings: WriterSettings) -> None:
+        self._sources = sources
+        self._sink = sink
+        self._settings = settings
+        self._synced = False
+        self._durable_at_s = 0.0
+        self._undurable = False
+        self.health = SinkHealth("database")
+        self.latency = Latency()
+        self.stored_rows: Counter[str] = Counter()
+        self.quarantined_rows: Counter[str] = Counter()
+        self.lost_rows = 0
+        self.inexact_rows = 0
+        self.arrived = Alarm()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        await _keep_trying(self.health, self._connect, self._deliver)
+
+    @property
+    def backlog_rows(self) -> int:
+        """Rows the database does not have yet."""
+        return sum(source.head_seq - source.database_seq for source in self._sources)
+
+    def rows_arrived(self) -> None:
+        """Rows were pumped; a full batch is not kept waiting for the flush interval."""
+        if self.backlog_rows >= self._settings.flush_rows:
+            self.arrived.ring()
+
+    async def _connect(self) -> None:
+        await self._sink.connect()
+        for source in self._sources:
+            stored = await self._sink.cursor(source.key, source.epoch, source.first_seq)
+            source.committed(max(stored, 0), durable=False)
+
+    async def _deliver(self) -> None:
+        while True:
+            await self._wait_for_rows()
+            durable = self._durable_is_due()
+            slices = self._slices()
+            if slices or durable:
+                await self._commit(slices, durable=durable)
+
+    async def _wait_for_rows(self) -> None:
+        """Return when a full batch is there, or the flush interval is over."""
+        settings = self._settings
+        deadline_s = monotonic_s() + settings.flush_interval_s
+        while self.backlog_rows < settings.flush_rows:
+            if not await self.arrived.wait(deadline_s - monotonic_s()):
+                return
+
+    def _durable_is_due(self) -> bool:
+        return self._undurable and monotonic_s() - self._durable_at_s >= _DURABLE_EVERY_S
+
+    def _slices(self) -> list[Slice]:
+        """What goes into the next transaction: contiguous pieces of each source, oldest first."""
+        room = self._settings.max_rows_per_copy
+        slices: list[Slice] = []
+        for source in self._sources:
+            seq = source.database_seq
+            while room > 0 and seq < source.head_seq:
+                first_seq, records = source.read(seq, room)
+                if not len(records):
+                    break
+                if first_seq > seq:
+                    self._report_loss(source, seq, first_seq)
+                slices.append(Slice(source.key, source.epoch, seq, first_seq, records, source.spec))
+                seq = first_seq + len(records)
+                room -= len(records)
+        return slices
+
+    async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
+        result = await self._sink.commit(slices, durable=durable)
+        now_ns = wall_ns()
+        ends: dict[tuple[str, int], int] = {}
+        for piece in slices:
+            ends[piece.ring, piece.epoch] = piece.first_seq + len(piece.records)
+            self.latency.add(piece.records, now_ns)
+        for source in self._sources:
+            end_seq = ends.get((source.key, source.epoch), source.database_seq)
+            source.committed(end_seq, durable=durable)
+        self.stored_rows.update(result.stored_rows)
+        self.quarantined_rows.update(result.quarantined_rows)
+        self.inexact_rows += result.inexact_rows
+        self._undurable = not durable
+        if durable:
+            self._durable_at_s = monotonic_s()
+            self._sources.remove_delivered()
+
+    def _report_loss(self, source: Source, from_seq: int, to_seq: int) -> None:
+        """Rows that neither ring nor journal holds any more: damage, or a restored database."""
+        self.lost_rows += to_seq - from_seq
+        log.error(
+            "%s/%d: rows %d to %d are neither in the database nor in the journal",
+            source.name, source.epoch, from_seq, to_seq - 1,
+        )  # fmt: skip
+
+    async def finish(self) -> None:
+        """Wait until every row is stored for good; cancel it to give up."""
+        while not all(source.is_delivered for source in self._sources):
+            self._durable_at_s = 0.0
+            self._undurable = True
+            self.arrived.ring()
+            await asyncio.sleep(0.01)
+
+
+class RedisDelivery:
+    """Live rings to Redis. Lags at most a ring; what it could not take is counted as overrun."""
+
+    def __init__(self, sources: Sources, sink: RedisSink, settings: WriterSettings) -> None:
+        self._sources = sources
+        self._sink = sink
+        self._max_rows = settings.flush_rows
+        self.health = SinkHealth("redis")
+        self.latency = Latency()
+        self.published_rows: Counter[str] = Counter()
+        self.overrun_rows: Counter[str] = Counter()
+        self.arrived = Alarm()
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        await _keep_trying(self.health, self._connect, self._deliver)
+
+    def rows_arrived(self) -> None:
+        """Rows were pumped; live data is published at once."""
+        self.arrived.ring()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether Redis has everything."""
+        return all(not s.is_live or s.redis_seq >= s.head_seq for s in self._sources)
+
+    async def _connect(self) -> None:
+        await self._sink.connect()
+        for source in self._sources:
+            if source.is_live:
+                published = await self._sink.cursor(source.key, source.epoch)
+                if published is not None:
+                    source.redis_seq = max(min(published, source.head_seq), source.first_seq)
+
+    async def _deliver(self) -> None:
+        while True:
+            slices = self._slices()
+            if not slices:
+                await self.arrived.wait()
+                continue
+            await self._sink.publish(slices)
+            now_ns = wall_ns()
+            for piece in slices:
+                self.published_rows[piece.spec.kind.value] += len(piece.records)
+                self.latency.add(piece.records, now_ns)
+            self._advance(slices)
+
+    def _slices(self) -> list[Slice]:
+        slices: list[Slice] = []
+        for source in self._sources:
+            if not source.is_live or source.redis_seq >= source.head_seq:
+                continue
+            oldest = source.ring_first_seq
+            if source.redis_seq < oldest:
+                self.overrun_rows[source.spec.kind.value] += oldest - source.redis_seq
+                source.redis_seq = oldest
+            seq, records = source.read(source.redis_seq, self._max_rows)
+            if len(records):
+                slices.append(Slice(source.key, source.epoch, seq, seq, records, source.spec))
+        return slices
+
+    def _advance(self, slices: Sequence[Slice]) -> None:
+        ends = {(p.ring, p.epoch): p.first_seq + len(p.records) for p in slices}
+        for source in self._sources:
+            source.redis_seq = ends.get((source.key, source.epoch), source.redis_seq)

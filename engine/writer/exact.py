@@ -1,0 +1,87 @@
+"""Float prices and sizes as exact integer mantissas, with the proof.
+
+A venue sends a decimal string, msgspec makes it the nearest double `x`. With `d` decimals the
+mantissa is `n = rint(x * 10**d)`, and it is exact if and only if `n / 10**d == x`: for |n| < 2**53
+and d <= 22 both operands are exact doubles, so the division gives the double nearest to the decimal
+`n / 10**d`, and that is what the venue's string became. A decimal of at most 15 significant digits
+is the only one of its length with that nearest double, so for those the proof is complete.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+DECIMALS_MAX: Final = 15
+MANTISSA_LIMIT: Final = float(2**53)
+"""Below it every integer is a double."""
+STORABLE_LIMIT: Final = float(2**63)
+"""At or above it a mantissa does not fit the column at all."""
+RAISE_LIMIT: Final = 1e15
+"""Decimals are raised only for values of at most 15 digits. A sum that went wrong in the last bit
+(8.000000000000002) has 16, and would cost every later price its head room."""
+
+POWERS_OF_TEN: Final[FloatArray] = np.array([float(10**d) for d in range(DECIMALS_MAX + 1)])
+
+
+def mantissas(
+    values: FloatArray, decimals: npt.NDArray[np.integer] | int
+) -> tuple[IntArray, BoolArray]:
+    """Return (mantissas i8[n], exact bool[n]) of `values` f8[n] at `decimals` (per row, or one).
+
+    Rows that are not exact hold the nearest mantissa; those that are not finite or do not fit 64
+    bits hold 0.
+    """
+    scale = POWERS_OF_TEN[decimals]
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.rint(values * scale)
+        magnitude = np.abs(scaled)
+        exact = (scaled / scale == values) & (magnitude < MANTISSA_LIMIT)
+    fits = magnitude < STORABLE_LIMIT  # False for NaN and infinities, too
+    return np.where(fits, scaled, 0.0).astype(np.int64), exact
+
+
+def storable(values: FloatArray, scale: FloatArray | np.float64) -> BoolArray:
+    """Whether the mantissas of `values` at `scale` = 10**d are finite and fit 64 bits."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        fits: BoolArray = np.abs(values * scale) < STORABLE_LIMIT
+    return fits
+
+
+def decimals_needed(values: FloatArray, at_least: int) -> int:
+    """Smallest d in `at_least`..15 that proves all of `values` with at most 15 digits, or -1."""
+    if values.size == 0:
+        return at_least
+    for decimals in range(at_least, DECIMALS_MAX + 1):
+        _, exact = mantissas(values, decimals)
+        if exact.all():
+            largest = float(np.abs(values).max()) * 10.0**decimals
+            return decimals if largest < RAISE_LIMIT else -1
+    return -1
+
+
+def raised_decimals(values: FloatArray, current: int) -> int:
+    """Decimals that prove as many of `values` as can be proven; `current` if that is the best.
+
+    One hopeless value does not keep the others from their proof: each value's need is found alone,
+    and the largest is taken that leaves every value of the batch at most 15 digits.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return current
+    largest = float(np.abs(finite).max())
+    _, exact = mantissas(finite, current)
+    open_values = np.unique(finite[~exact])
+    best = current
+    for decimals in range(current + 1, DECIMALS_MAX + 1):
+        if open_values.size == 0 or largest * 10.0**decimals >= RAISE_LIMIT:
+            break
+        _, exact = mantissas(open_values, decimals)
+        if exact.any():
+            best = decimals
+            open_values = open_values[~exact]
+    return best

@@ -1,0 +1,240 @@
+"""The journal of one ring and epoch: append, read back, trim.
+
+It is always on, so that the path which matters in an outage is the path that runs every day. What
+is appended survives the death of any process at once and of the machine after the next `sync`.
+"""
+
+import errno
+import mmap
+import os
+from bisect import bisect_right
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import JournalError
+from engine.records import RecordArray, RecordSpec
+from engine.writer import journal_format as fmt
+
+
+class Journal:
+    """Segments of one (ring, epoch), oldest first; the last one is open for appending.
+
+    `next_seq` is the sequence the next record must have to continue the open segment; a record
+    with another sequence starts a new segment, so a journal may have holes where the database had
+    taken the rows before the disk could (see `append`).
+    """
+
+    def __init__(self, directory: Path, spec: RecordSpec, epoch: int, segment_bytes: int) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
+        self.spec = spec
+        self.epoch = epoch
+        self.next_seq = 0
+        self._segment_bytes = segment_bytes
+        self._firsts = sorted(int(path.stem) for path in directory.glob(f"*{fmt.SUFFIX}"))
+        self._fd = -1
+        self._size = 0
+        self._reader: _SegmentReader | None = None
+        self._recover()
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest sequence still on disk (`next_seq` when there is none)."""
+        return self._firsts[0] if self._firsts else self.next_seq
+
+    @property
+    def size_bytes(self) -> int:
+        """Disk space of all segments."""
+        return sum(self._path(first).stat().st_size for first in self._firsts)
+
+    def append(self, first_seq: int, records: RecordArray) -> None:
+        """Append contiguous records. Raises JournalError (disk full, I/O error) with nothing of
+        them left behind: the block is cut off again and the next attempt starts a new segment.
+        """
+        if self._fd < 0 or first_seq != self.next_seq or self._size >= self._segment_bytes:
+            self._open_segment(first_seq)
+        header = fmt.block_header(first_seq, records)
+        size = len(header) + records.nbytes
+        try:
+            written = os.writev(self._fd, [header, fmt.raw_bytes(records)])
+            if written != size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._abandon_block()
+            raise JournalError(f"cannot append to {self.directory}: {error.strerror}") from error
+        self._size += size
+        self.next_seq = first_seq + len(records)
+
+    def sync_fd(self) -> int | None:
+        """Return a duplicate of the open segment's descriptor, to be fdatasync'ed elsewhere and
+        closed by the caller; None when nothing is open. A failed sync must not be retried
+        (the kernel may have dropped the pages): call `retire_segment`.
+        """
+        return os.dup(self._fd) if self._fd >= 0 else None
+
+    def retire_segment(self) -> None:
+        """Append no more to the open segment."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
+        """Return (sequence of the first record, records) at or after `from_seq`.
+
+        The sequence is higher than asked when records are missing in between (damage, or a hole);
+        the caller must account for the difference. Empty at the end of the journal.
+        """
+        while from_seq < self.next_seq:
+            position = max(bisect_right(self._firsts, from_seq) - 1, 0)
+            while position < len(self._firsts):
+                reader = self._reader_of(self._firsts[position])
+                found = reader.read(from_seq, max_count)
+                if found is not None:
+                    return found
+                position += 1
+            break
+        return from_seq, np.empty(0, self.spec.dtype)
+
+    def trim(self, durable_seq: int) -> None:
+        """Remove segments that end at or below `durable_seq`; the open one stays."""
+        while len(self._firsts) > 1 and self._firsts[1] <= durable_seq:
+            self._remove(self._firsts.pop(0))
+
+    def close(self) -> None:
+        """Close files; nothing is removed."""
+        self.retire_segment()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def remove(self) -> None:
+        """Remove the whole journal: every row of it is durable in the database."""
+        self.close()
+        for first in self._firsts:
+            self._path(first).unlink(missing_ok=True)
+        self._firsts.clear()
+        self.directory.rmdir()
+
+    def _path(self, first_seq: int) -> Path:
+        return fmt.segment_path(self.directory, first_seq)
+
+    def _recover(self) -> None:
+        """Cut the last segment at its last good block; drop segments that hold nothing."""
+        while self._firsts:
+            first = self._firsts[-1]
+            path = self._path(first)
+            end_seq, end_offset = _good_end(path, self.spec, self.epoch)
+            if end_offset is None:
+                path.rename(path.with_suffix(".damaged"))
+                self._firsts.pop()
+                continue
+            os.truncate(path, end_offset)
+            self.next_seq = max(end_seq, first)
+            if end_seq > first:
+                return
+            path.unlink()
+            self._firsts.pop()
+
+    def _open_segment(self, first_seq: int) -> None:
+        self.retire_segment()
+        path = self._path(first_seq)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise JournalError(f"cannot create {path}: {error.strerror}") from error
+        header = fmt.segment_header(self.spec, self.epoch, first_seq)
+        try:
+            if os.write(fd, header) != len(header):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.close(fd)
+            path.unlink()
+            raise JournalError(f"cannot create {path}: {error.strerror}") from error
+        self._fd, self._size = fd, len(header)
+        self._firsts.append(first_seq)
+
+    def _abandon_block(self) -> None:
+        """Cut a half-written block off; an empty segment goes altogether."""
+        fd, self._fd = self._fd, -1
+        try:
+            os.ftruncate(fd, self._size)
+        finally:
+            os.close(fd)
+        if self._size == fmt.SEGMENT_HEADER.size:
+            self._path(self._firsts.pop()).unlink()
+
+    def _reader_of(self, first_seq: int) -> "_SegmentReader":
+        if self._reader is None or self._reader.first_seq != first_seq:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = _SegmentReader(self._path(first_seq), self.spec, first_seq)
+        return self._reader
+
+    def _remove(self, first_seq: int) -> None:
+        if self._reader is not None and self._reader.first_seq == first_seq:
+            self._reader.close()
+            self._reader = None
+        self._path(first_seq).unlink(missing_ok=True)
+
+
+class _SegmentReader:
+    """Walks one segment forwards; going back starts at its head again."""
+
+    def __init__(self, path: Path, spec: RecordSpec, first_seq: int) -> None:
+        self.first_seq = first_seq
+        self._spec = spec
+        self._file = path.open("rb")
+        self._data = memoryview(b"")
+        self._offset = fmt.SEGMENT_HEADER.size
+        self._walked_seq = first_seq
+
+    def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray] | None:
+        """First records at or after `from_seq` in this segment, or None at its end."""
+        if from_seq < self._walked_seq:
+            self._offset = fmt.SEGMENT_HEADER.size
+        while True:
+            block = fmt.block_at(self._data, self._offset, self._spec)
+            if block is None:
+                if not self._map_more():
+                    return None
+                continue
+            self._walked_seq = block.first_seq
+            end = block.first_seq + len(block.records)
+            if end <= from_seq:
+                self._offset = block.next_offset
+                continue
+            skip = max(from_seq - block.first_seq, 0)
+            return block.first_seq + skip, block.records[skip : skip + max_count]
+
+    def close(self) -> None:
+        """Let go of the file. Records handed out stay valid: their arrays keep the mapping."""
+        self._data = memoryview(b"")
+        self._file.close()
+
+    def _map_more(self) -> bool:
+        """Map the file anew if it has grown; mapped pages cost no copy."""
+        size = os.fstat(self._file.fileno()).st_size
+        if size <= len(self._data):
+            return False
+        self._data = memoryview(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ))
+        return True
+
+
+def _good_end(path: Path, spec: RecordSpec, epoch: int) -> tuple[int, int | None]:
+    """(sequence after the last good record, offset after it); offset None for a foreign file."""
+    if path.stat().st_size < fmt.SEGMENT_HEADER.size:
+        return 0, None
+    with path.open("rb") as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        header = fmt.read_segment_header(data, spec, path.name)
+    except JournalError:
+        return 0, None
+    if header.epoch != epoch:
+        return 0, None
+    end_seq, end_offset = header.first_seq, fmt.SEGMENT_HEADER.size
+    for block in fmt.blocks(data, spec):
+        end_seq, end_offset = block.first_seq + len(block.records), block.next_offset
+    return end_seq, end_offset

@@ -1,0 +1,44 @@
+"""Latency histograms, sampled: log-spaced buckets, ten to the decade, from 1 µs to 1000 s."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.commands import LatencyHistogram
+from engine.records import RecordArray
+
+_BUCKETS: Final = 90
+_MOST_SAMPLES: Final = 256
+
+
+class Latency:
+    """Time from reception of a row to some later point. Samples stand for the rows between."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BUCKETS, dtype=np.int64)
+
+    def add(self, records: RecordArray, now_ns: int) -> None:
+        """Count up to 256 evenly spaced rows of a batch, weighted to the batch's length."""
+        step = max(1, len(records) // _MOST_SAMPLES)
+        self.add_ns(now_ns - records["ts_recv"][::step], weight=step)
+
+    def add_ns(self, ages_ns: npt.NDArray[np.int64], weight: int = 1) -> None:
+        """Count latencies given in nanoseconds."""
+        ages_us = np.maximum(ages_ns / 1000.0, 1.0)
+        buckets = np.minimum((np.log10(ages_us) * 10).astype(np.int64), _BUCKETS - 1)
+        self._counts += np.bincount(buckets, minlength=_BUCKETS) * weight
+
+    def histogram(self) -> LatencyHistogram:
+        """The counts so far, as a message."""
+        return LatencyHistogram(counts=self._counts.tolist())
+
+
+def percentile_us(histogram: LatencyHistogram, fraction: float) -> float:
+    """Upper edge, in microseconds, of the bucket that holds the percentile; 0 without samples."""
+    counts = np.asarray(histogram.counts)
+    total = counts.sum()
+    if not total:
+        return 0.0
+    bucket = int(np.searchsorted(np.cumsum(counts), fraction * total))
+    return float(10 ** ((min(bucket, len(counts) - 1) + 1) / 10))

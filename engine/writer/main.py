@@ -1,0 +1,241 @@
+"""The writer process: attach rings, then pump, deliver, publish until told to drain.
+
+One event loop, five tasks: commands, pump (rings to journal), database, Redis, status; and the
+journal's fdatasync in a thread. Entry point: `run`.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+from collections import Counter
+from collections.abc import Callable
+
+from engine.alarm import Alarm
+from engine.catalog import Catalog
+from engine.channel import Channel
+from engine.clock import monotonic_s
+from engine.commands import (
+    Drain,
+    Ready,
+    RingsSynced,
+    RingStatus,
+    SyncRings,
+    ToChild,
+    WriterStatus,
+)
+from engine.settings import WriterSettings
+from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.postgres import PostgresSink
+from engine.writer.redis import RedisSink
+from engine.writer.source import Source
+from engine.writer.sources import Sources
+
+log = logging.getLogger(__name__)
+
+EXIT_UNDELIVERED = 4
+"""Drained, but the database did not take everything in time: the rest waits in the journal."""
+
+_IDLE_POLL_S = 0.05
+_REDIS_GRACE_S = 1.0
+
+
+class Writer:
+    """Ties sources and sinks to one event loop."""
+
+    def __init__(self, settings: WriterSettings, channel: Channel[ToChild]) -> None:
+        layout = settings.paths.layout()
+        self._settings = settings
+        self._channel = channel
+        self._doorbell = Alarm()
+        self.sources = Sources(layout, settings.journal_segment_bytes)
+        self.sources.open(settings.rings)
+        catalog = Catalog(layout.catalog)
+        self._database = (
+            DatabaseDelivery(self.sources, PostgresSink(settings, catalog), settings)
+            if settings.database_url
+            else None
+        )
+        self._redis = (
+            RedisDelivery(self.sources, RedisSink(settings, catalog), settings)
+            if settings.redis_url
+            else None
+        )
+
+    async def run(self) -> int:
+        """Serve until drained. Returns the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._settings.doorbell_fd, self._on_doorbell)
+        tasks = [asyncio.create_task(self._pump(), name="pump")]
+        tasks += [asyncio.create_task(self._sync_journal(), name="journal-sync")]
+        tasks += [asyncio.create_task(self._report(), name="status")]
+        tasks += [
+            asyncio.create_task(sink.run(), name=type(sink).__name__)
+            for sink in (self._database, self._redis)
+            if sink
+        ]
+        commands = asyncio.create_task(self._obey(), name="commands")
+        self._channel.send(Ready())
+        await asyncio.wait([commands, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        loop.remove_reader(self._settings.doorbell_fd)
+        for task in tasks:
+            task.cancel()
+        commands.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return await commands
+
+    def _on_doorbell(self) -> None:
+        os.read(self._settings.doorbell_fd, 8)
+        self._doorbell.ring()
+
+    async def _pump(self) -> None:
+        """Move rows from rings to journal as they come; sleep on the doorbell in between.
+
+        The bounded sleep is a safety net, not a poll: a ring whose producer missed the request
+        for a doorbell is seen 50 ms later.
+        """
+        while True:
+            if self._pump_once():
+                await asyncio.sleep(0)
+                continue
+            self._ask_for_doorbell(True)
+            if not self._pump_once():
+                await self._doorbell.wait(_IDLE_POLL_S)
+            self._ask_for_doorbell(False)
+
+    def _pump_once(self) -> int:
+        rows = sum(source.pump() for source in self.sources)
+        if rows:
+            self._tell_sinks()
+        return rows
+
+    def _tell_sinks(self) -> None:
+        """Wake the sinks; a sink that is switched off has, by definition, taken everything."""
+        if self._database:
+            self._database.rows_arrived()
+        else:
+            for source in self.sources:
+                source.committed(source.journal_seq, durable=True)
+        if self._redis:
+            self._redis.rows_arrived()
+        else:
+            for source in self.sources:
+                source.redis_seq = source.head_seq
+
+    def _ask_for_doorbell(self, wanted: bool) -> None:
+        for source in self.sources:
+            source.ask_for_doorbell(wanted)
+
+    async def _sync_journal(self) -> None:
+        """fdatasync the open segments once per interval, off the loop."""
+        while True:
+            await asyncio.sleep(self._settings.journal_sync_interval_s)
+            for source in list(self.sources):
+                fd = source.journal.sync_fd()
+                if fd is None:
+                    continue
+                try:
+                    await asyncio.to_thread(os.fdatasync, fd)
+                except OSError as error:
+                    log.error("journal %s: fdatasync: %s", source.name, error.strerror)
+                    source.journal.retire_segment()
+                finally:
+                    os.close(fd)
+
+    async def _obey(self) -> int:
+        """Commands from the supervisor; its death (end of file) is an order to leave at once.
+
+        Rings and journal stay as they are then, and the next start delivers them.
+        """
+        while (message := await self._channel.receive()) is not None:
+            match message:
+                case SyncRings():
+                    self._pump_once()
+                    self._channel.send(RingsSynced(message.request_id))
+                case Drain():
+                    return await self._drain(message.deadline_s)
+                case _:
+                    log.error("the writer has no use for a %s", type(message).__name__)
+        return 0
+
+    async def _drain(self, deadline_s: float) -> int:
+        """Deliver everything (the shards are gone by now), then remove rings and journal."""
+        ends_at_s = monotonic_s() + deadline_s
+        while self._pump_once():
+            await asyncio.sleep(0)
+        if self._redis:
+            await self._until(lambda: self._redis is None or self._redis.is_idle, _REDIS_GRACE_S)
+        if self._database:
+            try:
+                await asyncio.wait_for(self._database.finish(), ends_at_s - monotonic_s())
+            except TimeoutError:
+                log.warning("the database did not take everything within %.0f s", deadline_s)
+        self._channel.send(self._status())
+        undelivered = self.sources.remove_all()
+        if undelivered:
+            log.warning(
+                "%d rows stay in %s; the next start delivers them",
+                undelivered, self._settings.paths.layout().journal_dir,
+            )  # fmt: skip
+        await self._channel.flush()
+        return EXIT_UNDELIVERED if undelivered else 0
+
+    async def _until(self, done: Callable[[], bool], seconds: float) -> None:
+        ends_at_s = monotonic_s() + seconds
+        while not done() and monotonic_s() < ends_at_s:
+            await asyncio.sleep(0.01)
+
+    async def _report(self) -> None:
+        while True:
+            self._channel.send(self._status())
+            await asyncio.sleep(self._settings.status_interval_s)
+
+    def _status(self) -> WriterStatus:
+        received: Counter[str] = Counter()
+        for source in self.sources:
+            received[source.spec.kind.value] += source.head_seq if source.is_live else 0
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        database, redis = self._database, self._redis
+        return WriterStatus(
+            rings=[_ring_status(source) for source in self.sources],
+            received_rows=dict(received),
+            stored_rows=dict(database.stored_rows) if database else {},
+            published_rows=dict(redis.published_rows) if redis else {},
+            overrun_rows=dict(redis.overrun_rows) if redis else {},
+            quarantined_rows=dict(database.quarantined_rows) if database else {},
+            inexact_rows=database.inexact_rows if database else 0,
+            database_state=database.health.state if database else "off",
+            database_error=database.health.error if database else "",
+            redis_state=redis.health.state if redis else "off",
+            redis_error=redis.health.error if redis else "",
+            backlog_rows=database.backlog_rows if database else 0,
+            journal_bytes=sum(source.journal.size_bytes for source in self.sources),
+            latency={
+                name: sink.latency.histogram()
+                for name, sink in (("database", database), ("redis", redis))
+                if sink
+            },
+            rss_bytes=usage.ru_maxrss * 1024,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+        )
+
+
+def _ring_status(source: Source) -> RingStatus:
+    return RingStatus(
+        ring=source.name,
+        kind=source.spec.kind.value,
+        head_seq=source.head_seq,
+        journal_seq=source.journal_seq,
+        database_seq=source.database_seq,
+        redis_seq=source.redis_seq,
+        dropped_count=source.dropped_count,
+        capacity=source.capacity,
+    )
+
+
+async def run(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+    """Process entry."""
+    return await Writer(settings, channel).run()

@@ -1,0 +1,206 @@
+"""A source: the rows of one (ring, epoch), wherever they are right now, and how far each sink got.
+
+Rows live in the ring, then also in the journal, then only in the journal. Sinks see one sequence:
+`read(seq)` takes from the ring while the ring still holds them, else from the journal. So there is
+no outage mode: a database that is away has a cursor that stands still.
+
+    released <= rows still in the ring < head        (ring)
+    journal.first_seq <= rows on disk < journal_seq  (journal)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import JournalError
+from engine.positions import Positions
+from engine.records import RecordArray, RecordSpec
+from engine.ring import RingReader
+from engine.segment import Segment
+from engine.writer.journal import Journal
+
+
+@dataclass(slots=True)
+class LiveRing:
+    """A ring with the segment that backs it."""
+
+    reader: RingReader
+    segment: Segment
+
+    def close(self) -> None:
+        """Unmap; the file stays."""
+        self.reader.close()
+        self.segment.close()
+
+
+class Source:
+    """Rows of one ring and epoch, with one cursor for each consumer (sequence numbers).
+
+    `ring` is None for what an earlier run left in the journal; then only the database reads it.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        name: str,
+        spec: RecordSpec,
+        journal: Journal,
+        positions: Positions,
+        ring: LiveRing | None,
+    ) -> None:
+        self._instance = instance
+        self.name = name
+        self.spec = spec
+        self.journal = journal
+        self.journal_error = ""
+        self._positions = positions
+        self._ring = ring
+        released = ring.reader.released if ring else journal.next_seq
+        self.journal_seq = max(journal.next_seq, released)
+        self.position_seq = min(self.journal_seq, released) if ring else journal.next_seq
+        self.database_seq = self.first_seq
+        self.durable_seq = self.first_seq
+        self.redis_seq = self.head_seq
+        self.received_count = 0
+
+    @property
+    def key(self) -> str:
+        """The ring's name in the cursors of shared databases: `<instance>/<ring>`."""
+        return f"{self._instance}/{self.name}"
+
+    @property
+    def epoch(self) -> int:
+        """Names this incarnation of the ring in cursors."""
+        return self.journal.epoch
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a ring is behind this source."""
+        return self._ring is not None
+
+    @property
+    def head_seq(self) -> int:
+        """Sequence after the last row."""
+        return self._ring.reader.head if self._ring else self.journal.next_seq
+
+    @property
+    def ring_first_seq(self) -> int:
+        """The oldest row that is still in memory."""
+        return self._ring.reader.released if self._ring else self.head_seq
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest row that can still be read."""
+        oldest = self._ring.reader.released if self._ring else self.journal.next_seq
+        if self.journal.first_seq < self.journal.next_seq:
+            oldest = min(oldest, self.journal.first_seq)
+        return oldest
+
+    @property
+    def dropped_count(self) -> int:
+        """Rows the producer could not place."""
+        return self._ring.reader.dropped_count if self._ring else 0
+
+    @property
+    def capacity(self) -> int:
+        """Records the ring holds; 0 without one."""
+        return self._ring.reader.capacity if self._ring else 0
+
+    def ask_for_doorbell(self, wanted: bool) -> None:
+        """Ask the producer to ring when it publishes."""
+        if self._ring:
+            self._ring.reader.ask_for_doorbell(wanted)
+
+    def pump(self) -> int:
+        """Take what the ring has into positions and journal; return the number of new rows.
+
+        A journal that cannot be written stops holding rows back: they then stay in the ring until
+        the database has them for good.
+        """
+        if self._ring is None:
+            return 0
+        reader = self._ring.reader
+        head = reader.head
+        taken = 0
+        while self.position_seq < head:
+            batch = reader.slice(self.position_seq, head)
+            self._positions.advance(batch)
+            self.position_seq += len(batch)
+            taken += len(batch)
+        self.received_count += taken
+        while self.journal_seq < head:
+            batch = reader.slice(self.journal_seq, head)
+            try:
+                self.journal.append(self.journal_seq, batch)
+            except JournalError as error:
+                self.journal_error = str(error)
+                break
+            self.journal_seq += len(batch)
+            self.journal_error = ""
+        self._release(head)
+        return taken
+
+    def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
+        """Return (sequence of the first row, rows) at or after `from_seq`; see `Journal.read`.
+
+        Rows of the ring are copied (10 ns a row): a slow database must not hold ring space, and
+        the producer may overwrite what a sink is still working on.
+        """
+        if self._ring and from_seq >= self._ring.reader.released:
+            head = self._ring.reader.head
+            rows = self._ring.reader.slice(from_seq, min(head, from_seq + max_count))
+            return from_seq, rows.copy()
+        return self.journal.read(from_seq, max_count)
+
+    def committed(self, database_seq: int, *, durable: bool) -> None:
+        """Note what the database has; durable means flushed there, so the journal may forget."""
+        self.database_seq = database_seq
+        if durable:
+            self.durable_seq = database_seq
+            self.journal.trim(database_seq)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the database has every row for good."""
+        return self.durable_seq >= self.head_seq
+
+    def close(self) -> None:
+        """Let go of ring and journal; both stay on disk."""
+        self.journal.close()
+        if self._ring:
+            self._ring.close()
+            self._ring = None
+
+    def remove(self) -> None:
+        """Remove what is not needed any more: the ring when journal or database has all of it,
+        the journal when the database has all of it for good.
+        """
+        delivered = self.is_delivered
+        ring_is_safe = delivered or self.journal_seq >= self.head_seq
+        if self._ring:
+            segment = self._ring.segment
+            self._ring.close()
+            self._ring = None
+            if ring_is_safe:
+                segment.unlink()
+        if delivered:
+            self.journal.remove()
+        else:
+            self.journal.close()
+
+    def _release(self, head: int) -> None:
+        """Free ring space: what is journaled (or durably stored), but keep the newest half for
+        sinks that are still reading it from memory.
+        """
+        assert self._ring is not None
+        safe = max(self.journal_seq, self.durable_seq)
+        wanted = min(self.database_seq, self.redis_seq)
+        keep_from = max(wanted, head - self.capacity // 2)
+        release = min(safe, keep_from)
+        if release > self._ring.reader.released:
+            self._ring.reader.release(release)
+            self.journal_seq = max(self.journal_seq, release)
+
+
+def journal_directory(root: Path, ring: str, epoch: int) -> Path:
+    """Where the journal of (ring, epoch) lives."""
+    return root / ring / str(epoch)

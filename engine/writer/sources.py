@@ -1,0 +1,118 @@
+"""All sources of the writer: the rings it must have ready, and what earlier runs left behind.
+
+At start every ring file found in shared memory is attached (a crash leaves them), rings the
+configuration wants and that are not there are created with a new epoch, and journals of other
+epochs become sources without a ring. All of it is delivered before anything is removed.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.clock import wall_ns
+from engine.layout import Layout
+from engine.positions import Positions
+from engine.records import SPECS, RecordKind, RecordSpec
+from engine.ring import RingReader, format_ring, ring_bytes
+from engine.segment import Segment, attach_segment, create_segment
+from engine.settings import RingSettings
+from engine.writer.journal import Journal
+from engine.writer.source import LiveRing, Source, journal_directory
+
+log = logging.getLogger(__name__)
+
+
+class Sources:
+    """The list, and the parts its members share."""
+
+    def __init__(self, layout: Layout, segment_bytes: int) -> None:
+        self._layout = layout
+        self._segment_bytes = segment_bytes
+        self._positions = {
+            kind: Positions(layout.positions_dir, spec) for kind, spec in SPECS.items()
+        }
+        self._sources: list[Source] = []
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def open(self, wanted: list[RingSettings]) -> None:
+        """Attach and create rings, then find older journals."""
+        found = {path.stem: path for path in sorted(self._layout.shm_dir.glob("*.ring"))}
+        for ring, path in found.items():
+            self._add(ring, attach_segment(path, writable=True))
+        for settings in wanted:
+            if settings.ring not in found:
+                self._add(settings.ring, self._create(settings))
+        live = {(source.name, source.epoch) for source in self._sources}
+        for directory in sorted(self._layout.journal_dir.glob("*/*")):
+            ring, epoch = directory.parent.name, int(directory.name)
+            if (ring, epoch) not in live:
+                self._add_journal(ring, epoch, directory)
+
+    def remove_delivered(self) -> None:
+        """Forget sources without a ring whose rows the database has for good."""
+        for source in [s for s in self._sources if not s.is_live and s.is_delivered]:
+            log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
+            source.remove()
+            self._sources.remove(source)
+
+    def remove_all(self) -> int:
+        """Clean end: remove rings and delivered journals. Returns the rows not yet delivered."""
+        undelivered = sum(source.head_seq - source.database_seq for source in self._sources)
+        for source in self._sources:
+            source.remove()
+        self._sources.clear()
+        for positions in self._positions.values():
+            positions.close()
+        if self._layout.shm_dir.exists() and not any(self._layout.shm_dir.iterdir()):
+            self._layout.shm_dir.rmdir()
+        return undelivered
+
+    def _create(self, settings: RingSettings) -> Segment:
+        spec = _spec_of(settings.ring)
+        path = self._layout.ring_path(settings.ring)
+        unfinished = path.with_suffix(".new")
+        unfinished.unlink(missing_ok=True)
+        segment = create_segment(unfinished, ring_bytes(spec, settings.capacity))
+        with memoryview(segment.memory) as memory:
+            format_ring(memory, spec, settings.capacity, wall_ns())
+        unfinished.rename(path)
+        segment.path = path
+        return segment
+
+    def _add(self, ring: str, segment: Segment) -> None:
+        spec = _spec_of(ring)
+        reader = RingReader(memoryview(segment.memory), spec)
+        journal = self._journal(ring, reader.epoch, spec)
+        positions = self._positions[spec.kind]
+        source = Source(
+            self._layout.instance, ring, spec, journal, positions, LiveRing(reader, segment)
+        )
+        waiting = source.head_seq - source.journal_seq
+        if waiting:
+            log.info("%s holds %d rows of an earlier run", ring, waiting)
+        self._sources.append(source)
+
+    def _add_journal(self, ring: str, epoch: int, directory: Path) -> None:
+        spec = _spec_of(ring)
+        journal = self._journal(ring, epoch, spec)
+        if journal.first_seq == journal.next_seq:
+            journal.remove()
+            return
+        log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
+        positions = self._positions[spec.kind]
+        source = Source(self._layout.instance, ring, spec, journal, positions, None)
+        self._sources.append(source)
+
+    def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
+        directory = journal_directory(self._layout.journal_dir, ring, epoch)
+        return Journal(directory, spec, epoch, self._segment_bytes)
+
+
+def _spec_of(ring: str) -> RecordSpec:
+    """A ring's name ends in its record kind."""
+    return SPECS[RecordKind(ring.rpartition(".")[2])]

@@ -1,0 +1,1 @@
+"""Venue connections: sockets, sequencing, books. Publishes records into rings, never writes SQL."""

@@ -1,0 +1,211 @@
+"""Books: deltas on a snapshot, or whole snapshots.
+
+What a consumer may rely on, for both: rows come in the order in which they apply; a SNAPSHOT event
+replaces the book; after a row flagged AFTER_GAP the book is unknown until the next SNAPSHOT.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from engine.commands import StreamSpec, StreamState
+from engine.positions import Position
+from engine.records import GapReason, GapState
+from engine.ring import RingProducer
+from shards.book_rows import BookEvent, put_event
+from shards.gaps import Edges, GapLedger
+from shards.stream import Stream, is_renumbered
+
+MAX_BUFFERED_EVENTS: Final = 2000
+"""While a book waits for a snapshot: 200 s of 100 ms events."""
+
+
+class _BookStream(Stream):
+    """Writes book events; subclasses decide which and in what order."""
+
+    def _put(self, event: BookEvent) -> bool:
+        """Write an event; False when a full ring refused it (counted, to be declared)."""
+        count = event.row_count
+        seq = self.ring.reserve(count)
+        if seq < 0:
+            self.refused(event.seq, event.ts_event, count)
+            return False
+        flags = self.next_flags and self.settle(event.ts_recv)
+        put_event(self.ring, seq, self.slot, event, flags)
+        self.row_count += count
+        return True
+
+
+class DeltaBook(_BookStream):
+    """A book of deltas that chain by `prev_seq`, started from a REST snapshot.
+
+    The rules are Binance USD-M's (venues.md 1.5): buffer events, fetch a snapshot with id L, the
+    first event at or after it must contain L or continue it (`prev_seq == L`); from then on each
+    event's `prev_seq` is the `seq` before. Nothing the venue sent is thrown away: events older than
+    the snapshot are written in front of it, where they belong.
+
+    `request_snapshot` is called when the first event waits for a snapshot, and again when one was
+    too old; the answer goes to `on_snapshot`.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        ring: RingProducer,
+        gaps: GapLedger,
+        last: Position | None,
+        request_snapshot: "Callable[[DeltaBook], None]",
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._request_snapshot = request_snapshot
+        self._last_seq = last.id if last else -1
+        self._last_ts = last.ts_event if last else 0
+        self._synced = False
+        self._buffer: list[tuple[int, BookEvent]] = []
+        self._snapshot: BookEvent | None = None
+        self._requested = False
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether a snapshot has been joined and the chain has held since."""
+        return self._synced
+
+    def connected(self) -> None:
+        """A new connection: what it delivers must be joined to a new snapshot."""
+        super().connected()
+        self._unsync()
+
+    def disconnected(self, reason: str) -> None:
+        """Write what waited for a snapshot: it was received, so it is stored."""
+        super().disconnected(reason)
+        self._write_buffered()
+        self._synced = False
+        self._snapshot = None
+        self._requested = False
+
+    def on_event(self, first_seq: int, event: BookEvent) -> None:
+        """Take a delta whose ids are `first_seq` (U) to `event.seq` (u)."""
+        self._frame_count += 1
+        self.last_recv_ns = event.ts_recv
+        if event.prev_seq != self._last_seq and not self._accept_jump(event):
+            return
+        self._last_seq = event.seq
+        self._last_ts = event.ts_event
+        self.has_data = True
+        if self._synced:
+            if not self._put(event):
+                self._unsync()  # a hole of our own making: the book needs a new start
+            return
+        self._buffer.append((first_seq, event))
+        if self._snapshot is not None:
+            self._join()
+        elif not self._requested:
+            self._request()
+        if len(self._buffer) > MAX_BUFFERED_EVENTS:
+            self.reason = "no snapshot fits; the rows are stored without one"
+            self._write_buffered()
+
+    def on_snapshot(self, snapshot: BookEvent) -> None:
+        """Take a REST snapshot (id in `seq`). One that is too old is asked for again."""
+        self._requested = False
+        if self._synced or self.state is StreamState.BACKOFF:
+            return
+        self._snapshot = snapshot
+        self._join()
+
+    def _join(self) -> None:
+        """Put snapshot and buffered events together, if they meet."""
+        snapshot = self._snapshot
+        assert snapshot is not None
+        older = 0
+        while older < len(self._buffer) and self._buffer[older][1].seq < snapshot.seq:
+            older += 1
+        if older == len(self._buffer):
+            return  # no event has reached the snapshot yet: wait for one
+        first_seq, event = self._buffer[older]
+        if not (first_seq <= snapshot.seq or event.prev_seq == snapshot.seq):
+            self._snapshot = None
+            self.reason = f"snapshot {snapshot.seq} is older than event {event.seq}"
+            self._request()
+            return
+        buffered, self._buffer = self._buffer, []
+        following = buffered[older:]
+        events = [past for _, past in buffered[:older]] + [snapshot] + [e for _, e in following]
+        self._snapshot = None
+        stored = [self._put(event) for event in events]
+        if all(stored):
+            self._synced = True
+            self.live()
+        else:
+            self._unsync()
+
+    def _accept_jump(self, event: BookEvent) -> bool:
+        """An event that does not continue the last one. False: already stored."""
+        if self._last_seq < 0:
+            return True
+        if is_renumbered(event.seq, self._last_seq, event.ts_event, self._last_ts):
+            edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
+            self._broken(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
+        elif event.seq <= self._last_seq:
+            self.duplicate_count += 1
+            return False
+        elif event.prev_seq > self._last_seq:
+            edges = Edges(self._last_seq + 1, event.prev_seq, self._last_ts, event.ts_event, -1)
+            reason = self.interruption
+            if reason is GapReason.SEQUENCE:
+                reason = GapReason.RESYNC
+            self._broken(reason, GapState.UNRECOVERABLE, edges, event.ts_recv)
+        return True
+
+    def _broken(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
+        """The chain broke in front of the present event."""
+        self._write_buffered()
+        self.declare(reason, state, edges, now_ns)
+        if self._synced:
+            self._unsync()
+
+    def _unsync(self) -> None:
+        """The book is unknown until a snapshot fits; the next event asks for one."""
+        self._synced = False
+        self._snapshot = None
+        self.state, self.reason = StreamState.SYNCING, "waiting for a snapshot that fits"
+
+    def _request(self) -> None:
+        self._requested = True
+        self._request_snapshot(self)
+
+    def _write_buffered(self) -> None:
+        buffered, self._buffer = self._buffer, []
+        for _, event in buffered:
+            self._put(event)
+
+
+class SnapshotBook(_BookStream):
+    """A book sent whole each time (Hyperliquid). `seq` is the venue's time in ms.
+
+    A frame older than the last one is ignored, as the venue advises; one of the same time is a
+    repetition. Frames missed while disconnected cannot be counted, so the gap is unprovable.
+    """
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._last_seq = last.id if last else 0
+        self._last_ts = last.ts_event if last else 0
+
+    def on_book(self, event: BookEvent) -> None:
+        """Take a whole book; its `prev_seq` is filled in here."""
+        self._frame_count += 1
+        self.last_recv_ns = event.ts_recv
+        if event.seq <= self._last_seq:
+            self.duplicate_count += 1
+            return
+        if not self.has_data:
+            if self._last_seq and event.seq > self._last_seq + 1:
+                edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
+                self.declare(self.interruption, GapState.UNPROVABLE, edges, event.ts_recv)
+            self.has_data = True
+            self.live()
+        self._put(event._replace(prev_seq=self._last_seq, is_snapshot=True))
+        self._last_seq = event.seq
+        self._last_ts = event.ts_event

@@ -1,0 +1,287 @@
+"""One WebSocket: connect, subscribe, read, notice silence, back off, again.
+
+Decoding happens inside the frame callback, straight into the ring; there is no queue. A frame that
+cannot be used is counted by reason and skipped: its connection and its neighbours live on.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+)
+
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import StreamState
+from shards.backoff import Backoff
+from shards.limiter import WindowLimiter
+from shards.stream import MalformedFrameError, Stream
+from shards.venues.spec import Control, Feeds, FrameDecoder, SocketGroup, Venue
+
+log = logging.getLogger(__name__)
+
+UNUSABLE_FRAME = (
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+    RecursionError,
+    OverflowError,
+    ValueError,
+)
+"""What a hostile frame can raise while it is decoded (measured; see reliability.md M11)."""
+
+_HANDSHAKE_TIMEOUT_S = 5.0
+_MAX_FRAME_BYTES = 16 << 20
+_READ_BUFFER_BYTES = 256 << 10
+_STABLE_AFTER_S = 10.0
+_SHOWN_PAYLOAD_BYTES = 120
+
+
+class Connection:
+    """A socket for a fixed set of streams of one venue's socket group."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        group: SocketGroup,
+        url: str,
+        topics: dict[str, Stream],
+        publish: Callable[[], None],
+        connects: WindowLimiter,
+        *,
+        lifetime_s: float,
+    ) -> None:
+        self._venue = venue
+        self._group = group
+        self._url = url
+        self._topics = topics
+        self._publish = publish
+        self._connects = connects
+        self._lifetime_s = lifetime_s
+        self._backoff = Backoff()
+        self._transport: WSTransport | None = None
+        self._feeds = Feeds()
+        for stream in topics.values():
+            self._feeds.add(stream)
+        self._decode = venue.build_decoder(self._feeds, self._on_control)
+        self._request_id = 0
+        self.last_frame_s = 0.0
+        self.frame_count = 0
+        self.connect_count = 0
+        self.malformed_by_reason: Counter[str] = Counter()
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """The streams of this socket."""
+        return list(self._topics.values())
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the socket is open."""
+        return self._transport is not None
+
+    async def run(self) -> None:
+        """Keep the socket alive until cancelled."""
+        while True:
+            self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
+            await self._connects.acquire()
+            reason, delay_s = await self._live_once()
+            for stream in self.streams:
+                stream.disconnected(reason)
+            self._publish()
+            log.info("%s %s: %s; again in %.1f s", self._venue.name, self._url, reason, delay_s)
+            await asyncio.sleep(delay_s)
+
+    async def _live_once(self) -> tuple[str, float]:
+        """One life of the socket. Returns why it ended, and how long to wait."""
+        try:
+            transport, _ = await ws_connect(
+                lambda: _FrameListener(self, self._decode, self._publish),
+                self._url,
+                websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+                disconnect_on_exception=True,
+                enable_auto_ping=self._group.json_ping is None,
+                auto_ping_idle_timeout=self._group.ping_interval_s,
+                auto_ping_reply_timeout=min(5.0, self._group.ping_interval_s),
+                enable_auto_pong=False,
+                max_frame_size=_MAX_FRAME_BYTES,
+                max_redirects=0,
+                read_buffer_init_size=_READ_BUFFER_BYTES,
+            )
+        except (WSError, OSError, TimeoutError) as error:
+            return f"cannot connect: {str(error) or type(error).__name__}", self._backoff.next_s()
+        started_s = monotonic_s()
+        self._transport = transport
+        self.last_frame_s = started_s
+        self.connect_count += 1
+        for stream in self.streams:
+            stream.connected()
+        try:
+            reason = await self._serve(transport)
+        finally:
+            self._transport = None
+            transport.disconnect(graceful=False)
+        if monotonic_s() - started_s >= _STABLE_AFTER_S:
+            self._backoff.reset()
+        return reason, self._backoff.next_s()
+
+    async def _serve(self, transport: WSTransport) -> str:
+        """Subscribe and stay until the socket ends, falls silent or has lived its time."""
+        subscriber = asyncio.create_task(self._subscribe(transport))
+        pinger = asyncio.create_task(self._ping(transport))
+        closed = asyncio.create_task(transport.wait_disconnected())
+        ends_at_s = monotonic_s() + self._lifetime_s
+        try:
+            while not closed.done():
+                await asyncio.wait([closed], timeout=1.0)
+                now_s = monotonic_s()
+                if now_s - self.last_frame_s > self._group.idle_timeout_s:
+                    return f"silent for {self._group.idle_timeout_s:.0f} s"
+                if now_s >= ends_at_s:
+                    return "planned reconnect before the venue's time limit"
+            return _closing_words(transport, closed)
+        finally:
+            for task in (subscriber, pinger, closed):
+                task.cancel()
+            await asyncio.gather(subscriber, pinger, closed, return_exceptions=True)
+
+    async def _subscribe(self, transport: WSTransport) -> None:
+        topics = list(self._topics)
+        size = self._group.topics_per_message
+        for start in range(0, len(topics), size):
+            self._request_id += 1
+            for frame in self._venue.subscribe(topics[start : start + size], self._request_id):
+                transport.send(WSMsgType.TEXT, frame)
+                await asyncio.sleep(self._group.message_interval_s)
+
+    def resubscribe(self, stream: Stream) -> None:
+        """Ask once more for a stream that stays silent. A repeated subscribe is harmless."""
+        transport = self._transport
+        for topic, known in self._topics.items():
+            if known is stream and transport is not None:
+                self._request_id += 1
+                for frame in self._venue.subscribe([topic], self._request_id):
+                    transport.send(WSMsgType.TEXT, frame)
+
+    async def _ping(self, transport: WSTransport) -> None:
+        """The venue's own kind of ping, where it has one."""
+        while self._group.json_ping is not None:
+            await asyncio.sleep(self._group.ping_interval_s)
+            transport.send(WSMsgType.TEXT, self._group.json_ping)
+
+    def unusable(self, error: Exception, payload: bytes) -> None:
+        """Count a frame that could not be used; say so once in a while."""
+        reason = _reason_of(error)
+        self.malformed_by_reason[reason] += 1
+        seen = self.malformed_by_reason[reason]
+        if seen & (seen - 1) == 0:  # 1, 2, 4, 8, … so that a flood does not fill the log
+            log.warning(
+                "%s: unusable frame (%s, %d so far), skipped: %s: %r",
+                self._venue.name, reason, seen, str(error)[:200], payload[:_SHOWN_PAYLOAD_BYTES],
+            )  # fmt: skip
+
+    def _on_control(self, control: Control, text: str) -> None:
+        if control is Control.REFUSED:
+            log.warning("%s refused: %s", self._venue.name, text[:300])
+        elif control is Control.CLOSING and self._transport is not None:
+            log.info("%s: %s", self._venue.name, text)
+            self._transport.send_close(WSCloseCode.OK)
+            self._transport.disconnect()
+
+    def _set_state(self, state: StreamState, reason: str) -> None:
+        for stream in self.streams:
+            stream.state, stream.reason = state, reason
+
+
+class _FrameListener(WSListener):
+    """The frame callback: the hot path starts here."""
+
+    def __init__(
+        self, connection: Connection, decode: FrameDecoder, publish: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._decode = decode
+        self._publish = publish
+        self._fragments = bytearray()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Decode one frame into the ring; publish once per read of the socket."""
+        if frame.msg_type is WSMsgType.TEXT and frame.fin:
+            payload = frame.get_payload_as_bytes()
+            try:
+                self._decode(payload, wall_ns())
+            except UNUSABLE_FRAME as error:
+                self._connection.unusable(error, payload)
+        else:
+            self._on_rare_frame(transport, frame)
+        if frame.last_in_buffer:
+            connection = self._connection
+            connection.last_frame_s = monotonic_s()
+            self._publish()
+
+    def is_user_specific_pong(self, frame: WSFrame) -> bool:
+        """A pong is taken by the library: publish what came before it in the same read."""
+        self._connection.last_frame_s = monotonic_s()
+        self._publish()
+        return frame.msg_type is WSMsgType.PONG
+
+    def _on_rare_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif kind is WSMsgType.CLOSE:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+        elif kind is WSMsgType.BINARY:
+            payload = frame.get_payload_as_bytes()
+            self._connection.unusable(MalformedFrameError("binary"), payload)
+        elif kind is not WSMsgType.PONG:
+            self._on_fragment(frame)
+
+    def _on_fragment(self, frame: WSFrame) -> None:
+        self._fragments += frame.get_payload_as_bytes()
+        if len(self._fragments) > _MAX_FRAME_BYTES:
+            raise MalformedFrameError("too_large")
+        if not frame.fin:
+            return
+        payload = bytes(self._fragments)
+        self._fragments.clear()
+        try:
+            self._decode(payload, wall_ns())
+        except UNUSABLE_FRAME as error:
+            self._connection.unusable(error, payload)
+
+
+def _reason_of(error: Exception) -> str:
+    """A label from a closed set, for counters."""
+    match error:
+        case MalformedFrameError():
+            return error.reason
+        case msgspec.ValidationError():
+            return "schema"
+        case msgspec.DecodeError():
+            return "json"
+        case UnicodeDecodeError():
+            return "utf8"
+        case RecursionError():
+            return "depth"
+        case _:
+            return "value"
+
+
+def _closing_words(transport: WSTransport, closed: "asyncio.Task[None]") -> str:
+    error = closed.exception()
+    if error is not None:
+        return f"disconnected: {error}"
+    handshake = transport.close_handshake
+    if handshake is not None and handshake.recv is not None:
+        return f"closed by the venue: {handshake.recv.code} {handshake.recv.reason}"
+    return "disconnected"

@@ -1,0 +1,19 @@
+"""Entry of a shard process: `shards.main:run`."""
+
+import gc
+
+from engine.channel import Channel
+from engine.commands import Ready, ToChild
+from engine.settings import ShardSettings
+from shards.shard import Shard
+
+
+async def run(settings: ShardSettings, channel: Channel[ToChild]) -> int:
+    """Attach the rings, say so, and serve. What exists now lives for ever: keep the garbage
+    collector from walking it again and again.
+    """
+    shard = Shard(settings, channel)
+    gc.collect()
+    gc.freeze()
+    channel.send(Ready())
+    return await shard.run()

@@ -1,0 +1,76 @@
+"""REST calls of one venue: weight budget, deadlines, size cap, and no redirects.
+
+A venue that answers 429 or 418 with Retry-After is left alone for that long by everybody here.
+"""
+
+import asyncio
+import logging
+
+import aiohttp
+
+from engine.errors import VenueError
+from shards.limiter import WindowLimiter
+from shards.venues.spec import RestCall
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
+_MAX_BODY_BYTES = 32 << 20
+_DEFAULT_RETRY_AFTER_S = 60.0
+
+
+class VenueRest:
+    """A client for one venue. Use it inside one event loop and close it."""
+
+    def __init__(self, venue: str, base_url: str, weight_per_minute: float) -> None:
+        self._venue = venue
+        self._base_url = base_url.rstrip("/")
+        self._limiter = WindowLimiter(weight_per_minute, 60.0)
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+
+    async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
+        """Return the body of a 200 reply. Raises VenueError (retriable) for anything else."""
+        await self._limiter.acquire(call.weight)
+        url = self._base_url + call.path.replace("{symbol}", symbol)
+        body = call.body.replace("{symbol}", symbol).encode() or None
+        headers = {"Content-Type": "application/json"} if body else None
+        try:
+            async with self._session.request(
+                call.method, url, data=body, headers=headers, allow_redirects=False
+            ) as reply:
+                payload = await _read_capped(reply)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise VenueError(f"{self._venue}: {call.method} {url}: {reason}") from error
+        if reply.status in (429, 418):
+            retry_after_s = _retry_after_s(reply.headers.get("Retry-After"))
+            self._limiter.block_for(retry_after_s)
+            raise VenueError(
+                f"{self._venue}: HTTP {reply.status}, told to wait {retry_after_s:.0f} s"
+            )
+        if reply.status != 200:
+            text = payload[:200].decode("utf-8", "backslashreplace")
+            raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
+        return payload
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+        await asyncio.sleep(0)
+
+
+async def _read_capped(reply: aiohttp.ClientResponse) -> bytes:
+    """Read up to the cap; a larger body is an error, not a memory problem."""
+    parts = bytearray()
+    async for chunk in reply.content.iter_chunked(1 << 16):
+        parts += chunk
+        if len(parts) > _MAX_BODY_BYTES:
+            raise VenueError(f"{reply.url}: the reply is larger than {_MAX_BODY_BYTES} bytes")
+    return bytes(parts)
+
+
+def _retry_after_s(header: str | None) -> float:
+    try:
+        return max(float(header or _DEFAULT_RETRY_AFTER_S), 1.0)
+    except ValueError:
+        return _DEFAULT_RETRY_AFTER_S

@@ -1,0 +1,139 @@
+"""A shard: rings, venue sessions, and the conversation with the supervisor."""
+
+import asyncio
+import itertools
+import logging
+import resource
+from collections import Counter, defaultdict
+
+from engine.catalog import Instrument
+from engine.channel import Channel
+from engine.clock import monotonic_s
+from engine.commands import (
+    Drain,
+    InstrumentsResolved,
+    InstrumentsStored,
+    ShardStatus,
+    StartStreams,
+    StreamSpec,
+    ToChild,
+)
+from engine.settings import ShardSettings, VenueSettings
+from shards.rings import ShardRings
+from shards.venue_session import VenueSession
+from shards.venues import VENUES
+
+log = logging.getLogger(__name__)
+
+
+class Shard:
+    """Owns connections. One event loop, no queue between socket and ring."""
+
+    def __init__(self, settings: ShardSettings, channel: Channel[ToChild]) -> None:
+        self._settings = settings
+        self._channel = channel
+        self._layout = settings.paths.layout()
+        self._rings = ShardRings.attach(self._layout, settings.index, settings.doorbell_fd)
+        self._sessions: dict[str, VenueSession] = {}
+        self._waiting_for_store: dict[int, asyncio.Event] = {}
+        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop_lag_ms = 0.0
+
+    async def run(self) -> int:
+        """Serve until told to drain or the supervisor is gone. Returns the exit code."""
+        ticker = asyncio.create_task(self._tick())
+        obeying = asyncio.create_task(self._obey())
+        try:
+            await asyncio.wait([ticker, obeying, self._fault], return_when=asyncio.FIRST_COMPLETED)
+            for done in (self._fault, ticker, obeying):
+                if done.done():
+                    done.result()
+        finally:
+            ticker.cancel()
+            obeying.cancel()
+            await asyncio.gather(ticker, obeying, return_exceptions=True)
+            await asyncio.gather(*(session.close() for session in self._sessions.values()))
+            self._report()
+            await self._channel.flush()
+            self._rings.close()
+        return 0
+
+    async def _obey(self) -> None:
+        while (message := await self._channel.receive()) is not None:
+            match message:
+                case StartStreams():
+                    self._start(message.streams)
+                case InstrumentsStored():
+                    for slot in message.slots:
+                        if slot in self._waiting_for_store:
+                            self._waiting_for_store.pop(slot).set()
+                case Drain():
+                    return
+                case _:
+                    log.error("a shard has no use for a %s", type(message).__name__)
+
+    def _start(self, streams: list[StreamSpec]) -> None:
+        by_venue: defaultdict[str, list[StreamSpec]] = defaultdict(list)
+        for stream in streams:
+            by_venue[stream.key.venue].append(stream)
+        for name, members in by_venue.items():
+            self._session(name).start(members)
+
+    def _session(self, name: str) -> VenueSession:
+        if name not in self._sessions:
+            self._sessions[name] = VenueSession(
+                VENUES[name],
+                self._settings.venues.get(name, VenueSettings()),
+                self._rings,
+                self._layout,
+                self._store_instruments,
+                self._on_fault,
+            )
+        return self._sessions[name]
+
+    async def _store_instruments(self, instruments: dict[int, Instrument]) -> None:
+        """The stream table must know a stream before its first row."""
+        stored = {slot: asyncio.Event() for slot in instruments}
+        self._waiting_for_store.update(stored)
+        self._channel.send(InstrumentsResolved(instruments))
+        await asyncio.gather(*(event.wait() for event in stored.values()))
+
+    def _on_fault(self, error: BaseException) -> None:
+        if not self._fault.done():
+            self._fault.set_exception(error)
+
+    async def _tick(self) -> None:
+        """Heartbeat, pending gaps, watchdogs, status."""
+        interval_s = self._settings.status_interval_s
+        while True:
+            started_s = monotonic_s()
+            await asyncio.sleep(interval_s)
+            self._loop_lag_ms = max(monotonic_s() - started_s - interval_s, 0.0) * 1e3
+            self._rings.heartbeat()
+            for session in self._sessions.values():
+                session.tick()
+            self._rings.publish()
+            self._report()
+
+    def _report(self) -> None:
+        sessions = self._sessions.values()
+        streams = [stream.status() for session in sessions for stream in session.streams]
+        connections = list(itertools.chain.from_iterable(s.connections for s in sessions))
+        malformed: Counter[str] = Counter()
+        for connection in connections:
+            malformed.update(connection.malformed_by_reason)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._channel.send(
+            ShardStatus(
+                shard=self._settings.index,
+                streams=streams,
+                frame_count=sum(stream.frame_count for stream in streams),
+                row_count=sum(stream.row_count for stream in streams),
+                malformed_by_reason=dict(malformed),
+                connection_count=sum(c.is_connected for c in connections),
+                reconnect_count=sum(max(c.connect_count - 1, 0) for c in connections),
+                loop_lag_ms=self._loop_lag_ms,
+                rss_bytes=usage.ru_maxrss * 1024,
+                cpu_s=usage.ru_utime + usage.ru_stime,
+            )
+        )

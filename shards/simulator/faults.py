@@ -1,0 +1,231 @@
+"""Faults on command: everything a venue or a network has been seen to do, at a chosen moment."""
+
+from asyncio import get_running_loop
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from struct import pack
+
+from engine.clock import wall_ns
+from shards.simulator.binance import BinanceVenue
+from shards.simulator.frames import text_frame
+from shards.simulator.http_faults import RestGate
+from shards.simulator.hyperliquid import HyperliquidVenue
+from shards.simulator.sessions import Hub, Session
+
+__all__ = ["MALFORMED", "FaultError", "FaultTarget", "inject"]
+
+_DEEP_NESTING = 100_000
+_CLOSE_DELAY_S = 0.05
+_COUNT_LIMIT = 100_000
+_CLOSE_CODES = range(1000, 5000)
+_HTTP_ERRORS = range(400, 600)
+
+
+class FaultError(ValueError):
+    """The request names a fault that cannot be done; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultTarget:
+    """One venue, as the faults reach it."""
+
+    hub: Hub
+    gate: RestGate
+    market: BinanceVenue | HyperliquidVenue | None
+    """None while a recorded session is replayed."""
+
+
+def _agg_trade(**changes: str) -> bytes:
+    fields = {
+        "e": '"aggTrade"', "E": "1795000000120", "s": '"BTCUSDT"', "a": "4200000000",
+        "p": '"81234.50"', "q": '"0.250"', "nq": '"0.200"', "f": "8100000101", "l": "8100000104",
+        "T": "1795000000015", "m": "true", "st": "1", **changes,
+    }  # fmt: skip
+    return ("{" + ",".join(f'"{key}":{value}' for key, value in fields.items()) + "}").encode()
+
+
+def _coin_trade(**changes: str) -> bytes:
+    fields = {
+        "coin": '"BTC"', "side": '"B"', "px": '"81234.0"', "sz": '"0.01250"',
+        "time": "1795000000123", "hash": f'"0x{"0" * 64}"', "tid": "512345678901234",
+        "users": f'["0x{"1" * 40}","0x{"2" * 40}"]', **changes,
+    }  # fmt: skip
+    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
+    return f'{{"channel":"trades","data":[{{{row}}}]}}'.encode()
+
+
+_ANY_VENUE: dict[str, bytes] = {
+    "truncated": b'{"e":"aggTrade","E":1795000000120,"s":"BTC',
+    "bad_utf8": b'{"e":"aggTrade","s":"\xff\xfe\xfa"}',
+    "deep_nesting": b"[" * _DEEP_NESTING,
+    "empty": b"",
+    "not_object": b"17",
+    "plain_text": b"Websocket connection established.",
+}
+
+MALFORMED: dict[str, dict[str, bytes]] = {
+    "binance_linear": {
+        **_ANY_VENUE,
+        "wrong_types": _agg_trade(a='"x"', p="81234.5", m='"yes"'),
+        "missing_fields": b'{"e":"aggTrade","E":1795000000120,"s":"BTCUSDT"}',
+        "nan_price": _agg_trade(p='"NaN"'),
+        "infinite_price": _agg_trade(p='"Infinity"'),
+        "huge_number": _agg_trade(a="9" * 400),
+    },
+    "hyperliquid_perp": {
+        **_ANY_VENUE,
+        "wrong_types": _coin_trade(px="81234", tid='"x"'),
+        "missing_fields": b'{"channel":"trades","data":[{"coin":"BTC"}]}',
+        "nan_price": _coin_trade(px='"NaN"'),
+        "infinite_price": _coin_trade(px='"Infinity"'),
+        "huge_number": _coin_trade(tid="9" * 400),
+    },
+}
+"""Payloads no client may take for data, by venue and variant. None is ever in the ledger."""
+
+_WRAPPED = frozenset(
+    {"wrong_types", "missing_fields", "nan_price", "infinite_price", "huge_number"}
+)
+
+
+def inject(targets: Mapping[str, FaultTarget], request: object) -> dict[str, object]:
+    """Do what the request asks; give what was done."""
+    if not isinstance(request, dict):
+        raise FaultError("the body must be a JSON object")
+    fault = request.get("fault")
+    action = _ACTIONS.get(str(fault))
+    if action is None:
+        raise FaultError(f"unknown fault {fault!r}; one of {', '.join(sorted(_ACTIONS))}")
+    venue = request.get("venue")
+    target = targets.get(str(venue))
+    if target is None:
+        raise FaultError(f"unknown venue {venue!r}; one of {', '.join(sorted(targets))}")
+    return {"fault": fault, "venue": venue, **action(target, request)}
+
+
+def _whole(request: Mapping[str, object], name: str, default: int, limit: int) -> int:
+    value = request.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
+        raise FaultError(f"{name} must be a whole number from 1 to {limit}, not {value!r}")
+    return value
+
+
+def _seconds(request: Mapping[str, object], name: str, default: float) -> float:
+    value = request.get(name, default)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 86_400:
+        raise FaultError(f"{name} must be a number of seconds above 0, not {value!r}")
+    return float(value)
+
+
+def _market(target: FaultTarget) -> BinanceVenue | HyperliquidVenue:
+    if target.market is None:
+        raise FaultError("not possible while a recorded session is replayed")
+    return target.market
+
+
+def _symbol_index(target: FaultTarget, request: Mapping[str, object]) -> int:
+    symbol = request.get("symbol")
+    if symbol not in target.hub.symbols:
+        raise FaultError(f"unknown symbol {symbol!r}")
+    return target.hub.symbols.index(str(symbol))
+
+
+def _sessions(target: FaultTarget, request: Mapping[str, object]) -> list[Session]:
+    """Choose the venue's sockets, or those of one category (`group`)."""
+    group = request.get("group")
+    return [s for s in list(target.hub.sessions) if group is None or s.group == group]
+
+
+def _malformed(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    variants = MALFORMED[target.hub.name]
+    wanted = request.get("variant", "all")
+    if wanted != "all" and wanted not in variants:
+        raise FaultError(f"unknown variant {wanted!r}; all or one of {', '.join(variants)}")
+    names = list(variants) if wanted == "all" else [str(wanted)]
+    count = _whole(request, "count", 1, 1000)
+    sessions = _sessions(target, request)
+    frames = 0
+    for session in sessions:
+        for name in names:
+            payload = variants[name]
+            if session.combined and name in _WRAPPED:
+                payload = b'{"stream":"btcusdt@aggTrade","data":%s}' % payload
+            frames += count * session.write(text_frame(payload) * count)
+    return {"frames": frames, "variants": names}
+
+
+def _disconnect(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    sessions = _sessions(target, request)
+    for session in sessions:
+        session.transport.abort()
+    return {"sockets": len(sessions)}
+
+
+def _close(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    code = _whole(request, "code", 1001, _CLOSE_CODES.stop - 1)
+    if code not in _CLOSE_CODES:
+        raise FaultError("code must be a WebSocket close code, 1000 to 4999")
+    sessions = _sessions(target, request)
+    for session in sessions:
+        session.write(text_frame(pack("!H", code) + b"simulated", opcode=8))
+        get_running_loop().call_later(_CLOSE_DELAY_S, session.transport.close)
+    return {"sockets": len(sessions), "code": code}
+
+
+def _gap(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    market, index = _market(target), _symbol_index(target, request)
+    count = _whole(request, "count", 1, _COUNT_LIMIT)
+    now_ms = wall_ns() // 1_000_000
+    kind = request.get("kind", "trade")
+    if kind == "trade":
+        for done in range(0, count, 4096):
+            market.withhold_trades(index, min(4096, count - done), now_ms)
+    elif kind == "book" and isinstance(market, BinanceVenue):
+        for _ in range(count):
+            market.step_book(market.listing_at(index), now_ms, withheld=True)
+    else:
+        raise FaultError("kind must be trade, or book on a venue whose books have a chain")
+    return {"kind": kind, "withheld": count}
+
+
+def _duplicate(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    market, index = _market(target), _symbol_index(target, request)
+    count = _whole(request, "count", 1, 1000)
+    return {"sent": sum(market.repeat_last_trade(index) for _ in range(count))}
+
+
+def _stale_snapshot(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    if not isinstance(_market(target), BinanceVenue):
+        raise FaultError("this venue serves no snapshot that events continue")
+    target.gate.stale_count = _whole(request, "count", 1, _COUNT_LIMIT)
+    return {"count": target.gate.stale_count}
+
+
+def _silence(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    seconds = _seconds(request, "seconds", 5.0)
+    target.hub.silence(seconds)
+    return {"seconds": seconds}
+
+
+def _http_status(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    status = _whole(request, "status", 429, _HTTP_ERRORS.stop - 1)
+    if status not in _HTTP_ERRORS:
+        raise FaultError("status must be an HTTP error, 400 to 599")
+    target.gate.refuse_count = _whole(request, "count", 1, _COUNT_LIMIT)
+    target.gate.refuse_status = status
+    target.gate.retry_after_s = _whole(request, "retry_after_s", 1, 86_400)
+    return {"status": status, "count": target.gate.refuse_count}
+
+
+_Action = Callable[[FaultTarget, Mapping[str, object]], dict[str, object]]
+
+_ACTIONS: dict[str, _Action] = {
+    "malformed": _malformed,
+    "disconnect": _disconnect,
+    "close": _close,
+    "gap": _gap,
+    "duplicate": _duplicate,
+    "stale_snapshot": _stale_snapshot,
+    "silence": _silence,
+    "http_status": _http_status,
+}

@@ -1,0 +1,235 @@
+"""HTTP and WebSocket routes of the simulated Hyperliquid venue."""
+
+import json
+from asyncio import WriteTransport, get_running_loop
+from collections.abc import Callable
+from typing import Any, cast
+
+from aiohttp import WSMsgType, web
+
+from engine.clock import wall_ns
+from shards.simulator.binance import compact
+from shards.simulator.http_faults import RestGate
+from shards.simulator.hyperliquid import Coin, HyperliquidVenue
+from shards.simulator.instruments import trimmed_text
+from shards.simulator.sessions import Session
+
+__all__ = ["add_hyperliquid"]
+
+_PREFIX = "/hyperliquid_perp"
+_DROP_DELAY_S = 0.1
+_RECENT_TRADES = 10
+_BOOK_WEIGHT = 2
+_WEIGHT = 20
+
+_COIN_TYPES = frozenset({"trades", "l2Book", "bbo", "activeAssetCtx"})
+_SIGNIFICANT_FIGURES = frozenset({None, 2, 3, 4, 5})
+_MANTISSA_FIGURES = 5
+
+
+def add_hyperliquid(app: web.Application, venue: HyperliquidVenue, gate: RestGate) -> None:
+    """Serve the socket and `/info`. This venue sends no ping frames; clients ping it in JSON."""
+    info = _Info(venue, gate)
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return await _serve_socket(request, venue, info)
+
+    app.router.add_get(f"{_PREFIX}/ws", serve)
+    app.router.add_post(f"{_PREFIX}/info", info.handle)
+
+
+async def _serve_socket(
+    request: web.Request, venue: HyperliquidVenue, info: "_Info"
+) -> web.StreamResponse:
+    socket = web.WebSocketResponse(compress=False)
+    await socket.prepare(request)
+    session = Session(cast("WriteTransport", request.transport), "ws", combined=False)
+    venue.hub.sessions.add(session)
+    control = _Control(venue, info, session)
+    try:
+        async for message in socket:
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                control.handle(message.data)
+    finally:
+        venue.hub.detach(session)
+    return socket
+
+
+class _Control:
+    """Control messages of one socket."""
+
+    def __init__(self, venue: HyperliquidVenue, info: "_Info", session: Session) -> None:
+        self._venue = venue
+        self._info = info
+        self._session = session
+        self._actions: dict[str, Callable[[dict[str, Any]], None]] = {
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+        }
+
+    def _send(self, channel: str, content: object) -> None:
+        self._session.send_text(compact({"channel": channel, "data": content}))
+
+    def handle(self, text: str | bytes) -> None:
+        """Answer one message; nonsense gets an error and the socket stays open."""
+        try:
+            request = json.loads(text)
+        except ValueError:
+            request = None
+        if not isinstance(request, dict):
+            self._malformed(text)
+            return
+        method, subscription = request.get("method"), request.get("subscription")
+        if method == "ping":
+            self._session.send_text(b'{"channel":"pong"}')
+        elif method == "post":
+            self._post(request)
+        elif method in self._actions and isinstance(subscription, dict):
+            self._actions[method](subscription)
+        else:
+            self._malformed(text)
+
+    def _malformed(self, text: str | bytes) -> None:
+        shown = text if isinstance(text, str) else text.decode(errors="replace")
+        self._send("error", f"Error parsing JSON into valid websocket request: {shown[:500]}")
+
+    def _post(self, request: dict[str, Any]) -> None:
+        inner = request.get("request")
+        payload = inner.get("payload") if isinstance(inner, dict) else None
+        if not isinstance(payload, dict):
+            self._malformed(json.dumps(request))
+            return
+        kind, body = payload.get("type"), self._info.answer(payload)
+        found = None if body is None else json.loads(body)
+        response = {"type": "info", "payload": {"type": kind, "data": found}}
+        self._send("post", {"id": request.get("id"), "response": response})
+
+    def _coin(self, subscription: dict[str, Any]) -> Coin | None:
+        """Find the coin of a subscription that the venue can serve at all."""
+        if subscription.get("type") not in _COIN_TYPES:
+            return None
+        figures, mantissa = subscription.get("nSigFigs"), subscription.get("mantissa")
+        if figures not in _SIGNIFICANT_FIGURES or (mantissa and figures != _MANTISSA_FIGURES):
+            return None
+        return self._venue.coin(str(subscription.get("coin")))
+
+    def _subscribe(self, subscription: dict[str, Any]) -> None:
+        coin = self._coin(subscription)
+        if coin is None:
+            # No error: the venue just drops the connection with everything on it.
+            get_running_loop().call_later(_DROP_DELAY_S, self._session.transport.abort)
+            return
+        name = _topic_name(subscription)
+        if name in self._session.names:
+            self._send("error", f"Already subscribed: {_printed(subscription)}")
+            return
+        self._session.names[name] = None
+        self._acknowledge("subscribe", subscription)
+        if subscription["type"] == "trades":
+            self._venue.send_history(self._session, coin, wall_ns() // 1_000_000)
+        self._venue.hub.subscribe(self._session, name)
+
+    def _unsubscribe(self, subscription: dict[str, Any]) -> None:
+        name = _topic_name(subscription)
+        if name not in self._session.names:
+            self._send("error", f"Already unsubscribed: {_printed(subscription)}")
+            return
+        del self._session.names[name]
+        self._venue.hub.unsubscribe(self._session, name)
+        self._acknowledge("unsubscribe", subscription)
+
+    def _acknowledge(self, method: str, subscription: dict[str, Any]) -> None:
+        echoed = subscription
+        if subscription.get("type") == "l2Book":
+            echoed = {"nSigFigs": None, "mantissa": None, "fast": False, **subscription}
+        self._send("subscriptionResponse", {"method": method, "subscription": echoed})
+
+
+def _topic_name(subscription: dict[str, Any]) -> str:
+    """Name the topic; aggregated books get a name nothing is ever pushed to."""
+    kind, coin = subscription.get("type"), subscription.get("coin")
+    if kind != "l2Book":
+        return f"{kind}:{coin}"
+    if subscription.get("nSigFigs") is not None:
+        return f"l2Book:{coin}:{subscription['nSigFigs']}:{subscription.get('mantissa')}"
+    return f"l2Book:{coin}:{'fast' if subscription.get('fast') else 'slow'}"
+
+
+def _printed(subscription: dict[str, Any]) -> str:
+    return json.dumps(subscription, separators=(",", ":"))
+
+
+class _Info:
+    """`POST /info`, also reachable over the socket."""
+
+    def __init__(self, venue: HyperliquidVenue, gate: RestGate) -> None:
+        self._venue = venue
+        self._gate = gate
+        self._answers: dict[str, Callable[[dict[str, Any]], bytes]] = {
+            "meta": lambda _: compact(self._meta()),
+            "metaAndAssetCtxs": lambda _: compact(self._meta_and_contexts()),
+            "l2Book": self._book,
+            "recentTrades": self._recent_trades,
+        }
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        refusal = self._gate.refusal()
+        if refusal is not None:
+            return refusal
+        try:
+            query = json.loads(await request.read())
+        except ValueError:
+            query = None
+        body = self.answer(query) if isinstance(query, dict) else None
+        if body is None:
+            text = "Failed to deserialize the JSON body into the target type"
+            return web.Response(status=422, text=text, headers=self._gate.headers(_WEIGHT))
+        weight = _BOOK_WEIGHT if query["type"] == "l2Book" else _WEIGHT
+        headers = self._gate.headers(weight)
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    def answer(self, query: dict[str, Any]) -> bytes | None:
+        """Answer a query; None for a type the simulator does not have."""
+        answer: Callable[[dict[str, Any]], bytes] | None = self._answers.get(str(query.get("type")))
+        return None if answer is None else answer(query)
+
+    def _meta(self) -> dict[str, object]:
+        universe = [
+            {"szDecimals": i.qty_decimals, "name": i.symbol, "maxLeverage": 20, "marginTableId": 20}
+            for i in self._venue.instruments
+        ]
+        return {"universe": universe, "marginTables": [], "collateralToken": 0}
+
+    def _meta_and_contexts(self) -> list[object]:
+        contexts = []
+        for index, instrument in enumerate(self._venue.instruments):
+            market = self._venue.coin_at(index).market
+            decimals = instrument.price_decimals
+            middle = trimmed_text(5 * (market.best_bid + market.best_ask), decimals + 1)
+            touch = [trimmed_text(t, decimals) for t in (market.best_bid, market.best_ask)]
+            contexts.append(
+                {
+                    "funding": "0.0000125",
+                    "openInterest": "31000.12345",
+                    "prevDayPx": trimmed_text(instrument.start_ticks, decimals),
+                    "dayNtlVlm": "2100000000.5",
+                    "premium": "0.0001",
+                    "oraclePx": touch[0],
+                    "markPx": touch[0],
+                    "midPx": middle,
+                    "impactPxs": touch,
+                    "dayBaseVlm": "26000.1",
+                }
+            )
+        return [self._meta(), contexts]
+
+    def _book(self, query: dict[str, Any]) -> bytes:
+        coin = self._venue.coin(str(query.get("coin")))
+        return b"null" if coin is None else self._venue.book(coin, wall_ns() // 1_000_000)
+
+    def _recent_trades(self, query: dict[str, Any]) -> bytes:
+        coin = self._venue.coin(str(query.get("coin")))
+        if coin is None:
+            return b"null"
+        newest = [row for _, row in reversed(coin.history)][:_RECENT_TRADES]
+        return b"[" + b",".join(newest) + b"]"

@@ -1,0 +1,225 @@
+"""Which instruments a simulated venue lists, and the price and lot grids they trade on.
+
+Prices are integers of ticks everywhere in the simulator; a text is made only when a frame is.
+"""
+
+from dataclasses import dataclass
+from math import floor, log10
+
+__all__ = [
+    "BINANCE_LINEAR",
+    "HYPERLIQUID_PERP",
+    "VENUE_NAMES",
+    "Instrument",
+    "binance_instruments",
+    "decimal_text",
+    "hyperliquid_instruments",
+    "trimmed_text",
+]
+
+BINANCE_LINEAR = 0
+HYPERLIQUID_PERP = 1
+VENUE_NAMES = ("binance_linear", "hyperliquid_perp")
+
+MEDIAN_NOTIONAL = 400.0
+"""Quote units of a typical trade; sizes are log-normal around it."""
+
+# symbol, start price, price decimals printed, tick in units of the last decimal, quantity decimals
+_BINANCE_TABLE: tuple[tuple[str, float, int, int, int], ...] = (
+    ("BTCUSDT", 81234.5, 2, 10, 3),
+    ("ETHUSDT", 3123.45, 2, 1, 3),
+    ("SOLUSDT", 187.42, 4, 100, 2),
+    ("XRPUSDT", 2.3456, 4, 1, 1),
+    ("DOGEUSDT", 0.21345, 5, 1, 0),
+    ("BNBUSDT", 912.34, 3, 10, 2),
+    ("ADAUSDT", 0.6543, 5, 10, 0),
+    ("SUIUSDT", 3.4567, 6, 100, 1),
+    ("LINKUSDT", 17.654, 3, 1, 2),
+    ("AVAXUSDT", 28.765, 4, 10, 0),
+    ("LTCUSDT", 98.76, 2, 1, 3),
+    ("BCHUSDT", 512.34, 2, 1, 3),
+    ("TRXUSDT", 0.31234, 5, 1, 0),
+    ("DOTUSDT", 4.321, 3, 1, 1),
+    ("UNIUSDT", 8.765, 4, 10, 0),
+    ("AAVEUSDT", 245.67, 3, 10, 1),
+    ("NEARUSDT", 2.987, 4, 10, 0),
+    ("APTUSDT", 5.4321, 5, 10, 1),
+    ("ARBUSDT", 0.4321, 6, 100, 1),
+    ("OPUSDT", 0.7654, 7, 1000, 1),
+    ("ATOMUSDT", 4.567, 3, 1, 2),
+    ("FILUSDT", 2.345, 3, 1, 1),
+    ("ETCUSDT", 19.876, 3, 1, 2),
+    ("XLMUSDT", 0.29876, 5, 1, 0),
+    ("ICPUSDT", 5.678, 3, 1, 0),
+    ("INJUSDT", 12.345, 6, 1000, 1),
+    ("TIAUSDT", 1.6543, 7, 1000, 0),
+    ("SEIUSDT", 0.2345, 7, 1000, 0),
+    ("WLDUSDT", 1.2345, 7, 1000, 0),
+    ("ENAUSDT", 0.5678, 7, 1000, 0),
+    ("JUPUSDT", 0.4567, 7, 1000, 0),
+    ("PENDLEUSDT", 4.5678, 7, 1000, 0),
+    ("LDOUSDT", 1.0987, 6, 100, 0),
+    ("CRVUSDT", 0.7654, 4, 1, 1),
+    ("GALAUSDT", 0.015678, 6, 1, 0),
+    ("SANDUSDT", 0.28765, 5, 1, 0),
+    ("1000PEPEUSDT", 0.0112345, 7, 1, 0),
+    ("1000SHIBUSDT", 0.012345, 6, 1, 0),
+    ("1000BONKUSDT", 0.023456, 6, 1, 0),
+    ("WIFUSDT", 0.8765, 7, 1000, 1),
+    ("ORDIUSDT", 9.876, 6, 1000, 1),
+    ("HYPEUSDT", 38.765, 5, 100, 2),
+    ("TAOUSDT", 387.65, 2, 1, 3),
+    ("XMRUSDT", 345.67, 2, 1, 3),
+)
+
+# coin, szDecimals, start price
+_HYPERLIQUID_TABLE: tuple[tuple[str, int, float], ...] = (
+    ("BTC", 5, 81234.0),
+    ("ETH", 4, 3123.4),
+    ("SOL", 2, 187.42),
+    ("HYPE", 2, 38.765),
+    ("XRP", 0, 2.3456),
+    ("DOGE", 0, 0.21345),
+    ("kPEPE", 0, 0.012345),
+    ("SUI", 1, 3.4567),
+    ("LINK", 1, 17.654),
+    ("AVAX", 2, 28.765),
+    ("BNB", 3, 912.34),
+    ("ADA", 0, 0.6543),
+    ("LTC", 2, 98.765),
+    ("BCH", 3, 512.34),
+    ("TRX", 0, 0.31234),
+    ("DOT", 1, 4.3215),
+    ("UNI", 1, 8.7654),
+    ("AAVE", 2, 245.67),
+    ("NEAR", 1, 2.9876),
+    ("APT", 2, 5.4321),
+    ("ARB", 1, 0.43215),
+    ("OP", 1, 0.76543),
+    ("ATOM", 2, 4.5678),
+    ("FIL", 1, 2.3456),
+    ("ETC", 2, 19.876),
+    ("XLM", 0, 0.29876),
+    ("INJ", 1, 12.345),
+    ("TIA", 1, 1.6543),
+    ("SEI", 0, 0.23456),
+    ("WLD", 1, 1.2345),
+    ("ENA", 0, 0.56789),
+    ("JUP", 0, 0.45678),
+    ("PENDLE", 0, 4.5678),
+    ("LDO", 1, 1.0987),
+    ("CRV", 1, 0.76543),
+    ("kSHIB", 0, 0.012345),
+    ("kBONK", 0, 0.023456),
+    ("WIF", 0, 0.87654),
+    ("ORDI", 2, 9.8765),
+    ("TAO", 3, 387.65),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One listed contract. `tick` is in units of the last printed price decimal."""
+
+    symbol: str
+    start_ticks: int
+    low_ticks: int
+    high_ticks: int
+    price_decimals: int
+    tick: int
+    qty_decimals: int
+    median_qty: float
+    weight: float
+    """Share of the venue's trades, before normalisation."""
+
+    @property
+    def tick_text(self) -> str:
+        """The tick size as the venue prints it."""
+        return decimal_text(self.tick, self.price_decimals)
+
+    @property
+    def step_text(self) -> str:
+        """The lot step as the venue prints it."""
+        return decimal_text(1, self.qty_decimals)
+
+
+def decimal_text(mantissa: int, decimals: int) -> str:
+    """Print `mantissa / 10**decimals` with exactly that many decimals."""
+    if decimals == 0:
+        return str(mantissa)
+    digits = str(mantissa).rjust(decimals + 1, "0")
+    return f"{digits[:-decimals]}.{digits[-decimals:]}"
+
+
+def trimmed_text(mantissa: int, decimals: int) -> str:
+    """Print a price as Hyperliquid does: no trailing zeros, but always one decimal."""
+    text = decimal_text(mantissa, decimals)
+    if "." not in text:
+        return text + ".0"
+    text = text.rstrip("0")
+    return text + "0" if text.endswith(".") else text
+
+
+def _zipf(rank: int) -> float:
+    return float((rank + 1) ** -0.9)
+
+
+def _median_qty(price: float, qty_decimals: int) -> float:
+    return max(2.0, MEDIAN_NOTIONAL / price * float(10**qty_decimals))
+
+
+def _binance(row: tuple[str, float, int, int, int], rank: int) -> Instrument:
+    symbol, price, decimals, tick, qty_decimals = row
+    start = round(price * 10**decimals) // tick
+    return Instrument(
+        symbol=symbol,
+        start_ticks=start,
+        low_ticks=max(start // 2, start - 500_000),
+        high_ticks=start + start // 2,
+        price_decimals=decimals,
+        tick=tick,
+        qty_decimals=qty_decimals,
+        median_qty=_median_qty(price, qty_decimals),
+        weight=_zipf(rank),
+    )
+
+
+def binance_instruments(count: int) -> tuple[Instrument, ...]:
+    """List the first `count` contracts; past the real names, synthetic ones follow."""
+    rows = list(_BINANCE_TABLE[:count])
+    for number in range(len(rows), count):
+        price = round(1.0 + (number * 7919 % 9000) / 100.0, 3)
+        rows.append((f"SIM{number:03d}USDT", price, 4, 1, 1))
+    return tuple(_binance(row, rank) for rank, row in enumerate(rows))
+
+
+def _hyperliquid(row: tuple[str, int, float], rank: int) -> Instrument:
+    """Derive the grid from the price: five significant figures, at most 6 - szDecimals decimals.
+
+    The band keeps the number of integer digits constant, so one tick is legal all through it.
+    """
+    coin, size_decimals, price = row
+    magnitude = floor(log10(price))
+    decimals = max(0, min(6 - size_decimals, 4 - magnitude))
+    start = round(price * 10**decimals)
+    ceiling = 10 ** (decimals + magnitude + 1) - 1
+    return Instrument(
+        symbol=coin,
+        start_ticks=start,
+        low_ticks=max(start // 2, min(start - 100, 10 ** (decimals + magnitude))),
+        high_ticks=min(start + start // 2, ceiling - 1000),
+        price_decimals=decimals,
+        tick=1,
+        qty_decimals=size_decimals,
+        median_qty=_median_qty(price, size_decimals),
+        weight=_zipf(rank),
+    )
+
+
+def hyperliquid_instruments(count: int) -> tuple[Instrument, ...]:
+    """List the first `count` coins; past the real names, synthetic ones follow."""
+    rows = list(_HYPERLIQUID_TABLE[:count])
+    for number in range(len(rows), count):
+        price = round(2.0 + (number * 7919 % 6000) / 1000.0, 4)
+        rows.append((f"SIM{number:03d}", 1, price))
+    return tuple(_hyperliquid(row, rank) for rank, row in enumerate(rows))

@@ -1,0 +1,94 @@
+"""What a simulator can be told, and its command-line form."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.simulator.pace import MAX_RATE
+
+__all__ = ["SimulatorSettings", "add_arguments", "parse_rate", "settings_from"]
+
+_SYMBOL_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorSettings:
+    """One simulator process."""
+
+    port: int = 0
+    """0 takes a free one; the listening line says which."""
+    trades_per_s: float = 2000.0
+    """Over all venues; infinity means as fast as the sockets take it."""
+    symbols: int = 10
+    """Instruments per venue."""
+    seed: int = 1
+    ledger: Path | None = None
+    replay: Path | None = None
+    speed: float = 1.0
+    """Replay pace; 0 is as fast as possible."""
+    binance_share: float = 0.8
+    slow_book_s: float = 0.5
+    """Cadence of Hyperliquid's default book. The venue's own is 5.4 s; a demo wants life."""
+    ping_s: float = 180.0
+    """Interval of Binance's ping frames."""
+    exit_with_stdin: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before anything is opened."""
+        if not 1 <= self.symbols <= _SYMBOL_LIMIT:
+            raise ValueError(f"symbols must be 1 to {_SYMBOL_LIMIT}, not {self.symbols}")
+        if not 0 < self.binance_share < 1:
+            raise ValueError("binance_share must be between 0 and 1")
+        if not self.trades_per_s >= 0 or self.speed < 0:
+            raise ValueError("rate and speed must not be negative")
+        if self.slow_book_s <= 0 or self.ping_s <= 0:
+            raise ValueError("book cadence and ping interval must be above 0")
+
+
+def parse_rate(value: object) -> float:
+    """Read a trade rate: a number of trades per second, or `max`."""
+    if value == "max":
+        return MAX_RATE
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"a rate is a number or 'max', not {value!r}")
+    try:
+        rate = float(value)
+    except ValueError:
+        raise ValueError(f"a rate is a number or 'max', not {value!r}") from None
+    if not 0 <= rate <= MAX_RATE:
+        raise ValueError(f"a rate is not negative, unlike {value!r}")
+    return rate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the simulator's options to a parser."""
+    add = parser.add_argument
+    add("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
+    add("--rate", default="2000", help="trades per second over all venues, or max")
+    add("--symbols", type=int, default=10, help="instruments per venue")
+    add("--seed", type=int, default=1, help="same seed, same market")
+    add("--ledger", type=Path, help="directory for the record of everything sent")
+    add("--replay", type=Path, help="directory of a recorded session to serve instead")
+    add("--speed", type=float, default=1.0, help="pace of the replay; 0 is as fast as possible")
+    add("--binance-share", type=float, default=0.8, help="part of all trades on binance_linear")
+    add("--slow-book", type=float, default=0.5, help="seconds between hyperliquid_perp books")
+    add("--ping", type=float, default=180.0, help="seconds between ping frames")
+    add("--exit-with-stdin", action="store_true", help="exit when standard input ends")
+    add("--json", action="store_true", help="accepted everywhere; the output is JSON anyway")
+
+
+def settings_from(args: argparse.Namespace) -> SimulatorSettings:
+    """Make settings of parsed options. Raises ValueError with what is wrong."""
+    return SimulatorSettings(
+        port=args.port,
+        trades_per_s=parse_rate(args.rate),
+        symbols=args.symbols,
+        seed=args.seed,
+        ledger=args.ledger,
+        replay=args.replay,
+        speed=args.speed,
+        binance_share=args.binance_share,
+        slow_book_s=args.slow_book,
+        ping_s=args.ping,
+        exit_with_stdin=args.exit_with_stdin,
+    )

@@ -1,0 +1,128 @@
+"""One stream's state and counters, shared by every kind of feed."""
+
+from typing import Final
+
+from engine.clock import wall_ns
+from engine.commands import StreamSpec, StreamState, StreamStatus
+from engine.positions import Position
+from engine.records import Flag, GapReason, GapState
+from engine.ring import RingProducer
+from shards.gaps import DropSpan, Edges, GapLedger
+
+
+class MalformedFrameError(ValueError):
+    """A frame decoded, but holds what no market can mean; `reason` is a metric label."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+_AFTER_GAP: Final = int(Flag.AFTER_GAP)
+_RENUMBERED_AFTER_NS: Final = 1_000_000_000
+
+
+def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> bool:
+    """Whether ids went back although the venue's time went on (by more than a second): the venue
+    started counting anew. A repetition has an old id and an old time.
+    """
+    return new_id <= last_id and ts_event > last_ts + _RENUMBERED_AFTER_NS
+
+
+class Stream:
+    """What a feed knows of its stream. Feeds extend it with their sequencing rule.
+
+    `last` is the stream's last row of an earlier process (from `engine.positions`), or None.
+    `interruption` says what a jump of ids is blamed on until the first row has arrived again.
+    """
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        self.slot = spec.slot
+        self.key = spec.key
+        self.ring = ring
+        self.gaps = gaps
+        self.drops = DropSpan()
+        self.interruption = GapReason.RESTART if last else GapReason.SEQUENCE
+        self.state = StreamState.PENDING
+        self.reason = ""
+        self._frame_count = 0
+        self.row_count = 0
+        self.gap_count = 0
+        self.missing_count = 0
+        self.duplicate_count = 0
+        self.last_recv_ns = 0
+        self.subscribed_ns = 0
+        self.has_data = False
+        """Whether a frame has arrived on the present connection."""
+        self.next_flags = 0
+        """Flags of the next row: AFTER_GAP once a gap is on record."""
+
+    @property
+    def frame_count(self) -> int:
+        """Frames that carried this stream."""
+        return self._frame_count
+
+    def connected(self) -> None:
+        """A (new) connection subscribes this stream."""
+        self.has_data = False
+        self.subscribed_ns = wall_ns()
+        self.state, self.reason = StreamState.SYNCING, "subscribed, waiting for the first data"
+
+    def disconnected(self, reason: str) -> None:
+        """The connection is gone; ids may have jumped when the next one delivers."""
+        self.state = StreamState.BACKOFF
+        self.reason = reason
+        if self.interruption is GapReason.SEQUENCE:
+            self.interruption = GapReason.RECONNECT
+
+    def failed(self, reason: str) -> None:
+        """The stream cannot run; the reason says what to do."""
+        self.state = StreamState.FAILED
+        self.reason = reason
+
+    def live(self) -> None:
+        """Rows flow; a later jump is the venue's own."""
+        self.state = StreamState.LIVE
+        self.reason = ""
+        self.interruption = GapReason.SEQUENCE
+
+    def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
+        """Put a gap on record; the next row will say that it follows one."""
+        self.gap_count += 1
+        self.missing_count += max(edges.missing, 0)
+        self.next_flags |= _AFTER_GAP
+        self.gaps.declare(self.slot, reason, state, edges, now_ns)
+
+    def refused(self, seq: int, ts_event: int, count: int) -> None:
+        """A full ring refused `count` rows of id `seq`; the next row that fits settles it."""
+        self.drops.add(seq, seq, ts_event, count)
+        self.next_flags |= _AFTER_GAP
+
+    def settle(self, now_ns: int) -> int:
+        """Return the flags of the row being written, after declaring what was refused before."""
+        if self.drops.count:
+            edges = self.drops.take()
+            self.declare(GapReason.RING_FULL, GapState.UNRECOVERABLE, edges, now_ns)
+        flags, self.next_flags = self.next_flags, 0
+        return flags
+
+    def tick(self, now_ns: int) -> None:
+        """Called a few times a second: a quiet stream's drops are declared here."""
+        if self.drops.count and self.ring.has_room():
+            self.next_flags = self.settle(now_ns)
+
+    def status(self) -> StreamStatus:
+        """The stream as the supervisor sees it."""
+        return StreamStatus(
+            slot=self.slot,
+            state=self.state,
+            reason=self.reason,
+            frame_count=self.frame_count,
+            row_count=self.row_count,
+            gap_count=self.gap_count,
+            missing_count=self.missing_count,
+            duplicate_count=self.duplicate_count,
+            last_recv_ns=self.last_recv_ns,
+        )

@@ -1,0 +1,142 @@
+"""What a venue is to this project: data, and a few pure functions. No subclassing.
+
+A venue file declares one `Venue`. Everything that differs between venues is a value here; only
+decoding is code. Rule numbers in venue files refer to the venue's public documentation.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.catalog import Instrument, StreamKind
+from engine.settings import VenueSettings
+from shards.book_feeds import DeltaBook, SnapshotBook
+from shards.book_rows import Level
+from shards.stream import Stream
+from shards.trade_feeds import ContiguousTrades, HistoryTrades
+
+
+class FeedRule(enum.Enum):
+    """How a channel's rows prove their completeness."""
+
+    CONTIGUOUS_TRADES = ContiguousTrades
+    HISTORY_TRADES = HistoryTrades
+    DELTA_BOOK = DeltaBook
+    SNAPSHOT_BOOK = SnapshotBook
+
+
+@dataclass(slots=True)
+class Feeds:
+    """The feeds of one connection, by wire symbol: where decoders deliver."""
+
+    contiguous_trades: dict[str, ContiguousTrades] = field(default_factory=dict)
+    history_trades: dict[str, HistoryTrades] = field(default_factory=dict)
+    delta_books: dict[str, DeltaBook] = field(default_factory=dict)
+    snapshot_books: dict[str, SnapshotBook] = field(default_factory=dict)
+
+    def add(self, stream: Stream) -> None:
+        """Route the frames of the stream's symbol to it."""
+        match stream:
+            case ContiguousTrades():
+                self.contiguous_trades[stream.key.symbol] = stream
+            case HistoryTrades():
+                self.history_trades[stream.key.symbol] = stream
+            case DeltaBook():
+                self.delta_books[stream.key.symbol] = stream
+            case SnapshotBook():
+                self.snapshot_books[stream.key.symbol] = stream
+            case _:
+                raise TypeError(f"no room for a {type(stream).__name__}")
+
+
+class Control(enum.Enum):
+    """A frame that is not data."""
+
+    ACK = "ack"
+    REFUSED = "refused"
+    PONG = "pong"
+    CLOSING = "closing"
+    GREETING = "greeting"
+
+
+ControlHandler = Callable[[Control, str], None]
+"""Called with a control frame's meaning and its text (what was acknowledged or refused)."""
+
+FrameDecoder = Callable[[bytes, int], None]
+"""(payload, ts_recv in ns): delivers to feeds or to the control handler.
+
+Raises msgspec.MsgspecError, UnicodeDecodeError, RecursionError or ValueError for a frame it cannot
+use; nothing of such a frame has been delivered.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketGroup:
+    """One kind of WebSocket of a venue, with its limits."""
+
+    path: str
+    streams_per_connection: int
+    topics_per_message: int
+    message_interval_s: float
+    idle_timeout_s: float
+    lifetime_s: float
+    json_ping: bytes | None = None
+    ping_interval_s: float = 10.0
+    """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """How one kind of stream is subscribed and sequenced."""
+
+    group: str
+    rule: FeedRule
+    topic: Callable[[str, VenueSettings], str]
+    stale_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestCall:
+    """One REST request; `{symbol}` in `path` or `body` is filled in."""
+
+    method: str
+    path: str
+    weight: int
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BookSnapshot:
+    """A REST book: absolute levels as of update id `seq` at `ts_event` (ns)."""
+
+    seq: int
+    ts_event: int
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+
+
+@dataclass(frozen=True, slots=True)
+class Venue:
+    """Everything a shard must know of a venue."""
+
+    name: str
+    rest_url: str
+    ws_url: str
+    groups: Mapping[str, SocketGroup]
+    channels: Mapping[StreamKind, Channel]
+    rest_weight_per_minute: int
+    connects_per_minute: int
+    subscribe: Callable[[Sequence[str], int], Sequence[bytes]]
+    """(topics, request id) to the frames that subscribe them."""
+    build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
+    instruments: RestCall
+    parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
+    book_snapshot: RestCall | None = None
+    parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
+
+
+def decimals_of(step: str) -> int:
+    """Decimal places a step size allows: `0.00100` and `1e-3` are 3, `1` and `10` are 0."""
+    mantissa, _, exponent = step.lower().partition("e")
+    fraction = mantissa.partition(".")[2].rstrip("0")
+    return max(len(fraction) - int(exponent or 0), 0)

@@ -1,0 +1,141 @@
+"""The command line as a user meets it: bad input ends at once, in one line, with the right code."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from control.cli import parser
+from engine import instance
+from engine.layout import open_layout
+
+ROOT = Path(__file__).parents[2]
+
+
+def fts(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run `fts` to its end."""
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("FTS_")}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "control.cli", *arguments],
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refused(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
+    """The one line of complaint."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.fault("C01")
+@pytest.mark.parametrize("command", ["up", "demo", "migrate", "doctor"])
+def test_misspelt_key_is_named_with_file_and_path(tmp_path: Path, command: str) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text("[control]\nprot = 1\n")
+    state = tmp_path / "state"
+    line = refused(fts(command, "--config", str(config), "--state-dir", str(state)))
+    assert line == f"fts: {config}: control.prot: unknown key"
+    assert not state.exists(), "nothing was started"
+
+
+@pytest.mark.fault("C02")
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_used_port_is_named_before_anything_starts(tmp_path: Path, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        state = tmp_path / "state"
+        line = refused(fts(command, "--port", port, "--state-dir", str(state)))
+    assert f"control port {port} on 127.0.0.1: Address already in use" in line
+    assert "--port" in line
+    assert not (state / "postgres").exists()
+
+
+@pytest.mark.fault("V07")
+def test_second_engine_is_refused_with_exit_code_3(tmp_path: Path) -> None:
+    layout = open_layout(tmp_path / "state")
+    with instance.hold(layout):
+        done = fts("up", "--port", "0", "--state-dir", str(layout.state_dir))
+        line = refused(done, code=3)
+    assert f"another engine (pid {os.getpid()}) runs on {layout.state_dir}" in line
+
+
+def test_unknown_venue_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text("[[streams]]\nvenue = 'binance_liner'\nsymbols = ['BTCUSDT']\n")
+    line = refused(fts("up", "--config", str(config), "--state-dir", str(tmp_path / "s")))
+    assert line.endswith("unknown venue 'binance_liner'; did you mean binance_linear?")
+
+
+def test_demo_never_empties_a_directory_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("data")
+    line = refused(fts("demo", "--state-dir", str(tmp_path)))
+    assert "not a demo's" in line
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["demo", "--rate", "fast"], "--rate"),
+        (["demo", "--symbols", "0"], "--symbols"),
+        (["demo", "--for", "-1"], "--for"),
+        (["demo", "--for", "nan"], "--for"),
+        (["up", "--port", "99999"], "--port"),
+        (["up", "--prot", "1"], "--prot"),
+        (["nonsense"], "nonsense"),
+        ([], "COMMAND"),
+    ],
+)
+def test_bad_options_are_usage_errors(arguments: list[str], expected: str) -> None:
+    done = fts(*arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unreachable_database_is_no_traceback(tmp_path: Path) -> None:
+    url = f"postgresql://u:canary@/d?host={tmp_path}"
+    done = fts("migrate", FTS_DATABASE_URL=url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fts: ")
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_doctor_says_what_to_do_and_masks_secrets(tmp_path: Path) -> None:
+    url = f"postgresql://u:canary@/d?host={tmp_path}"
+    done = fts("doctor", "--json", "--state-dir", str(tmp_path / "s"), FTS_DATABASE_URL=url)
+    assert done.returncode == 1
+    body = json.loads(done.stdout)
+    findings = {finding["topic"]: finding for finding in body["findings"]}
+    assert body["healthy"] is False
+    assert findings["database"]["level"] == "problem"
+    assert findings["database"]["advice"]
+    assert findings["engine"]["text"].startswith("none runs on")
+    assert findings["venue binance_linear"]["level"] in ("ok", "note")
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_doctor_is_content_with_defaults(tmp_path: Path) -> None:
+    done = fts("doctor", "--state-dir", str(tmp_path / "s"))
+    assert done.returncode == 0, done.stdout
+    assert "private PostgreSQL" in done.stdout
+
+
+def test_version_and_help_teach() -> None:
+    assert fts("version").stdout.startswith("fintickstreams ")
+    text = parser().format_help()
+    assert "fts demo" in text
+    for command in ("up", "demo", "migrate", "doctor", "simulate"):
+        done = fts(command, "--help")
+        assert done.returncode == 0
+        assert "fts " + command in done.stdout

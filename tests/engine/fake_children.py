@@ -1,0 +1,175 @@
+"""Children that behave, or misbehave, on command: run by `engine.process` in supervisor tests.
+
+A fake learns its part from small files in the state directory, because its settings are the real
+ones. What it lived through it appends to `events.jsonl`, for the tests to read.
+"""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+from engine.catalog import Instrument
+from engine.channel import Channel
+from engine.commands import (
+    Drain,
+    InstrumentsResolved,
+    InstrumentsStored,
+    Ready,
+    RingsSynced,
+    ShardStatus,
+    StartStreams,
+    StreamState,
+    StreamStatus,
+    SyncRings,
+    SystemStatus,
+    ToChild,
+    WriterStatus,
+)
+from engine.errors import EngineError
+from engine.settings import ControlSettings, ShardSettings, WriterSettings
+
+
+def note(directory: Path, **event: object) -> None:
+    """Append an event in one write."""
+    line = json.dumps({"pid": os.getpid(), **event}) + "\n"
+    fd = os.open(directory / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, line.encode())
+    os.close(fd)
+
+
+def writer_status(state: str = "up", backlog_rows: int = 0) -> WriterStatus:
+    """A status with 10 stored trades."""
+    return WriterStatus(
+        rings=[],
+        received_rows={"trade": 10},
+        stored_rows={"trade": 10},
+        published_rows={},
+        overrun_rows={},
+        quarantined_rows={},
+        inexact_rows=0,
+        database_state=state,
+        database_error="",
+        redis_state="up",
+        redis_error="",
+        backlog_rows=backlog_rows,
+        journal_bytes=0,
+        latency={},
+        rss_bytes=0,
+        cpu_s=0.0,
+    )
+
+
+async def writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+    """Is ready at once, syncs rings, drains. Part `backlog`: cannot deliver."""
+    directory = Path(settings.paths.state_dir)
+    backlog = 7 if (directory / "part.backlog").exists() else 0
+    note(directory, who="writer", what="born")
+    channel.send(Ready())
+    channel.send(writer_status(backlog_rows=backlog))
+    beat = asyncio.create_task(_beat(channel, writer_status(backlog_rows=backlog)))
+    try:
+        while (message := await channel.receive()) is not None:
+            match message:
+                case SyncRings():
+                    note(directory, who="writer", what="sync", rings=message.rings)
+                    channel.send(RingsSynced(message.request_id))
+                case Drain():
+                    note(directory, who="writer", what="drain")
+                    return 0
+                case _:
+                    note(directory, who="writer", what=type(message).__name__)
+        return 1
+    finally:
+        beat.cancel()
+
+
+async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
+    """Resolves instruments and reports live streams. Parts: refuse, deaf, mute, failed."""
+    directory = Path(settings.paths.state_dir)
+    note(directory, who=f"shard-{settings.index}", what="born")
+    if (directory / "part.refuse").exists():
+        raise EngineError("this shard never starts")
+    channel.send(Ready())
+    beats: list[asyncio.Task[None]] = []
+    while (message := await channel.receive()) is not None:
+        match message:
+            case StartStreams():
+                slots = [spec.slot for spec in message.streams]
+                note(directory, who=f"shard-{settings.index}", what="streams", slots=slots)
+                channel.send(
+                    InstrumentsResolved(
+                        {
+                            spec.slot: Instrument(spec.key.venue, spec.key.symbol, 2, 3)
+                            for spec in message.streams
+                        }
+                    )
+                )
+            case InstrumentsStored():
+                note(directory, who=f"shard-{settings.index}", what="stored", slots=message.slots)
+                failed = (directory / "part.failed").exists()
+                status = shard_status(settings.index, message.slots, failed=failed)
+                channel.send(status)
+                if not (directory / "part.mute").exists():
+                    beats.append(asyncio.create_task(_beat(channel, status)))
+            case Drain() if not (directory / "part.deaf").exists():
+                note(directory, who=f"shard-{settings.index}", what="drain")
+                break
+            case _:
+                pass
+    for beat in beats:
+        beat.cancel()
+    return 0
+
+
+async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
+    """Takes the status and keeps the last one on disk."""
+    directory = Path(settings.log.file).parent
+    note(directory, who="control", what="born")
+    channel.send(Ready(port=settings.port))
+    while (message := await channel.receive()) is not None:
+        match message:
+            case SystemStatus():
+                half = directory / "status.tmp"
+                half.write_bytes(bytes(message.body))
+                half.replace(directory / "status.json")
+            case Drain():
+                note(directory, who="control", what="drain")
+                break
+            case _:
+                pass
+    return 0
+
+
+async def stubborn_writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+    """Is ready, then stops itself as a debugger would: alive, and deaf to everything."""
+    note(Path(settings.paths.state_dir), who="writer", what="born")
+    channel.send(Ready())
+    await channel.flush()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return 0
+
+
+def shard_status(index: int, slots: list[int], *, failed: bool) -> ShardStatus:
+    """Five rows a stream."""
+    state = StreamState.FAILED if failed else StreamState.LIVE
+    reason = "unknown symbol; did you mean BTCUSDT?" if failed else ""
+    return ShardStatus(
+        shard=index,
+        streams=[StreamStatus(slot, state, reason, row_count=5) for slot in slots],
+        frame_count=5,
+        row_count=5 * len(slots),
+        malformed_by_reason={},
+        connection_count=1,
+        reconnect_count=0,
+        loop_lag_ms=0.0,
+        rss_bytes=1,
+        cpu_s=0.1,
+    )
+
+
+async def _beat(channel: Channel[ToChild], status: ShardStatus | WriterStatus) -> None:
+    while True:
+        await asyncio.sleep(0.1)
+        channel.send(status)

@@ -1,0 +1,71 @@
+"""The aggregate: totals across lives, percentiles that never flatter, one light with a reason."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.catalog import StreamKey, StreamKind
+from engine.commands import LatencyHistogram, RingStatus, StreamState, StreamStatus, WriterStatus
+from engine.status import ChildReport, StreamTotals, WriterReport, WriterTotals, judge, summarize
+
+KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
+
+
+def writer_status(stored: int, dropped: int = 0) -> WriterStatus:
+    ring = RingStatus("shard-0.trade", "trade", 0, 0, 0, 0, dropped, 64)
+    return WriterStatus(
+        [ring], {}, {"trade": stored}, {}, {}, {}, 1, "up", "", "up", "", 0, 0, {}, 0, 0.0
+    )
+
+
+def test_stream_counts_survive_their_shard() -> None:
+    totals = StreamTotals(0, KEY, 0)
+    totals.update(StreamStatus(0, StreamState.LIVE, row_count=7))
+    totals.shard_ended("shard-0 killed by SIGKILL")
+    assert totals.report.state is StreamState.PENDING
+    totals.update(StreamStatus(0, StreamState.LIVE, row_count=5))
+    assert totals.report.row_count == 12
+
+
+def test_writer_counts_survive_their_writer() -> None:
+    totals = WriterTotals()
+    totals.update(writer_status(7, dropped=3))
+    totals.writer_ended()
+    totals.update(writer_status(5, dropped=3))
+    assert totals.report.stored_rows == {"trade": 12}
+    assert totals.report.inexact_rows == 2
+    assert totals.report.dropped_rows == {"trade": 3}, "the ring counts these itself"
+    totals.update(writer_status(5, dropped=1))
+    assert totals.report.dropped_rows == {"trade": 4}, "a smaller count is a new ring's"
+
+
+@given(st.lists(st.integers(0, 50), max_size=70))
+def test_percentiles_are_ordered_and_cover_their_share(counts: list[int]) -> None:
+    summary = summarize(LatencyHistogram(counts))
+    if not sum(counts):
+        assert summary == {}
+        return
+    assert summary["p50"] <= summary["p90"] <= summary["p99"] <= summary["max"]
+    below = sum(
+        count for bucket, count in enumerate(counts)
+        if round(10 ** ((bucket + 1) / 10), 1) <= summary["p90"]
+    )  # fmt: skip
+    assert below >= 0.9 * sum(counts)
+
+
+def test_the_light_names_the_worst_thing_first() -> None:
+    up, writer = ChildReport("shard-0", "up"), WriterReport(ChildReport("writer", "up"))
+    live = StreamTotals(0, KEY, 0).report
+    live.state = StreamState.LIVE
+    assert judge("starting", [up], writer, [live]) == ("yellow", "starting")
+    assert judge("running", [up], writer, [live]) == ("green", "all streams deliver")
+    stale = StreamTotals(1, KEY, 0).report
+    stale.state, stale.reason = StreamState.STALE, "silent"
+    assert judge("running", [up], writer, [live, stale])[0] == "yellow"
+    assert judge("running", [up], writer, [stale])[0] == "red"
+    writer.redis_state = "down"
+    assert judge("running", [up], writer, [live])[0] == "yellow"
+    writer.database_state = "down"
+    assert judge("running", [up], writer, [live])[0] == "red"
+    dead = ChildReport("shard-0", "restarting", reason="killed by SIGKILL")
+    light, reason = judge("running", [dead], writer, [live])
+    assert (light, "SIGKILL" in reason) == ("red", True)

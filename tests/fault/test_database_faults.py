@@ -1,0 +1,65 @@
+"""The database goes away under load, politely or not: nothing is lost, nothing is doubled."""
+
+from collections.abc import Callable
+
+import pytest
+
+from engine.private.postgres import PrivatePostgres
+from tests.flow.rig import Rig, assert_equation
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
+MakeRig = Callable[..., Rig]
+
+
+@pytest.mark.fault("P01")
+@pytest.mark.parametrize("polite", [True, False], ids=["restart", "crash"])
+def test_restarts_of_the_server_cost_nothing(
+    make_rig: MakeRig, postgres: PrivatePostgres, polite: bool
+) -> None:
+    rig = make_rig(rate="8000")
+    engine = rig.start()
+    for _ in range(3):
+        postgres.stop() if polite else postgres.crash()
+        postgres.start()
+        rig.until_more_rows(2000)
+    verdict = rig.finish()
+    assert_equation(verdict)
+    assert verdict.declared_missing == 0
+    assert "nothing is lost" in engine.log
+
+
+@pytest.mark.fault("P02")
+def test_killed_backend_costs_nothing(make_rig: MakeRig) -> None:
+    rig = make_rig(rate="4000")
+    rig.start()
+    for _ in range(5):
+        rig.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'fts-writer-%'"
+        )
+        rig.until_more_rows(500)
+    verdict = rig.finish()
+    assert_equation(verdict)
+    assert verdict.declared_missing == 0
+
+
+@pytest.mark.fault("P03")
+def test_outage_longer_than_the_ring_is_bridged_by_the_journal(
+    make_rig: MakeRig, postgres: PrivatePostgres
+) -> None:
+    """4096 records of ring are a fifth of a second here; the server is away for three."""
+    settings = (
+        "[shards]\nring_records = { trade = 4096, book = 4096 }\n[database]\nflush_rows = 1000\n"
+    )
+    rig = make_rig(rate="20000", settings=settings)
+    engine = rig.start()
+    sent_before = rig.simulator.status()["sent"]["trade"]
+    postgres.stop()
+    rig.until(
+        lambda: rig.simulator.status()["sent"]["trade"] > sent_before + 60_000, "three seconds"
+    )
+    postgres.start()
+    engine.wait_for_count("database: connected", 2)
+    verdict = rig.finish()
+    assert_equation(verdict)
+    assert verdict.declared_missing == 0

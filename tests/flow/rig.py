@@ -1,0 +1,163 @@
+"""Simulator, engine and database of one test, and the question whether the equation holds."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+
+from control.commands.demo import demo_streams
+from control.ledger_check import LedgerCheck, Verdict
+from control.simulator import SimulatorProcess
+from tests.flow.processes import Fts
+
+SHARD, WRITER = "shards.main:run", "engine.writer.main:run"
+
+
+class Rig:
+    """`fts up` against a simulator with a ledger, into a database of the test's own."""
+
+    def __init__(
+        self,
+        directory: Path,
+        database_url: str,
+        redis_url: str | None = None,
+        *,
+        rate: str = "2000",
+        symbols: int = 2,
+        settings: str = "",
+        simulator: tuple[str, ...] = (),
+        streams: list[tuple[str, str]] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.database_url = database_url
+        self.ledger_dir = directory / "ledger"
+        self._environment = {"FTS_DATABASE_URL": database_url}
+        if redis_url is not None:
+            self._environment["FTS_REDIS_URL"] = redis_url
+        self._redis_options = () if redis_url is not None else ("--no-redis",)
+        self.simulator = SimulatorProcess(
+            ["--port", "0", "--rate", rate, "--symbols", str(symbols),
+             "--ledger", str(self.ledger_dir), *simulator]
+        )  # fmt: skip
+        wanted = streams or sorted({(key.venue, key.symbol) for key in demo_streams(symbols)})
+        self.stream_count = 2 * len(wanted)
+        self._config = directory / "fts.toml"
+        self._config.write_text(self._toml(wanted, settings), encoding="utf-8")
+        self.engine: Fts | None = None
+
+    def _toml(self, wanted: list[tuple[str, str]], settings: str) -> str:
+        parts = [settings]
+        for name, venue in self.simulator.venues().items():
+            parts.append(f"[venues.{name}]\nrest_url = '{venue.rest_url}'")
+            parts.append(f"ws_url = '{venue.ws_url}'")
+        for venue_name, symbol in wanted:
+            parts.append(f"[[streams]]\nvenue = '{venue_name}'\nsymbols = ['{symbol}']")
+        return "\n".join(parts) + "\n"
+
+    def start(self) -> Fts:
+        """Start the engine and wait until every stream delivers."""
+        self.engine = Fts(
+            "up", "--config", str(self._config), "--port", "0", "--json",
+            "--state-dir", str(self.directory / "state"), *self._redis_options,
+            **self._environment,
+        )  # fmt: skip
+        self.engine.wait_for(f"streams {self.stream_count}/{self.stream_count} live")
+        return self.engine
+
+    def query(self, text: str) -> list[tuple[Any, ...]]:
+        """Ask the database."""
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(text).fetchall()
+
+    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+        """Wait for something to become true."""
+        ends_s = time.monotonic() + timeout_s  # noqa: TID251 - a test may look at the clock
+        while not condition():
+            assert time.monotonic() < ends_s, f"waited {timeout_s} s for {what}"  # noqa: TID251
+            time.sleep(0.05)
+
+    def stored(self) -> int:
+        """Rows in the database."""
+        rows = "SELECT (SELECT count(*) FROM trade) + (SELECT count(*) FROM book)"
+        return int(self.query(rows)[0][0])
+
+    def until_more_rows(self, rows: int = 500) -> None:
+        """Wait until so many more rows are stored: data flows again."""
+        before = self.stored()
+        self.until(lambda: self.stored() >= before + rows, f"{rows} more rows")
+
+    def fault(self, **body: Any) -> dict[str, Any]:
+        """Ask the simulator for a fault."""
+        at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
+        connection = HTTPConnection(at.netloc, timeout=30)
+        connection.request("POST", "/simulator/faults", msgspec.json.encode(body))
+        reply = connection.getresponse()
+        answer: dict[str, Any] = msgspec.json.decode(reply.read())
+        connection.close()
+        assert reply.status == 200, answer
+        return answer
+
+    def quiet(self) -> None:
+        """Stop the market and wait until what it sent has been stored."""
+        self.simulator.pause(30.0)
+        seen = [-1] * 12  # the same count twelve looks long: 0.6 s and more
+        ends_s = time.monotonic() + 60  # noqa: TID251
+        while len(set(seen)) > 1 or seen[0] < 0:
+            assert time.monotonic() < ends_s, "the count of rows never settled"  # noqa: TID251
+            time.sleep(0.05)
+            seen = [*seen[1:], self.stored()]
+
+    def until_every_stream_delivers(self) -> None:
+        """Wait until each stream has a row received from now on: only then has it had the chance
+        to declare what it missed.
+        """
+        (now_ns,) = self.query("SELECT (extract(epoch FROM clock_timestamp()) * 1e9)::bigint")[0]
+        fresh = (
+            "SELECT count(DISTINCT stream_id) FROM (SELECT stream_id, ts_recv FROM trade"
+            f" UNION ALL SELECT stream_id, ts_recv FROM book) AS r WHERE ts_recv > {now_ns}"
+        )
+        self.until(lambda: self.query(fresh) == [(self.stream_count,)], "rows of every stream")
+
+    def finish(self) -> Verdict:
+        """Stop everything in order; return what the ledger says of the database."""
+        self.until_every_stream_delivers()
+        return self.stop()
+
+    def stop(self) -> Verdict:
+        """The same for a market that has come to its own end."""
+        self.quiet()
+        assert self.engine is not None
+        self.engine.signal(signal.SIGTERM)
+        code, _ = self.engine.end()
+        assert code == 0, self.engine.log
+        return self.verdict()
+
+    def verdict(self) -> Verdict:
+        """The equation, over all streams."""
+        total = Verdict()
+        verdicts = LedgerCheck(self.ledger_dir, self.database_url).verdicts
+        sys.stderr.write(f"{verdicts}\n{self.query('SELECT * FROM gaps')}\n")  # if the test fails
+        for verdict in verdicts.values():
+            total.add(verdict)
+        return total
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self.engine is not None:
+            self.engine.kill()
+        self.simulator.stop()
+
+
+def assert_equation(verdict: Verdict) -> None:
+    """sent = stored exactly once + declared as gap."""
+    assert verdict.sent == verdict.stored + verdict.declared_missing > 0, verdict
+    assert verdict.duplicates == 0, verdict
+    assert verdict.missing == 0, verdict
+    assert verdict.altered == 0, verdict

@@ -1,0 +1,48 @@
+"""Rings in plain memory and streams on them, for tests of the shard rooms."""
+
+from engine.catalog import StreamKey, StreamKind
+from engine.commands import StreamSpec
+from engine.records import BOOK, GAP, TRADE, RecordArray, RecordSpec
+from engine.ring import RingProducer, RingReader, format_ring, ring_bytes
+from shards.gaps import GapLedger
+from shards.rings import ShardRings
+
+
+class MemoryRings:
+    """Producer and reader ends of a shard's three rings."""
+
+    def __init__(self, capacity: int = 1 << 14, gap_capacity: int = 64) -> None:
+        self._readers: dict[str, RingReader] = {}
+        producers = [
+            self._ring(spec, gap_capacity if spec is GAP else capacity)
+            for spec in (TRADE, BOOK, GAP)
+        ]
+        self.rings = ShardRings(*producers)
+        self.gaps = GapLedger(self.rings.gap)
+
+    def _ring(self, spec: RecordSpec, capacity: int) -> RingProducer:
+        memory = memoryview(bytearray(ring_bytes(spec, capacity)))
+        format_ring(memory, spec, capacity, 1)
+        self._readers[spec.kind.value] = RingReader(memory, spec)
+        return RingProducer(memory, spec)
+
+    def rows(self, kind: str) -> RecordArray:
+        """Everything published so far (the rings must not have wrapped)."""
+        self.rings.publish()
+        return self._readers[kind].poll(0).copy()
+
+    def release(self, kind: str) -> None:
+        """Free all space."""
+        self.rings.publish()
+        reader = self._readers[kind]
+        reader.release(reader.head)
+
+
+def spec_of(
+    slot: int = 3,
+    venue: str = "binance_linear",
+    symbol: str = "BTCUSDT",
+    kind: StreamKind = StreamKind.TRADES,
+) -> StreamSpec:
+    """A stream for a test."""
+    return StreamSpec(slot, StreamKey(venue, symbol, kind))

@@ -1,0 +1,62 @@
+"""The simulator as a process: one line when it listens, and a clean end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from shards.simulator.ledger import BOOK, TRADE, read_ledger
+from shards.simulator.main import main
+
+ROOT = Path(__file__).parents[3]
+
+
+def start(*options: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "shards.simulator", "--symbols", "2", *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, env=dict(os.environ))
+
+
+def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
+    with start("--ledger", str(tmp_path), "--json") as process:
+        assert process.stdout is not None
+        line = json.loads(process.stdout.readline())
+        port = line["port"]
+        assert line["event"] == "listening"
+        for venue in ("binance_linear", "hyperliquid_perp"):
+            assert line[venue] == {
+                "rest_url": f"http://127.0.0.1:{port}/{venue}",
+                "ws_url": f"ws://127.0.0.1:{port}/{venue}",
+            }
+        address = f"http://127.0.0.1:{port}/binance_linear/fapi/v1/depth?symbol=BTCUSDT&limit=5"
+        with urllib.request.urlopen(address, timeout=10) as response:
+            assert len(json.load(response)["bids"]) == 5
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=10)
+        assert (process.returncode, rest) == (0, b"")
+    assert read_ledger(tmp_path).snapshot.size == 10
+
+
+def test_it_ends_with_its_standard_input_when_told_so() -> None:
+    with start("--exit-with-stdin") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "listening"
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("options", [["--rate", "quick"], ["--symbols", "0"], ["--speed", "-1"]])
+def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(options)
+    assert stopped.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_the_row_layout_is_packed() -> None:
+    assert (TRADE.itemsize, BOOK.itemsize) == (40, 49)

@@ -1,0 +1,260 @@
+"""A socket's life: bytes on a real socket, a server of the test's own on a free port."""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+
+from engine.commands import StreamState
+from engine.records import GapReason
+from engine.settings import VenueSettings
+from shards.connection import Connection
+from shards.limiter import WindowLimiter
+from shards.trade_feeds import ContiguousTrades
+from shards.venues import VENUES
+from shards.venues.spec import SocketGroup
+from tests.shards.doubles import MemoryRings, spec_of
+
+VENUE = VENUES["binance_linear"]
+
+
+def trade(trade_id: int) -> bytes:
+    return (
+        b'{"e":"aggTrade","E":1,"s":"BTCUSDT","a":%d,"p":"10.5","q":"2","f":1,"l":1,'
+        b'"T":%d,"m":false}' % (trade_id, 1_700_000_000_000 + trade_id)
+    )
+
+
+class Server(WSListener):
+    """The venue's end of each connection, in the order in which they came."""
+
+    def __init__(self, sockets: "asyncio.Queue[Server]") -> None:
+        self._sockets = sockets
+        self.received: asyncio.Queue[bytes] = asyncio.Queue()
+        self.pongs: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        self._sockets.put_nowait(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type is WSMsgType.TEXT:
+            self.received.put_nowait(frame.get_payload_as_bytes())
+        elif frame.msg_type is WSMsgType.PONG:
+            self.pongs.put_nowait(frame.get_payload_as_bytes())
+        elif frame.msg_type is WSMsgType.CLOSE:
+            transport.disconnect()
+
+    def send(self, payload: bytes) -> None:
+        self.transport.send(WSMsgType.TEXT, payload)
+
+
+class Rig:
+    """A server, a connection to it, and one trade stream behind that."""
+
+    def __init__(self) -> None:
+        self.sockets: asyncio.Queue[Server] = asyncio.Queue()
+        self.double = MemoryRings()
+        self.feed = ContiguousTrades(spec_of(), self.double.rings.trade, self.double.gaps, None)
+        self.published = asyncio.Event()
+        self.connection: Connection | None = None
+
+    def open(self, port: int, lifetime_s: float, group: SocketGroup) -> Connection:
+        """The connection under test."""
+        topic = VENUE.channels[self.feed.key.kind].topic("BTCUSDT", VenueSettings())
+        self.connection = Connection(
+            VENUE, group, f"ws://127.0.0.1:{port}/market/ws", {topic: self.feed},
+            self.publish, WindowLimiter(100, 60), lifetime_s=lifetime_s,
+        )  # fmt: skip
+        return self.connection
+
+    def publish(self) -> None:
+        self.double.rings.publish()
+        self.published.set()
+
+    async def ids(self, count: int) -> list[int]:
+        """Wait until `count` rows are visible to readers."""
+        while True:
+            self.published.clear()
+            found: list[int] = self.double.rows("trade")["trade_id"].tolist()
+            if len(found) >= count:
+                return found
+            await asyncio.wait_for(self.published.wait(), 5)
+
+
+def run(
+    test: Callable[[Rig], Awaitable[None]],
+    *,
+    lifetime_s: float = 3600.0,
+    idle_timeout_s: float = 30.0,
+    ping_interval_s: float = 10.0,
+) -> None:
+    """Run a test against a fresh server; everything is closed afterwards."""
+    group = dataclasses.replace(
+        VENUE.groups["market"],
+        message_interval_s=0.01,
+        idle_timeout_s=idle_timeout_s,
+        ping_interval_s=ping_interval_s,
+    )
+
+    async def body() -> None:
+        rig = Rig()
+        server = await ws_create_server(
+            lambda _: Server(rig.sockets), "127.0.0.1", 0, enable_auto_pong=False
+        )
+        port = server.sockets[0].getsockname()[1]
+        task = asyncio.create_task(rig.open(port, lifetime_s, group).run())
+        try:
+            await asyncio.wait_for(test(rig), 20)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            server.close()
+            await server.wait_closed()
+
+    uvloop.run(body())
+
+
+def test_subscribes_and_stores_what_comes() -> None:
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        subscribe = await server.received.get()
+        assert subscribe == b'{"method":"SUBSCRIBE","params":["btcusdt@aggTrade"],"id":1}'
+        server.send(b'{"result":null,"id":1}')
+        assert rig.feed.status().state == StreamState.SYNCING
+        for trade_id in (1, 2, 3):
+            server.send(trade(trade_id))
+        assert await rig.ids(3) == [1, 2, 3]
+        assert rig.feed.status().state == StreamState.LIVE
+
+    run(test)
+
+
+@pytest.mark.fault("X11")
+def test_unusable_frames_are_counted_and_the_socket_lives_on() -> None:
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        server.send(trade(1))
+        for bad in (b"{", b"", b"\xff\xfe", b'{"e":' * 100_000, b'{"e":"aggTrade","s":1}'):
+            server.send(bad)
+        server.transport.send(WSMsgType.BINARY, b"\x00\x01")
+        server.send(trade(2))
+        assert await rig.ids(2) == [1, 2]
+        assert rig.sockets.empty(), "no reconnect"
+        connection = rig.connection
+        assert connection is not None
+        counts = connection.malformed_by_reason
+        assert counts == {"json": 3, "depth": 1, "schema": 1, "binary": 1}
+
+    run(test)
+
+
+@pytest.mark.fault("X01")
+@pytest.mark.parametrize("code", [1000, 1001, 1012])
+def test_cut_connection_comes_back_and_declares_exactly_what_it_missed(code: int) -> None:
+    async def test(rig: Rig) -> None:
+        first = await rig.sockets.get()
+        first.send(trade(1))
+        await rig.ids(1)
+        first.transport.send_close(WSCloseCode(code), b"bye")
+        second = await asyncio.wait_for(rig.sockets.get(), 2)
+        assert b"SUBSCRIBE" in await second.received.get()
+        second.send(trade(5))
+        assert await rig.ids(2) == [1, 5]
+        (gap,) = rig.double.rows("gap")
+        assert (gap["from_seq"], gap["to_seq"]) == (2, 4)
+        assert gap["reason"] == GapReason.RECONNECT
+
+    run(test)
+
+
+@pytest.mark.fault("X01")
+def test_announced_shutdown_and_planned_end_of_life_reconnect() -> None:
+    async def test(rig: Rig) -> None:
+        first = await rig.sockets.get()
+        first.send(b'{"e":"serverShutdown","E":1}')
+        second = await asyncio.wait_for(rig.sockets.get(), 3)
+        second.send(trade(1))
+        await rig.ids(1)
+        await asyncio.wait_for(rig.sockets.get(), 5)  # after lifetime_s
+
+    run(test, lifetime_s=1.0)
+
+
+@pytest.mark.fault("X03")
+def test_half_open_connection_is_noticed() -> None:
+    """The server never answers a ping, as behind a cable that was pulled."""
+
+    async def test(rig: Rig) -> None:
+        first = await rig.sockets.get()
+        first.send(trade(1))
+        await rig.ids(1)
+        await asyncio.wait_for(rig.sockets.get(), 10)
+        assert rig.feed.interruption is GapReason.RECONNECT
+
+    run(test, ping_interval_s=0.5)
+
+
+@pytest.mark.fault("X19")
+def test_ping_is_answered_with_its_payload_and_hides_no_row() -> None:
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        await server.received.get()
+        # One segment: rows, then a ping as the last frame of the read.
+        server.send(trade(1))
+        server.transport.send_ping(b"payload-7")
+        assert await server.pongs.get() == b"payload-7"
+        assert await rig.ids(1) == [1]
+
+    run(test)
+
+
+@pytest.mark.fault("X10")
+def test_fragmented_frame_is_one_message() -> None:
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        message = trade(9)
+        server.transport.send(WSMsgType.TEXT, message[:20], fin=False)
+        server.transport.send(WSMsgType.CONTINUATION, message[20:50], fin=False)
+        server.transport.send(WSMsgType.CONTINUATION, message[50:])
+        assert await rig.ids(1) == [9]
+
+    run(test)
+
+
+@pytest.mark.fault("X12")
+def test_oversized_frame_ends_the_connection_with_a_reason_and_backs_off() -> None:
+    async def test(rig: Rig) -> None:
+        first = await rig.sockets.get()
+        first.send(b"x" * (17 << 20))
+        second = await asyncio.wait_for(rig.sockets.get(), 10)
+        second.send(trade(1))
+        assert await rig.ids(1) == [1]
+
+    run(test)
+
+
+@pytest.mark.fault("X05")
+def test_refused_connection_is_tried_again_with_growing_delays() -> None:
+    async def body() -> None:
+        rig = Rig()
+        server = await asyncio.start_server(_slam, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        task = asyncio.create_task(rig.open(port, 3600, VENUE.groups["market"]).run())
+        while rig.feed.state is not StreamState.BACKOFF:
+            await asyncio.sleep(0.01)
+        assert "cannot connect" in rig.feed.reason
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
+        await server.wait_closed()
+
+    async def _slam(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    uvloop.run(body())
