@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _LIVE_INTERVAL_S = 0.4
 _PLAIN_INTERVAL_S = 5.0
+_PLAIN_LOOK_S = 0.25
 _LOG_LINES = 6
 _STREAM_LINES_MAX = 24
 _COLOUR = {"green": "green", "yellow": "yellow", "red": "red"}
@@ -84,10 +85,7 @@ async def watch(status: Callable[[], EngineStatus], addresses: Addresses, *, liv
     rates = _Rates()
     rates.update(_counts(status()))
     if not live:
-        while True:
-            await asyncio.sleep(_PLAIN_INTERVAL_S)
-            now = status()
-            _log.info(plain_line(now, rates.update(_counts(now))))
+        await _log_lines(status, rates)
     console = Console(file=sys.stdout)
     with Live(console=console, auto_refresh=False, transient=False) as screen:
         while True:
@@ -96,9 +94,26 @@ async def watch(status: Callable[[], EngineStatus], addresses: Addresses, *, liv
             await asyncio.sleep(_LIVE_INTERVAL_S)
 
 
+async def _log_lines(status: Callable[[], EngineStatus], rates: _Rates) -> None:
+    """A line every few seconds, and one at once when the number of live streams has changed."""
+    shown, due_s = -1, monotonic_s() + _PLAIN_INTERVAL_S
+    while True:
+        await asyncio.sleep(_PLAIN_LOOK_S)
+        now = status()
+        live = _live_count(now)
+        settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
+        if settled or monotonic_s() >= due_s:
+            _log.info(plain_line(now, rates.update(_counts(now))))
+            shown, due_s = live, monotonic_s() + _PLAIN_INTERVAL_S
+
+
+def _live_count(status: EngineStatus) -> int:
+    return sum(stream.state is StreamState.LIVE for stream in status.streams)
+
+
 def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
     """The engine in one line."""
-    live = sum(stream.state is StreamState.LIVE for stream in status.streams)
+    live = _live_count(status)
     writer = status.writer
     return (
         f"{status.status} ({status.reason}) streams {live}/{len(status.streams)} live,"
