@@ -67,10 +67,18 @@ def engine_text(status: EngineStatus) -> str:
     return "\n".join(lines)
 
 
+_STAGES = {
+    "receipt": "venue's event to shard",
+    "journal": "shard to journal",
+    "database": "shard to committed row",
+    "redis": "shard to Redis",
+}
+
+
 def latency_lines(status: EngineStatus) -> list[str]:
     """One line a stage."""
     return [
-        f"received to {stage}: "
+        f"{_STAGES.get(stage, stage)}: "
         + ", ".join(f"{name} {value / 1e3:,.1f} ms" for name, value in figures.items())
         for stage, figures in status.writer.latency_us.items()
         if figures

@@ -19,9 +19,16 @@ class Latency:
         self._counts = np.zeros(_BUCKETS, dtype=np.int64)
 
     def add(self, records: RecordArray, now_ns: int) -> None:
-        """Count up to 256 evenly spaced rows of a batch, weighted to the batch's length."""
+        """Count the age since reception of up to 256 evenly spaced rows, weighted to the batch's
+        length.
+        """
         step = max(1, len(records) // _MOST_SAMPLES)
         self.add_ns(now_ns - records["ts_recv"][::step], weight=step)
+
+    def add_receipt(self, records: RecordArray) -> None:
+        """Count the time from the venue's event to our reception of it, by two clocks."""
+        step = max(1, len(records) // _MOST_SAMPLES)
+        self.add_ns(records["ts_recv"][::step] - records["ts_event"][::step], weight=step)
 
     def add_ns(self, ages_ns: npt.NDArray[np.int64], weight: int = 1) -> None:
         """Count latencies given in nanoseconds."""

@@ -26,6 +26,7 @@ from engine.commands import (
 )
 from engine.settings import WriterSettings
 from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.latency import Latency
 from engine.writer.postgres import PostgresSink
 from engine.writer.redis import RedisSink
 from engine.writer.source import Source
@@ -193,6 +194,17 @@ class Writer:
             self._channel.send(self._status())
             await asyncio.sleep(self._settings.status_interval_s)
 
+    def _latencies(self) -> dict[str, Latency]:
+        """By stage: venue to shard, then shard to journal, to database, to Redis."""
+        stages = {
+            "receipt": self.sources.latencies.receipt,
+            "journal": self.sources.latencies.journal,
+        }
+        for name, sink in (("database", self._database), ("redis", self._redis)):
+            if sink:
+                stages[name] = sink.latency
+        return stages
+
     def _status(self) -> WriterStatus:
         received: Counter[str] = Counter()
         for source in self.sources:
@@ -213,11 +225,7 @@ class Writer:
             redis_error=redis.health.error if redis else "",
             backlog_rows=database.backlog_rows if database else 0,
             journal_bytes=sum(source.journal.size_bytes for source in self.sources),
-            latency={
-                name: sink.latency.histogram()
-                for name, sink in (("database", database), ("redis", redis))
-                if sink
-            },
+            latency={name: latency.histogram() for name, latency in self._latencies().items()},
             rss_bytes=usage.ru_maxrss * 1024,
             cpu_s=usage.ru_utime + usage.ru_stime,
         )

@@ -8,15 +8,17 @@ no outage mode: a database that is away has a cursor that stands still.
     journal.first_seq <= rows on disk < journal_seq  (journal)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.clock import wall_ns
 from engine.errors import JournalError
 from engine.positions import Positions
 from engine.records import RecordArray, RecordSpec
 from engine.ring import RingReader
 from engine.segment import Segment
 from engine.writer.journal import Journal
+from engine.writer.latency import Latency
 
 
 @dataclass(slots=True)
@@ -32,6 +34,16 @@ class LiveRing:
         self.segment.close()
 
 
+@dataclass(slots=True)
+class PumpLatencies:
+    """Ages seen while pumping, over all sources."""
+
+    receipt: Latency = field(default_factory=Latency)
+    """From the venue's event to the shard."""
+    journal: Latency = field(default_factory=Latency)
+    """From the shard to the journal."""
+
+
 class Source:
     """Rows of one ring and epoch, with one cursor for each consumer (sequence numbers).
 
@@ -45,6 +57,7 @@ class Source:
         spec: RecordSpec,
         journal: Journal,
         positions: Positions,
+        latencies: PumpLatencies,
         ring: LiveRing | None,
     ) -> None:
         self._instance = instance
@@ -53,6 +66,7 @@ class Source:
         self.journal = journal
         self.journal_error = ""
         self._positions = positions
+        self._latencies = latencies
         self._ring = ring
         released = ring.reader.released if ring else journal.next_seq
         self.journal_seq = max(journal.next_seq, released)
@@ -124,6 +138,7 @@ class Source:
         while self.position_seq < head:
             batch = reader.slice(self.position_seq, head)
             self._positions.advance(batch)
+            self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
             taken += len(batch)
         self.received_count += taken
@@ -136,6 +151,7 @@ class Source:
                 break
             self.journal_seq += len(batch)
             self.journal_error = ""
+            self._latencies.journal.add(batch, wall_ns())
         self._release(head)
         return taken
 

@@ -17,7 +17,7 @@ from engine.ring import RingReader, format_ring, ring_bytes
 from engine.segment import Segment, attach_segment, create_segment
 from engine.settings import RingSettings
 from engine.writer.journal import Journal
-from engine.writer.source import LiveRing, Source, journal_directory
+from engine.writer.source import LiveRing, PumpLatencies, Source, journal_directory
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class Sources:
             kind: Positions(layout.positions_dir, spec) for kind, spec in SPECS.items()
         }
         self._sources: list[Source] = []
+        self.latencies = PumpLatencies()
 
     def __iter__(self) -> Iterator[Source]:
         return iter(self._sources)
@@ -90,7 +91,13 @@ class Sources:
         journal = self._journal(ring, reader.epoch, spec)
         positions = self._positions[spec.kind]
         source = Source(
-            self._layout.instance, ring, spec, journal, positions, LiveRing(reader, segment)
+            self._layout.instance,
+            ring,
+            spec,
+            journal,
+            positions,
+            self.latencies,
+            LiveRing(reader, segment),
         )
         waiting = source.head_seq - source.journal_seq
         if waiting:
@@ -105,7 +112,7 @@ class Sources:
             return
         log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
         positions = self._positions[spec.kind]
-        source = Source(self._layout.instance, ring, spec, journal, positions, None)
+        source = Source(self._layout.instance, ring, spec, journal, positions, self.latencies, None)
         self._sources.append(source)
 
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:

@@ -1,5 +1,6 @@
 """Simulator, engine and database of one test, and the question whether the equation holds."""
 
+import shutil
 import signal
 import sys
 import time
@@ -153,6 +154,10 @@ class Rig:
         if self.engine is not None:
             self.engine.kill()
         self.simulator.stop()
+        identity = self.directory / "state" / "instance"
+        if identity.exists():  # rings outlive a killed engine, as they should
+            instance = identity.read_text(encoding="ascii").strip()
+            shutil.rmtree(Path("/dev/shm") / f"fts-{instance}", ignore_errors=True)
 
 
 def assert_equation(verdict: Verdict) -> None:
