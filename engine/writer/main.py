@@ -5,6 +5,7 @@ journal's fdatasync in a thread. Entry point: `run`.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -245,5 +246,8 @@ def _ring_status(source: Source) -> RingStatus:
 
 
 async def run(settings: WriterSettings, channel: Channel[ToChild]) -> int:
-    """Process entry."""
-    return await Writer(settings, channel).run()
+    """Process entry. What exists now lives for ever: the garbage collector need not look at it."""
+    writer = Writer(settings, channel)
+    gc.collect()
+    gc.freeze()
+    return await writer.run()

@@ -53,6 +53,7 @@ class Sources:
             ring, epoch = directory.parent.name, int(directory.name)
             if (ring, epoch) not in live:
                 self._add_journal(ring, epoch, directory)
+        self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
 
     def remove_delivered(self) -> None:
         """Forget sources without a ring whose rows the database has for good."""

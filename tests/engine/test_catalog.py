@@ -1,0 +1,63 @@
+"""The stream table: slots are given once, survive a torn line, and are seen by other processes."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
+from engine.errors import EngineError
+
+BTC = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
+ETH = StreamKey("binance_linear", "ETHUSDT", StreamKind.TRADES)
+FACTS = Instrument("binance_linear", "BTCUSDT", price_decimals=1, qty_decimals=3)
+
+
+def test_slots_are_given_once_and_survive_a_restart(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "streams.jsonl")
+    assert [catalog.assign(key).slot for key in (BTC, ETH, BTC)] == [0, 1, 0]
+    catalog.describe(0, FACTS)
+    again = Catalog(tmp_path / "streams.jsonl")
+    assert again.assign(ETH).slot == 1
+    entry = again.get(0)
+    assert entry is not None
+    assert entry.instrument == FACTS
+
+
+def test_another_process_sees_new_lines_after_refresh(tmp_path: Path) -> None:
+    supervisor = Catalog(tmp_path / "streams.jsonl")
+    writer = Catalog(tmp_path / "streams.jsonl")
+    supervisor.assign(BTC)
+    assert writer.get(0) is None
+    writer.refresh()
+    entry = writer.get(0)
+    assert entry is not None
+    assert entry.key == BTC
+
+
+def test_half_a_line_is_cut_off_and_never_glued_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "streams.jsonl"
+    Catalog(path).assign(BTC)
+    with path.open("ab") as file:
+        file.write(b'{"slot":1,"key":{"ven')
+    catalog = Catalog(path)
+    assert len(catalog) == 1
+    catalog.assign(ETH)
+    assert [entry.key for entry in Catalog(path)] == [BTC, ETH]
+
+
+def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "streams.jsonl"
+    Catalog(path).assign(BTC)
+    path.write_bytes(b"garbage\n" + path.read_bytes())
+    with pytest.raises(EngineError, match=r"streams\.jsonl is damaged"):
+        Catalog(path)
+
+
+def test_describing_with_the_same_facts_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "streams.jsonl"
+    catalog = Catalog(path)
+    catalog.assign(BTC)
+    catalog.describe(0, FACTS)
+    size = path.stat().st_size
+    catalog.describe(0, FACTS)
+    assert path.stat().st_size == size

@@ -1,0 +1,53 @@
+"""Positions: the last row of each stream, for any process, after any death."""
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from engine.positions import Position, Positions, read_position
+from engine.records import BOOK, TRADE, RecordKind
+
+
+@given(
+    batches=st.lists(
+        st.lists(st.tuples(st.integers(0, 2500), st.integers(1, 2**62)), max_size=30), max_size=8
+    )
+)
+@settings(deadline=None, max_examples=50)
+def test_last_row_of_each_stream_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[int, int]]]
+) -> None:
+    directory = tmp_path_factory.mktemp("positions")
+    positions = Positions(directory, TRADE)
+    model: dict[int, int] = {}
+    for batch in batches:
+        rows = np.zeros(len(batch), TRADE.dtype)
+        for row, (slot, trade_id) in zip(rows, batch, strict=True):
+            row["stream"], row["trade_id"], row["ts_recv"] = slot, trade_id, 7
+            model[slot] = trade_id
+        positions.advance(rows)
+        for slot, trade_id in model.items():
+            expected = Position(0, trade_id, 0, 7)
+            assert read_position(directory, RecordKind.TRADE, slot) == expected
+    positions.close()
+
+
+def test_position_survives_its_writer(tmp_path: Path) -> None:
+    rows = np.zeros(1, BOOK.dtype)
+    rows["stream"], rows["seq"], rows["ts_event"], rows["ts_recv"] = 9, 77, 5, 6
+    first = Positions(tmp_path, BOOK)
+    first.advance(rows)
+    first.close()
+    again = Positions(tmp_path, BOOK)
+    again.close()
+    assert read_position(tmp_path, RecordKind.BOOK, 9) == Position(0, 77, 5, 6)
+
+
+def test_stream_without_rows_has_no_position(tmp_path: Path) -> None:
+    assert read_position(tmp_path, RecordKind.TRADE, 0) is None
+    Positions(tmp_path, TRADE).close()
+    assert read_position(tmp_path, RecordKind.TRADE, 0) is None
+    assert read_position(tmp_path, RecordKind.TRADE, 10**6) is None
