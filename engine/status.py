@@ -244,6 +244,12 @@ def judge(
         return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
     if quarantined:
         return "yellow", f"{quarantined} rows are quarantined"
+    live = sum(stream.state is StreamState.LIVE for stream in streams)
+    if streams and not live:
+        first = streams[0]
+        return "yellow", f"no stream is live yet: {_name(first)} is {first.state}: {first.reason}"
+    if live < len(streams):
+        return "green", f"{live} of {len(streams)} streams deliver, the others are starting"
     return "green", "all streams deliver"
 
 

@@ -58,6 +58,12 @@ def test_the_light_names_the_worst_thing_first() -> None:
     live.state = StreamState.LIVE
     assert judge("starting", [up], writer, [live]) == ("yellow", "starting")
     assert judge("running", [up], writer, [live]) == ("green", "all streams deliver")
+    waiting = StreamTotals(2, KEY, 0).report
+    waiting.state, waiting.reason = StreamState.CONNECTING, "the venue does not answer"
+    light, reason = judge("running", [up], writer, [waiting])
+    assert (light, "the venue does not answer" in reason) == ("yellow", True)
+    light, reason = judge("running", [up], writer, [live, waiting])
+    assert (light, reason) == ("green", "1 of 2 streams deliver, the others are starting")
     stale = StreamTotals(1, KEY, 0).report
     stale.state, stale.reason = StreamState.STALE, "silent"
     assert judge("running", [up], writer, [live, stale])[0] == "yellow"
