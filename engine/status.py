@@ -228,11 +228,22 @@ def judge(
         if child.state != "up":
             light: Light = "yellow" if child.name == "control" else "red"
             return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
-    quarantined = sum(writer.quarantined_rows.values())
     if writer.database_state == "down":
         return "red", f"database is down: {writer.database_error}; rows wait in the journal"
+    by_streams = _judge_streams(streams)
+    if by_streams is not None and by_streams[0] != "green":
+        return by_streams
+    if writer.redis_state == "down":
+        return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
+    if quarantined := sum(writer.quarantined_rows.values()):
+        return "yellow", f"{quarantined} rows are quarantined"
+    return by_streams or ("green", "all streams deliver")
+
+
+def _judge_streams(streams: list[StreamReport]) -> tuple[Light, str] | None:
+    """What the streams alone say; None when all of them deliver."""
     troubled = [stream for stream in streams if stream.state in _TROUBLED]
-    if streams and len(troubled) == len(streams):
+    if troubled and len(troubled) == len(streams):
         return "red", f"no stream delivers: {_name(troubled[0])}: {troubled[0].reason}"
     if troubled:
         first = troubled[0]
@@ -240,17 +251,13 @@ def judge(
             f"{len(troubled)} of {len(streams)} streams in trouble: {_name(first)} is"
             f" {first.state}: {first.reason}"
         )
-    if writer.redis_state == "down":
-        return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
-    if quarantined:
-        return "yellow", f"{quarantined} rows are quarantined"
     live = sum(stream.state is StreamState.LIVE for stream in streams)
     if streams and not live:
         first = streams[0]
         return "yellow", f"no stream is live yet: {_name(first)} is {first.state}: {first.reason}"
     if live < len(streams):
         return "green", f"{live} of {len(streams)} streams deliver, the others are starting"
-    return "green", "all streams deliver"
+    return None
 
 
 def _name(stream: StreamReport) -> str:
