@@ -22,6 +22,11 @@ class StreamKind(enum.StrEnum):
 
     TRADES = "Trades"
     L2_BOOK = "L2Book"
+    TICKER = "Ticker"
+    FUNDING = "Funding"
+    OPEN_INTEREST = "OpenInterest"
+    FUNDING_OPEN_INTEREST = "FundingOpenInterest"
+    LIQUIDATIONS = "Liquidations"
 
 
 class Transport(enum.StrEnum):

@@ -85,10 +85,140 @@ class SystemStatus(msgspec.Struct, tag=True):
     body: msgspec.Raw
 
 
-ToChild = StartStreams | StopStreams | InstrumentsStored | SyncRings | Drain | SystemStatus
+class KeyResult(msgspec.Struct):
+    """What became of one stream of a command. `error_kind` is machine readable, "" is success:
+    `stream_exists`, `stream_not_found`, `not_offered`, `limit`.
+    """
+
+    key: StreamKey
+    error_kind: str = ""
+    error: str = ""
+
+
+class CommandResult(msgspec.Struct, tag=True):
+    """Control: the answer to its command `request_id`."""
+
+    request_id: int
+    results: list[KeyResult]
+
+
+class LeaseGranted(msgspec.Struct, tag=True):
+    """Answer to `LeaseRequest`: go ahead after `delay_s` (the units are already booked)."""
+
+    request_id: int
+    delay_s: float
+
+
+class SetStreamKnobs(msgspec.Struct, tag=True):
+    """Writer: knobs of these slots, all of them (absent slots have the defaults)."""
+
+    knobs: "dict[int, Knobs]"
+
+
+class StoreInstruments(msgspec.Struct, tag=True):
+    """Writer: what a venue lists now, and what changed since the last listing."""
+
+    venue: str
+    instruments: list[Instrument]
+    events: "list[InstrumentEvent]"
+
+
+ToChild = (
+    StartStreams
+    | StopStreams
+    | InstrumentsStored
+    | SyncRings
+    | Drain
+    | SystemStatus
+    | CommandResult
+    | LeaseGranted
+    | SetStreamKnobs
+    | StoreInstruments
+)
 
 
 # child -> supervisor
+
+
+class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What can be tuned on a running stream (the control API's word). None of the flush knobs
+    means the configured value; among streams the smallest one governs the writer.
+    """
+
+    db_writes_enabled: bool = True
+    redis_publishes_enabled: bool = True
+    flush_rows: int | None = None
+    flush_interval_ms: int | None = None
+    max_rows_per_copy: int | None = None
+
+
+class StreamRequest(msgspec.Struct):
+    """A stream somebody wants, with knobs where not the defaults."""
+
+    key: StreamKey
+    knobs: Knobs = Knobs()
+
+
+class AddStreams(msgspec.Struct, tag=True):
+    """Control: begin these streams; answered by `CommandResult` at once, their state tells how
+    it goes.
+    """
+
+    request_id: int
+    streams: list[StreamRequest]
+
+
+class RemoveStreams(msgspec.Struct, tag=True):
+    """Control: end these streams; answered by `CommandResult`."""
+
+    request_id: int
+    keys: list[StreamKey]
+
+
+class SetKnobs(msgspec.Struct, tag=True):
+    """Control: new knobs of one stream, all of them; answered by `CommandResult`."""
+
+    request_id: int
+    key: StreamKey
+    knobs: Knobs
+
+
+class InstrumentEvent(msgspec.Struct, frozen=True):
+    """A listing changed: `listed`, `delisted` or `changed` (then `detail` says what)."""
+
+    venue: str
+    symbol: str
+    event: str
+    detail: str = ""
+
+
+class InstrumentsLoaded(msgspec.Struct, tag=True):
+    """Control: a venue's instruments as just fetched, for the writer to store."""
+
+    venue: str
+    instruments: list[Instrument]
+    events: list[InstrumentEvent]
+
+
+class LeaseRequest(msgspec.Struct, tag=True):
+    """Any child: book `units` of a venue's budget. Pools: `rest_weight`, `ws_connects`,
+    `ws_messages`. Answered by `LeaseGranted`.
+    """
+
+    request_id: int
+    venue: str
+    pool: str
+    units: float
+
+
+class LimitFeedback(msgspec.Struct, tag=True):
+    """Any child: what the venue itself said of a budget (header, 429, 418)."""
+
+    venue: str
+    pool: str
+    used: float | None = None
+    retry_after_s: float | None = None
+    status: int = 0
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -164,4 +294,16 @@ class WriterStatus(msgspec.Struct, tag=True):
     cpu_s: float
 
 
-FromChild = Ready | InstrumentsResolved | RingsSynced | ShardStatus | WriterStatus
+FromChild = (
+    Ready
+    | InstrumentsResolved
+    | RingsSynced
+    | ShardStatus
+    | WriterStatus
+    | AddStreams
+    | RemoveStreams
+    | SetKnobs
+    | InstrumentsLoaded
+    | LeaseRequest
+    | LimitFeedback
+)

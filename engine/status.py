@@ -11,6 +11,7 @@ import msgspec
 
 from engine.catalog import StreamKey, StreamKind
 from engine.commands import (
+    Knobs,
     LatencyHistogram,
     ShardStatus,
     StreamState,
@@ -48,6 +49,9 @@ class StreamReport(msgspec.Struct):
     symbol: str
     kind: str
     shard: int
+    transport: str = "Ws"
+    knobs: Knobs = Knobs()
+    added_ns: int = 0
     state: StreamState = StreamState.PENDING
     reason: str = ""
     frame_count: int = 0
@@ -94,6 +98,21 @@ class WriterReport(msgspec.Struct):
     latency_us: dict[str, dict[str, float]] = {}
 
 
+class LimiterReport(msgspec.Struct):
+    """One budget of one venue, as `GET /limiters` shows it."""
+
+    venue: str
+    pool: str
+    budget: float
+    window_s: float
+    used: float
+    venue_used: float | None = None
+    """What the venue's own header said last."""
+    blocked_s: float = 0.0
+    """Seconds until requests are allowed again (429, 418)."""
+    waiting_count: int = 0
+
+
 class EngineStatus(msgspec.Struct):
     """Everything, at one moment."""
 
@@ -106,6 +125,7 @@ class EngineStatus(msgspec.Struct):
     writer: WriterReport
     control: ChildReport
     streams: list[StreamReport]
+    limiters: list[LimiterReport] = []
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind."""
