@@ -84,7 +84,7 @@ class GapReason(enum.IntEnum):
     RENUMBERED = 7
     """The venue's ids went back while its clock went on: it counts anew."""
     POLL_MISSED = 8
-    """Requests failed for longer than an interval: the samples of that time were never taken."""
+    """Polls failed, or had to wait, for longer than their interval: samples were never taken."""
 
 
 class GapState(enum.IntEnum):

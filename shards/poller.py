@@ -104,7 +104,7 @@ class Poller:
             silent = now_ns - since_ns > limit_s * 1e9
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
                 stream.state = StreamState.STALE
-                stream.reason = f"the venue's answers have not named it for {limit_s:.0f} s"
+                stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
                 log.warning("%s: %s", stream.key, stream.reason)
 
     @property
@@ -146,14 +146,13 @@ class Poller:
         while True:
             try:
                 body = await self._rest.fetch(call, symbol)
-                late = failed and monotonic_s() - due_s > self.interval_s
-                self._deliver(symbol, body, late)
-                return
             except VenueError as error:
                 reason = str(error)
-            except UNUSABLE_FRAME as error:
-                self._unusable.add(error, body)
-                reason = f"unusable answer: {str(error)[:200]}"
+            else:
+                is_late = monotonic_s() - due_s > self.interval_s
+                reason = self._deliver(symbol, body, is_late=is_late)
+                if not reason:
+                    return
             if not failed:
                 log.warning("%s %s: %s", self._venue, symbol or "(all)", reason)
             failed = True
@@ -161,16 +160,24 @@ class Poller:
                 stream.poll_failed(reason)
             await asyncio.sleep(backoff.next_s())
 
-    def _deliver(self, symbol: str, body: bytes, late: bool) -> None:
+    def _deliver(self, symbol: str, body: bytes, *, is_late: bool) -> str:
+        """Hand an answer to its streams; returns why that cannot be done, or nothing. An answer
+        later than the next one was due follows samples that were never taken.
+        """
         served = self._served(symbol)
-        if late:
+        if is_late:
             for stream in served:
                 stream.poll_missed()
         counts = [stream.frame_count for stream in served]
-        self._channel.decode(body, self._feeds, wall_ns(), self._unusable.add)
+        try:
+            self._channel.decode(body, self._feeds, wall_ns(), self._unusable.add)
+        except UNUSABLE_FRAME as error:
+            self._unusable.add(error, body)
+            return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
             self._show(stream, answered=stream.frame_count > count)
         self._publish()
+        return ""
 
     def _show(self, stream: TimedStream, *, answered: bool) -> None:
         """What a reader of the stream's state has to know after an answer."""

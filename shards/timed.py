@@ -34,7 +34,7 @@ class TimedStream(Stream):
         self.state, self.reason = StreamState.BACKOFF, reason
 
     def poll_missed(self) -> None:
-        """Requests failed past the next one's time: the next row follows a gap."""
+        """No answer came before the next one was due: the next row follows a gap."""
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.POLL_MISSED

@@ -141,7 +141,7 @@ def run(test: Callable[[Rig], Awaitable[None]]) -> None:
 
 def test_each_stream_is_sampled_again_and_again() -> None:
     async def test(rig: Rig) -> None:
-        poller = rig.poller(StreamKind.OPEN_INTEREST)
+        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=0.5)
         streams = [rig.stream(n, s, StreamKind.OPEN_INTEREST) for n, s in enumerate(SYMBOLS)]
         for stream in streams:
             poller.add(stream)
@@ -201,7 +201,7 @@ def test_a_stream_that_was_removed_is_asked_for_no_more() -> None:
 def test_failed_polls_back_off_say_why_and_leave_a_gap() -> None:
     async def test(rig: Rig) -> None:
         path = "/fapi/v1/openInterest?symbol=BTCUSDT"
-        poller = rig.poller(StreamKind.OPEN_INTEREST)
+        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=0.25)
         stream = rig.stream(1, "BTCUSDT", StreamKind.OPEN_INTEREST)
         other = rig.stream(2, "ETHUSDT", StreamKind.OPEN_INTEREST)
         poller.add(stream)
@@ -213,8 +213,9 @@ def test_failed_polls_back_off_say_why_and_leave_a_gap() -> None:
         before = other.row_count
         await rig.until(lambda: stream.status().state is StreamState.LIVE)
         assert other.row_count > before, "a neighbour is not held up"
-        (gap,) = rig.double.rows("gap")
-        assert (gap["stream"], gap["reason"]) == (1, GapReason.POLL_MISSED)
+        gaps = rig.double.rows("gap")
+        assert 1 in gaps["stream"].tolist()
+        assert set(gaps["reason"].tolist()) == {GapReason.POLL_MISSED}
         assert other.status().state is StreamState.LIVE
 
     run(test)
@@ -268,7 +269,7 @@ def test_a_stream_the_answer_does_not_name_is_stale_until_it_does() -> None:
         await rig.until(lambda: streams[9].row_count >= 1)
         poller.watch(wall_ns() + 31_000_000_000)
         assert streams[0].status().state is StreamState.STALE
-        assert "not named it" in streams[0].status().reason
+        assert "no answer of the venue has named it" in streams[0].status().reason
         rig.server.symbols.append("X0USDT")
         await rig.until(lambda: streams[0].row_count >= 1)
         assert streams[0].status().state is StreamState.LIVE
