@@ -9,11 +9,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from engine.catalog import StreamKey, StreamKind
 from engine.commands import StreamSpec
-from engine.records import BOOK, GAP, TRADE, RecordSpec
+from engine.records import BOOK, GAP, QUOTE, TRADE, RecordSpec
 from engine.ring import HEADER_BYTES, RingProducer, RingReader, format_ring, ring_bytes
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import BookEvent
 from shards.gaps import GapLedger
+from shards.quote_feeds import Quotes
 from shards.trade_feeds import ContiguousTrades, HistoryTrades
 from shards.venues import VENUES
 from shards.venues.spec import Feeds, FrameDecoder
@@ -68,6 +69,24 @@ def test_binance_agg_trade_decode_sequence_ring(benchmark: BenchmarkFixture) -> 
     decode = VENUES["binance_linear"].build_decoder(feeds, lambda *_: None)
     blocks = [agg_trades(1 + i * FRAMES, FRAMES) for i in range(12)]
     benchmark.extra_info.update(items=FRAMES, budget_us=0.8)
+    run_frames(benchmark, decode, blocks, producer, reader)
+    assert feed.row_count == 12 * FRAMES
+
+
+def test_binance_quote_decode_sequence_ring(benchmark: BenchmarkFixture) -> None:
+    producer, reader = ring(QUOTE)
+    spec = StreamSpec(1, StreamKey("binance_linear", "BTCUSDT", StreamKind.TICKER))
+    feed = Quotes(spec, producer, GapLedger(ring(GAP)[0]), None)
+    feeds = Feeds()
+    feeds.add(feed)
+    decode = VENUES["binance_linear"].build_decoder(feeds, lambda *_: None)
+    numbers = itertools.count(9_700_000_000_150)
+    frame = (
+        b'{"e":"bookTicker","u":%d,"s":"BTCUSDT","ps":"BTCUSDT","b":"81234.40","B":"1.200",'
+        b'"a":"81234.60","A":"0.800","T":1795000000128,"E":1795000000129,"st":1}'
+    )
+    blocks = [[frame % next(numbers) for _ in range(FRAMES)] for _ in range(12)]
+    benchmark.extra_info.update(items=FRAMES, budget_us=1.2)
     run_frames(benchmark, decode, blocks, producer, reader)
     assert feed.row_count == 12 * FRAMES
 

@@ -40,7 +40,7 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
                 "published": writer.published_rows.get(kind, 0),
                 "dropped": writer.dropped_rows.get(kind, 0),
             }
-            for kind in ("trade", "book")
+            for kind in ("trade", "book", *sorted(status.rows_by_kind().keys() - {"trade", "book"}))
         },
         "latency_us": writer.latency_us,
         "cpu_s": {

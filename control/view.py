@@ -47,7 +47,7 @@ class Addresses:
     @classmethod
     def of(cls, note: EngineNote, redis_prefix: str, log_file: Path) -> "Addresses":
         """From the engine's note."""
-        key = f"{redis_prefix}:{{trades,book}}:<venue>:<symbol>"
+        key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
         return cls(note.psql or "off", redis, f"{note.control_url}/health/runtime", log_file)
 

@@ -8,7 +8,7 @@ checked by `engine.preflight`, so that this module stays a function of its input
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,16 +17,26 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from msgspec import Meta
 
-from engine.catalog import StreamKey, StreamKind
+from engine.catalog import StreamKey, StreamKind, Transport
 from engine.errors import ConfigError
 from engine.masking import mask_url
 from engine.settings import VenueSettings
 
 _MAX_FILE_BYTES = 1 << 20
+_FAST_KINDS = ("trade", "book", "quote")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Symbol = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,31}$")]
+
+
+PreferredTransport = Callable[[str, StreamKind], Transport]
+"""(venue, kind) to the transport used when the configuration names none."""
+
+
+def always_ws(_venue: str, _kind: StreamKind) -> Transport:
+    """The preference of somebody who knows no venue."""
+    return Transport.WS
 
 
 class Secret:
@@ -96,6 +106,10 @@ class RingRecords(_Section, frozen=True):
 
     trade: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
     book: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    quote: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    funding: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    open_interest: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    liquidation: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
     gap: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
 
 
@@ -113,7 +127,9 @@ class LogConfig(_Section, frozen=True):
 
 
 class StreamsConfig(_Section, frozen=True):
-    """`[[streams]]`: every symbol with every kind, at one venue."""
+    """`[[streams]]`: every symbol with every kind, at one venue. Without `transport` each kind
+    comes the way its venue prefers.
+    """
 
     venue: str
     symbols: Annotated[list[Symbol], Meta(min_length=1)]
@@ -121,10 +137,14 @@ class StreamsConfig(_Section, frozen=True):
         default_factory=lambda: [StreamKind.TRADES, StreamKind.L2_BOOK]
     )
 
-    def keys(self) -> list[StreamKey]:
+    transport: Transport | None = None
+
+    def keys(self, preferred: PreferredTransport) -> list[StreamKey]:
         """The streams this entry names."""
         return [
-            StreamKey(self.venue, symbol, kind) for symbol in self.symbols for kind in self.kinds
+            StreamKey(self.venue, symbol, kind, self.transport or preferred(self.venue, kind))
+            for symbol in self.symbols
+            for kind in self.kinds
         ]
 
 
@@ -166,9 +186,11 @@ class LoadedConfig:
         """The same with another configuration, e.g. after command-line options."""
         return replace(self, config=config)
 
-    def stream_keys(self) -> list[StreamKey]:
-        """Every configured stream once, in the order of the file."""
-        keys = [key for entry in self.config.streams for key in entry.keys()]  # noqa: SIM118
+    def stream_keys(self, preferred: PreferredTransport = always_ws) -> list[StreamKey]:
+        """Every configured stream once, in the order of the file. What each venue prefers is known
+        to `shards.venues`, which this room does not import.
+        """
+        keys = [key for entry in self.config.streams for key in entry.keys(preferred)]
         return list(dict.fromkeys(keys))
 
 
@@ -262,7 +284,7 @@ def _check(config: Config, source: str) -> None:
             f"{source}: database.flush_rows = {database.flush_rows} is more than"
             f" database.max_rows_per_copy = {database.max_rows_per_copy}"
         )
-    for kind in ("trade", "book", "gap"):
+    for kind in RingRecords.__struct_fields__:
         capacity = getattr(config.shards.ring_records, kind)
         if capacity is None:
             continue
@@ -270,7 +292,7 @@ def _check(config: Config, source: str) -> None:
             raise ConfigError(
                 f"{source}: shards.ring_records.{kind}: {capacity} is not a power of two"
             )
-        if kind != "gap" and database.flush_rows > capacity:
+        if kind in _FAST_KINDS and database.flush_rows > capacity:
             raise ConfigError(
                 f"{source}: database.flush_rows = {database.flush_rows} is more than"
                 f" shards.ring_records.{kind} = {capacity}: the ring would fill before a flush"

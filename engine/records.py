@@ -8,8 +8,23 @@ Trade, 56 bytes      stream u4 | flags u2 | side u1 | - | ts_event i8 | ts_recv 
                      | trade_id_hi i8 | trade_id i8 | price f8 | qty f8
 Book level, 56 bytes stream u4 | flags u2 | side u1 | - | ts_event i8 | ts_recv i8
                      | seq i8 | prev_seq i8 | price f8 | qty f8
+Quote, 64 bytes      stream u4 | flags u2 | - - | ts_event i8 | ts_recv i8 | seq i8
+                     | bid f8 | bid_qty f8 | ask f8 | ask_qty f8
+Funding, 64 bytes    stream u4 | flags u2 | - - | ts_event i8 | ts_recv i8
+                     | rate f8 | mark f8 | index f8 | next_ts i8 | interval_s u4 | - - - -
+Open interest, 32    stream u4 | flags u2 | - - | ts_event i8 | ts_recv i8 | qty f8
+Liquidation, 56      stream u4 | flags u2 | side u1 | - | ts_event i8 | ts_recv i8
+                     | price f8 | avg_price f8 | qty f8 | filled_qty f8
 Gap, 64 bytes        stream u4 | flags u2 | reason u1 | state u1 | ts_event i8 | ts_recv i8
                      | from_seq i8 | to_seq i8 | from_ts i8 | to_ts i8 | missing i8
+
+A quote's side without an order has price and quantity 0. A funding row's `index` is the venue's
+index or oracle price; `next_ts` and `interval_s` are 0 where its message does not tell them, and a
+contract that pays no funding has `rate` 0 and the flag NO_RATE.
+
+What is traded has the instrument's decimals. Rates, mark and index prices and average prices are
+computed by the venue and have more; so that a mark price cannot raise the decimals of every trade,
+their columns have fixed exponents (RATE_DECIMALS, MARK_DECIMALS), proven row by row like any other.
 """
 
 import enum
@@ -35,10 +50,13 @@ class Flag(enum.IntFlag):
     AFTER_GAP = 8
     BACKFILLED = 16
     INEXACT = 32
+    NO_RATE = 64
+    """A funding row with prices only: the contract pays no funding."""
 
 
 class Side(enum.IntEnum):
-    """One ASCII byte. Trades carry the taker's side, book levels the side of the book."""
+    """One ASCII byte. Trades carry the taker's side, book levels the side of the book, liquidations
+    the side of the order that closes the position (SELL: a long was liquidated)."""
 
     BUY = ord("B")
     SELL = ord("S")
@@ -65,6 +83,8 @@ class GapReason(enum.IntEnum):
     """The venue has no ids, and its replayed history did not reach back to what we had."""
     RENUMBERED = 7
     """The venue's ids went back while its clock went on: it counts anew."""
+    POLL_MISSED = 8
+    """Polls failed, or had to wait, for longer than their interval: samples were never taken."""
 
 
 class GapState(enum.IntEnum):
@@ -81,10 +101,19 @@ class RecordKind(enum.StrEnum):
 
     TRADE = "trade"
     BOOK = "book"
+    QUOTE = "quote"
+    FUNDING = "funding"
+    OPEN_INTEREST = "open_interest"
+    LIQUIDATION = "liquidation"
     GAP = "gap"
 
 
-Transform = Literal["copy", "stream", "time_us", "sub_us", "price", "qty", "flags"]
+RATE_DECIMALS = 12
+"""Of funding rates; venues send 8 to 10. Rates below 9007 are proven."""
+MARK_DECIMALS = 8
+"""Of mark, index and average prices; venues send up to 8. Prices below 90 million are proven."""
+
+Transform = Literal["copy", "stream", "time_us", "sub_us", "price", "qty", "fixed", "flags"]
 PgType = Literal["int8", "int4", "int2", "char", "timestamptz"]
 
 
@@ -94,14 +123,15 @@ class Column:
 
     `transform`: `copy` takes the field as it is; `stream` maps the slot to the database's stream
     id; `time_us` turns nanoseconds into PostgreSQL's microseconds since 2000 and `sub_us` keeps
-    the remaining 0-999 ns; `price` and `qty` become exact mantissas; `flags` gains `INEXACT` where
-    the proof of exactness failed.
+    the remaining 0-999 ns; `price` and `qty` become exact mantissas with the instrument's decimals,
+    `fixed` ones with `decimals`; `flags` gains `INEXACT` where the proof of exactness failed.
     """
 
     name: str
     pg_type: PgType
     source: str
     transform: Transform = "copy"
+    decimals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +207,85 @@ BOOK = RecordSpec(
     id_field="seq",
 )  # fmt: skip
 
+QUOTE = RecordSpec(
+    RecordKind.QUOTE,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("_pad", "<u2"), ("ts_event", "<i8"),
+            ("ts_recv", "<i8"), ("seq", "<i8"), ("bid", "<f8"), ("bid_qty", "<f8"),
+            ("ask", "<f8"), ("ask_qty", "<f8"),
+        ]
+    ),
+    (
+        *_TIME,
+        Column("flags", "int2", "flags", "flags"),
+        Column("seq", "int8", "seq"),
+        Column("bid", "int8", "bid", "price"),
+        Column("bid_qty", "int8", "bid_qty", "qty"),
+        Column("ask", "int8", "ask", "price"),
+        Column("ask_qty", "int8", "ask_qty", "qty"),
+    ),
+    id_field="seq",
+)  # fmt: skip
+
+FUNDING = RecordSpec(
+    RecordKind.FUNDING,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("_pad", "<u2"), ("ts_event", "<i8"),
+            ("ts_recv", "<i8"), ("rate", "<f8"), ("mark", "<f8"), ("index", "<f8"),
+            ("next_ts", "<i8"), ("interval_s", "<u4"), ("_tail", "<u4"),
+        ]
+    ),
+    (
+        *_TIME,
+        Column("flags", "int2", "flags", "flags"),
+        Column("rate", "int8", "rate", "fixed", RATE_DECIMALS),
+        Column("mark", "int8", "mark", "fixed", MARK_DECIMALS),
+        Column("index", "int8", "index", "fixed", MARK_DECIMALS),
+        Column("next_ts", "int8", "next_ts"),
+        Column("interval_s", "int4", "interval_s"),
+    ),
+    id_field="ts_event",
+)  # fmt: skip
+
+OPEN_INTEREST = RecordSpec(
+    RecordKind.OPEN_INTEREST,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("_pad", "<u2"), ("ts_event", "<i8"),
+            ("ts_recv", "<i8"), ("qty", "<f8"),
+        ]
+    ),
+    (
+        *_TIME,
+        Column("flags", "int2", "flags", "flags"),
+        Column("qty", "int8", "qty", "qty"),
+    ),
+    id_field="ts_event",
+)  # fmt: skip
+
+LIQUIDATION = RecordSpec(
+    RecordKind.LIQUIDATION,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("side", "u1"), ("_pad", "u1"),
+            ("ts_event", "<i8"), ("ts_recv", "<i8"), ("price", "<f8"), ("avg_price", "<f8"),
+            ("qty", "<f8"), ("filled_qty", "<f8"),
+        ]
+    ),
+    (
+        *_TIME,
+        Column("flags", "int2", "flags", "flags"),
+        Column("side", "char", "side"),
+        Column("price", "int8", "price", "price"),
+        Column("avg_price", "int8", "avg_price", "fixed", MARK_DECIMALS),
+        Column("qty", "int8", "qty", "qty"),
+        Column("filled_qty", "int8", "filled_qty", "qty"),
+    ),
+    id_field="ts_event",
+)  # fmt: skip
+
 GAP = RecordSpec(
     RecordKind.GAP,
     np.dtype(
@@ -199,4 +308,6 @@ GAP = RecordSpec(
     id_field="to_seq",
 )  # fmt: skip
 
-SPECS: dict[RecordKind, RecordSpec] = {spec.kind: spec for spec in (TRADE, BOOK, GAP)}
+SPECS: dict[RecordKind, RecordSpec] = {
+    spec.kind: spec for spec in (TRADE, BOOK, QUOTE, FUNDING, OPEN_INTEREST, LIQUIDATION, GAP)
+}

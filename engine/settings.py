@@ -5,10 +5,15 @@ passwords. `engine.config` makes them from the TOML file.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
+from engine.catalog import StreamKind
 from engine.layout import Layout
+
+PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
 
 
 class Paths(msgspec.Struct, frozen=True):
@@ -47,6 +52,8 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Hyperliquid: `slow` (20 levels, default) or `fast` (5 levels)."""
     connection_lifetime_s: float | None = None
     stale_after_s: float | None = None
+    poll_interval_s: dict[StreamKind, PollInterval] = {}
+    """Seconds between two samples of a polled stream, by kind."""
 
 
 class ShardSettings(msgspec.Struct, frozen=True):

@@ -23,8 +23,16 @@ Light = Literal["green", "yellow", "red"]
 Phase = Literal["starting", "running", "draining", "stopped"]
 ChildState = Literal["starting", "up", "restarting", "ended"]
 
-KIND_OF_STREAM = {StreamKind.TRADES: "trade", StreamKind.L2_BOOK: "book"}
-"""The record kind that each kind of stream produces."""
+KINDS_OF_STREAM: dict[StreamKind, tuple[str, ...]] = {
+    StreamKind.TRADES: ("trade",),
+    StreamKind.L2_BOOK: ("book",),
+    StreamKind.TICKER: ("quote",),
+    StreamKind.FUNDING: ("funding",),
+    StreamKind.OPEN_INTEREST: ("open_interest",),
+    StreamKind.FUNDING_OPEN_INTEREST: ("funding", "open_interest"),
+    StreamKind.LIQUIDATIONS: ("liquidation",),
+}
+"""The record kinds that each kind of stream produces: one row of each, or none of any."""
 
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
 _QUANTILES = (0.5, 0.9, 0.99)
@@ -131,7 +139,9 @@ class EngineStatus(msgspec.Struct):
         """Rows the shards put into their rings, by record kind."""
         rows: Counter[str] = Counter()
         for stream in self.streams:
-            rows[KIND_OF_STREAM[StreamKind(stream.kind)]] += stream.row_count
+            kinds = KINDS_OF_STREAM[StreamKind(stream.kind)]
+            for kind in kinds:
+                rows[kind] += stream.row_count // len(kinds)
         return dict(rows)
 
 
@@ -143,7 +153,9 @@ class StreamTotals:
     )  # fmt: skip
 
     def __init__(self, slot: int, key: StreamKey, shard: int) -> None:
-        self.report = StreamReport(slot, key.venue, key.symbol, key.kind.value, shard)
+        self.report = StreamReport(
+            slot, key.venue, key.symbol, key.kind.value, shard, key.transport.value
+        )
         self._base = dict.fromkeys(self.COUNTS, 0)
 
     def update(self, status: StreamStatus) -> None:

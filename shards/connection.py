@@ -6,10 +6,8 @@ cannot be used is counted by reason and skipped: its connection and its neighbou
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 
-import msgspec
 from picows import (
     WSCloseCode,
     WSError,
@@ -25,24 +23,15 @@ from engine.commands import StreamState
 from shards.backoff import Backoff
 from shards.limiter import WindowLimiter
 from shards.stream import MalformedFrameError, Stream
+from shards.unusable import UNUSABLE_FRAME, UnusableFrames
 from shards.venues.spec import Control, Feeds, FrameDecoder, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
-
-UNUSABLE_FRAME = (
-    msgspec.MsgspecError,
-    UnicodeDecodeError,
-    RecursionError,
-    OverflowError,
-    ValueError,
-)
-"""What a hostile frame can raise while it is decoded (measured; see reliability.md M11)."""
 
 _HANDSHAKE_TIMEOUT_S = 5.0
 _MAX_FRAME_BYTES = 16 << 20
 _READ_BUFFER_BYTES = 256 << 10
 _STABLE_AFTER_S = 10.0
-_SHOWN_PAYLOAD_BYTES = 120
 
 
 class Connection:
@@ -76,7 +65,8 @@ class Connection:
         self.last_frame_s = 0.0
         self.frame_count = 0
         self.connect_count = 0
-        self.malformed_by_reason: Counter[str] = Counter()
+        self._unusable = UnusableFrames(venue.name)
+        self.malformed_by_reason = self._unusable.by_reason
 
     @property
     def streams(self) -> Sequence[Stream]:
@@ -179,14 +169,7 @@ class Connection:
 
     def unusable(self, error: Exception, payload: bytes) -> None:
         """Count a frame that could not be used; say so once in a while."""
-        reason = _reason_of(error)
-        self.malformed_by_reason[reason] += 1
-        seen = self.malformed_by_reason[reason]
-        if seen & (seen - 1) == 0:  # 1, 2, 4, 8, … so that a flood does not fill the log
-            log.warning(
-                "%s: unusable frame (%s, %d so far), skipped: %s: %r",
-                self._venue.name, reason, seen, str(error)[:200], payload[:_SHOWN_PAYLOAD_BYTES],
-            )  # fmt: skip
+        self._unusable.add(error, payload)
 
     def _on_control(self, control: Control, text: str) -> None:
         if control is Control.REFUSED:
@@ -258,23 +241,6 @@ class _FrameListener(WSListener):
             self._decode(payload, wall_ns())
         except UNUSABLE_FRAME as error:
             self._connection.unusable(error, payload)
-
-
-def _reason_of(error: Exception) -> str:
-    """A label from a closed set, for counters."""
-    match error:
-        case MalformedFrameError():
-            return error.reason
-        case msgspec.ValidationError():
-            return "schema"
-        case msgspec.DecodeError():
-            return "json"
-        case UnicodeDecodeError():
-            return "utf8"
-        case RecursionError():
-            return "depth"
-        case _:
-            return "value"
 
 
 def _closing_words(transport: WSTransport, closed: "asyncio.Task[None]") -> str:

@@ -1,6 +1,7 @@
 """A shard's rings: one a record kind, published together, and the doorbell of the writer."""
 
 import os
+from collections.abc import Mapping
 
 from engine.layout import Layout, ring_name
 from engine.records import SPECS, RecordKind
@@ -11,11 +12,9 @@ from engine.segment import Segment, attach_segment
 class ShardRings:
     """Producer ends of a shard's rings. Raises RingBusyError when another shard holds them."""
 
-    def __init__(self, trade: RingProducer, book: RingProducer, gap: RingProducer) -> None:
-        self.trade = trade
-        self.book = book
-        self.gap = gap
-        self._all = (trade, book, gap)
+    def __init__(self, producers: Mapping[RecordKind, RingProducer]) -> None:
+        self._all = dict(producers)
+        self._used: tuple[RingProducer, ...] = ()
         self._doorbell_fd = -1
         self._segments: list[Segment] = []
 
@@ -29,16 +28,39 @@ class ShardRings:
             segment.lock()
             segments.append(segment)
             producers[kind] = RingProducer(memoryview(segment.memory), spec)
-        order = (RecordKind.TRADE, RecordKind.BOOK, RecordKind.GAP)
-        rings = cls(*(producers[kind] for kind in order))
+        rings = cls(producers)
         rings._segments = segments
         rings._doorbell_fd = doorbell_fd
         return rings
 
+    def __getitem__(self, kind: RecordKind) -> RingProducer:
+        """The ring of a kind, for somebody who will write to it."""
+        ring = self._all[kind]
+        if ring not in self._used:
+            self._used = (*self._used, ring)
+        return ring
+
+    @property
+    def trade(self) -> RingProducer:
+        """The ring of trades."""
+        return self[RecordKind.TRADE]
+
+    @property
+    def book(self) -> RingProducer:
+        """The ring of book levels."""
+        return self[RecordKind.BOOK]
+
+    @property
+    def gap(self) -> RingProducer:
+        """The ring of gaps."""
+        return self[RecordKind.GAP]
+
     def publish(self) -> None:
-        """Show readers what was written, and wake the writer if it sleeps."""
+        """Show readers what was written, and wake the writer if it sleeps. Called once a read of a
+        socket, so it looks only at rings that somebody writes to.
+        """
         asleep = False
-        for ring in self._all:
+        for ring in self._used:
             if ring.is_dirty and ring.publish():
                 asleep = True
         if asleep and self._doorbell_fd >= 0:
@@ -49,18 +71,18 @@ class ShardRings:
 
     def heartbeat(self) -> None:
         """Say that this producer lives."""
-        for ring in self._all:
+        for ring in self._all.values():
             ring.heartbeat()
 
     @property
     def dropped_count(self) -> int:
         """Rows refused since the rings were made."""
-        return sum(ring.dropped_count for ring in self._all)
+        return sum(ring.dropped_count for ring in self._all.values())
 
     def close(self) -> None:
         """Publish and let go."""
         self.publish()
-        for ring in self._all:
+        for ring in self._all.values():
             ring.close()
         for segment in self._segments:
             segment.close()

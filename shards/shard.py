@@ -122,6 +122,8 @@ class Shard:
         malformed: Counter[str] = Counter()
         for connection in connections:
             malformed.update(connection.malformed_by_reason)
+        for poller in itertools.chain.from_iterable(s.pollers.values() for s in sessions):
+            malformed.update(poller.malformed_by_reason)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self._channel.send(
             ShardStatus(

@@ -3,34 +3,38 @@
 import asyncio
 import difflib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
-from engine.catalog import Instrument
+from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import wall_ns
 from engine.commands import StreamSpec, StreamState
 from engine.errors import VenueError
 from engine.layout import Layout
-from engine.positions import read_position
-from engine.records import RecordKind
 from engine.settings import VenueSettings
 from shards.backoff import Backoff
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.connection import Connection
+from shards.feeds import make_stream
 from shards.gaps import GapLedger
 from shards.limiter import WindowLimiter
+from shards.poller import Poller
 from shards.rest import VenueRest
 from shards.rings import ShardRings
 from shards.stream import Stream
-from shards.venues.spec import Channel, FeedRule, Venue
+from shards.timed import TimedStream
+from shards.venues.spec import Channel, PollChannel, Venue
 
 log = logging.getLogger(__name__)
 
 _SNAPSHOTS_AT_ONCE = 4
 _REST_SHARE = 0.5
 """Of a venue's REST budget: other shards and other programs on the address want some too."""
+_POLL_SHARE = 0.2
+"""Of the budget too, for one kind of polled streams: snapshots of books must not wait for them."""
 
 StoreInstruments = Callable[[dict[int, Instrument]], Awaitable[None]]
 """Hands instruments to the supervisor; returns when the stream table has them on disk."""
@@ -66,12 +70,18 @@ class VenueSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self.streams: list[Stream] = []
         self.connections: list[Connection] = []
+        self.pollers: dict[StreamKind, Poller] = {}
 
     def start(self, specs: list[StreamSpec]) -> None:
         """Begin these streams in the background; their state tells how it goes."""
         streams = [self._make_stream(spec) for spec in specs]
         self.streams += streams
-        self._spawn(self._bring_up(streams))
+        offered = [stream for stream in streams if stream.state is not StreamState.FAILED]
+        for stream in streams:
+            if stream not in offered:
+                log.error("%s: %s", stream.key, stream.reason)
+        if offered:
+            self._spawn(self._bring_up(offered))
         while len(self._tasks) < _SNAPSHOTS_AT_ONCE + 1:
             self._spawn(self._fetch_snapshots())
 
@@ -84,6 +94,8 @@ class VenueSession:
         for connection in self.connections:
             if connection.is_connected:
                 self._watch(connection, now_ns)
+        for poller in self.pollers.values():
+            poller.watch(now_ns)
 
     async def close(self) -> None:
         """Close every socket. What was buffered for a snapshot is written."""
@@ -98,15 +110,14 @@ class VenueSession:
         await self._rest.close()
 
     def _make_stream(self, spec: StreamSpec) -> Stream:
-        rule = self._venue.channels[spec.key.kind].rule
-        is_trades = rule in (FeedRule.CONTIGUOUS_TRADES, FeedRule.HISTORY_TRADES)
-        kind = RecordKind.TRADE if is_trades else RecordKind.BOOK
-        ring = self._rings.trade if is_trades else self._rings.book
-        last = read_position(self._layout.positions_dir, kind, spec.slot)
-        if rule is FeedRule.DELTA_BOOK:
-            return DeltaBook(spec, ring, self._gaps, last, self._want_snapshot)
-        stream: Stream = rule.value(spec, ring, self._gaps, last)
-        return stream
+        return make_stream(
+            spec,
+            self._venue,
+            self._rings,
+            self._gaps,
+            self._layout.positions_dir,
+            self._want_snapshot,
+        )
 
     async def _bring_up(self, streams: list[Stream]) -> None:
         """Instruments first: an unknown symbol must never be subscribed."""
@@ -125,8 +136,11 @@ class VenueSession:
             {stream.slot: instruments[stream.key.symbol] for stream in known}
         )
         for group in self._venue.groups:
-            members = [s for s in known if self._channel(s).group == group]
+            members = [s for s in known if _group_of(self._channel(s)) == group]
             self._open_connections(group, members)
+        for stream in known:
+            if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
+                self._poller(stream.key.kind).add(stream)
 
     async def _fetch_instruments(self, streams: list[Stream]) -> Mapping[str, Instrument]:
         backoff = Backoff()
@@ -147,8 +161,9 @@ class VenueSession:
         url = (self._settings.ws_url or self._venue.ws_url).rstrip("/") + group.path
         for start in range(0, len(streams), size):
             topics = {
-                self._channel(stream).topic(stream.key.symbol, self._settings): stream
+                channel.topic(stream.key.symbol, self._settings): stream
                 for stream in streams[start : start + size]
+                if isinstance(channel := self._channel(stream), Channel)
             }
             connection = Connection(
                 self._venue,
@@ -161,6 +176,21 @@ class VenueSession:
             )
             self.connections.append(connection)
             self._spawn(connection.run())
+
+    def _poller(self, kind: StreamKind) -> Poller:
+        if kind not in self.pollers:
+            channel = self._venue.channels[kind, Transport.HTTP_POLL]
+            assert isinstance(channel, PollChannel)
+            self.pollers[kind] = Poller(
+                self._venue.name,
+                channel,
+                self._rest,
+                self._rings.publish,
+                interval_s=self._settings.poll_interval_s.get(kind, channel.interval_s),
+                weight_per_minute=self._venue.rest_weight_per_minute * _POLL_SHARE,
+            )
+            self._spawn(self.pollers[kind].run())
+        return self.pollers[kind]
 
     def _want_snapshot(self, book: DeltaBook) -> None:
         """A book asks for a REST snapshot: at once the first time, then with growing delays."""
@@ -206,7 +236,9 @@ class VenueSession:
     def _watch(self, connection: Connection, now_ns: int) -> None:
         """A subscription that is acknowledged proves nothing: each stream must deliver."""
         for stream in connection.streams:
-            limit_s = self._settings.stale_after_s or self._channel(stream).stale_after_s
+            limit_s = self._channel(stream).stale_after_s
+            if self._settings.stale_after_s and limit_s != math.inf:
+                limit_s = self._settings.stale_after_s
             since_ns = max(stream.last_recv_ns, stream.subscribed_ns)
             silent = now_ns - since_ns > limit_s * 1e9
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
@@ -217,8 +249,8 @@ class VenueSession:
             elif not silent and stream.state is StreamState.STALE:
                 stream.state, stream.reason = StreamState.LIVE, ""
 
-    def _channel(self, stream: Stream) -> Channel:
-        return self._venue.channels[stream.key.kind]
+    def _channel(self, stream: Stream) -> Channel | PollChannel:
+        return self._venue.channels[stream.key.kind, stream.key.transport]
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -229,6 +261,10 @@ class VenueSession:
         """A fault in a task is a bug: it ends the process, which is then restarted clean."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_fault(error)
+
+
+def _group_of(channel: Channel | PollChannel) -> str:
+    return channel.group if isinstance(channel, Channel) else ""
 
 
 def _unknown_symbol(venue: str, symbol: str, instruments: Mapping[str, Instrument]) -> str:

@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from engine.settings import VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor
-from shards.venues import VENUES
+from shards.venues import VENUES, preferred_transport
 
 _EPILOG = """\
 examples:
@@ -51,7 +51,7 @@ class Up:
         """As configured."""
         del stack
         loaded = ground.options.loaded
-        return loaded.stream_keys(), loaded.config.venues
+        return loaded.stream_keys(preferred_transport), loaded.config.venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """Nothing: the venues do not stop for us."""

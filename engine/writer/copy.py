@@ -88,7 +88,6 @@ class CopyEncoder:
         self._time_us = np.empty(chunk, np.int64)
         self._exact = np.empty(chunk, np.bool_)
         self._all_exact = np.empty(chunk, np.bool_)
-        self._has_numbers = any(c.transform in ("price", "qty") for c in spec.columns)
 
     @property
     def row_bytes(self) -> int:
@@ -130,27 +129,33 @@ class CopyEncoder:
                 case "sub_us":  # columns are in order: `time_us` has been here
                     np.multiply(time_us, -1000, out=time_us)
                     np.add(source, time_us, out=target, casting="unsafe")
-                case "price":
-                    self._mantissas(source, lookup.price_scale, slots, target)
-                case "qty":
-                    self._mantissas(source, lookup.qty_scale, slots, target)
+                case "price" | "qty" | "fixed":
+                    self._mantissas(source, self._scale_of(column, lookup, slots), target)
                 case "flags":
                     flags_column = column
         if flags_column is not None:
             self._write_flags(records[flags_column.source], all_exact, rows[flags_column.name])
 
+    def _scale_of(
+        self, column: Column, lookup: StreamLookup, slots: npt.NDArray[np.intp]
+    ) -> FloatArray | np.float64:
+        if column.transform == "fixed":
+            fixed: np.float64 = POWERS_OF_TEN[column.decimals]
+            return fixed
+        by_slot = lookup.price_scale if column.transform == "price" else lookup.qty_scale
+        scale = self._scale[: len(slots)]
+        np.take(by_slot, slots, out=scale, mode="clip")
+        return scale
+
     def _mantissas(
         self,
         values: FloatArray,
-        scale_by_slot: FloatArray,
-        slots: npt.NDArray[np.intp],
+        scale: FloatArray | np.float64,
         target: npt.NDArray[np.int64],
     ) -> None:
         """`engine.writer.exact.mantissas` again, in buffers of our own."""
         count = len(values)
-        scale, scaled = self._scale[:count], self._scaled[:count]
-        quotient, exact = self._quotient[:count], self._exact[:count]
-        np.take(scale_by_slot, slots, out=scale, mode="clip")
+        scaled, quotient, exact = self._scaled[:count], self._quotient[:count], self._exact[:count]
         np.multiply(values, scale, out=scaled)
         np.rint(scaled, out=scaled)
         np.divide(scaled, scale, out=quotient)

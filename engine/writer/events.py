@@ -3,7 +3,7 @@
 Built per stream from whole columns (`tolist`), so that Python touches each event once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engine.records import Flag, GapReason, GapState, RecordArray, Side
+from engine.records import Flag, GapReason, GapState, RecordArray, RecordKind, Side
 
 _SIDE_NAMES: Final = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
 _REASON_NAMES: Final = {int(reason): reason.name.lower() for reason in GapReason}
@@ -45,6 +45,50 @@ class BookEvent(msgspec.Struct, omit_defaults=True):
     asks: list[list[float]]
     more: bool = False
     continued: bool = False
+
+
+class QuoteEvent(msgspec.Struct, gc=False):
+    """Best bid and offer; null where that side of the book is empty."""
+
+    seq: int
+    time: int
+    recv: int
+    bid: float | None
+    bid_qty: float | None
+    ask: float | None
+    ask_qty: float | None
+
+
+class FundingEvent(msgspec.Struct, gc=False):
+    """A funding rate with mark and index price; null where the venue does not tell."""
+
+    time: int
+    recv: int
+    rate: float | None
+    mark: float
+    index: float
+    next_time: int | None
+    interval_s: int | None
+
+
+class OpenInterestEvent(msgspec.Struct, gc=False):
+    """Open interest, in the venue's unit."""
+
+    time: int
+    recv: int
+    qty: float
+
+
+class LiquidationEvent(msgspec.Struct, gc=False):
+    """A liquidation order; `side` is the order's, so `sell` closed a long."""
+
+    time: int
+    recv: int
+    side: str | None
+    price: float
+    avg_price: float
+    qty: float
+    filled_qty: float
 
 
 class GapEvent(msgspec.Struct):
@@ -118,6 +162,64 @@ def book_events(rows: RecordArray) -> list[BookEvent]:
     events[0].continued = bool(continued)
     events[-1].more = not flags[-1] & int(Flag.LAST_IN_EVENT)
     return events
+
+
+def quote_events(rows: RecordArray) -> list[QuoteEvent]:
+    """One event a row, of one stream."""
+    sides = []
+    for side in ("bid", "ask"):
+        present = (rows[side] != 0).tolist()
+        for name in (side, f"{side}_qty"):
+            values = rows[name].tolist()
+            sides.append([v if p else None for v, p in zip(values, present, strict=True)])
+    times = (rows[name].tolist() for name in ("seq", "ts_event", "ts_recv"))
+    return list(map(QuoteEvent, *times, *sides))
+
+
+def funding_events(rows: RecordArray) -> list[FundingEvent]:
+    """One event a row, of one stream."""
+    return [
+        FundingEvent(
+            time=int(row["ts_event"]),
+            recv=int(row["ts_recv"]),
+            rate=None if row["flags"] & int(Flag.NO_RATE) else float(row["rate"]),
+            mark=float(row["mark"]),
+            index=float(row["index"]),
+            next_time=int(row["next_ts"]) or None,
+            interval_s=int(row["interval_s"]) or None,
+        )
+        for row in rows
+    ]
+
+
+def open_interest_events(rows: RecordArray) -> list[OpenInterestEvent]:
+    """One event a row, of one stream."""
+    columns = (rows[name].tolist() for name in ("ts_event", "ts_recv", "qty"))
+    return list(map(OpenInterestEvent, *columns))
+
+
+def liquidation_events(rows: RecordArray) -> list[LiquidationEvent]:
+    """One event a row, of one stream."""
+    return list(
+        map(
+            LiquidationEvent,
+            rows["ts_event"].tolist(),
+            rows["ts_recv"].tolist(),
+            map(_SIDE_NAMES.get, rows["side"].tolist()),
+            *(rows[name].tolist() for name in ("price", "avg_price", "qty", "filled_qty")),
+        )
+    )
+
+
+EVENTS: Final[dict[RecordKind, tuple[str, Callable[[RecordArray], Sequence[Any]]]]] = {
+    RecordKind.TRADE: ("trades", trade_events),
+    RecordKind.BOOK: ("book", book_events),
+    RecordKind.QUOTE: ("quotes", quote_events),
+    RecordKind.FUNDING: ("funding", funding_events),
+    RecordKind.OPEN_INTEREST: ("open_interest", open_interest_events),
+    RecordKind.LIQUIDATION: ("liquidations", liquidation_events),
+}
+"""(word in the key, rows to events) of every kind that is published per instrument."""
 
 
 def gap_events(rows: RecordArray, venue: str, symbol: str, kind: str) -> list[GapEvent]:

@@ -14,13 +14,7 @@ from engine.errors import FencedError, RedisUnavailableError
 from engine.records import RecordArray, RecordKind
 from engine.settings import WriterSettings
 from engine.writer.batch import Slice
-from engine.writer.events import (
-    book_events,
-    by_stream,
-    encode,
-    gap_events,
-    trade_events,
-)
+from engine.writer.events import EVENTS, by_stream, encode, gap_events
 from engine.writer.redis_link import Command, RedisLink, parse_redis_url
 
 _EVENTS_PER_ENTRY: Final = 500
@@ -110,7 +104,7 @@ class RedisSink:
             self._link.close()
         raise FencedError(f"{reason}: another writer, or a flushed server")
 
-    def _entries(self, slices: Sequence[Slice]) -> Iterator[tuple[str, list[Any], int]]:
+    def _entries(self, slices: Sequence[Slice]) -> Iterator[tuple[str, Sequence[Any], int]]:
         """(key, events, rows in them) of every stream entry to write."""
         for piece in slices:
             if not len(piece.records):
@@ -134,16 +128,12 @@ class RedisSink:
 
     def _events(
         self, kind: RecordKind, entry: CatalogEntry, rows: RecordArray
-    ) -> tuple[str, list[Any]]:
+    ) -> tuple[str, Sequence[Any]]:
         key = entry.key
-        match kind:
-            case RecordKind.TRADE:
-                return f"{self._prefix}:trades:{key.venue}:{key.symbol}", trade_events(rows)
-            case RecordKind.BOOK:
-                return f"{self._prefix}:book:{key.venue}:{key.symbol}", book_events(rows)
-            case RecordKind.GAP:
-                events = gap_events(rows, key.venue, key.symbol, key.kind)
-                return f"{self._prefix}:gaps", events
+        if kind is RecordKind.GAP:
+            return f"{self._prefix}:gaps", gap_events(rows, key.venue, key.symbol, key.kind)
+        word, events_of = EVENTS[kind]
+        return f"{self._prefix}:{word}:{key.venue}:{key.symbol}", events_of(rows)
 
     def _append(self, key: str, payload: bytes, row_count: int) -> Command:
         """An XADD that keeps about `redis_stream_maxlen` rows, whatever an entry holds.

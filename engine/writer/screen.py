@@ -9,7 +9,7 @@ import numpy.typing as npt
 from engine.clock import wall_ns
 from engine.records import RecordArray, RecordSpec
 from engine.writer.copy import StreamLookup
-from engine.writer.exact import MANTISSA_LIMIT, FloatArray, storable
+from engine.writer.exact import MANTISSA_LIMIT, POWERS_OF_TEN, FloatArray, storable
 
 _CHUNK_ROWS: Final = 4096
 DAY_NS: Final = 86_400_000_000_000
@@ -19,7 +19,7 @@ _FUTURE_NS: Final = DAY_NS
 
 _UNKNOWN_SLOT = "its slot is not in the stream table"
 _BAD_TIME = "ts_event is before 2009 or more than a day ahead"
-_BAD_NUMBER = "price or qty is not a finite number that fits 64 bits"
+_BAD_NUMBER = "a price, quantity or rate is not a finite number that fits 64 bits"
 
 Offsets = npt.NDArray[np.int64]
 
@@ -33,8 +33,15 @@ class Refused:
 
 
 def number_fields(spec: RecordSpec) -> tuple[tuple[str, str], ...]:
-    """(field, transform) of the spec's columns that become mantissas."""
+    """(field, transform) of the columns that become mantissas with the instrument's decimals."""
     return tuple((c.source, c.transform) for c in spec.columns if c.transform in ("price", "qty"))
+
+
+def _fixed_fields(spec: RecordSpec) -> tuple[tuple[str, np.float64], ...]:
+    """(field, scale) of the columns whose decimals never change."""
+    return tuple(
+        (c.source, POWERS_OF_TEN[c.decimals]) for c in spec.columns if c.transform == "fixed"
+    )
 
 
 def unstorable(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> list[Refused]:
@@ -57,11 +64,15 @@ def unstorable(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> 
 def is_clean(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> bool:
     """Whether `unstorable` and `unproven` would find nothing: one pass, and nearly always True.
 
+    A number with fixed decimals need not be proven here: nothing could be raised for it.
     Every slot must lie inside the lookup.
     """
     times = records["ts_event"]
     if times.min() < TIME_MIN_NS or times.max() > wall_ns() + _FUTURE_NS:
         return False
+    for name, scale in _fixed_fields(spec):
+        if not storable(records[name], scale).all():
+            return False
     fields = number_fields(spec)
     if not fields:
         return True
@@ -111,6 +122,8 @@ def _numbers_fit(
     records: RecordArray, spec: RecordSpec, lookup: StreamLookup
 ) -> npt.NDArray[np.bool_]:
     fits = np.ones(len(records), np.bool_)
+    for name, scale in _fixed_fields(spec):
+        fits &= storable(records[name], scale)
     slots = np.minimum(records["stream"], max(len(lookup.stream_id) - 1, 0)).astype(np.intp)
     if len(lookup.stream_id) == 0:
         return fits

@@ -1,8 +1,14 @@
-"""The venues. Adding one: its file, its line here, its folder in `tests/data/`."""
+"""The venues. Adding one: its file or folder, its line here, its folder in `tests/data/`."""
 
-from shards.venues import binance_linear, hyperliquid_perp
+from engine.catalog import StreamKind, Transport
+from shards.venues import binance_linear, hyperliquid_perp, spec
 from shards.venues.spec import Venue
 
 VENUES: dict[str, Venue] = {
     venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE)
 }
+
+
+def preferred_transport(venue: str, kind: StreamKind) -> Transport:
+    """How a kind comes from a venue (which may be unknown) when nobody said how."""
+    return spec.preferred_transport(VENUES[venue], kind) if venue in VENUES else Transport.WS

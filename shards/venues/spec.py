@@ -7,11 +7,19 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from engine.catalog import Instrument, StreamKind
+from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import Level
+from shards.contract_feeds import (
+    FundingOpenInterest,
+    FundingRates,
+    Liquidations,
+    OpenInterestPoints,
+)
+from shards.quote_feeds import Quotes
 from shards.stream import Stream
 from shards.trade_feeds import ContiguousTrades, HistoryTrades
 
@@ -23,30 +31,48 @@ class FeedRule(enum.Enum):
     HISTORY_TRADES = HistoryTrades
     DELTA_BOOK = DeltaBook
     SNAPSHOT_BOOK = SnapshotBook
+    QUOTES = Quotes
+    FUNDING = FundingRates
+    OPEN_INTEREST = OpenInterestPoints
+    FUNDING_OPEN_INTEREST = FundingOpenInterest
+    LIQUIDATIONS = Liquidations
 
 
 @dataclass(slots=True)
 class Feeds:
-    """The feeds of one connection, by wire symbol: where decoders deliver."""
+    """The feeds of one connection or poller, by wire symbol: where decoders deliver."""
 
     contiguous_trades: dict[str, ContiguousTrades] = field(default_factory=dict)
     history_trades: dict[str, HistoryTrades] = field(default_factory=dict)
     delta_books: dict[str, DeltaBook] = field(default_factory=dict)
     snapshot_books: dict[str, SnapshotBook] = field(default_factory=dict)
+    quotes: dict[str, Quotes] = field(default_factory=dict)
+    funding: dict[str, FundingRates] = field(default_factory=dict)
+    open_interest: dict[str, OpenInterestPoints] = field(default_factory=dict)
+    funding_open_interest: dict[str, FundingOpenInterest] = field(default_factory=dict)
+    liquidations: dict[str, Liquidations] = field(default_factory=dict)
 
     def add(self, stream: Stream) -> None:
         """Route the frames of the stream's symbol to it."""
-        match stream:
-            case ContiguousTrades():
-                self.contiguous_trades[stream.key.symbol] = stream
-            case HistoryTrades():
-                self.history_trades[stream.key.symbol] = stream
-            case DeltaBook():
-                self.delta_books[stream.key.symbol] = stream
-            case SnapshotBook():
-                self.snapshot_books[stream.key.symbol] = stream
-            case _:
-                raise TypeError(f"no room for a {type(stream).__name__}")
+        self._room_of(stream)[stream.key.symbol] = stream
+
+    def remove(self, stream: Stream) -> None:
+        """Route them nowhere."""
+        self._room_of(stream).pop(stream.key.symbol, None)
+
+    def _room_of(self, stream: Stream) -> dict[str, Any]:
+        rooms: dict[type[Stream], dict[str, Any]] = {
+            ContiguousTrades: self.contiguous_trades,
+            HistoryTrades: self.history_trades,
+            DeltaBook: self.delta_books,
+            SnapshotBook: self.snapshot_books,
+            Quotes: self.quotes,
+            FundingRates: self.funding,
+            OpenInterestPoints: self.open_interest,
+            FundingOpenInterest: self.funding_open_interest,
+            Liquidations: self.liquidations,
+        }
+        return rooms[type(stream)]
 
 
 class Control(enum.Enum):
@@ -93,6 +119,7 @@ class Channel:
     rule: FeedRule
     topic: Callable[[str, VenueSettings], str]
     stale_after_s: float
+    """Silence after which something is wrong; infinite where silence is normal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +130,24 @@ class RestCall:
     path: str
     weight: int
     body: str = ""
+
+
+OnUnusable = Callable[[Exception, bytes], None]
+"""Called with a part of an answer that could not be used; the other parts are delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollChannel:
+    """How one kind of stream is polled. `call` answers for one symbol, `batch` for all at once; at
+    least one is there, and both answers are read by `decode` (body, feeds, ts_recv in ns).
+    """
+
+    rule: FeedRule
+    decode: Callable[[bytes, Feeds, int, OnUnusable], None]
+    interval_s: float
+    stale_after_s: float
+    call: RestCall | None = None
+    batch: RestCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +168,7 @@ class Venue:
     rest_url: str
     ws_url: str
     groups: Mapping[str, SocketGroup]
-    channels: Mapping[StreamKind, Channel]
+    channels: Mapping[tuple[StreamKind, Transport], Channel | PollChannel]
     rest_weight_per_minute: int
     connects_per_minute: int
     subscribe: Callable[[Sequence[str], int], Sequence[bytes]]
@@ -133,6 +178,18 @@ class Venue:
     parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
+
+
+def capabilities(venue: Venue) -> list[tuple[StreamKind, Transport]]:
+    """What a venue offers: kind and transport, WebSocket first."""
+    kinds, transports = list(StreamKind), list(Transport)
+    return sorted(venue.channels, key=lambda o: (kinds.index(o[0]), transports.index(o[1])))
+
+
+def preferred_transport(venue: Venue, kind: StreamKind) -> Transport:
+    """How a kind comes when nobody said how. WebSocket where the kind is not offered at all."""
+    offered = [transport for each, transport in capabilities(venue) if each is kind]
+    return offered[0] if offered else Transport.WS
 
 
 def decimals_of(step: str) -> int:

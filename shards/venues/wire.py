@@ -17,6 +17,12 @@ Quantity = Annotated[float, Meta(ge=0, le=1e15)]
 TradeQuantity = Annotated[float, Meta(gt=0, le=1e15)]
 """A trade of nothing is not a trade."""
 
+PriceOrNone = Annotated[float, Meta(ge=0, le=1e15)]
+"""Zero where there is none: a computed price of a halted market, an empty side of a book."""
+
+Rate = Annotated[float, Meta(ge=-1e3, le=1e3)]
+"""A fraction an interval."""
+
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """A trade or update id that fits the database's bigint."""
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import preflight
-from engine.catalog import StreamKey, StreamKind
+from engine.catalog import StreamKey, StreamKind, Transport
 from engine.config import Config, LoadedConfig, Secret, has_password, load, masked_url
 from engine.errors import ConfigError
 from engine.records import RecordKind
@@ -174,6 +174,42 @@ def test_secret_never_shows_itself() -> None:
     assert secret.reveal() == "canary"
     with pytest.raises(TypeError):
         msgspec.json.encode(secret)
+
+
+def test_streams_of_every_kind_and_transport_can_be_named(tmp_path: Path) -> None:
+    text = (
+        "[venues.binance_linear]\npoll_interval_s = { OpenInterest = 2.5 }\n"
+        "[[streams]]\nvenue = 'binance_linear'\nsymbols = ['A']\n"
+        "kinds = ['OpenInterest', 'Liquidations']\n"
+        "[[streams]]\nvenue = 'binance_linear'\nsymbols = ['A']\n"
+        "kinds = ['Funding']\ntransport = 'HttpPoll'\n"
+    )
+    loaded = load(write(tmp_path, text), {})
+
+    def preferred(venue: str, kind: StreamKind) -> Transport:
+        assert venue == "binance_linear"
+        return Transport.HTTP_POLL if kind is StreamKind.OPEN_INTEREST else Transport.WS
+
+    assert [str(key) for key in loaded.stream_keys(preferred)] == [
+        "binance_linear/A/OpenInterest/HttpPoll",
+        "binance_linear/A/Liquidations/Ws",
+        "binance_linear/A/Funding/HttpPoll",
+    ]
+    intervals = loaded.config.venues["binance_linear"].poll_interval_s
+    assert intervals == {StreamKind.OPEN_INTEREST: 2.5}
+    assert "poll_interval_s" in refusal(
+        tmp_path, "[venues.binance_linear]\npoll_interval_s = { Funding = 0 }"
+    )
+    assert "transport" in refusal(
+        tmp_path, "[[streams]]\nvenue = 'a'\nsymbols = ['A']\ntransport = 'ftp'"
+    )
+
+
+def test_a_ring_of_a_slow_kind_may_be_smaller_than_a_flush(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "[shards.ring_records]\nfunding = 64"), {}).config
+    assert config.shards.ring_records.funding == 64
+    assert "power of two" in refusal(tmp_path, "[shards.ring_records]\nliquidation = 100")
+    assert "before a flush" in refusal(tmp_path, "[shards.ring_records]\nquote = 64")
 
 
 def test_shards_take_the_last_half_of_the_cpus() -> None:

@@ -129,4 +129,4 @@ def test_ticks_are_hypertables_with_timescaledb() -> None:
     url = os.environ["FTS_TEST_TIMESCALE_DSN"]
     migrate(url)
     query = "SELECT count(*) FROM timescaledb_information.hypertables"
-    assert _one(url, query) == 2
+    assert _one(url, query) == 6

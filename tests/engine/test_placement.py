@@ -20,10 +20,12 @@ def test_every_stream_has_one_shard_and_symbols_stay_together(
     symbols: list[str], count: int
 ) -> None:
     shards = spread(specs(symbols), count)
-    assert sorted(s.slot for shard in shards for s in shard) == list(range(2 * len(symbols)))
+    assert sorted(s.slot for shard in shards for s in shard) == list(
+        range(len(StreamKind) * len(symbols))
+    )
     homes = [{s.key.symbol for s in shard} for shard in shards]
     assert sum(map(len, homes)) == len(symbols)
-    assert max(map(len, shards)) - min(map(len, shards)) <= 2
+    assert max(map(len, shards)) - min(map(len, shards)) <= len(StreamKind)
 
 
 @given(SYMBOLS, st.integers(1, 5))

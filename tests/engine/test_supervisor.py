@@ -154,9 +154,7 @@ def test_killed_shard_returns_with_its_streams_after_the_writer_synced(layout: L
         os.kill(engine.supervisor.status().shards[0].child.pid, signal.SIGKILL)
         await until(lambda: len(engine.events("shard-0", "stored")) == 2)
         synced = engine.events("writer", "sync")
-        assert [event["rings"] for event in synced] == [
-            ["shard-0.trade", "shard-0.book", "shard-0.gap"]
-        ]
+        assert [event["rings"] for event in synced] == [[f"shard-0.{kind}" for kind in RecordKind]]
         assert engine.supervisor.status().shards[0].child.restart_count == 1
         assert "killed by SIGKILL" in "".join(record for record in records)
         # Counts of both lives are added: 5 rows a stream each.

@@ -1,23 +1,23 @@
 """Rings in plain memory and streams on them, for tests of the shard rooms."""
 
-from engine.catalog import StreamKey, StreamKind
+from engine.catalog import StreamKey, StreamKind, Transport
 from engine.commands import StreamSpec
-from engine.records import BOOK, GAP, TRADE, RecordArray, RecordSpec
+from engine.records import GAP, SPECS, RecordArray, RecordSpec
 from engine.ring import RingProducer, RingReader, format_ring, ring_bytes
 from shards.gaps import GapLedger
 from shards.rings import ShardRings
 
 
 class MemoryRings:
-    """Producer and reader ends of a shard's three rings."""
+    """Producer and reader ends of a shard's rings."""
 
     def __init__(self, capacity: int = 1 << 14, gap_capacity: int = 64) -> None:
         self._readers: dict[str, RingReader] = {}
-        producers = [
-            self._ring(spec, gap_capacity if spec is GAP else capacity)
-            for spec in (TRADE, BOOK, GAP)
-        ]
-        self.rings = ShardRings(*producers)
+        producers = {
+            kind: self._ring(spec, gap_capacity if spec is GAP else capacity)
+            for kind, spec in SPECS.items()
+        }
+        self.rings = ShardRings(producers)
         self.gaps = GapLedger(self.rings.gap)
 
     def _ring(self, spec: RecordSpec, capacity: int) -> RingProducer:
@@ -43,6 +43,7 @@ def spec_of(
     venue: str = "binance_linear",
     symbol: str = "BTCUSDT",
     kind: StreamKind = StreamKind.TRADES,
+    transport: Transport = Transport.WS,
 ) -> StreamSpec:
     """A stream for a test."""
-    return StreamSpec(slot, StreamKey(venue, symbol, kind))
+    return StreamSpec(slot, StreamKey(venue, symbol, kind, transport))

@@ -8,6 +8,7 @@ import pytest
 import uvloop
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
+from engine.catalog import Transport
 from engine.commands import StreamState
 from engine.records import GapReason
 from engine.settings import VenueSettings
@@ -15,7 +16,7 @@ from shards.connection import Connection
 from shards.limiter import WindowLimiter
 from shards.trade_feeds import ContiguousTrades
 from shards.venues import VENUES
-from shards.venues.spec import SocketGroup
+from shards.venues.spec import Channel, SocketGroup
 from tests.shards.doubles import MemoryRings, spec_of
 
 VENUE = VENUES["binance_linear"]
@@ -64,7 +65,9 @@ class Rig:
 
     def open(self, port: int, lifetime_s: float, group: SocketGroup) -> Connection:
         """The connection under test."""
-        topic = VENUE.channels[self.feed.key.kind].topic("BTCUSDT", VenueSettings())
+        channel = VENUE.channels[self.feed.key.kind, Transport.WS]
+        assert isinstance(channel, Channel)
+        topic = channel.topic("BTCUSDT", VenueSettings())
         self.connection = Connection(
             VENUE, group, f"ws://127.0.0.1:{port}/market/ws", {topic: self.feed},
             self.publish, WindowLimiter(100, 60), lifetime_s=lifetime_s,

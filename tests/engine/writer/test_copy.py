@@ -4,7 +4,17 @@ import numpy as np
 import psycopg
 import pytest
 
-from engine.records import BOOK, GAP, SPECS, TRADE, Flag, RecordArray, RecordSpec
+from engine.records import (
+    BOOK,
+    FUNDING,
+    GAP,
+    SPECS,
+    TRADE,
+    Flag,
+    RecordArray,
+    RecordKind,
+    RecordSpec,
+)
 from engine.writer.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder, StreamLookup
 from engine.writer.exact import mantissas
 from tests.engine.writer.conftest import MakeTrades
@@ -46,7 +56,7 @@ def _expected(
     spec: RecordSpec, rows: RecordArray, lookup: StreamLookup
 ) -> list[tuple[object, ...]]:
     slots = rows["stream"].astype(int)
-    price_exact = qty_exact = np.ones(len(rows), bool)
+    all_exact = np.ones(len(rows), bool)
     columns: dict[str, list[object]] = {}
     for column in spec.columns:
         source = rows[column.source]
@@ -57,16 +67,18 @@ def _expected(
                 columns[column.name] = (source // 1000).tolist()
             case "sub_us":
                 columns[column.name] = (source % 1000).tolist()
-            case "price":
-                numbers, price_exact = mantissas(source, lookup.price_decimals[slots])
-                columns[column.name] = numbers.tolist()
-            case "qty":
-                numbers, qty_exact = mantissas(source, lookup.qty_decimals[slots])
+            case "price" | "qty" | "fixed":
+                by_slot = (
+                    lookup.price_decimals if column.transform == "price" else (lookup.qty_decimals)
+                )
+                decimals = column.decimals if column.transform == "fixed" else by_slot[slots]
+                numbers, exact = mantissas(source, decimals)
+                all_exact &= exact
                 columns[column.name] = numbers.tolist()
             case _:
                 columns[column.name] = source.tolist()
     if "flags" in columns:
-        inexact = np.where(price_exact & qty_exact, 0, Flag.INEXACT)
+        inexact = np.where(all_exact, 0, Flag.INEXACT)
         columns["flags"] = (rows["flags"] | inexact).tolist()
     return list(zip(*columns.values(), strict=True))
 
@@ -78,6 +90,42 @@ def test_rows_come_back_as_they_were(
     rows = trades(12_345) if kind == "trade" else books(3_000)
     spec = SPECS[kind]  # type: ignore[index]
     assert _round_trip(database_url, spec, rows, lookup) == _expected(spec, rows, lookup)
+
+
+SLOW_KINDS = ["quote", "funding", "open_interest", "liquidation"]
+
+
+@pytest.mark.parametrize("kind", SLOW_KINDS)
+def test_rows_of_every_kind_come_back_as_they_were(
+    database_url: str, lookup: StreamLookup, kind: str
+) -> None:
+    spec = SPECS[RecordKind(kind)]
+    random = np.random.default_rng(7)
+    rows = np.zeros(3000, spec.dtype)
+    for name in spec.dtype.names or ():
+        match spec.dtype[name].kind:
+            case "f":  # five to twelve decimals: some rows cannot be proven
+                places = random.integers(0, 5, len(rows))
+                rows[name] = [round(x, p) for x, p in zip(random.uniform(0, 1e5, len(rows)), places,
+                                                          strict=True)]  # fmt: skip
+            case "i":
+                rows[name] = random.integers(0, 2**60, len(rows))
+    rows["stream"] = random.integers(0, 8, len(rows))
+    if "side" in (spec.dtype.names or ()):
+        rows["side"] = random.choice([ord("B"), ord("S")], len(rows))
+    assert _round_trip(database_url, spec, rows, lookup) == _expected(spec, rows, lookup)
+
+
+def test_computed_numbers_keep_decimals_that_prices_do_not_have(lookup: StreamLookup) -> None:
+    rows = np.zeros(5, FUNDING.dtype)
+    rows["rate"] = [0.0001, -0.0000125, 1e-12, 1e-13, 0.0]
+    rows["mark"] = [81235.12345678, 0.00000001, 89_999_999.12345, 1.0, 91_000_000.0]
+    encoder = CopyEncoder(FUNDING, 8)
+    encoder.encode(rows, lookup)
+    assert encoder.inexact_count == 2, "a rate of 13 decimals, and a price beyond 90 million"
+    assert encoder._rows["rate"][:3].tolist() == [100_000_000, -12_500_000, 1]
+    assert encoder._rows["mark"][:2].tolist() == [8123512345678, 1]
+    assert (encoder._rows["flags"][:5] & Flag.INEXACT).tolist() == [0, 0, 0, 32, 32]
 
 
 def test_extreme_values_come_back_as_they_were(

@@ -1,7 +1,8 @@
 """One suite for every venue: its folder in `tests/data/` holds frames and what they mean.
 
-A line of `frames.jsonl` is a frame with either its `rows`, its `control` meaning, or the `error`
-it must be skipped for.
+A line of `frames.jsonl` is a frame, or with `transport` HttpPoll the body of an answer, with
+either its `rows`, its `control` meaning, or the `error` it must be skipped for. An answer for
+several symbols may have rows and a part that is `unusable`, which names the reason.
 """
 
 import contextlib
@@ -14,12 +15,23 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from engine.catalog import StreamKind
+from engine.catalog import StreamKind, Transport
+from engine.commands import StreamState
+from engine.records import RecordKind
 from engine.settings import VenueSettings
-from shards.connection import UNUSABLE_FRAME, _reason_of
-from shards.stream import Stream
-from shards.venues import VENUES
-from shards.venues.spec import Control, FeedRule, Feeds, FrameDecoder, Venue, decimals_of
+from shards.feeds import make_stream
+from shards.unusable import UNUSABLE_FRAME, reason_of
+from shards.venues import VENUES, preferred_transport
+from shards.venues.spec import (
+    Channel,
+    Control,
+    Feeds,
+    FrameDecoder,
+    PollChannel,
+    Venue,
+    capabilities,
+    decimals_of,
+)
 from tests.shards.doubles import MemoryRings, spec_of
 
 DATA = Path(__file__).parents[2] / "data"
@@ -40,36 +52,47 @@ def cases(*wanted: str) -> list[Any]:
 class Bench:
     """A venue's decoder with one stream behind it."""
 
-    def __init__(self, venue: Venue, symbol: str, kind: StreamKind) -> None:
+    def __init__(
+        self, venue: Venue, symbol: str, kind: StreamKind, transport: Transport = Transport.WS
+    ) -> None:
         self.double = MemoryRings()
         self.controls: list[tuple[Control, str]] = []
-        spec = spec_of(3, venue.name, symbol, kind)
-        rule = venue.channels[kind].rule
-        rings = self.double.rings
-        ring = rings.book if kind is StreamKind.L2_BOOK else rings.trade
-        more = (lambda _: None,) if rule is FeedRule.DELTA_BOOK else ()
-        self.stream: Stream = rule.value(spec, ring, self.double.gaps, None, *more)
+        self.unusable: list[str] = []
+        self.stream = make_stream(
+            spec_of(3, venue.name, symbol, kind, transport), venue, self.double.rings,
+            self.double.gaps, Path("/nowhere"), lambda _: None,
+        )  # fmt: skip
         self.stream.connected()
         feeds = Feeds()
         feeds.add(self.stream)
-        self.decode: FrameDecoder = venue.build_decoder(
-            feeds, lambda control, text: self.controls.append((control, text))
-        )
+        channel = venue.channels[kind, transport]
+        self.decode: FrameDecoder
+        if isinstance(channel, PollChannel):
+            self.decode = lambda body, ts_recv: channel.decode(
+                body, feeds, ts_recv, lambda error, _: self.unusable.append(reason_of(error))
+            )
+        else:
+            self.decode = venue.build_decoder(
+                feeds, lambda control, text: self.controls.append((control, text))
+            )
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows as plain values. A delta book writes what it holds back when it is cut."""
         self.stream.disconnected("the test is over")
         found = []
-        for kind in ("trade", "book"):
-            for record in self.double.rows(kind):
-                names = [n for n in record.dtype.names if n != "_pad"]
+        for kind in RecordKind:
+            for record in self.double.rows(kind) if kind is not RecordKind.GAP else ():
+                names = [n for n in record.dtype.names if not n.startswith("_")]
                 row = {name: record[name].item() for name in names}
-                found.append({**row, "kind": kind, "side": chr(row["side"])})
+                if "side" in row:
+                    row["side"] = chr(row["side"])
+                found.append({**row, "kind": kind.value})
         return found
 
 
 def bench(name: str, case: dict[str, Any]) -> Bench:
-    return Bench(VENUES[name], case["symbol"], StreamKind(case["kind"]))
+    transport = Transport(case.get("transport", "Ws"))
+    return Bench(VENUES[name], case["symbol"], StreamKind(case["kind"]), transport)
 
 
 @pytest.mark.parametrize(("name", "case"), cases("rows"))
@@ -80,6 +103,7 @@ def test_frame_becomes_exactly_these_rows(name: str, case: dict[str, Any]) -> No
     assert [{key: row[key] for key in want} for row, want in zip(rows, case["rows"], strict=True)
             ] == case["rows"]  # fmt: skip
     assert all(row["ts_recv"] == TS_RECV and row["stream"] == 3 for row in rows)
+    assert on.unusable == case.get("unusable", [])
 
 
 @pytest.mark.parametrize(("name", "case"), cases("rows"))
@@ -112,7 +136,7 @@ def test_unusable_frame_is_refused_for_the_right_reason(name: str, case: dict[st
     on = bench(name, case)
     with pytest.raises(UNUSABLE_FRAME) as caught:
         on.decode(case["frame"].encode(), TS_RECV)
-    assert _reason_of(caught.value) == case["error"]
+    assert reason_of(caught.value) == case["error"]
     assert on.rows() == []
 
 
@@ -137,13 +161,13 @@ def test_mutated_frames_never_raise_anything_else(name: str, data: st.DataObject
                 del frame[position : position + 9]
         if not frame:
             break
-    on = bench(name, json.loads(json.dumps({"symbol": "x", "kind": "Trades"})) | {
-        "symbol": _symbol(name), "kind": data.draw(st.sampled_from(["Trades", "L2Book"]))
-    })  # fmt: skip
+    kind, transport = data.draw(st.sampled_from(capabilities(VENUES[name])))
+    on = Bench(VENUES[name], _symbol(name), kind, transport)
     with contextlib.suppress(*UNUSABLE_FRAME):
         on.decode(bytes(frame), TS_RECV)
     for row in on.rows():
-        assert row["price"] >= 0 and row["qty"] >= 0
+        numbers = row.keys() & {"price", "qty", "bid", "bid_qty", "ask", "ask_qty", "mark", "index"}
+        assert all(0 <= row[number] <= 1e15 for number in numbers)
 
 
 @pytest.mark.fault("X11")
@@ -183,6 +207,10 @@ def test_instruments_are_read_with_their_decimals(name: str) -> None:
 def test_every_channel_renders_a_subscription_and_has_its_limits(name: str) -> None:
     venue = VENUES[name]
     for kind, channel in venue.channels.items():
+        if isinstance(channel, PollChannel):
+            assert channel.interval_s > 0
+            assert channel.call or channel.batch
+            continue
         topic = channel.topic(_symbol(name), VenueSettings())
         (frame,) = venue.subscribe([topic], 7)
         json.loads(frame)
@@ -195,18 +223,72 @@ def test_every_channel_renders_a_subscription_and_has_its_limits(name: str) -> N
 
 def test_subscriptions_read_as_the_venues_document_them() -> None:
     binance, hyperliquid = VENUES["binance_linear"], VENUES["hyperliquid_perp"]
-    topic = binance.channels[StreamKind.L2_BOOK].topic("BTCUSDT", VenueSettings())
-    assert binance.subscribe([topic], 11) == [
-        b'{"method":"SUBSCRIBE","params":["btcusdt@depth@100ms"],"id":11}'
+    kinds = (StreamKind.L2_BOOK, StreamKind.TICKER, StreamKind.FUNDING, StreamKind.LIQUIDATIONS)
+    topics = [topic(binance, kind, "BTCUSDT") for kind in kinds]
+    assert binance.subscribe(topics, 11) == [
+        b'{"method":"SUBSCRIBE","params":["btcusdt@depth@100ms","btcusdt@bookTicker",'
+        b'"btcusdt@markPrice@1s","btcusdt@forceOrder"],"id":11}'
     ]
-    slow = hyperliquid.channels[StreamKind.L2_BOOK].topic("kPEPE", VenueSettings())
-    fast = hyperliquid.channels[StreamKind.L2_BOOK].topic(
-        "kPEPE", VenueSettings(book_channel="fast")
-    )
-    assert hyperliquid.subscribe([slow, fast], 1) == [
+    topics = [
+        topic(hyperliquid, StreamKind.L2_BOOK, "kPEPE"),
+        topic(hyperliquid, StreamKind.L2_BOOK, "kPEPE", VenueSettings(book_channel="fast")),
+        topic(hyperliquid, StreamKind.TICKER, "kPEPE"),
+        topic(hyperliquid, StreamKind.FUNDING_OPEN_INTEREST, "kPEPE"),
+    ]
+    assert hyperliquid.subscribe(topics, 1) == [
         b'{"method":"subscribe","subscription":{"type":"l2Book","coin":"kPEPE"}}',
         b'{"method":"subscribe","subscription":{"type":"l2Book","coin":"kPEPE","fast":true}}',
+        b'{"method":"subscribe","subscription":{"type":"bbo","coin":"kPEPE"}}',
+        b'{"method":"subscribe","subscription":{"type":"activeAssetCtx","coin":"kPEPE"}}',
     ]
+
+
+def topic(
+    venue: Venue, kind: StreamKind, symbol: str, settings: VenueSettings | None = None
+) -> str:
+    channel = venue.channels[kind, Transport.WS]
+    assert isinstance(channel, Channel)
+    return channel.topic(symbol, settings or VenueSettings())
+
+
+def test_book_data_and_quotes_have_a_socket_category_of_their_own() -> None:
+    groups = {
+        kind: channel.group
+        for (kind, _), channel in VENUES["binance_linear"].channels.items()
+        if isinstance(channel, Channel)
+    }
+    assert {kind for kind, group in groups.items() if group == "public"} == {
+        StreamKind.L2_BOOK, StreamKind.TICKER,
+    }  # fmt: skip
+
+
+def test_what_is_not_offered_is_a_failed_stream_that_says_what_is() -> None:
+    double = MemoryRings()
+    stream = make_stream(
+        spec_of(1, kind=StreamKind.FUNDING_OPEN_INTEREST), VENUES["binance_linear"], double.rings,
+        double.gaps, Path("/nowhere"), lambda _: None,
+    )  # fmt: skip
+    assert stream.state is StreamState.FAILED
+    assert stream.reason == (
+        "binance_linear has no FundingOpenInterest Ws; it offers Trades Ws, L2Book Ws, Ticker Ws,"
+        " Funding Ws, Funding HttpPoll, OpenInterest HttpPoll, Liquidations Ws"
+    )
+
+
+@pytest.mark.parametrize(
+    ("venue", "kind", "transport"),
+    [
+        ("binance_linear", StreamKind.FUNDING, Transport.WS),
+        ("binance_linear", StreamKind.OPEN_INTEREST, Transport.HTTP_POLL),
+        ("binance_linear", StreamKind.FUNDING_OPEN_INTEREST, Transport.WS),
+        ("hyperliquid_perp", StreamKind.FUNDING_OPEN_INTEREST, Transport.WS),
+        ("unheard_of", StreamKind.OPEN_INTEREST, Transport.WS),
+    ],
+)
+def test_a_kind_comes_by_socket_where_there_is_one(
+    venue: str, kind: StreamKind, transport: Transport
+) -> None:
+    assert preferred_transport(venue, kind) is transport
 
 
 @pytest.mark.parametrize(

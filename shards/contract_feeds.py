@@ -1,0 +1,157 @@
+"""What a derivative has beside trades and book: funding, open interest, liquidations."""
+
+from itertools import islice
+from struct import Struct
+from typing import Final, NamedTuple
+
+from engine.clock import wall_ns
+from engine.commands import StreamSpec, StreamState
+from engine.positions import Position
+from engine.records import Flag, GapState
+from engine.ring import RingProducer
+from shards.gaps import Edges, GapLedger
+from shards.timed import TimedStream
+
+_PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
+_PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
+_PACK_LIQUIDATION: Final = Struct("=IHBxqqdddd").pack_into
+_NO_RATE: Final = int(Flag.NO_RATE)
+_REMEMBERED_LIQUIDATIONS: Final = 1024
+_SETTLED_NS: Final = 5_000_000_000
+"""After so long on a socket a subscription counts as heard, though nothing has come."""
+
+
+class FundingRow(NamedTuple):
+    """`rate` is None for a contract without funding; 0 is what the venue does not tell."""
+
+    rate: float | None
+    mark_price: float
+    index_price: float
+    next_ts: int = 0
+    interval_s: int = 0
+
+
+class _FundingStream(TimedStream):
+    def _store_funding(
+        self, ring: RingProducer, ts_event: int, ts_recv: int, row: FundingRow
+    ) -> None:
+        rate, *rest = row
+        if rate is None:
+            rate = 0.0
+            self.next_flags |= _NO_RATE
+        self._store(ring, _PACK_FUNDING, ts_event, ts_recv, ts_event, ts_recv, rate, *rest)
+        self.next_flags &= ~_NO_RATE
+
+
+class FundingRates(_FundingStream):
+    """Funding rate, mark and index price."""
+
+    def on_funding(self, ts_event: int, ts_recv: int, row: FundingRow) -> None:
+        """Take one state, checked by the venue's decoder."""
+        if self._accept(ts_event, ts_recv, row):
+            self._store_funding(self.ring, ts_event, ts_recv, row)
+
+
+class OpenInterestPoints(TimedStream):
+    """Open interest."""
+
+    def on_open_interest(self, ts_event: int, ts_recv: int, qty: float) -> None:
+        """Take one state, checked by the venue's decoder."""
+        if self._accept(ts_event, ts_recv, qty):
+            self._store(
+                self.ring, _PACK_OPEN_INTEREST, ts_event, ts_recv, ts_event, ts_recv, qty
+            )  # fmt: skip
+
+
+class FundingOpenInterest(_FundingStream):
+    """Both in one message of the venue: a row of each kind, with the same times."""
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        ring: RingProducer,
+        gaps: GapLedger,
+        last: Position | None,
+        open_interest_ring: RingProducer,
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._open_interest_ring = open_interest_ring
+
+    def on_both(self, ts_event: int, ts_recv: int, row: FundingRow, qty: float) -> None:
+        """Take one state, checked by the venue's decoder."""
+        if not self._accept(ts_event, ts_recv, (row, qty)):
+            return
+        after_gap = self.next_flags
+        self._store_funding(self.ring, ts_event, ts_recv, row)
+        self.next_flags |= after_gap
+        self._store(
+            self._open_interest_ring, _PACK_OPEN_INTEREST, ts_event, ts_recv,
+            ts_event, ts_recv, qty,
+        )  # fmt: skip
+
+
+class LiquidationRow(NamedTuple):
+    """One liquidation order; the first five fields are its natural key. `ts_event` in ns."""
+
+    ts_event: int
+    side: int
+    price: float
+    qty: float
+    filled_qty: float
+    avg_price: float
+
+
+class Liquidations(TimedStream):
+    """Liquidation orders. There may be none for hours, so silence is no sign of anything: the
+    stream is live once it has been subscribed for a while, and the time nobody listened is declared
+    then and not when a next one happens to come.
+    """
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._deaf_since_ns = last.ts_recv if last else 0
+        # A dict as an ordered set: keys leave in the order they came.
+        self._recent: dict[tuple[int | float, ...], None] = {}
+
+    def disconnected(self, reason: str) -> None:
+        """Note since when nobody listens."""
+        if self.state is StreamState.LIVE:
+            self._deaf_since_ns = wall_ns()
+        super().disconnected(reason)
+
+    def tick(self, now_ns: int) -> None:
+        """Go live without a row."""
+        super().tick(now_ns)
+        if self.state is StreamState.SYNCING and now_ns - self.subscribed_ns > _SETTLED_NS:
+            self._heard(now_ns)
+
+    def on_liquidation(self, row: LiquidationRow, ts_recv: int) -> None:
+        """Take one order, checked by the venue's decoder."""
+        self._frame_count += 1
+        self.last_recv_ns = ts_recv
+        if self.state is not StreamState.LIVE:
+            self._heard(ts_recv)
+        recent, key = self._recent, row[:5]
+        if key in recent:
+            self.duplicate_count += 1
+            return
+        recent[key] = None
+        if len(recent) > 2 * _REMEMBERED_LIQUIDATIONS:
+            for old in list(islice(recent, len(recent) - _REMEMBERED_LIQUIDATIONS)):
+                del recent[old]
+        ts_event, side, price, qty, filled_qty, avg_price = row
+        self._store(
+            self.ring, _PACK_LIQUIDATION, ts_event, ts_recv,
+            side, ts_event, ts_recv, price, avg_price, qty, filled_qty,
+        )  # fmt: skip
+
+    def _heard(self, now_ns: int) -> None:
+        """The subscription works: what was said before it was not heard."""
+        if self._deaf_since_ns:
+            edges = Edges(0, 0, self._deaf_since_ns, now_ns, -1)
+            self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)
+            self._deaf_since_ns = 0
+        self.has_data = True
+        self.live()

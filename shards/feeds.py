@@ -1,0 +1,59 @@
+"""Makes the feed of a stream: which class sequences it, and which rings it writes to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from engine.commands import StreamSpec
+from engine.positions import read_position
+from engine.records import RecordKind
+from shards.book_feeds import DeltaBook
+from shards.contract_feeds import FundingOpenInterest
+from shards.gaps import GapLedger
+from shards.rings import ShardRings
+from shards.stream import Stream
+from shards.venues.spec import FeedRule, Venue, capabilities
+
+RECORD_KIND: Final = {
+    FeedRule.CONTIGUOUS_TRADES: RecordKind.TRADE,
+    FeedRule.HISTORY_TRADES: RecordKind.TRADE,
+    FeedRule.DELTA_BOOK: RecordKind.BOOK,
+    FeedRule.SNAPSHOT_BOOK: RecordKind.BOOK,
+    FeedRule.QUOTES: RecordKind.QUOTE,
+    FeedRule.FUNDING: RecordKind.FUNDING,
+    FeedRule.OPEN_INTEREST: RecordKind.OPEN_INTEREST,
+    FeedRule.FUNDING_OPEN_INTEREST: RecordKind.FUNDING,
+    FeedRule.LIQUIDATIONS: RecordKind.LIQUIDATION,
+}
+"""The kind of each rule's rows; of FUNDING_OPEN_INTEREST the one its position is kept for."""
+
+
+def make_stream(
+    spec: StreamSpec,
+    venue: Venue,
+    rings: ShardRings,
+    gaps: GapLedger,
+    positions_dir: Path,
+    want_snapshot: Callable[[DeltaBook], None],
+) -> Stream:
+    """The feed of a stream, or a stream that has failed because its venue does not offer it."""
+    channel = venue.channels.get((spec.key.kind, spec.key.transport))
+    if channel is None:
+        stream = Stream(spec, rings.gap, gaps, None)
+        stream.failed(not_offered(venue, spec))
+        return stream
+    rule = channel.rule
+    kind = RECORD_KIND[rule]
+    last = read_position(positions_dir, kind, spec.slot)
+    if rule is FeedRule.DELTA_BOOK:
+        return DeltaBook(spec, rings[kind], gaps, last, want_snapshot)
+    if rule is FeedRule.FUNDING_OPEN_INTEREST:
+        return FundingOpenInterest(spec, rings[kind], gaps, last, rings[RecordKind.OPEN_INTEREST])
+    feed: Stream = rule.value(spec, rings[kind], gaps, last)
+    return feed
+
+
+def not_offered(venue: Venue, spec: StreamSpec) -> str:
+    """Why a stream cannot be, and what can be instead."""
+    offered = ", ".join(f"{kind} {transport}" for kind, transport in capabilities(venue))
+    return f"{venue.name} has no {spec.key.kind} {spec.key.transport}; it offers {offered}"

@@ -1,0 +1,193 @@
+"""Polling: one REST call again and again, as a transport equal to a socket.
+
+A poller serves one channel of one venue. Where one call answers for all its streams and costs less
+than asking for each, that one is made; else every stream has its own call, at a phase of its own.
+Polls share the venue's REST budget with book snapshots: an interval the budget cannot bear is made
+longer, and the stream says so.
+"""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import StreamState
+from engine.errors import VenueError
+from shards.backoff import Backoff
+from shards.rest import VenueRest
+from shards.timed import TimedStream
+from shards.unusable import UNUSABLE_FRAME, UnusableFrames
+from shards.venues.spec import Feeds, PollChannel
+
+log = logging.getLogger(__name__)
+
+_ALL = ""
+"""In place of a symbol: the call that answers for all."""
+_PHASE_STEP_S = 0.1
+_STALE_AFTER_INTERVALS = 3
+
+
+class Poller:
+    """All streams of one polled channel. `weight_per_minute` is what its calls may cost."""
+
+    def __init__(
+        self,
+        venue: str,
+        channel: PollChannel,
+        rest: VenueRest,
+        publish: Callable[[], None],
+        *,
+        interval_s: float,
+        weight_per_minute: float,
+    ) -> None:
+        self._venue = venue
+        self._channel = channel
+        self._rest = rest
+        self._publish = publish
+        self._wanted_interval_s = interval_s
+        self._weight_per_minute = weight_per_minute
+        self._feeds = Feeds()
+        self._streams: dict[str, TimedStream] = {}
+        self._calls: dict[str, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._unusable = UnusableFrames(venue)
+
+    @property
+    def streams(self) -> Sequence[TimedStream]:
+        """The streams it serves."""
+        return list(self._streams.values())
+
+    @property
+    def malformed_by_reason(self) -> Counter[str]:
+        """Answers, or parts of them, that could not be used."""
+        return self._unusable.by_reason
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two samples of a stream: as wanted, or as the budget allows."""
+        call = self._channel.batch if self._is_batch else self._channel.call
+        assert call is not None
+        calls = 1 if self._is_batch else len(self._streams)
+        return max(self._wanted_interval_s, calls * call.weight * 60 / self._weight_per_minute)
+
+    def add(self, stream: TimedStream) -> None:
+        """Sample one more stream."""
+        self._streams[stream.key.symbol] = stream
+        self._feeds.add(stream)
+        stream.polled(self.interval_s)
+        self._arrange()
+
+    def remove(self, stream: TimedStream) -> None:
+        """Sample it no more."""
+        if self._streams.pop(stream.key.symbol, None) is not None:
+            self._feeds.remove(stream)
+            self._arrange()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._arrange()
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+            self._calls.clear()
+
+    def watch(self, now_ns: int) -> None:
+        """An answer that does not name a stream proves nothing for it."""
+        limit_s = max(self._channel.stale_after_s, _STALE_AFTER_INTERVALS * self.interval_s)
+        for stream in self._streams.values():
+            since_ns = max(stream.last_recv_ns, stream.subscribed_ns)
+            silent = now_ns - since_ns > limit_s * 1e9
+            if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+                stream.state = StreamState.STALE
+                stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
+                log.warning("%s: %s", stream.key, stream.reason)
+
+    @property
+    def _is_batch(self) -> bool:
+        batch, call = self._channel.batch, self._channel.call
+        if batch is None or call is None:
+            return batch is not None
+        return len(self._streams) * call.weight >= batch.weight
+
+    def _arrange(self) -> None:
+        """Begin and end calls, so that they are the ones the present streams need."""
+        if self._tasks is None:
+            return
+        wanted = set(self._streams)
+        if wanted and self._is_batch:
+            wanted = {_ALL}
+        for symbol in self._calls.keys() - wanted:
+            self._calls.pop(symbol).cancel()
+        for symbol in sorted(wanted - self._calls.keys()):
+            self._calls[symbol] = self._tasks.create_task(self._repeat(symbol))
+
+    async def _repeat(self, symbol: str) -> None:
+        """One call, once an interval. The phase spreads many calls over the interval."""
+        phase_s = min(self.interval_s, _PHASE_STEP_S * len(self._streams))
+        await asyncio.sleep(random.uniform(0, phase_s))  # noqa: S311 - no secret
+        due_s = monotonic_s()
+        while True:
+            await self._sample(symbol, due_s)
+            now_s = monotonic_s()
+            due_s = max(due_s + self.interval_s, now_s)
+            await asyncio.sleep(due_s - now_s)
+
+    async def _sample(self, symbol: str, due_s: float) -> None:
+        """Make the call until it succeeds."""
+        call = self._channel.batch if symbol == _ALL else self._channel.call
+        assert call is not None
+        backoff = Backoff(0.25, max(self.interval_s, 1.0))
+        failed = False
+        while True:
+            try:
+                body = await self._rest.fetch(call, symbol)
+            except VenueError as error:
+                reason = str(error)
+            else:
+                is_late = monotonic_s() - due_s > self.interval_s
+                reason = self._deliver(symbol, body, is_late=is_late)
+                if not reason:
+                    return
+            if not failed:
+                log.warning("%s %s: %s", self._venue, symbol or "(all)", reason)
+            failed = True
+            for stream in self._served(symbol):
+                stream.poll_failed(reason)
+            await asyncio.sleep(backoff.next_s())
+
+    def _deliver(self, symbol: str, body: bytes, *, is_late: bool) -> str:
+        """Hand an answer to its streams; returns why that cannot be done, or nothing. An answer
+        later than the next one was due follows samples that were never taken.
+        """
+        served = self._served(symbol)
+        if is_late:
+            for stream in served:
+                stream.poll_missed()
+        counts = [stream.frame_count for stream in served]
+        try:
+            self._channel.decode(body, self._feeds, wall_ns(), self._unusable.add)
+        except UNUSABLE_FRAME as error:
+            self._unusable.add(error, body)
+            return f"unusable answer: {str(error)[:200]}"
+        for stream, count in zip(served, counts, strict=True):
+            self._show(stream, answered=stream.frame_count > count)
+        self._publish()
+        return ""
+
+    def _show(self, stream: TimedStream, *, answered: bool) -> None:
+        """What a reader of the stream's state has to know after an answer."""
+        if not answered:
+            if stream.state is StreamState.BACKOFF:  # the call works again, without this stream
+                stream.state, stream.reason = StreamState.SYNCING, "the answer does not name it"
+        elif stream.state is StreamState.LIVE and self.interval_s > self._wanted_interval_s:
+            stream.reason = f"polled every {self.interval_s:.0f} s, as the REST budget allows"
+
+    def _served(self, symbol: str) -> list[TimedStream]:
+        if symbol == _ALL:
+            return list(self._streams.values())
+        return [self._streams[symbol]] if symbol in self._streams else []

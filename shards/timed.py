@@ -1,0 +1,75 @@
+"""Streams whose rows are known by their time alone: the venue numbers nothing here.
+
+What is missed while nobody listens cannot be counted, so it is an unprovable gap between two times.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.commands import StreamSpec, StreamState
+from engine.positions import Position
+from engine.records import GapReason, GapState
+from engine.ring import RingProducer
+from shards.gaps import Edges, GapLedger
+from shards.stream import Stream
+
+
+class TimedStream(Stream):
+    """Accepts rows in the order of their time and declares what lies between two connections."""
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._last_ts = last.ts_event if last else 0
+        self._content: Any = None
+
+    def polled(self, interval_s: float) -> None:
+        """A poller takes this stream on."""
+        self.connected()
+        self.reason = f"polled every {interval_s:g} s, waiting for the first answer"
+
+    def poll_failed(self, reason: str) -> None:
+        """A request failed and is repeated; nothing is missed before the next one is due."""
+        self.state, self.reason = StreamState.BACKOFF, reason
+
+    def poll_missed(self) -> None:
+        """No answer came before the next one was due: the next row follows a gap."""
+        self.has_data = False
+        if self.interruption is GapReason.SEQUENCE:
+            self.interruption = GapReason.POLL_MISSED
+
+    def _accept(self, ts_event: int, ts_recv: int, content: Any) -> bool:
+        """Whether a row is new. One that repeats the last one's time and content is not, nor is an
+        older one. A row stamped by our own clock is never old: that clock may be set back.
+        """
+        self._frame_count += 1
+        self.last_recv_ns = ts_recv
+        is_own_clock = ts_event == ts_recv
+        if ts_event < self._last_ts and not is_own_clock:
+            self.duplicate_count += 1
+            return False
+        is_new = is_own_clock or ts_event > self._last_ts or self._content not in (None, content)
+        if not is_new:
+            self.duplicate_count += 1
+        elif not self.has_data and self._last_ts:
+            edges = Edges(0, 0, self._last_ts, ts_event, -1)
+            self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+        self._last_ts = ts_event
+        self._content = content
+        if not self.has_data or self.state is not StreamState.LIVE:
+            self.has_data = True
+            self.live()
+        return is_new
+
+    def _store(
+        self, ring: RingProducer, pack: Callable[..., None], ts_event: int, ts_recv: int, *rest: Any
+    ) -> None:
+        """Put one row into `ring`: slot, flags, then `rest` as `pack` wants it."""
+        seq = ring.reserve()
+        if seq < 0:
+            self.refused(0, ts_event, 1)  # no ids: the span of time names the rows
+            return
+        flags = self.next_flags and self.settle(ts_recv)
+        pack(ring.buffer, ring.offset_of(seq), self.slot, flags, *rest)
+        self.row_count += 1

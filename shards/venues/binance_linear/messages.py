@@ -1,0 +1,146 @@
+"""Binance USD-M messages: the wire's own names, and only the fields that are used."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, Rate, TradeQuantity
+
+WireLevel = tuple[Price, Quantity]
+
+
+class AggTrade(Struct, tag_field="e", tag="aggTrade", gc=False):
+    """`<symbol>@aggTrade`. `m`: the buyer was the maker, so the taker sold."""
+
+    s: str
+    a: Id
+    p: Price
+    q: TradeQuantity
+    T: Millis
+    m: bool
+
+
+class DepthUpdate(Struct, tag_field="e", tag="depthUpdate", gc=False):
+    """`<symbol>@depth`: update ids U to u, absolute quantities, zero removes."""
+
+    s: str
+    T: Millis
+    U: Id
+    u: Id
+    pu: Id
+    b: list[WireLevel]
+    a: list[WireLevel]
+
+
+class BookTicker(Struct, tag_field="e", tag="bookTicker", gc=False):
+    """`<symbol>@bookTicker`: `u` is the update id after which this was the best bid and offer."""
+
+    s: str
+    u: Id
+    b: PriceOrNone
+    B: Quantity
+    a: PriceOrNone
+    A: Quantity
+    T: Millis
+
+
+class MarkPriceUpdate(Struct, tag_field="e", tag="markPriceUpdate", gc=False):
+    """`<symbol>@markPrice@1s`. Here `T` is the next funding time; delivery contracts have none of
+    it, and an empty rate.
+    """
+
+    s: str
+    E: Millis
+    p: PriceOrNone
+    i: PriceOrNone
+    r: Rate | Literal[""]
+    T: Millis
+
+
+class ForceOrder(Struct, tag_field="e", tag="forceOrder", gc=False):
+    """`<symbol>@forceOrder`."""
+
+    o: "LiquidationOrder"
+
+
+class LiquidationOrder(Struct, gc=False):
+    """`S` is the order's side, `z` what has been filled so far, at `ap` on average."""
+
+    s: str
+    S: Literal["BUY", "SELL"]
+    q: TradeQuantity
+    p: Price
+    ap: PriceOrNone
+    z: Quantity
+    T: Millis
+
+
+class Reply(Struct, gc=False):
+    """Anything without data: acknowledgement, refusal (two shapes exist), announcement."""
+
+    id: int | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    code: int | None = None
+    msg: str = ""
+    error: "Refusal | None" = None
+    e: str = ""
+
+
+class Refusal(Struct, gc=False):
+    """The inner error object."""
+
+    code: int
+    msg: str
+
+
+class Depth(Struct, gc=False):
+    """`GET /fapi/v1/depth`."""
+
+    lastUpdateId: Id
+    bids: list[WireLevel]
+    asks: list[WireLevel]
+    T: Millis = 0
+
+
+class Filter(Struct, gc=False):
+    """A member of `filters`; only two kinds matter here."""
+
+    filterType: str
+    tickSize: str = ""
+    stepSize: str = ""
+
+
+class Symbol(Struct, gc=False):
+    """A member of `exchangeInfo.symbols`."""
+
+    symbol: str
+    status: str
+    baseAsset: str
+    quoteAsset: str
+    filters: list[Filter]
+
+
+class ExchangeInfo(Struct, gc=False):
+    """`GET /fapi/v1/exchangeInfo`."""
+
+    symbols: list[Symbol]
+
+
+class PremiumIndex(Struct, gc=False):
+    """`GET /fapi/v1/premiumIndex`: one, or without a symbol a list of all."""
+
+    symbol: str
+    markPrice: PriceOrNone
+    indexPrice: PriceOrNone
+    lastFundingRate: Rate | Literal[""]
+    nextFundingTime: Millis
+    time: Millis
+
+
+class OpenInterest(Struct, gc=False):
+    """`GET /fapi/v1/openInterest`, in base units."""
+
+    symbol: str
+    openInterest: Quantity
+    time: Millis

@@ -1,0 +1,139 @@
+"""What Binance USD-M is: addresses, limits, channels, calls."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from engine.catalog import Instrument, StreamKind, Transport
+from engine.settings import VenueSettings
+from shards.venues.binance_linear.decode import (
+    build_decoder,
+    decode_open_interest,
+    decode_premium_index,
+    parse_book_snapshot,
+)
+from shards.venues.binance_linear.messages import ExchangeInfo
+from shards.venues.spec import (
+    Channel,
+    FeedRule,
+    PollChannel,
+    RestCall,
+    SocketGroup,
+    Venue,
+    decimals_of,
+)
+
+_decode_exchange_info = msgspec.json.Decoder(ExchangeInfo).decode
+
+
+def subscribe(topics: Sequence[str], request_id: int) -> list[bytes]:
+    """One frame for all topics."""
+    return [msgspec.json.encode({"method": "SUBSCRIBE", "params": topics, "id": request_id})]
+
+
+def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
+    """Instruments by symbol. `pricePrecision` is not the tick: the filters are."""
+    instruments = {}
+    for symbol in _decode_exchange_info(body).symbols:
+        sizes = {f.filterType: f.tickSize or f.stepSize for f in symbol.filters}
+        tick, lot = sizes.get("PRICE_FILTER", "0.01"), sizes.get("LOT_SIZE", "0.001")
+        instruments[symbol.symbol] = Instrument(
+            venue=VENUE.name,
+            symbol=symbol.symbol,
+            price_decimals=decimals_of(tick),
+            qty_decimals=decimals_of(lot),
+            base=symbol.baseAsset,
+            quote=symbol.quoteAsset,
+            tick_size=tick,
+            lot_size=lot,
+            status=symbol.status,
+        )
+    return instruments
+
+
+def _trades_topic(symbol: str, _: VenueSettings) -> str:
+    return f"{symbol.lower()}@aggTrade"
+
+
+def _book_topic(symbol: str, settings: VenueSettings) -> str:
+    return f"{symbol.lower()}@{settings.book_channel or 'depth@100ms'}"
+
+
+def _quotes_topic(symbol: str, _: VenueSettings) -> str:
+    return f"{symbol.lower()}@bookTicker"
+
+
+def _funding_topic(symbol: str, _: VenueSettings) -> str:
+    return f"{symbol.lower()}@markPrice@1s"
+
+
+def _liquidations_topic(symbol: str, _: VenueSettings) -> str:
+    return f"{symbol.lower()}@forceOrder"
+
+
+def _group(path: str) -> SocketGroup:
+    return SocketGroup(
+        path=path,
+        # 1024 streams are documented, 200 were for years and are what clients use.
+        streams_per_connection=200,
+        topics_per_message=100,
+        # Ten messages a second per connection, pings and pongs included.
+        message_interval_s=0.25,
+        idle_timeout_s=30.0,
+        # The venue cuts after 24 h.
+        lifetime_s=23 * 3600.0,
+    )
+
+
+VENUE = Venue(
+    name="binance_linear",
+    rest_url="https://fapi.binance.com",
+    ws_url="wss://fstream.binance.com",
+    groups={
+        "public": _group("/public/ws"),
+        "market": _group("/market/ws"),
+    },
+    channels={
+        # Funding with open interest is not offered: they are two calls here, and a row that joins
+        # them would claim a moment at which both were true.
+        (StreamKind.TRADES, Transport.WS): Channel(
+            "market", FeedRule.CONTIGUOUS_TRADES, _trades_topic, 300.0
+        ),
+        (StreamKind.L2_BOOK, Transport.WS): Channel(
+            "public", FeedRule.DELTA_BOOK, _book_topic, 60.0
+        ),
+        (StreamKind.TICKER, Transport.WS): Channel("public", FeedRule.QUOTES, _quotes_topic, 300.0),
+        (StreamKind.FUNDING, Transport.WS): Channel(
+            "market", FeedRule.FUNDING, _funding_topic, 15.0
+        ),
+        (StreamKind.FUNDING, Transport.HTTP_POLL): PollChannel(
+            FeedRule.FUNDING,
+            decode_premium_index,
+            interval_s=5.0,
+            stale_after_s=30.0,
+            call=RestCall("GET", "/fapi/v1/premiumIndex?symbol={symbol}", weight=1),
+            batch=RestCall("GET", "/fapi/v1/premiumIndex", weight=10),
+        ),
+        # No socket carries it.
+        (StreamKind.OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
+            FeedRule.OPEN_INTEREST,
+            decode_open_interest,
+            interval_s=10.0,
+            stale_after_s=60.0,
+            call=RestCall("GET", "/fapi/v1/openInterest?symbol={symbol}", weight=1),
+        ),
+        # At most the latest one a second and symbol is pushed, and often none for hours.
+        (StreamKind.LIQUIDATIONS, Transport.WS): Channel(
+            "market", FeedRule.LIQUIDATIONS, _liquidations_topic, math.inf
+        ),
+    },
+    rest_weight_per_minute=2400,
+    connects_per_minute=60,
+    subscribe=subscribe,
+    build_decoder=build_decoder,
+    instruments=RestCall("GET", "/fapi/v1/exchangeInfo", weight=1),
+    parse_instruments=parse_instruments,
+    book_snapshot=RestCall("GET", "/fapi/v1/depth?symbol={symbol}&limit=1000", weight=20),
+    parse_book_snapshot=parse_book_snapshot,
+)

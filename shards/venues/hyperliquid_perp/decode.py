@@ -1,0 +1,120 @@
+"""Hyperliquid frames and answers into feeds."""
+
+import msgspec
+
+from engine.records import Side
+from shards.book_rows import BookEvent
+from shards.contract_feeds import FundingRow
+from shards.stream import MalformedFrameError
+from shards.trade_feeds import TradeRow
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.hyperliquid_perp.messages import (
+    ActiveAssetCtx,
+    AssetCtx,
+    Bbo,
+    BestBidOffer,
+    Book,
+    Error,
+    L2Book,
+    MetaAndAssetCtxs,
+    Pong,
+    SubscriptionResponse,
+    Trade,
+    Trades,
+)
+from shards.venues.spec import Control, ControlHandler, Feeds, FrameDecoder, OnUnusable
+from shards.venues.wire import NS_PER_MS
+
+FUNDING_INTERVAL_S = 3600
+"""Funding is paid every hour; the message does not tell when the next hour is over."""
+
+_SIDE = {"B": int(Side.BUY), "A": int(Side.SELL)}
+_NO_ORDER = (0.0, 0.0)
+
+_Frame = Trades | L2Book | Bbo | ActiveAssetCtx | SubscriptionResponse | Error | Pong
+_decode_ctx = msgspec.json.Decoder(AssetCtx, strict=False).decode
+_decode_meta_and_ctxs = msgspec.json.Decoder(MetaAndAssetCtxs).decode
+
+
+def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
+    """Decoder of the one socket group."""
+    decode = msgspec.json.Decoder(_Frame, strict=False).decode
+
+    def on_frame(payload: bytes, ts_recv: int) -> None:
+        if payload[:9] == b"Websocket":
+            on_control(Control.GREETING, "")
+            return
+        message = decode(payload)
+        if type(message) is Trades:
+            _on_trades(message.data, feeds, ts_recv)
+        elif type(message) is Bbo:
+            _on_bbo(message.data, feeds, ts_recv)
+        elif type(message) is L2Book:
+            _on_book(message.data, feeds, ts_recv)
+        elif type(message) is ActiveAssetCtx:
+            _on_ctx(message.data.coin, message.data.ctx, feeds, ts_recv)
+        elif type(message) is SubscriptionResponse:
+            on_control(Control.ACK, bytes(message.data).decode())
+        elif type(message) is Error:
+            on_control(Control.REFUSED, message.data)
+        else:
+            on_control(Control.PONG, "")
+
+    return on_frame
+
+
+def _on_trades(trades: list[Trade], feeds: Feeds, ts_recv: int) -> None:
+    if not trades:
+        return
+    coin = trades[0].coin
+    feed = feeds.history_trades.get(coin)
+    if feed is None:
+        raise MalformedFrameError("not_subscribed")
+    side = _SIDE
+    rows = [
+        TradeRow(trade.tid, side[trade.side], trade.time * NS_PER_MS, trade.px, trade.sz)
+        for trade in trades
+        if trade.coin == coin
+    ]
+    if len(rows) != len(trades):
+        raise MalformedFrameError("mixed_coins")
+    feed.on_trades(rows, ts_recv)
+
+
+def _on_book(book: Book, feeds: Feeds, ts_recv: int) -> None:
+    feed = feeds.snapshot_books.get(book.coin)
+    if feed is None:
+        raise MalformedFrameError("not_subscribed")
+    bids, asks = ([(level.px, level.sz) for level in side] for side in book.levels)
+    feed.on_book(BookEvent(book.time, 0, book.time * NS_PER_MS, ts_recv, bids, asks))
+
+
+def _on_bbo(quote: BestBidOffer, feeds: Feeds, ts_recv: int) -> None:
+    feed = feeds.quotes.get(quote.coin)
+    if feed is None:
+        raise MalformedFrameError("not_subscribed")
+    bid, ask = quote.bbo
+    content = (*((bid.px, bid.sz) if bid else _NO_ORDER), *((ask.px, ask.sz) if ask else _NO_ORDER))
+    feed.on_quote(quote.time, quote.time * NS_PER_MS, ts_recv, content)
+
+
+def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
+    feed = feeds.funding_open_interest.get(coin)
+    if feed is None:
+        raise MalformedFrameError("not_subscribed")
+    row = FundingRow(ctx.funding, ctx.markPx, ctx.oraclePx, interval_s=FUNDING_INTERVAL_S)
+    feed.on_both(ts_recv, ts_recv, row, ctx.openInterest)
+
+
+def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:
+    """States of all coins. Like the socket's they carry no time: it is the one of receipt."""
+    meta, ctxs = _decode_meta_and_ctxs(body)
+    if len(meta.universe) != len(ctxs):
+        raise MalformedFrameError("uneven_lists")
+    for coin, ctx in zip(meta.universe, ctxs, strict=True):
+        if coin.name not in feeds.funding_open_interest:
+            continue
+        try:
+            _on_ctx(coin.name, _decode_ctx(ctx), feeds, ts_recv)
+        except UNUSABLE_FRAME as error:
+            on_unusable(error, bytes(ctx))

@@ -1,0 +1,119 @@
+"""Hyperliquid messages: the wire's own names, and only the fields that are used."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, Rate, TradeQuantity
+
+PERP_DECIMALS = 6
+"""A perpetual's price has at most 6 - szDecimals decimals (and 5 significant figures)."""
+
+
+class Trade(Struct, gc=False):
+    """A member of `trades`; `side` is the aggressor's. Addresses are left out on purpose."""
+
+    coin: str
+    side: Literal["A", "B"]
+    px: Price
+    sz: TradeQuantity
+    time: Millis
+    tid: Id
+
+
+class Level(Struct, gc=False):
+    """A price level of `l2Book`."""
+
+    px: Price
+    sz: Quantity
+
+
+class Book(Struct, gc=False):
+    """A whole book, bids then asks, best first."""
+
+    coin: str
+    time: Millis
+    levels: tuple[list[Level], list[Level]]
+
+
+class Trades(Struct, tag_field="channel", tag="trades", gc=False):
+    """Channel `trades`: one coin per frame."""
+
+    data: list[Trade]
+
+
+class L2Book(Struct, tag_field="channel", tag="l2Book", gc=False):
+    """Channel `l2Book`."""
+
+    data: Book
+
+
+class BestBidOffer(Struct, gc=False):
+    """Bid and ask; null where that side is empty."""
+
+    coin: str
+    time: Millis
+    bbo: tuple[Level | None, Level | None]
+
+
+class Bbo(Struct, tag_field="channel", tag="bbo", gc=False):
+    """Channel `bbo`, at most once a block and only when it changes."""
+
+    data: BestBidOffer
+
+
+class AssetCtx(Struct, gc=False):
+    """State of a perpetual; `funding` is the rate of an hour. It carries no time."""
+
+    funding: Rate
+    openInterest: Quantity
+    oraclePx: PriceOrNone
+    markPx: PriceOrNone
+
+
+class CoinCtx(Struct, gc=False):
+    """A state and whose it is."""
+
+    coin: str
+    ctx: AssetCtx
+
+
+class ActiveAssetCtx(Struct, tag_field="channel", tag="activeAssetCtx", gc=False):
+    """Channel `activeAssetCtx`, about once a second."""
+
+    data: CoinCtx
+
+
+class SubscriptionResponse(Struct, tag_field="channel", tag="subscriptionResponse", gc=False):
+    """Acknowledgement; echoes the subscription."""
+
+    data: msgspec.Raw
+
+
+class Error(Struct, tag_field="channel", tag="error", gc=False):
+    """A refusal in words. The socket stays open."""
+
+    data: str
+
+
+class Pong(Struct, tag_field="channel", tag="pong", gc=False):
+    """Answer to our ping."""
+
+
+class Coin(Struct, gc=False):
+    """A member of `meta.universe`."""
+
+    name: str
+    szDecimals: Annotated[int, Meta(ge=0, le=PERP_DECIMALS)]
+    isDelisted: bool = False
+
+
+class MetaReply(Struct, gc=False):
+    """`{"type": "meta"}`."""
+
+    universe: list[Coin]
+
+
+MetaAndAssetCtxs = tuple[MetaReply, list[msgspec.Raw]]
+"""`{"type": "metaAndAssetCtxs"}`: the states are in the order of the universe."""

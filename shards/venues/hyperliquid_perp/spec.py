@@ -1,0 +1,100 @@
+"""What Hyperliquid is: addresses, limits, channels, calls."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from engine.catalog import Instrument, StreamKind, Transport
+from engine.settings import VenueSettings
+from shards.venues.hyperliquid_perp.decode import build_decoder, decode_meta_and_ctxs
+from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, MetaReply
+from shards.venues.spec import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
+
+_decode_meta = msgspec.json.Decoder(MetaReply).decode
+
+
+def subscribe(topics: Sequence[str], _: int) -> list[bytes]:
+    """One frame a topic: arrays are refused. A topic is the subscription object as JSON."""
+    return [b'{"method":"subscribe","subscription":%b}' % topic.encode() for topic in topics]
+
+
+def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
+    """Coins by name. There is no fixed tick; decimals follow from `szDecimals`."""
+    return {
+        coin.name: Instrument(
+            venue=VENUE.name,
+            symbol=coin.name,
+            price_decimals=PERP_DECIMALS - coin.szDecimals,
+            qty_decimals=coin.szDecimals,
+            base=coin.name,
+            quote="USDC",
+            lot_size=f"{10.0**-coin.szDecimals:.{coin.szDecimals}f}",
+            status="DELISTED" if coin.isDelisted else "TRADING",
+        )
+        for coin in _decode_meta(body).universe
+    }
+
+
+def _trades_topic(symbol: str, _: VenueSettings) -> str:
+    return msgspec.json.encode({"type": "trades", "coin": symbol}).decode()
+
+
+def _book_topic(symbol: str, settings: VenueSettings) -> str:
+    subscription: dict[str, str | bool] = {"type": "l2Book", "coin": symbol}
+    if settings.book_channel == "fast":
+        subscription["fast"] = True
+    return msgspec.json.encode(subscription).decode()
+
+
+def _quotes_topic(symbol: str, _: VenueSettings) -> str:
+    return msgspec.json.encode({"type": "bbo", "coin": symbol}).decode()
+
+
+def _ctx_topic(symbol: str, _: VenueSettings) -> str:
+    return msgspec.json.encode({"type": "activeAssetCtx", "coin": symbol}).decode()
+
+
+VENUE = Venue(
+    name="hyperliquid_perp",
+    rest_url="https://api.hyperliquid.xyz",
+    ws_url="wss://api.hyperliquid.xyz",
+    groups={
+        "ws": SocketGroup(
+            path="/ws",
+            # 1000 subscriptions over at most 10 sockets per address.
+            streams_per_connection=200,
+            topics_per_message=1,
+            # 2000 messages a minute over all sockets.
+            message_interval_s=0.05,
+            idle_timeout_s=60.0,
+            lifetime_s=7 * 24 * 3600.0,
+            json_ping=b'{"method":"ping"}',
+            ping_interval_s=30.0,
+        )
+    },
+    channels={
+        (StreamKind.TRADES, Transport.WS): Channel(
+            "ws", FeedRule.HISTORY_TRADES, _trades_topic, 300.0
+        ),
+        (StreamKind.L2_BOOK, Transport.WS): Channel(
+            "ws", FeedRule.SNAPSHOT_BOOK, _book_topic, 30.0
+        ),
+        (StreamKind.TICKER, Transport.WS): Channel("ws", FeedRule.QUOTES, _quotes_topic, 300.0),
+        (StreamKind.FUNDING_OPEN_INTEREST, Transport.WS): Channel(
+            "ws", FeedRule.FUNDING_OPEN_INTEREST, _ctx_topic, 30.0
+        ),
+        (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
+            FeedRule.FUNDING_OPEN_INTEREST,
+            decode_meta_and_ctxs,
+            interval_s=10.0,
+            stale_after_s=60.0,
+            batch=RestCall("POST", "/info", weight=20, body='{"type":"metaAndAssetCtxs"}'),
+        ),
+    },
+    rest_weight_per_minute=1200,
+    connects_per_minute=25,
+    subscribe=subscribe,
+    build_decoder=build_decoder,
+    instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
+    parse_instruments=parse_instruments,
+)

@@ -1,0 +1,204 @@
+"""Funding, open interest, liquidations: times order them, and silence is told from deafness."""
+
+import pytest
+
+from engine.catalog import StreamKind
+from engine.commands import StreamState
+from engine.positions import Position
+from engine.records import Flag, GapReason, GapState, RecordKind, Side
+from shards.contract_feeds import (
+    FundingOpenInterest,
+    FundingRates,
+    FundingRow,
+    LiquidationRow,
+    Liquidations,
+    OpenInterestPoints,
+)
+from tests.shards.doubles import MemoryRings, spec_of
+
+MS = 1_000_000
+S = 1000 * MS
+ROW = FundingRow(0.0001, 100.5, 100.25, 28_800 * S, 3600)
+
+
+def make_funding(double: MemoryRings, last: Position | None = None) -> FundingRates:
+    spec = spec_of(kind=StreamKind.FUNDING)
+    feed = FundingRates(spec, double.rings[RecordKind.FUNDING], double.gaps, last)
+    feed.connected()
+    return feed
+
+
+def make_points(double: MemoryRings, last: Position | None = None) -> OpenInterestPoints:
+    spec = spec_of(kind=StreamKind.OPEN_INTEREST)
+    feed = OpenInterestPoints(spec, double.rings[RecordKind.OPEN_INTEREST], double.gaps, last)
+    feed.polled(5)
+    return feed
+
+
+def make_liquidations(double: MemoryRings, last: Position | None = None) -> Liquidations:
+    spec = spec_of(kind=StreamKind.LIQUIDATIONS)
+    feed = Liquidations(spec, double.rings[RecordKind.LIQUIDATION], double.gaps, last)
+    feed.connected()
+    return feed
+
+
+def test_a_funding_row_carries_every_number() -> None:
+    double = MemoryRings()
+    make_funding(double).on_funding(5 * S, 6, ROW)
+    (row,) = double.rows("funding").tolist()
+    assert row == (3, 0, 0, 5 * S, 6, 0.0001, 100.5, 100.25, 28_800 * S, 3600, 0)
+
+
+def test_a_contract_without_funding_says_so_in_its_flags() -> None:
+    double = MemoryRings()
+    feed = make_funding(double, Position(0, S, S, S))
+    feed.on_funding(5 * S, 6, ROW._replace(rate=None))
+    feed.on_funding(6 * S, 7, ROW)
+    rows = double.rows("funding")
+    assert rows["flags"].tolist() == [Flag.NO_RATE | Flag.AFTER_GAP, 0]
+    assert rows["rate"].tolist() == [0.0, 0.0001]
+
+
+def test_samples_of_one_venue_time_are_one_row() -> None:
+    double = MemoryRings()
+    feed = make_points(double)
+    for second, qty in ((5, 10.0), (5, 10.0), (4, 9.0), (8, 10.0)):
+        feed.on_open_interest(second * S, 1, qty)
+    assert double.rows("open_interest")["ts_event"].tolist() == [5 * S, 8 * S]
+    assert feed.duplicate_count == 2
+    assert feed.status().state is StreamState.LIVE
+
+
+def test_a_restart_repeats_no_sample() -> None:
+    double = MemoryRings()
+    feed = make_points(double, Position(0, 5 * S, 5 * S, 1))
+    feed.on_open_interest(5 * S, 2, 10.0)
+    feed.on_open_interest(15 * S, 3, 11.0)
+    assert double.rows("open_interest")["qty"].tolist() == [11.0]
+    assert len(double.rows("gap")) == 0, "the venue's state was still the one we had"
+
+
+def test_failed_polls_are_a_gap_only_when_a_sample_was_missed() -> None:
+    double = MemoryRings()
+    feed = make_points(double)
+    feed.on_open_interest(5 * S, 1, 10.0)
+    feed.poll_failed("HTTP 500")
+    assert feed.status().state is StreamState.BACKOFF
+    feed.on_open_interest(10 * S, 2, 11.0)
+    assert feed.status().state is StreamState.LIVE
+    assert len(double.rows("gap")) == 0
+    feed.poll_failed("HTTP 500")
+    feed.poll_missed()
+    feed.on_open_interest(30 * S, 3, 12.0)
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["state"]) == (GapReason.POLL_MISSED, GapState.UNPROVABLE)
+    assert (gap["from_ts"], gap["to_ts"], gap["missing"]) == (10 * S, 30 * S, -1)
+    assert double.rows("open_interest")["flags"].tolist() == [0, 0, Flag.AFTER_GAP]
+
+
+def make_both(double: MemoryRings) -> FundingOpenInterest:
+    feed = FundingOpenInterest(
+        spec_of(kind=StreamKind.FUNDING_OPEN_INTEREST), double.rings[RecordKind.FUNDING],
+        double.gaps, None, double.rings[RecordKind.OPEN_INTEREST],
+    )  # fmt: skip
+    feed.connected()
+    return feed
+
+
+def test_one_message_becomes_a_row_of_each_kind() -> None:
+    double = MemoryRings()
+    feed = make_both(double)
+    feed.on_both(5 * S, 5 * S, ROW, 31000.5)
+    feed.disconnected("cut")
+    feed.connected()
+    feed.on_both(9 * S, 9 * S, ROW, 31000.5)
+    for kind in ("funding", "open_interest"):
+        rows = double.rows(kind)
+        assert rows["ts_event"].tolist() == [5 * S, 9 * S]
+        assert rows["flags"].tolist() == [0, Flag.AFTER_GAP]
+    assert feed.row_count == 4
+    assert len(double.rows("gap")) == 1
+
+
+def test_rows_stamped_by_our_own_clock_survive_its_being_set_back() -> None:
+    double = MemoryRings()
+    feed = make_both(double)
+    for second in (9, 5, 5):
+        feed.on_both(second * S, second * S, ROW, 1.0)
+    assert double.rows("funding")["ts_event"].tolist() == [9 * S, 5 * S, 5 * S]
+    assert feed.duplicate_count == 0
+
+
+ORDER = LiquidationRow(5 * S, int(Side.SELL), 100.5, 2.0, 1.5, 100.75)
+
+
+def test_a_liquidation_is_stored_once_and_whole() -> None:
+    double = MemoryRings()
+    feed = make_liquidations(double)
+    feed.on_liquidation(ORDER, 6)
+    feed.on_liquidation(ORDER._replace(avg_price=100.76), 7)
+    feed.on_liquidation(ORDER._replace(filled_qty=2.0), 8)
+    rows = double.rows("liquidation").tolist()
+    assert rows[0] == (3, 0, ord("S"), 0, 5 * S, 6, 100.5, 100.75, 2.0, 1.5)
+    assert [row[-1] for row in rows] == [1.5, 2.0]
+    assert feed.duplicate_count == 1
+
+
+def test_only_the_newest_liquidations_are_remembered() -> None:
+    double = MemoryRings()
+    feed = make_liquidations(double)
+    for number in range(3000):
+        feed.on_liquidation(ORDER._replace(ts_event=number), 1)
+    assert len(feed._recent) <= 2048
+    feed.on_liquidation(ORDER._replace(ts_event=2999), 1)
+    assert feed.duplicate_count == 1
+
+
+def test_a_silent_liquidation_stream_is_live_after_a_while_and_declares_nothing() -> None:
+    double = MemoryRings()
+    feed = make_liquidations(double)
+    feed.tick(feed.subscribed_ns + 4 * S)
+    assert feed.status().state is StreamState.SYNCING
+    feed.tick(feed.subscribed_ns + 6 * S)
+    assert feed.status().state is StreamState.LIVE
+    assert len(double.rows("gap")) == 0
+
+
+@pytest.mark.fault("X01")
+def test_the_time_nobody_listened_is_declared_without_waiting_for_a_liquidation() -> None:
+    double = MemoryRings()
+    feed = make_liquidations(double)
+    feed.on_liquidation(ORDER, 6)
+    feed.disconnected("cut")
+    feed.disconnected("cannot connect")
+    feed.connected()
+    heard_ns = feed.subscribed_ns + 6 * S
+    feed.tick(heard_ns)
+    feed.tick(heard_ns + S)
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["state"]) == (GapReason.RECONNECT, GapState.UNPROVABLE)
+    assert gap["from_ts"] <= feed.subscribed_ns
+    assert gap["to_ts"] == heard_ns
+    feed.on_liquidation(ORDER._replace(ts_event=9 * S), heard_ns + 2 * S)
+    assert double.rows("liquidation")["flags"].tolist() == [0, Flag.AFTER_GAP]
+
+
+def test_after_a_restart_liquidations_are_unknown_since_the_last_one() -> None:
+    double = MemoryRings()
+    feed = make_liquidations(double, Position(0, 4 * S, 4 * S, 5 * S))
+    feed.on_liquidation(ORDER._replace(ts_event=60 * S), 61 * S)
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["from_ts"], gap["to_ts"]) == (GapReason.RESTART, 5 * S, 61 * S)
+
+
+@pytest.mark.fault("S07")
+def test_a_full_ring_of_a_slow_kind_is_declared_too() -> None:
+    double = MemoryRings(capacity=8)
+    feed = make_points(double)
+    for second in range(1, 12):
+        feed.on_open_interest(second * S, second, 1.0)
+    double.release("open_interest")
+    feed.on_open_interest(12 * S, 12, 1.0)
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["missing"]) == (GapReason.RING_FULL, 3)
+    assert (gap["from_ts"], gap["to_ts"]) == (9 * S, 11 * S)

@@ -1,0 +1,333 @@
+"""Polling against a server of the test's own: cadence, batches, failures, and their states."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from aiohttp import web
+
+from engine.catalog import Instrument, StreamKind, Transport
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import StreamState
+from engine.layout import open_layout
+from engine.records import GapReason
+from engine.settings import VenueSettings
+from shards.feeds import make_stream
+from shards.poller import Poller
+from shards.rest import VenueRest
+from shards.timed import TimedStream
+from shards.venue_session import VenueSession
+from shards.venues import VENUES
+from shards.venues.spec import PollChannel
+from tests.shards.doubles import MemoryRings, spec_of
+
+VENUE = VENUES["binance_linear"]
+SYMBOLS = ["BTCUSDT", "ETHUSDT"]
+Reply = tuple[int, object]
+
+
+class Server:
+    """REST of a venue: every answer has a later time than the one before. `script` overrides the
+    next answers of a path.
+    """
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.script: dict[str, list[Reply]] = {}
+        self.symbols = list(SYMBOLS)
+        self.refused_s = 0.0
+        self._time_ms = 1_795_000_000_000
+
+    async def answer(self, request: web.Request) -> web.Response:
+        key = request.path_qs
+        self.asked[key] += 1
+        self._time_ms += 1000
+        status, body = 200, self._body(request)
+        headers = {}
+        if self.script.get(key):
+            status, body = self.script[key].pop(0)
+        if status == 429:
+            headers["Retry-After"] = "1"
+            self.refused_s = monotonic_s()
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(status=status, text=text, headers=headers)
+
+    def _body(self, request: web.Request) -> object:
+        symbol = request.query.get("symbol", "")
+        if request.path.endswith("exchangeInfo"):
+            return {"symbols": [
+                {"symbol": s, "status": "TRADING", "baseAsset": s[:3], "quoteAsset": "USDT",
+                 "filters": []} for s in self.symbols
+            ]}  # fmt: skip
+        if request.path.endswith("openInterest"):
+            return {"symbol": symbol, "openInterest": "12.5", "time": self._time_ms}
+        states = [
+            {"symbol": s, "markPrice": "1.5", "indexPrice": "1.25", "lastFundingRate": "0.0001",
+             "nextFundingTime": 0, "time": self._time_ms} for s in self.symbols
+        ]  # fmt: skip
+        return next(s for s in states if s["symbol"] == symbol) if symbol else states
+
+
+class Rig:
+    """A server, its client, rings, and pollers on them."""
+
+    def __init__(self, url: str, server: Server) -> None:
+        self.server = server
+        self.rest = VenueRest("binance_linear", url, 100_000)
+        self.double = MemoryRings()
+        self.published = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def publish(self) -> None:
+        self.double.rings.publish()
+        self.published.set()
+
+    def poller(self, kind: StreamKind, interval_s: float = 0.02, weight: float = 1e6) -> Poller:
+        channel = VENUE.channels[kind, Transport.HTTP_POLL]
+        assert isinstance(channel, PollChannel)
+        poller = Poller(
+            "binance_linear", channel, self.rest, self.publish,
+            interval_s=interval_s, weight_per_minute=weight,
+        )  # fmt: skip
+        self._tasks.append(asyncio.create_task(poller.run()))
+        return poller
+
+    def stream(self, slot: int, symbol: str, kind: StreamKind) -> TimedStream:
+        spec = spec_of(slot, symbol=symbol, kind=kind, transport=Transport.HTTP_POLL)
+        stream = make_stream(
+            spec, VENUE, self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None
+        )
+        assert isinstance(stream, TimedStream)
+        return stream
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait for rows."""
+        while not done():
+            self.published.clear()
+            await asyncio.wait_for(self.published.wait(), 5)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.rest.close()
+
+
+def run(test: Callable[[Rig], Awaitable[None]]) -> None:
+    """Run a test against a fresh server."""
+
+    async def body() -> None:
+        server = Server()
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", server.answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        rig = Rig(f"http://{host}:{port}", server)
+        try:
+            await asyncio.wait_for(test(rig), 20)
+        finally:
+            await rig.close()
+            await runner.cleanup()
+
+    uvloop.run(body())
+
+
+def test_each_stream_is_sampled_again_and_again() -> None:
+    async def test(rig: Rig) -> None:
+        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=0.5)
+        streams = [rig.stream(n, s, StreamKind.OPEN_INTEREST) for n, s in enumerate(SYMBOLS)]
+        for stream in streams:
+            poller.add(stream)
+            assert stream.status().state is StreamState.SYNCING
+        await rig.until(lambda: min(stream.row_count for stream in streams) >= 3)
+        assert [stream.status().state for stream in streams] == [StreamState.LIVE] * 2
+        rows = rig.double.rows("open_interest")
+        assert set(rows["stream"].tolist()) == {0, 1}
+        assert set(rows["qty"].tolist()) == {12.5}
+        assert len(rig.double.rows("gap")) == 0
+        assert all(stream.frame_count >= 3 for stream in streams)
+
+    run(test)
+
+
+def test_one_call_serves_all_where_that_is_cheaper() -> None:
+    async def test(rig: Rig) -> None:
+        poller = rig.poller(StreamKind.FUNDING)
+        streams = [
+            rig.stream(n, symbol, StreamKind.FUNDING)
+            for n, symbol in enumerate([*SYMBOLS, *(f"X{n}USDT" for n in range(8))])
+        ]
+        for stream in streams[:9]:
+            poller.add(stream)
+        await rig.until(lambda: streams[0].row_count >= 2)
+        asked = rig.server.asked
+        assert asked["/fapi/v1/premiumIndex?symbol=BTCUSDT"] >= 2
+        assert asked["/fapi/v1/premiumIndex"] == 0
+        poller.add(streams[9])  # ten calls of weight 1 cost what one of weight 10 does
+        before = streams[1].row_count
+        await rig.until(lambda: asked["/fapi/v1/premiumIndex"] >= 2
+                        and streams[1].row_count >= before + 2)  # fmt: skip
+        poller.remove(streams[9])
+        single = asked["/fapi/v1/premiumIndex?symbol=ETHUSDT"]
+        await rig.until(lambda: asked["/fapi/v1/premiumIndex?symbol=ETHUSDT"] >= single + 2)
+
+    run(test)
+
+
+def test_a_stream_that_was_removed_is_asked_for_no_more() -> None:
+    async def test(rig: Rig) -> None:
+        poller = rig.poller(StreamKind.OPEN_INTEREST)
+        gone, kept = (rig.stream(n, s, StreamKind.OPEN_INTEREST) for n, s in enumerate(SYMBOLS))
+        poller.add(gone)
+        poller.add(kept)
+        await rig.until(lambda: min(gone.row_count, kept.row_count) >= 1)
+        poller.remove(gone)
+        rows, before = gone.row_count, kept.row_count
+        await rig.until(lambda: kept.row_count >= before + 3)
+        assert gone.row_count == rows
+        assert poller.streams == [kept]
+
+    run(test)
+
+
+@pytest.mark.fault("H03")
+def test_failed_polls_back_off_say_why_and_leave_a_gap() -> None:
+    async def test(rig: Rig) -> None:
+        path = "/fapi/v1/openInterest?symbol=BTCUSDT"
+        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=0.25)
+        stream = rig.stream(1, "BTCUSDT", StreamKind.OPEN_INTEREST)
+        other = rig.stream(2, "ETHUSDT", StreamKind.OPEN_INTEREST)
+        poller.add(stream)
+        poller.add(other)
+        await rig.until(lambda: stream.row_count >= 1)
+        rig.server.script[path] = [(500, "oops"), (500, "oops")]
+        await rig.until(lambda: stream.status().state is StreamState.BACKOFF)
+        assert "HTTP 500" in stream.status().reason
+        before = other.row_count
+        await rig.until(lambda: stream.status().state is StreamState.LIVE)
+        assert other.row_count > before, "a neighbour is not held up"
+        gaps = rig.double.rows("gap")
+        assert 1 in gaps["stream"].tolist()
+        assert set(gaps["reason"].tolist()) == {GapReason.POLL_MISSED}
+        assert other.status().state is StreamState.LIVE
+
+    run(test)
+
+
+@pytest.mark.fault("H01")
+def test_a_venue_that_says_wait_is_asked_nothing_until_then() -> None:
+    async def test(rig: Rig) -> None:
+        poller = rig.poller(StreamKind.OPEN_INTEREST)
+        streams = [rig.stream(n, s, StreamKind.OPEN_INTEREST) for n, s in enumerate(SYMBOLS)]
+        for stream in streams:
+            poller.add(stream)
+        await rig.until(lambda: min(stream.row_count for stream in streams) >= 1)
+        path = "/fapi/v1/openInterest?symbol=BTCUSDT"
+        rig.server.script[path] = [(429, "slow down")]
+        await rig.until(lambda: streams[0].status().state is StreamState.BACKOFF)
+        before = rig.server.asked.total()
+        assert "told to wait 1 s" in streams[0].status().reason
+        await rig.until(lambda: streams[0].status().state is StreamState.LIVE)
+        assert monotonic_s() - rig.server.refused_s >= 1.0
+        # The other stream's request may have been under way, and is the first one afterwards.
+        assert rig.server.asked.total() - before <= 3
+
+    run(test)
+
+
+@pytest.mark.fault("X11")
+def test_unusable_answers_are_counted_and_tried_again() -> None:
+    async def test(rig: Rig) -> None:
+        path = "/fapi/v1/openInterest?symbol=BTCUSDT"
+        rig.server.script[path] = [
+            (200, "<html>"), (200, {"symbol": "BTCUSDT", "openInterest": "nan", "time": 1}),
+        ]  # fmt: skip
+        poller = rig.poller(StreamKind.OPEN_INTEREST)
+        stream = rig.stream(1, "BTCUSDT", StreamKind.OPEN_INTEREST)
+        poller.add(stream)
+        await rig.until(lambda: stream.row_count >= 1)
+        assert poller.malformed_by_reason == {"json": 1, "schema": 1}
+
+    run(test)
+
+
+def test_a_stream_the_answer_does_not_name_is_stale_until_it_does() -> None:
+    async def test(rig: Rig) -> None:
+        poller = rig.poller(StreamKind.FUNDING)
+        streams = [
+            rig.stream(n, f"X{n}USDT", StreamKind.FUNDING) for n in range(9)
+        ] + [rig.stream(9, "BTCUSDT", StreamKind.FUNDING)]  # fmt: skip
+        for stream in streams:
+            poller.add(stream)
+        await rig.until(lambda: streams[9].row_count >= 1)
+        poller.watch(wall_ns() + 31_000_000_000)
+        assert streams[0].status().state is StreamState.STALE
+        assert "no answer of the venue has named it" in streams[0].status().reason
+        rig.server.symbols.append("X0USDT")
+        await rig.until(lambda: streams[0].row_count >= 1)
+        assert streams[0].status().state is StreamState.LIVE
+
+    run(test)
+
+
+def test_an_interval_the_budget_cannot_bear_grows_and_the_stream_says_so() -> None:
+    async def test(rig: Rig) -> None:
+        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=0.1, weight=60)
+        assert poller.interval_s == 0.1
+        streams = [rig.stream(n, s, StreamKind.OPEN_INTEREST) for n, s in enumerate(SYMBOLS)]
+        for stream in streams:
+            poller.add(stream)
+        assert poller.interval_s == 2.0
+        await rig.until(lambda: streams[0].row_count >= 1)
+        assert streams[0].status().state is StreamState.LIVE
+        assert streams[0].status().reason == "polled every 2 s, as the REST budget allows"
+
+    run(test)
+
+
+def test_a_session_brings_up_polls_and_refuses_what_is_not_offered(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        stored: dict[int, Instrument] = {}
+
+        async def store(instruments: dict[int, Instrument]) -> None:
+            stored.update(instruments)
+
+        faults: list[BaseException] = []
+        session = VenueSession(
+            VENUE,
+            VenueSettings(
+                rest_url=rig.rest._base_url, poll_interval_s={StreamKind.OPEN_INTEREST: 0.1}
+            ),
+            rig.double.rings,
+            open_layout(tmp_path, tmp_path),
+            store,
+            faults.append,
+        )
+        poll = Transport.HTTP_POLL
+        session.start([
+            spec_of(1, symbol="BTCUSDT", kind=StreamKind.OPEN_INTEREST, transport=poll),
+            spec_of(2, symbol="BTCUSDT", kind=StreamKind.TRADES, transport=poll),
+            spec_of(3, symbol="NOPEUSDT", kind=StreamKind.FUNDING, transport=poll),
+        ])  # fmt: skip
+        polled, trades, unknown = session.streams
+        while polled.row_count < 2:
+            await asyncio.sleep(0.01)
+            session.tick()
+        assert trades.state is StreamState.FAILED
+        assert "binance_linear has no Trades HttpPoll; it offers Trades Ws" in trades.reason
+        assert unknown.state is StreamState.FAILED
+        assert "lists no 'NOPEUSDT'" in unknown.reason
+        assert stored.keys() == {1}
+        assert session.connections == []
+        await session.close()
+        assert polled.state is StreamState.STOPPED
+        assert faults == []
+
+    run(test)
