@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.commands import Knobs
 from engine.layout import Layout
 
 
@@ -88,6 +89,17 @@ class WriterSettings(msgspec.Struct, frozen=True):
     redis_publish: bool = False
     cpu: int | None = None
     status_interval_s: float = 0.5
+    knobs: dict[int, Knobs] = {}
+    """By slot, where not the defaults; `SetStreamKnobs` replaces them all."""
+
+
+class LimitSettings(msgspec.Struct, frozen=True):
+    """A budget of a venue that all processes share: `budget` units in any `window_s` seconds."""
+
+    venue: str
+    pool: str
+    budget: float
+    window_s: float
 
 
 class ControlSettings(msgspec.Struct, frozen=True):

@@ -86,6 +86,8 @@ class WriterReport(msgspec.Struct):
     overrun_rows: dict[str, int] = {}
     quarantined_rows: dict[str, int] = {}
     dropped_rows: dict[str, int] = {}
+    skipped_rows: dict[str, int] = {}
+    unpublished_rows: dict[str, int] = {}
     inexact_rows: int = 0
     database_state: str = "starting"
     database_error: str = ""
@@ -143,7 +145,9 @@ class StreamTotals:
     )  # fmt: skip
 
     def __init__(self, slot: int, key: StreamKey, shard: int) -> None:
-        self.report = StreamReport(slot, key.venue, key.symbol, key.kind.value, shard)
+        self.report = StreamReport(
+            slot, key.venue, key.symbol, key.kind.value, shard, key.transport.value
+        )
         self._base = dict.fromkeys(self.COUNTS, 0)
 
     def update(self, status: StreamStatus) -> None:
@@ -164,7 +168,8 @@ class WriterTotals:
     """Keeps the writer's counters growing across its lives."""
 
     COUNTS = (
-        "stored_rows", "published_rows", "overrun_rows", "quarantined_rows",
+        "stored_rows", "published_rows", "overrun_rows", "quarantined_rows", "skipped_rows",
+        "unpublished_rows",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -264,7 +269,7 @@ def judge(
         return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
     if quarantined:
         return "yellow", f"{quarantined} rows are quarantined"
-    return "green", "all streams deliver"
+    return "green", "all streams deliver" if streams else "no stream is wanted yet"
 
 
 def _name(stream: StreamReport) -> str:
