@@ -1,8 +1,29 @@
 """The venues. Adding one: its file, its line here, its folder in `tests/data/`."""
 
+from engine.settings import LimitSettings
 from shards.venues import binance_linear, hyperliquid_perp
 from shards.venues.spec import Venue
 
 VENUES: dict[str, Venue] = {
     venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE)
 }
+
+_SHARE = 0.8
+"""Of a venue's budget: other programs on the address want some too."""
+
+
+def venue_limits() -> list[LimitSettings]:
+    """The budgets that all processes of an engine share."""
+    limits = []
+    for venue in VENUES.values():
+        per_minute = {
+            "rest_weight": venue.rest_weight_per_minute,
+            "ws_connects": venue.connects_per_minute,
+            "ws_messages": venue.messages_per_minute,
+        }
+        limits += [
+            LimitSettings(venue.name, pool, budget * _SHARE, 60.0)
+            for pool, budget in per_minute.items()
+            if budget is not None
+        ]
+    return limits

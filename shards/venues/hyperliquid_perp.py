@@ -162,6 +162,11 @@ def subscribe(topics: Sequence[str], _: int) -> list[bytes]:
     return [b'{"method":"subscribe","subscription":%b}' % topic.encode() for topic in topics]
 
 
+def unsubscribe(topics: Sequence[str], _: int) -> list[bytes]:
+    """One frame a topic, with the same subscription object."""
+    return [b'{"method":"unsubscribe","subscription":%b}' % topic.encode() for topic in topics]
+
+
 def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
     """Coins by name. There is no fixed tick; decimals follow from `szDecimals`."""
     return {
@@ -214,7 +219,9 @@ VENUE = Venue(
     },
     rest_weight_per_minute=1200,
     connects_per_minute=25,
+    messages_per_minute=2000,
     subscribe=subscribe,
+    unsubscribe=unsubscribe,
     build_decoder=build_decoder,
     instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
     parse_instruments=parse_instruments,

@@ -6,7 +6,8 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Final
 
 from engine.catalog import Instrument, StreamKind
 from engine.settings import VenueSettings
@@ -23,6 +24,20 @@ class FeedRule(enum.Enum):
     HISTORY_TRADES = HistoryTrades
     DELTA_BOOK = DeltaBook
     SNAPSHOT_BOOK = SnapshotBook
+
+
+class _Nobody:
+    """Takes whatever a decoder delivers, and does nothing with it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _ignore
+
+
+def _ignore(*_: object) -> None:
+    return
+
+
+_NOBODY: Final = _Nobody()
 
 
 @dataclass(slots=True)
@@ -47,6 +62,17 @@ class Feeds:
                 self.snapshot_books[stream.key.symbol] = stream
             case _:
                 raise TypeError(f"no room for a {type(stream).__name__}")
+
+    def remove(self, stream: Stream) -> None:
+        """Route what still comes of the stream to nobody: frames that were under way when it was
+        unsubscribed are no fault of the venue's. Costs the hot path nothing.
+        """
+        for feeds in fields(self):
+            routes = getattr(self, feeds.name)
+            assert isinstance(routes, dict)
+            for symbol, feed in routes.items():
+                if feed is stream:
+                    routes[symbol] = _NOBODY
 
 
 class Control(enum.Enum):
@@ -128,9 +154,15 @@ class Venue:
     connects_per_minute: int
     subscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """(topics, request id) to the frames that subscribe them."""
+    unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
+    """The same to end them."""
     build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
     instruments: RestCall
     parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
+    used_weight_header: str | None = None
+    """Reply header with the weight the venue has counted in this minute."""
+    messages_per_minute: int | None = None
+    """What clients may send over all sockets of an address, where the venue limits that."""
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
 

@@ -46,3 +46,10 @@ def spec_of(
 ) -> StreamSpec:
     """A stream for a test."""
     return StreamSpec(slot, StreamKey(venue, symbol, kind))
+
+
+class Open:
+    """A turnstile that lets everybody through."""
+
+    async def acquire(self, units: float = 1.0) -> None:
+        """At once."""
