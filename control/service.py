@@ -35,6 +35,7 @@ from engine.private.valkey import PrivateValkey
 from engine.settings import LogSettings, VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor, SupervisorSettings
+from shards.venues import venue_limits
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             port=port,
             database_url=ground.database_url,
             redis_url=ground.redis_url,
+            limits=venue_limits(),
         )
         note = make_note(ground, config.control.host, port)
         instance.write_note(layout, note)
@@ -293,7 +295,7 @@ def _empty(layout: Layout) -> None:
         layout.state_dir / "ledger",
     ):  # fmt: skip
         shutil.rmtree(directory, ignore_errors=True)
-    for file in (layout.catalog, layout.log_file):
+    for file in (layout.catalog, layout.registry, layout.limits, layout.log_file):
         file.unlink(missing_ok=True)
 
 

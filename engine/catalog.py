@@ -9,7 +9,7 @@ a record whose slot it cannot look up.
 
 import enum
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -107,17 +107,28 @@ class Catalog:
 
     def assign(self, key: StreamKey) -> CatalogEntry:
         """Return the slot of `key`, giving it the next free one at first sight."""
-        known = self._by_key.get(key)
-        if known is not None:
-            return known
-        return self._append(CatalogEntry(slot=len(self._by_slot), key=key))
+        return self.assign_all([key])[0]
+
+    def assign_all(self, keys: Iterable[StreamKey]) -> list[CatalogEntry]:
+        """The same for many, with one write to disk."""
+        wanted = list(keys)
+        fresh = dict.fromkeys(key for key in wanted if key not in self._by_key)
+        first = len(self._by_slot)
+        self._append(CatalogEntry(slot, key) for slot, key in enumerate(fresh, first))
+        return [self._by_key[key] for key in wanted]
 
     def describe(self, slot: int, instrument: Instrument) -> CatalogEntry:
         """Record the instrument behind a slot, on disk before this returns."""
-        entry = self._by_slot[slot]
-        if entry.instrument == instrument:
-            return entry
-        return self._append(CatalogEntry(slot=slot, key=entry.key, instrument=instrument))
+        self.describe_all({slot: instrument})
+        return self._by_slot[slot]
+
+    def describe_all(self, instruments: Mapping[int, Instrument]) -> None:
+        """The same for many, with one write to disk."""
+        self._append(
+            CatalogEntry(slot, self._by_slot[slot].key, instrument)
+            for slot, instrument in instruments.items()
+            if self._by_slot[slot].instrument != instrument
+        )
 
     def get(self, slot: int) -> CatalogEntry | None:
         """The entry of a slot, or None."""
@@ -129,16 +140,19 @@ class Catalog:
     def __len__(self) -> int:
         return len(self._by_slot)
 
-    def _append(self, entry: CatalogEntry) -> CatalogEntry:
-        line = msgspec.json.encode(entry) + b"\n"
+    def _append(self, entries: Iterable[CatalogEntry]) -> None:
+        entries = list(entries)
+        if not entries:
+            return
+        lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
         self._cut_torn_line()
         with self._path.open("ab") as file:
-            file.write(line)
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        self._offset += len(line)
-        self._remember(entry)
-        return entry
+        self._offset += len(lines)
+        for entry in entries:
+            self._remember(entry)
 
     def _cut_torn_line(self) -> None:
         """A power cut can leave half a line; what follows it would be unreadable."""

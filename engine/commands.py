@@ -87,7 +87,7 @@ class SystemStatus(msgspec.Struct, tag=True):
 
 class KeyResult(msgspec.Struct):
     """What became of one stream of a command. `error_kind` is machine readable, "" is success:
-    `stream_exists`, `stream_not_found`, `not_offered`, `limit`.
+    `stream_exists`, `stream_not_found`, `not_offered`, `limit`, `unavailable` (the engine drains).
     """
 
     key: StreamKey
@@ -103,7 +103,11 @@ class CommandResult(msgspec.Struct, tag=True):
 
 
 class LeaseGranted(msgspec.Struct, tag=True):
-    """Answer to `LeaseRequest`: go ahead after `delay_s` (the units are already booked)."""
+    """Answer to `LeaseRequest`: go ahead after `delay_s` (the units are already booked).
+
+    The supervisor answers when the units fit, so its `delay_s` is 0; a budget that says how long
+    to wait in advance could not hold back what waits when the venue bans us meanwhile.
+    """
 
     request_id: int
     delay_s: float
@@ -121,6 +125,8 @@ class StoreInstruments(msgspec.Struct, tag=True):
     venue: str
     instruments: list[Instrument]
     events: "list[InstrumentEvent]"
+    loaded_ns: int = 0
+    """When the supervisor took it in: the listing's name, so that repeating it stores nothing."""
 
 
 ToChild = (
@@ -239,6 +245,13 @@ class RingsSynced(msgspec.Struct, tag=True):
     request_id: int
 
 
+class InstrumentsSaved(msgspec.Struct, tag=True):
+    """Writer: the listing `loaded_ns` of a venue is in the database."""
+
+    venue: str
+    loaded_ns: int
+
+
 class RingStatus(msgspec.Struct):
     """One ring as its writer sees it; sequences count records since the ring's epoch."""
 
@@ -292,12 +305,17 @@ class WriterStatus(msgspec.Struct, tag=True):
     latency: dict[str, LatencyHistogram]
     rss_bytes: int
     cpu_s: float
+    skipped_rows: dict[str, int] = {}
+    """Rows not stored because a knob says so: no loss."""
+    unpublished_rows: dict[str, int] = {}
+    """Rows not published because a knob says so."""
 
 
 FromChild = (
     Ready
     | InstrumentsResolved
     | RingsSynced
+    | InstrumentsSaved
     | ShardStatus
     | WriterStatus
     | AddStreams

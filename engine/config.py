@@ -82,6 +82,7 @@ class DatabaseConfig(_Section, frozen=True):
     flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
     max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
 
 
 class RedisConfig(_Section, frozen=True):

@@ -19,6 +19,16 @@ class Layout:
         return self.state_dir / "streams.jsonl"
 
     @property
+    def registry(self) -> Path:
+        """Which streams are wanted, with their knobs (`engine.registry`)."""
+        return self.state_dir / "registry.jsonl"
+
+    @property
+    def limits(self) -> Path:
+        """What was spent of the venues' budgets (`engine.lease_desk`)."""
+        return self.state_dir / "limits.json"
+
+    @property
     def journal_dir(self) -> Path:
         """Root of the journal; one folder a ring."""
         return self.state_dir / "journal"

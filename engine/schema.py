@@ -6,7 +6,6 @@ repeated in the background; the market data is collected meanwhile and waits in 
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 
 import psycopg
@@ -14,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from engine.config import Secret
 from engine.errors import ConfigError, EngineError, MigrationError
+from engine.threads import in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ class SchemaKeeper:
 
     async def _attempt(self) -> bool:
         assert self._database_url is not None
-        assert self._migrate is not None
+        migrate = self._migrate
+        assert migrate is not None
         try:
             conninfo = make_conninfo(
                 self._database_url.reveal(), connect_timeout=_CONNECT_TIMEOUT_S
@@ -70,7 +71,7 @@ class SchemaKeeper:
             # The text of this error repeats the address, password included.
             raise ConfigError("the database address is neither a URL nor key=value") from None
         try:
-            applied = await _in_thread(self._migrate, conninfo)
+            applied = await in_thread(lambda: migrate(conninfo), "schema")
         except (psycopg.OperationalError, OSError) as error:
             self._unreachable(error)
             return False
@@ -94,33 +95,6 @@ class SchemaKeeper:
                 " journal, and it is tried again until it answers"
             )
         self.problem = text
-
-
-async def _in_thread(migrate: Callable[[str], list[str]], conninfo: str) -> list[str]:
-    """Run in a daemon thread: a server that accepts and never answers must not delay an exit."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[list[str]] = loop.create_future()
-
-    def settle(result: list[str] | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result or [])
-
-    def work() -> None:
-        result: list[str] | None = None
-        failure: BaseException | None = None
-        try:
-            result = migrate(conninfo)
-        except BaseException as error:  # noqa: BLE001 - handed over to whoever waits
-            failure = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=work, name="schema", daemon=True).start()
-    return await future
 
 
 def _first_line(error: Exception) -> str:

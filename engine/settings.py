@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.catalog import StreamKind
+from engine.commands import Knobs
 from engine.layout import Layout
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
@@ -95,6 +96,17 @@ class WriterSettings(msgspec.Struct, frozen=True):
     redis_publish: bool = False
     cpu: int | None = None
     status_interval_s: float = 0.5
+    knobs: dict[int, Knobs] = {}
+    """By slot, where not the defaults; `SetStreamKnobs` replaces them all."""
+
+
+class LimitSettings(msgspec.Struct, frozen=True):
+    """A budget of a venue that all processes share: `budget` units in any `window_s` seconds."""
+
+    venue: str
+    pool: str
+    budget: float
+    window_s: float
 
 
 class ControlSettings(msgspec.Struct, frozen=True):

@@ -94,6 +94,8 @@ class WriterReport(msgspec.Struct):
     overrun_rows: dict[str, int] = {}
     quarantined_rows: dict[str, int] = {}
     dropped_rows: dict[str, int] = {}
+    skipped_rows: dict[str, int] = {}
+    unpublished_rows: dict[str, int] = {}
     inexact_rows: int = 0
     database_state: str = "starting"
     database_error: str = ""
@@ -176,7 +178,8 @@ class WriterTotals:
     """Keeps the writer's counters growing across its lives."""
 
     COUNTS = (
-        "stored_rows", "published_rows", "overrun_rows", "quarantined_rows",
+        "stored_rows", "published_rows", "overrun_rows", "quarantined_rows", "skipped_rows",
+        "unpublished_rows",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -289,7 +292,7 @@ def _judge_streams(streams: list[StreamReport]) -> tuple[Light, str] | None:
         return "yellow", f"no stream is live yet: {_name(first)} is {first.state}: {first.reason}"
     if live < len(streams):
         return "green", f"{live} of {len(streams)} streams deliver, the others are starting"
-    return None
+    return None if streams else ("green", "no stream is wanted yet")
 
 
 def _name(stream: StreamReport) -> str:

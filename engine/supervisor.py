@@ -17,106 +17,79 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
 
+from engine.births import (
+    SupervisorSettings,
+    Targets,
+    Timing,
+    spawn_control,
+    spawn_shard,
+    spawn_writer,
+)
 from engine.catalog import Catalog, StreamKey
-from engine.child import Child
-from engine.clock import monotonic_s
+from engine.clock import monotonic_s, wall_ns
 from engine.commands import (
+    AddStreams,
+    CommandResult,
     FromChild,
+    InstrumentsLoaded,
     InstrumentsResolved,
+    InstrumentsSaved,
     InstrumentsStored,
+    KeyResult,
+    Knobs,
+    LeaseRequest,
+    LimitFeedback,
     Ready,
+    RemoveStreams,
     RingsSynced,
+    SetKnobs,
+    SetStreamKnobs,
     ShardStatus,
     StartStreams,
+    StopStreams,
     StreamSpec,
     StreamState,
     SyncRings,
     SystemStatus,
+    ToChild,
     WriterStatus,
 )
-from engine.config import Config, Secret
-from engine.layout import Layout
+from engine.lease_desk import LeaseDesk
+from engine.listings import Listings
 from engine.member import Member
-from engine.placement import spread
+from engine.registry import Registry, RegistryEntry
+from engine.registry_mirror import RegistryMirror
+from engine.roster import Roster
 from engine.schema import SchemaKeeper
-from engine.settings import (
-    ControlSettings,
-    LogSettings,
-    Paths,
-    RingSettings,
-    ShardSettings,
-    VenueSettings,
-    WriterSettings,
-)
 from engine.status import (
     EngineStatus,
     Phase,
     ShardReport,
-    StreamTotals,
     WriterTotals,
     judge,
     update_shard,
 )
 
+__all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
+
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _SYNC_TIMEOUT_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What runs in the children, by dotted name: the engine imports neither room."""
-
-    shard: str = "shards.main:run"
-    writer: str = "engine.writer.main:run"
-    control: str = "control.main:run"
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Every deadline of the supervisor. A stop takes at most the drains and two graces."""
-
-    ready_s: float = 60.0
-    writer_ready_s: float = 600.0
-    """The writer reads the journal back before it is ready; that may be hours of data."""
-    hung_after_s: float = 8.0
-    shard_drain_s: float = 2.0
-    writer_drain_s: float = 5.0
-    control_drain_s: float = 1.0
-    grace_s: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorSettings:
-    """What one engine is made of. `cpus` has one entry a shard."""
-
-    layout: Layout
-    config: Config
-    rings: list[RingSettings]
-    cpus: list[int | None]
-    streams: list[StreamKey]
-    venues: dict[str, VenueSettings]
-    log: LogSettings
-    listen_fd: int
-    port: int
-    database_url: Secret | None = None
-    redis_url: Secret | None = None
-    targets: Targets = Targets()
-    timing: Timing = Timing()
+_ANSWER_INTERVAL_S = 0.01
+"""Commands are answered in bundles, each behind one status: a flood of them costs little."""
 
 
 @dataclass(slots=True)
 class _Shard:
     member: Member
     report: ShardReport
-    streams: list[StreamSpec]
     rings: list[str] = field(default_factory=list)
 
 
@@ -131,13 +104,21 @@ class Supervisor:
         self._started_s = monotonic_s()
         self._doorbell_fd = -1
         self._catalog = Catalog(settings.layout.catalog)
-        self._streams: dict[int, StreamTotals] = {}
+        self._registry = Registry(settings.layout.registry)
+        self._roster = Roster(self._catalog, self._registry, len(settings.cpus))
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._sync_ids = itertools.count(1)
         self._syncs: dict[int, asyncio.Future[bool]] = {}
+        self._listings = Listings()
+        self._answers: list[CommandResult] = []
+        self._answered_s = 0.0
         self._tick_task: asyncio.Task[None] | None = None
         self._schema = SchemaKeeper(settings.database_url, migrate)
+        self._mirror = RegistryMirror(
+            self._registry, settings.registry_name, settings.database_url, self._on_adopted
+        )
+        self._leases = LeaseDesk(settings.limits, settings.layout.limits, self._send_to)
         self._writer = self._make_writer()
         self._control = self._make_control()
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -147,13 +128,15 @@ class Supervisor:
         """Bring everything up, in order. On failure the caller still calls `stop`."""
         timing = self._settings.timing
         await self._schema.first_attempt()
+        if not self._schema.problem:
+            await self._mirror.first_attempt()
+        self._roster.open(self._settings.streams)
+        self._mirror.start()
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._tick_task = asyncio.create_task(self._tick(), name="tick")
         await self._writer.start(timing.writer_ready_s)
-        specs = [StreamSpec(self._catalog.assign(key).slot, key) for key in self._settings.streams]
-        placed = spread(specs, len(self._settings.cpus))
-        for index, streams in enumerate(placed):
-            self._add_shard(index, streams)
+        for index in range(len(self._settings.cpus)):
+            self._add_shard(index)
         await asyncio.gather(*(shard.member.start(timing.ready_s) for shard in self._shards))
         await self._control.start(timing.ready_s)
         if self._phase == "starting":
@@ -171,7 +154,8 @@ class Supervisor:
             self._control.leave(timing.control_drain_s, timing.grace_s),
         )
         self._phase = "stopped"
-        await self._schema.close()
+        await asyncio.gather(self._schema.close(), self._mirror.close())
+        self._leases.close()
         if self._tick_task is not None:
             self._tick_task.cancel()
             await asyncio.gather(self._tick_task, return_exceptions=True)
@@ -188,7 +172,7 @@ class Supervisor:
     def status(self) -> EngineStatus:
         """The whole engine, now."""
         writer = self._writer_totals.report
-        streams = [totals.report for totals in self._streams.values()]
+        streams = self._roster.reports()
         light, reason = judge(
             self._phase, [member.report for member in self._members()], writer, streams
         )
@@ -204,6 +188,7 @@ class Supervisor:
             writer=writer,
             control=self._control.report,
             streams=streams,
+            limiters=self._leases.reports(),
         )
 
     # -- making children ---------------------------------------------------------------------
@@ -211,7 +196,7 @@ class Supervisor:
     def _make_writer(self) -> Member:
         member = Member(
             name="writer",
-            spawn=self._spawn_writer,
+            spawn=lambda: spawn_writer(self._settings, self._doorbell_fd, self._roster.knobs()),
             on_message=self._on_writer_message,
             on_death=self._on_writer_death,
             hung_after_s=self._settings.timing.hung_after_s,
@@ -221,13 +206,16 @@ class Supervisor:
 
     def _make_control(self) -> Member:
         return Member(
-            name="control", spawn=self._spawn_control, on_message=lambda _: self._send_status()
+            name="control",
+            spawn=lambda: spawn_control(self._settings),
+            on_message=self._on_control_message,
+            on_death=lambda _: self._leases.client_ended("control"),
         )
 
-    def _add_shard(self, index: int, streams: list[StreamSpec]) -> None:
+    def _add_shard(self, index: int) -> None:
         member = Member(
             name=f"shard-{index}",
-            spawn=partial(self._spawn_shard, index),
+            spawn=lambda: spawn_shard(self._settings, self._doorbell_fd, index),
             on_message=partial(self._on_shard_message, index),
             on_death=partial(self._on_shard_death, index),
             before_rebirth=partial(self._sync_rings, index),
@@ -236,65 +224,7 @@ class Supervisor:
         report = ShardReport(member.report, index, self._settings.cpus[index])
         prefix = f"shard-{index}."
         rings = [each.ring for each in self._settings.rings if each.ring.startswith(prefix)]
-        self._shards.append(_Shard(member, report, streams, rings))
-        for spec in streams:
-            self._streams[spec.slot] = StreamTotals(spec.slot, spec.key, index)
-
-    async def _spawn_writer(self) -> Child:
-        settings, config = self._settings, self._settings.config
-        birth = WriterSettings(
-            paths=Paths.of(settings.layout),
-            rings=settings.rings,
-            doorbell_fd=self._doorbell_fd,
-            log=settings.log,
-            database_url=_reveal(settings.database_url),
-            redis_url=_reveal(settings.redis_url),
-            flush_rows=config.database.flush_rows,
-            flush_interval_s=config.database.flush_interval_ms / 1e3,
-            max_rows_per_copy=config.database.max_rows_per_copy,
-            journal_segment_bytes=config.journal.segment_mb << 20,
-            journal_sync_interval_s=config.journal.sync_interval_s,
-            redis_prefix=config.redis.prefix,
-            redis_stream_maxlen=config.redis.stream_maxlen,
-            redis_publish=config.redis.publish,
-        )
-        return await Child.spawn(
-            "writer",
-            settings.targets.writer,
-            birth,
-            pass_fds=[self._doorbell_fd],
-            oom_score_adj=100,
-        )
-
-    async def _spawn_shard(self, index: int) -> Child:
-        settings = self._settings
-        birth = ShardSettings(
-            index=index,
-            cpu=settings.cpus[index],
-            paths=Paths.of(settings.layout),
-            venues=settings.venues,
-            doorbell_fd=self._doorbell_fd,
-            log=settings.log,
-        )
-        return await Child.spawn(
-            f"shard-{index}",
-            settings.targets.shard,
-            birth,
-            pass_fds=[self._doorbell_fd],
-            oom_score_adj=300,
-        )
-
-    async def _spawn_control(self) -> Child:
-        settings = self._settings
-        birth = ControlSettings(
-            host=settings.config.control.host,
-            port=settings.port,
-            log=settings.log,
-            listen_fd=settings.listen_fd,
-        )
-        return await Child.spawn(
-            "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
-        )
+        self._shards.append(_Shard(member, report, rings))
 
     # -- what children say -------------------------------------------------------------------
 
@@ -302,23 +232,26 @@ class Supervisor:
         shard = self._shards[index]
         match message:
             case Ready():
-                shard.member.send(StartStreams(shard.streams))
+                shard.member.send(StartStreams(self._roster.specs(index)))
             case ShardStatus():
                 update_shard(shard.report, message)
-                for status in message.streams:
-                    if (totals := self._streams.get(status.slot)) is not None:
-                        totals.update(status)
+                self._roster.update(message)
             case InstrumentsResolved():
-                known = [slot for slot in message.instruments if slot in self._streams]
-                for slot in known:
-                    self._catalog.describe(slot, message.instruments[slot])
-                shard.member.send(InstrumentsStored(known))
+                known = {s: i for s, i in message.instruments.items() if self._catalog.get(s)}
+                self._catalog.describe_all(known)
+                # Also for streams that were removed meanwhile: the shard waits for the answer.
+                shard.member.send(InstrumentsStored(list(message.instruments)))
+            case LeaseRequest():
+                self._leases.ask(shard.member.name, message)
+            case LimitFeedback():
+                self._leases.feedback(message)
             case _:
                 _log.error(f"{shard.member.name} sent {type(message).__name__}: ignored")
 
     def _on_shard_death(self, index: int, reason: str) -> None:
-        for spec in self._shards[index].streams:
-            self._streams[spec.slot].shard_ended(f"shard-{index} {reason}")
+        name = self._shards[index].member.name
+        self._roster.shard_ended(index, f"{name} {reason}")
+        self._leases.client_ended(name)
 
     def _on_writer_message(self, message: FromChild) -> None:
         match message:
@@ -328,8 +261,12 @@ class Supervisor:
                 future = self._syncs.pop(message.request_id, None)
                 if future is not None and not future.done():
                     future.set_result(True)
+            case InstrumentsSaved():
+                self._listings.saved(message)
             case Ready():
-                pass
+                self._writer.send(SetStreamKnobs(self._roster.knobs()))
+                for listing in self._listings:
+                    self._writer.send(listing)
             case _:
                 _log.error(f"writer sent {type(message).__name__}: ignored")
 
@@ -340,6 +277,87 @@ class Supervisor:
             if not future.done():
                 future.set_result(False)
         self._syncs.clear()
+
+    # -- commands ----------------------------------------------------------------------------
+
+    def _on_control_message(self, message: FromChild) -> None:
+        match message:
+            case Ready():
+                self._send_status()
+            case AddStreams() | RemoveStreams() | SetKnobs():
+                self._answer(CommandResult(message.request_id, self._obey(message)))
+            case InstrumentsLoaded():
+                listing = self._listings.take(message, wall_ns())
+                if self._writer.ready.is_set():
+                    self._writer.send(listing)
+                if self._settings.database_url is None:
+                    self._listings.saved(InstrumentsSaved(listing.venue, listing.loaded_ns))
+            case LeaseRequest():
+                self._leases.ask(self._control.name, message)
+            case LimitFeedback():
+                self._leases.feedback(message)
+            case _:
+                _log.error(f"control sent {type(message).__name__}: ignored")
+
+    def _obey(self, command: AddStreams | RemoveStreams | SetKnobs) -> list[KeyResult]:
+        """Change the roster, on disk, and tell whom it concerns."""
+        if self._phase not in ("starting", "running"):
+            return [_unavailable(key, self._phase) for key in _keys_of(command)]
+        knobs = self._roster.knobs()
+        try:
+            match command:
+                case AddStreams():
+                    results, started = self._roster.add(command.streams)
+                    self._start_streams(started)
+                case RemoveStreams():
+                    results, stopped = self._roster.remove(command.keys)
+                    self._stop_streams(stopped)
+                case SetKnobs():
+                    results = [self._roster.set_knobs(command.key, command.knobs)]
+        except OSError as error:  # the disk is full: what is not on disk was not accepted
+            _log.error(f"a command could not be written down: {error}")
+            why = f"cannot be written down: {error.strerror}"
+            return [KeyResult(key, "unavailable", why) for key in _keys_of(command)]
+        self._tell_knobs(knobs)
+        self._mirror.changed()
+        return results
+
+    def _start_streams(self, by_shard: Mapping[int, Sequence[StreamSpec]]) -> None:
+        """A shard that is not there yet gets all its streams when it is ready."""
+        for index, specs in by_shard.items():
+            if index < len(self._shards) and self._shards[index].member.ready.is_set():
+                self._shards[index].member.send(StartStreams(list(specs)))
+
+    def _stop_streams(self, by_shard: Mapping[int, Sequence[int]]) -> None:
+        for index, slots in by_shard.items():
+            if index < len(self._shards) and self._shards[index].member.ready.is_set():
+                self._shards[index].member.send(StopStreams(list(slots)))
+
+    def _tell_knobs(self, before: dict[int, Knobs]) -> None:
+        if (knobs := self._roster.knobs()) != before and self._writer.ready.is_set():
+            self._writer.send(SetStreamKnobs(knobs))
+
+    def _on_adopted(self, entries: list[RegistryEntry]) -> None:
+        """The database came back and remembers streams of an earlier life."""
+        knobs = self._roster.knobs()
+        started, stopped = self._roster.adopt(entries)
+        self._stop_streams(stopped)
+        self._start_streams(started)
+        self._tell_knobs(knobs)
+
+    def _answer(self, result: CommandResult) -> None:
+        """Answer behind a status that shows the effect, so that a reader sees what it wrote."""
+        self._answers.append(result)
+        if len(self._answers) == 1:
+            delay_s = max(self._answered_s + _ANSWER_INTERVAL_S - monotonic_s(), 0.0)
+            asyncio.get_running_loop().call_later(delay_s, self._send_answers)
+
+    def _send_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        self._answered_s = monotonic_s()
+        self._send_status()
+        for result in answers:
+            self._control.send(result)
 
     async def _sync_rings(self, index: int) -> None:
         """Have the writer journal what a dead shard left in its rings; survive the writer's end."""
@@ -383,14 +401,22 @@ class Supervisor:
 
     def _check_usable(self) -> None:
         """Give up when the venues refused every stream: only a new configuration can help."""
-        reports = [totals.report for totals in self._streams.values()]
+        reports = self._roster.reports()
         if not reports or self.failed.done() or self._phase not in ("starting", "running"):
             return
+        if self._roster.was_commanded:
+            return  # whoever added or removed streams can do so again
         if all(report.state is StreamState.FAILED for report in reports):
             reasons = dict.fromkeys(
                 f"{report.venue}/{report.symbol}: {report.reason}" for report in reports
             )
             self.failed.set_result("no stream is usable: " + "; ".join(reasons))
+
+    def _send_to(self, client: str, message: ToChild) -> None:
+        """Send to a child by its name."""
+        for member in self._members():
+            if member.name == client:
+                member.send(message)
 
     def _members(self) -> list[Member]:
         return [*(shard.member for shard in self._shards), self._writer, self._control]
@@ -413,5 +439,15 @@ class Supervisor:
         return False
 
 
-def _reveal(secret: Secret | None) -> str | None:
-    return secret.reveal() if secret is not None else None
+def _keys_of(command: AddStreams | RemoveStreams | SetKnobs) -> list[StreamKey]:
+    match command:
+        case AddStreams():
+            return [request.key for request in command.streams]
+        case RemoveStreams():
+            return command.keys
+        case SetKnobs():
+            return [command.key]
+
+
+def _unavailable(key: StreamKey, phase: Phase) -> KeyResult:
+    return KeyResult(key, "unavailable", f"the engine is {phase}")

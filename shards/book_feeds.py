@@ -107,7 +107,7 @@ class DeltaBook(_BookStream):
     def on_snapshot(self, snapshot: BookEvent) -> None:
         """Take a REST snapshot (id in `seq`). One that is too old is asked for again."""
         self._requested = False
-        if self._synced or self.state is StreamState.BACKOFF:
+        if self._synced or self.state in (StreamState.BACKOFF, StreamState.STOPPED):
             return
         self._snapshot = snapshot
         self._join()

@@ -6,7 +6,7 @@ cannot be used is counted by reason and skipped: its connection and its neighbou
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from picows import (
     WSCloseCode,
@@ -18,10 +18,11 @@ from picows import (
     ws_connect,
 )
 
+from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from shards.backoff import Backoff
-from shards.limiter import WindowLimiter
+from shards.leases import Turnstile
 from shards.stream import MalformedFrameError, Stream
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
 from shards.venues.spec import Control, Feeds, FrameDecoder, SocketGroup, Venue
@@ -35,7 +36,11 @@ _STABLE_AFTER_S = 10.0
 
 
 class Connection:
-    """A socket for a fixed set of streams of one venue's socket group."""
+    """A socket for streams of one venue's socket group, which come and go while it lives.
+
+    What is subscribed follows what is wanted: `_topics` is the wish, `_subscribed` what the venue
+    was told on the present socket, and one task sends the difference at the pace the venue allows.
+    """
 
     def __init__(
         self,
@@ -44,16 +49,21 @@ class Connection:
         url: str,
         topics: dict[str, Stream],
         publish: Callable[[], None],
-        connects: WindowLimiter,
+        connects: Turnstile,
         *,
         lifetime_s: float,
+        messages: Turnstile | None = None,
     ) -> None:
         self._venue = venue
         self._group = group
         self._url = url
-        self._topics = topics
+        self._topics = dict(topics)
+        self._subscribed: set[str] = set()
+        self._silent: set[str] = set()
+        self._changed = Alarm()
         self._publish = publish
         self._connects = connects
+        self._messages = messages
         self._lifetime_s = lifetime_s
         self._backoff = Backoff()
         self._transport: WSTransport | None = None
@@ -77,6 +87,35 @@ class Connection:
     def is_connected(self) -> bool:
         """Whether the socket is open."""
         return self._transport is not None
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams share this socket."""
+        return len(self._topics)
+
+    @property
+    def group(self) -> SocketGroup:
+        """The socket group it belongs to."""
+        return self._group
+
+    def add(self, topics: Mapping[str, Stream]) -> None:
+        """Carry these streams as well, on the same socket."""
+        self._topics.update(topics)
+        for stream in topics.values():
+            self._feeds.add(stream)
+            if self.is_connected:
+                stream.connected()
+            else:
+                stream.state, stream.reason = StreamState.CONNECTING, f"connecting to {self._url}"
+        self._changed.ring()
+
+    def remove(self, stream: Stream) -> None:
+        """Carry this stream no more. What of it is under way is ignored."""
+        for topic in [topic for topic, known in self._topics.items() if known is stream]:
+            del self._topics[topic]
+            self._silent.discard(topic)
+        self._feeds.remove(stream)
+        self._changed.ring()
 
     async def run(self) -> None:
         """Keep the socket alive until cancelled."""
@@ -144,22 +183,43 @@ class Connection:
             await asyncio.gather(subscriber, pinger, closed, return_exceptions=True)
 
     async def _subscribe(self, transport: WSTransport) -> None:
-        topics = list(self._topics)
-        size = self._group.topics_per_message
-        for start in range(0, len(topics), size):
-            self._request_id += 1
-            for frame in self._venue.subscribe(topics[start : start + size], self._request_id):
-                transport.send(WSMsgType.TEXT, frame)
-                await asyncio.sleep(self._group.message_interval_s)
+        """Tell the venue what has changed, for as long as the socket lives."""
+        self._subscribed.clear()
+        self._silent.clear()
+        while True:
+            ended = [topic for topic in self._subscribed if topic not in self._topics]
+            begun = [topic for topic in self._topics if topic not in self._subscribed]
+            if ended:
+                await self._send(transport, self._venue.unsubscribe, ended)
+            elif begun or self._silent:
+                await self._send(transport, self._venue.subscribe, begun or list(self._silent))
+            else:
+                await self._changed.wait()
+
+    async def _send(
+        self,
+        transport: WSTransport,
+        render: Callable[[Sequence[str], int], Sequence[bytes]],
+        topics: Sequence[str],
+    ) -> None:
+        """Send the first few of `topics`; return when the next message may follow."""
+        batch = topics[: self._group.topics_per_message]
+        if self._messages is not None:
+            await self._messages.acquire()
+        self._silent.difference_update(batch)
+        if render is self._venue.unsubscribe:
+            self._subscribed.difference_update(batch)
+        else:
+            self._subscribed.update(batch)
+        self._request_id += 1
+        for frame in render(batch, self._request_id):
+            transport.send(WSMsgType.TEXT, frame)
+            await asyncio.sleep(self._group.message_interval_s)
 
     def resubscribe(self, stream: Stream) -> None:
         """Ask once more for a stream that stays silent. A repeated subscribe is harmless."""
-        transport = self._transport
-        for topic, known in self._topics.items():
-            if known is stream and transport is not None:
-                self._request_id += 1
-                for frame in self._venue.subscribe([topic], self._request_id):
-                    transport.send(WSMsgType.TEXT, frame)
+        self._silent.update(topic for topic, known in self._topics.items() if known is stream)
+        self._changed.ring()
 
     async def _ping(self, transport: WSTransport) -> None:
         """The venue's own kind of ping, where it has one."""

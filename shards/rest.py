@@ -1,6 +1,6 @@
 """REST calls of one venue: weight budget, deadlines, size cap, and no redirects.
 
-A venue that answers 429 or 418 with Retry-After is left alone for that long by everybody here.
+A venue that answers 429 or 418 with Retry-After is left alone for that long by every process.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 import aiohttp
 
 from engine.errors import VenueError
-from shards.limiter import WindowLimiter
+from shards.leases import Lease
 from shards.venues.spec import RestCall
 
 log = logging.getLogger(__name__)
@@ -22,15 +22,18 @@ _DEFAULT_RETRY_AFTER_S = 60.0
 class VenueRest:
     """A client for one venue. Use it inside one event loop and close it."""
 
-    def __init__(self, venue: str, base_url: str, weight_per_minute: float) -> None:
+    def __init__(
+        self, venue: str, base_url: str, lease: Lease, used_weight_header: str | None = None
+    ) -> None:
         self._venue = venue
         self._base_url = base_url.rstrip("/")
-        self._limiter = WindowLimiter(weight_per_minute, 60.0)
+        self._lease = lease
+        self._used_weight_header = used_weight_header
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
 
     async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
         """Return the body of a 200 reply. Raises VenueError (retriable) for anything else."""
-        await self._limiter.acquire(call.weight)
+        await self._lease.acquire(call.weight)
         url = self._base_url + call.path.replace("{symbol}", symbol)
         body = call.body.replace("{symbol}", symbol).encode() or None
         headers = {"Content-Type": "application/json"} if body else None
@@ -42,9 +45,10 @@ class VenueRest:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise VenueError(f"{self._venue}: {call.method} {url}: {reason}") from error
+        self._pass_on_used_weight(reply)
         if reply.status in (429, 418):
             retry_after_s = _retry_after_s(reply.headers.get("Retry-After"))
-            self._limiter.block_for(retry_after_s)
+            self._lease.refused(reply.status, retry_after_s)
             raise VenueError(
                 f"{self._venue}: HTTP {reply.status}, told to wait {retry_after_s:.0f} s"
             )
@@ -52,6 +56,11 @@ class VenueRest:
             text = payload[:200].decode("utf-8", "backslashreplace")
             raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
         return payload
+
+    def _pass_on_used_weight(self, reply: aiohttp.ClientResponse) -> None:
+        text = reply.headers.get(self._used_weight_header or "", "")
+        if text.isascii() and text.isdigit() and len(text) < 10:
+            self._lease.venue_says(float(text))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -13,12 +13,15 @@ from engine.commands import (
     Drain,
     InstrumentsResolved,
     InstrumentsStored,
+    LeaseGranted,
     ShardStatus,
     StartStreams,
+    StopStreams,
     StreamSpec,
     ToChild,
 )
 from engine.settings import ShardSettings, VenueSettings
+from shards.leases import LeaseClient
 from shards.rings import ShardRings
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
@@ -36,6 +39,7 @@ class Shard:
         self._rings = ShardRings.attach(self._layout, settings.index, settings.doorbell_fd)
         self._sessions: dict[str, VenueSession] = {}
         self._waiting_for_store: dict[int, asyncio.Event] = {}
+        self._leases = LeaseClient(channel.send)
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop_lag_ms = 0.0
 
@@ -63,6 +67,11 @@ class Shard:
             match message:
                 case StartStreams():
                     self._start(message.streams)
+                case StopStreams():
+                    for session in self._sessions.values():
+                        session.stop(message.slots)
+                case LeaseGranted():
+                    self._leases.granted(message)
                 case InstrumentsStored():
                     for slot in message.slots:
                         if slot in self._waiting_for_store:
@@ -88,13 +97,14 @@ class Shard:
                 self._layout,
                 self._store_instruments,
                 self._on_fault,
+                self._leases,
             )
         return self._sessions[name]
 
     async def _store_instruments(self, instruments: dict[int, Instrument]) -> None:
         """The stream table must know a stream before its first row."""
-        stored = {slot: asyncio.Event() for slot in instruments}
-        self._waiting_for_store.update(stored)
+        waiting = self._waiting_for_store
+        stored = {slot: waiting.setdefault(slot, asyncio.Event()) for slot in instruments}
         self._channel.send(InstrumentsResolved(instruments))
         await asyncio.gather(*(event.wait() for event in stored.values()))
 
@@ -118,12 +128,10 @@ class Shard:
     def _report(self) -> None:
         sessions = self._sessions.values()
         streams = [stream.status() for session in sessions for stream in session.streams]
-        connections = list(itertools.chain.from_iterable(s.connections for s in sessions))
+        connections = itertools.chain.from_iterable(s.connections for s in sessions)
         malformed: Counter[str] = Counter()
-        for connection in connections:
-            malformed.update(connection.malformed_by_reason)
-        for poller in itertools.chain.from_iterable(s.pollers.values() for s in sessions):
-            malformed.update(poller.malformed_by_reason)
+        for session in sessions:
+            malformed.update(session.malformed_by_reason)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self._channel.send(
             ShardStatus(
@@ -133,7 +141,7 @@ class Shard:
                 row_count=sum(stream.row_count for stream in streams),
                 malformed_by_reason=dict(malformed),
                 connection_count=sum(c.is_connected for c in connections),
-                reconnect_count=sum(max(c.connect_count - 1, 0) for c in connections),
+                reconnect_count=sum(session.reconnect_count for session in sessions),
                 loop_lag_ms=self._loop_lag_ms,
                 rss_bytes=usage.ru_maxrss * 1024,
                 cpu_s=usage.ru_utime + usage.ru_stime,

@@ -77,6 +77,18 @@ class Stream:
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.RECONNECT
 
+    def removed(self) -> None:
+        """Nobody wants the stream any more. It keeps its place, should it be wanted again."""
+        self.disconnected("removed")
+        self.state = StreamState.STOPPED
+
+    def wanted_again(self) -> None:
+        """The stream starts anew where it ended; what it counted belongs to its earlier life."""
+        self.state, self.reason = StreamState.PENDING, ""
+        self._frame_count = self.row_count = 0
+        self.gap_count = self.missing_count = self.duplicate_count = 0
+        self.last_recv_ns = self.subscribed_ns = 0
+
     def failed(self, reason: str) -> None:
         """The stream cannot run; the reason says what to do."""
         self.state = StreamState.FAILED

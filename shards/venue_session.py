@@ -4,12 +4,14 @@ import asyncio
 import difflib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
 from engine.catalog import Instrument, StreamKind, Transport
-from engine.clock import wall_ns
+from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamSpec, StreamState
 from engine.errors import VenueError
 from engine.layout import Layout
@@ -20,21 +22,25 @@ from shards.book_rows import BookEvent
 from shards.connection import Connection
 from shards.feeds import make_stream
 from shards.gaps import GapLedger
-from shards.limiter import WindowLimiter
+from shards.leases import Lease, LeaseClient
 from shards.poller import Poller
 from shards.rest import VenueRest
 from shards.rings import ShardRings
 from shards.stream import Stream
 from shards.timed import TimedStream
-from shards.venues.spec import Channel, PollChannel, Venue
+from shards.venues.spec import Channel, PollChannel, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
 
 _SNAPSHOTS_AT_ONCE = 4
-_REST_SHARE = 0.5
-"""Of a venue's REST budget: other shards and other programs on the address want some too."""
 _POLL_SHARE = 0.2
-"""Of the budget too, for one kind of polled streams: snapshots of books must not wait for them."""
+"""Of the REST budget, for one kind of polled streams: snapshots of books must not wait for them."""
+_INSTRUMENTS_AGE_S = 30.0
+"""A symbol nobody knows is looked for again, but the venue is not asked more often than this."""
+_LINGER_S = 5.0
+"""An empty socket waits so long for a new stream: connections are a budget, too."""
+_REMEMBERED_S = 300.0
+"""A removed stream is remembered; by then its last row is in the positions of the writer."""
 
 StoreInstruments = Callable[[dict[int, Instrument]], Awaitable[None]]
 """Hands instruments to the supervisor; returns when the stream table has them on disk."""
@@ -51,6 +57,7 @@ class VenueSession:
         layout: Layout,
         store_instruments: StoreInstruments,
         on_fault: Callable[[BaseException], None],
+        leases: LeaseClient,
     ) -> None:
         self._venue = venue
         self._settings = settings
@@ -62,28 +69,94 @@ class VenueSession:
         self._rest = VenueRest(
             venue.name,
             settings.rest_url or venue.rest_url,
-            venue.rest_weight_per_minute * _REST_SHARE,
+            Lease(leases, venue.name, "rest_weight"),
+            venue.used_weight_header,
         )
-        self._connects = WindowLimiter(venue.connects_per_minute, 60.0)
+        self._connects = Lease(leases, venue.name, "ws_connects")
+        self._messages = (
+            Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
+        )
+        self._instruments: Mapping[str, Instrument] = {}
+        self._instruments_s = float("-inf")
+        self._instruments_turn = asyncio.Lock()
         self._snapshots_wanted: asyncio.Queue[DeltaBook] = asyncio.Queue()
         self._snapshot_backoff: dict[int, Backoff] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.streams: list[Stream] = []
-        self.connections: list[Connection] = []
-        self.pollers: dict[StreamKind, Poller] = {}
+        self._by_slot: dict[int, Stream] = {}
+        self._removed: dict[int, tuple[float, Stream]] = {}
+        self._carriers: dict[int, Connection | Poller] = {}
+        self._pollers: dict[StreamKind, Poller] = {}
+        self._running: dict[Connection, asyncio.Task[None]] = {}
+        self._empty_since_s: dict[Connection, float] = {}
+        self._closed_malformed: Counter[str] = Counter()
+        self._closed_reconnect_count = 0
+        for _ in range(_SNAPSHOTS_AT_ONCE if venue.book_snapshot else 0):
+            self._spawn(self._fetch_snapshots())
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The streams that are wanted."""
+        return list(self._by_slot.values())
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The sockets there are."""
+        return list(self._running)
+
+    @property
+    def malformed_by_reason(self) -> Counter[str]:
+        """Frames nobody could use, on the sockets there are and those there were."""
+        total = Counter(self._closed_malformed)
+        for connection in self._running:
+            total.update(connection.malformed_by_reason)
+        for poller in self._pollers.values():
+            total.update(poller.malformed_by_reason)
+        return total
+
+    @property
+    def reconnect_count(self) -> int:
+        """How often a socket had to be opened anew."""
+        return self._closed_reconnect_count + sum(map(_reconnects, self._running))
 
     def start(self, specs: list[StreamSpec]) -> None:
-        """Begin these streams in the background; their state tells how it goes."""
-        streams = [self._make_stream(spec) for spec in specs]
-        self.streams += streams
-        offered = [stream for stream in streams if stream.state is not StreamState.FAILED]
+        """Begin these streams in the background; their state tells how it goes. Nobody else's
+        socket is touched. A stream that runs already goes on.
+        """
+        streams = []
+        for spec in specs:
+            if spec.slot not in self._by_slot:
+                self._by_slot[spec.slot] = self._recall(spec) or self._make_stream(spec)
+                streams.append(self._by_slot[spec.slot])
         for stream in streams:
-            if stream not in offered:
+            if stream.state is StreamState.FAILED:
                 log.error("%s: %s", stream.key, stream.reason)
-        if offered:
-            self._spawn(self._bring_up(offered))
-        while len(self._tasks) < _SNAPSHOTS_AT_ONCE + 1:
-            self._spawn(self._fetch_snapshots())
+        streams = [stream for stream in streams if stream.state is not StreamState.FAILED]
+        if streams:
+            self._spawn(self._bring_up(streams))
+
+    def stop(self, slots: Iterable[int]) -> None:
+        """End these streams. What they had received is written."""
+        for slot in slots:
+            stream = self._by_slot.pop(slot, None)
+            if stream is None:
+                continue
+            stream.removed()
+            stream.tick(wall_ns())
+            self._removed[slot] = (monotonic_s(), stream)
+            self._snapshot_backoff.pop(slot, None)
+            self._leave(stream, self._carriers.pop(slot, None))
+        self._gaps.flush()
+        self._rings.publish()
+
+    def _leave(self, stream: Stream, carrier: Connection | Poller | None) -> None:
+        match carrier:
+            case Poller():
+                assert isinstance(stream, TimedStream)
+                carrier.remove(stream)
+            case Connection():
+                carrier.remove(stream)
+                if not carrier.stream_count:
+                    self._empty_since_s[carrier] = monotonic_s()
 
     def tick(self) -> None:
         """A few times a second: pending gaps, drops of quiet streams, silence."""
@@ -94,20 +167,46 @@ class VenueSession:
         for connection in self.connections:
             if connection.is_connected:
                 self._watch(connection, now_ns)
-        for poller in self.pollers.values():
+        for poller in self._pollers.values():
             poller.watch(now_ns)
+        self._close_empty()
 
     async def close(self) -> None:
         """Close every socket. What was buffered for a snapshot is written."""
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for stream in self.streams:
             stream.disconnected("stopped")
             stream.tick(wall_ns())
             stream.state = StreamState.STOPPED
         self._gaps.flush()
         await self._rest.close()
+
+    def _close_empty(self) -> None:
+        """Let go of sockets that have carried nothing for a while, and of what was removed."""
+        now_s = monotonic_s()
+        for connection, since_s in list(self._empty_since_s.items()):
+            if now_s - since_s >= _LINGER_S:
+                del self._empty_since_s[connection]
+                self._running.pop(connection).cancel()
+                self._closed_malformed.update(connection.malformed_by_reason)
+                self._closed_reconnect_count += _reconnects(connection)
+        for slot, (removed_s, _) in list(self._removed.items()):
+            if now_s - removed_s < _REMEMBERED_S:
+                break  # the oldest come first
+            del self._removed[slot]
+
+    def _recall(self, spec: StreamSpec) -> Stream | None:
+        """A stream that was removed a moment ago goes on where it ended: its last rows may not
+        have reached the writer's positions yet.
+        """
+        known = self._removed.pop(spec.slot, None)
+        if known is None:
+            return None
+        known[1].wanted_again()
+        return known[1]
 
     def _make_stream(self, spec: StreamSpec) -> Stream:
         return make_stream(
@@ -121,9 +220,9 @@ class VenueSession:
 
     async def _bring_up(self, streams: list[Stream]) -> None:
         """Instruments first: an unknown symbol must never be subscribed."""
-        instruments = await self._fetch_instruments(streams)
+        instruments = await self._instruments_of({stream.key.symbol for stream in streams})
         known = []
-        for stream in streams:
+        for stream in filter(self._is_waiting, streams):
             if stream.key.symbol in instruments:
                 known.append(stream)
                 continue
@@ -136,13 +235,26 @@ class VenueSession:
             {stream.slot: instruments[stream.key.symbol] for stream in known}
         )
         for group in self._venue.groups:
-            members = [s for s in known if _group_of(self._channel(s)) == group]
-            self._open_connections(group, members)
-        for stream in known:
+            self._connect(group, [s for s in known if _group_of(self._channel(s)) == group])
+        for stream in filter(self._is_waiting, known):
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
-                self._poller(stream.key.kind).add(stream)
+                poller = self._carriers[stream.slot] = self._poller(stream.key.kind)
+                poller.add(stream)
 
-    async def _fetch_instruments(self, streams: list[Stream]) -> Mapping[str, Instrument]:
+    def _is_waiting(self, stream: Stream) -> bool:
+        """Whether a stream is still wanted and has no socket yet."""
+        return self._by_slot.get(stream.slot) is stream and stream.slot not in self._carriers
+
+    async def _instruments_of(self, symbols: set[str]) -> Mapping[str, Instrument]:
+        """The venue's instruments, fetched anew when they lack one of `symbols`."""
+        async with self._instruments_turn:
+            age_s = monotonic_s() - self._instruments_s
+            if not symbols <= self._instruments.keys() and age_s > _INSTRUMENTS_AGE_S:
+                self._instruments = await self._fetch_instruments()
+                self._instruments_s = monotonic_s()
+            return self._instruments
+
+    async def _fetch_instruments(self) -> Mapping[str, Instrument]:
         backoff = Backoff()
         while True:
             try:
@@ -151,37 +263,55 @@ class VenueSession:
             except (VenueError, msgspec.MsgspecError, ValueError) as error:
                 delay_s = backoff.next_s()
                 log.warning("instruments: %s; again in %.1f s", error, delay_s)
-                for stream in streams:
+                for stream in filter(self._is_waiting, self.streams):
                     stream.state, stream.reason = StreamState.CONNECTING, f"instruments: {error}"
                 await asyncio.sleep(delay_s)
 
-    def _open_connections(self, group_name: str, streams: list[Stream]) -> None:
+    def _connect(self, group_name: str, streams: list[Stream]) -> None:
+        """Give streams a place on the group's sockets, on new ones where those are full."""
         group = self._venue.groups[group_name]
         size = self._settings.streams_per_connection or group.streams_per_connection
-        url = (self._settings.ws_url or self._venue.ws_url).rstrip("/") + group.path
-        for start in range(0, len(streams), size):
-            topics = {
-                channel.topic(stream.key.symbol, self._settings): stream
-                for stream in streams[start : start + size]
-                if isinstance(channel := self._channel(stream), Channel)
-            }
-            connection = Connection(
-                self._venue,
-                group,
-                url,
-                topics,
-                self._rings.publish,
-                self._connects,
-                lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
-            )
-            self.connections.append(connection)
-            self._spawn(connection.run())
+        waiting = [stream for stream in streams if self._is_waiting(stream)]
+        for connection in self.connections:
+            room = size - connection.stream_count
+            if connection.group is group and room > 0 and waiting:
+                connection.add(self._topics(waiting[:room]))
+                self._carry(waiting[:room], connection)
+                waiting = waiting[room:]
+        for start in range(0, len(waiting), size):
+            self._open(group, waiting[start : start + size])
+
+    def _open(self, group: SocketGroup, streams: list[Stream]) -> None:
+        connection = Connection(
+            self._venue,
+            group,
+            (self._settings.ws_url or self._venue.ws_url).rstrip("/") + group.path,
+            self._topics(streams),
+            self._rings.publish,
+            self._connects,
+            lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
+            messages=self._messages,
+        )
+        self._running[connection] = self._spawn(connection.run())
+        self._carry(streams, connection)
+
+    def _carry(self, streams: list[Stream], connection: Connection) -> None:
+        self._empty_since_s.pop(connection, None)
+        for stream in streams:
+            self._carriers[stream.slot] = connection
+
+    def _topics(self, streams: list[Stream]) -> dict[str, Stream]:
+        return {
+            channel.topic(stream.key.symbol, self._settings): stream
+            for stream in streams
+            if isinstance(channel := self._channel(stream), Channel)
+        }
 
     def _poller(self, kind: StreamKind) -> Poller:
-        if kind not in self.pollers:
+        if kind not in self._pollers:
             channel = self._venue.channels[kind, Transport.HTTP_POLL]
             assert isinstance(channel, PollChannel)
-            self.pollers[kind] = Poller(
+            self._pollers[kind] = Poller(
                 self._venue.name,
                 channel,
                 self._rest,
@@ -189,8 +319,8 @@ class VenueSession:
                 interval_s=self._settings.poll_interval_s.get(kind, channel.interval_s),
                 weight_per_minute=self._venue.rest_weight_per_minute * _POLL_SHARE,
             )
-            self._spawn(self.pollers[kind].run())
-        return self.pollers[kind]
+            self._spawn(self._pollers[kind].run())
+        return self._pollers[kind]
 
     def _want_snapshot(self, book: DeltaBook) -> None:
         """A book asks for a REST snapshot: at once the first time, then with growing delays."""
@@ -209,7 +339,7 @@ class VenueSession:
             return
         while True:
             book = await self._snapshots_wanted.get()
-            if book.state is StreamState.BACKOFF:
+            if book.state in (StreamState.BACKOFF, StreamState.STOPPED):
                 self._snapshot_backoff.pop(book.slot, None)
                 continue
             try:
@@ -252,19 +382,25 @@ class VenueSession:
     def _channel(self, stream: Stream) -> Channel | PollChannel:
         return self._venue.channels[stream.key.kind, stream.key.transport]
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
+        return task
 
-    def _on_task_done(self, task: "asyncio.Future[None]") -> None:
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
         """A fault in a task is a bug: it ends the process, which is then restarted clean."""
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_fault(error)
 
 
 def _group_of(channel: Channel | PollChannel) -> str:
     return channel.group if isinstance(channel, Channel) else ""
+
+
+def _reconnects(connection: Connection) -> int:
+    return max(connection.connect_count - 1, 0)
 
 
 def _unknown_symbol(venue: str, symbol: str, instruments: Mapping[str, Instrument]) -> str:

@@ -72,8 +72,6 @@ def check_venues(loaded: LoadedConfig) -> None:
             near = difflib.get_close_matches(name, VENUES, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(VENUES)}"
             raise ConfigError(f"{loaded.source}: {section}: unknown venue {name!r}; {hint}")
-    if not loaded.stream_keys():
-        raise ConfigError(f"{loaded.source}: streams: there is nothing to collect")
 
 
 def run(options: argparse.Namespace) -> int:

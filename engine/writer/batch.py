@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from engine.writer.streams import StreamRegistry
 @dataclass(frozen=True, slots=True)
 class Slice:
     """Rows of one ring. The cursor stands at `start_seq`; the rows begin at `first_seq`, which is
-    later only where rows were lost."""
+    later only where rows were lost. Where knobs hold rows back, `kept` says which of the
+    `row_count` rows are left in `records`."""
 
     ring: str
     epoch: int
@@ -33,11 +35,25 @@ class Slice:
     first_seq: int
     records: RecordArray
     spec: RecordSpec
+    kept: Offsets | None = None
+    row_count: int | None = None
 
     @property
     def end_seq(self) -> int:
         """Sequence after the last row."""
-        return self.first_seq + len(self.records)
+        return self.first_seq + (len(self.records) if self.row_count is None else self.row_count)
+
+    def without(self, chosen: "np.ndarray[Any, np.dtype[np.bool_]] | None") -> "Slice":
+        """The same piece of the ring with the chosen rows only; None chooses all."""
+        if chosen is None:
+            return self
+        kept = np.flatnonzero(chosen)
+        return replace(self, records=self.records[kept], kept=kept, row_count=len(self.records))
+
+    @property
+    def held_back_count(self) -> int:
+        """Rows that knobs hold back."""
+        return 0 if self.row_count is None else self.row_count - len(self.records)
 
 
 @dataclass(slots=True)
@@ -65,6 +81,8 @@ class Piece:
     def seq(self, position: int) -> int:
         """Sequence in the ring of the row at `position`."""
         offset = position if self.offsets is None else int(self.offsets[position])
+        if self.origin.kept is not None:
+            offset = int(self.origin.kept[offset])
         return self.origin.first_seq + offset
 
 

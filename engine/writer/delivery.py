@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.errors import EngineError
-from engine.settings import WriterSettings
+from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
 from engine.writer.postgres import PostgresSink, Slice
 from engine.writer.redis import RedisSink
@@ -74,10 +74,10 @@ async def _keep_trying(
 class DatabaseDelivery:
     """Sources to PostgreSQL. One transaction a flush: all cursors, one COPY a record kind."""
 
-    def __init__(self, sources: Sources, sink: PostgresSink, settings: WriterSettings) -> None:
+    def __init__(self, sources: Sources, sink: PostgresSink, knobs: KnobTable) -> None:
         self._sources = sources
         self._sink = sink
-        self._settings = settings
+        self._knobs = knobs
         self._synced = False
         self._durable_at_s = 0.0
         self._undurable = False
@@ -85,6 +85,7 @@ class DatabaseDelivery:
         self.latency = Latency()
         self.stored_rows: Counter[str] = Counter()
         self.quarantined_rows: Counter[str] = Counter()
+        self.skipped_rows: Counter[str] = Counter()
         self.lost_rows = 0
         self.inexact_rows = 0
         self.arrived = Alarm()
@@ -100,7 +101,7 @@ class DatabaseDelivery:
 
     def rows_arrived(self) -> None:
         """Rows were pumped; a full batch is not kept waiting for the flush interval."""
-        if self.backlog_rows >= self._settings.flush_rows:
+        if self.backlog_rows >= self._knobs.flush_rows:
             self.arrived.ring()
 
     async def _connect(self) -> None:
@@ -119,10 +120,9 @@ class DatabaseDelivery:
 
     async def _wait_for_rows(self) -> None:
         """Return when a full batch is there, or the flush interval is over."""
-        settings = self._settings
-        deadline_s = monotonic_s() + settings.flush_interval_s
-        while self.backlog_rows < settings.flush_rows:
-            if not await self.arrived.wait(deadline_s - monotonic_s()):
+        knobs, started_s = self._knobs, monotonic_s()
+        while self.backlog_rows < knobs.flush_rows:
+            if not await self.arrived.wait(started_s + knobs.flush_interval_s - monotonic_s()):
                 return
 
     def _durable_is_due(self) -> bool:
@@ -130,7 +130,7 @@ class DatabaseDelivery:
 
     def _slices(self) -> list[Slice]:
         """What goes into the next transaction: contiguous pieces of each source, oldest first."""
-        room = self._settings.max_rows_per_copy
+        room = self._knobs.max_rows_per_copy
         slices: list[Slice] = []
         for source in self._sources:
             seq = source.database_seq
@@ -140,7 +140,8 @@ class DatabaseDelivery:
                     break
                 if first_seq > seq:
                     self._report_loss(source, seq, first_seq)
-                slices.append(Slice(source.key, source.epoch, seq, first_seq, records, source.spec))
+                piece = Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
+                slices.append(piece.without(self._knobs.to_store(records, source.spec.kind)))
                 seq = first_seq + len(records)
                 room -= len(records)
         return slices
@@ -150,7 +151,8 @@ class DatabaseDelivery:
         now_ns = wall_ns()
         ends: dict[tuple[str, int], int] = {}
         for piece in slices:
-            ends[piece.ring, piece.epoch] = piece.first_seq + len(piece.records)
+            ends[piece.ring, piece.epoch] = piece.end_seq
+            self.skipped_rows[piece.spec.kind.value] += piece.held_back_count
             self.latency.add(piece.records, now_ns)
         for source in self._sources:
             end_seq = ends.get((source.key, source.epoch), source.database_seq)
@@ -183,14 +185,15 @@ class DatabaseDelivery:
 class RedisDelivery:
     """Live rings to Redis. Lags at most a ring; what it could not take is counted as overrun."""
 
-    def __init__(self, sources: Sources, sink: RedisSink, settings: WriterSettings) -> None:
+    def __init__(self, sources: Sources, sink: RedisSink, knobs: KnobTable) -> None:
         self._sources = sources
         self._sink = sink
-        self._max_rows = settings.flush_rows
+        self._knobs = knobs
         self.health = SinkHealth("redis")
         self.latency = Latency()
         self.published_rows: Counter[str] = Counter()
         self.overrun_rows: Counter[str] = Counter()
+        self.unpublished_rows: Counter[str] = Counter()
         self.arrived = Alarm()
 
     async def run(self) -> None:
@@ -224,6 +227,7 @@ class RedisDelivery:
             now_ns = wall_ns()
             for piece in slices:
                 self.published_rows[piece.spec.kind.value] += len(piece.records)
+                self.unpublished_rows[piece.spec.kind.value] += piece.held_back_count
                 self.latency.add(piece.records, now_ns)
             self._advance(slices)
 
@@ -236,12 +240,13 @@ class RedisDelivery:
             if source.redis_seq < oldest:
                 self.overrun_rows[source.spec.kind.value] += oldest - source.redis_seq
                 source.redis_seq = oldest
-            seq, records = source.read(source.redis_seq, self._max_rows)
+            seq, records = source.read(source.redis_seq, self._knobs.flush_rows)
             if len(records):
-                slices.append(Slice(source.key, source.epoch, seq, seq, records, source.spec))
+                piece = Slice(source.key, source.epoch, seq, seq, records, source.spec)
+                slices.append(piece.without(self._knobs.to_publish(records)))
         return slices
 
     def _advance(self, slices: Sequence[Slice]) -> None:
-        ends = {(p.ring, p.epoch): p.first_seq + len(p.records) for p in slices}
+        ends = {(p.ring, p.epoch): p.end_seq for p in slices}
         for source in self._sources:
             source.redis_seq = ends.get((source.key, source.epoch), source.redis_seq)

@@ -1,7 +1,7 @@
 """The writer process: attach rings, then pump, deliver, publish until told to drain.
 
-One event loop, five tasks: commands, pump (rings to journal), database, Redis, status; and the
-journal's fdatasync in a thread. Entry point: `run`.
+One event loop, six tasks: commands, pump (rings to journal), database, Redis, instrument listings,
+status; and the journal's fdatasync in a thread. Entry point: `run`.
 """
 
 import asyncio
@@ -18,16 +18,21 @@ from engine.channel import Channel
 from engine.clock import monotonic_s
 from engine.commands import (
     Drain,
+    InstrumentsSaved,
     Ready,
     RingsSynced,
     RingStatus,
+    SetStreamKnobs,
+    StoreInstruments,
     SyncRings,
     ToChild,
     WriterStatus,
 )
 from engine.settings import WriterSettings
 from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
+from engine.writer.listing import ListingStore
 from engine.writer.postgres import PostgresSink
 from engine.writer.redis import RedisSink
 from engine.writer.source import Source
@@ -53,13 +58,17 @@ class Writer:
         self.sources = Sources(layout, settings.journal_segment_bytes)
         self.sources.open(settings.rings)
         catalog = Catalog(layout.catalog)
+        self._knobs = KnobTable(settings)
+        self._listings = (
+            ListingStore(settings, self._listing_saved) if settings.database_url else None
+        )
         self._database = (
-            DatabaseDelivery(self.sources, PostgresSink(settings, catalog), settings)
+            DatabaseDelivery(self.sources, PostgresSink(settings, catalog), self._knobs)
             if settings.database_url
             else None
         )
         self._redis = (
-            RedisDelivery(self.sources, RedisSink(settings, catalog), settings)
+            RedisDelivery(self.sources, RedisSink(settings, catalog), self._knobs)
             if settings.redis_url
             else None
         )
@@ -73,7 +82,7 @@ class Writer:
         tasks += [asyncio.create_task(self._report(), name="status")]
         tasks += [
             asyncio.create_task(sink.run(), name=type(sink).__name__)
-            for sink in (self._database, self._redis)
+            for sink in (self._database, self._redis, self._listings)
             if sink
         ]
         commands = asyncio.create_task(self._obey(), name="commands")
@@ -157,11 +166,25 @@ class Writer:
                 case SyncRings():
                     self._pump_once()
                     self._channel.send(RingsSynced(message.request_id))
+                case SetStreamKnobs():
+                    self._set_knobs(message)
+                case StoreInstruments():
+                    if self._listings:
+                        self._listings.take(message)
                 case Drain():
                     return await self._drain(message.deadline_s)
                 case _:
                     log.error("the writer has no use for a %s", type(message).__name__)
         return 0
+
+    def _set_knobs(self, message: SetStreamKnobs) -> None:
+        """New knobs count from the next flush on, and that comes at once."""
+        self._knobs.set(message.knobs)
+        if self._database:
+            self._database.arrived.ring()
+
+    def _listing_saved(self, message: StoreInstruments) -> None:
+        self._channel.send(InstrumentsSaved(message.venue, message.loaded_ns))
 
     async def _drain(self, deadline_s: float) -> int:
         """Deliver everything (the shards are gone by now), then remove rings and journal."""
@@ -229,6 +252,8 @@ class Writer:
             latency={name: latency.histogram() for name, latency in self._latencies().items()},
             rss_bytes=usage.ru_maxrss * 1024,
             cpu_s=usage.ru_utime + usage.ru_stime,
+            skipped_rows=dict(database.skipped_rows) if database else {},
+            unpublished_rows=dict(redis.unpublished_rows) if redis else {},
         )
 
 

@@ -69,7 +69,7 @@ class StreamRegistry:
         if not entries:
             return
         async with connection.transaction():
-            await _lock_durably(connection)
+            await lock_durably(connection)
             found = [(e, await _register(connection, e.key, _facts(e), (0, 0))) for e in entries]
         for entry, stream in found:
             self.lookup.set(entry.slot, *stream)
@@ -81,7 +81,7 @@ class StreamRegistry:
         entry = self._catalog.get(slot)
         assert entry is not None, "resolved slots are in the catalog"
         async with connection.transaction():
-            await _lock_durably(connection)
+            await lock_durably(connection)
             wanted = (price_decimals, qty_decimals)
             stream = await _register(connection, entry.key, _facts(entry), wanted)
         self.lookup.set(slot, *stream)
@@ -111,7 +111,8 @@ def _facts(entry: CatalogEntry) -> Instrument:
     return entry.instrument or Instrument(key.venue, key.symbol, 0, 0, contract_size="")
 
 
-async def _lock_durably(connection: Connection) -> None:
+async def lock_durably(connection: Connection) -> None:
+    """Own the instrument and stream tables until the transaction ends, which is then on disk."""
     await connection.execute("SET LOCAL synchronous_commit = on")
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
 
@@ -123,22 +124,18 @@ async def _register(
     least_price = max(facts.price_decimals, at_least[0])
     least_qty = max(facts.qty_decimals, at_least[1])
     versions = await _fetch(connection, _SELECT_INSTRUMENTS, (key.venue, key.symbol))
-    for instrument_id, _, price_decimals, qty_decimals, *stored, status in versions:
-        if price_decimals < least_price or qty_decimals < least_qty:
-            continue
-        if tuple(stored) == _fact_values(facts):
-            if status != facts.status:
-                await connection.execute(
-                    "UPDATE instrument SET status = %s WHERE instrument_id = %s",
-                    (facts.status, instrument_id),
-                )
+    for instrument_id, _, price_decimals, qty_decimals, *stored, _status in versions:  # noqa: B007
+        # The status is the listing's to keep (`engine.writer.listing`): what the catalog was told
+        # at a subscription may be months old.
+        enough = price_decimals >= least_price and qty_decimals >= least_qty
+        if enough and tuple(stored) == fact_values(facts):
             break
     else:
         newest = versions[0] if versions else (0, 0, 0, 0)
         price_decimals = max(least_price, newest[2])
         qty_decimals = max(least_qty, newest[3])
-        instrument_id = await _insert_version(
-            connection, key, facts, newest[1] + 1, (price_decimals, qty_decimals)
+        instrument_id = await insert_version(
+            connection, facts, newest[1] + 1, (price_decimals, qty_decimals)
         )
     values = (instrument_id, key.kind, key.transport)
     rows = await _fetch(connection, _SELECT_STREAM, values)
@@ -147,19 +144,16 @@ async def _register(
     return rows[0][0], price_decimals, qty_decimals
 
 
-async def _insert_version(
-    connection: Connection,
-    key: StreamKey,
-    facts: Instrument,
-    version: int,
-    decimals: tuple[int, int],
+async def insert_version(
+    connection: Connection, facts: Instrument, version: int, decimals: tuple[int, int]
 ) -> int:
-    base, quote, tick_size, lot_size, contract_size = _fact_values(facts)
+    """Add a version of an instrument; return its id."""
+    base, quote, tick_size, lot_size, contract_size = fact_values(facts)
     rows = await _fetch(
         connection,
         _INSERT_INSTRUMENT,
         (
-            key.venue, key.symbol, version, base, quote, *decimals, _unit(decimals[0]),
+            facts.venue, facts.symbol, version, base, quote, *decimals, _unit(decimals[0]),
             _unit(decimals[1]), tick_size, lot_size, contract_size, facts.status,
         ),
     )  # fmt: skip
@@ -173,7 +167,8 @@ async def _fetch(
     return await cursor.fetchall()
 
 
-def _fact_values(facts: Instrument) -> tuple[Any, ...]:
+def fact_values(facts: Instrument) -> tuple[Any, ...]:
+    """What makes a version besides decimals and status, as the database holds it."""
     return (
         facts.base,
         facts.quote,

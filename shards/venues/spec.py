@@ -7,7 +7,7 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
@@ -38,6 +38,20 @@ class FeedRule(enum.Enum):
     LIQUIDATIONS = Liquidations
 
 
+class _Nobody:
+    """Takes whatever a decoder delivers, and does nothing with it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _ignore
+
+
+def _ignore(*_: object) -> None:
+    return
+
+
+_NOBODY: Final = _Nobody()
+
+
 @dataclass(slots=True)
 class Feeds:
     """The feeds of one connection or poller, by wire symbol: where decoders deliver."""
@@ -57,8 +71,12 @@ class Feeds:
         self._room_of(stream)[stream.key.symbol] = stream
 
     def remove(self, stream: Stream) -> None:
-        """Route them nowhere."""
-        self._room_of(stream).pop(stream.key.symbol, None)
+        """Route what still comes of the stream to nobody: frames that were under way when it was
+        unsubscribed are no fault of the venue's. Costs the hot path nothing.
+        """
+        room = self._room_of(stream)
+        if room.get(stream.key.symbol) is stream:
+            room[stream.key.symbol] = _NOBODY
 
     def _room_of(self, stream: Stream) -> dict[str, Any]:
         rooms: dict[type[Stream], dict[str, Any]] = {
@@ -173,9 +191,15 @@ class Venue:
     connects_per_minute: int
     subscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """(topics, request id) to the frames that subscribe them."""
+    unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
+    """The same to end them."""
     build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
     instruments: RestCall
     parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
+    used_weight_header: str | None = None
+    """Reply header with the weight the venue has counted in this minute."""
+    messages_per_minute: int | None = None
+    """What clients may send over all sockets of an address, where the venue limits that."""
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
 

@@ -10,16 +10,24 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
+
 from engine.catalog import Instrument
 from engine.channel import Channel
 from engine.commands import (
+    CommandResult,
     Drain,
+    FromChild,
     InstrumentsResolved,
+    InstrumentsSaved,
     InstrumentsStored,
     Ready,
     RingsSynced,
+    SetStreamKnobs,
     ShardStatus,
     StartStreams,
+    StopStreams,
+    StoreInstruments,
     StreamState,
     StreamStatus,
     SyncRings,
@@ -78,6 +86,13 @@ async def writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
                 case Drain():
                     note(directory, who="writer", what="drain")
                     return 0
+                case SetStreamKnobs():
+                    off = [s for s, each in message.knobs.items() if not each.db_writes_enabled]
+                    note(directory, who="writer", what="knobs", off=off)
+                case StoreInstruments():
+                    note(directory, who="writer", what="listing", count=len(message.instruments))
+                    if not (directory / "part.forgetful").exists():
+                        channel.send(InstrumentsSaved(message.venue, message.loaded_ns))
                 case _:
                     note(directory, who="writer", what=type(message).__name__)
         return 1
@@ -89,6 +104,7 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
     """Resolves instruments and reports live streams. Parts: refuse, deaf, mute, failed."""
     directory = Path(settings.paths.state_dir)
     note(directory, who=f"shard-{settings.index}", what="born")
+    running: list[int] = []
     if (directory / "part.refuse").exists():
         raise EngineError("this shard never starts")
     channel.send(Ready())
@@ -97,6 +113,7 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
         match message:
             case StartStreams():
                 slots = [spec.slot for spec in message.streams]
+                running += slots
                 note(directory, who=f"shard-{settings.index}", what="streams", slots=slots)
                 channel.send(
                     InstrumentsResolved(
@@ -113,6 +130,13 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
                 channel.send(status)
                 if not (directory / "part.mute").exists():
                     beats.append(asyncio.create_task(_beat(channel, status)))
+            case StopStreams():
+                note(directory, who=f"shard-{settings.index}", what="stop", slots=message.slots)
+                running = [slot for slot in running if slot not in message.slots]
+                for beat in beats:
+                    beat.cancel()
+                status = shard_status(settings.index, running, failed=False)
+                beats.append(asyncio.create_task(_beat(channel, status)))
             case Drain() if not (directory / "part.deaf").exists():
                 note(directory, who=f"shard-{settings.index}", what="drain")
                 break
@@ -140,6 +164,48 @@ async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
             case _:
                 pass
     return 0
+
+
+async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int:
+    """A control process that sends what tests write into `commands.jsonl`, and keeps answers and
+    the last status on disk.
+    """
+    directory = Path(settings.log.file).parent
+    note(directory, who="control", what="born")
+    channel.send(Ready(port=settings.port))
+    sending = asyncio.create_task(_send_commands(directory / "commands.jsonl", channel))
+    try:
+        while (message := await channel.receive()) is not None:
+            match message:
+                case SystemStatus():
+                    half = directory / "status.tmp"
+                    half.write_bytes(bytes(message.body))
+                    half.replace(directory / "status.json")
+                case CommandResult():
+                    kinds = [result.error_kind for result in message.results]
+                    note(
+                        directory, who="control", what="answer", id=message.request_id, kinds=kinds
+                    )
+                case Drain():
+                    break
+                case _:
+                    note(directory, who="control", what=type(message).__name__)
+    finally:
+        sending.cancel()
+    return 0
+
+
+async def _send_commands(path: Path, channel: Channel[ToChild]) -> None:
+    offset = 0
+    while True:
+        if path.exists():  # noqa: ASYNC240 - a test's small file
+            with path.open("rb") as file:
+                file.seek(offset)
+                for line in file:
+                    if line.endswith(b"\n"):
+                        offset += len(line)
+                        channel.send(msgspec.json.decode(line, type=FromChild))
+        await asyncio.sleep(0.01)
 
 
 async def stubborn_writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:

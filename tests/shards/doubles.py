@@ -1,10 +1,13 @@
 """Rings in plain memory and streams on them, for tests of the shard rooms."""
 
+import asyncio
+
 from engine.catalog import StreamKey, StreamKind, Transport
-from engine.commands import StreamSpec
+from engine.commands import FromChild, LeaseGranted, LeaseRequest, StreamSpec
 from engine.records import GAP, SPECS, RecordArray, RecordSpec
 from engine.ring import RingProducer, RingReader, format_ring, ring_bytes
 from shards.gaps import GapLedger
+from shards.leases import LeaseClient
 from shards.rings import ShardRings
 
 
@@ -47,3 +50,22 @@ def spec_of(
 ) -> StreamSpec:
     """A stream for a test."""
     return StreamSpec(slot, StreamKey(venue, symbol, kind, transport))
+
+
+def granting_leases() -> LeaseClient:
+    """A process's way to budgets that are never spent."""
+
+    def send(message: FromChild) -> None:
+        if isinstance(message, LeaseRequest):
+            grant = LeaseGranted(message.request_id, 0.0)
+            asyncio.get_running_loop().call_soon(client.granted, grant)
+
+    client = LeaseClient(send)
+    return client
+
+
+class Open:
+    """A turnstile that lets everybody through."""
+
+    async def acquire(self, units: float = 1.0) -> None:
+        """At once."""

@@ -13,11 +13,10 @@ from engine.commands import StreamState
 from engine.records import GapReason
 from engine.settings import VenueSettings
 from shards.connection import Connection
-from shards.limiter import WindowLimiter
 from shards.trade_feeds import ContiguousTrades
 from shards.venues import VENUES
 from shards.venues.spec import Channel, SocketGroup
-from tests.shards.doubles import MemoryRings, spec_of
+from tests.shards.doubles import MemoryRings, Open, spec_of
 
 VENUE = VENUES["binance_linear"]
 
@@ -70,7 +69,7 @@ class Rig:
         topic = channel.topic("BTCUSDT", VenueSettings())
         self.connection = Connection(
             VENUE, group, f"ws://127.0.0.1:{port}/market/ws", {topic: self.feed},
-            self.publish, WindowLimiter(100, 60), lifetime_s=lifetime_s,
+            self.publish, Open(), lifetime_s=lifetime_s,
         )  # fmt: skip
         return self.connection
 

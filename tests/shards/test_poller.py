@@ -17,13 +17,14 @@ from engine.layout import open_layout
 from engine.records import GapReason
 from engine.settings import VenueSettings
 from shards.feeds import make_stream
+from shards.leases import Lease
 from shards.poller import Poller
 from shards.rest import VenueRest
 from shards.timed import TimedStream
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
 from shards.venues.spec import PollChannel
-from tests.shards.doubles import MemoryRings, spec_of
+from tests.shards.doubles import MemoryRings, granting_leases, spec_of
 
 VENUE = VENUES["binance_linear"]
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -77,7 +78,9 @@ class Rig:
 
     def __init__(self, url: str, server: Server) -> None:
         self.server = server
-        self.rest = VenueRest("binance_linear", url, 100_000)
+        self.rest = VenueRest(
+            "binance_linear", url, Lease(granting_leases(), "binance_linear", "rest_weight")
+        )
         self.double = MemoryRings()
         self.published = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -309,6 +312,7 @@ def test_a_session_brings_up_polls_and_refuses_what_is_not_offered(tmp_path: Pat
             open_layout(tmp_path, tmp_path),
             store,
             faults.append,
+            granting_leases(),
         )
         poll = Transport.HTTP_POLL
         session.start([

@@ -32,6 +32,11 @@ def subscribe(topics: Sequence[str], request_id: int) -> list[bytes]:
     return [msgspec.json.encode({"method": "SUBSCRIBE", "params": topics, "id": request_id})]
 
 
+def unsubscribe(topics: Sequence[str], request_id: int) -> list[bytes]:
+    """One frame for all topics."""
+    return [msgspec.json.encode({"method": "UNSUBSCRIBE", "params": topics, "id": request_id})]
+
+
 def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
     """Instruments by symbol. `pricePrecision` is not the tick: the filters are."""
     instruments = {}
@@ -129,8 +134,10 @@ VENUE = Venue(
         ),
     },
     rest_weight_per_minute=2400,
+    used_weight_header="X-MBX-USED-WEIGHT-1M",
     connects_per_minute=60,
     subscribe=subscribe,
+    unsubscribe=unsubscribe,
     build_decoder=build_decoder,
     instruments=RestCall("GET", "/fapi/v1/exchangeInfo", weight=1),
     parse_instruments=parse_instruments,

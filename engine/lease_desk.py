@@ -1,0 +1,185 @@
+"""The venues' budgets, held once for all processes: who may ask a venue for how much, and when.
+
+Shards and the control process ask over their pipes (`LeaseRequest`) and are answered when their
+units fit. Nothing is promised in advance, so a ban (418) holds back everyone who still waits. What
+was spent and what is forbidden is kept on disk: a restart does not turn into a second ban.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import LeaseGranted, LeaseRequest, LimitFeedback
+from engine.limits import Budget, Spent, Waiter
+from engine.settings import LimitSettings
+from engine.status import LimiterReport
+
+_log = logging.getLogger(__name__)
+
+_SLACK_S: Final = 1.0
+"""A window here is longer by this: a request leaves a little after it was granted."""
+_BLOCK_S_MAX: Final = 3 * 86_400.0
+"""Binance bans for up to three days; a header that says more is a mistake."""
+_BLOCK_S_DEFAULT: Final = 60.0
+_TIMER_S_MIN: Final = 0.001
+
+Pool = tuple[str, str]
+Grant = Callable[[str, LeaseGranted], None]
+"""Sends an answer to a client, by its name."""
+
+
+class _Saved(msgspec.Struct):
+    """One budget on disk; times are wall clock, in seconds."""
+
+    venue: str
+    pool: str
+    blocked_until_s: float
+    spent: list[tuple[float, float]]
+
+
+class LeaseDesk:
+    """All budgets. Use it inside one event loop."""
+
+    def __init__(self, limits: Sequence[LimitSettings], path: Path, grant: Grant) -> None:
+        self._budgets: dict[Pool, Budget] = {
+            (limit.venue, limit.pool): Budget(limit.budget, limit.window_s + _slack_s(limit))
+            for limit in limits
+        }
+        self._windows = {(limit.venue, limit.pool): limit.window_s for limit in limits}
+        self._path = path
+        self._grant = grant
+        self._timers: dict[Pool, asyncio.TimerHandle] = {}
+        self._save_handle: asyncio.Handle | None = None
+        self._load()
+
+    def ask(self, client: str, request: LeaseRequest) -> None:
+        """Answer at once, or when the units fit. A pool without a budget is free."""
+        pool = (request.venue, request.pool)
+        budget = self._budgets.get(pool)
+        if budget is None:
+            self._grant(client, LeaseGranted(request.request_id, 0.0))
+            return
+        budget.ask(Waiter(client, request.request_id, request.units))
+        self._serve(pool)
+
+    def feedback(self, message: LimitFeedback) -> None:
+        """Take in what the venue said of a budget."""
+        pool = (message.venue, message.pool)
+        budget = self._budgets.get(pool)
+        if budget is None:
+            return
+        now_s = monotonic_s()
+        if message.used is not None:
+            budget.venue_says(message.used, now_s)
+            self._save_soon()
+        if message.retry_after_s is not None or message.status in (418, 429):
+            wanted_s = message.retry_after_s
+            delay_s = min(_BLOCK_S_DEFAULT if wanted_s is None else wanted_s, _BLOCK_S_MAX)
+            budget.block_until(now_s + delay_s)
+            _log.warning(
+                f"{message.venue} {message.pool}: HTTP {message.status or 429}: nobody asks for"
+                f" {delay_s:.0f} s"
+            )
+            self._save()
+        self._serve(pool)
+
+    def client_ended(self, client: str) -> None:
+        """A child is gone, and with it what it waited for."""
+        for pool, budget in self._budgets.items():
+            budget.forget_client(client)
+            self._serve(pool)
+
+    def reports(self) -> list[LimiterReport]:
+        """Every budget, for `GET /limiters`."""
+        now_s = monotonic_s()
+        return [
+            LimiterReport(
+                venue=venue,
+                pool=name,
+                budget=budget.budget,
+                window_s=self._windows[venue, name],
+                used=round(budget.used(now_s), 3),
+                venue_used=budget.venue_used,
+                blocked_s=round(budget.blocked_s(now_s), 1),
+                waiting_count=budget.waiting_count,
+            )
+            for (venue, name), budget in self._budgets.items()
+        ]
+
+    def close(self) -> None:
+        """Stop the timers and write what was spent."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._save()
+
+    def _serve(self, pool: Pool) -> None:
+        """Hand out what fits, and come back when more will."""
+        budget, now_s = self._budgets[pool], monotonic_s()
+        granted = budget.grant(now_s)
+        for waiter in granted:
+            self._grant(waiter.client, LeaseGranted(waiter.request_id, 0.0))
+        if granted:
+            self._save_soon()
+        if (timer := self._timers.pop(pool, None)) is not None:
+            timer.cancel()
+        delay_s = budget.next_grant_s(now_s)
+        if delay_s is not None:
+            loop = asyncio.get_running_loop()
+            delay_s = max(delay_s, _TIMER_S_MIN)
+            self._timers[pool] = loop.call_later(delay_s, self._serve, pool)
+
+    def _save_soon(self) -> None:
+        """Once for all grants of this turn of the loop. No fsync: what a killed process wrote
+        stays, and after a power cut the window has passed.
+        """
+        if self._save_handle is None:
+            self._save_handle = asyncio.get_running_loop().call_soon(self._save)
+
+    def _save(self) -> None:
+        if self._save_handle is not None:
+            self._save_handle.cancel()
+            self._save_handle = None
+        now_s = monotonic_s()
+        shift_s = wall_ns() / 1e9 - now_s
+        saved = [
+            _Saved(
+                venue,
+                name,
+                budget.blocked_until_s + shift_s if budget.blocked_s(now_s) else 0.0,
+                [(spent.at_s + shift_s, spent.units) for spent in budget.recent(now_s)],
+            )
+            for (venue, name), budget in self._budgets.items()
+        ]
+        half = self._path.with_suffix(".tmp")
+        with contextlib.suppress(OSError):  # a full disk must not stop the grants
+            half.write_bytes(msgspec.json.encode(saved))
+            half.replace(self._path)
+
+    def _load(self) -> None:
+        try:
+            saved = msgspec.json.decode(self._path.read_bytes(), type=list[_Saved])
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError) as error:
+            _log.warning(f"{self._path} cannot be read: {error}: what was spent is forgotten")
+            return
+        now_s = monotonic_s()
+        shift_s = now_s - wall_ns() / 1e9
+        for each in saved:
+            budget = self._budgets.get((each.venue, each.pool))
+            if budget is None:
+                continue
+            until_s = each.blocked_until_s + shift_s
+            budget.block_until(min(until_s, now_s + _BLOCK_S_MAX))
+            budget.restore([Spent(at_s + shift_s, units) for at_s, units in each.spent], now_s)
+
+
+def _slack_s(limit: LimitSettings) -> float:
+    return min(_SLACK_S, limit.window_s / 10)

@@ -1,0 +1,174 @@
+"""Which streams are wanted, with their knobs: the truth that a restart goes by.
+
+One truth, in a local file: JSON lines, appended and synced before a command is answered; the last
+line of a stream wins. The table `stream_registry` is its mirror (`engine.registry_mirror`), so that
+commands work while the database is away, and a lost state directory still resumes.
+
+The configuration file and the registry: a stream of the file is added at the first start that sees
+it there. Removed by command, it stays removed for as long as the file names it; taken out of the
+file and put back, it starts again. A stream that came from the file goes when the file drops it; a
+stream that was added by command stays until a command removes it.
+"""
+
+import enum
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from engine.catalog import StreamKey
+from engine.commands import Knobs
+from engine.errors import EngineError
+
+
+class Origin(enum.StrEnum):
+    """Who wanted a stream."""
+
+    CONFIG = "config"
+    COMMAND = "command"
+
+
+class RegistryEntry(msgspec.Struct, frozen=True):
+    """One stream. `removed` remembers that a command ended a stream the configuration names."""
+
+    key: StreamKey
+    knobs: Knobs = Knobs()
+    origin: Origin = Origin.COMMAND
+    added_ns: int = 0
+    removed: bool = False
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """One line of the file: an entry, a stream to forget, or the mirror it was joined with."""
+
+    entry: RegistryEntry | None = None
+    forget: StreamKey | None = None
+    joined: str | None = None
+
+
+class Registry:
+    """The wanted streams in memory, with their file behind them. One process owns it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[StreamKey, RegistryEntry] = {}
+        self.joined_with: str | None = None
+        """The mirror whose rows were adopted once; None: a new registry knows only itself."""
+        self.revision = 0
+        """Grows with every change."""
+        self._read()
+
+    def entries(self) -> list[RegistryEntry]:
+        """Everything that is remembered, removed streams of the configuration included."""
+        return list(self._entries.values())
+
+    def wanted(self) -> list[RegistryEntry]:
+        """The streams to run, in the order in which they were added."""
+        return [entry for entry in self._entries.values() if not entry.removed]
+
+    def get(self, key: StreamKey) -> RegistryEntry | None:
+        """The entry of a stream that is wanted."""
+        entry = self._entries.get(key)
+        return None if entry is None or entry.removed else entry
+
+    def put(self, entries: Iterable[RegistryEntry]) -> None:
+        """Want these streams, or want them differently; on disk before this returns."""
+        self._append([_Line(entry=entry) for entry in entries])
+
+    def remove(self, keys: Iterable[StreamKey]) -> None:
+        """Want these streams no more; on disk before this returns."""
+        lines = []
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is None:
+                continue
+            if entry.origin is Origin.CONFIG:
+                gone = msgspec.structs.replace(entry, removed=True)
+                lines.append(_Line(entry=gone))
+            else:
+                lines.append(_Line(forget=key))
+        self._append(lines)
+
+    def seed(self, configured: Sequence[StreamKey], now_ns: int) -> None:
+        """Bring in what the configuration file names now (the rules are above)."""
+        named = set(configured)
+        lines = [
+            _Line(forget=entry.key)
+            for entry in self._entries.values()
+            if entry.origin is Origin.CONFIG and entry.key not in named
+        ]
+        lines += [
+            _Line(entry=RegistryEntry(key, origin=Origin.CONFIG, added_ns=now_ns))
+            for key in dict.fromkeys(configured)
+            if key not in self._entries
+        ]
+        self._append(lines)
+
+    def adopt(self, mirrored: Iterable[RegistryEntry], mirror: str) -> list[RegistryEntry]:
+        """Take over what a mirror remembers of an earlier life; return the changed entries.
+
+        What is known here wins, but for streams that only the configuration's seeding has brought
+        in: the earlier life knew better whether they were removed, and with which knobs they ran.
+        """
+        changed = []
+        for entry in mirrored:
+            known = self._entries.get(entry.key)
+            if known is None or (known.origin is Origin.CONFIG and known.knobs == Knobs()):
+                changed.append(entry)
+        self._append([_Line(entry=entry) for entry in changed] + [_Line(joined=mirror)])
+        return changed
+
+    def compact(self) -> None:
+        """Rewrite the file with one line a stream, in one step."""
+        lines = [_Line(entry=entry) for entry in self._entries.values()]
+        if self.joined_with is not None:
+            lines.append(_Line(joined=self.joined_with))
+        half = self._path.with_suffix(".tmp")
+        with half.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(_encode(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(self._path)
+
+    def _append(self, lines: Sequence[_Line]) -> None:
+        if not lines:
+            return
+        with self._path.open("ab") as file:
+            file.write(_encode(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        for line in lines:
+            self._apply(line)
+
+    def _read(self) -> None:
+        """Replay the file. A torn last line was never answered: it did not happen."""
+        if not self._path.exists():
+            return
+        body = self._path.read_bytes()
+        end = body.rfind(b"\n") + 1
+        if end < len(body):
+            os.truncate(self._path, end)
+        for number, line in enumerate(body[:end].splitlines(), 1):
+            try:
+                self._apply(msgspec.json.decode(line, type=_Line))
+            except msgspec.MsgspecError as error:
+                raise EngineError(
+                    f"stream registry {self._path} is damaged in line {number}: {error}"
+                ) from error
+        self.compact()
+
+    def _apply(self, line: _Line) -> None:
+        if line.entry is not None:
+            self._entries[line.entry.key] = line.entry
+            self.revision += 1
+        if line.forget is not None:
+            self._entries.pop(line.forget, None)
+            self.revision += 1
+        if line.joined is not None:
+            self.joined_with = line.joined
+
+
+def _encode(lines: Iterable[_Line]) -> bytes:
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)

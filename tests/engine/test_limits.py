@@ -1,0 +1,185 @@
+"""Budgets: no window ever holds more than was granted to us, and a ban is a ban."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.commands import LeaseGranted, LeaseRequest, LimitFeedback
+from engine.lease_desk import LeaseDesk
+from engine.limits import Budget, Waiter
+from engine.settings import LimitSettings
+
+STEPS = st.lists(
+    st.tuples(
+        st.floats(0, 30),  # seconds that pass
+        st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(1, 60)), max_size=8),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.fault("H07")
+@given(STEPS)
+def test_weight_in_every_window_fits_the_budget_and_the_line_is_kept(
+    steps: list[tuple[float, list[tuple[str, int]]]],
+) -> None:
+    budget, now_s = Budget(50, 60), 0.0
+    asked: list[Waiter] = []
+    granted: list[tuple[float, Waiter]] = []
+    for passed_s, requests in steps:
+        ends_s = now_s + passed_s
+        while (delay_s := budget.next_grant_s(now_s)) is not None and now_s + delay_s <= ends_s:
+            now_s += max(delay_s, 1e-6)
+            granted += [(now_s, waiter) for waiter in budget.grant(now_s)]
+        now_s = max(now_s, ends_s)
+        for client, units in requests:
+            asked.append(Waiter(client, len(asked), units))
+            budget.ask(asked[-1])
+        granted += [(now_s, waiter) for waiter in budget.grant(now_s)]
+    assert [waiter for _, waiter in granted] == asked[: len(granted)]
+    for start_s, _ in granted:
+        inside = [min(w.units, 50) for at_s, w in granted if start_s <= at_s < start_s + 60]
+        assert sum(inside) <= 50 + 1e-6
+
+
+@pytest.mark.fault("H07")
+@given(st.floats(0, 100), st.integers(1, 50))
+def test_whoever_waits_is_served_as_soon_as_the_units_fit(spent_at_s: float, units: int) -> None:
+    budget = Budget(50, 60)
+    budget.ask(Waiter("a", 1, 50))
+    assert budget.grant(spent_at_s)
+    budget.ask(Waiter("b", 2, units))
+    delay_s = budget.next_grant_s(spent_at_s)
+    assert delay_s == pytest.approx(60)
+    assert not budget.grant(spent_at_s + 59.999)
+    assert budget.grant(spent_at_s + 60 + 1e-6)
+
+
+def test_what_others_on_the_address_spent_counts_as_ours() -> None:
+    budget = Budget(100, 60)
+    budget.venue_says(90, 0.0)
+    budget.ask(Waiter("a", 1, 20))
+    assert not budget.grant(1.0)
+    budget.venue_says(90, 1.0)  # no news
+    assert budget.used(1.0) == 90
+    assert budget.grant(60.0)
+
+
+def test_a_client_that_is_gone_holds_nobody_up() -> None:
+    budget = Budget(10, 60)
+    budget.ask(Waiter("a", 1, 10))
+    budget.grant(0.0)
+    for number in range(5):
+        budget.ask(Waiter("dead", number, 10))
+    budget.ask(Waiter("b", 9, 1))
+    budget.forget_client("dead")
+    assert [waiter.client for waiter in budget.grant(60.0)] == ["b"]
+
+
+WEIGHT = LimitSettings("acme", "rest_weight", 10, 0.5)
+
+
+class Desk:
+    """A desk that notes when it granted what."""
+
+    def __init__(self, path: Path, limit: LimitSettings = WEIGHT) -> None:
+        self.granted: list[tuple[float, str, int]] = []
+        self.desk = LeaseDesk([limit], path, self._grant)
+        self._loop = asyncio.get_running_loop()
+
+    def _grant(self, client: str, message: LeaseGranted) -> None:
+        self.granted.append((self._loop.time(), client, message.request_id))
+
+    def ask(
+        self, client: str, request_id: int, units: float = 1, pool: str = "rest_weight"
+    ) -> None:
+        self.desk.ask(client, LeaseRequest(request_id, "acme", pool, units))
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.granted) < count:
+                await asyncio.sleep(0.005)
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await body()
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault("H07")
+def test_ten_clients_share_one_budget_in_order(tmp_path: Path) -> None:
+    async def body() -> None:
+        desk = Desk(tmp_path / "limits.json")
+        for number in range(40):
+            desk.ask(f"client-{number % 10}", number)
+        await desk.until(40)
+        assert [request_id for _, _, request_id in desk.granted] == list(range(40))
+        times = [at_s for at_s, _, _ in desk.granted]
+        for first, tenth in zip(times, times[10:], strict=False):
+            assert tenth - first >= WEIGHT.window_s
+        desk.ask("client-1", 99, pool="unlimited")
+        assert desk.granted[-1][2] == 99, "a pool without a budget is free"
+        desk.desk.close()
+
+    run(body)
+
+
+@pytest.mark.fault("H02")
+def test_a_ban_lets_nobody_through_until_its_end_also_after_a_restart(tmp_path: Path) -> None:
+    async def body() -> None:
+        path = tmp_path / "limits.json"
+        desk = Desk(path)
+        began_s = asyncio.get_running_loop().time()
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=0.8, status=418))
+        desk.ask("shard-0", 1)
+        # No close: this process is killed here.
+        desk.desk.client_ended("shard-0")
+        restarted = Desk(path)
+        restarted.ask("shard-0", 1)
+        (report,) = restarted.desk.reports()
+        assert 0 < report.blocked_s <= 0.8
+        assert report.waiting_count == 1
+        await restarted.until(1)
+        assert restarted.granted[0][0] - began_s >= 0.75
+        assert desk.granted == []
+        desk.desk.close()
+        restarted.desk.close()
+
+    run(body)
+
+
+@pytest.mark.fault("H02")
+def test_what_was_spent_before_a_restart_still_counts(tmp_path: Path) -> None:
+    async def body() -> None:
+        path = tmp_path / "limits.json"
+        desk = Desk(path)
+        began_s = asyncio.get_running_loop().time()
+        desk.ask("shard-0", 1, 10)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        restarted = Desk(path)
+        restarted.ask("shard-0", 2, 10)
+        await restarted.until(1)
+        assert restarted.granted[0][0] - began_s >= WEIGHT.window_s - 0.02
+        desk.desk.close()
+        restarted.desk.close()
+
+    run(body)
+
+
+def test_unreadable_notes_of_the_past_do_not_stop_an_engine(tmp_path: Path) -> None:
+    async def body() -> None:
+        path = tmp_path / "limits.json"
+        path.write_bytes(b"\xff{")
+        desk = Desk(path)
+        desk.ask("shard-0", 1)
+        assert desk.granted
+        desk.desk.close()
+
+    run(body)

@@ -1,0 +1,191 @@
+"""Wanted streams: what a restart finds, what the mirror gives back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from engine.catalog import StreamKey, StreamKind, Transport
+from engine.commands import Knobs
+from engine.config import Secret
+from engine.errors import EngineError
+from engine.registry import Origin, Registry, RegistryEntry
+from engine.registry_mirror import RegistryMirror
+
+A = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
+B = StreamKey("binance_linear", "BTCUSDT", StreamKind.OPEN_INTEREST, Transport.HTTP_POLL)
+C = StreamKey("hyperliquid_perp", "BTC", StreamKind.TRADES)
+QUIET = Knobs(db_writes_enabled=False, flush_rows=7)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registry.jsonl"
+
+
+def keys(registry: Registry) -> list[StreamKey]:
+    return [entry.key for entry in registry.wanted()]
+
+
+def test_streams_and_knobs_are_there_after_a_restart(path: Path) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A, added_ns=5), RegistryEntry(B)])
+    registry.put([RegistryEntry(A, QUIET, added_ns=5)])
+    registry.remove([B])
+    again = Registry(path)
+    assert again.wanted() == [RegistryEntry(A, QUIET, added_ns=5)]
+    assert Registry(path).wanted() == again.wanted(), "the compacted file says the same"
+
+
+def test_half_a_line_was_never_answered(path: Path) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+    with path.open("ab") as file:
+        file.write(b'{"entry":{"key":{"venue":"bin')
+    again = Registry(path)
+    again.put([RegistryEntry(C)])
+    assert keys(Registry(path)) == [A, C]
+
+
+def test_damage_in_the_middle_is_named_not_guessed_over(path: Path) -> None:
+    path.write_bytes(b'{"entry":{"key":3}}\n')
+    with pytest.raises(EngineError, match="damaged in line 1"):
+        Registry(path)
+
+
+def test_configured_stream_removed_by_command_stays_removed_until_the_file_drops_it(
+    path: Path,
+) -> None:
+    registry = Registry(path)
+    registry.seed([A, C], 1)
+    registry.put([RegistryEntry(B)])
+    registry.remove([A])
+    registry = Registry(path)
+    registry.seed([A, C], 2)
+    assert keys(registry) == [C, B]
+    registry.seed([C], 3)
+    registry.seed([A, C], 4)
+    assert sorted(keys(registry)) == sorted([A, B, C])
+
+
+def test_stream_that_came_from_the_file_goes_with_it_and_a_commanded_one_stays(path: Path) -> None:
+    registry = Registry(path)
+    registry.seed([A], 1)
+    registry.put([RegistryEntry(B)])
+    registry.seed([], 2)
+    assert keys(registry) == [B]
+
+
+def with_mirror(
+    registry: Registry,
+    database_url: str,
+    body: Callable[[RegistryMirror], Awaitable[None]],
+    adopted: list[RegistryEntry] | None = None,
+) -> None:
+    async def main() -> None:
+        taken: list[RegistryEntry] = [] if adopted is None else adopted
+        mirror = RegistryMirror(registry, "prod", Secret(database_url), taken.extend)
+        try:
+            async with asyncio.timeout(20):
+                await body(mirror)
+        finally:
+            await mirror.close()
+
+    asyncio.run(main())
+
+
+async def mirrored(registry: Registry, mirror: RegistryMirror) -> None:
+    while mirror.mirrored_revision != registry.revision:
+        await asyncio.sleep(0.02)
+
+
+def test_table_follows_and_a_new_state_directory_adopts_it(
+    path: Path, tmp_path: Path, database_url: str
+) -> None:
+    registry = Registry(path)
+    registry.seed([C], 3)
+
+    async def follow(mirror: RegistryMirror) -> None:
+        mirror.start()
+        registry.put([RegistryEntry(A, QUIET, added_ns=1), RegistryEntry(B, added_ns=2)])
+        registry.remove([C])
+        mirror.changed()
+        await mirrored(registry, mirror)
+        registry.remove([B])
+        mirror.changed()
+        await mirrored(registry, mirror)
+
+    with_mirror(registry, database_url, follow)
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT symbol, kind, knobs->>'flush_rows', removed FROM stream_registry"
+            " WHERE registry = 'prod' ORDER BY symbol"
+        ).fetchall()
+    assert rows == [("BTC", "Trades", None, True), ("BTCUSDT", "Trades", "7", False)]
+
+    fresh = Registry(tmp_path / "other.jsonl")
+
+    async def adopt(mirror: RegistryMirror) -> None:
+        await mirror.first_attempt()
+
+    with_mirror(fresh, database_url, adopt)
+    fresh.seed([C], 9)
+    assert fresh.wanted() == [RegistryEntry(A, QUIET, added_ns=1)]
+
+
+def test_registry_that_has_met_its_mirror_is_never_overruled_by_it(
+    path: Path, database_url: str
+) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+
+    async def meet(mirror: RegistryMirror) -> None:
+        mirror.start()
+        await mirrored(registry, mirror)
+
+    with_mirror(registry, database_url, meet)
+    registry.remove([A])
+    again = Registry(path)
+    adopted: list[RegistryEntry] = []
+
+    async def start(mirror: RegistryMirror) -> None:
+        await mirror.first_attempt()
+        await meet(mirror)
+
+    registry = again
+    with_mirror(again, database_url, start, adopted)
+    assert again.wanted() == []
+    assert adopted == []
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM stream_registry").fetchone() == (0,)
+
+
+def test_database_that_comes_late_still_gives_back_what_it_remembers(
+    path: Path, tmp_path: Path, database_url: str
+) -> None:
+    earlier = Registry(tmp_path / "earlier.jsonl")
+    earlier.put([RegistryEntry(A, QUIET)])
+    earlier.seed([C], 1)
+    earlier.remove([C])
+
+    async def store(mirror: RegistryMirror) -> None:
+        mirror.start()
+        await mirrored(earlier, mirror)
+
+    with_mirror(earlier, database_url, store)
+    late = Registry(path)
+    late.seed([C], 2)  # the start did not wait for the database
+    late.put([RegistryEntry(B)])
+    adopted: list[RegistryEntry] = []
+
+    async def meet(mirror: RegistryMirror) -> None:
+        mirror.start()
+        await mirrored(late, mirror)
+
+    with_mirror(late, database_url, meet, adopted)
+    assert {entry.key: entry.removed for entry in adopted} == {A: False, C: True}
+    assert sorted(keys(late)) == sorted([A, B])
+    assert late.get(A) == RegistryEntry(A, QUIET)
+    assert [entry.origin for entry in late.entries() if entry.removed] == [Origin.CONFIG]

@@ -1,0 +1,204 @@
+"""Knobs of streams: what is held back, what is not, and when rows are flushed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+import uvloop
+
+from engine.catalog import Catalog
+from engine.commands import Knobs
+from engine.layout import Layout
+from engine.records import GAP, TRADE, RecordArray, RecordKind, RecordSpec
+from engine.ring import RingProducer
+from engine.segment import attach_segment
+from engine.settings import RingSettings
+from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.knobs import KnobTable
+from engine.writer.postgres import PostgresSink
+from engine.writer.redis import RedisSink
+from engine.writer.sources import Sources
+from tests.engine.writer.conftest import MakeSettings, MakeTrades
+
+UNSTORED = Knobs(db_writes_enabled=False)
+UNPUBLISHED = Knobs(redis_publishes_enabled=False)
+
+
+class Bench:
+    """Rings with a producer, and the deliveries behind them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.sources = Sources(layout, 1 << 20)
+        self.sources.open(
+            [RingSettings(f"shard-0.{kind}", kind, 1 << 12) for kind in ("trade", "gap")]
+        )
+        self._producers: dict[RecordKind, RingProducer] = {}
+        self._segments = []
+        for spec in (TRADE, GAP):
+            path = layout.ring_path(f"shard-0.{spec.kind.value}")
+            self._segments.append(attach_segment(path, writable=True))
+            memory = memoryview(self._segments[-1].memory)
+            self._producers[spec.kind] = RingProducer(memory, spec)
+
+    def put(self, rows: RecordArray, spec: RecordSpec = TRADE) -> None:
+        producer = self._producers[spec.kind]
+        seq = producer.reserve(len(rows))
+        start = 0
+        for view in producer.views(seq, len(rows)):
+            view[:] = rows[start : start + len(view)]
+            start += len(view)
+        producer.publish()
+        for source in self.sources:
+            source.pump()
+
+    def close(self) -> None:
+        for producer in self._producers.values():
+            producer.close()
+        for segment in self._segments:
+            segment.close()
+        self.sources.remove_all()
+
+
+@pytest.fixture
+def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
+    del catalog
+    bench = Bench(layout)
+    yield bench
+    bench.close()
+
+
+def deliver(
+    delivery: DatabaseDelivery | RedisDelivery, body: Callable[[], Awaitable[None]]
+) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(delivery.run())
+        try:
+            async with asyncio.timeout(30):
+                await body()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await delivery._sink.close()
+
+    uvloop.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def stored(url: str, table: str) -> dict[str, int]:
+    with psycopg.connect(url) as connection:
+        query = (
+            f"SELECT symbol, count(*) FROM {table} JOIN stream USING (stream_id)"
+            " JOIN instrument USING (instrument_id) GROUP BY 1"
+        )
+        return dict(connection.execute(query.encode()).fetchall())
+
+
+def test_rows_of_a_stream_that_is_not_stored_are_passed_over(
+    bench: Bench,
+    layout: Layout,
+    database_url: str,
+    make_settings: MakeSettings,
+    trades: MakeTrades,
+) -> None:
+    settings = make_settings(database_url=database_url, knobs={1: UNSTORED}, flush_interval_s=0.01)
+    knobs = KnobTable(settings)
+    delivery = DatabaseDelivery(
+        bench.sources, PostgresSink(settings, Catalog(layout.catalog)), knobs
+    )
+
+    async def body() -> None:
+        bench.put(trades(400))
+        gaps = np.zeros(1, GAP.dtype)
+        gaps["stream"], gaps["reason"], gaps["state"] = 1, 1, 1
+        gaps["ts_event"] = gaps["ts_recv"] = trades(1)["ts_event"][0]
+        bench.put(gaps, GAP)
+        await until(lambda: delivery.backlog_rows == 0)
+        knobs.set({0: UNSTORED, 1: UNSTORED, 2: UNSTORED, 3: UNSTORED})
+        bench.put(trades(400, first_id=400))
+        await until(lambda: delivery.backlog_rows == 0)
+        knobs.set({})
+        bench.put(trades(400, first_id=800))
+        await until(lambda: delivery.backlog_rows == 0)
+        await delivery.finish()
+
+    deliver(delivery, body)
+    assert stored(database_url, "trade") == {"S0": 200, "S1": 100, "S2": 200, "S3": 200}
+    assert stored(database_url, "gap") == {"S1": 1}, "the ledger stays whole"
+    assert delivery.skipped_rows["trade"] == 100 + 400
+    assert delivery.stored_rows["trade"] == 700
+    assert delivery.lost_rows == 0
+
+
+def test_a_bad_row_keeps_its_place_in_the_ring_when_others_are_held_back(
+    bench: Bench,
+    layout: Layout,
+    database_url: str,
+    make_settings: MakeSettings,
+    trades: MakeTrades,
+) -> None:
+    settings = make_settings(database_url=database_url, knobs={0: UNSTORED}, flush_interval_s=0.01)
+    delivery = DatabaseDelivery(
+        bench.sources, PostgresSink(settings, Catalog(layout.catalog)), KnobTable(settings)
+    )
+    rows = trades(100)
+    rows["price"][[0, 57]] = np.nan
+
+    async def body() -> None:
+        bench.put(rows)
+        await until(lambda: delivery.backlog_rows == 0)
+
+    deliver(delivery, body)
+    (file,) = Path(layout.quarantine_dir).glob("*.jsonl")
+    assert file.read_text().count("\n") == 1, "a row that is held back is nobody's business"
+    assert '"seq":57' in file.read_text().replace(" ", "")
+    assert sum(stored(database_url, "trade").values()) == 74
+
+
+def test_rows_of_a_stream_that_is_not_published_stay_out_of_redis(
+    bench: Bench,
+    layout: Layout,
+    redis_url: str,
+    make_settings: MakeSettings,
+    trades: MakeTrades,
+) -> None:
+    settings = make_settings(redis_url=redis_url, knobs={2: UNPUBLISHED})
+    knobs = KnobTable(settings)
+    delivery = RedisDelivery(bench.sources, RedisSink(settings, Catalog(layout.catalog)), knobs)
+
+    async def body() -> None:
+        for first_id in (0, 400):
+            bench.put(trades(400, first_id))
+            delivery.rows_arrived()
+            await until(lambda: delivery.is_idle)
+            knobs.set({})
+
+    deliver(delivery, body)
+    assert delivery.published_rows["trade"] == 700
+    assert delivery.unpublished_rows["trade"] == 100
+    assert not delivery.overrun_rows
+
+
+def test_the_smallest_limit_of_all_streams_governs_at_once(make_settings: MakeSettings) -> None:
+    knobs = KnobTable(make_settings(flush_rows=1000, flush_interval_s=0.05, max_rows_per_copy=5000))
+    knobs.set({3: Knobs(flush_rows=100), 9: Knobs(flush_rows=200, flush_interval_ms=5)})
+    assert (knobs.flush_rows, knobs.flush_interval_s) == (100, 0.005)
+    assert knobs.max_rows_per_copy == 5000
+    knobs.set({9: Knobs(flush_rows=20_000, flush_interval_ms=900, max_rows_per_copy=300)})
+    assert (knobs.flush_rows, knobs.flush_interval_s) == (300, 0.05)
+    assert knobs.max_rows_per_copy == 300
+    knobs.set({})
+    assert (knobs.flush_rows, knobs.max_rows_per_copy) == (1000, 5000)
+
+
+def test_enabled_streams_cost_no_mask(make_settings: MakeSettings, trades: MakeTrades) -> None:
+    knobs = KnobTable(make_settings(knobs={7: Knobs(flush_rows=5)}))
+    assert knobs.to_store(trades(8), RecordKind.TRADE) is None
+    knobs.set({4711: UNSTORED})
+    assert knobs.to_store(trades(8), RecordKind.TRADE) is None, "no row of that stream"

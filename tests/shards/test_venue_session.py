@@ -1,0 +1,317 @@
+"""Streams that come and go on live sockets: real sockets, a venue of the test's own."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from aiohttp import web
+from picows import ws_create_server
+
+from engine.catalog import Instrument, StreamKind
+from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback, StreamSpec
+from engine.layout import Layout, open_layout
+from engine.settings import VenueSettings
+from shards import venue_session
+from shards.leases import LeaseClient
+from shards.venue_session import VenueSession
+from shards.venues import VENUES
+from tests.shards.doubles import MemoryRings, spec_of
+from tests.shards.test_connection import Server
+
+SYMBOLS = [f"S{number}USDT" for number in range(450)]
+
+
+def trade(symbol: str, trade_id: int) -> bytes:
+    return (
+        b'{"e":"aggTrade","E":1,"s":"%s","a":%d,"p":"10.5","q":"2","f":1,"l":1,"T":%d,"m":false}'
+        % (symbol.encode(), trade_id, 1_700_000_000_000 + trade_id)
+    )
+
+
+def spec(number: int, kind: StreamKind = StreamKind.TRADES) -> StreamSpec:
+    """Slot `number` is the trades of symbol `number`."""
+    return spec_of(number, symbol=SYMBOLS[number], kind=kind)
+
+
+class Rig:
+    """A venue with REST and sockets, and a session with it."""
+
+    def __init__(self, layout: Layout, settings: VenueSettings) -> None:
+        self.sockets: asyncio.Queue[Server] = asyncio.Queue()
+        self.listed = list(SYMBOLS)
+        self.refusals: list[web.Response] = []
+        self.listing_count = 0
+        self.double = MemoryRings()
+        self.sent: list[FromChild] = []
+        self.granting = True
+        self.faults: list[BaseException] = []
+        self.leases = LeaseClient(self._send)
+        self.session = VenueSession(
+            VENUES["binance_linear"],
+            settings,
+            self.double.rings,
+            layout,
+            self._store,
+            self.faults.append,
+            self.leases,
+        )
+
+    def _send(self, message: FromChild) -> None:
+        self.sent.append(message)
+        if self.granting and isinstance(message, LeaseRequest):
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.leases.granted, LeaseGranted(message.request_id, 0.0))
+
+    async def _store(self, _: dict[int, Instrument]) -> None:
+        await asyncio.sleep(0)
+
+    async def exchange_info(self, _: web.Request) -> web.Response:
+        self.listing_count += 1
+        if self.refusals:
+            return self.refusals.pop(0)
+        symbols = [
+            {"symbol": name, "status": "TRADING", "baseAsset": name, "quoteAsset": "USDT",
+             "filters": []}
+            for name in self.listed
+        ]  # fmt: skip
+        headers = {"X-MBX-USED-WEIGHT-1M": "7"}
+        return web.json_response({"symbols": symbols}, headers=headers)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def socket(self) -> Server:
+        return await asyncio.wait_for(self.sockets.get(), 10)
+
+    def ids(self, slot: int) -> list[int]:
+        rows = self.double.rows("trade")
+        found: list[int] = rows["trade_id"][rows["stream"] == slot].tolist()
+        return found
+
+
+async def message(server: Server) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(await asyncio.wait_for(server.received.get(), 10))
+    return found
+
+
+def run(tmp_path: Path, test: Callable[[Rig], Awaitable[None]], size: int | None = None) -> None:
+    async def body() -> None:
+        app = web.Application()
+        runner = web.AppRunner(app)
+        layout = open_layout(tmp_path / "state", tmp_path)
+        rigs: list[Rig] = []
+
+        async def exchange_info(request: web.Request) -> web.Response:
+            return await rigs[0].exchange_info(request)
+
+        app.router.add_get("/fapi/v1/exchangeInfo", exchange_info)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        rest_port = runner.addresses[0][1]
+        server = await ws_create_server(lambda _: Server(rigs[0].sockets), "127.0.0.1", 0)
+        settings = VenueSettings(
+            rest_url=f"http://127.0.0.1:{rest_port}",
+            ws_url=f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+            streams_per_connection=size,
+        )
+        rigs.append(Rig(layout, settings))
+        try:
+            await asyncio.wait_for(test(rigs[0]), 40)
+            assert rigs[0].faults == []
+        finally:
+            await rigs[0].session.close()
+            server.close()
+            await server.wait_closed()
+            await runner.cleanup()
+
+    uvloop.run(body())
+
+
+def test_a_new_stream_joins_the_socket_and_a_removed_one_leaves_it(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        first = await message(server)
+        assert first == {"method": "SUBSCRIBE", "params": ["s0usdt@aggTrade"], "id": 1}
+        server.send(trade(SYMBOLS[0], 1))
+        rig.session.start([spec(1), spec(2)])
+        assert (await message(server))["params"] == ["s1usdt@aggTrade", "s2usdt@aggTrade"]
+        server.send(trade(SYMBOLS[0], 2))
+        server.send(trade(SYMBOLS[1], 70))
+        await rig.until(lambda: rig.ids(1) == [70])
+        rig.session.stop([1])
+        assert await message(server) == {
+            "method": "UNSUBSCRIBE", "params": ["s1usdt@aggTrade"], "id": 3,
+        }  # fmt: skip
+        server.send(trade(SYMBOLS[1], 71))
+        server.send(trade(SYMBOLS[0], 3))
+        await rig.until(lambda: rig.ids(0) == [1, 2, 3])
+        assert rig.ids(1) == [70], "what comes late is nobody's"
+        assert not rig.session.malformed_by_reason
+        server.send(trade("STRANGER", 1))
+        await rig.until(lambda: rig.session.malformed_by_reason)
+        assert rig.session.malformed_by_reason == {"not_subscribed": 1}
+        assert [stream.slot for stream in rig.session.streams] == [0, 2]
+        assert rig.sockets.empty(), "one socket, all the time"
+        assert rig.listing_count == 1
+
+    run(tmp_path, test)
+
+
+def test_a_stream_that_comes_back_declares_what_it_missed(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0), spec(1)])
+        server = await rig.socket()
+        server.send(trade(SYMBOLS[1], 10))
+        await rig.until(lambda: rig.ids(1) == [10])
+        rig.session.stop([1])
+        server.send(trade(SYMBOLS[1], 11))
+        rig.session.start([spec(1)])
+        await rig.until(lambda: rig.session.streams[-1].state == "syncing")
+        assert rig.session.streams[-1].row_count == 0, "its earlier life is counted elsewhere"
+        server.send(trade(SYMBOLS[1], 15))
+        await rig.until(lambda: rig.ids(1) == [10, 15])
+        (gap,) = rig.double.rows("gap")
+        assert (gap["stream"], gap["from_seq"], gap["to_seq"], gap["missing"]) == (1, 11, 14, 4)
+
+    run(tmp_path, test)
+
+
+def test_full_sockets_are_left_alone_and_empty_ones_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_session, "_LINGER_S", 0.1)
+
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0), spec(1)])
+        first = await rig.socket()
+        rig.session.start([spec(2)])
+        second = await rig.socket()
+        assert (await message(second))["params"] == ["s2usdt@aggTrade"]
+        await rig.until(lambda: all(c.is_connected for c in rig.session.connections))
+        rig.session.stop([0, 1])
+        async with asyncio.timeout(10):
+            while len(rig.session.connections) == 2:
+                rig.session.tick()
+                await asyncio.sleep(0.01)
+        await asyncio.wait_for(first.transport.wait_disconnected(), 10)
+        second.send(trade(SYMBOLS[2], 5))
+        await rig.until(lambda: rig.ids(2) == [5])
+        rig.session.start([spec(3)])
+        await rig.until(second.received.qsize)
+        assert rig.sockets.empty(), "there was room"
+
+    run(tmp_path, test, size=2)
+
+
+def test_hundreds_are_subscribed_in_few_messages_at_the_venues_pace(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        loop = asyncio.get_running_loop()
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        await message(server)
+        began_s = loop.time()
+        rig.session.start([spec(number) for number in range(1, 450)])
+        sizes = [len((await message(server))["params"]) for _ in range(2)]
+        assert sizes == [100, 99]
+        assert loop.time() - began_s >= VENUES["binance_linear"].groups["market"].message_interval_s
+        for expected in (200, 50):
+            other = await rig.socket()
+            topics: list[str] = []
+            while len(topics) < expected:
+                topics += (await message(other))["params"]
+            assert len(topics) == expected
+
+    run(tmp_path, test)
+
+
+def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_session, "_INSTRUMENTS_AGE_S", 0.0)
+
+    async def test(rig: Rig) -> None:
+        rig.listed.remove(SYMBOLS[7])
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        await message(server)
+        rig.session.start([spec(7)])
+        await rig.until(lambda: rig.session.streams[-1].state == "failed")
+        assert "did you mean" in rig.session.streams[-1].reason
+        rig.listed.append(SYMBOLS[7])
+        rig.session.stop([7])
+        rig.session.start([spec(7)])
+        assert (await message(server))["params"] == ["s7usdt@aggTrade"]
+        assert rig.listing_count == 3
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("A10")
+def test_a_storm_of_starts_and_stops_leaves_what_was_wanted_last(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        await message(server)
+        for number in range(300):
+            rig.session.start([spec(1), spec(2)])
+            if number % 7 == 0:
+                await asyncio.sleep(0.003)
+            rig.session.stop([1])
+            rig.session.stop([2])
+        rig.session.start([spec(1)])
+        wanted = {"s0usdt@aggTrade", "s1usdt@aggTrade"}
+        subscribed = {"s0usdt@aggTrade"}
+        async with asyncio.timeout(10):
+            while subscribed != wanted:
+                sent = await message(server)
+                change = subscribed.update if sent["method"] == "SUBSCRIBE" else None
+                (change or subscribed.difference_update)(sent["params"])
+        server.send(trade(SYMBOLS[1], 5))
+        await rig.until(lambda: rig.ids(1) == [5])
+        assert len(rig.session.connections) == 1
+        await rig.until(lambda: len(rig.session._tasks) <= 5)  # four snapshot workers, one socket
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H02")
+def test_a_ban_is_passed_on_and_what_was_granted_before_it_waits(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        loop = asyncio.get_running_loop()
+        rig.refusals.append(web.Response(status=418, headers={"Retry-After": "1"}))
+        began_s = loop.time()
+        rig.session.start([spec(0)])
+        await rig.socket()
+        assert loop.time() - began_s >= 1.0
+        feedback = [each for each in rig.sent if isinstance(each, LimitFeedback)]
+        pool = ("binance_linear", "rest_weight")
+        assert feedback[0] == LimitFeedback(*pool, retry_after_s=1.0, status=418)
+        assert feedback[1] == LimitFeedback(*pool, used=7.0)
+        assert rig.listing_count == 2
+
+    run(tmp_path, test)
+
+
+def test_nothing_is_asked_of_a_venue_without_a_lease(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.granting = False
+        rig.session.start([spec(0)])
+        await rig.until(lambda: rig.sent)
+        request = rig.sent[0]
+        assert isinstance(request, LeaseRequest)
+        assert (request.pool, request.units, rig.listing_count) == ("rest_weight", 1, 0)
+        rig.granting = True
+        rig.leases.granted(LeaseGranted(request.request_id, 0.0))
+        await rig.socket()
+        pools = [each.pool for each in rig.sent if isinstance(each, LeaseRequest)]
+        assert pools == ["rest_weight", "ws_connects"]
+
+    run(tmp_path, test)
