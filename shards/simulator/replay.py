@@ -19,8 +19,7 @@ import numpy as np
 from aiohttp import web
 
 from engine.clock import monotonic_ns, wall_ns
-from shards.simulator.binance import compact
-from shards.simulator.frames import text_frame
+from shards.simulator.frames import compact, text_frame
 from shards.simulator.http_faults import RestGate
 from shards.simulator.instruments import BINANCE_LINEAR, VENUE_NAMES
 from shards.simulator.ledger import BOOK, TRADE, Ledger, Rows
@@ -264,12 +263,12 @@ def add_replay_rest(app: web.Application, venue: ReplayVenue, gate: RestGate) ->
     """Serve REST from the recorded bodies."""
 
     def answer(body: bytes, status: int = 200) -> web.Response:
-        headers = gate.headers(1)
+        headers = gate.headers()
         kind = "application/json"
         return web.Response(body=body, status=status, content_type=kind, headers=headers)
 
     async def handle(request: web.Request) -> web.Response:
-        refusal = gate.refusal()
+        refusal = gate.admit(1)
         if refusal is not None:
             return refusal
         call = request.match_info["call"]
