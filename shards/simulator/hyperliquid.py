@@ -380,7 +380,8 @@ def _quote_row(coin: Coin, now_ms: int, quote: Quote) -> tuple[int, ...]:
     bid, ask = quote
     grid = coin.instrument
     return (
-        HYPERLIQUID_PERP, coin.number, now_ms * 1_000_000, 0, *(bid or (0, 0)), *(ask or (0, 0)),
+        HYPERLIQUID_PERP, coin.number, now_ms * 1_000_000, now_ms,
+        *(bid or (0, 0)), *(ask or (0, 0)),
         grid.price_decimals, grid.qty_decimals,
         BID_PRESENT * (bid is not None) + ASK_PRESENT * (ask is not None), 0,
     )  # fmt: skip

@@ -92,7 +92,7 @@ QUOTE: np.dtype[np.void] = np.dtype(
     ]
 )
 """`sides` is the sum of BID_PRESENT and ASK_PRESENT; the numbers of an absent side are 0. `seq` is
-the venue's update id, 0 where it has none."""
+the venue's update id; where it has none, the time in ms."""
 
 BID_PRESENT, ASK_PRESENT = 1, 2
 

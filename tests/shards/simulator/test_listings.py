@@ -28,7 +28,7 @@ async def symbols(client: "Client") -> dict[str, Any]:
     return {entry["symbol"]: entry for entry in info["symbols"]}
 
 
-def tick_of(entry: dict[str, Any]) -> str:
+def tick_of(entry: dict[str, Any]) -> Any:
     return next(f["tickSize"] for f in entry["filters"] if f["filterType"] == "PRICE_FILTER")
 
 
