@@ -10,21 +10,22 @@ Classes of row
 - `delta`: book changes, also those from before the first snapshot: they were received.
 - `whole`: books that a venue pushes whole.
 Snapshots fetched by REST are stored too, but asked for and not sent: they are counted apart.
+Kinds that are few in rows (quotes, funding and the like) are in `control.ledger_kinds`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import psycopg
 
+from control.ledger_kinds import check_kinds
+from control.verdict import Ints, Verdict, covered_by_gaps
 from shards.simulator.ledger import LedgerRows, Rows, read_ledger
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-Ints = npt.NDArray[np.int64]
+__all__ = ["LedgerCheck", "Sums", "Verdict"]
 
 _STREAMS = """
     SELECT s.stream_id, i.venue, i.symbol, i.price_decimals, i.qty_decimals, s.kind
@@ -45,7 +46,6 @@ _LEVEL_ROWS = """
     SELECT seq, price, qty, ascii(side::text) FROM book
     WHERE stream_id = ANY(%s) AND flags & 1 = %s
 """
-_GAPS = "SELECT from_seq, to_seq, from_ts, to_ts FROM gap WHERE stream_id = ANY(%s)"
 
 
 class Sums(NamedTuple):
@@ -61,23 +61,6 @@ class Sums(NamedTuple):
     def plus(self, other: "Sums") -> "Sums":
         """Both together."""
         return Sums(*(a + b for a, b in zip(self, other, strict=True)))
-
-
-@dataclass(slots=True)
-class Verdict:
-    """Sums over streams of one class."""
-
-    sent: int = 0
-    stored: int = 0
-    duplicates: int = 0
-    missing: int = 0
-    declared_missing: int = 0
-    altered: int = 0
-
-    def add(self, other: "Verdict") -> None:
-        """Add another stream's."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class _Stream(NamedTuple):
@@ -98,6 +81,7 @@ class LedgerCheck:
             self._streams = self._read_streams()
             self._check_trades()
             self._check_levels()
+            self.verdicts |= check_kinds(self._ledger, self._connection)
 
     def _read_streams(self) -> dict[tuple[str, str, str], _Stream]:
         """Streams by venue, symbol and kind; instrument versions of one stream are merged."""
@@ -166,7 +150,8 @@ class LedgerCheck:
         sent_keys, stored_keys = _keys(np.unique(sent, axis=0)), _keys(distinct)
         lost = ~np.isin(sent_keys, stored_keys)
         lost_rows = part[np.isin(_keys(sent), sent_keys[lost])]
-        declared = int(self._declared(lost_rows, id_field, stream).sum())
+        ids, ts_event = lost_rows[id_field], lost_rows["ts_event"]
+        declared = int(covered_by_gaps(self._connection, stream.ids, ids, ts_event).sum())
         return Verdict(
             sent=len(part),
             stored=int((~lost).sum()),
@@ -175,15 +160,6 @@ class LedgerCheck:
             declared_missing=declared,
             altered=int((~np.isin(stored_keys, sent_keys)).sum()),
         )
-
-    def _declared(self, rows: Rows, id_field: str, stream: _Stream) -> npt.NDArray[np.bool_]:
-        covered = np.zeros(len(rows), dtype=np.bool_)
-        for from_seq, to_seq, from_ts, to_ts in self._connection.execute(_GAPS, (stream.ids,)):
-            if from_seq or to_seq:
-                covered |= (rows[id_field] >= from_seq) & (rows[id_field] <= to_seq)
-            else:  # a venue without ids: the gap is a span of venue time
-                covered |= (rows["ts_event"] >= from_ts) & (rows["ts_event"] <= to_ts)
-        return covered
 
 
 def _by_symbol(ledger: LedgerRows, rows: Rows) -> Iterator[tuple[str, str, Rows]]:

@@ -15,7 +15,7 @@ from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.simulator import SimulatorProcess
 from control.summary import engine_summary, latency_lines
-from engine.catalog import StreamKey, StreamKind
+from engine.catalog import StreamKey, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.config import LoadedConfig
 from engine.errors import ConfigError
@@ -28,6 +28,7 @@ from shards.simulator.instruments import (
     hyperliquid_instruments,
 )
 from shards.simulator.settings import parse_rate
+from shards.venues import VENUES
 
 _log = logging.getLogger(__name__)
 
@@ -36,11 +37,13 @@ examples:
   fts demo                                  until Ctrl-C, with a live view
   fts demo --for 15 --rate 20000 --json     a proof: exit code 0 only if nothing is missing
   fts demo --for 15 --rate max              how fast is this machine?
+  fts demo --all-kinds --symbols 2          quotes, funding, open interest, liquidations as well
 
 While it runs, the database and the Redis keys printed at start hold live data. The demo has a state
 directory of its own and empties it at every start; what a run stored stays until the next one.
 """
 
+_PLAIN = ((StreamKind.TRADES, Transport.WS), (StreamKind.L2_BOOK, Transport.WS))
 _STABLE_LOOKS = 6
 _LOOK_S = 0.2
 _SETTLE_S_MAX = 60.0
@@ -71,6 +74,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="N",
         help="instruments at each venue (default: 5)",
     )
+    parser.add_argument(
+        "--all-kinds",
+        action="store_true",
+        help="everything the venues offer, pushed and polled, not just trades and books",
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same market")
     parser.set_defaults(run=run)
 
@@ -78,11 +86,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 class Demo:
     """All instruments of a simulator of our own; a bounded run is compared with its ledger."""
 
-    def __init__(self, rate: str, symbols: int, seed: int) -> None:
+    def __init__(self, rate: str, symbols: int, seed: int, *, all_kinds: bool) -> None:
         self._rate, self._symbols, self._seed = rate, symbols, seed
+        self._all_kinds = all_kinds
         self._simulator: SimulatorProcess | None = None
         self._ledger_dir: Path | None = None
-        self._sent: dict[str, int] = {"trade": 0, "book": 0}
+        self._sent: dict[str, int] = {}
         self._settled_ns = 0
 
     def prepare(
@@ -104,7 +113,7 @@ class Demo:
             )
             for name, at in overrides.items()
         }
-        return demo_streams(self._symbols), venues
+        return demo_streams(self._symbols, all_kinds=self._all_kinds), venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """Stop the market, then wait until what it sent has arrived and is stored."""
@@ -163,14 +172,22 @@ class Demo:
         }
 
 
-def demo_streams(symbols: int) -> list[StreamKey]:
-    """Trades and books of every instrument of a simulator with `symbols` at each venue."""
+def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
+    """Trades and books, or everything, of a simulator's instruments, `symbols` at each venue."""
     names = [(VENUE_NAMES[0], each.symbol) for each in binance_instruments(symbols)]
     names += [(VENUE_NAMES[1], each.symbol) for each in hyperliquid_instruments(symbols)]
     return [
-        StreamKey(venue, symbol, kind)
+        StreamKey(venue, symbol, kind, transport)
         for venue, symbol in names
-        for kind in (StreamKind.TRADES, StreamKind.L2_BOOK)
+        for kind, transport in (_offered(venue) if all_kinds else _PLAIN)
+    ]
+
+
+def _offered(venue: str) -> list[tuple[StreamKind, Transport]]:
+    """Everything a venue offers. A channel that names no transport is a socket's."""
+    return [
+        channel if isinstance(channel, tuple) else (channel, Transport.WS)
+        for channel in VENUES[venue].channels
     ]
 
 
@@ -188,7 +205,8 @@ def run(options: argparse.Namespace) -> int:
         with_redis=not options.no_redis,
         fresh=True,
     )
-    return run_service(service, Demo(options.rate, options.symbols, options.seed))
+    demo = Demo(options.rate, options.symbols, options.seed, all_kinds=options.all_kinds)
+    return run_service(service, demo)
 
 
 def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:

@@ -13,6 +13,15 @@ examples:
   fts simulate --replay DIR                 a recorded session instead of made-up prices
 
 The first line on stdout is JSON with the addresses to put under [venues.<name>].
+
+While it runs, on the same port:
+  GET  /simulator/status                    what was sent, weight used, connections, refusals
+  POST /simulator/rate                      {"trades_per_s": number or "max"}
+  POST /simulator/pause, /simulator/resume
+  POST /simulator/faults                    {"fault": "disconnect", "venue": "binance_linear"}
+  POST /simulator/limits                    {"enforced": true}: 429, 418 above the venues' budgets
+  POST /simulator/instruments               {"venue": "binance_linear", "action": "list" | "delist"
+                                            | "change", "symbol": "NEWUSDT", "tick_size": "0.001"}
 """
 
 

@@ -1,29 +1,31 @@
-"""Binance USD-M futures as the simulator serves it: market state, streams and their messages.
+"""Binance USD-M futures as the simulator serves it: its symbols, who subscribed to what, trades.
 
-Served: `<s>@aggTrade` on /market, `<s>@depth@100ms` on /public. Any other name, or a name on the
+Served on /market: `<s>@aggTrade`, `@markPrice`, `@markPrice@1s`, `@forceOrder`; on /public:
+`<s>@bookTicker`, `@depth` and `@depth<5|10|20>` at every speed. Any other name, or a name on the
 wrong category, is acknowledged and stays silent, as the real venue does.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shards.simulator.frames import text_frame
+from engine.clock import wall_ns
+from shards.simulator.binance_books import DEPTH_NAME, BinanceBooks
+from shards.simulator.binance_contracts import BINANCE_TERMS, BinanceContracts
+from shards.simulator.binance_listing import Listing
+from shards.simulator.contracts import Contract, ContractBoard
+from shards.simulator.frames import compact
 from shards.simulator.instruments import (
     BINANCE_LINEAR,
     VENUE_NAMES,
     Instrument,
     binance_instruments,
-    decimal_text,
 )
-from shards.simulator.ledger import BOOK, TRADE, Ledger, Rows
-from shards.simulator.market import Market
+from shards.simulator.ledger import TRADE, Ledger, Rows
 from shards.simulator.sessions import Hub, Session, Topic, write_all
-from shards.simulator.trade_frames import AggTradeRenderer, AggTrades
+from shards.simulator.trade_frames import AggTrades
 
-__all__ = ["BOOK_SLOTS", "BinanceVenue", "Listing"]
+__all__ = ["BOOK_SLOTS", "BinanceVenue"]
 
 BOOK_SLOTS = 20
 """Books step every 100 ms, spread over this many slots so that a thousand do not burst."""
@@ -34,146 +36,34 @@ _HISTORY_ROWS = 1 << 17
 _HISTORY_TOTAL_ROWS = 1 << 22
 """The same over all symbols, 100 MB."""
 
-_FIRST_TRADE_ID = 4_100_000_000
-_FIRST_RAW_ID = 8_100_000_000
-_FIRST_UPDATE_ID = 9_700_000_000_000
-_TEXT_CACHE = 8192
-
-_HISTORY = np.dtype(
-    [
-        ("ts_ms", "<i8"),
-        ("first", "<i8"),
-        ("tick", "<i4"),
-        ("size", "<u2"),
-        ("fills", "u1"),
-        ("buy", "?"),
-    ]
-)
-
-
-class Listing:
-    """One symbol: its market, its id counters, its renderers and its recent trades."""
-
-    def __init__(self, index: int, instrument: Instrument, seed: int, history_rows: int) -> None:
-        self.index = index
-        self.instrument = instrument
-        activity = max(5, 22 // (1 + index // 3))
-        self.market = Market(instrument, seed, 2 * index + BINANCE_LINEAR, activity)
-        self.next_id = _FIRST_TRADE_ID + 1_000_003 * index
-        self.next_raw = _FIRST_RAW_ID + 1_000_003 * index
-        self.last_update = _FIRST_UPDATE_ID + 1_000_003 * index
-        self.first_id = self.next_id
-        self._history_rows = history_rows
-        self._history: Rows = np.empty(1024, _HISTORY)
-        self._renderers: dict[bool, AggTradeRenderer] = {}
-        self._price_texts: dict[int, str] = {}
-
-    def renderer(self, *, combined: bool) -> AggTradeRenderer:
-        """Give the trade renderer for bare or wrapped frames."""
-        if combined not in self._renderers:
-            market = self.market
-            self._renderers[combined] = AggTradeRenderer(
-                self.instrument, market.sizes, market.plain_sizes, combined=combined
-            )
-        return self._renderers[combined]
-
-    def trade(self, count: int, now_ms: int) -> AggTrades:
-        """Let `count` trades happen now. Their ids are used up, sent or not."""
-        tape = self.market.take(count)
-        next_raw = tape.fills.cumsum() + self.next_raw
-        trades = AggTrades(
-            ts_ms=now_ms,
-            first_id=self.next_id,
-            ticks=self.market.prices(tape),
-            size=tape.size,
-            buy=tape.buy,
-            first_raw=next_raw - tape.fills,
-            last_raw=next_raw - 1,
-        )
-        self._remember(trades)
-        self.next_id += count
-        self.next_raw = int(next_raw[-1])
-        return trades
-
-    def _remember(self, trades: AggTrades) -> None:
-        count = len(trades.ticks)
-        used = self.next_id - self.first_id
-        capacity = len(self._history)
-        while capacity < self._history_rows and used + count > capacity:
-            self._history = np.concatenate([self._history, np.empty(capacity, _HISTORY)])
-            capacity *= 2
-        at = used % capacity
-        first_part = min(count, capacity - at)
-        self._store(at, trades, slice(0, first_part))
-        if first_part < count:
-            self._store(0, trades, slice(first_part, count))
-
-    def _store(self, at: int, trades: AggTrades, part: slice) -> None:
-        rows = self._history[at : at + part.stop - part.start]
-        rows["ts_ms"] = trades.ts_ms
-        rows["tick"] = trades.ticks[part]
-        rows["size"] = trades.size[part]
-        rows["first"] = trades.first_raw[part]
-        rows["fills"] = trades.last_raw[part] - trades.first_raw[part] + 1
-        rows["buy"] = trades.buy[part]
-
-    def recent_trades(self, from_id: int | None, limit: int) -> list[dict[str, object]]:
-        """Answer `GET /aggTrades`: also trades that were withheld from the stream."""
-        oldest = max(self.first_id, self.next_id - len(self._history))
-        first = self.next_id - limit if from_id is None else from_id
-        first = max(oldest, first)
-        answer: list[dict[str, object]] = []
-        qty_decimals = self.instrument.qty_decimals
-        for trade_id in range(first, min(first + limit, self.next_id)):
-            row = self._history[(trade_id - self.first_id) % len(self._history)]
-            size = int(row["size"])
-            answer.append(
-                {
-                    "a": trade_id,
-                    "p": self.price_text(int(row["tick"])),
-                    "q": decimal_text(int(self.market.sizes[size]), qty_decimals),
-                    "nq": decimal_text(int(self.market.plain_sizes[size]), qty_decimals),
-                    "f": int(row["first"]),
-                    "l": int(row["first"]) + int(row["fills"]) - 1,
-                    "T": int(row["ts_ms"]),
-                    "m": not row["buy"],
-                }
-            )
-        return answer
-
-    def price_text(self, tick: int) -> str:
-        """Print a price."""
-        text = self._price_texts.get(tick)
-        if text is None:
-            if len(self._price_texts) > _TEXT_CACHE:
-                self._price_texts.clear()
-            text = decimal_text(tick * self.instrument.tick, self.instrument.price_decimals)
-            self._price_texts[tick] = text
-        return text
-
-    def levels_text(self, levels: Iterable[tuple[int, int]]) -> str:
-        """Print levels as the inside of a JSON array of [price, quantity]."""
-        price, decimals = self.price_text, self.instrument.qty_decimals
-        return ",".join(
-            f'["{price(tick)}","{decimal_text(qty, decimals)}"]' for tick, qty in levels
-        )
+_CONTRACT_KINDS = frozenset({"markPrice", "markPrice@1s", "forceOrder"})
+_MARKET_KINDS = _CONTRACT_KINDS | {"aggTrade"}
 
 
 class BinanceVenue:
     """The streams of all symbols."""
 
-    def __init__(self, count: int, seed: int, ledger: Ledger, symbol_offset: int) -> None:
-        """List `count` symbols; the ledger knows them from number `symbol_offset` on."""
-        self.instruments = binance_instruments(count)
+    def __init__(
+        self, count: int, seed: int, ledger: Ledger, liquidations_per_minute: float = 0.0
+    ) -> None:
+        """List `count` symbols."""
+        self.instruments = list(binance_instruments(count))
+        self.statuses = ["TRADING"] * count
         self.hub = Hub(VENUE_NAMES[BINANCE_LINEAR], [i.symbol for i in self.instruments])
         self._by_symbol = {i.symbol: index for index, i in enumerate(self.instruments)}
         self._seed = seed
         even_share = 1 << (_HISTORY_TOTAL_ROWS // count).bit_length() - 1
         self._history_rows = min(_HISTORY_ROWS, even_share)
         self._ledger = ledger
-        self._symbol_offset = symbol_offset
         self._listings: dict[int, Listing] = {}
         self._slots: list[list[Listing]] = [[] for _ in range(BOOK_SLOTS)]
+        self.books = BinanceBooks(self.hub, ledger)
+        self.contracts = BinanceContracts(
+            self.hub,
+            ledger,
+            ContractBoard(self._open_contract, self.middle),
+            liquidations_per_minute,
+        )
 
     @property
     def weights(self) -> list[float]:
@@ -189,17 +79,43 @@ class BinanceVenue:
         """Give the state of the symbol with this number."""
         listing = self._listings.get(index)
         if listing is None:
-            listing = Listing(index, self.instruments[index], self._seed, self._history_rows)
+            instrument = self.instruments[index]
+            number = self._ledger.number(self.hub.name, instrument.symbol)
+            listing = Listing(index, number, instrument, self._seed, self._history_rows)
+            listing.halted = self.halted(index)
             self._listings[index] = listing
             self._slots[index % BOOK_SLOTS].append(listing)
         return listing
 
+    def contract(self, symbol: str, now_ms: int) -> Contract | None:
+        """Give the symbol's funding and open interest."""
+        index = self._by_symbol.get(symbol)
+        return None if index is None else self.contracts.board.at(index, now_ms)
+
+    def _open_contract(self, index: int) -> Contract:
+        instrument = self.instruments[index]
+        number = self._ledger.number(self.hub.name, instrument.symbol)
+        seeds = (self._seed, 2 * index + BINANCE_LINEAR)
+        return Contract(index, number, instrument, seeds, BINANCE_TERMS)
+
+    def middle(self, index: int) -> float:
+        """Give the middle of a book in ticks; a book nobody asked for stands where it began."""
+        listing = self._listings.get(index)
+        if listing is None:
+            return self.instruments[index].start_ticks + 0.5
+        return (listing.market.best_bid + listing.market.best_ask) / 2
+
+    def halted(self, index: int) -> bool:
+        """Tell whether the symbol does not trade."""
+        return self.statuses[index] != "TRADING"
+
     def served(self, group: str, name: str) -> bool:
         """Tell whether data flows for this stream name on this category."""
         symbol, _, kind = name.partition("@")
-        category = {"aggTrade": "market", "depth@100ms": "public"}.get(kind)
         known = symbol == symbol.lower() and symbol.upper() in self._by_symbol
-        return known and category == group
+        if group == "market":
+            return known and kind in _MARKET_KINDS
+        return known and (kind == "bookTicker" or DEPTH_NAME.fullmatch(kind) is not None)
 
     def subscribe(self, session: Session, names: Iterable[str]) -> None:
         """Subscribe; names that lead nowhere are kept but stay silent."""
@@ -207,8 +123,19 @@ class BinanceVenue:
             if name not in session.names:
                 session.names[name] = None
                 if self.served(session.group, name):
-                    self.listing(name.partition("@")[0].upper())
+                    self._open(name)
                     self.hub.subscribe(session, name)
+
+    def _open(self, name: str) -> None:
+        """Let what a stream is about live, if it does not yet."""
+        symbol, _, kind = name.partition("@")
+        index = self._by_symbol[symbol.upper()]
+        if kind in _CONTRACT_KINDS:
+            self.contracts.board.at(index, wall_ns() // 1_000_000)
+        elif DEPTH_NAME.fullmatch(kind):
+            self.listing_at(index).chain(kind)
+        else:
+            self.listing_at(index)
 
     def unsubscribe(self, session: Session, names: Iterable[str]) -> None:
         """Forget subscriptions."""
@@ -217,7 +144,9 @@ class BinanceVenue:
             self.hub.unsubscribe(session, name)
 
     def trade_topic(self, index: int) -> Topic | None:
-        """Give who listens to the trades of a symbol, if anyone does."""
+        """Give who listens to the trades of a symbol, if anyone does and it trades."""
+        if self.halted(index):
+            return None
         return self.hub.topic(f"{self.instruments[index].symbol.lower()}@aggTrade")
 
     def emit_trades(self, index: int, count: int, now_ms: int) -> None:
@@ -254,23 +183,14 @@ class BinanceVenue:
         row = rows[0]
         stamp = row["T"]
         payload = {"e": "aggTrade", "E": stamp, "s": listing.instrument.symbol, **row, "st": 1}
-        self.push(topic, f"{listing.instrument.symbol.lower()}@aggTrade", compact(payload))
+        topic.push(f"{listing.instrument.symbol.lower()}@aggTrade", compact(payload))
         return True
-
-    @staticmethod
-    def push(topic: Topic, name: str, payload: bytes) -> bool:
-        """Send one payload, wrapped on combined sockets."""
-        delivered = write_all(topic.raw, text_frame(payload)) if topic.raw else False
-        if topic.combined:
-            wrapped = b'{"stream":"%s","data":%s}' % (name.encode(), payload)
-            delivered |= write_all(topic.combined, text_frame(wrapped))
-        return delivered
 
     def _trade_rows(self, listing: Listing, trades: AggTrades) -> Rows:
         instrument = listing.instrument
         rows = np.empty(len(trades.ticks), TRADE)
         rows["venue"] = BINANCE_LINEAR
-        rows["symbol"] = self._symbol_offset + listing.index
+        rows["symbol"] = listing.number
         rows["ts_event"] = trades.ts_ms * 1_000_000
         rows["trade_id"] = np.arange(trades.first_id, trades.first_id + len(rows))
         rows["side"] = np.where(trades.buy, ord("B"), ord("S"))
@@ -280,76 +200,43 @@ class BinanceVenue:
         rows["qty_decimals"] = instrument.qty_decimals
         return rows
 
+    def list_symbol(self, instrument: Instrument) -> None:
+        """List one more symbol, or let a halted one trade again."""
+        index = self._by_symbol.get(instrument.symbol)
+        if index is None:
+            index = self._by_symbol[instrument.symbol] = len(self.instruments)
+            self.instruments.append(instrument)
+            self.statuses.append("TRADING")
+            self.hub.list_symbol(instrument.symbol)
+        self.set_status(index, "TRADING")
+
+    def set_status(self, index: int, status: str) -> None:
+        """Change whether a symbol trades, and under which word `exchangeInfo` says so."""
+        self.statuses[index] = status
+        if index in self._listings:
+            self._listings[index].halted = self.halted(index)
+        self.hub.version += 1
+
+    def change_grid(self, index: int, instrument: Instrument, now_ms: int) -> None:
+        """Let a symbol trade on another grid; its depth streams say what becomes of the levels."""
+        self.instruments[index] = instrument
+        contract = self.contracts.board.known(index)
+        if contract is not None:
+            contract.change_grid(instrument)
+        listing = self._listings.get(index)
+        if listing is not None:
+            self.books.change_grid(listing, instrument, now_ms)
+
     def step_books(self, slot: int, now_ms: int) -> None:
-        """Advance the books of one slot by 100 ms and push their changes."""
+        """Let 5 ms pass: some books advance, others change at the touch, some contracts tick."""
         for listing in self._slots[slot]:
-            self.step_book(listing, now_ms)
+            if not listing.halted:
+                self.books.step(listing, now_ms)
+        for listing in self._slots[slot - BOOK_SLOTS // 2]:
+            if not listing.halted:
+                self.books.nudge(listing, now_ms)
+        self.contracts.step(now_ms, self.halted)
 
     def step_book(self, listing: Listing, now_ms: int, *, withheld: bool = False) -> None:
-        """Advance one book. The chain of update ids goes on whether or not anyone listens."""
-        change = listing.market.step()
-        previous = listing.last_update
-        count = len(change.bids) + len(change.asks)
-        first = previous + 2 + (previous * 7) % 41
-        listing.last_update = last = first + max(0, count - 1)
-        name = f"{listing.instrument.symbol.lower()}@depth@100ms"
-        topic = self.hub.topic(name)
-        if topic is None or withheld:
-            return
-        symbol = listing.instrument.symbol
-        bids = sorted(change.bids.items(), reverse=True)
-        asks = sorted(change.asks.items())
-        payload = (
-            f'{{"e":"depthUpdate","E":{now_ms},"T":{now_ms},"s":"{symbol}","ps":"{symbol}",'
-            f'"U":{first},"u":{last},"pu":{previous},"b":[{listing.levels_text(bids)}],'
-            f'"a":[{listing.levels_text(asks)}],"st":1}}'
-        )
-        if self.push(topic, name, payload.encode()):
-            self.hub.book_event_count += 1
-            self.hub.book_counts[listing.index] += max(1, count)
-            if self._ledger.enabled:
-                self._ledger.book(self.book_rows(listing, now_ms, (last, previous), bids, asks))
-
-    def depth(self, listing: Listing, limit: int, now_ms: int, *, stale: bool) -> bytes:
-        """Answer `GET /depth`; a stale answer claims an id far behind every pushed event."""
-        bids, asks = listing.market.top(limit)
-        last = listing.last_update - (5_000_000 if stale else 0)
-        if self._ledger.enabled:
-            rows = self.book_rows(listing, now_ms, (last, 0), bids, asks)
-            rows["snapshot"] = 1
-            self._ledger.snapshot(rows)
-        text = (
-            f'{{"lastUpdateId":{last},"E":{now_ms},"T":{now_ms},'
-            f'"bids":[{listing.levels_text(bids)}],"asks":[{listing.levels_text(asks)}]}}'
-        )
-        return text.encode()
-
-    def book_rows(
-        self,
-        listing: Listing,
-        now_ms: int,
-        chain: tuple[int, int],
-        bids: list[tuple[int, int]],
-        asks: list[tuple[int, int]],
-    ) -> Rows:
-        """Make ledger rows of an event; one marker row if it has no level."""
-        levels: NDArray[np.int64] = np.array([*bids, *asks] or [(0, 0)], np.int64)
-        instrument = listing.instrument
-        rows = np.empty(len(levels), BOOK)
-        rows["venue"] = BINANCE_LINEAR
-        rows["symbol"] = self._symbol_offset + listing.index
-        rows["ts_event"] = now_ms * 1_000_000
-        rows["seq"], rows["prev_seq"] = chain
-        rows["side"] = ord("a") if bids or asks else ord("-")
-        rows["side"][: len(bids)] = ord("b")
-        rows["price_mantissa"] = levels[:, 0] * instrument.tick
-        rows["price_decimals"] = instrument.price_decimals
-        rows["qty_mantissa"] = levels[:, 1]
-        rows["qty_decimals"] = instrument.qty_decimals
-        rows["snapshot"] = 0
-        return rows
-
-
-def compact(value: Mapping[str, object] | list[object]) -> bytes:
-    """Print JSON without blanks, as venues do."""
-    return json.dumps(value, separators=(",", ":")).encode()
+        """Advance one book."""
+        self.books.step(listing, now_ms, withheld=withheld)

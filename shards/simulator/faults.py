@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import pack
 
-from engine.clock import wall_ns
+from engine.clock import monotonic_ns, wall_ns
 from shards.simulator.binance import BinanceVenue
 from shards.simulator.frames import text_frame
 from shards.simulator.http_faults import RestGate
@@ -207,6 +207,15 @@ def _silence(target: FaultTarget, request: Mapping[str, object]) -> dict[str, ob
     return {"seconds": seconds}
 
 
+def _empty_side(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    market, index = _market(target), _symbol_index(target, request)
+    side, seconds = request.get("side", "bid"), _seconds(request, "seconds", 5.0)
+    if side not in ("bid", "ask") or not isinstance(market, HyperliquidVenue):
+        raise FaultError("side must be bid or ask, on a venue that says null for an empty side")
+    market.coin_at(index).empty_until_ns[str(side)] = monotonic_ns() + int(seconds * 1e9)
+    return {"side": side, "seconds": seconds}
+
+
 def _http_status(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
     status = _whole(request, "status", 429, _HTTP_ERRORS.stop - 1)
     if status not in _HTTP_ERRORS:
@@ -227,5 +236,6 @@ _ACTIONS: dict[str, _Action] = {
     "duplicate": _duplicate,
     "stale_snapshot": _stale_snapshot,
     "silence": _silence,
+    "empty_side": _empty_side,
     "http_status": _http_status,
 }

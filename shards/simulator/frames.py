@@ -7,7 +7,8 @@ a segment is overwritten by the next one, therefore the order of pastes matters:
 segment goes first, because its padding falls on the start of the following row.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from struct import pack
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ __all__ = [
     "PAD",
     "PriceTexts",
     "TextTable",
+    "compact",
     "decimal_columns",
     "extended_header",
     "hex_columns",
@@ -47,6 +49,11 @@ def text_frame(payload: bytes, opcode: int = 1) -> bytes:
     if size <= _LONG_PAYLOAD:
         return pack("!BBH", 0x80 | opcode, 126, size) + payload
     return pack("!BBQ", 0x80 | opcode, 127, size) + payload
+
+
+def compact(value: Mapping[str, object] | list[object]) -> bytes:
+    """Print JSON without blanks, as venues do."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def extended_header(size: int) -> bytes:

@@ -1,51 +1,80 @@
-"""Refusals and used weight of a venue's REST side."""
+"""Used weight of a venue's REST side, its limit, and refusals on command.
 
-from dataclasses import dataclass
+Every call is charged before it is answered, refused ones too. Above the limit of a minute the
+answer is 429 with the seconds to wait; a client that goes on regardless is banned with 418, twice
+as long each time. Nothing is refused for its weight until a simulator is told to enforce limits.
+"""
+
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from engine.clock import wall_ns
+from engine.clock import monotonic_ns
+from shards.simulator.meters import MINUTE_NS, Meter
 
 __all__ = ["RestGate"]
 
-_MINUTE_NS = 60_000_000_000
+TOLERATED_VIOLATIONS = 10
+"""Calls refused with 429 in one minute before the ban."""
 
 
 @dataclass(slots=True)
 class RestGate:
-    """Counts weight per wall-clock minute and refuses the next calls when told to."""
+    """Counts weight per wall-clock minute and refuses calls when it must or is told to."""
 
     weight_header: str | None
+    weight_limit: int
+    bans: bool
+    """Whether the venue bans with 418 and says in `Retry-After` how long to wait."""
+    enforced: bool = False
+    ban_s: float = 120.0
     refuse_count: int = 0
     refuse_status: int = 429
     retry_after_s: int = 1
     stale_count: int = 0
     """How many more depth calls answer with a snapshot that fits no event."""
+    weight: Meter = field(default_factory=lambda: Meter(MINUTE_NS))
     calls: int = 0
-    _minute: int = 0
-    _used: int = 0
+    refused: dict[int, int] = field(default_factory=dict)
+    """Refusals by HTTP status."""
+    _violations: Meter = field(default_factory=lambda: Meter(MINUTE_NS))
+    _banned_until_ns: int = 0
 
-    def headers(self, weight: int) -> dict[str, str]:
-        """Charge a call and give the header that says so."""
+    def headers(self) -> dict[str, str]:
+        """Give the header that says what has been used."""
+        return {self.weight_header: str(self.weight.used())} if self.weight_header else {}
+
+    def admit(self, weight: int) -> web.Response | None:
+        """Charge a call; give the error answer it must get, if any."""
         self.calls += 1
-        minute = wall_ns() // _MINUTE_NS
-        if minute != self._minute:
-            self._minute, self._used = minute, 0
-        self._used += weight
-        return {self.weight_header: str(self._used)} if self.weight_header else {}
+        self.weight.add(weight)
+        if self.refuse_count > 0:
+            self.refuse_count -= 1
+            wait_s = self.retry_after_s if self.refuse_status < 500 else None
+            return self._refuse(self.refuse_status, wait_s)
+        return self._over_limit() if self.enforced else None
 
-    def refusal(self) -> web.Response | None:
-        """Give the error answer this call must get, if any."""
-        if self.refuse_count <= 0:
+    def _over_limit(self) -> web.Response | None:
+        banned_ns = self._banned_until_ns - monotonic_ns()
+        if banned_ns > 0:
+            return self._refuse(418, -(-banned_ns // 1_000_000_000))
+        if self.weight.used() <= self.weight_limit:
             return None
-        self.refuse_count -= 1
-        headers = self.headers(1)
-        if self.refuse_status < 500:
-            headers["Retry-After"] = str(self.retry_after_s)
+        if not self.bans:
+            return self._refuse(429, None)
+        if self._violations.add() <= TOLERATED_VIOLATIONS:
+            return self._refuse(429, self.weight.left_s())
+        ban_s, self.ban_s = self.ban_s, 2 * self.ban_s
+        self._banned_until_ns = monotonic_ns() + int(ban_s * 1e9)
+        return self._refuse(418, -int(-ban_s // 1))
+
+    def _refuse(self, status: int, wait_s: int | None) -> web.Response:
+        self.refused[status] = self.refused.get(status, 0) + 1
+        headers = self.headers()
+        if wait_s is not None:
+            headers["Retry-After"] = str(wait_s)
         return web.json_response(
-            {"code": -1003, "msg": "Too many requests."},
-            status=self.refuse_status,
-            headers=headers,
+            {"code": -1003, "msg": "Too many requests."}, status=status, headers=headers
         )
 
     def take_stale(self) -> bool:
@@ -54,3 +83,14 @@ class RestGate:
             return False
         self.stale_count -= 1
         return True
+
+    def status(self) -> dict[str, object]:
+        """Tell what was used and refused, as JSON."""
+        return {
+            "calls": self.calls,
+            "weight_used": self.weight.used(),
+            "weight_peak_per_minute": self.weight.peak,
+            "weight_limit": self.weight_limit,
+            "enforced": self.enforced,
+            "refused": {str(status): count for status, count in sorted(self.refused.items())},
+        }

@@ -1,4 +1,4 @@
-"""Hyperliquid perpetuals as the simulator serves them: trades and whole books.
+"""Hyperliquid perpetuals as the simulator serves them: trades, whole books, best bid and offer.
 
 Books come in two variants on two venue-wide clocks: 20 levels slow, 5 levels fast. Both carry the
 same channel and coin; only `"fast":true` in the frame tells them apart. The ledger keeps both under
@@ -7,13 +7,16 @@ the coin, with the frame's time as `seq` and the previous time of that variant a
 
 from collections import deque
 from itertools import chain
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import monotonic_ns
 from shards.simulator.binance import BOOK_SLOTS
+from shards.simulator.contracts import Contract, ContractBoard
 from shards.simulator.frames import text_frame
+from shards.simulator.hyperliquid_contexts import HYPERLIQUID_TERMS, AssetContexts
 from shards.simulator.instruments import (
     HYPERLIQUID_PERP,
     VENUE_NAMES,
@@ -21,7 +24,7 @@ from shards.simulator.instruments import (
     hyperliquid_instruments,
     trimmed_text,
 )
-from shards.simulator.ledger import BOOK, TRADE, Ledger, Rows
+from shards.simulator.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Ledger, Rows
 from shards.simulator.market import Market
 from shards.simulator.sessions import Hub, Session, Topic, write_all
 from shards.simulator.trade_frames import CoinTradeRenderer, CoinTrades, size_text
@@ -41,22 +44,43 @@ _TID_STRIDE = 123_456_789_012_347
 _LIVELY_COINS = 5
 
 
+Quote: TypeAlias = tuple[tuple[int, int] | None, tuple[int, int] | None]
+"""Best bid and best ask as (price, quantity); None where that side is empty."""
+
+
 class Coin:
     """One coin: its market, its trade ids, its renderer and the rows a new subscriber gets."""
 
-    def __init__(self, index: int, instrument: Instrument, seed: int) -> None:
+    def __init__(self, index: int, number: int, instrument: Instrument, seed: int) -> None:
+        """Open the book of coin `index`, which the ledger knows under `number`."""
         self.index = index
-        self.instrument = instrument
-        stream = 2 * index + HYPERLIQUID_PERP
-        rng = np.random.default_rng(np.random.SeedSequence((seed, stream, 1)))
-        self.market = Market(instrument, seed, stream, 8 if index < _LIVELY_COINS else 3)
-        self.renderer = CoinTradeRenderer(instrument, self.market.sizes, rng)
+        self.number = number
+        self._seed = seed
+        rng = np.random.default_rng(np.random.SeedSequence((seed, self._stream, 1)))
+        self.change_grid(instrument, rng)
         self.history: deque[tuple[int, bytes]] = deque(maxlen=HISTORY_ROWS)
         self.had_subscriber = False
         self.book_ms = {False: 0, True: 0}
+        self.quote_ms = 0
+        self.quoted: Quote | None = None
+        """The best bid and offer said last."""
+        self.delisted = False
+        self.empty_until_ns = {"bid": 0, "ask": 0}
+        """Until when a side shows no order (fault `empty_side`)."""
         self._rng = rng
         self._serial = int(rng.integers(0, 1 << 40))
         self._order_counts = rng.integers(1, 12, 1024).tolist()
+
+    @property
+    def _stream(self) -> int:
+        return 2 * self.index + HYPERLIQUID_PERP
+
+    def change_grid(self, instrument: Instrument, rng: np.random.Generator | None = None) -> None:
+        """Trade on this grid from now on: a book, sizes and texts of its own."""
+        self.instrument = instrument
+        activity = 8 if self.index < _LIVELY_COINS else 3
+        self.market = Market(instrument, self._seed, self._stream, activity)
+        self.renderer = CoinTradeRenderer(instrument, self.market.sizes, rng or self._rng)
 
     def step(self) -> None:
         """Advance the book; a quiet coin's book often stands still between two frames."""
@@ -82,13 +106,26 @@ class Coin:
     def levels(self, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]], str]:
         """Give the top of the book, and the same as the venue prints it."""
         bids, asks = self.market.top(count)
+        bids, asks = bids if self.shows("bid") else [], asks if self.shows("ask") else []
         text = ",".join(
-            "[" + ",".join(self._level_text(tick, qty) for tick, qty in side) + "]"
+            "[" + ",".join(self.level_text(tick, qty) for tick, qty in side) + "]"
             for side in (bids, asks)
         )
         return bids, asks, f"[{text}]"
 
-    def _level_text(self, tick: int, qty: int) -> str:
+    def shows(self, side: str) -> bool:
+        """Tell whether a side of the book has orders."""
+        return not self.delisted and monotonic_ns() >= self.empty_until_ns[side]
+
+    def quote(self) -> Quote:
+        """Give best bid and offer."""
+        bid, bid_qty, ask, ask_qty = self.market.touch()
+        return (
+            (bid, bid_qty) if self.shows("bid") else None,
+            (ask, ask_qty) if self.shows("ask") else None,
+        )
+
+    def level_text(self, tick: int, qty: int) -> str:
         price = trimmed_text(tick, self.instrument.price_decimals)
         size = size_text(qty, self.instrument.qty_decimals)
         return f'{{"px":"{price}","sz":"{size}","n":{self._order_counts[(tick ^ qty) & 1023]}}}'
@@ -97,20 +134,21 @@ class Coin:
 class HyperliquidVenue:
     """The streams of all coins."""
 
-    def __init__(
-        self, count: int, seed: int, ledger: Ledger, symbol_offset: int, slow_book_s: float
-    ) -> None:
-        """List `count` coins; the ledger knows them from number `symbol_offset` on."""
-        self.instruments = hyperliquid_instruments(count)
+    def __init__(self, count: int, seed: int, ledger: Ledger, slow_book_s: float) -> None:
+        """List `count` coins."""
+        self.instruments = list(hyperliquid_instruments(count))
+        self.delisted = [False] * count
         self.hub = Hub(VENUE_NAMES[HYPERLIQUID_PERP], [i.symbol for i in self.instruments])
         self._by_symbol = {i.symbol: index for index, i in enumerate(self.instruments)}
         self._seed = seed
         self._ledger = ledger
-        self._symbol_offset = symbol_offset
         self._coins: dict[int, Coin] = {}
         self._slots: list[list[Coin]] = [[] for _ in range(BOOK_SLOTS)]
         self._periods_ns = {False: int(slow_book_s * 1e9), True: 540_000_000}
         self._next_frame_ns = {False: 0, True: 0}
+        self.contexts = AssetContexts(
+            self.hub, ledger, ContractBoard(self._open_contract, self.middle), self.quote
+        )
 
     @property
     def weights(self) -> list[float]:
@@ -126,12 +164,42 @@ class HyperliquidVenue:
         """Give the state of the coin with this number."""
         coin = self._coins.get(index)
         if coin is None:
-            coin = self._coins[index] = Coin(index, self.instruments[index], self._seed)
+            instrument = self.instruments[index]
+            number = self._ledger.number(self.hub.name, instrument.symbol)
+            coin = self._coins[index] = Coin(index, number, instrument, self._seed)
+            coin.delisted = self.delisted[index]
             self._slots[index % BOOK_SLOTS].append(coin)
         return coin
 
+    def _open_contract(self, index: int) -> Contract:
+        instrument = self.instruments[index]
+        number = self._ledger.number(self.hub.name, instrument.symbol)
+        seeds = (self._seed, 2 * index + HYPERLIQUID_PERP)
+        return Contract(index, number, instrument, seeds, HYPERLIQUID_TERMS)
+
+    def middle(self, index: int) -> float:
+        """Give the middle of a book in ticks; a book nobody asked for stands where it began."""
+        coin = self._coins.get(index)
+        if coin is None:
+            return self.instruments[index].start_ticks + 0.5
+        return (coin.market.best_bid + coin.market.best_ask) / 2
+
+    def quote(self, index: int) -> Quote:
+        """Give best bid and offer; a book nobody asked for stands where it began."""
+        coin = self._coins.get(index)
+        if coin is not None:
+            return coin.quote()
+        start = self.instruments[index].start_ticks
+        return (None, None) if self.delisted[index] else ((start, 1), (start + 1, 1))
+
+    def coin_number(self, symbol: str) -> int | None:
+        """Give the coin's place in the universe."""
+        return self._by_symbol.get(symbol)
+
     def trade_topic(self, index: int) -> Topic | None:
-        """Give who listens to the trades of a coin, if anyone does."""
+        """Give who listens to the trades of a coin, if anyone does and it trades."""
+        if self.delisted[index]:
+            return None
         return self.hub.topic(f"trades:{self.instruments[index].symbol}")
 
     def send_history(self, session: Session, coin: Coin, now_ms: int) -> None:
@@ -188,7 +256,7 @@ class HyperliquidVenue:
         instrument = coin.instrument
         rows = np.empty(len(trades.ticks), TRADE)
         rows["venue"] = HYPERLIQUID_PERP
-        rows["symbol"] = self._symbol_offset + coin.index
+        rows["symbol"] = coin.number
         rows["ts_event"] = trades.ts_ms * 1_000_000
         rows["trade_id"] = trades.tid
         rows["side"] = np.where(trades.buy, ord("B"), ord("S"))
@@ -199,9 +267,12 @@ class HyperliquidVenue:
         return rows
 
     def step_books(self, slot: int, now_ms: int) -> None:
-        """Advance the books of one slot; push all books when a variant's clock strikes."""
+        """Let 5 ms pass: some books advance, some contracts tick; whole books have a clock."""
         for coin in self._slots[slot]:
-            coin.step()
+            if not coin.delisted:
+                coin.step()
+            self._push_quote(coin, now_ms)
+        self.contexts.step(now_ms, self.delisted)
         now_ns = monotonic_ns()
         for fast, due_ns in self._next_frame_ns.items():
             if now_ns >= due_ns:
@@ -226,9 +297,54 @@ class HyperliquidVenue:
             return
         coin.book_ms[fast] = now_ms
         self.hub.book_event_count += 1
-        self.hub.book_counts[coin.index] += len(bids) + len(asks)
+        self.hub.book_counts[coin.index] += max(1, len(bids) + len(asks))
         if self._ledger.enabled:
             self._ledger.book(self._book_rows(coin, (now_ms, previous), bids, asks))
+
+    def _push_quote(self, coin: Coin, now_ms: int) -> None:
+        """Push the best bid and offer if it changed: at most one in a millisecond."""
+        quote = coin.quote()
+        if quote == coin.quoted or now_ms <= coin.quote_ms:
+            return
+        coin.quoted = quote
+        symbol = coin.instrument.symbol
+        topic = self.hub.topic(f"bbo:{symbol}")
+        if topic is None:
+            return
+        coin.quote_ms = now_ms
+        sides = ",".join("null" if side is None else coin.level_text(*side) for side in quote)
+        payload = (
+            f'{{"channel":"bbo","data":{{"coin":"{symbol}","time":{now_ms},"bbo":[{sides}]}}}}'
+        )
+        if write_all(topic.raw, text_frame(payload.encode())):
+            self.hub.counts["quote"][coin.index] += 1
+            self._ledger.quote(_quote_row(coin, now_ms, quote))
+
+    def list_coin(self, instrument: Instrument) -> None:
+        """List one more coin, or let a delisted one trade again."""
+        index = self._by_symbol.get(instrument.symbol)
+        if index is None:
+            index = self._by_symbol[instrument.symbol] = len(self.instruments)
+            self.instruments.append(instrument)
+            self.delisted.append(False)
+            self.hub.list_symbol(instrument.symbol)
+        self.set_delisted(index, delisted=False)
+
+    def set_delisted(self, index: int, *, delisted: bool) -> None:
+        """Change whether a coin trades. A delisted one stays in the universe, with empty books."""
+        self.delisted[index] = delisted
+        if index in self._coins:
+            self._coins[index].delisted = delisted
+        self.hub.version += 1
+
+    def change_grid(self, index: int, instrument: Instrument) -> None:
+        """Let a coin trade on another grid."""
+        self.instruments[index] = instrument
+        contract = self.contexts.board.known(index)
+        if contract is not None:
+            contract.change_grid(instrument)
+        if index in self._coins:
+            self._coins[index].change_grid(instrument)
 
     def book(self, coin: Coin, now_ms: int) -> bytes:
         """Answer `{"type":"l2Book"}`."""
@@ -244,13 +360,13 @@ class HyperliquidVenue:
         bids: list[tuple[int, int]],
         asks: list[tuple[int, int]],
     ) -> Rows:
-        levels: NDArray[np.int64] = np.array([*bids, *asks], np.int64)
+        levels: NDArray[np.int64] = np.array([*bids, *asks] or [(0, 0)], np.int64)
         rows = np.empty(len(levels), BOOK)
         rows["venue"] = HYPERLIQUID_PERP
-        rows["symbol"] = self._symbol_offset + coin.index
+        rows["symbol"] = coin.number
         rows["ts_event"] = times_ms[0] * 1_000_000
         rows["seq"], rows["prev_seq"] = times_ms
-        rows["side"] = ord("a")
+        rows["side"] = ord("a") if bids or asks else ord("-")
         rows["side"][: len(bids)] = ord("b")
         rows["price_mantissa"] = levels[:, 0]
         rows["price_decimals"] = coin.instrument.price_decimals
@@ -258,3 +374,14 @@ class HyperliquidVenue:
         rows["qty_decimals"] = coin.instrument.qty_decimals
         rows["snapshot"] = 1
         return rows
+
+
+def _quote_row(coin: Coin, now_ms: int, quote: Quote) -> tuple[int, ...]:
+    bid, ask = quote
+    grid = coin.instrument
+    return (
+        HYPERLIQUID_PERP, coin.number, now_ms * 1_000_000, now_ms,
+        *(bid or (0, 0)), *(ask or (0, 0)),
+        grid.price_decimals, grid.qty_decimals,
+        BID_PRESENT * (bid is not None) + ASK_PRESENT * (ask is not None), 0,
+    )  # fmt: skip

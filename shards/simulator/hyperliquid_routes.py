@@ -8,10 +8,9 @@ from typing import Any, cast
 from aiohttp import WSMsgType, web
 
 from engine.clock import wall_ns
-from shards.simulator.binance import compact
+from shards.simulator.frames import compact
 from shards.simulator.http_faults import RestGate
 from shards.simulator.hyperliquid import Coin, HyperliquidVenue
-from shards.simulator.instruments import trimmed_text
 from shards.simulator.sessions import Session
 
 __all__ = ["add_hyperliquid"]
@@ -19,8 +18,11 @@ __all__ = ["add_hyperliquid"]
 _PREFIX = "/hyperliquid_perp"
 _DROP_DELAY_S = 0.1
 _RECENT_TRADES = 10
-_BOOK_WEIGHT = 2
 _WEIGHT = 20
+_LIGHT_WEIGHTS = {"l2Book": 2}
+_ROWS_PER_WEIGHT = {"recentTrades": 20, "fundingHistory": 20}
+"""Answers that cost one more for so many rows."""
+_CONNECTS_PER_MINUTE = 30
 
 _COIN_TYPES = frozenset({"trades", "l2Book", "bbo", "activeAssetCtx"})
 _SIGNIFICANT_FIGURES = frozenset({None, 2, 3, 4, 5})
@@ -32,6 +34,9 @@ def add_hyperliquid(app: web.Application, venue: HyperliquidVenue, gate: RestGat
     info = _Info(venue, gate)
 
     async def serve(request: web.Request) -> web.StreamResponse:
+        over = venue.hub.connects.add() > _CONNECTS_PER_MINUTE
+        if over and gate.enforced:
+            return web.Response(status=429, text="Too many connections")
         return await _serve_socket(request, venue, info)
 
     app.router.add_get(f"{_PREFIX}/ws", serve)
@@ -48,6 +53,7 @@ async def _serve_socket(
     control = _Control(venue, info, session)
     try:
         async for message in socket:
+            venue.hub.count_message(session)
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 control.handle(message.data)
     finally:
@@ -125,7 +131,9 @@ class _Control:
             return
         self._session.names[name] = None
         self._acknowledge("subscribe", subscription)
-        if subscription["type"] == "trades":
+        if subscription["type"] == "activeAssetCtx":
+            self._venue.contexts.board.at(coin.index, wall_ns() // 1_000_000)
+        elif subscription["type"] == "trades":
             self._venue.send_history(self._session, coin, wall_ns() // 1_000_000)
         self._venue.hub.subscribe(self._session, name)
 
@@ -165,63 +173,64 @@ class _Info:
     def __init__(self, venue: HyperliquidVenue, gate: RestGate) -> None:
         self._venue = venue
         self._gate = gate
-        self._answers: dict[str, Callable[[dict[str, Any]], bytes]] = {
+        self._answers: dict[str, Callable[[dict[str, Any]], bytes | None]] = {
             "meta": lambda _: compact(self._meta()),
             "metaAndAssetCtxs": lambda _: compact(self._meta_and_contexts()),
             "l2Book": self._book,
             "recentTrades": self._recent_trades,
+            "fundingHistory": self._funding_history,
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        refusal = self._gate.refusal()
-        if refusal is not None:
-            return refusal
         try:
             query = json.loads(await request.read())
         except ValueError:
             query = None
+        kind = str(query.get("type")) if isinstance(query, dict) else ""
+        refusal = self._gate.admit(_LIGHT_WEIGHTS.get(kind, _WEIGHT))
+        if refusal is not None:
+            return refusal
         body = self.answer(query) if isinstance(query, dict) else None
         if body is None:
             text = "Failed to deserialize the JSON body into the target type"
-            return web.Response(status=422, text=text, headers=self._gate.headers(_WEIGHT))
-        weight = _BOOK_WEIGHT if query["type"] == "l2Book" else _WEIGHT
-        headers = self._gate.headers(weight)
-        return web.Response(body=body, content_type="application/json", headers=headers)
+            return web.Response(status=422, text=text)
+        if kind in _ROWS_PER_WEIGHT:
+            self._gate.weight.add(body.count(b'"coin"') // _ROWS_PER_WEIGHT[kind])
+        return web.Response(body=body, content_type="application/json")
 
     def answer(self, query: dict[str, Any]) -> bytes | None:
         """Answer a query; None for a type the simulator does not have."""
-        answer: Callable[[dict[str, Any]], bytes] | None = self._answers.get(str(query.get("type")))
+        answer: Callable[[dict[str, Any]], bytes | None] | None
+        answer = self._answers.get(str(query.get("type")))
         return None if answer is None else answer(query)
 
     def _meta(self) -> dict[str, object]:
-        universe = [
-            {"szDecimals": i.qty_decimals, "name": i.symbol, "maxLeverage": 20, "marginTableId": 20}
-            for i in self._venue.instruments
-        ]
+        universe = []
+        for instrument, delisted in zip(self._venue.instruments, self._venue.delisted, strict=True):
+            entry: dict[str, object] = {
+                "szDecimals": instrument.qty_decimals,
+                "name": instrument.symbol,
+                "maxLeverage": 20,
+                "marginTableId": 20,
+            }
+            universe.append(entry | {"isDelisted": True} if delisted else entry)
         return {"universe": universe, "marginTables": [], "collateralToken": 0}
 
     def _meta_and_contexts(self) -> list[object]:
-        contexts = []
-        for index, instrument in enumerate(self._venue.instruments):
-            market = self._venue.coin_at(index).market
-            decimals = instrument.price_decimals
-            middle = trimmed_text(5 * (market.best_bid + market.best_ask), decimals + 1)
-            touch = [trimmed_text(t, decimals) for t in (market.best_bid, market.best_ask)]
-            contexts.append(
-                {
-                    "funding": "0.0000125",
-                    "openInterest": "31000.12345",
-                    "prevDayPx": trimmed_text(instrument.start_ticks, decimals),
-                    "dayNtlVlm": "2100000000.5",
-                    "premium": "0.0001",
-                    "oraclePx": touch[0],
-                    "markPx": touch[0],
-                    "midPx": middle,
-                    "impactPxs": touch,
-                    "dayBaseVlm": "26000.1",
-                }
-            )
-        return [self._meta(), contexts]
+        count, now_ms = len(self._venue.instruments), wall_ns() // 1_000_000
+        return [self._meta(), self._venue.contexts.contexts(count, now_ms)]
+
+    def _funding_history(self, query: dict[str, Any]) -> bytes | None:
+        index = self._venue.coin_number(str(query.get("coin")))
+        start_ms, end_ms = query.get("startTime"), query.get("endTime")
+        if not isinstance(start_ms, int) or not isinstance(end_ms, int | None):
+            return None
+        if index is None:
+            return b"null"
+        contexts = self._venue.contexts
+        contract = contexts.board.at(index, wall_ns() // 1_000_000)
+        rows = contexts.funding_history(contract, start_ms, end_ms)
+        return compact(cast("list[object]", rows))
 
     def _book(self, query: dict[str, Any]) -> bytes:
         coin = self._venue.coin(str(query.get("coin")))

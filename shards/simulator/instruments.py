@@ -3,7 +3,8 @@
 Prices are integers of ticks everywhere in the simulator; a text is made only when a frame is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from math import floor, log10
 
 __all__ = [
@@ -11,9 +12,12 @@ __all__ = [
     "HYPERLIQUID_PERP",
     "VENUE_NAMES",
     "Instrument",
+    "binance_instrument",
     "binance_instruments",
     "decimal_text",
+    "hyperliquid_instrument",
     "hyperliquid_instruments",
+    "signed_text",
     "trimmed_text",
 ]
 
@@ -151,6 +155,12 @@ def decimal_text(mantissa: int, decimals: int) -> str:
     return f"{digits[:-decimals]}.{digits[-decimals:]}"
 
 
+def signed_text(mantissa: int, decimals: int) -> str:
+    """Print a number that may be below zero."""
+    text = decimal_text(abs(mantissa), decimals)
+    return "-" + text if mantissa < 0 else text
+
+
 def trimmed_text(mantissa: int, decimals: int) -> str:
     """Print a price as Hyperliquid does: no trailing zeros, but always one decimal."""
     text = decimal_text(mantissa, decimals)
@@ -223,3 +233,47 @@ def hyperliquid_instruments(count: int) -> tuple[Instrument, ...]:
         price = round(2.0 + (number * 7919 % 6000) / 1000.0, 4)
         rows.append((f"SIM{number:03d}", 1, price))
     return tuple(_hyperliquid(row, rank) for rank, row in enumerate(rows))
+
+
+_NEW_RANK = 5
+"""A newly listed instrument trades about as much as the sixth of the list."""
+
+_TICKS_LEAST = 1500
+"""A price must be this many ticks: books reach hundreds of ticks down and may not reach zero."""
+
+
+def binance_instrument(symbol: str, price: float, tick_size: str, step_size: str) -> Instrument:
+    """Make a contract to list. Raises ValueError for a grid the price does not fit on."""
+    tick, decimals = _grid("tick_size", tick_size)
+    step, qty_decimals = _grid("step_size", step_size)
+    if step != 1:
+        raise ValueError(f"step_size must be a power of ten, not {step_size!r}")
+    return _on_grid(_binance((symbol, price, decimals, tick, qty_decimals), _NEW_RANK))
+
+
+def hyperliquid_instrument(coin: str, price: float, size_decimals: int) -> Instrument:
+    """Make a coin to list. Raises ValueError for a grid the price does not fit on."""
+    if not 0 <= size_decimals <= 5:
+        raise ValueError(f"sz_decimals must be 0 to 5, not {size_decimals}")
+    made = _hyperliquid((coin, size_decimals, price), _NEW_RANK)
+    start = made.start_ticks
+    low, high = min(made.low_ticks, start - 100), max(made.high_ticks, start + 100)
+    return _on_grid(replace(made, low_ticks=low, high_ticks=high))
+
+
+def _on_grid(instrument: Instrument) -> Instrument:
+    if instrument.start_ticks < _TICKS_LEAST:
+        raise ValueError(f"the price must be at least {_TICKS_LEAST} ticks")
+    return instrument
+
+
+def _grid(name: str, text: str) -> tuple[int, int]:
+    """Split a step size into its mantissa and decimals: 0.10 is (10, 2)."""
+    try:
+        sign, digits, exponent = Decimal(text).as_tuple()
+    except InvalidOperation:
+        raise ValueError(f"{name} must be a decimal number, not {text!r}") from None
+    mantissa = int("".join(map(str, digits)))
+    if sign or not mantissa or not isinstance(exponent, int) or not -8 <= exponent <= 0:
+        raise ValueError(f"{name} must be above 0 with at most 8 decimals, not {text!r}")
+    return mantissa, -exponent

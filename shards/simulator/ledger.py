@@ -6,9 +6,14 @@
 | `withheld.bin` | TRADE  | trades generated and deliberately never pushed (fault `gap`)   |
 | `book.bin`     | BOOK   | levels of the book events written to at least one live socket  |
 | `snapshot.bin` | BOOK   | levels of every REST snapshot served; `seq` = its last id      |
+| `quote.bin`         | QUOTE         | best bid and offer, pushed or served                 |
+| `funding.bin`       | FUNDING       | funding rate, mark and index price, pushed or served |
+| `open_interest.bin` | OPEN_INTEREST | open interest, pushed or served                      |
+| `liquidation.bin`   | LIQUIDATION   | forced orders written to at least one live socket    |
 | `ledger.json`  | names  | symbols in the order the rows refer to                         |
 
-A row is in `trade.bin` or `book.bin` once, however many sockets it went to. Prices and quantities
+A row is in a file once, however many sockets it went to. What REST served (`rest` is 1) is there
+once per instrument and venue time, however often it was asked for. Prices, quantities and rates
 are integers: value = mantissa / 10**decimals. The decimals are the instrument's own, or the text's
 own when a recorded session is replayed; compare values, not mantissas.
 """
@@ -21,7 +26,20 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BOOK", "TRADE", "Ledger", "LedgerRows", "Rows", "read_ledger"]
+__all__ = [
+    "ASK_PRESENT",
+    "BID_PRESENT",
+    "BOOK",
+    "FUNDING",
+    "LIQUIDATION",
+    "OPEN_INTEREST",
+    "QUOTE",
+    "TRADE",
+    "Ledger",
+    "LedgerRows",
+    "Rows",
+    "read_ledger",
+]
 
 Rows: TypeAlias = NDArray[np.void]
 
@@ -57,7 +75,82 @@ BOOK: np.dtype[np.void] = np.dtype(
 )
 """`side` is ord('b'), ord('a'), or ord('-') for an event that changed no level at all."""
 
-_FILES = (("trade", TRADE), ("withheld", TRADE), ("book", BOOK), ("snapshot", BOOK))
+QUOTE: np.dtype[np.void] = np.dtype(
+    [
+        ("venue", "u1"),
+        ("symbol", "<u4"),
+        ("ts_event", "<i8"),
+        ("seq", "<i8"),
+        ("bid_mantissa", "<i8"),
+        ("bid_qty_mantissa", "<i8"),
+        ("ask_mantissa", "<i8"),
+        ("ask_qty_mantissa", "<i8"),
+        ("price_decimals", "u1"),
+        ("qty_decimals", "u1"),
+        ("sides", "u1"),
+        ("rest", "u1"),
+    ]
+)
+"""`sides` is the sum of BID_PRESENT and ASK_PRESENT; the numbers of an absent side are 0. `seq` is
+the venue's update id; where it has none, the time in ms."""
+
+BID_PRESENT, ASK_PRESENT = 1, 2
+
+FUNDING: np.dtype[np.void] = np.dtype(
+    [
+        ("venue", "u1"),
+        ("symbol", "<u4"),
+        ("ts_event", "<i8"),
+        ("rate_mantissa", "<i8"),
+        ("rate_decimals", "u1"),
+        ("mark_mantissa", "<i8"),
+        ("index_mantissa", "<i8"),
+        ("price_decimals", "u1"),
+        ("next_funding", "<i8"),
+        ("rest", "u1"),
+    ]
+)
+"""`next_funding` in ns, 0 where the venue does not say. Hyperliquid states no time at all: there
+`ts_event` is when the numbers came to be, which is when they are pushed."""
+
+OPEN_INTEREST: np.dtype[np.void] = np.dtype(
+    [
+        ("venue", "u1"),
+        ("symbol", "<u4"),
+        ("ts_event", "<i8"),
+        ("value_mantissa", "<i8"),
+        ("value_decimals", "u1"),
+        ("rest", "u1"),
+    ]
+)
+
+LIQUIDATION: np.dtype[np.void] = np.dtype(
+    [
+        ("venue", "u1"),
+        ("symbol", "<u4"),
+        ("ts_event", "<i8"),
+        ("side", "u1"),
+        ("price_mantissa", "<i8"),
+        ("average_mantissa", "<i8"),
+        ("price_decimals", "u1"),
+        ("qty_mantissa", "<i8"),
+        ("filled_mantissa", "<i8"),
+        ("qty_decimals", "u1"),
+    ]
+)
+"""`side` is the forced order's: ord('S') when a long was liquidated. `price` is the order's limit,
+`average` what it filled at; `qty` is the order's, `filled` what of it was."""
+
+_FILES = (
+    ("trade", TRADE),
+    ("withheld", TRADE),
+    ("book", BOOK),
+    ("snapshot", BOOK),
+    ("quote", QUOTE),
+    ("funding", FUNDING),
+    ("open_interest", OPEN_INTEREST),
+    ("liquidation", LIQUIDATION),
+)
 _FLUSH_BYTES = 1 << 20
 _DIRECT_BYTES = 1 << 14
 
@@ -73,6 +166,10 @@ class LedgerRows:
     withheld: Rows
     book: Rows
     snapshot: Rows
+    quote: Rows
+    funding: Rows
+    open_interest: Rows
+    liquidation: Rows
 
 
 class _File:
@@ -118,17 +215,43 @@ class Ledger:
     ) -> None:
         """Open the files; an existing ledger in `directory` is continued only if it fits."""
         self._files: dict[str, _File] = {}
+        self._venues = venues
+        self._numbers = {pair: number for number, pair in enumerate(symbols)}
+        self._index: Path | None = None
         self.enabled = directory is not None
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        names = {"venues": list(venues), "symbols": [list(pair) for pair in symbols]}
-        index = directory / "ledger.json"
-        if index.exists() and json.loads(index.read_text("utf-8")) != names:
-            message = f"{index} belongs to a ledger of other instruments"
-            raise ValueError(message)
-        index.write_text(json.dumps(names), "utf-8")
+        self._index = directory / "ledger.json"
+        self._continue(self._index)
         self._files = {name: _File(directory / f"{name}.bin") for name, _ in _FILES}
+
+    def _continue(self, index: Path) -> None:
+        """Take over the numbers of an existing ledger; those listed while it ran come last."""
+        if index.exists():
+            known = json.loads(index.read_text("utf-8"))
+            symbols = [(str(venue), str(symbol)) for venue, symbol in known["symbols"]]
+            ours = list(self._numbers)
+            if known["venues"] != list(self._venues) or symbols[: len(ours)] != ours:
+                message = f"{index} belongs to a ledger of other instruments"
+                raise ValueError(message)
+            self._numbers = {pair: number for number, pair in enumerate(symbols)}
+        self._write_index(index)
+
+    def _write_index(self, index: Path) -> None:
+        names = {"venues": self._venues, "symbols": list(self._numbers)}
+        scratch = index.with_suffix(".new")
+        scratch.write_text(json.dumps(names), "utf-8")
+        scratch.replace(index)
+
+    def number(self, venue: str, symbol: str) -> int:
+        """Give the number rows carry for an instrument, a new one to a newly listed."""
+        number = self._numbers.get((venue, symbol))
+        if number is None:
+            number = self._numbers[venue, symbol] = len(self._numbers)
+            if self._index is not None:
+                self._write_index(self._index)
+        return number
 
     def trades(self, rows: Rows) -> None:
         """Record trades that were sent."""
@@ -145,6 +268,26 @@ class Ledger:
     def snapshot(self, rows: Rows) -> None:
         """Record the levels of a REST snapshot that was served."""
         self._append("snapshot", rows)
+
+    def quote(self, row: tuple[int, ...]) -> None:
+        """Record a best bid and offer; `row` has the fields of QUOTE."""
+        self._append_one("quote", row, QUOTE)
+
+    def funding(self, row: tuple[int, ...]) -> None:
+        """Record funding; `row` has the fields of FUNDING."""
+        self._append_one("funding", row, FUNDING)
+
+    def open_interest(self, row: tuple[int, ...]) -> None:
+        """Record open interest; `row` has the fields of OPEN_INTEREST."""
+        self._append_one("open_interest", row, OPEN_INTEREST)
+
+    def liquidation(self, row: tuple[int, ...]) -> None:
+        """Record a forced order; `row` has the fields of LIQUIDATION."""
+        self._append_one("liquidation", row, LIQUIDATION)
+
+    def _append_one(self, name: str, row: tuple[int, ...], dtype: np.dtype[np.void]) -> None:
+        if self.enabled:
+            self._files[name].append(np.array([row], dtype))
 
     def _append(self, name: str, rows: Rows) -> None:
         if self.enabled:
@@ -168,7 +311,8 @@ def read_ledger(path: Path) -> LedgerRows:
     names: dict[str, Any] = json.loads((path / "ledger.json").read_text("utf-8"))
     rows: dict[str, Rows] = {}
     for name, dtype in _FILES:
-        content = (path / f"{name}.bin").read_bytes()
+        file = path / f"{name}.bin"
+        content = file.read_bytes() if file.exists() else b""  # a ledger older than the kind
         rows[name] = np.frombuffer(content, dtype, count=len(content) // dtype.itemsize)
     symbols = tuple((str(venue), str(symbol)) for venue, symbol in names["symbols"])
     return LedgerRows(venues=tuple(names["venues"]), symbols=symbols, **rows)

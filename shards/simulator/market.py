@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shards.simulator.instruments import Instrument
 
-__all__ = ["SIZE_COUNT", "Market", "Step", "TapeSlice"]
+__all__ = ["SIZE_COUNT", "Draws", "Market", "Step", "TapeSlice"]
 
 SIZE_COUNT = 512
 """Distinct trade sizes of an instrument. A size is drawn once and its text rendered once."""
@@ -52,7 +52,7 @@ class TapeSlice:
     """Raw trades inside this one."""
 
 
-class _Draws:
+class Draws:
     """Random numbers one at a time, drawn in bulk: a scalar draw from numpy costs 2 µs."""
 
     __slots__ = ("_normals", "_rng", "_uniforms")
@@ -79,11 +79,13 @@ class Market:
     """Price process, book and trade tape of one instrument."""
 
     def __init__(self, instrument: Instrument, seed: int, stream: int, activity: int) -> None:
-        """Seed the three streams; `activity` is the book changes near the touch per step."""
-        book_seed, tape_seed, size_seed = np.random.SeedSequence((seed, stream)).spawn(3)
+        """Seed the four streams; `activity` is the book changes near the touch per step."""
+        seeds = np.random.SeedSequence((seed, stream)).spawn(4)
+        book_seed, tape_seed, size_seed, touch_seed = seeds
         self.instrument = instrument
         self._activity = activity
-        self._draws = _Draws(np.random.default_rng(book_seed))
+        self._draws = Draws(np.random.default_rng(book_seed))
+        self._touch_draws = Draws(np.random.default_rng(touch_seed))
         self._tape_rng = np.random.default_rng(tape_seed)
         self._position = float(instrument.start_ticks) + 0.5
         self._sigma = instrument.start_ticks * _VOLATILITY_100MS
@@ -116,8 +118,11 @@ class Market:
                 self.asks[tick] = self._level_qty(tick - self.best_ask)
 
     def _level_qty(self, distance: int) -> int:
+        return self._drawn_qty(distance, self._draws)
+
+    def _drawn_qty(self, distance: int, draws: Draws) -> int:
         scale = self.instrument.median_qty * (8.0 + 0.3 * distance)
-        return max(1, int(scale * exp(0.9 * self._draws.normal())))
+        return max(1, int(scale * exp(0.9 * draws.normal())))
 
     def step(self) -> Step:
         """Advance the book by one interval and report every level that changed."""
@@ -127,6 +132,21 @@ class Market:
         self._maintain_bid_edge(change.bids)
         self._maintain_ask_edge(change.asks)
         return change
+
+    def nudge(self) -> Step:
+        """Change the size at one side of the touch, as happens between two steps."""
+        draws, change = self._touch_draws, Step({}, {})
+        qty = self._drawn_qty(0, draws)
+        if draws.uniform() < 0.5:
+            self.bids[self.best_bid] = change.bids[self.best_bid] = qty
+        else:
+            self.asks[self.best_ask] = change.asks[self.best_ask] = qty
+        return change
+
+    def touch(self) -> tuple[int, int, int, int]:
+        """Give best bid, its size, best ask, its size."""
+        bid, ask = self.best_bid, self.best_ask
+        return bid, self.bids[bid], ask, self.asks[ask]
 
     def _next_touch(self) -> tuple[int, int]:
         draws = self._draws

@@ -19,11 +19,10 @@ import numpy as np
 from aiohttp import web
 
 from engine.clock import monotonic_ns, wall_ns
-from shards.simulator.binance import compact
-from shards.simulator.frames import text_frame
+from shards.simulator.frames import compact, text_frame
 from shards.simulator.http_faults import RestGate
 from shards.simulator.instruments import BINANCE_LINEAR, VENUE_NAMES
-from shards.simulator.ledger import BOOK, TRADE, Ledger, Rows
+from shards.simulator.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Ledger, Rows
 from shards.simulator.sessions import Hub, Session, write_all
 
 __all__ = ["Capture", "ReplayVenue", "add_replay_rest", "read_capture"]
@@ -185,6 +184,18 @@ class ReplayVenue:
             chain = (event["u"], event["pu"])
             sides = (event["b"], event["a"])
             self._ledger.book(self.book_rows(event["s"], event["T"], chain, sides))
+        elif event["e"] == "bookTicker":
+            self.hub.counts["quote"][self._index[event["s"]]] += 1
+            self._ledger.quote(self._quote_row(event))
+
+    def _quote_row(self, event: dict[str, Any]) -> tuple[int, ...]:
+        (bid, ask), price_decimals = _alike(event["b"], event["a"])
+        (bid_qty, ask_qty), qty_decimals = _alike(event["B"], event["A"])
+        return (
+            BINANCE_LINEAR, self._index[event["s"]], event["T"] * 1_000_000, event["u"],
+            bid, bid_qty, ask, ask_qty, price_decimals, qty_decimals,
+            BID_PRESENT * (bid > 0) + ASK_PRESENT * (ask > 0), 0,
+        )  # fmt: skip
 
     def _trade_row(self, event: dict[str, Any]) -> Rows:
         row = np.empty(1, TRADE)
@@ -260,16 +271,23 @@ def _parts(text: str) -> tuple[int, int]:
     return int("".join(map(str, parts.digits))), decimals
 
 
+def _alike(*texts: str) -> tuple[list[int], int]:
+    """Split decimal texts into mantissas of the same decimals."""
+    parts = [_parts(text) for text in texts]
+    most = max(decimals for _, decimals in parts)
+    return [mantissa * 10 ** (most - decimals) for mantissa, decimals in parts], most
+
+
 def add_replay_rest(app: web.Application, venue: ReplayVenue, gate: RestGate) -> None:
     """Serve REST from the recorded bodies."""
 
     def answer(body: bytes, status: int = 200) -> web.Response:
-        headers = gate.headers(1)
+        headers = gate.headers()
         kind = "application/json"
         return web.Response(body=body, status=status, content_type=kind, headers=headers)
 
     async def handle(request: web.Request) -> web.Response:
-        refusal = gate.refusal()
+        refusal = gate.admit(1)
         if refusal is not None:
             return refusal
         call = request.match_info["call"]

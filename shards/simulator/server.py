@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from shards.simulator.binance import BinanceVenue
-from shards.simulator.binance_routes import add_binance_rest, add_binance_streams
+from shards.simulator.binance_rest import add_binance_rest
+from shards.simulator.binance_routes import add_binance_streams
 from shards.simulator.faults import FaultTarget, inject
 from shards.simulator.http_faults import RestGate
 from shards.simulator.hyperliquid import HyperliquidVenue
@@ -20,6 +21,7 @@ from shards.simulator.instruments import (
     hyperliquid_instruments,
 )
 from shards.simulator.ledger import Ledger
+from shards.simulator.listings import change_instruments
 from shards.simulator.pace import MAX_RATE, PacedVenue, Pacer
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture
 from shards.simulator.sessions import Hub
@@ -42,13 +44,13 @@ class Simulator:
         self.port = 0
         self.binance: BinanceVenue | ReplayVenue
         self._app = web.Application()
-        gates = [RestGate("X-MBX-USED-WEIGHT-1M"), RestGate(None)]
+        gates = _gates(settings)
         if settings.replay is None:
             coins = self._open_markets(settings, gates)
         else:
             coins = self._open_replay(settings, gates)
         self.hyperliquid = coins
-        add_binance_streams(self._app, self.binance, settings.ping_s)
+        add_binance_streams(self._app, self.binance, gates[0], settings.ping_s)
         add_hyperliquid(self._app, coins, gates[1])
         market = self.binance if isinstance(self.binance, BinanceVenue) else None
         self._targets = {
@@ -66,8 +68,8 @@ class Simulator:
         names = [(VENUE_NAMES[0], i.symbol) for i in binance_instruments(count)]
         names += [(VENUE_NAMES[1], i.symbol) for i in hyperliquid_instruments(count)]
         self.ledger = Ledger(settings.ledger, VENUE_NAMES, names)
-        binance = BinanceVenue(count, seed, self.ledger, 0)
-        coins = HyperliquidVenue(count, seed, self.ledger, count, settings.slow_book_s)
+        binance = BinanceVenue(count, seed, self.ledger, settings.liquidations_per_minute)
+        coins = HyperliquidVenue(count, seed, self.ledger, settings.slow_book_s)
         add_binance_rest(self._app, binance, gates[0])
         share = settings.binance_share
         self._pace([(binance, share), (coins, 1.0 - share)], settings.trades_per_s)
@@ -83,7 +85,7 @@ class Simulator:
         names = [(VENUE_NAMES[0], symbol) for symbol in symbols]
         self.ledger = Ledger(settings.ledger, VENUE_NAMES, names)
         self.binance = ReplayVenue(capture, settings.speed, self.ledger)
-        coins = HyperliquidVenue(1, settings.seed, silent, 0, settings.slow_book_s)
+        coins = HyperliquidVenue(1, settings.seed, silent, settings.slow_book_s)
         add_replay_rest(self._app, self.binance, gates[0])
         self._pace([], 0.0)
         return coins
@@ -137,16 +139,17 @@ class Simulator:
         hubs = self._hubs()
         rate = self.pacer.trades_per_s
         answer: dict[str, Any] = {
-            "sent": {
-                "trade": int(sum(hub.trade_counts.sum() for hub in hubs)),
-                "book": int(sum(hub.book_counts.sum() for hub in hubs)),
-            },
+            "sent": _added([hub.sent() for hub in hubs]),
+            "served": _added([hub.served_counts for hub in hubs]),
             "connections": sum(len(hub.sessions) for hub in hubs),
             "subscriptions": sum(len(s.names) for hub in hubs for s in hub.sessions),
             "buffered_bytes": sum(hub.buffered_bytes() for hub in hubs),
             "paused": self.pacer.paused,
             "trades_per_s": "max" if rate == MAX_RATE else rate,
-            "venues": {hub.name: hub.status() for hub in hubs},
+            "venues": {
+                target.hub.name: target.hub.status() | {"rest": target.gate.status()}
+                for target in self._targets.values()
+            },
         }
         if isinstance(self.binance, ReplayVenue):
             answer["replay"] = self.binance.status()
@@ -176,6 +179,8 @@ class Simulator:
             ("resume", self._post_resume),
             ("rate", self._post_rate),
             ("faults", self._post_faults),
+            ("limits", self._post_limits),
+            ("instruments", self._post_instruments),
             ("replay", self._post_replay),
         ):
             add.add_post(f"/simulator/{name}", _explained(action))
@@ -201,11 +206,40 @@ class Simulator:
     async def _post_faults(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(inject(self._targets, await _body(request)))
 
+    async def _post_limits(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        if not isinstance(body, dict) or not isinstance(body.get("enforced"), bool):
+            raise ValueError('the body must be {"enforced": true or false}')
+        for target in self._targets.values():
+            target.gate.enforced = body["enforced"]
+        return web.json_response(self.status())
+
+    async def _post_instruments(self, request: web.Request) -> web.StreamResponse:
+        targets = self._targets.items()
+        venues = {name: target.market for name, target in targets if target.market is not None}
+        if len(venues) < len(targets):
+            raise ValueError("not possible while a recorded session is replayed")
+        return web.json_response(change_instruments(venues, await _body(request)))
+
     async def _post_replay(self, _: web.Request) -> web.StreamResponse:
         if not isinstance(self.binance, ReplayVenue):
             raise ValueError("started without a session to replay")
         self.binance.start()
         return web.json_response(self.status())
+
+
+def _gates(settings: SimulatorSettings) -> list[RestGate]:
+    gates = [
+        RestGate("X-MBX-USED-WEIGHT-1M", settings.binance_weight, bans=True),
+        RestGate(None, settings.hyperliquid_weight, bans=False),
+    ]
+    for gate in gates:
+        gate.enforced, gate.ban_s = settings.enforce_limits, settings.ban_s
+    return gates
+
+
+def _added(counts: list[dict[str, int]]) -> dict[str, int]:
+    return {kind: sum(each[kind] for each in counts) for kind in counts[0]}
 
 
 async def _body(request: web.Request) -> object:

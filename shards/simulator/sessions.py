@@ -5,11 +5,16 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.clock import monotonic_ns
 from shards.simulator.frames import text_frame
+from shards.simulator.meters import MINUTE_NS, SECOND_NS, Meter
 
-__all__ = ["WRITABLE_BYTES", "Hub", "Payload", "Session", "Topic", "write_all"]
+__all__ = ["EXTRA_KINDS", "WRITABLE_BYTES", "Hub", "Payload", "Session", "Topic", "write_all"]
+
+EXTRA_KINDS = ("quote", "funding", "open_interest", "liquidation")
+"""Kinds beside trades and books. They are counted under these names, like their ledger files."""
 
 WRITABLE_BYTES = 1 << 20
 """At full speed a socket gets more only while less than this waits in its write buffer."""
@@ -23,7 +28,7 @@ Payload: TypeAlias = bytes | memoryview
 class Session:
     """One WebSocket. Frames go straight to the transport: whole frames, one write."""
 
-    __slots__ = ("combined", "group", "names", "transport")
+    __slots__ = ("combined", "group", "messages", "names", "transport")
 
     def __init__(self, transport: WriteTransport, group: str, *, combined: bool) -> None:
         self.transport = transport
@@ -31,6 +36,8 @@ class Session:
         self.combined = combined
         self.names: dict[str, None] = {}
         """Every subscription the client asked for, served or not, oldest first."""
+        self.messages = Meter(SECOND_NS)
+        """What the client sent."""
 
     def write(self, frames: Payload) -> bool:
         """Write whole frames; tell whether the socket was alive to take them."""
@@ -62,6 +69,14 @@ class Topic:
     def __bool__(self) -> bool:
         return bool(self.raw or self.combined)
 
+    def push(self, name: str, payload: bytes) -> bool:
+        """Send one payload, wrapped with the stream's name on combined sockets."""
+        delivered = write_all(self.raw, text_frame(payload)) if self.raw else False
+        if self.combined:
+            wrapped = b'{"stream":"%s","data":%s}' % (name.encode(), payload)
+            delivered |= write_all(self.combined, text_frame(wrapped))
+        return delivered
+
     def writable(self) -> bool:
         """Tell whether every listener has room."""
         return all(s.buffered() < WRITABLE_BYTES for s in (*self.raw, *self.combined))
@@ -88,11 +103,45 @@ class Hub:
         self.version = 0
         """Changes with every (un)subscription, so that callers may cache who listens to what."""
         self.first_subscription_ns = 0
-        self.trade_counts = np.zeros(len(symbols), np.int64)
-        self.book_counts = np.zeros(len(symbols), np.int64)
+        self.counts = {
+            kind: np.zeros(len(symbols), np.int64) for kind in ("trade", "book", *EXTRA_KINDS)
+        }
+        """Rows pushed, by kind and symbol."""
+        self.served_counts = dict.fromkeys(EXTRA_KINDS, 0)
+        """Values REST gave out that went into the ledger."""
+        self.connects = Meter(MINUTE_NS)
+        """Handshakes, accepted or not."""
+        self.messages = Meter(MINUTE_NS)
+        """What clients sent over all sockets."""
+        self.message_peak_per_s = 0
+        """The most that any one socket got from its client within a second."""
         self.withheld_count = 0
         self.book_event_count = 0
         self._silent_until_ns = 0
+
+    @property
+    def trade_counts(self) -> NDArray[np.int64]:
+        """Trades pushed, by symbol."""
+        return self.counts["trade"]
+
+    @property
+    def book_counts(self) -> NDArray[np.int64]:
+        """Levels of book events pushed, by symbol."""
+        return self.counts["book"]
+
+    def list_symbol(self, symbol: str) -> None:
+        """Count for one more symbol."""
+        self.symbols.append(symbol)
+        for kind, counts in self.counts.items():
+            self.counts[kind] = np.append(counts, 0)
+        self.version += 1
+
+    def count_message(self, session: Session) -> int:
+        """Count one message of a client; give how many it sent within this second."""
+        self.messages.add()
+        in_second = session.messages.add()
+        self.message_peak_per_s = max(self.message_peak_per_s, in_second)
+        return in_second
 
     def subscribe(self, session: Session, name: str) -> None:
         """Deliver topic `name` to the session from now on."""
@@ -136,24 +185,38 @@ class Hub:
         """Count what was sent, as JSON."""
         return {
             "connections": len(self.sessions),
+            "connection_attempts": self.connects.total,
+            "connection_attempts_peak_per_minute": self.connects.peak,
+            "messages": self.messages.total,
+            "messages_peak_per_minute": self.messages.peak,
+            "messages_peak_per_second_of_a_socket": self.message_peak_per_s,
+            "sockets": [
+                {
+                    "group": session.group,
+                    "subscriptions": len(session.names),
+                    "messages": session.messages.total,
+                    "messages_peak_per_second": session.messages.peak,
+                }
+                for session in self.sessions
+            ],
             "subscriptions": sum(len(session.names) for session in self.sessions),
             "buffered_bytes": self.buffered_bytes(),
             "withheld": self.withheld_count,
             "book_events": self.book_event_count,
-            "sent": {
-                "trade": int(self.trade_counts.sum()),
-                "book": int(self.book_counts.sum()),
-                "by_symbol": {
-                    symbol: {"trade": trades, "book": levels}
-                    for symbol, trades, levels in zip(
-                        self.symbols,
-                        self.trade_counts.tolist(),
-                        self.book_counts.tolist(),
-                        strict=True,
-                    )
-                    if trades or levels
-                },
-            },
+            "sent": {**self.sent(), "by_symbol": self._sent_by_symbol()},
+            "served": dict(self.served_counts),
+        }
+
+    def sent(self) -> dict[str, int]:
+        """Rows pushed, by kind."""
+        return {kind: int(counts.sum()) for kind, counts in self.counts.items()}
+
+    def _sent_by_symbol(self) -> dict[str, dict[str, int]]:
+        table = np.stack(list(self.counts.values()), axis=1)
+        return {
+            symbol: dict(zip(self.counts, row, strict=True))
+            for symbol, row in zip(self.symbols, table.tolist(), strict=True)
+            if any(row)
         }
 
 

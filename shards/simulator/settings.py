@@ -31,6 +31,15 @@ class SimulatorSettings:
     """Cadence of Hyperliquid's default book. The venue's own is 5.4 s; a demo wants life."""
     ping_s: float = 180.0
     """Interval of Binance's ping frames."""
+    liquidations_per_minute: float = 120.0
+    """Over all symbols of Binance that somebody listens to; one symbol has one a second at most."""
+    enforce_limits: bool = False
+    """Refuse what is above the venues' limits: REST weight, messages and connections."""
+    binance_weight: int = 2400
+    """REST weight a minute."""
+    hyperliquid_weight: int = 1200
+    ban_s: float = 120.0
+    """First ban of a client that ignores 429; each further one is twice as long."""
     exit_with_stdin: bool = False
 
     def __post_init__(self) -> None:
@@ -43,6 +52,10 @@ class SimulatorSettings:
             raise ValueError("rate and speed must not be negative")
         if self.slow_book_s <= 0 or self.ping_s <= 0:
             raise ValueError("book cadence and ping interval must be above 0")
+        if not 0 <= self.liquidations_per_minute < MAX_RATE:
+            raise ValueError("liquidations per minute must not be negative")
+        if min(self.binance_weight, self.hyperliquid_weight) < 1 or self.ban_s <= 0:
+            raise ValueError("weight limits and bans must be above 0")
 
 
 def parse_rate(value: object) -> float:
@@ -73,6 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--binance-share", type=float, default=0.8, help="part of all trades on binance_linear")
     add("--slow-book", type=float, default=0.5, help="seconds between hyperliquid_perp books")
     add("--ping", type=float, default=180.0, help="seconds between ping frames")
+    add("--liquidations-per-minute", type=float, default=120.0, help="on binance_linear")
+    add("--enforce-limits", action="store_true", help="refuse what is above the venues' limits")
+    add("--binance-weight", type=int, default=2400, help="REST weight per minute")
+    add("--hyperliquid-weight", type=int, default=1200, help="REST weight per minute")
+    add("--ban", type=float, default=120.0, help="seconds of the first ban (418) after many 429")
     add("--exit-with-stdin", action="store_true", help="exit when standard input ends")
     add("--json", action="store_true", help="accepted everywhere; the output is JSON anyway")
 
@@ -90,5 +108,10 @@ def settings_from(args: argparse.Namespace) -> SimulatorSettings:
         binance_share=args.binance_share,
         slow_book_s=args.slow_book,
         ping_s=args.ping,
+        liquidations_per_minute=args.liquidations_per_minute,
+        enforce_limits=args.enforce_limits,
+        binance_weight=args.binance_weight,
+        hyperliquid_weight=args.hyperliquid_weight,
+        ban_s=args.ban,
         exit_with_stdin=args.exit_with_stdin,
     )

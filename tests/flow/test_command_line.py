@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from control.commands.demo import demo_streams
+from control.ledger_kinds import KINDS
 from control.simulator import SimulatorProcess
 from tests.flow.processes import Fts
 
@@ -65,6 +67,22 @@ def test_bounded_demo_proves_the_equation(state_dir: Path) -> None:
     for stage in ("database", "redis"):
         figures = summary["latency_us"][stage]
         assert 0 < figures["p50"] <= figures["p90"] <= figures["p99"] <= figures["max"]
+
+
+def test_demo_of_all_kinds_proves_each_of_them(state_dir: Path) -> None:
+    with running(
+        "demo", "--for", "8", "--rate", "500", "--symbols", "2", "--all-kinds", "--json",
+        "--state-dir", str(state_dir),
+    ) as fts:  # fmt: skip
+        code, output = fts.end()
+    summary: dict[str, Any] = json.loads(output.splitlines()[-1])
+    assert code == 0, (summary, fts.log)
+    offered = {key.kind for key in demo_streams(2, all_kinds=True)}
+    wanted = {kind.name for kind in KINDS if kind.stream_kinds & offered}
+    for name in {"trade", "delta", "whole"} | wanted:
+        verdict = summary["ledger"][name]
+        assert verdict["sent"] == verdict["stored"] + verdict["declared_missing"] > 0, name
+        assert verdict["duplicates"] == verdict["missing"] == verdict["altered"] == 0, name
 
 
 @pytest.mark.fault("V01")

@@ -28,6 +28,10 @@ DEPTHS = [
     '{"e":"depthUpdate","E":1626992741300,"T":1626992741299,"s":"ABCUSDT","U":12,"u":14,"pu":9,'
     '"b":[],"a":[]}',
 ]
+QUOTE = (
+    '{"e":"bookTicker","u":14,"s":"ABCUSDT","b":"1.2200","B":"5","a":"1.24","A":"1.50",'
+    '"T":1626992741298,"E":1626992741300}'
+)
 BOOK = (
     '{"lastUpdateId":6,"E":1626992741190,"T":1626992741188,"bids":[["1.2200","4"]],'
     '"asks":[["1.2400","1"]]}'
@@ -41,6 +45,7 @@ def capture(tmp_path: Path) -> Path:
     folder.mkdir()
     frames = [("abcusdt@aggTrade", text) for text in TRADES]
     frames += [("abcusdt@depth@100ms", text) for text in DEPTHS]
+    frames.append(("abcusdt@bookTicker", QUOTE))
     frames.append(("abcusdt@kline_1m", '{"e":"kline","E":1,"s":"ABCUSDT","k":{}}'))
     lines = [f"{ADDRESS} <-> 1626992740.179554"]
     for number, (stream, text) in enumerate(frames):
@@ -67,6 +72,7 @@ def test_the_capture_comes_back_byte_for_byte_and_the_ledger_agrees(
         combined = await client.socket(
             "/binance_linear/public/stream?streams=abcusdt@depth@100ms/abcusdt@aggTrade"
         )
+        quotes = await client.binance("public", "abcusdt@bookTicker")
         body = await client.get_text("/binance_linear/fapi/v1/depth?symbol=ABCUSDT&limit=1000")
         assert body.decode() == BOOK
         assert (await client.get("/binance_linear/fapi/v1/exchangeInfo"))["symbols"]
@@ -75,10 +81,11 @@ def test_the_capture_comes_back_byte_for_byte_and_the_ledger_agrees(
         assert await texts(raw, 2) == TRADES
         wrapped = [f'{{"stream":"abcusdt@depth@100ms","data":{text}}}' for text in DEPTHS]
         assert await texts(combined, 2) == wrapped
+        assert await texts(quotes, 1) == [QUOTE]
         await client.post("/simulator/replay")
         assert await texts(raw, 2) == TRADES
         replay: dict[str, Any] = (await client.post("/simulator/pause"))["replay"]
-        assert replay["frames"] == 5
+        assert replay["frames"] == 6
 
     settings = SimulatorSettings(replay=capture, speed=0.0, ledger=tmp_path / "ledger")
     simulated(settings, scenario)
@@ -108,6 +115,10 @@ def test_the_capture_comes_back_byte_for_byte_and_the_ledger_agrees(
     assert sides == ["b", "b", "a", "-"]
     assert ledger.book["prev_seq"][:4].tolist() == [4, 4, 4, 9]
     assert ledger.snapshot["seq"].tolist() == [6, 6]
+    quote = ledger.quote[0]
+    assert [quote[name] for name in ("seq", "bid_mantissa", "ask_mantissa")] == [14, 12200, 12400]
+    assert [quote[name] for name in ("bid_qty_mantissa", "ask_qty_mantissa")] == [500, 150]
+    assert (quote["price_decimals"], quote["qty_decimals"]) == (4, 2)
     assert ledger.symbols[0] == ("binance_linear", "ABCUSDT")
 
 
@@ -120,7 +131,7 @@ def test_a_paced_replay_says_when_it_is_done(simulated: "Simulated", capture: Pa
         while not replay["done"]:
             await socket.ping()
             replay = (await client.get("/simulator/status"))["replay"]
-        assert (replay["sent_frames"], replay["skipped_frames"]) == (2, 3)
+        assert (replay["sent_frames"], replay["skipped_frames"]) == (2, 4)
 
     simulated(SimulatorSettings(replay=capture, speed=2.0), scenario)
 

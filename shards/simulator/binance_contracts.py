@@ -1,0 +1,198 @@
+"""Mark price, funding, open interest and liquidations of the simulated Binance venue.
+
+`markPrice@1s` says what `premiumIndex` serves: both give the contract's values of the same second
+under the same time. Open interest has no stream.
+"""
+
+from collections.abc import Callable
+
+from shards.simulator.contracts import Contract, ContractBoard, Liquidation, Terms
+from shards.simulator.instruments import (
+    BINANCE_LINEAR,
+    Instrument,
+    decimal_text,
+    signed_text,
+)
+from shards.simulator.ledger import Ledger
+from shards.simulator.sessions import Hub
+
+__all__ = ["BINANCE_TERMS", "BinanceContracts"]
+
+BINANCE_TERMS = Terms(
+    rate_decimals=8,
+    usual_rate=10_000,
+    rate_limit=375_000,
+    interval_ms=8 * 3_600_000,
+    mark_decimals=8,
+)
+_SLOW_MARK_TICKS = 3
+"""`markPrice` without a speed is pushed every 3 s."""
+
+_INTEREST_RATE = "0.00010000"
+
+
+class BinanceContracts:
+    """The contracts of all symbols."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        ledger: Ledger,
+        board: ContractBoard,
+        liquidations_per_minute: float,
+    ) -> None:
+        """Liquidations are spread over the symbols somebody listens to."""
+        self._hub = hub
+        self._ledger = ledger
+        self.board = board
+        self.liquidations_per_minute = liquidations_per_minute
+        self._version = -1
+        self._listened = 0
+
+    def step(self, now_ms: int, halted: Callable[[int], bool]) -> None:
+        """Let a slot of 5 ms pass."""
+        for contract in self.board.next_turn():
+            if not halted(contract.index):
+                middle = self.board.middle(contract.index)
+                if contract.tick(now_ms, middle):
+                    self._push_mark(contract)
+                    self._push_liquidation(contract, middle)
+
+    def _push_mark(self, contract: Contract) -> None:
+        symbol = contract.instrument.symbol.lower()
+        names = [f"{symbol}@markPrice@1s"]
+        if contract.ticks % _SLOW_MARK_TICKS == 0:
+            names.append(f"{symbol}@markPrice")
+        payload = b""
+        delivered = 0
+        for name in names:
+            topic = self._hub.topic(name)
+            if topic is not None:
+                payload = payload or _mark_payload(contract)
+                delivered += topic.push(name, payload)
+        if delivered:
+            self._hub.counts["funding"][contract.index] += 1
+            self._ledger.funding(_funding_row(contract, rest=0))
+
+    def _push_liquidation(self, contract: Contract, middle: float) -> None:
+        probability = self._probability()
+        order = contract.liquidate(probability, middle) if probability else None
+        if order is None:
+            return
+        name = f"{contract.instrument.symbol.lower()}@forceOrder"
+        topic = self._hub.topic(name)
+        if topic is not None and topic.push(name, _order_payload(contract.instrument, order)):
+            self._hub.counts["liquidation"][contract.index] += 1
+            self._ledger.liquidation(_order_row(contract, order))
+
+    def _probability(self) -> float:
+        """Give the chance that a listened symbol has a liquidation in its second."""
+        if self._version != self._hub.version:
+            self._version = self._hub.version
+            topics = self._hub.topics.items()
+            self._listened = sum(1 for name, t in topics if name.endswith("@forceOrder") and t)
+        per_s = self.liquidations_per_minute / 60.0
+        return min(1.0, per_s / self._listened) if self._listened else 0.0
+
+    def premium_index(self, contract: Contract) -> dict[str, object]:
+        """Answer `GET /premiumIndex` for one symbol."""
+        if contract.first_served("funding"):
+            self._hub.served_counts["funding"] += 1
+            self._ledger.funding(_funding_row(contract, rest=1))
+        decimals = contract.mark_decimals
+        return {
+            "symbol": contract.instrument.symbol,
+            "markPrice": decimal_text(contract.mark, decimals),
+            "indexPrice": decimal_text(contract.index_price, decimals),
+            "estimatedSettlePrice": decimal_text(contract.settle, decimals),
+            "lastFundingRate": signed_text(contract.rate, contract.terms.rate_decimals),
+            "interestRate": _INTEREST_RATE,
+            "nextFundingTime": contract.next_funding_ms,
+            "time": contract.ts_ms,
+        }
+
+    def open_interest(self, contract: Contract) -> dict[str, object]:
+        """Answer `GET /openInterest`."""
+        instrument = contract.instrument
+        if contract.first_served("open_interest"):
+            self._hub.served_counts["open_interest"] += 1
+            self._ledger.open_interest(
+                (
+                    BINANCE_LINEAR, contract.number, contract.ts_ms * 1_000_000,
+                    contract.open_interest, instrument.qty_decimals, 1,
+                )
+            )  # fmt: skip
+        return {
+            "openInterest": decimal_text(contract.open_interest, instrument.qty_decimals),
+            "symbol": instrument.symbol,
+            "time": contract.ts_ms,
+        }
+
+    @staticmethod
+    def funding_history(
+        contract: Contract, start_ms: int | None, end_ms: int | None, limit: int
+    ) -> list[dict[str, object]]:
+        """Answer `GET /fundingRate`: ascending; the newest where no start is given."""
+        rows = [
+            {
+                "symbol": contract.instrument.symbol,
+                "fundingTime": paid.ts_ms,
+                "fundingRate": signed_text(paid.rate, contract.terms.rate_decimals),
+                "markPrice": decimal_text(paid.mark, contract.mark_decimals),
+                "rateType": "Regular",
+            }
+            for paid in contract.settlements
+            if (start_ms or 0) <= paid.ts_ms and (end_ms is None or paid.ts_ms <= end_ms)
+        ]
+        return rows[-limit:] if start_ms is None else rows[:limit]
+
+
+def _mark_payload(contract: Contract) -> bytes:
+    decimals = contract.mark_decimals
+    mark, average, index, settle = (
+        decimal_text(price, decimals)
+        for price in (contract.mark, contract.average, contract.index_price, contract.settle)
+    )
+    text = (
+        f'{{"e":"markPriceUpdate","E":{contract.ts_ms},"s":"{contract.instrument.symbol}",'
+        f'"p":"{mark}","ap":"{average}","i":"{index}","P":"{settle}",'
+        f'"r":"{signed_text(contract.rate, contract.terms.rate_decimals)}",'
+        f'"T":{contract.next_funding_ms},"st":1}}'
+    )
+    return text.encode()
+
+
+def _funding_row(contract: Contract, *, rest: int) -> tuple[int, ...]:
+    return (
+        BINANCE_LINEAR, contract.number, contract.ts_ms * 1_000_000,
+        contract.rate, contract.terms.rate_decimals,
+        contract.mark, contract.index_price, contract.mark_decimals,
+        contract.next_funding_ms * 1_000_000, rest,
+    )  # fmt: skip
+
+
+def _order_payload(instrument: Instrument, order: Liquidation) -> bytes:
+    symbol, decimals = instrument.symbol, instrument.qty_decimals
+    price, average = (
+        decimal_text(tick * instrument.tick, instrument.price_decimals)
+        for tick in (order.price, order.average)
+    )
+    qty, filled = decimal_text(order.qty, decimals), decimal_text(order.filled, decimals)
+    state = "FILLED" if order.filled == order.qty else "PARTIALLY_FILLED"
+    text = (
+        f'{{"e":"forceOrder","E":{order.ts_ms + 5},"o":{{"s":"{symbol}",'
+        f'"S":"{"SELL" if order.sold else "BUY"}","o":"LIMIT","f":"IOC","q":"{qty}",'
+        f'"p":"{price}","ap":"{average}","X":"{state}","l":"{filled}","z":"{filled}",'
+        f'"T":{order.ts_ms}}},"ps":"{symbol}","st":1}}'
+    )
+    return text.encode()
+
+
+def _order_row(contract: Contract, order: Liquidation) -> tuple[int, ...]:
+    grid = contract.instrument
+    return (
+        BINANCE_LINEAR, contract.number, order.ts_ms * 1_000_000,
+        ord("S") if order.sold else ord("B"),
+        order.price * grid.tick, order.average * grid.tick, grid.price_decimals,
+        order.qty, order.filled, grid.qty_decimals,
+    )  # fmt: skip
