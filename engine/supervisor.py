@@ -285,12 +285,20 @@ class Supervisor:
         )
 
     async def _spawn_control(self) -> Child:
-        settings = self._settings
+        settings, control = self._settings, self._settings.config.control
         birth = ControlSettings(
-            host=settings.config.control.host,
+            host=control.host,
             port=settings.port,
             log=settings.log,
             listen_fd=settings.listen_fd,
+            paths=Paths.of(settings.layout),
+            venues=settings.venues,
+            token_file=control.token_file,
+            read_token_file=control.read_token_file,
+            allowed_hosts=control.allowed_hosts,
+            admission=control.admission,
+            health_hold_s=control.health_hold_s,
+            instruments_refresh_s=control.instruments_refresh_s,
         )
         return await Child.spawn(
             "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
