@@ -1,5 +1,6 @@
 """The Starlette application: routes by path, documents, the dashboard, and the gate around all."""
 
+import functools
 import importlib
 import logging
 from collections import defaultdict
@@ -84,10 +85,15 @@ def _route(path: str, members: dict[str, Operation], services: Services) -> Rout
     return Route(path, serve, methods=sorted(members), name=path)
 
 
-def _documents() -> list[BaseRoute]:
+@functools.cache
+def _described() -> tuple[list[str], bytes, str]:
+    """Paths, document and page: the same for every application."""
     described = openapi.document(OPERATIONS, version())
-    body = msgspec.json.encode(described)
-    text = openapi.page(described)
+    return list(described["paths"]), msgspec.json.encode(described), openapi.page(described)
+
+
+def _documents() -> list[BaseRoute]:
+    paths, body, text = _described()
 
     async def document(_: Request) -> Response:
         return Response(body, media_type="application/json")
@@ -97,9 +103,10 @@ def _documents() -> list[BaseRoute]:
         return Response(text, headers=headers, media_type="text/html")
 
     async def index(_: Request) -> Response:
-        return json_response({"name": "fintickstreams", "routes": sorted(paths)})
+        return json_response(
+            {"name": "fintickstreams", "routes": sorted({*paths, "/docs", "/openapi.json"})}
+        )
 
-    paths = {*described["paths"], "/docs", "/openapi.json"}
     return [
         Route("/", index, methods=["GET"]),
         Route("/openapi.json", document, methods=["GET"]),

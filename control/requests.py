@@ -44,7 +44,10 @@ def parse_json(body: bytes) -> Any:
         raise ApiError("invalid_argument", "a JSON body is needed", field="body")
     try:
         return json.loads(
-            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_number,
         )
     except UnicodeDecodeError as error:
         text = f"the body is not UTF-8 (byte {error.start})"
@@ -97,6 +100,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ApiError("invalid_argument", f"{name[:64]}: given twice", field=name[:64])
         found[name] = value
     return found
+
+
+def _number(text: str) -> float | int:
+    """In a schema `1.0` is an integer."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 def _no_constant(name: str) -> Any:
