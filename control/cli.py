@@ -1,24 +1,43 @@
 """`fts`: reads the command line, runs one command, turns errors into one line and an exit code."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 
-from control.commands import bench, demo, doctor, migrate, simulate, up, version
+from control.client import RefusedError, UnreachableError
+from control.commands import (
+    bench,
+    demo,
+    doctor,
+    health,
+    instruments,
+    limiters,
+    migrate,
+    simulate,
+    streams,
+    up,
+    version,
+)
 from control.exits import Exit
 from engine.errors import ConfigError, EngineError, InstanceBusyError
+from engine.logs import escaped
 from engine.member import ChildStartError
 
-_COMMANDS = (up, demo, simulate, migrate, doctor, bench, version)
+_COMMANDS = (
+    up, demo, streams, instruments, limiters, health, simulate, migrate, doctor, bench, version,
+)  # fmt: skip
 
 _EPILOG = """\
 start here:
   fts demo                     live ticks from a simulated venue into a private database and Redis
   fts doctor                   what is configured, what is reachable, what to do about it
   fts up                       the same engine against the real venues
+  fts streams list             what a running engine collects
 
-exit codes: 0 fine, 1 something is wrong, 2 cannot run like this, 3 already running
+exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 already running
+(or, for commands that ask a running engine: none answers)
 """
 
 
@@ -43,6 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except InstanceBusyError as error:
         return _complain(error, Exit.BUSY)
+    except UnreachableError as error:
+        return _complain(error, Exit.UNREACHABLE)
+    except RefusedError as error:
+        if getattr(options, "json", False):
+            sys.stdout.write(json.dumps(error.body) + "\n")
+        # The engine calls a wrong request 400: that is how it was asked.
+        return _complain(error, Exit.USAGE if error.status == 400 else Exit.FAILED)
     except (ConfigError, ChildStartError) as error:
         return _complain(error, Exit.USAGE)
     except EngineError as error:
@@ -56,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: EngineError, code: Exit) -> int:
-    sys.stderr.write(f"fts: {error}\n")
+    sys.stderr.write(f"fts: {escaped(str(error))}\n")
     return code
 
 

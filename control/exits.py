@@ -13,3 +13,5 @@ class Exit(enum.IntEnum):
     """It cannot run like this: configuration, port, symbols. Nothing was left running."""
     BUSY = 3
     """Another engine runs on the same state directory."""
+    UNREACHABLE = 3
+    """No engine answers (commands that ask a running one)."""

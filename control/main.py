@@ -1,7 +1,7 @@
-"""The control process: answers questions about the engine over HTTP, on the loopback address.
+"""The control process: the API of the engine over HTTP.
 
-It knows only what the supervisor tells it. It can be killed at any time: the listening socket
-belongs to the supervisor, and the next control process goes on with it.
+It knows what the supervisor tells it and what the venues list. It can be killed at any time: the
+listening socket belongs to the supervisor, and the next control process goes on with it.
 """
 
 import asyncio
@@ -9,73 +9,27 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Any
 
-import msgspec
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
+from control.admission import Admissions, offered_by
+from control.app import Api
+from control.auth import Guard
+from control.backend import Backend
+from control.health import Health
+from control.instruments import Instruments
+from control.protocol import BoundedHttp
+from control.routes import Services
+from control.venue_listings import VenueListings
 from engine.channel import Channel
 from engine.clock import monotonic_s
-from engine.commands import Drain, Ready, SystemStatus, ToChild
+from engine.commands import Drain, Ready, ToChild
 from engine.settings import ControlSettings
-from engine.status import EngineStatus
+from shards.venues import VENUES
 
 _log = logging.getLogger(__name__)
 
-_SILENT_AFTER_S = 5.0
-
-
-class LastStatus:
-    """What the supervisor said last, and when."""
-
-    def __init__(self) -> None:
-        self.status: EngineStatus | None = None
-        self._heard_s = monotonic_s()
-
-    def take(self, body: msgspec.Raw) -> None:
-        """Remember a status."""
-        self.status = msgspec.json.decode(body, type=EngineStatus)
-        self._heard_s = monotonic_s()
-
-    def runtime(self) -> dict[str, Any]:
-        """The body of `/health/runtime`."""
-        status = self.status
-        if status is None:
-            return {"status": "yellow", "reason": "starting", "uptime_s": 0.0, "shards": [],
-                    "writer": None}  # fmt: skip
-        body: dict[str, Any] = msgspec.to_builtins(status)
-        body.pop("streams")
-        body["stream_count"] = len(status.streams)
-        silence_s = monotonic_s() - self._heard_s
-        if silence_s > _SILENT_AFTER_S:
-            body["status"] = "red"
-            body["reason"] = f"the supervisor is silent for {silence_s:.0f} s"
-        return body
-
-
-def make_app(last: LastStatus) -> Starlette:
-    """The routes."""
-
-    async def index(_: Request) -> Response:
-        return _json({"name": "fintickstreams", "routes": ["/", "/health/runtime"]})
-
-    async def runtime(_: Request) -> Response:
-        return _json(last.runtime())
-
-    async def missing(_: Request, __: Exception) -> Response:
-        return _json({"error": "no such route", "kind": "not_found"}, 404)
-
-    async def wrong_method(_: Request, __: Exception) -> Response:
-        return _json({"error": "this route only answers GET", "kind": "method_not_allowed"}, 405)
-
-    return Starlette(
-        routes=[Route("/", index), Route("/health/runtime", runtime)],
-        exception_handlers={404: missing, 405: wrong_method},
-    )
+_LAG_LOOK_S = 0.25
 
 
 class _Server(uvicorn.Server):
@@ -88,45 +42,74 @@ class _Server(uvicorn.Server):
 
 async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     """Process entry."""
-    last = LastStatus()
     listener = _listener(settings)
-    server = _Server(
-        uvicorn.Config(
-            make_app(last),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-            timeout_keep_alive=5,
-            limit_concurrency=256,
-            timeout_graceful_shutdown=1,
-        )
+    health = Health(settings.health_hold_s)
+    layout = settings.paths.layout() if settings.paths else None
+    backend = Backend(channel.send, health, layout)
+    listings = VenueListings(settings.venues, backend.leases)
+    instruments = Instruments(
+        VENUES,
+        layout.state_dir / "instruments" if layout else None,
+        listings.fetch,
+        backend.store_instruments,
+        settings.instruments_refresh_s,
     )
+    instruments.load_files()
+    guard = Guard.load(settings.token_file, settings.read_token_file)
+    services = Services(backend, Admissions(offered_by(), settings.admission), instruments, guard)
+    server = make_server(Api(services, settings.allowed_hosts))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)
     channel.send(Ready(port=listener.getsockname()[1]))
+    work = [
+        asyncio.create_task(instruments.run(), name="instruments"),
+        asyncio.create_task(_watch_loop(health), name="loop-lag"),
+    ]
     try:
         while (message := await channel.receive()) is not None:
-            match message:
-                case SystemStatus():
-                    last.take(message.body)
-                case Drain():
-                    break
-                case _:
-                    _log.error(f"control has no use for a {type(message).__name__}")
+            if isinstance(message, Drain):
+                break
+            backend.take(message)
     finally:
         server.should_exit = True
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await listings.close()
         await serving
     return 0
+
+
+def make_server(app: Api, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:
+    """The HTTP server, not yet serving."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # one line a bad request otherwise
+    return _Server(
+        uvicorn.Config(
+            app,
+            http=protocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_keep_alive=5,
+            h11_max_incomplete_event_size=protocol.limits.header_bytes,
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+async def _watch_loop(health: Health) -> None:
+    """Measure how late this process's own event loop is."""
+    while True:
+        started_s = monotonic_s()
+        await asyncio.sleep(_LAG_LOOK_S)
+        health.own_loop_lag_ms = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0) * 1e3
 
 
 def _listener(settings: ControlSettings) -> socket.socket:
     if settings.listen_fd >= 0:
         return socket.socket(fileno=settings.listen_fd)
     return socket.create_server((settings.host, settings.port))
-
-
-def _json(body: object, status_code: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status_code, media_type="application/json")

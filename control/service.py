@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import msgspec
 import psycopg
 
+from control.auth import Guard
 from control.exits import Exit
 from control.view import Addresses, watch
 from engine import instance, logs, migrations, preflight
@@ -112,6 +113,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
     config = options.loaded.config
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible())
+        Guard.load(config.control.token_file, config.control.read_token_file)  # or refuse to start
         listener = stack.enter_context(bind(config.control.host, config.control.port))
         layout = open_layout(options.loaded.state_dir)
         stack.enter_context(instance.hold(layout))

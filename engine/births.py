@@ -118,11 +118,20 @@ async def spawn_shard(settings: SupervisorSettings, doorbell_fd: int, index: int
 
 async def spawn_control(settings: SupervisorSettings) -> Child:
     """The control process, on the socket that is bound already."""
+    control = settings.config.control
     birth = ControlSettings(
-        host=settings.config.control.host,
+        host=control.host,
         port=settings.port,
         log=settings.log,
         listen_fd=settings.listen_fd,
+        paths=Paths.of(settings.layout),
+        venues=settings.venues,
+        token_file=control.token_file,
+        read_token_file=control.read_token_file,
+        allowed_hosts=control.allowed_hosts,
+        admission=control.admission,
+        health_hold_s=control.health_hold_s,
+        instruments_refresh_s=control.instruments_refresh_s,
     )
     return await Child.spawn(
         "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]

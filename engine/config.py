@@ -20,11 +20,11 @@ from msgspec import Meta
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.errors import ConfigError
 from engine.masking import mask_url
-from engine.settings import VenueSettings
+from engine.settings import Admission, VenueSettings
 
 _MAX_FILE_BYTES = 1 << 20
 _FAST_KINDS = ("trade", "book", "quote")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Symbol = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,31}$")]
@@ -68,10 +68,19 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class ControlConfig(_Section, frozen=True):
-    """`[control]`: where the control process listens. Port 0 means a free one."""
+    """`[control]`: where the control process listens, who may talk to it, what it admits.
+
+    Port 0 means a free one. Token files hold one line, mode 0600.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    token_file: str | None = None
+    read_token_file: str | None = None
+    allowed_hosts: list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}$")]] = []
+    admission: Admission = "green"
+    health_hold_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
 
 
 class DatabaseConfig(_Section, frozen=True):
@@ -205,6 +214,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig
     config = _with_environment(config, env)
     _check(config, source)
     base = path.absolute().parent if path is not None else Path.cwd()
+    config = _with_token_files(config, env, source, base)
     return LoadedConfig(
         config=config,
         source=source,
@@ -263,22 +273,34 @@ def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
         config = msgspec.structs.replace(config, log=log)
     port = env.get("FTS_CONTROL_PORT")
     if port:
-        table = {"host": config.control.host, "port": port}
         try:
-            control = msgspec.convert(table, ControlConfig, strict=False)
+            number = msgspec.convert({"port": port}, ControlConfig, strict=False).port
         except msgspec.ValidationError as error:
             raise ConfigError(f"environment: FTS_CONTROL_PORT: {_explain(str(error))}") from error
+        control = msgspec.structs.replace(config.control, port=number)
         config = msgspec.structs.replace(config, control=control)
     return config
 
 
+def _with_token_files(config: Config, env: Mapping[str, str], source: str, base: Path) -> Config:
+    """Token files by absolute path. Who listens to more than this machine asks for a token."""
+    control = config.control
+    if control.host not in LOOPBACK and not (control.token_file or env.get("FTS_CONTROL_TOKEN")):
+        raise ConfigError(
+            f"{source}: control.host: {control.host!r} is not a loopback address"
+            f" ({', '.join(LOOPBACK)}), so clients must show a token: set control.token_file or"
+            " FTS_CONTROL_TOKEN"
+        )
+    files = {
+        name: str(base / Path(value).expanduser())
+        for name in ("token_file", "read_token_file")
+        if (value := getattr(control, name)) is not None
+    }
+    return msgspec.structs.replace(config, control=msgspec.structs.replace(control, **files))
+
+
 def _check(config: Config, source: str) -> None:
     """Rules between keys; each message names both values."""
-    if config.control.host not in _LOOPBACK:
-        raise ConfigError(
-            f"{source}: control.host: {config.control.host!r} is not a loopback address"
-            f" ({', '.join(_LOOPBACK)}); the control port has no authentication yet"
-        )
     database = config.database
     if database.flush_rows > database.max_rows_per_copy:
         raise ConfigError(

@@ -5,7 +5,7 @@ passwords. `engine.config` makes them from the TOML file.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,8 @@ from engine.commands import Knobs
 from engine.layout import Layout
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
+Admission = Literal["green", "yellow", "any"]
+"""The worst health in which new streams are still accepted; `any` never refuses."""
 
 
 class Paths(msgspec.Struct, frozen=True):
@@ -120,3 +122,11 @@ class ControlSettings(msgspec.Struct, frozen=True):
     port: int
     log: LogSettings
     listen_fd: int = -1
+    paths: Paths | None = None
+    venues: dict[str, VenueSettings] = {}
+    token_file: str | None = None
+    read_token_file: str | None = None
+    allowed_hosts: list[str] = []
+    admission: Admission = "green"
+    health_hold_s: float = 5.0
+    instruments_refresh_s: float = 900.0

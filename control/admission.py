@@ -1,0 +1,65 @@
+"""Whether a new stream may begin: the engine's health against the policy, and what venues offer."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from control.errors import ApiError
+from control.health import Health
+from engine.catalog import StreamKind, Transport
+from engine.settings import Admission
+from shards.venues import VENUES
+from shards.venues.spec import Venue, capabilities
+
+Offers = Mapping[str, Mapping[StreamKind, tuple[Transport, ...]]]
+"""What each venue can deliver and how, in order of preference."""
+
+
+def offered_by(venues: Mapping[str, Venue] = VENUES) -> Offers:
+    """From the venues' own declarations."""
+    offers: dict[str, dict[StreamKind, tuple[Transport, ...]]] = {}
+    for name, venue in venues.items():
+        kinds = offers.setdefault(name, {})
+        for kind, transport in capabilities(venue):
+            kinds[kind] = (*kinds.get(kind, ()), transport)
+    return offers
+
+
+@dataclass(frozen=True, slots=True)
+class Admissions:
+    """The gate in front of `POST /streams`."""
+
+    offers: Offers
+    policy: Admission = "green"
+
+    def check_health(self, health: Health) -> None:
+        """Raises ApiError (503) with the reason and when to try again."""
+        if reason := health.refusal(self.policy):
+            raise ApiError("unhealthy", f"no new streams while {reason}", retry_after_s=5.0)
+
+    def transport(
+        self, venue: str, kind: StreamKind, transport: Transport | None, field: str = ""
+    ) -> Transport:
+        """The transport to use. Raises ApiError (422) with everything the venue does offer."""
+        offered = self.offers.get(venue, {}).get(kind, ())
+        if transport is None and offered:
+            return offered[0]
+        if transport is not None and transport in offered:
+            return transport
+        what = f"{kind}" if transport is None else f"{kind} over {transport}"
+        everything = [
+            f"{each}/{how}" for each, ways in self.offers.get(venue, {}).items() for how in ways
+        ]
+        raise ApiError(
+            "not_offered",
+            f"{venue} does not offer {what}; it offers {', '.join(everything) or 'nothing'}",
+            field=f"{field}kind",
+            offered=everything,
+        )
+
+
+def near_names(symbol: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Symbols that may have been meant, whatever their case."""
+    by_upper = {name.upper(): name for name in known}
+    near = difflib.get_close_matches(symbol.upper(), list(by_upper), n=count, cutoff=0.6)
+    return [by_upper[name] for name in near]

@@ -1,0 +1,119 @@
+"""The Starlette application: routes by path, documents, the dashboard, and the gate around all."""
+
+import functools
+import importlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from control import openapi
+from control.commands.version import version
+from control.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
+from control.gate import Gate
+from control.requests import ClientGoneError
+from control.routes import Operation, Services, health, instruments, streams
+
+_log = logging.getLogger(__name__)
+
+OPERATIONS: Sequence[Operation] = [
+    *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
+]  # fmt: skip
+PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"})
+"""What needs no token: it says nothing about this engine. The dashboard adds its static files."""
+
+
+class Api:
+    """The application and what it is made of. Call it as an ASGI application."""
+
+    def __init__(self, services: Services, allowed_hosts: Iterable[str] = ()) -> None:
+        pages, public = dashboard(services)
+        self.routes: list[BaseRoute] = [*_routes(services), *_documents(), *pages]
+        inner = Starlette(
+            routes=self.routes,
+            exception_handlers={
+                ApiError: on_api_error,
+                HTTPException: on_http_error,
+                ClientGoneError: _on_client_gone,
+                Exception: on_fault,
+            },
+        )
+        inner.router.redirect_slashes = False  # a redirect would echo the client's own Host
+        self.public_paths = PUBLIC_PATHS | public
+        self._app: ASGIApp = Gate(
+            inner, services.guard, allowed_hosts=allowed_hosts, public_paths=self.public_paths
+        )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        await self._app(scope, receive, send)
+
+
+def dashboard(services: Services) -> tuple[list[BaseRoute], frozenset[str]]:
+    """Where the dashboard plugs in: its routes, and which of its paths need no token."""
+    try:
+        ui = importlib.import_module("control.ui")
+    except ModuleNotFoundError:
+        return [], frozenset()
+    return list(ui.routes(services.backend)), frozenset(getattr(ui, "PUBLIC_PATHS", ()))
+
+
+def _routes(services: Services) -> list[BaseRoute]:
+    """One route a path, so that a wrong method is told all the right ones."""
+    by_path: defaultdict[str, dict[str, Operation]] = defaultdict(dict)
+    for operation in OPERATIONS:
+        by_path[operation.path][operation.method] = operation
+    return [_route(path, members, services) for path, members in by_path.items()]
+
+
+def _route(path: str, members: dict[str, Operation], services: Services) -> Route:
+    async def serve(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        operation = members[method]
+        if operation.query is None and request.scope.get("query_string"):
+            raise ApiError("invalid_argument", "this route takes no query", field="query")
+        return await operation.handler(request, services)
+
+    return Route(path, serve, methods=sorted(members), name=path)
+
+
+@functools.cache
+def _described() -> tuple[list[str], bytes, str]:
+    """Paths, document and page: the same for every application."""
+    described = openapi.document(OPERATIONS, version())
+    return list(described["paths"]), msgspec.json.encode(described), openapi.page(described)
+
+
+def _documents() -> list[BaseRoute]:
+    paths, body, text = _described()
+
+    async def document(_: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    async def page(_: Request) -> Response:
+        headers = {"Content-Security-Policy": openapi.PAGE_POLICY}
+        return Response(text, headers=headers, media_type="text/html")
+
+    async def index(_: Request) -> Response:
+        return json_response(
+            {"name": "fintickstreams", "routes": sorted({*paths, "/docs", "/openapi.json"})}
+        )
+
+    return [
+        Route("/", index, methods=["GET"]),
+        Route("/openapi.json", document, methods=["GET"]),
+        Route("/docs", page, methods=["GET"]),
+    ]
+
+
+async def _on_client_gone(_: Request, __: Exception) -> Response:
+    """Nobody reads this."""
+    return Response(status_code=400)

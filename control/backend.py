@@ -1,0 +1,241 @@
+"""The engine as the control process sees it: the last status, and commands with answers.
+
+A command is a message with a request id over the pipe; its answer comes within `timeout_s` or not
+at all. What was accepted is shown at once, before the next status confirms it.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from control.errors import ApiError
+from control.health import Health, HealthLight
+from engine.catalog import Instrument, StreamKey
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import (
+    AddStreams,
+    CommandResult,
+    FromChild,
+    InstrumentEvent,
+    InstrumentsLoaded,
+    KeyResult,
+    Knobs,
+    LeaseGranted,
+    RemoveStreams,
+    SetKnobs,
+    StreamRequest,
+    StreamState,
+    SystemStatus,
+    ToChild,
+)
+from engine.layout import Layout
+from engine.status import EngineStatus, StreamReport
+from shards.leases import LeaseClient
+
+_log = logging.getLogger(__name__)
+
+_CONFIRM_WITHIN_S = 5.0
+"""An accepted change that no status shows by then was not made."""
+
+
+class _Accepted:
+    """Changes the supervisor has accepted and no status has shown yet."""
+
+    def __init__(self) -> None:
+        self._added: dict[StreamKey, tuple[float, StreamReport]] = {}
+        self._removed: dict[StreamKey, float] = {}
+        self._knobs: dict[StreamKey, tuple[float, Knobs]] = {}
+
+    def add(self, request: StreamRequest) -> None:
+        key = request.key
+        report = StreamReport(
+            slot=-1, venue=key.venue, symbol=key.symbol, kind=key.kind.value, shard=-1,
+            transport=key.transport.value, knobs=request.knobs, added_ns=wall_ns(),
+            state=StreamState.PENDING, reason="accepted",
+        )  # fmt: skip
+        self._removed.pop(key, None)
+        self._added[key] = (monotonic_s() + _CONFIRM_WITHIN_S, report)
+
+    def remove(self, key: StreamKey) -> None:
+        self._added.pop(key, None)
+        self._knobs.pop(key, None)
+        self._removed[key] = monotonic_s() + _CONFIRM_WITHIN_S
+
+    def tune(self, key: StreamKey, knobs: Knobs) -> None:
+        self._knobs[key] = (monotonic_s() + _CONFIRM_WITHIN_S, knobs)
+
+    def over(self, told: dict[StreamKey, StreamReport]) -> dict[StreamKey, StreamReport]:
+        """What the supervisor told, with these changes; forgets those it has confirmed."""
+        now_s = monotonic_s()
+        self._added = {
+            key: entry for key, entry in self._added.items() if key not in told and entry[0] > now_s
+        }
+        self._removed = {
+            key: ends_s for key, ends_s in self._removed.items() if key in told and ends_s > now_s
+        }
+        merged = {key: report for key, report in told.items() if key not in self._removed}
+        merged |= {key: report for key, (_, report) in self._added.items()}
+        self._knobs = {
+            key: entry
+            for key, entry in self._knobs.items()
+            if key in merged and merged[key].knobs != entry[1] and entry[0] > now_s
+        }
+        for key, (_, knobs) in self._knobs.items():
+            merged[key] = msgspec.structs.replace(merged[key], knobs=knobs)
+        return merged
+
+
+class Backend:
+    """One end of the pipe to the supervisor. `send` never blocks."""
+
+    def __init__(
+        self,
+        send: Callable[[FromChild], None],
+        health: Health,
+        layout: Layout | None = None,
+        timeout_s: float = 1.8,
+    ) -> None:
+        self._send = send
+        self._health = health
+        self._layout = layout
+        self._timeout_s = timeout_s
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[CommandResult]] = {}
+        self.leases = LeaseClient(send)
+        """This process's way to the venues' shared budgets."""
+        self._accepted = _Accepted()
+        self._told: dict[StreamKey, StreamReport] = {}
+        self._streams: dict[StreamKey, StreamReport] = {}
+        self._status: EngineStatus | None = None
+
+    # -- what is known -----------------------------------------------------------------------
+
+    @property
+    def status(self) -> EngineStatus | None:
+        """What the supervisor said last, with what it has accepted since. A new object each
+        time.
+        """
+        return self._status
+
+    @property
+    def streams(self) -> Mapping[StreamKey, StreamReport]:
+        """Every stream there is."""
+        return self._streams
+
+    @property
+    def layout(self) -> Layout:
+        """Where the engine keeps its files."""
+        return self._layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
+
+    def lights(self) -> Mapping[str, HealthLight]:
+        """`runtime`, `db` and `redis`."""
+        return self._health.lights()
+
+    @property
+    def health(self) -> Health:
+        """The lights, with their figures."""
+        return self._health
+
+    def take(self, message: ToChild) -> None:
+        """Handle what the supervisor says."""
+        match message:
+            case SystemStatus():
+                self._take_status(msgspec.json.decode(message.body, type=EngineStatus))
+            case LeaseGranted():
+                self.leases.granted(message)
+            case CommandResult():
+                future = self._waiting.pop(message.request_id, None)
+                if future is not None and not future.done():
+                    future.set_result(message)
+            case _:
+                _log.error(f"control has no use for a {type(message).__name__}")
+
+    # -- commands ----------------------------------------------------------------------------
+
+    async def add(self, streams: list[StreamRequest]) -> list[KeyResult]:
+        """Begin streams. Raises ApiError when nobody answers."""
+        request_id = next(self._ids)
+        results = await self._command(AddStreams(request_id, streams), request_id)
+        wanted = {request.key: request for request in streams}
+        for result in results:
+            if not result.error_kind and result.key in wanted:
+                self._accepted.add(wanted[result.key])
+        self._merge()
+        return results
+
+    async def remove(self, keys: list[StreamKey]) -> list[KeyResult]:
+        """End streams. Raises ApiError when nobody answers."""
+        request_id = next(self._ids)
+        results = await self._command(RemoveStreams(request_id, keys), request_id)
+        for result in results:
+            if not result.error_kind:
+                self._accepted.remove(result.key)
+        self._merge()
+        return results
+
+    async def set_knobs(self, key: StreamKey, knobs: Knobs) -> KeyResult:
+        """Tune a stream. Raises ApiError when nobody answers."""
+        request_id = next(self._ids)
+        (result,) = await self._command(SetKnobs(request_id, key, knobs), request_id)
+        if not result.error_kind:
+            self._accepted.tune(key, knobs)
+            self._merge()
+        return result
+
+    def store_instruments(
+        self, venue: str, instruments: list[Instrument], events: list[InstrumentEvent]
+    ) -> None:
+        """Hand a venue's listing on for the database."""
+        self._send(InstrumentsLoaded(venue, instruments, events))
+
+    # -- inside ------------------------------------------------------------------------------
+
+    async def _command(self, message: FromChild, request_id: int) -> list[KeyResult]:
+        try:
+            answer = await self._ask(message, request_id, self._timeout_s)
+        except TimeoutError:
+            raise ApiError(
+                "unavailable",
+                f"the supervisor did not answer within {self._timeout_s:g} s; the command may still"
+                " take effect",
+                retry_after_s=2.0,
+            ) from None
+        return answer.results
+
+    async def _ask(self, message: FromChild, request_id: int, timeout_s: float) -> CommandResult:
+        future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = future
+        try:
+            self._send(message)
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            self._waiting.pop(request_id, None)
+
+    def _take_status(self, status: EngineStatus) -> None:
+        self._told = {_key(report): report for report in status.streams}
+        self._status = status
+        self._merge()
+        self._health.take(status)
+
+    def _merge(self) -> None:
+        self._streams = self._accepted.over(self._told)
+        if self._status is not None:
+            streams = list(self._streams.values())
+            self._status = msgspec.structs.replace(self._status, streams=streams)
+
+
+def _key(report: StreamReport) -> StreamKey:
+    return msgspec.convert(
+        {
+            "venue": report.venue,
+            "symbol": report.symbol,
+            "kind": report.kind,
+            "transport": report.transport,
+        },
+        StreamKey,
+    )

@@ -1,0 +1,130 @@
+"""The API's client, for the command line: finds the engine, asks, turns refusals into errors."""
+
+import argparse
+import json
+import os
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from control.auth import COMMAND_VARIABLE, READ_VARIABLE
+from control.options import add_config, load
+from engine import instance
+from engine.config import LoadedConfig
+from engine.errors import ConfigError, EngineError
+from engine.layout import open_layout
+
+EXIT_CODES = """
+exit codes: 0 done, 1 refused by the engine, 2 cannot be asked like this, 3 no engine answers
+"""
+_TIMEOUT_S = 30.0
+_BODY_BYTES_MAX = 256 << 20
+
+
+class RefusedError(EngineError):
+    """The engine answered, and the answer is no."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("error", f"HTTP {status}")))
+        self.status = status
+        self.body = body
+
+
+class UnreachableError(EngineError):
+    """No engine answers there."""
+
+
+class Client:
+    """One engine's API."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"--url: {url!r} is not an address like http://127.0.0.1:8080")
+        self._url = url.rstrip("/")
+        self._parts = parts
+        self._token = token
+
+    def get(self, path: str, **query: object) -> Any:
+        """Read something. Absent filters are left out."""
+        wanted = {name: value for name, value in query.items() if value is not None}
+        return self.ask("GET", f"{path}?{urlencode(wanted)}" if wanted else path)
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """One request. Raises RefusedError or UnreachableError."""
+        kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
+        connection = kind(str(self._parts.hostname), self._parts.port, timeout=_TIMEOUT_S)
+        headers = {"Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        payload = None
+        if body is not None:
+            payload = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, self._parts.path.rstrip("/") + path, payload, headers)
+            reply = connection.getresponse()
+            answer = json.loads(reply.read(_BODY_BYTES_MAX))
+        except (OSError, HTTPException, ValueError) as error:
+            raise UnreachableError(f"no engine answers at {self._url}: {error}") from error
+        finally:
+            connection.close()
+        if reply.status >= 400:
+            raise RefusedError(reply.status, answer if isinstance(answer, dict) else {})
+        return answer
+
+
+def add_client_options(parser: argparse.ArgumentParser) -> None:
+    """Which engine, and how to print."""
+    add_config(parser)
+    parser.add_argument(
+        "--url", metavar="URL", help="the engine's control address (default: the one that runs"
+        " on the state directory, or the demo below it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE",
+        help=f"file with the token (default: {COMMAND_VARIABLE} or control.token_file)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the engine's answer as JSON")
+
+
+def connect(options: argparse.Namespace) -> Client:
+    """The client that the options ask for. Raises UnreachableError when nothing runs."""
+    loaded = load(options)
+    return Client(options.url or _running_url(loaded), _token(options.token_file, loaded))
+
+
+def stream_path(exchange: str, symbol: str, kind: str, transport: str) -> str:
+    """`/streams/...` of one stream."""
+    return "/streams/" + "/".join(
+        quote(part, safe="") for part in (exchange, symbol, kind, transport)
+    )
+
+
+def _running_url(loaded: LoadedConfig) -> str:
+    for state_dir in (loaded.state_dir, loaded.state_dir / "demo"):
+        if (state_dir / "instance").exists():
+            note = instance.read_note(open_layout(state_dir))
+            if note is not None:
+                return note.control_url
+    raise UnreachableError(
+        f"no engine runs on {loaded.state_dir}; start one with `fts up` or `fts demo`, or name one"
+        " with --url"
+    )
+
+
+def _token(file: Path | None, loaded: LoadedConfig) -> str | None:
+    control = loaded.config.control
+    if file is None:
+        from_environment = os.environ.get(COMMAND_VARIABLE) or os.environ.get(READ_VARIABLE)
+        if from_environment:
+            return from_environment
+        configured = control.token_file or control.read_token_file
+        if configured is None:
+            return None
+        file = Path(configured)
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the token in {file}") from error

@@ -1,0 +1,38 @@
+"""`fts health`: the three lights of a running engine."""
+
+import argparse
+from typing import Any
+
+from control.client import EXIT_CODES, add_client_options, connect
+from control.exits import Exit
+from control.tables import print_json, print_table
+
+_PARTS = ("runtime", "db", "redis")
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`fts health`."""
+    parser = commands.add_parser(
+        "health",
+        help="the lights of a running engine: processes, database, Redis",
+        description="Prints the health lights; exit code 1 unless all are green.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_client_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the lights; 1 unless all are green."""
+    client = connect(options)
+    lights = {name: client.get(f"/health/{name}") for name in _PARTS}
+    if options.json:
+        print_json(lights)
+    else:
+        rows = [(name, light["status"], light["reason"]) for name, light in lights.items()]
+        print_table(("part", "status", "reason"), rows, "")
+        admission = lights["runtime"]["admission"]
+        if not admission["accepts"]:
+            print_table(("new streams are refused",), [(admission["reason"],)], "")
+    return Exit.OK if all(light["ok"] for light in lights.values()) else Exit.FAILED

@@ -1,0 +1,181 @@
+"""What the venues list: fetched on a timer and on demand, kept on disk, compared with before.
+
+The copy on disk makes symbols known at a start while a venue is away. One venue's trouble is its
+own: it is tried again with growing delays, and what was known stays.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from control.admission import near_names
+from engine.catalog import Instrument
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import InstrumentEvent
+from engine.errors import EngineError
+from shards.backoff import Backoff
+from shards.venues.spec import Venue
+
+_log = logging.getLogger(__name__)
+
+_EVENTS_KEPT = 1000
+_REFRESH_MIN_S = 10.0
+"""Between two refreshes that somebody asked for."""
+_RETRY_MAX_S = 60.0
+
+Fetch = Callable[[Venue], Awaitable[bytes]]
+Announce = Callable[[str, list[Instrument], list[InstrumentEvent]], None]
+
+
+class TimedEvent(msgspec.Struct, frozen=True):
+    """An event and when we noticed."""
+
+    at_ns: int
+    event: InstrumentEvent
+
+
+class Listing(msgspec.Struct):
+    """The file of one venue."""
+
+    venue: str
+    fetched_ns: int
+    instruments: list[Instrument]
+
+
+class Instruments:
+    """All venues' instruments. `fetch` pays for its requests with the venue's budget."""
+
+    def __init__(
+        self,
+        venues: Mapping[str, Venue],
+        directory: Path | None,
+        fetch: Fetch,
+        announce: Announce,
+        refresh_s: float = 900.0,
+    ) -> None:
+        self._venues = venues
+        self._directory = directory
+        self._fetch = fetch
+        self._announce = announce
+        self._refresh_s = refresh_s
+        self._listings: dict[str, dict[str, Instrument]] = {}
+        self._locks = {name: asyncio.Lock() for name in venues}
+        self._refreshed_s: dict[str, float] = {}
+        self.errors: dict[str, str] = {}
+        self.events: deque[TimedEvent] = deque(maxlen=_EVENTS_KEPT)
+
+    def load_files(self) -> None:
+        """Begin with what was known last time. A damaged file is as good as none."""
+        for name in self._venues:
+            path = self._path(name)
+            if path is None or not path.exists():
+                continue
+            try:
+                listing = msgspec.json.decode(path.read_bytes(), type=Listing)
+            except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+                _log.warning(f"instruments of {name}: the copy on disk is of no use: {error}")
+                continue
+            self._listings[name] = {each.symbol: each for each in listing.instruments}
+
+    async def run(self) -> None:
+        """Keep every venue's listing fresh, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name in self._venues:
+                group.create_task(self._keep_fresh(name))
+
+    def is_loaded(self, venue: str) -> bool:
+        """Whether the venue's symbols are known."""
+        return venue in self._listings
+
+    def get(self, venue: str, symbol: str) -> Instrument | None:
+        """An instrument, or None."""
+        return self._listings.get(venue, {}).get(symbol)
+
+    def near(self, venue: str, symbol: str) -> list[str]:
+        """Symbols that may have been meant."""
+        return near_names(symbol, self._listings.get(venue, {}))
+
+    def of(self, venue: str | None = None) -> Iterable[Instrument]:
+        """Instruments of one venue or of all, by name."""
+        for name in [venue] if venue is not None else sorted(self._listings):
+            listing = self._listings.get(name, {})
+            yield from (listing[symbol] for symbol in sorted(listing))
+
+    def wait_s(self, venue: str) -> float:
+        """How long somebody who asks for a refresh has to wait."""
+        last_s = self._refreshed_s.get(venue)
+        return 0.0 if last_s is None else max(0.0, last_s + _REFRESH_MIN_S - monotonic_s())
+
+    async def refresh(self, venue: str) -> list[InstrumentEvent]:
+        """Fetch a venue's listing now. Raises EngineError or ValueError; then nothing changes."""
+        async with self._locks[venue]:
+            self._refreshed_s[venue] = monotonic_s()
+            spec = self._venues[venue]
+            try:
+                found = dict(spec.parse_instruments(await self._fetch(spec)))
+            except (EngineError, msgspec.MsgspecError, ValueError) as error:
+                self.errors[venue] = str(error)
+                raise
+            self.errors.pop(venue, None)
+            before = self._listings.get(venue)
+            events = [] if before is None else differences(venue, before, found)
+            self._listings[venue] = found
+            now_ns = wall_ns()
+            self.events.extend(TimedEvent(now_ns, event) for event in events)
+            for event in events[:20]:
+                _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
+            self._save(Listing(venue, now_ns, list(found.values())))
+            self._announce(venue, list(found.values()), events)
+            return events
+
+    async def _keep_fresh(self, venue: str) -> None:
+        backoff = Backoff(1.0, _RETRY_MAX_S)
+        while True:
+            try:
+                await self.refresh(venue)
+                backoff.reset()
+                delay_s = self._refresh_s
+            except (EngineError, msgspec.MsgspecError, ValueError) as error:
+                delay_s = backoff.next_s()
+                _log.warning(f"instruments of {venue}: {error}; again in {delay_s:.0f} s")
+            await asyncio.sleep(delay_s)
+
+    def _path(self, venue: str) -> Path | None:
+        return self._directory / f"{venue}.json" if self._directory else None
+
+    def _save(self, listing: Listing) -> None:
+        path = self._path(listing.venue)
+        if path is None:
+            return
+        half = path.with_suffix(".tmp")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            half.write_bytes(msgspec.json.encode(listing))
+            half.replace(path)
+        except OSError as error:
+            _log.warning(f"instruments of {listing.venue} are not kept: {error.strerror}")
+
+
+def differences(
+    venue: str, before: Mapping[str, Instrument], now: Mapping[str, Instrument]
+) -> list[InstrumentEvent]:
+    """What happened between two listings, by symbol."""
+    events = []
+    for symbol in sorted(before.keys() | now.keys()):
+        old, new = before.get(symbol), now.get(symbol)
+        if old is None:
+            events.append(InstrumentEvent(venue, symbol, "listed"))
+        elif new is None:
+            events.append(InstrumentEvent(venue, symbol, "delisted"))
+        elif old != new:
+            changes = [
+                f"{name}: {getattr(old, name)} -> {getattr(new, name)}"
+                for name in Instrument.__struct_fields__
+                if getattr(old, name) != getattr(new, name)
+            ]
+            events.append(InstrumentEvent(venue, symbol, "changed", "; ".join(changes)))
+    return events

@@ -1,0 +1,73 @@
+"""The API's routes, one module a noun. Each module lists its operations; `control.openapi`
+documents exactly those.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control.admission import Admissions
+from control.auth import Guard
+from control.backend import Backend
+from control.errors import ApiError
+from control.instruments import Instruments
+from control.schemas import VENUE_OF_SPELLING
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes work with."""
+
+    backend: Backend
+    admissions: Admissions
+    instruments: Instruments
+    guard: Guard
+
+
+Handler = Callable[[Request, Services], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path, with everything its documentation says."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, tuple[Any, ...]]
+    """Successful statuses and the types their bodies can have; () is text."""
+    query: type[msgspec.Struct] | None = None
+    body: tuple[Any, ...] = ()
+    """Types the body can have; () is no body."""
+    errors: tuple[int, ...] = ()
+    """Statuses of refusals beside those that every route has."""
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A unique name."""
+        return str(getattr(self.handler, "__name__", self.path))
+
+
+def venue_of(exchange: str, field_name: str = "exchange") -> str:
+    """The venue behind either spelling. Raises ApiError (400)."""
+    venue = VENUE_OF_SPELLING.get(exchange)
+    if venue is None:
+        known = ", ".join(sorted(VENUE_OF_SPELLING))
+        raise ApiError(
+            "invalid_argument",
+            f"{field_name}: unknown exchange {exchange[:64]!a}; known: {known}",
+            field=field_name,
+        )
+    return venue
+
+
+def optional_venue(exchange: str | None) -> str | None:
+    """The same for a filter."""
+    return None if exchange is None else venue_of(exchange)

@@ -1,0 +1,157 @@
+"""`/health`, `/limiters`, `/metrics`: how the engine is."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control import metrics, requests
+from control.errors import json_response
+from control.health import ProcessReport
+from control.routes import Operation, Services, optional_venue
+from control.schemas import ExchangeQuery, LimiterRow
+from engine.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
+
+_RANK: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
+
+
+class Admittance(msgspec.Struct):
+    """Whether new streams are accepted now."""
+
+    policy: str
+    accepts: bool
+    reason: str
+
+
+class RuntimeHealth(msgspec.Struct):
+    """The engine without its streams. `status` is the worse of the processes' light and of the
+    streams' state; only the former keeps new streams out.
+    """
+
+    ok: bool
+    status: Light
+    reason: str
+    light: Light
+    phase: str
+    instance: str
+    uptime_s: float
+    stream_count: int
+    memory_free_fraction: float
+    admission: Admittance
+    processes: list[ProcessReport]
+    shards: list[ShardReport]
+    writer: WriterReport | None
+    control: ChildReport | None
+
+
+class SinkHealth(msgspec.Struct):
+    """A sink of the writer. Row counts are since the engine started."""
+
+    ok: bool
+    status: Light
+    reason: str
+    state: str
+    error: str
+    delivered_rows: int
+    waiting_rows: int
+    flush_delay_s: float
+    latency_us: dict[str, float]
+
+
+async def runtime_health(_: Request, services: Services) -> Response:
+    """Processes, memory, file handles, event-loop lag."""
+    backend = services.backend
+    status, light = backend.status, backend.lights()["runtime"]
+    shown, reason = light.status, light.reason
+    if status is not None and _RANK[status.status] > _RANK[shown]:
+        shown, reason = status.status, status.reason
+    refusal = backend.health.refusal(services.admissions.policy)
+    return json_response(
+        RuntimeHealth(
+            ok=shown == "green",
+            status=shown,
+            reason=reason or (status.reason if status else ""),
+            light=light.status,
+            phase=status.phase if status else "starting",
+            instance=status.instance if status else "",
+            uptime_s=status.uptime_s if status else 0.0,
+            stream_count=len(backend.streams),
+            memory_free_fraction=round(backend.health.memory_free_fraction, 3),
+            admission=Admittance(services.admissions.policy, not refusal, refusal),
+            processes=backend.health.processes,
+            shards=status.shards if status else [],
+            writer=status.writer if status else None,
+            control=status.control if status else None,
+        )
+    )
+
+
+async def database_health(_: Request, services: Services) -> Response:
+    """The database: reachable, and not behind."""
+    status = services.backend.status
+    return json_response(_sink(services, "db", status, services.backend.health.flush_delay_s))
+
+
+async def redis_health(_: Request, services: Services) -> Response:
+    """Redis: reachable."""
+    return json_response(_sink(services, "redis", services.backend.status, 0.0))
+
+
+def _sink(
+    services: Services, name: str, status: EngineStatus | None, flush_delay_s: float
+) -> SinkHealth:
+    light = services.backend.lights()[name]
+    writer = status.writer if status else WriterReport(ChildReport("writer"))
+    is_db = name == "db"
+    rows = writer.stored_rows if is_db else writer.published_rows
+    state = writer.database_state if is_db else writer.redis_state
+    return SinkHealth(
+        ok=light.status == "green",
+        status=light.status,
+        reason="not configured" if state == "off" else light.reason,
+        state=state,
+        error=writer.database_error if is_db else writer.redis_error,
+        delivered_rows=sum(rows.values()),
+        waiting_rows=writer.backlog_rows if is_db else 0,
+        flush_delay_s=round(flush_delay_s, 3),
+        latency_us=writer.latency_us.get("database" if is_db else "redis", {}),
+    )
+
+
+async def limiters(request: Request, services: Services) -> Response:
+    """Budgets of the exchanges and what is left of them."""
+    venue = optional_venue(requests.query(request, ExchangeQuery).exchange)
+    status = services.backend.status
+    return json_response(
+        [
+            LimiterRow(
+                each.venue, each.pool, each.budget, each.window_s, each.used,
+                max(each.budget - each.used, 0.0), each.venue_used, each.blocked_s,
+                each.waiting_count,
+            )
+            for each in (status.limiters if status else [])
+            if venue in (None, each.venue)
+        ]
+    )  # fmt: skip
+
+
+async def show_metrics(_: Request, services: Services) -> Response:
+    """Prometheus text. It comes from the supervisor's last status: no process can break it."""
+    text = metrics.render(services.backend.status, services.backend.health)
+    return Response(text, media_type=metrics.MEDIA_TYPE)
+
+
+OPERATIONS = [
+    Operation(
+        "GET", "/health/runtime", runtime_health, "The processes", {200: (RuntimeHealth,)}
+    ),
+    Operation("GET", "/health/db", database_health, "The database", {200: (SinkHealth,)}),
+    Operation("GET", "/health/redis", redis_health, "Redis", {200: (SinkHealth,)}),
+    Operation(
+        "GET", "/limiters", limiters, "Budgets of the exchanges", {200: (list[LimiterRow],)},
+        query=ExchangeQuery, errors=(400,),
+    ),
+    Operation(
+        "GET", "/metrics", show_metrics, "Prometheus metrics", {200: ()},
+        media_type=metrics.MEDIA_TYPE,
+    ),
+]  # fmt: skip

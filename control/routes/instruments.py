@@ -1,0 +1,136 @@
+"""`/instruments`: what the exchanges list."""
+
+from collections.abc import Iterator
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control import requests
+from control.errors import ApiError, json_response
+from control.routes import Operation, Services, optional_venue, venue_of
+from control.schemas import (
+    Count,
+    EventsQuery,
+    ExchangeQuery,
+    Exists,
+    ExistsQuery,
+    InstrumentEventRow,
+    InstrumentFilter,
+    InstrumentRow,
+    InstrumentsCountQuery,
+    InstrumentsQuery,
+    RefreshResult,
+    instrument_row,
+)
+from engine.catalog import Instrument
+from engine.errors import EngineError
+from shards.venues import VENUES
+
+
+async def list_instruments(request: Request, services: Services) -> Response:
+    """Instruments by filter and name; the header says how many there are in all."""
+    wanted = requests.query(request, InstrumentsQuery)
+    found = list(_filtered(services, wanted))
+    page = found[wanted.offset : wanted.offset + wanted.limit]
+    headers = {"X-Total-Count": str(len(found))}
+    return json_response([instrument_row(each) for each in page], headers=headers)
+
+
+async def count_instruments(request: Request, services: Services) -> Response:
+    """How many instruments pass the filter."""
+    wanted = requests.query(request, InstrumentsCountQuery)
+    return json_response(Count(sum(1 for _ in _filtered(services, wanted))))
+
+
+async def instrument_exists(request: Request, services: Services) -> Response:
+    """Whether an exchange lists a symbol, and what may have been meant."""
+    wanted = requests.query(request, ExistsQuery)
+    venue = venue_of(wanted.exchange)
+    exists = services.instruments.get(venue, wanted.symbol) is not None
+    near = [] if exists else services.instruments.near(venue, wanted.symbol)
+    return json_response(Exists(exists, near))
+
+
+async def list_instrument_events(request: Request, services: Services) -> Response:
+    """Listings, delistings and changes that were noticed, newest first."""
+    wanted = requests.query(request, EventsQuery)
+    venue = optional_venue(wanted.exchange)
+    rows = [
+        InstrumentEventRow(
+            timed.event.venue, timed.event.symbol, timed.event.event, timed.event.detail,
+            timed.at_ns,
+        )
+        for timed in reversed(services.instruments.events)
+        if venue in (None, timed.event.venue)
+    ]  # fmt: skip
+    return json_response(rows[: wanted.limit])
+
+
+async def refresh_instruments(request: Request, services: Services) -> Response:
+    """Fetch the listings now. A venue that does not answer is named; what was known stays."""
+    wanted = requests.query(request, ExchangeQuery)
+    chosen = optional_venue(wanted.exchange)
+    await requests.read_body(request)
+    venues = list(VENUES) if chosen is None else [chosen]
+    waits_s = [services.instruments.wait_s(venue) for venue in venues]
+    if all(wait_s > 0 for wait_s in waits_s):
+        raise ApiError(
+            "too_many_requests", "the instruments were fetched a moment ago",
+            retry_after_s=min(waits_s),
+        )  # fmt: skip
+    results = [
+        await _refresh(services, venue)
+        for venue, wait_s in zip(venues, waits_s, strict=True)
+        if wait_s <= 0
+    ]
+    return json_response(results)
+
+
+async def _refresh(services: Services, venue: str) -> RefreshResult:
+    event_count, failure = 0, ""
+    try:
+        event_count = len(await services.instruments.refresh(venue))
+    except EngineError as error:
+        failure = str(error)
+    except (msgspec.MsgspecError, ValueError):
+        failure = f"{venue} answered nonsense"
+    count = sum(1 for _ in services.instruments.of(venue))
+    return RefreshResult(venue, count, event_count, failure)
+
+
+def _filtered(
+    services: Services, wanted: InstrumentsQuery | InstrumentsCountQuery
+) -> Iterator[Instrument]:
+    venue = optional_venue(wanted.exchange)
+    conditions = InstrumentFilter(base=wanted.base, quote=wanted.quote, status=wanted.status)
+    text = (wanted.q or "").casefold()
+    for each in services.instruments.of(venue):
+        if conditions.matches(each) and text in each.symbol.casefold():
+            yield each
+
+
+OPERATIONS = [
+    Operation(
+        "GET", "/instruments", list_instruments, "Instruments by filter",
+        {200: (list[InstrumentRow],)}, query=InstrumentsQuery, errors=(400,),
+        headers={"X-Total-Count": "how many instruments pass the filter"},
+    ),
+    Operation(
+        "GET", "/instruments/count", count_instruments, "How many instruments", {200: (Count,)},
+        query=InstrumentsCountQuery, errors=(400,),
+    ),
+    Operation(
+        "GET", "/instruments/exists", instrument_exists, "Whether an exchange lists a symbol",
+        {200: (Exists,)}, query=ExistsQuery, errors=(400,),
+    ),
+    Operation(
+        "GET", "/instruments/events", list_instrument_events,
+        "Listings, delistings and changes, newest first", {200: (list[InstrumentEventRow],)},
+        query=EventsQuery, errors=(400,),
+    ),
+    Operation(
+        "POST", "/instruments/refresh", refresh_instruments, "Fetch the listings now",
+        {200: (list[RefreshResult],)}, query=ExchangeQuery, errors=(400, 413, 415, 429),
+    ),
+]  # fmt: skip

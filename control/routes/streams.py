@@ -1,0 +1,372 @@
+"""`/streams`: what runs, what could run, begin, end, tune."""
+
+import fnmatch
+from collections.abc import Iterable
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control import requests
+from control.errors import ApiError, json_response
+from control.routes import Operation, Services, optional_venue, venue_of
+from control.schemas import (
+    BulkItem,
+    BulkResult,
+    Capability,
+    Count,
+    CountQuery,
+    FilteredStreams,
+    KnobsBody,
+    KnobsPatch,
+    StreamDetail,
+    StreamItem,
+    StreamList,
+    StreamRow,
+    StreamsQuery,
+    identifier,
+    stream_detail,
+    stream_row,
+)
+from engine.catalog import StreamKey, StreamKind, Transport
+from engine.commands import KeyResult, Knobs, StreamRequest
+from engine.status import StreamReport
+
+OK = "ok"
+"""The seed's whole answer to a command that was accepted."""
+
+
+async def capabilities(_: Request, services: Services) -> Response:
+    """Everything that can be asked for."""
+    return json_response(_capabilities(services, services.admissions.offers))
+
+
+async def capabilities_of_exchange(request: Request, services: Services) -> Response:
+    """The same for one exchange."""
+    venue = venue_of(request.path_params["exchange"])
+    return json_response(_capabilities(services, [venue]))
+
+
+async def list_streams(request: Request, services: Services) -> Response:
+    """Streams by filter, oldest first; the header says how many there are in all."""
+    wanted = requests.query(request, StreamsQuery)
+    found = list(_filtered(services, wanted))
+    page = found[wanted.offset : wanted.offset + wanted.limit]
+    headers = {"X-Total-Count": str(len(found))}
+    return json_response([stream_row(report) for report in page], headers=headers)
+
+
+async def count_streams(request: Request, services: Services) -> Response:
+    """How many streams pass the filter."""
+    wanted = requests.query(request, CountQuery)
+    return json_response(Count(sum(1 for _ in _filtered(services, wanted))))
+
+
+async def add_streams(request: Request, services: Services) -> Response:
+    """Begin streams. One: 201 or its error. Many: 200 with what became of each."""
+    body = _parse_body(await requests.read_body(request))
+    services.admissions.check_health(services.backend.health)
+    match body:
+        case StreamItem() as item:
+            wanted = _request_for(services, item)
+            (result,) = await services.backend.add([wanted])
+            _raise_refusal(result)
+            return json_response(OK, 201, {"Location": _location(wanted.key)})
+        case FilteredStreams() as filtered:
+            wanted_list, matched = _requests_by_filter(services, filtered)
+            results = await services.backend.add(wanted_list) if wanted_list else []
+            return json_response(_bulk_result(results, matched))
+        case items:
+            accepted, refused = _requests_for(services, items)
+            results = await services.backend.add(accepted) if accepted else []
+            return json_response(_bulk_result([*results, *refused], len(items)))
+
+
+async def remove_streams(request: Request, services: Services) -> Response:
+    """End streams. One: 200 or its error. Many: 200 with what became of each."""
+    match _parse_body(await requests.read_body(request)):
+        case StreamItem() as item:
+            (result,) = await services.backend.remove([_running_key(services, item)])
+            _raise_refusal(result)
+            return json_response(OK)
+        case FilteredStreams() as filtered:
+            keys = _running_by_filter(services, filtered)
+            matched = len(keys)
+            keys = keys[: filtered.filter.limit]
+            results = await services.backend.remove(keys) if keys else []
+            return json_response(_bulk_result(results, matched))
+        case items:
+            keys = list(
+                dict.fromkeys(
+                    _running_key(services, item, f"[{place}].") for place, item in enumerate(items)
+                )
+            )
+            results = await services.backend.remove(keys)
+            return json_response(_bulk_result(results, len(items)))
+
+
+async def get_stream(request: Request, services: Services) -> Response:
+    """One stream with its state and the reason for it."""
+    return json_response(stream_detail(_find(request, services)))
+
+
+async def get_knobs(request: Request, services: Services) -> Response:
+    """The knobs of a stream."""
+    return json_response(KnobsBody(_find(request, services).knobs))
+
+
+async def patch_knobs(request: Request, services: Services) -> Response:
+    """Change some knobs of a stream; the others stay."""
+    report = _find(request, services)
+    body = requests.parse_json(await requests.read_body(request))
+    knobs = requests.checked(body, KnobsPatch).over(report.knobs)
+    _check_knobs(knobs)
+    result = await services.backend.set_knobs(_path_key(request), knobs)
+    _raise_refusal(result)
+    return json_response(OK)
+
+
+# -- reading requests --------------------------------------------------------------------------
+
+
+def _parse_body(body: bytes) -> StreamItem | list[StreamItem] | FilteredStreams:
+    value = requests.parse_json(body)
+    if isinstance(value, list):
+        items: list[StreamItem] = requests.checked(value, StreamList)
+        return items
+    if isinstance(value, dict) and "filter" in value:
+        return requests.checked(value, FilteredStreams)
+    return requests.checked(value, StreamItem)
+
+
+def _request_for(services: Services, item: StreamItem, field: str = "") -> StreamRequest:
+    """A checked wish. Raises ApiError for what no engine could do."""
+    venue = venue_of(item.exchange, f"{field}exchange")
+    transport = services.admissions.transport(venue, item.kind, item.transport, field)
+    _check_symbol(services, venue, item.symbol, field)
+    key = StreamKey(venue, item.symbol, item.kind, transport)
+    return StreamRequest(key, _knobs(item.knobs, field))
+
+
+def _requests_for(
+    services: Services, items: list[StreamItem]
+) -> tuple[list[StreamRequest], list[KeyResult]]:
+    """The possible ones, and a result for each of the others. A stream named twice exists the
+    second time.
+    """
+    accepted: dict[StreamKey, StreamRequest] = {}
+    refused = []
+    for place, item in enumerate(items):
+        try:
+            wanted = _request_for(services, item, f"[{place}].")
+        except ApiError as error:
+            if error.kind == "invalid_argument":
+                raise  # the request itself is wrong: nothing of it is done
+            key = StreamKey(
+                venue_of(item.exchange), item.symbol, item.kind, item.transport or Transport.WS
+            )
+            refused.append(KeyResult(key, error.kind, str(error)))
+            continue
+        if wanted.key in accepted:
+            text = f"{identifier(wanted.key)} is named twice"
+            refused.append(KeyResult(wanted.key, "stream_exists", text))
+            continue
+        accepted[wanted.key] = wanted
+    return list(accepted.values()), refused
+
+
+def _requests_by_filter(
+    services: Services, filtered: FilteredStreams
+) -> tuple[list[StreamRequest], int]:
+    """A request for each instrument that the filter lets through, and how many it did."""
+    venue = venue_of(filtered.exchange)
+    transport = services.admissions.transport(venue, filtered.kind, filtered.transport)
+    _check_loaded(services, venue)
+    knobs = _knobs(filtered.knobs, "")
+    matching = [each for each in services.instruments.of(venue) if filtered.filter.matches(each)]
+    chosen = matching[: filtered.filter.limit]
+    return [
+        StreamRequest(StreamKey(venue, each.symbol, filtered.kind, transport), knobs)
+        for each in chosen
+    ], len(matching)
+
+
+def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[StreamKey]:
+    """Running streams of the kind whose instrument the filter lets through. What the venue no
+    longer lists can still be named by a glob.
+    """
+    venue, wanted = venue_of(filtered.exchange), filtered.filter
+    names_only = wanted.base is None and wanted.quote is None
+    keys = []
+    for key in services.backend.streams:
+        if key.venue != venue or key.kind is not filtered.kind:
+            continue
+        if filtered.transport not in (None, key.transport):
+            continue
+        instrument = services.instruments.get(venue, key.symbol)
+        by_name = names_only and fnmatch.fnmatchcase(key.symbol, wanted.symbol or "*")
+        if by_name or (instrument is not None and wanted.matches(instrument)):
+            keys.append(key)
+    return sorted(keys)
+
+
+def _running_key(services: Services, item: StreamItem, field: str = "") -> StreamKey:
+    """Which stream is meant: without a transport the running one, else the first on offer."""
+    venue = venue_of(item.exchange, f"{field}exchange")
+    ways = [item.transport] if item.transport else list(Transport)
+    keys = [StreamKey(venue, item.symbol, item.kind, way) for way in ways]
+    return next((key for key in keys if key in services.backend.streams), keys[0])
+
+
+def _path_key(request: Request) -> StreamKey:
+    """The stream that the path names."""
+    params = request.path_params
+    identity = {**params, "exchange": params["exchange"]}
+    item = requests.checked(identity, StreamItem)
+    assert item.transport is not None
+    return StreamKey(venue_of(item.exchange), item.symbol, item.kind, item.transport)
+
+
+def _find(request: Request, services: Services) -> StreamReport:
+    key = _path_key(request)
+    report = services.backend.streams.get(key)
+    if report is None:
+        raise ApiError("stream_not_found", f"{identifier(key)} is not running")
+    return report
+
+
+def _filtered(services: Services, wanted: StreamsQuery | CountQuery) -> Iterable[StreamReport]:
+    venue = optional_venue(wanted.exchange)
+    for key, report in services.backend.streams.items():
+        if (
+            venue in (None, key.venue)
+            and wanted.symbol in (None, key.symbol)
+            and wanted.kind in (None, key.kind)
+            and wanted.transport in (None, key.transport)
+            and wanted.state in (None, report.state)
+        ):
+            yield report
+
+
+def _check_loaded(services: Services, venue: str) -> None:
+    if not services.instruments.is_loaded(venue):
+        why = services.instruments.errors.get(venue, "they are being fetched")
+        raise ApiError(
+            "unavailable", f"the instruments of {venue} are not known yet: {why}", retry_after_s=2.0
+        )
+
+
+def _check_symbol(services: Services, venue: str, symbol: str, field: str) -> None:
+    _check_loaded(services, venue)
+    if services.instruments.get(venue, symbol) is not None:
+        return
+    near = services.instruments.near(venue, symbol)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise ApiError(
+        "unknown_symbol", f"{venue} lists no {symbol!a}{hint}", field=f"{field}symbol", near=near
+    )
+
+
+def _knobs(patch: KnobsPatch | None, field: str) -> Knobs:
+    knobs = Knobs() if patch is None else patch.over(Knobs())
+    _check_knobs(knobs, f"{field}knobs.")
+    return knobs
+
+
+def _check_knobs(knobs: Knobs, field: str = "") -> None:
+    rows, most = knobs.flush_rows, knobs.max_rows_per_copy
+    if rows is not None and most is not None and rows > most:
+        raise ApiError(
+            "invalid_argument",
+            f"{field}flush_rows = {rows} is more than {field}max_rows_per_copy = {most}",
+            field=f"{field}flush_rows",
+        )
+
+
+# -- answers -----------------------------------------------------------------------------------
+
+
+def _capabilities(services: Services, venues: Iterable[str]) -> list[Capability]:
+    return [
+        Capability(venue, transport.value, kind.value, note_on(venue, kind))
+        for venue in venues
+        for kind, transports in services.admissions.offers.get(venue, {}).items()
+        for transport in transports
+    ]
+
+
+def note_on(venue: str, kind: StreamKind) -> str | None:
+    """What to know before one relies on it."""
+    if venue == "binance_linear" and kind is StreamKind.LIQUIDATIONS:
+        return "the exchange sends at most one liquidation a second and symbol"
+    if kind is StreamKind.FUNDING_OPEN_INTEREST:
+        return "funding and open interest in one stream"
+    return None
+
+
+def _raise_refusal(result: KeyResult) -> None:
+    if result.error_kind:
+        raise ApiError(result.error_kind, result.error or identifier(result.key))
+
+
+def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:
+    items = [
+        BulkItem(
+            result.key.venue, result.key.symbol, result.key.kind.value, result.key.transport.value,
+            not result.error_kind, result.error, result.error_kind,
+        )
+        for result in results
+    ]  # fmt: skip
+    accepted = sum(item.ok for item in items)
+    return BulkResult(accepted, len(items) - accepted, matched, items)
+
+
+def _location(key: StreamKey) -> str:
+    symbol = key.symbol.replace("/", "%2F")
+    return f"/streams/{key.venue}/{symbol}/{key.kind}/{key.transport}"
+
+
+_STREAM = "/streams/{exchange}/{symbol:path}/{kind}/{transport}"
+_BODY = (StreamItem, StreamList, FilteredStreams)
+_Ok = Literal["ok"]
+OPERATIONS = [
+    Operation(
+        "GET", "/streams", list_streams, "Streams by filter", {200: (list[StreamRow],)},
+        query=StreamsQuery, errors=(400,),
+        headers={"X-Total-Count": "how many streams pass the filter"},
+    ),
+    Operation(
+        "POST", "/streams", add_streams,
+        "Begin a stream (201), or many: a list, or one on every instrument of a filter (200)",
+        {201: (_Ok,), 200: (BulkResult,)}, body=_BODY,
+        errors=(400, 404, 409, 413, 415, 422, 429, 503),
+    ),
+    Operation(
+        "DELETE", "/streams", remove_streams,
+        "End a stream, or many: a list, or those of a filter",
+        {200: (_Ok, BulkResult)}, body=_BODY, errors=(400, 404, 413, 415, 503),
+    ),
+    Operation(
+        "GET", "/streams/count", count_streams, "How many streams", {200: (Count,)},
+        query=CountQuery, errors=(400,),
+    ),
+    Operation(
+        "GET", "/streams/capabilities", capabilities, "What can be asked for",
+        {200: (list[Capability],)},
+    ),
+    Operation(
+        "GET", "/streams/capabilities/{exchange}", capabilities_of_exchange,
+        "What can be asked for at one exchange", {200: (list[Capability],)}, errors=(400,),
+    ),
+    Operation(
+        "GET", f"{_STREAM}/knobs", get_knobs, "The knobs of a stream", {200: (KnobsBody,)},
+        errors=(400, 404),
+    ),
+    Operation(
+        "PATCH", f"{_STREAM}/knobs", patch_knobs, "Change knobs of a stream", {200: (_Ok,)},
+        body=(KnobsPatch,), errors=(400, 404, 413, 415, 503),
+    ),
+    Operation(
+        "GET", _STREAM, get_stream, "One stream", {200: (StreamDetail,)}, errors=(400, 404)
+    ),
+]  # fmt: skip

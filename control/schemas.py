@@ -1,0 +1,362 @@
+"""Requests and answers of the API. These types validate what comes in and make the OpenAPI
+document, so that the document cannot be wrong about it.
+"""
+
+import fnmatch
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from engine.catalog import Instrument, StreamKey, StreamKind, Transport
+from engine.commands import Knobs, StreamState
+from engine.status import StreamReport
+from shards.venues import VENUES
+
+SYMBOL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,31}$"
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,31}")
+BULK_MAX = 5000
+
+
+def spelled(venue: str) -> str:
+    """`binance_linear` as the seed's bodies spell it: `BinanceLinear`."""
+    return "".join(part.capitalize() for part in venue.split("_"))
+
+
+VENUE_OF_SPELLING = {name: venue for venue in VENUES for name in (spelled(venue), venue)}
+
+Exchange = Annotated[
+    str,
+    Meta(
+        description="Either spelling of an exchange",
+        extra_json_schema={"enum": sorted(VENUE_OF_SPELLING)},
+    ),
+]
+Symbol = Annotated[
+    str,
+    Meta(
+        pattern=SYMBOL_PATTERN,
+        max_length=32,
+        description="The exchange's own spelling; in a path, '/' may be written as %2F",
+    ),
+]
+Rows = Annotated[int, Meta(ge=1, le=10_000_000)]
+FlushMs = Annotated[int, Meta(ge=1, le=60_000)]
+Pattern = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class _Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class KnobsPatch(_Input, omit_defaults=True):
+    """Knobs to change; absent ones stay. null: back to the configured value."""
+
+    db_writes_enabled: bool | UnsetType = UNSET
+    redis_publishes_enabled: bool | UnsetType = UNSET
+    flush_rows: Rows | UnsetType | None = UNSET
+    flush_interval_ms: FlushMs | UnsetType | None = UNSET
+    max_rows_per_copy: Rows | UnsetType | None = UNSET
+
+    def over(self, knobs: Knobs) -> Knobs:
+        """`knobs` with these changes."""
+        changes = {
+            name: value
+            for name in self.__struct_fields__
+            if (value := getattr(self, name)) is not UNSET
+        }
+        return msgspec.structs.replace(knobs, **changes)
+
+
+class StreamItem(_Input):
+    """One stream. Without `transport`, the first that the exchange offers for the kind."""
+
+    exchange: Exchange
+    symbol: Symbol
+    kind: StreamKind
+    transport: Transport | None = None
+    knobs: KnobsPatch | None = None
+
+    def __post_init__(self) -> None:
+        # `$` in a pattern also matches before a final newline.
+        if not _SYMBOL.fullmatch(self.symbol):
+            raise ValueError("a symbol has no newline")
+
+
+class InstrumentFilter(_Input):
+    """Which instruments: all conditions must hold. `symbol` is a glob, e.g. `BTC*`."""
+
+    symbol: Pattern | None = None
+    base: Pattern | None = None
+    quote: Pattern | None = None
+    status: Pattern | None = "TRADING"
+    limit: Annotated[int, Meta(ge=1, le=BULK_MAX)] = BULK_MAX
+
+    def matches(self, instrument: Instrument) -> bool:
+        """Whether an instrument is meant."""
+        return (
+            _same(self.base, instrument.base)
+            and _same(self.quote, instrument.quote)
+            and _same(self.status, instrument.status)
+            and (self.symbol is None or fnmatch.fnmatchcase(instrument.symbol, self.symbol))
+        )
+
+
+class FilteredStreams(_Input):
+    """The same kind of stream on every instrument of an exchange that the filter lets through."""
+
+    exchange: Exchange
+    kind: StreamKind
+    filter: InstrumentFilter
+    transport: Transport | None = None
+    knobs: KnobsPatch | None = None
+
+
+StreamList = Annotated[list[StreamItem], Meta(min_length=1, max_length=BULK_MAX)]
+
+
+class Page(_Input):
+    """Which part of a list."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
+    offset: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+
+
+class StreamsQuery(Page):
+    """Filters of `GET /streams`."""
+
+    exchange: Exchange | None = None
+    symbol: Symbol | None = None
+    kind: StreamKind | None = None
+    transport: Transport | None = None
+    state: StreamState | None = None
+
+
+class CountQuery(_Input):
+    """Filters of `GET /streams/count`."""
+
+    exchange: Exchange | None = None
+    symbol: Symbol | None = None
+    kind: StreamKind | None = None
+    transport: Transport | None = None
+    state: StreamState | None = None
+
+
+class InstrumentsCountQuery(_Input):
+    """Filters of `GET /instruments/count`. `q` is part of a symbol, in any case."""
+
+    exchange: Exchange | None = None
+    q: Pattern | None = None
+    base: Pattern | None = None
+    quote: Pattern | None = None
+    status: Pattern | None = None
+
+
+class InstrumentsQuery(Page):
+    """Filters of `GET /instruments`."""
+
+    exchange: Exchange | None = None
+    q: Pattern | None = None
+    base: Pattern | None = None
+    quote: Pattern | None = None
+    status: Pattern | None = None
+
+
+class ExistsQuery(_Input):
+    """`GET /instruments/exists`."""
+
+    exchange: Exchange
+    symbol: Symbol
+
+
+class ExchangeQuery(_Input):
+    """Only one exchange."""
+
+    exchange: Exchange | None = None
+
+
+class EventsQuery(_Input):
+    """Filters of `GET /instruments/events`."""
+
+    exchange: Exchange | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class StreamRow(msgspec.Struct):
+    """A stream, as lists show it."""
+
+    id: str
+    status: str
+    """`Running`, `Stopped` or `Failed`; `state` is finer."""
+    exchange: str
+    symbol: str
+    kind: str
+    transport: str
+    state: StreamState
+    reason: str
+    shard: int
+    added_ns: int
+    last_recv_ns: int
+    frame_count: int
+    row_count: int
+    gap_count: int
+    missing_count: int
+    duplicate_count: int
+    knobs: Knobs
+
+
+class StreamIdentity(msgspec.Struct):
+    """What makes a stream this stream and no other."""
+
+    exchange: str
+    symbol: str
+    kind: str
+    transport: str
+
+
+class StreamDetail(StreamRow):
+    """A stream, by itself."""
+
+    spec: StreamIdentity
+
+
+class Count(msgspec.Struct):
+    """How many."""
+
+    count: int
+
+
+class Exists(msgspec.Struct, omit_defaults=True):
+    """Whether the exchange lists the symbol, and what may have been meant."""
+
+    exists: bool
+    near: list[str] = []
+
+
+class KnobsBody(msgspec.Struct):
+    """The knobs of a stream. null: the configured value."""
+
+    knobs: Knobs
+
+
+class Capability(msgspec.Struct):
+    """Something that can be asked for."""
+
+    exchange: str
+    transport: str
+    kind: str
+    note: str | None = None
+
+
+class BulkItem(msgspec.Struct, omit_defaults=True):
+    """What became of one stream of many; `kind_of_error` as in an error's `kind`."""
+
+    exchange: str
+    symbol: str
+    kind: str
+    transport: str
+    ok: bool
+    error: str = ""
+    error_kind: str = ""
+
+
+class BulkResult(msgspec.Struct):
+    """What became of each. `matched` counts what the filter let through before its limit."""
+
+    accepted: int
+    refused: int
+    matched: int
+    results: list[BulkItem]
+
+
+class InstrumentRow(msgspec.Struct):
+    """An instrument as its exchange describes it."""
+
+    exchange: str
+    symbol: str
+    base: str
+    quote: str
+    status: str
+    tick_size: str
+    lot_size: str
+    contract_size: str
+    price_decimals: int
+    qty_decimals: int
+
+
+class InstrumentEventRow(msgspec.Struct):
+    """A listing changed: `listed`, `delisted` or `changed`."""
+
+    exchange: str
+    symbol: str
+    event: str
+    detail: str
+    at_ns: int
+
+
+class RefreshResult(msgspec.Struct):
+    """An exchange's instruments after a refresh; `error` says why it did not succeed."""
+
+    exchange: str
+    instrument_count: int
+    event_count: int
+    error: str = ""
+
+
+class LimiterRow(msgspec.Struct):
+    """A budget of an exchange."""
+
+    exchange: str
+    pool: str
+    budget: float
+    window_s: float
+    used: float
+    remaining: float
+    venue_used: float | None
+    blocked_s: float
+    waiting_count: int
+
+
+def identifier(key: StreamKey) -> str:
+    """The seed's serialized stream id."""
+    return f"{key.venue}:{key.symbol}:{key.transport}:{key.kind}"
+
+
+def stream_row(report: StreamReport) -> StreamRow:
+    """A stream for lists."""
+    return StreamRow(**_row_fields(report))
+
+
+def stream_detail(report: StreamReport) -> StreamDetail:
+    """A stream by itself."""
+    spec = StreamIdentity(report.venue, report.symbol, report.kind, report.transport)
+    return StreamDetail(**_row_fields(report), spec=spec)
+
+
+def instrument_row(instrument: Instrument) -> InstrumentRow:
+    """An instrument for lists."""
+    fields = {
+        name: getattr(instrument, name)
+        for name in InstrumentRow.__struct_fields__
+        if name != "exchange"
+    }
+    return InstrumentRow(exchange=instrument.venue, **fields)
+
+
+def _row_fields(report: StreamReport) -> dict[str, Any]:
+    status = {StreamState.STOPPED: "Stopped", StreamState.FAILED: "Failed"}
+    return {
+        "id": f"{report.venue}:{report.symbol}:{report.transport}:{report.kind}",
+        "status": status.get(report.state, "Running"),
+        "exchange": report.venue,
+        **{
+            name: getattr(report, name)
+            for name in StreamRow.__struct_fields__
+            if name not in ("id", "status", "exchange")
+        },
+    }
+
+
+def _same(wanted: str | None, value: str) -> bool:
+    return wanted is None or wanted.casefold() == value.casefold()

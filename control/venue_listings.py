@@ -1,0 +1,34 @@
+"""Fetches what venues list over REST, within the budgets that all processes share."""
+
+from collections.abc import Mapping
+
+from engine.settings import VenueSettings
+from shards.leases import Lease, LeaseClient
+from shards.rest import VenueRest
+from shards.venues.spec import Venue
+
+
+class VenueListings:
+    """REST clients, one a venue, made at first use. Close it in the loop that used it."""
+
+    def __init__(self, settings: Mapping[str, VenueSettings], leases: LeaseClient) -> None:
+        self._settings = settings
+        self._leases = leases
+        self._clients: dict[str, VenueRest] = {}
+
+    async def fetch(self, venue: Venue) -> bytes:
+        """The venue's own listing. Raises VenueError."""
+        if venue.name not in self._clients:
+            override = self._settings.get(venue.name, VenueSettings())
+            self._clients[venue.name] = VenueRest(
+                venue.name,
+                override.rest_url or venue.rest_url,
+                Lease(self._leases, venue.name, "rest_weight"),
+                venue.used_weight_header,
+            )
+        return await self._clients[venue.name].fetch(venue.instruments)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            await client.close()

@@ -1,0 +1,139 @@
+"""The OpenAPI document is true: fuzzers read it and try to prove otherwise."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from control.app import OPERATIONS
+from control.routes import Operation
+from tests.control.api_rig import BINANCE, Rig, run_with_rig
+from tests.control.test_client_commands import engine
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+NEARLY = st.fixed_dictionaries(
+    {},
+    optional={
+        "exchange": st.sampled_from(["BinanceLinear", "hyperliquid_perp"]) | JSON,
+        "symbol": st.sampled_from(BINANCE) | st.text() | JSON,
+        "kind": st.sampled_from(["Trades", "L2Book", "Funding"]) | JSON,
+        "transport": st.sampled_from(["Ws", "HttpPoll"]) | JSON,
+        "knobs": st.fixed_dictionaries({}, optional={"flush_rows": JSON}) | JSON,
+        "filter": st.fixed_dictionaries({}, optional={"symbol": JSON, "limit": JSON}) | JSON,
+    },
+)
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    NEARLY.map(lambda value: json.dumps(value).encode()),
+    st.lists(NEARLY, max_size=3).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@pytest.mark.fault("A02")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(raw=BODIES, method=st.sampled_from(["POST", "DELETE"]))
+def test_no_body_is_a_server_error_or_slow(raw: bytes, method: str) -> None:
+    async def scenario(rig: Rig) -> float:
+        started_s = time.thread_time()
+        headers = {"content-type": "application/json"}
+        answer = await rig.ask(method, "/streams", raw=raw, headers=headers)
+        spent_s = time.thread_time() - started_s
+        assert answer.status < 500, answer.body
+        if answer.status >= 400:
+            assert set(answer.body) >= {"error", "kind"}
+            assert "\n" not in answer.body["error"]
+        return spent_s
+
+    # A second try where the first met a garbage collection of the test's own.
+    assert run_with_rig(scenario) <= 0.05 or run_with_rig(scenario) <= 0.05
+
+
+@pytest.fixture(scope="module")
+def api_url() -> Iterator[str]:
+    with engine() as (rig, url):
+
+        async def fetch(_: Any) -> bytes:
+            return b'{"universe":[]}'
+
+        rig.instruments._fetch = fetch
+        stopping = threading.Event()
+
+        def keep_telling() -> None:
+            while not stopping.wait(0.2):
+                rig.health._heard_s = time.monotonic()  # noqa: TID251
+
+        teller = threading.Thread(target=keep_telling)
+        teller.start()
+        yield url
+        stopping.set()
+        teller.join()
+
+
+@pytest.fixture(scope="module")
+def api_schema(api_url: str) -> Any:
+    return schemathesis.openapi.from_url(f"{api_url}/openapi.json")
+
+
+@pytest.mark.fault("A01")
+@pytest.mark.filterwarnings("ignore")  # of the fuzzer's own making
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: each.name)
+def test_every_answer_is_as_the_document_says(operation: Operation, api_schema: Any) -> None:
+    """Good and bad requests of the fuzzer's making: no 5xx, only documented statuses, bodies as
+    described, bad requests refused.
+    """
+    described = api_schema[operation.path.replace(":path", "")][operation.method]
+    cases = described.as_strategy() | described.as_strategy(
+        generation_mode=schemathesis.GenerationMode.NEGATIVE
+    )
+
+    @settings(
+        max_examples=40, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=cases)
+    def check(case: Any) -> None:
+        case.call_and_validate()
+
+    check()
+
+
+def test_the_document_has_every_operation_and_every_reference_resolves() -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("GET", "/openapi.json")
+        document = answer.body
+        assert document["openapi"] == "3.1.0"
+        count = sum(len(methods) for methods in document["paths"].values())
+        assert count == len(OPERATIONS)
+        names = set(document["components"]["schemas"])
+        for reference in json.dumps(document).split('"$ref": "#/components/schemas/')[1:]:
+            assert reference.partition('"')[0] in names
+        for kind in ("StreamItem", "FilteredStreams", "KnobsPatch"):
+            assert document["components"]["schemas"][kind]["additionalProperties"] is False
+
+    run_with_rig(scenario)
+
+
+def test_the_page_for_people_needs_nothing_from_elsewhere() -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("GET", "/docs")
+        text = answer.text.decode()
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "<script" not in text
+        assert "http://" not in text
+        assert "https://" not in text
+        for operation in OPERATIONS:
+            assert operation.path.replace(":path", "") in text
+        assert "sha256-" in answer.headers["content-security-policy"]
+
+    run_with_rig(scenario)

@@ -1,0 +1,256 @@
+"""Lights, their hold-down, admission, and the pages that show them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from control import health as health_module
+from control.health import (
+    FlushDelay,
+    Health,
+    HealthLight,
+    HeldLight,
+    Thresholds,
+    memory_free_fraction,
+    open_files,
+)
+from engine.commands import StreamState
+from tests.control.api_rig import Rig, run_with_rig
+from tests.control.test_streams_api import BTC, BTC_KEY
+
+
+def test_a_light_worsens_at_once_and_improves_after_it_held() -> None:
+    light = HeldLight(hold_s=5.0)
+    light.update(("green", ""), 0.0)
+    light.update(("red", "down"), 1.0)
+    assert light.shown == HealthLight("red", "down")
+    light.update(("green", ""), 2.0)
+    light.update(("green", ""), 6.9)
+    assert light.shown == HealthLight("red", "down")
+    light.update(("green", ""), 7.0)
+    assert light.shown == HealthLight("green")
+
+
+def test_a_relapse_starts_the_hold_again() -> None:
+    light = HeldLight(hold_s=5.0)
+    light.update(("yellow", "late"), 0.0)
+    light.update(("green", ""), 1.0)
+    light.update(("yellow", "late again"), 4.0)
+    light.update(("green", ""), 5.0)
+    light.update(("green", ""), 9.0)
+    assert light.shown.reason == "late again"
+    light.update(("green", ""), 10.0)
+    assert light.shown.status == "green"
+
+
+def test_what_follows_a_start_counts_at_once() -> None:
+    light = HeldLight(hold_s=5.0)
+    assert light.shown.reason == "starting"
+    light.update(("green", ""), 0.0)
+    assert light.shown.status == "green"
+
+
+def test_flush_delay_is_the_age_of_what_is_being_stored() -> None:
+    delay = FlushDelay()
+    assert delay.update(0.0, stored=100, backlog=0) == 0.0
+    assert delay.update(1.0, stored=100, backlog=50) == 1.0
+    assert delay.update(4.0, stored=100, backlog=500) == 4.0
+    assert delay.update(5.0, stored=150, backlog=500) == 4.0
+    assert delay.update(6.0, stored=650, backlog=0) == 0.0
+    assert delay.update(7.0, stored=5, backlog=1) == 0.0, "a new engine counts anew"
+
+
+def test_the_kernel_knows_our_files_and_memory(tmp_path: Path) -> None:
+    count, most = open_files(os.getpid())
+    assert 0 < count < most
+    assert open_files(1 << 22) == (0, 0)
+    assert 0 < memory_free_fraction() < 1
+    assert memory_free_fraction(tmp_path / "none") == 1.0
+
+
+def show(rig: Rig, **writer: Any) -> None:
+    rig.supervisor.writer = msgspec.structs.replace(rig.supervisor.writer, **writer)
+    rig.supervisor.tell()
+
+
+TROUBLE: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"database_state": "down", "database_error": "refused"}, "db", "red", "refused"),
+    ({"database_state": "connecting"}, "db", "yellow", "connecting"),
+    ({"backlog_rows": 3_000_000}, "db", "yellow", "3,000,000 rows wait"),
+    ({"redis_state": "down", "redis_error": "timeout"}, "redis", "red", "timeout"),
+]
+
+
+@pytest.mark.parametrize(("writer", "name", "light", "reason"), TROUBLE)
+def test_trouble_refuses_new_streams_with_the_reason(
+    writer: dict[str, Any], name: str, light: str, reason: str
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        show(rig, **writer)
+        shown = (await rig.ask("GET", f"/health/{name}")).body
+        assert (shown["ok"], shown["status"]) == (False, light)
+        assert reason in shown["reason"]
+        answer = await rig.ask("POST", "/streams", BTC)
+        assert (answer.status, answer.body["kind"]) == (503, "unhealthy")
+        assert reason in answer.body["error"]
+        assert int(answer.headers["retry-after"]) > 0
+        runtime = (await rig.ask("GET", "/health/runtime")).body
+        assert reason in runtime["admission"]["reason"]
+        show(rig, database_state="up", redis_state="up", backlog_rows=0)
+        assert (await rig.ask("POST", "/streams", BTC)).status == 201
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.parametrize(
+    ("policy", "accepted"), [("green", []), ("yellow", [1, 2, 3]), ("any", [0, 1, 2, 3])]
+)
+def test_the_policy_decides_what_trouble_is_too_much(policy: str, accepted: list[int]) -> None:
+    async def scenario(rig: Rig) -> None:
+        for number, (writer, *_) in enumerate(TROUBLE):
+            fine = {"database_state": "up", "redis_state": "up", "backlog_rows": 0}
+            show(rig, **(fine | writer))
+            status = (await rig.ask("POST", "/streams", BTC)).status
+            assert (status == 503) == (number not in accepted), number
+
+    run_with_rig(scenario, admission=policy)
+
+
+def test_removing_is_always_allowed() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.run(BTC_KEY)
+        show(rig, database_state="down")
+        assert (await rig.ask("DELETE", "/streams", BTC)).status == 200
+
+    run_with_rig(scenario)
+
+
+def test_a_light_that_just_got_better_still_refuses() -> None:
+    async def scenario(rig: Rig) -> None:
+        show(rig, database_state="down", database_error="away")
+        show(rig, database_state="up", database_error="")
+        assert (await rig.ask("POST", "/streams", BTC)).status == 503
+        assert (await rig.ask("GET", "/health/db")).body["status"] == "red"
+
+    run_with_rig(scenario, hold_s=60.0)
+
+
+def test_a_stale_stream_is_shown_and_does_not_keep_others_out() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.run(BTC_KEY, StreamState.STALE)
+        rig.supervisor.tell()
+        other = BTC | {"symbol": "ETHUSDT"}
+        assert (await rig.ask("POST", "/streams", other)).status == 201
+
+    run_with_rig(scenario)
+
+
+def test_a_restarting_child_is_red() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.shard_state = "restarting"
+        rig.supervisor.tell()
+        body = (await rig.ask("GET", "/health/runtime")).body
+        assert (body["status"], body["reason"]) == ("red", "shard-0 is restarting: killed")
+        assert (await rig.ask("POST", "/streams", BTC)).status == 503
+
+    run_with_rig(scenario)
+
+
+def test_a_silent_supervisor_turns_the_light_red() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.health._heard_s -= 60
+        body = (await rig.ask("GET", "/health/runtime")).body
+        assert (body["ok"], body["status"]) == (False, "red")
+        assert "silent for 60 s" in body["reason"]
+
+    run_with_rig(scenario)
+
+
+def test_starting_and_draining() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.phase = "starting"
+        rig.supervisor.tell()
+        assert (await rig.ask("GET", "/health/runtime")).body["status"] == "yellow"
+        rig.supervisor.phase = "running"
+        rig.supervisor.tell()
+        assert (await rig.ask("GET", "/health/runtime")).body["ok"] is True
+        rig.supervisor.phase = "draining"
+        rig.supervisor.tell()
+        answer = await rig.ask("POST", "/streams", BTC)
+        assert "draining" in answer.body["error"]
+
+    run_with_rig(scenario, hold_s=60.0)
+
+
+def test_switched_off_sinks_are_no_trouble() -> None:
+    async def scenario(rig: Rig) -> None:
+        show(rig, database_state="off", redis_state="off")
+        for name in ("db", "redis"):
+            body = (await rig.ask("GET", f"/health/{name}")).body
+            assert (body["ok"], body["reason"]) == (True, "not configured")
+        assert (await rig.ask("POST", "/streams", BTC)).status == 201
+
+    run_with_rig(scenario)
+
+
+def test_one_late_tick_is_noise_and_lasting_lag_is_not() -> None:
+    health = Health(0.0)
+    late = [health._judge_lag("control", lag)[0] for lag in (0, 900, 0, 900, 900, 900)]
+    assert late == ["green", "green", "green", "green", "yellow", "yellow"]
+
+
+def test_machine_limits_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "memory_free_fraction", lambda: 0.01)
+    monkeypatch.setattr(health_module, "open_files", lambda _: (90, 100))
+
+    async def scenario(rig: Rig) -> None:
+        rig.health._probed_s = -1e9
+        rig.supervisor.tell()
+        body = (await rig.ask("GET", "/health/runtime")).body
+        assert (body["status"], body["memory_free_fraction"]) == ("red", 0.01)
+        assert "1.0% of the memory is free" in body["reason"]
+        assert {process["name"] for process in body["processes"]} == {
+            "shard-0", "writer", "control",
+        }  # fmt: skip
+
+    run_with_rig(scenario)
+    assert Thresholds().open_files_fraction[0] <= 0.9
+
+
+def test_limiters_show_what_is_left() -> None:
+    async def scenario(rig: Rig) -> None:
+        (row,) = (await rig.ask("GET", "/limiters")).body
+        assert (row["exchange"], row["pool"], row["remaining"]) == (
+            "binance_linear", "rest_weight", 2000,
+        )  # fmt: skip
+        assert (await rig.ask("GET", "/limiters?exchange=HyperliquidPerp")).body == []
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("V09")
+def test_metrics_parse_whatever_is_known() -> None:
+    from prometheus_client.parser import (  # noqa: PLC0415 - a development dependency
+        text_string_to_metric_families,
+    )
+
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.run(BTC_KEY)
+        rig.supervisor.writer.stored_rows = {"trade": 12}
+        rig.supervisor.writer.latency_us = {"database": {"p99": 1500.0}}
+        for phase in ("starting", "running"):
+            rig.supervisor.phase = phase
+            rig.supervisor.tell()
+            answer = await rig.ask("GET", "/metrics")
+            families = {f.name: f for f in text_string_to_metric_families(answer.text.decode())}
+            assert all(
+                name.startswith(("fts_engine_", "fts_shards_", "fts_writer_", "fts_control_"))
+                for name in families
+            )
+            assert families["fts_writer_stored_rows"].samples[0].value == 12
+            assert "BTCUSDT" not in answer.text.decode(), "symbols are no labels"
+
+    run_with_rig(scenario)

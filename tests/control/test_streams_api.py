@@ -1,0 +1,392 @@
+"""`/streams` as the seed's clients know it, and every way to be refused."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from control.errors import ApiError
+from engine.catalog import StreamKey, StreamKind, Transport
+from engine.commands import AddStreams, Knobs, StreamState
+from tests.control.api_rig import Rig, run_with_rig
+
+BTC: dict[str, Any] = {
+    "exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades", "transport": "Ws",
+}  # fmt: skip
+BTC_KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES, Transport.WS)
+
+SEED_CALLS = [
+    ("BinanceLinear", "BTCUSDT", "OpenInterest", "HttpPoll"),
+    ("BinanceLinear", "BTCUSDT", "Funding", "HttpPoll"),
+    ("BinanceLinear", "BTCUSDT", "Trades", "Ws"),
+    ("BinanceLinear", "BTCUSDT", "L2Book", "Ws"),
+    ("BinanceLinear", "BTCUSDT", "Liquidations", "Ws"),
+    ("HyperliquidPerp", "BTC", "Trades", "Ws"),
+    ("HyperliquidPerp", "BTC", "L2Book", "Ws"),
+    ("HyperliquidPerp", "BTC", "FundingOpenInterest", "Ws"),
+]
+
+
+def test_the_seeds_sequence_of_calls_works_as_it_stands() -> None:
+    async def scenario(rig: Rig) -> None:
+        assert (await rig.ask("GET", "/streams")).body == []
+        for exchange, symbol, kind, transport in SEED_CALLS:
+            body = {
+                "exchange": exchange, "symbol": symbol, "kind": kind, "transport": transport,
+            }  # fmt: skip
+            added = await rig.ask("POST", "/streams", body)
+            assert (added.status, added.body) == (201, "ok")
+            again = await rig.ask("POST", "/streams", body)
+            assert (again.status, again.body["kind"]) == (409, "stream_exists")
+            shown = await rig.ask("GET", f"/streams/{exchange}/{symbol}/{kind}/{transport}")
+            assert shown.status == 200
+            assert (shown.body["state"], shown.body["status"]) == ("pending", "Running")
+            assert shown.body["spec"]["kind"] == kind
+        assert (await rig.ask("GET", "/streams/count")).body == {"count": len(SEED_CALLS)}
+        path = "/streams/BinanceLinear/BTCUSDT/Trades/Ws/knobs"
+        knobs = (await rig.ask("GET", path)).body["knobs"]
+        assert knobs["db_writes_enabled"] is True
+        patch = {"db_writes_enabled": True, "redis_publishes_enabled": True}
+        assert (await rig.ask("PATCH", path, patch)).body == "ok"
+        for exchange, symbol, kind, transport in SEED_CALLS:
+            body = {
+                "exchange": exchange, "symbol": symbol, "kind": kind, "transport": transport,
+            }  # fmt: skip
+            assert (await rig.ask("DELETE", "/streams", body)).body == "ok"
+            gone = await rig.ask("DELETE", "/streams", body)
+            assert (gone.status, gone.body["kind"]) == (404, "stream_not_found")
+        assert (await rig.ask("GET", "/streams/count")).body == {"count": 0}
+
+    run_with_rig(scenario)
+
+
+def test_what_was_accepted_is_shown_before_the_next_status_and_after_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.ask("POST", "/streams", BTC | {"knobs": {"flush_rows": 7}})
+        (row,) = (await rig.ask("GET", "/streams")).body
+        assert (row["reason"], row["knobs"]["flush_rows"]) == ("accepted", 7)
+        rig.supervisor.run(BTC_KEY, StreamState.LIVE)
+        rig.supervisor.streams[BTC_KEY].knobs = Knobs(flush_rows=7)
+        rig.supervisor.tell()
+        (row,) = (await rig.ask("GET", "/streams")).body
+        assert (row["state"], row["reason"]) == ("live", "")
+        await rig.ask("DELETE", "/streams", BTC)
+        assert (await rig.ask("GET", "/streams")).body == []
+        rig.supervisor.tell()
+        assert (await rig.ask("GET", "/streams")).body == []
+
+    run_with_rig(scenario)
+
+
+def test_a_status_that_is_older_than_the_command_does_not_hide_it() -> None:
+    """Told between the command and its effect."""
+
+    async def scenario(rig: Rig) -> None:
+        await rig.ask("POST", "/streams", BTC)
+        rig.supervisor.streams.clear()
+        rig.supervisor.tell()
+        assert len((await rig.ask("GET", "/streams")).body) == 1
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.parametrize("exchange", ["BinanceLinear", "binance_linear"])
+def test_both_spellings_and_no_transport(exchange: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        body = {"exchange": exchange, "symbol": "BTCUSDT", "kind": "OpenInterest"}
+        assert (await rig.ask("POST", "/streams", body)).status == 201
+        (row,) = (await rig.ask("GET", f"/streams?exchange={exchange}")).body
+        assert row["id"] == "binance_linear:BTCUSDT:HttpPoll:OpenInterest"
+        assert (await rig.ask("DELETE", "/streams", body)).status == 200
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "field"),
+    [
+        (BTC | {"exchange": "Nasdaq"}, 400, "invalid_argument", "exchange"),
+        (BTC | {"kind": "Candles"}, 400, "invalid_argument", "kind"),
+        (BTC | {"transport": "Fax"}, 400, "invalid_argument", "transport"),
+        (BTC | {"symbol": 7}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "'; DROP TABLE trade --"}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "BTCUSDT\n"}, 400, "invalid_argument", ""),
+        (BTC | {"symbol": ""}, 400, "invalid_argument", "symbol"),
+        (BTC | {"url": "http://evil"}, 400, "invalid_argument", "url"),
+        (BTC | {"knobs": {"flush": 1}}, 400, "invalid_argument", "knobs.flush"),
+        (BTC | {"knobs": {"flush_rows": 0}}, 400, "invalid_argument", "knobs.flush_rows"),
+        (
+            BTC | {"knobs": {"flush_rows": 9, "max_rows_per_copy": 3}},
+            400, "invalid_argument", "knobs.flush_rows",
+        ),
+        ({"exchange": "BinanceLinear"}, 400, "invalid_argument", "symbol"),
+        ([BTC, BTC | {"kind": 1}], 400, "invalid_argument", "[1].kind"),
+        ([BTC | {"exchange": "Nasdaq"}], 400, "invalid_argument", "[0].exchange"),
+        ([], 400, "invalid_argument", ""),
+        ("BTC", 400, "invalid_argument", ""),
+        (BTC | {"symbol": "BTCUSTD"}, 404, "unknown_symbol", "symbol"),
+        (BTC | {"kind": "OpenInterest"}, 422, "not_offered", "kind"),
+        (BTC | {"kind": "Ticker"}, 422, "not_offered", "kind"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(body: Any, status: int, kind: str, field: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST", "/streams", body)
+        assert (answer.status, answer.body["kind"]) == (status, kind), answer.body
+        assert answer.body.get("field", "") == field
+        assert "\n" not in answer.body["error"]
+        assert rig.supervisor.received == [], "nothing reached the engine"
+
+    run_with_rig(scenario)
+
+
+def test_unknown_symbol_comes_with_near_names_and_refusals_with_what_is_offered() -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSTD"})
+        assert "BTCUSDT" in answer.body["near"]
+        lower = BTC | {"exchange": "HyperliquidPerp", "symbol": "KPEPE"}
+        assert (await rig.ask("POST", "/streams", lower)).body["near"] == ["kPEPE"]
+        answer = await rig.ask("POST", "/streams", BTC | {"transport": "HttpPoll"})
+        assert answer.status == 422
+        assert "Funding/HttpPoll" in answer.body["offered"]
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("A02")
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"", "body is needed"),
+        (b"{", "not JSON"),
+        (b'{"symbol": NaN}', "NaN is not JSON"),
+        (b'{"symbol": Infinity}', "not JSON"),
+        (b'{"symbol": "\xff"}', "not UTF-8"),
+        (b"\xff\xfe{\x00}\x00", "not UTF-8"),
+        (b'{"symbol": "A", "symbol": "B"}', "given twice"),
+        (b'{"symbol": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"symbol": ' + b"9" * 10_000 + b"}", "not usable"),
+        (b'{"symbol": "\\ud800"}', ""),
+        (b'{"symbol": "\\u0000"}', ""),
+        (b'{"\\ud800": 1}', ""),
+        (b"null", ""),
+    ],
+)
+def test_bodies_that_are_no_json(raw: bytes, text: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST", "/streams", raw=raw, headers={
+            "content-type": "application/json"})  # fmt: skip
+        assert answer.status == 400
+        assert text in answer.body["error"]
+        assert answer.body["kind"] == "invalid_argument"
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("A03")
+def test_a_body_is_at_most_one_mebibyte() -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST", "/streams", raw=b" " * ((1 << 20) + 1))
+        assert (answer.status, answer.body["kind"]) == (413, "body_too_large")
+        answer = await rig.ask("POST", "/streams", raw=b" " * (1 << 20))
+        assert answer.status == 400
+
+    run_with_rig(scenario)
+
+
+def test_a_list_is_one_command_with_a_result_for_each() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.ask("POST", "/streams", BTC)
+        wanted = [
+            BTC, BTC | {"symbol": "ETHUSDT"}, BTC | {"symbol": "ETHUSDT"}, BTC | {"symbol": "NO"},
+            BTC | {"kind": "Ticker"},
+        ]  # fmt: skip
+        answer = await rig.ask("POST", "/streams", wanted)
+        assert answer.status == 200
+        assert (answer.body["accepted"], answer.body["refused"]) == (1, 4)
+        kinds = sorted(item.get("error_kind", "") for item in answer.body["results"])
+        assert kinds == ["", "not_offered", "stream_exists", "stream_exists", "unknown_symbol"]
+        assert sum(isinstance(each, AddStreams) for each in rig.supervisor.received) == 2
+        answer = await rig.ask("DELETE", "/streams", wanted[:2])
+        assert answer.body["accepted"] == 2
+
+    run_with_rig(scenario)
+
+
+def test_a_filter_adds_and_removes_in_bulk() -> None:
+    async def scenario(rig: Rig) -> None:
+        gone = rig.instruments._listings["binance_linear"]
+        gone["SOLUSDT"] = type(gone["SOLUSDT"])("binance_linear", "SOLUSDT", 2, 3, status="CLOSE")
+        body: dict[str, Any] = {
+            "exchange": "BinanceLinear", "kind": "Trades", "filter": {"quote": "usdt"},
+        }  # fmt: skip
+        answer = await rig.ask("POST", "/streams", body)
+        symbols = [item["symbol"] for item in answer.body["results"]]
+        assert symbols == ["BTCUSDT", "ETHUSDT"]
+        body["filter"] = {"symbol": "*USD?", "limit": 1}
+        answer = await rig.ask("POST", "/streams", body)
+        assert (answer.body["matched"], len(answer.body["results"])) == (3, 1)
+        body["filter"] = {"base": "NOTHING"}
+        answer = await rig.ask("POST", "/streams", body)
+        assert (answer.status, answer.body["results"]) == (200, [])
+        body["filter"] = {"symbol": "ETH*"}
+        assert (await rig.ask("DELETE", "/streams", body)).body["accepted"] == 1
+        body["filter"] = {"qoute": "USDT"}
+        answer = await rig.ask("DELETE", "/streams", body)
+        assert (answer.status, answer.body["field"]) == (400, "filter.qoute")
+
+    run_with_rig(scenario)
+
+
+def test_lists_filter_and_page() -> None:
+    async def scenario(rig: Rig) -> None:
+        for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
+            state = StreamState.STALE if symbol == "SOLUSDT" else StreamState.LIVE
+            rig.supervisor.run(StreamKey("binance_linear", symbol, StreamKind.TRADES), state)
+        rig.supervisor.tell()
+        page = await rig.ask("GET", "/streams?limit=1&offset=1")
+        assert [row["symbol"] for row in page.body] == ["ETHUSDT"]
+        assert page.headers["x-total-count"] == "3"
+        for query, count in (
+            ("symbol=BTCUSDT", 1), ("kind=L2Book", 0), ("transport=Ws", 3), ("state=stale", 1),
+            ("exchange=HyperliquidPerp", 0), ("exchange=BinanceLinear&kind=Trades", 3),
+        ):  # fmt: skip
+            assert len((await rig.ask("GET", f"/streams?{query}")).body) == count, query
+            assert (await rig.ask("GET", f"/streams/count?{query}")).body == {"count": count}
+        for query, field in (
+            ("exchnage=x", "exchnage"), ("limit=0", "limit"), ("limit=x", "limit"),
+            ("state=happy", "state"), ("exchange=Nasdaq", "exchange"), ("limit=1&limit=2", "limit"),
+            ("kind=null", "kind"), ("symbol=%ff", "query"), ("=", ""),
+        ):  # fmt: skip
+            answer = await rig.ask("GET", f"/streams?{query}")
+            assert answer.status == 400, query
+            assert answer.body.get("field", "") == field, query
+        assert (await rig.ask("GET", "/streams/capabilities?x=1")).status == 400
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.parametrize("symbol", ["PURR/USDC", "PURR%2FUSDC", "kPEPE", "xyz:TSLA", "xyz%3ATSLA"])
+def test_symbols_with_slashes_and_colons_have_paths(symbol: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        plain = symbol.replace("%2F", "/").replace("%3A", ":")
+        body = {"exchange": "hyperliquid_perp", "symbol": plain, "kind": "Trades"}
+        added = await rig.ask("POST", "/streams", body)
+        assert added.status == 201
+        assert (await rig.ask("GET", added.headers["location"])).body["symbol"] == plain
+        path = f"/streams/hyperliquid_perp/{symbol}/Trades/Ws"
+        assert (await rig.ask("GET", path)).body["spec"]["symbol"] == plain
+        assert (await rig.ask("PATCH", f"{path}/knobs", {"flush_rows": 10})).status == 200
+        assert (await rig.ask("GET", f"{path}/knobs")).body["knobs"]["flush_rows"] == 10
+
+    run_with_rig(scenario)
+
+
+def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.ask("POST", "/streams", BTC)
+        path = "/streams/binance_linear/BTCUSDT/Trades/Ws/knobs"
+        await rig.ask("PATCH", path, {"flush_rows": 10, "db_writes_enabled": False})
+        await rig.ask("PATCH", path, {"flush_interval_ms": 5, "flush_rows": None})
+        assert (await rig.ask("GET", path)).body["knobs"] == {
+            "db_writes_enabled": False, "redis_publishes_enabled": True, "flush_rows": None,
+            "flush_interval_ms": 5, "max_rows_per_copy": None,
+        }  # fmt: skip
+        assert (await rig.ask("PATCH", path, {})).status == 200
+        for patch, field in (
+            ({"flush_rows": True}, "flush_rows"), ({"flush_interval_ms": 0}, "flush_interval_ms"),
+            ({"disable_db_writes": True}, "disable_db_writes"), ({"flush_rows": 1.5}, "flush_rows"),
+            ({"db_writes_enabled": None}, "db_writes_enabled"), ([], ""),
+        ):  # fmt: skip
+            answer = await rig.ask("PATCH", path, patch)
+            assert (answer.status, answer.body.get("field", "")) == (400, field)
+        missing = await rig.ask("PATCH", path.replace("BTCUSDT", "ETHUSDT"), {})
+        assert (missing.status, missing.body["kind"]) == (404, "stream_not_found")
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"),
+    [
+        ("/streams/BinanceLinear/BTCUSDT/Trades/Ws", 404, "stream_not_found"),
+        ("/streams/Nasdaq/BTCUSDT/Trades/Ws", 400, "invalid_argument"),
+        ("/streams/BinanceLinear/BTCUSDT/Candles/Ws", 400, "invalid_argument"),
+        ("/streams/BinanceLinear/BTCUSDT/Trades/Fax", 400, "invalid_argument"),
+        ("/streams/BinanceLinear/%00/Trades/Ws", 400, "invalid_argument"),
+        ("/streams/BinanceLinear/../../etc/passwd/Trades/Ws", 400, "invalid_argument"),
+        ("/streams/BinanceLinear", 404, "not_found"),
+        ("/streams/", 404, "not_found"),
+        ("/streams/capabilities/Nasdaq", 400, "invalid_argument"),
+    ],
+)
+def test_paths_that_lead_nowhere(path: str, status: int, kind: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("GET", path)
+        assert (answer.status, answer.body["kind"]) == (status, kind)
+
+    run_with_rig(scenario)
+
+
+def test_capabilities_say_what_can_be_asked_for() -> None:
+    async def scenario(rig: Rig) -> None:
+        everything = (await rig.ask("GET", "/streams/capabilities")).body
+        assert {"exchange": "binance_linear", "transport": "HttpPoll", "kind": "OpenInterest",
+                "note": None} in everything  # fmt: skip
+        one = (await rig.ask("GET", "/streams/capabilities/HyperliquidPerp")).body
+        assert {row["exchange"] for row in one} == {"hyperliquid_perp"}
+        for row in everything:
+            symbol = "BTC" if row["exchange"] == "hyperliquid_perp" else "BTCUSDT"
+            body = {name: row[name] for name in ("exchange", "kind", "transport")}
+            assert (await rig.ask("POST", "/streams", body | {"symbol": symbol})).status == 201
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("A13")
+def test_a_supervisor_that_does_not_answer_is_a_503_within_the_deadline() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.run(BTC_KEY)
+        rig.supervisor.tell()
+        rig.supervisor.deaf = True
+        async with asyncio.timeout(2.0):
+            for method, path in (
+                ("POST", "/streams"), ("DELETE", "/streams"),
+                ("PATCH", "/streams/BinanceLinear/BTCUSDT/Trades/Ws/knobs"),
+            ):  # fmt: skip
+                answer = await rig.ask(method, path, {} if method == "PATCH" else BTC)
+                assert (answer.status, answer.body["kind"]) == (503, "unavailable")
+                assert answer.headers["retry-after"] == "2"
+        assert rig.backend._waiting == {}
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("limit", 429), ("not_offered", 422), ("stream_exists", 409), ("draining", 503)],
+)
+def test_the_supervisors_refusals_have_their_status(kind: str, status: int) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.answer_kind = kind
+        answer = await rig.ask("POST", "/streams", BTC)
+        assert (answer.status, answer.body["kind"]) == (status, kind)
+        assert answer.body["error"] == "refused by the supervisor"
+
+    run_with_rig(scenario)
+
+
+def test_before_the_instruments_are_known_a_stream_is_a_503_with_the_reason() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.instruments.errors["binance_linear"] = "connection refused"
+        answer = await rig.ask("POST", "/streams", BTC)
+        assert (answer.status, answer.body["kind"]) == (503, "unavailable")
+        assert "connection refused" in answer.body["error"]
+        assert "retry-after" in answer.headers
+
+    run_with_rig(scenario, listed=False)
+
+
+def test_an_error_of_an_unknown_kind_is_not_a_success() -> None:
+    assert ApiError("something_new", "x").status == 503
