@@ -74,7 +74,8 @@ class Quotes(Stream):
             edges = Edges(0, 0, last_ts, ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
         elif not self.has_data and last_seq != _NONE_YET:
-            edges = Edges(last_seq + 1, seq - 1, last_ts, ts_event, -1)
+            first = min(last_seq + 1, seq)  # another quote of the same ms leaves no number between
+            edges = Edges(first, max(first, seq - 1), last_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
         if not self.has_data:
             self.has_data = True

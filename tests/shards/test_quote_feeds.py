@@ -76,6 +76,18 @@ def test_what_was_quoted_while_away_is_an_unprovable_gap(cause: GapReason) -> No
     assert double.rows("quote")["flags"][-1] == Flag.AFTER_GAP
 
 
+def test_another_quote_of_the_same_moment_after_a_reconnect_is_a_gap_of_that_moment() -> None:
+    double = MemoryRings()
+    feed = make_feed(double)
+    feed.on_quote(10, 10 * MS, 1, A)
+    feed.disconnected("cut")
+    feed.connected()
+    feed.on_quote(10, 10 * MS, 2, B)
+    assert seqs(double) == [10, 10]
+    (gap,) = double.rows("gap")
+    assert (gap["from_seq"], gap["to_seq"]) == (10, 10)
+
+
 def test_the_same_quote_after_a_reconnect_proves_that_nothing_changed() -> None:
     double = MemoryRings()
     feed = make_feed(double)
