@@ -79,9 +79,8 @@ class EventStream:
             self._waiting_bytes += len(frame)
             self._has_frames.set()
             if self._waiting_bytes > self._limit_bytes:
-                _log.warning(
-                    f"dropped a viewer of {scope['path']}: it left {self._waiting_bytes} bytes unread"
-                )
+                unread = self._waiting_bytes
+                _log.warning(f"dropped a viewer of {scope['path']}: {unread} bytes were not read")
                 return
 
     async def _deliver(self, send: Send) -> None:

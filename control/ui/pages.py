@@ -93,11 +93,54 @@ class _Feed(Response):
             self._viewers.count -= 1
 
 
+class _Feeds:
+    """The two feeds, with one count of viewers."""
+
+    def __init__(self, state: DashboardState, limits: DashboardLimits) -> None:
+        self._state = state
+        self._limits = limits
+        self._viewers = _Viewers(limits.viewers_max)
+        self._status = StatusFeed(state, limits)
+
+    async def events(self, request: Request) -> Response:
+        """The engine's status."""
+        return self._refuse(request) or self._feed(self._status.frames())
+
+    async def tape(self, request: Request) -> Response:
+        """Trades and book of one symbol."""
+        venue = venue_name(request.query_params.get("exchange", ""))
+        symbol = request.query_params.get("symbol", "")
+        for field, value in (("exchange", venue), ("symbol", symbol)):
+            if not value or len(value) > _SYMBOL_MAX:
+                return _refusal(400, "invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
+        streams = self._state.status.streams if self._state.status else ()
+        if not any((stream.venue, stream.symbol) == (venue, symbol) for stream in streams):
+            return _refusal(404, "stream_not_found", "nothing of this symbol is collected")
+        refused = self._refuse(request)
+        if refused is not None:
+            return refused
+        view = TapeView(self._state, venue, symbol, self._limits)
+        return self._feed(tape_frames(view, self._limits))
+
+    def _refuse(self, request: Request) -> Response | None:
+        if request.method == "HEAD":
+            # A feed has no end, and so must not begin for somebody who only wants its head.
+            headers = {"cache-control": "no-store"}
+            return Response(headers=headers, media_type="text/event-stream")
+        if self._viewers.is_full:
+            text = "all seats are taken; close another dashboard"
+            response = _refusal(503, "too_many_viewers", text)
+            response.headers["retry-after"] = "5"
+            return response
+        return None
+
+    def _feed(self, frames: Frames) -> Response:
+        return _Feed(frames, self._limits, self._viewers)
+
+
 def routes(state: DashboardState, limits: DashboardLimits | None = None) -> list[BaseRoute]:
     """The dashboard's routes, over what the control process knows."""
-    chosen = limits or DashboardLimits()
-    viewers = _Viewers(chosen.viewers_max)
-    feed = StatusFeed(state, chosen)
+    feeds = _Feeds(state, limits or DashboardLimits())
 
     async def page(_: Request) -> Response:
         return _file(_INDEX)
@@ -105,32 +148,11 @@ def routes(state: DashboardState, limits: DashboardLimits | None = None) -> list
     async def file(request: Request) -> Response:
         return _file(request.path_params["name"])
 
-    async def events(_: Request) -> Response:
-        if viewers.is_full:
-            return _full()
-        return _Feed(feed.frames(), chosen, viewers)
-
-    async def tape(request: Request) -> Response:
-        venue = venue_name(request.query_params.get("exchange", ""))
-        symbol = request.query_params.get("symbol", "")
-        for field, value in (("exchange", venue), ("symbol", symbol)):
-            if not value or len(value) > _SYMBOL_MAX:
-                return _refusal(400, "invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
-        if not any(
-            (stream.venue, stream.symbol) == (venue, symbol)
-            for stream in (state.status.streams if state.status else ())
-        ):
-            return _refusal(404, "stream_not_found", "nothing of this symbol is collected")
-        if viewers.is_full:
-            return _full()
-        view = TapeView(state, venue, symbol, chosen)
-        return _Feed(tape_frames(view, chosen), chosen, viewers)
-
     return [
         Route("/ui", page),
         Route("/ui/", page),
-        Route("/ui/events", events),
-        Route("/ui/tape", tape),
+        Route("/ui/events", feeds.events),
+        Route("/ui/tape", feeds.tape),
         Route("/ui/{name}", file),
     ]
 
@@ -146,12 +168,6 @@ def _file(name: str) -> Response:
         return _refusal(404, "not_found", "the dashboard has no such file")
     headers = _PAGE_HEADERS | {"content-type": _MEDIA_TYPES[_suffix(name)]}
     return Response(body, headers=headers)
-
-
-def _full() -> Response:
-    response = _refusal(503, "too_many_viewers", "all seats are taken; close another dashboard")
-    response.headers["retry-after"] = "5"
-    return response
 
 
 def _refusal(status_code: int, kind: str, error: str) -> Response:

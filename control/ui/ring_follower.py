@@ -50,9 +50,11 @@ class RingFollower:
         except SegmentError:
             self.problem = f"shard {shard} has no {self._kind} ring yet"
             return False
+        memory = memoryview(segment.memory)
         try:
-            tap = RingTap(memoryview(segment.memory), self._spec)
+            tap = RingTap(memory, self._spec)
         except (RingLayoutError, SegmentError) as error:
+            memory.release()
             segment.close()
             self.problem = str(error)
             return False
@@ -88,11 +90,9 @@ class RingFollower:
     def poll(self, slot: int, polls: int) -> Iterator[RecordArray]:
         """The new rows of `slot`, in at most `polls` portions; the rest waits for the next call."""
         for _ in range(polls):
-            if self._tap is None:
+            # Looked up each time: the caller may have let go of the ring between two portions.
+            tap = self._tap
+            if tap is None or tap.cursor == tap.head:
                 return
-            before = self._tap.cursor
-            rows = self._tap.poll(_ROWS_A_POLL)
-            if len(rows):
-                yield rows[rows["stream"] == slot]
-            if self._tap is None or self._tap.cursor == before or self._tap.cursor == self._tap.head:
-                return
+            rows = tap.poll(_ROWS_A_POLL)
+            yield rows[rows["stream"] == slot]

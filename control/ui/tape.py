@@ -46,6 +46,9 @@ class _Followed:
         if report is None:
             self.follower.detach("not collected")
             return False
+        if report.shard < 0:
+            self.follower.detach("accepted, not placed on a shard yet")
+            return False
         moved = before is None or (before.shard, before.slot) != (report.shard, report.slot)
         if self.follower.is_attached and not moved and not self.follower.is_replaced:
             return False

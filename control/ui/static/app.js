@@ -118,7 +118,7 @@ function paintLimiters(limiters) {
     const used = Math.max(limiter.used, limiter.venue_used ?? 0);
     const part = limiter.budget > 0 ? Math.min(1, used / limiter.budget) : 0;
     setText(name, `${format.venue(limiter.venue)} · ${limiter.pool.replaceAll("_", " ")}`);
-    setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} in ${format.span(limiter.window_s)}`);
+    setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} per ${format.period(limiter.window_s)}`);
     meter.firstChild.style.transform = `scaleX(${part})`;
     for (const [attribute, number] of [["aria-valuenow", Math.round(used)], ["aria-valuemin", 0], ["aria-valuemax", limiter.budget]]) setAttribute(meter, attribute, String(number));
     setAttribute(meter, "aria-label", name.textContent);

@@ -30,6 +30,14 @@ export function span(seconds) {
   return `${Math.floor(hours / 24)}d ${hours % 24}h`;
 }
 
+// "per minute" reads better than "in 1m 00s".
+export function period(seconds) {
+  if (seconds === 1) return "s";
+  if (seconds === 60) return "min";
+  if (seconds === 3600) return "h";
+  return seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`;
+}
+
 export function lag(milliseconds) {
   if (milliseconds === null) return "–";
   if (milliseconds < 1000) return `${Math.max(0, Math.round(milliseconds / 10) * 10)} ms`;

@@ -25,6 +25,7 @@ class Ladder {
 
   paint(levels, largest) {
     let total = 0;
+    const decimals = decimalsOf(levels);
     this.rows.forEach((row, index) => {
       const level = levels[index];
       row.element.classList.toggle("vacant", !level);
@@ -32,14 +33,15 @@ class Ladder {
       total += Number(size);
       setText(row.parts[0], price);
       setText(row.parts[1], size);
-      // A running sum is a reading aid, not a value of the venue's: four digits will do.
-      setText(row.parts[2], level ? shortSum(total) : "");
+      // A running sum is a reading aid, not a value of the venue's: a float will do.
+      setText(row.parts[2], level ? sumText(total, decimals) : "");
       row.bar.style.transform = `scaleX(${level && largest ? total / largest : 0})`;
     });
   }
 }
 
-const shortSum = (value) => (value >= 10_000 ? format.short(value) : value.toPrecision(4).replace(/\.?0+$/, (zeros) => (zeros.includes(".") ? "" : zeros)));
+const decimalsOf = (levels) => Math.max(0, ...levels.map(([, size]) => (size.split(".")[1] ?? "").length));
+const sumText = (value, decimals) => (value >= 100_000 ? format.short(value) : value.toFixed(decimals));
 const sumOf = (levels) => levels.reduce((sum, level) => sum + Number(level[1]), 0);
 
 export class Market {
@@ -90,7 +92,8 @@ export class Market {
     this.last = null;
     for (const id of ["last-price", "mid", "spread", "tick"]) setText(byId(id), "–");
     setText(byId("spread-bps"), "");
-    setText(byId("between"), "");
+    setText(byId("between-mid"), "");
+    setText(byId("between-spread"), "");
     byId("last-price").removeAttribute("data-side");
     this.asks.paint([], 0);
     this.bids.paint([], 0);
@@ -156,6 +159,7 @@ export class Market {
     setText(byId("mid"), body.mid ?? "–");
     setText(byId("spread"), body.spread ?? "–");
     setText(byId("spread-bps"), body.spread_bps === undefined ? "" : `${body.spread_bps.toFixed(2)} bp`);
-    setText(byId("between"), body.mid ?? "");
+    setText(byId("between-mid"), body.mid ?? "");
+    setText(byId("between-spread"), body.spread ?? "");
   }
 }

@@ -3,6 +3,7 @@
 import { POINTS } from "/ui/spark.js";
 
 const WINDOW_MS = 3000; // counters arrive in half-second steps; three seconds smooth them
+const SETTLED_MS = 900;
 
 export class Counter {
   constructor() {
@@ -20,7 +21,8 @@ export class Counter {
     this.looks.push({ at: nowMs, value });
     while (this.looks.length > 2 && this.looks[1].at <= nowMs - WINDOW_MS) this.looks.shift();
     const first = this.looks[0];
-    if (nowMs > first.at) this.rate = Math.max(0, (value - first.value) * 1000 / (nowMs - first.at));
+    // The first half second would read as a burst or as silence, by luck.
+    if (nowMs - first.at >= SETTLED_MS) this.rate = Math.max(0, (value - first.value) * 1000 / (nowMs - first.at));
     if (this.rate !== null && nowMs >= this.nextPoint) {
       this.history.push(this.rate);
       if (this.history.length > POINTS) this.history.shift();

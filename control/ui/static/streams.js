@@ -14,9 +14,8 @@ const COLUMNS = [
   { key: "symbol", title: "Symbol", sort: (row) => row.symbol, first: 1 },
   { key: "venue", title: "Exchange", sort: (row) => row.venue, first: 1 },
   { key: "kind", title: "Kind", sort: (row) => row.kind, first: 1 },
-  { key: "transport", title: "Via", sort: (row) => row.transport, first: 1 },
   { key: "rate", title: "Rows/s", sort: (row) => row.counter.rate ?? -1, first: -1, numeric: true },
-  { key: "lag", title: "Last row", sort: (row) => row.lagMs ?? Infinity, first: -1, numeric: true },
+  { key: "lag", title: "Lag", sort: (row) => row.lagMs ?? Infinity, first: -1, numeric: true },
   { key: "rows", title: "Rows", sort: (row) => row.rows, first: -1, numeric: true },
   { key: "gaps", title: "Gaps", sort: (row) => row.gaps, first: -1, numeric: true },
   { key: "missing", title: "Missing", sort: (row) => row.missing, first: -1, numeric: true },
@@ -118,7 +117,7 @@ export class StreamTable {
       }
     }
     this.paintChips();
-    const follows = !["symbol", "venue", "kind", "transport"].includes(this.sortKey);
+    const follows = !["symbol", "venue", "kind"].includes(this.sortKey);
     // Rows that jump under the pointer or the focus cannot be clicked: order rests while one is used.
     const isUsed = this.body.matches(":hover") || this.body.contains(document.activeElement);
     if (changed || (follows && !isUsed)) this.arrange();
@@ -143,6 +142,7 @@ export class StreamTable {
       return element;
     };
     cells.word = make("span", { class: "word" });
+    cells.reason = make("span", { class: "reason" });
     cells.spark = make("canvas", { class: "spark", "aria-hidden": "true" });
     cells.rateText = make("span", { class: "value" });
     const toggle = (name, title) => {
@@ -156,17 +156,17 @@ export class StreamTable {
     const stop = make("button", {
       type: "button", class: "stop", tabIndex: -1, title: "Stop stream",
       "aria-label": `Stop ${nameOf(stream)}`, data: { stop: "" },
-    }, "Stop");
+    }, make("span", { class: "stop-word" }, "Stop"), make("span", { class: "stop-sign", "aria-hidden": "true" }, "✕"));
     const element = make("tr", { tabIndex: -1, data: { key } },
-      cell("state", make("span", { class: "dot" }), cells.word),
-      cell("symbol", make("span", { class: "symbol-text" }, stream.symbol), make("span", { class: "sub" }, `${format.venue(stream.venue)} · ${stream.kind}`)),
+      cell("state", make("span", { class: "dot" }), cells.word, cells.reason),
+      cell("symbol", make("span", { class: "symbol-text" }, stream.symbol), make("span", { class: "sub" }, `${stream.kind} · ${format.venue(stream.venue)}`)),
       cell("venue", format.venue(stream.venue)),
-      cell("kind", stream.kind), cell("transport", stream.transport === "Ws" ? "WS" : "HTTP"),
+      cell("kind", stream.kind, stream.transport === "Ws" ? "" : make("span", { class: "via" }, "HTTP")),
       cell("rate", cells.spark, cells.rateText), cell("lag"), cell("rows"),
       cell("gaps"), cell("missing"), cell("duplicates"),
       cell("db", toggle("db", "Store in the database")), cell("redis", toggle("redis", "Publish to Redis")),
       cell("stop", stop));
-    cells.transport.title = stream.transport;
+    cells.kind.title = stream.transport;
     this.observer.observe(element);
     return { key, element, cells, counter: new Counter(), text: `${key} ${format.venue(stream.venue)}`.toLowerCase() };
   }
@@ -175,6 +175,7 @@ export class StreamTable {
     const { cells } = row;
     setAttribute(row.element, "data-state", row.state);
     setText(cells.word, row.state);
+    setText(cells.reason, row.state === "live" ? "" : row.reason);
     setAttribute(cells.state, "title", row.reason || row.state);
     setText(cells.rateText, format.rate(row.counter.rate));
     setText(cells.rows, format.short(row.rows));

@@ -19,7 +19,7 @@ from control.ui import PUBLIC_PATHS, routes
 from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
 from engine.clock import wall_ns
-from engine.commands import Knobs, StreamState
+from engine.commands import StreamState
 from engine.layout import Layout
 from engine.status import (
     ChildReport,
@@ -184,7 +184,7 @@ class FakeControl:
         changed = copy.copy(report)
         changed.knobs = msgspec.structs.replace(report.knobs, **changes)
         self.say([changed if each is report else each for each in self.streams()])
-        return JSONResponse({"knobs": msgspec.to_builtins(changed.knobs or Knobs())})
+        return JSONResponse({"knobs": msgspec.to_builtins(changed.knobs)})
 
 
 class _TokenGuard:

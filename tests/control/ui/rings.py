@@ -31,8 +31,8 @@ class ShardRing:
         self._last_seq = 0
 
     def trade(
-        self, slot: int, price: float, qty: float = 1.0, *, side: Side = Side.BUY, trade_id: int = 1,
-        flags: int = 0, ts_event: int = NOW_NS,
+        self, slot: int, price: float, qty: float = 1.0, *, side: Side = Side.BUY,
+        trade_id: int = 1, flags: int = 0, ts_event: int = NOW_NS,
     ) -> None:  # fmt: skip
         """One trade, published."""
         seq = self.producer.reserve()
@@ -57,9 +57,7 @@ class ShardRing:
     ) -> None:  # fmt: skip
         """One book event, published."""
         self._last_seq += 1
-        event = BookEvent(
-            self._last_seq, self._last_seq - 1, NOW_NS, NOW_NS, bids, asks, snapshot
-        )
+        event = BookEvent(self._last_seq, self._last_seq - 1, NOW_NS, NOW_NS, bids, asks, snapshot)
         seq = self.producer.reserve(event.row_count)
         assert seq >= 0
         put_event(self.producer, seq, slot, event, int(Flag.AFTER_GAP) if after_gap else 0)
@@ -85,5 +83,3 @@ def describe(layout: Layout, symbols: Sequence[tuple[str, StreamKind]], decimals
         entry = catalog.assign(StreamKey("binance_linear", symbol, kind))
         instrument = Instrument("binance_linear", symbol, decimals, 3, tick_size="0.01")
         catalog.describe(entry.slot, instrument)
-
-
