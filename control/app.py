@@ -1,7 +1,6 @@
 """The Starlette application: routes by path, documents, the dashboard, and the gate around all."""
 
 import functools
-import importlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from control import openapi
+from control import openapi, ui
 from control.commands.version import version
 from control.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
 from control.gate import Gate
@@ -28,14 +27,14 @@ OPERATIONS: Sequence[Operation] = [
     *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
 ]  # fmt: skip
 PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"})
-"""What needs no token: it says nothing about this engine. The dashboard adds its static files."""
+"""What needs no token: it says nothing about this engine. So do the dashboard's static files."""
 
 
 class Api:
     """The application and what it is made of. Call it as an ASGI application."""
 
     def __init__(self, services: Services, allowed_hosts: Iterable[str] = ()) -> None:
-        pages, public = dashboard(services)
+        pages = ui.routes(services.backend)
         self.routes: list[BaseRoute] = [*_routes(services), *_documents(), *pages]
         inner = Starlette(
             routes=self.routes,
@@ -47,7 +46,7 @@ class Api:
             },
         )
         inner.router.redirect_slashes = False  # a redirect would echo the client's own Host
-        self.public_paths = PUBLIC_PATHS | public
+        self.public_paths = PUBLIC_PATHS | ui.PUBLIC_PATHS
         self._app: ASGIApp = Gate(
             inner, services.guard, allowed_hosts=allowed_hosts, public_paths=self.public_paths
         )
@@ -55,15 +54,6 @@ class Api:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
         await self._app(scope, receive, send)
-
-
-def dashboard(services: Services) -> tuple[list[BaseRoute], frozenset[str]]:
-    """Where the dashboard plugs in: its routes, and which of its paths need no token."""
-    try:
-        ui = importlib.import_module("control.ui")
-    except ModuleNotFoundError:
-        return [], frozenset()
-    return list(ui.routes(services.backend)), frozenset(getattr(ui, "PUBLIC_PATHS", ()))
 
 
 def _routes(services: Services) -> list[BaseRoute]:

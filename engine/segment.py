@@ -29,6 +29,11 @@ class Segment:
         """Length of the file."""
         return len(self.memory)
 
+    @property
+    def is_removed(self) -> bool:
+        """Whether the file has lost its name: whoever maps that name now gets another one."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def lock(self) -> None:
         """Become the one producer. Raises RingBusyError when another process is."""
         try:

@@ -1,0 +1,176 @@
+"""The dashboard's routes: a page of static files, and two feeds of events.
+
+The files are read once and served from memory by exact name, so no path can lead elsewhere. They
+hold no data and need no token; the feeds do (`PUBLIC_PATHS` names what does not). Everything the
+page changes it changes through the public API.
+"""
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from control.ui.event_stream import EventStream, Frames
+from control.ui.state import DashboardLimits, DashboardState
+from control.ui.status_feed import StatusFeed
+from control.ui.tape import TapeView, tape_frames
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none';"
+    # No string ever becomes markup: the browser itself refuses innerHTML and its kin.
+    " require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_PAGE_HEADERS: Final = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+_MEDIA_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_INDEX: Final = "index.html"
+_SYMBOL_MAX: Final = 64
+
+
+def _read_files() -> Mapping[str, bytes]:
+    folder = resources.files("control.ui") / "static"
+    return {
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if file.is_file() and _suffix(file.name) in _MEDIA_TYPES
+    }
+
+
+def _suffix(name: str) -> str:
+    return f".{name.rpartition('.')[2]}"
+
+
+FILES: Final = _read_files()
+PUBLIC_PATHS: Final = frozenset({"/ui", "/ui/"} | {f"/ui/{name}" for name in FILES})
+"""What a browser must get before it can send a token."""
+
+
+class _Viewers:
+    """Seats for those who watch."""
+
+    def __init__(self, limit: int) -> None:
+        self.count = 0
+        self._limit = limit
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one must be refused."""
+        return self.count >= self._limit
+
+
+class _Feed(Response):
+    """An `EventStream` in the clothes of a Starlette response."""
+
+    def __init__(self, frames: Frames, limits: DashboardLimits, viewers: _Viewers) -> None:
+        self.background = None
+        self._stream = EventStream(frames, limits.viewer_buffer_bytes)
+        self._viewers = viewers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._viewers.count += 1
+        try:
+            await self._stream(scope, receive, send)
+        finally:
+            self._viewers.count -= 1
+
+
+class _Feeds:
+    """The two feeds, with one count of viewers."""
+
+    def __init__(self, state: DashboardState, limits: DashboardLimits) -> None:
+        self._state = state
+        self._limits = limits
+        self._viewers = _Viewers(limits.viewers_max)
+        self._status = StatusFeed(state, limits)
+
+    async def events(self, request: Request) -> Response:
+        """The engine's status."""
+        return self._refuse(request) or self._feed(self._status.frames())
+
+    async def tape(self, request: Request) -> Response:
+        """Trades and book of one symbol."""
+        venue = venue_name(request.query_params.get("exchange", ""))
+        symbol = request.query_params.get("symbol", "")
+        for field, value in (("exchange", venue), ("symbol", symbol)):
+            if not value or len(value) > _SYMBOL_MAX:
+                return _refusal(400, "invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
+        streams = self._state.status.streams if self._state.status else ()
+        if not any((stream.venue, stream.symbol) == (venue, symbol) for stream in streams):
+            return _refusal(404, "stream_not_found", "nothing of this symbol is collected")
+        refused = self._refuse(request)
+        if refused is not None:
+            return refused
+        view = TapeView(self._state, venue, symbol, self._limits)
+        return self._feed(tape_frames(view, self._limits))
+
+    def _refuse(self, request: Request) -> Response | None:
+        if request.method == "HEAD":
+            # A feed has no end, and so must not begin for somebody who only wants its head.
+            headers = {"cache-control": "no-store"}
+            return Response(headers=headers, media_type="text/event-stream")
+        if self._viewers.is_full:
+            text = "all seats are taken; close another dashboard"
+            response = _refusal(503, "too_many_viewers", text)
+            response.headers["retry-after"] = "5"
+            return response
+        return None
+
+    def _feed(self, frames: Frames) -> Response:
+        return _Feed(frames, self._limits, self._viewers)
+
+
+def routes(state: DashboardState, limits: DashboardLimits | None = None) -> list[BaseRoute]:
+    """The dashboard's routes, over what the control process knows."""
+    feeds = _Feeds(state, limits or DashboardLimits())
+
+    async def page(_: Request) -> Response:
+        return _file(_INDEX)
+
+    async def file(request: Request) -> Response:
+        return _file(request.path_params["name"])
+
+    return [
+        Route("/ui", page),
+        Route("/ui/", page),
+        Route("/ui/events", feeds.events),
+        Route("/ui/tape", feeds.tape),
+        Route("/ui/{name}", file),
+    ]
+
+
+def venue_name(exchange: str) -> str:
+    """`BinanceLinear` and `binance_linear` are the same venue."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", exchange).lower()
+
+
+def _file(name: str) -> Response:
+    body = FILES.get(name)
+    if body is None:
+        return _refusal(404, "not_found", "the dashboard has no such file")
+    headers = _PAGE_HEADERS | {"content-type": _MEDIA_TYPES[_suffix(name)]}
+    return Response(body, headers=headers)
+
+
+def _refusal(status_code: int, kind: str, error: str) -> Response:
+    body = msgspec.json.encode({"error": error, "kind": kind})
+    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    return Response(body, status_code, headers, media_type="application/json")

@@ -1,0 +1,50 @@
+"""What the dashboard asks of the control process, and its limits."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from engine.layout import Layout
+from engine.status import EngineStatus, Light
+
+
+class HealthLight(Protocol):
+    """One health light and the reason for it, as `GET /health/...` has them."""
+
+    @property
+    def status(self) -> Light: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class DashboardState(Protocol):
+    """The control process, as far as the dashboard is concerned."""
+
+    @property
+    def status(self) -> EngineStatus | None:
+        """What the supervisor said last. A new object each time it speaks."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """Where the rings and the stream table are."""
+        ...
+
+    def lights(self) -> Mapping[str, HealthLight]:
+        """`runtime`, `db` and `redis`."""
+        ...
+
+
+class DashboardLimits(msgspec.Struct, frozen=True):
+    """What viewers may cost. A page takes two viewers: the status and a tape."""
+
+    viewers_max: int = 24
+    viewer_buffer_bytes: int = 1 << 20
+    """A viewer that lets more than this pile up is not reading, and is dropped."""
+    status_interval_s: float = 0.25
+    trades_interval_s: float = 0.1
+    book_interval_s: float = 0.2
+    levels: int = 15
+    keep_alive_s: float = 10.0

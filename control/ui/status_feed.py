@@ -1,0 +1,185 @@
+"""The engine's status as events: what it holds, in the shape the page reads.
+
+Streams travel as rows of `STREAM_COLUMNS`, because hundreds of them go out a few times a second.
+A status is encoded once, however many viewers there are.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
+from control.ui.state import DashboardLimits, DashboardState
+from engine.clock import monotonic_s, wall_ns
+from engine.status import EngineStatus, LimiterReport, ShardReport, StreamReport
+
+
+class LightLine(msgspec.Struct):
+    """One health light."""
+
+    status: str
+    reason: str
+
+
+class StreamRow(msgspec.Struct, array_like=True):
+    """One stream as the page's table has it."""
+
+    slot: int
+    venue: str
+    symbol: str
+    kind: str
+    transport: str
+    shard: int
+    state: str
+    reason: str
+    rows: int
+    gaps: int
+    missing: int
+    duplicates: int
+    last_recv_ms: int
+    added_ms: int
+    db: bool
+    redis: bool
+
+    @classmethod
+    def of(cls, stream: StreamReport) -> "StreamRow":
+        """From the engine's report."""
+        return cls(
+            stream.slot, stream.venue, stream.symbol, stream.kind, stream.transport, stream.shard,
+            stream.state.value, stream.reason, stream.row_count, stream.gap_count,
+            stream.missing_count, stream.duplicate_count, stream.last_recv_ns // 1_000_000,
+            stream.added_ns // 1_000_000, stream.knobs.db_writes_enabled,
+            stream.knobs.redis_publishes_enabled,
+        )  # fmt: skip
+
+
+STREAM_COLUMNS = StreamRow.__struct_fields__
+
+
+class ShardLine(msgspec.Struct):
+    """One shard in a few numbers."""
+
+    shard: int
+    state: str
+    connections: int
+    reconnects: int
+    malformed: int
+    loop_lag_ms: float
+    rss_bytes: int
+    cpu_s: float
+
+    @classmethod
+    def of(cls, report: ShardReport) -> "ShardLine":
+        """From the engine's report."""
+        return cls(
+            report.shard, report.child.state, report.connection_count, report.reconnect_count,
+            sum(report.malformed_by_reason.values()), report.loop_lag_ms, report.rss_bytes,
+            report.cpu_s,
+        )  # fmt: skip
+
+
+class WriterLine(msgspec.Struct):
+    """The writer in a few numbers; rows are of all kinds together."""
+
+    state: str
+    received: int
+    stored: int
+    published: int
+    dropped: int
+    quarantined: int
+    inexact: int
+    backlog_rows: int
+    journal_bytes: int
+    database_state: str
+    redis_state: str
+    rss_bytes: int
+    cpu_s: float
+    latency_us: dict[str, dict[str, float]]
+
+
+class Snapshot(msgspec.Struct):
+    """The body of a `status` event."""
+
+    now_ms: int
+    phase: str
+    instance: str
+    uptime_s: float
+    lights: dict[str, LightLine]
+    writer: WriterLine | None = None
+    shards: list[ShardLine] = []
+    limiters: list[LimiterReport] = []
+    streams: list[StreamRow] = []
+
+
+def writer_line(status: EngineStatus) -> WriterLine:
+    """Sum the writer's counts over the record kinds."""
+    writer = status.writer
+    return WriterLine(
+        state=writer.child.state,
+        received=sum(stream.row_count for stream in status.streams),
+        stored=sum(writer.stored_rows.values()),
+        published=sum(writer.published_rows.values()),
+        dropped=sum(writer.dropped_rows.values()),
+        quarantined=sum(writer.quarantined_rows.values()),
+        inexact=writer.inexact_rows,
+        backlog_rows=writer.backlog_rows,
+        journal_bytes=writer.journal_bytes,
+        database_state=writer.database_state,
+        redis_state=writer.redis_state,
+        rss_bytes=writer.rss_bytes,
+        cpu_s=writer.cpu_s,
+        latency_us=writer.latency_us,
+    )
+
+
+def snapshot(state: DashboardState) -> Snapshot:
+    """Everything, now."""
+    status = state.status
+    lights = {name: LightLine(light.status, light.reason) for name, light in state.lights().items()}
+    now_ms = wall_ns() // 1_000_000
+    if status is None:
+        return Snapshot(now_ms, "starting", "", 0.0, lights)
+    return Snapshot(
+        now_ms, status.phase, status.instance, status.uptime_s, lights,
+        writer_line(status),
+        [ShardLine.of(shard) for shard in status.shards],
+        status.limiters,
+        [StreamRow.of(stream) for stream in status.streams],
+    )  # fmt: skip
+
+
+class StatusFeed:
+    """The status as frames, shared by all viewers."""
+
+    def __init__(self, state: DashboardState, limits: DashboardLimits) -> None:
+        self._state = state
+        self._limits = limits
+        self._frame = b""
+        self._frame_of: EngineStatus | None = None
+        self._framed_s = float("-inf")
+
+    def frame(self, now_s: float) -> bytes:
+        """The current status. Encoded anew when the supervisor has spoken, and once a second
+        otherwise: silence changes the lights, too.
+        """
+        status = self._state.status
+        if status is not self._frame_of or now_s - self._framed_s >= 1.0:
+            self._frame = event_frame("status", snapshot(self._state))
+            self._frame_of, self._framed_s = status, now_s
+        return self._frame
+
+    async def frames(self, clock_s: Callable[[], float] = monotonic_s) -> Frames:
+        """What one viewer gets."""
+        yield event_frame("hello", {"stream_columns": STREAM_COLUMNS})
+        sent, sent_s = b"", float("-inf")
+        while True:
+            now_s = clock_s()
+            frame = self.frame(now_s)
+            if frame is not sent:
+                sent, sent_s = frame, now_s
+                yield frame
+            elif now_s - sent_s >= self._limits.keep_alive_s:
+                sent_s = now_s
+                yield KEEP_ALIVE
+            await asyncio.sleep(self._limits.status_interval_s)

@@ -1,0 +1,227 @@
+"""The live tape and ladder of one symbol, read from the rings of the shard that collects it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from control.ui.digits import between, exact_text
+from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
+from control.ui.ladder import Ladder
+from control.ui.ring_follower import RingFollower
+from control.ui.state import DashboardLimits, DashboardState
+from engine.catalog import Catalog, Instrument, StreamKind
+from engine.clock import monotonic_s
+from engine.records import Flag, RecordArray, RecordKind, Side
+from engine.status import StreamReport
+
+TRADES_A_BATCH: Final = 100
+"""More than anybody reads in a tenth of a second; the others are counted."""
+
+_LOOK_INTERVAL_S: Final = 0.5
+_TRADE_HISTORY_ROWS: Final = 1 << 16
+_BOOK_HISTORY_ROWS: Final = 1 << 20
+"""As far back as the ring goes: a delta book's snapshot may be an hour old."""
+_POLLS_A_TICK: Final = 4
+_SIDES: Final = {int(Side.BUY): "B", int(Side.SELL): "S"}
+_GAP: Final = int(Flag.AFTER_GAP)
+
+
+class _Followed:
+    """One of the symbol's streams, followed across restarts and moves to another shard."""
+
+    def __init__(
+        self, state: DashboardState, kind: StreamKind, record: RecordKind, history_rows: int
+    ) -> None:
+        self._state = state
+        self._kind = kind
+        self._history_rows = history_rows
+        self.follower = RingFollower(state.layout, record)
+        self.report: StreamReport | None = None
+
+    def look(self, venue: str, symbol: str) -> bool:
+        """See where the stream is now. Returns whether a ring was newly attached."""
+        report = find_stream(self._state, venue, symbol, self._kind)
+        before, self.report = self.report, report
+        if report is None:
+            self.follower.detach("not collected")
+            return False
+        if report.shard < 0:
+            self.follower.detach("accepted, not placed on a shard yet")
+            return False
+        moved = before is None or (before.shard, before.slot) != (report.shard, report.slot)
+        if self.follower.is_attached and not moved and not self.follower.is_replaced:
+            return False
+        return self.follower.attach(report.shard, self._history_rows)
+
+    def poll(self) -> Iterator[RecordArray]:
+        """New rows of the stream."""
+        if self.report is None:
+            return iter(())
+        return self.follower.poll(self.report.slot, _POLLS_A_TICK)
+
+    def describe(self) -> dict[str, Any] | None:
+        """For the page; None when the stream is not collected."""
+        report = self.report
+        if report is None:
+            return None
+        return {
+            "slot": report.slot,
+            "state": report.state.value,
+            "reason": report.reason or self.follower.problem,
+            "attached": self.follower.is_attached,
+            "epoch": str(self.follower.epoch),
+        }
+
+
+def find_stream(
+    state: DashboardState, venue: str, symbol: str, kind: StreamKind
+) -> StreamReport | None:
+    """The stream's report in the last status."""
+    for stream in state.status.streams if state.status else ():
+        if stream.symbol == symbol and stream.venue == venue and stream.kind == kind:
+            return stream
+    return None
+
+
+class TapeView:
+    """What one viewer of one symbol has been shown, and what comes next."""
+
+    def __init__(
+        self, state: DashboardState, venue: str, symbol: str, limits: DashboardLimits
+    ) -> None:
+        self.venue, self.symbol = venue, symbol
+        self._limits = limits
+        self._catalog = Catalog(state.layout.catalog)
+        self._trades = _Followed(state, StreamKind.TRADES, RecordKind.TRADE, _TRADE_HISTORY_ROWS)
+        self._book = _Followed(state, StreamKind.L2_BOOK, RecordKind.BOOK, _BOOK_HISTORY_ROWS)
+        self._ladder = Ladder()
+        self._lapped_count = 0
+        self._instrument: Instrument | None = None
+        self._looked_s = self._booked_s = float("-inf")
+        self._described: dict[str, Any] = {}
+        self._book_shown: tuple[Any, ...] = ()
+
+    def close(self) -> None:
+        """Let go of the rings."""
+        self._trades.follower.detach("closed")
+        self._book.follower.detach("closed")
+
+    def tick(self, now_s: float) -> Iterator[bytes]:
+        """Frames that are due at `now_s`."""
+        if now_s - self._looked_s >= _LOOK_INTERVAL_S:
+            self._looked_s = now_s
+            yield from self._look()
+        trades = self._trade_frame()
+        if trades is not None:
+            yield trades
+        self._update_ladder()
+        is_due = now_s - self._booked_s >= self._limits.book_interval_s
+        # Neither half an event nor the past while catching up: such a book is not the market's.
+        if is_due and self._ladder.is_settled and not self._book.follower.is_behind:
+            self._booked_s = now_s
+            book = self._book_body()
+            shown = (book["state"], book["seq"], book["time_ms"], book["attached"])
+            if shown != self._book_shown:
+                self._book_shown = shown
+                yield event_frame("book", book)
+
+    def _look(self) -> Iterator[bytes]:
+        """Find the streams, attach what can be attached, and say so when it changed."""
+        self._trades.look(self.venue, self.symbol)
+        if self._book.look(self.venue, self.symbol):
+            self._ladder.forget()
+            self._lapped_count = 0
+        self._find_instrument()
+        instrument = self._instrument
+        described = {
+            "venue": self.venue,
+            "symbol": self.symbol,
+            "trades": self._trades.describe(),
+            "book": self._book.describe(),
+            "price_decimals": instrument.price_decimals if instrument else None,
+            "qty_decimals": instrument.qty_decimals if instrument else None,
+            "tick_size": instrument.tick_size if instrument else "",
+        }
+        if described != self._described:
+            self._described = described
+            yield event_frame("stream", described)
+
+    def _find_instrument(self) -> None:
+        report = self._trades.report or self._book.report
+        if report is None:
+            return
+        self._catalog.refresh()  # appended lines only; a venue may have raised its decimals
+        entry = self._catalog.get(report.slot)
+        if entry is not None:
+            self._instrument = entry.instrument
+
+    @property
+    def _decimals(self) -> tuple[int, int]:
+        instrument = self._instrument
+        return (instrument.price_decimals, instrument.qty_decimals) if instrument else (0, 0)
+
+    def _trade_frame(self) -> bytes | None:
+        """The newest trades; None when there are none."""
+        newest: deque[tuple[Any, ...]] = deque(maxlen=TRADES_A_BATCH)
+        count = 0
+        before = self._trades.follower.lapped_count
+        for rows in self._trades.poll():
+            count += len(rows)
+            newest.extend(rows[-TRADES_A_BATCH:].tolist())
+        lapped = self._trades.follower.lapped_count - before
+        if not count and not lapped:
+            return None
+        prices, sizes = self._decimals
+        trades = [
+            [
+                ts_event // 1_000_000, _SIDES.get(side, "-"), exact_text(price, prices),
+                exact_text(qty, sizes), str(trade_id), bool(flags & _GAP),
+            ]
+            for _, flags, side, _, ts_event, _, _, trade_id, price, qty in newest
+        ]  # fmt: skip
+        return event_frame("trades", {"count": count, "overrun": lapped > 0, "rows": trades})
+
+    def _update_ladder(self) -> None:
+        for rows in self._book.poll():
+            lapped = self._book.follower.lapped_count
+            if lapped != self._lapped_count:
+                # Rows of this stream may be among those that were overwritten.
+                self._lapped_count = lapped
+                self._ladder.forget()
+            self._ladder.apply(rows)
+
+    def _book_body(self) -> dict[str, Any]:
+        prices, sizes = self._decimals
+        bids, asks = self._ladder.top(self._limits.levels)
+        body: dict[str, Any] = {
+            "attached": self._book.follower.is_attached,
+            "state": self._ladder.state.value,
+            "seq": str(self._ladder.seq),
+            "time_ms": self._ladder.ts_event // 1_000_000,
+            "bids": [[exact_text(price, prices), exact_text(qty, sizes)] for price, qty in bids],
+            "asks": [[exact_text(price, prices), exact_text(qty, sizes)] for price, qty in asks],
+        }
+        if bids and asks:
+            middle, spread, basis_points = between(body["bids"][0][0], body["asks"][0][0])
+            body |= {"mid": middle, "spread": spread, "spread_bps": basis_points}
+        return body
+
+
+async def tape_frames(
+    view: TapeView, limits: DashboardLimits, clock_s: Callable[[], float] = monotonic_s
+) -> Frames:
+    """What one viewer gets. Ends with the view closed, however it ends."""
+    sent_s = clock_s()
+    try:
+        while True:
+            now_s = clock_s()
+            for frame in view.tick(now_s):
+                sent_s = now_s
+                yield frame
+            if now_s - sent_s >= limits.keep_alive_s:
+                sent_s = now_s
+                yield KEEP_ALIVE
+            await asyncio.sleep(limits.trades_interval_s)
+    finally:
+        view.close()

@@ -1,0 +1,199 @@
+"""Tape and ladder over real rings, written by the test."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control.ui.ring_follower import RingFollower
+from control.ui.state import DashboardLimits
+from control.ui.tape import TRADES_A_BATCH, TapeView
+from engine.catalog import StreamKind
+from engine.records import Flag, RecordKind, Side
+from tests.control.ui.fake_control import FakeControl, stream
+from tests.control.ui.rings import ShardRing, describe
+
+LIMITS = DashboardLimits(levels=3)
+
+
+class Watch:
+    """A view, and time that passes when the test says so."""
+
+    def __init__(self, control: FakeControl) -> None:
+        self.view = TapeView(control, "binance_linear", "BTCUSDT", LIMITS)
+        self.now_s = 100.0
+
+    def events(self) -> dict[str, Any]:
+        """What a second brings: the last body of each event."""
+        self.now_s += 1.0
+        found = {}
+        for frame in self.view.tick(self.now_s):
+            event, data = frame.decode().rstrip().split("\n")
+            found[event.removeprefix("event: ")] = json.loads(data.removeprefix("data: "))
+        return found
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> FakeControl:
+    streams = [stream(0, "BTCUSDT"), stream(1, "BTCUSDT", "L2Book"), stream(2, "ETHUSDT")]
+    control = FakeControl(tmp_path, streams)
+    describe(control.layout, [("BTCUSDT", StreamKind.TRADES), ("BTCUSDT", StreamKind.L2_BOOK)])
+    return control
+
+
+@pytest.fixture
+def watch(control: FakeControl) -> Iterator[Watch]:
+    watch = Watch(control)
+    yield watch
+    watch.view.close()
+
+
+@pytest.fixture
+def trades(control: FakeControl) -> Iterator[ShardRing]:
+    ring = ShardRing(control.layout, RecordKind.TRADE)
+    yield ring
+    ring.close()
+
+
+@pytest.fixture
+def book(control: FakeControl) -> Iterator[ShardRing]:
+    ring = ShardRing(control.layout, RecordKind.BOOK)
+    yield ring
+    ring.close()
+
+
+def test_trades_of_the_stream_and_no_other_come_with_exact_digits(
+    watch: Watch, trades: ShardRing
+) -> None:
+    trades.trade(0, 67412.5, 0.008, side=Side.SELL, trade_id=2**60 + 1)
+    trades.trade(2, 1.0)
+    trades.trade(0, 67412.5, 0.1, flags=int(Flag.AFTER_GAP))
+    body = watch.events()["trades"]
+    assert body["count"] == 2
+    assert body["rows"][0][1:] == ["S", "67412.50", "0.008", str(2**60 + 1), False]
+    assert body["rows"][1][1:] == ["B", "67412.50", "0.100", "1", True]
+    assert "trades" not in watch.events()
+
+
+def test_a_burst_is_counted_and_its_newest_trades_are_shown(
+    watch: Watch, trades: ShardRing
+) -> None:
+    watch.events()
+    trades.trades(0, 1000)
+    body = watch.events()["trades"]
+    assert (body["count"], len(body["rows"])) == (1000, TRADES_A_BATCH)
+    assert body["rows"][-1][4] == "999"
+    assert body["overrun"] is False
+
+
+def test_being_lapped_is_said(watch: Watch, trades: ShardRing) -> None:
+    watch.events()
+    for _ in range(4):
+        trades.trades(0, trades.producer.capacity // 2)
+    assert watch.events()["trades"]["overrun"] is True
+
+
+def test_a_late_viewer_finds_the_snapshot_that_is_still_in_the_ring(
+    watch: Watch, book: ShardRing
+) -> None:
+    book.book(1, [(10.0, 1.0), (9.5, 2.0)], [(10.5, 3.0)], snapshot=True)
+    book.book(1, [(10.0, 0.0)], [])
+    body = watch.events()["book"]
+    assert (body["state"], body["bids"]) == ("known", [["9.50", "2.000"]])
+    assert (body["mid"], body["spread"]) == ("10.00", "1.00")
+
+
+def test_a_viewer_after_the_snapshot_is_told_that_the_book_is_partial(
+    watch: Watch, book: ShardRing
+) -> None:
+    watch.events()
+    book.book(1, [(10.0, 1.0)], [])
+    body = watch.events()["book"]
+    assert (body["state"], body["bids"], body["asks"]) == ("partial", [["10.00", "1.000"]], [])
+    assert "mid" not in body
+
+
+def test_only_the_best_levels_are_sent_and_only_when_they_changed(
+    watch: Watch, book: ShardRing
+) -> None:
+    book.book(1, [(float(price), 1.0) for price in range(1, 40)], [], snapshot=True)
+    assert [level[0] for level in watch.events()["book"]["bids"]] == ["39.00", "38.00", "37.00"]
+    assert "book" not in watch.events()
+
+
+def test_a_lapped_ladder_starts_over(watch: Watch, book: ShardRing) -> None:
+    book.book(1, [(10.0, 1.0)], [], snapshot=True)
+    watch.events()
+    for _ in range(book.producer.capacity // 64 * 2):
+        book.book(2, [(1.0, 1.0)] * 64, [])
+    book.book(1, [(11.0, 1.0)], [])
+    body = watch.events()["book"]
+    assert (body["state"], body["bids"]) == ("partial", [["11.00", "1.000"]])
+
+
+def test_a_new_ring_is_noticed_and_the_old_ladder_forgotten(
+    control: FakeControl, watch: Watch, book: ShardRing
+) -> None:
+    book.book(1, [(10.0, 1.0)], [], snapshot=True)
+    first = watch.events()
+    assert first["stream"]["book"]["epoch"] == "1"
+    control.layout.ring_path("shard-0.book").unlink()
+    assert watch.events()["stream"]["book"]["attached"] is False
+    renewed = ShardRing(control.layout, RecordKind.BOOK, epoch=2)
+    renewed.book(1, [(20.0, 1.0)], [])
+    again = watch.events()
+    assert again["stream"]["book"]["epoch"] == "2"
+    assert again["book"]["bids"] == [["20.00", "1.000"]]
+    renewed.close()
+
+
+def test_a_stream_that_moves_to_another_shard_is_followed(
+    control: FakeControl, watch: Watch, trades: ShardRing
+) -> None:
+    trades.trade(0, 1.0)
+    assert watch.events()["trades"]["count"] == 1
+    other = ShardRing(control.layout, RecordKind.TRADE, shard=1)
+    control.say([stream(0, "BTCUSDT", shard=1)])
+    other.trade(0, 2.0)
+    assert watch.events()["trades"]["rows"][0][2] == "2.00"
+    other.close()
+
+
+def test_no_ring_and_no_stream_are_states_and_no_errors(control: FakeControl, watch: Watch) -> None:
+    described = watch.events()["stream"]
+    assert described["trades"]["attached"] is False
+    assert "no trade ring yet" in described["trades"]["reason"]
+    control.say([])
+    assert watch.events()["stream"]["trades"] is None
+    control.status = None
+    assert watch.events() == {}
+
+
+def test_a_file_that_is_no_ring_is_named(control: FakeControl) -> None:
+    path = control.layout.ring_path("shard-0.trade")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\0" * 8192)
+    follower = RingFollower(control.layout, RecordKind.TRADE)
+    assert not follower.attach(0, 10)
+    assert "not a ring" in follower.problem
+
+
+def test_decimals_raised_by_the_venue_show_at_once(
+    control: FakeControl, watch: Watch, trades: ShardRing
+) -> None:
+    watch.events()
+    describe(control.layout, [("BTCUSDT", StreamKind.TRADES)], decimals=4)
+    assert watch.events()["stream"]["price_decimals"] == 4
+    trades.trade(0, 1.5)
+    assert watch.events()["trades"]["rows"][0][2] == "1.5000"
+
+
+def test_taps_never_move_the_ring(watch: Watch, trades: ShardRing) -> None:
+    before = trades.producer.released
+    trades.trade(0, 1.0)
+    released = trades.producer.released
+    watch.events()
+    assert trades.producer.released == released > before
+    assert trades.producer.dropped_count == 0
