@@ -16,22 +16,18 @@ Offers = Mapping[str, Mapping[StreamKind, tuple[Transport, ...]]]
 
 
 def offered_by(venues: Mapping[str, Venue] = VENUES) -> Offers:
-    """From the venues' own declarations: channels are pushed, polls are asked for."""
-    return {
-        name: {
-            kind: tuple(
-                transport
-                for transport, members in (
-                    (Transport.WS, venue.channels),
-                    (Transport.HTTP_POLL, getattr(venue, "polls", {})),
-                )
-                if kind in members
-            )
-            for kind in StreamKind
-            if kind in venue.channels or kind in getattr(venue, "polls", {})
+    """From the venues' own declarations: channels by kind (pushed), or by kind and transport."""
+    offers: dict[str, dict[StreamKind, tuple[Transport, ...]]] = {}
+    for name, venue in venues.items():
+        pairs = {
+            offer if isinstance(offer, tuple) else (offer, Transport.WS) for offer in venue.channels
         }
-        for name, venue in venues.items()
-    }
+        offers[name] = {
+            kind: tuple(way for way in Transport if (kind, way) in pairs)
+            for kind in StreamKind
+            if any((kind, way) in pairs for way in Transport)
+        }
+    return offers
 
 
 @dataclass(frozen=True, slots=True)
