@@ -1,7 +1,6 @@
 """The OpenAPI document is true: fuzzers read it and try to prove otherwise."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -67,17 +66,7 @@ def api_url() -> Iterator[str]:
             return b'{"universe":[]}'
 
         rig.instruments._fetch = fetch
-        stopping = threading.Event()
-
-        def keep_telling() -> None:
-            while not stopping.wait(0.2):
-                rig.health._heard_s = time.monotonic()  # noqa: TID251
-
-        teller = threading.Thread(target=keep_telling)
-        teller.start()
         yield url
-        stopping.set()
-        teller.join()
 
 
 @pytest.fixture(scope="module")
