@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from control.client import EXIT_CODES, Client, add_client_options, connect, stream_path
@@ -128,8 +129,8 @@ def run_show(options: argparse.Namespace) -> int:
         return Exit.OK
     knobs = body.pop("knobs")
     body.pop("spec")
-    facts = [*body.items(), *((f"knobs.{name}", value) for name, value in knobs.items())]
-    print_facts(facts)
+    shown = [(name.removesuffix("_ns"), _time(name, value)) for name, value in body.items()]
+    print_facts([*shown, *((f"knobs.{name}", value) for name, value in knobs.items())])
     return Exit.OK
 
 
@@ -213,6 +214,13 @@ def _knob(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(
             f"{text!r}: a value is a number, true, false or default"
         ) from None
+
+
+def _time(name: str, value: Any) -> Any:
+    """A moment as people read it."""
+    if not name.endswith("_ns"):
+        return value
+    return f"{datetime.fromtimestamp(value / 1e9, UTC):%Y-%m-%d %H:%M:%S.%f}Z" if value else None
 
 
 def _age(last_recv_ns: int) -> str:

@@ -268,11 +268,20 @@ async def served(rig: Rig, limits: Limits | None = None) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     server = make_server(rig.app, BoundedHttp.within(limits or Limits()))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    telling = asyncio.create_task(_keep_telling(rig.supervisor))
     while not server.started:
         await asyncio.sleep(0.005)
     try:
         yield listener.getsockname()[1]
     finally:
+        telling.cancel()
         server.should_exit = True
         await serving
         listener.close()
+
+
+async def _keep_telling(supervisor: Supervisor) -> None:
+    """As the real one does: its silence would turn the light red."""
+    while True:
+        await asyncio.sleep(0.5)
+        supervisor.tell()

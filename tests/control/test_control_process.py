@@ -1,0 +1,160 @@
+"""The control process itself: born as the supervisor bears it, asked over a socket, drained."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from control.client import Client, RefusedError
+from control.simulator import SimulatorProcess
+from engine.child import Child
+from engine.commands import (
+    AddStreams,
+    CommandResult,
+    Drain,
+    FromChild,
+    InstrumentsLoaded,
+    KeyResult,
+    LeaseGranted,
+    LeaseRequest,
+    Ready,
+    SystemStatus,
+)
+from engine.layout import open_layout
+from engine.settings import ControlSettings, LogSettings, Paths, VenueSettings
+from tests.control.api_rig import Supervisor
+
+pytestmark = pytest.mark.flow
+STREAM = {"exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades"}
+
+
+class Parent:
+    """A supervisor with one child: answers leases and commands, counts what it hears."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.heard: list[FromChild] = []
+        self.status = Supervisor().status()
+
+    async def serve(self) -> None:
+        """Until the child is gone."""
+        while (message := await self.child.channel.receive()) is not None:
+            self.heard.append(message)
+            match message:
+                case LeaseRequest():
+                    self.child.channel.send(LeaseGranted(message.request_id, 0.0))
+                case AddStreams():
+                    results = [KeyResult(request.key) for request in message.streams]
+                    self.child.channel.send(CommandResult(message.request_id, results))
+                case _:
+                    pass
+
+    def tell(self) -> None:
+        """Send a status."""
+        body = msgspec.Raw(msgspec.json.encode(self.status))
+        self.child.channel.send(SystemStatus(body))
+
+    async def hear(self, kind: type[Any], count: int = 1) -> list[Any]:
+        """Wait for messages of a kind."""
+        async with asyncio.timeout(20):
+            while len(found := [each for each in self.heard if isinstance(each, kind)]) < count:
+                await asyncio.sleep(0.01)
+        return found
+
+
+def run_control(
+    tmp_path: Path,
+    venues: dict[str, VenueSettings],
+    scenario: Callable[[Parent, Client], Awaitable[None]],
+) -> None:
+    """Bear a control process, run the scenario, drain it."""
+
+    async def main() -> None:
+        layout = open_layout(tmp_path / "state")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            settings = ControlSettings(
+                "127.0.0.1", port, LogSettings(str(layout.log_file), to_stderr=False),
+                listener.fileno(), Paths.of(layout), venues,
+            )  # fmt: skip
+            child = await Child.spawn(
+                "control", "control.main:run", settings, pass_fds=[listener.fileno()]
+            )
+        parent = Parent(child)
+        serving = asyncio.create_task(parent.serve())
+        try:
+            await parent.hear(Ready)
+            parent.tell()
+            await scenario(parent, Client(f"http://127.0.0.1:{port}"))
+            child.channel.send(Drain(1.0))  # to nobody, where the scenario ended it
+            assert await child.wait(10) == 0, layout.log_file.read_text()
+        finally:
+            child.kill()
+            await child.wait()
+            await serving
+            await child.channel.close()
+
+    asyncio.run(main())
+
+
+async def ask(client: Client, method: str, path: str, body: object = None) -> Any:
+    return await asyncio.to_thread(client.ask, method, path, body)
+
+
+def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) -> None:
+    simulator = SimulatorProcess(["--port", "0", "--rate", "10", "--symbols", "3"])
+
+    async def scenario(parent: Parent, client: Client) -> None:
+        loaded = await parent.hear(InstrumentsLoaded, 2)
+        assert {message.venue for message in loaded} == {"binance_linear", "hyperliquid_perp"}
+        leases = await parent.hear(LeaseRequest, 2)
+        assert {(lease.pool, lease.units) for lease in leases} == {
+            ("rest_weight", 1.0), ("rest_weight", 20.0),
+        }  # fmt: skip
+        assert (await ask(client, "GET", "/instruments/count"))["count"] == 6
+        assert await ask(client, "POST", "/streams", STREAM) == "ok"
+        (row,) = await ask(client, "GET", "/streams")
+        assert (row["symbol"], row["state"]) == ("BTCUSDT", "pending")
+        health = await ask(client, "GET", "/health/runtime")
+        assert health["ok"] is True, health
+        assert health["processes"][-1]["rss_bytes"] > 1 << 20
+
+    try:
+        run_control(tmp_path, simulator.venues(), scenario)
+    finally:
+        simulator.stop()
+    assert (tmp_path / "state" / "instruments" / "binance_linear.json").exists()
+
+
+def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
+    simulator = SimulatorProcess(["--port", "0", "--rate", "10", "--symbols", "2"])
+    venues = simulator.venues()
+
+    async def first(parent: Parent, _: Client) -> None:
+        await parent.hear(InstrumentsLoaded, 2)
+
+    async def second(_: Parent, client: Client) -> None:
+        assert (await ask(client, "GET", "/instruments/count"))["count"] == 4
+        assert await ask(client, "POST", "/streams", STREAM) == "ok"
+        with pytest.raises(RefusedError, match="a moment ago"):  # it has just tried by itself
+            await ask(client, "POST", "/instruments/refresh")
+
+    try:
+        run_control(tmp_path, venues, first)
+    finally:
+        simulator.stop()
+    run_control(tmp_path, venues, second)
+
+
+@pytest.mark.fault("V10")
+def test_it_leaves_when_the_supervisor_does(tmp_path: Path) -> None:
+    async def scenario(parent: Parent, _: Client) -> None:
+        await parent.child.channel.close()
+        assert await parent.child.wait(10) == 0
+
+    nowhere = VenueSettings(rest_url="http://127.0.0.1:1")
+    run_control(tmp_path, dict.fromkeys(("binance_linear", "hyperliquid_perp"), nowhere), scenario)
