@@ -117,7 +117,7 @@ def writer_line(status: EngineStatus) -> WriterLine:
     writer = status.writer
     return WriterLine(
         state=writer.child.state,
-        received=sum(stream.row_count for stream in status.streams),
+        received=sum(writer.received_rows.values()),
         stored=sum(writer.stored_rows.values()),
         published=sum(writer.published_rows.values()),
         dropped=sum(writer.dropped_rows.values()),

@@ -45,7 +45,7 @@ const sumText = (value, decimals) => (value >= 100_000 ? format.short(value) : v
 const sumOf = (levels) => levels.reduce((sum, level) => sum + Number(level[1]), 0);
 
 export class Market {
-  constructor(levels = 12) {
+  constructor(levels = 15) {
     this.levels = levels;
     this.asks = new Ladder(byId("asks"), "ask", levels);
     this.bids = new Ladder(byId("bids"), "bid", levels);

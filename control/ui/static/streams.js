@@ -61,7 +61,7 @@ export class StreamTable {
   makeHead() {
     const line = this.table.tHead.rows[0];
     for (const column of COLUMNS) {
-      const head = make("th", { scope: "col", class: `c-${column.key}${column.numeric ? " num" : ""}` });
+      const head = make("th", { scope: "col", role: "columnheader", class: `c-${column.key}${column.numeric ? " num" : ""}` });
       if (column.sort) {
         const button = make("button", { type: "button" }, column.title);
         button.addEventListener("click", () => this.sortBy(column));
@@ -137,7 +137,7 @@ export class StreamTable {
     const cells = {};
     const cell = (name, ...children) => {
       const column = COLUMNS.find((each) => each.key === name);
-      const element = make("td", { class: `c-${name}${column.numeric ? " num" : ""}` }, ...children);
+      const element = make("td", { role: "cell", class: `c-${name}${column.numeric ? " num" : ""}` }, ...children);
       cells[name] = element;
       return element;
     };
@@ -157,7 +157,7 @@ export class StreamTable {
       type: "button", class: "stop", tabIndex: -1, title: "Stop stream",
       "aria-label": `Stop ${nameOf(stream)}`, data: { stop: "" },
     }, make("span", { class: "stop-word" }, "Stop"), make("span", { class: "stop-sign", "aria-hidden": "true" }, "✕"));
-    const element = make("tr", { tabIndex: -1, data: { key } },
+    const element = make("tr", { role: "row", tabIndex: -1, data: { key } },
       cell("state", make("span", { class: "dot" }), cells.word, cells.reason),
       cell("symbol", make("span", { class: "symbol-text" }, stream.symbol), make("span", { class: "sub" }, `${stream.kind} · ${format.venue(stream.venue)}`)),
       cell("venue", format.venue(stream.venue)),

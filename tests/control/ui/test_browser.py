@@ -32,8 +32,11 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Chromium. Not for the session: while Playwright lives, its event loop runs in this thread
+    and nobody else's `asyncio.run` works.
+    """
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
@@ -396,6 +399,10 @@ def test_it_fits_every_width_and_both_themes(
                    row_count=each.row_count + rows_in(look, each.slot))
             for each in control.streams()
         ]  # fmt: skip
+        assert control.status is not None
+        for counter in ("received_rows", "stored_rows", "published_rows"):
+            total = sum(each.row_count for each in grown)
+            setattr(control.status.writer, counter, {"trade": total})
         control.say(grown)
         page.wait_for_timeout(300)
     expect(page.locator("#bids li").first.locator(".price")).to_have_text("67412.30")

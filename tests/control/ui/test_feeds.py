@@ -45,6 +45,8 @@ def open_descriptors(suffix: str) -> int:
 
 def test_the_status_has_everything_the_page_shows(control: FakeControl, port: int) -> None:
     control.shown_lights["db"] = FakeLight("red", "the database is down: refused")
+    assert control.status is not None
+    control.status.writer.received_rows = {"trade": 7, "book": 30}
     control.say([stream(0, "BTCUSDT", row_count=7, gap_count=1, knobs=Knobs(False, True))])
     with Viewer(port, "/ui/events") as viewer:
         status, headers = viewer.head()
@@ -59,7 +61,7 @@ def test_the_status_has_everything_the_page_shows(control: FakeControl, port: in
         "BTCUSDT", 7, 1, False, True,
     )  # fmt: skip
     assert body["lights"]["db"] == {"status": "red", "reason": "the database is down: refused"}
-    assert body["writer"]["received"] == 7
+    assert body["writer"]["received"] == 37
     assert body["limiters"][0]["pool"] == "rest_weight"
 
 
