@@ -29,6 +29,7 @@ from shards.simulator.instruments import (
 )
 from shards.simulator.settings import parse_rate
 from shards.venues import VENUES
+from shards.venues.spec import capabilities
 
 _log = logging.getLogger(__name__)
 
@@ -179,15 +180,7 @@ def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
     return [
         StreamKey(venue, symbol, kind, transport)
         for venue, symbol in names
-        for kind, transport in (_offered(venue) if all_kinds else _PLAIN)
-    ]
-
-
-def _offered(venue: str) -> list[tuple[StreamKind, Transport]]:
-    """Everything a venue offers. A channel that names no transport is a socket's."""
-    return [
-        channel if isinstance(channel, tuple) else (channel, Transport.WS)
-        for channel in VENUES[venue].channels
+        for kind, transport in (capabilities(VENUES[venue]) if all_kinds else _PLAIN)
     ]
 
 
