@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.logs import escaped
+
 STATUS_OF_KIND = {
     "invalid_argument": 400,
     "unauthorized": 401,
@@ -75,7 +77,12 @@ class ApiError(Exception):
         """The JSON form."""
         retry_after_s = self.retry_after_s or (1.0 if self.status == 503 else 0.0)
         return ErrorBody(
-            _printable(str(self)), self.kind, self.field, self.near, self.offered, retry_after_s
+            _printable(str(self)),
+            self.kind,
+            _printable(self.field),
+            self.near,
+            self.offered,
+            retry_after_s,
         )
 
     def response(self) -> Response:
@@ -121,5 +128,5 @@ async def on_fault(_: Request, __: Exception) -> Response:
 
 
 def _printable(text: str) -> str:
-    """What a client sent may hold halves of characters; an answer may not."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """What a client sent may hold halves of characters and drive a terminal; an answer may not."""
+    return escaped(text.encode("utf-8", "backslashreplace").decode())

@@ -170,6 +170,8 @@ def test_unknown_symbol_comes_with_near_names_and_refusals_with_what_is_offered(
         (b'{"symbol": "\\ud800"}', ""),
         (b'{"symbol": "\\u0000"}', ""),
         (b'{"\\ud800": 1}', ""),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "given twice"),
+        (b'{"a\\nb\\u001b[2J": 1}', "a\\nb\\x1b[2J"),
         (b"null", ""),
     ],
 )
