@@ -146,6 +146,7 @@ class Supervisor:
         """Take everything down, in order; True when all accepted rows are where they belong."""
         timing = self._settings.timing
         self._phase = "draining"
+        self._send_status()  # what watches the engine learns it before the end
         await asyncio.gather(
             *(shard.member.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
         )

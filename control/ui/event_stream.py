@@ -55,6 +55,7 @@ class EventStream:
         self._outbox: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._has_frames = asyncio.Event()
+        self._is_over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one viewer."""
@@ -67,6 +68,8 @@ class EventStream:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            if self._is_over:
+                await asyncio.wait(tasks[1:], timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
@@ -82,6 +85,8 @@ class EventStream:
                 unread = self._waiting_bytes
                 _log.warning(f"dropped a viewer of {scope['path']}: {unread} bytes were not read")
                 return
+        self._is_over = True
+        self._has_frames.set()
 
     async def _deliver(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
@@ -95,6 +100,9 @@ class EventStream:
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
                 self._outbox.popleft()
                 self._waiting_bytes -= len(frame)
+            if self._is_over:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
 
 
 async def _gone(receive: Receive) -> None:

@@ -37,6 +37,13 @@ class DashboardState(Protocol):
         ...
 
 
+def is_ending(status: EngineStatus | None) -> bool:
+    """Whether the engine goes down. Feeds end then by themselves: the server would wait for them
+    and then break them off, with an error in the log for each.
+    """
+    return status is not None and status.phase in ("draining", "stopped")
+
+
 class DashboardLimits(msgspec.Struct, frozen=True):
     """What viewers may cost. A page takes two viewers: the status and a tape."""
 

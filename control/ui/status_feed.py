@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
-from control.ui.state import DashboardLimits, DashboardState
+from control.ui.state import DashboardLimits, DashboardState, is_ending
 from engine.clock import monotonic_s, wall_ns
 from engine.status import EngineStatus, LimiterReport, ShardReport, StreamReport
 
@@ -182,4 +182,6 @@ class StatusFeed:
             elif now_s - sent_s >= self._limits.keep_alive_s:
                 sent_s = now_s
                 yield KEEP_ALIVE
+            if is_ending(self._state.status):
+                return
             await asyncio.sleep(self._limits.status_interval_s)

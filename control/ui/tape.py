@@ -9,7 +9,7 @@ from control.ui.digits import between, exact_text
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.ladder import Ladder
 from control.ui.ring_follower import RingFollower
-from control.ui.state import DashboardLimits, DashboardState
+from control.ui.state import DashboardLimits, DashboardState, is_ending
 from engine.catalog import Catalog, Instrument, StreamKind
 from engine.clock import monotonic_s
 from engine.records import Flag, RecordArray, RecordKind, Side
@@ -91,6 +91,7 @@ class TapeView:
         self, state: DashboardState, venue: str, symbol: str, limits: DashboardLimits
     ) -> None:
         self.venue, self.symbol = venue, symbol
+        self._state = state
         self._limits = limits
         self._catalog = Catalog(state.layout.catalog)
         self._trades = _Followed(state, StreamKind.TRADES, RecordKind.TRADE, _TRADE_HISTORY_ROWS)
@@ -101,6 +102,11 @@ class TapeView:
         self._looked_s = self._booked_s = float("-inf")
         self._described: dict[str, Any] = {}
         self._book_shown: tuple[Any, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return is_ending(self._state.status)
 
     def close(self) -> None:
         """Let go of the rings."""
@@ -222,6 +228,8 @@ async def tape_frames(
             if now_s - sent_s >= limits.keep_alive_s:
                 sent_s = now_s
                 yield KEEP_ALIVE
+            if view.is_over:
+                return
             await asyncio.sleep(limits.trades_interval_s)
     finally:
         view.close()

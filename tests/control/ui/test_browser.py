@@ -416,6 +416,21 @@ def test_it_fits_every_width_and_both_themes(
     assert complaints.lines == []
 
 
+WIDTHS = (320, 360, 480, 561, 700, 860, 861, 960, 1024, 1180, 1181, 1400, 1401, 1480, 1600, 2560)
+
+
+def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
+    too_wide = """() => [document.documentElement, document.querySelector(".table-wrap"),
+        ...document.querySelectorAll("#streams tbody td.num, #streams td.c-db, #streams td.c-stop")]
+        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+        .map((each) => each.className || each.tagName)"""
+    found = {}
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        found[width] = page.evaluate(too_wide)
+    assert found == {width: [] for width in WIDTHS}
+
+
 def test_the_theme_is_chosen_and_kept(page: Any) -> None:
     page.locator("#theme").click()
     page.locator("#theme").click()

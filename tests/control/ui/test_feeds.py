@@ -200,6 +200,18 @@ def test_a_quiet_feed_says_that_it_is_alive(control: FakeControl, port: int) -> 
 
 
 @pytest.mark.parametrize("path", ["/ui/events", TAPE])
+def test_feeds_end_in_order_with_the_engine(control: FakeControl, port: int, path: str) -> None:
+    with Viewer(port, path) as viewer:
+        assert viewer.head()[0] == 200
+        assert control.status is not None
+        control.status.phase = "draining"
+        control.say()
+        events = list(viewer.events())
+    if path == "/ui/events":
+        assert events[-1][1]["phase"] == "draining"
+
+
+@pytest.mark.parametrize("path", ["/ui/events", TAPE])
 def test_a_head_request_does_not_begin_a_feed(port: int, path: str) -> None:
     with socket.create_connection(("127.0.0.1", port), 5) as sock:
         sock.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
