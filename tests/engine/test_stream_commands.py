@@ -65,8 +65,8 @@ def test_streams_come_and_go_and_every_command_is_answered(layout: Layout) -> No
             1: ["", "stream_exists", ""], 2: ["", ""], 3: ["stream_not_found"],
         }  # fmt: skip
         assert seen_by_control(engine) == ["BTCUSDT", "BTCUSDT", "DOGE"]
-        await until(lambda: engine.supervisor.status().status == "green")
-        assert all(report.state == "live" for report in engine.supervisor.status().streams)
+        status = engine.supervisor.status
+        await until(lambda: all(report.state == "live" for report in status().streams))
         assert [event["slots"] for event in engine.events("shard-1", "stop")] == [[2, 3]]
 
     run(layout, scenario, targets=TARGETS)
