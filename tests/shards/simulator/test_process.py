@@ -60,3 +60,15 @@ def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFix
 
 def test_the_row_layout_is_packed() -> None:
     assert (TRADE.itemsize, BOOK.itemsize) == (40, 49)
+
+
+def test_it_shares_no_code_with_the_decoders_it_tests() -> None:
+    sources = sorted((ROOT / "shards" / "simulator").glob("*.py"))
+    imports = [
+        line
+        for path in sources
+        for line in path.read_text("utf-8").splitlines()
+        if line.startswith(("from shards", "import shards"))
+    ]
+    assert imports
+    assert [line for line in imports if "shards.simulator" not in line] == []
