@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _SNAPSHOTS_AT_ONCE = 4
 _POLL_SHARE = 0.2
-"""Of the REST budget, for one kind of polled streams: snapshots of books must not wait for them."""
+"""Of the budget, for one kind of polled streams: snapshots of books must not wait for them."""
 _INSTRUMENTS_AGE_S = 30.0
 """A symbol nobody knows is looked for again, but the venue is not asked more often than this."""
 _LINGER_S = 5.0
@@ -85,7 +85,7 @@ class VenueSession:
         self._by_slot: dict[int, Stream] = {}
         self._removed: dict[int, tuple[float, Stream]] = {}
         self._carriers: dict[int, Connection | Poller] = {}
-        self._pollers: dict[StreamKind, Poller] = {}
+        self.pollers: dict[StreamKind, Poller] = {}
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
@@ -105,11 +105,11 @@ class VenueSession:
 
     @property
     def malformed_by_reason(self) -> Counter[str]:
-        """Frames nobody could use, on the sockets there are and those there were."""
+        """Frames and answers nobody could use, also on sockets that are closed now."""
         total = Counter(self._closed_malformed)
         for connection in self._running:
             total.update(connection.malformed_by_reason)
-        for poller in self._pollers.values():
+        for poller in self.pollers.values():
             total.update(poller.malformed_by_reason)
         return total
 
@@ -127,12 +127,12 @@ class VenueSession:
             if spec.slot not in self._by_slot:
                 self._by_slot[spec.slot] = self._recall(spec) or self._make_stream(spec)
                 streams.append(self._by_slot[spec.slot])
+        offered = [stream for stream in streams if self._is_offered(stream)]
         for stream in streams:
-            if stream.state is StreamState.FAILED:
+            if stream not in offered:
                 log.error("%s: %s", stream.key, stream.reason)
-        streams = [stream for stream in streams if stream.state is not StreamState.FAILED]
-        if streams:
-            self._spawn(self._bring_up(streams))
+        if offered:
+            self._spawn(self._bring_up(offered))
 
     def stop(self, slots: Iterable[int]) -> None:
         """End these streams. What they had received is written."""
@@ -142,21 +142,18 @@ class VenueSession:
                 continue
             stream.removed()
             stream.tick(wall_ns())
-            self._removed[slot] = (monotonic_s(), stream)
+            if self._is_offered(stream):
+                self._removed[slot] = (monotonic_s(), stream)
             self._snapshot_backoff.pop(slot, None)
-            self._leave(stream, self._carriers.pop(slot, None))
+            match self._carriers.pop(slot, None):
+                case Connection() as connection:
+                    connection.remove(stream)
+                    if not connection.stream_count:
+                        self._empty_since_s[connection] = monotonic_s()
+                case Poller() as poller if isinstance(stream, TimedStream):
+                    poller.remove(stream)
         self._gaps.flush()
         self._rings.publish()
-
-    def _leave(self, stream: Stream, carrier: Connection | Poller | None) -> None:
-        match carrier:
-            case Poller():
-                assert isinstance(stream, TimedStream)
-                carrier.remove(stream)
-            case Connection():
-                carrier.remove(stream)
-                if not carrier.stream_count:
-                    self._empty_since_s[carrier] = monotonic_s()
 
     def tick(self) -> None:
         """A few times a second: pending gaps, drops of quiet streams, silence."""
@@ -167,7 +164,7 @@ class VenueSession:
         for connection in self.connections:
             if connection.is_connected:
                 self._watch(connection, now_ns)
-        for poller in self._pollers.values():
+        for poller in self.pollers.values():
             poller.watch(now_ns)
         self._close_empty()
 
@@ -218,6 +215,9 @@ class VenueSession:
             self._want_snapshot,
         )
 
+    def _is_offered(self, stream: Stream) -> bool:
+        return (stream.key.kind, stream.key.transport) in self._venue.channels
+
     async def _bring_up(self, streams: list[Stream]) -> None:
         """Instruments first: an unknown symbol must never be subscribed."""
         instruments = await self._instruments_of({stream.key.symbol for stream in streams})
@@ -238,8 +238,8 @@ class VenueSession:
             self._connect(group, [s for s in known if _group_of(self._channel(s)) == group])
         for stream in filter(self._is_waiting, known):
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
-                poller = self._carriers[stream.slot] = self._poller(stream.key.kind)
-                poller.add(stream)
+                self._carriers[stream.slot] = self._poller(stream.key.kind)
+                self._poller(stream.key.kind).add(stream)
 
     def _is_waiting(self, stream: Stream) -> bool:
         """Whether a stream is still wanted and has no socket yet."""
@@ -308,10 +308,10 @@ class VenueSession:
         }
 
     def _poller(self, kind: StreamKind) -> Poller:
-        if kind not in self._pollers:
+        if kind not in self.pollers:
             channel = self._venue.channels[kind, Transport.HTTP_POLL]
             assert isinstance(channel, PollChannel)
-            self._pollers[kind] = Poller(
+            self.pollers[kind] = Poller(
                 self._venue.name,
                 channel,
                 self._rest,
@@ -319,8 +319,8 @@ class VenueSession:
                 interval_s=self._settings.poll_interval_s.get(kind, channel.interval_s),
                 weight_per_minute=self._venue.rest_weight_per_minute * _POLL_SHARE,
             )
-            self._spawn(self._pollers[kind].run())
-        return self._pollers[kind]
+            self._spawn(self.pollers[kind].run())
+        return self.pollers[kind]
 
     def _want_snapshot(self, book: DeltaBook) -> None:
         """A book asks for a REST snapshot: at once the first time, then with growing delays."""
@@ -395,12 +395,12 @@ class VenueSession:
             self._on_fault(error)
 
 
-def _group_of(channel: Channel | PollChannel) -> str:
-    return channel.group if isinstance(channel, Channel) else ""
-
-
 def _reconnects(connection: Connection) -> int:
     return max(connection.connect_count - 1, 0)
+
+
+def _group_of(channel: Channel | PollChannel) -> str:
+    return channel.group if isinstance(channel, Channel) else ""
 
 
 def _unknown_symbol(venue: str, symbol: str, instruments: Mapping[str, Instrument]) -> str:

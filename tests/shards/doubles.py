@@ -52,20 +52,20 @@ def spec_of(
     return StreamSpec(slot, StreamKey(venue, symbol, kind, transport))
 
 
-def granting_leases() -> LeaseClient:
-    """A process's way to budgets that are never spent."""
-
-    def send(message: FromChild) -> None:
-        if isinstance(message, LeaseRequest):
-            grant = LeaseGranted(message.request_id, 0.0)
-            asyncio.get_running_loop().call_soon(client.granted, grant)
-
-    client = LeaseClient(send)
-    return client
-
-
 class Open:
     """A turnstile that lets everybody through."""
 
     async def acquire(self, units: float = 1.0) -> None:
         """At once."""
+
+
+def free_leases() -> LeaseClient:
+    """A client whose every request is granted at once."""
+
+    def grant(message: FromChild) -> None:
+        if isinstance(message, LeaseRequest):
+            granted = LeaseGranted(message.request_id, 0.0)
+            asyncio.get_running_loop().call_soon(client.granted, granted)
+
+    client = LeaseClient(grant)
+    return client

@@ -1,6 +1,7 @@
 """Polling against a server of the test's own: cadence, batches, failures, and their states."""
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ from shards.timed import TimedStream
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
 from shards.venues.spec import PollChannel
-from tests.shards.doubles import MemoryRings, granting_leases, spec_of
+from tests.shards.doubles import MemoryRings, free_leases, spec_of
 
 VENUE = VENUES["binance_linear"]
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -79,7 +80,7 @@ class Rig:
     def __init__(self, url: str, server: Server) -> None:
         self.server = server
         self.rest = VenueRest(
-            "binance_linear", url, Lease(granting_leases(), "binance_linear", "rest_weight")
+            "binance_linear", url, Lease(free_leases(), "binance_linear", "rest_weight")
         )
         self.double = MemoryRings()
         self.published = asyncio.Event()
@@ -108,10 +109,12 @@ class Rig:
         return stream
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Wait for rows."""
-        while not done():
-            self.published.clear()
-            await asyncio.wait_for(self.published.wait(), 5)
+        """Wait for rows, or for a state that may last no longer than the next publication."""
+        async with asyncio.timeout(10):
+            while not done():
+                self.published.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.published.wait(), 0.002)
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -239,8 +242,9 @@ def test_a_venue_that_says_wait_is_asked_nothing_until_then() -> None:
         assert "told to wait 1 s" in streams[0].status().reason
         await rig.until(lambda: streams[0].status().state is StreamState.LIVE)
         assert monotonic_s() - rig.server.refused_s >= 1.0
-        # The other stream's request may have been under way, and is the first one afterwards.
-        assert rig.server.asked.total() - before <= 3
+        # The other stream's request may have been under way; afterwards each asks once, and once
+        # more at once, because it is late.
+        assert rig.server.asked.total() - before <= 5
 
     run(test)
 
@@ -312,7 +316,7 @@ def test_a_session_brings_up_polls_and_refuses_what_is_not_offered(tmp_path: Pat
             open_layout(tmp_path, tmp_path),
             store,
             faults.append,
-            granting_leases(),
+            free_leases(),
         )
         poll = Transport.HTTP_POLL
         session.start([
@@ -330,6 +334,12 @@ def test_a_session_brings_up_polls_and_refuses_what_is_not_offered(tmp_path: Pat
         assert "lists no 'NOPEUSDT'" in unknown.reason
         assert stored.keys() == {1}
         assert session.connections == []
+        session.stop([1, 2])
+        assert session.pollers[StreamKind.OPEN_INTEREST].streams == []
+        session.start([spec_of(1, symbol="BTCUSDT", kind=StreamKind.OPEN_INTEREST, transport=poll)])
+        assert session.streams == [unknown, polled]
+        while polled.row_count < 2:
+            await asyncio.sleep(0.01)
         await session.close()
         assert polled.state is StreamState.STOPPED
         assert faults == []
