@@ -102,8 +102,12 @@ def test_our_top_level_names_are_ours_alone() -> None:
         assert Path(spec.origin).is_relative_to(ROOT)
 
 
-def test_the_lock_file_pins_with_hashes_and_names_no_index() -> None:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+LOCKS = ("requirements.lock", "requirements-browser.lock")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_file_pins_with_hashes_and_names_no_index(lock: str) -> None:
+    lines = (ROOT / lock).read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#"))
     assert "://" not in text
     assert not re.search(r"^\s*--(?!hash)", text, re.MULTILINE)
@@ -113,11 +117,8 @@ def test_the_lock_file_pins_with_hashes_and_names_no_index() -> None:
 
 
 def test_the_lock_file_has_every_direct_dependency() -> None:
-    locked = set(
-        re.findall(
-            r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE
-        )
-    )
+    text = "\n".join((ROOT / lock).read_text("utf-8") for lock in LOCKS)
+    locked = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
     try:
         wanted = metadata.requires("fintickstreams") or []
     except metadata.PackageNotFoundError:
