@@ -103,6 +103,10 @@ class PrivatePostgres:
         (data / "postmaster.pid").unlink(missing_ok=True)
         _write_access_rules(data, account)
         sockets = socket_dir(self._state_dir, home, "postgres", _SOCKET_NAME, account)
+        # No server of ours runs any more; but a killed one that nobody has reaped yet would pass
+        # for one that holds these.
+        for leftover in (_SOCKET_NAME, f"{_SOCKET_NAME}.lock"):
+            (sockets / leftover).unlink(missing_ok=True)
         progress("starting the private PostgreSQL server")
         settings = _SETTINGS | {"unix_socket_directories": str(sockets)}
         argv = [str(programs / "postgres"), "-D", str(data)]
