@@ -77,6 +77,8 @@ class ControlConfig(_Section, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     token_file: str | None = None
     read_token_file: str | None = None
+    behind_proxy: bool = False
+    """A TLS proxy stands in front: the only way to listen to more than this machine."""
     allowed_hosts: list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}$")]] = []
     admission: Admission = "green"
     health_hold_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
@@ -290,6 +292,11 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
             f"{source}: control.host: {control.host!r} is not a loopback address"
             f" ({', '.join(LOOPBACK)}), so clients must show a token: set control.token_file or"
             " FTS_CONTROL_TOKEN"
+        )
+    if control.host not in LOOPBACK and not control.behind_proxy:
+        raise ConfigError(
+            f"{source}: control.host: {control.host!r} would carry tokens in clear text: put a TLS"
+            " proxy in front of it and set control.behind_proxy = true, or listen on 127.0.0.1"
         )
     files = {
         name: str(base / Path(value).expanduser())

@@ -154,13 +154,17 @@ def test_a_new_token_in_the_file_counts_without_a_restart(
     guard.check(f"Bearer {READ}", is_command=True, client="x")  # the one in force stays
 
 
-def test_any_other_address_needs_a_token(tmp_path: Path) -> None:
+@pytest.mark.fault("Z01")
+def test_any_other_address_needs_a_token_and_a_proxy(tmp_path: Path) -> None:
     file = tmp_path / "fts.toml"
     file.write_text("[control]\nhost = '0.0.0.0'\n")
     with pytest.raises(ConfigError, match=r"control\.token_file or FTS_CONTROL_TOKEN"):
         load(file, {})
+    with pytest.raises(ConfigError, match=r"control\.behind_proxy = true"):
+        load(file, {"FTS_CONTROL_TOKEN": COMMAND})
+    file.write_text("[control]\nhost = '0.0.0.0'\nbehind_proxy = true\n")
     assert load(file, {"FTS_CONTROL_TOKEN": COMMAND}).config.control.host == "0.0.0.0"
-    file.write_text("[control]\nhost = '0.0.0.0'\ntoken_file = 'token'\n")
+    file.write_text("[control]\nhost = '0.0.0.0'\ntoken_file = 'token'\nbehind_proxy = true\n")
     loaded = load(file, {})
     assert loaded.config.control.token_file == str(tmp_path / "token")
 
