@@ -37,6 +37,8 @@ _POLL_SHARE = 0.2
 """Of the budget, for one kind of polled streams: snapshots of books must not wait for them."""
 _INSTRUMENTS_AGE_S = 30.0
 """A symbol nobody knows is looked for again, but the venue is not asked more often than this."""
+_UNLISTED_EVERY_S = 300.0
+"""A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
 _LINGER_S = 5.0
 """An empty socket waits so long for a new stream: connections are a budget, too."""
 _REMEMBERED_S = 300.0
@@ -84,6 +86,8 @@ class VenueSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Stream] = {}
         self._removed: dict[int, tuple[float, Stream]] = {}
+        self._unlisted: list[Stream] = []
+        self._unlisted_s = monotonic_s()
         self._carriers: dict[int, Connection | Poller] = {}
         self.pollers: dict[StreamKind, Poller] = {}
         self._running: dict[Connection, asyncio.Task[None]] = {}
@@ -167,6 +171,7 @@ class VenueSession:
         for poller in self.pollers.values():
             poller.watch(now_ns)
         self._close_empty()
+        self._look_for_unlisted()
 
     async def close(self) -> None:
         """Close every socket. What was buffered for a snapshot is written."""
@@ -180,6 +185,14 @@ class VenueSession:
             stream.state = StreamState.STOPPED
         self._gaps.flush()
         await self._rest.close()
+
+    def _look_for_unlisted(self) -> None:
+        """New listings are announced for a time; whoever waits for one asked for it before."""
+        now_s = monotonic_s()
+        if self._unlisted and now_s - self._unlisted_s >= _UNLISTED_EVERY_S:
+            self._unlisted_s = now_s
+            streams, self._unlisted = self._unlisted, []
+            self._spawn(self._bring_up(streams))
 
     def _close_empty(self) -> None:
         """Let go of sockets that have carried nothing for a while, and of what was removed."""
@@ -227,8 +240,10 @@ class VenueSession:
                 known.append(stream)
                 continue
             reason = _unknown_symbol(self._venue.name, stream.key.symbol, instruments)
-            log.error("%s: %s", stream.key, reason)
+            if stream.reason != reason:
+                log.error("%s: %s", stream.key, reason)
             stream.failed(reason)
+            self._unlisted.append(stream)
         if not known:
             return
         await self._store_instruments(

@@ -256,6 +256,27 @@ def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
 
 
 @pytest.mark.fault("A10")
+def test_a_stream_begins_by_itself_once_its_symbol_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_session, "_INSTRUMENTS_AGE_S", 0.0)
+    monkeypatch.setattr(venue_session, "_UNLISTED_EVERY_S", 0.0)
+
+    async def test(rig: Rig) -> None:
+        late = rig.listed.pop()
+        rig.session.start([spec_of(7, symbol=late)])
+        await rig.until(lambda: rig.session.streams[0].state == "failed")
+        rig.session.tick()
+        rig.listed.append(late)
+        while rig.sockets.empty():
+            rig.session.tick()
+            await asyncio.sleep(0.01)
+        server = await rig.socket()
+        assert (await message(server))["params"] == [f"{late.lower()}@aggTrade"]
+
+    run(tmp_path, test)
+
+
 def test_a_storm_of_starts_and_stops_leaves_what_was_wanted_last(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
         rig.session.start([spec(0)])
