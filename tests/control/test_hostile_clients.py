@@ -269,4 +269,4 @@ def test_ten_thousand_hostile_requests_are_no_server_error() -> None:
         assert len(rig.supervisor.streams) == 1
         assert status_of(await exchange(port, GOOD.replace(b"\r\n\r\n", CLOSE))) == 200
 
-    serve(scenario, Limits())
+    serve(scenario, Limits(), admission="any", timeout_s=30.0)  # a loaded machine is no error

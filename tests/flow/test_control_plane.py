@@ -237,7 +237,7 @@ async def ids_add_up(plane: Plane) -> bool:
     )
     gaps = await plane.query("SELECT missing FROM gaps WHERE symbol = 'BTCUSDT'")
     assert stored == distinct
-    return len(gaps) == 3 and span == stored + sum(missing for (missing,) in gaps)
+    return bool(gaps) and span == stored + sum(missing for (missing,) in gaps)
 
 
 def test_everything_killed_resumes_with_knobs_on_another_number_of_shards(
