@@ -22,7 +22,7 @@ _SETTLED_NS: Final = 5_000_000_000
 
 
 class FundingRow(NamedTuple):
-    """`rate` is None for a contract without funding; 0 is what the venue does not tell."""
+    """`rate` is None for a contract without funding; 0 is what the row does not tell."""
 
     rate: float | None
     mark_price: float
@@ -35,20 +35,29 @@ class _FundingStream(TimedStream):
     def _store_funding(
         self, ring: RingProducer, ts_event: int, ts_recv: int, row: FundingRow
     ) -> None:
-        rate, *rest = row
+        rate, mark, index, next_ts, interval_s = row
         if rate is None:
             rate = 0.0
+            interval_s = 0
             self.next_flags |= _NO_RATE
-        self._store(ring, _PACK_FUNDING, ts_event, ts_recv, ts_event, ts_recv, rate, *rest)
+        self._store(
+            ring, _PACK_FUNDING, ts_event, ts_recv,
+            ts_event, ts_recv, rate, mark, index, next_ts, interval_s,
+        )  # fmt: skip
         self.next_flags &= ~_NO_RATE
 
 
 class FundingRates(_FundingStream):
     """Funding rate, mark and index price."""
 
+    interval_s = 0
+    """What the venue said apart from the rows (`shards.funding_intervals`); 0 is unknown."""
+
     def on_funding(self, ts_event: int, ts_recv: int, row: FundingRow) -> None:
         """Take one state, checked by the venue's decoder."""
         if self._accept(ts_event, ts_recv, row):
+            if not row.interval_s:
+                row = row._replace(interval_s=self.interval_s)
             self._store_funding(self.ring, ts_event, ts_recv, row)
 
 

@@ -5,7 +5,7 @@ import difflib
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,9 @@ from shards.backoff import Backoff
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.connection import Connection
+from shards.contract_feeds import FundingRates
 from shards.feeds import make_stream
+from shards.funding_intervals import IntervalSource
 from shards.gaps import GapLedger
 from shards.leases import Lease, LeaseClient
 from shards.poller import Poller
@@ -68,12 +70,7 @@ class VenueSession:
         self._store_instruments = store_instruments
         self._on_fault = on_fault
         self._gaps = GapLedger(rings.gap)
-        self._rest = VenueRest(
-            venue.name,
-            settings.rest_url or venue.rest_url,
-            Lease(leases, venue.name, "rest_weight"),
-            venue.used_weight_header,
-        )
+        self._rest = VenueRest(venue, settings.rest_url, leases)
         self._connects = Lease(leases, venue.name, "ws_connects")
         self._messages = (
             Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
@@ -90,6 +87,7 @@ class VenueSession:
         self._unlisted_s = monotonic_s()
         self._carriers: dict[int, Connection | Poller] = {}
         self.pollers: dict[StreamKind, Poller] = {}
+        self._intervals: IntervalSource | None = None
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
@@ -149,6 +147,8 @@ class VenueSession:
             if self._is_offered(stream):
                 self._removed[slot] = (monotonic_s(), stream)
             self._snapshot_backoff.pop(slot, None)
+            if self._intervals is not None:
+                self._intervals.remove(slot)
             match self._carriers.pop(slot, None):
                 case Connection() as connection:
                     connection.remove(stream)
@@ -170,6 +170,8 @@ class VenueSession:
                 self._watch(connection, now_ns)
         for poller in self.pollers.values():
             poller.watch(now_ns)
+        if self._intervals is not None:
+            self._intervals.tick()
         self._close_empty()
         self._look_for_unlisted()
 
@@ -249,9 +251,29 @@ class VenueSession:
         await self._store_instruments(
             {stream.slot: instruments[stream.key.symbol] for stream in known}
         )
+        paying = [stream for stream in known if isinstance(stream, FundingRates)]
+        self._listen([stream for stream in known if stream not in paying])
+        if paying:
+            await self._learn_intervals(paying)
+            self._listen(paying)
+
+    async def _learn_intervals(self, paying: Sequence[FundingRates]) -> None:
+        """Funding streams wait a moment for what their rows should say; nobody else does."""
+        if self._venue.funding_intervals is None:
+            return
+        if self._intervals is None:
+            self._intervals = IntervalSource(self._rest, self._venue.funding_intervals)
+            self._spawn(self._intervals.run())
+        await self._intervals.first_try()
+        for stream in paying:
+            if self._is_waiting(stream):
+                self._intervals.add(stream)
+
+    def _listen(self, streams: Sequence[Stream]) -> None:
+        """Give each stream that is still wanted its socket or its poller."""
         for group in self._venue.groups:
-            self._connect(group, [s for s in known if _group_of(self._channel(s)) == group])
-        for stream in filter(self._is_waiting, known):
+            self._connect(group, [s for s in streams if _group_of(self._channel(s)) == group])
+        for stream in filter(self._is_waiting, streams):
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
                 self._carriers[stream.slot] = self._poller(stream.key.kind)
                 self._poller(stream.key.kind).add(stream)

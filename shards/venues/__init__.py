@@ -33,4 +33,8 @@ def venue_limits() -> list[LimitSettings]:
             for pool, budget in per_minute.items()
             if budget is not None
         ]
+        limits += [
+            LimitSettings(venue.name, name, pool.budget * _SHARE, pool.window_s)
+            for name, pool in venue.rest_pools.items()
+        ]
     return limits

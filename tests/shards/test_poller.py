@@ -18,7 +18,6 @@ from engine.layout import open_layout
 from engine.records import GapReason
 from engine.settings import VenueSettings
 from shards.feeds import make_stream
-from shards.leases import Lease
 from shards.poller import Poller
 from shards.rest import VenueRest
 from shards.timed import TimedStream
@@ -79,9 +78,7 @@ class Rig:
 
     def __init__(self, url: str, server: Server) -> None:
         self.server = server
-        self.rest = VenueRest(
-            "binance_linear", url, Lease(free_leases(), "binance_linear", "rest_weight")
-        )
+        self.rest = VenueRest(VENUE, url, free_leases())
         self.double = MemoryRings()
         self.published = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

@@ -14,6 +14,7 @@ from shards.venues.binance_linear.messages import (
     Depth,
     DepthUpdate,
     ForceOrder,
+    FundingInfo,
     MarkPriceUpdate,
     OpenInterest,
     PremiumIndex,
@@ -36,6 +37,7 @@ _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
 _decode_premium_index = msgspec.json.Decoder(PremiumIndex, strict=False).decode
 _decode_open_interest = msgspec.json.Decoder(OpenInterest, strict=False).decode
+_decode_funding_info = msgspec.json.Decoder(list[FundingInfo]).decode
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -148,6 +150,13 @@ def _on_premium_index(part: bytes | msgspec.Raw, feeds: Feeds, ts_recv: int) -> 
     rate = None if state.lastFundingRate == "" else state.lastFundingRate
     row = FundingRow(rate, state.markPrice, state.indexPrice, state.nextFundingTime * NS_PER_MS)
     feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
+
+
+def parse_funding_intervals(body: bytes) -> dict[str, int]:
+    """`/fapi/v1/fundingInfo`: seconds by symbol. Refused as a whole when a row cannot be read: a
+    symbol left out would pass for one that pays as usual.
+    """
+    return {row.symbol: row.fundingIntervalHours * 3600 for row in _decode_funding_info(body)}
 
 
 def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable) -> None:
