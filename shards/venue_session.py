@@ -25,18 +25,19 @@ from shards.feeds import make_stream
 from shards.funding_intervals import IntervalSource
 from shards.gaps import GapLedger
 from shards.leases import Lease, LeaseClient
-from shards.poller import Poller
+from shards.poller import Poller, PollShare
 from shards.rest import VenueRest
 from shards.rings import ShardRings
 from shards.stream import Stream
 from shards.timed import TimedStream
+from shards.venues.budgets import REST_POLLS, poll_weight_per_minute
 from shards.venues.spec import Channel, PollChannel, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
 
 _SNAPSHOTS_AT_ONCE = 4
-_POLL_SHARE = 0.2
-"""Of the budget, for one kind of polled streams: snapshots of books must not wait for them."""
+_POLL_MARGIN = 0.9
+"""Of a shard's part of the polls' budget: calls that fail are repeated."""
 _INSTRUMENTS_AGE_S = 30.0
 """A symbol nobody knows is looked for again, but the venue is not asked more often than this."""
 _UNLISTED_EVERY_S = 300.0
@@ -62,6 +63,8 @@ class VenueSession:
         store_instruments: StoreInstruments,
         on_fault: Callable[[BaseException], None],
         leases: LeaseClient,
+        *,
+        shard_count: int = 1,
     ) -> None:
         self._venue = venue
         self._settings = settings
@@ -87,6 +90,11 @@ class VenueSession:
         self._unlisted_s = monotonic_s()
         self._carriers: dict[int, Connection | Poller] = {}
         self.pollers: dict[StreamKind, Poller] = {}
+        self._poll_share = PollShare(
+            Lease(leases, venue.name, REST_POLLS),
+            poll_weight_per_minute(venue) * _POLL_MARGIN / shard_count,
+            lambda: not self._snapshots_wanted.empty(),
+        )
         self._intervals: IntervalSource | None = None
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
@@ -354,7 +362,7 @@ class VenueSession:
                 self._rest,
                 self._rings.publish,
                 interval_s=self._settings.poll_interval_s.get(kind, channel.interval_s),
-                weight_per_minute=self._venue.rest_weight_per_minute * _POLL_SHARE,
+                share=self._poll_share,
             )
             self._spawn(self.pollers[kind].run())
         return self.pollers[kind]
