@@ -150,14 +150,16 @@ class VenueSession:
             stream = self._by_slot.pop(slot, None)
             if stream is None:
                 continue
-            stream.removed()
+            carrier = self._carriers.pop(slot, None)
+            silent_s = carrier.silent_s if isinstance(carrier, Connection) else 0.0
+            stream.removed(silent_s)
             stream.tick(wall_ns())
             if self._is_offered(stream):
                 self._removed[slot] = (monotonic_s(), stream)
             self._snapshot_backoff.pop(slot, None)
             if self._intervals is not None:
                 self._intervals.remove(slot)
-            match self._carriers.pop(slot, None):
+            match carrier:
                 case Connection() as connection:
                     connection.remove(stream)
                     if not connection.stream_count:
