@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamSpec, StreamState
@@ -30,6 +28,7 @@ from shards.rest import VenueRest
 from shards.rings import ShardRings
 from shards.stream import Stream
 from shards.timed import TimedStream
+from shards.unusable import UNUSABLE_FRAME
 from shards.venues.budgets import REST_POLLS, poll_weight_per_minute
 from shards.venues.spec import Channel, PollChannel, SocketGroup, Venue
 
@@ -307,7 +306,7 @@ class VenueSession:
             try:
                 body = await self._rest.fetch(self._venue.instruments)
                 return self._venue.parse_instruments(body)
-            except (VenueError, msgspec.MsgspecError, ValueError) as error:
+            except (VenueError, *UNUSABLE_FRAME) as error:
                 delay_s = backoff.next_s()
                 log.warning("instruments: %s; again in %.1f s", error, delay_s)
                 for stream in filter(self._is_waiting, self.streams):
@@ -391,7 +390,7 @@ class VenueSession:
                 continue
             try:
                 snapshot = parse(await self._rest.fetch(call, book.key.symbol))
-            except (VenueError, msgspec.MsgspecError, ValueError) as error:
+            except (VenueError, *UNUSABLE_FRAME) as error:
                 log.warning("%s: snapshot: %s", book.key, error)
                 self._want_snapshot(book)
                 continue

@@ -324,6 +324,24 @@ def test_a_ban_is_passed_on_and_what_was_granted_before_it_waits(tmp_path: Path)
     run(tmp_path, test)
 
 
+@pytest.mark.fault("H05")
+def test_a_hostile_answer_costs_another_call_and_not_the_shard(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        for body in (
+            b'{"x":' + b"[" * 100_000,
+            b'{"symbols":[{"symbol":"\xff"}]}',
+            b"<html>",
+            b"null",
+        ):
+            rig.refusals.append(web.Response(body=body))
+        rig.session.start([spec(0)])
+        await rig.socket()
+        assert rig.listing_count == 5
+        assert rig.faults == []
+
+    run(tmp_path, test)
+
+
 def test_nothing_is_asked_of_a_venue_without_a_lease(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
         rig.granting = False

@@ -16,6 +16,7 @@ from shards.venues.binance_linear.messages import (
     ForceOrder,
     FundingInfo,
     MarkPriceUpdate,
+    Named,
     OpenInterest,
     PremiumIndex,
     Reply,
@@ -37,6 +38,7 @@ _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
 _decode_premium_index = msgspec.json.Decoder(PremiumIndex, strict=False).decode
 _decode_open_interest = msgspec.json.Decoder(OpenInterest, strict=False).decode
+_decode_named = msgspec.json.Decoder(Named).decode
 _decode_funding_info = msgspec.json.Decoder(list[FundingInfo]).decode
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -137,7 +139,9 @@ def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: O
         return
     for part in _decode_parts(body):
         try:
-            _on_premium_index(part, feeds, ts_recv)
+            # The answer names every symbol of the venue: what is wrong with others is not ours.
+            if _decode_named(part).symbol in feeds.funding:
+                _on_premium_index(part, feeds, ts_recv)
         except UNUSABLE_FRAME as error:
             on_unusable(error, bytes(part))
 
@@ -146,7 +150,7 @@ def _on_premium_index(part: bytes | msgspec.Raw, feeds: Feeds, ts_recv: int) -> 
     state = _decode_premium_index(part)
     feed = feeds.funding.get(state.symbol)
     if feed is None:
-        return  # the answer names every symbol of the venue
+        raise MalformedFrameError("not_subscribed")
     rate = None if state.lastFundingRate == "" else state.lastFundingRate
     row = FundingRow(rate, state.markPrice, state.indexPrice, state.nextFundingTime * NS_PER_MS)
     feed.on_funding(state.time * NS_PER_MS, ts_recv, row)

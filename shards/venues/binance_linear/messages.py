@@ -127,6 +127,12 @@ class ExchangeInfo(Struct, gc=False):
     symbols: list[Symbol]
 
 
+class Named(Struct, gc=False):
+    """Whose a part of an answer is, whatever else it says."""
+
+    symbol: str
+
+
 class PremiumIndex(Struct, gc=False):
     """`GET /fapi/v1/premiumIndex`: one, or without a symbol a list of all."""
 
