@@ -104,10 +104,11 @@ class SharedLimits:
         server_s = int(time[0]) + int(time[1]) / 1e6
         self._server_ahead_s = server_s - monotonic_s()
         found = self._found[pool] = self._sort(pool, server_s, flat)
-        mine = self._spent[pool]
+        mine, span_s = self._spent[pool], self._span_s(pool)
         for span, units in found.ours.items():  # of an earlier life, or of a lost reply
             mine[span] = max(units, mine.get(span, 0.0))
-        span_s = self._span_s(pool)
+        for span in [each for each in mine if not self._counts(pool, each, server_s)]:
+            del mine[span]
         return Look(
             [
                 Spent((span + 1) * span_s - self._server_ahead_s, units)
@@ -157,7 +158,6 @@ class SharedLimits:
     def _sort(self, pool: Pool, server_s: float, flat: Sequence[bytes]) -> _Found:
         """Whose fields they are, and which of them count no more."""
         found = _Found(server_s)
-        span_s, window_s = self._span_s(pool), self._windows_s[pool]
         for raw_name, raw_value in zip(flat[::2], flat[1::2], strict=True):
             name = raw_name.decode("utf-8", "surrogateescape")
             instance, _, span_text = name.rpartition("/")
@@ -170,7 +170,7 @@ class SharedLimits:
                 found.stale.append(raw_name)
             elif name == _BLOCKED:
                 found.blocked_until_s = min(value, server_s + BLOCK_S_MAX)
-            elif not -window_s < (span + 1) * span_s - server_s <= 2 * window_s:
+            elif not self._counts(pool, span, server_s):
                 found.stale.append(raw_name)
             elif instance == self._instance:
                 found.ours[span] = value
@@ -178,13 +178,15 @@ class SharedLimits:
                 found.others.append((span, value))
         return found
 
+    def _counts(self, pool: Pool, span: int, server_s: float) -> bool:
+        """Whether a span is in the window. One far in the future is of a clock that went back."""
+        window_s = self._windows_s[pool]
+        return -window_s < (span + 1) * self._span_s(pool) - server_s <= 2 * window_s
+
     def _add(self, spans: dict[int, float], pool: Pool, units: float, server_s: float) -> None:
         """Count units in the span in which their request leaves at the latest."""
-        span_s, window_s = self._span_s(pool), self._windows_s[pool]
-        span = int((server_s + self._deadline_s) // span_s)
+        span = int((server_s + self._deadline_s) // self._span_s(pool))
         spans[span] = spans.get(span, 0.0) + units
-        for old in [each for each in spans if (each + 1) * span_s + window_s <= server_s]:
-            del spans[old]
 
     def _span_s(self, pool: Pool) -> float:
         return self._windows_s[pool] / _SPANS

@@ -240,6 +240,19 @@ def test_a_flushed_redis_is_told_again_what_was_spent(group: RunGroup, redis_url
     group(scenario)
 
 
+def test_what_counts_no_more_is_gone_for_good(group: RunGroup, redis_url: str) -> None:
+    async def scenario(group: Group) -> None:
+        engine = group.engine("one")
+        with Redis.from_url(redis_url) as client:
+            engine.ask(15)
+            await group.until_granted(1)
+            await group.until(lambda: not client.exists(HASH), "the hash to vanish")
+            await asyncio.sleep(1.3)  # longer than between two looks
+            assert not client.exists(HASH)
+
+    group(scenario)
+
+
 def test_nonsense_in_the_hash_is_removed_and_frees_nothing(group: RunGroup, redis_url: str) -> None:
     async def scenario(group: Group) -> None:
         with Redis.from_url(redis_url) as client:
