@@ -121,6 +121,8 @@ class LimiterReport(msgspec.Struct):
     blocked_s: float = 0.0
     """Seconds until requests are allowed again (429, 418)."""
     waiting_count: int = 0
+    others_used: float | None = None
+    """Of `used`, what other engines on the address spent; None where budgets are not shared."""
 
 
 class EngineStatus(msgspec.Struct):

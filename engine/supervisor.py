@@ -14,7 +14,6 @@ Invariants
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +54,6 @@ from engine.commands import (
     StopStreams,
     StreamSpec,
     StreamState,
-    SyncRings,
     SystemStatus,
     ToChild,
     WriterStatus,
@@ -65,6 +63,7 @@ from engine.listings import Listings
 from engine.member import Member
 from engine.registry import Registry, RegistryEntry
 from engine.registry_mirror import RegistryMirror
+from engine.ring_syncs import RingSyncs
 from engine.roster import Roster
 from engine.schema import SchemaKeeper
 from engine.status import (
@@ -81,7 +80,6 @@ __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
-_SYNC_TIMEOUT_S = 15.0
 _ANSWER_INTERVAL_S = 0.01
 """Commands are answered in bundles, each behind one status: a flood of them costs little."""
 
@@ -108,8 +106,7 @@ class Supervisor:
         self._roster = Roster(self._catalog, self._registry, len(settings.cpus))
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
-        self._sync_ids = itertools.count(1)
-        self._syncs: dict[int, asyncio.Future[bool]] = {}
+        self._syncs = RingSyncs()
         self._listings = Listings()
         self._answers: list[CommandResult] = []
         self._answered_s = 0.0
@@ -118,7 +115,13 @@ class Supervisor:
         self._mirror = RegistryMirror(
             self._registry, settings.registry_name, settings.database_url, self._on_adopted
         )
-        self._leases = LeaseDesk(settings.limits, settings.layout.limits, self._send_to)
+        self._leases = LeaseDesk(
+            settings.limits,
+            settings.layout.limits,
+            self._send_to,
+            settings.share_limits(),
+            alone_without_redis=settings.config.limits.without_redis == "alone",
+        )
         self._writer = self._make_writer()
         self._control = self._make_control()
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -132,6 +135,7 @@ class Supervisor:
             await self._mirror.first_attempt()
         self._roster.open(self._settings.streams)
         self._mirror.start()
+        self._leases.start()
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._tick_task = asyncio.create_task(self._tick(), name="tick")
         await self._writer.start(timing.writer_ready_s)
@@ -155,8 +159,7 @@ class Supervisor:
             self._control.leave(timing.control_drain_s, timing.grace_s),
         )
         self._phase = "stopped"
-        await asyncio.gather(self._schema.close(), self._mirror.close())
-        self._leases.close()
+        await asyncio.gather(self._schema.close(), self._mirror.close(), self._leases.close())
         if self._tick_task is not None:
             self._tick_task.cancel()
             await asyncio.gather(self._tick_task, return_exceptions=True)
@@ -179,6 +182,8 @@ class Supervisor:
         )
         if light == "green" and self._schema.problem:
             light, reason = "red", self._schema.problem
+        if self._leases.problem and light != "red":
+            light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         return EngineStatus(
             status=light,
             reason=reason,
@@ -259,9 +264,7 @@ class Supervisor:
             case WriterStatus():
                 self._writer_totals.update(message)
             case RingsSynced():
-                future = self._syncs.pop(message.request_id, None)
-                if future is not None and not future.done():
-                    future.set_result(True)
+                self._syncs.answered(message)
             case InstrumentsSaved():
                 self._listings.saved(message)
             case Ready():
@@ -274,10 +277,7 @@ class Supervisor:
     def _on_writer_death(self, reason: str) -> None:
         del reason
         self._writer_totals.writer_ended()
-        for future in self._syncs.values():
-            if not future.done():
-                future.set_result(False)
-        self._syncs.clear()
+        self._syncs.writer_ended()
 
     # -- commands ----------------------------------------------------------------------------
 
@@ -361,21 +361,8 @@ class Supervisor:
             self._control.send(result)
 
     async def _sync_rings(self, index: int) -> None:
-        """Have the writer journal what a dead shard left in its rings; survive the writer's end."""
-        synced = False
-        while not synced:
-            await self._writer.ready.wait()
-            request_id = next(self._sync_ids)
-            future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self._syncs[request_id] = future
-            self._writer.send(SyncRings(request_id, self._shards[index].rings))
-            try:
-                async with asyncio.timeout(_SYNC_TIMEOUT_S):
-                    synced = await future
-            except TimeoutError:
-                _log.warning(f"writer has not synced the rings of shard-{index} yet: asked again")
-            finally:
-                self._syncs.pop(request_id, None)
+        shard = self._shards[index]
+        await self._syncs.sync(self._writer, shard.rings, shard.member.name)
 
     # -- watching ----------------------------------------------------------------------------
 
