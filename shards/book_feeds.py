@@ -194,6 +194,12 @@ class SnapshotBook(_BookStream):
         self._last_seq = last.id if last else 0
         self._last_ts = last.ts_event if last else 0
 
+    def fell_silent(self) -> None:
+        """Books come at a steady pace, changed or not: some are missing."""
+        self.has_data = False
+        if self.interruption is GapReason.SEQUENCE:
+            self.interruption = GapReason.SILENCE
+
     def on_book(self, event: BookEvent) -> None:
         """Take a whole book; its `prev_seq` is filled in here."""
         self._frame_count += 1

@@ -86,6 +86,7 @@ class Poller:
         self._streams: dict[str, TimedStream] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._failing: set[str] = set()
         self._unusable = UnusableFrames(venue)
 
     @property
@@ -162,6 +163,7 @@ class Poller:
             wanted = {_ALL}
         for symbol in self._calls.keys() - wanted:
             self._calls.pop(symbol).cancel()
+            self._failing.discard(symbol)
         for symbol in sorted(wanted - self._calls.keys()):
             self._calls[symbol] = self._tasks.create_task(self._repeat(symbol))
 
@@ -182,7 +184,6 @@ class Poller:
         call = self._channel.batch if symbol == _ALL else self._channel.call
         assert call is not None
         backoff = Backoff(0.25, max(self.interval_s, 1.0))
-        failed = False
         while True:
             try:
                 await self._share.turnstile.acquire(call.weight)
@@ -193,10 +194,11 @@ class Poller:
                 is_late = monotonic_s() - due_s > self.interval_s
                 reason = self._deliver(symbol, body, is_late=is_late)
                 if not reason:
+                    self._failing.discard(symbol)
                     return
-            if not failed:
+            if not self._failing:  # of hundreds that fail at once, one is said; all show it
                 log.warning("%s %s: %s", self._venue, symbol or "(all)", reason)
-            failed = True
+            self._failing.add(symbol)
             for stream in self._served(symbol):
                 stream.poll_failed(reason)
             await asyncio.sleep(backoff.next_s())

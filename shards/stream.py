@@ -107,6 +107,11 @@ class Stream:
         self.state = StreamState.FAILED
         self.reason = reason
 
+    def fell_silent(self) -> None:
+        """Nothing has come for too long on a live connection. Ids will tell what was missed, or
+        silence is normal; a stream of which neither is true declares it.
+        """
+
     def live(self) -> None:
         """Rows flow; a later jump is the venue's own."""
         self.state = StreamState.LIVE

@@ -24,6 +24,12 @@ class TimedStream(Stream):
         self._last_ts = last.ts_event if last else 0
         self._content: Any = None
 
+    def fell_silent(self) -> None:
+        """What should have come is missing, and no id will tell."""
+        self.has_data = False
+        if self.interruption is GapReason.SEQUENCE:
+            self.interruption = GapReason.SILENCE
+
     def polled(self, interval_s: float) -> None:
         """A poller takes this stream on."""
         self.connected()

@@ -421,6 +421,7 @@ class VenueSession:
                 stream.state = StreamState.STALE
                 stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
                 log.warning("%s: %s", stream.key, stream.reason)
+                stream.fell_silent()
                 connection.resubscribe(stream)
             elif not silent and stream.state is StreamState.STALE:
                 stream.state, stream.reason = StreamState.LIVE, ""

@@ -250,3 +250,18 @@ def test_a_full_ring_of_a_slow_kind_is_declared_too() -> None:
     (gap,) = double.rows("gap")
     assert (gap["reason"], gap["missing"]) == (GapReason.RING_FULL, 3)
     assert (gap["from_ts"], gap["to_ts"]) == (9 * S, 11 * S)
+
+
+@pytest.mark.fault("X04")
+def test_silence_where_rows_should_come_is_declared_when_it_ends() -> None:
+    double = MemoryRings()
+    feed = make_funding(double)
+    feed.on_funding(100 * S, 1, ROW)
+    feed.fell_silent()
+    assert len(double.rows("gap")) == 0, "it may last"
+    feed.on_funding(160 * S, 2, ROW)
+    feed.on_funding(161 * S, 3, ROW)
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["state"]) == (GapReason.SILENCE, GapState.UNPROVABLE)
+    assert (gap["from_ts"], gap["to_ts"]) == (100 * S, 160 * S)
+    assert double.rows("funding")["flags"].tolist() == [0, Flag.AFTER_GAP, 0]

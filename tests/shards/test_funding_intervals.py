@@ -15,8 +15,10 @@ import pytest
 import uvloop
 
 from engine.catalog import Instrument, StreamKind, Transport
+from engine.clock import wall_ns
 from engine.commands import StreamState
 from engine.layout import open_layout
+from engine.records import GapReason
 from engine.settings import VenueSettings
 from shards import funding_intervals
 from shards.contract_feeds import FundingRates
@@ -188,3 +190,19 @@ def test_an_answer_that_is_too_old_counts_no_more(tmp_path: Path) -> None:
         await rig.until(lambda: stream.interval_s == 4 * HOUR_S)
 
     run(tmp_path, often(0.05), test)
+
+
+@pytest.mark.fault("X04")
+def test_a_silent_stream_is_asked_for_again_and_declares_what_did_not_come(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.start("ETHUSDT")
+        await rig.until(lambda: rig.intervals(1))
+        (connection,), (stream,) = rig.session.connections, rig.session.streams
+        rig.session._watch(connection, wall_ns() + 16_000_000_000)
+        assert stream.status().state is StreamState.STALE
+        await rig.until(lambda: len(rig.double.rows("gap")) == 1)
+        (gap,) = rig.double.rows("gap")
+        assert (gap["stream"], gap["reason"]) == (1, GapReason.SILENCE)
+        assert stream.status().state is StreamState.LIVE
+
+    run(tmp_path, BINANCE, test)

@@ -363,7 +363,7 @@ def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
             windows = (monotonic_s() - started_s) / window_s + 1
             assert rig.server.asked.total() <= polls * windows
             await rig.close()
-            desk.close()
+            await desk.close()
             rig.rest = kept
 
     run(test)
