@@ -25,10 +25,14 @@ class StreamState(enum.StrEnum):
 
 
 class StreamSpec(msgspec.Struct, frozen=True):
-    """A stream as it is handed to a shard."""
+    """A stream as it is handed to a shard. `instrument` is what the stream table knows already;
+    `life` tells this stream from one of the same slot that was removed before.
+    """
 
     slot: int
     key: StreamKey
+    instrument: Instrument | None = None
+    life: int = 0
 
 
 class StreamStatus(msgspec.Struct):
@@ -43,6 +47,8 @@ class StreamStatus(msgspec.Struct):
     missing_count: int = 0
     duplicate_count: int = 0
     last_recv_ns: int = 0
+    life: int = 0
+    """As in its `StreamSpec`."""
 
 
 # supervisor -> child
@@ -309,6 +315,10 @@ class WriterStatus(msgspec.Struct, tag=True):
     """Rows not stored because a knob says so: no loss."""
     unpublished_rows: dict[str, int] = {}
     """Rows not published because a knob says so."""
+    journal_error: str = ""
+    """Why rows are not journalled; empty while they are."""
+    lost_rows: int = 0
+    """Rows that neither ring nor journal held any more when the database was ready for them."""
 
 
 FromChild = (

@@ -254,6 +254,8 @@ class Writer:
             cpu_s=usage.ru_utime + usage.ru_stime,
             skipped_rows=dict(database.skipped_rows) if database else {},
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},
+            journal_error=next((s.journal_error for s in self.sources if s.journal_error), ""),
+            lost_rows=database.lost_rows if database else 0,
         )
 
 
