@@ -275,6 +275,8 @@ class LatencyHistogram(msgspec.Struct):
     """Log-spaced counts: bucket i holds latencies in [10**(i/10), 10**((i+1)/10)) microseconds."""
 
     counts: list[int]
+    sum_us: float = 0.0
+    """Of the latencies themselves, not of their buckets."""
 
 
 class ShardStatus(msgspec.Struct, tag=True):

@@ -125,16 +125,22 @@ class Stream:
         if self.drops.count and self.ring.has_room():
             self.next_flags = self.settle(now_ns)
 
+    def counts(self) -> dict[str, int]:
+        """What it has counted since it was wanted."""
+        return {
+            "frame_count": self.frame_count,
+            "row_count": self.row_count,
+            "gap_count": self.gap_count,
+            "missing_count": self.missing_count,
+            "duplicate_count": self.duplicate_count,
+        }
+
     def status(self) -> StreamStatus:
         """The stream as the supervisor sees it."""
         return StreamStatus(
             slot=self.slot,
             state=self.state,
             reason=self.reason,
-            frame_count=self.frame_count,
-            row_count=self.row_count,
-            gap_count=self.gap_count,
-            missing_count=self.missing_count,
-            duplicate_count=self.duplicate_count,
             last_recv_ns=self.last_recv_ns,
+            **self.counts(),
         )

@@ -92,6 +92,7 @@ class VenueSession:
         self.pollers: dict[StreamKind, Poller] = {}
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
+        self._removed_counts: dict[str, Counter[str]] = {}
         self._closed_malformed: Counter[str] = Counter()
         self._closed_reconnect_count = 0
         for _ in range(_SNAPSHOTS_AT_ONCE if venue.book_snapshot else 0):
@@ -101,6 +102,14 @@ class VenueSession:
     def streams(self) -> list[Stream]:
         """The streams that are wanted."""
         return list(self._by_slot.values())
+
+    @property
+    def counts_by_kind(self) -> dict[str, Counter[str]]:
+        """What streams have counted, by their kind; also those that are removed now."""
+        counts = {kind: Counter(each) for kind, each in self._removed_counts.items()}
+        for stream in self._by_slot.values():
+            counts.setdefault(stream.key.kind.value, Counter()).update(stream.counts())
+        return counts
 
     @property
     def connections(self) -> list[Connection]:
@@ -146,6 +155,8 @@ class VenueSession:
                 continue
             stream.removed()
             stream.tick(wall_ns())
+            removed = self._removed_counts.setdefault(stream.key.kind.value, Counter())
+            removed.update(stream.counts())
             if self._is_offered(stream):
                 self._removed[slot] = (monotonic_s(), stream)
             self._snapshot_backoff.pop(slot, None)
