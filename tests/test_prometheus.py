@@ -20,9 +20,7 @@ def test_rules_ask_for_metrics_that_exist() -> None:
     assert {name for name in wanted if f"`{name}`" not in readme} == set()
 
 
-@pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not here (Debian: apt-get install prometheus)"
-)
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool (Debian: apt-get install prometheus)")
 @pytest.mark.parametrize(
     "arguments",
     [
