@@ -14,7 +14,8 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge, Histogram, values
 from prometheus_client.utils import INF, floatToGoString
 
-from engine.commands import LatencyHistogram, WriterStatus
+from engine.catalog import StreamKind
+from engine.commands import LatencyHistogram, StreamCounts, WriterStatus
 from engine.metric_files import GAUGE_MODE
 from engine.records import RecordKind
 
@@ -101,18 +102,16 @@ class ShardMetrics:
     """What a shard received, by exchange."""
 
     def __init__(self) -> None:
-        by_kind = ("exchange", "kind")
-        self._streams = {
-            "frame_count": Growth("fts_shards_frames_total", "Frames received", by_kind),
-            "row_count": Growth("fts_shards_rows_total", "Rows received", by_kind),
-            "gap_count": Growth("fts_shards_gaps_total", "Gaps declared", by_kind),
-            "missing_count": Growth(
-                "fts_shards_missing_rows_total", "Rows declared missing", by_kind
-            ),
-            "duplicate_count": Growth(
-                "fts_shards_duplicate_rows_total", "Rows refused as repeated", by_kind
-            ),
-        }
+        self._streams = [
+            (name, Growth(f"fts_shards_{noun}_total", text, ("exchange", "kind")))
+            for name, noun, text in (
+                ("frame_count", "frames", "Frames received"),
+                ("row_count", "rows", "Rows received"),
+                ("gap_count", "gaps", "Gaps declared"),
+                ("missing_count", "missing_rows", "Rows declared missing"),
+                ("duplicate_count", "duplicate_rows", "Rows refused as repeated"),
+            )
+        ]
         self._malformed = Growth(
             "fts_shards_malformed_frames_total", "Frames of no use", ("exchange", "reason")
         )
@@ -124,15 +123,15 @@ class ShardMetrics:
     def feed(
         self,
         exchange: str,
-        counts_by_kind: Mapping[str, Mapping[str, int]],
+        counts_by_kind: Mapping[StreamKind, StreamCounts],
         malformed_by_reason: Mapping[str, int],
         reconnect_count: int,
         connection_count: int,
     ) -> None:
         """Totals of one exchange, since this process was born."""
         for kind, counts in counts_by_kind.items():
-            for name, growth in self._streams.items():
-                growth.feed(counts[name], exchange, kind)
+            for name, growth in self._streams:
+                growth.feed(getattr(counts, name), exchange, kind)
         for reason, count in malformed_by_reason.items():
             self._malformed.feed(count, exchange, reason)
         self._reconnects.feed(reconnect_count, exchange)

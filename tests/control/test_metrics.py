@@ -12,7 +12,8 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as open_parser
 
 from engine import metric_files
-from engine.commands import LatencyHistogram
+from engine.catalog import StreamKind
+from engine.commands import LatencyHistogram, StreamCounts
 from engine.layout import Layout, open_layout
 from engine.metrics import ProcessMetrics, ShardMetrics, WriterMetrics
 from tests.control.api_rig import DROP, Rig, run_with_rig
@@ -38,8 +39,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
         WriterMetrics().feed(writer_status(stored_rows={"trade": 12}, latency=latency))
         ProcessMetrics("writer").feed(1.0, 0.0)
     with life(layout, "shard-0"):
-        names = ("frame_count", "row_count", "gap_count", "missing_count", "duplicate_count")
-        counts = {"Trades": dict.fromkeys(names, 1)}
+        counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1)}
         ShardMetrics().feed("binance_linear", counts, {"schema": 1}, 1, 1)
         ProcessMetrics("shard-0").feed(1.0, 0.0)
     yield layout

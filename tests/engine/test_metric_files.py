@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import metric_files
+from engine.catalog import StreamKind
+from engine.commands import StreamCounts
 from engine.layout import Layout, open_layout
 from engine.metrics import Growth, ProcessMetrics, RequestMetrics, ShardMetrics
 from tests.engine.metric_rig import life, scrape
 
 pytestmark = pytest.mark.fault("V09")
-COUNTS = {
-    "frame_count": 5, "row_count": 7, "gap_count": 1, "missing_count": 2, "duplicate_count": 0,
-}  # fmt: skip
+COUNTS = StreamCounts(frame_count=5, row_count=7, gap_count=1, missing_count=2)
 ROWS = 'fts_shards_rows_total{exchange="binance_linear",kind="Trades"}'
 SOCKETS = 'fts_shards_connections{exchange="binance_linear"}'
 CPU = 'fts_engine_process_cpu_seconds_total{process="shard-0"}'
@@ -33,7 +33,7 @@ def layout(tmp_path: Path) -> Layout:
 def live(layout: Layout, process: str = "shard-0") -> None:
     """A life in which seven rows came over three sockets."""
     with life(layout, process):
-        ShardMetrics().feed("binance_linear", {"Trades": COUNTS}, {"schema": 1}, 0, 3)
+        ShardMetrics().feed("binance_linear", {StreamKind.TRADES: COUNTS}, {"schema": 1}, 0, 3)
         ProcessMetrics(process).feed(1.5, 0.002)
 
 
@@ -194,7 +194,7 @@ def test_the_reserved_memory_is_enough(layout: Layout) -> None:
     with life(layout, "shard-0"):
         shard = ShardMetrics()
         for venue in range(12):
-            counts = {f"FundingOpenInterest{kind}": COUNTS for kind in range(7)}
+            counts = dict.fromkeys(StreamKind, COUNTS)
             shard.feed(f"some_exchange_{venue}", counts, {"not_subscribed": 1}, 1, 1)
     for path in layout.metrics_dir.iterdir():
         assert path.stat().st_size == 1 << 17, path.name
