@@ -1,6 +1,8 @@
 """`/metrics`: complete, in the format that was asked for, no label that a stranger could choose."""
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tests.engine.metric_rig import life, samples
 from tests.engine.test_metrics import writer_status
 
 ROOT = Path(__file__).parents[2]
+PROMTOOL = shutil.which("promtool")
 LABELS = {
     "exchange", "kind", "state", "reason", "sink", "process", "pool", "part", "route", "method",
     "status", "le",
@@ -189,3 +192,19 @@ def test_requests_are_counted_by_route_and_outcome(layout: Layout) -> None:
 
     with life(layout, "control"):
         run_with_rig(scenario, layout=layout)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool (Debian: apt-get install prometheus)")
+def test_promtool_has_nothing_to_say(layout: Layout) -> None:
+    assert PROMTOOL is not None
+
+    async def scenario(rig: Rig) -> bytes:
+        await full(rig).ask("GET", "/streams")
+        return (await rig.ask("GET", "/metrics")).text
+
+    with life(layout, "control"):
+        text = run_with_rig(scenario, layout=layout)
+    checked = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
