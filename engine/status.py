@@ -14,6 +14,7 @@ from engine.commands import (
     Knobs,
     LatencyHistogram,
     ShardStatus,
+    StreamCounts,
     StreamState,
     StreamStatus,
     WriterStatus,
@@ -156,27 +157,23 @@ class EngineStatus(msgspec.Struct):
 class StreamTotals:
     """Keeps a stream's counters growing across the lives of its shards."""
 
-    COUNTS = (
-        "frame_count", "row_count", "gap_count", "missing_count", "duplicate_count",
-    )  # fmt: skip
-
     def __init__(self, slot: int, key: StreamKey, shard: int) -> None:
         self.report = StreamReport(
             slot, key.venue, key.symbol, key.kind.value, shard, key.transport.value
         )
-        self._base = dict.fromkeys(self.COUNTS, 0)
+        self._base = dict.fromkeys(StreamCounts._fields, 0)
 
     def update(self, status: StreamStatus) -> None:
         """Take in what the shard says now."""
         report = self.report
         report.state, report.reason = status.state, status.reason
         report.last_recv_ns = max(report.last_recv_ns, status.last_recv_ns)
-        for name in self.COUNTS:
+        for name in StreamCounts._fields:
             setattr(report, name, self._base[name] + getattr(status, name))
 
     def shard_ended(self, reason: str) -> None:
         """The shard is gone: its counts become the base of the next one's."""
-        self._base = {name: getattr(self.report, name) for name in self.COUNTS}
+        self._base = {name: getattr(self.report, name) for name in StreamCounts._fields}
         self.report.state, self.report.reason = StreamState.PENDING, reason
 
 

@@ -230,28 +230,3 @@ def test_limiters_show_what_is_left() -> None:
         assert (await rig.ask("GET", "/limiters?exchange=HyperliquidPerp")).body == []
 
     run_with_rig(scenario)
-
-
-@pytest.mark.fault("V09")
-def test_metrics_parse_whatever_is_known() -> None:
-    from prometheus_client.parser import (  # noqa: PLC0415 - a development dependency
-        text_string_to_metric_families,
-    )
-
-    async def scenario(rig: Rig) -> None:
-        rig.supervisor.run(BTC_KEY)
-        rig.supervisor.writer.stored_rows = {"trade": 12}
-        rig.supervisor.writer.latency_us = {"database": {"p99": 1500.0}}
-        for phase in ("starting", "running"):
-            rig.supervisor.phase = phase
-            rig.supervisor.tell()
-            answer = await rig.ask("GET", "/metrics")
-            families = {f.name: f for f in text_string_to_metric_families(answer.text.decode())}
-            assert all(
-                name.startswith(("fts_engine_", "fts_shards_", "fts_writer_", "fts_control_"))
-                for name in families
-            )
-            assert families["fts_writer_stored_rows"].samples[0].value == 12
-            assert "BTCUSDT" not in answer.text.decode(), "symbols are no labels"
-
-    run_with_rig(scenario)
