@@ -97,11 +97,14 @@ class Backend:
         send: Callable[[FromChild], None],
         health: Health,
         layout: Layout | None = None,
+        configured_knobs: Knobs | None = None,
         timeout_s: float = 1.8,
     ) -> None:
         self._send = send
         self._health = health
         self._layout = layout
+        self.configured_knobs = configured_knobs or Knobs()
+        """What a stream's flush knobs are when nobody has set them."""
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[CommandResult]] = {}

@@ -1,52 +1,47 @@
-"""A control process without an engine: the routes the page calls, over a status the test writes."""
+"""The real API and dashboard over an engine that says and does what the test tells it."""
 
-import copy
+import asyncio
+import concurrent.futures
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from control.ui import PUBLIC_PATHS, routes
+from control.admission import Admissions
+from control.app import Api
+from control.auth import Guard
+from control.backend import Backend
+from control.health import Health, HealthLight
+from control.instruments import Instruments
+from control.main import make_server
+from control.routes import Services
 from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
+from engine.catalog import Instrument, StreamKey
 from engine.clock import wall_ns
-from engine.commands import StreamState
+from engine.commands import AddStreams, FromChild, Knobs, RemoveStreams, SetKnobs, StreamState
 from engine.layout import Layout
 from engine.status import (
     ChildReport,
     EngineStatus,
-    Light,
     LimiterReport,
     ShardReport,
     StreamReport,
     WriterReport,
 )
+from shards.venues import VENUES
+from tests.control.api_rig import BINANCE, HYPERLIQUID, OFFERS, Supervisor, instrument
 from tests.control.ui.sockets import free_listener
 
-CAPABILITIES = [
-    {"exchange": "binance_linear", "transport": "Ws", "kind": "Trades", "note": None},
-    {"exchange": "binance_linear", "transport": "Ws", "kind": "L2Book", "note": None},
-    {"exchange": "binance_linear", "transport": "HttpPoll", "kind": "OpenInterest",
-     "note": "asked once a minute"},
-    {"exchange": "hyperliquid_perp", "transport": "Ws", "kind": "Trades", "note": None},
-]  # fmt: skip
-SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSDC"]
-
-
-class FakeLight(NamedTuple):
-    """A light as a test sets it."""
-
-    status: Light
-    reason: str
+CONFIGURED = Knobs(flush_rows=50_000, flush_interval_ms=50, max_rows_per_copy=100_000)
+LISTED = {
+    "binance_linear": [instrument("binance_linear", symbol) for symbol in BINANCE],
+    "hyperliquid_perp": [instrument("hyperliquid_perp", symbol) for symbol in HYPERLIQUID],
+}
 
 
 def stream(slot: int, symbol: str, kind: str = "Trades", **changes: Any) -> StreamReport:
@@ -79,8 +74,37 @@ def engine_status(streams: list[StreamReport]) -> EngineStatus:
     )  # fmt: skip
 
 
-class FakeControl:
-    """State of the dashboard and the public API over it. `calls` has every mutation."""
+class ScriptedHealth(Health):
+    """Lights as a test sets them."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.shown = {name: HealthLight("green") for name in ("runtime", "db", "redis")}
+
+    def lights(self) -> Mapping[str, HealthLight]:
+        """As they were set."""
+        return self.shown
+
+
+class _Supervisor(Supervisor):
+    """Answers commands as the engine does and speaks at once; its status is the test's."""
+
+    def __init__(self, status: EngineStatus) -> None:
+        super().__init__()
+        self.told = status
+
+    def status(self) -> EngineStatus:
+        """What the test says, with the streams there are."""
+        return msgspec.structs.replace(self.told, streams=list(self.streams.values()))
+
+    def send(self, message: FromChild) -> None:
+        """The pipe."""
+        super().send(message)
+        asyncio.get_running_loop().call_soon(self.tell)
+
+
+class ScriptedEngine:
+    """The control process's application, over a supervisor that the test speaks for."""
 
     def __init__(
         self,
@@ -88,143 +112,117 @@ class FakeControl:
         streams: list[StreamReport],
         *,
         limits: DashboardLimits | None = None,
-        token: str = "",
+        tokens: Mapping[str, str] | None = None,
+        listed: Mapping[str, list[Instrument]] = LISTED,
     ) -> None:
         self.layout = Layout(folder / "state", "test", folder / "shm")
         self.layout.state_dir.mkdir(exist_ok=True)
-        self.status: EngineStatus | None = engine_status(streams)
-        self.shown_lights = {name: FakeLight("green", "") for name in ("runtime", "db", "redis")}
-        self.calls: list[tuple[str, str, Any]] = []
-        self.refusal: tuple[int, dict[str, Any]] | None = None
-        self.token = token
+        self.health = ScriptedHealth()
+        self.supervisor = _Supervisor(engine_status([]))
+        self.backend = Backend(self.supervisor.send, self.health, self.layout, CONFIGURED)
+        self.supervisor.backend = self.backend
+        instruments = Instruments(VENUES, None, _no_venue, self.backend.store_instruments)
+        instruments._listings = {
+            venue: {each.symbol: each for each in listing} for venue, listing in listed.items()
+        }
+        guard = Guard.load(None, None, tokens or {})
+        services = Services(self.backend, Admissions(OFFERS), instruments, guard)
+        self._api = Api(services, dashboard_limits=limits)
         self.seen_paths: list[str] = []
         self.port = 0
-        self.app: ASGIApp = _TokenGuard(self, Starlette(routes=self._routes(limits)))
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.say(streams)
 
-    def lights(self) -> Mapping[str, FakeLight]:
-        """As `DashboardState` wants them."""
-        return self.shown_lights
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            self.seen_paths.append(scope["path"])
+        await self._api(scope, receive, send)
+
+    @property
+    def told(self) -> EngineStatus:
+        """What the supervisor says the next time, but for the streams."""
+        return self.supervisor.told
 
     def streams(self) -> list[StreamReport]:
         """The streams now."""
-        return list(self.status.streams) if self.status else []
+        return list(self.backend.streams.values())
 
     def say(self, streams: list[StreamReport] | None = None) -> None:
-        """The supervisor speaks: a new status, the counters where the caller left them."""
-        assert self.status is not None
-        status = copy.copy(self.status)
-        status.streams = self.streams() if streams is None else streams
-        self.status = status
+        """The supervisor speaks, of these streams from now on."""
+        self.within_loop(lambda: self._say(streams))
 
-    def find(self, body: Mapping[str, Any]) -> StreamReport | None:
-        """The stream a request names."""
-        for report in self.streams():
-            if (report.venue, report.symbol, report.kind, report.transport) == (
-                body["exchange"], body["symbol"], body["kind"], body["transport"],
-            ):  # fmt: skip
-                return report
-        return None
+    def _say(self, streams: list[StreamReport] | None) -> None:
+        if streams is not None:
+            self.supervisor.streams = {_key(report): report for report in streams}
+        self.supervisor.tell()
 
-    def _routes(self, limits: DashboardLimits | None) -> list[Any]:
-        knobs = "/streams/{exchange}/{symbol:path}/{kind}/{transport}/knobs"
-        return [
-            *routes(self, limits),
-            Route("/streams/capabilities", self._capabilities),
-            Route("/streams", self._change, methods=["POST", "DELETE"]),
-            Route(knobs, self._patch, methods=["PATCH"]),
-            Route("/instruments", self._instruments),
-        ]
+    def within_loop(self, action: Callable[[], None]) -> None:
+        """Do something where the server does its work, and wait for its end."""
+        if self.loop is None:
+            action()
+            return
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-    async def _capabilities(self, _: Request) -> Response:
-        return JSONResponse(CAPABILITIES)
+        def act() -> None:
+            action()
+            done.set_result(None)
 
-    async def _instruments(self, request: Request) -> Response:
-        query = request.query_params
-        wanted = query.get("q", "").upper()
-        found = [
-            {"exchange": query["exchange"], "symbol": symbol, "base": symbol[:3],
-             "quote": symbol[3:], "status": "TRADING", "tick_size": "0.10"}
-            for symbol in SYMBOLS if wanted in symbol
-        ]  # fmt: skip
-        return JSONResponse(found)
+        self.loop.call_soon_threadsafe(act)
+        done.result(10)
 
-    async def _change(self, request: Request) -> Response:
-        body = msgspec.json.decode(await request.body())
-        self.calls.append((request.method, "/streams", body))
-        known = self.find(body)
-        if self.refusal:
-            return JSONResponse(self.refusal[1], self.refusal[0])
-        if request.method == "POST":
-            if known:
-                return _error(409, "stream_exists", "this stream is already collected")
-            if body["symbol"] not in SYMBOLS:
-                return JSONResponse(
-                    {"error": f"no such instrument: {body['symbol']}", "kind": "unknown_symbol",
-                     "near": ["BTCUSDT", "BTCUSDC"]}, 404,
-                )  # fmt: skip
-            added = stream(
-                len(self.streams()) + 100, body["symbol"], body["kind"], venue=body["exchange"],
-                transport=body["transport"], state=StreamState.CONNECTING,
-            )  # fmt: skip
-            self.say([*self.streams(), added])
-            return JSONResponse("ok")
-        if not known:
-            return _error(404, "stream_not_found", "no such stream")
-        self.say([each for each in self.streams() if each is not known])
-        return JSONResponse("ok")
+    @property
+    def added(self) -> list[StreamKey]:
+        """Streams the API asked the engine to begin."""
+        asked = [each for each in self.supervisor.received if isinstance(each, AddStreams)]
+        return [request.key for each in asked for request in each.streams]
 
-    async def _patch(self, request: Request) -> Response:
-        changes = msgspec.json.decode(await request.body())
-        self.calls.append(("PATCH", request.url.path, changes))
-        if self.refusal:
-            return JSONResponse(self.refusal[1], self.refusal[0])
-        report = self.find(request.path_params)
-        if report is None:
-            return _error(404, "stream_not_found", "no such stream")
-        changed = copy.copy(report)
-        changed.knobs = msgspec.structs.replace(report.knobs, **changes)
-        self.say([changed if each is report else each for each in self.streams()])
-        return JSONResponse({"knobs": msgspec.to_builtins(changed.knobs)})
+    @property
+    def removed(self) -> list[list[StreamKey]]:
+        """Streams the API asked the engine to end, by command."""
+        return [each.keys for each in self.supervisor.received if isinstance(each, RemoveStreams)]
+
+    @property
+    def tuned(self) -> list[tuple[StreamKey, Knobs]]:
+        """Knobs the API asked the engine to set."""
+        asked = [each for each in self.supervisor.received if isinstance(each, SetKnobs)]
+        return [(each.key, each.knobs) for each in asked]
 
 
-class _TokenGuard:
-    """Asks for the bearer token wherever the page is not public."""
-
-    def __init__(self, control: FakeControl, app: ASGIApp) -> None:
-        self._control = control
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            self._control.seen_paths.append(scope["path"])
-            wanted = self._control.token
-            shown = dict(scope["headers"]).get(b"authorization", b"").decode()
-            if wanted and scope["path"] not in PUBLIC_PATHS and shown != f"Bearer {wanted}":
-                response = _error(401, "unauthorized", "a bearer token is needed")
-                await response(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+async def _no_venue(venue: Any) -> bytes:
+    raise AssertionError(f"nobody asked for {venue.name}")
 
 
-def _error(status: int, kind: str, text: str) -> Response:
-    return JSONResponse({"error": text, "kind": kind}, status)
+def _key(report: StreamReport) -> StreamKey:
+    names = ("venue", "symbol", "kind", "transport")
+    return msgspec.convert({name: getattr(report, name) for name in names}, StreamKey)
 
 
 @contextmanager
-def serving(control: FakeControl, unread_after_s: float = 20.0) -> Iterator[str]:
-    """Serve on a free port, from a thread of its own; yields the address."""
-    listener = free_listener()
+def serving(
+    engine: ScriptedEngine, unread_after_s: float = 20.0, app: Any = None, port: int = 0
+) -> Iterator[str]:
+    """Serve the engine's API (or an application around it), from a thread of its own; yields the
+    address.
+    """
+    listener = free_listener(port)
     drop_unread(listener, unread_after_s)
-    config = uvicorn.Config(
-        control.app, lifespan="off", log_config=None, access_log=False, ws="none",
-        timeout_graceful_shutdown=1, timeout_keep_alive=5,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    server = make_server(app or engine)
+    server.config.timeout_graceful_shutdown = 1
+    ready = threading.Event()
+
+    async def serve() -> None:
+        engine.loop = asyncio.get_running_loop()
+        ready.set()
+        await server.serve(sockets=[listener])
+        engine.loop = None
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    control.port = listener.getsockname()[1]
+    ready.wait(10)
+    engine.port = listener.getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{control.port}"
+        yield f"http://127.0.0.1:{engine.port}"
     finally:
         server.should_exit = True
         thread.join(10)

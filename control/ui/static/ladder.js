@@ -1,0 +1,92 @@
+// The book of one symbol, the best levels of each side. Prices are the engine's exact strings.
+
+import { byId, make, setAttribute, setText } from "./dom.js";
+import * as format from "./format.js";
+
+const STATES = {
+  known: ["live", "ok", ""],
+  partial: ["partial", "warn",
+    "The engine's last snapshot is older than what can be read here. Shown are the levels that changed since: each is true, others may be missing between them. The next snapshot completes it; what is stored is not affected."],
+  unknown: ["resyncing", "warn", "Updates were missed. The book is shown again with the next snapshot, usually within seconds."],
+};
+
+const decimalsOf = (levels) => Math.max(0, ...levels.map(([, size]) => (size.split(".")[1] ?? "").length));
+const sumText = (value, decimals) => (value >= 100_000 ? format.short(value) : value.toFixed(decimals));
+const sumOf = (levels) => levels.reduce((sum, level) => sum + Number(level[1]), 0);
+
+class Side {
+  constructor(list, side, rowCount) {
+    this.rows = Array.from({ length: rowCount }, () => {
+      const parts = [make("span", { class: "price" }), make("span", { class: "size" }), make("span", { class: "total" })];
+      const bar = make("span", { class: "bar", "aria-hidden": "true" });
+      return { element: make("li", { class: side }, bar, ...parts), bar, parts, scale: "" };
+    });
+    const isReversed = side === "ask"; // the best ask stands at the bottom, next to the best bid
+    list.replaceChildren(...(isReversed ? [...this.rows].reverse() : this.rows).map((row) => row.element));
+  }
+
+  paint(levels, largest) {
+    let total = 0;
+    const decimals = decimalsOf(levels);
+    this.rows.forEach((row, index) => {
+      const level = levels[index];
+      const [price, size] = level ?? ["", ""];
+      total += Number(size);
+      setText(row.parts[0], price);
+      setText(row.parts[1], size);
+      // A running sum is a reading aid, not a value of the venue's: a float will do.
+      setText(row.parts[2], level ? sumText(total, decimals) : "");
+      const scale = `scaleX(${level && largest ? (total / largest).toFixed(3) : 0})`;
+      if (row.scale !== scale) { row.bar.style.transform = scale; row.scale = scale; }
+    });
+  }
+}
+
+export class Ladder {
+  constructor(levels = 15) {
+    this.levels = levels;
+    this.asks = new Side(byId("asks"), "ask", levels);
+    this.bids = new Side(byId("bids"), "bid", levels);
+  }
+
+  clear() {
+    this.state = "";
+    this.asks.paint([], 0);
+    this.bids.paint([], 0);
+    setText(byId("between-mid"), "");
+    setText(byId("between-spread"), "");
+    this.tag("", "", "");
+  }
+
+  tag(text, tone, note) {
+    setText(byId("book-state"), text);
+    setAttribute(byId("book-state"), "data-tone", tone);
+    setText(byId("book-note"), note);
+  }
+
+  // What the stream is, which matters more than what its rows made of the book.
+  describe(stream) {
+    this.stream = stream;
+    if (stream?.attached) { this.paintTag(); return; }
+    this.clear();
+    if (!stream) this.tag("off", "off", "The book of this symbol is not collected.");
+    else this.tag("waiting", "warn", stream.reason);
+  }
+
+  paintTag() {
+    const { state, reason } = this.stream;
+    if (state !== "live") this.tag(state, "warn", reason);
+    else if (this.state) this.tag(...STATES[this.state]);
+  }
+
+  paint(book) {
+    this.state = book.state;
+    this.paintTag();
+    const bids = book.bids.slice(0, this.levels), asks = book.asks.slice(0, this.levels);
+    const largest = Math.max(sumOf(bids), sumOf(asks));
+    this.asks.paint(asks, largest);
+    this.bids.paint(bids, largest);
+    setText(byId("between-mid"), book.mid ?? "");
+    setText(byId("between-spread"), book.spread ? `spread ${book.spread}` : "");
+  }
+}
