@@ -85,6 +85,7 @@ function onStatus(status) {
   table.loaded = true;
   table.update(streams, status.now_ms);
   table.paintEmpty(table.shown.length);
+  market.paintNote();
 }
 
 // --- the link to the engine -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // One kind of stream on every instrument of a filter: seen before it is done, and answered for each.
 
 import * as api from "./api.js";
-import { byId, make, onClose, setText, showError } from "./dom.js";
+import { byId, make, onClose, setText, showError, withoutField } from "./dom.js";
 import * as format from "./format.js";
 import { report } from "./log.js";
 import { Offers } from "./offers.js";
@@ -119,7 +119,7 @@ export class BulkDialog {
     const named = error?.field.split(".").at(-1);
     for (const [name, field] of Object.entries(this.fields)) {
       field.setAttribute("aria-invalid", String(name === named));
-      showError(byId(`bulk-${name}-error`), name === named ? error.message : "");
+      showError(byId(`bulk-${name}-error`), name === named ? withoutField(error) : "");
     }
     showError(this.error, error && !(named in this.fields) ? error.message : "");
     if (error) this.submitButton.disabled = false;

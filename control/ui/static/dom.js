@@ -34,6 +34,9 @@ export function showError(element, text) {
   setText(element, text);
 }
 
+// Beside the field that a refusal names, its name need not be said.
+export const withoutField = (error) => error.message.replace(`${error.field}: `, "");
+
 export function onClose(dialog) {
   for (const button of dialog.querySelectorAll("[data-close]")) {
     button.addEventListener("click", () => dialog.close());

@@ -1,7 +1,7 @@
 // A stream's knobs. An empty field is the configured value, as null is in the API.
 
 import * as api from "./api.js";
-import { byId, onClose, setText, showError } from "./dom.js";
+import { byId, onClose, setText, showError, withoutField } from "./dom.js";
 import * as format from "./format.js";
 import { report } from "./log.js";
 import { FLUSH_KNOBS, nameOf } from "./stream_row.js";
@@ -92,7 +92,7 @@ export class KnobsDialog {
     for (const name of FLUSH_KNOBS) {
       const isNamed = error?.field === name;
       this.fields[name].setAttribute("aria-invalid", String(isNamed));
-      showError(byId(`knob-${name}-error`), isNamed ? error.message.replace(`${name}: `, "") : "");
+      showError(byId(`knob-${name}-error`), isNamed ? withoutField(error) : "");
       if (isNamed) this.fields[name].focus();
     }
     showError(byId("knobs-error"), error && !FLUSH_KNOBS.includes(error.field) ? error.message : "");

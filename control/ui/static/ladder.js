@@ -18,8 +18,7 @@ class Side {
   constructor(list, side, rowCount) {
     this.rows = Array.from({ length: rowCount }, () => {
       const parts = [make("span", { class: "price" }), make("span", { class: "size" }), make("span", { class: "total" })];
-      const bar = make("span", { class: "bar", "aria-hidden": "true" });
-      return { element: make("li", { class: side }, bar, ...parts), bar, parts, scale: "" };
+      return { element: make("li", { class: side }, ...parts), parts, bar: "" };
     });
     const isReversed = side === "ask"; // the best ask stands at the bottom, next to the best bid
     list.replaceChildren(...(isReversed ? [...this.rows].reverse() : this.rows).map((row) => row.element));
@@ -36,8 +35,8 @@ class Side {
       setText(row.parts[1], size);
       // A running sum is a reading aid, not a value of the venue's: a float will do.
       setText(row.parts[2], level ? sumText(total, decimals) : "");
-      const scale = `scaleX(${level && largest ? (total / largest).toFixed(3) : 0})`;
-      if (row.scale !== scale) { row.bar.style.transform = scale; row.scale = scale; }
+      const bar = `${level && largest ? (100 * total / largest).toFixed(1) : 0}% 17px`;
+      if (row.bar !== bar) { row.element.style.backgroundSize = bar; row.bar = bar; }
     });
   }
 }
@@ -67,6 +66,7 @@ export class Ladder {
   // What the stream is, which matters more than what its rows made of the book.
   describe(stream) {
     this.stream = stream;
+    setAttribute(byId("book-box"), "data-absent", String(!stream?.attached));
     if (stream?.attached) { this.paintTag(); return; }
     this.clear();
     if (!stream) this.tag("off", "off", "The book of this symbol is not collected.");

@@ -24,7 +24,7 @@ export class Market {
     if (isSame && this.feed) return;
     this.reset();
     setText(byId("market-title"), row.symbol);
-    setText(byId("market-note"), format.venue(row.venue));
+    this.paintNote();
     byId("market-empty").hidden = true;
     byId("market-body").hidden = false;
     this.connect();
@@ -36,9 +36,18 @@ export class Market {
     const query = new URLSearchParams({ exchange: this.row.venue, symbol: this.row.symbol });
     this.feed = follow(`ui/tape?${query}`, (name, body) => this.on(name, body), (state, reason) => {
       byId("market-body").classList.toggle("stale", state !== "live");
-      setText(byId("market-note"), state === "live" ? format.venue(this.row.venue) : reason);
+      this.problem = state === "live" ? "" : reason;
+      this.paintNote();
       this.isNew = true; // what the ring still holds comes once more
     });
+  }
+
+  // Whose symbol it is; or what is wrong with the link, else with the chosen stream.
+  paintNote() {
+    const { row } = this;
+    if (!row) return;
+    const trouble = row.state === "live" ? "" : `${format.kind(row.kind)} ${row.state}: ${row.reason}`;
+    setText(byId("market-note"), this.problem || trouble || format.venue(row.venue));
   }
 
   pause() {
@@ -80,6 +89,7 @@ export class Market {
     else if (!trades.attached) this.tag("waiting", "warn", trades.reason);
     else if (trades.state === "live") this.tag("live", "ok", "");
     else this.tag(trades.state, "warn", trades.reason);
+    setAttribute(byId("tape-box"), "data-absent", String(!trades?.attached));
     if (this.isNew || trades?.epoch !== this.epoch) this.tape.replaceChildren();
     this.isNew = false;
     this.epoch = trades?.epoch;

@@ -33,6 +33,7 @@ export function makeRow(key, stream) {
   cells.box = make("input", { type: "checkbox", tabIndex: -1, "aria-label": `Mark ${nameOf(stream)}`, data: { act: "mark" } });
   cells.word = make("span", { class: "word" });
   cells.reason = make("span", { class: "reason" });
+  cells.why = make("span"); // the reason once more, where the state's column is too narrow for it
   cells.spark = make("canvas", { class: "spark", "aria-hidden": "true" });
   cells.rateText = make("span", { class: "value" });
   cells.dbSwitch = makeSwitch(stream, "db");
@@ -44,7 +45,7 @@ export function makeRow(key, stream) {
     cell("mark", cells.box),
     cell("state", make("span", { class: "dot" }), cells.word, cells.reason),
     cell("symbol", make("span", { class: "symbol-text" }, stream.symbol),
-      make("span", { class: "sub" }, [kind, ...(via.length ? ["HTTP"] : []), venue].join(" · "))),
+      make("span", { class: "sub" }, [kind, ...(via.length ? ["HTTP"] : []), venue].join(" · "), cells.why)),
     cell("venue", venue),
     cell("kind", kind, ...via),
     cell("rate", cells.spark, cells.rateText),
@@ -62,7 +63,9 @@ export function paintRow(row, nowMs, isReadOnly) {
   const { cells } = row;
   setAttribute(row.element, "data-state", row.state);
   setText(cells.word, row.state);
-  setText(cells.reason, row.state === "live" ? "" : row.reason);
+  const reason = row.state === "live" ? "" : row.reason;
+  setText(cells.reason, reason);
+  setText(cells.why, reason && ` · ${reason}`);
   setAttribute(cells.state, "title", row.reason || row.state);
   setText(cells.rateText, format.rate(row.counter.rate));
   setText(cells.rows, format.short(row.rows));

@@ -2,11 +2,13 @@
 
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { Marks } from "./marks.js";
+import { RowWindow } from "./row_window.js";
 import { drawSpark } from "./spark.js";
 import { keyOf, makeRow, paintLag, paintRow } from "./stream_row.js";
 
 const TROUBLE = { failed: 0, backoff: 1, stale: 2, stopped: 3, syncing: 4, connecting: 5, pending: 6, live: 7 };
 const PAGE_ROWS = 12;
+const ORDER_MS = 2000;
 
 // `sort`: what a click on the head orders by. `first`: the direction of the first click.
 const COLUMNS = [
@@ -39,12 +41,12 @@ export class StreamTable {
     this.selectedKey = "";
     this.currentKey = "";
     this.shown = [];
-    this.visible = new Set();
     this.isReadOnly = false;
     this.chips = new Map();
     this.makeHead();
     this.marks = new Marks(this.rows);
-    this.observer = new IntersectionObserver((entries) => this.onSight(entries), { rootMargin: "100px" });
+    this.window = new RowWindow(this.table.parentElement, this.body, (row) => this.paint(row));
+    this.arrangedMs = 0;
     this.body.addEventListener("keydown", (event) => this.onKey(event));
     this.body.addEventListener("click", (event) => this.onClick(event));
     this.body.addEventListener("focusin", (event) => this.onFocus(event));
@@ -90,7 +92,6 @@ export class StreamTable {
       let row = this.rows.get(key);
       if (!row) {
         row = makeRow(key, stream);
-        this.observer.observe(row.element);
         this.rows.set(key, row);
         changed = true;
       }
@@ -100,8 +101,6 @@ export class StreamTable {
     }
     for (const [key, row] of this.rows) {
       if (!seen.has(key)) {
-        this.observer.unobserve(row.element);
-        this.visible.delete(row);
         this.rows.delete(key);
         changed = true;
       }
@@ -110,33 +109,24 @@ export class StreamTable {
     this.paintChips();
     // Rows that jump under the pointer or the focus cannot be clicked: order rests while one is used.
     const isUsed = this.body.matches(":hover") || this.body.contains(document.activeElement);
-    if (changed || (!FIXED.has(this.sortKey) && !isUsed)) this.arrange();
+    const isDue = !FIXED.has(this.sortKey) && !isUsed && nowMs - this.arrangedMs >= ORDER_MS;
+    if (changed || isDue) this.arrange();
     if (changed) this.marks.prune(this.shown);
-    for (const row of this.visible) this.paint(row);
+    for (const row of this.window.inside) this.paint(row);
   }
 
-  // Only what is in sight is painted; the others are when they come into sight.
   paint(row) {
     paintRow(row, this.nowMs, this.isReadOnly);
     drawSpark(row.cells.spark, row.counter.history);
   }
 
-  onSight(entries) {
-    for (const entry of entries) {
-      const row = this.rows.get(entry.target.dataset.key);
-      if (!row) continue;
-      if (entry.isIntersecting) { this.visible.add(row); this.paint(row); }
-      else this.visible.delete(row);
-    }
-  }
-
   // Between two messages only the age of the last row moves.
   tick(nowMs) {
-    for (const row of this.visible) paintLag(row, nowMs);
+    for (const row of this.window.inside) paintLag(row, nowMs);
   }
 
   redraw() {
-    for (const row of this.visible) drawSpark(row.cells.spark, row.counter.history);
+    for (const row of this.window.inside) drawSpark(row.cells.spark, row.counter.history);
   }
 
   // --- which rows, in which order -------------------------------------------------------------
@@ -152,6 +142,7 @@ export class StreamTable {
   }
 
   arrange() {
+    this.arrangedMs = this.nowMs ?? 0;
     const { sort } = COLUMNS.find((column) => column.key === this.sortKey);
     const rows = [...this.rows.values()].filter((row) => this.matches(row));
     rows.sort((a, b) => {
@@ -161,10 +152,8 @@ export class StreamTable {
     });
     const same = rows.length === this.shown.length && rows.every((row, index) => row === this.shown[index]);
     if (!same) {
-      const focused = this.body.contains(document.activeElement) ? document.activeElement : null;
-      this.body.replaceChildren(...rows.map((row) => row.element));
       this.shown = rows;
-      if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
+      this.window.show(rows);
       setAttribute(this.table, "aria-rowcount", String(rows.length + 1));
       this.marks.paint(rows);
     }
@@ -218,6 +207,7 @@ export class StreamTable {
       for (const control of each.element.querySelectorAll("button, input")) control.tabIndex = index;
     }
     this.currentKey = row?.key ?? "";
+    this.window.pin(row);
   }
 
   select(row) {
@@ -275,7 +265,7 @@ export class StreamTable {
     if (!(event.key in targets)) return false;
     const next = this.shown[Math.max(0, Math.min(this.shown.length - 1, targets[event.key]))];
     this.setCurrent(next);
-    next.element.focus();
+    next.element.focus({ preventScroll: true });
     next.element.scrollIntoView({ block: "nearest" });
     return true;
   }
@@ -307,7 +297,10 @@ export class StreamTable {
   }
 
   focusRow(key) {
-    const row = this.rows.get(key) ?? this.shown[0];
-    row?.element.focus();
+    const known = this.rows.get(key);
+    const row = this.shown.includes(known) ? known : this.shown[0];
+    if (!row) return;
+    this.setCurrent(row); // which brings it into the document
+    row.element.focus();
   }
 }

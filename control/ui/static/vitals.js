@@ -50,7 +50,7 @@ export function paintLimiters(limiters) {
     const part = limiter.budget > 0 ? Math.min(1, used / limiter.budget) : 0;
     setText(name, `${format.venue(limiter.venue)} · ${limiter.pool.replaceAll("_", " ")}`);
     setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} per ${format.period(limiter.window_s)}`);
-    meter.firstChild.style.transform = `scaleX(${part.toFixed(3)})`;
+    meter.firstChild.style.width = `${(100 * part).toFixed(1)}%`;
     setAttribute(meter, "aria-valuenow", String(Math.round(used)));
     setAttribute(meter, "aria-valuemax", String(limiter.budget));
     setAttribute(meter, "aria-label", name.textContent);
