@@ -134,7 +134,7 @@ def test_numbers_that_move_cost_no_more_with_five_hundred_streams(
     def nodes() -> float:
         protocol.send("HeapProfiler.collectGarbage")
         metrics = protocol.send("Performance.getMetrics")["metrics"]
-        return next(each["value"] for each in metrics if each["name"] == "LayoutObjects")
+        return float(next(each["value"] for each in metrics if each["name"] == "LayoutObjects"))
 
     before = nodes()
     page.locator("th.c-rate button").click()
@@ -234,3 +234,32 @@ def test_the_theme_is_chosen_and_kept(page: Any) -> None:
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     expect(page.locator("#theme")).to_have_text("Theme: dark")
+
+
+READING = (Path(__file__).parent / "reading.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_can_be_read_and_has_a_name(
+    browser: Any, address: str, engine: ScriptedEngine, market: tuple[ShardRing, ShardRing],
+    scheme: str,
+) -> None:  # fmt: skip
+    page, _ = open_page(browser, address, color_scheme=scheme)
+    engine.health.shown["db"] = HealthLight("red", "the database is down")
+    engine.health.shown["redis"] = HealthLight("yellow", "redis is starting")
+    engine.say()
+    row(page, "SOLUSDT").locator(".c-mark").click()
+    row(page, "BTCUSDT").locator(".c-symbol").click()
+    fill_market(*market)
+    expect(page.locator("#tape li")).to_have_count(40)
+    expect(page.locator("#alerts p")).to_have_count(2)
+    found = {"page": page.evaluate(READING)}
+    for name in ("add", "many", "keys"):
+        page.locator(f"[data-opens={name}] >> visible=true").first.click()
+        page.wait_for_timeout(100)
+        found[name] = page.evaluate(READING)
+        page.keyboard.press("Escape")
+    row(page, "SOLUSDT").locator(".tune").click()
+    found["knobs"] = page.evaluate(READING)
+    page.context.close()
+    assert found == {name: [] for name in found}
