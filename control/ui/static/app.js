@@ -100,7 +100,7 @@ function setLink(state, text) {
 }
 
 function onLink(state, reason) {
-  setLink(state, state === "live" ? "live" : "reconnecting");
+  setLink(state, state === "live" ? "live" : "offline");
   if (state === "lost") alerts.lost(reason); else alerts.found();
   if (state === "lost" && reason !== linkError) report("error", `Connection: ${reason}`);
   if (state === "live" && linkError) report("ok", "Connection: live again");

@@ -58,7 +58,7 @@ export class Figures {
     const from = this.book?.mid ? this.book : this.quote?.mid ? this.quote : null;
     const source = from ? `of the ${from === this.book ? "book" : "quote"}` : "";
     set("mid", from?.mid, source, source || "needs a whole book or a quote");
-    set("spread", from?.spread, from ? `${from.spread_bps.toFixed(2)} bp` : "", source);
+    set("spread", from?.spread, from ? `${Number(from.spread_bps.toPrecision(3))} bp` : "", source);
   }
 
   onBook(body) {

@@ -1,5 +1,6 @@
 // The book of one symbol, the best levels of each side. Prices are the engine's exact strings.
 
+import { Columns } from "./columns.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
 
@@ -11,7 +12,9 @@ const STATES = {
 };
 
 const decimalsOf = (levels) => Math.max(0, ...levels.map(([, size]) => (size.split(".")[1] ?? "").length));
-const sumText = (value, decimals) => (value >= 100_000 ? format.short(value) : value.toFixed(decimals));
+// Seven characters at most.
+const sumText = (value, decimals) => (value >= 100_000 ? format.short(value)
+  : value.toFixed(Math.min(decimals, 5 - Math.floor(Math.log10(Math.max(value, 1))))));
 const sumOf = (levels) => levels.reduce((sum, level) => sum + Number(level[1]), 0);
 
 class Side {
@@ -46,9 +49,11 @@ export class Ladder {
     this.levels = levels;
     this.asks = new Side(byId("asks"), "ask", levels);
     this.bids = new Side(byId("bids"), "bid", levels);
+    this.columns = new Columns(byId("book-box"), 23, 9);
   }
 
   clear() {
+    this.columns.reset();
     this.state = "";
     this.asks.paint([], 0);
     this.bids.paint([], 0);
@@ -83,10 +88,12 @@ export class Ladder {
     this.state = book.state;
     this.paintTag();
     const bids = book.bids.slice(0, this.levels), asks = book.asks.slice(0, this.levels);
+    const levels = [...bids, ...asks];
+    this.columns.fit(levels.map(([price]) => price), levels.map(([, size]) => size));
     const largest = Math.max(sumOf(bids), sumOf(asks));
     this.asks.paint(asks, largest);
     this.bids.paint(bids, largest);
     setText(byId("between-mid"), book.mid ?? "");
-    setText(byId("between-spread"), book.spread ? `spread ${book.spread}` : "");
+    setText(byId("between-spread"), book.spread ?? "");
   }
 }

@@ -1,6 +1,7 @@
 // What happens in one symbol: trades, book and newest figures, over one feed.
 
 import { follow } from "./api.js";
+import { Columns } from "./columns.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { Figures } from "./figures.js";
 import * as format from "./format.js";
@@ -14,6 +15,7 @@ export class Market {
     this.ladder = new Ladder();
     this.figures = new Figures();
     this.tape = byId("tape");
+    this.columns = new Columns(byId("tape-box"), 27, 16);
     this.feed = null;
     this.row = null;
   }
@@ -62,6 +64,7 @@ export class Market {
   reset() {
     this.pause();
     this.tape.replaceChildren();
+    this.columns.reset();
     this.figures.clear();
     this.ladder.clear();
     this.tag("", "", "");
@@ -99,6 +102,7 @@ export class Market {
   }
 
   onTrades(body) {
+    this.columns.fit(body.rows.map((row) => row[2]), body.rows.map((row) => row[3]));
     const skipped = body.count - body.rows.length;
     const fragment = document.createDocumentFragment();
     for (const [time, side, price, size, id, afterGap] of body.rows.slice(-TAPE_ROWS).reverse()) {

@@ -17,6 +17,7 @@ sync_api = pytest.importorskip(
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: install it")
 expect = sync_api.expect
+expect.set_options(timeout=15_000)  # a loaded machine is slow, not wrong
 
 NOTHING = "\N{EN DASH}"
 """What stands where there is no value."""
@@ -63,7 +64,7 @@ def open_page(
     """A page of a browser profile of its own."""
     options = {"viewport": {"width": 1700, "height": 960}} | options
     page = browser.new_context(**options).new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(15_000)
     complaints = Complaints(page)
     page.goto(f"{address}/{path}")
     return page, complaints

@@ -96,7 +96,7 @@ def test_a_lost_engine_is_said_and_comes_back_by_itself(
         row(page, "BTCUSDT").click()
         market[0].trade(0, 1.25)
         expect(page.locator("[data-figure=last] b")).to_have_text("1.25")
-    expect(page.locator("#link .word")).to_have_text("reconnecting")
+    expect(page.locator("#link .word")).to_have_text("offline")
     expect(page.locator("#alerts")).to_contain_text("the engine does not answer")
     expect(page.locator("#alerts")).to_contain_text("What is shown is from then")
     expect(page.locator("#announcement")).to_contain_text("is lost")

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
+from engine.catalog import StreamKind
 from engine.clock import wall_ns
 from engine.commands import StreamState
 from engine.records import RecordKind, Side
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
-from tests.control.ui.rings import ShardRing
+from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, stream
 
 pytestmark = needs_chromium
 Rings = tuple[ShardRing, ShardRing]
+TRADES, BOOK = StreamKind.TRADES, StreamKind.L2_BOOK
 
 
 def test_tape_and_ladder_move_with_exact_digits(page: Any, market: Rings) -> None:
@@ -66,6 +68,26 @@ def test_a_stale_book_stream_is_not_called_live(
     engine.say([trades, stale, *others])
     expect(page.locator("#book-state")).to_have_text("stale")
     expect(page.locator("#book-note")).to_have_text("no data for 30 s")
+
+
+def test_long_numbers_are_shown_whole(page: Any, engine: ScriptedEngine, market: Rings) -> None:
+    describe(engine.layout, [("BTCUSDT", kind) for kind in (TRADES, BOOK)], decimals=8)
+    trades, book = market
+    bids = [(0.12345678 - step * 1e-8, 123456789.123 + step) for step in range(15)]
+    asks = [(0.12345679 + step * 1e-8, 987654321.987 + step) for step in range(15)]
+    book.book(1, bids, asks, snapshot=True)
+    trades.trade(0, 0.12345679, 123456789.123)
+    row(page, "BTCUSDT").click()
+    expect(page.locator("#tape li .size")).to_have_text("123456789.123")
+    expect(page.locator("#bids li").first.locator(".size")).to_have_text("123456789.123")
+    for width in (360, 768, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll("#market li, #market li span, #market b")]
+            .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1)
+            .map((each) => each.outerHTML)"""
+        )
+        assert cut == [], width
 
 
 def test_an_engine_that_restarts_is_found_again(
