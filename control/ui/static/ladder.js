@@ -7,7 +7,7 @@ import * as format from "./format.js";
 const STATES = {
   known: ["live", "ok", ""],
   partial: ["partial", "warn",
-    "The engine's last snapshot is older than what can be read here. Shown are the levels that changed since: each is true, others may be missing between them. The next snapshot completes it; what is stored is not affected."],
+    "Joined after the last snapshot: each level shown is true, others may be missing. The next snapshot completes it; what is stored is not affected."],
   unknown: ["resyncing", "warn", "Updates were missed. The book is shown again with the next snapshot, usually within seconds."],
 };
 
@@ -37,7 +37,7 @@ class Side {
       setText(row.parts[0], price);
       setText(row.parts[1], size);
       // A running sum is a reading aid, not a value of the venue's: a float will do.
-      setText(row.parts[2], level ? sumText(total, decimals) : "");
+      setText(row.parts[2], level && largest ? sumText(total, decimals) : "");
       const bar = `${level && largest ? (100 * total / largest).toFixed(1) : 0}% 17px`;
       if (row.bar !== bar) { row.element.style.backgroundSize = bar; row.bar = bar; }
     });
@@ -90,7 +90,8 @@ export class Ladder {
     const bids = book.bids.slice(0, this.levels), asks = book.asks.slice(0, this.levels);
     const levels = [...bids, ...asks];
     this.columns.fit(levels.map(([price]) => price), levels.map(([, size]) => size));
-    const largest = Math.max(sumOf(bids), sumOf(asks));
+    // Sums over a part of the book would be sums of nothing.
+    const largest = book.state === "known" ? Math.max(sumOf(bids), sumOf(asks)) : 0;
     this.asks.paint(asks, largest);
     this.bids.paint(bids, largest);
     setText(byId("between-mid"), book.mid ?? "");

@@ -40,13 +40,17 @@ def test_a_partial_book_explains_itself_until_a_snapshot_comes(page: Any, market
     book.book(1, [(10.0, 1.0)], [(10.5, 1.0)])
     row(page, "BTCUSDT").click()
     expect(page.locator("#book-state")).to_have_text("partial")
-    expect(page.locator("#book-note")).to_contain_text("each is true, others may be missing")
+    expect(page.locator("#book-note")).to_contain_text(
+        "each level shown is true, others may be missing"
+    )
     expect(page.locator("#bids li").first.locator(".price")).to_have_text("10.00")
+    expect(page.locator("#bids li").first.locator(".total")).to_have_text("")
     expect(page.locator("[data-figure=mid] b")).to_have_text(NOTHING)
     book.book(1, [(9.0, 1.0)], [(9.5, 1.0)], snapshot=True)
     expect(page.locator("#book-state")).to_have_text("live")
     expect(page.locator("#book-note")).to_have_text("")
     expect(page.locator("#bids .price").filter(has_text=".")).to_have_text(["9.00"])
+    expect(page.locator("#bids li").first.locator(".total")).to_have_text("1.000")
     expect(page.locator("[data-figure=mid] b")).to_have_text("9.25")
     book.book(1, [(8.0, 1.0)], [], after_gap=True)
     expect(page.locator("#book-state")).to_have_text("resyncing")
