@@ -92,6 +92,7 @@ class _Supervisor(Supervisor):
     def __init__(self, status: EngineStatus) -> None:
         super().__init__()
         self.told = status
+        self.tuned: list[tuple[StreamKey, Knobs]] = []
 
     def status(self) -> EngineStatus:
         """What the test says, with the streams there are."""
@@ -99,7 +100,12 @@ class _Supervisor(Supervisor):
 
     def send(self, message: FromChild) -> None:
         """The pipe."""
+        before = {key: report.knobs for key, report in self.streams.items()}
         super().send(message)
+        if isinstance(message, SetKnobs):
+            knobs = self.streams[message.key].knobs
+            if knobs != before[message.key]:
+                self.tuned.append((message.key, knobs))
         asyncio.get_running_loop().call_soon(self.tell)
 
 
@@ -184,9 +190,8 @@ class ScriptedEngine:
 
     @property
     def tuned(self) -> list[tuple[StreamKey, Knobs]]:
-        """Knobs the API asked the engine to set."""
-        asked = [each for each in self.supervisor.received if isinstance(each, SetKnobs)]
-        return [(each.key, each.knobs) for each in asked]
+        """Knobs that the API had changed, as they were then."""
+        return self.supervisor.tuned
 
 
 async def _no_venue(venue: Any) -> bytes:
