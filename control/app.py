@@ -20,6 +20,7 @@ from control.errors import ApiError, json_response, on_api_error, on_fault, on_h
 from control.gate import Gate
 from control.requests import ClientGoneError
 from control.routes import Operation, Services, health, instruments, streams
+from control.traffic import Traffic
 from control.ui.state import DashboardLimits
 
 _log = logging.getLogger(__name__)
@@ -53,9 +54,10 @@ class Api:
         )
         inner.router.redirect_slashes = False  # a redirect would echo the client's own Host
         self.public_paths = PUBLIC_PATHS | ui.PUBLIC_PATHS
-        self._app: ASGIApp = Gate(
+        gate = Gate(
             inner, services.guard, allowed_hosts=allowed_hosts, public_paths=self.public_paths
         )
+        self._app: ASGIApp = Traffic(gate, self.routes)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""

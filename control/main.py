@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -25,6 +26,7 @@ from control.venue_listings import VenueListings
 from engine.channel import Channel
 from engine.clock import monotonic_s
 from engine.commands import Drain, Ready, ToChild
+from engine.metrics import ProcessMetrics
 from engine.settings import ControlSettings
 from shards.venues import VENUES
 
@@ -104,10 +106,13 @@ def make_server(app: ASGIApp, protocol: type[BoundedHttp] = BoundedHttp) -> uvic
 
 async def _watch_loop(health: Health) -> None:
     """Measure how late this process's own event loop is."""
+    metrics = ProcessMetrics("control")
     while True:
         started_s = monotonic_s()
         await asyncio.sleep(_LAG_LOOK_S)
-        health.own_loop_lag_ms = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0) * 1e3
+        lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)
+        health.own_loop_lag_ms = lag_s * 1e3
+        metrics.feed(time.process_time(), lag_s)
 
 
 def _listener(settings: ControlSettings) -> socket.socket:

@@ -320,6 +320,8 @@ class LimiterRow(msgspec.Struct):
     venue_used: float | None
     blocked_s: float
     waiting_count: int
+    others_used: float | None
+    """Of `used`, what other engines spent; null where `limits.shared` is off."""
 
 
 def identifier(key: StreamKey) -> str:

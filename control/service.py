@@ -111,6 +111,8 @@ class _Stop:
 def run_service(options: ServiceOptions, scenario: Scenario) -> int:
     """Run an engine to its end; return the exit code."""
     config = options.loaded.config
+    if config.limits.shared and not options.with_redis:
+        raise ConfigError("--no-redis: limits.shared = true needs Redis; choose one of them")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible())
         Guard.load(config.control.token_file, config.control.read_token_file)  # or refuse to start
@@ -145,6 +147,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             database_url=ground.database_url,
             redis_url=ground.redis_url,
             limits=venue_limits(),
+            shares_limits=config.limits.shared and not options.fresh,
         )
         note = make_note(ground, config.control.host, port)
         instance.write_note(layout, note)

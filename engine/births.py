@@ -1,12 +1,15 @@
 """What one engine is made of, and how each of its children is born: settings over the pipe."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from engine.catalog import StreamKey
 from engine.child import Child
 from engine.commands import Knobs
 from engine.config import Config, Secret
 from engine.layout import Layout
+from engine.lease_desk import Share
+from engine.redis_link import parse_redis_url
 from engine.settings import (
     ControlSettings,
     LimitSettings,
@@ -17,6 +20,7 @@ from engine.settings import (
     VenueSettings,
     WriterSettings,
 )
+from engine.shared_limits import SharedLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class SupervisorSettings:
     redis_url: Secret | None = None
     limits: list[LimitSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""
+    shares_limits: bool = False
+    """Whether `redis_url` is where engines behind one address share those budgets."""
     targets: Targets = Targets()
     timing: Timing = Timing()
 
@@ -68,6 +74,15 @@ class SupervisorSettings:
     def registry_name(self) -> str:
         """Whose rows of `stream_registry` are ours."""
         return self.config.database.registry_name or self.layout.instance
+
+    def share_limits(self) -> Share | None:
+        """How the other engines' spending is seen; None when the budgets are ours alone."""
+        if not self.shares_limits:
+            return None
+        assert self.redis_url is not None, "budgets are shared through Redis"
+        prefix = f"fts:limits:{self.config.limits.group}"
+        address = parse_redis_url(self.redis_url.reveal())
+        return partial(SharedLimits, address, prefix, self.layout.instance)
 
 
 async def spawn_writer(

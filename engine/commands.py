@@ -5,6 +5,8 @@ of one of the two unions at the end, told apart by its `type`.
 """
 
 import enum
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,10 +27,29 @@ class StreamState(enum.StrEnum):
 
 
 class StreamSpec(msgspec.Struct, frozen=True):
-    """A stream as it is handed to a shard."""
+    """A stream as it is handed to a shard. `instrument` is what the stream table knows already;
+    `life` tells this stream from one of the same slot that was removed before.
+    """
 
     slot: int
     key: StreamKey
+    instrument: Instrument | None = None
+    life: int = 0
+
+
+class StreamCounts(NamedTuple):
+    """What a stream counts, or many of them together."""
+
+    frame_count: int = 0
+    row_count: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    duplicate_count: int = 0
+
+    @classmethod
+    def total(cls, counts: "Iterable[StreamCounts]") -> "StreamCounts":
+        """The sum of each."""
+        return cls(*map(sum, zip(cls(), *counts, strict=True)))
 
 
 class StreamStatus(msgspec.Struct):
@@ -43,6 +64,8 @@ class StreamStatus(msgspec.Struct):
     missing_count: int = 0
     duplicate_count: int = 0
     last_recv_ns: int = 0
+    life: int = 0
+    """As in its `StreamSpec`."""
 
 
 # supervisor -> child
@@ -269,6 +292,8 @@ class LatencyHistogram(msgspec.Struct):
     """Log-spaced counts: bucket i holds latencies in [10**(i/10), 10**((i+1)/10)) microseconds."""
 
     counts: list[int]
+    sum_us: float = 0.0
+    """Of the latencies themselves, not of their buckets."""
 
 
 class ShardStatus(msgspec.Struct, tag=True):
@@ -309,6 +334,10 @@ class WriterStatus(msgspec.Struct, tag=True):
     """Rows not stored because a knob says so: no loss."""
     unpublished_rows: dict[str, int] = {}
     """Rows not published because a knob says so."""
+    journal_error: str = ""
+    """Why rows are not journalled; empty while they are."""
+    lost_rows: int = 0
+    """Rows that neither ring nor journal held any more when the database was ready for them."""
 
 
 FromChild = (

@@ -106,6 +106,17 @@ class RedisConfig(_Section, frozen=True):
     publish: bool = False
 
 
+class LimitsConfig(_Section, frozen=True):
+    """`[limits]`: the venues' budgets. `shared` asks all engines of one `group`, which leave from
+    one address, through their common Redis before anything is sent to a venue.
+    """
+
+    shared: bool = False
+    group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "default"
+    without_redis: Literal["wait", "alone"] = "wait"
+    """`wait` keeps the limits strict; `alone` lets each engine use the whole budget meanwhile."""
+
+
 class JournalConfig(_Section, frozen=True):
     """`[journal]`: the rings' tail on disk."""
 
@@ -173,6 +184,7 @@ class Config(_Section, frozen=True):
     control: ControlConfig = ControlConfig()
     database: DatabaseConfig = DatabaseConfig()
     redis: RedisConfig = RedisConfig()
+    limits: LimitsConfig = LimitsConfig()
     journal: JournalConfig = JournalConfig()
     shards: ShardsConfig = ShardsConfig()
     log: LogConfig = LogConfig()
@@ -217,6 +229,14 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig
     _check(config, source)
     base = path.absolute().parent if path is not None else Path.cwd()
     config = _with_token_files(config, env, source, base)
+    redis_url = _secret(
+        "redis", config.redis.url, config.redis.url_file, "FTS_REDIS_URL", env, source, base
+    )
+    if config.limits.shared and redis_url is None:
+        raise ConfigError(
+            f"{source}: limits.shared: engines share limits through a Redis they have in common;"
+            " set redis.url, redis.url_file or FTS_REDIS_URL"
+        )
     return LoadedConfig(
         config=config,
         source=source,
@@ -225,9 +245,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig
             "database", config.database.url, config.database.url_file, "FTS_DATABASE_URL",
             env, source, base,
         ),
-        redis_url=_secret(
-            "redis", config.redis.url, config.redis.url_file, "FTS_REDIS_URL", env, source, base
-        ),
+        redis_url=redis_url,
     )  # fmt: skip
 
 

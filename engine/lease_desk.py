@@ -2,13 +2,14 @@
 
 Shards and the control process ask over their pipes (`LeaseRequest`) and are answered when their
 units fit. Nothing is promised in advance, so a ban (418) holds back everyone who still waits. What
-was spent and what is forbidden is kept on disk: a restart does not turn into a second ban.
+was spent and what is forbidden is kept on disk: a restart does not turn into a second ban. Where
+engines share an address, `engine.lease_sharing` asks the others before anything is granted.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,22 +17,23 @@ import msgspec
 
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import LeaseGranted, LeaseRequest, LimitFeedback
-from engine.limits import Budget, Spent, Waiter
+from engine.lease_sharing import LeaseSharing
+from engine.limits import BLOCK_S_MAX, Budget, Spent, Waiter
 from engine.settings import LimitSettings
+from engine.shared_limits import Pool, SharedLimits
 from engine.status import LimiterReport
 
 _log = logging.getLogger(__name__)
 
 _SLACK_S: Final = 1.0
 """A window here is longer by this: a request leaves a little after it was granted."""
-_BLOCK_S_MAX: Final = 3 * 86_400.0
-"""Binance bans for up to three days; a header that says more is a mistake."""
 _BLOCK_S_DEFAULT: Final = 60.0
 _TIMER_S_MIN: Final = 0.001
 
-Pool = tuple[str, str]
 Grant = Callable[[str, LeaseGranted], None]
 """Sends an answer to a client, by its name."""
+Share = Callable[[Mapping[Pool, float]], SharedLimits]
+"""Makes the other engines' view of budgets with these windows, in seconds."""
 
 
 class _Saved(msgspec.Struct):
@@ -46,7 +48,15 @@ class _Saved(msgspec.Struct):
 class LeaseDesk:
     """All budgets. Use it inside one event loop."""
 
-    def __init__(self, limits: Sequence[LimitSettings], path: Path, grant: Grant) -> None:
+    def __init__(
+        self,
+        limits: Sequence[LimitSettings],
+        path: Path,
+        grant: Grant,
+        share: Share | None = None,
+        *,
+        alone_without_redis: bool = False,
+    ) -> None:
         self._budgets: dict[Pool, Budget] = {
             (limit.venue, limit.pool): Budget(limit.budget, limit.window_s + _slack_s(limit))
             for limit in limits
@@ -56,7 +66,23 @@ class LeaseDesk:
         self._grant = grant
         self._timers: dict[Pool, asyncio.TimerHandle] = {}
         self._save_handle: asyncio.Handle | None = None
+        self._sharing: LeaseSharing | None = None
+        if share is not None:
+            shared = share({pool: budget.window_s for pool, budget in self._budgets.items()})
+            self._sharing = LeaseSharing(
+                shared, self._budgets, self._hand_out, alone_without_redis=alone_without_redis
+            )
         self._load()
+
+    @property
+    def problem(self) -> str:
+        """Why budgets cannot be shared now; empty when they can, or need not."""
+        return self._sharing.problem if self._sharing is not None else ""
+
+    def start(self) -> None:
+        """Begin to grant where other engines are asked first; else it has begun."""
+        if self._sharing is not None:
+            self._sharing.start()
 
     def ask(self, client: str, request: LeaseRequest) -> None:
         """Answer at once, or when the units fit. A pool without a budget is free."""
@@ -76,11 +102,14 @@ class LeaseDesk:
             return
         now_s = monotonic_s()
         if message.used is not None:
-            budget.venue_says(message.used, now_s)
+            if self._sharing is not None:
+                self._sharing.venue_says(pool, message.used)
+            else:
+                budget.venue_says(message.used, now_s)
             self._save_soon()
         if message.retry_after_s is not None or message.status in (418, 429):
             wanted_s = message.retry_after_s
-            delay_s = min(_BLOCK_S_DEFAULT if wanted_s is None else wanted_s, _BLOCK_S_MAX)
+            delay_s = min(_BLOCK_S_DEFAULT if wanted_s is None else wanted_s, BLOCK_S_MAX)
             budget.block_until(now_s + delay_s)
             _log.warning(
                 f"{message.venue} {message.pool}: HTTP {message.status or 429}: nobody asks for"
@@ -108,21 +137,30 @@ class LeaseDesk:
                 venue_used=budget.venue_used,
                 blocked_s=round(budget.blocked_s(now_s), 1),
                 waiting_count=budget.waiting_count,
+                others_used=round(budget.used_by_others(now_s), 3) if self._sharing else None,
             )
             for (venue, name), budget in self._budgets.items()
         ]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop the timers and write what was spent."""
+        if self._sharing is not None:
+            await self._sharing.close()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         self._save()
 
     def _serve(self, pool: Pool) -> None:
-        """Hand out what fits, and come back when more will."""
+        if self._sharing is not None:
+            self._sharing.serve(pool)
+        else:
+            self._hand_out(pool, None)
+
+    def _hand_out(self, pool: Pool, units: float | None) -> None:
+        """Grant these units, or what fits, and come back when more will."""
         budget, now_s = self._budgets[pool], monotonic_s()
-        granted = budget.grant(now_s)
+        granted = budget.grant(now_s, units)
         for waiter in granted:
             self._grant(waiter.client, LeaseGranted(waiter.request_id, 0.0))
         if granted:
@@ -177,7 +215,7 @@ class LeaseDesk:
             if budget is None:
                 continue
             until_s = each.blocked_until_s + shift_s
-            budget.block_until(min(until_s, now_s + _BLOCK_S_MAX))
+            budget.block_until(min(until_s, now_s + BLOCK_S_MAX))
             budget.restore([Spent(at_s + shift_s, units) for at_s, units in each.spent], now_s)
 
 

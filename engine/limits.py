@@ -5,11 +5,17 @@ everybody. Waiters are served strictly in order, so that a large request is not 
 ones; a request larger than the budget takes a whole window for itself.
 """
 
+import heapq
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 _BUCKET_S = 1.0
+_ROUNDING = 1e-9
+BLOCK_S_MAX = 3 * 86_400.0
+"""Binance bans for up to three days; who says more is mistaken."""
 
 
 class Waiter(NamedTuple):
@@ -28,6 +34,9 @@ class Spent:
     units: float
 
 
+_AT_S = attrgetter("at_s")
+
+
 class Budget:
     """At most `budget` units in any `window_s` seconds."""
 
@@ -41,6 +50,7 @@ class Budget:
         """What the venue's own counter said last."""
         self._spent: deque[Spent] = deque()
         self._in_window = 0.0
+        self._others: Sequence[Spent] = ()
         self._waiters: deque[Waiter] = deque()
 
     @property
@@ -49,9 +59,13 @@ class Budget:
         return len(self._waiters)
 
     def used(self, now_s: float) -> float:
-        """Units spent in the window that ends now."""
+        """Units spent in the window that ends now, by us and by other engines."""
         self._forget(now_s)
-        return self._in_window
+        return self._in_window + self.used_by_others(now_s)
+
+    def used_by_others(self, now_s: float) -> float:
+        """Of those, what other engines spent, as far as `others_spent` was told."""
+        return sum(spent.units for spent in self._others if spent.at_s + self.window_s > now_s)
 
     def blocked_s(self, now_s: float) -> float:
         """Seconds until the venue lets anybody through again."""
@@ -61,13 +75,32 @@ class Budget:
         """Queue a request; `grant` hands it out when it fits."""
         self._waiters.append(waiter)
 
-    def grant(self, now_s: float) -> list[Waiter]:
-        """Return the waiters that may go now, in order; their units are spent."""
+    def fitting(self, now_s: float) -> float:
+        """Units of the waiters, from the front, who may go now."""
+        if self.blocked_s(now_s) > 0:
+            return 0.0
+        free = self.budget - self.used(now_s) + _ROUNDING
+        units = 0.0
+        for waiter in self._waiters:
+            wanted = min(waiter.units, self.budget)
+            if units + wanted > free:
+                break
+            units += wanted
+        return units
+
+    def grant(self, now_s: float, units: float | None = None) -> list[Waiter]:
+        """Return the waiters that may go now, in order; their units are spent.
+
+        `units` is what `fitting` said, where somebody else had to agree to it first.
+        """
+        if self.blocked_s(now_s) > 0:
+            return []
+        left = (self.fitting(now_s) if units is None else units) + _ROUNDING
         granted = []
-        while self._waiters and self._delay_s(self._waiters[0].units, now_s) <= 0:
-            waiter = self._waiters.popleft()
-            self._spend(now_s, min(waiter.units, self.budget))
-            granted.append(waiter)
+        while self._waiters and (wanted := min(self._waiters[0].units, self.budget)) <= left:
+            left -= wanted
+            self._spend(now_s, wanted)
+            granted.append(self._waiters.popleft())
         return granted
 
     def next_grant_s(self, now_s: float) -> float | None:
@@ -91,8 +124,12 @@ class Budget:
         if unseen > 0:
             self._spend(now_s, unseen)
 
+    def others_spent(self, others: Sequence[Spent]) -> None:
+        """What other engines spent of the same budget, oldest first: all of it, as known now."""
+        self._others = others
+
     def recent(self, now_s: float) -> list[Spent]:
-        """What the window holds, by the second (each at the latest moment it may have been)."""
+        """What we spent in the window, by the second, each at the latest it may have been."""
         self._forget(now_s)
         buckets: dict[float, Spent] = {}
         for spent in self._spent:
@@ -113,12 +150,13 @@ class Budget:
 
     def _delay_s(self, units: float, now_s: float) -> float:
         """Seconds until `units` fit. Exact: never positive once they do."""
-        self._forget(now_s)
         delay_s = self.blocked_s(now_s)
-        excess = self._in_window + min(units, self.budget) - self.budget
-        for spent in self._spent:
-            if excess <= 1e-9:
+        excess = self.used(now_s) + min(units, self.budget) - self.budget
+        for spent in heapq.merge(self._spent, self._others, key=_AT_S):
+            if excess <= _ROUNDING:
                 break
+            if spent.at_s + self.window_s <= now_s:
+                continue
             excess -= spent.units
             delay_s = max(delay_s, spent.at_s + self.window_s - now_s)
         return delay_s

@@ -14,7 +14,6 @@ Invariants
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from functools import partial
 
 import msgspec
 
+from engine import metric_files
 from engine.births import (
     SupervisorSettings,
     Targets,
@@ -55,7 +55,6 @@ from engine.commands import (
     StopStreams,
     StreamSpec,
     StreamState,
-    SyncRings,
     SystemStatus,
     ToChild,
     WriterStatus,
@@ -65,6 +64,7 @@ from engine.listings import Listings
 from engine.member import Member
 from engine.registry import Registry, RegistryEntry
 from engine.registry_mirror import RegistryMirror
+from engine.ring_syncs import RingSyncs
 from engine.roster import Roster
 from engine.schema import SchemaKeeper
 from engine.status import (
@@ -81,7 +81,6 @@ __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
-_SYNC_TIMEOUT_S = 15.0
 _ANSWER_INTERVAL_S = 0.01
 """Commands are answered in bundles, each behind one status: a flood of them costs little."""
 
@@ -108,8 +107,7 @@ class Supervisor:
         self._roster = Roster(self._catalog, self._registry, len(settings.cpus))
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
-        self._sync_ids = itertools.count(1)
-        self._syncs: dict[int, asyncio.Future[bool]] = {}
+        self._syncs = RingSyncs()
         self._listings = Listings()
         self._answers: list[CommandResult] = []
         self._answered_s = 0.0
@@ -118,7 +116,13 @@ class Supervisor:
         self._mirror = RegistryMirror(
             self._registry, settings.registry_name, settings.database_url, self._on_adopted
         )
-        self._leases = LeaseDesk(settings.limits, settings.layout.limits, self._send_to)
+        self._leases = LeaseDesk(
+            settings.limits,
+            settings.layout.limits,
+            self._send_to,
+            settings.share_limits(),
+            alone_without_redis=settings.config.limits.without_redis == "alone",
+        )
         self._writer = self._make_writer()
         self._control = self._make_control()
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -127,11 +131,13 @@ class Supervisor:
     async def start(self) -> None:
         """Bring everything up, in order. On failure the caller still calls `stop`."""
         timing = self._settings.timing
+        metric_files.begin(self._settings.layout)
         await self._schema.first_attempt()
         if not self._schema.problem:
             await self._mirror.first_attempt()
         self._roster.open(self._settings.streams)
         self._mirror.start()
+        self._leases.start()
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._tick_task = asyncio.create_task(self._tick(), name="tick")
         await self._writer.start(timing.writer_ready_s)
@@ -155,14 +161,14 @@ class Supervisor:
             self._control.leave(timing.control_drain_s, timing.grace_s),
         )
         self._phase = "stopped"
-        await asyncio.gather(self._schema.close(), self._mirror.close())
-        self._leases.close()
+        await asyncio.gather(self._schema.close(), self._mirror.close(), self._leases.close())
         if self._tick_task is not None:
             self._tick_task.cancel()
             await asyncio.gather(self._tick_task, return_exceptions=True)
         if self._doorbell_fd >= 0:
             os.close(self._doorbell_fd)
             self._doorbell_fd = -1
+        metric_files.end(self._settings.layout)
         return self._report_delivery(code)
 
     def kill(self) -> None:
@@ -179,6 +185,8 @@ class Supervisor:
         )
         if light == "green" and self._schema.problem:
             light, reason = "red", self._schema.problem
+        if self._leases.problem and light != "red":
+            light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         return EngineStatus(
             status=light,
             reason=reason,
@@ -210,7 +218,7 @@ class Supervisor:
             name="control",
             spawn=lambda: spawn_control(self._settings),
             on_message=self._on_control_message,
-            on_death=lambda _: self._leases.client_ended("control"),
+            on_death=self._on_control_death,
         )
 
     def _add_shard(self, index: int) -> None:
@@ -251,6 +259,7 @@ class Supervisor:
 
     def _on_shard_death(self, index: int, reason: str) -> None:
         name = self._shards[index].member.name
+        metric_files.child_ended(self._settings.layout, name)
         self._roster.shard_ended(index, f"{name} {reason}")
         self._leases.client_ended(name)
 
@@ -259,9 +268,7 @@ class Supervisor:
             case WriterStatus():
                 self._writer_totals.update(message)
             case RingsSynced():
-                future = self._syncs.pop(message.request_id, None)
-                if future is not None and not future.done():
-                    future.set_result(True)
+                self._syncs.answered(message)
             case InstrumentsSaved():
                 self._listings.saved(message)
             case Ready():
@@ -273,11 +280,14 @@ class Supervisor:
 
     def _on_writer_death(self, reason: str) -> None:
         del reason
+        metric_files.child_ended(self._settings.layout, self._writer.name)
         self._writer_totals.writer_ended()
-        for future in self._syncs.values():
-            if not future.done():
-                future.set_result(False)
-        self._syncs.clear()
+        self._syncs.writer_ended()
+
+    def _on_control_death(self, reason: str) -> None:
+        del reason
+        metric_files.child_ended(self._settings.layout, self._control.name)
+        self._leases.client_ended(self._control.name)
 
     # -- commands ----------------------------------------------------------------------------
 
@@ -361,21 +371,8 @@ class Supervisor:
             self._control.send(result)
 
     async def _sync_rings(self, index: int) -> None:
-        """Have the writer journal what a dead shard left in its rings; survive the writer's end."""
-        synced = False
-        while not synced:
-            await self._writer.ready.wait()
-            request_id = next(self._sync_ids)
-            future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self._syncs[request_id] = future
-            self._writer.send(SyncRings(request_id, self._shards[index].rings))
-            try:
-                async with asyncio.timeout(_SYNC_TIMEOUT_S):
-                    synced = await future
-            except TimeoutError:
-                _log.warning(f"writer has not synced the rings of shard-{index} yet: asked again")
-            finally:
-                self._syncs.pop(request_id, None)
+        shard = self._shards[index]
+        await self._syncs.sync(self._writer, shard.rings, shard.member.name)
 
     # -- watching ----------------------------------------------------------------------------
 

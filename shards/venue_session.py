@@ -12,7 +12,7 @@ import msgspec
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamSpec, StreamState
+from engine.commands import StreamCounts, StreamSpec, StreamState
 from engine.errors import VenueError
 from engine.layout import Layout
 from engine.settings import VenueSettings
@@ -92,6 +92,7 @@ class VenueSession:
         self.pollers: dict[StreamKind, Poller] = {}
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
+        self._removed_counts: dict[StreamKind, StreamCounts] = {}
         self._closed_malformed: Counter[str] = Counter()
         self._closed_reconnect_count = 0
         for _ in range(_SNAPSHOTS_AT_ONCE if venue.book_snapshot else 0):
@@ -101,6 +102,14 @@ class VenueSession:
     def streams(self) -> list[Stream]:
         """The streams that are wanted."""
         return list(self._by_slot.values())
+
+    @property
+    def counts_by_kind(self) -> dict[StreamKind, StreamCounts]:
+        """What streams have counted, by their kind; also those that are removed now."""
+        counts = {kind: [removed] for kind, removed in self._removed_counts.items()}
+        for stream in self._by_slot.values():
+            counts.setdefault(stream.key.kind, []).append(stream.counts())
+        return {kind: StreamCounts.total(each) for kind, each in counts.items()}
 
     @property
     def connections(self) -> list[Connection]:
@@ -146,6 +155,9 @@ class VenueSession:
                 continue
             stream.removed()
             stream.tick(wall_ns())
+            counts, kind = stream.counts(), stream.key.kind
+            removed = self._removed_counts.get(kind, StreamCounts())
+            self._removed_counts[kind] = StreamCounts.total([removed, counts])
             if self._is_offered(stream):
                 self._removed[slot] = (monotonic_s(), stream)
             self._snapshot_backoff.pop(slot, None)

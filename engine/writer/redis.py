@@ -12,10 +12,10 @@ from typing import Any, Final
 from engine.catalog import Catalog, CatalogEntry
 from engine.errors import FencedError, RedisUnavailableError
 from engine.records import RecordArray, RecordKind
+from engine.redis_link import Command, RedisLink, parse_redis_url
 from engine.settings import WriterSettings
 from engine.writer.batch import Slice
 from engine.writer.events import EVENTS, by_stream, encode, gap_events
-from engine.writer.redis_link import Command, RedisLink, parse_redis_url
 
 _EVENTS_PER_ENTRY: Final = 500
 _DEADLINE_S: Final = 2.0

@@ -76,6 +76,16 @@ def test_unknown_venue_is_refused_with_the_one_that_was_meant(tmp_path: Path) ->
     assert line.endswith("unknown venue 'binance_liner'; did you mean binance_linear?")
 
 
+def test_shared_limits_without_redis_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text("[limits]\nshared = true\n[redis]\nurl = 'redis://127.0.0.1:1'\n")
+    state = tmp_path / "state"
+    line = refused(fts("up", "--no-redis", "--config", str(config), "--state-dir", str(state)))
+    assert "--no-redis" in line
+    assert "limits.shared" in line
+    assert not state.exists()
+
+
 def test_demo_never_empties_a_directory_that_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("data")
     line = refused(fts("demo", "--state-dir", str(tmp_path)))

@@ -81,6 +81,7 @@ def test_refusals_name_the_key(tmp_path: Path, text: str | bytes, expected: str)
         ("[shards.ring_records]\ntrade = 1000", ("1000", "power of two")),
         ("[shards.ring_records]\nbook = 1024", ("= 50000", "= 1024")),
         ("[redis]\nurl = 'redis://a'\nurl_file = 'b'", ("redis.url ", "redis.url_file")),
+        ("[limits]\nshared = true", ("limits.shared", "redis.url", "FTS_REDIS_URL")),
     ],
 )
 def test_contradictions_name_both_values(

@@ -125,7 +125,7 @@ def test_ten_clients_share_one_budget_in_order(tmp_path: Path) -> None:
             assert tenth - first >= WEIGHT.window_s
         desk.ask("client-1", 99, pool="unlimited")
         assert desk.granted[-1][2] == 99, "a pool without a budget is free"
-        desk.desk.close()
+        await desk.desk.close()
 
     run(body)
 
@@ -148,8 +148,8 @@ def test_a_ban_lets_nobody_through_until_its_end_also_after_a_restart(tmp_path: 
         await restarted.until(1)
         assert restarted.granted[0][0] - began_s >= 0.75
         assert desk.granted == []
-        desk.desk.close()
-        restarted.desk.close()
+        await desk.desk.close()
+        await restarted.desk.close()
 
     run(body)
 
@@ -167,8 +167,8 @@ def test_what_was_spent_before_a_restart_still_counts(tmp_path: Path) -> None:
         restarted.ask("shard-0", 2, 10)
         await restarted.until(1)
         assert restarted.granted[0][0] - began_s >= WEIGHT.window_s - 0.02
-        desk.desk.close()
-        restarted.desk.close()
+        await desk.desk.close()
+        await restarted.desk.close()
 
     run(body)
 
@@ -180,6 +180,6 @@ def test_unreadable_notes_of_the_past_do_not_stop_an_engine(tmp_path: Path) -> N
         desk = Desk(path)
         desk.ask("shard-0", 1)
         assert desk.granted
-        desk.desk.close()
+        await desk.desk.close()
 
     run(body)

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.clock import monotonic_s
 from engine.private.valkey import PrivateValkey
-from engine.writer.redis_link import Command, RedisLink, parse_redis_url
+from engine.redis_link import Command, RedisLink, parse_redis_url
 
 
 def _ask(url: str, *commands: Command) -> list[Any]:

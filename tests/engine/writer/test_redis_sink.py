@@ -16,9 +16,9 @@ from engine.clock import monotonic_s
 from engine.errors import ConfigError, EngineError, FencedError, RedisUnavailableError
 from engine.private.valkey import PrivateValkey
 from engine.records import BOOK, GAP, TRADE, Flag, GapReason, GapState, RecordArray, Side
+from engine.redis_link import Command, RedisLink, parse_redis_url
 from engine.writer.batch import Slice
 from engine.writer.redis import RedisSink
-from engine.writer.redis_link import Command, RedisLink, parse_redis_url
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
 
 Body = Callable[[RedisSink], Awaitable[Any]]

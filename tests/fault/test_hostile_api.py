@@ -1,0 +1,62 @@
+"""Ten thousand hostile requests to a collecting engine: no server error, not a row fewer."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pytest
+
+from engine import instance
+from engine.layout import open_layout
+from tests.control.hostile_requests import CLOSE, DISHONEST, GOOD, HOSTILE, exchange, status_of
+from tests.flow.rig import Rig, assert_equation
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
+MakeRig = Callable[..., Rig]
+
+REQUESTS = 10_000
+CLIENTS = 64
+
+
+def control_port(rig: Rig) -> int:
+    """Where the rig's engine listens."""
+    note = instance.read_note(open_layout(rig.directory / "state"))
+    assert note is not None
+    port = urlsplit(note.control_url).port
+    assert port is not None
+    return port
+
+
+async def attack(port: int) -> Counter[int]:
+    """Send everything, 64 at a time; return the statuses of the answers."""
+    seed = random.Random(11)
+    kinds = [*HOSTILE, *(raw for raw, _ in DISHONEST)]
+    work = iter([seed.choice(kinds) for _ in range(REQUESTS)])
+    seen: Counter[int] = Counter()
+
+    async def client() -> None:
+        for raw in work:
+            closing = raw.replace(b"\r\n\r\n", CLOSE, 1)
+            seen[status_of(await exchange(port, closing, patience_s=60))] += 1
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return seen
+
+
+@pytest.mark.fault("A09")
+def test_an_attack_on_the_api_costs_no_row(make_rig: MakeRig) -> None:
+    rig = make_rig(rate="4000", settings="[control]\nadmission = 'any'\n")
+    engine = rig.start()
+    control = engine.child("control.main:run").pid
+    port = control_port(rig)
+    seen = asyncio.run(attack(port))
+    assert seen.total() == REQUESTS
+    assert not {status for status in seen if status >= 500}, seen
+    honest = asyncio.run(exchange(port, GOOD.replace(b"\r\n\r\n", CLOSE)))
+    assert status_of(honest) == 200
+    assert engine.child("control.main:run").pid == control, "it was never restarted"
+    verdict = rig.finish()
+    assert_equation(verdict)
+    assert verdict.declared_missing == 0, "the data path did not notice"

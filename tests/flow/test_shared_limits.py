@@ -1,0 +1,97 @@
+"""Two engines behind one address, one Redis, a venue that enforces limits: nobody is refused."""
+
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from control.simulator import SimulatorProcess
+from engine import instance
+from engine.layout import open_layout
+from shards.simulator.instruments import binance_instruments
+from tests.flow.processes import Fts
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
+
+BOOKS = 70
+SNAPSHOT_WEIGHT = 20
+BUDGET = 1920
+NAMES = ("one", "other")
+
+
+@pytest.fixture
+def simulator() -> Iterator[SimulatorProcess]:
+    process = SimulatorProcess(
+        ["--port", "0", "--rate", "200", "--symbols", str(BOOKS), "--enforce-limits"]
+    )
+    yield process
+    process.stop()
+
+
+def rest(simulator: SimulatorProcess) -> dict[str, Any]:
+    status: dict[str, Any] = simulator.status()["venues"]["binance_linear"]["rest"]
+    return status
+
+
+def rest_weight_of(state_dir: Path, engine: Fts) -> Callable[[], dict[str, Any]]:
+    """How to ask a running engine for its view of the REST budget."""
+    engine.wait_for("control is ready")
+    note = instance.read_note(open_layout(state_dir))
+    assert note is not None
+
+    def ask() -> dict[str, Any]:
+        url = f"{note.control_url}/limiters?exchange=BinanceLinear"
+        with urllib.request.urlopen(url) as reply:  # noqa: S310 - an engine of this test
+            rows: list[dict[str, Any]] = msgspec.json.decode(reply.read())
+        return next(row for row in rows if row["pool"] == "rest_weight")
+
+    return ask
+
+
+@pytest.mark.fault("H07")
+def test_the_weight_of_two_engines_together_stays_within_one_budget(
+    tmp_path: Path, simulator: SimulatorProcess, redis_url: str
+) -> None:
+    assert 2 * BOOKS * SNAPSHOT_WEIGHT > 2400, "or two engines could not exceed the venue's limit"
+    venue = simulator.venues()["binance_linear"]
+    symbols = [each.symbol for each in binance_instruments(BOOKS)]
+    config = tmp_path / "fts.toml"
+    config.write_text(
+        "[limits]\nshared = true\n"
+        f"[venues.binance_linear]\nrest_url = '{venue.rest_url}'\nws_url = '{venue.ws_url}'\n"
+        f"[[streams]]\nvenue = 'binance_linear'\nkinds = ['L2Book']\nsymbols = {symbols}\n",
+        encoding="utf-8",
+    )
+    engines = [
+        Fts(
+            "up", "--config", str(config), "--port", "0", "--no-database",
+            "--state-dir", str(tmp_path / name), FTS_REDIS_URL=redis_url,
+        )
+        for name in NAMES
+    ]  # fmt: skip
+    try:
+        limiters = [
+            rest_weight_of(tmp_path / name, engine)
+            for name, engine in zip(NAMES, engines, strict=True)
+        ]
+        ends_s = time.monotonic() + 60  # noqa: TID251 - a test may look at the clock
+        while (now := rest(simulator))["calls"] < BUDGET // SNAPSHOT_WEIGHT:
+            assert time.monotonic() < ends_s, now  # noqa: TID251
+            time.sleep(0.05)
+        time.sleep(2)  # in which engines without a limit would go on
+        assert rest(simulator)["refused"] == {}
+        assert rest(simulator)["weight_peak_per_minute"] <= BUDGET
+        ours, theirs = (ask() for ask in limiters)
+        assert ours["others_used"] > 0
+        assert theirs["others_used"] > 0
+        assert ours["others_used"] + theirs["others_used"] <= BUDGET
+    finally:
+        for engine in engines:
+            engine.signal(signal.SIGTERM)
+        for engine in engines:
+            engine.end()
