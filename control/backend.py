@@ -97,8 +97,8 @@ class Backend:
         send: Callable[[FromChild], None],
         health: Health,
         layout: Layout | None = None,
-        configured_knobs: Knobs | None = None,
         timeout_s: float = 1.8,
+        configured_knobs: Knobs | None = None,
     ) -> None:
         self._send = send
         self._health = health

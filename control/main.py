@@ -48,7 +48,7 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     listener = _listener(settings)
     health = Health(settings.health_hold_s)
     layout = settings.paths.layout() if settings.paths else None
-    backend = Backend(channel.send, health, layout, settings.configured_knobs)
+    backend = Backend(channel.send, health, layout, configured_knobs=settings.configured_knobs)
     listings = VenueListings(settings.venues, backend.leases)
     instruments = Instruments(
         VENUES,

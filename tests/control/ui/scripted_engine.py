@@ -125,7 +125,9 @@ class ScriptedEngine:
         self.layout.state_dir.mkdir(exist_ok=True)
         self.health = ScriptedHealth()
         self.supervisor = _Supervisor(engine_status([]))
-        self.backend = Backend(self.supervisor.send, self.health, self.layout, CONFIGURED)
+        self.backend = Backend(
+            self.supervisor.send, self.health, self.layout, configured_knobs=CONFIGURED
+        )
         self.supervisor.backend = self.backend
         instruments = Instruments(VENUES, None, _no_venue, self.backend.store_instruments)
         instruments._listings = {
