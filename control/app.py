@@ -21,6 +21,7 @@ from control.gate import Gate
 from control.requests import ClientGoneError
 from control.routes import Operation, Services, health, instruments, streams
 from control.traffic import Traffic
+from control.ui.state import DashboardLimits
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +35,13 @@ PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"})
 class Api:
     """The application and what it is made of. Call it as an ASGI application."""
 
-    def __init__(self, services: Services, allowed_hosts: Iterable[str] = ()) -> None:
-        pages = ui.routes(services.backend)
+    def __init__(
+        self,
+        services: Services,
+        allowed_hosts: Iterable[str] = (),
+        dashboard_limits: DashboardLimits | None = None,
+    ) -> None:
+        pages = ui.routes(services.backend, dashboard_limits, services.guard.may_command)
         self.routes: list[BaseRoute] = [*_routes(services), *_documents(), *pages]
         inner = Starlette(
             routes=self.routes,

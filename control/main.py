@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from control.admission import Admissions, offered_by
 from control.app import Api
@@ -47,7 +48,7 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     listener = _listener(settings)
     health = Health(settings.health_hold_s)
     layout = settings.paths.layout() if settings.paths else None
-    backend = Backend(channel.send, health, layout)
+    backend = Backend(channel.send, health, layout, configured_knobs=settings.configured_knobs)
     listings = VenueListings(settings.venues, backend.leases)
     instruments = Instruments(
         VENUES,
@@ -83,7 +84,7 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     return 0
 
 
-def make_server(app: Api, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:
+def make_server(app: ASGIApp, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:
     """The HTTP server, not yet serving."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # one line a bad request otherwise
     return _Server(
