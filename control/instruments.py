@@ -18,6 +18,7 @@ from engine.clock import monotonic_s, wall_ns
 from engine.commands import InstrumentEvent
 from engine.errors import EngineError
 from shards.backoff import Backoff
+from shards.unusable import UNUSABLE_FRAME
 from shards.venues.spec import Venue
 
 _log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Instruments:
             spec = self._venues[venue]
             try:
                 found = dict(spec.parse_instruments(await self._fetch(spec)))
-            except (EngineError, msgspec.MsgspecError, ValueError) as error:
+            except (EngineError, *UNUSABLE_FRAME) as error:
                 self.errors[venue] = str(error)
                 raise
             self.errors.pop(venue, None)
@@ -139,7 +140,7 @@ class Instruments:
                 await self.refresh(venue)
                 backoff.reset()
                 delay_s = self._refresh_s
-            except (EngineError, msgspec.MsgspecError, ValueError) as error:
+            except (EngineError, *UNUSABLE_FRAME) as error:
                 delay_s = backoff.next_s()
                 _log.warning(f"instruments of {venue}: {error}; again in {delay_s:.0f} s")
             await asyncio.sleep(delay_s)

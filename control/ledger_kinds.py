@@ -21,8 +21,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from control.ledger_intervals import count_wrong_intervals
 from control.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.catalog import StreamKind, Transport
+from engine.status import KINDS_OF_STREAM
 from shards.simulator.ledger import ASK_PRESENT, BID_PRESENT, LedgerRows, Rows
 
 __all__ = ["KINDS", "LedgerKind", "check_kinds"]
@@ -46,9 +48,13 @@ class LedgerKind:
     name: str
     view: str
     columns: str
-    stream_kinds: frozenset[StreamKind]
     values: Callable[[Rows], Values]
     """What `columns` should say of one ledger row."""
+
+    @property
+    def stream_kinds(self) -> frozenset[StreamKind]:
+        """The kinds of stream that produce it."""
+        return frozenset(kind for kind, names in KINDS_OF_STREAM.items() if self.name in names)
 
 
 def _number(row: Rows, name: str, decimals: str) -> Decimal:
@@ -98,28 +104,24 @@ KINDS = (
         "quote",
         "quotes",
         "seq, bid, bid_quantity, ask, ask_quantity",
-        frozenset({StreamKind.TICKER}),
         _quote,
     ),
     LedgerKind(
         "funding",
         "funding_rates",
         "rate, mark_price, index_price, next_funding_time",
-        frozenset({StreamKind.FUNDING, StreamKind.FUNDING_OPEN_INTEREST}),
         _funding,
     ),
     LedgerKind(
         "open_interest",
         "open_interest_points",
         "quantity",
-        frozenset({StreamKind.OPEN_INTEREST, StreamKind.FUNDING_OPEN_INTEREST}),
         _open_interest,
     ),
     LedgerKind(
         "liquidation",
         "liquidations",
         "side, price, average_price, quantity, filled_quantity",
-        frozenset({StreamKind.LIQUIDATIONS}),
         _liquidation,
     ),
 )
@@ -147,6 +149,8 @@ def check_kinds(ledger: LedgerRows, connection: Connection) -> dict[str, Verdict
         found = connection.execute("SELECT to_regclass(%s)", (kind.view,)).fetchone()
         if found is not None and found[0] is not None:
             verdicts[kind.name] = _check_kind(kind, ledger, connection)
+    if "funding" in verdicts:
+        verdicts["funding"].altered += count_wrong_intervals(ledger, connection)
     return verdicts
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from engine.settings import VenueSettings
-from shards.leases import Lease, LeaseClient
+from shards.leases import LeaseClient
 from shards.rest import VenueRest
 from shards.venues.spec import Venue
 
@@ -20,12 +20,7 @@ class VenueListings:
         """The venue's own listing. Raises VenueError."""
         if venue.name not in self._clients:
             override = self._settings.get(venue.name, VenueSettings())
-            self._clients[venue.name] = VenueRest(
-                venue.name,
-                override.rest_url or venue.rest_url,
-                Lease(self._leases, venue.name, "rest_weight"),
-                venue.used_weight_header,
-            )
+            self._clients[venue.name] = VenueRest(venue, override.rest_url, self._leases)
         return await self._clients[venue.name].fetch(venue.instruments)
 
     async def close(self) -> None:

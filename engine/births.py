@@ -121,6 +121,7 @@ async def spawn_shard(settings: SupervisorSettings, doorbell_fd: int, index: int
         venues=settings.venues,
         doorbell_fd=doorbell_fd,
         log=settings.log,
+        shard_count=len(settings.cpus),
     )
     return await Child.spawn(
         f"shard-{index}",

@@ -214,7 +214,7 @@ class InstrumentsLoaded(msgspec.Struct, tag=True):
 
 class LeaseRequest(msgspec.Struct, tag=True):
     """Any child: book `units` of a venue's budget. Pools: `rest_weight`, `ws_connects`,
-    `ws_messages`. Answered by `LeaseGranted`.
+    `ws_messages`, and what `shards.venues.venue_limits` adds. Answered by `LeaseGranted`.
     """
 
     request_id: int

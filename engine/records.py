@@ -85,6 +85,8 @@ class GapReason(enum.IntEnum):
     """The venue's ids went back while its clock went on: it counts anew."""
     POLL_MISSED = 8
     """Polls failed, or had to wait, for longer than their interval: samples were never taken."""
+    SILENCE = 9
+    """A stream that comes at a steady pace did not come, on a live connection."""
 
 
 class GapState(enum.IntEnum):

@@ -69,6 +69,8 @@ class ShardSettings(msgspec.Struct, frozen=True):
     doorbell_fd: int
     log: LogSettings
     status_interval_s: float = 0.5
+    shard_count: int = 1
+    """How many there are: each takes an equal part of budgets it cannot ask for in advance."""
 
 
 class RingSettings(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from engine.records import GapReason, GapState
 from engine.ring import RingProducer
 from shards.book_rows import BookEvent, put_event
 from shards.gaps import Edges, GapLedger
-from shards.stream import Stream, is_renumbered
+from shards.stream import Stream, is_renumbered, is_set_back
 
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
@@ -74,9 +74,9 @@ class DeltaBook(_BookStream):
         super().connected()
         self._unsync()
 
-    def disconnected(self, reason: str) -> None:
+    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
         """Write what waited for a snapshot: it was received, so it is stored."""
-        super().disconnected(reason)
+        super().disconnected(reason, silent_s)
         self._write_buffered()
         self._synced = False
         self._snapshot = None
@@ -182,8 +182,9 @@ class DeltaBook(_BookStream):
 class SnapshotBook(_BookStream):
     """A book sent whole each time (Hyperliquid). `seq` is the venue's time in ms.
 
-    A frame older than the last one is ignored, as the venue advises; one of the same time is a
-    repetition. Frames missed while disconnected cannot be counted, so the gap is unprovable.
+    A frame older than the last one is ignored, as the venue advises (unless its clock was set
+    back); one of the same time is a repetition. Frames missed while disconnected cannot be counted,
+    so the gap is unprovable.
     """
 
     def __init__(
@@ -193,11 +194,21 @@ class SnapshotBook(_BookStream):
         self._last_seq = last.id if last else 0
         self._last_ts = last.ts_event if last else 0
 
+    def fell_silent(self) -> None:
+        """Books come at a steady pace, changed or not: some are missing."""
+        self.has_data = False
+        if self.interruption is GapReason.SEQUENCE:
+            self.interruption = GapReason.SILENCE
+
     def on_book(self, event: BookEvent) -> None:
         """Take a whole book; its `prev_seq` is filled in here."""
         self._frame_count += 1
         self.last_recv_ns = event.ts_recv
-        if event.seq <= self._last_seq:
+        if is_set_back(event.ts_event, self._last_ts):
+            edges = Edges(0, 0, event.ts_event, event.ts_event, -1)
+            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
+            self._last_seq = 0
+        elif event.seq <= self._last_seq:
             self.duplicate_count += 1
             return
         if not self.has_data:

@@ -89,6 +89,11 @@ class Connection:
         return self._transport is not None
 
     @property
+    def silent_s(self) -> float:
+        """For how long nothing has come through the socket."""
+        return monotonic_s() - self.last_frame_s
+
+    @property
     def stream_count(self) -> int:
         """How many streams share this socket."""
         return len(self._topics)
@@ -123,8 +128,9 @@ class Connection:
             self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
             await self._connects.acquire()
             reason, delay_s = await self._live_once()
+            silent_s = self.silent_s
             for stream in self.streams:
-                stream.disconnected(reason)
+                stream.disconnected(reason, silent_s)
             self._publish()
             log.info("%s %s: %s; again in %.1f s", self._venue.name, self._url, reason, delay_s)
             await asyncio.sleep(delay_s)

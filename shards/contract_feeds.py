@@ -17,12 +17,16 @@ _PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
 _PACK_LIQUIDATION: Final = Struct("=IHBxqqdddd").pack_into
 _NO_RATE: Final = int(Flag.NO_RATE)
 _REMEMBERED_LIQUIDATIONS: Final = 1024
+_LATE_NS: Final = 2_000_000_000
+"""A liquidation is pushed up to a second after it happened and takes its time to get here; the two
+clocks differ as well.
+"""
 _SETTLED_NS: Final = 5_000_000_000
 """After so long on a socket a subscription counts as heard, though nothing has come."""
 
 
 class FundingRow(NamedTuple):
-    """`rate` is None for a contract without funding; 0 is what the venue does not tell."""
+    """`rate` is None for a contract without funding; 0 is what the row does not tell."""
 
     rate: float | None
     mark_price: float
@@ -35,20 +39,29 @@ class _FundingStream(TimedStream):
     def _store_funding(
         self, ring: RingProducer, ts_event: int, ts_recv: int, row: FundingRow
     ) -> None:
-        rate, *rest = row
+        rate, mark, index, next_ts, interval_s = row
         if rate is None:
             rate = 0.0
+            interval_s = 0
             self.next_flags |= _NO_RATE
-        self._store(ring, _PACK_FUNDING, ts_event, ts_recv, ts_event, ts_recv, rate, *rest)
+        self._store(
+            ring, _PACK_FUNDING, ts_event, ts_recv,
+            ts_event, ts_recv, rate, mark, index, next_ts, interval_s,
+        )  # fmt: skip
         self.next_flags &= ~_NO_RATE
 
 
 class FundingRates(_FundingStream):
     """Funding rate, mark and index price."""
 
+    interval_s = 0
+    """What the venue said apart from the rows (`shards.funding_intervals`); 0 is unknown."""
+
     def on_funding(self, ts_event: int, ts_recv: int, row: FundingRow) -> None:
         """Take one state, checked by the venue's decoder."""
         if self._accept(ts_event, ts_recv, row):
+            if not row.interval_s:
+                row = row._replace(interval_s=self.interval_s)
             self._store_funding(self.ring, ts_event, ts_recv, row)
 
 
@@ -111,15 +124,18 @@ class Liquidations(TimedStream):
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
         super().__init__(spec, ring, gaps, last)
-        self._deaf_since_ns = last.ts_recv if last else 0
+        self._deaf_since_ns = self._last_ts
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int | float, ...], None] = {}
 
-    def disconnected(self, reason: str) -> None:
-        """Note since when nobody listens."""
+    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
+        """Note since when nobody listens: what the venue had pushed when the socket was last heard
+        has arrived, of what it pushed since nothing is known. Never before the last one stored.
+        """
         if self.state is StreamState.LIVE:
-            self._deaf_since_ns = wall_ns()
-        super().disconnected(reason)
+            heard_ns = wall_ns() - int(silent_s * 1e9)
+            self._deaf_since_ns = min(max(heard_ns - _LATE_NS, self._last_ts), heard_ns)
+        super().disconnected(reason, silent_s)
 
     def tick(self, now_ns: int) -> None:
         """Go live without a row."""
@@ -142,6 +158,7 @@ class Liquidations(TimedStream):
             for old in list(islice(recent, len(recent) - _REMEMBERED_LIQUIDATIONS)):
                 del recent[old]
         ts_event, side, price, qty, filled_qty, avg_price = row
+        self._last_ts = ts_event
         self._store(
             self.ring, _PACK_LIQUIDATION, ts_event, ts_recv,
             side, ts_event, ts_recv, price, avg_price, qty, filled_qty,

@@ -2,20 +2,29 @@
 
 A poller serves one channel of one venue. Where one call answers for all its streams and costs less
 than asking for each, that one is made; else every stream has its own call, at a phase of its own.
-Polls share the venue's REST budget with book snapshots: an interval the budget cannot bear is made
-longer, and the stream says so.
+Polls share the venue's REST budget with book snapshots: intervals the budget cannot bear are made
+longer, and the streams say so.
+
+What a polled stream promises is one sample an interval. A call that fails, in whatever way, is
+repeated within the interval; so is one whose answer cannot be read. A sample that was due and could
+not be taken until the next one was due is a gap (`poll_missed`), and so is one whose answer came
+without the stream. Samples are stored whether or not they differ from the last: that the value
+still stood is what was asked.
 """
 
 import asyncio
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
 from shards.backoff import Backoff
+from shards.leases import Turnstile
 from shards.rest import VenueRest
 from shards.timed import TimedStream
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
@@ -29,8 +38,32 @@ _PHASE_STEP_S = 0.1
 _STALE_AFTER_INTERVALS = 3
 
 
+_SCARCE_SHARE = 1 / 3
+"""Of what polls may spend, while many books wait for their snapshots."""
+
+
+@dataclass(slots=True)
+class PollShare:
+    """What the pollers of one venue in one shard may spend together: all of them are slowed down
+    alike. What the polls of all shards spend passes one turnstile, repeated calls as well, so that
+    a venue in trouble cannot make polls eat what the books need to come back.
+    """
+
+    turnstile: Turnstile
+    weight_per_minute: float
+    is_scarce: Callable[[], bool]
+    """Whether books wait for the same budget."""
+    pollers: "list[Poller]" = field(default_factory=list)
+
+    @property
+    def stretch(self) -> float:
+        """How many times longer than wanted the intervals must be."""
+        allowed = self.weight_per_minute * (_SCARCE_SHARE if self.is_scarce() else 1.0)
+        return max(1.0, sum(poller.weight_per_minute for poller in self.pollers) / allowed)
+
+
 class Poller:
-    """All streams of one polled channel. `weight_per_minute` is what its calls may cost."""
+    """All streams of one polled channel."""
 
     def __init__(
         self,
@@ -40,18 +73,20 @@ class Poller:
         publish: Callable[[], None],
         *,
         interval_s: float,
-        weight_per_minute: float,
+        share: PollShare,
     ) -> None:
         self._venue = venue
         self._channel = channel
         self._rest = rest
         self._publish = publish
         self._wanted_interval_s = interval_s
-        self._weight_per_minute = weight_per_minute
+        self._share = share
+        share.pollers.append(self)
         self._feeds = Feeds()
         self._streams: dict[str, TimedStream] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._failing: set[str] = set()
         self._unusable = UnusableFrames(venue)
 
     @property
@@ -65,12 +100,17 @@ class Poller:
         return self._unusable.by_reason
 
     @property
-    def interval_s(self) -> float:
-        """Seconds between two samples of a stream: as wanted, or as the budget allows."""
+    def weight_per_minute(self) -> float:
+        """What the wanted interval costs."""
         call = self._channel.batch if self._is_batch else self._channel.call
         assert call is not None
-        calls = 1 if self._is_batch else len(self._streams)
-        return max(self._wanted_interval_s, calls * call.weight * 60 / self._weight_per_minute)
+        calls = min(len(self._streams), 1) if self._is_batch else len(self._streams)
+        return calls * call.weight * 60 / self._wanted_interval_s
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two samples of a stream: as wanted, or as the budget allows."""
+        return self._wanted_interval_s * self._share.stretch
 
     def add(self, stream: TimedStream) -> None:
         """Sample one more stream."""
@@ -123,6 +163,7 @@ class Poller:
             wanted = {_ALL}
         for symbol in self._calls.keys() - wanted:
             self._calls.pop(symbol).cancel()
+            self._failing.discard(symbol)
         for symbol in sorted(wanted - self._calls.keys()):
             self._calls[symbol] = self._tasks.create_task(self._repeat(symbol))
 
@@ -133,8 +174,9 @@ class Poller:
         due_s = monotonic_s()
         while True:
             await self._sample(symbol, due_s)
-            now_s = monotonic_s()
-            due_s = max(due_s + self.interval_s, now_s)
+            now_s, interval_s = monotonic_s(), self.interval_s
+            # Samples that are overdue are not taken at once: they would say the same once more.
+            due_s += interval_s * max(1, math.ceil((now_s - due_s) / interval_s))
             await asyncio.sleep(due_s - now_s)
 
     async def _sample(self, symbol: str, due_s: float) -> None:
@@ -142,9 +184,9 @@ class Poller:
         call = self._channel.batch if symbol == _ALL else self._channel.call
         assert call is not None
         backoff = Backoff(0.25, max(self.interval_s, 1.0))
-        failed = False
         while True:
             try:
+                await self._share.turnstile.acquire(call.weight)
                 body = await self._rest.fetch(call, symbol)
             except VenueError as error:
                 reason = str(error)
@@ -152,10 +194,11 @@ class Poller:
                 is_late = monotonic_s() - due_s > self.interval_s
                 reason = self._deliver(symbol, body, is_late=is_late)
                 if not reason:
+                    self._failing.discard(symbol)
                     return
-            if not failed:
+            if not self._failing:  # of hundreds that fail at once, one is said; all show it
                 log.warning("%s %s: %s", self._venue, symbol or "(all)", reason)
-            failed = True
+            self._failing.add(symbol)
             for stream in self._served(symbol):
                 stream.poll_failed(reason)
             await asyncio.sleep(backoff.next_s())
@@ -182,10 +225,14 @@ class Poller:
     def _show(self, stream: TimedStream, *, answered: bool) -> None:
         """What a reader of the stream's state has to know after an answer."""
         if not answered:
+            stream.poll_missed()
             if stream.state is StreamState.BACKOFF:  # the call works again, without this stream
                 stream.state, stream.reason = StreamState.SYNCING, "the answer does not name it"
-        elif stream.state is StreamState.LIVE and self.interval_s > self._wanted_interval_s:
-            stream.reason = f"polled every {self.interval_s:.0f} s, as the REST budget allows"
+        elif stream.state is StreamState.LIVE:
+            interval_s = self.interval_s
+            slowed = interval_s > self._wanted_interval_s
+            how = f"polled every {interval_s:.3g} s, as the REST budget allows"
+            stream.reason = how if slowed else ""
 
     def _served(self, symbol: str) -> list[TimedStream]:
         if symbol == _ALL:

@@ -13,7 +13,7 @@ from engine.positions import Position
 from engine.records import GapReason, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Stream, is_renumbered
+from shards.stream import Stream, is_renumbered, is_set_back
 
 _PACK_QUOTE: Final = Struct("=IH2xqqqdddd").pack_into
 _NONE_YET: Final = -1
@@ -65,8 +65,12 @@ class Quotes(Stream):
         """First quote on a connection, or a number that does not grow. False: nothing new."""
         last_seq, last_ts = self._last_seq, self._last_ts
         repeats = seq == last_seq and self._content in (None, content)
+        set_back = seq < last_seq and is_set_back(ts_event, last_ts)
         renumbered = seq < last_seq and is_renumbered(seq, last_seq, ts_event, last_ts)
-        if repeats or (seq < last_seq and not renumbered):
+        if set_back:
+            edges = Edges(0, 0, ts_event, ts_event, -1)
+            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
+        elif repeats or (seq < last_seq and not renumbered):
             self.duplicate_count += 1
             if not repeats:
                 return False

@@ -1,39 +1,44 @@
-"""REST calls of one venue: weight budget, deadlines, size cap, and no redirects.
+"""REST calls of one venue: budgets, deadlines, size cap, and no redirects.
 
-A venue that answers 429 or 418 with Retry-After is left alone for that long by every process.
+A venue that answers 429 or 418 with Retry-After is left alone for that long by every process: 429
+is about the pool the call belongs to, 418 bans the address from all of them.
 """
 
 import asyncio
 import logging
+import math
 
 import aiohttp
 
 from engine.errors import VenueError
-from shards.leases import Lease
-from shards.venues.spec import RestCall
+from shards.leases import Lease, LeaseClient
+from shards.venues.spec import REST_WEIGHT, RestCall, Venue
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _MAX_BODY_BYTES = 32 << 20
 _DEFAULT_RETRY_AFTER_S = 60.0
+_RETRY_AFTER_S_MAX = 3 * 86_400.0
+"""Binance bans for up to three days; a header that says more is a mistake."""
 
 
 class VenueRest:
     """A client for one venue. Use it inside one event loop and close it."""
 
-    def __init__(
-        self, venue: str, base_url: str, lease: Lease, used_weight_header: str | None = None
-    ) -> None:
-        self._venue = venue
-        self._base_url = base_url.rstrip("/")
-        self._lease = lease
-        self._used_weight_header = used_weight_header
+    def __init__(self, venue: Venue, base_url: str | None, leases: LeaseClient) -> None:
+        """`base_url` is the venue's own where it is None."""
+        self._venue = venue.name
+        self._base_url = (base_url or venue.rest_url).rstrip("/")
+        self._leases = {
+            pool: Lease(leases, venue.name, pool) for pool in (REST_WEIGHT, *venue.rest_pools)
+        }
+        self._used_weight_header = venue.used_weight_header
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
 
     async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
         """Return the body of a 200 reply. Raises VenueError (retriable) for anything else."""
-        await self._lease.acquire(call.weight)
+        await self._leases[call.pool].acquire(call.weight)
         url = self._base_url + call.path.replace("{symbol}", symbol)
         body = call.body.replace("{symbol}", symbol).encode() or None
         headers = {"Content-Type": "application/json"} if body else None
@@ -48,7 +53,8 @@ class VenueRest:
         self._pass_on_used_weight(reply)
         if reply.status in (429, 418):
             retry_after_s = _retry_after_s(reply.headers.get("Retry-After"))
-            self._lease.refused(reply.status, retry_after_s)
+            for pool in self._leases if reply.status == 418 else (call.pool,):
+                self._leases[pool].refused(reply.status, retry_after_s)
             raise VenueError(
                 f"{self._venue}: HTTP {reply.status}, told to wait {retry_after_s:.0f} s"
             )
@@ -60,7 +66,7 @@ class VenueRest:
     def _pass_on_used_weight(self, reply: aiohttp.ClientResponse) -> None:
         text = reply.headers.get(self._used_weight_header or "", "")
         if text.isascii() and text.isdigit() and len(text) < 10:
-            self._lease.venue_says(float(text))
+            self._leases[REST_WEIGHT].venue_says(float(text))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -79,7 +85,11 @@ async def _read_capped(reply: aiohttp.ClientResponse) -> bytes:
 
 
 def _retry_after_s(header: str | None) -> float:
+    """Seconds to wait. What is no number of them (a date, `nan`) is no reason to go on at once."""
     try:
-        return max(float(header or _DEFAULT_RETRY_AFTER_S), 1.0)
+        wait_s = float(header or _DEFAULT_RETRY_AFTER_S)
     except ValueError:
         return _DEFAULT_RETRY_AFTER_S
+    if math.isnan(wait_s):
+        return _DEFAULT_RETRY_AFTER_S
+    return min(max(wait_s, 1.0), _RETRY_AFTER_S_MAX)

@@ -98,6 +98,7 @@ class Shard:
                 self._store_instruments,
                 self._on_fault,
                 self._leases,
+                shard_count=self._settings.shard_count,
             )
         return self._sessions[name]
 

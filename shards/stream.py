@@ -29,6 +29,17 @@ def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> boo
     return new_id <= last_id and ts_event > last_ts + _RENUMBERED_AFTER_NS
 
 
+_SET_BACK_NS: Final = 60_000_000_000
+
+
+def is_set_back(ts_event: int, last_ts: int) -> bool:
+    """Whether the venue's time went back so far (more than a minute) that the row is no late copy:
+    its clock was set, or the time before was nonsense. Without this, one row from the future would
+    make every row after it look old.
+    """
+    return ts_event < last_ts - _SET_BACK_NS
+
+
 class Stream:
     """What a feed knows of its stream. Feeds extend it with their sequencing rule.
 
@@ -70,16 +81,18 @@ class Stream:
         self.subscribed_ns = wall_ns()
         self.state, self.reason = StreamState.SYNCING, "subscribed, waiting for the first data"
 
-    def disconnected(self, reason: str) -> None:
-        """The connection is gone; ids may have jumped when the next one delivers."""
+    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
+        """The connection is gone; ids may have jumped when the next one delivers. For its last
+        `silent_s` seconds nothing of any stream came through it.
+        """
         self.state = StreamState.BACKOFF
         self.reason = reason
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.RECONNECT
 
-    def removed(self) -> None:
+    def removed(self, silent_s: float = 0.0) -> None:
         """Nobody wants the stream any more. It keeps its place, should it be wanted again."""
-        self.disconnected("removed")
+        self.disconnected("removed", silent_s)
         self.state = StreamState.STOPPED
 
     def wanted_again(self) -> None:
@@ -93,6 +106,11 @@ class Stream:
         """The stream cannot run; the reason says what to do."""
         self.state = StreamState.FAILED
         self.reason = reason
+
+    def fell_silent(self) -> None:
+        """Nothing has come for too long on a live connection. Ids will tell what was missed, or
+        silence is normal; a stream of which neither is true declares it.
+        """
 
     def live(self) -> None:
         """Rows flow; a later jump is the venue's own."""

@@ -11,7 +11,7 @@ from engine.positions import Position
 from engine.records import GapReason, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Stream
+from shards.stream import Stream, is_set_back
 
 
 class TimedStream(Stream):
@@ -23,6 +23,12 @@ class TimedStream(Stream):
         super().__init__(spec, ring, gaps, last)
         self._last_ts = last.ts_event if last else 0
         self._content: Any = None
+
+    def fell_silent(self) -> None:
+        """What should have come is missing, and no id will tell."""
+        self.has_data = False
+        if self.interruption is GapReason.SEQUENCE:
+            self.interruption = GapReason.SILENCE
 
     def polled(self, interval_s: float) -> None:
         """A poller takes this stream on."""
@@ -46,11 +52,20 @@ class TimedStream(Stream):
         self._frame_count += 1
         self.last_recv_ns = ts_recv
         is_own_clock = ts_event == ts_recv
-        if ts_event < self._last_ts and not is_own_clock:
+        set_back = not is_own_clock and is_set_back(ts_event, self._last_ts)
+        if ts_event < self._last_ts and not is_own_clock and not set_back:
             self.duplicate_count += 1
             return False
-        is_new = is_own_clock or ts_event > self._last_ts or self._content not in (None, content)
-        if not is_new:
+        is_new = (
+            is_own_clock
+            or set_back
+            or ts_event > self._last_ts
+            or self._content not in (None, content)
+        )
+        if set_back:
+            edges = Edges(0, 0, ts_event, ts_event, -1)
+            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
+        elif not is_new:
             self.duplicate_count += 1
         elif not self.has_data and self._last_ts:
             edges = Edges(0, 0, self._last_ts, ts_event, -1)

@@ -5,10 +5,8 @@ import difflib
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
@@ -20,21 +18,25 @@ from shards.backoff import Backoff
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.connection import Connection
+from shards.contract_feeds import FundingRates
 from shards.feeds import make_stream
+from shards.funding_intervals import IntervalSource
 from shards.gaps import GapLedger
 from shards.leases import Lease, LeaseClient
-from shards.poller import Poller
+from shards.poller import Poller, PollShare
 from shards.rest import VenueRest
 from shards.rings import ShardRings
 from shards.stream import Stream
 from shards.timed import TimedStream
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.budgets import REST_POLLS, poll_weight_per_minute
 from shards.venues.spec import Channel, PollChannel, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
 
 _SNAPSHOTS_AT_ONCE = 4
-_POLL_SHARE = 0.2
-"""Of the budget, for one kind of polled streams: snapshots of books must not wait for them."""
+_POLL_MARGIN = 0.9
+"""Of a shard's part of the polls' budget: calls that fail are repeated."""
 _INSTRUMENTS_AGE_S = 30.0
 """A symbol nobody knows is looked for again, but the venue is not asked more often than this."""
 _UNLISTED_EVERY_S = 300.0
@@ -60,6 +62,8 @@ class VenueSession:
         store_instruments: StoreInstruments,
         on_fault: Callable[[BaseException], None],
         leases: LeaseClient,
+        *,
+        shard_count: int = 1,
     ) -> None:
         self._venue = venue
         self._settings = settings
@@ -68,12 +72,7 @@ class VenueSession:
         self._store_instruments = store_instruments
         self._on_fault = on_fault
         self._gaps = GapLedger(rings.gap)
-        self._rest = VenueRest(
-            venue.name,
-            settings.rest_url or venue.rest_url,
-            Lease(leases, venue.name, "rest_weight"),
-            venue.used_weight_header,
-        )
+        self._rest = VenueRest(venue, settings.rest_url, leases)
         self._connects = Lease(leases, venue.name, "ws_connects")
         self._messages = (
             Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
@@ -90,6 +89,12 @@ class VenueSession:
         self._unlisted_s = monotonic_s()
         self._carriers: dict[int, Connection | Poller] = {}
         self.pollers: dict[StreamKind, Poller] = {}
+        self._poll_share = PollShare(
+            Lease(leases, venue.name, REST_POLLS),
+            poll_weight_per_minute(venue) * _POLL_MARGIN / shard_count,
+            lambda: not self._snapshots_wanted.empty(),
+        )
+        self._intervals: IntervalSource | None = None
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
@@ -144,12 +149,16 @@ class VenueSession:
             stream = self._by_slot.pop(slot, None)
             if stream is None:
                 continue
-            stream.removed()
+            carrier = self._carriers.pop(slot, None)
+            silent_s = carrier.silent_s if isinstance(carrier, Connection) else 0.0
+            stream.removed(silent_s)
             stream.tick(wall_ns())
             if self._is_offered(stream):
                 self._removed[slot] = (monotonic_s(), stream)
             self._snapshot_backoff.pop(slot, None)
-            match self._carriers.pop(slot, None):
+            if self._intervals is not None:
+                self._intervals.remove(slot)
+            match carrier:
                 case Connection() as connection:
                     connection.remove(stream)
                     if not connection.stream_count:
@@ -170,6 +179,8 @@ class VenueSession:
                 self._watch(connection, now_ns)
         for poller in self.pollers.values():
             poller.watch(now_ns)
+        if self._intervals is not None:
+            self._intervals.tick()
         self._close_empty()
         self._look_for_unlisted()
 
@@ -249,9 +260,29 @@ class VenueSession:
         await self._store_instruments(
             {stream.slot: instruments[stream.key.symbol] for stream in known}
         )
+        paying = [stream for stream in known if isinstance(stream, FundingRates)]
+        self._listen([stream for stream in known if stream not in paying])
+        if paying:
+            await self._learn_intervals(paying)
+            self._listen(paying)
+
+    async def _learn_intervals(self, paying: Sequence[FundingRates]) -> None:
+        """Funding streams wait a moment for what their rows should say; nobody else does."""
+        if self._venue.funding_intervals is None:
+            return
+        if self._intervals is None:
+            self._intervals = IntervalSource(self._rest, self._venue.funding_intervals)
+            self._spawn(self._intervals.run())
+        await self._intervals.first_try()
+        for stream in paying:
+            if self._is_waiting(stream):
+                self._intervals.add(stream)
+
+    def _listen(self, streams: Sequence[Stream]) -> None:
+        """Give each stream that is still wanted its socket or its poller."""
         for group in self._venue.groups:
-            self._connect(group, [s for s in known if _group_of(self._channel(s)) == group])
-        for stream in filter(self._is_waiting, known):
+            self._connect(group, [s for s in streams if _group_of(self._channel(s)) == group])
+        for stream in filter(self._is_waiting, streams):
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
                 self._carriers[stream.slot] = self._poller(stream.key.kind)
                 self._poller(stream.key.kind).add(stream)
@@ -275,7 +306,7 @@ class VenueSession:
             try:
                 body = await self._rest.fetch(self._venue.instruments)
                 return self._venue.parse_instruments(body)
-            except (VenueError, msgspec.MsgspecError, ValueError) as error:
+            except (VenueError, *UNUSABLE_FRAME) as error:
                 delay_s = backoff.next_s()
                 log.warning("instruments: %s; again in %.1f s", error, delay_s)
                 for stream in filter(self._is_waiting, self.streams):
@@ -332,7 +363,7 @@ class VenueSession:
                 self._rest,
                 self._rings.publish,
                 interval_s=self._settings.poll_interval_s.get(kind, channel.interval_s),
-                weight_per_minute=self._venue.rest_weight_per_minute * _POLL_SHARE,
+                share=self._poll_share,
             )
             self._spawn(self.pollers[kind].run())
         return self.pollers[kind]
@@ -359,7 +390,7 @@ class VenueSession:
                 continue
             try:
                 snapshot = parse(await self._rest.fetch(call, book.key.symbol))
-            except (VenueError, msgspec.MsgspecError, ValueError) as error:
+            except (VenueError, *UNUSABLE_FRAME) as error:
                 log.warning("%s: snapshot: %s", book.key, error)
                 self._want_snapshot(book)
                 continue
@@ -390,6 +421,7 @@ class VenueSession:
                 stream.state = StreamState.STALE
                 stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
                 log.warning("%s: %s", stream.key, stream.reason)
+                stream.fell_silent()
                 connection.resubscribe(stream)
             elif not silent and stream.state is StreamState.STALE:
                 stream.state, stream.reason = StreamState.LIVE, ""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +24,7 @@ from control.schemas import (
 )
 from engine.catalog import Instrument
 from engine.errors import EngineError
+from shards.unusable import UNUSABLE_FRAME
 from shards.venues import VENUES
 
 
@@ -93,7 +93,7 @@ async def _refresh(services: Services, venue: str) -> RefreshResult:
         event_count = len(await services.instruments.refresh(venue))
     except EngineError as error:
         failure = str(error)
-    except (msgspec.MsgspecError, ValueError):
+    except UNUSABLE_FRAME:
         failure = f"{venue} answered nonsense"
     count = sum(1 for _ in services.instruments.of(venue))
     return RefreshResult(venue, count, event_count, failure)

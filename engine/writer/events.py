@@ -65,8 +65,8 @@ class FundingEvent(msgspec.Struct, gc=False):
     time: int
     recv: int
     rate: float | None
-    mark: float
-    index: float
+    mark: float | None
+    index: float | None
     next_time: int | None
     interval_s: int | None
 
@@ -80,13 +80,15 @@ class OpenInterestEvent(msgspec.Struct, gc=False):
 
 
 class LiquidationEvent(msgspec.Struct, gc=False):
-    """A liquidation order; `side` is the order's, so `sell` closed a long."""
+    """A liquidation order; `side` is the order's, so `sell` closed a long. `avg_price` is null
+    while nothing of it has been filled.
+    """
 
     time: int
     recv: int
     side: str | None
     price: float
-    avg_price: float
+    avg_price: float | None
     qty: float
     filled_qty: float
 
@@ -183,8 +185,8 @@ def funding_events(rows: RecordArray) -> list[FundingEvent]:
             time=int(row["ts_event"]),
             recv=int(row["ts_recv"]),
             rate=None if row["flags"] & int(Flag.NO_RATE) else float(row["rate"]),
-            mark=float(row["mark"]),
-            index=float(row["index"]),
+            mark=float(row["mark"]) or None,
+            index=float(row["index"]) or None,
             next_time=int(row["next_ts"]) or None,
             interval_s=int(row["interval_s"]) or None,
         )
@@ -206,7 +208,9 @@ def liquidation_events(rows: RecordArray) -> list[LiquidationEvent]:
             rows["ts_event"].tolist(),
             rows["ts_recv"].tolist(),
             map(_SIDE_NAMES.get, rows["side"].tolist()),
-            *(rows[name].tolist() for name in ("price", "avg_price", "qty", "filled_qty")),
+            rows["price"].tolist(),
+            [average or None for average in rows["avg_price"].tolist()],
+            *(rows[name].tolist() for name in ("qty", "filled_qty")),
         )
     )
 

@@ -96,7 +96,9 @@ class BinanceVenue:
         instrument = self.instruments[index]
         number = self._ledger.number(self.hub.name, instrument.symbol)
         seeds = (self._seed, 2 * index + BINANCE_LINEAR)
-        return Contract(index, number, instrument, seeds, BINANCE_TERMS)
+        contract = Contract(index, number, instrument, seeds, BINANCE_TERMS)
+        contract.interval_ms = self.contracts.interval_h(index) * 3_600_000
+        return contract
 
     def middle(self, index: int) -> float:
         """Give the middle of a book in ticks; a book nobody asked for stands where it began."""

@@ -4,8 +4,9 @@
 under the same time. Open interest has no stream.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from engine.clock import wall_ns
 from shards.simulator.contracts import Contract, ContractBoard, Liquidation, Terms
 from shards.simulator.instruments import (
     BINANCE_LINEAR,
@@ -18,11 +19,16 @@ from shards.simulator.sessions import Hub
 
 __all__ = ["BINANCE_TERMS", "BinanceContracts"]
 
+_HOUR_MS = 3_600_000
+_USUAL_INTERVAL_H = 8
+_INTERVALS_H = (8, 4, 1)
+"""Of the symbols in turn, until a request changes one."""
+
 BINANCE_TERMS = Terms(
     rate_decimals=8,
     usual_rate=10_000,
     rate_limit=375_000,
-    interval_ms=8 * 3_600_000,
+    interval_ms=_USUAL_INTERVAL_H * _HOUR_MS,
     mark_decimals=8,
 )
 _SLOW_MARK_TICKS = 3
@@ -48,6 +54,8 @@ class BinanceContracts:
         self.liquidations_per_minute = liquidations_per_minute
         self._version = -1
         self._listened = 0
+        self._changed_h: dict[int, int] = {}
+        self._said_h: dict[int, int] = {}
 
     def step(self, now_ms: int, halted: Callable[[int], bool]) -> None:
         """Let a slot of 5 ms pass."""
@@ -93,6 +101,37 @@ class BinanceContracts:
             self._listened = sum(1 for name, t in topics if name.endswith("@forceOrder") and t)
         per_s = self.liquidations_per_minute / 60.0
         return min(1.0, per_s / self._listened) if self._listened else 0.0
+
+    def interval_h(self, index: int) -> int:
+        """Give the hours between two payments of funding."""
+        return self._changed_h.get(index, _INTERVALS_H[index % len(_INTERVALS_H)])
+
+    def change_interval(self, index: int, hours: int) -> None:
+        """Let funding be paid at another interval from now on."""
+        self._changed_h[index] = hours
+        contract = self.board.known(index)
+        if contract is not None:
+            contract.interval_ms = hours * _HOUR_MS
+
+    def funding_info(self, instruments: Sequence[Instrument]) -> list[dict[str, object]]:
+        """Answer `GET /fundingInfo`: only what is not as usual. What is left out is said, too."""
+        intervals = {index: self.interval_h(index) for index in range(len(instruments))}
+        for index, hours in intervals.items():
+            if self._said_h.get(index) != hours:
+                self._said_h[index] = hours
+                number = self._ledger.number(self._hub.name, instruments[index].symbol)
+                self._ledger.interval((BINANCE_LINEAR, number, wall_ns(), hours * 3600))
+        return [
+            {
+                "symbol": instruments[index].symbol,
+                "adjustedFundingRateCap": "0.02000000",
+                "adjustedFundingRateFloor": "-0.02000000",
+                "fundingIntervalHours": hours,
+                "disclaimer": False,
+            }
+            for index, hours in intervals.items()
+            if hours != _USUAL_INTERVAL_H
+        ]
 
     def premium_index(self, contract: Contract) -> dict[str, object]:
         """Answer `GET /premiumIndex` for one symbol."""

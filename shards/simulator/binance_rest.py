@@ -20,7 +20,8 @@ _PERPETUAL_MS = 4_133_404_800_000
 _PREFIX = "/binance_linear"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Weigh = Callable[[web.Request], int]
+Weigh = Callable[[web.Request], int] | None
+"""None: without weight, but of the pool that funding calls share."""
 
 
 def add_binance_rest(app: web.Application, venue: BinanceVenue, gate: RestGate) -> None:
@@ -34,8 +35,8 @@ def add_binance_rest(app: web.Application, venue: BinanceVenue, gate: RestGate) 
         ("aggTrades", rest.agg_trades, _fixed(20)),
         ("premiumIndex", rest.premium_index, _by_symbol(1, 10)),
         ("openInterest", rest.open_interest, _fixed(1)),
-        ("fundingRate", rest.funding_rate, _fixed(0)),
-        ("fundingInfo", rest.funding_info, _fixed(0)),
+        ("fundingRate", rest.funding_rate, None),
+        ("fundingInfo", rest.funding_info, None),
         ("ticker/bookTicker", rest.book_ticker, _by_symbol(2, 5)),
     )
     for name, handler, weigh in calls:
@@ -56,7 +57,7 @@ def _depth_weight(request: web.Request) -> int:
 
 def _gated(gate: RestGate, handler: Handler, weigh: Weigh) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        refusal = gate.admit(weigh(request))
+        refusal = gate.admit(weigh(request)) if weigh else gate.admit_funding()
         return refusal if refusal is not None else await handler(request)
 
     return handle
@@ -158,7 +159,8 @@ class _Rest:
         return self._json(compact(cast("list[object]", rows)))
 
     async def funding_info(self, _: web.Request) -> web.Response:
-        return self._json(b"[]")  # only symbols that differ from 8 h; none does
+        rows = self._venue.contracts.funding_info(self._venue.instruments)
+        return self._json(compact(cast("list[object]", rows)))
 
     async def book_ticker(self, request: web.Request) -> web.Response:
         venue, now_ms = self._venue, _now_ms()

@@ -69,6 +69,8 @@ class Contract:
         """`seeds` are the simulator's and the instrument's; `number` is the ledger's."""
         self.index = index
         self.number = number
+        self.interval_ms = terms.interval_ms
+        """How often funding is paid; it may be changed while the market runs."""
         self.instrument = instrument
         self.terms = terms
         self._draws = Draws(np.random.default_rng(np.random.SeedSequence((*seeds, 2))))
@@ -98,8 +100,8 @@ class Contract:
         """Take new values, unless these are of this moment; `middle` of the book is in ticks."""
         if now_ms <= self.ts_ms:
             return False
-        normal, terms = self._draws.normal, self.terms
-        first, passed = self.ts_ms == 0, self.ts_ms // terms.interval_ms
+        normal = self._draws.normal
+        first, passed = self.ts_ms == 0, self.ts_ms // self.interval_ms
         self.ts_ms = now_ms
         self.ticks += 1
         shift = self.mark_decimals - self.instrument.price_decimals
@@ -112,8 +114,8 @@ class Contract:
         self.settle = max(1, round(index * (1 + 1e-6 * normal()) * unit))
         if first:
             self._settle_the_past(now_ms)
-        elif now_ms // terms.interval_ms > passed:
-            paid_ms = now_ms // terms.interval_ms * terms.interval_ms
+        elif now_ms // self.interval_ms > passed:
+            paid_ms = now_ms // self.interval_ms * self.interval_ms
             self.settlements.append(Settlement(paid_ms, self.rate, self.mark))
         self.rate = self._drifted(self.rate, 0.02)
         move = 1 + int(abs(normal()) * self.instrument.median_qty)
@@ -127,7 +129,7 @@ class Contract:
         return max(-limit, min(limit, moved))
 
     def _settle_the_past(self, now_ms: int) -> None:
-        interval_ms = self.terms.interval_ms
+        interval_ms = self.interval_ms
         last = now_ms // interval_ms
         rate = self.rate
         for number in range(last - _FIRST_SETTLEMENTS + 1, last + 1):
@@ -138,7 +140,7 @@ class Contract:
     @property
     def next_funding_ms(self) -> int:
         """When funding is paid next."""
-        return (self.ts_ms // self.terms.interval_ms + 1) * self.terms.interval_ms
+        return (self.ts_ms // self.interval_ms + 1) * self.interval_ms
 
     def first_served(self, kind: str) -> bool:
         """Tell whether REST gives these values out for the first time; remember that it does."""

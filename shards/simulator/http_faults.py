@@ -14,6 +14,9 @@ from shards.simulator.meters import MINUTE_NS, Meter
 
 __all__ = ["RestGate"]
 
+FUNDING_CALLS = 500
+"""Binance answers so many `fundingInfo` and `fundingRate` calls in 5 minutes."""
+
 TOLERATED_VIOLATIONS = 10
 """Calls refused with 429 in one minute before the ban."""
 
@@ -34,6 +37,7 @@ class RestGate:
     stale_count: int = 0
     """How many more depth calls answer with a snapshot that fits no event."""
     weight: Meter = field(default_factory=lambda: Meter(MINUTE_NS))
+    funding_calls: Meter = field(default_factory=lambda: Meter(5 * MINUTE_NS))
     calls: int = 0
     refused: dict[int, int] = field(default_factory=dict)
     """Refusals by HTTP status."""
@@ -53,6 +57,14 @@ class RestGate:
             wait_s = self.retry_after_s if self.refuse_status < 500 else None
             return self._refuse(self.refuse_status, wait_s)
         return self._over_limit() if self.enforced else None
+
+    def admit_funding(self) -> web.Response | None:
+        """The same for a call of no weight that has a limit of its own."""
+        over = self.funding_calls.add() > FUNDING_CALLS
+        if over and self.enforced:
+            self.calls += 1
+            return self._refuse(429, self.funding_calls.left_s())
+        return self.admit(0)
 
     def _over_limit(self) -> web.Response | None:
         banned_ns = self._banned_until_ns - monotonic_ns()
@@ -91,6 +103,7 @@ class RestGate:
             "weight_used": self.weight.used(),
             "weight_peak_per_minute": self.weight.peak,
             "weight_limit": self.weight_limit,
+            "funding_calls": self.funding_calls.total,
             "enforced": self.enforced,
             "refused": {str(status): count for status, count in sorted(self.refused.items())},
         }

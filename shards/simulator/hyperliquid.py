@@ -175,6 +175,7 @@ class HyperliquidVenue:
         instrument = self.instruments[index]
         number = self._ledger.number(self.hub.name, instrument.symbol)
         seeds = (self._seed, 2 * index + HYPERLIQUID_PERP)
+        self._ledger.interval((HYPERLIQUID_PERP, number, 0, HYPERLIQUID_TERMS.interval_ms // 1000))
         return Contract(index, number, instrument, seeds, HYPERLIQUID_TERMS)
 
     def middle(self, index: int) -> float:

@@ -10,6 +10,7 @@
 | `funding.bin`       | FUNDING       | funding rate, mark and index price, pushed or served |
 | `open_interest.bin` | OPEN_INTEREST | open interest, pushed or served                      |
 | `liquidation.bin`   | LIQUIDATION   | forced orders written to at least one live socket    |
+| `interval.bin`      | INTERVAL      | funding intervals, each time a venue says another    |
 | `ledger.json`  | names  | symbols in the order the rows refer to                         |
 
 A row is in a file once, however many sockets it went to. What REST served (`rest` is 1) is there
@@ -31,6 +32,7 @@ __all__ = [
     "BID_PRESENT",
     "BOOK",
     "FUNDING",
+    "INTERVAL",
     "LIQUIDATION",
     "OPEN_INTEREST",
     "QUOTE",
@@ -141,6 +143,16 @@ LIQUIDATION: np.dtype[np.void] = np.dtype(
 """`side` is the forced order's: ord('S') when a long was liquidated. `price` is the order's limit,
 `average` what it filled at; `qty` is the order's, `filled` what of it was."""
 
+INTERVAL: np.dtype[np.void] = np.dtype(
+    [
+        ("venue", "u1"),
+        ("symbol", "<u4"),
+        ("ts_event", "<i8"),
+        ("interval_s", "<u4"),
+    ]
+)
+"""`ts_event` is when this was said first; 0 for a venue whose interval never changes."""
+
 _FILES = (
     ("trade", TRADE),
     ("withheld", TRADE),
@@ -150,6 +162,7 @@ _FILES = (
     ("funding", FUNDING),
     ("open_interest", OPEN_INTEREST),
     ("liquidation", LIQUIDATION),
+    ("interval", INTERVAL),
 )
 _FLUSH_BYTES = 1 << 20
 _DIRECT_BYTES = 1 << 14
@@ -170,6 +183,7 @@ class LedgerRows:
     funding: Rows
     open_interest: Rows
     liquidation: Rows
+    interval: Rows
 
 
 class _File:
@@ -284,6 +298,10 @@ class Ledger:
     def liquidation(self, row: tuple[int, ...]) -> None:
         """Record a forced order; `row` has the fields of LIQUIDATION."""
         self._append_one("liquidation", row, LIQUIDATION)
+
+    def interval(self, row: tuple[int, ...]) -> None:
+        """Record what a venue says of a funding interval; `row` has the fields of INTERVAL."""
+        self._append_one("interval", row, INTERVAL)
 
     def _append_one(self, name: str, row: tuple[int, ...], dtype: np.dtype[np.void]) -> None:
         if self.enabled:

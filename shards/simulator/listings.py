@@ -69,6 +69,7 @@ def _on_binance(
     instrument = venue.instruments[index]
     return {
         "status": venue.statuses[index],
+        "funding_interval_hours": venue.contracts.interval_h(index),
         "tick_size": instrument.tick_text,
         "step_size": instrument.step_text,
     }
@@ -76,6 +77,9 @@ def _on_binance(
 
 def _change_binance(venue: BinanceVenue, index: int, request: Request) -> None:
     now = venue.instruments[index]
+    hours = request.get("funding_interval_hours", venue.contracts.interval_h(index))
+    if type(hours) is not int or not 1 <= hours <= 24:
+        raise ValueError(f"funding_interval_hours must be 1 to 24, not {hours!r}")
     tick = _text(request, "tick_size", now.tick_text)
     step = _text(request, "step_size", now.step_text)
     if (tick, step) != (now.tick_text, now.step_text):
@@ -83,6 +87,7 @@ def _change_binance(venue: BinanceVenue, index: int, request: Request) -> None:
         grid = binance_instrument(now.symbol, price, tick, step)
         venue.change_grid(index, grid, wall_ns() // 1_000_000)
     venue.set_status(index, _status(request, venue.statuses[index]))
+    venue.contracts.change_interval(index, hours)
 
 
 def _on_hyperliquid(

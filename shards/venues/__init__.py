@@ -2,7 +2,7 @@
 
 from engine.catalog import StreamKind, Transport
 from engine.settings import LimitSettings
-from shards.venues import binance_linear, hyperliquid_perp, spec
+from shards.venues import binance_linear, budgets, hyperliquid_perp, spec
 from shards.venues.spec import Venue
 
 VENUES: dict[str, Venue] = {
@@ -15,22 +15,6 @@ def preferred_transport(venue: str, kind: StreamKind) -> Transport:
     return spec.preferred_transport(VENUES[venue], kind) if venue in VENUES else Transport.WS
 
 
-_SHARE = 0.8
-"""Of a venue's budget: other programs on the address want some too."""
-
-
 def venue_limits() -> list[LimitSettings]:
     """The budgets that all processes of an engine share."""
-    limits = []
-    for venue in VENUES.values():
-        per_minute = {
-            "rest_weight": venue.rest_weight_per_minute,
-            "ws_connects": venue.connects_per_minute,
-            "ws_messages": venue.messages_per_minute,
-        }
-        limits += [
-            LimitSettings(venue.name, pool, budget * _SHARE, 60.0)
-            for pool, budget in per_minute.items()
-            if budget is not None
-        ]
-    return limits
+    return [limit for venue in VENUES.values() for limit in budgets.limits_of(venue)]

@@ -140,14 +140,29 @@ class Channel:
     """Silence after which something is wrong; infinite where silence is normal."""
 
 
+REST_WEIGHT: Final = "rest_weight"
+"""The pool that most calls of a venue share."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestPool:
+    """A budget some calls have to themselves: `budget` units in any `window_s` seconds."""
+
+    budget: float
+    window_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """One REST request; `{symbol}` in `path` or `body` is filled in."""
+    """One REST request; `{symbol}` in `path` or `body` is filled in. It costs `weight` units of
+    `pool`.
+    """
 
     method: str
     path: str
     weight: int
     body: str = ""
+    pool: str = REST_WEIGHT
 
 
 OnUnusable = Callable[[Exception, bytes], None]
@@ -166,6 +181,19 @@ class PollChannel:
     stale_after_s: float
     call: RestCall | None = None
     batch: RestCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FundingIntervals:
+    """A call that tells how often contracts pay funding, where their rows do not say it.
+
+    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`.
+    """
+
+    call: RestCall
+    parse: Callable[[bytes], Mapping[str, int]]
+    usual_s: int
+    refresh_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +228,9 @@ class Venue:
     """Reply header with the weight the venue has counted in this minute."""
     messages_per_minute: int | None = None
     """What clients may send over all sockets of an address, where the venue limits that."""
+    rest_pools: Mapping[str, RestPool] = field(default_factory=dict)
+    """Pools besides `REST_WEIGHT` that calls name."""
+    funding_intervals: FundingIntervals | None = None
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
 

@@ -33,7 +33,8 @@ SCHEMA = """
     CREATE TABLE quotes (stream_id int, time timestamptz, seq int8, bid numeric,
         bid_quantity numeric, ask numeric, ask_quantity numeric);
     CREATE TABLE funding_rates (stream_id int, time timestamptz, rate numeric, mark_price numeric,
-        index_price numeric, next_funding_time timestamptz);
+        index_price numeric, next_funding_time timestamptz, recv_time timestamptz,
+        funding_interval interval);
     CREATE TABLE open_interest_points (stream_id int, time timestamptz, quantity numeric);
     CREATE TABLE liquidations (stream_id int, time timestamptz, side text, price numeric,
         average_price numeric, quantity numeric, filled_quantity numeric);
@@ -44,7 +45,8 @@ ROWS = f"""
         FROM generate_series(0, 4) n;
     UPDATE quotes SET bid = NULL WHERE bid_quantity IS NULL;
     INSERT INTO funding_rates SELECT s, {AT}, -0.0001 + n * 0.00000001, 81235.1, 81240.22,
-        CASE WHEN s < 6 THEN timestamptz 'epoch' + 1795017600 * interval '1 second' END
+        CASE WHEN s < 6 THEN timestamptz 'epoch' + 1795017600 * interval '1 second' END,
+        {AT} + interval '40 ms', CASE WHEN s < 6 THEN interval '4 h' ELSE interval '1 h' END
         FROM generate_series(0, 4) n, unnest(ARRAY[2, 3, 6, 7]) s;
     INSERT INTO open_interest_points SELECT s, {AT}, 31000.123 + n
         FROM generate_series(0, 4) n, unnest(ARRAY[4, 6, 7]) s;
@@ -57,6 +59,8 @@ ROWS = f"""
 def ledger_dir(tmp_path: Path) -> Path:
     """Five rows of everything, a second apart."""
     ledger = Ledger(tmp_path / "ledger", VENUES, SYMBOLS)
+    ledger.interval((0, 0, START_NS, 4 * 3600))
+    ledger.interval((1, 1, 0, 3600))
     for n in range(5):
         at_ns = START_NS + n * 1_000_000_000
         bid = (8_123_440, 1200) if n else (0, 0)
@@ -180,3 +184,36 @@ def test_a_pushed_kind_without_its_stream_is_all_missing(check: Check, connectio
     connection.execute("TRUNCATE quotes")
     connection.execute("DELETE FROM stream WHERE kind = 'Ticker'")
     assert check()["quote"] == Verdict(sent=5, missing=5)
+
+
+INTERVAL = "UPDATE funding_rates SET funding_interval = {} WHERE stream_id = {}"
+
+
+@pytest.mark.parametrize(
+    ("value", "stream", "wrong"),
+    [("interval '8 h'", 2, 5), ("NULL", 6, 5), ("interval '8 h'", 7, 5), ("NULL", 3, 3)],
+)
+def test_an_interval_the_venue_did_not_say_is_found(
+    check: Check, connection: Any, value: str, stream: int, wrong: int
+) -> None:
+    """One that is missing may have been on its way for two seconds."""
+    connection.execute(INTERVAL.format(value, stream))
+    assert check()["funding"] == Verdict(sent=20, stored=20, altered=wrong)
+
+
+def test_an_interval_is_unknown_until_the_venue_says_it_and_then_outlives_its_change_shortly(
+    ledger_dir: Path, check: Check, connection: Any
+) -> None:
+    (ledger_dir / "interval.bin").unlink()
+    ledger = Ledger(ledger_dir, VENUES, SYMBOLS)
+    ledger.interval((1, 1, 0, 3600))
+    ledger.close()
+    assert check()["funding"].altered == 10, "guessed: nobody had said it"
+    connection.execute(INTERVAL.format("NULL", "ANY(ARRAY[2, 3])"))
+    assert check()["funding"].altered == 0
+    ledger = Ledger(ledger_dir, VENUES, SYMBOLS)
+    ledger.interval((0, 0, START_NS - 200_000_000_000, 8 * 3600))
+    ledger.interval((0, 0, START_NS - 118_000_000_000, 4 * 3600))
+    ledger.close()
+    connection.execute(INTERVAL.format("interval '8 h'", "ANY(ARRAY[2, 3])"))
+    assert check()["funding"].altered == 6, "three of five rows came when all must have asked again"

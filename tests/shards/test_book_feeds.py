@@ -273,3 +273,29 @@ def test_whole_books_missed_while_away_are_unprovable() -> None:
     assert (gap["from_seq"], gap["to_seq"]) == (1001, 2999)
     assert gap["state"] == GapState.UNPROVABLE
     assert gap["reason"] == GapReason.RESTART
+
+
+@pytest.mark.fault("X11")
+def test_one_whole_book_from_the_future_does_not_make_all_others_old() -> None:
+    double = MemoryRings()
+    feed = SnapshotBook(spec_of(), double.rings.book, double.gaps, None)
+    feed.connected()
+    for ms in (100_000, 4_000_000_000, 100_001, 99_999, 100_002):
+        feed.on_book(BookEvent(ms, 0, ms * 1_000_000, 1, [(1.0, 1.0)], []))
+    rows = double.rows("book")
+    assert rows["seq"].tolist() == [100_000, 4_000_000_000, 100_001, 100_002]
+    assert rows["prev_seq"].tolist() == [0, 100_000, 0, 100_001]
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["state"]) == (GapReason.RENUMBERED, GapState.UNPROVABLE)
+
+
+@pytest.mark.fault("X04")
+def test_whole_books_that_did_not_come_are_declared() -> None:
+    double = MemoryRings()
+    feed = SnapshotBook(spec_of(), double.rings.book, double.gaps, None)
+    feed.connected()
+    feed.on_book(BookEvent(1000, 0, 1000, 1, [(1.0, 1.0)], []))
+    feed.fell_silent()
+    feed.on_book(BookEvent(61_000, 0, 61_000, 2, [(1.0, 1.0)], []))
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["from_ts"], gap["to_ts"]) == (GapReason.SILENCE, 1000, 61_000)

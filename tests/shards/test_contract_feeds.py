@@ -3,6 +3,7 @@
 import pytest
 
 from engine.catalog import StreamKind
+from engine.clock import wall_ns
 from engine.commands import StreamState
 from engine.positions import Position
 from engine.records import Flag, GapReason, GapState, RecordKind, Side
@@ -188,7 +189,54 @@ def test_after_a_restart_liquidations_are_unknown_since_the_last_one() -> None:
     feed = make_liquidations(double, Position(0, 4 * S, 4 * S, 5 * S))
     feed.on_liquidation(ORDER._replace(ts_event=60 * S), 61 * S)
     (gap,) = double.rows("gap")
-    assert (gap["reason"], gap["from_ts"], gap["to_ts"]) == (GapReason.RESTART, 5 * S, 61 * S)
+    # Not since it was received: another one, of half a second later, may have been under way.
+    assert (gap["reason"], gap["from_ts"], gap["to_ts"]) == (GapReason.RESTART, 4 * S, 61 * S)
+
+
+@pytest.mark.fault("X03")
+def test_liquidations_are_unknown_since_the_socket_was_last_heard() -> None:
+    """A cable is pulled and noticed 30 s later; what was pushed a moment before it is lost too."""
+    double = MemoryRings()
+    feed = make_liquidations(double)
+    feed.on_liquidation(ORDER, 6)
+    before_ns = wall_ns()
+    feed.disconnected("silent for 30 s", 30.0)
+    after_ns = wall_ns()
+    feed.connected()
+    feed.tick(feed.subscribed_ns + 6 * S)
+    (gap,) = double.rows("gap")
+    assert before_ns <= gap["from_ts"] + 32 * S <= after_ns
+
+
+@pytest.mark.fault("X03")
+def test_what_is_unknown_begins_no_earlier_than_the_last_liquidation_and_no_later_than_now() -> (
+    None
+):
+    for ahead_s, edge_s in ((-1, -1), (900, 0)):
+        double = MemoryRings()
+        feed = make_liquidations(double)
+        now_ns = wall_ns()
+        feed.on_liquidation(ORDER._replace(ts_event=now_ns + ahead_s * S), now_ns)
+        feed.disconnected("cut")
+        feed.connected()
+        feed.tick(feed.subscribed_ns + 6 * S)
+        (gap,) = double.rows("gap")
+        assert 0 <= gap["from_ts"] - (now_ns + edge_s * S) < S / 2
+        assert gap["from_ts"] < gap["to_ts"]
+
+
+@pytest.mark.fault("X11")
+def test_one_row_from_the_future_does_not_make_all_others_old() -> None:
+    double = MemoryRings()
+    feed = make_funding(double)
+    for second in (100, 4_000_000, 101, 99, 102):
+        feed.on_funding(second * S, 102 * S, ROW)
+    rows = double.rows("funding")
+    assert (rows["ts_event"] // S).tolist() == [100, 4_000_000, 101, 102]
+    assert rows["flags"].tolist() == [0, 0, Flag.AFTER_GAP, 0]
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["state"]) == (GapReason.RENUMBERED, GapState.UNPROVABLE)
+    assert feed.duplicate_count == 1
 
 
 @pytest.mark.fault("S07")
@@ -202,3 +250,18 @@ def test_a_full_ring_of_a_slow_kind_is_declared_too() -> None:
     (gap,) = double.rows("gap")
     assert (gap["reason"], gap["missing"]) == (GapReason.RING_FULL, 3)
     assert (gap["from_ts"], gap["to_ts"]) == (9 * S, 11 * S)
+
+
+@pytest.mark.fault("X04")
+def test_silence_where_rows_should_come_is_declared_when_it_ends() -> None:
+    double = MemoryRings()
+    feed = make_funding(double)
+    feed.on_funding(100 * S, 1, ROW)
+    feed.fell_silent()
+    assert len(double.rows("gap")) == 0, "it may last"
+    feed.on_funding(160 * S, 2, ROW)
+    feed.on_funding(161 * S, 3, ROW)
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["state"]) == (GapReason.SILENCE, GapState.UNPROVABLE)
+    assert (gap["from_ts"], gap["to_ts"]) == (100 * S, 160 * S)
+    assert double.rows("funding")["flags"].tolist() == [0, Flag.AFTER_GAP, 0]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,19 +14,20 @@ from aiohttp import web
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamState
+from engine.commands import FromChild, LeaseRequest, StreamState
 from engine.layout import open_layout
+from engine.lease_desk import LeaseDesk
 from engine.records import GapReason
-from engine.settings import VenueSettings
+from engine.settings import LimitSettings, VenueSettings
 from shards.feeds import make_stream
-from shards.leases import Lease
-from shards.poller import Poller
+from shards.leases import Lease, LeaseClient
+from shards.poller import Poller, PollShare
 from shards.rest import VenueRest
 from shards.timed import TimedStream
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
 from shards.venues.spec import PollChannel
-from tests.shards.doubles import MemoryRings, free_leases, spec_of
+from tests.shards.doubles import MemoryRings, Open, free_leases, spec_of
 
 VENUE = VENUES["binance_linear"]
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -42,6 +44,7 @@ class Server:
         self.script: dict[str, list[Reply]] = {}
         self.symbols = list(SYMBOLS)
         self.refused_s = 0.0
+        self.is_broken = False
         self._time_ms = 1_795_000_000_000
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -50,6 +53,8 @@ class Server:
         self._time_ms += 1000
         status, body = 200, self._body(request)
         headers = {}
+        if self.is_broken:
+            status, body = 500, "oops"
         if self.script.get(key):
             status, body = self.script[key].pop(0)
         if status == 429:
@@ -79,9 +84,7 @@ class Rig:
 
     def __init__(self, url: str, server: Server) -> None:
         self.server = server
-        self.rest = VenueRest(
-            "binance_linear", url, Lease(free_leases(), "binance_linear", "rest_weight")
-        )
+        self.rest = VenueRest(VENUE, url, free_leases())
         self.double = MemoryRings()
         self.published = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,12 +93,14 @@ class Rig:
         self.double.rings.publish()
         self.published.set()
 
-    def poller(self, kind: StreamKind, interval_s: float = 0.02, weight: float = 1e6) -> Poller:
+    def poller(
+        self, kind: StreamKind, interval_s: float = 0.02, share: PollShare | None = None
+    ) -> Poller:
         channel = VENUE.channels[kind, Transport.HTTP_POLL]
         assert isinstance(channel, PollChannel)
         poller = Poller(
             "binance_linear", channel, self.rest, self.publish,
-            interval_s=interval_s, weight_per_minute=weight,
+            interval_s=interval_s, share=share or PollShare(Open(), 1e6, lambda: False),
         )  # fmt: skip
         self._tasks.append(asyncio.create_task(poller.run()))
         return poller
@@ -278,23 +283,88 @@ def test_a_stream_the_answer_does_not_name_is_stale_until_it_does() -> None:
         assert streams[0].status().state is StreamState.STALE
         assert "no answer of the venue has named it" in streams[0].status().reason
         rig.server.symbols.append("X0USDT")
-        await rig.until(lambda: streams[0].row_count >= 1)
+        await rig.until(lambda: streams[0].row_count >= 2)
         assert streams[0].status().state is StreamState.LIVE
+        assert len(rig.double.rows("gap")) == 0, "nothing before its first sample is missing"
+        rig.server.symbols.remove("X0USDT")
+        missed = rig.server.asked.total() + 3
+        await rig.until(lambda: rig.server.asked.total() >= missed)
+        rig.server.symbols.append("X0USDT")
+        rows = streams[0].row_count
+        await rig.until(lambda: streams[0].row_count > rows)
+        (gap,) = rig.double.rows("gap")
+        assert (gap["stream"], gap["reason"]) == (0, GapReason.POLL_MISSED)
+        taken = rig.double.rows("funding")
+        times = taken["ts_event"][taken["stream"] == 0]
+        assert (gap["from_ts"], gap["to_ts"]) == (times[rows - 1], times[rows])
 
     run(test)
 
 
-def test_an_interval_the_budget_cannot_bear_grows_and_the_stream_says_so() -> None:
+def test_intervals_the_budget_cannot_bear_grow_alike_and_the_streams_say_so() -> None:
     async def test(rig: Rig) -> None:
-        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=0.1, weight=60)
-        assert poller.interval_s == 0.1
+        books_wait = False
+        share = PollShare(Open(), 120, lambda: books_wait)
+        points = rig.poller(StreamKind.OPEN_INTEREST, 0.5, share)
+        rates = rig.poller(StreamKind.FUNDING, 1.0, share)
+        assert (points.interval_s, rates.interval_s) == (0.5, 1.0), "nothing to poll yet"
         streams = [rig.stream(n, s, StreamKind.OPEN_INTEREST) for n, s in enumerate(SYMBOLS)]
-        for stream in streams:
-            poller.add(stream)
-        assert poller.interval_s == 2.0
+        points.add(streams[0])
+        assert (points.interval_s, rates.interval_s) == (0.5, 1.0), "2 calls a second fit"
+        points.add(streams[1])
+        rates.add(rig.stream(2, "BTCUSDT", StreamKind.FUNDING))
+        assert points.weight_per_minute + rates.weight_per_minute == 300
+        assert (points.interval_s, rates.interval_s) == (1.25, 2.5)
         await rig.until(lambda: streams[0].row_count >= 1)
         assert streams[0].status().state is StreamState.LIVE
-        assert streams[0].status().reason == "polled every 2 s, as the REST budget allows"
+        assert streams[0].status().reason == "polled every 1.25 s, as the REST budget allows"
+        books_wait = True
+        assert points.interval_s == pytest.approx(3.75)
+        books_wait = False
+        points.remove(streams[1])
+        rates.remove(rates.streams[0])
+        await rig.until(lambda: streams[0].status().reason == "")
+
+    run(test)
+
+
+@pytest.mark.fault("H03")
+def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
+    """All of 400 polls fail and are repeated, and many books want snapshots from the same budget:
+    polls never take more than their pool has, so the others are served.
+    """
+
+    async def test(rig: Rig) -> None:
+        window_s, weight, polls = 0.5, 60.0, 36.0
+        limits = [
+            LimitSettings("binance_linear", "rest_weight", weight, window_s),
+            LimitSettings("binance_linear", "rest_polls", polls, window_s),
+        ]
+        with tempfile.TemporaryDirectory() as directory:
+
+            def send(message: FromChild) -> None:
+                assert isinstance(message, LeaseRequest)
+                desk.ask("shard-0", message)
+
+            clients = LeaseClient(send)
+            desk = LeaseDesk(limits, Path(directory) / "limits", lambda _, m: clients.granted(m))
+            rest = VenueRest(VENUE, rig.rest._base_url, clients)
+            rig.rest, kept = rest, rig.rest
+            share = PollShare(Lease(clients, "binance_linear", "rest_polls"), 1e6, lambda: False)
+            poller = rig.poller(StreamKind.OPEN_INTEREST, 0.1, share)
+            rig.server.is_broken = True
+            started_s = monotonic_s()
+            for n in range(400):
+                poller.add(rig.stream(n, f"X{n}USDT", StreamKind.OPEN_INTEREST))
+            await rig.until(lambda: rig.server.asked.total() >= polls)
+            snapshots = Lease(clients, "binance_linear", "rest_weight")
+            for _ in range(8):
+                await asyncio.gather(*(snapshots.acquire(20) for _ in range(2)))
+            windows = (monotonic_s() - started_s) / window_s + 1
+            assert rig.server.asked.total() <= polls * windows
+            await rig.close()
+            await desk.close()
+            rig.rest = kept
 
     run(test)
 

@@ -137,3 +137,15 @@ def test_numbers_never_go_back_and_no_quote_repeats_its_predecessor(
     assert stored == sorted(stored, key=lambda row: row[0])
     assert all(one != other for one, other in pairwise(stored))
     assert len(stored) + feed.duplicate_count == len(quotes)
+
+
+@pytest.mark.fault("X11")
+def test_one_quote_from_the_future_does_not_make_all_others_old() -> None:
+    """Hyperliquid's number is its time: both are far ahead, and then back."""
+    double = MemoryRings()
+    feed = make_feed(double)
+    for ms in (100_000, 4_000_000_000, 100_001, 99_999, 100_002):
+        feed.on_quote(ms, ms * MS, 1, A)
+    assert seqs(double) == [100_000, 4_000_000_000, 100_001, 100_002]
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["state"]) == (GapReason.RENUMBERED, GapState.UNPROVABLE)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 from aiohttp import web
@@ -314,10 +315,29 @@ def test_a_ban_is_passed_on_and_what_was_granted_before_it_waits(tmp_path: Path)
         await rig.socket()
         assert loop.time() - began_s >= 1.0
         feedback = [each for each in rig.sent if isinstance(each, LimitFeedback)]
-        pool = ("binance_linear", "rest_weight")
-        assert feedback[0] == LimitFeedback(*pool, retry_after_s=1.0, status=418)
-        assert feedback[1] == LimitFeedback(*pool, used=7.0)
+        banned = LimitFeedback("binance_linear", "rest_weight", retry_after_s=1.0, status=418)
+        other = msgspec.structs.replace(banned, pool="rest_funding")
+        used = LimitFeedback("binance_linear", "rest_weight", used=7.0)
+        assert feedback == [banned, other, used], "a ban is about the address, whatever the pool"
         assert rig.listing_count == 2
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H05")
+def test_a_hostile_answer_costs_another_call_and_not_the_shard(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        for body in (
+            b'{"x":' + b"[" * 100_000,
+            b'{"symbols":[{"symbol":"\xff"}]}',
+            b"<html>",
+            b"null",
+        ):
+            rig.refusals.append(web.Response(body=body))
+        rig.session.start([spec(0)])
+        await rig.socket()
+        assert rig.listing_count == 5
+        assert rig.faults == []
 
     run(tmp_path, test)
 

@@ -14,7 +14,9 @@ from shards.venues.binance_linear.messages import (
     Depth,
     DepthUpdate,
     ForceOrder,
+    FundingInfo,
     MarkPriceUpdate,
+    Named,
     OpenInterest,
     PremiumIndex,
     Reply,
@@ -36,6 +38,8 @@ _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
 _decode_premium_index = msgspec.json.Decoder(PremiumIndex, strict=False).decode
 _decode_open_interest = msgspec.json.Decoder(OpenInterest, strict=False).decode
+_decode_named = msgspec.json.Decoder(Named).decode
+_decode_funding_info = msgspec.json.Decoder(list[FundingInfo]).decode
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -135,7 +139,9 @@ def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: O
         return
     for part in _decode_parts(body):
         try:
-            _on_premium_index(part, feeds, ts_recv)
+            # The answer names every symbol of the venue: what is wrong with others is not ours.
+            if _decode_named(part).symbol in feeds.funding:
+                _on_premium_index(part, feeds, ts_recv)
         except UNUSABLE_FRAME as error:
             on_unusable(error, bytes(part))
 
@@ -144,10 +150,17 @@ def _on_premium_index(part: bytes | msgspec.Raw, feeds: Feeds, ts_recv: int) -> 
     state = _decode_premium_index(part)
     feed = feeds.funding.get(state.symbol)
     if feed is None:
-        return  # the answer names every symbol of the venue
+        raise MalformedFrameError("not_subscribed")
     rate = None if state.lastFundingRate == "" else state.lastFundingRate
     row = FundingRow(rate, state.markPrice, state.indexPrice, state.nextFundingTime * NS_PER_MS)
     feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
+
+
+def parse_funding_intervals(body: bytes) -> dict[str, int]:
+    """`/fapi/v1/fundingInfo`: seconds by symbol. Refused as a whole when a row cannot be read: a
+    symbol left out would pass for one that pays as usual.
+    """
+    return {row.symbol: row.fundingIntervalHours * 3600 for row in _decode_funding_info(body)}
 
 
 def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable) -> None:

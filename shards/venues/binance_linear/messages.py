@@ -1,9 +1,9 @@
 """Binance USD-M messages: the wire's own names, and only the fields that are used."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, Rate, TradeQuantity
 
@@ -127,6 +127,12 @@ class ExchangeInfo(Struct, gc=False):
     symbols: list[Symbol]
 
 
+class Named(Struct, gc=False):
+    """Whose a part of an answer is, whatever else it says."""
+
+    symbol: str
+
+
 class PremiumIndex(Struct, gc=False):
     """`GET /fapi/v1/premiumIndex`: one, or without a symbol a list of all."""
 
@@ -136,6 +142,13 @@ class PremiumIndex(Struct, gc=False):
     lastFundingRate: Rate | Literal[""]
     nextFundingTime: Millis
     time: Millis
+
+
+class FundingInfo(Struct, gc=False):
+    """A member of `GET /fapi/v1/fundingInfo`: of symbols whose cap, floor or interval differs."""
+
+    symbol: str
+    fundingIntervalHours: Annotated[int, Meta(ge=1, le=24 * 7)]
 
 
 class OpenInterest(Struct, gc=False):

@@ -12,13 +12,16 @@ from shards.venues.binance_linear.decode import (
     decode_open_interest,
     decode_premium_index,
     parse_book_snapshot,
+    parse_funding_intervals,
 )
 from shards.venues.binance_linear.messages import ExchangeInfo
 from shards.venues.spec import (
     Channel,
     FeedRule,
+    FundingIntervals,
     PollChannel,
     RestCall,
+    RestPool,
     SocketGroup,
     Venue,
     decimals_of,
@@ -134,6 +137,8 @@ VENUE = Venue(
         ),
     },
     rest_weight_per_minute=2400,
+    # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes to themselves.
+    rest_pools={"rest_funding": RestPool(500, 300.0)},
     used_weight_header="X-MBX-USED-WEIGHT-1M",
     connects_per_minute=60,
     subscribe=subscribe,
@@ -141,6 +146,12 @@ VENUE = Venue(
     build_decoder=build_decoder,
     instruments=RestCall("GET", "/fapi/v1/exchangeInfo", weight=1),
     parse_instruments=parse_instruments,
+    funding_intervals=FundingIntervals(
+        RestCall("GET", "/fapi/v1/fundingInfo", weight=1, pool="rest_funding"),
+        parse_funding_intervals,
+        usual_s=8 * 3600,
+        refresh_s=60.0,
+    ),
     book_snapshot=RestCall("GET", "/fapi/v1/depth?symbol={symbol}&limit=1000", weight=20),
     parse_book_snapshot=parse_book_snapshot,
 )

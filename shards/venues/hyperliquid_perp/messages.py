@@ -115,5 +115,17 @@ class MetaReply(Struct, gc=False):
     universe: list[Coin]
 
 
-MetaAndAssetCtxs = tuple[MetaReply, list[msgspec.Raw]]
+class Named(Struct, gc=False):
+    """A member of `universe` where only its place matters."""
+
+    name: str
+
+
+class Universe(Struct, gc=False):
+    """All coins, the delisted as well: they keep their places."""
+
+    universe: list[Named]
+
+
+MetaAndAssetCtxs = tuple[Universe, list[msgspec.Raw]]
 """`{"type": "metaAndAssetCtxs"}`: the states are in the order of the universe."""

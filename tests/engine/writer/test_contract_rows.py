@@ -142,7 +142,7 @@ def test_funding_reads_as_it_was_sent(stored: CommitResult, database_url: str) -
         (None, Decimal("0.1"), Decimal("0.2"), None, None, False, "HttpPoll"),
         (Decimal("0.0001"), Decimal("81235.12345678"), Decimal("81240.22"),
          TIME + timedelta(hours=1), timedelta(hours=8), False, "HttpPoll"),
-        (Decimal("-0.0000125"), Decimal("91000000.5"), Decimal(0), None, None, True, "HttpPoll"),
+        (Decimal("-0.0000125"), Decimal("91000000.5"), None, None, None, True, "HttpPoll"),
     ]  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def test_redis_readers_get_every_kind_under_its_own_key(
         {**times, "rate": 0.0001, "mark": 81235.12345678, "index": 81240.22,
          "next_time": NEXT_NS, "interval_s": 28800},
         {**times, "rate": None, "mark": 0.1, "index": 0.2, "next_time": None, "interval_s": None},
-        {**times, "rate": -0.0000125, "mark": 91_000_000.5, "index": 0.0, "next_time": None,
+        {**times, "rate": -0.0000125, "mark": 91_000_000.5, "index": None, "next_time": None,
          "interval_s": None},
     ]  # fmt: skip
     assert events(redis_url, "open_interest") == [{**times, "qty": 31000.123}]

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from engine.clock import wall_ns
-from shards.simulator.http_faults import TOLERATED_VIOLATIONS
+from shards.simulator.http_faults import FUNDING_CALLS, TOLERATED_VIOLATIONS
 from shards.simulator.settings import SimulatorSettings
 
 if TYPE_CHECKING:
@@ -135,3 +135,19 @@ def test_a_wrong_limits_request_is_explained(simulated: "Simulated", body: bytes
         assert (status, answer["kind"]) == (400, "bad_request")
 
     simulated(SimulatorSettings(symbols=1), scenario)
+
+
+def test_funding_calls_weigh_nothing_and_have_a_limit_of_their_own(simulated: "Simulated") -> None:
+    async def scenario(client: "Client") -> None:
+        await clear_of_a_new_minute(5)
+        gate = client.simulator._targets["binance_linear"].gate
+        gate.funding_calls.add(FUNDING_CALLS - 2)
+        for call in ("fundingInfo", "fundingRate?symbol=BTCUSDT"):
+            status, headers, _ = await client.status_of(REST + call)
+            assert (status, headers["X-MBX-USED-WEIGHT-1M"]) == (200, "0")
+        status, headers, _ = await client.status_of(REST + "fundingInfo")
+        assert status == 429
+        assert 1 <= int(headers["Retry-After"]) <= 300
+        assert (await client.status_of(REST + "ping"))[0] == 200
+
+    simulated(SimulatorSettings(symbols=1, enforce_limits=True), scenario)

@@ -1,5 +1,6 @@
 """Instruments come, change and go while the simulator runs."""
 
+import json
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -173,3 +174,32 @@ def test_wrong_requests_are_explained(
         assert list(await symbols(client)) == ["BTCUSDT"]
 
     simulated(SimulatorSettings(trades_per_s=0.0, symbols=1), scenario)
+
+
+def test_a_funding_interval_changes_on_request_and_is_on_record_as_it_was_said(
+    simulated: "Simulated", tmp_path: Path
+) -> None:
+    async def scenario(client: "Client") -> None:
+        first = {row["symbol"]: row for row in await client.get(REST + "fundingInfo")}
+        assert {name: row["fundingIntervalHours"] for name, row in first.items()} == {
+            "ETHUSDT": 4, "SOLUSDT": 1,
+        }  # fmt: skip
+        change = {"venue": "binance_linear", "action": "change"}
+        answer = await client.post(ADMIN, {**change, "symbol": "BTCUSDT",
+                                           "funding_interval_hours": 1})  # fmt: skip
+        assert answer["funding_interval_hours"] == 1
+        await client.post(ADMIN, {**change, "symbol": "ETHUSDT", "funding_interval_hours": 8})
+        rows = await client.get(REST + "fundingInfo")
+        assert [row["symbol"] for row in rows] == ["BTCUSDT", "SOLUSDT"]
+        state = await client.get(REST + "premiumIndex?symbol=BTCUSDT")
+        assert 0 < state["nextFundingTime"] - state["time"] <= 3_600_000
+        await client.post("/simulator/pause")
+        ledger = read_ledger(tmp_path)
+        said = [(int(row["symbol"]), int(row["interval_s"]) // 3600) for row in ledger.interval]
+        assert said == [(0, 8), (1, 4), (2, 1), (0, 1), (1, 8)]
+        for hours in (0, 25, "4", True):
+            request = {**change, "symbol": "BTCUSDT", "funding_interval_hours": hours}
+            status, _ = await client.post_status(ADMIN, json.dumps(request).encode())
+            assert status == 400
+
+    simulated(SimulatorSettings(symbols=3, ledger=tmp_path), scenario)

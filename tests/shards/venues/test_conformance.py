@@ -1,98 +1,24 @@
-"""One suite for every venue: its folder in `tests/data/` holds frames and what they mean.
-
-A line of `frames.jsonl` is a frame, or with `transport` HttpPoll the body of an answer, with
-either its `rows`, its `control` meaning, or the `error` it must be skipped for. An answer for
-several symbols may have rows and a part that is `unusable`, which names the reason.
+"""One suite for every venue: its folder in `tests/data/` holds frames and what they mean (the forms
+are in `tests/shards/venues/recorded.py`). What no venue should say is in `test_hostile_frames.py`.
 """
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given, settings
 
 from engine.catalog import StreamKind, Transport
 from engine.commands import StreamState
-from engine.records import RecordKind
 from engine.settings import VenueSettings
 from shards.feeds import make_stream
 from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues import VENUES, preferred_transport
-from shards.venues.spec import (
-    Channel,
-    Control,
-    Feeds,
-    FrameDecoder,
-    PollChannel,
-    Venue,
-    capabilities,
-    decimals_of,
-)
+from shards.venues.budgets import limits_of
+from shards.venues.spec import Channel, PollChannel, RestCall, Venue, capabilities, decimals_of
 from tests.shards.doubles import MemoryRings, spec_of
-
-DATA = Path(__file__).parents[2] / "data"
-TS_RECV = 1_800_000_000_000_000_000
-
-
-def cases(*wanted: str) -> list[Any]:
-    found = []
-    for name in VENUES:
-        lines = (DATA / name / "frames.jsonl").read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, 1):
-            case = json.loads(line)
-            if any(key in case for key in wanted):
-                found.append(pytest.param(name, case, id=f"{name}-{number}"))
-    return found
-
-
-class Bench:
-    """A venue's decoder with one stream behind it."""
-
-    def __init__(
-        self, venue: Venue, symbol: str, kind: StreamKind, transport: Transport = Transport.WS
-    ) -> None:
-        self.double = MemoryRings()
-        self.controls: list[tuple[Control, str]] = []
-        self.unusable: list[str] = []
-        self.stream = make_stream(
-            spec_of(3, venue.name, symbol, kind, transport), venue, self.double.rings,
-            self.double.gaps, Path("/nowhere"), lambda _: None,
-        )  # fmt: skip
-        self.stream.connected()
-        feeds = Feeds()
-        feeds.add(self.stream)
-        channel = venue.channels[kind, transport]
-        self.decode: FrameDecoder
-        if isinstance(channel, PollChannel):
-            self.decode = lambda body, ts_recv: channel.decode(
-                body, feeds, ts_recv, lambda error, _: self.unusable.append(reason_of(error))
-            )
-        else:
-            self.decode = venue.build_decoder(
-                feeds, lambda control, text: self.controls.append((control, text))
-            )
-
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows as plain values. A delta book writes what it holds back when it is cut."""
-        self.stream.disconnected("the test is over")
-        found = []
-        for kind in RecordKind:
-            for record in self.double.rows(kind) if kind is not RecordKind.GAP else ():
-                names = [n for n in record.dtype.names if not n.startswith("_")]
-                row = {name: record[name].item() for name in names}
-                if "side" in row:
-                    row["side"] = chr(row["side"])
-                found.append({**row, "kind": kind.value})
-        return found
-
-
-def bench(name: str, case: dict[str, Any]) -> Bench:
-    transport = Transport(case.get("transport", "Ws"))
-    return Bench(VENUES[name], case["symbol"], StreamKind(case["kind"]), transport)
+from tests.shards.venues.recorded import DATA, TS_RECV, bench, cases, cases_of, parsers
 
 
 @pytest.mark.parametrize(("name", "case"), cases("rows"))
@@ -140,115 +66,97 @@ def test_unusable_frame_is_refused_for_the_right_reason(name: str, case: dict[st
     assert on.rows() == []
 
 
-@pytest.mark.fault("X11")
 @pytest.mark.parametrize("name", list(VENUES))
-@given(data=st.data())
-@settings(max_examples=400, deadline=None)
-def test_mutated_frames_never_raise_anything_else(name: str, data: st.DataObject) -> None:
-    _, case = data.draw(st.sampled_from([c.values for c in cases("rows") if c.values[0] == name]))
-    frame = bytearray(case["frame"].encode())
-    for _ in range(data.draw(st.integers(1, 4))):
-        position = data.draw(st.integers(0, len(frame) - 1))
-        match data.draw(st.integers(0, 3)):
-            case 0:
-                frame[position] = data.draw(st.integers(0, 255))
-            case 1:
-                del frame[position:]
-            case 2:
-                insert = data.draw(st.sampled_from([b"9" * 40, b"[" * 50, b'"', b"null", b"1e999"]))
-                frame[position:position] = insert
-            case _:
-                del frame[position : position + 9]
-        if not frame:
-            break
-    kind, transport = data.draw(st.sampled_from(capabilities(VENUES[name])))
-    on = Bench(VENUES[name], _symbol(name), kind, transport)
-    with contextlib.suppress(*UNUSABLE_FRAME):
-        on.decode(bytes(frame), TS_RECV)
-    for row in on.rows():
-        numbers = row.keys() & {"price", "qty", "bid", "bid_qty", "ask", "ask_qty", "mark", "index"}
-        assert all(0 <= row[number] <= 1e15 for number in numbers)
+def test_every_channel_and_poll_has_frames_that_are_taken_and_frames_that_are_not(
+    name: str,
+) -> None:
+    for offer in capabilities(VENUES[name]):
+        found = [
+            case for case in cases_of(name)
+            if (StreamKind(case["kind"]), Transport(case.get("transport", "Ws"))) == offer
+        ]  # fmt: skip
+        assert any(case.get("rows") for case in found), f"no frame of {offer} with rows"
+        assert any(case.get("error") for case in found), f"no frame of {offer} that is refused"
 
 
-@pytest.mark.fault("X11")
-@pytest.mark.parametrize("name", list(VENUES))
 @pytest.mark.parametrize(
-    "frame",
-    [
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b'{"e":"aggTrade","x":' + b"[" * 100_000,
-        b'{"channel":"trades","x":' + b"[" * 100_000,
-        b'{"e":"aggTrade","s":"\xff\xfe"}',
-        b'{"channel":"error","data":"\xff"}',
-        b"\xff\xfe\x00",
-        b"null", b"1", b'"text"', b"[]", b"{}", b"NaN",
-        b'{"e":1}', b'{"channel":null}',
-    ],
-)  # fmt: skip
-def test_hostile_frame_is_one_of_the_expected_errors(name: str, frame: bytes) -> None:
-    on = Bench(VENUES[name], _symbol(name), StreamKind.TRADES)
-    with pytest.raises(UNUSABLE_FRAME):
-        on.decode(frame, TS_RECV)
-
-
-@pytest.mark.parametrize("name", list(VENUES))
-def test_instruments_are_read_with_their_decimals(name: str) -> None:
-    body = (DATA / name / "instruments.json").read_bytes()
-    expected = json.loads((DATA / name / "instruments.expected.json").read_text(encoding="utf-8"))
-    found = msgspec.to_builtins(dict(VENUES[name].parse_instruments(body)))
+    ("name", "call"), [(name, call) for name in VENUES for call in parsers(name)]
+)
+def test_answers_are_read_as_recorded(name: str, call: str) -> None:
+    """Of an instrument only the facts that are recorded."""
+    body = (DATA / name / f"{call}.json").read_bytes()
+    expected = json.loads((DATA / name / f"{call}.expected.json").read_text(encoding="utf-8"))
+    found = msgspec.json.decode(msgspec.json.encode(parsers(name)[call](body)))
     assert found.keys() == expected.keys()
-    for symbol, facts in expected.items():
-        assert {key: found[symbol][key] for key in facts} == facts
-        assert found[symbol]["venue"] == name
+    for key, facts in expected.items():
+        if isinstance(facts, dict):
+            assert {fact: found[key][fact] for fact in facts} == facts
+            assert found[key]["venue"] == name
+        else:
+            assert found[key] == facts
 
 
 @pytest.mark.parametrize("name", list(VENUES))
-def test_every_channel_renders_a_subscription_and_has_its_limits(name: str) -> None:
+def test_every_channel_renders_its_subscription_and_its_end_as_the_venue_documents(
+    name: str,
+) -> None:
+    venue, rendered = VENUES[name], set()
+    for case in json.loads((DATA / name / "subscriptions.json").read_text(encoding="utf-8")):
+        kinds = [StreamKind(kind) for kind in case["kinds"]]
+        settings = VenueSettings(book_channel=case.get("book_channel"))
+        topics = [topic(venue, kind, case["symbol"], settings) for kind in kinds]
+        for render, word in ((venue.subscribe, "subscribe"), (venue.unsubscribe, "unsubscribe")):
+            assert [frame.decode() for frame in render(topics, case["id"])] == case[word]
+        rendered.update(kinds)
+    pushed = {kind for kind, transport in capabilities(venue) if transport is Transport.WS}
+    assert rendered == pushed
+
+
+@pytest.mark.parametrize("name", list(VENUES))
+def test_every_channel_knows_its_group_and_its_pace(name: str) -> None:
     venue = VENUES[name]
-    for kind, channel in venue.channels.items():
+    for (_, transport), channel in venue.channels.items():
+        assert channel.stale_after_s > 0
         if isinstance(channel, PollChannel):
-            assert channel.interval_s > 0
+            assert transport is Transport.HTTP_POLL
             assert channel.call or channel.batch
-            continue
-        topic = channel.topic(_symbol(name), VenueSettings())
-        (frame,) = venue.subscribe([topic], 7)
-        json.loads(frame)
-        assert channel.group in venue.groups, kind
+            assert 0 < channel.interval_s < channel.stale_after_s
+        else:
+            assert transport is Transport.WS
+            assert channel.group in venue.groups
+
+
+@pytest.mark.parametrize("name", list(VENUES))
+def test_every_limit_is_there(name: str) -> None:
+    venue = VENUES[name]
     for group in venue.groups.values():
-        assert group.streams_per_connection > 0
-        assert group.message_interval_s > 0
-        assert group.lifetime_s > 0
+        least = min(
+            group.streams_per_connection, group.topics_per_message, group.message_interval_s,
+            group.idle_timeout_s, group.lifetime_s, group.ping_interval_s,
+        )  # fmt: skip
+        assert least > 0
+        assert group.ping_interval_s < group.idle_timeout_s
+    limits = {limit.pool: limit for limit in limits_of(venue)}
+    assert {"rest_weight", "ws_connects"} <= limits.keys()
+    assert all(limit.budget > 0 and limit.window_s > 0 for limit in limits.values())
+    for call in calls(venue):
+        assert 0 < call.weight <= limits[call.pool].budget, call.path
+    if "rest_polls" in limits:
+        assert limits["rest_polls"].budget < limits["rest_weight"].budget
 
 
-def test_subscriptions_read_as_the_venues_document_them() -> None:
-    binance, hyperliquid = VENUES["binance_linear"], VENUES["hyperliquid_perp"]
-    kinds = (StreamKind.L2_BOOK, StreamKind.TICKER, StreamKind.FUNDING, StreamKind.LIQUIDATIONS)
-    topics = [topic(binance, kind, "BTCUSDT") for kind in kinds]
-    assert binance.subscribe(topics, 11) == [
-        b'{"method":"SUBSCRIBE","params":["btcusdt@depth@100ms","btcusdt@bookTicker",'
-        b'"btcusdt@markPrice@1s","btcusdt@forceOrder"],"id":11}'
-    ]
-    topics = [
-        topic(hyperliquid, StreamKind.L2_BOOK, "kPEPE"),
-        topic(hyperliquid, StreamKind.L2_BOOK, "kPEPE", VenueSettings(book_channel="fast")),
-        topic(hyperliquid, StreamKind.TICKER, "kPEPE"),
-        topic(hyperliquid, StreamKind.FUNDING_OPEN_INTEREST, "kPEPE"),
-    ]
-    assert hyperliquid.subscribe(topics, 1) == [
-        b'{"method":"subscribe","subscription":{"type":"l2Book","coin":"kPEPE"}}',
-        b'{"method":"subscribe","subscription":{"type":"l2Book","coin":"kPEPE","fast":true}}',
-        b'{"method":"subscribe","subscription":{"type":"bbo","coin":"kPEPE"}}',
-        b'{"method":"subscribe","subscription":{"type":"activeAssetCtx","coin":"kPEPE"}}',
-    ]
+def calls(venue: Venue) -> list[RestCall]:
+    polls = [channel for channel in venue.channels.values() if isinstance(channel, PollChannel)]
+    found = [venue.instruments, venue.book_snapshot]
+    found += [call for poll in polls for call in (poll.call, poll.batch)]
+    found += [venue.funding_intervals.call if venue.funding_intervals else None]
+    return [call for call in found if call is not None]
 
 
-def topic(
-    venue: Venue, kind: StreamKind, symbol: str, settings: VenueSettings | None = None
-) -> str:
+def topic(venue: Venue, kind: StreamKind, symbol: str, settings: VenueSettings) -> str:
     channel = venue.channels[kind, Transport.WS]
     assert isinstance(channel, Channel)
-    return channel.topic(symbol, settings or VenueSettings())
+    return channel.topic(symbol, settings)
 
 
 def test_book_data_and_quotes_have_a_socket_category_of_their_own() -> None:
@@ -297,13 +205,3 @@ def test_a_kind_comes_by_socket_where_there_is_one(
 )
 def test_decimals_of_a_step(step: str, decimals: int) -> None:
     assert decimals_of(step) == decimals
-
-
-def _symbol(name: str) -> str:
-    first: str = cases_of(name)[0]["symbol"]
-    return first
-
-
-def cases_of(name: str) -> list[dict[str, Any]]:
-    lines = (DATA / name / "frames.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]

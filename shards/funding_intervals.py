@@ -1,0 +1,89 @@
+"""How often contracts pay funding, for streams whose rows do not say it (Binance).
+
+The venue is asked when the first such stream begins and again every minute or so; each row gets
+what was said last. An answer that is too old is worth nothing: the interval is then unknown, and
+unknown is stored as NULL rather than guessed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from engine.clock import monotonic_s
+from engine.errors import VenueError
+from shards.backoff import Backoff
+from shards.contract_feeds import FundingRates
+from shards.rest import VenueRest
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.spec import FundingIntervals
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 5.0
+"""So long the first rows wait for the first answer; it usually takes a fraction of a second."""
+_TRUSTED_REFRESHES: Final = 10
+"""An answer counts for so many refreshes that failed."""
+
+
+class IntervalSource:
+    """The intervals of one venue's contracts. Let `run` run and `tick` be called."""
+
+    def __init__(self, rest: VenueRest, intervals: FundingIntervals) -> None:
+        self._rest = rest
+        self._intervals = intervals
+        self._streams: dict[int, FundingRates] = {}
+        self._known: Mapping[str, int] | None = None
+        self._answered_s = 0.0
+        self._tried = asyncio.Event()
+
+    def add(self, stream: FundingRates) -> None:
+        """Keep this stream's interval up to date."""
+        self._streams[stream.slot] = stream
+        self._tell(stream)
+
+    def remove(self, slot: int) -> None:
+        """Its stream is wanted no more."""
+        self._streams.pop(slot, None)
+
+    async def first_try(self) -> None:
+        """Return once the venue has answered or has failed to; after a while in any case."""
+        try:
+            await asyncio.wait_for(self._tried.wait(), _PATIENCE_S)
+        except TimeoutError:
+            log.warning("%s: no answer yet; intervals stay unknown", self._intervals.call.path)
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        backoff = Backoff(1.0, self._intervals.refresh_s)
+        while True:
+            try:
+                body = await self._rest.fetch(self._intervals.call)
+                self._known = self._intervals.parse(body)
+            except (VenueError, *UNUSABLE_FRAME) as error:
+                log.warning("%s: %s", self._intervals.call.path, str(error)[:200])
+                delay_s = backoff.next_s()
+            else:
+                self._answered_s = monotonic_s()
+                backoff.reset()
+                delay_s = self._intervals.refresh_s
+                for stream in self._streams.values():
+                    self._tell(stream)
+            self._tried.set()
+            await asyncio.sleep(delay_s)
+
+    def tick(self) -> None:
+        """Forget an answer that is too old."""
+        age_s = monotonic_s() - self._answered_s
+        if self._known is not None and age_s > _TRUSTED_REFRESHES * self._intervals.refresh_s:
+            path = self._intervals.call.path
+            log.warning("%s: unanswered for %.0f s; intervals are unknown", path, age_s)
+            self._known = None
+            for stream in self._streams.values():
+                self._tell(stream)
+
+    def _tell(self, stream: FundingRates) -> None:
+        if self._known is None:
+            stream.interval_s = 0
+        else:
+            stream.interval_s = self._known.get(stream.key.symbol, self._intervals.usual_s)

@@ -1,0 +1,40 @@
+"""What this engine lets itself spend of a venue's limits, pool by pool."""
+
+from typing import Final
+
+from engine.settings import LimitSettings
+from shards.venues.spec import REST_WEIGHT, PollChannel, Venue
+
+REST_POLLS: Final = "rest_polls"
+"""The part of `REST_WEIGHT` that polls may use. A poll needs both."""
+
+_SHARE = 0.8
+"""Of a venue's budget: other programs on the address want some too."""
+_POLL_SHARE = 0.6
+"""Of that: the rest is always there for the snapshots of books that broke."""
+
+
+def limits_of(venue: Venue) -> list[LimitSettings]:
+    """The budgets of a venue that all processes share."""
+    per_minute = {
+        REST_WEIGHT: venue.rest_weight_per_minute,
+        "ws_connects": venue.connects_per_minute,
+        "ws_messages": venue.messages_per_minute,
+    }
+    limits = [
+        LimitSettings(venue.name, pool, budget * _SHARE, 60.0)
+        for pool, budget in per_minute.items()
+        if budget is not None
+    ]
+    limits += [
+        LimitSettings(venue.name, name, pool.budget * _SHARE, pool.window_s)
+        for name, pool in venue.rest_pools.items()
+    ]
+    if any(isinstance(channel, PollChannel) for channel in venue.channels.values()):
+        limits.append(LimitSettings(venue.name, REST_POLLS, poll_weight_per_minute(venue), 60.0))
+    return limits
+
+
+def poll_weight_per_minute(venue: Venue) -> float:
+    """What all polls of a venue may cost together."""
+    return venue.rest_weight_per_minute * _SHARE * _POLL_SHARE

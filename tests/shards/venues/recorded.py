@@ -1,0 +1,104 @@
+"""What the venues were seen to say, and a decoder with one stream behind it to say it to.
+
+A line of `tests/data/<venue>/frames.jsonl` is a frame, or with `transport` HttpPoll the body of an
+answer, with either its `rows`, its `control` meaning, or the `error` it must be skipped for. An
+answer for several symbols may have rows and a part that is `unusable`, which names the reason.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.catalog import StreamKind, Transport
+from engine.records import RecordKind
+from shards.feeds import make_stream
+from shards.unusable import reason_of
+from shards.venues import VENUES
+from shards.venues.spec import Control, Feeds, FrameDecoder, PollChannel, Venue
+from tests.shards.doubles import MemoryRings, spec_of
+
+DATA = Path(__file__).parents[2] / "data"
+TS_RECV = 1_800_000_000_000_000_000
+
+
+def cases(*wanted: str) -> list[Any]:
+    found = []
+    for name in VENUES:
+        lines = (DATA / name / "frames.jsonl").read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
+            case = json.loads(line)
+            if any(key in case for key in wanted):
+                found.append(pytest.param(name, case, id=f"{name}-{number}"))
+    return found
+
+
+class Bench:
+    """A venue's decoder with one stream behind it."""
+
+    def __init__(
+        self, venue: Venue, symbol: str, kind: StreamKind, transport: Transport = Transport.WS
+    ) -> None:
+        self.double = MemoryRings()
+        self.controls: list[tuple[Control, str]] = []
+        self.unusable: list[str] = []
+        self.stream = make_stream(
+            spec_of(3, venue.name, symbol, kind, transport), venue, self.double.rings,
+            self.double.gaps, Path("/nowhere"), lambda _: None,
+        )  # fmt: skip
+        self.stream.connected()
+        feeds = Feeds()
+        feeds.add(self.stream)
+        channel = venue.channels[kind, transport]
+        self.decode: FrameDecoder
+        if isinstance(channel, PollChannel):
+            self.decode = lambda body, ts_recv: channel.decode(
+                body, feeds, ts_recv, lambda error, _: self.unusable.append(reason_of(error))
+            )
+        else:
+            self.decode = venue.build_decoder(
+                feeds, lambda control, text: self.controls.append((control, text))
+            )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows as plain values. A delta book writes what it holds back when it is cut."""
+        self.stream.disconnected("the test is over")
+        found = []
+        for kind in RecordKind:
+            for record in self.double.rows(kind) if kind is not RecordKind.GAP else ():
+                names = [n for n in record.dtype.names if not n.startswith("_")]
+                row = {name: record[name].item() for name in names}
+                if "side" in row:
+                    row["side"] = chr(row["side"])
+                found.append({**row, "kind": kind.value})
+        return found
+
+
+def bench(name: str, case: dict[str, Any]) -> Bench:
+    transport = Transport(case.get("transport", "Ws"))
+    return Bench(VENUES[name], case["symbol"], StreamKind(case["kind"]), transport)
+
+
+def cases_of(name: str) -> list[dict[str, Any]]:
+    """All of one venue."""
+    lines = (DATA / name / "frames.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def symbol_of(name: str) -> str:
+    """A symbol the venue lists."""
+    first: str = cases_of(name)[0]["symbol"]
+    return first
+
+
+def parsers(name: str) -> dict[str, Callable[[bytes], Any]]:
+    """What reads the venue's other answers, by the name their recordings have."""
+    venue = VENUES[name]
+    found: dict[str, Callable[[bytes], Any] | None] = {
+        "instruments": venue.parse_instruments,
+        "book_snapshot": venue.parse_book_snapshot,
+        "funding_intervals": venue.funding_intervals.parse if venue.funding_intervals else None,
+    }
+    return {call: parse for call, parse in found.items() if parse is not None}
