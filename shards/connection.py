@@ -24,6 +24,7 @@ from engine.commands import StreamState
 from shards.backoff import Backoff
 from shards.leases import Turnstile
 from shards.stream import MalformedFrameError, Stream
+from shards.suspects import Suspects
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
 from shards.venues.spec import Control, Feeds, FrameDecoder, SocketGroup, Venue
 
@@ -60,6 +61,7 @@ class Connection:
         self._topics = dict(topics)
         self._subscribed: set[str] = set()
         self._silent: set[str] = set()
+        self._suspects = Suspects()
         self._changed = Alarm()
         self._publish = publish
         self._connects = connects
@@ -82,6 +84,11 @@ class Connection:
     def streams(self) -> Sequence[Stream]:
         """The streams of this socket."""
         return list(self._topics.values())
+
+    @property
+    def _served(self) -> list[Stream]:
+        topics = self._topics.items()
+        return [stream for topic, stream in topics if not self._suspects.is_left_out(topic)]
 
     @property
     def is_connected(self) -> bool:
@@ -119,6 +126,7 @@ class Connection:
         for topic in [topic for topic, known in self._topics.items() if known is stream]:
             del self._topics[topic]
             self._silent.discard(topic)
+            self._suspects.forget(topic)
         self._feeds.remove(stream)
         self._changed.ring()
 
@@ -129,7 +137,7 @@ class Connection:
             await self._connects.acquire()
             reason, delay_s = await self._live_once()
             silent_s = self.silent_s
-            for stream in self.streams:
+            for stream in self._served:
                 stream.disconnected(reason, silent_s)
             self._publish()
             log.info("%s %s: %s; again in %.1f s", self._venue.name, self._url, reason, delay_s)
@@ -157,7 +165,7 @@ class Connection:
         self._transport = transport
         self.last_frame_s = started_s
         self.connect_count += 1
-        for stream in self.streams:
+        for stream in self._served:
             stream.connected()
         try:
             reason = await self._serve(transport)
@@ -182,25 +190,58 @@ class Connection:
                     return f"silent for {self._group.idle_timeout_s:.0f} s"
                 if now_s >= ends_at_s:
                     return "planned reconnect before the venue's time limit"
+                self._try_again(now_s)
+            self._look_for_cause()
             return _closing_words(transport, closed)
         finally:
             for task in (subscriber, pinger, closed):
                 task.cancel()
             await asyncio.gather(subscriber, pinger, closed, return_exceptions=True)
 
+    def _look_for_cause(self) -> None:
+        """The venue hung up: where it does so for a name, leave that out and save the others."""
+        if not self._group.hangs_up_on_unknown:
+            return
+        topic = self._suspects.hung_up(monotonic_s())
+        if topic in self._topics:
+            stream = self._topics[topic]
+            stream.disconnected("disconnected", self.silent_s)
+            stream.failed(f"{self._venue.name} hangs up when this is subscribed; tried again later")
+            log.error("%s: %s", stream.key, stream.reason)
+
+    def _try_again(self, now_s: float) -> None:
+        for topic in self._suspects.due_again(now_s):
+            self._topics[topic].connected()
+            self._changed.ring()
+
     async def _subscribe(self, transport: WSTransport) -> None:
         """Tell the venue what has changed, for as long as the socket lives."""
         self._subscribed.clear()
         self._silent.clear()
+        self._suspects.opened()
         while True:
             ended = [topic for topic in self._subscribed if topic not in self._topics]
-            begun = [topic for topic in self._topics if topic not in self._subscribed]
+            begun = [
+                topic
+                for topic in self._topics
+                if topic not in self._subscribed and not self._suspects.is_left_out(topic)
+            ]
+            begun.sort(key=self._suspects.must_go_alone)
             if ended:
                 await self._send(transport, self._venue.unsubscribe, ended)
+            elif begun and self._suspects.must_go_alone(begun[0]):
+                await self._send_alone(transport, begun[0])
             elif begun or self._silent:
                 await self._send(transport, self._venue.subscribe, begun or list(self._silent))
             else:
                 await self._changed.wait()
+
+    async def _send_alone(self, transport: WSTransport, topic: str) -> None:
+        await asyncio.sleep(self._suspects.pause_s(monotonic_s()))
+        if topic in self._topics:
+            await self._send(transport, self._venue.subscribe, [topic])
+            await asyncio.sleep(self._suspects.pause_s(monotonic_s()))
+            self._suspects.cleared(topic)
 
     async def _send(
         self,
@@ -217,6 +258,7 @@ class Connection:
             self._subscribed.difference_update(batch)
         else:
             self._subscribed.update(batch)
+            self._suspects.sent(batch, monotonic_s())
         self._request_id += 1
         for frame in render(batch, self._request_id):
             transport.send(WSMsgType.TEXT, frame)
@@ -246,7 +288,7 @@ class Connection:
             self._transport.disconnect()
 
     def _set_state(self, state: StreamState, reason: str) -> None:
-        for stream in self.streams:
+        for stream in self._served:
             stream.state, stream.reason = state, reason
 
 

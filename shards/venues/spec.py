@@ -124,6 +124,8 @@ class SocketGroup:
     message_interval_s: float
     idle_timeout_s: float
     lifetime_s: float
+    hangs_up_on_unknown: bool = False
+    """Whether a name the venue does not know costs the whole socket (`shards.suspects`)."""
     json_ping: bytes | None = None
     ping_interval_s: float = 10.0
     """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""

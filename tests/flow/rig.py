@@ -16,6 +16,7 @@ import psycopg
 from control.commands.demo import demo_streams
 from control.ledger_check import LedgerCheck, Verdict
 from control.simulator import SimulatorProcess
+from engine.catalog import StreamKey, StreamKind
 from tests.flow.processes import Fts
 
 SHARD, WRITER = "shards.main:run", "engine.writer.main:run"
@@ -35,6 +36,7 @@ class Rig:
         settings: str = "",
         simulator: tuple[str, ...] = (),
         streams: list[tuple[str, str]] | None = None,
+        all_kinds: bool = False,
     ) -> None:
         self.directory = directory
         self.database_url = database_url
@@ -47,19 +49,24 @@ class Rig:
             ["--port", "0", "--rate", rate, "--symbols", str(symbols),
              "--ledger", str(self.ledger_dir), *simulator]
         )  # fmt: skip
-        wanted = streams or sorted({(key.venue, key.symbol) for key in demo_streams(symbols)})
-        self.stream_count = 2 * len(wanted)
+        keys = demo_streams(symbols, all_kinds=all_kinds)
+        if streams is not None:
+            keys = [msgspec.structs.replace(key, venue=venue, symbol=symbol)
+                    for venue, symbol in streams for key in demo_streams(1)[:2]]  # fmt: skip
+        self.stream_count = len(keys)
+        self._silent_count = sum(key.kind is StreamKind.LIQUIDATIONS for key in keys)
         self._config = directory / "fts.toml"
-        self._config.write_text(self._toml(wanted, settings), encoding="utf-8")
+        self._config.write_text(self._toml(keys, settings), encoding="utf-8")
         self.engine: Fts | None = None
 
-    def _toml(self, wanted: list[tuple[str, str]], settings: str) -> str:
+    def _toml(self, keys: list[StreamKey], settings: str) -> str:
         parts = [settings]
         for name, venue in self.simulator.venues().items():
             parts.append(f"[venues.{name}]\nrest_url = '{venue.rest_url}'")
             parts.append(f"ws_url = '{venue.ws_url}'")
-        for venue_name, symbol in wanted:
-            parts.append(f"[[streams]]\nvenue = '{venue_name}'\nsymbols = ['{symbol}']")
+        for key in keys:
+            parts.append(f"[[streams]]\nvenue = '{key.venue}'\nsymbols = ['{key.symbol}']")
+            parts.append(f"kinds = ['{key.kind}']\ntransport = '{key.transport}'")
         return "\n".join(parts) + "\n"
 
     def start(self) -> Fts:
@@ -120,11 +127,11 @@ class Rig:
         to declare what it missed.
         """
         (now_ns,) = self.query("SELECT (extract(epoch FROM clock_timestamp()) * 1e9)::bigint")[0]
-        fresh = (
-            "SELECT count(DISTINCT stream_id) FROM (SELECT stream_id, ts_recv FROM trade"
-            f" UNION ALL SELECT stream_id, ts_recv FROM book) AS r WHERE ts_recv > {now_ns}"
-        )
-        self.until(lambda: self.query(fresh) == [(self.stream_count,)], "rows of every stream")
+        tables = ("trade", "book", "quote", "funding", "open_interest")
+        rows = " UNION ALL ".join(f"SELECT stream_id, ts_recv FROM {table}" for table in tables)
+        fresh = f"SELECT count(DISTINCT stream_id) FROM ({rows}) AS r WHERE ts_recv > {now_ns}"
+        steady = self.stream_count - self._silent_count
+        self.until(lambda: self.query(fresh) == [(steady,)], "rows of every stream")
 
     def finish(self) -> Verdict:
         """Stop everything in order; return what the ledger says of the database."""

@@ -275,7 +275,7 @@ def test_whole_books_missed_while_away_are_unprovable() -> None:
     assert gap["reason"] == GapReason.RESTART
 
 
-@pytest.mark.fault("X11")
+@pytest.mark.fault("X17")
 def test_one_whole_book_from_the_future_does_not_make_all_others_old() -> None:
     double = MemoryRings()
     feed = SnapshotBook(spec_of(), double.rings.book, double.gaps, None)

@@ -225,7 +225,7 @@ def test_what_is_unknown_begins_no_earlier_than_the_last_liquidation_and_no_late
         assert gap["from_ts"] < gap["to_ts"]
 
 
-@pytest.mark.fault("X11")
+@pytest.mark.fault("X17")
 def test_one_row_from_the_future_does_not_make_all_others_old() -> None:
     double = MemoryRings()
     feed = make_funding(double)

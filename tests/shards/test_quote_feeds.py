@@ -139,7 +139,7 @@ def test_numbers_never_go_back_and_no_quote_repeats_its_predecessor(
     assert len(stored) + feed.duplicate_count == len(quotes)
 
 
-@pytest.mark.fault("X11")
+@pytest.mark.fault("X17")
 def test_one_quote_from_the_future_does_not_make_all_others_old() -> None:
     """Hyperliquid's number is its time: both are far ahead, and then back."""
     double = MemoryRings()

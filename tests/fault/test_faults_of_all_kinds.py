@@ -1,0 +1,65 @@
+"""Every kind of stream, pushed and polled, through cuts, refusals and a killed shard: the equation
+holds for each of them, and each row of funding says the interval the venue said.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.flow.rig import SHARD, Rig, assert_equation
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
+MakeRig = Callable[..., Rig]
+VENUES = ("binance_linear", "hyperliquid_perp")
+OFTEN = "\n".join(
+    f"[venues.{venue}.poll_interval_s]\nFunding = 1\nOpenInterest = 1\nFundingOpenInterest = 1"
+    for venue in VENUES
+)
+LIQUIDATIONS = ("--liquidations-per-minute", "240")
+LATE = "SELECT count(*) FROM liquidation WHERE ts_recv > (SELECT max(ts_recv) FROM gap)"
+
+
+def start(make_rig: MakeRig) -> Rig:
+    rig = make_rig(all_kinds=True, settings=OFTEN, simulator=LIQUIDATIONS, rate="1000", symbols=2)
+    rig.start()
+    return rig
+
+
+@pytest.mark.fault("X01")
+@pytest.mark.fault("X02")
+@pytest.mark.parametrize("fault", ["disconnect", "close"])
+def test_what_every_kind_misses_while_cut_off_is_declared(make_rig: MakeRig, fault: str) -> None:
+    rig = start(make_rig)
+    assert rig.engine is not None
+    for round_ in range(1, 4):
+        for venue in VENUES:
+            rig.fault(fault=fault, venue=venue)
+        rig.engine.wait_for_count("hyperliquid_perp ws://", round_)
+        rig.until_every_stream_delivers()
+    rig.until(lambda: rig.query(LATE)[0][0] > 3, "liquidations after the last cut")
+    assert_equation(rig.finish())
+    cut = {kind for (kind,) in rig.query("SELECT kind FROM gaps WHERE reason = 'reconnect'")}
+    assert cut >= {"Ticker", "Funding", "FundingOpenInterest", "Liquidations"}
+
+
+@pytest.mark.fault("S01")
+def test_every_kind_goes_on_exactly_where_a_killed_shard_ended(make_rig: MakeRig) -> None:
+    rig = start(make_rig)
+    assert rig.engine is not None
+    rig.until(lambda: rig.query("SELECT count(*) FROM liquidation")[0][0] > 5, "liquidations")
+    rig.engine.child(SHARD).kill()
+    rig.until_every_stream_delivers()
+    rig.until(lambda: rig.query(LATE)[0][0] > 3, "liquidations after the restart")
+    assert_equation(rig.finish())
+
+
+@pytest.mark.fault("H03")
+def test_polls_that_are_refused_for_a_while_declare_the_samples_they_missed(
+    make_rig: MakeRig,
+) -> None:
+    rig = start(make_rig)
+    for venue, count in zip(VENUES, (20, 6), strict=True):
+        rig.fault(fault="http_status", venue=venue, status=503, count=count)
+    missed = "SELECT count(DISTINCT kind) FROM gaps WHERE reason = 'poll_missed'"
+    rig.until(lambda: rig.query(missed) == [(3,)], "declared samples of all polled kinds")
+    assert_equation(rig.finish())

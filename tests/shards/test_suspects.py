@@ -1,0 +1,99 @@
+"""A name that makes the venue hang up is found, and costs nobody else more than two cuts."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from engine.catalog import Instrument
+from engine.commands import StreamState
+from engine.layout import open_layout
+from engine.settings import VenueSettings
+from shards import suspects
+from shards.simulator.server import Simulator
+from shards.simulator.settings import SimulatorSettings
+from shards.suspects import MOMENT_S, Suspects
+from shards.venue_session import VenueSession
+from shards.venues import VENUES
+from tests.shards.doubles import MemoryRings, free_leases, spec_of
+
+
+def test_who_is_alone_when_the_venue_hangs_up_again_did_it() -> None:
+    found = Suspects()
+    found.sent(["old"], 0.0)
+    found.sent(["a", "b", "c"], 10.0)
+    assert found.hung_up(10.2) is None
+    assert [found.must_go_alone(topic) for topic in ("old", "a", "b", "c")] == [False, *[True] * 3]
+    found.opened()
+    found.sent(["old"], 11.0)
+    assert found.pause_s(11.4) == pytest.approx(MOMENT_S - 0.4)
+    found.sent(["a"], 12.1)
+    found.cleared("a")
+    found.sent(["b"], 13.2)
+    assert found.hung_up(13.3) == "b"
+    assert found.is_left_out("b")
+    assert found.must_go_alone("c")
+    assert found.due_again(13.3 + 299) == []
+    assert found.due_again(13.3 + 300) == ["b"]
+    assert found.must_go_alone("b")
+    found.forget("b")
+    assert not found.must_go_alone("b")
+
+
+def test_a_cut_long_after_the_last_subscription_casts_no_suspicion() -> None:
+    found = Suspects()
+    found.sent(["a"], 10.0)
+    assert found.hung_up(10.0 + MOMENT_S) is None
+    assert not found.must_go_alone("a")
+
+
+GHOST = "GHOST"
+
+
+@pytest.mark.fault("X18")
+def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects, "_LEFT_OUT_S", 1.0)
+    venue = VENUES["hyperliquid_perp"]
+
+    def with_ghost(body: bytes) -> Mapping[str, Instrument]:
+        known = venue.parse_instruments(body)
+        return {**known, GHOST: known["BTC"]}
+
+    async def store(_: dict[int, Instrument]) -> None:
+        await asyncio.sleep(0)
+
+    async def body() -> None:
+        simulator = Simulator(SimulatorSettings(symbols=3, trades_per_s=500))
+        await simulator.start()
+        address = f"127.0.0.1:{simulator.port}/{venue.name}"
+        faults: list[BaseException] = []
+        session = VenueSession(
+            replace(venue, parse_instruments=with_ghost),
+            VenueSettings(rest_url=f"http://{address}", ws_url=f"ws://{address}"),
+            MemoryRings().rings, open_layout(tmp_path / "state", tmp_path), store, faults.append,
+            free_leases(),
+        )  # fmt: skip
+        symbols = ["BTC", GHOST, "ETH", "SOL"]
+        session.start([spec_of(n, venue.name, symbol) for n, symbol in enumerate(symbols)])
+        ghost, others = session.streams[1], [session.streams[n] for n in (0, 2, 3)]
+        async with asyncio.timeout(60):
+            while ghost.state is not StreamState.FAILED:
+                await asyncio.sleep(0.01)
+            assert "hangs up when this is subscribed" in ghost.reason
+            while {stream.state for stream in others} != {StreamState.LIVE}:
+                await asyncio.sleep(0.01)
+                assert ghost.state in (StreamState.FAILED, StreamState.SYNCING)
+            simulator.hyperliquid.list_coin(replace(simulator.hyperliquid.instruments[0],
+                                                    symbol=GHOST))  # fmt: skip
+            while ghost.status().state is not StreamState.LIVE:
+                await asyncio.sleep(0.01)
+        assert faults == []
+        await session.close()
+        await simulator.close()
+
+    uvloop.run(body())
