@@ -16,7 +16,7 @@ from engine.catalog import Instrument, StreamKind
 from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback, StreamSpec
 from engine.layout import Layout, open_layout
 from engine.settings import VenueSettings
-from shards import venue_session
+from shards import instruments, sockets, venue_session
 from shards.leases import LeaseClient
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
@@ -188,7 +188,7 @@ def test_a_stream_that_comes_back_declares_what_it_missed(tmp_path: Path) -> Non
 def test_full_sockets_are_left_alone_and_empty_ones_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venue_session, "_LINGER_S", 0.1)
+    monkeypatch.setattr(sockets, "_LINGER_S", 0.1)
 
     async def test(rig: Rig) -> None:
         rig.session.start([spec(0), spec(1)])
@@ -237,7 +237,7 @@ def test_hundreds_are_subscribed_in_few_messages_at_the_venues_pace(tmp_path: Pa
 def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venue_session, "_INSTRUMENTS_AGE_S", 0.0)
+    monkeypatch.setattr(instruments, "_INSTRUMENTS_AGE_S", 0.0)
 
     async def test(rig: Rig) -> None:
         rig.listed.remove(SYMBOLS[7])
@@ -260,7 +260,7 @@ def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
 def test_a_stream_begins_by_itself_once_its_symbol_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venue_session, "_INSTRUMENTS_AGE_S", 0.0)
+    monkeypatch.setattr(instruments, "_INSTRUMENTS_AGE_S", 0.0)
     monkeypatch.setattr(venue_session, "_UNLISTED_EVERY_S", 0.0)
 
     async def test(rig: Rig) -> None:
