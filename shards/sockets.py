@@ -86,7 +86,7 @@ class VenueSockets:
                 self._open(group, waiting[start : start + size])
 
     def silent_s(self, stream: Stream) -> float:
-        """For how long nothing has come through the stream's socket; 0 where it has none."""
+        """For how long nothing at all has come through the stream's socket; 0 without one."""
         connection = self._carriers.get(stream.slot)
         return connection.silent_s if connection is not None else 0.0
 
@@ -98,12 +98,11 @@ class VenueSockets:
             if not connection.stream_count:
                 self._empty_since_s[connection] = monotonic_s()
 
-    def tick(self, now_ns: int) -> None:
+    def tick(self, now_s: float) -> None:
         """Look for silence, and let go of sockets that have carried nothing for a while."""
         for connection in self.connections:
             if connection.is_connected:
-                self._watch(connection, now_ns)
-        now_s = monotonic_s()
+                self._watch(connection, now_s)
         for connection, since_s in list(self._empty_since_s.items()):
             if now_s - since_s >= _LINGER_S:
                 del self._empty_since_s[connection]
@@ -136,14 +135,13 @@ class VenueSockets:
             for stream in streams
         }
 
-    def _watch(self, connection: Connection, now_ns: int) -> None:
+    def _watch(self, connection: Connection, now_s: float) -> None:
         """A subscription that is acknowledged proves nothing: each stream must deliver."""
         for stream in connection.streams:
             limit_s = self._channel(stream).stale_after_s
             if self._settings.stale_after_s and limit_s != math.inf:
                 limit_s = self._settings.stale_after_s
-            since_ns = max(stream.last_recv_ns, stream.subscribed_ns)
-            silent = now_ns - since_ns > limit_s * 1e9
+            silent = stream.silent_s(now_s) > limit_s
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
                 stream.state = StreamState.STALE
                 stream.reason = f"no data for {limit_s:.0f} s, subscribed again"

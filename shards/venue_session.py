@@ -140,13 +140,13 @@ class VenueSession:
 
     def tick(self) -> None:
         """A few times a second: pending gaps, drops of quiet streams, silence."""
-        now_ns = wall_ns()
+        now_ns, now_s = wall_ns(), monotonic_s()
         self._gaps.flush()
         for stream in self.streams:
             stream.tick(now_ns)
-        self._sockets.tick(now_ns)
+        self._sockets.tick(now_s)
         for poller in self.pollers.values():
-            poller.watch(now_ns)
+            poller.watch(now_s)
         if self._intervals is not None:
             self._intervals.tick()
         self._forget_removed()

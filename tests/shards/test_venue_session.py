@@ -13,7 +13,15 @@ from aiohttp import web
 from picows import ws_create_server
 
 from engine.catalog import Instrument, StreamKind
-from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback, StreamSpec
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import (
+    FromChild,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    StreamSpec,
+    StreamState,
+)
 from engine.layout import Layout, open_layout
 from engine.settings import VenueSettings
 from shards import instruments, sockets, venue_session
@@ -274,6 +282,35 @@ def test_a_stream_begins_by_itself_once_its_symbol_is_listed(
             await asyncio.sleep(0.01)
         server = await rig.socket()
         assert (await message(server))["params"] == [f"{late.lower()}@aggTrade"]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("K01")
+@pytest.mark.parametrize("set_by_s", [3600.0, -3600.0])
+def test_silence_is_measured_by_a_clock_nobody_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by_s: float
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        server.send(trade(SYMBOLS[0], 1))
+        await rig.until(lambda: rig.ids(0) == [1])
+        (stream,) = rig.session.streams
+        rig.session.tick()
+        passed_s = 0.0
+        monkeypatch.setattr(
+            venue_session, "wall_ns", lambda: wall_ns() + int((set_by_s + passed_s) * 1e9)
+        )
+        monkeypatch.setattr(venue_session, "monotonic_s", lambda: monotonic_s() + passed_s)
+        rig.session.tick()
+        assert stream.status().state is StreamState.LIVE, "it delivered a moment ago"
+        passed_s = 301.0
+        rig.session.tick()
+        assert stream.status().state is StreamState.STALE
+        assert (await message(server))["id"] == 1
+        assert (await message(server))["params"] == ["s0usdt@aggTrade"], "subscribed again"
+        passed_s = 0.0
 
     run(tmp_path, test)
 
