@@ -52,6 +52,8 @@ class Stream:
     ) -> None:
         self.slot = spec.slot
         self.key = spec.key
+        self.spec = spec
+        """As it was wanted last."""
         self.ring = ring
         self.gaps = gaps
         self.drops = DropSpan()
@@ -98,8 +100,9 @@ class Stream:
         self.disconnected("removed", silent_s)
         self.state = StreamState.STOPPED
 
-    def wanted_again(self) -> None:
+    def wanted_again(self, spec: StreamSpec) -> None:
         """The stream starts anew where it ended; what it counted belongs to its earlier life."""
+        self.spec = spec
         self.state, self.reason = StreamState.PENDING, ""
         self._frame_count = self.row_count = 0
         self.gap_count = self.missing_count = self.duplicate_count = 0
@@ -167,4 +170,5 @@ class Stream:
             missing_count=self.missing_count,
             duplicate_count=self.duplicate_count,
             last_recv_ns=self.last_recv_ns,
+            life=self.spec.life,
         )

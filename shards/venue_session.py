@@ -187,7 +187,7 @@ class VenueSession:
         known = self._removed.pop(spec.slot, None)
         if known is None:
             return None
-        known[1].wanted_again()
+        known[1].wanted_again(spec)
         return known[1]
 
     def _make_stream(self, spec: StreamSpec) -> Stream:

@@ -18,6 +18,7 @@ from engine.commands import (
     ShardStatus,
     StartStreams,
     StopStreams,
+    StreamSpec,
     StreamState,
     StreamStatus,
 )
@@ -126,5 +127,25 @@ def test_a_venue_of_another_version_costs_only_its_own_streams(tmp_path: Path) -
         )
         supervisor.child.channel.send(StopStreams([1]))
         await supervisor.until(lambda streams: 1 not in streams)
+
+    run(tmp_path, test)
+
+
+def test_every_status_says_which_life_of_a_stream_it_is_about(tmp_path: Path) -> None:
+    def lives(life: int) -> StartStreams:
+        known, stranger = spec_of(2), spec_of(1, venue="atlantis_spot")
+        return StartStreams(
+            [StreamSpec(each.slot, each.key, life=life) for each in (known, stranger)]
+        )
+
+    async def test(supervisor: Supervisor) -> None:
+        send = supervisor.child.channel.send
+        send(lives(1))
+        await supervisor.until(lambda streams: 2 in streams and streams[2].row_count > 0)
+        assert [supervisor.streams[slot].life for slot in (1, 2)] == [1, 1]
+        send(StopStreams([1, 2]))
+        send(lives(5))
+        await supervisor.until(lambda streams: {each.life for each in streams.values()} == {5})
+        await supervisor.until(lambda streams: streams[2].state is StreamState.LIVE)
 
     run(tmp_path, test)
