@@ -63,6 +63,10 @@ class VenueRest:
             raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
         return payload
 
+    def waits_for(self, pool: str) -> str:
+        """What calls of a pool wait for before they leave; empty when none waits."""
+        return self._leases[pool].wait
+
     def _pass_on_used_weight(self, reply: aiohttp.ClientResponse) -> None:
         text = reply.headers.get(self._used_weight_header or "", "")
         if text.isascii() and text.isdigit() and len(text) < 10:

@@ -13,6 +13,7 @@ from engine.commands import (
     Drain,
     InstrumentsResolved,
     InstrumentsStored,
+    LeaseBlocked,
     LeaseGranted,
     ShardStatus,
     StartStreams,
@@ -75,6 +76,8 @@ class Shard:
                     self._stop(message.slots)
                 case LeaseGranted():
                     self._leases.granted(message)
+                case LeaseBlocked():
+                    self._leases.blocked(message)
                 case InstrumentsStored():
                     for slot in message.slots:
                         if slot in self._waiting_for_store:

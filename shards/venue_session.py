@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamSpec, StreamState
@@ -66,12 +68,12 @@ class VenueSession:
         self._gaps = GapLedger(rings.gap)
         self._rest = VenueRest(venue, settings.rest_url, leases)
         self._sockets = VenueSockets(venue, settings, leases, rings.publish, self._spawn)
-        self._instruments = InstrumentSource(venue, self._rest, self._on_trouble)
+        self._instruments = InstrumentSource(venue, self._rest, self._spawn)
         self._snapshots = BookSnapshots(venue, self._rest, rings)
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Stream] = {}
         self._removed: dict[int, tuple[float, Stream]] = {}
-        self._unlisted: list[Stream] = []
+        self._unlisted: dict[int, Stream] = {}
         self._unlisted_s = monotonic_s()
         self._begun: set[int] = set()
         """Slots that have a socket or a poller."""
@@ -149,6 +151,7 @@ class VenueSession:
             poller.watch(now_s)
         if self._intervals is not None:
             self._intervals.tick()
+        self._say_why_waiting()
         self._forget_removed()
         self._look_for_unlisted()
 
@@ -168,10 +171,10 @@ class VenueSession:
     def _look_for_unlisted(self) -> None:
         """New listings are announced for a time; whoever waits for one asked for it before."""
         now_s = monotonic_s()
-        if self._unlisted and now_s - self._unlisted_s >= _UNLISTED_EVERY_S:
+        due = now_s - self._unlisted_s >= _UNLISTED_EVERY_S
+        if self._unlisted and due and not self._instruments.trouble:
             self._unlisted_s = now_s
-            streams, self._unlisted = self._unlisted, []
-            self._spawn(self._bring_up(streams))
+            self._spawn(self._bring_up(list(self._unlisted.values())))
 
     def _forget_removed(self) -> None:
         now_s = monotonic_s()
@@ -204,28 +207,60 @@ class VenueSession:
         return (stream.key.kind, stream.key.transport) in self._venue.channels
 
     async def _bring_up(self, streams: list[Stream]) -> None:
-        """Instruments first: an unknown symbol must never be subscribed."""
-        instruments = await self._instruments.of({stream.key.symbol for stream in streams})
-        known = []
-        for stream in filter(self._is_waiting, streams):
-            if stream.key.symbol in instruments:
-                known.append(stream)
-                continue
-            reason = self._instruments.why_unknown(stream.key.symbol)
-            if stream.reason != reason:
-                log.error("%s: %s", stream.key, reason)
-            stream.failed(reason)
-            self._unlisted.append(stream)
-        if not known:
-            return
-        await self._store_instruments(
-            {stream.slot: instruments[stream.key.symbol] for stream in known}
-        )
-        paying = [stream for stream in known if isinstance(stream, FundingRates)]
-        self._listen([stream for stream in known if stream not in paying])
+        """Instruments first: an unknown symbol must never be subscribed. While the venue does not
+        say what it lists, what the stream table knows will do.
+        """
+        symbols = {stream.key.symbol for stream in streams}
+        if not await self._instruments.ask(symbols, patient=False):
+            hopeful = [stream for stream in streams if stream.slot not in self._unlisted]
+            await self._begin([stream for stream in hopeful if self._facts(stream)])
+            await self._instruments.ask(symbols)
+        listed = []
+        for stream in filter(self._is_wanted, streams):
+            if self._instruments.get(stream.key.symbol) is None:
+                self._not_listed(stream)
+            else:
+                self._unlisted.pop(stream.slot, None)
+                listed.append(stream)
+        await self._describe(listed)
+        await self._begin(listed)
+
+    async def _begin(self, streams: Sequence[Stream]) -> None:
+        """Let streams subscribe whose instruments are known."""
+        waiting = list(filter(self._is_waiting, streams))
+        await self._describe(waiting)
+        paying = [stream for stream in waiting if isinstance(stream, FundingRates)]
+        self._listen([stream for stream in waiting if stream not in paying])
         if paying:
             await self._learn_intervals(paying)
             self._listen(paying)
+
+    async def _describe(self, streams: Sequence[Stream]) -> None:
+        """See to it that the stream table knows what is known here."""
+        news = {
+            stream.slot: facts
+            for stream in streams
+            if (facts := self._facts(stream)) is not None and facts != stream.spec.instrument
+        }
+        if news:
+            await self._store_instruments(news)
+        for stream in streams:
+            if stream.slot in news:
+                stream.spec = msgspec.structs.replace(stream.spec, instrument=news[stream.slot])
+
+    def _facts(self, stream: Stream) -> Instrument | None:
+        return self._instruments.get(stream.key.symbol) or stream.spec.instrument
+
+    def _not_listed(self, stream: Stream) -> None:
+        """The venue does not know the symbol, or no more: it is looked for from time to time."""
+        reason = self._instruments.why_unknown(stream.key.symbol)
+        if stream.reason != reason:
+            log.error("%s: %s", stream.key, reason)
+        if stream.slot in self._begun:
+            stream.disconnected(reason, self._sockets.silent_s(stream))
+            self._take_off(stream)
+        stream.failed(reason)
+        self._unlisted[stream.slot] = stream
 
     async def _learn_intervals(self, paying: Sequence[FundingRates]) -> None:
         """Funding streams wait a moment for what their rows should say; nobody else does."""
@@ -250,6 +285,7 @@ class VenueSession:
 
     def _take_off(self, stream: Stream) -> None:
         """Let nothing come for this stream any more."""
+        self._unlisted.pop(stream.slot, None)
         self._snapshots.forget(stream.slot)
         if self._intervals is not None:
             self._intervals.remove(stream.slot)
@@ -260,14 +296,19 @@ class VenueSession:
             else:
                 self._sockets.remove(stream)
 
+    def _is_wanted(self, stream: Stream) -> bool:
+        return self._by_slot.get(stream.slot) is stream
+
     def _is_waiting(self, stream: Stream) -> bool:
         """Whether a stream is still wanted and has neither socket nor poller yet."""
-        return self._by_slot.get(stream.slot) is stream and stream.slot not in self._begun
+        return self._is_wanted(stream) and stream.slot not in self._begun
 
-    def _on_trouble(self, reason: str) -> None:
-        """Why streams that wait for their instruments go on waiting."""
-        for stream in filter(self._is_waiting, self.streams):
-            stream.state, stream.reason = StreamState.CONNECTING, reason
+    def _say_why_waiting(self) -> None:
+        """Streams that cannot begin before the venue has said what it lists."""
+        if reason := self._instruments.trouble:
+            for stream in filter(self._is_waiting, self.streams):
+                if stream.slot not in self._unlisted and self._is_offered(stream):
+                    stream.state, stream.reason = StreamState.CONNECTING, reason
 
     def _poller(self, kind: StreamKind) -> Poller:
         if kind not in self.pollers:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s
-from engine.commands import FromChild, LeaseRequest, StreamState
+from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, StreamState
 from engine.layout import open_layout
 from engine.lease_desk import LeaseDesk
 from engine.records import GapReason
@@ -346,8 +346,12 @@ def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
                 assert isinstance(message, LeaseRequest)
                 desk.ask("shard-0", message)
 
+            def grant(_: str, message: LeaseGranted | LeaseBlocked) -> None:
+                assert isinstance(message, LeaseGranted)
+                clients.granted(message)
+
             clients = LeaseClient(send)
-            desk = LeaseDesk(limits, Path(directory) / "limits", lambda _, m: clients.granted(m))
+            desk = LeaseDesk(limits, Path(directory) / "limits", grant)
             rest = VenueRest(VENUE, rig.rest._base_url, clients)
             rig.rest, kept = rest, rig.rest
             share = PollShare(Lease(clients, "binance_linear", "rest_polls"), 1e6, lambda: False)

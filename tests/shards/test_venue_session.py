@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from engine.catalog import Instrument, StreamKind
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import (
     FromChild,
+    LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
@@ -46,6 +48,12 @@ def spec(number: int, kind: StreamKind = StreamKind.TRADES) -> StreamSpec:
     return spec_of(number, symbol=SYMBOLS[number], kind=kind)
 
 
+def described(number: int) -> StreamSpec:
+    """The same, as the stream table knows it from an earlier run."""
+    facts = Instrument("binance_linear", SYMBOLS[number], 2, 3, SYMBOLS[number], "USDT", "0.01")
+    return msgspec.structs.replace(spec(number), instrument=facts)
+
+
 class Rig:
     """A venue with REST and sockets, and a session with it."""
 
@@ -56,8 +64,10 @@ class Rig:
         self.listing_count = 0
         self.double = MemoryRings()
         self.sent: list[FromChild] = []
-        self.granting = True
+        self.withheld: set[str] = set()
         self.faults: list[BaseException] = []
+        self.stored: list[dict[int, Instrument]] = []
+        self.tick_size = "0.01"
         self.leases = LeaseClient(self._send)
         self.session = VenueSession(
             VENUES["binance_linear"],
@@ -71,11 +81,12 @@ class Rig:
 
     def _send(self, message: FromChild) -> None:
         self.sent.append(message)
-        if self.granting and isinstance(message, LeaseRequest):
+        if isinstance(message, LeaseRequest) and message.pool not in self.withheld:
             loop = asyncio.get_running_loop()
             loop.call_soon(self.leases.granted, LeaseGranted(message.request_id, 0.0))
 
-    async def _store(self, _: dict[int, Instrument]) -> None:
+    async def _store(self, instruments: dict[int, Instrument]) -> None:
+        self.stored.append(instruments)
         await asyncio.sleep(0)
 
     async def exchange_info(self, _: web.Request) -> web.Response:
@@ -84,7 +95,7 @@ class Rig:
             return self.refusals.pop(0)
         symbols = [
             {"symbol": name, "status": "TRADING", "baseAsset": name, "quoteAsset": "USDT",
-             "filters": []}
+             "filters": [{"filterType": "PRICE_FILTER", "tickSize": self.tick_size}]}
             for name in self.listed
         ]  # fmt: skip
         headers = {"X-MBX-USED-WEIGHT-1M": "7"}
@@ -245,7 +256,7 @@ def test_hundreds_are_subscribed_in_few_messages_at_the_venues_pace(tmp_path: Pa
 def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instruments, "_INSTRUMENTS_AGE_S", 0.0)
+    monkeypatch.setattr(instruments, "_MISSING_AGE_S", 0.0)
 
     async def test(rig: Rig) -> None:
         rig.listed.remove(SYMBOLS[7])
@@ -268,7 +279,7 @@ def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
 def test_a_stream_begins_by_itself_once_its_symbol_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instruments, "_INSTRUMENTS_AGE_S", 0.0)
+    monkeypatch.setattr(instruments, "_MISSING_AGE_S", 0.0)
     monkeypatch.setattr(venue_session, "_UNLISTED_EVERY_S", 0.0)
 
     async def test(rig: Rig) -> None:
@@ -381,16 +392,94 @@ def test_a_hostile_answer_costs_another_call_and_not_the_shard(tmp_path: Path) -
 
 def test_nothing_is_asked_of_a_venue_without_a_lease(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
-        rig.granting = False
+        rig.withheld = {"rest_weight"}
         rig.session.start([spec(0)])
         await rig.until(lambda: rig.sent)
         request = rig.sent[0]
         assert isinstance(request, LeaseRequest)
         assert (request.pool, request.units, rig.listing_count) == ("rest_weight", 1, 0)
-        rig.granting = True
+        rig.withheld.clear()
         rig.leases.granted(LeaseGranted(request.request_id, 0.0))
         await rig.socket()
         pools = [each.pool for each in rig.sent if isinstance(each, LeaseRequest)]
         assert pools == ["rest_weight", "ws_connects"]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H02")
+def test_a_ban_from_rest_holds_up_nobody_whose_instrument_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at a restart nor later, whoever waits already."""
+    monkeypatch.setattr(instruments, "_PATIENCE_S", 0.1)
+
+    async def test(rig: Rig) -> None:
+        rig.withheld = {"rest_weight"}
+        rig.session.start([described(0), spec(1)])
+        server = await rig.socket()
+        assert (await message(server))["params"] == ["s0usdt@aggTrade"]
+        rig.session.start([described(2)])
+        assert (await message(server))["params"] == ["s2usdt@aggTrade"]
+        rig.leases.blocked(LeaseBlocked("binance_linear", "rest_weight", 3600.0))
+        rig.session.tick()
+        bare = rig.session.streams[1].status()
+        assert bare.state is StreamState.CONNECTING
+        assert re.fullmatch(
+            r"instruments: waiting for the budget rest_weight, blocked 3[56]\d\d s", bare.reason
+        )
+        assert rig.stored == [], "the stream table knows them"
+        (asked,) = [m for m in rig.sent if isinstance(m, LeaseRequest) and m.pool == "rest_weight"]
+        rig.tick_size = "0.0001"
+        rig.leases.granted(LeaseGranted(asked.request_id, 0.0))
+        assert (await message(server))["params"] == ["s1usdt@aggTrade"]
+        news = {slot: facts for stored in rig.stored for slot, facts in stored.items()}
+        assert [news[slot].price_decimals for slot in range(3)] == [4, 4, 4], "what has changed"
+        assert rig.listing_count == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H02")
+def test_what_began_on_old_facts_ends_when_the_venue_lists_it_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruments, "_PATIENCE_S", 0.1)
+
+    async def test(rig: Rig) -> None:
+        rig.listed.remove(SYMBOLS[0])
+        rig.refusals += [web.Response(status=503) for _ in range(2)]
+        rig.session.start([described(0), described(1)])
+        server = await rig.socket()
+        assert (await message(server))["params"] == ["s0usdt@aggTrade", "s1usdt@aggTrade"]
+        assert await message(server) == {
+            "method": "UNSUBSCRIBE", "params": ["s0usdt@aggTrade"], "id": 2,
+        }  # fmt: skip
+        gone, other = rig.session.streams
+        assert gone.status().state is StreamState.FAILED
+        assert "lists no 'S0USDT'" in gone.status().reason
+        server.send(trade(SYMBOLS[1], 1))
+        await rig.until(lambda: other.status().state is StreamState.LIVE)
+        rig.session.stop([0])
+
+    run(tmp_path, test)
+
+
+def test_facts_are_asked_for_again_when_they_are_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        await message(server)
+        rig.tick_size = "0.0001"
+        rig.session.start([spec(1)])
+        await message(server)
+        assert [news[slot].price_decimals for slot, news in enumerate(rig.stored)] == [2, 2]
+        monkeypatch.setattr(instruments, "_AGE_S_MAX", 0.0)
+        rig.session.start([spec(2)])
+        await message(server)
+        assert rig.stored[2][2].price_decimals == 4
+        assert rig.listing_count == 2
 
     run(tmp_path, test)
