@@ -12,6 +12,7 @@ from picows import (
     WSCloseCode,
     WSError,
     WSFrame,
+    WSInvalidStatusError,
     WSListener,
     WSMsgType,
     WSTransport,
@@ -22,7 +23,7 @@ from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from shards.backoff import Backoff
-from shards.leases import Turnstile
+from shards.leases import Refusable, Turnstile
 from shards.stream import MalformedFrameError, Stream
 from shards.suspects import Suspects
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
@@ -50,7 +51,7 @@ class Connection:
         url: str,
         topics: dict[str, Stream],
         publish: Callable[[], None],
-        connects: Turnstile,
+        connects: Refusable,
         *,
         lifetime_s: float,
         messages: Turnstile | None = None,
@@ -132,9 +133,10 @@ class Connection:
 
     async def run(self) -> None:
         """Keep the socket alive until cancelled."""
+        self._set_state(StreamState.CONNECTING, f"waiting for its turn to connect to {self._url}")
         while True:
-            self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
             await self._connects.acquire()
+            self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
             reason, delay_s = await self._live_once()
             silent_s = self.silent_s
             for stream in self._served:
@@ -160,7 +162,7 @@ class Connection:
                 read_buffer_init_size=_READ_BUFFER_BYTES,
             )
         except (WSError, OSError, TimeoutError) as error:
-            return f"cannot connect: {str(error) or type(error).__name__}", self._backoff.next_s()
+            return f"cannot connect: {self._why_refused(error)}", self._backoff.next_s()
         started_s = monotonic_s()
         self._transport = transport
         self.last_frame_s = started_s
@@ -175,6 +177,14 @@ class Connection:
         if monotonic_s() - started_s >= _STABLE_AFTER_S:
             self._backoff.reset()
         return reason, self._backoff.next_s()
+
+    def _why_refused(self, error: Exception) -> str:
+        """In words. A venue that says "not now" is left alone by every process, as REST is."""
+        response = error.response if isinstance(error, WSInvalidStatusError) else None
+        if response is None or response.status not in (418, 429):
+            return str(error) or type(error).__name__
+        wait_s = self._connects.refused(response.status, response.headers.get("Retry-After"))
+        return f"HTTP {response.status:d}, told to wait {wait_s:.0f} s"
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""

@@ -6,12 +6,16 @@ with its task leaves nothing behind but units that count as spent.
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.clock import monotonic_s
 from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.limits import BLOCK_S_MAX
+
+_DEFAULT_RETRY_AFTER_S: Final = 60.0
 
 Send = Callable[[FromChild], None]
 
@@ -21,6 +25,13 @@ class Turnstile(Protocol):
 
     async def acquire(self, units: float = 1.0) -> None:
         """Wait until `units` may be spent."""
+
+
+class Refusable(Turnstile, Protocol):
+    """A turnstile that can be closed by what the venue says."""
+
+    def refused(self, status: int, retry_after: str | None) -> float:
+        """The venue refused with this status and `Retry-After`. Returns the seconds to wait."""
 
 
 class LeaseClient:
@@ -101,13 +112,26 @@ class Lease:
         finally:
             self.waiting_count -= 1
 
-    def refused(self, status: int, retry_after_s: float) -> None:
-        """The venue refused (429, 418): nobody asks until `retry_after_s` have passed."""
-        self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + retry_after_s)
-        self.client.tell(
-            LimitFeedback(self.venue, self.pool, retry_after_s=retry_after_s, status=status)
-        )
+    def refused(self, status: int, retry_after: str | None) -> float:
+        """The venue refused (429, 418): nobody asks for as long as its `Retry-After` says, or a
+        minute. Returns those seconds.
+        """
+        wait_s = _retry_after_s(retry_after)
+        self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + wait_s)
+        self.client.tell(LimitFeedback(self.venue, self.pool, retry_after_s=wait_s, status=status))
+        return wait_s
 
     def venue_says(self, used: float) -> None:
         """The venue's own counter."""
         self.client.tell(LimitFeedback(self.venue, self.pool, used=used))
+
+
+def _retry_after_s(header: str | None) -> float:
+    """Seconds to wait. What is no number of them (a date, `nan`) is no reason to go on at once."""
+    try:
+        wait_s = float(header or _DEFAULT_RETRY_AFTER_S)
+    except ValueError:
+        return _DEFAULT_RETRY_AFTER_S
+    if math.isnan(wait_s):
+        return _DEFAULT_RETRY_AFTER_S
+    return min(max(wait_s, 1.0), BLOCK_S_MAX)
