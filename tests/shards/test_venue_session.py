@@ -61,6 +61,7 @@ class Rig:
         self.sockets: asyncio.Queue[Server] = asyncio.Queue()
         self.listed = list(SYMBOLS)
         self.refusals: list[web.Response] = []
+        self.snapshots: list[bytes] = []
         self.listing_count = 0
         self.double = MemoryRings()
         self.sent: list[FromChild] = []
@@ -130,7 +131,11 @@ def run(tmp_path: Path, test: Callable[[Rig], Awaitable[None]], size: int | None
         async def exchange_info(request: web.Request) -> web.Response:
             return await rigs[0].exchange_info(request)
 
+        async def depth(_: web.Request) -> web.Response:
+            return web.Response(body=rigs[0].snapshots.pop(0))
+
         app.router.add_get("/fapi/v1/exchangeInfo", exchange_info)
+        app.router.add_get("/fapi/v1/depth", depth)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -386,6 +391,28 @@ def test_a_hostile_answer_costs_another_call_and_not_the_shard(tmp_path: Path) -
         await rig.socket()
         assert rig.listing_count == 5
         assert rig.faults == []
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H05")
+def test_a_hostile_snapshot_costs_another_call_and_not_the_shard(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.snapshots += [
+            b'{"lastUpdateId":5,"T":1,"bids":' + b"[" * 100_000,
+            b'{"lastUpdateId":5,"T":1,"bids":[["\xff","1"]],"asks":[]}',
+            b'{"lastUpdateId":5,"T":1,"bids":[["1e999","1"]],"asks":[]}',
+            b'{"lastUpdateId":5,"T":1,"bids":[["10","1"]],"asks":[]}',
+        ]
+        rig.session.start([spec(0, StreamKind.L2_BOOK)])
+        server = await rig.socket()
+        server.send(
+            b'{"e":"depthUpdate","E":1,"T":1,"s":"S0USDT","U":4,"u":6,"pu":3,"b":[["9","1"]],"a":[]}'
+        )
+        (book,) = rig.session.streams
+        await rig.until(lambda: book.status().state is StreamState.LIVE)
+        assert rig.snapshots == []
+        assert rig.double.rows("book")["seq"].tolist() == [5, 6]
 
     run(tmp_path, test)
 
