@@ -35,6 +35,8 @@ _HANDSHAKE_TIMEOUT_S = 5.0
 _MAX_FRAME_BYTES = 16 << 20
 _READ_BUFFER_BYTES = 256 << 10
 _STABLE_AFTER_S = 10.0
+_SHOWN_TEXT = 300
+_VENUE_SAID = "; the venue said: "
 
 
 class Connection:
@@ -291,11 +293,20 @@ class Connection:
 
     def _on_control(self, control: Control, text: str) -> None:
         if control is Control.REFUSED:
-            log.warning("%s refused: %s", self._venue.name, text[:300])
+            log.warning("%s refused: %s", self._venue.name, text[:_SHOWN_TEXT])
+            self._show_refusal(text[:_SHOWN_TEXT])
         elif control is Control.CLOSING and self._transport is not None:
             log.info("%s: %s", self._venue.name, text)
             self._transport.send_close(WSCloseCode.OK)
             self._transport.disconnect()
+
+    def _show_refusal(self, text: str) -> None:
+        """A refusal seldom names what it is about: whoever waits for data shows it until it comes."""
+        for stream in self._served:
+            is_new = stream.state is StreamState.SYNCING and not stream.has_data
+            if is_new or stream.state is StreamState.STALE:
+                waits = stream.reason.partition(_VENUE_SAID)[0]
+                stream.reason = f"{waits}{_VENUE_SAID}{text}"
 
     def _set_state(self, state: StreamState, reason: str) -> None:
         for stream in self._served:

@@ -140,6 +140,24 @@ def test_subscribes_and_stores_what_comes() -> None:
     run(test)
 
 
+def test_a_refused_subscription_shows_what_the_venue_said() -> None:
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        await server.received.get()
+        for words in ("Invalid request: too many", "no such stream"):
+            server.send(b'{"error":{"code":2,"msg":"%s"},"id":1}' % words.encode())
+            while words not in rig.feed.status().reason:
+                await asyncio.sleep(0.005)
+        assert rig.feed.status().reason == (
+            "subscribed, waiting for the first data; the venue said: no such stream"
+        )
+        server.send(trade(1))
+        await rig.ids(1)
+        assert rig.feed.status().reason == ""
+
+    run(test)
+
+
 @pytest.mark.fault("X11")
 def test_unusable_frames_are_counted_and_the_socket_lives_on() -> None:
     async def test(rig: Rig) -> None:
