@@ -38,6 +38,7 @@ class VenueSockets:
         leases: LeaseClient,
         publish: Callable[[], None],
         spawn: Spawn,
+        shard_count: int,
     ) -> None:
         self._venue = venue
         self._settings = settings
@@ -47,6 +48,8 @@ class VenueSockets:
         self._messages = (
             Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
         )
+        self._room = _part(venue.subscriptions_max, shard_count)
+        self._sockets_max = _part(venue.sockets_max, shard_count)
         self._carriers: dict[int, Connection] = {}
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
@@ -71,19 +74,25 @@ class VenueSockets:
         """How often a socket had to be opened anew."""
         return self._closed_reconnect_count + sum(map(_reconnects, self._running))
 
-    def carry(self, streams: Sequence[Stream]) -> None:
-        """Give streams a place on the sockets of their group, on new ones where those are full."""
+    def carry(self, streams: Sequence[Stream]) -> Sequence[Stream]:
+        """Give streams a place on the sockets of their group, on new ones where those are full.
+        Returns those that are beyond what the venue allows; this shard has its part of that.
+        """
+        room = len(streams)
+        if self._room is not None:
+            room = max(self._room - len(self._carriers), 0)
         for name, group in self._venue.groups.items():
-            waiting = [stream for stream in streams if self._channel(stream).group == name]
-            size = self._settings.streams_per_connection or group.streams_per_connection
+            waiting = [each for each in streams[:room] if self._channel(each).group == name]
+            size = self._size(group)
             for connection in self.connections:
-                room = size - connection.stream_count
-                if connection.group is group and room > 0 and waiting:
-                    connection.add(self._topics(waiting[:room]))
-                    self._put_on(connection, waiting[:room])
-                    waiting = waiting[room:]
+                free = size - connection.stream_count
+                if connection.group is group and free > 0 and waiting:
+                    connection.add(self._topics(waiting[:free]))
+                    self._put_on(connection, waiting[:free])
+                    waiting = waiting[free:]
             for start in range(0, len(waiting), size):
                 self._open(group, waiting[start : start + size])
+        return streams[room:]
 
     def silent_s(self, stream: Stream) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
@@ -109,6 +118,13 @@ class VenueSockets:
                 self._running.pop(connection).cancel()
                 self._closed_malformed.update(connection.malformed_by_reason)
                 self._closed_reconnect_count += _reconnects(connection)
+
+    def _size(self, group: SocketGroup) -> int:
+        """How many streams share a socket: as configured, or as many as few sockets need."""
+        size = self._settings.streams_per_connection or group.streams_per_connection
+        if self._room is None or self._sockets_max is None:
+            return size
+        return max(size, math.ceil(self._room / self._sockets_max))
 
     def _open(self, group: SocketGroup, streams: Sequence[Stream]) -> None:
         connection = Connection(
@@ -159,3 +175,8 @@ class VenueSockets:
 
 def _reconnects(connection: Connection) -> int:
     return max(connection.connect_count - 1, 0)
+
+
+def _part(limit: int | None, shard_count: int) -> int | None:
+    """A shard's part of what an address may have."""
+    return max(limit // shard_count, 1) if limit is not None else None

@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 _SNAPSHOTS_AT_ONCE = 4
 _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
-_UNLISTED_EVERY_S = 300.0
-"""A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
+_TRY_AGAIN_EVERY_S = 300.0
+"""A stream whose symbol is not listed begins by itself once it is, and one for which the venue
+had no room once there is: so often is that looked for.
+"""
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
@@ -67,14 +69,17 @@ class VenueSession:
         self._on_fault = on_fault
         self._gaps = GapLedger(rings.gap)
         self._rest = VenueRest(venue, settings.rest_url, leases)
-        self._sockets = VenueSockets(venue, settings, leases, rings.publish, self._spawn)
+        self._sockets = VenueSockets(
+            venue, settings, leases, rings.publish, self._spawn, shard_count
+        )
         self._instruments = InstrumentSource(venue, self._rest, self._spawn)
         self._snapshots = BookSnapshots(venue, self._rest, rings)
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Stream] = {}
         self._removed: dict[int, tuple[float, Stream]] = {}
-        self._unlisted: dict[int, Stream] = {}
-        self._unlisted_s = monotonic_s()
+        self._postponed: dict[int, Stream] = {}
+        """Streams that have failed for a reason that may pass."""
+        self._tried_again_s = monotonic_s()
         self._begun: set[int] = set()
         """Slots that have a socket or a poller."""
         self.pollers: dict[StreamKind, Poller] = {}
@@ -153,7 +158,7 @@ class VenueSession:
             self._intervals.tick()
         self._say_why_waiting()
         self._forget_removed()
-        self._look_for_unlisted()
+        self._try_postponed()
 
     async def close(self) -> None:
         """Close every socket. What was buffered for a snapshot is written."""
@@ -168,13 +173,13 @@ class VenueSession:
         self._gaps.flush()
         await self._rest.close()
 
-    def _look_for_unlisted(self) -> None:
+    def _try_postponed(self) -> None:
         """New listings are announced for a time; whoever waits for one asked for it before."""
         now_s = monotonic_s()
-        due = now_s - self._unlisted_s >= _UNLISTED_EVERY_S
-        if self._unlisted and due and not self._instruments.trouble:
-            self._unlisted_s = now_s
-            self._spawn(self._bring_up(list(self._unlisted.values())))
+        due = now_s - self._tried_again_s >= _TRY_AGAIN_EVERY_S
+        if self._postponed and due and not self._instruments.trouble:
+            self._tried_again_s = now_s
+            self._spawn(self._bring_up(list(self._postponed.values())))
 
     def _forget_removed(self) -> None:
         now_s = monotonic_s()
@@ -212,7 +217,7 @@ class VenueSession:
         """
         symbols = {stream.key.symbol for stream in streams}
         if not await self._instruments.ask(symbols, patient=False):
-            hopeful = [stream for stream in streams if stream.slot not in self._unlisted]
+            hopeful = [stream for stream in streams if stream.slot not in self._postponed]
             await self._begin([stream for stream in hopeful if self._facts(stream)])
             await self._instruments.ask(symbols)
         listed = []
@@ -220,7 +225,7 @@ class VenueSession:
             if self._instruments.get(stream.key.symbol) is None:
                 self._not_listed(stream)
             else:
-                self._unlisted.pop(stream.slot, None)
+                self._postponed.pop(stream.slot, None)
                 listed.append(stream)
         await self._describe(listed)
         await self._begin(listed)
@@ -252,15 +257,18 @@ class VenueSession:
         return self._instruments.get(stream.key.symbol) or stream.spec.instrument
 
     def _not_listed(self, stream: Stream) -> None:
-        """The venue does not know the symbol, or no more: it is looked for from time to time."""
+        """The venue does not know the symbol, or no more."""
         reason = self._instruments.why_unknown(stream.key.symbol)
-        if stream.reason != reason:
-            log.error("%s: %s", stream.key, reason)
         if stream.slot in self._begun:
             stream.disconnected(reason, self._sockets.silent_s(stream))
             self._take_off(stream)
+        self._postpone(stream, reason)
+
+    def _postpone(self, stream: Stream, reason: str) -> None:
+        if stream.reason != reason:
+            log.error("%s: %s", stream.key, reason)
         stream.failed(reason)
-        self._unlisted[stream.slot] = stream
+        self._postponed[stream.slot] = stream
 
     async def _learn_intervals(self, paying: Sequence[FundingRates]) -> None:
         """Funding streams wait a moment for what their rows should say; nobody else does."""
@@ -278,14 +286,18 @@ class VenueSession:
         """Give each stream that is still wanted its socket or its poller."""
         waiting = list(filter(self._is_waiting, streams))
         self._begun.update(stream.slot for stream in waiting)
-        self._sockets.carry([each for each in waiting if each.key.transport is Transport.WS])
+        on_sockets = [each for each in waiting if each.key.transport is Transport.WS]
+        for stream in self._sockets.carry(on_sockets):
+            self._begun.discard(stream.slot)
+            allowed = self._venue.subscriptions_max
+            self._postpone(stream, f"{self._venue.name} allows {allowed} subscriptions an address")
         for stream in waiting:
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
                 self._poller(stream.key.kind).add(stream)
 
     def _take_off(self, stream: Stream) -> None:
         """Let nothing come for this stream any more."""
-        self._unlisted.pop(stream.slot, None)
+        self._postponed.pop(stream.slot, None)
         self._snapshots.forget(stream.slot)
         if self._intervals is not None:
             self._intervals.remove(stream.slot)
@@ -307,7 +319,7 @@ class VenueSession:
         """Streams that cannot begin before the venue has said what it lists."""
         if reason := self._instruments.trouble:
             for stream in filter(self._is_waiting, self.streams):
-                if stream.slot not in self._unlisted and self._is_offered(stream):
+                if stream.slot not in self._postponed and self._is_offered(stream):
                     stream.state, stream.reason = StreamState.CONNECTING, reason
 
     def _poller(self, kind: StreamKind) -> Poller:

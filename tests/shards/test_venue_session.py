@@ -1,6 +1,7 @@
 """Streams that come and go on live sockets: real sockets, a venue of the test's own."""
 
 import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,7 @@ from shards import instruments, sockets, venue_session
 from shards.leases import LeaseClient
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
+from shards.venues.spec import Venue
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.test_connection import Server
 
@@ -57,7 +59,9 @@ def described(number: int) -> StreamSpec:
 class Rig:
     """A venue with REST and sockets, and a session with it."""
 
-    def __init__(self, layout: Layout, settings: VenueSettings) -> None:
+    def __init__(
+        self, layout: Layout, settings: VenueSettings, venue: Venue, shard_count: int
+    ) -> None:
         self.sockets: asyncio.Queue[Server] = asyncio.Queue()
         self.listed = list(SYMBOLS)
         self.refusals: list[web.Response] = []
@@ -71,13 +75,14 @@ class Rig:
         self.tick_size = "0.01"
         self.leases = LeaseClient(self._send)
         self.session = VenueSession(
-            VENUES["binance_linear"],
+            venue,
             settings,
             self.double.rings,
             layout,
             self._store,
             self.faults.append,
             self.leases,
+            shard_count=shard_count,
         )
 
     def _send(self, message: FromChild) -> None:
@@ -121,7 +126,14 @@ async def message(server: Server) -> dict[str, Any]:
     return found
 
 
-def run(tmp_path: Path, test: Callable[[Rig], Awaitable[None]], size: int | None = None) -> None:
+def run(
+    tmp_path: Path,
+    test: Callable[[Rig], Awaitable[None]],
+    size: int | None = None,
+    *,
+    venue: Venue = VENUES["binance_linear"],
+    shard_count: int = 1,
+) -> None:
     async def body() -> None:
         app = web.Application()
         runner = web.AppRunner(app)
@@ -146,7 +158,7 @@ def run(tmp_path: Path, test: Callable[[Rig], Awaitable[None]], size: int | None
             ws_url=f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}",
             streams_per_connection=size,
         )
-        rigs.append(Rig(layout, settings))
+        rigs.append(Rig(layout, settings, venue, shard_count))
         try:
             await asyncio.wait_for(test(rigs[0]), 40)
             assert rigs[0].faults == []
@@ -285,7 +297,7 @@ def test_a_stream_begins_by_itself_once_its_symbol_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(instruments, "_MISSING_AGE_S", 0.0)
-    monkeypatch.setattr(venue_session, "_UNLISTED_EVERY_S", 0.0)
+    monkeypatch.setattr(venue_session, "_TRY_AGAIN_EVERY_S", 0.0)
 
     async def test(rig: Rig) -> None:
         late = rig.listed.pop()
@@ -329,6 +341,31 @@ def test_silence_is_measured_by_a_clock_nobody_sets(
         passed_s = 0.0
 
     run(tmp_path, test)
+
+
+@pytest.mark.fault("A09")
+def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_session, "_TRY_AGAIN_EVERY_S", 0.0)
+    venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=8, sockets_max=4)
+
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(number) for number in range(5)])
+        sizes = [len((await message(await rig.socket()))["params"]) for _ in range(2)]
+        assert sizes == [2, 2], "half of 8 for one shard of two, on half of 4 sockets"
+        *_, beyond = rig.session.streams
+        assert beyond.status().state is StreamState.FAILED
+        assert beyond.status().reason == "binance_linear allows 8 subscriptions an address"
+        rig.session.tick()
+        await asyncio.sleep(0)
+        assert beyond.status().state is StreamState.FAILED
+        rig.session.stop([0])
+        rig.session.tick()
+        await rig.until(lambda: beyond.status().state is StreamState.SYNCING)
+        assert len(rig.session.connections) == 2
+
+    run(tmp_path, test, size=1, venue=venue, shard_count=2)
 
 
 def test_a_storm_of_starts_and_stops_leaves_what_was_wanted_last(tmp_path: Path) -> None:
