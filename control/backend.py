@@ -24,6 +24,7 @@ from engine.commands import (
     InstrumentsLoaded,
     KeyResult,
     Knobs,
+    LeaseBlocked,
     LeaseGranted,
     RemoveStreams,
     SetKnobs,
@@ -150,6 +151,8 @@ class Backend:
                 self._take_status(msgspec.json.decode(message.body, type=EngineStatus))
             case LeaseGranted():
                 self.leases.granted(message)
+            case LeaseBlocked():
+                self.leases.blocked(message)
             case CommandResult():
                 future = self._waiting.pop(message.request_id, None)
                 if future is not None and not future.done():

@@ -136,6 +136,14 @@ class LeaseGranted(msgspec.Struct, tag=True):
     delay_s: float
 
 
+class LeaseBlocked(msgspec.Struct, tag=True):
+    """To who waits for a lease: the venue lets nobody through for `blocked_s`."""
+
+    venue: str
+    pool: str
+    blocked_s: float
+
+
 class SetStreamKnobs(msgspec.Struct, tag=True):
     """Writer: knobs of these slots, all of them (absent slots have the defaults)."""
 
@@ -161,6 +169,7 @@ ToChild = (
     | SystemStatus
     | CommandResult
     | LeaseGranted
+    | LeaseBlocked
     | SetStreamKnobs
     | StoreInstruments
 )

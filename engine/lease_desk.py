@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from engine.clock import monotonic_s, wall_ns
-from engine.commands import LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
 from engine.lease_sharing import LeaseSharing
 from engine.limits import BLOCK_S_MAX, Budget, Spent, Waiter
 from engine.settings import LimitSettings
@@ -30,7 +30,7 @@ _SLACK_S: Final = 1.0
 _BLOCK_S_DEFAULT: Final = 60.0
 _TIMER_S_MIN: Final = 0.001
 
-Grant = Callable[[str, LeaseGranted], None]
+Grant = Callable[[str, LeaseGranted | LeaseBlocked], None]
 """Sends an answer to a client, by its name."""
 Share = Callable[[Mapping[Pool, float]], SharedLimits]
 """Makes the other engines' view of budgets with these windows, in seconds."""
@@ -92,6 +92,7 @@ class LeaseDesk:
             self._grant(client, LeaseGranted(request.request_id, 0.0))
             return
         budget.ask(Waiter(client, request.request_id, request.units))
+        self._tell_blocked(pool, {client})
         self._serve(pool)
 
     def feedback(self, message: LimitFeedback) -> None:
@@ -115,6 +116,7 @@ class LeaseDesk:
                 f"{message.venue} {message.pool}: HTTP {message.status or 429}: nobody asks for"
                 f" {delay_s:.0f} s"
             )
+            self._tell_blocked(pool, budget.waiting_clients)
             self._save()
         self._serve(pool)
 
@@ -150,6 +152,12 @@ class LeaseDesk:
             timer.cancel()
         self._timers.clear()
         self._save()
+
+    def _tell_blocked(self, pool: Pool, clients: set[str]) -> None:
+        """Who waits can say for what and how long."""
+        blocked_s = self._budgets[pool].blocked_s(monotonic_s())
+        for client in clients if blocked_s else ():
+            self._grant(client, LeaseBlocked(*pool, blocked_s))
 
     def _serve(self, pool: Pool) -> None:
         if self._sharing is not None:

@@ -58,6 +58,11 @@ class Budget:
         """Requests that wait."""
         return len(self._waiters)
 
+    @property
+    def waiting_clients(self) -> set[str]:
+        """Whose they are."""
+        return {waiter.client for waiter in self._waiters}
+
     def used(self, now_s: float) -> float:
         """Units spent in the window that ends now, by us and by other engines."""
         self._forget(now_s)

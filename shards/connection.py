@@ -12,6 +12,7 @@ from picows import (
     WSCloseCode,
     WSError,
     WSFrame,
+    WSInvalidStatusError,
     WSListener,
     WSMsgType,
     WSTransport,
@@ -22,7 +23,7 @@ from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from shards.backoff import Backoff
-from shards.leases import Turnstile
+from shards.leases import Refusable, Turnstile
 from shards.stream import MalformedFrameError, Stream
 from shards.suspects import Suspects
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
@@ -34,6 +35,8 @@ _HANDSHAKE_TIMEOUT_S = 5.0
 _MAX_FRAME_BYTES = 16 << 20
 _READ_BUFFER_BYTES = 256 << 10
 _STABLE_AFTER_S = 10.0
+_SHOWN_TEXT = 300
+_VENUE_SAID = "; the venue said: "
 
 
 class Connection:
@@ -50,7 +53,7 @@ class Connection:
         url: str,
         topics: dict[str, Stream],
         publish: Callable[[], None],
-        connects: Turnstile,
+        connects: Refusable,
         *,
         lifetime_s: float,
         messages: Turnstile | None = None,
@@ -132,9 +135,10 @@ class Connection:
 
     async def run(self) -> None:
         """Keep the socket alive until cancelled."""
+        self._set_state(StreamState.CONNECTING, f"waiting for its turn to connect to {self._url}")
         while True:
-            self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
             await self._connects.acquire()
+            self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
             reason, delay_s = await self._live_once()
             silent_s = self.silent_s
             for stream in self._served:
@@ -160,7 +164,7 @@ class Connection:
                 read_buffer_init_size=_READ_BUFFER_BYTES,
             )
         except (WSError, OSError, TimeoutError) as error:
-            return f"cannot connect: {str(error) or type(error).__name__}", self._backoff.next_s()
+            return f"cannot connect: {self._why_refused(error)}", self._backoff.next_s()
         started_s = monotonic_s()
         self._transport = transport
         self.last_frame_s = started_s
@@ -175,6 +179,14 @@ class Connection:
         if monotonic_s() - started_s >= _STABLE_AFTER_S:
             self._backoff.reset()
         return reason, self._backoff.next_s()
+
+    def _why_refused(self, error: Exception) -> str:
+        """In words. A venue that says "not now" is left alone by every process, as REST is."""
+        response = error.response if isinstance(error, WSInvalidStatusError) else None
+        if response is None or response.status not in (418, 429):
+            return str(error) or type(error).__name__
+        wait_s = self._connects.refused(response.status, response.headers.get("Retry-After"))
+        return f"HTTP {response.status:d}, told to wait {wait_s:.0f} s"
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""
@@ -281,11 +293,20 @@ class Connection:
 
     def _on_control(self, control: Control, text: str) -> None:
         if control is Control.REFUSED:
-            log.warning("%s refused: %s", self._venue.name, text[:300])
+            log.warning("%s refused: %s", self._venue.name, text[:_SHOWN_TEXT])
+            self._show_refusal(text[:_SHOWN_TEXT])
         elif control is Control.CLOSING and self._transport is not None:
             log.info("%s: %s", self._venue.name, text)
             self._transport.send_close(WSCloseCode.OK)
             self._transport.disconnect()
+
+    def _show_refusal(self, text: str) -> None:
+        """A refusal seldom names what it is about: whoever waits for data shows it until it comes."""
+        for stream in self._served:
+            is_new = stream.state is StreamState.SYNCING and not stream.has_data
+            if is_new or stream.state is StreamState.STALE:
+                waits = stream.reason.partition(_VENUE_SAID)[0]
+                stream.reason = f"{waits}{_VENUE_SAID}{text}"
 
     def _set_state(self, state: StreamState, reason: str) -> None:
         for stream in self._served:

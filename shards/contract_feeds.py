@@ -4,7 +4,7 @@ from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
 
-from engine.clock import wall_ns
+from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
 from engine.records import Flag, GapState
@@ -21,7 +21,7 @@ _LATE_NS: Final = 2_000_000_000
 """A liquidation is pushed up to a second after it happened and takes its time to get here; the two
 clocks differ as well.
 """
-_SETTLED_NS: Final = 5_000_000_000
+_SETTLED_S: Final = 5.0
 """After so long on a socket a subscription counts as heard, though nothing has come."""
 
 
@@ -140,7 +140,8 @@ class Liquidations(TimedStream):
     def tick(self, now_ns: int) -> None:
         """Go live without a row."""
         super().tick(now_ns)
-        if self.state is StreamState.SYNCING and now_ns - self.subscribed_ns > _SETTLED_NS:
+        settled = monotonic_s() - self.subscribed_s > _SETTLED_S
+        if self.state is StreamState.SYNCING and settled:
             self._heard(now_ns)
 
     def on_liquidation(self, row: LiquidationRow, ts_recv: int) -> None:

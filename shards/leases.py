@@ -6,12 +6,16 @@ with its task leaves nothing behind but units that count as spent.
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.clock import monotonic_s
-from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.limits import BLOCK_S_MAX
+
+_DEFAULT_RETRY_AFTER_S: Final = 60.0
 
 Send = Callable[[FromChild], None]
 
@@ -23,13 +27,21 @@ class Turnstile(Protocol):
         """Wait until `units` may be spent."""
 
 
+class Refusable(Turnstile, Protocol):
+    """A turnstile that can be closed by what the venue says."""
+
+    def refused(self, status: int, retry_after: str | None) -> float:
+        """The venue refused with this status and `Retry-After`. Returns the seconds to wait."""
+
+
 class LeaseClient:
-    """One process's requests. Feed it every `LeaseGranted` that arrives."""
+    """One process's requests. Feed it every `LeaseGranted` and `LeaseBlocked` that arrives."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[float]] = {}
+        self._blocked_until_s: dict[tuple[str, str], float] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
         """Wait until the supervisor lets `units` through."""
@@ -50,6 +62,15 @@ class LeaseClient:
         if future is not None and not future.done():
             future.set_result(message.delay_s)
 
+    def blocked(self, message: LeaseBlocked) -> None:
+        """The venue lets nobody through for a while: who waits can say so."""
+        self._blocked_until_s[message.venue, message.pool] = monotonic_s() + message.blocked_s
+
+    def blocked_s(self, venue: str, pool: str) -> float:
+        """Seconds until the venue lets anybody through again, as the supervisor said last."""
+        until_s = self._blocked_until_s.get((venue, pool), float("-inf"))
+        return max(until_s - monotonic_s(), 0.0)
+
     def tell(self, feedback: LimitFeedback) -> None:
         """Pass on what the venue said."""
         self._send(feedback)
@@ -63,25 +84,54 @@ class Lease:
     venue: str
     pool: str
     blocked_until_s: float = 0.0
+    """What the venue has told this process itself."""
+    waiting_count: int = 0
+
+    @property
+    def wait(self) -> str:
+        """What callers wait for, in words; empty when none waits."""
+        if not self.waiting_count:
+            return ""
+        told_s = self.client.blocked_s(self.venue, self.pool)
+        blocked_s = max(told_s, self.blocked_until_s - monotonic_s())
+        until = f", blocked {blocked_s:.0f} s" if blocked_s > 0 else ""
+        return f"waiting for the budget {self.pool}{until}"
 
     async def acquire(self, units: float = 1.0) -> None:
         """Wait until `units` may be spent. What was granted before a ban waits for its end, in
         the line of all others.
         """
-        while True:
-            await self.client.acquire(self.venue, self.pool, units)
-            delay_s = self.blocked_until_s - monotonic_s()
-            if delay_s <= 0:
-                return
-            await asyncio.sleep(delay_s)
+        self.waiting_count += 1
+        try:
+            while True:
+                await self.client.acquire(self.venue, self.pool, units)
+                delay_s = self.blocked_until_s - monotonic_s()
+                if delay_s <= 0:
+                    return
+                await asyncio.sleep(delay_s)
+        finally:
+            self.waiting_count -= 1
 
-    def refused(self, status: int, retry_after_s: float) -> None:
-        """The venue refused (429, 418): nobody asks until `retry_after_s` have passed."""
-        self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + retry_after_s)
-        self.client.tell(
-            LimitFeedback(self.venue, self.pool, retry_after_s=retry_after_s, status=status)
-        )
+    def refused(self, status: int, retry_after: str | None) -> float:
+        """The venue refused (429, 418): nobody asks for as long as its `Retry-After` says, or a
+        minute. Returns those seconds.
+        """
+        wait_s = _retry_after_s(retry_after)
+        self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + wait_s)
+        self.client.tell(LimitFeedback(self.venue, self.pool, retry_after_s=wait_s, status=status))
+        return wait_s
 
     def venue_says(self, used: float) -> None:
         """The venue's own counter."""
         self.client.tell(LimitFeedback(self.venue, self.pool, used=used))
+
+
+def _retry_after_s(header: str | None) -> float:
+    """Seconds to wait. What is no number of them (a date, `nan`) is no reason to go on at once."""
+    try:
+        wait_s = float(header or _DEFAULT_RETRY_AFTER_S)
+    except ValueError:
+        return _DEFAULT_RETRY_AFTER_S
+    if math.isnan(wait_s):
+        return _DEFAULT_RETRY_AFTER_S
+    return min(max(wait_s, 1.0), BLOCK_S_MAX)

@@ -136,12 +136,11 @@ class Poller:
             self._tasks = None
             self._calls.clear()
 
-    def watch(self, now_ns: int) -> None:
+    def watch(self, now_s: float) -> None:
         """An answer that does not name a stream proves nothing for it."""
         limit_s = max(self._channel.stale_after_s, _STALE_AFTER_INTERVALS * self.interval_s)
         for stream in self._streams.values():
-            since_ns = max(stream.last_recv_ns, stream.subscribed_ns)
-            silent = now_ns - since_ns > limit_s * 1e9
+            silent = stream.silent_s(now_s) > limit_s
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
                 stream.state = StreamState.STALE
                 stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"

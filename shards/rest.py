@@ -6,7 +6,6 @@ is about the pool the call belongs to, 418 bans the address from all of them.
 
 import asyncio
 import logging
-import math
 
 import aiohttp
 
@@ -18,9 +17,6 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _MAX_BODY_BYTES = 32 << 20
-_DEFAULT_RETRY_AFTER_S = 60.0
-_RETRY_AFTER_S_MAX = 3 * 86_400.0
-"""Binance bans for up to three days; a header that says more is a mistake."""
 
 
 class VenueRest:
@@ -52,16 +48,20 @@ class VenueRest:
             raise VenueError(f"{self._venue}: {call.method} {url}: {reason}") from error
         self._pass_on_used_weight(reply)
         if reply.status in (429, 418):
-            retry_after_s = _retry_after_s(reply.headers.get("Retry-After"))
-            for pool in self._leases if reply.status == 418 else (call.pool,):
-                self._leases[pool].refused(reply.status, retry_after_s)
-            raise VenueError(
-                f"{self._venue}: HTTP {reply.status}, told to wait {retry_after_s:.0f} s"
-            )
+            retry_after = reply.headers.get("Retry-After")
+            wait_s = self._leases[call.pool].refused(reply.status, retry_after)
+            if reply.status == 418:
+                for pool in self._leases.keys() - {call.pool}:
+                    self._leases[pool].refused(reply.status, retry_after)
+            raise VenueError(f"{self._venue}: HTTP {reply.status}, told to wait {wait_s:.0f} s")
         if reply.status != 200:
             text = payload[:200].decode("utf-8", "backslashreplace")
             raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
         return payload
+
+    def waits_for(self, pool: str) -> str:
+        """What calls of a pool wait for before they leave; empty when none waits."""
+        return self._leases[pool].wait
 
     def _pass_on_used_weight(self, reply: aiohttp.ClientResponse) -> None:
         text = reply.headers.get(self._used_weight_header or "", "")
@@ -82,14 +82,3 @@ async def _read_capped(reply: aiohttp.ClientResponse) -> bytes:
         if len(parts) > _MAX_BODY_BYTES:
             raise VenueError(f"{reply.url}: the reply is larger than {_MAX_BODY_BYTES} bytes")
     return bytes(parts)
-
-
-def _retry_after_s(header: str | None) -> float:
-    """Seconds to wait. What is no number of them (a date, `nan`) is no reason to go on at once."""
-    try:
-        wait_s = float(header or _DEFAULT_RETRY_AFTER_S)
-    except ValueError:
-        return _DEFAULT_RETRY_AFTER_S
-    if math.isnan(wait_s):
-        return _DEFAULT_RETRY_AFTER_S
-    return min(max(wait_s, 1.0), _RETRY_AFTER_S_MAX)

@@ -13,11 +13,14 @@ from engine.commands import (
     Drain,
     InstrumentsResolved,
     InstrumentsStored,
+    LeaseBlocked,
     LeaseGranted,
     ShardStatus,
     StartStreams,
     StopStreams,
     StreamSpec,
+    StreamState,
+    StreamStatus,
     ToChild,
 )
 from engine.metrics import ProcessMetrics, ShardMetrics
@@ -39,6 +42,8 @@ class Shard:
         self._layout = settings.paths.layout()
         self._rings = ShardRings.attach(self._layout, settings.index, settings.doorbell_fd)
         self._sessions: dict[str, VenueSession] = {}
+        self._strangers: dict[int, StreamStatus] = {}
+        """Streams of venues this version does not know, as another one may have left them."""
         self._waiting_for_store: dict[int, asyncio.Event] = {}
         self._leases = LeaseClient(channel.send)
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -71,10 +76,11 @@ class Shard:
                 case StartStreams():
                     self._start(message.streams)
                 case StopStreams():
-                    for session in self._sessions.values():
-                        session.stop(message.slots)
+                    self._stop(message.slots)
                 case LeaseGranted():
                     self._leases.granted(message)
+                case LeaseBlocked():
+                    self._leases.blocked(message)
                 case InstrumentsStored():
                     for slot in message.slots:
                         if slot in self._waiting_for_store:
@@ -89,7 +95,25 @@ class Shard:
         for stream in streams:
             by_venue[stream.key.venue].append(stream)
         for name, members in by_venue.items():
-            self._session(name).start(members)
+            if name in VENUES:
+                self._session(name).start(members)
+            else:
+                self._refuse(members)
+
+    def _refuse(self, streams: list[StreamSpec]) -> None:
+        """What a registry of another version wants must not cost the streams that can run."""
+        for stream in streams:
+            reason = f"unknown venue {stream.key.venue!r}; this version knows {', '.join(VENUES)}"
+            log.error("%s: %s", stream.key, reason)
+            self._strangers[stream.slot] = StreamStatus(
+                stream.slot, StreamState.FAILED, reason, life=stream.life
+            )
+
+    def _stop(self, slots: list[int]) -> None:
+        for session in self._sessions.values():
+            session.stop(slots)
+        for slot in slots:
+            self._strangers.pop(slot, None)
 
     def _session(self, name: str) -> VenueSession:
         if name not in self._sessions:
@@ -132,6 +156,7 @@ class Shard:
     def _report(self) -> None:
         sessions = self._sessions.values()
         streams = [stream.status() for session in sessions for stream in session.streams]
+        streams += self._strangers.values()
         connections = itertools.chain.from_iterable(s.connections for s in sessions)
         malformed: Counter[str] = Counter()
         for session in sessions:

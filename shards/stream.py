@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from engine.clock import wall_ns
+from engine.clock import monotonic_s
 from engine.commands import StreamCounts, StreamSpec, StreamState, StreamStatus
 from engine.positions import Position
 from engine.records import Flag, GapReason, GapState
@@ -52,6 +52,8 @@ class Stream:
     ) -> None:
         self.slot = spec.slot
         self.key = spec.key
+        self.spec = spec
+        """As it was wanted last."""
         self.ring = ring
         self.gaps = gaps
         self.drops = DropSpan()
@@ -64,7 +66,10 @@ class Stream:
         self.missing_count = 0
         self.duplicate_count = 0
         self.last_recv_ns = 0
-        self.subscribed_ns = 0
+        self.subscribed_s = 0.0
+        """When the present connection subscribed it (monotonic)."""
+        self._heard_s = 0.0
+        self._heard_ns = 0
         self.has_data = False
         """Whether a frame has arrived on the present connection."""
         self.next_flags = 0
@@ -78,7 +83,7 @@ class Stream:
     def connected(self) -> None:
         """A (new) connection subscribes this stream."""
         self.has_data = False
-        self.subscribed_ns = wall_ns()
+        self.subscribed_s = self._heard_s = monotonic_s()
         self.state, self.reason = StreamState.SYNCING, "subscribed, waiting for the first data"
 
     def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
@@ -95,12 +100,13 @@ class Stream:
         self.disconnected("removed", silent_s)
         self.state = StreamState.STOPPED
 
-    def wanted_again(self) -> None:
+    def wanted_again(self, spec: StreamSpec) -> None:
         """The stream starts anew where it ended; what it counted belongs to its earlier life."""
+        self.spec = spec
         self.state, self.reason = StreamState.PENDING, ""
         self._frame_count = self.row_count = 0
         self.gap_count = self.missing_count = self.duplicate_count = 0
-        self.last_recv_ns = self.subscribed_ns = 0
+        self.last_recv_ns = 0
 
     def failed(self, reason: str) -> None:
         """The stream cannot run; the reason says what to do."""
@@ -111,6 +117,15 @@ class Stream:
         """Nothing has come for too long on a live connection. Ids will tell what was missed, or
         silence is normal; a stream of which neither is true declares it.
         """
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long no frame has come, as seen by who asks again and again (monotonic). Frames
+        are stamped with the wall clock, which may be set: all that counts here is that the stamp
+        of the last one is another than before.
+        """
+        if self.last_recv_ns != self._heard_ns:
+            self._heard_ns, self._heard_s = self.last_recv_ns, now_s
+        return now_s - self._heard_s
 
     def live(self) -> None:
         """Rows flow; a later jump is the venue's own."""
@@ -156,5 +171,10 @@ class Stream:
     def status(self) -> StreamStatus:
         """The stream as the supervisor sees it."""
         return StreamStatus(
-            self.slot, self.state, self.reason, *self.counts(), last_recv_ns=self.last_recv_ns
+            self.slot,
+            self.state,
+            self.reason,
+            *self.counts(),
+            last_recv_ns=self.last_recv_ns,
+            life=self.spec.life,
         )

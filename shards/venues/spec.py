@@ -228,6 +228,10 @@ class Venue:
     parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
     used_weight_header: str | None = None
     """Reply header with the weight the venue has counted in this minute."""
+    subscriptions_max: int | None = None
+    """What one address may have subscribed at once, where the venue limits that."""
+    sockets_max: int | None = None
+    """And over how many sockets."""
     messages_per_minute: int | None = None
     """What clients may send over all sockets of an address, where the venue limits that."""
     rest_pools: Mapping[str, RestPool] = field(default_factory=dict)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.commands import LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
 from engine.lease_desk import LeaseDesk
 from engine.limits import Budget, Waiter
 from engine.settings import LimitSettings
@@ -88,10 +88,14 @@ class Desk:
 
     def __init__(self, path: Path, limit: LimitSettings = WEIGHT) -> None:
         self.granted: list[tuple[float, str, int]] = []
+        self.blocked: list[tuple[str, LeaseBlocked]] = []
         self.desk = LeaseDesk([limit], path, self._grant)
         self._loop = asyncio.get_running_loop()
 
-    def _grant(self, client: str, message: LeaseGranted) -> None:
+    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked) -> None:
+        if isinstance(message, LeaseBlocked):
+            self.blocked.append((client, message))
+            return
         self.granted.append((self._loop.time(), client, message.request_id))
 
     def ask(
@@ -150,6 +154,22 @@ def test_a_ban_lets_nobody_through_until_its_end_also_after_a_restart(tmp_path: 
         assert desk.granted == []
         await desk.desk.close()
         await restarted.desk.close()
+
+    run(body)
+
+
+@pytest.mark.fault("H02")
+def test_who_waits_is_told_of_a_ban_whenever_it_comes(tmp_path: Path) -> None:
+    async def body() -> None:
+        desk = Desk(tmp_path / "limits.json")
+        for request_id, client in enumerate(["shard-0", "shard-1", "shard-1"]):
+            desk.ask(client, request_id, 10)
+        assert desk.blocked == []
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=60, status=429))
+        desk.ask("control", 9)
+        assert sorted(client for client, _ in desk.blocked) == ["control", "shard-1"]
+        assert all(59 < message.blocked_s <= 60 for _, message in desk.blocked)
+        await desk.desk.close()
 
     run(body)
 

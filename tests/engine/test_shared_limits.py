@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from engine.clock import monotonic_s
-from engine.commands import LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
 from engine.lease_desk import LeaseDesk
 from engine.limits import Budget, Spent, Waiter
 from engine.private.valkey import PrivateValkey
@@ -58,8 +58,10 @@ class Engine:
         self._units[request_id] = units
         self.desk.ask("shard-0", LeaseRequest(request_id, *POOL, units))
 
-    def _granted(self, client: str, message: LeaseGranted) -> None:
+    def _granted(self, client: str, message: LeaseGranted | LeaseBlocked) -> None:
         del client
+        if isinstance(message, LeaseBlocked):
+            return
         self.grants.append((monotonic_s(), self.name, self._units[message.request_id]))
 
 

@@ -58,6 +58,10 @@ class Open:
     async def acquire(self, units: float = 1.0) -> None:
         """At once."""
 
+    def refused(self, status: int, retry_after: str | None) -> float:
+        """Never mind."""
+        return 0.0
+
 
 def free_leases() -> LeaseClient:
     """A client whose every request is granted at once."""

@@ -9,10 +9,13 @@ import uvloop
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
 from engine.catalog import Transport
-from engine.commands import StreamState
+from engine.clock import monotonic_s
+from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback, StreamState
 from engine.records import GapReason
 from engine.settings import VenueSettings
+from shards.backoff import Backoff
 from shards.connection import Connection
+from shards.leases import Lease, LeaseClient, Refusable
 from shards.trade_feeds import ContiguousTrades
 from shards.venues import VENUES
 from shards.venues.spec import Channel, SocketGroup
@@ -62,14 +65,16 @@ class Rig:
         self.published = asyncio.Event()
         self.connection: Connection | None = None
 
-    def open(self, port: int, lifetime_s: float, group: SocketGroup) -> Connection:
+    def open(
+        self, port: int, lifetime_s: float, group: SocketGroup, connects: Refusable | None = None
+    ) -> Connection:
         """The connection under test."""
         channel = VENUE.channels[self.feed.key.kind, Transport.WS]
         assert isinstance(channel, Channel)
         topic = channel.topic("BTCUSDT", VenueSettings())
         self.connection = Connection(
             VENUE, group, f"ws://127.0.0.1:{port}/market/ws", {topic: self.feed},
-            self.publish, Open(), lifetime_s=lifetime_s,
+            self.publish, connects or Open(), lifetime_s=lifetime_s,
         )  # fmt: skip
         return self.connection
 
@@ -131,6 +136,24 @@ def test_subscribes_and_stores_what_comes() -> None:
             server.send(trade(trade_id))
         assert await rig.ids(3) == [1, 2, 3]
         assert rig.feed.status().state == StreamState.LIVE
+
+    run(test)
+
+
+def test_a_refused_subscription_shows_what_the_venue_said() -> None:
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        await server.received.get()
+        for words in ("Invalid request: too many", "no such stream"):
+            server.send(b'{"error":{"code":2,"msg":"%s"},"id":1}' % words.encode())
+            while words not in rig.feed.status().reason:
+                await asyncio.sleep(0.005)
+        assert rig.feed.status().reason == (
+            "subscribed, waiting for the first data; the venue said: no such stream"
+        )
+        server.send(trade(1))
+        await rig.ids(1)
+        assert rig.feed.status().reason == ""
 
     run(test)
 
@@ -239,6 +262,62 @@ def test_oversized_frame_ends_the_connection_with_a_reason_and_backs_off() -> No
         assert await rig.ids(1) == [1]
 
     run(test)
+
+
+@pytest.mark.fault("X05")
+@pytest.mark.parametrize(
+    ("head", "wait_s"),
+    [
+        ("429 Too Many Requests\r\nRetry-After: 120", 120.0),
+        ("418 I'm a teapot\r\nretry-after: 1e9", 259_200.0),
+        ("429 Too Many Requests", 60.0),
+    ],
+)
+def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: float) -> None:
+    """By this process and, through the supervisor, by every other."""
+
+    async def body() -> None:
+        handshakes, told = 0, list[FromChild]()
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal handshakes
+            handshakes += 1
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+            writer.close()
+
+        def send(message: FromChild) -> None:
+            told.append(message)
+            if isinstance(message, LeaseRequest):
+                granted = LeaseGranted(message.request_id, 0.0)
+                asyncio.get_running_loop().call_soon(clients.granted, granted)
+
+        clients = LeaseClient(send)
+        connects = Lease(clients, VENUE.name, "ws_connects")
+        rig = Rig()
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        connection = rig.open(port, 3600, VENUE.groups["market"], connects)
+        connection._backoff = Backoff(0.01, 0.01)
+        task = asyncio.create_task(connection.run())
+        async with asyncio.timeout(10):
+            # The second time it gets its lease it sees the ban and does not use it.
+            while sum(isinstance(each, LeaseRequest) for each in told) < 2:
+                await asyncio.sleep(0.005)
+        assert rig.feed.state is StreamState.BACKOFF
+        assert f"told to wait {wait_s:.0f} s" in rig.feed.reason
+        status = int(head[:3])
+        feedback = LimitFeedback(VENUE.name, "ws_connects", retry_after_s=wait_s, status=status)
+        assert [each for each in told if isinstance(each, LimitFeedback)] == [feedback]
+        assert wait_s - 10 < connects.blocked_until_s - monotonic_s() <= wait_s
+        assert handshakes == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
+        await server.wait_closed()
+
+    uvloop.run(body())
 
 
 @pytest.mark.fault("X05")

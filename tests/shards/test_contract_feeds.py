@@ -158,11 +158,19 @@ def test_only_the_newest_liquidations_are_remembered() -> None:
 def test_a_silent_liquidation_stream_is_live_after_a_while_and_declares_nothing() -> None:
     double = MemoryRings()
     feed = make_liquidations(double)
-    feed.tick(feed.subscribed_ns + 4 * S)
-    assert feed.status().state is StreamState.SYNCING
-    feed.tick(feed.subscribed_ns + 6 * S)
+    feed.tick(wall_ns() + 4000 * S)
+    assert feed.status().state is StreamState.SYNCING, "the clock was set, no time has passed"
+    settle(feed)
     assert feed.status().state is StreamState.LIVE
     assert len(double.rows("gap")) == 0
+
+
+def settle(feed: Liquidations) -> int:
+    """Let the subscription live for six seconds. Returns when that was."""
+    feed.subscribed_s -= 6.0
+    now_ns = wall_ns() + 6 * S
+    feed.tick(now_ns)
+    return now_ns
 
 
 @pytest.mark.fault("X01")
@@ -173,12 +181,12 @@ def test_the_time_nobody_listened_is_declared_without_waiting_for_a_liquidation(
     feed.disconnected("cut")
     feed.disconnected("cannot connect")
     feed.connected()
-    heard_ns = feed.subscribed_ns + 6 * S
-    feed.tick(heard_ns)
+    subscribed_ns = wall_ns()
+    heard_ns = settle(feed)
     feed.tick(heard_ns + S)
     (gap,) = double.rows("gap")
     assert (gap["reason"], gap["state"]) == (GapReason.RECONNECT, GapState.UNPROVABLE)
-    assert gap["from_ts"] <= feed.subscribed_ns
+    assert gap["from_ts"] <= subscribed_ns
     assert gap["to_ts"] == heard_ns
     feed.on_liquidation(ORDER._replace(ts_event=9 * S), heard_ns + 2 * S)
     assert double.rows("liquidation")["flags"].tolist() == [0, Flag.AFTER_GAP]
@@ -203,7 +211,7 @@ def test_liquidations_are_unknown_since_the_socket_was_last_heard() -> None:
     feed.disconnected("silent for 30 s", 30.0)
     after_ns = wall_ns()
     feed.connected()
-    feed.tick(feed.subscribed_ns + 6 * S)
+    settle(feed)
     (gap,) = double.rows("gap")
     assert before_ns <= gap["from_ts"] + 32 * S <= after_ns
 
@@ -219,7 +227,7 @@ def test_what_is_unknown_begins_no_earlier_than_the_last_liquidation_and_no_late
         feed.on_liquidation(ORDER._replace(ts_event=now_ns + ahead_s * S), now_ns)
         feed.disconnected("cut")
         feed.connected()
-        feed.tick(feed.subscribed_ns + 6 * S)
+        settle(feed)
         (gap,) = double.rows("gap")
         assert 0 <= gap["from_ts"] - (now_ns + edge_s * S) < S / 2
         assert gap["from_ts"] < gap["to_ts"]

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from engine.catalog import Instrument, StreamKind, Transport
-from engine.clock import wall_ns
+from engine.clock import monotonic_s
 from engine.commands import StreamState
 from engine.layout import open_layout
 from engine.records import GapReason
@@ -197,8 +197,8 @@ def test_a_silent_stream_is_asked_for_again_and_declares_what_did_not_come(tmp_p
     async def test(rig: Rig) -> None:
         rig.start("ETHUSDT")
         await rig.until(lambda: rig.intervals(1))
-        (connection,), (stream,) = rig.session.connections, rig.session.streams
-        rig.session._watch(connection, wall_ns() + 16_000_000_000)
+        (stream,) = rig.session.streams
+        rig.session._sockets.tick(monotonic_s() + 16)
         assert stream.status().state is StreamState.STALE
         await rig.until(lambda: len(rig.double.rows("gap")) == 1)
         (gap,) = rig.double.rows("gap")

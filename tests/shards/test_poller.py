@@ -13,8 +13,8 @@ import uvloop
 from aiohttp import web
 
 from engine.catalog import Instrument, StreamKind, Transport
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import FromChild, LeaseRequest, StreamState
+from engine.clock import monotonic_s
+from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, StreamState
 from engine.layout import open_layout
 from engine.lease_desk import LeaseDesk
 from engine.records import GapReason
@@ -279,7 +279,7 @@ def test_a_stream_the_answer_does_not_name_is_stale_until_it_does() -> None:
         for stream in streams:
             poller.add(stream)
         await rig.until(lambda: streams[9].row_count >= 1)
-        poller.watch(wall_ns() + 31_000_000_000)
+        poller.watch(monotonic_s() + 31)
         assert streams[0].status().state is StreamState.STALE
         assert "no answer of the venue has named it" in streams[0].status().reason
         rig.server.symbols.append("X0USDT")
@@ -346,8 +346,12 @@ def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
                 assert isinstance(message, LeaseRequest)
                 desk.ask("shard-0", message)
 
+            def grant(_: str, message: LeaseGranted | LeaseBlocked) -> None:
+                assert isinstance(message, LeaseGranted)
+                clients.granted(message)
+
             clients = LeaseClient(send)
-            desk = LeaseDesk(limits, Path(directory) / "limits", lambda _, m: clients.granted(m))
+            desk = LeaseDesk(limits, Path(directory) / "limits", grant)
             rest = VenueRest(VENUE, rig.rest._base_url, clients)
             rig.rest, kept = rest, rig.rest
             share = PollShare(Lease(clients, "binance_linear", "rest_polls"), 1e6, lambda: False)

@@ -1,7 +1,9 @@
 """Streams that come and go on live sockets: real sockets, a venue of the test's own."""
 
 import asyncio
+import dataclasses
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,23 @@ from aiohttp import web
 from picows import ws_create_server
 
 from engine.catalog import Instrument, StreamKind
-from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback, StreamSpec
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import (
+    FromChild,
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    StreamSpec,
+    StreamState,
+)
 from engine.layout import Layout, open_layout
 from engine.settings import VenueSettings
-from shards import venue_session
+from shards import instruments, sockets, venue_session
 from shards.leases import LeaseClient
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
+from shards.venues.spec import Venue
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.test_connection import Server
 
@@ -38,36 +50,49 @@ def spec(number: int, kind: StreamKind = StreamKind.TRADES) -> StreamSpec:
     return spec_of(number, symbol=SYMBOLS[number], kind=kind)
 
 
+def described(number: int) -> StreamSpec:
+    """The same, as the stream table knows it from an earlier run."""
+    facts = Instrument("binance_linear", SYMBOLS[number], 2, 3, SYMBOLS[number], "USDT", "0.01")
+    return msgspec.structs.replace(spec(number), instrument=facts)
+
+
 class Rig:
     """A venue with REST and sockets, and a session with it."""
 
-    def __init__(self, layout: Layout, settings: VenueSettings) -> None:
+    def __init__(
+        self, layout: Layout, settings: VenueSettings, venue: Venue, shard_count: int
+    ) -> None:
         self.sockets: asyncio.Queue[Server] = asyncio.Queue()
         self.listed = list(SYMBOLS)
         self.refusals: list[web.Response] = []
+        self.snapshots: list[bytes] = []
         self.listing_count = 0
         self.double = MemoryRings()
         self.sent: list[FromChild] = []
-        self.granting = True
+        self.withheld: set[str] = set()
         self.faults: list[BaseException] = []
+        self.stored: list[dict[int, Instrument]] = []
+        self.tick_size = "0.01"
         self.leases = LeaseClient(self._send)
         self.session = VenueSession(
-            VENUES["binance_linear"],
+            venue,
             settings,
             self.double.rings,
             layout,
             self._store,
             self.faults.append,
             self.leases,
+            shard_count=shard_count,
         )
 
     def _send(self, message: FromChild) -> None:
         self.sent.append(message)
-        if self.granting and isinstance(message, LeaseRequest):
+        if isinstance(message, LeaseRequest) and message.pool not in self.withheld:
             loop = asyncio.get_running_loop()
             loop.call_soon(self.leases.granted, LeaseGranted(message.request_id, 0.0))
 
-    async def _store(self, _: dict[int, Instrument]) -> None:
+    async def _store(self, instruments: dict[int, Instrument]) -> None:
+        self.stored.append(instruments)
         await asyncio.sleep(0)
 
     async def exchange_info(self, _: web.Request) -> web.Response:
@@ -76,7 +101,7 @@ class Rig:
             return self.refusals.pop(0)
         symbols = [
             {"symbol": name, "status": "TRADING", "baseAsset": name, "quoteAsset": "USDT",
-             "filters": []}
+             "filters": [{"filterType": "PRICE_FILTER", "tickSize": self.tick_size}]}
             for name in self.listed
         ]  # fmt: skip
         headers = {"X-MBX-USED-WEIGHT-1M": "7"}
@@ -101,7 +126,14 @@ async def message(server: Server) -> dict[str, Any]:
     return found
 
 
-def run(tmp_path: Path, test: Callable[[Rig], Awaitable[None]], size: int | None = None) -> None:
+def run(
+    tmp_path: Path,
+    test: Callable[[Rig], Awaitable[None]],
+    size: int | None = None,
+    *,
+    venue: Venue = VENUES["binance_linear"],
+    shard_count: int = 1,
+) -> None:
     async def body() -> None:
         app = web.Application()
         runner = web.AppRunner(app)
@@ -111,7 +143,11 @@ def run(tmp_path: Path, test: Callable[[Rig], Awaitable[None]], size: int | None
         async def exchange_info(request: web.Request) -> web.Response:
             return await rigs[0].exchange_info(request)
 
+        async def depth(_: web.Request) -> web.Response:
+            return web.Response(body=rigs[0].snapshots.pop(0))
+
         app.router.add_get("/fapi/v1/exchangeInfo", exchange_info)
+        app.router.add_get("/fapi/v1/depth", depth)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -122,7 +158,7 @@ def run(tmp_path: Path, test: Callable[[Rig], Awaitable[None]], size: int | None
             ws_url=f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}",
             streams_per_connection=size,
         )
-        rigs.append(Rig(layout, settings))
+        rigs.append(Rig(layout, settings, venue, shard_count))
         try:
             await asyncio.wait_for(test(rigs[0]), 40)
             assert rigs[0].faults == []
@@ -193,7 +229,7 @@ def test_a_stream_that_comes_back_declares_what_it_missed(tmp_path: Path) -> Non
 def test_full_sockets_are_left_alone_and_empty_ones_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venue_session, "_LINGER_S", 0.1)
+    monkeypatch.setattr(sockets, "_LINGER_S", 0.1)
 
     async def test(rig: Rig) -> None:
         rig.session.start([spec(0), spec(1)])
@@ -242,7 +278,7 @@ def test_hundreds_are_subscribed_in_few_messages_at_the_venues_pace(tmp_path: Pa
 def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venue_session, "_INSTRUMENTS_AGE_S", 0.0)
+    monkeypatch.setattr(instruments, "_MISSING_AGE_S", 0.0)
 
     async def test(rig: Rig) -> None:
         rig.listed.remove(SYMBOLS[7])
@@ -265,8 +301,8 @@ def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
 def test_a_stream_begins_by_itself_once_its_symbol_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(venue_session, "_INSTRUMENTS_AGE_S", 0.0)
-    monkeypatch.setattr(venue_session, "_UNLISTED_EVERY_S", 0.0)
+    monkeypatch.setattr(instruments, "_MISSING_AGE_S", 0.0)
+    monkeypatch.setattr(venue_session, "_TRY_AGAIN_EVERY_S", 0.0)
 
     async def test(rig: Rig) -> None:
         late = rig.listed.pop()
@@ -281,6 +317,60 @@ def test_a_stream_begins_by_itself_once_its_symbol_is_listed(
         assert (await message(server))["params"] == [f"{late.lower()}@aggTrade"]
 
     run(tmp_path, test)
+
+
+@pytest.mark.fault("K01")
+@pytest.mark.parametrize("set_by_s", [3600.0, -3600.0])
+def test_silence_is_measured_by_a_clock_nobody_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by_s: float
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        server.send(trade(SYMBOLS[0], 1))
+        await rig.until(lambda: rig.ids(0) == [1])
+        (stream,) = rig.session.streams
+        rig.session.tick()
+        passed_s = 0.0
+        monkeypatch.setattr(
+            venue_session, "wall_ns", lambda: wall_ns() + int((set_by_s + passed_s) * 1e9)
+        )
+        monkeypatch.setattr(venue_session, "monotonic_s", lambda: monotonic_s() + passed_s)
+        rig.session.tick()
+        assert stream.status().state is StreamState.LIVE, "it delivered a moment ago"
+        passed_s = 301.0
+        rig.session.tick()
+        assert stream.status().state is StreamState.STALE
+        assert (await message(server))["id"] == 1
+        assert (await message(server))["params"] == ["s0usdt@aggTrade"], "subscribed again"
+        passed_s = 0.0
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("A09")
+def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_session, "_TRY_AGAIN_EVERY_S", 0.0)
+    venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=8, sockets_max=4)
+
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(number) for number in range(5)])
+        sizes = [len((await message(await rig.socket()))["params"]) for _ in range(2)]
+        assert sizes == [2, 2], "half of 8 for one shard of two, on half of 4 sockets"
+        *_, beyond = rig.session.streams
+        assert beyond.status().state is StreamState.FAILED
+        assert beyond.status().reason == "binance_linear allows 8 subscriptions an address"
+        rig.session.tick()
+        await asyncio.sleep(0)
+        assert beyond.status().state is StreamState.FAILED
+        rig.session.stop([0])
+        rig.session.tick()
+        await rig.until(lambda: beyond.status().state is StreamState.SYNCING)
+        assert len(rig.session.connections) == 2
+
+    run(tmp_path, test, size=1, venue=venue, shard_count=2)
 
 
 def test_a_storm_of_starts_and_stops_leaves_what_was_wanted_last(tmp_path: Path) -> None:
@@ -347,18 +437,118 @@ def test_a_hostile_answer_costs_another_call_and_not_the_shard(tmp_path: Path) -
     run(tmp_path, test)
 
 
+@pytest.mark.fault("H05")
+def test_a_hostile_snapshot_costs_another_call_and_not_the_shard(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.snapshots += [
+            b'{"lastUpdateId":5,"T":1,"bids":' + b"[" * 100_000,
+            b'{"lastUpdateId":5,"T":1,"bids":[["\xff","1"]],"asks":[]}',
+            b'{"lastUpdateId":5,"T":1,"bids":[["1e999","1"]],"asks":[]}',
+            b'{"lastUpdateId":5,"T":1,"bids":[["10","1"]],"asks":[]}',
+        ]
+        rig.session.start([spec(0, StreamKind.L2_BOOK)])
+        server = await rig.socket()
+        server.send(
+            b'{"e":"depthUpdate","E":1,"T":1,"s":"S0USDT","U":4,"u":6,"pu":3,"b":[["9","1"]],"a":[]}'
+        )
+        (book,) = rig.session.streams
+        await rig.until(lambda: book.status().state is StreamState.LIVE)
+        assert rig.snapshots == []
+        assert rig.double.rows("book")["seq"].tolist() == [5, 6]
+
+    run(tmp_path, test)
+
+
 def test_nothing_is_asked_of_a_venue_without_a_lease(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
-        rig.granting = False
+        rig.withheld = {"rest_weight"}
         rig.session.start([spec(0)])
         await rig.until(lambda: rig.sent)
         request = rig.sent[0]
         assert isinstance(request, LeaseRequest)
         assert (request.pool, request.units, rig.listing_count) == ("rest_weight", 1, 0)
-        rig.granting = True
+        rig.withheld.clear()
         rig.leases.granted(LeaseGranted(request.request_id, 0.0))
         await rig.socket()
         pools = [each.pool for each in rig.sent if isinstance(each, LeaseRequest)]
         assert pools == ["rest_weight", "ws_connects"]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H02")
+def test_a_ban_from_rest_holds_up_nobody_whose_instrument_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at a restart nor later, whoever waits already."""
+    monkeypatch.setattr(instruments, "_PATIENCE_S", 0.1)
+
+    async def test(rig: Rig) -> None:
+        rig.withheld = {"rest_weight"}
+        rig.session.start([described(0), spec(1)])
+        server = await rig.socket()
+        assert (await message(server))["params"] == ["s0usdt@aggTrade"]
+        rig.session.start([described(2)])
+        assert (await message(server))["params"] == ["s2usdt@aggTrade"]
+        rig.leases.blocked(LeaseBlocked("binance_linear", "rest_weight", 3600.0))
+        rig.session.tick()
+        bare = rig.session.streams[1].status()
+        assert bare.state is StreamState.CONNECTING
+        assert re.fullmatch(
+            r"instruments: waiting for the budget rest_weight, blocked 3[56]\d\d s", bare.reason
+        )
+        assert rig.stored == [], "the stream table knows them"
+        (asked,) = [m for m in rig.sent if isinstance(m, LeaseRequest) and m.pool == "rest_weight"]
+        rig.tick_size = "0.0001"
+        rig.leases.granted(LeaseGranted(asked.request_id, 0.0))
+        assert (await message(server))["params"] == ["s1usdt@aggTrade"]
+        news = {slot: facts for stored in rig.stored for slot, facts in stored.items()}
+        assert [news[slot].price_decimals for slot in range(3)] == [4, 4, 4], "what has changed"
+        assert rig.listing_count == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H02")
+def test_what_began_on_old_facts_ends_when_the_venue_lists_it_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruments, "_PATIENCE_S", 0.1)
+
+    async def test(rig: Rig) -> None:
+        rig.listed.remove(SYMBOLS[0])
+        rig.refusals += [web.Response(status=503) for _ in range(2)]
+        rig.session.start([described(0), described(1)])
+        server = await rig.socket()
+        assert (await message(server))["params"] == ["s0usdt@aggTrade", "s1usdt@aggTrade"]
+        assert await message(server) == {
+            "method": "UNSUBSCRIBE", "params": ["s0usdt@aggTrade"], "id": 2,
+        }  # fmt: skip
+        gone, other = rig.session.streams
+        assert gone.status().state is StreamState.FAILED
+        assert "lists no 'S0USDT'" in gone.status().reason
+        server.send(trade(SYMBOLS[1], 1))
+        await rig.until(lambda: other.status().state is StreamState.LIVE)
+        rig.session.stop([0])
+
+    run(tmp_path, test)
+
+
+def test_facts_are_asked_for_again_when_they_are_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        server = await rig.socket()
+        await message(server)
+        rig.tick_size = "0.0001"
+        rig.session.start([spec(1)])
+        await message(server)
+        assert [news[slot].price_decimals for slot, news in enumerate(rig.stored)] == [2, 2]
+        monkeypatch.setattr(instruments, "_AGE_S_MAX", 0.0)
+        rig.session.start([spec(2)])
+        await message(server)
+        assert rig.stored[2][2].price_decimals == 4
+        assert rig.listing_count == 2
 
     run(tmp_path, test)

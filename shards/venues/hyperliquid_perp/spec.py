@@ -66,7 +66,6 @@ VENUE = Venue(
     groups={
         "ws": SocketGroup(
             path="/ws",
-            # 1000 subscriptions over at most 10 sockets per address.
             streams_per_connection=200,
             topics_per_message=1,
             # 2000 messages a minute over all sockets, which share a budget of their own.
@@ -104,6 +103,8 @@ VENUE = Venue(
     rest_weight_per_minute=1200,
     connects_per_minute=25,
     messages_per_minute=2000,
+    subscriptions_max=1000,
+    sockets_max=10,
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,

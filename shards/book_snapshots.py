@@ -1,0 +1,84 @@
+"""REST snapshots for the delta books of one venue: who asked, how often again, who fetches."""
+
+import asyncio
+import logging
+
+from engine.clock import wall_ns
+from engine.commands import StreamState
+from engine.errors import VenueError
+from shards.backoff import Backoff
+from shards.book_feeds import DeltaBook
+from shards.book_rows import BookEvent
+from shards.rest import VenueRest
+from shards.rings import ShardRings
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.spec import Venue
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S = 0.1
+_DELAY_S_MAX = 10.0
+
+
+class BookSnapshots:
+    """A queue of books that wait. Let a few `work` at once."""
+
+    def __init__(self, venue: Venue, rest: VenueRest, rings: ShardRings) -> None:
+        self._call = venue.book_snapshot
+        self._parse = venue.parse_book_snapshot
+        self._rest = rest
+        self._rings = rings
+        self._wanted: asyncio.Queue[DeltaBook] = asyncio.Queue()
+        self._backoff: dict[int, Backoff] = {}
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether books wait for somebody to fetch theirs."""
+        return not self._wanted.empty()
+
+    def want(self, book: DeltaBook) -> None:
+        """A book asks for a snapshot: at once the first time, then with growing delays."""
+        backoff = self._backoff.get(book.slot)
+        if backoff is None:
+            self._backoff[book.slot] = Backoff(_FIRST_DELAY_S, _DELAY_S_MAX)
+            self._wanted.put_nowait(book)
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(backoff.next_s(), self._wanted.put_nowait, book)
+
+    def forget(self, slot: int) -> None:
+        """Its book is wanted no more."""
+        self._backoff.pop(slot, None)
+
+    async def work(self) -> None:
+        """Fetch snapshots as they are asked for, until cancelled."""
+        while True:
+            book = await self._wanted.get()
+            if book.state in (StreamState.BACKOFF, StreamState.STOPPED):
+                self.forget(book.slot)
+            else:
+                await self._fetch(book)
+
+    async def _fetch(self, book: DeltaBook) -> None:
+        assert self._call is not None
+        assert self._parse is not None
+        try:
+            snapshot = self._parse(await self._rest.fetch(self._call, book.key.symbol))
+        except (VenueError, *UNUSABLE_FRAME) as error:
+            log.warning("%s: snapshot: %s", book.key, error)
+            self.want(book)
+            return
+        book.on_snapshot(
+            BookEvent(
+                snapshot.seq,
+                0,
+                snapshot.ts_event,
+                wall_ns(),
+                snapshot.bids,
+                snapshot.asks,
+                is_snapshot=True,
+            )
+        )
+        self._rings.publish()
+        if book.is_synced:
+            self.forget(book.slot)

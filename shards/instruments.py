@@ -1,0 +1,105 @@
+"""What a shard knows of one venue's instruments: an unknown symbol must never be subscribed.
+
+The venue is asked when a stream begins, unless its last answer is young; one call serves all who
+wait. While it does not answer (it may have banned us from asking for days) nobody else is held up:
+`ask` gives up after a while for those who can begin with what the stream table knows.
+"""
+
+import asyncio
+import contextlib
+import difflib
+import logging
+from collections.abc import Mapping, Set
+from typing import Final
+
+from engine.catalog import Instrument
+from engine.clock import monotonic_s
+from engine.errors import VenueError
+from shards.backoff import Backoff
+from shards.rest import VenueRest
+from shards.sockets import Spawn
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.spec import Venue
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 5.0
+"""The answer usually takes a fraction of a second."""
+_MISSING_AGE_S = 30.0
+"""A symbol nobody knows is looked for again, but the venue is not asked more often than this."""
+_AGE_S_MAX = 900.0
+"""Facts change (a tick size): who begins later than this after the last answer asks again."""
+
+
+class InstrumentSource:
+    """The venue's listing."""
+
+    def __init__(self, venue: Venue, rest: VenueRest, spawn: Spawn) -> None:
+        self._venue = venue
+        self._rest = rest
+        self._spawn = spawn
+        self._listed: Mapping[str, Instrument] = {}
+        self._listed_s = float("-inf")
+        self._asked_s = float("-inf")
+        self._is_asking = False
+        self._tried = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._error = ""
+
+    def get(self, symbol: str) -> Instrument | None:
+        """The instrument as the venue described it last, or None."""
+        return self._listed.get(symbol)
+
+    @property
+    def trouble(self) -> str:
+        """Why streams wait for an answer; empty while nobody does."""
+        if not self._is_asking:
+            return ""
+        call = self._venue.instruments
+        reason = self._rest.waits_for(call.pool) or self._error or "the venue was asked"
+        return f"instruments: {reason}"
+
+    async def ask(self, symbols: Set[str], *, patient: bool = True) -> bool:
+        """Return once the venue has said what it lists; False where it did not answer in time, or
+        not at the first try, and the asker is not patient.
+        """
+        age_s = monotonic_s() - self._listed_s
+        if age_s <= (_AGE_S_MAX if symbols <= self._listed.keys() else _MISSING_AGE_S):
+            return True
+        if not self._is_asking:
+            self._is_asking = True
+            self._asked_s = monotonic_s()
+            self._tried.clear()
+            self._answered.clear()
+            self._spawn(self._fetch())
+        if patient:
+            await self._answered.wait()
+        elif not self._tried.is_set():
+            with contextlib.suppress(TimeoutError):
+                left_s = self._asked_s + _PATIENCE_S - monotonic_s()
+                await asyncio.wait_for(self._tried.wait(), max(left_s, 0.0))
+        return self._answered.is_set()
+
+    def why_unknown(self, symbol: str) -> str:
+        """What to say of a symbol the venue does not list."""
+        near = difflib.get_close_matches(symbol.upper(), list(self._listed), n=3, cutoff=0.6)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"{self._venue.name} lists no {symbol!r}{hint}"
+
+    async def _fetch(self) -> None:
+        backoff = Backoff()
+        while self._is_asking:
+            try:
+                body = await self._rest.fetch(self._venue.instruments)
+                self._listed = self._venue.parse_instruments(body)
+            except (VenueError, *UNUSABLE_FRAME) as error:
+                delay_s = backoff.next_s()
+                self._error = str(error)[:200]
+                log.warning("instruments: %s; again in %.1f s", self._error, delay_s)
+                self._tried.set()
+                await asyncio.sleep(delay_s)
+            else:
+                self._listed_s = monotonic_s()
+                self._is_asking, self._error = False, ""
+        self._tried.set()
+        self._answered.set()

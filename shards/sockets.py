@@ -1,0 +1,182 @@
+"""The sockets of one venue in one shard: which stream rides on which, and whether it is heard.
+
+A socket is opened when a stream finds no room on those there are, and closed when it has carried
+nothing for a while. Nobody else's socket is touched when a stream comes or goes.
+"""
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from engine.clock import monotonic_s
+from engine.commands import StreamState
+from engine.settings import VenueSettings
+from shards.connection import Connection
+from shards.leases import Lease, LeaseClient
+from shards.stream import Stream
+from shards.venues.spec import Channel, SocketGroup, Venue
+
+log = logging.getLogger(__name__)
+
+_LINGER_S = 5.0
+"""An empty socket waits so long for a new stream: connections are a budget, too."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Lets work run in the background; a fault in it ends the process."""
+
+
+class VenueSockets:
+    """Connections and the streams on them."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        settings: VenueSettings,
+        leases: LeaseClient,
+        publish: Callable[[], None],
+        spawn: Spawn,
+        shard_count: int,
+    ) -> None:
+        self._venue = venue
+        self._settings = settings
+        self._publish = publish
+        self._spawn = spawn
+        self._connects = Lease(leases, venue.name, "ws_connects")
+        self._messages = (
+            Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
+        )
+        self._room = _part(venue.subscriptions_max, shard_count)
+        self._sockets_max = _part(venue.sockets_max, shard_count)
+        self._carriers: dict[int, Connection] = {}
+        self._running: dict[Connection, asyncio.Task[None]] = {}
+        self._empty_since_s: dict[Connection, float] = {}
+        self._closed_malformed: Counter[str] = Counter()
+        self._closed_reconnect_count = 0
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The sockets there are."""
+        return list(self._running)
+
+    @property
+    def malformed_by_reason(self) -> Counter[str]:
+        """Frames nobody could use, also on sockets that are closed now."""
+        total = Counter(self._closed_malformed)
+        for connection in self._running:
+            total.update(connection.malformed_by_reason)
+        return total
+
+    @property
+    def reconnect_count(self) -> int:
+        """How often a socket had to be opened anew."""
+        return self._closed_reconnect_count + sum(map(_reconnects, self._running))
+
+    def carry(self, streams: Sequence[Stream]) -> Sequence[Stream]:
+        """Give streams a place on the sockets of their group, on new ones where those are full.
+        Returns those that are beyond what the venue allows; this shard has its part of that.
+        """
+        room = len(streams)
+        if self._room is not None:
+            room = max(self._room - len(self._carriers), 0)
+        for name, group in self._venue.groups.items():
+            waiting = [each for each in streams[:room] if self._channel(each).group == name]
+            size = self._size(group)
+            for connection in self.connections:
+                free = size - connection.stream_count
+                if connection.group is group and free > 0 and waiting:
+                    connection.add(self._topics(waiting[:free]))
+                    self._put_on(connection, waiting[:free])
+                    waiting = waiting[free:]
+            for start in range(0, len(waiting), size):
+                self._open(group, waiting[start : start + size])
+        return streams[room:]
+
+    def silent_s(self, stream: Stream) -> float:
+        """For how long nothing at all has come through the stream's socket; 0 without one."""
+        connection = self._carriers.get(stream.slot)
+        return connection.silent_s if connection is not None else 0.0
+
+    def remove(self, stream: Stream) -> None:
+        """Carry this stream no more."""
+        connection = self._carriers.pop(stream.slot, None)
+        if connection is not None:
+            connection.remove(stream)
+            if not connection.stream_count:
+                self._empty_since_s[connection] = monotonic_s()
+
+    def tick(self, now_s: float) -> None:
+        """Look for silence, and let go of sockets that have carried nothing for a while."""
+        for connection in self.connections:
+            if connection.is_connected:
+                self._watch(connection, now_s)
+        for connection, since_s in list(self._empty_since_s.items()):
+            if now_s - since_s >= _LINGER_S:
+                del self._empty_since_s[connection]
+                self._running.pop(connection).cancel()
+                self._closed_malformed.update(connection.malformed_by_reason)
+                self._closed_reconnect_count += _reconnects(connection)
+
+    def _size(self, group: SocketGroup) -> int:
+        """How many streams share a socket: as configured, or as many as few sockets need."""
+        size = self._settings.streams_per_connection or group.streams_per_connection
+        if self._room is None or self._sockets_max is None:
+            return size
+        return max(size, math.ceil(self._room / self._sockets_max))
+
+    def _open(self, group: SocketGroup, streams: Sequence[Stream]) -> None:
+        connection = Connection(
+            self._venue,
+            group,
+            (self._settings.ws_url or self._venue.ws_url).rstrip("/") + group.path,
+            self._topics(streams),
+            self._publish,
+            self._connects,
+            lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
+            messages=self._messages,
+        )
+        self._running[connection] = self._spawn(connection.run())
+        self._put_on(connection, streams)
+
+    def _put_on(self, connection: Connection, streams: Sequence[Stream]) -> None:
+        self._empty_since_s.pop(connection, None)
+        for stream in streams:
+            self._carriers[stream.slot] = connection
+
+    def _topics(self, streams: Sequence[Stream]) -> dict[str, Stream]:
+        return {
+            self._channel(stream).topic(stream.key.symbol, self._settings): stream
+            for stream in streams
+        }
+
+    def _watch(self, connection: Connection, now_s: float) -> None:
+        """A subscription that is acknowledged proves nothing: each stream must deliver."""
+        for stream in connection.streams:
+            limit_s = self._channel(stream).stale_after_s
+            if self._settings.stale_after_s and limit_s != math.inf:
+                limit_s = self._settings.stale_after_s
+            silent = stream.silent_s(now_s) > limit_s
+            if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+                stream.state = StreamState.STALE
+                stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
+                log.warning("%s: %s", stream.key, stream.reason)
+                stream.fell_silent()
+                connection.resubscribe(stream)
+            elif not silent and stream.state is StreamState.STALE:
+                stream.state, stream.reason = StreamState.LIVE, ""
+
+    def _channel(self, stream: Stream) -> Channel:
+        channel = self._venue.channels[stream.key.kind, stream.key.transport]
+        assert isinstance(channel, Channel)
+        return channel
+
+
+def _reconnects(connection: Connection) -> int:
+    return max(connection.connect_count - 1, 0)
+
+
+def _part(limit: int | None, shard_count: int) -> int | None:
+    """A shard's part of what an address may have."""
+    return max(limit // shard_count, 1) if limit is not None else None
