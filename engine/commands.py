@@ -126,14 +126,11 @@ class CommandResult(msgspec.Struct, tag=True):
 
 
 class LeaseGranted(msgspec.Struct, tag=True):
-    """Answer to `LeaseRequest`: go ahead after `delay_s` (the units are already booked).
-
-    The supervisor answers when the units fit, so its `delay_s` is 0; a budget that says how long
-    to wait in advance could not hold back what waits when the venue bans us meanwhile.
+    """Answer to `LeaseRequest`: go ahead. It comes when the units fit: a budget that says before
+    how long to wait could not hold back what waits when the venue bans us meanwhile.
     """
 
     request_id: int
-    delay_s: float
 
 
 class LeaseBlocked(msgspec.Struct, tag=True):

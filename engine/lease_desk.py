@@ -89,7 +89,7 @@ class LeaseDesk:
         pool = (request.venue, request.pool)
         budget = self._budgets.get(pool)
         if budget is None:
-            self._grant(client, LeaseGranted(request.request_id, 0.0))
+            self._grant(client, LeaseGranted(request.request_id))
             return
         budget.ask(Waiter(client, request.request_id, request.units))
         self._tell_blocked(pool, {client})
@@ -170,7 +170,7 @@ class LeaseDesk:
         budget, now_s = self._budgets[pool], monotonic_s()
         granted = budget.grant(now_s, units)
         for waiter in granted:
-            self._grant(waiter.client, LeaseGranted(waiter.request_id, 0.0))
+            self._grant(waiter.client, LeaseGranted(waiter.request_id))
         if granted:
             self._save_soon()
         if (timer := self._timers.pop(pool, None)) is not None:

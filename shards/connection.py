@@ -78,7 +78,6 @@ class Connection:
         self._decode = venue.build_decoder(self._feeds, self._on_control)
         self._request_id = 0
         self.last_frame_s = 0.0
-        self.frame_count = 0
         self.connect_count = 0
         self._unusable = UnusableFrames(venue.name)
         self.malformed_by_reason = self._unusable.by_reason
@@ -301,7 +300,7 @@ class Connection:
             self._transport.disconnect()
 
     def _show_refusal(self, text: str) -> None:
-        """A refusal seldom names what it is about: whoever waits for data shows it until it comes."""
+        """A refusal seldom names what it is about: whoever waits for data shows it meanwhile."""
         for stream in self._served:
             is_new = stream.state is StreamState.SYNCING and not stream.has_data
             if is_new or stream.state is StreamState.STALE:

@@ -40,27 +40,25 @@ class LeaseClient:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[float]] = {}
+        self._waiting: dict[int, asyncio.Future[None]] = {}
         self._blocked_until_s: dict[tuple[str, str], float] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
         """Wait until the supervisor lets `units` through."""
         request_id = next(self._ids)
-        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = future
         self._send(LeaseRequest(request_id, venue, pool, units))
         try:
-            delay_s = await future
+            await future
         finally:
             self._waiting.pop(request_id, None)
-        if delay_s > 0:
-            await asyncio.sleep(delay_s)
 
     def granted(self, message: LeaseGranted) -> None:
         """An answer came. Its asker may have been cancelled meanwhile."""
         future = self._waiting.get(message.request_id)
         if future is not None and not future.done():
-            future.set_result(message.delay_s)
+            future.set_result(None)
 
     def blocked(self, message: LeaseBlocked) -> None:
         """The venue lets nobody through for a while: who waits can say so."""

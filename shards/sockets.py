@@ -94,6 +94,13 @@ class VenueSockets:
                 self._open(group, waiting[start : start + size])
         return streams[room:]
 
+    @property
+    def why_full(self) -> str:
+        """Why `carry` gave streams back."""
+        venue, room = self._venue, self._room
+        part = f", this shard {room}" if room != venue.subscriptions_max else ""
+        return f"{venue.name} allows an address {venue.subscriptions_max} subscriptions{part}"
+
     def silent_s(self, stream: Stream) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
         connection = self._carriers.get(stream.slot)

@@ -301,8 +301,7 @@ class VenueSession:
         on_sockets = [each for each in waiting if each.key.transport is Transport.WS]
         for stream in self._sockets.carry(on_sockets):
             self._begun.discard(stream.slot)
-            allowed = self._venue.subscriptions_max
-            self._postpone(stream, f"{self._venue.name} allows {allowed} subscriptions an address")
+            self._postpone(stream, self._sockets.why_full)
         for stream in waiting:
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
                 self._poller(stream.key.kind).add(stream)

@@ -46,7 +46,7 @@ class Parent:
             self.heard.append(message)
             match message:
                 case LeaseRequest():
-                    self.child.channel.send(LeaseGranted(message.request_id, 0.0))
+                    self.child.channel.send(LeaseGranted(message.request_id))
                 case AddStreams():
                     results = [KeyResult(request.key) for request in message.streams]
                     self.child.channel.send(CommandResult(message.request_id, results))

@@ -68,7 +68,7 @@ def free_leases() -> LeaseClient:
 
     def grant(message: FromChild) -> None:
         if isinstance(message, LeaseRequest):
-            granted = LeaseGranted(message.request_id, 0.0)
+            granted = LeaseGranted(message.request_id)
             asyncio.get_running_loop().call_soon(client.granted, granted)
 
     client = LeaseClient(grant)

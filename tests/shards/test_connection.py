@@ -290,7 +290,7 @@ def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: flo
         def send(message: FromChild) -> None:
             told.append(message)
             if isinstance(message, LeaseRequest):
-                granted = LeaseGranted(message.request_id, 0.0)
+                granted = LeaseGranted(message.request_id)
                 asyncio.get_running_loop().call_soon(clients.granted, granted)
 
         clients = LeaseClient(send)

@@ -41,6 +41,7 @@ class Server:
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
+        self.asked_s: list[float] = []
         self.script: dict[str, list[Reply]] = {}
         self.symbols = list(SYMBOLS)
         self.refused_s = 0.0
@@ -50,6 +51,7 @@ class Server:
     async def answer(self, request: web.Request) -> web.Response:
         key = request.path_qs
         self.asked[key] += 1
+        self.asked_s.append(monotonic_s())
         self._time_ms += 1000
         status, body = 200, self._body(request)
         headers = {}
@@ -243,13 +245,11 @@ def test_a_venue_that_says_wait_is_asked_nothing_until_then() -> None:
         path = "/fapi/v1/openInterest?symbol=BTCUSDT"
         rig.server.script[path] = [(429, "slow down")]
         await rig.until(lambda: streams[0].status().state is StreamState.BACKOFF)
-        before = rig.server.asked.total()
         assert "told to wait 1 s" in streams[0].status().reason
         await rig.until(lambda: streams[0].status().state is StreamState.LIVE)
-        assert monotonic_s() - rig.server.refused_s >= 1.0
-        # The other stream's request may have been under way; afterwards each asks once, and once
-        # more at once, because it is late.
-        assert rig.server.asked.total() - before <= 5
+        refused_s = rig.server.refused_s
+        meanwhile = [at_s for at_s in rig.server.asked_s if refused_s < at_s < refused_s + 1.0]
+        assert len(meanwhile) <= 1, "the other stream's request may have been under way"
 
     run(test)
 
@@ -285,18 +285,21 @@ def test_a_stream_the_answer_does_not_name_is_stale_until_it_does() -> None:
         rig.server.symbols.append("X0USDT")
         await rig.until(lambda: streams[0].row_count >= 2)
         assert streams[0].status().state is StreamState.LIVE
-        assert len(rig.double.rows("gap")) == 0, "nothing before its first sample is missing"
+        times = rig.double.rows("funding")
+        first_ts = times["ts_event"][times["stream"] == 0][0]
+        gaps = rig.double.rows("gap")
+        assert first_ts not in gaps["to_ts"][gaps["stream"] == 0], "nothing is missing before it"
         rig.server.symbols.remove("X0USDT")
         missed = rig.server.asked.total() + 3
         await rig.until(lambda: rig.server.asked.total() >= missed)
         rig.server.symbols.append("X0USDT")
         rows = streams[0].row_count
         await rig.until(lambda: streams[0].row_count > rows)
-        (gap,) = rig.double.rows("gap")
-        assert (gap["stream"], gap["reason"]) == (0, GapReason.POLL_MISSED)
         taken = rig.double.rows("funding")
         times = taken["ts_event"][taken["stream"] == 0]
-        assert (gap["from_ts"], gap["to_ts"]) == (times[rows - 1], times[rows])
+        gaps = rig.double.rows("gap")  # a slow machine may have missed samples of its own
+        (gap,) = gaps[(gaps["stream"] == 0) & (gaps["to_ts"] == times[rows])]
+        assert (gap["from_ts"], gap["reason"]) == (times[rows - 1], GapReason.POLL_MISSED)
 
     run(test)
 

@@ -51,7 +51,7 @@ class Supervisor:
                 case Ready():
                     self.is_ready.set()
                 case LeaseRequest():
-                    channel.send(LeaseGranted(message.request_id, 0.0))
+                    channel.send(LeaseGranted(message.request_id))
                 case InstrumentsResolved():
                     channel.send(InstrumentsStored(list(message.instruments)))
                 case ShardStatus():

@@ -89,7 +89,7 @@ class Rig:
         self.sent.append(message)
         if isinstance(message, LeaseRequest) and message.pool not in self.withheld:
             loop = asyncio.get_running_loop()
-            loop.call_soon(self.leases.granted, LeaseGranted(message.request_id, 0.0))
+            loop.call_soon(self.leases.granted, LeaseGranted(message.request_id))
 
     async def _store(self, instruments: dict[int, Instrument]) -> None:
         self.stored.append(instruments)
@@ -361,7 +361,9 @@ def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(
         assert sizes == [2, 2], "half of 8 for one shard of two, on half of 4 sockets"
         *_, beyond = rig.session.streams
         assert beyond.status().state is StreamState.FAILED
-        assert beyond.status().reason == "binance_linear allows 8 subscriptions an address"
+        assert beyond.status().reason == (
+            "binance_linear allows an address 8 subscriptions, this shard 4"
+        )
         rig.session.tick()
         await asyncio.sleep(0)
         assert beyond.status().state is StreamState.FAILED
@@ -468,7 +470,7 @@ def test_nothing_is_asked_of_a_venue_without_a_lease(tmp_path: Path) -> None:
         assert isinstance(request, LeaseRequest)
         assert (request.pool, request.units, rig.listing_count) == ("rest_weight", 1, 0)
         rig.withheld.clear()
-        rig.leases.granted(LeaseGranted(request.request_id, 0.0))
+        rig.leases.granted(LeaseGranted(request.request_id))
         await rig.socket()
         pools = [each.pool for each in rig.sent if isinstance(each, LeaseRequest)]
         assert pools == ["rest_weight", "ws_connects"]
@@ -500,7 +502,7 @@ def test_a_ban_from_rest_holds_up_nobody_whose_instrument_is_known(
         assert rig.stored == [], "the stream table knows them"
         (asked,) = [m for m in rig.sent if isinstance(m, LeaseRequest) and m.pool == "rest_weight"]
         rig.tick_size = "0.0001"
-        rig.leases.granted(LeaseGranted(asked.request_id, 0.0))
+        rig.leases.granted(LeaseGranted(asked.request_id))
         assert (await message(server))["params"] == ["s1usdt@aggTrade"]
         news = {slot: facts for stored in rig.stored for slot, facts in stored.items()}
         assert [news[slot].price_decimals for slot in range(3)] == [4, 4, 4], "what has changed"
