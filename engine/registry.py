@@ -10,8 +10,9 @@ file and put back, it starts again. A stream that came from the file goes when t
 stream that was added by command stays until a command removes it.
 """
 
+import contextlib
 import enum
-import os
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,10 @@ import msgspec
 
 from engine.catalog import StreamKey
 from engine.commands import Knobs
+from engine.durable import UNREADABLE, LineFile
 from engine.errors import EngineError
+
+_log = logging.getLogger(__name__)
 
 
 class Origin(enum.StrEnum):
@@ -51,7 +55,7 @@ class Registry:
     """The wanted streams in memory, with their file behind them. One process owns it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = LineFile(path)
         self._entries: dict[StreamKey, RegistryEntry] = {}
         self.joined_with: str | None = None
         """The mirror whose rows were adopted once; None: a new registry knows only itself."""
@@ -120,44 +124,41 @@ class Registry:
         return changed
 
     def compact(self) -> None:
-        """Rewrite the file with one line a stream, in one step."""
+        """Rewrite the file with one line a stream, in one step. A full disk puts that off."""
         lines = [_Line(entry=entry) for entry in self._entries.values()]
         if self.joined_with is not None:
             lines.append(_Line(joined=self.joined_with))
-        half = self._path.with_suffix(".tmp")
-        with half.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(_encode(lines))
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(self._path)
+        try:
+            self._file.replace(_encode(lines))
+        except OSError as error:
+            _log.warning(f"{self._file.path} cannot be rewritten shorter: {error.strerror}")
 
     def _append(self, lines: Sequence[_Line]) -> None:
+        """Write lines and obey them. Raises OSError; then nothing has happened, here or on disk:
+        what was refused must not come back at the next start.
+        """
         if not lines:
             return
-        with self._path.open("ab") as file:
-            file.write(_encode(lines))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._file.append(_encode(lines))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.cut()
+            raise
         for line in lines:
             self._apply(line)
 
     def _read(self) -> None:
         """Replay the file. A torn last line was never answered: it did not happen."""
-        if not self._path.exists():
-            return
-        body = self._path.read_bytes()
-        end = body.rfind(b"\n") + 1
-        if end < len(body):
-            os.truncate(self._path, end)
-        for number, line in enumerate(body[:end].splitlines(), 1):
+        for number, line in enumerate(self._file.read(), 1):
             try:
                 self._apply(msgspec.json.decode(line, type=_Line))
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise EngineError(
-                    f"stream registry {self._path} is damaged in line {number}: {error}"
+                    f"stream registry {self._file.path} is damaged in line {number}: {error}"
                 ) from error
-        self.compact()
+        if self._file.size_bytes:
+            self.compact()
 
     def _apply(self, line: _Line) -> None:
         if line.entry is not None:

@@ -13,10 +13,12 @@ from engine.config import Secret
 from engine.errors import EngineError
 from engine.registry import Origin, Registry, RegistryEntry
 from engine.registry_mirror import RegistryMirror
+from tests.engine.full_disk import full_at
 
 A = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 B = StreamKey("binance_linear", "BTCUSDT", StreamKind.OPEN_INTEREST, Transport.HTTP_POLL)
 C = StreamKey("hyperliquid_perp", "BTC", StreamKind.TRADES)
+D = StreamKey("hyperliquid_perp", "ETH", StreamKind.TRADES)
 QUIET = Knobs(db_writes_enabled=False, flush_rows=7)
 
 
@@ -49,10 +51,33 @@ def test_half_a_line_was_never_answered(path: Path) -> None:
     assert keys(Registry(path)) == [A, C]
 
 
+@pytest.mark.parametrize("taken_lines", [0.5, 1.5, 2.5])
+def test_what_a_full_disk_refused_never_happened(path: Path, taken_lines: float) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+    with full_at(int(path.stat().st_size * (1 + taken_lines))), pytest.raises(OSError):
+        registry.put([RegistryEntry(B), RegistryEntry(C), RegistryEntry(D)])
+    assert keys(registry) == keys(Registry(path)) == [A]
+    registry.put([RegistryEntry(D)])
+    assert keys(Registry(path)) == [A, D]
+
+
+def test_a_start_on_a_full_disk_goes_on_with_the_long_file(path: Path) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+    registry.put([RegistryEntry(A, QUIET)])
+    body = path.read_bytes()
+    with full_at(20):
+        assert Registry(path).wanted() == [RegistryEntry(A, QUIET)]
+    assert path.read_bytes() == body
+    assert list(path.parent.iterdir()) == [path], "no half file takes the space that is missing"
+
+
 def test_damage_in_the_middle_is_named_not_guessed_over(path: Path) -> None:
-    path.write_bytes(b'{"entry":{"key":3}}\n')
-    with pytest.raises(EngineError, match="damaged in line 1"):
-        Registry(path)
+    for damage in (b'{"entry":{"key":3}}\n', b'{"joined":"\xff"}\n', b"[" * 100_000 + b"\n"):
+        path.write_bytes(damage)
+        with pytest.raises(EngineError, match="damaged in line 1"):
+            Registry(path)
 
 
 def test_configured_stream_removed_by_command_stays_removed_until_the_file_drops_it(
