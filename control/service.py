@@ -190,7 +190,7 @@ async def _run(
     if stop.forced:
         return Outcome(Exit.FAILED, {"error": "stopped by force"}, "")
     if supervisor.failed.done():
-        raise ConfigError(supervisor.failed.result())
+        raise supervisor.failed.result()
     return scenario.after_drain(ground, supervisor.status(), delivered)
 
 

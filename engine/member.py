@@ -5,7 +5,6 @@ supervisor hands it a way to spawn, a way to handle messages and what must happe
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -41,6 +40,8 @@ class Member:
     on_death: Callable[[str], None] = lambda _: None
     before_rebirth: Callable[[], Awaitable[None]] = _nothing
     budget: RestartBudget = field(default_factory=RestartBudget)
+    on_fault: Callable[[str, BaseException], None] = lambda *_: None
+    """Told when this member itself has failed: nobody keeps the child alive any more."""
     hung_after_s: float | None = None
     """Silence after which the child counts as hung; None for a child that has nothing to say."""
     report: ChildReport = field(init=False)
@@ -58,6 +59,7 @@ class Member:
     async def start(self, ready_timeout_s: float) -> None:
         """Spawn the first child and wait until it is ready, or raise ChildStartError."""
         self._task = asyncio.create_task(self._live(), name=self.name)
+        self._task.add_done_callback(self._ended)
         waiter = asyncio.create_task(self.ready.wait())
         leaving = asyncio.create_task(self._leaving.wait())
         tasks = {waiter, leaving, self._task}
@@ -94,8 +96,6 @@ class Member:
             _log.warning(f"{self.name} did not leave within {drain_s + grace_s:g} s: killed")
             self.kill()
             await asyncio.wait({self._task})
-        with contextlib.suppress(EngineError):
-            await self._task
         return self.exit_code if had_child else None
 
     def kill(self) -> None:
@@ -153,6 +153,9 @@ class Member:
         except EngineError as error:
             _log.error(f"{self.name} (pid {child.pid}): {error}: killed")
             child.kill()
+        except Exception:  # noqa: BLE001 - whatever it is, a child nobody listens to must go
+            _log.exception(f"{self.name} (pid {child.pid}) said what cannot be handled: killed")
+            child.kill()
         self.exit_code = await child.end(_EXIT_AFTER_EOF_S)
         self._child = None
         self.ready.clear()
@@ -169,6 +172,13 @@ class Member:
             self._was_ready = True
             self.ready.set()
         self.on_message(message)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A start that failed is for `start` to say; everything else must not pass unseen."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ChildStartError):
+            self.report.state, self.report.reason = "ended", f"its keeper failed: {error!r}"
+            self.on_fault(self.name, error)
 
     async def _unless_leaving(self, work: Awaitable[None]) -> None:
         """Wait for `work`, but not beyond the order to leave."""

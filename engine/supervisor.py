@@ -58,6 +58,8 @@ from engine.commands import (
     ToChild,
     WriterStatus,
 )
+from engine.errors import ConfigError, EngineError
+from engine.instrument_facts import InstrumentFacts
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
@@ -107,6 +109,7 @@ class Supervisor:
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()
+        self._facts = InstrumentFacts(self._catalog, self._on_facts_stored)
         self._listings = Listings()
         self._answers: list[CommandResult] = []
         self._answered_s = 0.0
@@ -124,7 +127,7 @@ class Supervisor:
         )
         self._writer = self._make_writer()
         self._control = self._make_control()
-        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
         """Resolves with the reason when the engine cannot be of any use."""
 
     async def start(self) -> None:
@@ -138,6 +141,7 @@ class Supervisor:
         self._leases.start()
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._tick_task = asyncio.create_task(self._tick(), name="tick")
+        self._tick_task.add_done_callback(self._on_tick_ended)
         await self._writer.start(timing.writer_ready_s)
         for index in range(len(self._settings.cpus)):
             self._add_shard(index)
@@ -182,6 +186,8 @@ class Supervisor:
         )
         if light == "green" and self._schema.problem:
             light, reason = "red", self._schema.problem
+        if light != "red" and self._facts.problem:
+            light, reason = "red", f"streams cannot begin: {self._facts.problem}"
         if self._leases.problem and light != "red":
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         return EngineStatus(
@@ -205,6 +211,7 @@ class Supervisor:
             spawn=lambda: spawn_writer(self._settings, self._doorbell_fd, self._roster.knobs()),
             on_message=self._on_writer_message,
             on_death=self._on_writer_death,
+            on_fault=self._on_fault,
             hung_after_s=self._settings.timing.hung_after_s,
         )
         member.report = self._writer_totals.report.child
@@ -216,6 +223,7 @@ class Supervisor:
             spawn=lambda: spawn_control(self._settings),
             on_message=self._on_control_message,
             on_death=lambda _: self._leases.client_ended("control"),
+            on_fault=self._on_fault,
         )
 
     def _add_shard(self, index: int) -> None:
@@ -224,6 +232,7 @@ class Supervisor:
             spawn=lambda: spawn_shard(self._settings, self._doorbell_fd, index),
             on_message=partial(self._on_shard_message, index),
             on_death=partial(self._on_shard_death, index),
+            on_fault=self._on_fault,
             before_rebirth=partial(self._sync_rings, index),
             hung_after_s=self._settings.timing.hung_after_s,
         )
@@ -243,10 +252,7 @@ class Supervisor:
                 update_shard(shard.report, message)
                 self._roster.update(message)
             case InstrumentsResolved():
-                known = {s: i for s, i in message.instruments.items() if self._catalog.get(s)}
-                self._catalog.describe_all(known)
-                # Also for streams that were removed meanwhile: the shard waits for the answer.
-                shard.member.send(InstrumentsStored(list(message.instruments)))
+                self._facts.resolved(index, message.instruments)
             case LeaseRequest():
                 self._leases.ask(shard.member.name, message)
             case LimitFeedback():
@@ -254,8 +260,12 @@ class Supervisor:
             case _:
                 _log.error(f"{shard.member.name} sent {type(message).__name__}: ignored")
 
+    def _on_facts_stored(self, index: int, slots: list[int]) -> None:
+        self._shards[index].member.send(InstrumentsStored(slots))
+
     def _on_shard_death(self, index: int, reason: str) -> None:
         name = self._shards[index].member.name
+        self._facts.shard_ended(index)
         self._roster.shard_ended(index, f"{name} {reason}")
         self._leases.client_ended(name)
 
@@ -379,6 +389,7 @@ class Supervisor:
                     member.excuse(now_s)
                 else:
                     member.check_hung(now_s)
+            self._facts.store()
             self._send_status()
             self._check_usable()
 
@@ -386,6 +397,16 @@ class Supervisor:
         if self._control.ready.is_set():
             body = msgspec.json.encode(self.status())
             self._control.send(SystemStatus(msgspec.Raw(body)))
+
+    def _on_tick_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_fault("the watch over the children", error)
+
+    def _on_fault(self, name: str, error: BaseException) -> None:
+        """A bug, and nobody looks after this part any more: end in order, to be started clean."""
+        _log.error(f"{name} failed", exc_info=error)
+        if not self.failed.done():
+            self.failed.set_result(EngineError(f"{name} failed: {error!r} (see the log)"))
 
     def _check_usable(self) -> None:
         """Give up when the venues refused every stream: only a new configuration can help."""
@@ -398,7 +419,7 @@ class Supervisor:
             reasons = dict.fromkeys(
                 f"{report.venue}/{report.symbol}: {report.reason}" for report in reports
             )
-            self.failed.set_result("no stream is usable: " + "; ".join(reasons))
+            self.failed.set_result(ConfigError("no stream is usable: " + "; ".join(reasons)))
 
     def _send_to(self, client: str, message: ToChild) -> None:
         """Send to a child by its name."""

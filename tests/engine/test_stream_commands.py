@@ -22,6 +22,7 @@ from engine.config import Secret
 from engine.layout import Layout, open_layout
 from engine.status import EngineStatus
 from engine.supervisor import Targets
+from tests.engine.full_disk import full_at
 from tests.engine.test_supervisor import FAKES, STREAMS, Engine, run, until
 
 TARGETS = Targets(f"{FAKES}:shard", f"{FAKES}:writer", f"{FAKES}:commander")
@@ -84,6 +85,27 @@ def test_commands_to_a_dead_shard_are_obeyed_by_its_successor(layout: Layout) ->
         assert [report.symbol for report in engine.supervisor.status().streams][-1] == "SOLUSDT"
         await until(lambda: len(engine.events("shard-1", "born")) == 2)
         await until(lambda: engine.supervisor.status().streams[-1].state == "live")
+
+    run(layout, scenario, targets=TARGETS)
+
+
+def test_a_full_disk_holds_up_the_new_stream_and_nothing_else(layout: Layout) -> None:
+    """Its slot was written and its instrument does not fit."""
+
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "green")
+        slot_bytes = len(layout.catalog.read_bytes().splitlines(keepends=True)[0])
+        with full_at(layout.catalog.stat().st_size + slot_bytes + 10):
+            command(engine, AddStreams(1, [StreamRequest(SOL)]))
+            await until(lambda: engine.supervisor.status().status == "red")
+            assert "the stream table cannot be written" in engine.supervisor.status().reason
+            assert answers(engine) == {1: [""]}
+        await until(lambda: engine.supervisor.status().status == "green")
+        status = engine.supervisor.status()
+        assert [report.state for report in status.streams] == ["live"] * 4
+        assert [shard.child.restart_count for shard in status.shards] == [0, 0]
+        assert await engine.supervisor.stop()
 
     run(layout, scenario, targets=TARGETS)
 

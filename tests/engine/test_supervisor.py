@@ -221,7 +221,7 @@ def test_all_streams_refused_makes_the_engine_useless_with_a_reason(layout: Layo
         engine.part("failed")
         await engine.supervisor.start()
         reason = await asyncio.wait_for(engine.supervisor.failed, 20)
-        assert "BTCUSDT: unknown symbol; did you mean" in reason
+        assert "BTCUSDT: unknown symbol; did you mean" in str(reason)
 
     run(layout, scenario)
 
