@@ -239,6 +239,10 @@ class Ready(msgspec.Struct, tag=True):
     port: int = 0
 
 
+class Heartbeat(msgspec.Struct, tag=True):
+    """Control: its loop turns. The others say so with their status."""
+
+
 class InstrumentsResolved(msgspec.Struct, tag=True):
     """Shard: the venue named these slots' instruments."""
 
@@ -323,6 +327,7 @@ class WriterStatus(msgspec.Struct, tag=True):
 
 FromChild = (
     Ready
+    | Heartbeat
     | InstrumentsResolved
     | RingsSynced
     | InstrumentsSaved

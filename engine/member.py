@@ -43,7 +43,7 @@ class Member:
     on_fault: Callable[[str, BaseException], None] = lambda *_: None
     """Told when this member itself has failed: nobody keeps the child alive any more."""
     hung_after_s: float | None = None
-    """Silence after which the child counts as hung; None for a child that has nothing to say."""
+    """Silence after which the child counts as hung; None: never."""
     report: ChildReport = field(init=False)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     exit_code: int | None = None
@@ -80,6 +80,11 @@ class Member:
         """Hand a message to the child, if there is one."""
         if self._child is not None:
             self._child.channel.send(message)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the child has not read yet, beyond what the kernel holds for it."""
+        return self._child.channel.unsent_bytes if self._child is not None else 0
 
     async def leave(self, drain_s: float, grace_s: float) -> int | None:
         """Drain the child and end this member; return the exit code of its last child.

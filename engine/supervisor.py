@@ -20,8 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
-
 from engine.births import (
     SupervisorSettings,
     Targets,
@@ -36,6 +34,7 @@ from engine.commands import (
     AddStreams,
     CommandResult,
     FromChild,
+    Heartbeat,
     InstrumentsLoaded,
     InstrumentsResolved,
     InstrumentsSaved,
@@ -54,10 +53,10 @@ from engine.commands import (
     StopStreams,
     StreamSpec,
     StreamState,
-    SystemStatus,
     ToChild,
     WriterStatus,
 )
+from engine.control_feed import ControlFeed
 from engine.errors import ConfigError, EngineError
 from engine.instrument_facts import InstrumentFacts
 from engine.lease_desk import LeaseDesk
@@ -82,8 +81,6 @@ __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
-_ANSWER_INTERVAL_S = 0.01
-"""Commands are answered in bundles, each behind one status: a flood of them costs little."""
 
 
 @dataclass(slots=True)
@@ -111,8 +108,6 @@ class Supervisor:
         self._syncs = RingSyncs()
         self._facts = InstrumentFacts(self._catalog, self._on_facts_stored)
         self._listings = Listings()
-        self._answers: list[CommandResult] = []
-        self._answered_s = 0.0
         self._tick_task: asyncio.Task[None] | None = None
         self._schema = SchemaKeeper(settings.database_url, migrate)
         self._mirror = RegistryMirror(
@@ -127,6 +122,7 @@ class Supervisor:
         )
         self._writer = self._make_writer()
         self._control = self._make_control()
+        self._feed = ControlFeed(self._control, self.status)
         self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
         """Resolves with the reason when the engine cannot be of any use."""
 
@@ -154,7 +150,7 @@ class Supervisor:
         """Take everything down, in order; True when all accepted rows are where they belong."""
         timing = self._settings.timing
         self._phase = "draining"
-        self._send_status()  # what watches the engine learns it before the end
+        self._feed.tell_status()  # what watches the engine learns it before the end
         await asyncio.gather(
             *(shard.member.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
         )
@@ -222,8 +218,9 @@ class Supervisor:
             name="control",
             spawn=lambda: spawn_control(self._settings),
             on_message=self._on_control_message,
-            on_death=lambda _: self._leases.client_ended("control"),
+            on_death=self._on_control_death,
             on_fault=self._on_fault,
+            hung_after_s=self._settings.timing.hung_after_s,
         )
 
     def _add_shard(self, index: int) -> None:
@@ -289,14 +286,21 @@ class Supervisor:
         self._writer_totals.writer_ended()
         self._syncs.writer_ended()
 
+    def _on_control_death(self, reason: str) -> None:
+        del reason
+        self._feed.control_ended()
+        self._leases.client_ended(self._control.name)
+
     # -- commands ----------------------------------------------------------------------------
 
     def _on_control_message(self, message: FromChild) -> None:
         match message:
             case Ready():
-                self._send_status()
+                self._feed.tell_status()
+            case Heartbeat():
+                pass  # a member notes whenever its child speaks
             case AddStreams() | RemoveStreams() | SetKnobs():
-                self._answer(CommandResult(message.request_id, self._obey(message)))
+                self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case InstrumentsLoaded():
                 listing = self._listings.take(message, wall_ns())
                 if self._writer.ready.is_set():
@@ -356,20 +360,6 @@ class Supervisor:
         self._start_streams(started)
         self._tell_knobs(knobs)
 
-    def _answer(self, result: CommandResult) -> None:
-        """Answer behind a status that shows the effect, so that a reader sees what it wrote."""
-        self._answers.append(result)
-        if len(self._answers) == 1:
-            delay_s = max(self._answered_s + _ANSWER_INTERVAL_S - monotonic_s(), 0.0)
-            asyncio.get_running_loop().call_later(delay_s, self._send_answers)
-
-    def _send_answers(self) -> None:
-        answers, self._answers = self._answers, []
-        self._answered_s = monotonic_s()
-        self._send_status()
-        for result in answers:
-            self._control.send(result)
-
     async def _sync_rings(self, index: int) -> None:
         shard = self._shards[index]
         await self._syncs.sync(self._writer, shard.rings, shard.member.name)
@@ -390,13 +380,8 @@ class Supervisor:
                 else:
                     member.check_hung(now_s)
             self._facts.store()
-            self._send_status()
+            self._feed.tell_status()
             self._check_usable()
-
-    def _send_status(self) -> None:
-        if self._control.ready.is_set():
-            body = msgspec.json.encode(self.status())
-            self._control.send(SystemStatus(msgspec.Raw(body)))
 
     def _on_tick_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

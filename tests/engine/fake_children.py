@@ -18,6 +18,7 @@ from engine.commands import (
     CommandResult,
     Drain,
     FromChild,
+    Heartbeat,
     InstrumentsResolved,
     InstrumentsSaved,
     InstrumentsStored,
@@ -148,10 +149,17 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
 
 
 async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
-    """Takes the status and keeps the last one on disk."""
+    """Takes the status and keeps the last one on disk. Part `deaf-control`: stops itself as a
+    debugger would, the first time.
+    """
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
     channel.send(Ready(port=settings.port))
+    if (directory / "part.deaf-control").exists():
+        (directory / "part.deaf-control").unlink()
+        await channel.flush()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    beat = asyncio.create_task(_beat(channel, Heartbeat()))
     while (message := await channel.receive()) is not None:
         match message:
             case SystemStatus():
@@ -163,6 +171,7 @@ async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
                 break
             case _:
                 pass
+    beat.cancel()
     return 0
 
 
@@ -174,6 +183,7 @@ async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int
     note(directory, who="control", what="born")
     channel.send(Ready(port=settings.port))
     sending = asyncio.create_task(_send_commands(directory / "commands.jsonl", channel))
+    beat = asyncio.create_task(_beat(channel, Heartbeat()))
     try:
         while (message := await channel.receive()) is not None:
             match message:
@@ -192,6 +202,7 @@ async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int
                     note(directory, who="control", what=type(message).__name__)
     finally:
         sending.cancel()
+        beat.cancel()
     return 0
 
 
@@ -235,7 +246,7 @@ def shard_status(index: int, slots: list[int], *, failed: bool) -> ShardStatus:
     )
 
 
-async def _beat(channel: Channel[ToChild], status: ShardStatus | WriterStatus) -> None:
+async def _beat(channel: Channel[ToChild], status: ShardStatus | WriterStatus | Heartbeat) -> None:
     while True:
         await asyncio.sleep(0.1)
         channel.send(status)

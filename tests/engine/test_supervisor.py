@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -192,6 +193,24 @@ def test_hung_child_is_killed_and_replaced(layout: Layout) -> None:
     records: list[str] = []
     with _captured(records):
         run(layout, scenario)
+
+
+@pytest.mark.fault("V05")
+def test_hung_control_is_replaced_and_no_status_piles_up_for_it(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        engine.part("deaf-control")
+        await engine.supervisor.start()
+        control, most = engine.supervisor._control, 0
+        status_bytes = len(msgspec.json.encode(engine.supervisor.status()))
+        while len(engine.events("control", "born")) < 2:
+            engine.supervisor._feed.tell_status()
+            most = max(most, control.unsent_bytes)
+            await asyncio.sleep(0)
+        assert 0 < most <= 2 * status_bytes, "the pipe is full, and one status waits"
+        await until(lambda: engine.supervisor.status().status == "green")
+        assert engine.supervisor.status().control.restart_count == 1
+
+    run(layout, scenario)
 
 
 @pytest.mark.fault("V01")
