@@ -85,6 +85,7 @@ class Catalog:
         self._file = LineFile(path)
         self._by_slot: dict[int, CatalogEntry] = {}
         self._by_key: dict[StreamKey, CatalogEntry] = {}
+        self._by_symbol: dict[tuple[str, str], Instrument] = {}
         self._doubtful: dict[int, CatalogEntry] = {}
         self.refresh()
 
@@ -131,6 +132,10 @@ class Catalog:
         """The entry of a slot, or None."""
         return self._by_slot.get(slot)
 
+    def instrument(self, venue: str, symbol: str) -> Instrument | None:
+        """An instrument as any of its streams described it last, or None."""
+        return self._by_symbol.get((venue, symbol))
+
     def __iter__(self) -> Iterator[CatalogEntry]:
         return iter(self._by_slot.values())
 
@@ -160,3 +165,5 @@ class Catalog:
     def _remember(self, entry: CatalogEntry) -> None:
         self._by_slot[entry.slot] = entry
         self._by_key[entry.key] = entry
+        if entry.instrument is not None:
+            self._by_symbol[entry.key.venue, entry.key.symbol] = entry.instrument

@@ -1,13 +1,18 @@
 """What is known of the streams' instruments: on disk before a stream subscribes.
 
-A shard names the instruments of its new streams and waits until the stream table has them. A disk
-that is full holds up those streams and nobody else: what waits is written once there is room.
+A shard is handed what is known already, so that a venue that refuses REST requests for days holds
+up no stream that can do without. It names the instruments of its new streams and waits until the
+stream table has them. A disk that is full holds up those streams and nobody else: what waits is
+written once there is room.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
 
 from engine.catalog import Catalog, Instrument
+from engine.commands import InstrumentsLoaded, StreamSpec
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +27,19 @@ class InstrumentFacts:
         self._on_stored = on_stored
         self._waiting: dict[int, dict[int, Instrument]] = {}
         """By shard and slot."""
+        self._listed: dict[str, dict[str, Instrument]] = {}
         self.problem = ""
         """Why nothing can be written; empty while it can."""
+
+    def listed(self, message: InstrumentsLoaded) -> None:
+        """What a venue lists now."""
+        self._listed[message.venue] = {each.symbol: each for each in message.instruments}
+
+    def brief(self, specs: Iterable[StreamSpec]) -> list[StreamSpec]:
+        """The same streams with their instruments: as listed last, or else as described last. A
+        symbol that is not listed any more is for the shard to judge.
+        """
+        return [msgspec.structs.replace(each, instrument=self._of(each)) for each in specs]
 
     def resolved(self, shard: int, instruments: Mapping[int, Instrument]) -> None:
         """A shard has learned the instruments of these slots."""
@@ -50,3 +66,9 @@ class InstrumentFacts:
         if problem and problem != self.problem:
             _log.error(f"{problem}: streams that begin wait for it")
         self.problem = problem
+
+    def _of(self, spec: StreamSpec) -> Instrument | None:
+        listed = self._listed.get(spec.key.venue)
+        if listed is not None:
+            return listed.get(spec.key.symbol)
+        return self._catalog.instrument(spec.key.venue, spec.key.symbol)

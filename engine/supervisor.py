@@ -244,7 +244,7 @@ class Supervisor:
         shard = self._shards[index]
         match message:
             case Ready():
-                shard.member.send(StartStreams(self._roster.specs(index)))
+                shard.member.send(StartStreams(self._facts.brief(self._roster.specs(index))))
             case ShardStatus():
                 update_shard(shard.report, message)
                 self._roster.update(message)
@@ -302,6 +302,7 @@ class Supervisor:
             case AddStreams() | RemoveStreams() | SetKnobs():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case InstrumentsLoaded():
+                self._facts.listed(message)
                 listing = self._listings.take(message, wall_ns())
                 if self._writer.ready.is_set():
                     self._writer.send(listing)
@@ -341,7 +342,7 @@ class Supervisor:
         """A shard that is not there yet gets all its streams when it is ready."""
         for index, specs in by_shard.items():
             if index < len(self._shards) and self._shards[index].member.ready.is_set():
-                self._shards[index].member.send(StartStreams(list(specs)))
+                self._shards[index].member.send(StartStreams(self._facts.brief(specs)))
 
     def _stop_streams(self, by_shard: Mapping[int, Sequence[int]]) -> None:
         for index, slots in by_shard.items():

@@ -115,7 +115,14 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
             case StartStreams():
                 slots = [spec.slot for spec in message.streams]
                 running += slots
-                note(directory, who=f"shard-{settings.index}", what="streams", slots=slots)
+                decimals = [
+                    spec.instrument.price_decimals if spec.instrument else None
+                    for spec in message.streams
+                ]
+                note(
+                    directory, who=f"shard-{settings.index}", what="streams", slots=slots,
+                    decimals=decimals,
+                )  # fmt: skip
                 channel.send(
                     InstrumentsResolved(
                         {

@@ -110,6 +110,40 @@ def test_a_full_disk_holds_up_the_new_stream_and_nothing_else(layout: Layout) ->
     run(layout, scenario, targets=TARGETS)
 
 
+@pytest.mark.fault("H02")
+def test_shards_are_handed_the_instruments_that_are_known(layout: Layout) -> None:
+    """A venue that bans our requests must not hold up streams that can begin without one."""
+    ticker = StreamKey("binance_linear", "BTCUSDT", StreamKind.TICKER)
+    quotes = StreamKey("binance_linear", "BTCUSDT", StreamKind.LIQUIDATIONS)
+
+    def told(engine: Engine) -> list[list[int | None]]:
+        return [event["decimals"] for event in engine.events("shard-0", "streams")]
+
+    async def first(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "green")
+        command(engine, AddStreams(1, [StreamRequest(ticker)]))
+        await until(lambda: told(engine) == [[None, None], [2]])
+
+    async def second(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: told(engine)[2:] == [[2, 2, 2]])
+        listed = Instrument("binance_linear", "BTCUSDT", 4, 3)
+        command(
+            engine,
+            InstrumentsLoaded("binance_linear", [listed], []),
+            AddStreams(1, [StreamRequest(quotes)]),
+            InstrumentsLoaded("binance_linear", [], []),
+            RemoveStreams(2, [quotes]),
+            AddStreams(3, [StreamRequest(quotes)]),
+        )
+        await until(lambda: told(engine)[3:] == [[4], [None]])
+
+    run(layout, first, targets=TARGETS)
+    (layout.state_dir / "commands.jsonl").unlink()
+    run(layout, second, targets=TARGETS)
+
+
 def test_knobs_reach_the_writer_and_its_successor(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
