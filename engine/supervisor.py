@@ -395,13 +395,19 @@ class Supervisor:
             self.failed.set_result(EngineError(f"{name} failed: {error!r} (see the log)"))
 
     def _check_usable(self) -> None:
-        """Give up when the venues refused every stream: only a new configuration can help."""
+        """Give up when the venues refused every stream from the first: only a new configuration
+        can help. Symbols that were listed once may be listed again, and then begin by themselves.
+        """
         reports = self._roster.reports()
         if not reports or self.failed.done() or self._phase not in ("starting", "running"):
             return
         if self._roster.was_commanded:
             return  # whoever added or removed streams can do so again
-        if all(report.state is StreamState.FAILED for report in reports):
+        if all(
+            report.state is StreamState.FAILED
+            and self._catalog.instrument(report.venue, report.symbol) is None
+            for report in reports
+        ):
             reasons = dict.fromkeys(
                 f"{report.venue}/{report.symbol}: {report.reason}" for report in reports
             )

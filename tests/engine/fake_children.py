@@ -29,6 +29,7 @@ from engine.commands import (
     StartStreams,
     StopStreams,
     StoreInstruments,
+    StreamSpec,
     StreamState,
     StreamStatus,
     SyncRings,
@@ -113,28 +114,14 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
     while (message := await channel.receive()) is not None:
         match message:
             case StartStreams():
-                slots = [spec.slot for spec in message.streams]
-                running += slots
-                decimals = [
-                    spec.instrument.price_decimals if spec.instrument else None
-                    for spec in message.streams
-                ]
-                note(
-                    directory, who=f"shard-{settings.index}", what="streams", slots=slots,
-                    decimals=decimals,
-                )  # fmt: skip
-                channel.send(
-                    InstrumentsResolved(
-                        {
-                            spec.slot: Instrument(spec.key.venue, spec.key.symbol, 2, 3)
-                            for spec in message.streams
-                        }
-                    )
-                )
+                running += [spec.slot for spec in message.streams]
+                note_streams(directory, settings.index, message.streams)
+                failed = (directory / "part.failed").exists()  # nobody lists such symbols
+                status = shard_status(settings.index, running, failed=True)
+                channel.send(status if failed else resolve(message.streams))
             case InstrumentsStored():
                 note(directory, who=f"shard-{settings.index}", what="stored", slots=message.slots)
-                failed = (directory / "part.failed").exists()
-                status = shard_status(settings.index, message.slots, failed=failed)
+                status = shard_status(settings.index, message.slots, failed=False)
                 channel.send(status)
                 if not (directory / "part.mute").exists():
                     beats.append(asyncio.create_task(_beat(channel, status)))
@@ -153,6 +140,20 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
     for beat in beats:
         beat.cancel()
     return 0
+
+
+def note_streams(directory: Path, shard: int, specs: list[StreamSpec]) -> None:
+    """Which streams a shard was told to start, and how much it was told of their instruments."""
+    slots = [spec.slot for spec in specs]
+    decimals = [spec.instrument.price_decimals if spec.instrument else None for spec in specs]
+    note(directory, who=f"shard-{shard}", what="streams", slots=slots, decimals=decimals)
+
+
+def resolve(specs: list[StreamSpec]) -> InstrumentsResolved:
+    """Every symbol is an instrument with 2 and 3 decimals."""
+    return InstrumentsResolved(
+        {spec.slot: Instrument(spec.key.venue, spec.key.symbol, 2, 3) for spec in specs}
+    )
 
 
 async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:

@@ -245,6 +245,26 @@ def test_all_streams_refused_makes_the_engine_useless_with_a_reason(layout: Layo
     run(layout, scenario)
 
 
+def test_streams_that_were_listed_once_are_waited_for(layout: Layout) -> None:
+    """A venue in maintenance lists nothing for a while."""
+
+    async def listed(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "green")
+
+    async def not_listed(engine: Engine) -> None:
+        engine.part("failed")
+        await engine.supervisor.start()
+        status = engine.supervisor.status
+        await until(lambda: all(report.state == "failed" for report in status().streams))
+        await until(lambda: status().status == "red")
+        engine.supervisor._check_usable()
+        assert not engine.supervisor.failed.done()
+
+    run(layout, listed)
+    run(layout, not_listed)
+
+
 @pytest.mark.fault("V02")
 def test_rows_that_could_not_be_delivered_are_named_in_the_log(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
