@@ -163,6 +163,11 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_interval_ms: int | None = None
     max_rows_per_copy: int | None = None
 
+    @property
+    def keeps_rows_back(self) -> bool:
+        """Whether there is a sink that gets none of the stream's rows."""
+        return not (self.db_writes_enabled and self.redis_publishes_enabled)
+
 
 class StreamRequest(msgspec.Struct):
     """A stream somebody wants, with knobs where not the defaults."""

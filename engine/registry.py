@@ -8,6 +8,10 @@ The configuration file and the registry: a stream of the file is added at the fi
 it there. Removed by command, it stays removed for as long as the file names it; taken out of the
 file and put back, it starts again. A stream that came from the file goes when the file drops it; a
 stream that was added by command stays until a command removes it.
+
+A stream that a command removed is remembered as removed where forgetting it would undo that: while
+the configuration names it, until the mirror has been met (whose rows may still want it), and where
+its knobs keep its last rows out of a sink.
 """
 
 import contextlib
@@ -15,6 +19,7 @@ import enum
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -25,6 +30,10 @@ from engine.errors import EngineError
 
 _log = logging.getLogger(__name__)
 
+_GROWTH_MAX: Final = 4
+_COMPACT_MIN_BYTES: Final = 1 << 20
+"""The file is rewritten when it has grown to so many times what it was when that was done last."""
+
 
 class Origin(enum.StrEnum):
     """Who wanted a stream."""
@@ -34,7 +43,7 @@ class Origin(enum.StrEnum):
 
 
 class RegistryEntry(msgspec.Struct, frozen=True):
-    """One stream. `removed` remembers that a command ended a stream the configuration names."""
+    """One stream. `removed` remembers that a command ended it."""
 
     key: StreamKey
     knobs: Knobs = Knobs()
@@ -56,6 +65,7 @@ class Registry:
 
     def __init__(self, path: Path) -> None:
         self._file = LineFile(path)
+        self._compact_at_bytes = _COMPACT_MIN_BYTES
         self._entries: dict[StreamKey, RegistryEntry] = {}
         self.joined_with: str | None = None
         """The mirror whose rows were adopted once; None: a new registry knows only itself."""
@@ -87,7 +97,7 @@ class Registry:
             entry = self._entries.get(key)
             if entry is None:
                 continue
-            if entry.origin is Origin.CONFIG:
+            if self._must_remember(entry, self.joined_with):
                 gone = msgspec.structs.replace(entry, removed=True)
                 lines.append(_Line(entry=gone))
             else:
@@ -105,23 +115,34 @@ class Registry:
         lines += [
             _Line(entry=RegistryEntry(key, origin=Origin.CONFIG, added_ns=now_ns))
             for key in dict.fromkeys(configured)
-            if key not in self._entries
+            if (known := self._entries.get(key)) is None
+            or (known.removed and known.origin is Origin.COMMAND)
         ]
         self._append(lines)
 
     def adopt(self, mirrored: Iterable[RegistryEntry], mirror: str) -> list[RegistryEntry]:
         """Take over what a mirror remembers of an earlier life; return the changed entries.
 
-        What is known here wins, but for streams that only the configuration's seeding has brought
-        in: the earlier life knew better whether they were removed, and with which knobs they ran.
+        What is known here wins, removals included, but for streams that only the configuration's
+        seeding has brought in: the earlier life knew better whether they were removed, and with
+        which knobs they ran. Then the removals have been heard by everybody.
         """
-        changed = []
+        changed = {}
         for entry in mirrored:
             known = self._entries.get(entry.key)
-            if known is None or (known.origin is Origin.CONFIG and known.knobs == Knobs()):
-                changed.append(entry)
-        self._append([_Line(entry=entry) for entry in changed] + [_Line(joined=mirror)])
-        return changed
+            if known is None or known == RegistryEntry(
+                entry.key, origin=Origin.CONFIG, added_ns=known.added_ns
+            ):
+                changed[entry.key] = entry
+        past = [
+            _Line(forget=key)
+            for key, entry in self._entries.items()
+            if key not in changed and entry.removed and not self._must_remember(entry, mirror)
+        ]
+        self._append(
+            [*(_Line(entry=entry) for entry in changed.values()), *past, _Line(joined=mirror)]
+        )
+        return list(changed.values())
 
     def compact(self) -> None:
         """Rewrite the file with one line a stream, in one step. A full disk puts that off."""
@@ -132,6 +153,12 @@ class Registry:
             self._file.replace(_encode(lines))
         except OSError as error:
             _log.warning(f"{self._file.path} cannot be rewritten shorter: {error.strerror}")
+        self._compact_at_bytes = max(self._file.size_bytes * _GROWTH_MAX, _COMPACT_MIN_BYTES)
+
+    def _must_remember(self, removed: RegistryEntry, joined_with: str | None) -> bool:
+        return (
+            removed.origin is Origin.CONFIG or joined_with is None or removed.knobs.keeps_rows_back
+        )
 
     def _append(self, lines: Sequence[_Line]) -> None:
         """Write lines and obey them. Raises OSError; then nothing has happened, here or on disk:
@@ -147,6 +174,8 @@ class Registry:
             raise
         for line in lines:
             self._apply(line)
+        if self._file.size_bytes > self._compact_at_bytes:
+            self.compact()
 
     def _read(self) -> None:
         """Replay the file. A torn last line was never answered: it did not happen."""

@@ -73,6 +73,32 @@ def test_a_start_on_a_full_disk_goes_on_with_the_long_file(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path], "no half file takes the space that is missing"
 
 
+def test_the_file_stays_a_few_times_the_size_of_what_it_says(path: Path) -> None:
+    registry = Registry(path)
+    sizes = []
+    for first in range(1, 12_000, 50):
+        registry.put(RegistryEntry(A, Knobs(flush_rows=first + after)) for after in range(50))
+        sizes.append(path.stat().st_size)
+    assert max(sizes) < 1 << 20
+    assert min(sizes[100:]) < 1_000, "rewritten while it ran"
+    assert Registry(path).wanted() == registry.wanted()
+
+
+def test_removed_before_the_mirror_was_met_is_removed_after_it(path: Path) -> None:
+    registry = Registry(path)
+    registry.seed([C], 1)
+    registry.put([RegistryEntry(A), RegistryEntry(B, QUIET)])
+    registry.remove([A, B, C])
+    registry = Registry(path)
+    earlier = [RegistryEntry(key) for key in (A, B, C, D)]
+    assert registry.adopt(earlier, "mirror") == [RegistryEntry(D)]
+    assert keys(registry) == keys(Registry(path)) == [D]
+    left = {entry.key: entry.removed for entry in Registry(path).entries()}
+    assert left == {B: True, C: True, D: False}, "where rows are kept back, and what is configured"
+    registry.seed([A, B, C], 2)
+    assert sorted(keys(registry)) == sorted([A, B, D])
+
+
 def test_damage_in_the_middle_is_named_not_guessed_over(path: Path) -> None:
     for damage in (b'{"entry":{"key":3}}\n', b'{"joined":"\xff"}\n', b"[" * 100_000 + b"\n"):
         path.write_bytes(damage)
