@@ -8,7 +8,7 @@ command is answered, and the last accepted command wins.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from engine.catalog import Catalog, StreamKey
+from engine.catalog import Catalog, CatalogEntry, StreamKey
 from engine.clock import wall_ns
 from engine.commands import KeyResult, Knobs, ShardStatus, StreamRequest, StreamSpec
 from engine.placement import spread
@@ -35,6 +35,8 @@ class Roster:
         self._registry = registry
         self._now_ns = now_ns
         self._totals: dict[int, StreamTotals] = {}
+        self._lives: Counter[int] = Counter()
+        """How often a slot was given up: a shard may still speak of such a life."""
         self._slots: dict[StreamKey, int] = {}
         self._shards: list[dict[int, StreamSpec]] = [{} for _ in range(shard_count)]
         self._homes: dict[tuple[str, str], int] = {}
@@ -52,7 +54,7 @@ class Roster:
         )
         wanted = self._registry.wanted()
         entries = self._catalog.assign_all(entry.key for entry in wanted)
-        placed = spread([StreamSpec(entry.slot, entry.key) for entry in entries], len(self._shards))
+        placed = spread([self._spec(entry) for entry in entries], len(self._shards))
         for shard, specs in enumerate(placed):
             for spec in specs:
                 self._enter(spec, shard)
@@ -124,16 +126,22 @@ class Roster:
         return [totals.report for totals in self._totals.values()]
 
     def update(self, status: ShardStatus) -> None:
-        """Take in what a shard says of its streams; removed ones are nobody's business."""
+        """Take in what a shard says of its streams; removed ones are nobody's business, nor are
+        earlier lives of those that came back.
+        """
         mine = self._shards[status.shard]
         for stream in status.streams:
-            if stream.slot in mine:
+            spec = mine.get(stream.slot)
+            if spec is not None and spec.life == stream.life:
                 self._totals[stream.slot].update(stream)
 
     def shard_ended(self, shard: int, reason: str) -> None:
         """A shard is gone; its streams wait for the next one."""
         for slot in self._shards[shard]:
             self._totals[slot].shard_ended(reason)
+
+    def _spec(self, entry: CatalogEntry) -> StreamSpec:
+        return StreamSpec(entry.slot, entry.key, life=self._lives[entry.slot])
 
     def _begin(self, entries: Sequence[RegistryEntry]) -> ByShard:
         if not entries:
@@ -144,7 +152,7 @@ class Roster:
         self._registry.put(entries)
         begun: defaultdict[int, list[StreamSpec]] = defaultdict(list)
         for entry in slots:
-            spec = StreamSpec(entry.slot, entry.key)
+            spec = self._spec(entry)
             shard = self._choose(entry.key)
             self._enter(spec, shard)
             begun[shard].append(spec)
@@ -156,6 +164,7 @@ class Roster:
             slot = self._slots.pop(key)
             shard = self._totals.pop(slot).report.shard
             del self._shards[shard][slot]
+            self._lives[slot] += 1
             self._crowds[shard, key.venue] -= 1
             ended[shard].append(slot)
         return dict(ended)

@@ -81,6 +81,26 @@ def test_a_shard_may_not_speak_of_streams_it_does_not_have(tmp_path: Path) -> No
     assert [report.symbol for report in roster.reports()] == ["B"]
 
 
+def said(*streams: StreamStatus) -> ShardStatus:
+    return ShardStatus(0, list(streams), 0, 0, {}, 0, 0, 0.0, 0, 0.0)
+
+
+def test_what_is_said_of_an_earlier_life_of_a_stream_does_not_count(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path, 1)
+    add(roster, key("A"))
+    late = said(StreamStatus(0, StreamState.LIVE, row_count=1_000_000, life=0))
+    roster.update(late)
+    for life in (1, 2):
+        roster.remove([key("A")])
+        add(roster, key("A"))
+        assert [spec.life for spec in roster.specs(0)] == [life]
+        roster.update(late)
+        (report,) = roster.reports()
+        assert (report.state, report.row_count) == (StreamState.PENDING, 0)
+    roster.update(said(StreamStatus(0, StreamState.LIVE, row_count=3, life=2)))
+    assert [report.row_count for report in roster.reports()] == [3]
+
+
 COMMANDS = st.lists(
     st.tuples(
         st.sampled_from(["add", "remove", "knobs", "restart"]),
