@@ -132,6 +132,10 @@ class Catalog:
         """The entry of a slot, or None."""
         return self._by_slot.get(slot)
 
+    def find(self, key: StreamKey) -> CatalogEntry | None:
+        """The entry of a stream that has a slot already, or None."""
+        return self._by_key.get(key)
+
     def instrument(self, venue: str, symbol: str) -> Instrument | None:
         """An instrument as any of its streams described it last, or None."""
         return self._by_symbol.get((venue, symbol))

@@ -13,7 +13,7 @@ from engine.clock import wall_ns
 from engine.commands import KeyResult, Knobs, ShardStatus, StreamRequest, StreamSpec
 from engine.placement import spread
 from engine.registry import Origin, Registry, RegistryEntry
-from engine.status import StreamReport, StreamTotals
+from engine.status import EndedStreams, StreamReport, StreamTotals
 
 STREAMS_MAX = 20_000
 """Far above what the venues allow one address; it bounds what abuse can make us remember."""
@@ -43,6 +43,8 @@ class Roster:
         """Where a symbol was last: it returns there, beside what its shard still knows of it."""
         self._crowds: Counter[tuple[int, str]] = Counter()
         """Streams of a venue on a shard."""
+        self._ended: dict[tuple[str, str], EndedStreams] = {}
+        self._ended_knobs: dict[int, Knobs] = {}
         self.was_commanded = False
         """Whether a command ever had a say, now or before a restart."""
 
@@ -52,6 +54,9 @@ class Roster:
         self.was_commanded = any(
             entry.removed or entry.origin is Origin.COMMAND for entry in self._registry.entries()
         )
+        for removed in self._registry.entries():
+            if removed.removed and (known := self._catalog.find(removed.key)) is not None:
+                self._keep_back(known.slot, removed.knobs)
         wanted = self._registry.wanted()
         entries = self._catalog.assign_all(entry.key for entry in wanted)
         placed = spread([self._spec(entry) for entry in entries], len(self._shards))
@@ -109,9 +114,11 @@ class Roster:
         return KeyResult(key)
 
     def knobs(self) -> dict[int, Knobs]:
-        """Knobs by slot, where they are not the defaults."""
+        """Knobs by slot, where they are not the defaults. Of a stream that was removed, what keeps
+        its last rows out of a sink: some wait in the journal, and nobody wanted them there.
+        """
         default = Knobs()
-        return {
+        return self._ended_knobs | {
             slot: totals.report.knobs
             for slot, totals in self._totals.items()
             if totals.report.knobs != default
@@ -124,6 +131,10 @@ class Roster:
     def reports(self) -> list[StreamReport]:
         """Every stream, as the status shows it."""
         return [totals.report for totals in self._totals.values()]
+
+    def ended(self) -> list[EndedStreams]:
+        """What the streams that were removed had counted."""
+        return list(self._ended.values())
 
     def update(self, status: ShardStatus) -> None:
         """Take in what a shard says of its streams; removed ones are nobody's business, nor are
@@ -162,7 +173,11 @@ class Roster:
         ended: defaultdict[int, list[int]] = defaultdict(list)
         for key in keys:
             slot = self._slots.pop(key)
-            shard = self._totals.pop(slot).report.shard
+            report = self._totals.pop(slot).report
+            shard = report.shard
+            kind = (report.venue, report.kind)
+            self._ended.setdefault(kind, EndedStreams(*kind)).add(report)
+            self._keep_back(slot, report.knobs)
             del self._shards[shard][slot]
             self._lives[slot] += 1
             self._crowds[shard, key.venue] -= 1
@@ -175,11 +190,17 @@ class Roster:
         if entry is not None:
             totals.report.knobs, totals.report.added_ns = entry.knobs, entry.added_ns
         totals.report.reason = "accepted, waiting for its shard"
+        self._ended_knobs.pop(spec.slot, None)
         self._totals[spec.slot] = totals
         self._slots[spec.key] = spec.slot
         self._shards[shard][spec.slot] = spec
         self._crowds[shard, spec.key.venue] += 1
         self._homes[spec.key.venue, spec.key.symbol] = shard
+
+    def _keep_back(self, slot: int, knobs: Knobs) -> None:
+        """Until the slot lives again; a stream that is gone has no say in the flush limits."""
+        if knobs.keeps_rows_back:
+            self._ended_knobs[slot] = Knobs(knobs.db_writes_enabled, knobs.redis_publishes_enabled)
 
     def _choose(self, key: StreamKey) -> int:
         """Beside its symbol, else on the emptiest shard; among equals the one with fewest streams

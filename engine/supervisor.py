@@ -197,6 +197,7 @@ class Supervisor:
             control=self._control.report,
             streams=streams,
             limiters=self._leases.reports(),
+            ended=self._roster.ended(),
         )
 
     # -- making children ---------------------------------------------------------------------

@@ -73,6 +73,17 @@ def test_streams_come_and_go_and_every_command_is_answered(layout: Layout) -> No
     run(layout, scenario, targets=TARGETS)
 
 
+def test_rows_of_removed_streams_still_count(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().rows_by_kind() == {"trade": 10, "book": 5})
+        command(engine, RemoveStreams(1, STREAMS))
+        await until(lambda: engine.supervisor.status().streams == [])
+        assert engine.supervisor.status().rows_by_kind() == {"trade": 10, "book": 5}
+
+    run(layout, scenario, targets=TARGETS)
+
+
 def test_commands_to_a_dead_shard_are_obeyed_by_its_successor(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
