@@ -137,7 +137,9 @@ def with_mirror(
 ) -> None:
     async def main() -> None:
         taken: list[RegistryEntry] = [] if adopted is None else adopted
-        mirror = RegistryMirror(registry, "prod", Secret(database_url), taken.extend)
+        mirror = RegistryMirror(
+            registry, "prod", Secret(database_url), taken.extend, compare_every_s=0.05
+        )
         try:
             async with asyncio.timeout(20):
                 await body(mirror)
@@ -240,3 +242,28 @@ def test_database_that_comes_late_still_gives_back_what_it_remembers(
     assert sorted(keys(late)) == sorted([A, B])
     assert late.get(A) == RegistryEntry(A, QUIET)
     assert [entry.origin for entry in late.entries() if entry.removed] == [Origin.CONFIG]
+
+
+def test_a_table_that_was_emptied_or_made_anew_is_filled_again(
+    path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+    count = "SELECT count(*) FROM stream_registry"
+
+    async def body(mirror: RegistryMirror) -> None:
+        mirror.start()
+        await mirrored(registry, mirror)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("DELETE FROM stream_registry")
+            while connection.execute(count).fetchone() != (1,):
+                await asyncio.sleep(0.02)
+            connection.execute("CREATE TABLE kept (LIKE stream_registry INCLUDING ALL)")
+            connection.execute("DROP TABLE stream_registry")
+            while "not mirrored yet" not in caplog.text:
+                await asyncio.sleep(0.02)
+            connection.execute("ALTER TABLE kept RENAME TO stream_registry")
+            while connection.execute(count).fetchone() != (1,):
+                await asyncio.sleep(0.02)
+
+    with_mirror(registry, database_url, body)
