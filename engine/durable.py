@@ -29,16 +29,7 @@ def write_whole(path: Path, body: bytes) -> None:
         with contextlib.suppress(OSError):
             half.unlink()
         raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make names in a directory durable: until then a power cut may bring back the old file."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _sync_directory(path.parent)
 
 
 class LineFile:
@@ -71,7 +62,7 @@ class LineFile:
             _write_all(file.fileno(), lines)
             os.fsync(file.fileno())
         if is_new:
-            sync_directory(self.path.parent)
+            _sync_directory(self.path.parent)
         self.size_bytes += len(lines)
 
     def cut(self) -> None:
@@ -90,3 +81,12 @@ def _write_all(fd: int, body: bytes) -> None:
     view = memoryview(body)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _sync_directory(path: Path) -> None:
+    """Make names in a directory durable: until then a power cut may bring back the old file."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

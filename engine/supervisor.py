@@ -132,7 +132,11 @@ class Supervisor:
         await self._schema.first_attempt()
         if not self._schema.problem:
             await self._mirror.first_attempt()
-        self._roster.open(self._settings.streams)
+        try:
+            self._roster.open(self._settings.streams)
+        except OSError as error:
+            where = self._settings.layout.state_dir
+            raise EngineError(f"{where} takes no new stream: {error.strerror}") from error
         self._mirror.start()
         self._leases.start()
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -18,12 +18,13 @@ from engine import instance
 from engine.catalog import Catalog, StreamKey, StreamKind
 from engine.child import Child, describe_exit
 from engine.config import Config, Secret
-from engine.errors import InstanceBusyError
+from engine.errors import EngineError, InstanceBusyError
 from engine.layout import Layout, open_layout
 from engine.member import ChildStartError
 from engine.records import RecordKind
 from engine.settings import ControlSettings, LogSettings, RingSettings
 from engine.supervisor import Supervisor, SupervisorSettings, Targets, Timing
+from tests.engine.full_disk import full_at
 
 FAKES = "tests.engine.fake_children"
 STREAMS = [
@@ -233,6 +234,14 @@ def test_shard_that_never_starts_ends_the_start_with_its_reason(layout: Layout) 
 
     run(layout, scenario)
     assert "this shard never starts" in layout.log_file.read_text()
+
+
+def test_a_disk_that_is_full_at_the_first_start_is_named(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        with full_at(100), pytest.raises(EngineError, match="takes no new stream"):
+            await engine.supervisor.start()
+
+    run(layout, scenario)
 
 
 def test_all_streams_refused_makes_the_engine_useless_with_a_reason(layout: Layout) -> None:
