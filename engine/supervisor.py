@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,8 +28,9 @@ from engine.births import (
     spawn_shard,
     spawn_writer,
 )
-from engine.catalog import Catalog, StreamKey
+from engine.catalog import Catalog
 from engine.clock import monotonic_s, wall_ns
+from engine.command_desk import Command, CommandDesk, refuse
 from engine.commands import (
     AddStreams,
     CommandResult,
@@ -40,7 +41,6 @@ from engine.commands import (
     InstrumentsSaved,
     InstrumentsStored,
     KeyResult,
-    Knobs,
     LeaseRequest,
     LimitFeedback,
     Ready,
@@ -50,8 +50,6 @@ from engine.commands import (
     SetStreamKnobs,
     ShardStatus,
     StartStreams,
-    StopStreams,
-    StreamSpec,
     StreamState,
     ToChild,
     WriterStatus,
@@ -62,7 +60,7 @@ from engine.instrument_facts import InstrumentFacts
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
-from engine.registry import Registry, RegistryEntry
+from engine.registry import Registry
 from engine.registry_mirror import RegistryMirror
 from engine.ring_syncs import RingSyncs
 from engine.roster import Roster
@@ -107,11 +105,12 @@ class Supervisor:
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()
         self._facts = InstrumentFacts(self._catalog, self._on_facts_stored)
+        self._desk = CommandDesk(self._roster, self._facts, self._tell_shard, self._tell_writer)
         self._listings = Listings()
         self._tick_task: asyncio.Task[None] | None = None
         self._schema = SchemaKeeper(settings.database_url, migrate)
         self._mirror = RegistryMirror(
-            self._registry, settings.registry_name, settings.database_url, self._on_adopted
+            self._registry, settings.registry_name, settings.database_url, self._desk.adopt
         )
         self._leases = LeaseDesk(
             settings.limits,
@@ -309,8 +308,7 @@ class Supervisor:
             case InstrumentsLoaded():
                 self._facts.listed(message)
                 listing = self._listings.take(message, wall_ns())
-                if self._writer.ready.is_set():
-                    self._writer.send(listing)
+                self._tell_writer(listing)
                 if self._settings.database_url is None:
                     self._listings.saved(InstrumentsSaved(listing.venue, listing.loaded_ns))
             case LeaseRequest():
@@ -320,51 +318,20 @@ class Supervisor:
             case _:
                 _log.error(f"control sent {type(message).__name__}: ignored")
 
-    def _obey(self, command: AddStreams | RemoveStreams | SetKnobs) -> list[KeyResult]:
-        """Change the roster, on disk, and tell whom it concerns."""
+    def _obey(self, command: Command) -> list[KeyResult]:
         if self._phase not in ("starting", "running"):
-            return [_unavailable(key, self._phase) for key in _keys_of(command)]
-        knobs = self._roster.knobs()
-        try:
-            match command:
-                case AddStreams():
-                    results, started = self._roster.add(command.streams)
-                    self._start_streams(started)
-                case RemoveStreams():
-                    results, stopped = self._roster.remove(command.keys)
-                    self._stop_streams(stopped)
-                case SetKnobs():
-                    results = [self._roster.set_knobs(command.key, command.knobs)]
-        except OSError as error:  # the disk is full: what is not on disk was not accepted
-            _log.error(f"a command could not be written down: {error}")
-            why = f"cannot be written down: {error.strerror}"
-            return [KeyResult(key, "unavailable", why) for key in _keys_of(command)]
-        self._tell_knobs(knobs)
+            return refuse(command, f"the engine is {self._phase}")
+        results = self._desk.obey(command)
         self._mirror.changed()
         return results
 
-    def _start_streams(self, by_shard: Mapping[int, Sequence[StreamSpec]]) -> None:
-        """A shard that is not there yet gets all its streams when it is ready."""
-        for index, specs in by_shard.items():
-            if index < len(self._shards) and self._shards[index].member.ready.is_set():
-                self._shards[index].member.send(StartStreams(self._facts.brief(specs)))
+    def _tell_shard(self, index: int, message: ToChild) -> None:
+        if index < len(self._shards) and self._shards[index].member.ready.is_set():
+            self._shards[index].member.send(message)
 
-    def _stop_streams(self, by_shard: Mapping[int, Sequence[int]]) -> None:
-        for index, slots in by_shard.items():
-            if index < len(self._shards) and self._shards[index].member.ready.is_set():
-                self._shards[index].member.send(StopStreams(list(slots)))
-
-    def _tell_knobs(self, before: dict[int, Knobs]) -> None:
-        if (knobs := self._roster.knobs()) != before and self._writer.ready.is_set():
-            self._writer.send(SetStreamKnobs(knobs))
-
-    def _on_adopted(self, entries: list[RegistryEntry]) -> None:
-        """The database came back and remembers streams of an earlier life."""
-        knobs = self._roster.knobs()
-        started, stopped = self._roster.adopt(entries)
-        self._stop_streams(stopped)
-        self._start_streams(started)
-        self._tell_knobs(knobs)
+    def _tell_writer(self, message: ToChild) -> None:
+        if self._writer.ready.is_set():
+            self._writer.send(message)
 
     async def _sync_rings(self, index: int) -> None:
         shard = self._shards[index]
@@ -443,17 +410,3 @@ class Supervisor:
                 f" and {layout.shm_dir}; the next start on this state directory delivers them"
             )
         return False
-
-
-def _keys_of(command: AddStreams | RemoveStreams | SetKnobs) -> list[StreamKey]:
-    match command:
-        case AddStreams():
-            return [request.key for request in command.streams]
-        case RemoveStreams():
-            return command.keys
-        case SetKnobs():
-            return [command.key]
-
-
-def _unavailable(key: StreamKey, phase: Phase) -> KeyResult:
-    return KeyResult(key, "unavailable", f"the engine is {phase}")

@@ -105,9 +105,8 @@ def test_what_is_said_of_an_earlier_life_of_a_stream_does_not_count(tmp_path: Pa
 def test_rows_that_were_to_be_kept_back_are_so_after_their_stream_is_gone(tmp_path: Path) -> None:
     roster = make_roster(tmp_path)
     roster.open([])
-    add(roster, key("A"), key("B"))
-    roster.set_knobs(key("A"), Knobs(db_writes_enabled=False, flush_rows=1))
-    roster.set_knobs(key("B"), Knobs(flush_rows=1))
+    kept_back = StreamRequest(key("A"), Knobs(db_writes_enabled=False, flush_rows=1))
+    roster.add([kept_back, StreamRequest(key("B"), Knobs(flush_rows=1))])
     roster.remove([key("A"), key("B")])
     assert roster.knobs() == {0: Knobs(db_writes_enabled=False)}
     roster = make_roster(tmp_path)
