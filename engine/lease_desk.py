@@ -101,10 +101,11 @@ class LeaseDesk:
         """Why budgets cannot be shared now; empty when they can, or need not."""
         return self._sharing.problem if self._sharing is not None else ""
 
-    def start(self) -> None:
-        """Begin to grant where other engines are asked first; else it has begun."""
-        if self._sharing is not None:
-            self._sharing.start()
+    def start(self) -> "asyncio.Task[None] | None":
+        """Begin to grant where other engines are asked first; else it has begun. Returns the task
+        to watch, if there is one.
+        """
+        return self._sharing.start() if self._sharing is not None else None
 
     def ask(self, client: str, request: LeaseRequest) -> None:
         """Answer at once, or when the units fit. A pool without a budget is free."""

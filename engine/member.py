@@ -50,6 +50,7 @@ class Member:
     _child: Child | None = None
     _heard_s: float = 0.0
     _was_ready: bool = False
+    _ready_timeout_s: float | None = None
     _leaving: asyncio.Event = field(default_factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
 
@@ -58,6 +59,7 @@ class Member:
 
     async def start(self, ready_timeout_s: float) -> None:
         """Spawn the first child and wait until it is ready, or raise ChildStartError."""
+        self._ready_timeout_s = ready_timeout_s
         self._task = asyncio.create_task(self._live(), name=self.name)
         self._task.add_done_callback(self._ended)
         waiter = asyncio.create_task(self.ready.wait())
@@ -110,11 +112,12 @@ class Member:
             self._child.kill()
 
     def check_hung(self, now_s: float) -> None:
-        """Kill a child that was ready once and has said nothing for too long."""
-        if self.hung_after_s is None or self._child is None or not self.ready.is_set():
+        """Kill a child that has said nothing for too long, or is born again and never ready."""
+        limit_s = self.hung_after_s if self.ready.is_set() else self._ready_timeout_s
+        if limit_s is None or self._child is None or not self._was_ready:
             return
         silence_s = now_s - self._heard_s
-        if silence_s > self.hung_after_s:
+        if silence_s > limit_s:
             _log.error(
                 f"{self.name} (pid {self._child.pid}) is silent for {silence_s:.1f} s: killed"
             )

@@ -85,11 +85,12 @@ class RegistryMirror:
                 f"the stream registry of the database cannot be read yet: {self._words(error)}"
             )
 
-    def start(self) -> None:
-        """Begin to keep the table equal."""
+    def start(self) -> "asyncio.Task[None] | None":
+        """Begin to keep the table equal. Returns the task to watch, if there is one."""
         if self._database_url is not None:
             self._changed.ring()
             self._task = asyncio.create_task(self._keep(), name="registry-mirror")
+        return self._task
 
     def changed(self) -> None:
         """The registry has changed."""

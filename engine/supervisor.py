@@ -136,11 +136,11 @@ class Supervisor:
         except OSError as error:
             where = self._settings.layout.state_dir
             raise EngineError(f"{where} takes no new stream: {error.strerror}") from error
-        self._mirror.start()
-        self._leases.start()
+        self._watch("the mirror of the registry", self._mirror.start())
+        self._watch("the sharing of limits", self._leases.start())
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._tick_task = asyncio.create_task(self._tick(), name="tick")
-        self._tick_task.add_done_callback(self._on_tick_ended)
+        self._watch("the watch over the children", self._tick_task)
         await self._writer.start(timing.writer_ready_s)
         for index in range(len(self._settings.cpus)):
             self._add_shard(index)
@@ -356,9 +356,15 @@ class Supervisor:
             self._feed.tell_status()
             self._check_usable()
 
-    def _on_tick_ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._on_fault("the watch over the children", error)
+    def _watch(self, name: str, task: "asyncio.Task[None] | None") -> None:
+        """A task that fails is to be seen now, not when it is awaited at the end."""
+
+        def look(ended: "asyncio.Task[None]") -> None:
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                self._on_fault(name, error)
+
+        if task is not None:
+            task.add_done_callback(look)
 
     def _on_fault(self, name: str, error: BaseException) -> None:
         """A bug, and nobody looks after this part any more: end in order, to be started clean."""

@@ -103,12 +103,15 @@ async def writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
 
 
 async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
-    """Resolves instruments and reports live streams. Parts: refuse, deaf, mute, failed."""
+    """Resolves instruments and reports live streams. Parts: refuse, stillborn, deaf, mute,
+    failed.
+    """
     directory = Path(settings.paths.state_dir)
     note(directory, who=f"shard-{settings.index}", what="born")
     running: list[int] = []
     if (directory / "part.refuse").exists():
         raise EngineError("this shard never starts")
+    stand_still_once(directory / "part.stillborn")
     channel.send(Ready())
     beats: list[asyncio.Task[None]] = []
     while (message := await channel.receive()) is not None:
@@ -142,6 +145,13 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
     return 0
 
 
+def stand_still_once(part: Path) -> None:
+    """Stop as under a debugger, if the part says so; the next process goes on."""
+    if part.exists():
+        part.unlink()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def note_streams(directory: Path, shard: int, specs: list[StreamSpec]) -> None:
     """Which streams a shard was told to start, and how much it was told of their instruments."""
     slots = [spec.slot for spec in specs]
@@ -157,16 +167,12 @@ def resolve(specs: list[StreamSpec]) -> InstrumentsResolved:
 
 
 async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
-    """Takes the status and keeps the last one on disk. Part `deaf-control`: stops itself as a
-    debugger would, the first time.
-    """
+    """Takes the status and keeps the last one on disk. Part: deaf-control."""
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
     channel.send(Ready(port=settings.port))
-    if (directory / "part.deaf-control").exists():
-        (directory / "part.deaf-control").unlink()
-        await channel.flush()
-        os.kill(os.getpid(), signal.SIGSTOP)
+    await channel.flush()
+    stand_still_once(directory / "part.deaf-control")
     beat = asyncio.create_task(_beat(channel, Heartbeat()))
     while (message := await channel.receive()) is not None:
         match message:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from engine.child import Child, describe_exit
 from engine.config import Config, Secret
 from engine.errors import EngineError, InstanceBusyError
 from engine.layout import Layout, open_layout
-from engine.member import ChildStartError
+from engine.member import ChildStartError, Member
 from engine.records import RecordKind
 from engine.settings import ControlSettings, LogSettings, RingSettings
 from engine.supervisor import Supervisor, SupervisorSettings, Targets, Timing
@@ -194,6 +195,31 @@ def test_hung_child_is_killed_and_replaced(layout: Layout) -> None:
     records: list[str] = []
     with _captured(records):
         run(layout, scenario)
+
+
+@pytest.mark.fault("V05")
+def test_child_born_again_that_is_never_ready_is_replaced(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        engine.part("stillborn")
+        os.kill(engine.supervisor.status().shards[0].child.pid, signal.SIGKILL)
+        await until(lambda: len(engine.events("shard-0", "born")) == 3)
+        await until(lambda: engine.supervisor.status().status == "green")
+
+    run(layout, scenario, timing=replace(FAST, ready_s=5))
+
+
+def test_task_that_fails_in_the_background_ends_the_engine(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        monkeypatch.setattr(Member, "check_hung", lambda *_: 1 / 0)
+        reason = await asyncio.wait_for(engine.supervisor.failed, 20)
+        assert "the watch over the children failed: ZeroDivisionError" in str(reason)
+        assert await engine.supervisor.stop()
+
+    run(layout, scenario)
 
 
 @pytest.mark.fault("V05")
