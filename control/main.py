@@ -25,7 +25,7 @@ from control.routes import Services
 from control.venue_listings import VenueListings
 from engine.channel import Channel
 from engine.clock import monotonic_s
-from engine.commands import Drain, Ready, ToChild
+from engine.commands import Drain, Heartbeat, Ready, ToChild
 from engine.metrics import ProcessMetrics
 from engine.settings import ControlSettings
 from shards.venues import VENUES
@@ -67,7 +67,7 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     channel.send(Ready(port=listener.getsockname()[1]))
     work = [
         asyncio.create_task(instruments.run(), name="instruments"),
-        asyncio.create_task(_watch_loop(health), name="loop-lag"),
+        asyncio.create_task(_watch_loop(health, channel), name="loop-lag"),
     ]
     try:
         while (message := await channel.receive()) is not None:
@@ -104,10 +104,11 @@ def make_server(app: ASGIApp, protocol: type[BoundedHttp] = BoundedHttp) -> uvic
     )
 
 
-async def _watch_loop(health: Health) -> None:
-    """Measure how late this process's own event loop is."""
+async def _watch_loop(health: Health, channel: Channel[ToChild]) -> None:
+    """Measure how late this process's own event loop is, and tell the supervisor that it turns."""
     metrics = ProcessMetrics("control")
     while True:
+        channel.send(Heartbeat())
         started_s = monotonic_s()
         await asyncio.sleep(_LAG_LOOK_S)
         lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)

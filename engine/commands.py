@@ -186,6 +186,11 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_interval_ms: int | None = None
     max_rows_per_copy: int | None = None
 
+    @property
+    def keeps_rows_back(self) -> bool:
+        """Whether there is a sink that gets none of the stream's rows."""
+        return not (self.db_writes_enabled and self.redis_publishes_enabled)
+
 
 class StreamRequest(msgspec.Struct):
     """A stream somebody wants, with knobs where not the defaults."""
@@ -260,6 +265,10 @@ class Ready(msgspec.Struct, tag=True):
     """The child has set up and serves. `port` is the control process's."""
 
     port: int = 0
+
+
+class Heartbeat(msgspec.Struct, tag=True):
+    """Control: its loop turns. The others say so with their status."""
 
 
 class InstrumentsResolved(msgspec.Struct, tag=True):
@@ -348,6 +357,7 @@ class WriterStatus(msgspec.Struct, tag=True):
 
 FromChild = (
     Ready
+    | Heartbeat
     | InstrumentsResolved
     | RingsSynced
     | InstrumentsSaved

@@ -6,9 +6,11 @@ import pytest
 
 from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
 from engine.errors import EngineError
+from tests.engine.full_disk import full_at
 
 BTC = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 ETH = StreamKey("binance_linear", "ETHUSDT", StreamKind.TRADES)
+SOL = StreamKey("binance_linear", "SOLUSDT", StreamKind.TRADES)
 FACTS = Instrument("binance_linear", "BTCUSDT", price_decimals=1, qty_decimals=3)
 
 
@@ -45,12 +47,31 @@ def test_half_a_line_is_cut_off_and_never_glued_to_the_next(tmp_path: Path) -> N
     assert [entry.key for entry in Catalog(path)] == [BTC, ETH]
 
 
+def test_a_slot_that_a_full_disk_half_gave_away_names_one_stream_for_ever(tmp_path: Path) -> None:
+    """The writer may have read a line before the supervisor learned that the rest did not fit."""
+    path = tmp_path / "streams.jsonl"
+    supervisor = Catalog(path)
+    supervisor.assign(BTC)
+    with full_at(int(path.stat().st_size * 2.5)), pytest.raises(OSError):
+        supervisor.assign_all([ETH, SOL])
+    writer = Catalog(path)
+    assert [entry.key for entry in writer] == [BTC, ETH]
+    assert supervisor.assign(SOL).slot == 2
+    writer.refresh()
+    assert [entry.key for entry in writer] == [BTC, ETH, SOL]
+    assert supervisor.assign(ETH).slot == 1
+    assert [entry.key for entry in Catalog(path)] == [BTC, ETH, SOL]
+    assert path.read_bytes().count(b"ETHUSDT") == 2, "written once more: was the first one synced?"
+
+
 def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "streams.jsonl"
     Catalog(path).assign(BTC)
-    path.write_bytes(b"garbage\n" + path.read_bytes())
-    with pytest.raises(EngineError, match=r"streams\.jsonl is damaged"):
-        Catalog(path)
+    body = path.read_bytes()
+    for damage in (b"garbage\n", body.replace(b"BTC", b"\xff\xfe"), b"[" * 100_000 + b"\n"):
+        path.write_bytes(damage + body)
+        with pytest.raises(EngineError, match=r"streams\.jsonl is damaged"):
+            Catalog(path)
 
 
 def test_describing_with_the_same_facts_writes_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from engine.catalog import Catalog, StreamKey, StreamKind
 from engine.commands import Knobs, ShardStatus, StreamRequest, StreamState, StreamStatus
 from engine.registry import Registry
 from engine.roster import Roster
+from engine.status import EndedStreams
 
 
 def key(symbol: str, kind: StreamKind = StreamKind.TRADES, venue: str = "acme") -> StreamKey:
@@ -79,6 +80,60 @@ def test_a_shard_may_not_speak_of_streams_it_does_not_have(tmp_path: Path) -> No
     roster.remove([key("A")])
     roster.update(status)
     assert [report.symbol for report in roster.reports()] == ["B"]
+
+
+def said(*streams: StreamStatus) -> ShardStatus:
+    return ShardStatus(0, list(streams), 0, 0, {}, 0, 0, 0.0, 0, 0.0)
+
+
+def test_what_is_said_of_an_earlier_life_of_a_stream_does_not_count(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path, 1)
+    add(roster, key("A"))
+    late = said(StreamStatus(0, StreamState.LIVE, row_count=1_000_000, life=0))
+    roster.update(late)
+    for life in (1, 2):
+        roster.remove([key("A")])
+        add(roster, key("A"))
+        assert [spec.life for spec in roster.specs(0)] == [life]
+        roster.update(late)
+        (report,) = roster.reports()
+        assert (report.state, report.row_count) == (StreamState.PENDING, 0)
+    roster.update(said(StreamStatus(0, StreamState.LIVE, row_count=3, life=2)))
+    assert [report.row_count for report in roster.reports()] == [3]
+
+
+def test_rows_that_were_to_be_kept_back_are_so_after_their_stream_is_gone(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path)
+    roster.open([])
+    kept_back = StreamRequest(key("A"), Knobs(db_writes_enabled=False, flush_rows=1))
+    roster.add([kept_back, StreamRequest(key("B"), Knobs(flush_rows=1))])
+    roster.remove([key("A"), key("B")])
+    assert roster.knobs() == {0: Knobs(db_writes_enabled=False)}
+    roster = make_roster(tmp_path)
+    roster.open([])
+    assert roster.knobs() == {0: Knobs(db_writes_enabled=False)}, "they wait in the journal"
+    add(roster, key("A"))
+    assert roster.knobs() == {}
+
+
+def test_totals_never_go_back_when_streams_end(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path, 1)
+    add(roster, key("A"), key("B"), key("C", StreamKind.L2_BOOK))
+    for life in range(2):
+        roster.update(
+            said(
+                StreamStatus(0, StreamState.LIVE, frame_count=2, row_count=5, life=life),
+                StreamStatus(1, StreamState.LIVE, row_count=7),
+                StreamStatus(2, StreamState.LIVE, gap_count=1, missing_count=2, duplicate_count=3),
+            )
+        )
+        roster.remove([key("A")])
+        add(roster, key("A"))
+    roster.remove([key("A"), key("C", StreamKind.L2_BOOK)])
+    assert roster.ended() == [
+        EndedStreams("acme", "Trades", 4, 10), EndedStreams("acme", "L2Book", 0, 0, 1, 2, 3),
+    ]  # fmt: skip
+    assert [report.row_count for report in roster.reports()] == [7]
 
 
 COMMANDS = st.lists(
