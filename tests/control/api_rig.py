@@ -28,6 +28,7 @@ from engine.commands import (
     KeyResult,
     RemoveStreams,
     SetKnobs,
+    StreamRequest,
     StreamState,
     SystemStatus,
 )
@@ -96,10 +97,13 @@ class Supervisor:
         elif not self.deaf:
             results = self._results(message)
             request_id = getattr(message, "request_id", 0)
-            assert self.backend is not None
-            asyncio.get_running_loop().call_soon(
-                self.backend.take, CommandResult(request_id, results)
-            )
+            asyncio.get_running_loop().call_soon(self._answer, CommandResult(request_id, results))
+
+    def _answer(self, result: CommandResult) -> None:
+        """Behind a status that shows the effect, as the real one does."""
+        assert self.backend is not None
+        self.tell()
+        self.backend.take(result)
 
     def tell(self) -> None:
         """Send a status."""
@@ -126,7 +130,7 @@ class Supervisor:
     def _results(self, message: FromChild) -> list[KeyResult]:
         match message:
             case AddStreams():
-                return [self._add(request.key) for request in message.streams]
+                return [self._add(request) for request in message.streams]
             case RemoveStreams():
                 return [self._remove(key) for key in message.keys]
             case SetKnobs():
@@ -137,12 +141,14 @@ class Supervisor:
             case _:
                 return []
 
-    def _add(self, key: StreamKey) -> KeyResult:
+    def _add(self, request: StreamRequest) -> KeyResult:
+        key = request.key
         if self.answer_kind:
             return KeyResult(key, self.answer_kind, "refused by the supervisor")
         if key in self.streams:
             return KeyResult(key, "stream_exists", f"{key} exists")
         self.run(key, StreamState.PENDING)
+        self.streams[key].knobs = request.knobs
         return KeyResult(key)
 
     def _remove(self, key: StreamKey) -> KeyResult:

@@ -22,6 +22,7 @@ from engine.commands import (
     LeaseGranted,
     LeaseRequest,
     Ready,
+    StreamState,
     SystemStatus,
 )
 from engine.layout import open_layout
@@ -38,7 +39,7 @@ class Parent:
     def __init__(self, child: Child) -> None:
         self.child = child
         self.heard: list[FromChild] = []
-        self.status = Supervisor().status()
+        self.engine = Supervisor()
 
     async def serve(self) -> None:
         """Until the child is gone."""
@@ -48,6 +49,9 @@ class Parent:
                 case LeaseRequest():
                     self.child.channel.send(LeaseGranted(message.request_id, 0.0))
                 case AddStreams():
+                    for request in message.streams:
+                        self.engine.run(request.key, StreamState.PENDING)
+                    self.tell()
                     results = [KeyResult(request.key) for request in message.streams]
                     self.child.channel.send(CommandResult(message.request_id, results))
                 case _:
@@ -55,7 +59,7 @@ class Parent:
 
     def tell(self) -> None:
         """Send a status."""
-        body = msgspec.Raw(msgspec.json.encode(self.status))
+        body = msgspec.Raw(msgspec.json.encode(self.engine.status()))
         self.child.channel.send(SystemStatus(body))
 
     async def hear(self, kind: type[Any], count: int = 1) -> list[Any]:
