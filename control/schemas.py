@@ -85,21 +85,33 @@ class StreamItem(_Input):
 
 
 class InstrumentFilter(_Input):
-    """Which instruments: all conditions must hold. `symbol` is a glob, e.g. `BTC*`."""
+    """Which instruments: all conditions must hold. `symbol` is a glob, e.g. `BTC*`. Without
+    `status`, streams begin on what trades, and end whatever its status.
+    """
 
     symbol: Pattern | None = None
     base: Pattern | None = None
     quote: Pattern | None = None
-    status: Pattern | None = "TRADING"
+    status: Pattern | UnsetType | None = UNSET
     limit: Annotated[int, Meta(ge=1, le=BULK_MAX)] = BULK_MAX
 
-    def matches(self, instrument: Instrument) -> bool:
-        """Whether an instrument is meant."""
+    @property
+    def asks_for_facts(self) -> bool:
+        """Whether it takes more than the symbol to tell what is meant."""
+        return bool(self.base or self.quote or self.status)
+
+    def names(self, symbol: str) -> bool:
+        """Whether a symbol is meant, as far as its name goes."""
+        return self.symbol is None or fnmatch.fnmatchcase(symbol, self.symbol)
+
+    def matches(self, instrument: Instrument, status: str | None = None) -> bool:
+        """Whether an instrument is meant; `status` is what it must have where none is given."""
+        wanted_status = status if self.status is UNSET else self.status
         return (
-            _same(self.base, instrument.base)
+            self.names(instrument.symbol)
+            and _same(self.base, instrument.base)
             and _same(self.quote, instrument.quote)
-            and _same(self.status, instrument.status)
-            and (self.symbol is None or fnmatch.fnmatchcase(instrument.symbol, self.symbol))
+            and _same(wanted_status, instrument.status)
         )
 
 

@@ -1,6 +1,5 @@
 """`/streams`: what runs, what could run, begin, end, tune."""
 
-import fnmatch
 from collections.abc import Iterable
 from typing import Literal
 
@@ -34,6 +33,8 @@ from engine.status import StreamReport
 
 OK = "ok"
 """The seed's whole answer to a command that was accepted."""
+TRADING = "TRADING"
+"""The status of an instrument that can be traded now."""
 
 
 async def capabilities(_: Request, services: Services) -> Response:
@@ -183,7 +184,9 @@ def _requests_by_filter(
     transport = services.admissions.transport(venue, filtered.kind, filtered.transport)
     _check_loaded(services, venue)
     knobs = _knobs(filtered.knobs, "")
-    matching = [each for each in services.instruments.of(venue) if filtered.filter.matches(each)]
+    matching = [
+        each for each in services.instruments.of(venue) if filtered.filter.matches(each, TRADING)
+    ]
     chosen = matching[: filtered.filter.limit]
     return [
         StreamRequest(StreamKey(venue, each.symbol, filtered.kind, transport), knobs)
@@ -192,11 +195,12 @@ def _requests_by_filter(
 
 
 def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[StreamKey]:
-    """Running streams of the kind whose instrument the filter lets through. What the venue no
-    longer lists can still be named by a glob.
+    """Running streams of the kind whose instrument the filter lets through. What the venue does
+    not list has no facts: it can only be named by its symbol.
     """
     venue, wanted = venue_of(filtered.exchange), filtered.filter
-    names_only = wanted.base is None and wanted.quote is None
+    if wanted.asks_for_facts:
+        _check_loaded(services, venue)
     keys = []
     for key in services.backend.streams:
         if key.venue != venue or key.kind is not filtered.kind:
@@ -204,8 +208,11 @@ def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[St
         if filtered.transport not in (None, key.transport):
             continue
         instrument = services.instruments.get(venue, key.symbol)
-        by_name = names_only and fnmatch.fnmatchcase(key.symbol, wanted.symbol or "*")
-        if by_name or (instrument is not None and wanted.matches(instrument)):
+        if instrument is not None:
+            is_meant = wanted.matches(instrument)
+        else:
+            is_meant = wanted.names(key.symbol) and not wanted.asks_for_facts
+        if is_meant:
             keys.append(key)
     return sorted(keys)
 

@@ -8,7 +8,7 @@ import pytest
 from control.errors import ApiError
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.commands import AddStreams, StreamState
-from tests.control.api_rig import Rig, run_with_rig
+from tests.control.api_rig import Rig, instrument, run_with_rig
 
 BTC: dict[str, Any] = {
     "exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades", "transport": "Ws",
@@ -222,6 +222,37 @@ def test_a_filter_adds_and_removes_in_bulk() -> None:
         body["filter"] = {"qoute": "USDT"}
         answer = await rig.ask("DELETE", "/streams", body)
         assert (answer.status, answer.body["field"]) == (400, "filter.qoute")
+
+    run_with_rig(scenario)
+
+
+def test_what_a_filter_ends_is_what_it_says_and_no_more() -> None:
+    async def scenario(rig: Rig) -> None:
+        listing = rig.instruments._listings["binance_linear"]
+        listing["SOLUSDT"] = instrument("binance_linear", "SOLUSDT", status="CLOSE")
+        running = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "GONEUSDT"]
+
+        async def ended(conditions: dict[str, Any]) -> list[str]:
+            for symbol in running:
+                rig.supervisor.run(StreamKey("binance_linear", symbol, StreamKind.TRADES))
+            rig.supervisor.tell()
+            body = {"exchange": "binance_linear", "kind": "Trades", "filter": conditions}
+            answer = await rig.ask("DELETE", "/streams", body)
+            assert answer.status == 200
+            return [item["symbol"] for item in answer.body["results"]]
+
+        assert await ended({"status": "DELISTED"}) == []
+        assert await ended({"status": "CLOSE"}) == ["SOLUSDT"]
+        assert await ended({"status": "close", "symbol": "BTC*"}) == []
+        assert await ended({"status": "TRADING"}) == ["BTCUSDT", "ETHUSDT"]
+        assert await ended({"quote": "USDT"}) == ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+        assert await ended({"symbol": "GONE*"}) == ["GONEUSDT"], "no longer listed"
+        assert await ended({"status": None, "symbol": "*N*"}) == ["GONEUSDT"]
+        assert await ended({}) == sorted(running)
+        del rig.instruments._listings["binance_linear"]
+        body = {"exchange": "binance_linear", "kind": "Trades", "filter": {"quote": "USDT"}}
+        answer = await rig.ask("DELETE", "/streams", body)
+        assert (answer.status, answer.body["kind"]) == (503, "unavailable"), "nobody can tell"
 
     run_with_rig(scenario)
 
