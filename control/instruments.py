@@ -5,9 +5,11 @@ own: it is tried again with growing delays, and what was known stays.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -63,8 +65,9 @@ class Instruments:
         self._announce = announce
         self._refresh_s = refresh_s
         self._listings: dict[str, dict[str, Instrument]] = {}
-        self._locks = {name: asyncio.Lock() for name in venues}
+        self._under_way: dict[str, asyncio.Task[list[InstrumentEvent]]] = {}
         self._refreshed_s: dict[str, float] = {}
+        self._asker_count = 0
         self.errors: dict[str, str] = {}
         self.events: deque[TimedEvent] = deque(maxlen=_EVENTS_KEPT)
 
@@ -83,9 +86,15 @@ class Instruments:
 
     async def run(self) -> None:
         """Keep every venue's listing fresh, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for name in self._venues:
-                group.create_task(self._keep_fresh(name))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in self._venues:
+                    group.create_task(self._keep_fresh(name))
+        finally:
+            fetches = list(self._under_way.values())
+            for fetch in fetches:
+                fetch.cancel()
+            await asyncio.gather(*fetches, return_exceptions=True)
 
     def is_loaded(self, venue: str) -> bool:
         """Whether the venue's symbols are known."""
@@ -106,31 +115,56 @@ class Instruments:
             yield from (listing[symbol] for symbol in sorted(listing))
 
     def wait_s(self, venue: str) -> float:
-        """How long somebody who asks for a refresh has to wait."""
+        """How long somebody who asks for a refresh has to wait before asking."""
         last_s = self._refreshed_s.get(venue)
-        return 0.0 if last_s is None else max(0.0, last_s + _REFRESH_MIN_S - monotonic_s())
+        if last_s is None or venue in self._under_way:
+            return 0.0
+        return max(0.0, last_s + _REFRESH_MIN_S - monotonic_s())
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[int]:
+        """While somebody waits for a refresh; yields how many do."""
+        self._asker_count += 1
+        try:
+            yield self._asker_count
+        finally:
+            self._asker_count -= 1
 
     async def refresh(self, venue: str) -> list[InstrumentEvent]:
-        """Fetch a venue's listing now. Raises EngineError or ValueError; then nothing changes."""
-        async with self._locks[venue]:
-            self._refreshed_s[venue] = monotonic_s()
-            spec = self._venues[venue]
-            try:
-                found = dict(spec.parse_instruments(await self._fetch(spec)))
-            except (EngineError, msgspec.MsgspecError, ValueError) as error:
-                self.errors[venue] = str(error)
-                raise
-            self.errors.pop(venue, None)
-            before = self._listings.get(venue)
-            events = [] if before is None else differences(venue, before, found)
-            self._listings[venue] = found
-            now_ns = wall_ns()
-            self.events.extend(TimedEvent(now_ns, event) for event in events)
-            for event in events[:20]:
-                _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
-            self._save(Listing(venue, now_ns, list(found.values())))
-            self._announce(venue, list(found.values()), events)
-            return events
+        """Fetch a venue's listing now, or wait for the fetch that is under way: one that stops
+        waiting does not stop it. Raises VenueError; then nothing changes.
+        """
+        fetch = self._under_way.get(venue)
+        if fetch is None:
+            fetch = asyncio.create_task(self._refresh(venue), name=f"instruments-{venue}")
+            self._under_way[venue] = fetch
+            fetch.add_done_callback(partial(self._fetched, venue))
+        return await asyncio.shield(fetch)
+
+    async def _refresh(self, venue: str) -> list[InstrumentEvent]:
+        self._refreshed_s[venue] = monotonic_s()
+        spec = self._venues[venue]
+        try:
+            found = dict(spec.parse_instruments(await self._fetch(spec)))
+        except (EngineError, msgspec.MsgspecError, ValueError) as error:
+            self.errors[venue] = str(error)
+            raise
+        self.errors.pop(venue, None)
+        before = self._listings.get(venue)
+        events = [] if before is None else differences(venue, before, found)
+        self._listings[venue] = found
+        now_ns = wall_ns()
+        self.events.extend(TimedEvent(now_ns, event) for event in events)
+        for event in events[:20]:
+            _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
+        self._save(Listing(venue, now_ns, list(found.values())))
+        self._announce(venue, list(found.values()), events)
+        return events
+
+    def _fetched(self, venue: str, fetch: asyncio.Task[list[InstrumentEvent]]) -> None:
+        del self._under_way[venue]
+        if not fetch.cancelled():
+            fetch.exception()  # seen, even if everybody has stopped waiting
 
     async def _keep_fresh(self, venue: str) -> None:
         backoff = Backoff(1.0, _RETRY_MAX_S)

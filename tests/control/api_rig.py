@@ -87,6 +87,7 @@ class Supervisor:
             ChildReport("writer", "up"), database_state="up", redis_state="up"
         )
         self.phase: Any = "running"
+        self.blocked_s = 0.0
         self.shard_state: Any = "up"
 
     def send(self, message: FromChild) -> None:
@@ -114,7 +115,9 @@ class Supervisor:
     def status(self) -> EngineStatus:
         """The engine."""
         shard = ShardReport(ChildReport("shard-0", self.shard_state, reason="killed"), 0, 0)
-        limiter = LimiterReport("binance_linear", "rest_weight", 2400, 60, 400, 398.0)
+        limiter = LimiterReport(
+            "binance_linear", "rest_weight", 2400, 60, 400, 398.0, self.blocked_s
+        )
         return EngineStatus(
             "green", "all streams deliver", self.phase, "x", 12.5, [shard], self.writer,
             ChildReport("control", "up"), list(self.streams.values()), [limiter],

@@ -8,6 +8,7 @@ import pytest
 
 from control import instruments as module
 from control.instruments import Instruments, differences
+from control.routes import instruments as route
 from engine.catalog import Instrument
 from engine.commands import InstrumentEvent
 from engine.errors import VenueError
@@ -181,5 +182,78 @@ def test_refresh_reports_each_venue_and_is_limited() -> None:
         events = (await rig.ask("GET", "/instruments/events?limit=2")).body
         assert len(events) == 2
         assert (await rig.ask("GET", "/instruments/events?exchange=BinanceLinear")).body == []
+
+    run_with_rig(scenario)
+
+
+def test_a_refresh_that_hangs_is_a_503_in_time_and_joined_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(route, "_ANSWER_WITHIN_S", 0.05)
+
+    async def scenario(rig: Rig) -> None:
+        asked: list[str] = []
+        answered = asyncio.Event()
+
+        async def fetch(venue: Any) -> bytes:
+            asked.append(venue.name)
+            if venue.name == HL:
+                await answered.wait()
+                return meta("BTC", "NEW")
+            raise VenueError("binance_linear: HTTP 503")
+
+        rig.instruments._fetch = fetch
+        path = "/instruments/refresh?exchange=HyperliquidPerp"
+        async with asyncio.timeout(20):
+            for _ in range(3):
+                answer = await rig.ask("POST", path)
+                assert (answer.status, answer.body["kind"]) == (503, "unavailable")
+                assert int(answer.headers["retry-after"]) >= 1
+            assert asked == [HL], "one fetch, which the others joined"
+            both = await rig.ask("POST", "/instruments/refresh")
+            rows = {row["exchange"]: row for row in both.body}
+            assert "is being asked" in rows[HL]["error"]
+            assert rows["binance_linear"]["error"] == "binance_linear: HTTP 503"
+            monkeypatch.setattr(route, "_ANSWER_WITHIN_S", 20.0)
+            joined = asyncio.create_task(rig.ask("POST", path))
+            await asyncio.sleep(0)
+            answered.set()
+            (row,) = (await joined).body
+            assert (row["instrument_count"], row.get("error", "")) == (2, "")
+        assert asked.count(HL) == 1
+
+    run_with_rig(scenario)
+
+
+def test_while_the_venue_bans_us_nobody_waits_for_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.blocked_s = 3600.0
+        rig.supervisor.tell()
+        answer = await rig.ask("POST", "/instruments/refresh?exchange=BinanceLinear")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "3600")
+        assert "binance_linear told us not to ask for another 3,600 s" in answer.body["error"]
+
+    run_with_rig(scenario)
+
+
+def test_only_so_many_clients_wait_for_a_venue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "_ASKERS_MAX", 2)
+
+    async def scenario(rig: Rig) -> None:
+        answered = asyncio.Event()
+
+        async def fetch(_: Any) -> bytes:
+            await answered.wait()
+            return meta("BTC")
+
+        rig.instruments._fetch = fetch
+        path = "/instruments/refresh?exchange=HyperliquidPerp"
+        asking = [asyncio.create_task(rig.ask("POST", path)) for _ in range(2)]
+        await asyncio.sleep(0)
+        third = await rig.ask("POST", path)
+        assert (third.status, third.body["kind"]) == (429, "too_many_requests")
+        assert "retry-after" in third.headers
+        answered.set()
+        assert [(await each).status for each in asking] == [200, 200]
 
     run_with_rig(scenario)
