@@ -18,8 +18,9 @@ from control.admission import near_names
 from engine.catalog import Instrument
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import InstrumentEvent
-from engine.errors import EngineError
+from engine.errors import EngineError, VenueError
 from shards.backoff import Backoff
+from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues.spec import Venue
 
 _log = logging.getLogger(__name__)
@@ -143,10 +144,9 @@ class Instruments:
 
     async def _refresh(self, venue: str) -> list[InstrumentEvent]:
         self._refreshed_s[venue] = monotonic_s()
-        spec = self._venues[venue]
         try:
-            found = dict(spec.parse_instruments(await self._fetch(spec)))
-        except (EngineError, msgspec.MsgspecError, ValueError) as error:
+            found = await self._listing(self._venues[venue])
+        except EngineError as error:
             self.errors[venue] = str(error)
             raise
         self.errors.pop(venue, None)
@@ -161,6 +161,16 @@ class Instruments:
         self._announce(venue, list(found.values()), events)
         return events
 
+    async def _listing(self, venue: Venue) -> dict[str, Instrument]:
+        """What the venue lists now. Raises VenueError, also for an answer nobody can use."""
+        body = await self._fetch(venue)
+        try:
+            found = dict(venue.parse_instruments(body))
+        except UNUSABLE_FRAME as error:
+            reason = reason_of(error)
+            raise VenueError(f"{venue.name}: a listing nobody can use ({reason})") from error
+        return found
+
     def _fetched(self, venue: str, fetch: asyncio.Task[list[InstrumentEvent]]) -> None:
         del self._under_way[venue]
         if not fetch.cancelled():
@@ -173,7 +183,7 @@ class Instruments:
                 await self.refresh(venue)
                 backoff.reset()
                 delay_s = self._refresh_s
-            except (EngineError, msgspec.MsgspecError, ValueError) as error:
+            except EngineError as error:
                 delay_s = backoff.next_s()
                 _log.warning(f"instruments of {venue}: {error}; again in {delay_s:.0f} s")
             await asyncio.sleep(delay_s)

@@ -24,6 +24,7 @@ from control.venue_listings import VenueListings
 from engine.channel import Channel
 from engine.clock import monotonic_s
 from engine.commands import Drain, Ready, ToChild
+from engine.process import ExitCode
 from engine.settings import ControlSettings
 from shards.venues import VENUES
 
@@ -62,23 +63,31 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)
     channel.send(Ready(port=listener.getsockname()[1]))
+    listening = asyncio.create_task(_listen(channel, backend), name="supervisor")
     work = [
+        listening,
         asyncio.create_task(instruments.run(), name="instruments"),
         asyncio.create_task(_watch_loop(health), name="loop-lag"),
     ]
     try:
-        while (message := await channel.receive()) is not None:
-            if isinstance(message, Drain):
-                break
-            backend.take(message)
+        await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
     finally:
         server.should_exit = True
+        ended = [task for task in [*work, serving] if task.done()]
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         await listings.close()
         await serving
-    return 0
+    for task in ended:
+        task.result()  # a fault ends the process: the supervisor starts a whole one
+    return ExitCode.OK if listening in ended else ExitCode.FAULT
+
+
+async def _listen(channel: Channel[ToChild], backend: Backend) -> None:
+    """Take in what the supervisor says, until it wants this process to leave or is gone."""
+    while (message := await channel.receive()) is not None and not isinstance(message, Drain):
+        backend.take(message)
 
 
 def make_server(app: Api, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:

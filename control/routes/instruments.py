@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -125,8 +124,6 @@ async def _refresh(services: Services, venue: str) -> _Outcome:
             retry_after_s = max(_blocked_s(services, venue), _ANSWER_WITHIN_S)
         except EngineError as error:
             failure = str(error)
-        except (msgspec.MsgspecError, ValueError):
-            failure = f"{venue} answered nonsense"
     count = sum(1 for _ in services.instruments.of(venue))
     return _Outcome(RefreshResult(venue, count, event_count, failure), retry_after_s)
 

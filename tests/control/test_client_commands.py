@@ -207,7 +207,7 @@ def test_instruments_and_limiters_are_tables_and_json(fts: Fts) -> None:
         rig.instruments._fetch = fetch
         code, out, _ = fts("instruments", "refresh", url=url)
         assert code == 1
-        assert "answered nonsense" in out
+        assert "a listing nobody can use" in out
         code, out, _ = fts("limiters", url=url)
         assert code == 0
         assert "rest_weight" in out

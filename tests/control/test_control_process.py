@@ -4,13 +4,16 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from control.client import Client, RefusedError
+from control.instruments import Instruments
+from control.main import run
 from control.simulator import SimulatorProcess
+from engine.channel import Channel
 from engine.child import Child
 from engine.commands import (
     AddStreams,
@@ -24,6 +27,7 @@ from engine.commands import (
     Ready,
     StreamState,
     SystemStatus,
+    ToChild,
 )
 from engine.layout import open_layout
 from engine.settings import ControlSettings, LogSettings, Paths, VenueSettings
@@ -152,6 +156,34 @@ def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
     finally:
         simulator.stop()
     run_control(tmp_path, venues, second)
+
+
+class Pipe:
+    """The pipe to a supervisor that says nothing."""
+
+    def send(self, message: FromChild) -> None:
+        """Nobody hears it."""
+
+    async def receive(self) -> ToChild | None:
+        """Not in this life."""
+        await asyncio.Event().wait()
+        return None
+
+
+def test_a_task_that_dies_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a control process would look well for ever; the supervisor starts a whole one."""
+
+    async def fault(_: Instruments) -> None:
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        settings = ControlSettings("127.0.0.1", 0, LogSettings(str(tmp_path / "log")))
+        async with asyncio.timeout(20):
+            await run(settings, cast("Channel[ToChild]", Pipe()))
+
+    monkeypatch.setattr(Instruments, "run", fault)
+    with pytest.raises(RuntimeError, match="a bug"):
+        asyncio.run(scenario())
 
 
 @pytest.mark.fault("V10")

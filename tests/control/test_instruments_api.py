@@ -133,6 +133,37 @@ def test_a_venue_is_asked_on_a_timer_and_again_after_trouble(
     asyncio.run(scenario())
 
 
+DEEP = b'{"universe":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.fault("M11")
+@pytest.mark.parametrize(
+    "body", [DEEP, b'{"universe":[{"name":"\xff","szDecimals":1}]}', b"[]", b"<html>", b""]
+)
+def test_an_answer_nobody_can_use_is_the_venues_trouble_alone(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_MAX_S", 0.01)
+
+    async def scenario() -> None:
+        venue = Venue(body)
+        service, told = make(venue)
+        with pytest.raises(VenueError, match="a listing nobody can use"):
+            await service.refresh(HL)
+        running = asyncio.create_task(service.run())
+        async with asyncio.timeout(10):
+            while venue.asked < 3:
+                await asyncio.sleep(0.005)
+            assert not running.done(), "the timer lives on"
+            venue.body = meta("BTC")
+            while not told:
+                await asyncio.sleep(0.005)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
 def test_search_filters_pages_and_counts() -> None:
     async def scenario(rig: Rig) -> None:
         for query, symbols in (
