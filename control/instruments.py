@@ -169,6 +169,8 @@ class Instruments:
         except UNUSABLE_FRAME as error:
             reason = reason_of(error)
             raise VenueError(f"{venue.name}: a listing nobody can use ({reason})") from error
+        if not found:  # believed, it would delist everything
+            raise VenueError(f"{venue.name} lists nothing: what was known stays")
         return found
 
     def _fetched(self, venue: str, fetch: asyncio.Task[list[InstrumentEvent]]) -> None:

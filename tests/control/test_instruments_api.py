@@ -133,6 +133,27 @@ def test_a_venue_is_asked_on_a_timer_and_again_after_trouble(
     asyncio.run(scenario())
 
 
+def test_an_empty_listing_is_not_believed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        venue = Venue(meta())
+        service, told = make(venue, tmp_path)
+        with pytest.raises(VenueError, match="lists nothing"):
+            await service.refresh(HL)
+        assert not service.is_loaded(HL)
+        venue.body = meta("BTC", "ETH")
+        await service.refresh(HL)
+        venue.body = meta()
+        with pytest.raises(VenueError, match="lists nothing: what was known stays"):
+            await service.refresh(HL)
+        assert service.get(HL, "ETH") is not None
+        assert service.errors[HL] == "hyperliquid_perp lists nothing: what was known stays"
+        assert (len(told), list(service.events)) == (1, [])
+        restarted, _ = make(venue, tmp_path)
+        assert restarted.get(HL, "ETH") is not None
+
+    asyncio.run(scenario())
+
+
 DEEP = b'{"universe":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
