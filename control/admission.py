@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from control.errors import ApiError
 from control.health import Health
 from engine.catalog import StreamKind, Transport
+from engine.commands import Knobs
 from engine.settings import Admission
 from shards.venues import VENUES
 from shards.venues.spec import Venue, capabilities
@@ -30,12 +31,19 @@ class Admissions:
     """The gate in front of `POST /streams`."""
 
     offers: Offers
-    policy: Admission = "green"
+    policy: Admission
+    max_rows_per_copy: int
+    """The configured one."""
 
     def check_health(self, health: Health) -> None:
         """Raises ApiError (503) with the reason and when to try again."""
         if reason := health.refusal(self.policy):
             raise ApiError("unhealthy", f"no new streams while {reason}", retry_after_s=5.0)
+
+    def check_knobs(self, knobs: Knobs, field: str = "") -> None:
+        """Raises ApiError (400) for knobs that contradict each other or the configuration."""
+        if problem := knobs.contradiction(self.max_rows_per_copy):
+            raise ApiError("invalid_argument", problem, field=f"{field}flush_rows")
 
     def transport(
         self, venue: str, kind: StreamKind, transport: Transport | None, field: str = ""

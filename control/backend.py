@@ -23,7 +23,7 @@ from engine.commands import (
     InstrumentEvent,
     InstrumentsLoaded,
     KeyResult,
-    Knobs,
+    KnobChanges,
     LeaseGranted,
     RemoveStreams,
     SetKnobs,
@@ -111,10 +111,10 @@ class Backend:
         request_id = next(self._ids)
         return await self._command(RemoveStreams(request_id, keys), request_id)
 
-    async def set_knobs(self, key: StreamKey, knobs: Knobs) -> KeyResult:
+    async def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
         """Tune a stream. Raises ApiError when nobody answers."""
         request_id = next(self._ids)
-        (result,) = await self._command(SetKnobs(request_id, key, knobs), request_id)
+        (result,) = await self._command(SetKnobs(request_id, key, changes), request_id)
         return result
 
     def store_instruments(

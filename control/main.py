@@ -57,7 +57,8 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     )
     instruments.load_files()
     guard = Guard.load(settings.token_file, settings.read_token_file)
-    services = Services(backend, Admissions(offered_by(), settings.admission), instruments, guard)
+    admissions = Admissions(offered_by(), settings.admission, settings.max_rows_per_copy)
+    services = Services(backend, admissions, instruments, guard)
     server = make_server(Api(services, settings.allowed_hosts))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     while not server.started and not serving.done():

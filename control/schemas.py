@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engine.catalog import Instrument, StreamKey, StreamKind, Transport
-from engine.commands import Knobs, StreamState
+from engine.commands import KnobChanges, Knobs, StreamState
 from engine.status import StreamReport
 from shards.venues import VENUES
 
@@ -50,7 +50,7 @@ class _Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class KnobsPatch(_Input, omit_defaults=True):
+class KnobsPatch(KnobChanges, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Knobs to change; absent ones stay. null: back to the configured value."""
 
     db_writes_enabled: bool | UnsetType = UNSET
@@ -58,15 +58,6 @@ class KnobsPatch(_Input, omit_defaults=True):
     flush_rows: Rows | UnsetType | None = UNSET
     flush_interval_ms: FlushMs | UnsetType | None = UNSET
     max_rows_per_copy: Rows | UnsetType | None = UNSET
-
-    def over(self, knobs: Knobs) -> Knobs:
-        """`knobs` with these changes."""
-        changes = {
-            name: value
-            for name in self.__struct_fields__
-            if (value := getattr(self, name)) is not UNSET
-        }
-        return msgspec.structs.replace(knobs, **changes)
 
 
 class StreamItem(_Input):

@@ -147,6 +147,7 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         admission=control.admission,
         health_hold_s=control.health_hold_s,
         instruments_refresh_s=control.instruments_refresh_s,
+        max_rows_per_copy=settings.config.database.max_rows_per_copy,
     )
     return await Child.spawn(
         "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]

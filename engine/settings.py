@@ -130,3 +130,5 @@ class ControlSettings(msgspec.Struct, frozen=True):
     admission: Admission = "green"
     health_hold_s: float = 5.0
     instruments_refresh_s: float = 900.0
+    max_rows_per_copy: int = 100_000
+    """The configured one, which bounds `flush_rows` of a stream."""

@@ -103,7 +103,12 @@ class Supervisor:
         self._doorbell_fd = -1
         self._catalog = Catalog(settings.layout.catalog)
         self._registry = Registry(settings.layout.registry)
-        self._roster = Roster(self._catalog, self._registry, len(settings.cpus))
+        self._roster = Roster(
+            self._catalog,
+            self._registry,
+            len(settings.cpus),
+            settings.config.database.max_rows_per_copy,
+        )
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()
@@ -314,7 +319,7 @@ class Supervisor:
                     results, stopped = self._roster.remove(command.keys)
                     self._stop_streams(stopped)
                 case SetKnobs():
-                    results = [self._roster.set_knobs(command.key, command.knobs)]
+                    results = [self._roster.set_knobs(command.key, command.changes)]
         except OSError as error:  # the disk is full: what is not on disk was not accepted
             _log.error(f"a command could not be written down: {error}")
             why = f"cannot be written down: {error.strerror}"

@@ -118,11 +118,9 @@ async def get_knobs(request: Request, services: Services) -> Response:
 
 async def patch_knobs(request: Request, services: Services) -> Response:
     """Change some knobs of a stream; the others stay."""
-    report = _find(request, services)
+    key = _path_key(request)
     body = requests.parse_json(await requests.read_body(request))
-    knobs = requests.checked(body, KnobsPatch).over(report.knobs)
-    _check_knobs(knobs)
-    result = await services.backend.set_knobs(_path_key(request), knobs)
+    result = await services.backend.set_knobs(key, requests.checked(body, KnobsPatch))
     _raise_refusal(result)
     return json_response(OK)
 
@@ -146,7 +144,7 @@ def _request_for(services: Services, item: StreamItem, field: str = "") -> Strea
     transport = services.admissions.transport(venue, item.kind, item.transport, field)
     _check_symbol(services, venue, item.symbol, field)
     key = StreamKey(venue, item.symbol, item.kind, transport)
-    return StreamRequest(key, _knobs(item.knobs, field))
+    return StreamRequest(key, _knobs(services, item.knobs, field))
 
 
 def _requests_for(
@@ -183,7 +181,7 @@ def _requests_by_filter(
     venue = venue_of(filtered.exchange)
     transport = services.admissions.transport(venue, filtered.kind, filtered.transport)
     _check_loaded(services, venue)
-    knobs = _knobs(filtered.knobs, "")
+    knobs = _knobs(services, filtered.knobs)
     matching = [
         each for each in services.instruments.of(venue) if filtered.filter.matches(each, TRADING)
     ]
@@ -274,20 +272,11 @@ def _check_symbol(services: Services, venue: str, symbol: str, field: str) -> No
     )
 
 
-def _knobs(patch: KnobsPatch | None, field: str) -> Knobs:
-    knobs = Knobs() if patch is None else patch.over(Knobs())
-    _check_knobs(knobs, f"{field}knobs.")
+def _knobs(services: Services, changes: KnobsPatch | None, field: str = "") -> Knobs:
+    """Knobs of a new stream."""
+    knobs = Knobs() if changes is None else changes.over(Knobs())
+    services.admissions.check_knobs(knobs, f"{field}knobs.")
     return knobs
-
-
-def _check_knobs(knobs: Knobs, field: str = "") -> None:
-    rows, most = knobs.flush_rows, knobs.max_rows_per_copy
-    if rows is not None and most is not None and rows > most:
-        raise ApiError(
-            "invalid_argument",
-            f"{field}flush_rows = {rows} is more than {field}max_rows_per_copy = {most}",
-            field=f"{field}flush_rows",
-        )
 
 
 # -- answers -----------------------------------------------------------------------------------
@@ -313,7 +302,8 @@ def note_on(venue: str, kind: StreamKind) -> str | None:
 
 def _raise_refusal(result: KeyResult) -> None:
     if result.error_kind:
-        raise ApiError(result.error_kind, result.error or identifier(result.key))
+        text = result.error or identifier(result.key)
+        raise ApiError(result.error_kind, text, field=result.field)
 
 
 def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:

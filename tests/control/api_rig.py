@@ -26,6 +26,7 @@ from engine.commands import (
     FromChild,
     InstrumentsLoaded,
     KeyResult,
+    KnobChanges,
     RemoveStreams,
     SetKnobs,
     StreamRequest,
@@ -58,6 +59,7 @@ OFFERS: Offers = {
         StreamKind.FUNDING_OPEN_INTEREST: (WS, POLL),
     },
 }
+MAX_ROWS_PER_COPY = 100_000
 BINANCE = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSDC"]
 HYPERLIQUID = ["BTC", "ETH", "kPEPE", "xyz:TSLA", "PURR/USDC"]
 
@@ -137,10 +139,7 @@ class Supervisor:
             case RemoveStreams():
                 return [self._remove(key) for key in message.keys]
             case SetKnobs():
-                known = message.key in self.streams
-                if known:
-                    self.streams[message.key].knobs = message.knobs
-                return [KeyResult(message.key, "" if known else "stream_not_found")]
+                return [self._tune(message.key, message.changes)]
             case _:
                 return []
 
@@ -152,6 +151,15 @@ class Supervisor:
             return KeyResult(key, "stream_exists", f"{key} exists")
         self.run(key, StreamState.PENDING)
         self.streams[key].knobs = request.knobs
+        return KeyResult(key)
+
+    def _tune(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
+        if key not in self.streams:
+            return KeyResult(key, "stream_not_found", f"{key} is not running")
+        knobs = changes.over(self.streams[key].knobs)
+        if problem := knobs.contradiction(MAX_ROWS_PER_COPY):
+            return KeyResult(key, "invalid_argument", problem, field="flush_rows")
+        self.streams[key].knobs = knobs
         return KeyResult(key)
 
     def _remove(self, key: StreamKey) -> KeyResult:
@@ -202,7 +210,7 @@ class Rig:
             }
         guard = guard or Guard.load(None, None, {})
         self.services = Services(
-            self.backend, Admissions(OFFERS, admission), self.instruments, guard
+            self.backend, Admissions(OFFERS, admission, MAX_ROWS_PER_COPY), self.instruments, guard
         )
         self.app = Api(self.services, allowed_hosts)
         self.supervisor.tell()

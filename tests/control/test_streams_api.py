@@ -319,8 +319,26 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
         ):  # fmt: skip
             answer = await rig.ask("PATCH", path, patch)
             assert (answer.status, answer.body.get("field", "")) == (400, field)
+        for patch in ({"flush_rows": 100_001}, {"flush_rows": 9, "max_rows_per_copy": 8}):
+            answer = await rig.ask("PATCH", path, patch)
+            assert (answer.status, answer.body.get("field", "")) == (400, "flush_rows")
+            added = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT", "knobs": patch})
+            assert (added.status, added.body["field"]) == (400, "knobs.flush_rows")
         missing = await rig.ask("PATCH", path.replace("BTCUSDT", "ETHUSDT"), {})
         assert (missing.status, missing.body["kind"]) == (404, "stream_not_found")
+
+    run_with_rig(scenario)
+
+
+def test_clients_who_change_different_knobs_at_a_time_both_get_what_they_want() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.ask("POST", "/streams", BTC)
+        path = "/streams/binance_linear/BTCUSDT/Trades/Ws/knobs"
+        patches = ({"flush_rows": 2000}, {"flush_interval_ms": 60}, {"db_writes_enabled": False})
+        answers = await asyncio.gather(*(rig.ask("PATCH", path, patch) for patch in patches))
+        assert [answer.status for answer in answers] == [200] * 3
+        knobs = (await rig.ask("GET", path)).body["knobs"]
+        assert all(knobs | patch == knobs for patch in patches), knobs
 
     run_with_rig(scenario)
 
