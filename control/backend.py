@@ -58,6 +58,8 @@ class Backend:
         """This process's way to the venues' shared budgets."""
         self._streams: dict[StreamKey, StreamReport] = {}
         self._status: EngineStatus | None = None
+        self.heard = asyncio.Event()
+        """Whether the supervisor has said what runs."""
 
     # -- what is known -----------------------------------------------------------------------
 
@@ -150,6 +152,7 @@ class Backend:
     def _take_status(self, status: EngineStatus) -> None:
         self._streams = {_key(report): report for report in status.streams}
         self._status = status
+        self.heard.set()
         self._health.take(status)
 
 

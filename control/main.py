@@ -1,7 +1,8 @@
 """The control process: the API of the engine over HTTP.
 
 It knows what the supervisor tells it and what the venues list. It can be killed at any time: the
-listening socket belongs to the supervisor, and the next control process goes on with it.
+listening socket belongs to the supervisor, and the next control process goes on with it. Requests
+that come meanwhile wait in the socket's queue until the new one has heard what runs.
 """
 
 import asyncio
@@ -60,11 +61,9 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     admissions = Admissions(offered_by(), settings.admission, settings.max_rows_per_copy)
     services = Services(backend, admissions, instruments, guard)
     server = make_server(Api(services, settings.allowed_hosts))
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.005)
-    channel.send(Ready(port=listener.getsockname()[1]))
+    channel.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
     listening = asyncio.create_task(_listen(channel, backend), name="supervisor")
+    serving = asyncio.create_task(_serve(server, listener, backend), name="http")
     work = [
         listening,
         asyncio.create_task(instruments.run(), name="instruments"),
@@ -75,14 +74,23 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     finally:
         server.should_exit = True
         ended = [task for task in [*work, serving] if task.done()]
+        if not backend.heard.is_set():
+            serving.cancel()
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         await listings.close()
-        await serving
+        await asyncio.gather(serving, return_exceptions=True)
+        listener.close()
     for task in ended:
         task.result()  # a fault ends the process: the supervisor starts a whole one
     return ExitCode.OK if listening in ended else ExitCode.FAULT
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, backend: Backend) -> None:
+    """Answer requests, once it is known what runs: an engine without streams it is not."""
+    await backend.heard.wait()
+    await server.serve(sockets=[listener])
 
 
 async def _listen(channel: Channel[ToChild], backend: Backend) -> None:

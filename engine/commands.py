@@ -267,7 +267,7 @@ class LimitFeedback(msgspec.Struct, tag=True):
 
 
 class Ready(msgspec.Struct, tag=True):
-    """The child has set up and serves. `port` is the control process's."""
+    """The child has set up. `port` is the control process's, which serves once it has a status."""
 
     port: int = 0
 

@@ -13,6 +13,7 @@ from control.client import Client, RefusedError
 from control.instruments import Instruments
 from control.main import run
 from control.simulator import SimulatorProcess
+from engine.catalog import StreamKey, StreamKind
 from engine.channel import Channel
 from engine.child import Child
 from engine.commands import (
@@ -34,6 +35,9 @@ from engine.settings import ControlSettings, LogSettings, Paths, VenueSettings
 from tests.control.api_rig import Supervisor
 
 pytestmark = pytest.mark.flow
+AWAY = dict.fromkeys(
+    ("binance_linear", "hyperliquid_perp"), VenueSettings(rest_url="http://127.0.0.1:1")
+)
 STREAM = {"exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades"}
 
 
@@ -78,6 +82,8 @@ def run_control(
     tmp_path: Path,
     venues: dict[str, VenueSettings],
     scenario: Callable[[Parent, Client], Awaitable[None]],
+    *,
+    tells: bool = True,
 ) -> None:
     """Bear a control process, run the scenario, drain it."""
 
@@ -96,7 +102,8 @@ def run_control(
         serving = asyncio.create_task(parent.serve())
         try:
             await parent.hear(Ready)
-            parent.tell()
+            if tells:
+                parent.tell()
             await scenario(parent, Client(f"http://127.0.0.1:{port}"))
             child.channel.send(Drain(1.0))  # to nobody, where the scenario ended it
             assert await child.wait(10) == 0, layout.log_file.read_text()
@@ -158,6 +165,30 @@ def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
     run_control(tmp_path, venues, second)
 
 
+def test_requests_wait_until_it_is_known_what_runs(tmp_path: Path) -> None:
+    """Answered before, a live stream would be a 404 and their number 0 after every restart."""
+
+    async def scenario(parent: Parent, client: Client) -> None:
+        asking = asyncio.create_task(ask(client, "GET", "/streams/count"))
+        done, _ = await asyncio.wait({asking}, timeout=0.5)
+        assert not done
+        key = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
+        parent.engine.run(key)
+        parent.tell()
+        assert await asking == {"count": 1}
+        shown = await ask(client, "GET", "/streams/binance_linear/BTCUSDT/Trades/Ws")
+        assert shown["state"] == "live"
+
+    run_control(tmp_path, AWAY, scenario, tells=False)
+
+
+def test_one_that_never_hears_what_runs_leaves_when_told(tmp_path: Path) -> None:
+    async def scenario(_: Parent, __: Client) -> None:
+        """Nothing: the drain follows."""
+
+    run_control(tmp_path, AWAY, scenario, tells=False)
+
+
 class Pipe:
     """The pipe to a supervisor that says nothing."""
 
@@ -192,5 +223,4 @@ def test_it_leaves_when_the_supervisor_does(tmp_path: Path) -> None:
         await parent.child.channel.close()
         assert await parent.child.wait(10) == 0
 
-    nowhere = VenueSettings(rest_url="http://127.0.0.1:1")
-    run_control(tmp_path, dict.fromkeys(("binance_linear", "hyperliquid_perp"), nowhere), scenario)
+    run_control(tmp_path, AWAY, scenario)
