@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from control.admission import near_names
-from engine.catalog import Instrument
+from engine.catalog import Instrument, is_symbol
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import InstrumentEvent
 from engine.errors import EngineError, VenueError
@@ -169,6 +169,9 @@ class Instruments:
         except UNUSABLE_FRAME as error:
             reason = reason_of(error)
             raise VenueError(f"{venue.name}: a listing nobody can use ({reason})") from error
+        for symbol in [each for each in found if not is_symbol(each)]:
+            _log.warning(f"{venue.name} lists {symbol[:64]!a}, which is no symbol: left out")
+            del found[symbol]
         if not found:  # believed, it would delist everything
             raise VenueError(f"{venue.name} lists nothing: what was known stays")
         return found

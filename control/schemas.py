@@ -3,19 +3,16 @@ document, so that the document cannot be wrong about it.
 """
 
 import fnmatch
-import re
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.catalog import Instrument, StreamKey, StreamKind, Transport
+from engine.catalog import SYMBOL_PATTERN, Instrument, StreamKey, StreamKind, Transport
 from engine.commands import KnobChanges, Knobs, StreamState
 from engine.status import StreamReport
 from shards.venues import VENUES
 
-SYMBOL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,31}$"
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,31}")
 BULK_MAX = 5000
 
 
@@ -38,7 +35,8 @@ Symbol = Annotated[
     Meta(
         pattern=SYMBOL_PATTERN,
         max_length=32,
-        description="The exchange's own spelling; in a path, '/' may be written as %2F",
+        description="The exchange's own spelling, in any script; in a path, percent-encoded, where"
+        " '/' may stay as it is",
     ),
 ]
 Rows = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -71,7 +69,7 @@ class StreamItem(_Input):
 
     def __post_init__(self) -> None:
         # `$` in a pattern also matches before a final newline.
-        if not _SYMBOL.fullmatch(self.symbol):
+        if self.symbol.endswith("\n"):
             raise ValueError("a symbol has no newline")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Literal
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -319,7 +320,7 @@ def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:
 
 
 def _location(key: StreamKey) -> str:
-    symbol = key.symbol.replace("/", "%2F")
+    symbol = quote(key.symbol, safe=":@")
     return f"/streams/{key.venue}/{symbol}/{key.kind}/{key.transport}"
 
 

@@ -61,7 +61,7 @@ OFFERS: Offers = {
 }
 MAX_ROWS_PER_COPY = 100_000
 BINANCE = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSDC"]
-HYPERLIQUID = ["BTC", "ETH", "kPEPE", "xyz:TSLA", "PURR/USDC"]
+HYPERLIQUID = ["BTC", "ETH", "kPEPE", "xyz:TSLA", "PURR/USDC", "币安人生"]
 
 
 def instrument(venue: str, symbol: str, **changes: Any) -> Instrument:

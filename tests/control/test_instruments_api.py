@@ -154,6 +154,20 @@ def test_an_empty_listing_is_not_believed(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("A07")
+def test_what_is_no_symbol_is_not_listed(caplog: pytest.LogCaptureFixture) -> None:
+    """Listed, it could be collected by a filter and then not be named by anybody."""
+
+    async def scenario() -> None:
+        service, told = make(Venue(meta("BTC", "币安人生", "B\u202eTC", "A B", "A" * 33)))
+        await service.refresh(HL)
+        assert [each.symbol for each in service.of(HL)] == ["BTC", "币安人生"]
+        assert [each.symbol for each in told[0][1]] == ["BTC", "币安人生"]
+
+    asyncio.run(scenario())
+    assert "lists 'B\\u202eTC', which is no symbol: left out" in caplog.text
+
+
 DEEP = b'{"universe":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 
@@ -195,8 +209,8 @@ def test_search_filters_pages_and_counts() -> None:
             answer = await rig.ask("GET", f"/instruments?{query}")
             assert [row["symbol"] for row in answer.body] == symbols, query
         answer = await rig.ask("GET", "/instruments?limit=1")
-        assert answer.headers["x-total-count"] == "9"
-        assert (await rig.ask("GET", "/instruments/count")).body == {"count": 9}
+        assert answer.headers["x-total-count"] == "10"
+        assert (await rig.ask("GET", "/instruments/count")).body == {"count": 10}
         assert (await rig.ask("GET", "/instruments/count?quote=USDT")).body == {"count": 3}
         for query in ("symbol=BTC", "exchange=Nasdaq", "limit=-1", "q="):
             assert (await rig.ask("GET", f"/instruments?{query}")).status == 400, query
@@ -227,7 +241,7 @@ def test_refresh_reports_each_venue_and_is_limited() -> None:
         rows = {row["exchange"]: row for row in answer.body}
         assert rows["binance_linear"]["error"] == "binance_linear: HTTP 503"
         assert rows["binance_linear"]["instrument_count"] == 4, "what was known stays"
-        assert (rows[HL]["instrument_count"], rows[HL]["event_count"]) == (2, 6)
+        assert (rows[HL]["instrument_count"], rows[HL]["event_count"]) == (2, 7)
         assert [each.venue for each in rig.supervisor.stored_instruments] == [HL]
         again = await rig.ask("POST", "/instruments/refresh?exchange=HyperliquidPerp")
         assert (again.status, again.body["kind"]) == (429, "too_many_requests")

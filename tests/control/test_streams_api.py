@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -96,6 +97,11 @@ def test_both_spellings_and_no_transport(exchange: str) -> None:
         (BTC | {"symbol": 7}, 400, "invalid_argument", "symbol"),
         (BTC | {"symbol": "'; DROP TABLE trade --"}, 400, "invalid_argument", "symbol"),
         (BTC | {"symbol": "BTCUSDT\n"}, 400, "invalid_argument", ""),
+        (BTC | {"symbol": "BTC\u202eUSDT"}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "BTC\u2019USDT"}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "BTC\xa0USDT"}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "BTC\u3000USDT"}, 404, "unknown_symbol", "symbol"),
+        (BTC | {"symbol": "币" * 33}, 400, "invalid_argument", "symbol"),
         (BTC | {"symbol": ""}, 400, "invalid_argument", "symbol"),
         (BTC | {"url": "http://evil"}, 400, "invalid_argument", "url"),
         (BTC | {"knobs": {"flush": 1}}, 400, "invalid_argument", "knobs.flush"),
@@ -285,10 +291,13 @@ def test_lists_filter_and_page() -> None:
     run_with_rig(scenario)
 
 
-@pytest.mark.parametrize("symbol", ["PURR/USDC", "PURR%2FUSDC", "kPEPE", "xyz:TSLA", "xyz%3ATSLA"])
-def test_symbols_with_slashes_and_colons_have_paths(symbol: str) -> None:
+@pytest.mark.parametrize(
+    "symbol",
+    ["PURR/USDC", "PURR%2FUSDC", "kPEPE", "xyz:TSLA", "xyz%3ATSLA", quote("币安人生"), "币安人生"],
+)
+def test_symbols_with_slashes_and_colons_and_in_any_script_have_paths(symbol: str) -> None:
     async def scenario(rig: Rig) -> None:
-        plain = symbol.replace("%2F", "/").replace("%3A", ":")
+        plain = unquote(symbol)
         body = {"exchange": "hyperliquid_perp", "symbol": plain, "kind": "Trades"}
         added = await rig.ask("POST", "/streams", body)
         assert added.status == 201
@@ -297,6 +306,10 @@ def test_symbols_with_slashes_and_colons_have_paths(symbol: str) -> None:
         assert (await rig.ask("GET", path)).body["spec"]["symbol"] == plain
         assert (await rig.ask("PATCH", f"{path}/knobs", {"flush_rows": 10})).status == 200
         assert (await rig.ask("GET", f"{path}/knobs")).body["knobs"]["flush_rows"] == 10
+        (row,) = (await rig.ask("GET", f"/streams?symbol={quote(plain)}")).body
+        assert row["symbol"] == plain
+        assert added.headers["location"].isascii()
+        assert (await rig.ask("DELETE", "/streams", body)).body == "ok"
 
     run_with_rig(scenario)
 
