@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from control import requests
 from control.errors import ApiError, json_response
-from control.routes import Operation, Services, optional_venue, venue_of
+from control.routes import Operation, Services, running_venue, venue_of
 from control.schemas import (
     BulkItem,
     BulkResult,
@@ -119,7 +119,7 @@ async def get_knobs(request: Request, services: Services) -> Response:
 
 async def patch_knobs(request: Request, services: Services) -> Response:
     """Change some knobs of a stream; the others stay."""
-    key = _path_key(request)
+    key = _path_key(request, services)
     body = requests.parse_json(await requests.read_body(request))
     result = await services.backend.set_knobs(key, requests.checked(body, KnobsPatch))
     _raise_refusal(result)
@@ -197,7 +197,7 @@ def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[St
     """Running streams of the kind whose instrument the filter lets through. What the venue does
     not list has no facts: it can only be named by its symbol.
     """
-    venue, wanted = venue_of(filtered.exchange), filtered.filter
+    venue, wanted = running_venue(services, filtered.exchange), filtered.filter
     if wanted.asks_for_facts:
         _check_loaded(services, venue)
     keys = []
@@ -218,23 +218,22 @@ def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[St
 
 def _running_key(services: Services, item: StreamItem, field: str = "") -> StreamKey:
     """Which stream is meant: without a transport the running one, else the first on offer."""
-    venue = venue_of(item.exchange, f"{field}exchange")
+    venue = running_venue(services, item.exchange, f"{field}exchange")
     ways = [item.transport] if item.transport else list(Transport)
     keys = [StreamKey(venue, item.symbol, item.kind, way) for way in ways]
     return next((key for key in keys if key in services.backend.streams), keys[0])
 
 
-def _path_key(request: Request) -> StreamKey:
+def _path_key(request: Request, services: Services) -> StreamKey:
     """The stream that the path names."""
-    params = request.path_params
-    identity = {**params, "exchange": params["exchange"]}
-    item = requests.checked(identity, StreamItem)
+    item = requests.checked(request.path_params, StreamItem)
     assert item.transport is not None
-    return StreamKey(venue_of(item.exchange), item.symbol, item.kind, item.transport)
+    venue = running_venue(services, item.exchange)
+    return StreamKey(venue, item.symbol, item.kind, item.transport)
 
 
 def _find(request: Request, services: Services) -> StreamReport:
-    key = _path_key(request)
+    key = _path_key(request, services)
     report = services.backend.streams.get(key)
     if report is None:
         raise ApiError("stream_not_found", f"{identifier(key)} is not running")
@@ -242,7 +241,7 @@ def _find(request: Request, services: Services) -> StreamReport:
 
 
 def _filtered(services: Services, wanted: StreamsQuery | CountQuery) -> Iterable[StreamReport]:
-    venue = optional_venue(wanted.exchange)
+    venue = wanted.exchange and running_venue(services, wanted.exchange)
     for key, report in services.backend.streams.items():
         if (
             venue in (None, key.venue)

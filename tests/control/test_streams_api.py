@@ -263,6 +263,32 @@ def test_what_a_filter_ends_is_what_it_says_and_no_more() -> None:
     run_with_rig(scenario)
 
 
+def test_streams_of_a_venue_this_version_does_not_know_are_shown_and_ended() -> None:
+    """An older or newer version wrote them into the registry; they cannot run here."""
+
+    async def scenario(rig: Rig) -> None:
+        keys = [StreamKey("acme_spot", symbol, StreamKind.TRADES) for symbol in "ABCD"]
+        for key in keys:
+            rig.supervisor.run(key, StreamState.FAILED)
+        rig.supervisor.tell()
+        path = "/streams/acme_spot/A/Trades/Ws"
+        assert (await rig.ask("GET", path)).body["state"] == "failed"
+        assert (await rig.ask("PATCH", f"{path}/knobs", {"flush_rows": 9})).status == 200
+        assert (await rig.ask("GET", f"{path}/knobs")).body["knobs"]["flush_rows"] == 9
+        assert (await rig.ask("GET", "/streams/count?exchange=acme_spot")).body == {"count": 4}
+        one = {"exchange": "acme_spot", "symbol": "A", "kind": "Trades"}
+        assert (await rig.ask("DELETE", "/streams", one)).body == "ok"
+        answer = await rig.ask("DELETE", "/streams", [one | {"symbol": "B"}])
+        assert answer.body["accepted"] == 1
+        every = {"exchange": "acme_spot", "kind": "Trades", "filter": {}}
+        assert (await rig.ask("DELETE", "/streams", every)).body["accepted"] == 2
+        for method in ("POST", "DELETE"):
+            answer = await rig.ask(method, "/streams", one)
+            assert (answer.status, answer.body["field"]) == (400, "exchange"), "nothing runs there"
+
+    run_with_rig(scenario)
+
+
 def test_lists_filter_and_page() -> None:
     async def scenario(rig: Rig) -> None:
         for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
