@@ -42,7 +42,7 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--url: {url!r} is not an address like http://127.0.0.1:8080")
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._parts = parts
         self._token = token
 
@@ -67,7 +67,7 @@ class Client:
             reply = connection.getresponse()
             answer = json.loads(reply.read(_BODY_BYTES_MAX))
         except (OSError, HTTPException, ValueError) as error:
-            raise UnreachableError(f"no engine answers at {self._url}: {error}") from error
+            raise UnreachableError(f"no engine answers at {self.url}: {error}") from error
         finally:
             connection.close()
         if reply.status >= 400:

@@ -19,7 +19,7 @@ from control.auth import Guard
 from control.backend import Backend
 from control.health import Health
 from control.instruments import Instruments
-from control.protocol import BoundedHttp
+from control.protocol import BoundedHttp, Limits
 from control.routes import Services
 from control.venue_listings import VenueListings
 from engine.channel import Channel
@@ -60,7 +60,8 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     guard = Guard.load(settings.token_file, settings.read_token_file)
     admissions = Admissions(offered_by(), settings.admission, settings.max_rows_per_copy)
     services = Services(backend, admissions, instruments, guard)
-    server = make_server(Api(services, settings.allowed_hosts))
+    limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
+    server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
     channel.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
     listening = asyncio.create_task(_listen(channel, backend), name="supervisor")
     serving = asyncio.create_task(_serve(server, listener, backend), name="http")
@@ -99,7 +100,7 @@ async def _listen(channel: Channel[ToChild], backend: Backend) -> None:
         backend.take(message)
 
 
-def make_server(app: Api, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:
+def make_server(app: Api, protocol: type[BoundedHttp]) -> uvicorn.Server:
     """The HTTP server, not yet serving."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # one line a bad request otherwise
     return _Server(

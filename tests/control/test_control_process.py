@@ -12,6 +12,7 @@ import pytest
 from control.client import Client, RefusedError
 from control.instruments import Instruments
 from control.main import run
+from control.protocol import Limits
 from control.simulator import SimulatorProcess
 from engine.catalog import StreamKey, StreamKind
 from engine.channel import Channel
@@ -84,6 +85,7 @@ def run_control(
     scenario: Callable[[Parent, Client], Awaitable[None]],
     *,
     tells: bool = True,
+    behind_proxy: bool = False,
 ) -> None:
     """Bear a control process, run the scenario, drain it."""
 
@@ -93,7 +95,7 @@ def run_control(
             port = listener.getsockname()[1]
             settings = ControlSettings(
                 "127.0.0.1", port, LogSettings(str(layout.log_file), to_stderr=False),
-                listener.fileno(), Paths.of(layout), venues,
+                listener.fileno(), Paths.of(layout), venues, behind_proxy=behind_proxy,
             )  # fmt: skip
             child = await Child.spawn(
                 "control", "control.main:run", settings, pass_fds=[listener.fileno()]
@@ -187,6 +189,20 @@ def test_one_that_never_hears_what_runs_leaves_when_told(tmp_path: Path) -> None
         """Nothing: the drain follows."""
 
     run_control(tmp_path, AWAY, scenario, tells=False)
+
+
+def test_behind_a_proxy_one_address_may_have_every_connection(tmp_path: Path) -> None:
+    """All clients have the proxy's address."""
+    share = Limits().connections_per_client
+
+    async def scenario(_: Parent, client: Client) -> None:
+        port = int(client.url.rpartition(":")[2])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(share)]
+        assert (await ask(client, "GET", "/streams/count")) == {"count": 0}
+        for _reader, writer in idle:
+            writer.close()
+
+    run_control(tmp_path, AWAY, scenario, behind_proxy=True)
 
 
 class Pipe:

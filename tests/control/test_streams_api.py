@@ -448,6 +448,8 @@ def test_the_supervisors_refusals_have_their_status(kind: str, status: int) -> N
         answer = await rig.ask("POST", "/streams", BTC)
         assert (answer.status, answer.body["kind"]) == (status, kind)
         assert answer.body["error"] == "refused by the supervisor"
+        wait_s = {"limit": "60", "draining": "1"}.get(kind)
+        assert answer.headers.get("retry-after") == wait_s
 
     run_with_rig(scenario)
 
