@@ -87,7 +87,7 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
 
 def run_list(options: argparse.Namespace) -> int:
     """Print the streams."""
-    rows = connect(options).get(
+    rows = connect(options).get_all(
         "/streams", exchange=options.exchange, symbol=options.symbol, kind=options.kind,
         transport=options.transport, state=options.state,
     )  # fmt: skip
