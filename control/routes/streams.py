@@ -75,9 +75,9 @@ async def add_streams(request: Request, services: Services) -> Response:
             _raise_refusal(result)
             return json_response(OK, 201, {"Location": _location(wanted.key)})
         case FilteredStreams() as filtered:
-            wanted_list, matched = _requests_by_filter(services, filtered)
-            results = await services.backend.add(wanted_list) if wanted_list else []
-            return json_response(_bulk_result(results, matched))
+            accepted, refused, matched = _requests_by_filter(services, filtered)
+            results = await services.backend.add(accepted) if accepted else []
+            return json_response(_bulk_result([*results, *refused], matched))
         case items:
             accepted, refused = _requests_for(services, items)
             results = await services.backend.add(accepted) if accepted else []
@@ -98,11 +98,7 @@ async def remove_streams(request: Request, services: Services) -> Response:
             results = await services.backend.remove(keys) if keys else []
             return json_response(_bulk_result(results, matched))
         case items:
-            keys = list(
-                dict.fromkeys(
-                    _running_key(services, item, f"[{place}].") for place, item in enumerate(items)
-                )
-            )
+            keys = [_running_key(services, item, f"[{place}].") for place, item in enumerate(items)]
             results = await services.backend.remove(keys)
             return json_response(_bulk_result(results, len(items)))
 
@@ -177,8 +173,10 @@ def _requests_for(
 
 def _requests_by_filter(
     services: Services, filtered: FilteredStreams
-) -> tuple[list[StreamRequest], int]:
-    """A request for each instrument that the filter lets through, and how many it did."""
+) -> tuple[list[StreamRequest], list[KeyResult], int]:
+    """The possible ones of the instruments that the filter lets through, a result for each of the
+    others, and how many it let through.
+    """
     venue = venue_of(filtered.exchange)
     transport = services.admissions.transport(venue, filtered.kind, filtered.transport)
     _check_loaded(services, venue)
@@ -186,11 +184,15 @@ def _requests_by_filter(
     matching = [
         each for each in services.instruments.of(venue) if filtered.filter.matches(each, TRADING)
     ]
-    chosen = matching[: filtered.filter.limit]
-    return [
-        StreamRequest(StreamKey(venue, each.symbol, filtered.kind, transport), knobs)
-        for each in chosen
-    ], len(matching)
+    accepted, refused = [], []
+    for each in matching[: filtered.filter.limit]:
+        key = StreamKey(venue, each.symbol, filtered.kind, transport)
+        try:
+            services.admissions.check_instrument(each)
+            accepted.append(StreamRequest(key, knobs))
+        except ApiError as error:
+            refused.append(KeyResult(key, error.kind, str(error)))
+    return accepted, refused, len(matching)
 
 
 def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[StreamKey]:
@@ -263,7 +265,9 @@ def _check_loaded(services: Services, venue: str) -> None:
 
 def _check_symbol(services: Services, venue: str, symbol: str, field: str) -> None:
     _check_loaded(services, venue)
-    if services.instruments.get(venue, symbol) is not None:
+    instrument = services.instruments.get(venue, symbol)
+    if instrument is not None:
+        services.admissions.check_instrument(instrument, field)
         return
     near = services.instruments.near(venue, symbol)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""

@@ -201,8 +201,11 @@ def test_a_list_is_one_command_with_a_result_for_each() -> None:
         kinds = sorted(item.get("error_kind", "") for item in answer.body["results"])
         assert kinds == ["", "not_offered", "stream_exists", "stream_exists", "unknown_symbol"]
         assert sum(isinstance(each, AddStreams) for each in rig.supervisor.received) == 2
-        answer = await rig.ask("DELETE", "/streams", wanted[:2])
-        assert answer.body["accepted"] == 2
+        answer = await rig.ask("DELETE", "/streams", [*wanted[:2], BTC])
+        assert (answer.body["accepted"], answer.body["refused"]) == (2, 1)
+        assert [item.get("error_kind", "") for item in answer.body["results"]] == [
+            "", "", "stream_not_found",
+        ]  # fmt: skip
 
     run_with_rig(scenario)
 
@@ -228,6 +231,32 @@ def test_a_filter_adds_and_removes_in_bulk() -> None:
         body["filter"] = {"qoute": "USDT"}
         answer = await rig.ask("DELETE", "/streams", body)
         assert (answer.status, answer.body["field"]) == (400, "filter.qoute")
+
+    run_with_rig(scenario)
+
+
+def test_what_trades_no_more_is_refused_with_the_reason() -> None:
+    async def scenario(rig: Rig) -> None:
+        listing = rig.instruments._listings["binance_linear"]
+        for symbol, status in (
+            ("ETHUSDT", "PENDING_TRADING"), ("SOLUSDT", "CLOSE"), ("BTCUSDC", "DELISTED"),
+        ):  # fmt: skip
+            listing[symbol] = instrument("binance_linear", symbol, status=status)
+        assert (await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT"})).status == 201
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSDC"})
+        assert (answer.status, answer.body["kind"]) == (422, "not_offered")
+        assert answer.body["field"] == "symbol"
+        text = "binance_linear does not trade BTCUSDC any more: its status is DELISTED"
+        assert answer.body["error"] == text
+        answer = await rig.ask("POST", "/streams", [BTC | {"symbol": "SOLUSDT"}])
+        assert answer.body["results"][0]["error_kind"] == "not_offered"
+        every = {"exchange": "BinanceLinear", "kind": "Trades", "filter": {"status": None}}
+        answer = await rig.ask("POST", "/streams", every)
+        found = {item["symbol"]: item.get("error_kind", "") for item in answer.body["results"]}
+        assert found == {
+            "BTCUSDT": "", "ETHUSDT": "stream_exists", "SOLUSDT": "not_offered",
+            "BTCUSDC": "not_offered",
+        }  # fmt: skip
 
     run_with_rig(scenario)
 
