@@ -8,6 +8,7 @@ a record whose slot it cannot look up.
 """
 
 import enum
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,21 @@ import msgspec
 
 from engine.durable import UNREADABLE, LineFile
 from engine.errors import EngineError
+
+_LETTERS = "A-Za-z0-9\u00c0-\u1fff\u2c00-\ud7ff"
+_SYMBOL = rf"[{_LETTERS}][{_LETTERS}._:/@-]{{0,31}}"
+SYMBOL_PATTERN = f"^{_SYMBOL}$"
+"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT). No control
+characters, no spaces, no quotes, no marks that turn the direction of writing; at most 96 bytes.
+Whether there is such a symbol, only the venue's listing tells.
+"""
+
+
+def is_symbol(text: str) -> bool:
+    """Whether `text` can be a symbol. Stricter than the pattern, which also serves other languages:
+    every character is one that shows.
+    """
+    return re.fullmatch(_SYMBOL, text) is not None and text.isprintable()
 
 
 class StreamKind(enum.StrEnum):

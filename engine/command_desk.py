@@ -54,7 +54,7 @@ class CommandDesk:
                     results, stopped = self._roster.remove(command.keys)
                     self._stop(stopped)
                 case SetKnobs():
-                    results = [self._roster.set_knobs(command.key, command.knobs)]
+                    results = [self._roster.set_knobs(command.key, command.changes)]
         except OSError as error:  # the disk is full: what is not on disk was not accepted
             _log.error(f"a command could not be written down: {error}")
             return refuse(command, f"cannot be written down: {error.strerror}")

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from engine.catalog import Catalog, CatalogEntry, StreamKey
 from engine.clock import wall_ns
-from engine.commands import KeyResult, Knobs, ShardStatus, StreamRequest, StreamSpec
+from engine.commands import (
+    KeyResult,
+    KnobChanges,
+    Knobs,
+    ShardStatus,
+    StreamRequest,
+    StreamSpec,
+)
 from engine.placement import spread
 from engine.registry import Origin, Registry, RegistryEntry
 from engine.status import EndedStreams, StreamReport, StreamTotals
@@ -29,10 +36,12 @@ class Roster:
         catalog: Catalog,
         registry: Registry,
         shard_count: int,
+        max_rows_per_copy: int,
         now_ns: Callable[[], int] = wall_ns,
     ) -> None:
         self._catalog = catalog
         self._registry = registry
+        self._max_rows_per_copy = max_rows_per_copy
         self._now_ns = now_ns
         self._totals: dict[int, StreamTotals] = {}
         self._lives: Counter[int] = Counter()
@@ -103,11 +112,14 @@ class Roster:
             self._registry.remove(gone)
         return results, self._leave(gone)
 
-    def set_knobs(self, key: StreamKey, knobs: Knobs) -> KeyResult:
-        """Tune a stream; all its knobs are replaced."""
+    def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
+        """Tune a stream; knobs that `changes` does not name stay as they are now."""
         entry, slot = self._registry.get(key), self._slots.get(key)
         if entry is None or slot is None:
             return _not_found(key)
+        knobs = changes.over(entry.knobs)
+        if problem := knobs.contradiction(self._max_rows_per_copy):
+            return KeyResult(key, "invalid_argument", problem, field="flush_rows")
         if entry.knobs != knobs:
             self._registry.put([RegistryEntry(key, knobs, entry.origin, entry.added_ns)])
             self._totals[slot].report.knobs = knobs

@@ -101,7 +101,12 @@ class Supervisor:
         self._doorbell_fd = -1
         self._catalog = Catalog(settings.layout.catalog)
         self._registry = Registry(settings.layout.registry)
-        self._roster = Roster(self._catalog, self._registry, len(settings.cpus))
+        self._roster = Roster(
+            self._catalog,
+            self._registry,
+            len(settings.cpus),
+            settings.config.database.max_rows_per_copy,
+        )
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()

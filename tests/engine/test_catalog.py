@@ -1,10 +1,18 @@
 """The stream table: slots are given once, survive a torn line, and are seen by other processes."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
+from engine.catalog import (
+    SYMBOL_PATTERN,
+    Catalog,
+    Instrument,
+    StreamKey,
+    StreamKind,
+    is_symbol,
+)
 from engine.errors import EngineError
 from tests.engine.full_disk import full_at
 
@@ -82,3 +90,25 @@ def test_describing_with_the_same_facts_writes_nothing(tmp_path: Path) -> None:
     size = path.stat().st_size
     catalog.describe(0, FACTS)
     assert path.stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    ["BTCUSDT", "kPEPE", "xyz:TSLA", "PURR/USDC", "A@1", "币安人生USDT", "БТЦ", "비트"],
+)
+def test_a_symbol_is_a_name_in_any_script(symbol: str) -> None:
+    assert is_symbol(symbol)
+    assert re.search(SYMBOL_PATTERN, symbol)
+
+
+@pytest.mark.fault("A06")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "A B", "A\n", "A\x00", "A\x1b[2J", "A'", 'A"', "A`", "A\\", "A;--", "A%", "A{b=",
+        "A\u00a0", "A\u2019", "A\u201d", "A\uff07", "A\u202eB", "A\u200b", "A\u3000", "A\u061c",
+        "A\ud800", "A\ufeff", "A" * 33, "币" * 33, "-A", "/etc/passwd", "A<b>",
+    ],
+)  # fmt: skip
+def test_what_is_no_symbol(text: str) -> None:
+    assert not is_symbol(text)

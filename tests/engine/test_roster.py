@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import Catalog, StreamKey, StreamKind
-from engine.commands import Knobs, ShardStatus, StreamRequest, StreamState, StreamStatus
+from engine.commands import (
+    KeyResult,
+    KnobChanges,
+    Knobs,
+    ShardStatus,
+    StreamRequest,
+    StreamState,
+    StreamStatus,
+)
 from engine.registry import Registry
 from engine.roster import Roster
 from engine.status import EndedStreams
@@ -20,7 +28,9 @@ def key(symbol: str, kind: StreamKind = StreamKind.TRADES, venue: str = "acme") 
 
 def make_roster(directory: Path, shard_count: int = 2) -> Roster:
     catalog = Catalog(directory / "streams.jsonl")
-    return Roster(catalog, Registry(directory / "registry.jsonl"), shard_count)
+    return Roster(
+        catalog, Registry(directory / "registry.jsonl"), shard_count, max_rows_per_copy=1000
+    )
 
 
 def add(roster: Roster, *keys: StreamKey) -> dict[int, list[int]]:
@@ -37,7 +47,7 @@ def test_answers_name_what_exists_and_what_does_not(tmp_path: Path) -> None:
     gone, stopped = roster.remove([key("A"), key("A"), key("B")])
     assert [each.error_kind for each in gone] == ["", "stream_not_found", "stream_not_found"]
     assert stopped == {0: [0]}
-    assert roster.set_knobs(key("A"), Knobs()).error_kind == "stream_not_found"
+    assert roster.set_knobs(key("A"), KnobChanges()).error_kind == "stream_not_found"
     assert roster.reports() == []
 
 
@@ -51,11 +61,30 @@ def test_streams_are_balanced_and_a_symbol_stays_together_and_comes_home(tmp_pat
     assert add(roster, key("S3")) == {home: [3]}, "the same slot on the same shard"
 
 
+def test_changes_of_different_knobs_do_not_undo_each_other(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path)
+    add(roster, key("A"))
+    for changes in (
+        KnobChanges(flush_rows=20),
+        KnobChanges(flush_interval_ms=60, db_writes_enabled=False),
+        KnobChanges(),
+        KnobChanges(flush_interval_ms=None, redis_publishes_enabled=False),
+    ):
+        assert roster.set_knobs(key("A"), changes) == KeyResult(key("A"))
+    wanted = Knobs(db_writes_enabled=False, redis_publishes_enabled=False, flush_rows=20)
+    assert roster.knobs() == {0: wanted}
+    for impossible in (KnobChanges(max_rows_per_copy=19), KnobChanges(flush_rows=1001)):
+        result = roster.set_knobs(key("A"), impossible)
+        assert (result.error_kind, result.field) == ("invalid_argument", "flush_rows")
+        assert "is more than max_rows_per_copy" in result.error
+    assert roster.knobs() == {0: wanted}, "what was refused changed nothing"
+
+
 def test_knobs_show_and_come_back_on_another_number_of_shards(tmp_path: Path) -> None:
     roster = make_roster(tmp_path)
     add(roster, key("A"), key("B"), key("C"))
     quiet = Knobs(db_writes_enabled=False)
-    assert roster.set_knobs(key("B"), quiet).error_kind == ""
+    assert roster.set_knobs(key("B"), KnobChanges(db_writes_enabled=False)).error_kind == ""
     assert roster.knobs() == {1: quiet}
     for shard_count in (1, 3):
         again = make_roster(tmp_path, shard_count)
@@ -174,7 +203,8 @@ def test_the_end_is_what_the_last_accepted_commands_say(
                 told -= {slot for slots in stopped.values() for slot in slots}
             elif what == "knobs":
                 knobs = Knobs(db_writes_enabled=on)
-                found = not roster.set_knobs(key(symbols[0]), knobs).error_kind
+                changes = KnobChanges(db_writes_enabled=on)
+                found = not roster.set_knobs(key(symbols[0]), changes).error_kind
                 assert found == (symbols[0] in model)
                 if found:
                     model[symbols[0]] = knobs

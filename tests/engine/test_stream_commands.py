@@ -13,6 +13,7 @@ from engine.commands import (
     FromChild,
     InstrumentEvent,
     InstrumentsLoaded,
+    KnobChanges,
     Knobs,
     RemoveStreams,
     SetKnobs,
@@ -159,7 +160,8 @@ def test_knobs_reach_the_writer_and_its_successor(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
         quiet = Knobs(db_writes_enabled=False)
-        command(engine, SetKnobs(1, STREAMS[1], quiet), SetKnobs(2, SOL, quiet))
+        off = KnobChanges(db_writes_enabled=False)
+        command(engine, SetKnobs(1, STREAMS[1], off), SetKnobs(2, SOL, off))
         await until(lambda: len(answers(engine)) == 2)
         assert answers(engine) == {1: [""], 2: ["stream_not_found"]}
         await until(lambda: [1] in [event["off"] for event in engine.events("writer", "knobs")])
