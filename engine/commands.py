@@ -28,7 +28,7 @@ class StreamState(enum.StrEnum):
 
 
 class StreamSpec(msgspec.Struct, frozen=True):
-    """A stream as it is handed to a shard. `instrument` is what the stream table knows already;
+    """A stream as it is handed to a shard. `instrument` is what the engine knows of it already;
     `life` tells this stream from one of the same slot that was removed before.
     """
 

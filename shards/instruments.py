@@ -2,7 +2,7 @@
 
 The venue is asked when a stream begins, unless its last answer is young; one call serves all who
 wait. While it does not answer (it may have banned us from asking for days) nobody else is held up:
-`ask` gives up after a while for those who can begin with what the stream table knows.
+`ask` gives up after a while for those who can begin with what the engine knew before.
 """
 
 import asyncio

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamCounts, StreamSpec, StreamState
@@ -80,6 +78,8 @@ class VenueSession:
         self._postponed: dict[int, Stream] = {}
         """Streams that have failed for a reason that may pass."""
         self._tried_again_s = monotonic_s()
+        self._described: dict[int, Instrument] = {}
+        """What the stream table has been told."""
         self._begun: set[int] = set()
         """Slots that have a socket or a poller."""
         self.pollers: dict[StreamKind, Poller] = {}
@@ -225,7 +225,7 @@ class VenueSession:
 
     async def _bring_up(self, streams: list[Stream]) -> None:
         """Instruments first: an unknown symbol must never be subscribed. While the venue does not
-        say what it lists, what the stream table knows will do.
+        say what it lists, what the engine knew before will do.
         """
         symbols = {stream.key.symbol for stream in streams}
         if not await self._instruments.ask(symbols, patient=False):
@@ -253,17 +253,16 @@ class VenueSession:
             self._listen(paying)
 
     async def _describe(self, streams: Sequence[Stream]) -> None:
-        """See to it that the stream table knows what is known here."""
+        """The stream table must know what is known here before the first row."""
         news = {
             stream.slot: facts
             for stream in streams
-            if (facts := self._facts(stream)) is not None and facts != stream.spec.instrument
+            if (facts := self._facts(stream)) is not None
+            and facts != self._described.get(stream.slot)
         }
         if news:
             await self._store_instruments(news)
-        for stream in streams:
-            if stream.slot in news:
-                stream.spec = msgspec.structs.replace(stream.spec, instrument=news[stream.slot])
+            self._described |= news
 
     def _facts(self, stream: Stream) -> Instrument | None:
         return self._instruments.get(stream.key.symbol) or stream.spec.instrument

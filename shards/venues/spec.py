@@ -253,8 +253,14 @@ def preferred_transport(venue: Venue, kind: StreamKind) -> Transport:
     return offered[0] if offered else Transport.WS
 
 
+DECIMALS_MAX: Final = 15
+"""As many as a double can prove (`sql/0002_instruments.sql`)."""
+
+
 def decimals_of(step: str) -> int:
-    """Decimal places a step size allows: `0.00100` and `1e-3` are 3, `1` and `10` are 0."""
+    """Decimal places a step size allows: `0.00100` and `1e-3` are 3, `1` and `10` are 0. More than
+    the database takes are cut, so that a nonsense of the venue's costs exactness and no row.
+    """
     mantissa, _, exponent = step.lower().partition("e")
     fraction = mantissa.partition(".")[2].rstrip("0")
-    return max(len(fraction) - int(exponent or 0), 0)
+    return min(max(len(fraction) - int(exponent or 0), 0), DECIMALS_MAX)

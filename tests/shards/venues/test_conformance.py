@@ -201,7 +201,16 @@ def test_a_kind_comes_by_socket_where_there_is_one(
 
 @pytest.mark.parametrize(
     ("step", "decimals"),
-    [("0.10", 1), ("0.00100", 3), ("1", 0), ("10", 0), ("1e-7", 7), ("0.5", 1), ("1E2", 0)],
+    [
+        ("0.10", 1),
+        ("0.00100", 3),
+        ("1", 0),
+        ("10", 0),
+        ("1e-7", 7),
+        ("0.5", 1),
+        ("1E2", 0),
+        ("1e-99999999999999999999", 15),
+    ],
 )
 def test_decimals_of_a_step(step: str, decimals: int) -> None:
     assert decimals_of(step) == decimals
