@@ -84,7 +84,7 @@ async def refresh_instruments(request: Request, services: Services) -> Response:
     waits_s = [services.instruments.wait_s(venue) for venue in venues]
     if all(wait_s > 0 for wait_s in waits_s):
         raise ApiError(
-            "too_many_requests", "the instruments were fetched a moment ago",
+            "too_many_requests", "the exchange was asked a moment ago",
             retry_after_s=min(waits_s),
         )  # fmt: skip
     due = [venue for venue, wait_s in zip(venues, waits_s, strict=True) if wait_s <= 0]
