@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.durable import UNREADABLE
 from engine.errors import InstanceBusyError
 from engine.layout import Layout
 
@@ -88,7 +89,7 @@ def read_note(layout: Layout) -> EngineNote | None:
         return None
     try:
         return msgspec.json.decode((layout.state_dir / _NOTE).read_bytes(), type=EngineNote)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, *UNREADABLE):
         return None
 
 

@@ -382,6 +382,8 @@ def test_note_is_there_only_while_the_engine_runs(layout: Layout) -> None:
     with instance.hold(layout):
         instance.write_note(layout, instance.EngineNote(1, "http://127.0.0.1:1"))
         assert instance.read_note(layout) == instance.EngineNote(1, "http://127.0.0.1:1")
+        (layout.state_dir / "engine.json").write_bytes(b'{"control_url":"\xff"}')
+        assert instance.read_note(layout) is None
     assert instance.read_note(layout) is None
     instance.write_note(layout, instance.EngineNote(1, "http://127.0.0.1:1"))
     assert instance.read_note(layout) is None, "a leftover note has no lock behind it"
