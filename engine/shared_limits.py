@@ -83,7 +83,10 @@ class SharedLimits:
         self._spent: defaultdict[Pool, dict[int, float]] = defaultdict(dict)
         """Ours, by span."""
         self._server_ahead_s = wall_ns() / 1e9 - monotonic_s()
-        """Redis time minus our monotonic time: by the round trip too small, so too careful."""
+        """Redis time minus our monotonic time, too small by at most the round trip. What we read is
+        then over too late, which is careful; what we write must have the round trip added.
+        """
+        self._round_trip_s = 0.0
 
     async def connect(self) -> None:
         """Open a new connection in place of the old one."""
@@ -99,10 +102,11 @@ class SharedLimits:
 
     async def look(self, pool: Pool) -> Look:
         """See what all engines spent; `spend` follows, and fails if that is no longer true."""
-        key = self._key(pool)
+        key, asked_s = self._key(pool), monotonic_s()
         _, time, flat = await self._call([("WATCH", key), ("TIME",), ("HGETALL", key)])
         server_s = int(time[0]) + int(time[1]) / 1e6
-        self._server_ahead_s = server_s - monotonic_s()
+        now_s = monotonic_s()
+        self._server_ahead_s, self._round_trip_s = server_s - now_s, now_s - asked_s
         found = self._found[pool] = self._sort(pool, server_s, flat)
         mine, span_s = self._spent[pool], self._span_s(pool)
         for span, units in found.ours.items():  # of an earlier life, or of a lost reply
@@ -133,6 +137,7 @@ class SharedLimits:
         }
         forbidden_s = max(blocked_until_s + self._server_ahead_s, found.blocked_until_s)
         if forbidden_s > max(found.blocked_until_s + _CLOCK_NOISE_S, found.server_s):
+            forbidden_s += self._round_trip_s
             changes[_BLOCKED] = repr(forbidden_s)
         if not changes and not found.stale:
             await self._call([("UNWATCH",)])

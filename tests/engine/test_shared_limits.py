@@ -3,8 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedb
 from engine.lease_desk import LeaseDesk
 from engine.limits import Budget, Spent, Waiter
 from engine.private.valkey import PrivateValkey
-from engine.redis_link import parse_redis_url
+from engine.redis_link import Command, parse_redis_url
 from engine.settings import LimitSettings
 from engine.shared_limits import Pool, SharedLimits
 
@@ -26,15 +27,33 @@ PREFIX = "fts:limits:default"
 HASH = f"{PREFIX}:acme:rest_weight"
 DEADLINE_S = 0.5
 
+LATE_S = 0.08
+
 Grants = list[tuple[float, str, float]]
 """When, to which engine, how many units."""
+
+
+class LateLimits(SharedLimits):
+    """Hears from Redis late."""
+
+    async def _call(self, commands: Sequence[Command]) -> list[Any]:
+        replies = await super()._call(commands)
+        await asyncio.sleep(LATE_S)
+        return replies
 
 
 class Engine:
     """The desk of one engine; its grants go to a list that all engines of a test share."""
 
     def __init__(
-        self, name: str, directory: Path, redis_url: str, grants: Grants, *, alone: bool = False
+        self,
+        name: str,
+        directory: Path,
+        redis_url: str,
+        grants: Grants,
+        *,
+        alone: bool = False,
+        limits: type[SharedLimits] = SharedLimits,
     ) -> None:
         self.name = name
         self.grants = grants
@@ -42,7 +61,7 @@ class Engine:
         address = parse_redis_url(redis_url)
 
         def share(windows_s: Mapping[Pool, float]) -> SharedLimits:
-            return SharedLimits(address, PREFIX, name, windows_s, DEADLINE_S)
+            return limits(address, PREFIX, name, windows_s, DEADLINE_S)
 
         self.desk = LeaseDesk(
             [WEIGHT],
@@ -73,8 +92,8 @@ class Group:
         self.grants: Grants = []
         self.engines: list[Engine] = []
 
-    def engine(self, name: str, *, alone: bool = False) -> Engine:
-        engine = Engine(name, self._directory, self._redis_url, self.grants, alone=alone)
+    def engine(self, name: str, **options: Any) -> Engine:
+        engine = Engine(name, self._directory, self._redis_url, self.grants, **options)
         self.engines.append(engine)
         return engine
 
@@ -160,9 +179,12 @@ def test_three_engines_together_stay_within_one_budget(group: RunGroup) -> None:
 
 
 @pytest.mark.fault("H02")
-def test_a_ban_that_one_engine_met_holds_the_others(group: RunGroup) -> None:
+@pytest.mark.parametrize("limits", [SharedLimits, LateLimits])
+def test_a_ban_that_one_engine_met_holds_the_others(
+    group: RunGroup, limits: type[SharedLimits]
+) -> None:
     async def scenario(group: Group) -> None:
-        one, other = group.engine("one"), group.engine("other")
+        one, other = group.engine("one", limits=limits), group.engine("other")
         one.ask(1)
         await group.until_granted(1)
         banned_s = monotonic_s()
