@@ -20,6 +20,8 @@ from control.errors import ApiError, json_response, on_api_error, on_fault, on_h
 from control.gate import Gate
 from control.requests import ClientGoneError
 from control.routes import Operation, Services, health, instruments, streams
+from control.traffic import Traffic
+from control.ui.state import DashboardLimits
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +35,13 @@ PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"})
 class Api:
     """The application and what it is made of. Call it as an ASGI application."""
 
-    def __init__(self, services: Services, allowed_hosts: Iterable[str] = ()) -> None:
-        pages = ui.routes(services.backend)
+    def __init__(
+        self,
+        services: Services,
+        allowed_hosts: Iterable[str] = (),
+        dashboard_limits: DashboardLimits | None = None,
+    ) -> None:
+        pages = ui.routes(services.backend, dashboard_limits, services.guard.may_command)
         self.routes: list[BaseRoute] = [*_routes(services), *_documents(), *pages]
         inner = Starlette(
             routes=self.routes,
@@ -47,9 +54,10 @@ class Api:
         )
         inner.router.redirect_slashes = False  # a redirect would echo the client's own Host
         self.public_paths = PUBLIC_PATHS | ui.PUBLIC_PATHS
-        self._app: ASGIApp = Gate(
+        gate = Gate(
             inner, services.guard, allowed_hosts=allowed_hosts, public_paths=self.public_paths
         )
+        self._app: ASGIApp = Traffic(gate, self.routes)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""

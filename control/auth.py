@@ -12,6 +12,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from starlette.requests import HTTPConnection
+
 from control.errors import ApiError
 from engine.clock import monotonic_s
 from engine.errors import ConfigError
@@ -128,6 +130,15 @@ class Guard:
     def is_armed(self) -> bool:
         """Whether a token is asked for at all."""
         return self._command.is_set
+
+    def may_command(self, request: HTTPConnection) -> bool:
+        """Whether a request that was let in could also have been a command."""
+        try:
+            shown = request.headers.get("authorization")
+            self.check(shown, is_command=True, client="")
+        except ApiError:
+            return False
+        return True
 
     def check(self, authorization: str | None, *, is_command: bool, client: str) -> None:
         """Raises ApiError: 401 without the right token, 403 when it allows less, 429 after too

@@ -99,10 +99,13 @@ class Backend:
         health: Health,
         layout: Layout | None = None,
         timeout_s: float = 1.8,
+        configured_knobs: Knobs | None = None,
     ) -> None:
         self._send = send
         self._health = health
         self._layout = layout
+        self.configured_knobs = configured_knobs or Knobs()
+        """What a stream's flush knobs are when nobody has set them."""
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[CommandResult]] = {}

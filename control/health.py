@@ -196,8 +196,10 @@ class Health:
         if writer.database_state != "up":
             return "yellow", f"the database is {writer.database_state}"
         limits = self._thresholds
+        journal: Light = "yellow" if writer.journal_error else "green"
         return worst(
             [
+                (journal, writer.journal_error),
                 _above(
                     self.flush_delay_s, limits.flush_delay_s,
                     f"rows wait {self.flush_delay_s:,.0f} s for the database",

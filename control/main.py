@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from control.admission import Admissions, offered_by
 from control.app import Api
@@ -24,6 +26,7 @@ from control.venue_listings import VenueListings
 from engine.channel import Channel
 from engine.clock import monotonic_s
 from engine.commands import Drain, Ready, ToChild
+from engine.metrics import ProcessMetrics
 from engine.settings import ControlSettings
 from shards.venues import VENUES
 
@@ -45,7 +48,7 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     listener = _listener(settings)
     health = Health(settings.health_hold_s)
     layout = settings.paths.layout() if settings.paths else None
-    backend = Backend(channel.send, health, layout)
+    backend = Backend(channel.send, health, layout, configured_knobs=settings.configured_knobs)
     listings = VenueListings(settings.venues, backend.leases)
     instruments = Instruments(
         VENUES,
@@ -81,7 +84,7 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     return 0
 
 
-def make_server(app: Api, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:
+def make_server(app: ASGIApp, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:
     """The HTTP server, not yet serving."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # one line a bad request otherwise
     return _Server(
@@ -103,10 +106,13 @@ def make_server(app: Api, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.
 
 async def _watch_loop(health: Health) -> None:
     """Measure how late this process's own event loop is."""
+    metrics = ProcessMetrics("control")
     while True:
         started_s = monotonic_s()
         await asyncio.sleep(_LAG_LOOK_S)
-        health.own_loop_lag_ms = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0) * 1e3
+        lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)
+        health.own_loop_lag_ms = lag_s * 1e3
+        metrics.feed(time.process_time(), lag_s)
 
 
 def _listener(settings: ControlSettings) -> socket.socket:

@@ -120,7 +120,8 @@ def _content(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
             "description": operation.summary,
             **({"headers": headers} if headers else {}),
             "content": {
-                operation.media_type: {"schema": schemas.of(kinds) if kinds else {"type": "string"}}
+                media_type: {"schema": schemas.of(kinds) if kinds else {"type": "string"}}
+                for media_type in operation.media_types
             },
         }
         for status, kinds in operation.answers.items()

@@ -144,20 +144,24 @@ class CountQuery(_Input):
 
 
 class InstrumentsCountQuery(_Input):
-    """Filters of `GET /instruments/count`. `q` is part of a symbol, in any case."""
+    """Filters of `GET /instruments/count`. `q` is part of a symbol, in any case; `symbol` is a
+    glob, as when streams are added by filter.
+    """
 
     exchange: Exchange | None = None
     q: Pattern | None = None
+    symbol: Pattern | None = None
     base: Pattern | None = None
     quote: Pattern | None = None
     status: Pattern | None = None
 
 
 class InstrumentsQuery(Page):
-    """Filters of `GET /instruments`."""
+    """Filters of `GET /instruments`: those of its count."""
 
     exchange: Exchange | None = None
     q: Pattern | None = None
+    symbol: Pattern | None = None
     base: Pattern | None = None
     quote: Pattern | None = None
     status: Pattern | None = None

@@ -148,6 +148,11 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         admission=control.admission,
         health_hold_s=control.health_hold_s,
         instruments_refresh_s=control.instruments_refresh_s,
+        configured_knobs=Knobs(
+            flush_rows=settings.config.database.flush_rows,
+            flush_interval_ms=settings.config.database.flush_interval_ms,
+            max_rows_per_copy=settings.config.database.max_rows_per_copy,
+        ),
     )
     return await Child.spawn(
         "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]

@@ -64,7 +64,7 @@ class Child:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220 - must be the main thread, see above
-                [sys.executable, "-P", "-m", "engine.process", target, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "engine.process", name, target, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *pass_fds],
                 process_group=0,

@@ -5,6 +5,8 @@ of one of the two unions at the end, told apart by its `type`.
 """
 
 import enum
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,6 +35,21 @@ class StreamSpec(msgspec.Struct, frozen=True):
     key: StreamKey
     instrument: Instrument | None = None
     life: int = 0
+
+
+class StreamCounts(NamedTuple):
+    """What a stream counts, or many of them together."""
+
+    frame_count: int = 0
+    row_count: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    duplicate_count: int = 0
+
+    @classmethod
+    def total(cls, counts: "Iterable[StreamCounts]") -> "StreamCounts":
+        """The sum of each."""
+        return cls(*map(sum, zip(cls(), *counts, strict=True)))
 
 
 class StreamStatus(msgspec.Struct):
@@ -281,6 +298,8 @@ class LatencyHistogram(msgspec.Struct):
     """Log-spaced counts: bucket i holds latencies in [10**(i/10), 10**((i+1)/10)) microseconds."""
 
     counts: list[int]
+    sum_us: float = 0.0
+    """Of the latencies themselves, not of their buckets."""
 
 
 class ShardStatus(msgspec.Struct, tag=True):

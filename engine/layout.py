@@ -44,6 +44,13 @@ class Layout:
         return self.state_dir / "quarantine"
 
     @property
+    def metrics_dir(self) -> Path:
+        """What the processes count, for `/metrics` (`engine.metric_files`). In memory: writing to
+        a mapped page must never wait for a disk.
+        """
+        return self.shm_dir / "metrics"
+
+    @property
     def log_file(self) -> Path:
         """Where every process of the instance logs."""
         return self.state_dir / "fts.log"

@@ -1,8 +1,9 @@
-"""Birth of a child process: `python -m engine.process <module:function> <fd>`.
+"""Birth of a child process: `python -m engine.process <name> <module:function> <fd>`.
 
 The child learns everything from its pipe: the first frame is its settings, of the type that the
-target's `settings` parameter is annotated with. Then it pins itself, starts logging and runs
-`async def run(settings, channel) -> int` on uvloop; what that returns is its exit code.
+target's `settings` parameter is annotated with. Then it starts logging, claims its metrics, pins
+itself and runs `async def run(settings, channel) -> int` on uvloop; what that returns is its exit
+code.
 
 Invariants
 - A child never outlives its parent: end of file on the pipe tells it to leave, and the kernel
@@ -28,11 +29,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import uvloop
 
-from engine import logs
+from engine import logs, metric_files
 from engine.channel import Channel, child_channel
 from engine.commands import ToChild
 from engine.errors import EngineError
-from engine.settings import LogSettings
+from engine.settings import LogSettings, Paths
 
 Target = Callable[[typing.Any, "Channel[ToChild]"], Awaitable[int]]
 
@@ -79,20 +80,22 @@ def read_birth(sock: socket.socket, kind: type[typing.Any]) -> typing.Any:
 
 def main(arguments: list[str]) -> int:
     """Run the target named on the command line; return its exit code."""
-    name, fd = arguments
+    name, target_name, fd = arguments
     _ignore_terminal_signals()
     _die_with_parent()
     sock = socket.socket(fileno=int(fd))
     sock.set_inheritable(False)
     try:
-        target = load_target(name)
+        target = load_target(target_name)
         settings = read_birth(sock, settings_type(target))
     except (EOFError, OSError, msgspec.MsgspecError) as error:
         sys.stderr.write(f"{name}: not started: {error}\n")
         return ExitCode.NOT_BORN
-    process = _process_name(name, settings)
     log: LogSettings = settings.log
-    logs.set_up(log, process)
+    logs.set_up(log, name)
+    paths: Paths | None = getattr(settings, "paths", None)
+    if paths is not None:
+        metric_files.claim(paths.layout(), name)
     _pin(getattr(settings, "cpu", None))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -111,15 +114,6 @@ async def _run(target: Target, settings: typing.Any, sock: socket.socket) -> int
         return await target(settings, channel)
     finally:
         await channel.close()
-
-
-def _process_name(target: str, settings: typing.Any) -> str:
-    """`shard-0`, `writer`, `control`: short names for log lines."""
-    index = getattr(settings, "index", None)
-    if index is not None:
-        return f"shard-{index}"
-    module = target.partition(":")[0].removesuffix(".main")
-    return module.rpartition(".")[2]
 
 
 def _ignore_terminal_signals() -> None:

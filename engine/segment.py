@@ -1,4 +1,4 @@
-"""Shared-memory files: create, attach, lock, remove. The only module that touches `/dev/shm`.
+"""Shared-memory files: create, attach, lock, remove. Nothing else makes files in `/dev/shm`.
 
 A segment is made with `O_EXCL` and `posix_fallocate`: on a full tmpfs, `ftruncate` and a later
 write would end the process with SIGBUS, while `posix_fallocate` fails with ENOSPC at once. No

@@ -132,3 +132,5 @@ class ControlSettings(msgspec.Struct, frozen=True):
     admission: Admission = "green"
     health_hold_s: float = 5.0
     instruments_refresh_s: float = 900.0
+    configured_knobs: Knobs = Knobs()
+    """What a stream's flush knobs are when nobody has set them."""

@@ -14,6 +14,7 @@ from engine.commands import (
     Knobs,
     LatencyHistogram,
     ShardStatus,
+    StreamCounts,
     StreamState,
     StreamStatus,
     WriterStatus,
@@ -97,6 +98,10 @@ class WriterReport(msgspec.Struct):
     skipped_rows: dict[str, int] = {}
     unpublished_rows: dict[str, int] = {}
     inexact_rows: int = 0
+    lost_rows: int = 0
+    """Rows that neither ring nor journal held when the database was ready for them: damage."""
+    journal_error: str = ""
+    """Why rows are not journalled; empty while they are."""
     database_state: str = "starting"
     database_error: str = ""
     redis_state: str = "starting"
@@ -152,27 +157,23 @@ class EngineStatus(msgspec.Struct):
 class StreamTotals:
     """Keeps a stream's counters growing across the lives of its shards."""
 
-    COUNTS = (
-        "frame_count", "row_count", "gap_count", "missing_count", "duplicate_count",
-    )  # fmt: skip
-
     def __init__(self, slot: int, key: StreamKey, shard: int) -> None:
         self.report = StreamReport(
             slot, key.venue, key.symbol, key.kind.value, shard, key.transport.value
         )
-        self._base = dict.fromkeys(self.COUNTS, 0)
+        self._base = dict.fromkeys(StreamCounts._fields, 0)
 
     def update(self, status: StreamStatus) -> None:
         """Take in what the shard says now."""
         report = self.report
         report.state, report.reason = status.state, status.reason
         report.last_recv_ns = max(report.last_recv_ns, status.last_recv_ns)
-        for name in self.COUNTS:
+        for name in StreamCounts._fields:
             setattr(report, name, self._base[name] + getattr(status, name))
 
     def shard_ended(self, reason: str) -> None:
         """The shard is gone: its counts become the base of the next one's."""
-        self._base = {name: getattr(self.report, name) for name in self.COUNTS}
+        self._base = {name: getattr(self.report, name) for name in StreamCounts._fields}
         self.report.state, self.report.reason = StreamState.PENDING, reason
 
 
@@ -187,7 +188,7 @@ class WriterTotals:
     def __init__(self) -> None:
         self.report = WriterReport(ChildReport("writer"))
         self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
-        self._inexact_base = 0
+        self._inexact_base = self._lost_base = 0
         self._dropped: dict[str, int] = {}
         self._dropped_base: Counter[str] = Counter()
         self._kind_of_ring: dict[str, str] = {}
@@ -199,9 +200,10 @@ class WriterTotals:
             total = Counter(self._base[name]) + Counter(getattr(status, name))
             setattr(report, name, dict(total))
         report.inexact_rows = self._inexact_base + status.inexact_rows
+        report.lost_rows = self._lost_base + status.lost_rows
         for name in (
             "received_rows", "database_state", "database_error", "redis_state", "redis_error",
-            "backlog_rows", "journal_bytes", "rss_bytes", "cpu_s",
+            "backlog_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s",
         ):  # fmt: skip
             setattr(report, name, getattr(status, name))
         report.latency_us = {
@@ -213,6 +215,7 @@ class WriterTotals:
         """The writer is gone: its counts become the base of the next one's."""
         self._base = {name: dict(getattr(self.report, name)) for name in self.COUNTS}
         self._inexact_base = self.report.inexact_rows
+        self._lost_base = self.report.lost_rows
 
     def _count_drops(self, status: WriterStatus) -> None:
         """Rings count drops themselves; a count that shrinks belongs to a new ring."""
@@ -267,6 +270,10 @@ def judge(
             return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
     if writer.database_state == "down":
         return "red", f"database is down: {writer.database_error}; rows wait in the journal"
+    if writer.journal_error:
+        return "yellow", f"{writer.journal_error}; rows are in memory only until they are stored"
+    if writer.lost_rows:
+        return "yellow", f"{writer.lost_rows} rows were lost in a damaged journal: see the log"
     by_streams = _judge_streams(streams)
     if by_streams is not None and by_streams[0] != "green":
         return by_streams

@@ -22,6 +22,7 @@ from functools import partial
 
 import msgspec
 
+from engine import metric_files
 from engine.births import (
     SupervisorSettings,
     Targets,
@@ -130,6 +131,7 @@ class Supervisor:
     async def start(self) -> None:
         """Bring everything up, in order. On failure the caller still calls `stop`."""
         timing = self._settings.timing
+        metric_files.begin(self._settings.layout)
         await self._schema.first_attempt()
         if not self._schema.problem:
             await self._mirror.first_attempt()
@@ -166,6 +168,7 @@ class Supervisor:
         if self._doorbell_fd >= 0:
             os.close(self._doorbell_fd)
             self._doorbell_fd = -1
+        metric_files.end(self._settings.layout)
         return self._report_delivery(code)
 
     def kill(self) -> None:
@@ -215,7 +218,7 @@ class Supervisor:
             name="control",
             spawn=lambda: spawn_control(self._settings),
             on_message=self._on_control_message,
-            on_death=lambda _: self._leases.client_ended("control"),
+            on_death=self._on_control_death,
         )
 
     def _add_shard(self, index: int) -> None:
@@ -256,6 +259,7 @@ class Supervisor:
 
     def _on_shard_death(self, index: int, reason: str) -> None:
         name = self._shards[index].member.name
+        metric_files.child_ended(self._settings.layout, name)
         self._roster.shard_ended(index, f"{name} {reason}")
         self._leases.client_ended(name)
 
@@ -276,8 +280,14 @@ class Supervisor:
 
     def _on_writer_death(self, reason: str) -> None:
         del reason
+        metric_files.child_ended(self._settings.layout, self._writer.name)
         self._writer_totals.writer_ended()
         self._syncs.writer_ended()
+
+    def _on_control_death(self, reason: str) -> None:
+        del reason
+        metric_files.child_ended(self._settings.layout, self._control.name)
+        self._leases.client_ended(self._control.name)
 
     # -- commands ----------------------------------------------------------------------------
 

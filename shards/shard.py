@@ -23,6 +23,7 @@ from engine.commands import (
     StreamStatus,
     ToChild,
 )
+from engine.metrics import ProcessMetrics, ShardMetrics
 from engine.settings import ShardSettings, VenueSettings
 from shards.leases import LeaseClient
 from shards.rings import ShardRings
@@ -47,6 +48,8 @@ class Shard:
         self._leases = LeaseClient(channel.send)
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop_lag_ms = 0.0
+        self._metrics = ShardMetrics()
+        self._process = ProcessMetrics(f"shard-{settings.index}")
 
     async def run(self) -> int:
         """Serve until told to drain or the supervisor is gone. Returns the exit code."""
@@ -173,3 +176,12 @@ class Shard:
                 cpu_s=usage.ru_utime + usage.ru_stime,
             )
         )
+        for name, session in self._sessions.items():
+            self._metrics.feed(
+                name,
+                session.counts_by_kind,
+                session.malformed_by_reason,
+                session.reconnect_count,
+                sum(connection.is_connected for connection in session.connections),
+            )
+        self._process.feed(usage.ru_utime + usage.ru_stime, self._loop_lag_ms / 1e3)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from engine.clock import monotonic_s
-from engine.commands import StreamSpec, StreamState, StreamStatus
+from engine.commands import StreamCounts, StreamSpec, StreamState, StreamStatus
 from engine.positions import Position
 from engine.records import Flag, GapReason, GapState
 from engine.ring import RingProducer
@@ -158,17 +158,19 @@ class Stream:
         if self.drops.count and self.ring.has_room():
             self.next_flags = self.settle(now_ns)
 
+    def counts(self) -> StreamCounts:
+        """What it has counted since it was wanted."""
+        return StreamCounts(
+            self.frame_count,
+            self.row_count,
+            self.gap_count,
+            self.missing_count,
+            self.duplicate_count,
+        )
+
     def status(self) -> StreamStatus:
         """The stream as the supervisor sees it."""
         return StreamStatus(
-            slot=self.slot,
-            state=self.state,
-            reason=self.reason,
-            frame_count=self.frame_count,
-            row_count=self.row_count,
-            gap_count=self.gap_count,
-            missing_count=self.missing_count,
-            duplicate_count=self.duplicate_count,
-            last_recv_ns=self.last_recv_ns,
-            life=self.spec.life,
-        )
+            self.slot, self.state, self.reason, *self.counts(),
+            last_recv_ns=self.last_recv_ns, life=self.spec.life,
+        )  # fmt: skip

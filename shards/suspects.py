@@ -2,16 +2,19 @@
 
 Hyperliquid drops a connection, with everything on it, for a coin it does not know. Coins come from
 its own listing, but a listing may be ahead of the sockets. So after a cut, what had been subscribed
-a moment before is tried again alone; who is alone when the venue hangs up once more is left out for
-a while. Pure: time comes in as an argument.
+a moment before is tried again alone; who is alone when the venue hangs up, and again when it is
+tried once more, is left out for a while: seconds at first, for networks cut sockets as well. Pure:
+time comes in as an argument.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-MOMENT_S: Final = 1.0
+MOMENT_S: Final = 0.5
 """The venue hangs up a tenth of a second after it reads the name."""
-_LEFT_OUT_S: Final = 300.0
+_STRIKES: Final = 2
+_LEFT_OUT_S: Final = 10.0
+_LEFT_OUT_S_MAX: Final = 300.0
 
 
 class Suspects:
@@ -20,6 +23,7 @@ class Suspects:
     def __init__(self) -> None:
         self._sent_s: dict[str, float] = {}
         self._suspected: set[str] = set()
+        self._strikes: dict[str, int] = {}
         self._left_out: dict[str, float] = {}
 
     def opened(self) -> None:
@@ -33,12 +37,17 @@ class Suspects:
     def hung_up(self, now_s: float) -> str | None:
         """The venue ended the socket. Returns the topic that did it, once that is certain."""
         recent = [topic for topic, at_s in self._sent_s.items() if now_s - at_s < MOMENT_S]
-        if len(recent) == 1 and recent[0] in self._suspected:
-            self._suspected.discard(recent[0])
-            self._left_out[recent[0]] = now_s + _LEFT_OUT_S
-            return recent[0]
-        self._suspected.update(recent)
-        return None
+        if len(recent) != 1 or recent[0] not in self._suspected:
+            self._suspected.update(recent)
+            return None
+        (topic,) = recent
+        strikes = self._strikes[topic] = self._strikes.get(topic, 0) + 1
+        if strikes < _STRIKES:
+            return None
+        self._suspected.discard(topic)
+        wait_s = _LEFT_OUT_S * 2.0 ** min(strikes - _STRIKES, 10)
+        self._left_out[topic] = now_s + min(wait_s, _LEFT_OUT_S_MAX)
+        return topic
 
     def must_go_alone(self, topic: str) -> bool:
         """Whether nothing else may be subscribed in the same moment."""
@@ -52,6 +61,7 @@ class Suspects:
     def cleared(self, topic: str) -> None:
         """It was subscribed, and the socket lives."""
         self._suspected.discard(topic)
+        self._strikes.pop(topic, None)
 
     def is_left_out(self, topic: str) -> bool:
         """Whether it must not be subscribed now."""
@@ -67,5 +77,5 @@ class Suspects:
 
     def forget(self, topic: str) -> None:
         """Nobody wants it any more."""
-        self._suspected.discard(topic)
+        self.cleared(topic)
         self._left_out.pop(topic, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamSpec, StreamState
+from engine.commands import StreamCounts, StreamSpec, StreamState
 from engine.layout import Layout
 from engine.settings import VenueSettings
 from shards.book_snapshots import BookSnapshots
@@ -89,6 +89,7 @@ class VenueSession:
             lambda: self._snapshots.is_wanted,
         )
         self._intervals: IntervalSource | None = None
+        self._removed_counts: dict[StreamKind, StreamCounts] = {}
         for _ in range(_SNAPSHOTS_AT_ONCE if venue.book_snapshot else 0):
             self._spawn(self._snapshots.work())
 
@@ -96,6 +97,14 @@ class VenueSession:
     def streams(self) -> list[Stream]:
         """The streams that are wanted."""
         return list(self._by_slot.values())
+
+    @property
+    def counts_by_kind(self) -> dict[StreamKind, StreamCounts]:
+        """What streams have counted, by their kind; also those that are removed now."""
+        counts = {kind: [removed] for kind, removed in self._removed_counts.items()}
+        for stream in self._by_slot.values():
+            counts.setdefault(stream.key.kind, []).append(stream.counts())
+        return {kind: StreamCounts.total(each) for kind, each in counts.items()}
 
     @property
     def connections(self) -> list[Connection]:
@@ -139,6 +148,9 @@ class VenueSession:
                 continue
             stream.removed(self._sockets.silent_s(stream))
             stream.tick(wall_ns())
+            counts, kind = stream.counts(), stream.key.kind
+            removed = self._removed_counts.get(kind, StreamCounts())
+            self._removed_counts[kind] = StreamCounts.total([removed, counts])
             if self._is_offered(stream):
                 self._removed[slot] = (monotonic_s(), stream)
             self._take_off(stream)

@@ -46,7 +46,7 @@ class Operation:
     """Types the body can have; () is no body."""
     errors: tuple[int, ...] = ()
     """Statuses of refusals beside those that every route has."""
-    media_type: str = "application/json"
+    media_types: tuple[str, ...] = ("application/json",)
     headers: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -4,9 +4,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control import metrics, requests
+from control import requests
 from control.errors import json_response
 from control.health import ProcessReport
+from control.metrics import MEDIA_TYPES, Exposition
 from control.routes import Operation, Services, optional_venue
 from control.schemas import ExchangeQuery, LimiterRow
 from engine.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
@@ -134,10 +135,11 @@ async def limiters(request: Request, services: Services) -> Response:
     )  # fmt: skip
 
 
-async def show_metrics(_: Request, services: Services) -> Response:
-    """Prometheus text. It comes from the supervisor's last status: no process can break it."""
-    text = metrics.render(services.backend.status, services.backend.health)
-    return Response(text, media_type=metrics.MEDIA_TYPE)
+async def show_metrics(request: Request, services: Services) -> Response:
+    """Prometheus text or OpenMetrics, whichever `Accept` prefers. No process can break it."""
+    accept = request.headers.get("accept")
+    body, media_type = Exposition(services.backend).encode(accept)
+    return Response(body, headers={"content-type": media_type})
 
 
 OPERATIONS = [
@@ -152,6 +154,6 @@ OPERATIONS = [
     ),
     Operation(
         "GET", "/metrics", show_metrics, "Prometheus metrics", {200: ()},
-        media_type=metrics.MEDIA_TYPE,
+        media_types=MEDIA_TYPES,
     ),
 ]  # fmt: skip

@@ -103,7 +103,9 @@ def _filtered(
     services: Services, wanted: InstrumentsQuery | InstrumentsCountQuery
 ) -> Iterator[Instrument]:
     venue = optional_venue(wanted.exchange)
-    conditions = InstrumentFilter(base=wanted.base, quote=wanted.quote, status=wanted.status)
+    conditions = InstrumentFilter(
+        symbol=wanted.symbol, base=wanted.base, quote=wanted.quote, status=wanted.status
+    )
     text = (wanted.q or "").casefold()
     for each in services.instruments.of(venue):
         if conditions.matches(each) and text in each.symbol.casefold():

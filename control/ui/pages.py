@@ -2,11 +2,12 @@
 
 The files are read once and served from memory by exact name, so no path can lead elsewhere. They
 hold no data and need no token; the feeds do (`PUBLIC_PATHS` names what does not). Everything the
-page changes it changes through the public API.
+page changes it changes through the public API. All its addresses are relative, so it also works
+behind a proxy that serves it under a path of its own.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Final
 
@@ -17,8 +18,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from control.ui.event_stream import EventStream, Frames
+from control.ui.knob_ranges import knob_ranges
 from control.ui.state import DashboardLimits, DashboardState
-from control.ui.status_feed import StatusFeed
+from control.ui.status_feed import STREAM_COLUMNS, Hello, StatusFeed
 from control.ui.tape import TapeView, tape_frames
 
 CONTENT_SECURITY_POLICY: Final = (
@@ -42,6 +44,8 @@ _MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+MayCommand = Callable[[Request], bool]
+
 _INDEX: Final = "index.html"
 _SYMBOL_MAX: Final = 64
 
@@ -96,15 +100,20 @@ class _Feed(Response):
 class _Feeds:
     """The two feeds, with one count of viewers."""
 
-    def __init__(self, state: DashboardState, limits: DashboardLimits) -> None:
+    def __init__(
+        self, state: DashboardState, limits: DashboardLimits, may_command: MayCommand
+    ) -> None:
         self._state = state
         self._limits = limits
+        self._may_command = may_command
+        self._ranges = knob_ranges(state.configured_knobs)
         self._viewers = _Viewers(limits.viewers_max)
         self._status = StatusFeed(state, limits)
 
     async def events(self, request: Request) -> Response:
         """The engine's status."""
-        return self._refuse(request) or self._feed(self._status.frames())
+        hello = Hello(STREAM_COLUMNS, self._ranges, self._may_command(request))
+        return self._refuse(request) or self._feed(self._status.frames(hello))
 
     async def tape(self, request: Request) -> Response:
         """Trades and book of one symbol."""
@@ -138,19 +147,29 @@ class _Feeds:
         return _Feed(frames, self._limits, self._viewers)
 
 
-def routes(state: DashboardState, limits: DashboardLimits | None = None) -> list[BaseRoute]:
-    """The dashboard's routes, over what the control process knows."""
-    feeds = _Feeds(state, limits or DashboardLimits())
+def routes(
+    state: DashboardState,
+    limits: DashboardLimits | None = None,
+    may_command: MayCommand = lambda _: True,
+) -> list[BaseRoute]:
+    """The dashboard's routes, over what the control process knows. `may_command`: whether who
+    asks may do more than look.
+    """
+    feeds = _Feeds(state, limits or DashboardLimits(), may_command)
 
     async def page(_: Request) -> Response:
         return _file(_INDEX)
+
+    async def page_without_slash(_: Request) -> Response:
+        # Relative, so that it is right behind a proxy that adds a path of its own.
+        return Response(status_code=307, headers={"location": "../ui"})
 
     async def file(request: Request) -> Response:
         return _file(request.path_params["name"])
 
     return [
         Route("/ui", page),
-        Route("/ui/", page),
+        Route("/ui/", page_without_slash),
         Route("/ui/events", feeds.events),
         Route("/ui/tape", feeds.tape),
         Route("/ui/{name}", file),

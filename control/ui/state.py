@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from engine.commands import Knobs
 from engine.layout import Layout
 from engine.status import EngineStatus, Light
 
@@ -30,6 +31,11 @@ class DashboardState(Protocol):
     @property
     def layout(self) -> Layout:
         """Where the rings and the stream table are."""
+        ...
+
+    @property
+    def configured_knobs(self) -> Knobs:
+        """What the flush knobs of a stream are when nobody has set them."""
         ...
 
     def lights(self) -> Mapping[str, HealthLight]:

@@ -10,9 +10,19 @@ from collections.abc import Callable
 import msgspec
 
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
+from control.ui.knob_ranges import KnobRange
 from control.ui.state import DashboardLimits, DashboardState, is_ending
 from engine.clock import monotonic_s, wall_ns
 from engine.status import EngineStatus, LimiterReport, ShardReport, StreamReport
+
+
+class Hello(msgspec.Struct):
+    """The first event: what does not change while a viewer watches."""
+
+    stream_columns: tuple[str, ...]
+    knob_ranges: dict[str, KnobRange]
+    may_command: bool
+    """Whether the viewer's token allows more than looking."""
 
 
 class LightLine(msgspec.Struct):
@@ -41,16 +51,20 @@ class StreamRow(msgspec.Struct, array_like=True):
     added_ms: int
     db: bool
     redis: bool
+    flush_rows: int | None
+    flush_interval_ms: int | None
+    max_rows_per_copy: int | None
 
     @classmethod
     def of(cls, stream: StreamReport) -> "StreamRow":
         """From the engine's report."""
+        knobs = stream.knobs
         return cls(
             stream.slot, stream.venue, stream.symbol, stream.kind, stream.transport, stream.shard,
             stream.state.value, stream.reason, stream.row_count, stream.gap_count,
             stream.missing_count, stream.duplicate_count, stream.last_recv_ns // 1_000_000,
-            stream.added_ns // 1_000_000, stream.knobs.db_writes_enabled,
-            stream.knobs.redis_publishes_enabled,
+            stream.added_ns // 1_000_000, knobs.db_writes_enabled, knobs.redis_publishes_enabled,
+            knobs.flush_rows, knobs.flush_interval_ms, knobs.max_rows_per_copy,
         )  # fmt: skip
 
 
@@ -169,9 +183,9 @@ class StatusFeed:
             self._frame_of, self._framed_s = status, now_s
         return self._frame
 
-    async def frames(self, clock_s: Callable[[], float] = monotonic_s) -> Frames:
+    async def frames(self, hello: Hello, clock_s: Callable[[], float] = monotonic_s) -> Frames:
         """What one viewer gets."""
-        yield event_frame("hello", {"stream_columns": STREAM_COLUMNS})
+        yield event_frame("hello", hello)
         sent, sent_s = b"", float("-inf")
         while True:
             now_s = clock_s()

@@ -1,4 +1,6 @@
-"""The live tape and ladder of one symbol, read from the rings of the shard that collects it."""
+"""What happens in one symbol: its trades, its book and its newest figures, read from the rings of
+the shards that collect it.
+"""
 
 import asyncio
 from collections import deque
@@ -7,12 +9,13 @@ from typing import Any, Final
 
 from control.ui.digits import between, exact_text
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
-from control.ui.ladder import Ladder
-from control.ui.ring_follower import RingFollower
+from control.ui.followed import Followed, carrying, streams_of
+from control.ui.ladder import BookState, Ladder
+from control.ui.newest import NewestOfSymbol
 from control.ui.state import DashboardLimits, DashboardState, is_ending
-from engine.catalog import Catalog, Instrument, StreamKind
+from engine.catalog import Catalog, Instrument
 from engine.clock import monotonic_s
-from engine.records import Flag, RecordArray, RecordKind, Side
+from engine.records import Flag, RecordKind, Side
 from engine.status import StreamReport
 
 TRADES_A_BATCH: Final = 100
@@ -22,66 +25,8 @@ _LOOK_INTERVAL_S: Final = 0.5
 _TRADE_HISTORY_ROWS: Final = 1 << 16
 _BOOK_HISTORY_ROWS: Final = 1 << 20
 """As far back as the ring goes: a delta book's snapshot may be an hour old."""
-_POLLS_A_TICK: Final = 4
 _SIDES: Final = {int(Side.BUY): "B", int(Side.SELL): "S"}
 _GAP: Final = int(Flag.AFTER_GAP)
-
-
-class _Followed:
-    """One of the symbol's streams, followed across restarts and moves to another shard."""
-
-    def __init__(
-        self, state: DashboardState, kind: StreamKind, record: RecordKind, history_rows: int
-    ) -> None:
-        self._state = state
-        self._kind = kind
-        self._history_rows = history_rows
-        self.follower = RingFollower(state.layout, record)
-        self.report: StreamReport | None = None
-
-    def look(self, venue: str, symbol: str) -> bool:
-        """See where the stream is now. Returns whether a ring was newly attached."""
-        report = find_stream(self._state, venue, symbol, self._kind)
-        before, self.report = self.report, report
-        if report is None:
-            self.follower.detach("not collected")
-            return False
-        if report.shard < 0:
-            self.follower.detach("accepted, not placed on a shard yet")
-            return False
-        moved = before is None or (before.shard, before.slot) != (report.shard, report.slot)
-        if self.follower.is_attached and not moved and not self.follower.is_replaced:
-            return False
-        return self.follower.attach(report.shard, self._history_rows)
-
-    def poll(self) -> Iterator[RecordArray]:
-        """New rows of the stream."""
-        if self.report is None:
-            return iter(())
-        return self.follower.poll(self.report.slot, _POLLS_A_TICK)
-
-    def describe(self) -> dict[str, Any] | None:
-        """For the page; None when the stream is not collected."""
-        report = self.report
-        if report is None:
-            return None
-        return {
-            "slot": report.slot,
-            "state": report.state.value,
-            "reason": report.reason or self.follower.problem,
-            "attached": self.follower.is_attached,
-            "epoch": str(self.follower.epoch),
-        }
-
-
-def find_stream(
-    state: DashboardState, venue: str, symbol: str, kind: StreamKind
-) -> StreamReport | None:
-    """The stream's report in the last status."""
-    for stream in state.status.streams if state.status else ():
-        if stream.symbol == symbol and stream.venue == venue and stream.kind == kind:
-            return stream
-    return None
 
 
 class TapeView:
@@ -94,8 +39,9 @@ class TapeView:
         self._state = state
         self._limits = limits
         self._catalog = Catalog(state.layout.catalog)
-        self._trades = _Followed(state, StreamKind.TRADES, RecordKind.TRADE, _TRADE_HISTORY_ROWS)
-        self._book = _Followed(state, StreamKind.L2_BOOK, RecordKind.BOOK, _BOOK_HISTORY_ROWS)
+        self._trades = Followed(state.layout, RecordKind.TRADE, _TRADE_HISTORY_ROWS)
+        self._book = Followed(state.layout, RecordKind.BOOK, _BOOK_HISTORY_ROWS)
+        self._newest = NewestOfSymbol(state.layout)
         self._ladder = Ladder()
         self._lapped_count = 0
         self._instrument: Instrument | None = None
@@ -110,8 +56,9 @@ class TapeView:
 
     def close(self) -> None:
         """Let go of the rings."""
-        self._trades.follower.detach("closed")
-        self._book.follower.detach("closed")
+        self._trades.close()
+        self._book.close()
+        self._newest.close()
 
     def tick(self, now_s: float) -> Iterator[bytes]:
         """Frames that are due at `now_s`."""
@@ -122,10 +69,13 @@ class TapeView:
         if trades is not None:
             yield trades
         self._update_ladder()
-        is_due = now_s - self._booked_s >= self._limits.book_interval_s
+        if now_s - self._booked_s < self._limits.book_interval_s:
+            return
+        self._booked_s = now_s
+        for event, body in self._newest.changes(self._decimals):
+            yield event_frame(event, body)
         # Neither half an event nor the past while catching up: such a book is not the market's.
-        if is_due and self._ladder.is_settled and not self._book.follower.is_behind:
-            self._booked_s = now_s
+        if self._ladder.is_settled and not self._book.follower.is_behind:
             book = self._book_body()
             shown = (book["state"], book["seq"], book["time_ms"], book["attached"])
             if shown != self._book_shown:
@@ -134,33 +84,36 @@ class TapeView:
 
     def _look(self) -> Iterator[bytes]:
         """Find the streams, attach what can be attached, and say so when it changed."""
-        self._trades.look(self.venue, self.symbol)
-        if self._book.look(self.venue, self.symbol):
+        reports = streams_of(self._state, self.venue, self.symbol)
+        self._trades.look(next(iter(carrying(reports, RecordKind.TRADE)), None))
+        if self._book.look(next(iter(carrying(reports, RecordKind.BOOK)), None)):
             self._ladder.forget()
             self._lapped_count = 0
-        self._find_instrument()
+        self._newest.look(reports)
+        self._find_instrument(reports)
         instrument = self._instrument
         described = {
             "venue": self.venue,
             "symbol": self.symbol,
             "trades": self._trades.describe(),
             "book": self._book.describe(),
+            **self._newest.describe(),
             "price_decimals": instrument.price_decimals if instrument else None,
             "qty_decimals": instrument.qty_decimals if instrument else None,
             "tick_size": instrument.tick_size if instrument else "",
+            "base": instrument.base if instrument else "",
         }
         if described != self._described:
             self._described = described
             yield event_frame("stream", described)
 
-    def _find_instrument(self) -> None:
-        report = self._trades.report or self._book.report
-        if report is None:
-            return
+    def _find_instrument(self, reports: list[StreamReport]) -> None:
         self._catalog.refresh()  # appended lines only; a venue may have raised its decimals
-        entry = self._catalog.get(report.slot)
-        if entry is not None:
-            self._instrument = entry.instrument
+        for report in (self._trades.report, self._book.report, *reports):
+            entry = self._catalog.get(report.slot) if report is not None else None
+            if entry is not None and entry.instrument is not None:
+                self._instrument = entry.instrument
+                return
 
     @property
     def _decimals(self) -> tuple[int, int]:
@@ -208,7 +161,8 @@ class TapeView:
             "bids": [[exact_text(price, prices), exact_text(qty, sizes)] for price, qty in bids],
             "asks": [[exact_text(price, prices), exact_text(qty, sizes)] for price, qty in asks],
         }
-        if bids and asks:
+        # The best levels of a part of the book need not be the best of the market.
+        if bids and asks and self._ladder.state is BookState.KNOWN:
             middle, spread, basis_points = between(body["bids"][0][0], body["asks"][0][0])
             body |= {"mid": middle, "spread": spread, "spread_bps": basis_points}
         return body

@@ -5,6 +5,7 @@ nothing. Otherwise a look-up table of booleans picks the rows of a slice in one 
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from engine.commands import Knobs
 from engine.records import RecordArray, RecordKind
 from engine.settings import WriterSettings
+
+ROWS_PER_COPY_MIN: Final = 1000
+"""What a stream may at least ask for: smaller transactions would throttle all the others."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -35,8 +39,9 @@ class KnobTable:
         self._published = _mask(
             slot for slot, each in knobs.items() if not each.redis_publishes_enabled
         )
+        copies = [each.max_rows_per_copy for each in every if each.max_rows_per_copy]
         self.max_rows_per_copy = _least(
-            settings.max_rows_per_copy, (each.max_rows_per_copy for each in every)
+            settings.max_rows_per_copy, (max(rows, ROWS_PER_COPY_MIN) for rows in copies)
         )
         self.flush_rows = min(
             _least(settings.flush_rows, (each.flush_rows for each in every)),

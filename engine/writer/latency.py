@@ -17,6 +17,7 @@ class Latency:
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BUCKETS, dtype=np.int64)
+        self._sum_us = 0.0
 
     def add(self, records: RecordArray, now_ns: int) -> None:
         """Count the age since reception of up to 256 evenly spaced rows, weighted to the batch's
@@ -35,17 +36,8 @@ class Latency:
         ages_us = np.maximum(ages_ns / 1000.0, 1.0)
         buckets = np.minimum((np.log10(ages_us) * 10).astype(np.int64), _BUCKETS - 1)
         self._counts += np.bincount(buckets, minlength=_BUCKETS) * weight
+        self._sum_us += float(ages_us.sum()) * weight
 
     def histogram(self) -> LatencyHistogram:
         """The counts so far, as a message."""
-        return LatencyHistogram(counts=self._counts.tolist())
-
-
-def percentile_us(histogram: LatencyHistogram, fraction: float) -> float:
-    """Upper edge, in microseconds, of the bucket that holds the percentile; 0 without samples."""
-    counts = np.asarray(histogram.counts)
-    total = counts.sum()
-    if not total:
-        return 0.0
-    bucket = int(np.searchsorted(np.cumsum(counts), fraction * total))
-    return float(10 ** ((min(bucket, len(counts) - 1) + 1) / 10))
+        return LatencyHistogram(self._counts.tolist(), self._sum_us)

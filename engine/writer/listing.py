@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 import psycopg
 
 from engine.alarm import Alarm
@@ -62,7 +63,16 @@ class ListingStore:
         self._arrived = Alarm()
 
     def take(self, message: StoreInstruments) -> None:
-        """Store this when its turn comes."""
+        """Store this when its turn comes. The listing before it need not repeat what this one says:
+        a database that is away for days must not fill the memory.
+        """
+        for place in reversed(range(len(self._waiting))):
+            older = self._waiting[place]
+            if older.venue == message.venue:
+                now = {each.symbol: each for each in message.instruments}
+                differs = [each for each in older.instruments if now.get(each.symbol) != each]
+                self._waiting[place] = msgspec.structs.replace(older, instruments=differs)
+                break
         self._waiting.append(message)
         self._arrived.ring()
 

@@ -28,6 +28,7 @@ from engine.commands import (
     ToChild,
     WriterStatus,
 )
+from engine.metrics import ProcessMetrics, WriterMetrics
 from engine.settings import WriterSettings
 from engine.writer.delivery import DatabaseDelivery, RedisDelivery
 from engine.writer.knobs import KnobTable
@@ -55,6 +56,7 @@ class Writer:
         self._settings = settings
         self._channel = channel
         self._doorbell = Alarm()
+        self._metrics, self._process = WriterMetrics(), ProcessMetrics("writer")
         self.sources = Sources(layout, settings.journal_segment_bytes)
         self.sources.open(settings.rings)
         catalog = Catalog(layout.catalog)
@@ -198,7 +200,7 @@ class Writer:
                 await asyncio.wait_for(self._database.finish(), ends_at_s - monotonic_s())
             except TimeoutError:
                 log.warning("the database did not take everything within %.0f s", deadline_s)
-        self._channel.send(self._status())
+        self._send_status()
         undelivered = self.sources.remove_all()
         if undelivered:
             log.warning(
@@ -214,9 +216,19 @@ class Writer:
             await asyncio.sleep(0.01)
 
     async def _report(self) -> None:
+        interval_s = self._settings.status_interval_s
         while True:
-            self._channel.send(self._status())
-            await asyncio.sleep(self._settings.status_interval_s)
+            status = self._send_status()
+            started_s = monotonic_s()
+            await asyncio.sleep(interval_s)
+            lag_s = max(monotonic_s() - started_s - interval_s, 0.0)
+            self._process.feed(status.cpu_s, lag_s)
+
+    def _send_status(self) -> WriterStatus:
+        status = self._status()
+        self._channel.send(status)
+        self._metrics.feed(status)
+        return status
 
     def _latencies(self) -> dict[str, Latency]:
         """By stage: venue to shard, then shard to journal, to database, to Redis."""
@@ -254,6 +266,8 @@ class Writer:
             cpu_s=usage.ru_utime + usage.ru_stime,
             skipped_rows=dict(database.skipped_rows) if database else {},
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},
+            journal_error=next((s.journal_error for s in self.sources if s.journal_error), ""),
+            lost_rows=database.lost_rows if database else 0,
         )
 
 

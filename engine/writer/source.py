@@ -8,10 +8,12 @@ no outage mode: a database that is away has a cursor that stands still.
     journal.first_seq <= rows on disk < journal_seq  (journal)
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from engine.clock import wall_ns
+from engine.clock import monotonic_s, wall_ns
 from engine.errors import JournalError
 from engine.positions import Positions
 from engine.records import RecordArray, RecordSpec
@@ -19,6 +21,11 @@ from engine.ring import RingReader
 from engine.segment import Segment
 from engine.writer.journal import Journal
 from engine.writer.latency import Latency
+
+_log = logging.getLogger(__name__)
+
+_JOURNAL_RETRY_S: Final = 0.5
+"""A full disk is not asked again for every batch."""
 
 
 @dataclass(slots=True)
@@ -65,6 +72,7 @@ class Source:
         self.spec = spec
         self.journal = journal
         self.journal_error = ""
+        self._journal_retry_at_s = 0.0
         self._positions = positions
         self._latencies = latencies
         self._ring = ring
@@ -74,7 +82,6 @@ class Source:
         self.database_seq = self.first_seq
         self.durable_seq = self.first_seq
         self.redis_seq = self.head_seq
-        self.received_count = 0
 
     @property
     def key(self) -> str:
@@ -141,19 +148,29 @@ class Source:
             self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
             taken += len(batch)
-        self.received_count += taken
+        if self.journal_seq < head:
+            self._append(reader, head)
+        self._release(head)
+        return taken
+
+    def _append(self, reader: RingReader, head: int) -> None:
+        if self.journal_error and monotonic_s() < self._journal_retry_at_s:
+            return
         while self.journal_seq < head:
             batch = reader.slice(self.journal_seq, head)
             try:
                 self.journal.append(self.journal_seq, batch)
             except JournalError as error:
+                if not self.journal_error:
+                    _log.error(f"{error}; rows stay in memory until the database has them")
                 self.journal_error = str(error)
-                break
+                self._journal_retry_at_s = monotonic_s() + _JOURNAL_RETRY_S
+                return
+            if self.journal_error:
+                _log.info(f"{self.name}: rows are journalled again")
+                self.journal_error = ""
             self.journal_seq += len(batch)
-            self.journal_error = ""
             self._latencies.journal.add(batch, wall_ns())
-        self._release(head)
-        return taken
 
     def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
         """Return (sequence of the first row, rows) at or after `from_seq`; see `Journal.read`.

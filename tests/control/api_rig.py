@@ -31,6 +31,7 @@ from engine.commands import (
     StreamState,
     SystemStatus,
 )
+from engine.layout import Layout
 from engine.settings import Admission
 from engine.status import (
     ChildReport,
@@ -176,6 +177,7 @@ class Rig:
         timeout_s: float = 0.2,
         listed: bool = True,
         allowed_hosts: tuple[str, ...] = (),
+        layout: Layout | None = None,
     ) -> None:
         self.supervisor = Supervisor()
         self.listings = {
@@ -183,7 +185,7 @@ class Rig:
             "hyperliquid_perp": [instrument("hyperliquid_perp", symbol) for symbol in HYPERLIQUID],
         }
         self.health = Health(hold_s)
-        self.backend = Backend(self.supervisor.send, self.health, timeout_s=timeout_s)
+        self.backend = Backend(self.supervisor.send, self.health, layout, timeout_s)
         self.supervisor.backend = self.backend
         self.instruments = Instruments(VENUES, None, self._fetch, self.backend.store_instruments)
         if listed:

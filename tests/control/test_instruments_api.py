@@ -137,7 +137,7 @@ def test_search_filters_pages_and_counts() -> None:
         for query, symbols in (
             ("q=pepe", ["kPEPE"]), ("exchange=BinanceLinear&base=btc", ["BTCUSDC", "BTCUSDT"]),
             ("quote=USDT&limit=2&offset=1", ["ETHUSDT", "SOLUSDT"]), ("status=DELISTED", []),
-            ("q=%2F", ["PURR/USDC"]),
+            ("q=%2F", ["PURR/USDC"]), ("symbol=%2AUSD%5BC%5D", ["BTCUSDC", "PURR/USDC"]),
         ):  # fmt: skip
             answer = await rig.ask("GET", f"/instruments?{query}")
             assert [row["symbol"] for row in answer.body] == symbols, query
@@ -145,7 +145,7 @@ def test_search_filters_pages_and_counts() -> None:
         assert answer.headers["x-total-count"] == "9"
         assert (await rig.ask("GET", "/instruments/count")).body == {"count": 9}
         assert (await rig.ask("GET", "/instruments/count?quote=USDT")).body == {"count": 3}
-        for query in ("symbol=BTC", "exchange=Nasdaq", "limit=-1", "q="):
+        for query in ("name=BTC", "exchange=Nasdaq", "limit=-1", "q="):
             assert (await rig.ask("GET", f"/instruments?{query}")).status == 400, query
 
     run_with_rig(scenario)

@@ -75,3 +75,19 @@ def test_the_light_names_the_worst_thing_first() -> None:
     dead = ChildReport("shard-0", "restarting", reason="killed by SIGKILL")
     light, reason = judge("running", [dead], writer, [live])
     assert (light, "SIGKILL" in reason) == ("red", True)
+
+
+def test_a_dead_journal_and_lost_rows_are_no_green_light() -> None:
+    totals = WriterTotals()
+    totals.report.child.state = "up"
+    status = writer_status(7)
+    status.journal_error, status.lost_rows = "no space left", 3
+    totals.update(status)
+    assert judge("running", [], totals.report, [])[0] == "yellow"
+    assert "no space left" in judge("running", [], totals.report, [])[1]
+    totals.writer_ended()
+    status.journal_error, status.lost_rows = "", 2
+    totals.update(status)
+    assert judge("running", [], totals.report, []) == (
+        "yellow", "5 rows were lost in a damaged journal: see the log",
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from control.commands.demo import demo_streams
 from control.ledger_check import LedgerCheck, Verdict
 from control.simulator import SimulatorProcess
 from engine.catalog import StreamKey, StreamKind
+from engine.layout import open_layout
 from tests.flow.processes import Fts
 
 SHARD, WRITER = "shards.main:run", "engine.writer.main:run"
@@ -161,10 +162,13 @@ class Rig:
         if self.engine is not None:
             self.engine.kill()
         self.simulator.stop()
-        identity = self.directory / "state" / "instance"
-        if identity.exists():  # rings outlive a killed engine, as they should
-            instance = identity.read_text(encoding="ascii").strip()
-            shutil.rmtree(Path("/dev/shm") / f"fts-{instance}", ignore_errors=True)
+        remove_shared_memory(self.directory / "state")
+
+
+def remove_shared_memory(state_dir: Path) -> None:
+    """What a killed engine leaves there, as it should."""
+    if state_dir.exists():
+        shutil.rmtree(open_layout(state_dir).shm_dir, ignore_errors=True)
 
 
 def assert_equation(verdict: Verdict) -> None:

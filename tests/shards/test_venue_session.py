@@ -213,8 +213,13 @@ def test_a_stream_that_comes_back_declares_what_it_missed(tmp_path: Path) -> Non
         rig.session.start([spec(1)])
         await rig.until(lambda: rig.session.streams[-1].state == "syncing")
         assert rig.session.streams[-1].row_count == 0, "its earlier life is counted elsewhere"
+        assert rig.session.counts_by_kind[StreamKind.TRADES].row_count == 1
         server.send(trade(SYMBOLS[1], 15))
         await rig.until(lambda: rig.ids(1) == [10, 15])
+        counts = rig.session.counts_by_kind[StreamKind.TRADES]
+        assert (counts.row_count, counts.missing_count) == (2, 4), "over all lives"
+        rig.session.stop([0, 1])
+        assert rig.session.counts_by_kind == {StreamKind.TRADES: counts}
         (gap,) = rig.double.rows("gap")
         assert (gap["stream"], gap["from_seq"], gap["to_seq"], gap["missing"]) == (1, 11, 14, 4)
 

@@ -1,6 +1,8 @@
 // The public REST API and the two event feeds, with the token on every request.
 // fetch instead of EventSource, because an EventSource cannot send a header.
 
+// This file is <root>/ui/api.js, wherever a proxy has put the root.
+const ROOT = new URL("../", import.meta.url);
 const TOKEN = "fts-token";
 let askForToken = async () => false;
 let asking = null;
@@ -10,6 +12,7 @@ export class ApiError extends Error {
     super(message);
     this.status = status;
     this.kind = kind;
+    this.field = typeof body?.field === "string" ? body.field : "";
     this.near = Array.isArray(body?.near) ? body.near.map(String) : [];
     this.offered = Array.isArray(body?.offered) ? body.offered.map(String) : [];
   }
@@ -33,7 +36,7 @@ function headersOf(body) {
 async function authorized(path, options) {
   for (;;) {
     const used = token.get();
-    const response = await fetch(path, { ...options, headers: headersOf(options.body), cache: "no-store" });
+    const response = await fetch(new URL(path, ROOT), { ...options, headers: headersOf(options.body), cache: "no-store" });
     if (response.status !== 401) return response;
     if (token.get() !== used) continue; // another request has asked in the meantime
     asking ??= askForToken(used !== "").finally(() => { asking = null; });
@@ -48,7 +51,7 @@ async function errorOf(response) {
   return new ApiError(response.status, body?.kind ?? "", String(message), body);
 }
 
-export async function call(method, path, body) {
+async function answer(method, path, body) {
   let response;
   try {
     response = await authorized(path, {
@@ -59,25 +62,34 @@ export async function call(method, path, body) {
     throw new ApiError(0, "unreachable", "the engine does not answer");
   }
   if (!response.ok) throw await errorOf(response);
+  return response;
+}
+
+async function call(method, path, body) {
+  const response = await answer(method, path, body);
   try { return await response.json(); } catch { return null; }
 }
 
 export const streamPath = (stream) =>
-  "/streams/" + [stream.venue, stream.symbol, stream.kind, stream.transport].map(encodeURIComponent).join("/");
+  "streams/" + [stream.venue, stream.symbol, stream.kind, stream.transport].map(encodeURIComponent).join("/");
 
 const streamBody = (stream) => ({
   exchange: stream.venue, symbol: stream.symbol, kind: stream.kind, transport: stream.transport,
 });
 
-export const addStream = (stream) => call("POST", "/streams", streamBody(stream));
-export const stopStream = (stream) => call("DELETE", "/streams", streamBody(stream));
+export const addStream = (stream) => call("POST", "streams", streamBody(stream));
+export const addByFilter = (wanted) => call("POST", "streams", wanted);
+export const stopStream = (stream) => call("DELETE", "streams", streamBody(stream));
+export const stopStreams = (streams) => call("DELETE", "streams", streams.map(streamBody));
 export const patchKnobs = (stream, knobs) => call("PATCH", `${streamPath(stream)}/knobs`, knobs);
-export const capabilities = () => call("GET", "/streams/capabilities");
+export const capabilities = () => call("GET", "streams/capabilities");
 
-export function instruments(exchange, query) {
-  const parameters = new URLSearchParams({ exchange, limit: "20" });
-  if (query) parameters.set("q", query);
-  return call("GET", `/instruments?${parameters}`);
+// Conditions that are empty are none. `total` counts what is found beyond the limit, too.
+export async function instruments(conditions) {
+  const given = Object.entries(conditions).filter(([, value]) => value !== "" && value !== null);
+  const response = await answer("GET", `instruments?${new URLSearchParams(given)}`);
+  const rows = await response.json();
+  return { rows, total: Number(response.headers.get("x-total-count") ?? rows.length) };
 }
 
 // --- server-sent events -----------------------------------------------------------------------

@@ -1,156 +1,75 @@
 // The page: one feed of the engine's status, and everything that is painted from it.
 
-import * as api from "/ui/api.js";
-import { AddDialog, StopDialog, TokenDialog } from "/ui/dialogs.js";
-import { byId, make, setAttribute, setText } from "/ui/dom.js";
-import * as format from "/ui/format.js";
-import { Market } from "/ui/market.js";
-import { Counter } from "/ui/rates.js";
-import { forgetColours } from "/ui/spark.js";
-import { StreamTable } from "/ui/streams.js";
+import { AddDialog } from "./add_dialog.js";
+import { Alerts } from "./alerts.js";
+import * as api from "./api.js";
+import { BulkDialog } from "./bulk_dialog.js";
+import { byId, onClose, setAttribute, setText } from "./dom.js";
+import { KnobsDialog } from "./knobs_dialog.js";
+import { report } from "./log.js";
+import { Market } from "./market.js";
+import { forgetColours } from "./spark.js";
+import { StopDialog } from "./stop_dialog.js";
+import { keyOf, nameOf } from "./stream_row.js";
+import { StreamTable } from "./streams.js";
+import { TokenDialog } from "./token_dialog.js";
+import { paintLimiters, paintProcesses, paintTotals } from "./vitals.js";
 
-const LOG_LINES = 50;
 const HIDDEN_PAUSE_MS = 30_000;
 const QUIET_MS = 4000;
-const LIGHT_WORDS = { green: "healthy", yellow: "degraded", red: "failing" };
-const KNOBS = { db: "db_writes_enabled", redis: "redis_publishes_enabled" };
-
-// --- actions and errors ---------------------------------------------------------------------------
-
-function report(tone, text) {
-  const log = byId("log");
-  log.prepend(make("li", { data: { tone } }, make("time", {}, format.wallClock(new Date())), make("span", {}, text)));
-  while (log.childElementCount > LOG_LINES) log.lastChild.remove();
-  byId("log-empty").hidden = true;
-}
-
-byId("log-clear").addEventListener("click", () => { byId("log").replaceChildren(); byId("log-empty").hidden = false; });
+const SWITCHES = { db: ["db_writes_enabled", "database"], redis: ["redis_publishes_enabled", "Redis"] };
 
 // --- the parts ------------------------------------------------------------------------------------
 
 const tokenDialog = new TokenDialog();
 api.token.onNeeded((wasWrong) => tokenDialog.prompt(wasWrong));
-byId("forget-token").hidden = !api.token.get();
-byId("forget-token").addEventListener("click", () => { api.token.forget(); location.reload(); });
 
+const alerts = new Alerts();
 const market = new Market();
-const addDialog = new AddDialog(report);
-const stopDialog = new StopDialog(report, (stream) => table.focusRow(`${stream.venue}/${stream.symbol}/${stream.kind}/${stream.transport}`));
+const addDialog = new AddDialog();
+const bulkDialog = new BulkDialog();
+const backToRow = (stream) => table.focusRow(stream ? keyOf(stream) : table.currentKey);
+const knobsDialog = new KnobsDialog(backToRow);
+const stopDialog = new StopDialog(
+  (streams) => backToRow(streams.length === 1 ? streams[0] : null),
+  () => table.marks.clear(table.shown));
+
+let mayCommand = true;
 
 const table = new StreamTable({
   select: (row) => market.show(row),
-  stop: (row) => stopDialog.open(row),
+  stop: (rows) => { if (mayCommand) stopDialog.open(rows); },
+  tune: (row) => { if (mayCommand) knobsDialog.open(row); },
   setKnob: async (row, name, value) => {
+    const [knob, title] = SWITCHES[name];
     try {
-      await api.patchKnobs(row, { [KNOBS[name]]: value });
-      report("ok", `${row.symbol} ${row.kind}: ${name === "db" ? "database" : "Redis"} ${value ? "on" : "off"}`);
+      await api.patchKnobs(row, { [knob]: value });
+      report("ok", `${nameOf(row)}: ${title} ${value ? "on" : "off"}`);
     } catch (error) {
       delete row.pending?.[name];
-      report("error", `${row.symbol} ${row.kind}: ${error.message}`);
+      report("error", `${nameOf(row)}: ${error.message}`);
     }
   },
 });
-
-const totals = { received: new Counter(), stored: new Counter(), published: new Counter() };
-const cpu = new Map();
 
 // --- painting a status ----------------------------------------------------------------------------
 
 let columns = [];
 let engineAhead = 0; // the engine's clock minus ours: ages are reckoned by the engine's
 let instance = "";
+let heardMs = 0;
 
 const engineNow = () => Date.now() + engineAhead;
 
-function paintLights(lights) {
-  const reasons = [];
-  for (const item of byId("lights").children) {
-    const light = lights[item.dataset.light] ?? { status: "unknown", reason: "nothing is known" };
-    setAttribute(item, "data-status", light.status);
-    setAttribute(item, "title", light.reason || light.status);
-    setText(item.querySelector(".word"), LIGHT_WORDS[light.status] ?? light.status);
-    if (light.status !== "green") reasons.push([item.querySelector(".name").textContent, light]);
-  }
-  const box = byId("reasons");
-  box.hidden = reasons.length === 0;
-  const text = reasons.map(([name, light]) => `${name}: ${light.reason || light.status}`).join("\n");
-  // Written only when it changed: it is announced to screen readers.
-  if (box.dataset.text !== text) {
-    box.dataset.text = text;
-    box.replaceChildren(...reasons.map(([name, light]) =>
-      make("p", { data: { status: light.status } }, make("b", {}, `${name} `), light.reason || light.status)));
-  }
+// A token that only reads cannot press what commands: those controls are not there then.
+function onHello(hello) {
+  columns = hello.stream_columns;
+  mayCommand = hello.may_command;
+  table.isReadOnly = !mayCommand;
+  document.body.classList.toggle("read-only", !mayCommand);
+  byId("read-only").hidden = mayCommand;
+  knobsDialog.learn(hello.knob_ranges);
 }
-
-function setTotal(name, value, tone = "") {
-  const element = document.querySelector(`[data-total=${name}]`);
-  setText(element, value);
-  setAttribute(element.closest("div"), "data-tone", tone);
-}
-
-function paintTotals(status) {
-  setTotal("uptime", format.span(status.uptime_s));
-  const { writer } = status;
-  if (!writer) return;
-  for (const [name, counter] of Object.entries(totals)) {
-    counter.update(writer[name], status.now_ms);
-    setTotal(name, format.rate(counter.rate));
-  }
-  setTotal("backlog", format.short(writer.backlog_rows), writer.backlog_rows > 100_000 ? "warn" : "");
-  setTotal("journal", format.bytes(writer.journal_bytes));
-  setTotal("dropped", format.short(writer.dropped), writer.dropped ? "bad" : "");
-  setTotal("quarantined", format.short(writer.quarantined), writer.quarantined ? "bad" : "");
-  const stage = writer.latency_us.database;
-  setTotal("latency", stage?.p99 === undefined ? "–" : (stage.p99 / 1000).toFixed(stage.p99 < 10_000 ? 1 : 0));
-}
-
-function paintLimiters(limiters) {
-  byId("limiters-empty").hidden = limiters.length > 0;
-  const list = byId("limiters");
-  while (list.childElementCount > limiters.length) list.lastChild.remove();
-  while (list.childElementCount < limiters.length) {
-    list.append(make("li", {},
-      make("span", { class: "name" }), make("span", { class: "meter", role: "meter" }, make("span", { class: "level" })),
-      make("span", { class: "value" }), make("span", { class: "state" })));
-  }
-  limiters.forEach((limiter, index) => {
-    const [name, meter, value, state] = list.children[index].children;
-    const used = Math.max(limiter.used, limiter.venue_used ?? 0);
-    const part = limiter.budget > 0 ? Math.min(1, used / limiter.budget) : 0;
-    setText(name, `${format.venue(limiter.venue)} · ${limiter.pool.replaceAll("_", " ")}`);
-    setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} per ${format.period(limiter.window_s)}`);
-    meter.firstChild.style.transform = `scaleX(${part})`;
-    for (const [attribute, number] of [["aria-valuenow", Math.round(used)], ["aria-valuemin", 0], ["aria-valuemax", limiter.budget]]) setAttribute(meter, attribute, String(number));
-    setAttribute(meter, "aria-label", name.textContent);
-    setAttribute(list.children[index], "data-tone", limiter.blocked_s > 0 || part >= 0.95 ? "bad" : part >= 0.75 ? "warn" : "");
-    const notes = [];
-    if (limiter.blocked_s > 0) notes.push(`blocked ${format.span(limiter.blocked_s)}`);
-    if (limiter.waiting_count > 0) notes.push(`${limiter.waiting_count} waiting`);
-    setText(state, notes.join(", "));
-  });
-}
-
-function cpuOf(name, seconds, nowMs) {
-  if (!cpu.has(name)) cpu.set(name, new Counter());
-  cpu.get(name).update(seconds, nowMs);
-  const { rate } = cpu.get(name);
-  return rate === null ? "–" : `${Math.round(rate * 100)} %`;
-}
-
-function paintProcesses(status) {
-  const lines = status.shards.map((shard) => ["shard " + shard.shard, shard.state, cpuOf(`shard-${shard.shard}`, shard.cpu_s, status.now_ms),
-    format.bytes(shard.rss_bytes), `${shard.loop_lag_ms.toFixed(1)} ms`, shard.connections, shard.reconnects, shard.malformed]);
-  const { writer } = status;
-  if (writer) lines.push(["writer", writer.state, cpuOf("writer", writer.cpu_s, status.now_ms), format.bytes(writer.rss_bytes), "", "", "", ""]);
-  const body = byId("processes").tBodies[0];
-  while (body.rows.length > lines.length) body.lastChild.remove();
-  while (body.rows.length < lines.length) {
-    body.append(make("tr", {}, make("th", { scope: "row" }), make("td"), ...Array.from({ length: 6 }, () => make("td", { class: "num" }))));
-  }
-  lines.forEach((line, index) => line.forEach((value, each) => setText(body.rows[index].cells[each], String(value))));
-}
-
-let heardMs = 0;
 
 function onStatus(status) {
   heardMs = Date.now();
@@ -158,7 +77,7 @@ function onStatus(status) {
   if (instance && status.instance && instance !== status.instance) market.resume();
   instance = status.instance || instance;
   setText(byId("instance"), status.phase === "running" ? status.instance : `${status.instance} ${status.phase}`);
-  paintLights(status.lights);
+  alerts.update(status.lights);
   paintTotals(status);
   paintLimiters(status.limiters);
   paintProcesses(status);
@@ -166,6 +85,7 @@ function onStatus(status) {
   table.loaded = true;
   table.update(streams, status.now_ms);
   table.paintEmpty(table.shown.length);
+  market.paintNote();
 }
 
 // --- the link to the engine -----------------------------------------------------------------------
@@ -179,16 +99,19 @@ function setLink(state, text) {
   document.body.classList.toggle("disconnected", state === "lost");
 }
 
+function onLink(state, reason) {
+  setLink(state, state === "live" ? "live" : "offline");
+  if (state === "lost") alerts.lost(reason); else alerts.found();
+  if (state === "lost" && reason !== linkError) report("error", `Connection: ${reason}`);
+  if (state === "live" && linkError) report("ok", "Connection: live again");
+  linkError = state === "live" ? "" : reason;
+}
+
 function connect() {
-  feed = api.follow("/ui/events", (name, body) => {
-    if (name === "hello") columns = body.stream_columns;
+  feed = api.follow("ui/events", (name, body) => {
+    if (name === "hello") onHello(body);
     else if (name === "status") onStatus(body);
-  }, (state, reason) => {
-    setLink(state, state === "live" ? "live" : "reconnecting");
-    if (state === "lost" && reason !== linkError) report("error", `Connection: ${reason}`);
-    if (state === "live" && linkError) report("ok", "Connection: live again");
-    linkError = state === "live" ? "" : reason;
-  });
+  }, onLink);
 }
 
 // Six connections a browser has for one engine, and a page nobody sees needs none of them.
@@ -205,8 +128,11 @@ document.addEventListener("visibilitychange", () => {
 
 setInterval(() => {
   table.tick(engineNow());
-  if (feed && heardMs && Date.now() - heardMs > QUIET_MS && byId("link").dataset.link === "live") setLink("quiet", "no news");
-  else if (byId("link").dataset.link === "quiet" && Date.now() - heardMs < QUIET_MS) setLink("live", "live");
+  market.figures.tick(engineNow());
+  const isQuiet = heardMs > 0 && Date.now() - heardMs > QUIET_MS;
+  const { link } = byId("link").dataset;
+  if (feed && isQuiet && link === "live") setLink("quiet", "no news");
+  else if (link === "quiet" && !isQuiet) setLink("live", "live");
 }, 500);
 
 // --- theme ----------------------------------------------------------------------------------------
@@ -215,7 +141,7 @@ const THEMES = { auto: "automatic", light: "light", dark: "dark" };
 
 function paintTheme() {
   const chosen = document.documentElement.dataset.theme ?? "auto";
-  setText(byId("theme"), chosen.charAt(0).toUpperCase() + chosen.slice(1));
+  setText(byId("theme"), `Theme: ${chosen}`);
   setAttribute(byId("theme"), "aria-label", `Colour theme: ${THEMES[chosen]}`);
   forgetColours();
   table.redraw();
@@ -231,7 +157,7 @@ byId("theme").addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintTheme);
 
-// --- keys -----------------------------------------------------------------------------------------
+// --- buttons and keys -----------------------------------------------------------------------------
 
 const filter = byId("filter");
 filter.addEventListener("input", () => table.setFilter(filter.value));
@@ -240,15 +166,32 @@ filter.addEventListener("keydown", (event) => {
   else if (event.key === "ArrowDown" || event.key === "Enter") { table.focusRow(table.currentKey); event.preventDefault(); }
 });
 
-for (const button of [byId("add-open"), byId("streams-empty").querySelector("button")]) {
-  button.addEventListener("click", () => addDialog.open(market.row ?? {}));
+const keysDialog = byId("keys-dialog");
+onClose(keysDialog);
+const actions = {
+  add: () => { if (mayCommand) addDialog.open(market.row ?? {}); },
+  many: () => { if (mayCommand) bulkDialog.open(market.row ?? {}); },
+  keys: () => keysDialog.showModal(),
+  filter: () => { filter.focus(); filter.select(); },
+};
+for (const button of document.querySelectorAll("[data-opens]")) {
+  button.addEventListener("click", () => actions[button.dataset.opens]());
 }
 
+const KEYS = { "/": "filter", n: "add", m: "many", "?": "keys" };
+// Who dictates, or whose keyboard misses, can switch single keys off.
+const keysOn = byId("keys-on");
+try { keysOn.checked = localStorage.getItem("fts-keys") !== "off"; } catch { /* on, then */ }
+keysOn.addEventListener("change", () => {
+  try { localStorage.setItem("fts-keys", keysOn.checked ? "on" : "off"); } catch { /* as long as the page */ }
+});
+
 document.addEventListener("keydown", (event) => {
-  const isTyping = event.target.matches("input, select, textarea") || document.querySelector("dialog[open]");
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "/") { filter.focus(); filter.select(); event.preventDefault(); }
-  else if (event.key.toLowerCase() === "n") { addDialog.open(market.row ?? {}); event.preventDefault(); }
+  const isTyping = event.target.matches("input:not([type=checkbox]), select, textarea") || document.querySelector("dialog[open]");
+  const action = KEYS[event.key.toLowerCase()];
+  if (isTyping || !action || !keysOn.checked || event.ctrlKey || event.metaKey || event.altKey) return;
+  actions[action]();
+  event.preventDefault();
 });
 
 paintTheme();

@@ -23,6 +23,20 @@ export function setAttribute(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
+export function fillSelect(select, values, textOf = (value) => value) {
+  const before = select.value;
+  select.replaceChildren(...values.map((value) => make("option", { value }, textOf(value))));
+  if (values.includes(before)) select.value = before;
+}
+
+export function showError(element, text) {
+  element.hidden = !text;
+  setText(element, text);
+}
+
+// Beside the field that a refusal names, its name need not be said.
+export const withoutField = (error) => error.message.replace(`${error.field}: `, "");
+
 export function onClose(dialog) {
   for (const button of dialog.querySelectorAll("[data-close]")) {
     button.addEventListener("click", () => dialog.close());

@@ -35,6 +35,7 @@ export function period(seconds) {
   if (seconds === 1) return "s";
   if (seconds === 60) return "min";
   if (seconds === 3600) return "h";
+  if (seconds % 3600 === 0) return `${seconds / 3600} h`;
   return seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`;
 }
 
@@ -54,5 +55,10 @@ export function venue(name) {
   const words = name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").toLowerCase().replaceAll("_", " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
+
+// The one name of a kind that is too long for a column.
+export const kind = (name) => (name === "FundingOpenInterest" ? "Funding + OI" : name);
+
+export const transport = (name) => (name === "Ws" ? "WebSocket" : "HTTP poll");
 
 export const venueKey = (name) => name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").toLowerCase();

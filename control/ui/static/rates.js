@@ -1,6 +1,6 @@
 // Rates from counters: the engine sends totals, the difference of two looks is the rate.
 
-import { POINTS } from "/ui/spark.js";
+import { POINTS } from "./spark.js";
 
 const WINDOW_MS = 3000; // counters arrive in half-second steps; three seconds smooth them
 const SETTLED_MS = 900;

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
 from engine.layout import Layout, ring_name
 from engine.records import SPECS, Flag, RecordKind, Side
@@ -38,6 +40,20 @@ class ShardRing:
         seq = self.producer.reserve()
         row = self.producer.views(seq, 1)[0]
         row[0] = (slot, flags, side, 0, ts_event, ts_event, 0, trade_id, price, qty)
+        self._publish()
+
+    def put(self, slot: int, **fields: float) -> None:
+        """One record of any kind, by field, published."""
+        seq = self.producer.reserve()
+        row = self.producer.views(seq, 1)[0]
+        row[:] = np.zeros(1, row.dtype)
+        for name, value in {
+            "stream": slot,
+            "ts_event": NOW_NS,
+            "ts_recv": NOW_NS,
+            **fields,
+        }.items():
+            row[name] = value
         self._publish()
 
     def trades(self, slot: int, count: int, price: float = 1.0) -> None:

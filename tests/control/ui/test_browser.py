@@ -1,130 +1,41 @@
-"""The dashboard in a real Chromium, over a fake control process and real rings."""
+"""The dashboard in a real Chromium, over the real API: what it shows, at every width."""
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from control.health import HealthLight
 from control.ui.state import DashboardLimits
-from engine.catalog import StreamKind
 from engine.clock import wall_ns
-from engine.commands import StreamState
-from engine.records import RecordKind, Side
-from tests.control.ui.fake_control import FakeControl, FakeLight, serving, stream
-from tests.control.ui.rings import ShardRing, describe
-from tests.control.ui.sockets import wait_for
+from engine.records import Side
+from engine.status import StreamReport
+from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
+from tests.control.ui.rings import ShardRing
+from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is missing: pip install 'fintickstreams[browser]'"
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: install it")
-expect = sync_api.expect
-
-HOSTILE = "<img src=x onerror=document.title='owned'>"
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+pytestmark = needs_chromium
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium. Not for the session: while Playwright lives, its event loop runs in this thread
-    and nobody else's `asyncio.run` works.
-    """
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> FakeControl:
-    return FakeControl(
-        tmp_path,
-        [
-            stream(0, "BTCUSDT", row_count=1_284_331),
-            stream(1, "BTCUSDT", "L2Book", row_count=8_114_002, gap_count=2, missing_count=31),
-            stream(2, "ETHUSDT", row_count=802_114),
-            stream(3, "BTC", venue="hyperliquid_perp", row_count=44_120, duplicate_count=7),
-            stream(4, "SOLUSDT", state=StreamState.STALE, reason="no data for 30 s"),
-            stream(5, HOSTILE, state=StreamState.FAILED, reason="<b>no</b> such symbol"),
-        ],
-    )
-
-
-@pytest.fixture
-def address(control: FakeControl) -> Iterator[str]:
-    with serving(control) as url:
-        yield url
-
-
-class Complaints:
-    """What the browser says that it should not have to say."""
-
-    def __init__(self, page: Any) -> None:
-        self.lines: list[str] = []
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.lines.append(str(error)))
-
-    def _console(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.lines.append(message.text)
-
-
-def open_page(browser: Any, address: str, **options: Any) -> tuple[Any, Complaints]:
-    options = {"viewport": {"width": 1600, "height": 960}} | options
-    page = browser.new_context(**options).new_page()
-    page.set_default_timeout(10_000)
-    complaints = Complaints(page)
-    page.goto(f"{address}/ui")
-    return page, complaints
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    """The open page; it must end without a complaint of the browser."""
-    page, complaints = open_page(browser, address)
-    expect(page.locator("#streams tbody tr")).to_have_count(6)
-    yield page
-    page.context.close()
-    assert complaints.lines == []
-
-
-def row(page: Any, symbol: str, kind: str = "Trades") -> Any:
-    return page.locator("#streams tbody tr").filter(has_text=symbol).filter(has_text=kind).first
-
-
-def artefact(page: Any, name: str, tmp_path: Path, *, full_page: bool = False) -> Path:
-    folder = Path(os.environ.get("FTS_TEST_ARTEFACTS", str(tmp_path)))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.png"
-    page.screenshot(path=path, full_page=full_page)
-    assert path.stat().st_size > 10_000
-    return path
-
-
-def test_streams_lights_and_budgets_appear(page: Any, control: FakeControl) -> None:
+def test_streams_lights_and_budgets_appear(page: Any, engine: ScriptedEngine) -> None:
     expect(row(page, "BTCUSDT").locator(".c-state")).to_have_text("live")
     expect(row(page, "BTCUSDT", "L2Book").locator(".c-missing")).to_have_text("31")
     expect(page.locator("#lights [data-light=db] .word")).to_have_text("healthy")
     expect(page.locator("#limiters li")).to_have_count(4)
     expect(page.locator("#link .word")).to_have_text("live")
-    control.shown_lights["redis"] = FakeLight("yellow", "redis is down: connection refused")
-    control.say()
-    expect(page.locator("#reasons")).to_contain_text("connection refused")
+    engine.health.shown["redis"] = HealthLight("yellow", "redis is down: connection refused")
+    engine.say()
+    expect(page.locator("#alerts")).to_contain_text("connection refused")
 
 
-def test_a_rate_is_the_difference_of_two_looks(page: Any, control: FakeControl) -> None:
+def test_a_rate_is_the_difference_of_two_looks(page: Any, engine: ScriptedEngine) -> None:
     for _ in range(4):
-        streams = control.streams()
+        streams = engine.streams()
         streams[0] = stream(0, "BTCUSDT", row_count=streams[0].row_count + 500)
-        control.say(streams)
+        engine.say(streams)
         page.wait_for_timeout(300)
     expect(row(page, "BTCUSDT").locator(".c-rate .value")).to_have_text(re.compile(r"\d"))
     expect(row(page, "BTCUSDT").locator(".c-rate .value")).not_to_have_text("0")
@@ -158,99 +69,82 @@ def test_filter_chips_and_sort_choose_rows(page: Any) -> None:
     assert page.locator("th.c-rows").get_attribute("aria-sort") == "descending"
 
 
-def test_a_stream_is_added_without_json(page: Any, control: FakeControl) -> None:
-    page.locator("#add-open").click()
-    expect(page.locator("#add-exchange option")).to_have_count(2)
-    page.locator("#add-symbol").fill("btcusdc")
-    page.locator("#add-options li", has_text="BTCUSDC").click()
-    page.locator("#add-kind").select_option("OpenInterest")
-    expect(page.locator("#add-transport")).to_have_value("HttpPoll")
-    expect(page.locator("#add-note")).to_have_text("asked once a minute")
-    page.locator("#add-dialog [type=submit]").click()
-    expect(page.locator("#add-dialog")).to_be_hidden()
-    expect(row(page, "BTCUSDC", "OpenInterest")).to_be_visible()
-    wanted = {"exchange": "binance_linear", "symbol": "BTCUSDC", "kind": "OpenInterest",
-              "transport": "HttpPoll"}  # fmt: skip
-    assert control.calls == [("POST", "/streams", wanted)]
+def test_an_empty_engine_invites(browser: Any, tmp_path: Path) -> None:
+    with serving(ScriptedEngine(tmp_path, [])) as address:
+        page, complaints = open_page(browser, address)
+        expect(page.locator("#streams-empty")).to_contain_text("Nothing is collected yet")
+        page.locator("#streams-empty [data-opens=add]").click()
+        expect(page.locator("#add-dialog")).to_be_visible()
+        page.context.close()
+    assert complaints.lines == []
 
 
-def test_a_refused_stream_says_why_and_offers_near_names(
-    browser: Any, address: str, control: FakeControl
+@pytest.fixture
+def five_hundred(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, ScriptedEngine]]:
+    """A page on an engine with five hundred streams."""
+    engine = ScriptedEngine(
+        tmp_path, hundreds(0), limits=DashboardLimits(status_interval_s=0.1)
+    )  # fmt: skip
+    with serving(engine) as address:
+        page, complaints = open_page(browser, address)
+        expect(page.locator("#stream-count")).to_have_text("500")
+        yield page, engine
+        page.context.close()
+    assert complaints.lines == []
+
+
+def hundreds(row_count: int) -> list[StreamReport]:
+    return [stream(slot, f"SYM{slot:03}USDT", row_count=row_count) for slot in range(500)]
+
+
+def test_of_five_hundred_rows_those_in_sight_are_there(
+    five_hundred: tuple[Any, ScriptedEngine],
 ) -> None:
-    page, complaints = open_page(browser, address)
-    page.locator("#add-open").click()
-    expect(page.locator("#add-kind option")).not_to_have_count(0)
-    page.locator("#add-symbol").fill("BTCUSD")
-    page.locator("#add-dialog [type=submit]").click()
-    expect(page.locator("#add-error")).to_contain_text("no such instrument: BTCUSD")
-    page.locator("#add-error button", has_text="BTCUSDT").click()
-    expect(page.locator("#add-symbol")).to_have_value("BTCUSDT")
-    page.locator("#add-dialog [type=submit]").click()
-    expect(page.locator("#add-error")).to_contain_text("already collected")
-    expect(page.locator("#log li")).to_have_count(2)
-    control.refusal = (503, {"error": "not now: db is red: it is down", "kind": "unhealthy"})
-    page.locator("#add-dialog [type=submit]").click()
-    expect(page.locator("#add-error")).to_contain_text("db is red")
-    page.context.close()
-    # The browser notes every refused request by itself; nothing else may be there.
-    assert [line for line in complaints.lines if "status of" not in line] == []
-
-
-def test_a_knob_is_switched_and_stays(page: Any, control: FakeControl) -> None:
-    switch = row(page, "ETHUSDT").locator("[data-knob=redis]")
-    expect(switch).to_have_attribute("aria-checked", "true")
-    switch.click()
-    expect(switch).to_have_attribute("aria-checked", "false")
-    wait_for(lambda: control.calls, "the PATCH")
-    path = "/streams/binance_linear/ETHUSDT/Trades/Ws/knobs"
-    assert control.calls == [("PATCH", path, {"redis_publishes_enabled": False})]
-    page.wait_for_timeout(1500)
-    expect(switch).to_have_attribute("aria-checked", "false")
-
-
-def test_a_stream_is_stopped_after_a_second_thought(page: Any, control: FakeControl) -> None:
-    row(page, "ETHUSDT").locator(".stop").click()
-    expect(page.locator("#stop-name")).to_contain_text("ETHUSDT")
-    page.locator("#stop-cancel").click()
-    assert control.calls == []
-    row(page, "ETHUSDT").locator(".stop").click()
-    page.locator("#stop-confirm").click()
-    expect(page.locator("#streams tbody tr")).to_have_count(5)
-    assert [(method, body["symbol"]) for method, _, body in control.calls] == [
-        ("DELETE", "ETHUSDT")
-    ]
-
-
-def test_the_keyboard_reaches_everything(page: Any, control: FakeControl) -> None:
-    page.locator("#filter").focus()
-    page.keyboard.press("ArrowDown")
-    expect(page.locator("#streams tbody tr").first).to_be_focused()
+    page, engine = five_hundred
+    rows = page.locator("#streams tbody tr")
+    assert rows.count() < 60
+    expect(page.locator("#streams")).to_have_attribute("aria-rowcount", "501")
+    page.locator("#filter").press("ArrowDown")
     page.keyboard.press("End")
-    expect(page.locator("#streams tbody tr").last).to_be_focused()
+    last = page.locator("#streams tbody tr:focus")
+    expect(last).to_contain_text("SYM499USDT")
+    expect(last).to_have_attribute("aria-rowindex", "501")
+    expect(last).to_be_in_viewport(ratio=0.9)
+    engine.say(hundreds(50))
+    expect(last.locator(".c-rows")).to_have_text("50")
+    page.locator(".table-wrap").evaluate("each => { each.scrollTop = 3000; }")
+    expect(page.locator("#streams tbody tr", has_text="SYM105USDT")).to_be_in_viewport()
+    expect(last).to_contain_text("SYM499USDT")  # whoever has the focus keeps it
     page.keyboard.press("ArrowUp")
-    focused = page.locator("#streams tbody tr:focus .symbol-text").inner_text()
-    page.keyboard.press("Enter")
-    expect(page.locator("#market-title")).to_have_text(focused)
-    page.keyboard.press("Tab")
-    page.keyboard.press("Space")
-    wait_for(lambda: control.calls, "the PATCH")
-    assert control.calls[0][2] == {"db_writes_enabled": False}
-    page.keyboard.press("Escape")
-    page.keyboard.press("Delete")
-    expect(page.locator("#stop-cancel")).to_be_focused()
-    page.keyboard.press("Escape")
-    expect(page.locator("#stop-dialog")).to_be_hidden()
-    expect(page.locator("#streams tbody tr:focus .symbol-text")).to_have_text(focused)
-    page.keyboard.press("n")
-    expect(page.locator("#add-symbol")).to_be_focused()
-    page.locator("#add-symbol").fill("")
-    page.keyboard.type("ethu")
-    expect(page.locator("#add-options li")).to_have_count(1)
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    expect(page.locator("#add-symbol")).to_have_value("ETHUSDT")
-    page.keyboard.press("Escape")
-    expect(page.locator("#add-dialog")).to_be_hidden()
+    expect(page.locator("#streams tbody tr:focus")).to_contain_text("SYM498USDT")
+    expect(page.locator("#streams tbody tr:focus")).to_be_in_viewport(ratio=0.9)
+    page.locator("#filter").fill("sym49")
+    expect(rows).to_have_count(10)
+    expect(rows.first).to_be_in_viewport(ratio=0.9)
+
+
+def test_numbers_that_move_cost_no_more_with_five_hundred_streams(
+    five_hundred: tuple[Any, ScriptedEngine],
+) -> None:
+    """What is out of sight is not in the document, so it cannot be laid out."""
+    page, engine = five_hundred
+    protocol = page.context.new_cdp_session(page)
+    protocol.send("Performance.enable")
+
+    def nodes() -> float:
+        protocol.send("HeapProfiler.collectGarbage")
+        metrics = protocol.send("Performance.getMetrics")["metrics"]
+        return float(next(each["value"] for each in metrics if each["name"] == "LayoutObjects"))
+
+    before = nodes()
+    page.locator("th.c-rate button").click()
+    for look in range(6):
+        engine.say(
+            [stream(slot, f"SYM{slot:03}USDT", row_count=look * slot) for slot in range(500)]
+        )
+        page.wait_for_timeout(150)
+    expect(page.locator("#stream-count")).to_have_text("500")
+    assert nodes() < before * 1.2 < 6000
 
 
 def fill_market(trades: ShardRing, book: ShardRing, count: int = 40) -> None:
@@ -268,102 +162,9 @@ def fill_market(trades: ShardRing, book: ShardRing, count: int = 40) -> None:
         )  # fmt: skip
 
 
-@pytest.fixture
-def market(control: FakeControl) -> Iterator[tuple[ShardRing, ShardRing]]:
-    describe(control.layout, [("BTCUSDT", StreamKind.TRADES), ("BTCUSDT", StreamKind.L2_BOOK)])
-    trades = ShardRing(control.layout, RecordKind.TRADE)
-    book = ShardRing(control.layout, RecordKind.BOOK)
-    yield trades, book
-    trades.close()
-    book.close()
-
-
-def test_tape_and_ladder_move_with_exact_digits(
-    page: Any, market: tuple[ShardRing, ShardRing]
-) -> None:
-    trades, book = market
-    row(page, "BTCUSDT").click()
-    book.book(1, [(67412.3, 1.5)], [(67412.4, 0.25)], snapshot=True)
-    expect(page.locator("#bids li").first.locator(".price")).to_have_text("67412.30")
-    expect(page.locator("#mid")).to_have_text("67412.35")
-    expect(page.locator("#spread")).to_have_text("0.10")
-    trades.trade(0, 67412.4, 0.008, trade_id=77)
-    expect(page.locator("#tape li").first).to_contain_text("67412.40")
-    expect(page.locator("#tape li").first).to_contain_text("0.008")
-    expect(page.locator("#last-price")).to_have_attribute("data-side", "B")
-    book.book(1, [], [(67412.4, 0.0), (67412.9, 2.0)])
-    expect(page.locator("#spread")).to_have_text("0.60")
-    book.book(1, [], [], after_gap=True)
-    expect(page.locator("#book-state")).to_have_text("resyncing")
-
-
-def test_an_engine_that_restarts_is_found_again(
-    page: Any, control: FakeControl, market: tuple[ShardRing, ShardRing]
-) -> None:
-    row(page, "BTCUSDT").click()
-    market[0].trade(0, 1.25)
-    expect(page.locator("#last-price")).to_have_text("1.25")
-    path = control.layout.ring_path("shard-0.trade")
-    path.unlink()
-    renewed = ShardRing(control.layout, RecordKind.TRADE, epoch=2)
-    renewed.trade(0, 2.5)
-    expect(page.locator("#last-price")).to_have_text("2.50")
-    renewed.close()
-
-
-def test_a_token_is_asked_for_and_kept_in_the_tab(
-    browser: Any, address: str, control: FakeControl
-) -> None:
-    control.token = "s3cret-token"
-    page, _ = open_page(browser, address)
-    expect(page.locator("#token-dialog")).to_be_visible()
-    page.locator("#token-input").fill("wrong")
-    page.keyboard.press("Enter")
-    expect(page.locator("#token-error")).to_have_text("This token is not accepted.")
-    page.locator("#token-input").fill(control.token)
-    page.keyboard.press("Enter")
-    expect(page.locator("#streams tbody tr")).to_have_count(6)
-    page.reload()
-    expect(page.locator("#streams tbody tr")).to_have_count(6)
-    assert not any(control.token in path for path in control.seen_paths)
-    assert control.token not in page.context.storage_state().__repr__()
-    page.context.close()
-
-
-def test_a_lost_engine_is_said_and_found_again(browser: Any, control: FakeControl) -> None:
-    with serving(control) as address:
-        page, _ = open_page(browser, address)
-        expect(page.locator("#streams tbody tr")).to_have_count(6)
-    expect(page.locator("#link .word")).to_have_text("reconnecting")
-    expect(page.locator("#log li").first).to_contain_text("Connection")
-    page.context.close()
-
-
-def test_an_empty_engine_invites(browser: Any, tmp_path: Path) -> None:
-    with serving(FakeControl(tmp_path, [])) as address:
-        page, complaints = open_page(browser, address)
-        expect(page.locator("#streams-empty")).to_contain_text("Nothing is collected yet")
-        page.locator("#streams-empty button").click()
-        expect(page.locator("#add-dialog")).to_be_visible()
-        page.context.close()
-    assert complaints.lines == []
-
-
-def test_five_hundred_streams_stay_quick(browser: Any, tmp_path: Path) -> None:
-    streams = [stream(slot, f"SYM{slot}USDT") for slot in range(500)]
-    control = FakeControl(tmp_path, streams, limits=DashboardLimits(status_interval_s=0.1))
-    with serving(control) as address:
-        page, complaints = open_page(browser, address)
-        expect(page.locator("#streams tbody tr")).to_have_count(500)
-        for look in range(10):
-            control.say(
-                [stream(slot, f"SYM{slot}USDT", row_count=look * 50) for slot in range(500)]
-            )
-            page.wait_for_timeout(100)
-        page.locator("#filter").fill("sym49")
-        expect(page.locator("#streams tbody tr")).to_have_count(11)
-        page.context.close()
-    assert complaints.lines == []
+def at(width: int, height: int, scheme: str) -> dict[str, Any]:
+    """A window, and the theme its owner prefers."""
+    return {"color_scheme": scheme, "viewport": {"width": width, "height": height}}
 
 
 def rows_in(look: int, slot: int) -> int:
@@ -374,18 +175,14 @@ def rows_in(look: int, slot: int) -> int:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("dashboard-light-1600", {"color_scheme": "light"}),
-        ("dashboard-dark-1600", {"color_scheme": "dark"}),
-        ("dashboard-dark-900", {"color_scheme": "dark", "viewport": {"width": 900, "height": 900}}),
-        (
-            "dashboard-light-360",
-            {"color_scheme": "light", "viewport": {"width": 360, "height": 780},
-             "reduced_motion": "reduce"},
-        ),
+        ("dashboard-light-1280", at(1280, 800, "light")),
+        ("dashboard-dark-1920", at(1920, 1080, "dark")),
+        ("dashboard-light-768", at(768, 1024, "light")),
+        ("dashboard-dark-360", {**at(360, 780, "dark"), "reduced_motion": "reduce"}),
     ],
 )  # fmt: skip
 def test_it_fits_every_width_and_both_themes(
-    browser: Any, address: str, control: FakeControl, market: tuple[ShardRing, ShardRing],
+    browser: Any, address: str, engine: ScriptedEngine, market: tuple[ShardRing, ShardRing],
     tmp_path: Path, name: str, options: dict[str, Any],
 ) -> None:  # fmt: skip
     page, complaints = open_page(browser, address, **options)
@@ -397,13 +194,12 @@ def test_it_fits_every_width_and_both_themes(
             stream(each.slot, each.symbol, each.kind, venue=each.venue, state=each.state,
                    reason=each.reason, gap_count=each.gap_count, missing_count=each.missing_count,
                    row_count=each.row_count + rows_in(look, each.slot))
-            for each in control.streams()
+            for each in engine.streams()
         ]  # fmt: skip
-        assert control.status is not None
         for counter in ("received_rows", "stored_rows", "published_rows"):
             total = sum(each.row_count for each in grown)
-            setattr(control.status.writer, counter, {"trade": total})
-        control.say(grown)
+            setattr(engine.told.writer, counter, {"trade": total})
+        engine.say(grown)
         page.wait_for_timeout(300)
     expect(page.locator("#bids li").first.locator(".price")).to_have_text("67412.30")
     expect(page.locator("#tape li")).to_have_count(40)
@@ -416,7 +212,7 @@ def test_it_fits_every_width_and_both_themes(
     assert complaints.lines == []
 
 
-WIDTHS = (320, 360, 480, 561, 700, 860, 861, 960, 1024, 1180, 1181, 1400, 1401, 1480, 1600, 2560)
+WIDTHS = (320, 360, 480, 561, 700, 860, 861, 1024, 1180, 1181, 1400, 1401, 1560, 1561, 1641, 2560)
 
 
 def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
@@ -437,4 +233,33 @@ def test_the_theme_is_chosen_and_kept(page: Any) -> None:
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    expect(page.locator("#theme")).to_have_text("Dark")
+    expect(page.locator("#theme")).to_have_text("Theme: dark")
+
+
+READING = (Path(__file__).parent / "reading.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_can_be_read_and_has_a_name(
+    browser: Any, address: str, engine: ScriptedEngine, market: tuple[ShardRing, ShardRing],
+    scheme: str,
+) -> None:  # fmt: skip
+    page, _ = open_page(browser, address, color_scheme=scheme)
+    engine.health.shown["db"] = HealthLight("red", "the database is down")
+    engine.health.shown["redis"] = HealthLight("yellow", "redis is starting")
+    engine.say()
+    row(page, "SOLUSDT").locator(".c-mark").click()
+    row(page, "BTCUSDT").locator(".c-symbol").click()
+    fill_market(*market)
+    expect(page.locator("#tape li")).to_have_count(40)
+    expect(page.locator("#alerts p")).to_have_count(2)
+    found = {"page": page.evaluate(READING)}
+    for name in ("add", "many", "keys"):
+        page.locator(f"[data-opens={name}] >> visible=true").first.click()
+        page.wait_for_timeout(100)
+        found[name] = page.evaluate(READING)
+        page.keyboard.press("Escape")
+    row(page, "SOLUSDT").locator(".tune").click()
+    found["knobs"] = page.evaluate(READING)
+    page.context.close()
+    assert found == {name: [] for name in found}

@@ -8,13 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from control.health import HealthLight
 from control.ui.state import DashboardLimits
 from control.ui.status_feed import STREAM_COLUMNS, StatusFeed
 from engine.catalog import StreamKind
 from engine.commands import Knobs
 from engine.records import RecordKind
-from tests.control.ui.fake_control import FakeControl, FakeLight, serving, stream
 from tests.control.ui.rings import ShardRing, describe
+from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
 from tests.control.ui.sockets import Viewer, wait_for
 
 LIMITS = DashboardLimits(
@@ -25,17 +26,17 @@ TAPE = "/ui/tape?exchange=BinanceLinear&symbol=BTCUSDT"
 
 
 @pytest.fixture
-def control(tmp_path: Path) -> FakeControl:
+def engine(tmp_path: Path) -> ScriptedEngine:
     streams = [stream(0, "BTCUSDT"), stream(1, "BTCUSDT", "L2Book")]
-    control = FakeControl(tmp_path, streams, limits=LIMITS)
-    describe(control.layout, [("BTCUSDT", StreamKind.TRADES), ("BTCUSDT", StreamKind.L2_BOOK)])
-    return control
+    engine = ScriptedEngine(tmp_path, streams, limits=LIMITS)
+    describe(engine.layout, [("BTCUSDT", StreamKind.TRADES), ("BTCUSDT", StreamKind.L2_BOOK)])
+    return engine
 
 
 @pytest.fixture
-def port(control: FakeControl) -> Iterator[int]:
-    with serving(control, unread_after_s=1.0):
-        yield control.port
+def port(engine: ScriptedEngine) -> Iterator[int]:
+    with serving(engine, unread_after_s=1.0):
+        yield engine.port
 
 
 def open_descriptors(suffix: str) -> int:
@@ -43,51 +44,51 @@ def open_descriptors(suffix: str) -> int:
     return sum(entry.path.endswith(suffix) for entry in psutil.Process().memory_maps(grouped=False))
 
 
-def test_the_status_has_everything_the_page_shows(control: FakeControl, port: int) -> None:
-    control.shown_lights["db"] = FakeLight("red", "the database is down: refused")
-    assert control.status is not None
-    control.status.writer.received_rows = {"trade": 7, "book": 30}
-    control.say([stream(0, "BTCUSDT", row_count=7, gap_count=1, knobs=Knobs(False, True))])
+def test_the_status_has_everything_the_page_shows(engine: ScriptedEngine, port: int) -> None:
+    engine.health.shown["db"] = HealthLight("red", "the database is down: refused")
+    engine.told.writer.received_rows = {"trade": 7, "book": 30}
+    engine.say([stream(0, "BTCUSDT", row_count=7, gap_count=1, knobs=Knobs(False, True, 100))])
     with Viewer(port, "/ui/events") as viewer:
         status, headers = viewer.head()
         assert status == 200
         assert headers["content-type"].startswith("text/event-stream")
         assert headers["cache-control"] == "no-store"
-        columns = viewer.next_event("hello")["stream_columns"]
+        hello = viewer.next_event("hello")
         body = viewer.next_event("status")
-    assert columns == list(STREAM_COLUMNS)
-    row = dict(zip(columns, body["streams"][0], strict=True))
-    assert (row["symbol"], row["rows"], row["gaps"], row["db"], row["redis"]) == (
-        "BTCUSDT", 7, 1, False, True,
-    )  # fmt: skip
+    assert hello["stream_columns"] == list(STREAM_COLUMNS)
+    assert hello["knob_ranges"]["flush_interval_ms"] == {"min": 1, "max": 60_000, "default": 50}
+    assert sorted(hello["knob_ranges"]) == ["flush_interval_ms", "flush_rows", "max_rows_per_copy"]
+    row = dict(zip(STREAM_COLUMNS, body["streams"][0], strict=True))
+    shown = ("symbol", "rows", "gaps", "db", "redis", "flush_rows", "flush_interval_ms")
+    assert [row[name] for name in shown] == ["BTCUSDT", 7, 1, False, True, 100, None]
     assert body["lights"]["db"] == {"status": "red", "reason": "the database is down: refused"}
     assert body["writer"]["received"] == 37
     assert body["limiters"][0]["pool"] == "rest_weight"
 
 
 def test_a_new_status_arrives_and_an_old_one_is_not_repeated_at_once(
-    control: FakeControl, port: int
+    engine: ScriptedEngine, port: int
 ) -> None:
     with Viewer(port, "/ui/events") as viewer:
         viewer.head()
         viewer.next_event("status")
-        control.say([stream(9, "NEW")])
+        engine.say([stream(9, "NEW")])
         body = viewer.next_event("status", lambda found: len(found["streams"]) == 1)
         assert body["streams"][0][2] == "NEW"
 
 
-def test_a_status_is_encoded_once_for_all_viewers(control: FakeControl) -> None:
-    feed = StatusFeed(control, LIMITS)
+def test_a_status_is_encoded_once_for_all_viewers(engine: ScriptedEngine) -> None:
+    feed = StatusFeed(engine.backend, LIMITS)
     first = feed.frame(0.0)
     assert feed.frame(0.5) is first
-    control.say()
+    engine.say()
     assert feed.frame(0.5) is not first
 
 
 def test_before_the_first_status_the_page_knows_that_it_starts(
-    control: FakeControl, port: int
+    engine: ScriptedEngine, port: int
 ) -> None:
-    control.status = None
+    engine.backend._status = None
     with Viewer(port, "/ui/events") as viewer:
         viewer.head()
         body = viewer.next_event("status")
@@ -95,9 +96,9 @@ def test_before_the_first_status_the_page_knows_that_it_starts(
 
 
 def test_the_tape_is_live_and_its_ring_is_let_go_with_the_viewer(
-    control: FakeControl, port: int
+    engine: ScriptedEngine, port: int
 ) -> None:
-    ring = ShardRing(control.layout, RecordKind.TRADE)
+    ring = ShardRing(engine.layout, RecordKind.TRADE)
     mapped = open_descriptors("shard-0.trade.ring")
     with Viewer(port, TAPE) as viewer:
         viewer.head()
@@ -148,7 +149,7 @@ def test_only_so_many_may_watch_and_a_seat_comes_free(port: int) -> None:
 
 @pytest.mark.fault("A12")
 def test_a_viewer_that_never_reads_is_dropped_and_others_get_their_data(
-    control: FakeControl, port: int
+    engine: ScriptedEngine, port: int
 ) -> None:
     """500 streams make a status of 70 kB; a deaf viewer lets them pile up."""
     deaf = Viewer(port, "/ui/events", receive_buffer=4096)
@@ -158,7 +159,7 @@ def test_a_viewer_that_never_reads_is_dropped_and_others_get_their_data(
     def talk() -> None:
         while not done.wait(0.01):
             count = next(rounds)
-            control.say([stream(slot, f"S{slot}", row_count=count) for slot in range(500)])
+            engine.say([stream(slot, f"S{slot}", row_count=count) for slot in range(500)])
 
     talker = threading.Thread(target=talk)
     talker.start()
@@ -190,7 +191,7 @@ def server_sockets(port: int) -> int:
     )
 
 
-def test_a_quiet_feed_says_that_it_is_alive(control: FakeControl, port: int) -> None:
+def test_a_quiet_feed_says_that_it_is_alive(engine: ScriptedEngine, port: int) -> None:
     with Viewer(port, TAPE) as viewer:
         viewer.head()
         viewer.sock.settimeout(5)
@@ -200,12 +201,11 @@ def test_a_quiet_feed_says_that_it_is_alive(control: FakeControl, port: int) -> 
 
 
 @pytest.mark.parametrize("path", ["/ui/events", TAPE])
-def test_feeds_end_in_order_with_the_engine(control: FakeControl, port: int, path: str) -> None:
+def test_feeds_end_in_order_with_the_engine(engine: ScriptedEngine, port: int, path: str) -> None:
     with Viewer(port, path) as viewer:
         assert viewer.head()[0] == 200
-        assert control.status is not None
-        control.status.phase = "draining"
-        control.say()
+        engine.told.phase = "draining"
+        engine.say()
         events = list(viewer.events())
     if path == "/ui/events":
         assert events[-1][1]["phase"] == "draining"
@@ -214,7 +214,9 @@ def test_feeds_end_in_order_with_the_engine(control: FakeControl, port: int, pat
 @pytest.mark.parametrize("path", ["/ui/events", TAPE])
 def test_a_head_request_does_not_begin_a_feed(port: int, path: str) -> None:
     with socket.create_connection(("127.0.0.1", port), 5) as sock:
-        sock.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        sock.sendall(
+            f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = b""
         while part := sock.recv(4096):
             answer += part

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from control.ui.pages import CONTENT_SECURITY_POLICY, FILES, PUBLIC_PATHS, venue_name
-from tests.control.ui.fake_control import FakeControl, serving
+from tests.control.ui.scripted_engine import ScriptedEngine, serving
 from tests.control.ui.sockets import Viewer
 
 ROOT = Path(__file__).parents[3]
@@ -19,12 +19,12 @@ JS_LINES_MAX = 500
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    control = FakeControl(tmp_path_factory.mktemp("control"), [])
-    with serving(control):
-        yield control.port
+    engine = ScriptedEngine(tmp_path_factory.mktemp("control"), [])
+    with serving(engine):
+        yield engine.port
 
 
-@pytest.mark.parametrize("path", sorted(PUBLIC_PATHS))
+@pytest.mark.parametrize("path", sorted(PUBLIC_PATHS - {"/ui/"}))
 def test_every_file_comes_with_a_strict_policy(port: int, path: str) -> None:
     with Viewer(port, path) as viewer:
         status, headers = viewer.head()
@@ -34,6 +34,12 @@ def test_every_file_comes_with_a_strict_policy(port: int, path: str) -> None:
     assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
+
+
+def test_a_slash_too_many_leads_to_the_page_wherever_that_is(port: int) -> None:
+    with Viewer(port, "/ui/") as viewer:
+        status, headers = viewer.head()
+    assert (status, headers["location"]) == (307, "../ui")
 
 
 def test_the_policy_allows_our_own_files_and_nothing_else() -> None:
@@ -58,14 +64,22 @@ def test_scripts_never_turn_text_into_markup_or_code(name: str) -> None:
 def test_the_page_has_no_inline_script_style_or_foreign_source() -> None:
     page = TEXT["index.html"]
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page)
-    assert set(re.findall(r'(?:src|href)="([^"#]+)"', page)) <= PUBLIC_PATHS
+    found = re.findall(r'(?:src|href)="([^"#]+)"', page)
+    assert {f"/{path}" for path in found} <= PUBLIC_PATHS  # relative to the page's folder
     assert "//" not in page.replace("<!doctype html>", "")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_imports_lead_to_files_that_are_there(name: str) -> None:
     for path in re.findall(r'from "([^"]+)"', TEXT[name]):
-        assert path in PUBLIC_PATHS
+        assert path.startswith("./")
+        assert path.removeprefix("./") in FILES
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_no_address_begins_at_the_root_of_the_host(name: str) -> None:
+    """Behind a proxy with a path of its own it would lead out of ours."""
+    assert not re.search(r"""["'`]/(?:ui|streams|instruments|health|limiters)\b""", TEXT[name])
 
 
 def test_elements_that_scripts_look_up_are_in_the_page() -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from control.ui.newest import LIQUIDATIONS_KEPT, percent
 from control.ui.ring_follower import RingFollower
 from control.ui.state import DashboardLimits
 from control.ui.tape import TRADES_A_BATCH, TapeView
 from engine.catalog import StreamKind
 from engine.records import Flag, RecordKind, Side
-from tests.control.ui.fake_control import FakeControl, stream
-from tests.control.ui.rings import ShardRing, describe
+from tests.control.ui.rings import NOW_NS, ShardRing, describe
+from tests.control.ui.scripted_engine import ScriptedEngine, stream
 
 LIMITS = DashboardLimits(levels=3)
 
@@ -21,8 +22,8 @@ LIMITS = DashboardLimits(levels=3)
 class Watch:
     """A view, and time that passes when the test says so."""
 
-    def __init__(self, control: FakeControl) -> None:
-        self.view = TapeView(control, "binance_linear", "BTCUSDT", LIMITS)
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.view = TapeView(engine.backend, "binance_linear", "BTCUSDT", LIMITS)
         self.now_s = 100.0
 
     def events(self) -> dict[str, Any]:
@@ -36,30 +37,30 @@ class Watch:
 
 
 @pytest.fixture
-def control(tmp_path: Path) -> FakeControl:
+def engine(tmp_path: Path) -> ScriptedEngine:
     streams = [stream(0, "BTCUSDT"), stream(1, "BTCUSDT", "L2Book"), stream(2, "ETHUSDT")]
-    control = FakeControl(tmp_path, streams)
-    describe(control.layout, [("BTCUSDT", StreamKind.TRADES), ("BTCUSDT", StreamKind.L2_BOOK)])
-    return control
+    engine = ScriptedEngine(tmp_path, streams)
+    describe(engine.layout, [("BTCUSDT", StreamKind.TRADES), ("BTCUSDT", StreamKind.L2_BOOK)])
+    return engine
 
 
 @pytest.fixture
-def watch(control: FakeControl) -> Iterator[Watch]:
-    watch = Watch(control)
+def watch(engine: ScriptedEngine) -> Iterator[Watch]:
+    watch = Watch(engine)
     yield watch
     watch.view.close()
 
 
 @pytest.fixture
-def trades(control: FakeControl) -> Iterator[ShardRing]:
-    ring = ShardRing(control.layout, RecordKind.TRADE)
+def trades(engine: ScriptedEngine) -> Iterator[ShardRing]:
+    ring = ShardRing(engine.layout, RecordKind.TRADE)
     yield ring
     ring.close()
 
 
 @pytest.fixture
-def book(control: FakeControl) -> Iterator[ShardRing]:
-    ring = ShardRing(control.layout, RecordKind.BOOK)
+def book(engine: ScriptedEngine) -> Iterator[ShardRing]:
+    ring = ShardRing(engine.layout, RecordKind.BOOK)
     yield ring
     ring.close()
 
@@ -134,14 +135,14 @@ def test_a_lapped_ladder_starts_over(watch: Watch, book: ShardRing) -> None:
 
 
 def test_a_new_ring_is_noticed_and_the_old_ladder_forgotten(
-    control: FakeControl, watch: Watch, book: ShardRing
+    engine: ScriptedEngine, watch: Watch, book: ShardRing
 ) -> None:
     book.book(1, [(10.0, 1.0)], [], snapshot=True)
     first = watch.events()
     assert first["stream"]["book"]["epoch"] == "1"
-    control.layout.ring_path("shard-0.book").unlink()
+    engine.layout.ring_path("shard-0.book").unlink()
     assert watch.events()["stream"]["book"]["attached"] is False
-    renewed = ShardRing(control.layout, RecordKind.BOOK, epoch=2)
+    renewed = ShardRing(engine.layout, RecordKind.BOOK, epoch=2)
     renewed.book(1, [(20.0, 1.0)], [])
     again = watch.events()
     assert again["stream"]["book"]["epoch"] == "2"
@@ -150,41 +151,43 @@ def test_a_new_ring_is_noticed_and_the_old_ladder_forgotten(
 
 
 def test_a_stream_that_moves_to_another_shard_is_followed(
-    control: FakeControl, watch: Watch, trades: ShardRing
+    engine: ScriptedEngine, watch: Watch, trades: ShardRing
 ) -> None:
     trades.trade(0, 1.0)
     assert watch.events()["trades"]["count"] == 1
-    other = ShardRing(control.layout, RecordKind.TRADE, shard=1)
-    control.say([stream(0, "BTCUSDT", shard=1)])
+    other = ShardRing(engine.layout, RecordKind.TRADE, shard=1)
+    engine.say([stream(0, "BTCUSDT", shard=1)])
     other.trade(0, 2.0)
     assert watch.events()["trades"]["rows"][0][2] == "2.00"
     other.close()
 
 
-def test_no_ring_and_no_stream_are_states_and_no_errors(control: FakeControl, watch: Watch) -> None:
+def test_no_ring_and_no_stream_are_states_and_no_errors(
+    engine: ScriptedEngine, watch: Watch
+) -> None:
     described = watch.events()["stream"]
     assert described["trades"]["attached"] is False
     assert "no trade ring yet" in described["trades"]["reason"]
-    control.say([])
+    engine.say([])
     assert watch.events()["stream"]["trades"] is None
-    control.status = None
+    engine.backend._status = None
     assert watch.events() == {}
 
 
-def test_a_file_that_is_no_ring_is_named(control: FakeControl) -> None:
-    path = control.layout.ring_path("shard-0.trade")
+def test_a_file_that_is_no_ring_is_named(engine: ScriptedEngine) -> None:
+    path = engine.layout.ring_path("shard-0.trade")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\0" * 8192)
-    follower = RingFollower(control.layout, RecordKind.TRADE)
+    follower = RingFollower(engine.layout, RecordKind.TRADE)
     assert not follower.attach(0, 10)
     assert "not a ring" in follower.problem
 
 
 def test_decimals_raised_by_the_venue_show_at_once(
-    control: FakeControl, watch: Watch, trades: ShardRing
+    engine: ScriptedEngine, watch: Watch, trades: ShardRing
 ) -> None:
     watch.events()
-    describe(control.layout, [("BTCUSDT", StreamKind.TRADES)], decimals=4)
+    describe(engine.layout, [("BTCUSDT", StreamKind.TRADES)], decimals=4)
     assert watch.events()["stream"]["price_decimals"] == 4
     trades.trade(0, 1.5)
     assert watch.events()["trades"]["rows"][0][2] == "1.5000"
@@ -197,3 +200,89 @@ def test_taps_never_move_the_ring(watch: Watch, trades: ShardRing) -> None:
     watch.events()
     assert trades.producer.released == released > before
     assert trades.producer.dropped_count == 0
+
+
+FIGURES = ("Ticker", "Funding", "OpenInterest", "Liquidations")
+
+
+@pytest.fixture
+def figures(engine: ScriptedEngine) -> Iterator[dict[RecordKind, ShardRing]]:
+    engine.say(
+        [*engine.streams(), *(stream(3 + at, "BTCUSDT", kind) for at, kind in enumerate(FIGURES))]
+    )
+    kinds = (
+        RecordKind.QUOTE, RecordKind.FUNDING, RecordKind.OPEN_INTEREST, RecordKind.LIQUIDATION,
+    )  # fmt: skip
+    found = {kind: ShardRing(engine.layout, kind) for kind in kinds}
+    yield found
+    for ring in found.values():
+        ring.close()
+
+
+def test_the_newest_figures_come_with_exact_digits_and_their_source(
+    watch: Watch, figures: dict[RecordKind, ShardRing]
+) -> None:
+    figures[RecordKind.QUOTE].put(3, bid=67412.3, bid_qty=1.0, ask=67412.4, ask_qty=0.25)
+    figures[RecordKind.FUNDING].put(4, rate=0.0000125, mark=1.12345678, index=1.5, next_ts=10**18)
+    figures[RecordKind.OPEN_INTEREST].put(5, qty=81234.5)
+    figures[RecordKind.LIQUIDATION].put(6, side=Side.SELL, price=10.0, avg_price=10.125, qty=2)
+    found = watch.events()
+    assert found["quote"] | {"time_ms": 0} == {
+        "source": "Ticker/Ws", "time_ms": 0, "bid": ["67412.30", "1.000"],
+        "ask": ["67412.40", "0.250"], "mid": "67412.35", "spread": "0.10", "spread_bps": 0.015,
+    }  # fmt: skip
+    assert found["funding"]["rate_percent"] == "0.00125"
+    assert (found["funding"]["mark"], found["funding"]["index"]) == ("1.12345678", "1.50")
+    assert found["funding"]["next_ms"] == 10**12
+    assert found["open_interest"]["qty"] == "81234.500"
+    assert found["liquidation"]["rows"][0][1:] == ["S", "10.00", "2.000", "10.125", "0.000"]
+    assert watch.events() == {}
+
+
+def test_a_quote_with_one_side_has_no_middle(
+    watch: Watch, figures: dict[RecordKind, ShardRing]
+) -> None:
+    figures[RecordKind.QUOTE].put(3, bid=67412.3, bid_qty=1.0)
+    quote = watch.events()["quote"]
+    assert (quote["bid"], quote["ask"]) == (["67412.30", "1.000"], None)
+    assert "mid" not in quote
+
+
+def test_a_contract_without_funding_has_no_rate(
+    watch: Watch, figures: dict[RecordKind, ShardRing]
+) -> None:
+    figures[RecordKind.FUNDING].put(4, flags=int(Flag.NO_RATE), mark=1.5, index=1.5)
+    assert watch.events()["funding"]["rate_percent"] is None
+
+
+def test_of_two_sources_the_one_received_last_counts(
+    engine: ScriptedEngine, watch: Watch, figures: dict[RecordKind, ShardRing]
+) -> None:
+    polled = stream(8, "BTCUSDT", "Funding", transport="HttpPoll")
+    engine.say([*engine.streams(), polled])
+    ring = figures[RecordKind.FUNDING]
+    ring.put(8, mark=2.0, ts_recv=NOW_NS + 2)
+    ring.put(4, mark=1.0, ts_recv=NOW_NS + 1)
+    found = watch.events()
+    assert (found["funding"]["source"], found["funding"]["mark"]) == ("Funding/HttpPoll", "2.00")
+    assert [each["transport"] for each in found["stream"]["funding"]] == ["Ws", "HttpPoll"]
+    engine.say([each for each in engine.streams() if each.slot != polled.slot])
+    found = watch.events()
+    assert (found["funding"]["source"], found["funding"]["mark"]) == ("Funding/Ws", "1.00")
+
+
+def test_liquidations_are_kept_until_newer_ones_come(
+    watch: Watch, figures: dict[RecordKind, ShardRing]
+) -> None:
+    for number in range(LIQUIDATIONS_KEPT + 5):
+        figures[RecordKind.LIQUIDATION].put(6, side=Side.BUY, price=number, ts_recv=number)
+    rows = watch.events()["liquidation"]["rows"]
+    assert [row[2] for row in rows] == [f"{5 + at}.00" for at in range(LIQUIDATIONS_KEPT)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0.0001, "0.0100"), (-0.00001234, "-0.001234"), (0.0, "0.0000"), (1e-12, "0.0000000001")],
+)
+def test_a_rate_in_percent_has_all_its_digits(rate: float, text: str) -> None:
+    assert percent(rate) == text

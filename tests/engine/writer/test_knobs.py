@@ -190,9 +190,12 @@ def test_the_smallest_limit_of_all_streams_governs_at_once(make_settings: MakeSe
     knobs.set({3: Knobs(flush_rows=100), 9: Knobs(flush_rows=200, flush_interval_ms=5)})
     assert (knobs.flush_rows, knobs.flush_interval_s) == (100, 0.005)
     assert knobs.max_rows_per_copy == 5000
-    knobs.set({9: Knobs(flush_rows=20_000, flush_interval_ms=900, max_rows_per_copy=300)})
-    assert (knobs.flush_rows, knobs.flush_interval_s) == (300, 0.05)
-    assert knobs.max_rows_per_copy == 300
+    knobs.set({9: Knobs(flush_rows=20_000, flush_interval_ms=900, max_rows_per_copy=1200)})
+    assert (knobs.flush_rows, knobs.flush_interval_s) == (1000, 0.05)
+    assert knobs.max_rows_per_copy == 1200
+    knobs.set({9: Knobs(flush_rows=1, max_rows_per_copy=1)})
+    assert knobs.max_rows_per_copy == 1000, "one stream does not throttle the others"
+    assert knobs.flush_rows == 1
     knobs.set({})
     assert (knobs.flush_rows, knobs.max_rows_per_copy) == (1000, 5000)
 

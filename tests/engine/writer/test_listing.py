@@ -117,6 +117,19 @@ def test_a_dead_database_only_delays_it(
     assert len(versions(database_at(postgres.start(), name), "A")) == 2
 
 
+def test_what_waits_for_a_dead_database_is_what_changed(make_settings: MakeSettings) -> None:
+    listings = ListingStore(make_settings(database_url="postgresql://"), lambda _: None)
+    for number in range(1, 50):
+        status = "BREAK" if number == 20 else "TRADING"
+        many = [instrument(f"S{each}") for each in range(100)]
+        listings.take(StoreInstruments("acme", [*many, instrument("A", status=status)], [], number))
+        listings.take(StoreInstruments("other", many, [], number))
+    waiting = [message.instruments for message in listings._waiting]
+    assert [len(each) for each in waiting[-2:]] == [101, 100], "the newest are whole"
+    older = [each for message in waiting[:-2] for each in message]
+    assert [(each.symbol, each.status) for each in older] == [("A", "TRADING"), ("A", "BREAK")]
+
+
 @pytest.mark.parametrize("tick_size", ["", "nonsense"])
 def test_a_venue_without_a_tick_is_no_reason_for_a_version_each_time(
     database_url: str, tick_size: str

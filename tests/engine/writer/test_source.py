@@ -26,6 +26,11 @@ RING = "shard-0.trade"
 WANTED = [RingSettings(RING, "trade", 64)]
 
 
+@pytest.fixture(autouse=True)
+def _disk_is_asked_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.writer.source._JOURNAL_RETRY_S", 0.0)
+
+
 class Shard:
     """The producing side of one ring."""
 
@@ -159,7 +164,10 @@ TestSourceAgainstModel.settings = settings(max_examples=60, stateful_step_count=
 
 
 @pytest.mark.fault("D01")
-def test_without_a_journal_rows_stay_in_the_ring_until_durable(tmp_path: Path) -> None:
+def test_without_a_journal_rows_stay_in_the_ring_until_durable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     layout = open_layout(tmp_path / "state", shm_root=tmp_path / "shm")
     sources = Sources(layout, segment_bytes=1 << 20)
     sources.open(WANTED)
@@ -170,6 +178,7 @@ def test_without_a_journal_rows_stay_in_the_ring_until_durable(tmp_path: Path) -
             assert shard.put(trade_id)
         source.pump()
         assert "no space left" in source.journal_error
+        assert caplog.text.count("no space left") == 1
         assert not shard.put(65), "nothing was released"
         source.committed(64, durable=False)
         source.pump()
@@ -179,7 +188,7 @@ def test_without_a_journal_rows_stay_in_the_ring_until_durable(tmp_path: Path) -
         source.pump()
         assert shard.put(67)
     source.pump()
-    assert source.journal_error == ""
+    assert "journalled again" in caplog.text
     assert source.read(64, 10)[1]["trade_id"].tolist() == [67]
     shard.close()
     sources.remove_all()

@@ -1,0 +1,72 @@
+"""One stream's rows of one record kind, followed across restarts and moves to another shard."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from control.ui.ring_follower import RingFollower
+from control.ui.state import DashboardState
+from engine.catalog import StreamKind
+from engine.layout import Layout
+from engine.records import RecordArray, RecordKind
+from engine.status import KINDS_OF_STREAM, StreamReport
+
+_POLLS_A_TICK: Final = 4
+
+
+class Followed:
+    """A stream, and the ring its rows come from as long as there is one."""
+
+    def __init__(self, layout: Layout, record: RecordKind, history_rows: int) -> None:
+        self._history_rows = history_rows
+        self.follower = RingFollower(layout, record)
+        self.report: StreamReport | None = None
+
+    def look(self, report: StreamReport | None) -> bool:
+        """See where the stream is now. Returns whether a ring was newly attached."""
+        before, self.report = self.report, report
+        if report is None:
+            self.follower.detach("not collected")
+            return False
+        if report.shard < 0:
+            self.follower.detach("accepted, not placed on a shard yet")
+            return False
+        moved = before is None or (before.shard, before.slot) != (report.shard, report.slot)
+        if self.follower.is_attached and not moved and not self.follower.is_replaced:
+            return False
+        return self.follower.attach(report.shard, self._history_rows)
+
+    def poll(self) -> Iterator[RecordArray]:
+        """New rows of the stream."""
+        if self.report is None:
+            return iter(())
+        return self.follower.poll(self.report.slot, _POLLS_A_TICK)
+
+    def describe(self) -> dict[str, Any] | None:
+        """For the page; None when the stream is not collected."""
+        report = self.report
+        if report is None:
+            return None
+        return {
+            "kind": report.kind,
+            "transport": report.transport,
+            "slot": report.slot,
+            "state": report.state.value,
+            "reason": report.reason or self.follower.problem,
+            "attached": self.follower.is_attached,
+            "epoch": str(self.follower.epoch),
+        }
+
+    def close(self) -> None:
+        """Let go of the ring."""
+        self.follower.detach("closed")
+
+
+def streams_of(state: DashboardState, venue: str, symbol: str) -> list[StreamReport]:
+    """The symbol's streams in the last status."""
+    streams = state.status.streams if state.status else ()
+    return [each for each in streams if each.symbol == symbol and each.venue == venue]
+
+
+def carrying(reports: list[StreamReport], record: RecordKind) -> list[StreamReport]:
+    """Those that produce rows of this kind: funding comes in up to three kinds of stream."""
+    return [each for each in reports if record in KINDS_OF_STREAM[StreamKind(each.kind)]]

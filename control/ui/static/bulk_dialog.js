@@ -1,0 +1,127 @@
+// One kind of stream on every instrument of a filter: seen before it is done, and answered for each.
+
+import * as api from "./api.js";
+import { byId, make, onClose, setText, showError, withoutField } from "./dom.js";
+import * as format from "./format.js";
+import { report } from "./log.js";
+import { Offers } from "./offers.js";
+
+const DELAY_MS = 250;
+const FIRST_NAMES = 12;
+const CONDITIONS = ["symbol", "base", "quote", "status"];
+const OUTCOMES = { created: "created", exists: "exists", refused: "refused" };
+
+const outcomeOf = (item) => (item.ok ? "created" : item.error_kind === "stream_exists" ? "exists" : "refused");
+
+export class BulkDialog {
+  constructor() {
+    this.dialog = byId("bulk-dialog");
+    this.error = byId("bulk-error");
+    this.submitButton = byId("bulk-submit");
+    this.fields = Object.fromEntries([...CONDITIONS, "limit"].map((name) => [name, byId(`bulk-${name}`)]));
+    this.asked = 0;
+    this.offers = new Offers({
+      exchange: byId("bulk-exchange"), kind: byId("bulk-kind"), transport: byId("bulk-transport"), note: byId("bulk-note"),
+    });
+    onClose(this.dialog);
+    byId("bulk-form").addEventListener("submit", (event) => { event.preventDefault(); this.submit(); });
+    byId("bulk-again").addEventListener("click", () => this.showForm());
+    for (const field of Object.values(this.fields)) field.addEventListener("input", () => this.previewSoon());
+    this.offers.exchange.addEventListener("change", () => this.preview());
+  }
+
+  async open(seed = {}) {
+    this.showForm();
+    this.dialog.showModal();
+    this.fields.symbol.focus();
+    try {
+      await this.offers.load(seed);
+      await this.preview();
+    } catch (error) {
+      showError(this.error, `What can be added is unknown: ${error.message}`);
+    }
+  }
+
+  showForm() {
+    byId("bulk-form").hidden = false;
+    byId("bulk-answer").hidden = true;
+    this.showRefusal(null);
+    if (this.dialog.open) this.fields.symbol.focus();
+  }
+
+  // An empty field is no condition; the engine's default for the status is TRADING, so it is said.
+  get filter() {
+    const filter = Object.fromEntries(CONDITIONS.map((name) => [name, this.fields[name].value.trim() || null]));
+    const limit = this.fields.limit.value.trim();
+    return limit ? { ...filter, limit: Number(limit) } : filter;
+  }
+
+  // --- what it would be -----------------------------------------------------------------------
+
+  previewSoon() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.preview(), DELAY_MS);
+  }
+
+  async preview() {
+    const { limit, ...conditions } = this.filter;
+    const exchange = this.offers.exchange.value;
+    if (!exchange) return;
+    const asked = ++this.asked;
+    let found = null;
+    try { found = await api.instruments({ exchange, ...conditions, limit: FIRST_NAMES }); } catch (error) {
+      if (asked === this.asked) this.showRefusal(error);
+    }
+    if (asked !== this.asked || !found) return;
+    this.showRefusal(null);
+    const count = Math.min(found.total, limit > 0 ? limit : Infinity);
+    const names = found.rows.slice(0, count).map((row) => row.symbol);
+    const beyond = count > names.length ? `, and ${format.count(count - names.length)} more` : "";
+    setText(byId("bulk-count"), count === 1 ? "1 instrument" : `${format.count(count)} instruments`);
+    setText(byId("bulk-names"), names.length ? `${names.join(", ")}${beyond}` : `${format.venue(exchange)} lists nothing like it.`);
+    setText(this.submitButton, count ? `Add ${format.count(count)} ${count === 1 ? "stream" : "streams"}` : "Add streams");
+    this.submitButton.disabled = !count;
+  }
+
+  // --- what became of it ----------------------------------------------------------------------
+
+  async submit() {
+    const { exchange, kind, transport } = this.offers.values;
+    this.submitButton.disabled = true;
+    try {
+      this.showAnswer(await api.addByFilter({ exchange, kind, transport, filter: this.filter }));
+    } catch (error) {
+      report("error", `Add many ${format.kind(kind)}: ${error.message}`);
+      this.showRefusal(error);
+    } finally {
+      this.submitButton.disabled = false;
+    }
+  }
+
+  showAnswer(answer) {
+    const counts = { created: 0, exists: 0, refused: 0 };
+    for (const item of answer.results) counts[outcomeOf(item)] += 1;
+    const summary = [`${counts.created} created`, `${counts.exists} existed already`, `${counts.refused} refused`].join(", ");
+    report(counts.refused ? "error" : "ok", `Added ${format.kind(this.offers.kind.value)}: ${summary}`);
+    setText(byId("bulk-summary"), summary);
+    const order = Object.keys(OUTCOMES).reverse(); // what went wrong comes first
+    const items = [...answer.results].sort((a, b) => order.indexOf(outcomeOf(a)) - order.indexOf(outcomeOf(b)));
+    byId("bulk-results").replaceChildren(...items.map((item) => make("li", { data: { outcome: outcomeOf(item) } },
+      make("b", {}, item.symbol), make("span", { class: "outcome" }, OUTCOMES[outcomeOf(item)]),
+      make("span", { class: "why" }, outcomeOf(item) === "refused" ? item.error || item.error_kind : ""))));
+    byId("bulk-form").hidden = true;
+    byId("bulk-answer").hidden = false;
+    byId("bulk-done").focus();
+  }
+
+  // The API names the field that is wrong: `filter.limit` in a body, `base` in a query.
+  showRefusal(error) {
+    const named = error?.field.split(".").at(-1);
+    for (const [name, field] of Object.entries(this.fields)) {
+      field.setAttribute("aria-invalid", String(name === named));
+      showError(byId(`bulk-${name}-error`), name === named ? withoutField(error) : "");
+    }
+    showError(this.error, error && !(named in this.fields) ? error.message : "");
+    if (error) this.submitButton.disabled = false;
+  }
+}

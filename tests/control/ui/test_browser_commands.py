@@ -1,0 +1,301 @@
+"""The dashboard commands the engine: streams added by one or by hundreds, tuned, stopped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control.health import HealthLight
+from engine.catalog import StreamKey, StreamKind, Transport
+from engine.commands import Knobs
+from tests.control.api_rig import instrument
+from tests.control.ui.chromium import expect, needs_chromium, open_page, row
+from tests.control.ui.scripted_engine import LISTED, ScriptedEngine, serving, stream
+from tests.control.ui.sockets import wait_for
+
+pytestmark = needs_chromium
+
+BINANCE = "binance_linear"
+ETH_TRADES = StreamKey(BINANCE, "ETHUSDT", StreamKind.TRADES)
+
+
+def test_a_stream_is_added_without_json(page: Any, engine: ScriptedEngine) -> None:
+    page.locator("#add-open").click()
+    expect(page.locator("#add-exchange option")).to_have_count(2)
+    page.locator("#add-symbol").fill("btcusdc")
+    page.locator("#add-options li", has_text="BTCUSDC").click()
+    page.locator("#add-kind").select_option("Liquidations")
+    expect(page.locator("#add-note")).to_contain_text("at most one liquidation a second")
+    page.locator("#add-kind").select_option("OpenInterest")
+    expect(page.locator("#add-transport")).to_have_value("HttpPoll")
+    page.locator("#add-dialog [type=submit]").click()
+    expect(page.locator("#add-dialog")).to_be_hidden()
+    expect(row(page, "BTCUSDC", "OpenInterest")).to_be_visible()
+    key = StreamKey(BINANCE, "BTCUSDC", StreamKind.OPEN_INTEREST, Transport.HTTP_POLL)
+    assert engine.added == [key]
+
+
+def test_a_refused_stream_says_why_and_offers_near_names(page: Any, engine: ScriptedEngine) -> None:
+    page.locator("#add-open").click()
+    expect(page.locator("#add-kind option")).not_to_have_count(0)
+    page.locator("#add-symbol").fill("BTCUSD")
+    page.locator("#add-dialog [type=submit]").click()
+    expect(page.locator("#add-error")).to_contain_text("binance_linear lists no 'BTCUSD'")
+    expect(page.locator("#add-symbol")).to_have_attribute("aria-invalid", "true")
+    page.locator("#add-error button", has_text="BTCUSDT").click()
+    expect(page.locator("#add-symbol")).to_have_value("BTCUSDT")
+    page.locator("#add-dialog [type=submit]").click()
+    expect(page.locator("#add-error")).to_contain_text("exists")
+    expect(page.locator("#log li")).to_have_count(2)
+    engine.health.shown["db"] = HealthLight("red", "the database is down: it is gone")
+    page.locator("#add-dialog [type=submit]").click()
+    expect(page.locator("#add-error")).to_contain_text("db is red: the database is down")
+
+
+# --- many -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def market_of_hundreds(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, ScriptedEngine]]:
+    """A page on an engine whose exchange lists 300 coins in USDT and some in USDC."""
+    coins = [f"C{number:03}" for number in range(300)]
+    listing = [instrument(BINANCE, f"{coin}USDT") for coin in coins]
+    listing += [instrument(BINANCE, f"{coin}USDC") for coin in coins[:40]]
+    listing.append(instrument(BINANCE, "OLDUSDT", status="SETTLING"))
+    engine = ScriptedEngine(
+        tmp_path, [stream(0, "C001USDT")], listed={**LISTED, BINANCE: listing}
+    )  # fmt: skip
+    with serving(engine) as address:
+        page, complaints = open_page(browser, address)
+        expect(page.locator("#streams tbody tr")).to_have_count(1)
+        yield page, engine
+        page.context.close()
+    assert complaints.unexpected == []
+
+
+def test_many_streams_are_seen_before_they_are_added(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, engine = market_of_hundreds
+    page.keyboard.press("m")
+    expect(page.locator("#bulk-symbol")).to_be_focused()
+    expect(page.locator("#bulk-count")).to_have_text("340 instruments")
+    page.locator("#bulk-quote").fill("usdt")
+    expect(page.locator("#bulk-count")).to_have_text("300 instruments")
+    page.locator("#bulk-status").fill("")
+    expect(page.locator("#bulk-count")).to_have_text("301 instruments")
+    page.locator("#bulk-symbol").fill("C01?USDT")
+    expect(page.locator("#bulk-count")).to_have_text("10 instruments")
+    page.locator("#bulk-symbol").fill("C0*")
+    expect(page.locator("#bulk-names")).to_contain_text("C000USDT, C001USDT")
+    expect(page.locator("#bulk-names")).to_contain_text("and 88 more")
+    page.locator("#bulk-limit").fill("3")
+    expect(page.locator("#bulk-names")).to_have_text("C000USDT, C001USDT, C002USDT")
+    expect(page.locator("#bulk-submit")).to_have_text("Add 3 streams")
+    assert engine.added == []
+    page.keyboard.press("Enter")
+    expect(page.locator("#bulk-summary")).to_have_text("2 created, 1 existed already, 0 refused")
+    results = page.locator("#bulk-results li")
+    expect(results).to_have_text(["C001USDTexists", "C000USDTcreated", "C002USDTcreated"])
+    assert [key.symbol for key in engine.added] == ["C000USDT", "C001USDT", "C002USDT"]
+    page.locator("#bulk-done").click()
+    expect(page.locator("#streams tbody tr")).to_have_count(3)
+
+
+def test_each_refused_stream_of_many_says_why(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, engine = market_of_hundreds
+    page.keyboard.press("m")
+    page.locator("#bulk-kind").select_option("L2Book")
+    page.locator("#bulk-symbol").fill("C2*USDT")
+    expect(page.locator("#bulk-submit")).to_have_text("Add 100 streams")
+    engine.supervisor.answer_kind = "limit"
+    page.locator("#bulk-submit").click()
+    expect(page.locator("#bulk-summary")).to_have_text("0 created, 0 existed already, 100 refused")
+    expect(page.locator("#bulk-results li").first).to_contain_text("refused by the supervisor")
+    engine.supervisor.answer_kind = ""
+    page.locator("#bulk-again").click()
+    expect(page.locator("#bulk-symbol")).to_have_value("C2*USDT")
+    page.locator("#bulk-submit").click()
+    expect(page.locator("#bulk-summary")).to_have_text("100 created, 0 existed already, 0 refused")
+
+
+def test_a_wrong_field_of_many_is_named_beside_it(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, engine = market_of_hundreds
+    page.keyboard.press("m")
+    page.locator("#bulk-limit").fill("6000")
+    expect(page.locator("#bulk-submit")).to_be_enabled()
+    page.locator("#bulk-submit").click()
+    expect(page.locator("#bulk-limit-error")).to_contain_text("<= 5000")
+    expect(page.locator("#bulk-limit")).to_have_attribute("aria-invalid", "true")
+    page.locator("#bulk-limit").fill("")
+    expect(page.locator("#bulk-limit-error")).to_be_hidden()
+    page.locator("#bulk-base").fill("nothing like it")
+    expect(page.locator("#bulk-names")).to_have_text("Binance linear lists nothing like it.")
+    expect(page.locator("#bulk-submit")).to_be_disabled()
+    assert engine.added == []
+
+
+# --- knobs ------------------------------------------------------------------------------------
+
+
+def test_a_switch_in_the_row_is_switched_and_stays(page: Any, engine: ScriptedEngine) -> None:
+    switch = row(page, "ETHUSDT").locator("[data-knob=redis]")
+    expect(switch).to_have_attribute("aria-checked", "true")
+    switch.click()
+    expect(switch).to_have_attribute("aria-checked", "false")
+    wait_for(lambda: engine.tuned, "the PATCH")
+    assert engine.tuned == [(ETH_TRADES, Knobs(redis_publishes_enabled=False))]
+    page.wait_for_timeout(1500)
+    expect(switch).to_have_attribute("aria-checked", "false")
+
+
+def test_flush_knobs_are_set_and_go_back_to_the_default(page: Any, engine: ScriptedEngine) -> None:
+    row(page, "ETHUSDT").locator(".tune").click()
+    expect(page.locator("#knobs-name")).to_have_text("ETHUSDT Trades on Binance linear")
+    rows = page.locator("#knob-flush_rows")
+    expect(rows).to_have_attribute("placeholder", "default: 50,000")
+    expect(page.locator("#knob-flush_interval_ms-hint")).to_contain_text("1 to 60,000; empty for")
+    expect(page.locator("#knob-flush_rows-default")).to_be_disabled()
+    rows.fill("2000")
+    page.locator("#knob-flush_interval_ms").fill("10")
+    page.keyboard.press("Enter")
+    expect(page.locator("#knobs-dialog")).to_be_hidden()
+    assert engine.tuned == [(ETH_TRADES, Knobs(True, True, 2000, 10, None))]
+    expect(row(page, "ETHUSDT").locator(".tune")).to_have_attribute("data-tuned", "true")
+    row(page, "ETHUSDT").locator(".tune").click()
+    expect(rows).to_have_value("2000")
+    page.locator("#knob-flush_rows-default").click()
+    expect(rows).to_have_value("")
+    page.get_by_label("Store in the database", exact=True).uncheck()
+    page.locator("#knobs-form [type=submit]").click()
+    expect(page.locator("#knobs-dialog")).to_be_hidden()
+    assert engine.tuned[-1] == (ETH_TRADES, Knobs(False, True, None, 10, None))
+
+
+def test_a_refused_knob_is_named_beside_its_field(page: Any, engine: ScriptedEngine) -> None:
+    row(page, "ETHUSDT").focus()
+    page.keyboard.press("k")
+    expect(page.locator("#knob-flush_rows")).to_be_focused()
+    page.locator("#knob-flush_interval_ms").fill("90000")
+    page.keyboard.press("Enter")
+    error = page.locator("#knob-flush_interval_ms-error")
+    expect(error).to_contain_text("<= 60000")
+    expect(page.locator("#knob-flush_interval_ms")).to_be_focused()
+    page.locator("#knob-flush_interval_ms").fill("soon")
+    page.keyboard.press("Enter")
+    expect(error).to_contain_text("got `str`")
+    page.locator("#knob-flush_interval_ms").fill("")
+    page.locator("#knob-flush_rows").fill("500")
+    page.locator("#knob-max_rows_per_copy").fill("100")
+    page.keyboard.press("Enter")
+    expect(error).to_be_hidden()
+    expect(page.locator("#knob-flush_rows-error")).to_contain_text("is more than")
+    page.keyboard.press("Escape")
+    expect(page.locator("#streams tbody tr:focus")).to_have_count(1)
+    assert engine.tuned == []
+
+
+# --- stopping ---------------------------------------------------------------------------------
+
+
+def test_a_stream_is_stopped_after_a_second_thought(page: Any, engine: ScriptedEngine) -> None:
+    row(page, "ETHUSDT").locator(".stop").click()
+    expect(page.locator("#stop-names")).to_have_text("ETHUSDT Trades on Binance linear")
+    page.locator("#stop-cancel").click()
+    assert engine.removed == []
+    row(page, "ETHUSDT").locator(".stop").click()
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#streams tbody tr")).to_have_count(5)
+    assert engine.removed == [[ETH_TRADES]]
+
+
+def test_marked_streams_are_stopped_with_one_question(page: Any, engine: ScriptedEngine) -> None:
+    page.locator("#filter").fill("binance btcusdt")
+    page.locator("#mark-all").check()
+    page.locator("#filter").fill("")
+    row(page, "ETHUSDT").locator(".c-mark input").check()
+    expect(page.locator("#marked-count")).to_have_text("3 marked")
+    page.locator("#filter").fill("sol")
+    expect(page.locator("#marked-count")).to_have_text("3 marked, 3 of them filtered out")
+    page.locator("#filter").fill("")
+    page.locator("#marked-stop").click()
+    expect(page.locator("#stop-title")).to_have_text("Stop 3 streams?")
+    expect(page.locator("#stop-names li")).to_have_count(3)
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#streams tbody tr")).to_have_count(3)
+    expect(page.locator("#marked")).to_be_hidden()
+    book = StreamKey(BINANCE, "BTCUSDT", StreamKind.L2_BOOK)
+    trades = StreamKey(BINANCE, "BTCUSDT", StreamKind.TRADES)
+    assert [sorted(keys) for keys in engine.removed] == [[book, trades, ETH_TRADES]]
+
+
+def test_what_could_not_be_stopped_is_named(page: Any, engine: ScriptedEngine) -> None:
+    row(page, "ETHUSDT").locator(".c-mark").click()
+    row(page, "SOLUSDT").locator(".c-mark").click()
+    gone = {key: each for key, each in engine.supervisor.streams.items() if key != ETH_TRADES}
+    page.locator("#marked-stop").click()
+    engine.within_loop(lambda: setattr(engine.supervisor, "streams", gone))
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#log li").first).to_contain_text("1 of 2 were not stopped")
+    expect(page.locator("#log")).to_contain_text("Stop ETHUSDT Trades")
+
+
+def test_the_keyboard_reaches_everything(page: Any, engine: ScriptedEngine) -> None:
+    page.locator("#filter").focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#streams tbody tr").first).to_be_focused()
+    page.keyboard.press("End")
+    expect(page.locator("#streams tbody tr").last).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    focused = page.locator("#streams tbody tr:focus .symbol-text").inner_text()
+    page.keyboard.press("Enter")
+    expect(page.locator("#market-title")).to_have_text(focused)
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Shift+Space")
+    expect(page.locator("#marked-count")).to_have_text("3 marked")
+    page.keyboard.press("Control+a")
+    expect(page.locator("#marked-count")).to_have_text("6 marked")
+    page.keyboard.press("Escape")
+    expect(page.locator("#marked")).to_be_hidden()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    wait_for(lambda: engine.tuned, "the PATCH")
+    assert engine.tuned[0][1] == Knobs(db_writes_enabled=False)
+    page.keyboard.press("Escape")
+    stopped = page.locator("#streams tbody tr:focus .symbol-text").inner_text()
+    page.keyboard.press("Delete")
+    expect(page.locator("#stop-cancel")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#stop-dialog")).to_be_hidden()
+    expect(page.locator("#streams tbody tr:focus .symbol-text")).to_have_text(stopped)
+    page.keyboard.press("n")
+    expect(page.locator("#add-symbol")).to_be_focused()
+    page.locator("#add-symbol").fill("")
+    page.keyboard.type("ethu")
+    expect(page.locator("#add-options li")).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#add-symbol")).to_have_value("ETHUSDT")
+    page.keyboard.press("Escape")
+    expect(page.locator("#add-dialog")).to_be_hidden()
+
+
+def test_single_keys_are_listed_and_can_be_switched_off(page: Any) -> None:
+    page.keyboard.press("?")
+    expect(page.locator("#keys-dialog")).to_contain_text("add many streams")
+    page.locator("#keys-on").uncheck()
+    page.keyboard.press("Escape")
+    page.reload()
+    expect(page.locator("#streams tbody tr")).to_have_count(6)
+    page.keyboard.press("n")
+    page.locator("[data-opens=keys]").click()
+    expect(page.locator("#add-dialog")).to_be_hidden()
+    expect(page.locator("#keys-on")).not_to_be_checked()

@@ -1,0 +1,161 @@
+"""One symbol in a real Chromium: tape, ladder and newest figures over real rings."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from engine.catalog import StreamKind
+from engine.clock import wall_ns
+from engine.commands import StreamState
+from engine.records import RecordKind, Side
+from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
+from tests.control.ui.rings import ShardRing, describe
+from tests.control.ui.scripted_engine import ScriptedEngine, stream
+
+pytestmark = needs_chromium
+Rings = tuple[ShardRing, ShardRing]
+TRADES, BOOK = StreamKind.TRADES, StreamKind.L2_BOOK
+
+
+def test_tape_and_ladder_move_with_exact_digits(page: Any, market: Rings) -> None:
+    trades, book = market
+    row(page, "BTCUSDT").click()
+    book.book(1, [(67412.3, 1.5)], [(67412.4, 0.25)], snapshot=True)
+    expect(page.locator("#bids li").first.locator(".price")).to_have_text("67412.30")
+    expect(page.locator("[data-figure=mid] b")).to_have_text("67412.35")
+    expect(page.locator("[data-figure=spread] b")).to_have_text("0.10")
+    trades.trade(0, 67412.4, 0.008, trade_id=77)
+    expect(page.locator("#tape li").first).to_contain_text("67412.40")
+    expect(page.locator("#tape li").first.locator(".side")).to_have_text("B")
+    expect(page.locator("[data-figure=last] b")).to_have_attribute("data-side", "B")
+    expect(page.locator("[data-figure=last] small")).to_contain_text("0.008")
+    book.book(1, [], [(67412.4, 0.0), (67412.9, 2.0)])
+    expect(page.locator("[data-figure=spread] b")).to_have_text("0.60")
+
+
+def test_a_partial_book_explains_itself_until_a_snapshot_comes(page: Any, market: Rings) -> None:
+    _, book = market
+    book.book(1, [(10.0, 1.0)], [(10.5, 1.0)])
+    row(page, "BTCUSDT").click()
+    expect(page.locator("#book-state")).to_have_text("partial")
+    expect(page.locator("#book-note")).to_contain_text(
+        "each level shown is true, others may be missing"
+    )
+    expect(page.locator("#bids li").first.locator(".price")).to_have_text("10.00")
+    expect(page.locator("#bids li").first.locator(".total")).to_have_text("")
+    expect(page.locator("[data-figure=mid] b")).to_have_text(NOTHING)
+    book.book(1, [(9.0, 1.0)], [(9.5, 1.0)], snapshot=True)
+    expect(page.locator("#book-state")).to_have_text("live")
+    expect(page.locator("#book-note")).to_have_text("")
+    expect(page.locator("#bids .price").filter(has_text=".")).to_have_text(["9.00"])
+    expect(page.locator("#bids li").first.locator(".total")).to_have_text("1.000")
+    expect(page.locator("[data-figure=mid] b")).to_have_text("9.25")
+    book.book(1, [(8.0, 1.0)], [], after_gap=True)
+    expect(page.locator("#book-state")).to_have_text("resyncing")
+    expect(page.locator("#bids .price").filter(has_text=".")).to_have_count(0)
+    expect(page.locator("[data-figure=mid] b")).to_have_text(NOTHING)
+    book.book(1, [(7.0, 1.0)], [(7.5, 1.0)], snapshot=True)
+    expect(page.locator("#book-state")).to_have_text("live")
+    expect(page.locator("[data-figure=mid] b")).to_have_text("7.25")
+
+
+def test_a_stale_book_stream_is_not_called_live(
+    page: Any, engine: ScriptedEngine, market: Rings
+) -> None:
+    market[1].book(1, [(10.0, 1.0)], [(10.5, 1.0)], snapshot=True)
+    row(page, "BTCUSDT").click()
+    expect(page.locator("#book-state")).to_have_text("live")
+    trades, _, *others = engine.streams()
+    stale = stream(1, "BTCUSDT", "L2Book", state=StreamState.STALE, reason="no data for 30 s")
+    engine.say([trades, stale, *others])
+    expect(page.locator("#book-state")).to_have_text("stale")
+    expect(page.locator("#book-note")).to_have_text("no data for 30 s")
+
+
+def test_long_numbers_are_shown_whole(page: Any, engine: ScriptedEngine, market: Rings) -> None:
+    describe(engine.layout, [("BTCUSDT", kind) for kind in (TRADES, BOOK)], decimals=8)
+    trades, book = market
+    bids = [(0.12345678 - step * 1e-8, 123456789.123 + step) for step in range(15)]
+    asks = [(0.12345679 + step * 1e-8, 987654321.987 + step) for step in range(15)]
+    book.book(1, bids, asks, snapshot=True)
+    trades.trade(0, 0.12345679, 123456789.123)
+    row(page, "BTCUSDT").click()
+    expect(page.locator("#tape li .size")).to_have_text("123456789.123")
+    expect(page.locator("#bids li").first.locator(".size")).to_have_text("123456789.123")
+    for width in (360, 768, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll("#market li, #market li span, #market b")]
+            .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1)
+            .map((each) => each.outerHTML)"""
+        )
+        assert cut == [], width
+
+
+def test_an_engine_that_restarts_is_found_again(
+    page: Any, engine: ScriptedEngine, market: Rings
+) -> None:
+    row(page, "BTCUSDT").click()
+    market[0].trade(0, 1.25)
+    expect(page.locator("[data-figure=last] b")).to_have_text("1.25")
+    engine.layout.ring_path("shard-0.trade").unlink()
+    renewed = ShardRing(engine.layout, RecordKind.TRADE, epoch=2)
+    renewed.trade(0, 2.5)
+    expect(page.locator("[data-figure=last] b")).to_have_text("2.50")
+    renewed.close()
+
+
+@pytest.fixture
+def rings(engine: ScriptedEngine) -> Iterator[dict[RecordKind, ShardRing]]:
+    """Rings of the kinds that have one newest record."""
+    kinds = (
+        RecordKind.QUOTE, RecordKind.FUNDING, RecordKind.OPEN_INTEREST, RecordKind.LIQUIDATION,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        found = {kind: ShardRing(engine.layout, kind) for kind in kinds}
+        for ring in found.values():
+            stack.callback(ring.close)
+        yield found
+
+
+def test_the_newest_figures_are_shown_where_they_are_collected(
+    page: Any, engine: ScriptedEngine, market: Rings, rings: dict[RecordKind, ShardRing]
+) -> None:
+    row(page, "BTCUSDT").click()
+    expect(page.locator("#tape-state")).to_have_text("live")
+    for name in ("bid", "ask", "mark", "index", "rate", "next", "interest"):
+        expect(page.locator(f"[data-figure={name}]")).to_be_hidden()
+    expect(page.locator("#liquidations-box")).to_be_hidden()
+    engine.say(
+        [
+            *engine.streams(), stream(6, "BTCUSDT", "Ticker"), stream(7, "BTCUSDT", "Funding"),
+            stream(8, "BTCUSDT", "OpenInterest", transport="HttpPoll"),
+            stream(9, "BTCUSDT", "Liquidations"),
+        ]
+    )  # fmt: skip
+    expect(page.locator("[data-figure=bid]")).to_be_visible()
+    expect(page.locator("#liquidations-none")).to_be_visible()
+    now_ns = wall_ns()
+    rings[RecordKind.QUOTE].put(6, bid=67412.3, bid_qty=1.5, ask=67412.4, ask_qty=0.25)
+    rings[RecordKind.FUNDING].put(
+        7, rate=0.00001250, mark=67412.31415926, index=67410.5, next_ts=now_ns + 7_300 * 10**9,
+        interval_s=28_800,
+    )  # fmt: skip
+    rings[RecordKind.OPEN_INTEREST].put(8, qty=81234.5, ts_event=now_ns - 60 * 10**9)
+    rings[RecordKind.LIQUIDATION].put(
+        9, side=Side.SELL, price=67000.1, avg_price=67001.25, qty=0.014, filled_qty=0.014
+    )
+    shown = {
+        "bid": ("67412.30", "1.500"), "ask": ("67412.40", "0.250"),
+        "mid": ("67412.35", "of the quote"), "mark": ("67412.31415926", ""),
+        "index": ("67410.50", ""), "rate": ("0.00125 %", ""), "next": ("2h 01m", "every 8 h"),
+        "interest": ("81234.500", "1m 0"),
+    }  # fmt: skip
+    for name, (value, note) in shown.items():
+        expect(page.locator(f"[data-figure={name}] b")).to_have_text(value)
+        expect(page.locator(f"[data-figure={name}] small")).to_contain_text(note)
+    liquidation = page.locator("#liquidations li")
+    expect(liquidation).to_contain_text("long67000.100.014")
+    expect(liquidation).to_have_attribute("title", "filled 0.014 at 67001.25 on average")

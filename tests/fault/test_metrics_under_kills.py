@@ -1,0 +1,145 @@
+"""Whatever dies, a scrape is answered, parses, and no counter goes back."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.layout import open_layout
+from tests.fault.test_killed_processes import random_pause
+from tests.flow.processes import Fts
+from tests.flow.rig import SHARD, WRITER, Rig, remove_shared_memory
+from tests.flow.scraper import UNREADABLE, Scraper, assert_no_step_back, counters, scrape
+
+pytestmark = [pytest.mark.flow, pytest.mark.fault("V09"), pytest.mark.timeout(240)]
+MakeRig = Callable[..., Rig]
+CONTROL = "control.main:run"
+ROWS = 'fts_shards_rows_total{exchange="binance_linear",kind="Trades"}'
+STORED = 'fts_writer_stored_rows_total{kind="trade"}'
+SOCKETS = 'fts_shards_connections{exchange="binance_linear"}'
+
+
+def goes_on(state_dir: Path, before: dict[str, float]) -> bool:
+    """Whether rows are received and stored again."""
+    now = scrape(state_dir)
+    return now[ROWS] > before[ROWS] and now[STORED] > before[STORED]
+
+
+@pytest.mark.parametrize(("target", "name"), [(SHARD, "shard-0"), (WRITER, "writer")])
+def test_every_scrape_succeeds_while_a_process_is_killed(
+    make_rig: MakeRig, target: str, name: str
+) -> None:
+    rig = make_rig(rate="2000")
+    engine = rig.start()
+    state_dir = rig.directory / "state"
+    with Scraper(state_dir) as scraper:
+        for life in range(1, 4):
+            rig.until_more_rows()
+            random_pause()
+            before = scrape(state_dir)
+            engine.child(target).kill()
+            engine.wait_for_count(f"{name} is ready", life + 1)
+            rig.until(partial(goes_on, state_dir, before), "counters that go on")
+    assert scraper.count > 10
+    found = scrape(state_dir)
+    assert found[f'fts_engine_process_restarts_total{{process="{name}"}}'] == 3
+    assert found[UNREADABLE] == 0
+    files = list(open_layout(state_dir).metrics_dir.iterdir())
+    assert len(files) == 9, "three a role, after any number of deaths"
+
+
+def test_gauges_of_a_dead_process_are_gone_until_it_is_back(make_rig: MakeRig) -> None:
+    rig = make_rig(rate="500", symbols=1)
+    engine = rig.start()
+    state_dir = rig.directory / "state"
+    rig.until(lambda: SOCKETS in scrape(state_dir), "open sockets")
+    engine.child(SHARD).kill()
+    engine.wait_for_count("shard-0 is ready", 2)
+    rig.until(lambda: scrape(state_dir).get(SOCKETS, 0) > 0, "open sockets")
+    engine.child(SHARD).kill()  # the second death in a row: its successor has to wait
+    rig.until(lambda: SOCKETS not in scrape(state_dir), "the gauge of the dead to go")
+    engine.wait_for_count("shard-0 is ready", 3)
+    rig.until(lambda: scrape(state_dir).get(SOCKETS, 0) > 0, "the gauge of the living")
+
+
+def test_control_counts_on_after_its_own_death(make_rig: MakeRig) -> None:
+    rig = make_rig(rate="500", symbols=1)
+    engine = rig.start()
+    state_dir = rig.directory / "state"
+    asked = 'fts_control_requests_total{method="GET",route="/metrics",status="2xx"}'
+    before = {}
+    for _ in range(10):
+        before = scrape(state_dir)
+    assert before[asked] >= 9
+    for life in (1, 2):
+        engine.child(CONTROL).kill()
+        engine.wait_for_count("control is ready", life + 1)
+        rig.until(lambda: "fts_engine_uptime_seconds" in scrape(state_dir), "the first status")
+        after = scrape(state_dir)
+        assert_no_step_back(before, after)
+        assert after[asked] > before[asked]
+        before = after
+
+
+def test_a_damaged_file_costs_its_own_numbers_only(make_rig: MakeRig) -> None:
+    rig = make_rig(rate="500", symbols=1)
+    engine = rig.start()
+    state_dir = rig.directory / "state"
+    metrics_dir = open_layout(state_dir).metrics_dir
+    # Nobody is ever born to replace these two.
+    (metrics_dir / "counter_shard-8.db").touch()
+    whole = (metrics_dir / "counter_shard-0.db").read_bytes()
+    (metrics_dir / "counter_shard-9.db").write_bytes(whole[:500])
+    with Scraper(state_dir) as scraper:
+        rig.until(lambda: scraper.count >= 5, "five scrapes")
+    found = scrape(state_dir)
+    assert found[UNREADABLE] == 2
+    assert found[ROWS] > 0
+    engine.child(WRITER).kill()
+    (metrics_dir / "counter_writer.db").write_bytes(bytes(range(256)) * 64)
+    engine.wait_for("counter_writer.db was damaged")
+    rig.until(lambda: scrape(state_dir).get(STORED, 0) > 0, "the writer to count anew")
+    assert scrape(state_dir)[UNREADABLE] == 2
+    rig.stop()
+    assert not metrics_dir.exists()
+
+
+def test_engines_of_one_machine_do_not_mix(tmp_path: Path) -> None:
+    """One is killed with all its processes; the other one's numbers are its own all the time."""
+    config = tmp_path / "fts.toml"
+    config.write_text(
+        "streams = []\n"
+        "[venues.binance_linear]\nrest_url = 'http://127.0.0.1:9'\n"
+        "[venues.hyperliquid_perp]\nrest_url = 'http://127.0.0.1:9'\n",
+        encoding="utf-8",
+    )
+
+    def start(name: str) -> Fts:
+        engine = Fts(
+            "up", "--config", str(config), "--port", "0", "--no-database",
+            "--no-redis", "--state-dir", str(tmp_path / name),
+        )  # fmt: skip
+        engine.wait_for("control is ready")
+        return engine
+
+    asked = 'fts_control_requests_total{method="GET",route="/metrics",status="2xx"}'
+    engines = [start("first"), start("second")]
+    try:
+        for _ in range(5):
+            scrape(tmp_path / "first")
+        assert scrape(tmp_path / "first")[asked] == 5
+        assert asked not in scrape(tmp_path / "second")
+        children = engines[0].descendants()
+        engines[0].kill()
+        psutil.wait_procs(children, timeout=10)
+        assert open_layout(tmp_path / "first").metrics_dir.is_dir(), "nobody could clean up"
+        assert scrape(tmp_path / "second")[asked] == 1
+        engines[0] = start("first")
+        assert asked not in scrape(tmp_path / "first"), "a new engine counts anew"
+        assert counters(scrape(tmp_path / "first"))[asked] == 1
+    finally:
+        for engine, name in zip(engines, ("first", "second"), strict=True):
+            engine.kill()
+            remove_shared_memory(tmp_path / name)
