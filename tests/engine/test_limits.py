@@ -159,22 +159,6 @@ def test_a_ban_lets_nobody_through_until_its_end_also_after_a_restart(tmp_path: 
 
 
 @pytest.mark.fault("H02")
-def test_who_waits_is_told_of_a_ban_whenever_it_comes(tmp_path: Path) -> None:
-    async def body() -> None:
-        desk = Desk(tmp_path / "limits.json")
-        for request_id, client in enumerate(["shard-0", "shard-1", "shard-1"]):
-            desk.ask(client, request_id, 10)
-        assert desk.blocked == []
-        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=60, status=429))
-        desk.ask("control", 9)
-        assert sorted(client for client, _ in desk.blocked) == ["control", "shard-1"]
-        assert all(59 < message.blocked_s <= 60 for _, message in desk.blocked)
-        await desk.desk.close()
-
-    run(body)
-
-
-@pytest.mark.fault("H02")
 def test_what_was_spent_before_a_restart_still_counts(tmp_path: Path) -> None:
     async def body() -> None:
         path = tmp_path / "limits.json"
@@ -200,6 +184,22 @@ def test_unreadable_notes_of_the_past_do_not_stop_an_engine(tmp_path: Path) -> N
         desk = Desk(path)
         desk.ask("shard-0", 1)
         assert desk.granted
+        await desk.desk.close()
+
+    run(body)
+
+
+@pytest.mark.fault("H02")
+def test_who_waits_is_told_of_a_ban_whenever_it_comes(tmp_path: Path) -> None:
+    async def body() -> None:
+        desk = Desk(tmp_path / "limits.json")
+        for request_id, client in enumerate(["shard-0", "shard-1", "shard-1"]):
+            desk.ask(client, request_id, 10)
+        assert desk.blocked == []
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=60, status=429))
+        desk.ask("control", 9)
+        assert sorted(client for client, _ in desk.blocked) == ["control", "shard-1"]
+        assert all(59 < message.blocked_s <= 60 for _, message in desk.blocked)
         await desk.desk.close()
 
     run(body)
