@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 from control.errors import ApiError
 from control.health import Health
-from engine.catalog import StreamKind, Transport
+from engine.catalog import Instrument, StreamKind, Transport
+from engine.commands import Knobs
 from engine.settings import Admission
 from shards.venues import VENUES
 from shards.venues.spec import Venue, capabilities
+
+_ENDED = frozenset({"DELISTED", "CLOSE", "DELIVERED"})
+"""Statuses that an instrument does not leave; those before and between trading it does."""
 
 Offers = Mapping[str, Mapping[StreamKind, tuple[Transport, ...]]]
 """What each venue can deliver and how, in order of preference."""
@@ -30,12 +34,29 @@ class Admissions:
     """The gate in front of `POST /streams`."""
 
     offers: Offers
-    policy: Admission = "green"
+    policy: Admission
+    max_rows_per_copy: int | None
+    """The configured one."""
 
     def check_health(self, health: Health) -> None:
         """Raises ApiError (503) with the reason and when to try again."""
         if reason := health.refusal(self.policy):
             raise ApiError("unhealthy", f"no new streams while {reason}", retry_after_s=5.0)
+
+    def check_instrument(self, instrument: Instrument, field: str = "") -> None:
+        """Raises ApiError (422) for an instrument of which nothing can come any more."""
+        if instrument.status in _ENDED:
+            raise ApiError(
+                "not_offered",
+                f"{instrument.venue} does not trade {instrument.symbol} any more: its status is"
+                f" {instrument.status}",
+                field=f"{field}symbol",
+            )
+
+    def check_knobs(self, knobs: Knobs, field: str = "") -> None:
+        """Raises ApiError (400) for knobs that contradict each other or the configuration."""
+        if problem := knobs.contradiction(self.max_rows_per_copy):
+            raise ApiError("invalid_argument", problem, field=f"{field}flush_rows")
 
     def transport(
         self, venue: str, kind: StreamKind, transport: Transport | None, field: str = ""

@@ -1,7 +1,8 @@
 """The engine as the control process sees it: the last status, and commands with answers.
 
 A command is a message with a request id over the pipe; its answer comes within `timeout_s` or not
-at all. What was accepted is shown at once, before the next status confirms it.
+at all. The supervisor sends a status that shows the effect before the answer: what was accepted
+is shown at once.
 """
 
 import asyncio
@@ -15,7 +16,6 @@ import msgspec
 from control.errors import ApiError
 from control.health import Health, HealthLight
 from engine.catalog import Instrument, StreamKey
-from engine.clock import monotonic_s, wall_ns
 from engine.commands import (
     AddStreams,
     CommandResult,
@@ -23,13 +23,13 @@ from engine.commands import (
     InstrumentEvent,
     InstrumentsLoaded,
     KeyResult,
+    KnobChanges,
     Knobs,
     LeaseBlocked,
     LeaseGranted,
     RemoveStreams,
     SetKnobs,
     StreamRequest,
-    StreamState,
     SystemStatus,
     ToChild,
 )
@@ -38,56 +38,6 @@ from engine.status import EngineStatus, StreamReport
 from shards.leases import LeaseClient
 
 _log = logging.getLogger(__name__)
-
-_CONFIRM_WITHIN_S = 5.0
-"""An accepted change that no status shows by then was not made."""
-
-
-class _Accepted:
-    """Changes the supervisor has accepted and no status has shown yet."""
-
-    def __init__(self) -> None:
-        self._added: dict[StreamKey, tuple[float, StreamReport]] = {}
-        self._removed: dict[StreamKey, float] = {}
-        self._knobs: dict[StreamKey, tuple[float, Knobs]] = {}
-
-    def add(self, request: StreamRequest) -> None:
-        key = request.key
-        report = StreamReport(
-            slot=-1, venue=key.venue, symbol=key.symbol, kind=key.kind.value, shard=-1,
-            transport=key.transport.value, knobs=request.knobs, added_ns=wall_ns(),
-            state=StreamState.PENDING, reason="accepted",
-        )  # fmt: skip
-        self._removed.pop(key, None)
-        self._added[key] = (monotonic_s() + _CONFIRM_WITHIN_S, report)
-
-    def remove(self, key: StreamKey) -> None:
-        self._added.pop(key, None)
-        self._knobs.pop(key, None)
-        self._removed[key] = monotonic_s() + _CONFIRM_WITHIN_S
-
-    def tune(self, key: StreamKey, knobs: Knobs) -> None:
-        self._knobs[key] = (monotonic_s() + _CONFIRM_WITHIN_S, knobs)
-
-    def over(self, told: dict[StreamKey, StreamReport]) -> dict[StreamKey, StreamReport]:
-        """What the supervisor told, with these changes; forgets those it has confirmed."""
-        now_s = monotonic_s()
-        self._added = {
-            key: entry for key, entry in self._added.items() if key not in told and entry[0] > now_s
-        }
-        self._removed = {
-            key: ends_s for key, ends_s in self._removed.items() if key in told and ends_s > now_s
-        }
-        merged = {key: report for key, report in told.items() if key not in self._removed}
-        merged |= {key: report for key, (_, report) in self._added.items()}
-        self._knobs = {
-            key: entry
-            for key, entry in self._knobs.items()
-            if key in merged and merged[key].knobs != entry[1] and entry[0] > now_s
-        }
-        for key, (_, knobs) in self._knobs.items():
-            merged[key] = msgspec.structs.replace(merged[key], knobs=knobs)
-        return merged
 
 
 class Backend:
@@ -111,18 +61,16 @@ class Backend:
         self._waiting: dict[int, asyncio.Future[CommandResult]] = {}
         self.leases = LeaseClient(send)
         """This process's way to the venues' shared budgets."""
-        self._accepted = _Accepted()
-        self._told: dict[StreamKey, StreamReport] = {}
         self._streams: dict[StreamKey, StreamReport] = {}
         self._status: EngineStatus | None = None
+        self.heard = asyncio.Event()
+        """Whether the supervisor has said what runs."""
 
     # -- what is known -----------------------------------------------------------------------
 
     @property
     def status(self) -> EngineStatus | None:
-        """What the supervisor said last, with what it has accepted since. A new object each
-        time.
-        """
+        """What the supervisor said last."""
         return self._status
 
     @property
@@ -165,31 +113,17 @@ class Backend:
     async def add(self, streams: list[StreamRequest]) -> list[KeyResult]:
         """Begin streams. Raises ApiError when nobody answers."""
         request_id = next(self._ids)
-        results = await self._command(AddStreams(request_id, streams), request_id)
-        wanted = {request.key: request for request in streams}
-        for result in results:
-            if not result.error_kind and result.key in wanted:
-                self._accepted.add(wanted[result.key])
-        self._merge()
-        return results
+        return await self._command(AddStreams(request_id, streams), request_id)
 
     async def remove(self, keys: list[StreamKey]) -> list[KeyResult]:
         """End streams. Raises ApiError when nobody answers."""
         request_id = next(self._ids)
-        results = await self._command(RemoveStreams(request_id, keys), request_id)
-        for result in results:
-            if not result.error_kind:
-                self._accepted.remove(result.key)
-        self._merge()
-        return results
+        return await self._command(RemoveStreams(request_id, keys), request_id)
 
-    async def set_knobs(self, key: StreamKey, knobs: Knobs) -> KeyResult:
+    async def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
         """Tune a stream. Raises ApiError when nobody answers."""
         request_id = next(self._ids)
-        (result,) = await self._command(SetKnobs(request_id, key, knobs), request_id)
-        if not result.error_kind:
-            self._accepted.tune(key, knobs)
-            self._merge()
+        (result,) = await self._command(SetKnobs(request_id, key, changes), request_id)
         return result
 
     def store_instruments(
@@ -223,16 +157,10 @@ class Backend:
             self._waiting.pop(request_id, None)
 
     def _take_status(self, status: EngineStatus) -> None:
-        self._told = {_key(report): report for report in status.streams}
+        self._streams = {_key(report): report for report in status.streams}
         self._status = status
-        self._merge()
+        self.heard.set()
         self._health.take(status)
-
-    def _merge(self) -> None:
-        self._streams = self._accepted.over(self._told)
-        if self._status is not None:
-            streams = list(self._streams.values())
-            self._status = msgspec.structs.replace(self._status, streams=streams)
 
 
 def _key(report: StreamReport) -> StreamKey:

@@ -20,6 +20,8 @@ exit codes: 0 done, 1 refused by the engine, 2 cannot be asked like this, 3 no e
 """
 _TIMEOUT_S = 30.0
 _BODY_BYTES_MAX = 256 << 20
+_PAGE_ROWS = 10_000
+"""As many as the API gives at a time."""
 
 
 class RefusedError(EngineError):
@@ -42,17 +44,28 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--url: {url!r} is not an address like http://127.0.0.1:8080")
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._parts = parts
         self._token = token
 
     def get(self, path: str, **query: object) -> Any:
         """Read something. Absent filters are left out."""
-        wanted = {name: value for name, value in query.items() if value is not None}
-        return self.ask("GET", f"{path}?{urlencode(wanted)}" if wanted else path)
+        return self.ask("GET", path, **query)
 
-    def ask(self, method: str, path: str, body: object = None) -> Any:
+    def get_all(self, path: str, **query: object) -> list[Any]:
+        """Read a list that comes in pages, to its end."""
+        rows: list[Any] = []
+        while True:
+            page = self.get(path, **query, limit=_PAGE_ROWS, offset=len(rows))
+            rows += page
+            if len(page) < _PAGE_ROWS:
+                return rows
+
+    def ask(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """One request. Raises RefusedError or UnreachableError."""
+        wanted = {name: value for name, value in query.items() if value is not None}
+        if wanted:
+            path = f"{path}?{urlencode(wanted)}"
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
         connection = kind(str(self._parts.hostname), self._parts.port, timeout=_TIMEOUT_S)
         headers = {"Accept": "application/json"}
@@ -67,7 +80,7 @@ class Client:
             reply = connection.getresponse()
             answer = json.loads(reply.read(_BODY_BYTES_MAX))
         except (OSError, HTTPException, ValueError) as error:
-            raise UnreachableError(f"no engine answers at {self._url}: {error}") from error
+            raise UnreachableError(f"no engine answers at {self.url}: {error}") from error
         finally:
             connection.close()
         if reply.status >= 400:

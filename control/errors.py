@@ -32,6 +32,10 @@ STATUS_OF_KIND = {
 }
 
 
+_RETRY_AFTER_S = {"limit": 60.0}
+"""Where the refusal itself does not tell: 1 s for whatever else passes by itself."""
+
+
 class ErrorBody(msgspec.Struct, omit_defaults=True):
     """Every refusal. `kind` is for programs, `error` for people."""
 
@@ -75,7 +79,9 @@ class ApiError(Exception):
 
     def body(self) -> ErrorBody:
         """The JSON form."""
-        retry_after_s = self.retry_after_s or (1.0 if self.status == 503 else 0.0)
+        retry_after_s = self.retry_after_s
+        if not retry_after_s and self.status in (429, 503):
+            retry_after_s = _RETRY_AFTER_S.get(self.kind, 1.0)
         return ErrorBody(
             _printable(str(self)),
             self.kind,

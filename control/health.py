@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from control.memory import memory_free_fraction
 from engine.clock import monotonic_s
 from engine.settings import Admission
 from engine.status import ChildReport, EngineStatus, Light
@@ -242,18 +243,6 @@ class Health:
 def worst(found: list[Judgement]) -> Judgement:
     """The worst of several; the first of equals."""
     return max(found, key=lambda judged: _RANK[judged[0]], default=GREEN)
-
-
-def memory_free_fraction(meminfo: Path = Path("/proc/meminfo")) -> float:
-    """Of the machine's memory, what can still be had."""
-    try:
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 1.0
-    sizes = {
-        name: int(rest.split()[0]) for name, _, rest in (each.partition(":") for each in lines)
-    }
-    return sizes.get("MemAvailable", 1) / max(sizes.get("MemTotal", 1), 1)
 
 
 def open_files(pid: int) -> tuple[int, int]:

@@ -5,20 +5,22 @@ own: it is tried again with growing delays, and what was known stays.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from control.admission import near_names
-from engine.catalog import Instrument
+from engine.catalog import Instrument, is_symbol
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import InstrumentEvent
-from engine.errors import EngineError
+from engine.errors import EngineError, VenueError
 from shards.backoff import Backoff
-from shards.unusable import UNUSABLE_FRAME
+from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues.spec import Venue
 
 _log = logging.getLogger(__name__)
@@ -64,8 +66,9 @@ class Instruments:
         self._announce = announce
         self._refresh_s = refresh_s
         self._listings: dict[str, dict[str, Instrument]] = {}
-        self._locks = {name: asyncio.Lock() for name in venues}
+        self._under_way: dict[str, asyncio.Task[list[InstrumentEvent]]] = {}
         self._refreshed_s: dict[str, float] = {}
+        self._asker_count = 0
         self.errors: dict[str, str] = {}
         self.events: deque[TimedEvent] = deque(maxlen=_EVENTS_KEPT)
 
@@ -84,9 +87,15 @@ class Instruments:
 
     async def run(self) -> None:
         """Keep every venue's listing fresh, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for name in self._venues:
-                group.create_task(self._keep_fresh(name))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in self._venues:
+                    group.create_task(self._keep_fresh(name))
+        finally:
+            fetches = list(self._under_way.values())
+            for fetch in fetches:
+                fetch.cancel()
+            await asyncio.gather(*fetches, return_exceptions=True)
 
     def is_loaded(self, venue: str) -> bool:
         """Whether the venue's symbols are known."""
@@ -107,31 +116,70 @@ class Instruments:
             yield from (listing[symbol] for symbol in sorted(listing))
 
     def wait_s(self, venue: str) -> float:
-        """How long somebody who asks for a refresh has to wait."""
+        """How long somebody who asks for a refresh has to wait before asking."""
         last_s = self._refreshed_s.get(venue)
-        return 0.0 if last_s is None else max(0.0, last_s + _REFRESH_MIN_S - monotonic_s())
+        if last_s is None or venue in self._under_way:
+            return 0.0
+        return max(0.0, last_s + _REFRESH_MIN_S - monotonic_s())
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[int]:
+        """While somebody waits for a refresh; yields how many do."""
+        self._asker_count += 1
+        try:
+            yield self._asker_count
+        finally:
+            self._asker_count -= 1
 
     async def refresh(self, venue: str) -> list[InstrumentEvent]:
-        """Fetch a venue's listing now. Raises EngineError or ValueError; then nothing changes."""
-        async with self._locks[venue]:
-            self._refreshed_s[venue] = monotonic_s()
-            spec = self._venues[venue]
-            try:
-                found = dict(spec.parse_instruments(await self._fetch(spec)))
-            except (EngineError, *UNUSABLE_FRAME) as error:
-                self.errors[venue] = str(error)
-                raise
-            self.errors.pop(venue, None)
-            before = self._listings.get(venue)
-            events = [] if before is None else differences(venue, before, found)
-            self._listings[venue] = found
-            now_ns = wall_ns()
-            self.events.extend(TimedEvent(now_ns, event) for event in events)
-            for event in events[:20]:
-                _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
-            self._save(Listing(venue, now_ns, list(found.values())))
-            self._announce(venue, list(found.values()), events)
-            return events
+        """Fetch a venue's listing now, or wait for the fetch that is under way: one that stops
+        waiting does not stop it. Raises VenueError; then nothing changes.
+        """
+        fetch = self._under_way.get(venue)
+        if fetch is None:
+            fetch = asyncio.create_task(self._refresh(venue), name=f"instruments-{venue}")
+            self._under_way[venue] = fetch
+            fetch.add_done_callback(partial(self._fetched, venue))
+        return await asyncio.shield(fetch)
+
+    async def _refresh(self, venue: str) -> list[InstrumentEvent]:
+        self._refreshed_s[venue] = monotonic_s()
+        try:
+            found = await self._listing(self._venues[venue])
+        except EngineError as error:
+            self.errors[venue] = str(error)
+            raise
+        self.errors.pop(venue, None)
+        before = self._listings.get(venue)
+        events = [] if before is None else differences(venue, before, found)
+        self._listings[venue] = found
+        now_ns = wall_ns()
+        self.events.extend(TimedEvent(now_ns, event) for event in events)
+        for event in events[:20]:
+            _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
+        self._save(Listing(venue, now_ns, list(found.values())))
+        self._announce(venue, list(found.values()), events)
+        return events
+
+    async def _listing(self, venue: Venue) -> dict[str, Instrument]:
+        """What the venue lists now. Raises VenueError, also for an answer nobody can use."""
+        body = await self._fetch(venue)
+        try:
+            found = dict(venue.parse_instruments(body))
+        except UNUSABLE_FRAME as error:
+            reason = reason_of(error)
+            raise VenueError(f"{venue.name}: a listing nobody can use ({reason})") from error
+        for symbol in [each for each in found if not is_symbol(each)]:
+            _log.warning(f"{venue.name} lists {symbol[:64]!a}, which is no symbol: left out")
+            del found[symbol]
+        if not found:  # believed, it would delist everything
+            raise VenueError(f"{venue.name} lists nothing: what was known stays")
+        return found
+
+    def _fetched(self, venue: str, fetch: asyncio.Task[list[InstrumentEvent]]) -> None:
+        del self._under_way[venue]
+        if not fetch.cancelled():
+            fetch.exception()  # seen, even if everybody has stopped waiting
 
     async def _keep_fresh(self, venue: str) -> None:
         backoff = Backoff(1.0, _RETRY_MAX_S)
@@ -140,7 +188,7 @@ class Instruments:
                 await self.refresh(venue)
                 backoff.reset()
                 delay_s = self._refresh_s
-            except (EngineError, *UNUSABLE_FRAME) as error:
+            except EngineError as error:
                 delay_s = backoff.next_s()
                 _log.warning(f"instruments of {venue}: {error}; again in {delay_s:.0f} s")
             await asyncio.sleep(delay_s)

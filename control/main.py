@@ -1,7 +1,8 @@
 """The control process: the API of the engine over HTTP.
 
 It knows what the supervisor tells it and what the venues list. It can be killed at any time: the
-listening socket belongs to the supervisor, and the next control process goes on with it.
+listening socket belongs to the supervisor, and the next control process goes on with it. Requests
+that come meanwhile wait in the socket's queue until the new one has heard what runs.
 """
 
 import asyncio
@@ -20,13 +21,14 @@ from control.auth import Guard
 from control.backend import Backend
 from control.health import Health
 from control.instruments import Instruments
-from control.protocol import BoundedHttp
+from control.protocol import BoundedHttp, Limits
 from control.routes import Services
 from control.venue_listings import VenueListings
 from engine.channel import Channel
 from engine.clock import monotonic_s
-from engine.commands import Drain, Ready, ToChild
+from engine.commands import Drain, Heartbeat, Ready, ToChild
 from engine.metrics import ProcessMetrics
+from engine.process import ExitCode
 from engine.settings import ControlSettings
 from shards.venues import VENUES
 
@@ -59,32 +61,50 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     )
     instruments.load_files()
     guard = Guard.load(settings.token_file, settings.read_token_file)
-    services = Services(backend, Admissions(offered_by(), settings.admission), instruments, guard)
-    server = make_server(Api(services, settings.allowed_hosts))
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.005)
-    channel.send(Ready(port=listener.getsockname()[1]))
+    most_rows = settings.configured_knobs.max_rows_per_copy
+    admissions = Admissions(offered_by(), settings.admission, most_rows)
+    services = Services(backend, admissions, instruments, guard)
+    limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
+    server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
+    channel.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
+    listening = asyncio.create_task(_listen(channel, backend), name="supervisor")
+    serving = asyncio.create_task(_serve(server, listener, backend), name="http")
     work = [
+        listening,
         asyncio.create_task(instruments.run(), name="instruments"),
-        asyncio.create_task(_watch_loop(health), name="loop-lag"),
+        asyncio.create_task(_watch_loop(health, channel), name="loop-lag"),
     ]
     try:
-        while (message := await channel.receive()) is not None:
-            if isinstance(message, Drain):
-                break
-            backend.take(message)
+        await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
     finally:
         server.should_exit = True
+        ended = [task for task in [*work, serving] if task.done()]
+        if not backend.heard.is_set():
+            serving.cancel()
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         await listings.close()
-        await serving
-    return 0
+        await asyncio.gather(serving, return_exceptions=True)
+        listener.close()
+    for task in ended:
+        task.result()  # a fault ends the process: the supervisor starts a whole one
+    return ExitCode.OK if listening in ended else ExitCode.FAULT
 
 
-def make_server(app: ASGIApp, protocol: type[BoundedHttp] = BoundedHttp) -> uvicorn.Server:
+async def _serve(server: uvicorn.Server, listener: socket.socket, backend: Backend) -> None:
+    """Answer requests, once it is known what runs: an engine without streams it is not."""
+    await backend.heard.wait()
+    await server.serve(sockets=[listener])
+
+
+async def _listen(channel: Channel[ToChild], backend: Backend) -> None:
+    """Take in what the supervisor says, until it wants this process to leave or is gone."""
+    while (message := await channel.receive()) is not None and not isinstance(message, Drain):
+        backend.take(message)
+
+
+def make_server(app: ASGIApp, protocol: type[BoundedHttp]) -> uvicorn.Server:
     """The HTTP server, not yet serving."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # one line a bad request otherwise
     return _Server(
@@ -104,10 +124,11 @@ def make_server(app: ASGIApp, protocol: type[BoundedHttp] = BoundedHttp) -> uvic
     )
 
 
-async def _watch_loop(health: Health) -> None:
-    """Measure how late this process's own event loop is."""
+async def _watch_loop(health: Health, channel: Channel[ToChild]) -> None:
+    """Measure how late this process's own event loop is, and tell the supervisor that it turns."""
     metrics = ProcessMetrics("control")
     while True:
+        channel.send(Heartbeat())
         started_s = monotonic_s()
         await asyncio.sleep(_LAG_LOOK_S)
         lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)

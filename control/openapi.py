@@ -23,9 +23,9 @@ _ERROR_TEXT = {
     409: "The stream exists already",
     413: "The body is too large",
     415: "The body must be plain application/json",
-    422: "The exchange does not offer this; `offered` has what it does",
+    422: "The exchange does not offer this (`offered` has what it does), or not any more",
     429: "Too many, try again after `Retry-After` seconds",
-    503: "Not now: the health is not good enough or the supervisor is busy",
+    503: "Not now, try again after `Retry-After` seconds; `error` says why",
 }
 _ALWAYS = (401, 403)
 _PATH_TYPES: dict[str, Any] = {

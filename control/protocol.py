@@ -33,6 +33,10 @@ class Limits(msgspec.Struct, frozen=True):
     connections_per_client: int = 192
     header_bytes: int = 16_384
 
+    def behind_proxy(self) -> "Limits":
+        """The same where all clients come from the proxy's address, which shares out itself."""
+        return msgspec.structs.replace(self, connections_per_client=self.connections)
+
 
 class BoundedHttp(H11Protocol):
     """One connection."""
@@ -69,7 +73,7 @@ class BoundedHttp(H11Protocol):
             self._open[self._counted] > limits.connections_per_client
             or self._open.total() > limits.connections
         ):
-            self._refuse(429, "too many connections", "too_many_requests")
+            self._refuse(429, "too many connections", "too_many_requests", retry_after_s=1)
             return
         self._watch()
 
@@ -162,12 +166,13 @@ class BoundedHttp(H11Protocol):
     def _answered(self) -> bool:
         return self.cycle is not None and self.cycle.response_started
 
-    def _refuse(self, status: int, text: str, kind: str) -> None:
+    def _refuse(self, status: int, text: str, kind: str, *, retry_after_s: int = 0) -> None:
         """Answer outside of the state machine, and close."""
-        body = msgspec.json.encode(ErrorBody(text, kind))
+        body = msgspec.json.encode(ErrorBody(text, kind, retry_after_s=retry_after_s))
+        wait = f"Retry-After: {retry_after_s}\r\n" if retry_after_s else ""
         head = (
             f"HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n{wait}"
             "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)

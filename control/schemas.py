@@ -3,19 +3,16 @@ document, so that the document cannot be wrong about it.
 """
 
 import fnmatch
-import re
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.catalog import Instrument, StreamKey, StreamKind, Transport
-from engine.commands import Knobs, StreamState
+from engine.catalog import SYMBOL_PATTERN, Instrument, StreamKey, StreamKind, Transport
+from engine.commands import KnobChanges, Knobs, StreamState
 from engine.status import StreamReport
 from shards.venues import VENUES
 
-SYMBOL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,31}$"
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,31}")
 BULK_MAX = 5000
 
 
@@ -38,7 +35,8 @@ Symbol = Annotated[
     Meta(
         pattern=SYMBOL_PATTERN,
         max_length=32,
-        description="The exchange's own spelling; in a path, '/' may be written as %2F",
+        description="The exchange's own spelling, in any script; in a path, percent-encoded, where"
+        " '/' may stay as it is",
     ),
 ]
 Rows = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -50,7 +48,7 @@ class _Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class KnobsPatch(_Input, omit_defaults=True):
+class KnobsPatch(KnobChanges, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Knobs to change; absent ones stay. null: back to the configured value."""
 
     db_writes_enabled: bool | UnsetType = UNSET
@@ -58,15 +56,6 @@ class KnobsPatch(_Input, omit_defaults=True):
     flush_rows: Rows | UnsetType | None = UNSET
     flush_interval_ms: FlushMs | UnsetType | None = UNSET
     max_rows_per_copy: Rows | UnsetType | None = UNSET
-
-    def over(self, knobs: Knobs) -> Knobs:
-        """`knobs` with these changes."""
-        changes = {
-            name: value
-            for name in self.__struct_fields__
-            if (value := getattr(self, name)) is not UNSET
-        }
-        return msgspec.structs.replace(knobs, **changes)
 
 
 class StreamItem(_Input):
@@ -80,26 +69,38 @@ class StreamItem(_Input):
 
     def __post_init__(self) -> None:
         # `$` in a pattern also matches before a final newline.
-        if not _SYMBOL.fullmatch(self.symbol):
+        if self.symbol.endswith("\n"):
             raise ValueError("a symbol has no newline")
 
 
 class InstrumentFilter(_Input):
-    """Which instruments: all conditions must hold. `symbol` is a glob, e.g. `BTC*`."""
+    """Which instruments: all conditions must hold. `symbol` is a glob, e.g. `BTC*`. Without
+    `status`, streams begin on what trades, and end whatever its status.
+    """
 
     symbol: Pattern | None = None
     base: Pattern | None = None
     quote: Pattern | None = None
-    status: Pattern | None = "TRADING"
+    status: Pattern | UnsetType | None = UNSET
     limit: Annotated[int, Meta(ge=1, le=BULK_MAX)] = BULK_MAX
 
-    def matches(self, instrument: Instrument) -> bool:
-        """Whether an instrument is meant."""
+    @property
+    def asks_for_facts(self) -> bool:
+        """Whether it takes more than the symbol to tell what is meant."""
+        return bool(self.base or self.quote or self.status)
+
+    def names(self, symbol: str) -> bool:
+        """Whether a symbol is meant, as far as its name goes."""
+        return self.symbol is None or fnmatch.fnmatchcase(symbol, self.symbol)
+
+    def matches(self, instrument: Instrument, status: str | None = None) -> bool:
+        """Whether an instrument is meant; `status` is what it must have where none is given."""
+        wanted_status = status if self.status is UNSET else self.status
         return (
-            _same(self.base, instrument.base)
+            self.names(instrument.symbol)
+            and _same(self.base, instrument.base)
             and _same(self.quote, instrument.quote)
-            and _same(self.status, instrument.status)
-            and (self.symbol is None or fnmatch.fnmatchcase(instrument.symbol, self.symbol))
+            and _same(wanted_status, instrument.status)
         )
 
 

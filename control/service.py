@@ -121,7 +121,6 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         stack.enter_context(instance.hold(layout))
         if options.fresh:
             _empty(layout)
-        logs.rotate(layout.log_file)
         has_view = sys.stdout.isatty() and not options.json
         log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
         logs.set_up(log, "supervisor")
@@ -190,7 +189,7 @@ async def _run(
     if stop.forced:
         return Outcome(Exit.FAILED, {"error": "stopped by force"}, "")
     if supervisor.failed.done():
-        raise ConfigError(supervisor.failed.result())
+        raise supervisor.failed.result()
     return scenario.after_drain(ground, supervisor.status(), delivered)
 
 

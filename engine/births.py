@@ -145,6 +145,7 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         token_file=control.token_file,
         read_token_file=control.read_token_file,
         allowed_hosts=control.allowed_hosts,
+        behind_proxy=control.behind_proxy,
         admission=control.admission,
         health_hold_s=control.health_hold_s,
         instruments_refresh_s=control.instruments_refresh_s,

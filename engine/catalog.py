@@ -8,13 +8,29 @@ a record whose slot it cannot look up.
 """
 
 import enum
-import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
+from engine.durable import UNREADABLE, LineFile
 from engine.errors import EngineError
+
+_LETTERS = "A-Za-z0-9\u00c0-\u1fff\u2c00-\ud7ff"
+_SYMBOL = rf"[{_LETTERS}][{_LETTERS}._:/@-]{{0,31}}"
+SYMBOL_PATTERN = f"^{_SYMBOL}$"
+"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT). No control
+characters, no spaces, no quotes, no marks that turn the direction of writing; at most 96 bytes.
+Whether there is such a symbol, only the venue's listing tells.
+"""
+
+
+def is_symbol(text: str) -> bool:
+    """Whether `text` can be a symbol. Stricter than the pattern, which also serves other languages:
+    every character is one that shows.
+    """
+    return re.fullmatch(_SYMBOL, text) is not None and text.isprintable()
 
 
 class StreamKind(enum.StrEnum):
@@ -82,28 +98,26 @@ class Catalog:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
+        self._file = LineFile(path)
         self._by_slot: dict[int, CatalogEntry] = {}
         self._by_key: dict[StreamKey, CatalogEntry] = {}
+        self._by_symbol: dict[tuple[str, str], Instrument] = {}
+        self._doubtful: dict[int, CatalogEntry] = {}
         self.refresh()
 
-    def refresh(self) -> None:
+    def refresh(self) -> list[CatalogEntry]:
         """Read the lines appended since the last call. A torn last line waits for its end."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                try:
-                    self._remember(msgspec.json.decode(line, type=CatalogEntry))
-                except msgspec.MsgspecError as error:
-                    raise EngineError(
-                        f"stream table {self._path} is damaged near byte {self._offset}: {error}"
-                    ) from error
+        entries = []
+        for line in self._file.read():
+            try:
+                entries.append(msgspec.json.decode(line, type=CatalogEntry))
+            except UNREADABLE as error:
+                raise EngineError(
+                    f"stream table {self._file.path} is damaged near byte {self._file.size_bytes}:"
+                    f" {error}"
+                ) from error
+            self._remember(entries[-1])
+        return entries
 
     def assign(self, key: StreamKey) -> CatalogEntry:
         """Return the slot of `key`, giving it the next free one at first sight."""
@@ -134,6 +148,14 @@ class Catalog:
         """The entry of a slot, or None."""
         return self._by_slot.get(slot)
 
+    def find(self, key: StreamKey) -> CatalogEntry | None:
+        """The entry of a stream that has a slot already, or None."""
+        return self._by_key.get(key)
+
+    def instrument(self, venue: str, symbol: str) -> Instrument | None:
+        """An instrument as any of its streams described it last, or None."""
+        return self._by_symbol.get((venue, symbol))
+
     def __iter__(self) -> Iterator[CatalogEntry]:
         return iter(self._by_slot.values())
 
@@ -141,24 +163,27 @@ class Catalog:
         return len(self._by_slot)
 
     def _append(self, entries: Iterable[CatalogEntry]) -> None:
-        entries = list(entries)
+        """Write entries and remember them. Raises OSError.
+
+        Whole lines that a failed write left may have been read by the writer already: taking them
+        back would give their slots away twice. So they count, and are written once more, because
+        nobody knows whether they are safe on disk; only half a line is cut off.
+        """
+        entries = [*self._doubtful.values(), *entries]
         if not entries:
             return
         lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
-        self._cut_torn_line()
-        with self._path.open("ab") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        self._offset += len(lines)
+        try:
+            self._file.append(lines)
+        except OSError:
+            self._doubtful |= {entry.slot: entry for entry in self.refresh()}
+            raise
+        self._doubtful.clear()
         for entry in entries:
             self._remember(entry)
-
-    def _cut_torn_line(self) -> None:
-        """A power cut can leave half a line; what follows it would be unreadable."""
-        if self._path.exists() and self._path.stat().st_size > self._offset:
-            os.truncate(self._path, self._offset)
 
     def _remember(self, entry: CatalogEntry) -> None:
         self._by_slot[entry.slot] = entry
         self._by_key[entry.key] = entry
+        if entry.instrument is not None:
+            self._by_symbol[entry.key.venue, entry.key.symbol] = entry.instrument

@@ -41,6 +41,11 @@ class Channel(Generic[Incoming]):
         body = self._encoder.encode(message)
         self._writer.write(_LENGTH.pack(len(body)) + body)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was sent and the kernel has not taken: the peer does not read."""
+        return self._writer.transport.get_write_buffer_size()
+
     async def flush(self) -> None:
         """Wait until the kernel has taken what was sent."""
         await self._writer.drain()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from engine.catalog import Instrument, StreamKey
 
@@ -110,12 +111,14 @@ class SystemStatus(msgspec.Struct, tag=True):
 
 class KeyResult(msgspec.Struct):
     """What became of one stream of a command. `error_kind` is machine readable, "" is success:
-    `stream_exists`, `stream_not_found`, `not_offered`, `limit`, `unavailable` (the engine drains).
+    `stream_exists`, `stream_not_found`, `not_offered`, `limit`, `unavailable` (the engine drains),
+    `invalid_argument` (then `field` names the knob).
     """
 
     key: StreamKey
     error_kind: str = ""
     error: str = ""
+    field: str = ""
 
 
 class CommandResult(msgspec.Struct, tag=True):
@@ -186,6 +189,39 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_interval_ms: int | None = None
     max_rows_per_copy: int | None = None
 
+    @property
+    def keeps_rows_back(self) -> bool:
+        """Whether there is a sink that gets none of the stream's rows."""
+        return not (self.db_writes_enabled and self.redis_publishes_enabled)
+
+    def contradiction(self, max_rows_per_copy: int | None) -> str:
+        """What is wrong between `flush_rows` and the rest, "" when nothing is. The argument is
+        the configured value, None where it is not known.
+        """
+        most = self.max_rows_per_copy or max_rows_per_copy
+        if self.flush_rows is None or most is None or self.flush_rows <= most:
+            return ""
+        return f"flush_rows = {self.flush_rows} is more than max_rows_per_copy = {most}"
+
+
+class KnobChanges(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Some knobs of a stream; the absent ones stay. None: back to the configured value."""
+
+    db_writes_enabled: bool | UnsetType = UNSET
+    redis_publishes_enabled: bool | UnsetType = UNSET
+    flush_rows: int | UnsetType | None = UNSET
+    flush_interval_ms: int | UnsetType | None = UNSET
+    max_rows_per_copy: int | UnsetType | None = UNSET
+
+    def over(self, knobs: Knobs) -> Knobs:
+        """`knobs` with these changes."""
+        changes = {
+            name: value
+            for name in self.__struct_fields__
+            if (value := getattr(self, name)) is not UNSET
+        }
+        return msgspec.structs.replace(knobs, **changes)
+
 
 class StreamRequest(msgspec.Struct):
     """A stream somebody wants, with knobs where not the defaults."""
@@ -211,11 +247,13 @@ class RemoveStreams(msgspec.Struct, tag=True):
 
 
 class SetKnobs(msgspec.Struct, tag=True):
-    """Control: new knobs of one stream, all of them; answered by `CommandResult`."""
+    """Control: change knobs of one stream; answered by `CommandResult`. It carries the changes
+    alone, so that two clients who change different knobs at a time both get what they want.
+    """
 
     request_id: int
     key: StreamKey
-    knobs: Knobs
+    changes: KnobChanges
 
 
 class InstrumentEvent(msgspec.Struct, frozen=True):
@@ -257,9 +295,13 @@ class LimitFeedback(msgspec.Struct, tag=True):
 
 
 class Ready(msgspec.Struct, tag=True):
-    """The child has set up and serves. `port` is the control process's."""
+    """The child has set up. `port` is the control process's, which serves once it has a status."""
 
     port: int = 0
+
+
+class Heartbeat(msgspec.Struct, tag=True):
+    """Control: its loop turns. The others say so with their status."""
 
 
 class InstrumentsResolved(msgspec.Struct, tag=True):
@@ -348,6 +390,7 @@ class WriterStatus(msgspec.Struct, tag=True):
 
 FromChild = (
     Ready
+    | Heartbeat
     | InstrumentsResolved
     | RingsSynced
     | InstrumentsSaved

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from msgspec import Meta
 
-from engine.catalog import StreamKey, StreamKind, Transport
+from engine.catalog import SYMBOL_PATTERN, StreamKey, StreamKind, Transport
 from engine.errors import ConfigError
 from engine.masking import mask_url
 from engine.settings import Admission, VenueSettings
@@ -27,7 +27,7 @@ _FAST_KINDS = ("trade", "book", "quote")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-Symbol = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,31}$")]
+Symbol = Annotated[str, Meta(pattern=SYMBOL_PATTERN)]
 
 
 PreferredTransport = Callable[[str, StreamKind], Transport]

@@ -1,8 +1,14 @@
 """Where an engine keeps its files: one state directory and one shared-memory directory."""
 
+import fcntl
+import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from engine.durable import write_whole
+from engine.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,29 @@ def open_layout(state_dir: Path, shm_root: Path = Path("/dev/shm")) -> Layout:  
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity = state_dir / "instance"
     if not identity.exists():
-        identity.write_text(secrets.token_hex(6) + "\n", encoding="ascii")
-    instance = identity.read_text(encoding="ascii").strip()
+        _write_identity(identity)
+    instance = _read_identity(identity)
     return Layout(state_dir=state_dir, instance=instance, shm_dir=shm_root / f"fts-{instance}")
+
+
+def _write_identity(path: Path) -> None:
+    """Whole or not at all; whoever else opens this directory at the same time gets the same one."""
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not path.exists():
+            write_whole(path, f"{secrets.token_hex(6)}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def _read_identity(path: Path) -> str:
+    """The name of the instance. An empty one would be shared by every engine it happened to."""
+    text = path.read_bytes().strip()
+    if not re.fullmatch(rb"[0-9a-f]{12}", text):
+        raise EngineError(
+            f"{path} is damaged: it must hold the 12 hexadecimal digits that name this engine's"
+            " rings (/dev/shm/fts-<digits>). Put them back, or remove the file if no rows are left"
+            " there to be delivered"
+        )
+    return text.decode("ascii")

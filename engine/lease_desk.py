@@ -15,8 +15,9 @@ from typing import Final
 
 import msgspec
 
-from engine.clock import monotonic_s, wall_ns
+from engine.clock import boot_id, monotonic_s, wall_ns
 from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.durable import UNREADABLE
 from engine.lease_sharing import LeaseSharing
 from engine.limits import BLOCK_S_MAX, Budget, Spent, Waiter
 from engine.settings import LimitSettings
@@ -36,13 +37,33 @@ Share = Callable[[Mapping[Pool, float]], SharedLimits]
 """Makes the other engines' view of budgets with these windows, in seconds."""
 
 
-class _Saved(msgspec.Struct):
-    """One budget on disk; times are wall clock, in seconds."""
+class _SavedBudget(msgspec.Struct):
+    """One budget on disk. Seconds count from the moment of writing: until the block ends, since
+    units were spent.
+    """
 
     venue: str
     pool: str
-    blocked_until_s: float
+    blocked_s: float
     spent: list[tuple[float, float]]
+
+
+class _Saved(msgspec.Struct):
+    """The file, and when it was written by both clocks. Within a boot of the machine the monotonic
+    one tells exactly how long ago that was; across boots there is only the wall clock, which may
+    have been set, so it can shorten a block but never lengthen it.
+    """
+
+    boot: str
+    monotonic_s: float
+    wall_s: float
+    budgets: list[_SavedBudget]
+
+    def age_s(self) -> float:
+        """How long ago it was written."""
+        if self.boot and self.boot == boot_id():
+            return max(monotonic_s() - self.monotonic_s, 0.0)
+        return max(wall_ns() / 1e9 - self.wall_s, 0.0)
 
 
 class LeaseDesk:
@@ -63,6 +84,7 @@ class LeaseDesk:
         }
         self._windows = {(limit.venue, limit.pool): limit.window_s for limit in limits}
         self._path = path
+        self._boot = boot_id()
         self._grant = grant
         self._timers: dict[Pool, asyncio.TimerHandle] = {}
         self._save_handle: asyncio.Handle | None = None
@@ -79,10 +101,11 @@ class LeaseDesk:
         """Why budgets cannot be shared now; empty when they can, or need not."""
         return self._sharing.problem if self._sharing is not None else ""
 
-    def start(self) -> None:
-        """Begin to grant where other engines are asked first; else it has begun."""
-        if self._sharing is not None:
-            self._sharing.start()
+    def start(self) -> "asyncio.Task[None] | None":
+        """Begin to grant where other engines are asked first; else it has begun. Returns the task
+        to watch, if there is one.
+        """
+        return self._sharing.start() if self._sharing is not None else None
 
     def ask(self, client: str, request: LeaseRequest) -> None:
         """Answer at once, or when the units fit. A pool without a budget is free."""
@@ -193,16 +216,16 @@ class LeaseDesk:
             self._save_handle.cancel()
             self._save_handle = None
         now_s = monotonic_s()
-        shift_s = wall_ns() / 1e9 - now_s
-        saved = [
-            _Saved(
+        budgets = [
+            _SavedBudget(
                 venue,
                 name,
-                budget.blocked_until_s + shift_s if budget.blocked_s(now_s) else 0.0,
-                [(spent.at_s + shift_s, spent.units) for spent in budget.recent(now_s)],
+                budget.blocked_s(now_s),
+                [(now_s - spent.at_s, spent.units) for spent in budget.recent(now_s)],
             )
             for (venue, name), budget in self._budgets.items()
         ]
+        saved = _Saved(self._boot, now_s, wall_ns() / 1e9, budgets)
         half = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # a full disk must not stop the grants
             half.write_bytes(msgspec.json.encode(saved))
@@ -210,21 +233,20 @@ class LeaseDesk:
 
     def _load(self) -> None:
         try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=list[_Saved])
+            saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved)
         except FileNotFoundError:
             return
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *UNREADABLE) as error:
             _log.warning(f"{self._path} cannot be read: {error}: what was spent is forgotten")
             return
-        now_s = monotonic_s()
-        shift_s = now_s - wall_ns() / 1e9
-        for each in saved:
+        now_s, age_s = monotonic_s(), saved.age_s()
+        for each in saved.budgets:
             budget = self._budgets.get((each.venue, each.pool))
             if budget is None:
                 continue
-            until_s = each.blocked_until_s + shift_s
-            budget.block_until(min(until_s, now_s + BLOCK_S_MAX))
-            budget.restore([Spent(at_s + shift_s, units) for at_s, units in each.spent], now_s)
+            budget.block_until(now_s - age_s + min(each.blocked_s, BLOCK_S_MAX))
+            spent = [Spent(now_s - age_s - ago_s, units) for ago_s, units in each.spent]
+            budget.restore(spent, now_s)
 
 
 def _slack_s(limit: LimitSettings) -> float:

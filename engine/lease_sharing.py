@@ -47,9 +47,10 @@ class LeaseSharing:
         self.problem = ""
         """Why Redis cannot be asked; empty while it answers."""
 
-    def start(self) -> None:
-        """Begin to serve."""
+    def start(self) -> "asyncio.Task[None]":
+        """Begin to serve. Returns the task to watch."""
         self._task = asyncio.create_task(self._run(), name="shared-limits")
+        return self._task
 
     async def close(self) -> None:
         """Serve nobody any more."""

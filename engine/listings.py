@@ -4,12 +4,15 @@ The supervisor remembers what it handed to the writer and hands it over again wh
 starts anew. A listing has a name (the time it came), so storing it twice adds nothing.
 """
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
 import msgspec
 
 from engine.commands import InstrumentsLoaded, InstrumentsSaved, StoreInstruments
+
+_log = logging.getLogger(__name__)
 
 _PENDING_MAX = 1000
 """Listings of a venue that wait; an hourly refresh fills this in six weeks without a database."""
@@ -30,6 +33,12 @@ class Listings:
     def take(self, loaded: InstrumentsLoaded, now_ns: int) -> StoreInstruments:
         """Remember a listing; return what the writer is to be told."""
         pending = self._pending[loaded.venue]
+        if len(pending) == _PENDING_MAX:
+            for event in pending[0].events:  # the log is all that remembers them
+                _log.warning(
+                    f"{event.venue}: {event.symbol} {event.event} {event.detail}".rstrip()
+                    + ": not kept: the database has been away for too long"
+                )
         if pending:
             # What is listed now is in the newest; the older ones still have events to tell.
             pending[-1] = msgspec.structs.replace(pending[-1], instruments=[])

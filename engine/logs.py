@@ -2,10 +2,13 @@
 
 All processes of an instance append to one file. A line is one `write` on an O_APPEND descriptor,
 so lines of different processes never mix; control characters are escaped, so what a venue sends
-cannot forge a line or drive a terminal.
+cannot forge a line or drive a terminal. Whoever finds the file large puts it aside, under a lock;
+the others notice that their file has moved and go on in the new one.
 """
 
 import contextlib
+import fcntl
+import itertools
 import logging
 import os
 import re
@@ -16,6 +19,8 @@ from pathlib import Path
 from engine.settings import LogSettings
 
 _ROTATE_BYTES = 64 << 20
+_KEPT_COUNT = 5
+"""Old logs, `fts.log.1` the youngest."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -49,6 +54,45 @@ class _DescriptorHandler(logging.Handler):
             os.write(self._fd, line)
 
 
+class _FileHandler(_DescriptorHandler):
+    """Writes to the log of the instance, and keeps it from growing for ever."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_open(path))
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # then the line goes where the last one went
+            self._follow()
+        super().emit(record)
+
+    def _follow(self) -> None:
+        """Be in the file that has the name, and let that not be a large one."""
+        if os.fstat(self._fd).st_size >= _ROTATE_BYTES:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                if self._has_the_name():  # nobody else was faster
+                    self._put_aside()
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        if not self._has_the_name():
+            fd = _open(self._path)
+            os.close(self._fd)
+            self._fd = fd
+
+    def _has_the_name(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+
+    def _put_aside(self) -> None:
+        names = [self._path, *(Path(f"{self._path}.{age + 1}") for age in range(_KEPT_COUNT))]
+        for younger, older in reversed(list(itertools.pairwise(names))):
+            if younger.exists():
+                younger.replace(older)
+
+
 def escaped(text: str) -> str:
     """`text` with every control character written out."""
     return _CONTROL.sub(_escape, text)
@@ -56,8 +100,7 @@ def escaped(text: str) -> str:
 
 def set_up(settings: LogSettings, process: str) -> None:
     """Make the root logger write for `process`. Called once, first thing in every process."""
-    fd = os.open(settings.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    handlers: list[logging.Handler] = [_DescriptorHandler(fd)]
+    handlers: list[logging.Handler] = [_FileHandler(Path(settings.file))]
     if settings.to_stderr:
         handlers.append(_DescriptorHandler(sys.stderr.fileno()))
     root = logging.getLogger()
@@ -73,12 +116,6 @@ def set_up(settings: LogSettings, process: str) -> None:
     logging.captureWarnings(True)
 
 
-def rotate(file: Path) -> None:
-    """Put a large log aside (one generation). Only while no process has it open."""
-    if file.exists() and file.stat().st_size > _ROTATE_BYTES:
-        file.replace(file.with_suffix(".log.1"))
-
-
 def last_lines(file: Path, count: int) -> list[str]:
     """The newest lines of the log, oldest first."""
     try:
@@ -89,6 +126,10 @@ def last_lines(file: Path, count: int) -> list[str]:
     except FileNotFoundError:
         return []
     return text.decode("utf-8", "replace").splitlines()[-count:]
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _escape(match: re.Match[str]) -> str:

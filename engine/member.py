@@ -5,7 +5,6 @@ supervisor hands it a way to spawn, a way to handle messages and what must happe
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -41,14 +40,17 @@ class Member:
     on_death: Callable[[str], None] = lambda _: None
     before_rebirth: Callable[[], Awaitable[None]] = _nothing
     budget: RestartBudget = field(default_factory=RestartBudget)
+    on_fault: Callable[[str, BaseException], None] = lambda *_: None
+    """Told when this member itself has failed: nobody keeps the child alive any more."""
     hung_after_s: float | None = None
-    """Silence after which the child counts as hung; None for a child that has nothing to say."""
+    """Silence after which the child counts as hung; None: never."""
     report: ChildReport = field(init=False)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     exit_code: int | None = None
     _child: Child | None = None
     _heard_s: float = 0.0
     _was_ready: bool = False
+    _ready_timeout_s: float | None = None
     _leaving: asyncio.Event = field(default_factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
 
@@ -57,7 +59,9 @@ class Member:
 
     async def start(self, ready_timeout_s: float) -> None:
         """Spawn the first child and wait until it is ready, or raise ChildStartError."""
+        self._ready_timeout_s = ready_timeout_s
         self._task = asyncio.create_task(self._live(), name=self.name)
+        self._task.add_done_callback(self._ended)
         waiter = asyncio.create_task(self.ready.wait())
         leaving = asyncio.create_task(self._leaving.wait())
         tasks = {waiter, leaving, self._task}
@@ -79,6 +83,11 @@ class Member:
         if self._child is not None:
             self._child.channel.send(message)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the child has not read yet, beyond what the kernel holds for it."""
+        return self._child.channel.unsent_bytes if self._child is not None else 0
+
     async def leave(self, drain_s: float, grace_s: float) -> int | None:
         """Drain the child and end this member; return the exit code of its last child.
 
@@ -94,8 +103,6 @@ class Member:
             _log.warning(f"{self.name} did not leave within {drain_s + grace_s:g} s: killed")
             self.kill()
             await asyncio.wait({self._task})
-        with contextlib.suppress(EngineError):
-            await self._task
         return self.exit_code if had_child else None
 
     def kill(self) -> None:
@@ -105,11 +112,12 @@ class Member:
             self._child.kill()
 
     def check_hung(self, now_s: float) -> None:
-        """Kill a child that was ready once and has said nothing for too long."""
-        if self.hung_after_s is None or self._child is None or not self.ready.is_set():
+        """Kill a child that has said nothing for too long, or is born again and never ready."""
+        limit_s = self.hung_after_s if self.ready.is_set() else self._ready_timeout_s
+        if limit_s is None or self._child is None or not self._was_ready:
             return
         silence_s = now_s - self._heard_s
-        if silence_s > self.hung_after_s:
+        if silence_s > limit_s:
             _log.error(
                 f"{self.name} (pid {self._child.pid}) is silent for {silence_s:.1f} s: killed"
             )
@@ -153,6 +161,9 @@ class Member:
         except EngineError as error:
             _log.error(f"{self.name} (pid {child.pid}): {error}: killed")
             child.kill()
+        except Exception:  # noqa: BLE001 - whatever it is, a child nobody listens to must go
+            _log.exception(f"{self.name} (pid {child.pid}) said what cannot be handled: killed")
+            child.kill()
         self.exit_code = await child.end(_EXIT_AFTER_EOF_S)
         self._child = None
         self.ready.clear()
@@ -169,6 +180,13 @@ class Member:
             self._was_ready = True
             self.ready.set()
         self.on_message(message)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A start that failed is for `start` to say; everything else must not pass unseen."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ChildStartError):
+            self.report.state, self.report.reason = "ended", f"its keeper failed: {error!r}"
+            self.on_fault(self.name, error)
 
     async def _unless_leaving(self, work: Awaitable[None]) -> None:
         """Wait for `work`, but not beyond the order to leave."""

@@ -8,18 +8,31 @@ The configuration file and the registry: a stream of the file is added at the fi
 it there. Removed by command, it stays removed for as long as the file names it; taken out of the
 file and put back, it starts again. A stream that came from the file goes when the file drops it; a
 stream that was added by command stays until a command removes it.
+
+A stream that a command removed is remembered as removed where forgetting it would undo that: while
+the configuration names it, until the mirror has been met (whose rows may still want it), and where
+its knobs keep its last rows out of a sink.
 """
 
+import contextlib
 import enum
-import os
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from engine.catalog import StreamKey
 from engine.commands import Knobs
+from engine.durable import UNREADABLE, LineFile
 from engine.errors import EngineError
+
+_log = logging.getLogger(__name__)
+
+_GROWTH_MAX: Final = 4
+_COMPACT_MIN_BYTES: Final = 1 << 20
+"""The file is rewritten when it has grown to so many times what it was when that was done last."""
 
 
 class Origin(enum.StrEnum):
@@ -30,7 +43,7 @@ class Origin(enum.StrEnum):
 
 
 class RegistryEntry(msgspec.Struct, frozen=True):
-    """One stream. `removed` remembers that a command ended a stream the configuration names."""
+    """One stream. `removed` remembers that a command ended it."""
 
     key: StreamKey
     knobs: Knobs = Knobs()
@@ -51,7 +64,8 @@ class Registry:
     """The wanted streams in memory, with their file behind them. One process owns it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = LineFile(path)
+        self._compact_at_bytes = _COMPACT_MIN_BYTES
         self._entries: dict[StreamKey, RegistryEntry] = {}
         self.joined_with: str | None = None
         """The mirror whose rows were adopted once; None: a new registry knows only itself."""
@@ -83,7 +97,7 @@ class Registry:
             entry = self._entries.get(key)
             if entry is None:
                 continue
-            if entry.origin is Origin.CONFIG:
+            if self._must_remember(entry, self.joined_with):
                 gone = msgspec.structs.replace(entry, removed=True)
                 lines.append(_Line(entry=gone))
             else:
@@ -101,63 +115,79 @@ class Registry:
         lines += [
             _Line(entry=RegistryEntry(key, origin=Origin.CONFIG, added_ns=now_ns))
             for key in dict.fromkeys(configured)
-            if key not in self._entries
+            if (known := self._entries.get(key)) is None
+            or (known.removed and known.origin is Origin.COMMAND)
         ]
         self._append(lines)
 
     def adopt(self, mirrored: Iterable[RegistryEntry], mirror: str) -> list[RegistryEntry]:
         """Take over what a mirror remembers of an earlier life; return the changed entries.
 
-        What is known here wins, but for streams that only the configuration's seeding has brought
-        in: the earlier life knew better whether they were removed, and with which knobs they ran.
+        What is known here wins, removals included, but for streams that only the configuration's
+        seeding has brought in: the earlier life knew better whether they were removed, and with
+        which knobs they ran. Then the removals have been heard by everybody.
         """
-        changed = []
+        changed = {}
         for entry in mirrored:
             known = self._entries.get(entry.key)
-            if known is None or (known.origin is Origin.CONFIG and known.knobs == Knobs()):
-                changed.append(entry)
-        self._append([_Line(entry=entry) for entry in changed] + [_Line(joined=mirror)])
-        return changed
+            if known is None or known == RegistryEntry(
+                entry.key, origin=Origin.CONFIG, added_ns=known.added_ns
+            ):
+                changed[entry.key] = entry
+        past = [
+            _Line(forget=key)
+            for key, entry in self._entries.items()
+            if key not in changed and entry.removed and not self._must_remember(entry, mirror)
+        ]
+        self._append(
+            [*(_Line(entry=entry) for entry in changed.values()), *past, _Line(joined=mirror)]
+        )
+        return list(changed.values())
 
     def compact(self) -> None:
-        """Rewrite the file with one line a stream, in one step."""
+        """Rewrite the file with one line a stream, in one step. A full disk puts that off."""
         lines = [_Line(entry=entry) for entry in self._entries.values()]
         if self.joined_with is not None:
             lines.append(_Line(joined=self.joined_with))
-        half = self._path.with_suffix(".tmp")
-        with half.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(_encode(lines))
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(self._path)
+        try:
+            self._file.replace(_encode(lines))
+        except OSError as error:
+            _log.warning(f"{self._file.path} cannot be rewritten shorter: {error.strerror}")
+        self._compact_at_bytes = max(self._file.size_bytes * _GROWTH_MAX, _COMPACT_MIN_BYTES)
+
+    def _must_remember(self, removed: RegistryEntry, joined_with: str | None) -> bool:
+        return (
+            removed.origin is Origin.CONFIG or joined_with is None or removed.knobs.keeps_rows_back
+        )
 
     def _append(self, lines: Sequence[_Line]) -> None:
+        """Write lines and obey them. Raises OSError; then nothing has happened, here or on disk:
+        what was refused must not come back at the next start.
+        """
         if not lines:
             return
-        with self._path.open("ab") as file:
-            file.write(_encode(lines))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._file.append(_encode(lines))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.cut()
+            raise
         for line in lines:
             self._apply(line)
+        if self._file.size_bytes > self._compact_at_bytes:
+            self.compact()
 
     def _read(self) -> None:
         """Replay the file. A torn last line was never answered: it did not happen."""
-        if not self._path.exists():
-            return
-        body = self._path.read_bytes()
-        end = body.rfind(b"\n") + 1
-        if end < len(body):
-            os.truncate(self._path, end)
-        for number, line in enumerate(body[:end].splitlines(), 1):
+        for number, line in enumerate(self._file.read(), 1):
             try:
                 self._apply(msgspec.json.decode(line, type=_Line))
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise EngineError(
-                    f"stream registry {self._path} is damaged in line {number}: {error}"
+                    f"stream registry {self._file.path} is damaged in line {number}: {error}"
                 ) from error
-        self.compact()
+        if self._file.size_bytes:
+            self.compact()
 
     def _apply(self, line: _Line) -> None:
         if line.entry is not None:

@@ -1,8 +1,9 @@
 """Keeps the table `stream_registry` like the local registry, in the background.
 
 The database may be away for days: commands go on, and the table is made equal when it comes back.
-The first time a registry meets its mirror it adopts the rows it does not know, so that an engine
-whose state directory was lost collects what it collected before.
+Also without a change the two are compared now and then: a schema may be dropped and made anew, a
+backup restored. The first time a registry meets its mirror it adopts the rows it does not know, so
+that an engine whose state directory was lost collects what it collected before.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ _SETTLE_S: Final = 0.1
 """A burst of commands is mirrored once."""
 _FIRST_DELAY_S: Final = 0.5
 _DELAY_S_MAX: Final = 30.0
+_COMPARE_EVERY_S: Final = 300.0
 _LOCK_KEY: Final = 0x66747304
 
 _SELECT = """
@@ -59,11 +61,15 @@ class RegistryMirror:
         name: str,
         database_url: Secret | None,
         on_adopted: Callable[[list[RegistryEntry]], None],
+        compare_every_s: float = _COMPARE_EVERY_S,
     ) -> None:
         self._registry = registry
         self._name = name
         self._database_url = database_url
         self._on_adopted = on_adopted
+        self._compare_every_s = compare_every_s
+        self._adopted: list[RegistryEntry] = []
+        """What has not begun yet: a full disk can refuse that."""
         self._changed = Alarm()
         self._task: asyncio.Task[None] | None = None
         self.mirrored_revision = -1
@@ -79,11 +85,12 @@ class RegistryMirror:
                 f"the stream registry of the database cannot be read yet: {self._words(error)}"
             )
 
-    def start(self) -> None:
-        """Begin to keep the table equal."""
+    def start(self) -> "asyncio.Task[None] | None":
+        """Begin to keep the table equal. Returns the task to watch, if there is one."""
         if self._database_url is not None:
             self._changed.ring()
             self._task = asyncio.create_task(self._keep(), name="registry-mirror")
+        return self._task
 
     def changed(self) -> None:
         """The registry has changed."""
@@ -102,8 +109,8 @@ class RegistryMirror:
     async def _keep(self) -> None:
         delay_s, told = _FIRST_DELAY_S, ""
         while True:
-            await self._changed.wait()
-            await asyncio.sleep(_SETTLE_S)
+            if await self._changed.wait(self._compare_every_s):
+                await asyncio.sleep(_SETTLE_S)
             while True:
                 try:
                     await self._reconcile()
@@ -121,12 +128,14 @@ class RegistryMirror:
     async def _reconcile(self) -> None:
         if not self._is_joined:
             mirrored = await self._fetch()
-            self._on_adopted(self._registry.adopt(mirrored, self._name))
+            self._adopted = self._registry.adopt(mirrored, self._name)
+        if self._adopted:
+            self._on_adopted(self._adopted)
+            self._adopted = []
         revision, entries = self._registry.revision, self._registry.entries()
-        if revision != self.mirrored_revision:
-            conninfo = self._conninfo()
-            await in_thread(lambda: _store(conninfo, self._name, entries), "registry")
-            self.mirrored_revision = revision
+        conninfo = self._conninfo()
+        await in_thread(lambda: _store(conninfo, self._name, entries), "registry")
+        self.mirrored_revision = revision
 
     async def _fetch(self) -> list[RegistryEntry]:
         conninfo = self._conninfo()

@@ -27,19 +27,11 @@ class RestartBudget:
 
     def died(self, now_s: float) -> float:
         """Record a death and return how long to wait before the next start."""
-        self._forget(now_s)
+        while self._deaths_s and self._deaths_s[0] <= now_s - self._window_s:
+            self._deaths_s.popleft()
         self._deaths_s.append(now_s)
         excess = len(self._deaths_s) - self._free_restarts
         if excess <= 0:
             return 0.0
         # 2.0 ** 64 is far above any cap; bounding the exponent keeps the power finite.
         return float(min(self._delay_s_max, self._first_delay_s * 2.0 ** min(excess - 1, 64)))
-
-    def is_spent(self, now_s: float) -> bool:
-        """Whether restarts have stopped being free: worth an alarm."""
-        self._forget(now_s)
-        return len(self._deaths_s) > self._free_restarts
-
-    def _forget(self, now_s: float) -> None:
-        while self._deaths_s and self._deaths_s[0] <= now_s - self._window_s:
-            self._deaths_s.popleft()

@@ -8,12 +8,19 @@ command is answered, and the last accepted command wins.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from engine.catalog import Catalog, StreamKey
+from engine.catalog import Catalog, CatalogEntry, StreamKey
 from engine.clock import wall_ns
-from engine.commands import KeyResult, Knobs, ShardStatus, StreamRequest, StreamSpec
+from engine.commands import (
+    KeyResult,
+    KnobChanges,
+    Knobs,
+    ShardStatus,
+    StreamRequest,
+    StreamSpec,
+)
 from engine.placement import spread
 from engine.registry import Origin, Registry, RegistryEntry
-from engine.status import StreamReport, StreamTotals
+from engine.status import EndedStreams, StreamReport, StreamTotals
 
 STREAMS_MAX = 20_000
 """Far above what the venues allow one address; it bounds what abuse can make us remember."""
@@ -29,18 +36,24 @@ class Roster:
         catalog: Catalog,
         registry: Registry,
         shard_count: int,
+        max_rows_per_copy: int,
         now_ns: Callable[[], int] = wall_ns,
     ) -> None:
         self._catalog = catalog
         self._registry = registry
+        self._max_rows_per_copy = max_rows_per_copy
         self._now_ns = now_ns
         self._totals: dict[int, StreamTotals] = {}
+        self._lives: Counter[int] = Counter()
+        """How often a slot was given up: a shard may still speak of such a life."""
         self._slots: dict[StreamKey, int] = {}
         self._shards: list[dict[int, StreamSpec]] = [{} for _ in range(shard_count)]
         self._homes: dict[tuple[str, str], int] = {}
         """Where a symbol was last: it returns there, beside what its shard still knows of it."""
         self._crowds: Counter[tuple[int, str]] = Counter()
         """Streams of a venue on a shard."""
+        self._ended: dict[tuple[str, str], EndedStreams] = {}
+        self._ended_knobs: dict[int, Knobs] = {}
         self.was_commanded = False
         """Whether a command ever had a say, now or before a restart."""
 
@@ -50,9 +63,12 @@ class Roster:
         self.was_commanded = any(
             entry.removed or entry.origin is Origin.COMMAND for entry in self._registry.entries()
         )
+        for removed in self._registry.entries():
+            if removed.removed and (known := self._catalog.find(removed.key)) is not None:
+                self._keep_back(known.slot, removed.knobs)
         wanted = self._registry.wanted()
         entries = self._catalog.assign_all(entry.key for entry in wanted)
-        placed = spread([StreamSpec(entry.slot, entry.key) for entry in entries], len(self._shards))
+        placed = spread([self._spec(entry) for entry in entries], len(self._shards))
         for shard, specs in enumerate(placed):
             for spec in specs:
                 self._enter(spec, shard)
@@ -96,20 +112,25 @@ class Roster:
             self._registry.remove(gone)
         return results, self._leave(gone)
 
-    def set_knobs(self, key: StreamKey, knobs: Knobs) -> KeyResult:
-        """Tune a stream; all its knobs are replaced."""
+    def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
+        """Tune a stream; knobs that `changes` does not name stay as they are now."""
         entry, slot = self._registry.get(key), self._slots.get(key)
         if entry is None or slot is None:
             return _not_found(key)
+        knobs = changes.over(entry.knobs)
+        if problem := knobs.contradiction(self._max_rows_per_copy):
+            return KeyResult(key, "invalid_argument", problem, field="flush_rows")
         if entry.knobs != knobs:
             self._registry.put([RegistryEntry(key, knobs, entry.origin, entry.added_ns)])
             self._totals[slot].report.knobs = knobs
         return KeyResult(key)
 
     def knobs(self) -> dict[int, Knobs]:
-        """Knobs by slot, where they are not the defaults."""
+        """Knobs by slot, where they are not the defaults. Of a stream that was removed, what keeps
+        its last rows out of a sink: some wait in the journal, and nobody wanted them there.
+        """
         default = Knobs()
-        return {
+        return self._ended_knobs | {
             slot: totals.report.knobs
             for slot, totals in self._totals.items()
             if totals.report.knobs != default
@@ -123,17 +144,27 @@ class Roster:
         """Every stream, as the status shows it."""
         return [totals.report for totals in self._totals.values()]
 
+    def ended(self) -> list[EndedStreams]:
+        """What the streams that were removed had counted."""
+        return list(self._ended.values())
+
     def update(self, status: ShardStatus) -> None:
-        """Take in what a shard says of its streams; removed ones are nobody's business."""
+        """Take in what a shard says of its streams; removed ones are nobody's business, nor are
+        earlier lives of those that came back.
+        """
         mine = self._shards[status.shard]
         for stream in status.streams:
-            if stream.slot in mine:
+            spec = mine.get(stream.slot)
+            if spec is not None and spec.life == stream.life:
                 self._totals[stream.slot].update(stream)
 
     def shard_ended(self, shard: int, reason: str) -> None:
         """A shard is gone; its streams wait for the next one."""
         for slot in self._shards[shard]:
             self._totals[slot].shard_ended(reason)
+
+    def _spec(self, entry: CatalogEntry) -> StreamSpec:
+        return StreamSpec(entry.slot, entry.key, life=self._lives[entry.slot])
 
     def _begin(self, entries: Sequence[RegistryEntry]) -> ByShard:
         if not entries:
@@ -144,7 +175,7 @@ class Roster:
         self._registry.put(entries)
         begun: defaultdict[int, list[StreamSpec]] = defaultdict(list)
         for entry in slots:
-            spec = StreamSpec(entry.slot, entry.key)
+            spec = self._spec(entry)
             shard = self._choose(entry.key)
             self._enter(spec, shard)
             begun[shard].append(spec)
@@ -154,8 +185,13 @@ class Roster:
         ended: defaultdict[int, list[int]] = defaultdict(list)
         for key in keys:
             slot = self._slots.pop(key)
-            shard = self._totals.pop(slot).report.shard
+            report = self._totals.pop(slot).report
+            shard = report.shard
+            kind = (report.venue, report.kind)
+            self._ended.setdefault(kind, EndedStreams(*kind)).add(report)
+            self._keep_back(slot, report.knobs)
             del self._shards[shard][slot]
+            self._lives[slot] += 1
             self._crowds[shard, key.venue] -= 1
             ended[shard].append(slot)
         return dict(ended)
@@ -166,11 +202,17 @@ class Roster:
         if entry is not None:
             totals.report.knobs, totals.report.added_ns = entry.knobs, entry.added_ns
         totals.report.reason = "accepted, waiting for its shard"
+        self._ended_knobs.pop(spec.slot, None)
         self._totals[spec.slot] = totals
         self._slots[spec.key] = spec.slot
         self._shards[shard][spec.slot] = spec
         self._crowds[shard, spec.key.venue] += 1
         self._homes[spec.key.venue, spec.key.symbol] = shard
+
+    def _keep_back(self, slot: int, knobs: Knobs) -> None:
+        """Until the slot lives again; a stream that is gone has no say in the flush limits."""
+        if knobs.keeps_rows_back:
+            self._ended_knobs[slot] = Knobs(knobs.db_writes_enabled, knobs.redis_publishes_enabled)
 
     def _choose(self, key: StreamKey) -> int:
         """Beside its symbol, else on the emptiest shard; among equals the one with fewest streams

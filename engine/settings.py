@@ -129,6 +129,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     token_file: str | None = None
     read_token_file: str | None = None
     allowed_hosts: list[str] = []
+    behind_proxy: bool = False
     admission: Admission = "green"
     health_hold_s: float = 5.0
     instruments_refresh_s: float = 900.0

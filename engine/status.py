@@ -71,6 +71,28 @@ class StreamReport(msgspec.Struct):
     last_recv_ns: int = 0
 
 
+class EndedStreams(msgspec.Struct):
+    """What the streams of a venue and kind had counted that were removed since the engine started.
+    A shard's last few rows of a stream may be missing: nobody asks it for a last word.
+    """
+
+    venue: str
+    kind: str
+    frame_count: int = 0
+    row_count: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    duplicate_count: int = 0
+
+    def add(self, report: StreamReport) -> None:
+        """One more has ended."""
+        self.frame_count += report.frame_count
+        self.row_count += report.row_count
+        self.gap_count += report.gap_count
+        self.missing_count += report.missing_count
+        self.duplicate_count += report.duplicate_count
+
+
 class ShardReport(msgspec.Struct):
     """One shard."""
 
@@ -143,14 +165,17 @@ class EngineStatus(msgspec.Struct):
     control: ChildReport
     streams: list[StreamReport]
     limiters: list[LimiterReport] = []
+    ended: list[EndedStreams] = []
 
     def rows_by_kind(self) -> dict[str, int]:
-        """Rows the shards put into their rings, by record kind."""
+        """Rows the shards put into their rings, by record kind; never fewer than before."""
+        counted = [(stream.kind, stream.row_count) for stream in self.streams]
+        counted += [(ended.kind, ended.row_count) for ended in self.ended]
         rows: Counter[str] = Counter()
-        for stream in self.streams:
-            kinds = KINDS_OF_STREAM[StreamKind(stream.kind)]
+        for stream_kind, count in counted:
+            kinds = KINDS_OF_STREAM[StreamKind(stream_kind)]
             for kind in kinds:
-                rows[kind] += stream.row_count // len(kinds)
+                rows[kind] += count // len(kinds)
         return dict(rows)
 
 

@@ -16,11 +16,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-
-import msgspec
 
 from engine import metric_files
 from engine.births import (
@@ -31,18 +29,19 @@ from engine.births import (
     spawn_shard,
     spawn_writer,
 )
-from engine.catalog import Catalog, StreamKey
+from engine.catalog import Catalog
 from engine.clock import monotonic_s, wall_ns
+from engine.command_desk import Command, CommandDesk, refuse
 from engine.commands import (
     AddStreams,
     CommandResult,
     FromChild,
+    Heartbeat,
     InstrumentsLoaded,
     InstrumentsResolved,
     InstrumentsSaved,
     InstrumentsStored,
     KeyResult,
-    Knobs,
     LeaseRequest,
     LimitFeedback,
     Ready,
@@ -52,17 +51,17 @@ from engine.commands import (
     SetStreamKnobs,
     ShardStatus,
     StartStreams,
-    StopStreams,
-    StreamSpec,
     StreamState,
-    SystemStatus,
     ToChild,
     WriterStatus,
 )
+from engine.control_feed import ControlFeed
+from engine.errors import ConfigError, EngineError
+from engine.instrument_facts import InstrumentFacts
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
-from engine.registry import Registry, RegistryEntry
+from engine.registry import Registry
 from engine.registry_mirror import RegistryMirror
 from engine.ring_syncs import RingSyncs
 from engine.roster import Roster
@@ -81,8 +80,6 @@ __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
-_ANSWER_INTERVAL_S = 0.01
-"""Commands are answered in bundles, each behind one status: a flood of them costs little."""
 
 
 @dataclass(slots=True)
@@ -104,17 +101,22 @@ class Supervisor:
         self._doorbell_fd = -1
         self._catalog = Catalog(settings.layout.catalog)
         self._registry = Registry(settings.layout.registry)
-        self._roster = Roster(self._catalog, self._registry, len(settings.cpus))
+        self._roster = Roster(
+            self._catalog,
+            self._registry,
+            len(settings.cpus),
+            settings.config.database.max_rows_per_copy,
+        )
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()
+        self._facts = InstrumentFacts(self._catalog, self._on_facts_stored)
+        self._desk = CommandDesk(self._roster, self._facts, self._tell_shard, self._tell_writer)
         self._listings = Listings()
-        self._answers: list[CommandResult] = []
-        self._answered_s = 0.0
         self._tick_task: asyncio.Task[None] | None = None
         self._schema = SchemaKeeper(settings.database_url, migrate)
         self._mirror = RegistryMirror(
-            self._registry, settings.registry_name, settings.database_url, self._on_adopted
+            self._registry, settings.registry_name, settings.database_url, self._desk.adopt
         )
         self._leases = LeaseDesk(
             settings.limits,
@@ -125,7 +127,8 @@ class Supervisor:
         )
         self._writer = self._make_writer()
         self._control = self._make_control()
-        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._feed = ControlFeed(self._control, self.status)
+        self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
         """Resolves with the reason when the engine cannot be of any use."""
 
     async def start(self) -> None:
@@ -135,11 +138,16 @@ class Supervisor:
         await self._schema.first_attempt()
         if not self._schema.problem:
             await self._mirror.first_attempt()
-        self._roster.open(self._settings.streams)
-        self._mirror.start()
-        self._leases.start()
+        try:
+            self._roster.open(self._settings.streams)
+        except OSError as error:
+            where = self._settings.layout.state_dir
+            raise EngineError(f"{where} takes no new stream: {error.strerror}") from error
+        self._watch("the mirror of the registry", self._mirror.start())
+        self._watch("the sharing of limits", self._leases.start())
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._tick_task = asyncio.create_task(self._tick(), name="tick")
+        self._watch("the watch over the children", self._tick_task)
         await self._writer.start(timing.writer_ready_s)
         for index in range(len(self._settings.cpus)):
             self._add_shard(index)
@@ -152,7 +160,7 @@ class Supervisor:
         """Take everything down, in order; True when all accepted rows are where they belong."""
         timing = self._settings.timing
         self._phase = "draining"
-        self._send_status()  # what watches the engine learns it before the end
+        self._feed.tell_status()  # what watches the engine learns it before the end
         await asyncio.gather(
             *(shard.member.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
         )
@@ -185,6 +193,8 @@ class Supervisor:
         )
         if light == "green" and self._schema.problem:
             light, reason = "red", self._schema.problem
+        if light != "red" and self._facts.problem:
+            light, reason = "red", f"streams cannot begin: {self._facts.problem}"
         if self._leases.problem and light != "red":
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         return EngineStatus(
@@ -198,6 +208,7 @@ class Supervisor:
             control=self._control.report,
             streams=streams,
             limiters=self._leases.reports(),
+            ended=self._roster.ended(),
         )
 
     # -- making children ---------------------------------------------------------------------
@@ -208,6 +219,7 @@ class Supervisor:
             spawn=lambda: spawn_writer(self._settings, self._doorbell_fd, self._roster.knobs()),
             on_message=self._on_writer_message,
             on_death=self._on_writer_death,
+            on_fault=self._on_fault,
             hung_after_s=self._settings.timing.hung_after_s,
         )
         member.report = self._writer_totals.report.child
@@ -219,6 +231,8 @@ class Supervisor:
             spawn=lambda: spawn_control(self._settings),
             on_message=self._on_control_message,
             on_death=self._on_control_death,
+            on_fault=self._on_fault,
+            hung_after_s=self._settings.timing.hung_after_s,
         )
 
     def _add_shard(self, index: int) -> None:
@@ -227,6 +241,7 @@ class Supervisor:
             spawn=lambda: spawn_shard(self._settings, self._doorbell_fd, index),
             on_message=partial(self._on_shard_message, index),
             on_death=partial(self._on_shard_death, index),
+            on_fault=self._on_fault,
             before_rebirth=partial(self._sync_rings, index),
             hung_after_s=self._settings.timing.hung_after_s,
         )
@@ -241,15 +256,12 @@ class Supervisor:
         shard = self._shards[index]
         match message:
             case Ready():
-                shard.member.send(StartStreams(self._roster.specs(index)))
+                shard.member.send(StartStreams(self._facts.brief(self._roster.specs(index))))
             case ShardStatus():
                 update_shard(shard.report, message)
                 self._roster.update(message)
             case InstrumentsResolved():
-                known = {s: i for s, i in message.instruments.items() if self._catalog.get(s)}
-                self._catalog.describe_all(known)
-                # Also for streams that were removed meanwhile: the shard waits for the answer.
-                shard.member.send(InstrumentsStored(list(message.instruments)))
+                self._facts.resolved(index, message.instruments)
             case LeaseRequest():
                 self._leases.ask(shard.member.name, message)
             case LimitFeedback():
@@ -257,9 +269,13 @@ class Supervisor:
             case _:
                 _log.error(f"{shard.member.name} sent {type(message).__name__}: ignored")
 
+    def _on_facts_stored(self, index: int, slots: list[int]) -> None:
+        self._shards[index].member.send(InstrumentsStored(slots))
+
     def _on_shard_death(self, index: int, reason: str) -> None:
         name = self._shards[index].member.name
         metric_files.child_ended(self._settings.layout, name)
+        self._facts.shard_ended(index)
         self._roster.shard_ended(index, f"{name} {reason}")
         self._leases.client_ended(name)
 
@@ -287,6 +303,7 @@ class Supervisor:
     def _on_control_death(self, reason: str) -> None:
         del reason
         metric_files.child_ended(self._settings.layout, self._control.name)
+        self._feed.control_ended()
         self._leases.client_ended(self._control.name)
 
     # -- commands ----------------------------------------------------------------------------
@@ -294,13 +311,15 @@ class Supervisor:
     def _on_control_message(self, message: FromChild) -> None:
         match message:
             case Ready():
-                self._send_status()
+                self._feed.tell_status()
+            case Heartbeat():
+                pass  # a member notes whenever its child speaks
             case AddStreams() | RemoveStreams() | SetKnobs():
-                self._answer(CommandResult(message.request_id, self._obey(message)))
+                self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case InstrumentsLoaded():
+                self._facts.listed(message)
                 listing = self._listings.take(message, wall_ns())
-                if self._writer.ready.is_set():
-                    self._writer.send(listing)
+                self._tell_writer(listing)
                 if self._settings.database_url is None:
                     self._listings.saved(InstrumentsSaved(listing.venue, listing.loaded_ns))
             case LeaseRequest():
@@ -310,65 +329,20 @@ class Supervisor:
             case _:
                 _log.error(f"control sent {type(message).__name__}: ignored")
 
-    def _obey(self, command: AddStreams | RemoveStreams | SetKnobs) -> list[KeyResult]:
-        """Change the roster, on disk, and tell whom it concerns."""
+    def _obey(self, command: Command) -> list[KeyResult]:
         if self._phase not in ("starting", "running"):
-            return [_unavailable(key, self._phase) for key in _keys_of(command)]
-        knobs = self._roster.knobs()
-        try:
-            match command:
-                case AddStreams():
-                    results, started = self._roster.add(command.streams)
-                    self._start_streams(started)
-                case RemoveStreams():
-                    results, stopped = self._roster.remove(command.keys)
-                    self._stop_streams(stopped)
-                case SetKnobs():
-                    results = [self._roster.set_knobs(command.key, command.knobs)]
-        except OSError as error:  # the disk is full: what is not on disk was not accepted
-            _log.error(f"a command could not be written down: {error}")
-            why = f"cannot be written down: {error.strerror}"
-            return [KeyResult(key, "unavailable", why) for key in _keys_of(command)]
-        self._tell_knobs(knobs)
+            return refuse(command, f"the engine is {self._phase}")
+        results = self._desk.obey(command)
         self._mirror.changed()
         return results
 
-    def _start_streams(self, by_shard: Mapping[int, Sequence[StreamSpec]]) -> None:
-        """A shard that is not there yet gets all its streams when it is ready."""
-        for index, specs in by_shard.items():
-            if index < len(self._shards) and self._shards[index].member.ready.is_set():
-                self._shards[index].member.send(StartStreams(list(specs)))
+    def _tell_shard(self, index: int, message: ToChild) -> None:
+        if index < len(self._shards) and self._shards[index].member.ready.is_set():
+            self._shards[index].member.send(message)
 
-    def _stop_streams(self, by_shard: Mapping[int, Sequence[int]]) -> None:
-        for index, slots in by_shard.items():
-            if index < len(self._shards) and self._shards[index].member.ready.is_set():
-                self._shards[index].member.send(StopStreams(list(slots)))
-
-    def _tell_knobs(self, before: dict[int, Knobs]) -> None:
-        if (knobs := self._roster.knobs()) != before and self._writer.ready.is_set():
-            self._writer.send(SetStreamKnobs(knobs))
-
-    def _on_adopted(self, entries: list[RegistryEntry]) -> None:
-        """The database came back and remembers streams of an earlier life."""
-        knobs = self._roster.knobs()
-        started, stopped = self._roster.adopt(entries)
-        self._stop_streams(stopped)
-        self._start_streams(started)
-        self._tell_knobs(knobs)
-
-    def _answer(self, result: CommandResult) -> None:
-        """Answer behind a status that shows the effect, so that a reader sees what it wrote."""
-        self._answers.append(result)
-        if len(self._answers) == 1:
-            delay_s = max(self._answered_s + _ANSWER_INTERVAL_S - monotonic_s(), 0.0)
-            asyncio.get_running_loop().call_later(delay_s, self._send_answers)
-
-    def _send_answers(self) -> None:
-        answers, self._answers = self._answers, []
-        self._answered_s = monotonic_s()
-        self._send_status()
-        for result in answers:
-            self._control.send(result)
+    def _tell_writer(self, message: ToChild) -> None:
+        if self._writer.ready.is_set():
+            self._writer.send(message)
 
     async def _sync_rings(self, index: int) -> None:
         shard = self._shards[index]
@@ -389,26 +363,44 @@ class Supervisor:
                     member.excuse(now_s)
                 else:
                     member.check_hung(now_s)
-            self._send_status()
+            self._facts.store()
+            self._feed.tell_status()
             self._check_usable()
 
-    def _send_status(self) -> None:
-        if self._control.ready.is_set():
-            body = msgspec.json.encode(self.status())
-            self._control.send(SystemStatus(msgspec.Raw(body)))
+    def _watch(self, name: str, task: "asyncio.Task[None] | None") -> None:
+        """A task that fails is to be seen now, not when it is awaited at the end."""
+
+        def look(ended: "asyncio.Task[None]") -> None:
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                self._on_fault(name, error)
+
+        if task is not None:
+            task.add_done_callback(look)
+
+    def _on_fault(self, name: str, error: BaseException) -> None:
+        """A bug, and nobody looks after this part any more: end in order, to be started clean."""
+        _log.error(f"{name} failed", exc_info=error)
+        if not self.failed.done():
+            self.failed.set_result(EngineError(f"{name} failed: {error!r} (see the log)"))
 
     def _check_usable(self) -> None:
-        """Give up when the venues refused every stream: only a new configuration can help."""
+        """Give up when the venues refused every stream from the first: only a new configuration
+        can help. Symbols that were listed once may be listed again, and then begin by themselves.
+        """
         reports = self._roster.reports()
         if not reports or self.failed.done() or self._phase not in ("starting", "running"):
             return
         if self._roster.was_commanded:
             return  # whoever added or removed streams can do so again
-        if all(report.state is StreamState.FAILED for report in reports):
+        if all(
+            report.state is StreamState.FAILED
+            and self._catalog.instrument(report.venue, report.symbol) is None
+            for report in reports
+        ):
             reasons = dict.fromkeys(
                 f"{report.venue}/{report.symbol}: {report.reason}" for report in reports
             )
-            self.failed.set_result("no stream is usable: " + "; ".join(reasons))
+            self.failed.set_result(ConfigError("no stream is usable: " + "; ".join(reasons)))
 
     def _send_to(self, client: str, message: ToChild) -> None:
         """Send to a child by its name."""
@@ -435,17 +427,3 @@ class Supervisor:
                 f" and {layout.shm_dir}; the next start on this state directory delivers them"
             )
         return False
-
-
-def _keys_of(command: AddStreams | RemoveStreams | SetKnobs) -> list[StreamKey]:
-    match command:
-        case AddStreams():
-            return [request.key for request in command.streams]
-        case RemoveStreams():
-            return command.keys
-        case SetKnobs():
-            return [command.key]
-
-
-def _unavailable(key: StreamKey, phase: Phase) -> KeyResult:
-    return KeyResult(key, "unavailable", f"the engine is {phase}")

@@ -171,6 +171,10 @@ class Stream:
     def status(self) -> StreamStatus:
         """The stream as the supervisor sees it."""
         return StreamStatus(
-            self.slot, self.state, self.reason, *self.counts(),
-            last_recv_ns=self.last_recv_ns, life=self.spec.life,
-        )  # fmt: skip
+            self.slot,
+            self.state,
+            self.reason,
+            *self.counts(),
+            last_recv_ns=self.last_recv_ns,
+            life=self.spec.life,
+        )

@@ -58,8 +58,7 @@ def run_list(options: argparse.Namespace) -> int:
 
 def run_refresh(options: argparse.Namespace) -> int:
     """Fetch now; 1 when an exchange did not answer."""
-    query = f"?exchange={options.exchange}" if options.exchange else ""
-    rows = connect(options).ask("POST", f"/instruments/refresh{query}")
+    rows = connect(options).ask("POST", "/instruments/refresh", exchange=options.exchange)
     columns = ("exchange", "instrument_count", "event_count", "error")
     _show(options, [{"error": ""} | row for row in rows], columns, "nothing to refresh")
     return Exit.FAILED if any(row.get("error") for row in rows) else Exit.OK

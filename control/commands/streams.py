@@ -71,8 +71,11 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("--kind", choices=_KINDS, action="append", required=True, dest="kinds")
         verb.add_argument("--transport", choices=_TRANSPORTS)
         verb.add_argument("--all", action="store_true", help="all instruments that pass the filter")
-        for option in ("--base", "--quote", "--match", "--status"):
-            verb.add_argument(option, help="filter of --all" + _FILTER_HINTS.get(option, ""))
+        for option, hint in (
+            ("--base", ""), ("--quote", ""), ("--match", ": symbols like BTC*"),
+            ("--status", " (default TRADING)" if name == "add" else " (default: any)"),
+        ):  # fmt: skip
+            verb.add_argument(option, help=f"filter of --all{hint}")
         verb.add_argument("--limit", type=int, help="of --all: at most so many of each kind")
         return
     verb.add_argument("symbol", metavar="SYMBOL")
@@ -82,12 +85,9 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--transport", choices=_TRANSPORTS)
 
 
-_FILTER_HINTS = {"--match": ": symbols like BTC*", "--status": " (default TRADING)"}
-
-
 def run_list(options: argparse.Namespace) -> int:
     """Print the streams."""
-    rows = connect(options).get(
+    rows = connect(options).get_all(
         "/streams", exchange=options.exchange, symbol=options.symbol, kind=options.kind,
         transport=options.transport, state=options.state,
     )  # fmt: skip

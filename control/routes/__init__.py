@@ -71,3 +71,14 @@ def venue_of(exchange: str, field_name: str = "exchange") -> str:
 def optional_venue(exchange: str | None) -> str | None:
     """The same for a filter."""
     return None if exchange is None else venue_of(exchange)
+
+
+def running_venue(services: Services, exchange: str, field_name: str = "exchange") -> str:
+    """The same where a stream is named that runs: of a venue that this version does not know, too.
+    A registry that another version wrote may hold some.
+    """
+    if exchange not in VENUE_OF_SPELLING and any(
+        exchange == key.venue for key in services.backend.streams
+    ):
+        return exchange
+    return venue_of(exchange, field_name)

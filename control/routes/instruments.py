@@ -1,6 +1,8 @@
 """`/instruments`: what the exchanges list."""
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,8 +26,12 @@ from control.schemas import (
 )
 from engine.catalog import Instrument
 from engine.errors import EngineError
-from shards.unusable import UNUSABLE_FRAME
 from shards.venues import VENUES
+
+_ANSWER_WITHIN_S = 5.0
+"""A client waits no longer for a venue, which may be blocked for an hour."""
+_ASKERS_MAX = 16
+"""Clients that wait at a time: their connections are not there for others."""
 
 
 async def list_instruments(request: Request, services: Services) -> Response:
@@ -68,7 +74,9 @@ async def list_instrument_events(request: Request, services: Services) -> Respon
 
 
 async def refresh_instruments(request: Request, services: Services) -> Response:
-    """Fetch the listings now. A venue that does not answer is named; what was known stays."""
+    """Fetch the listings now. A venue that does not answer is named; what was known stays. When
+    all of them let us wait, the answer is 503, and the fetch goes on.
+    """
     wanted = requests.query(request, ExchangeQuery)
     chosen = optional_venue(wanted.exchange)
     await requests.read_body(request)
@@ -76,27 +84,61 @@ async def refresh_instruments(request: Request, services: Services) -> Response:
     waits_s = [services.instruments.wait_s(venue) for venue in venues]
     if all(wait_s > 0 for wait_s in waits_s):
         raise ApiError(
-            "too_many_requests", "the instruments were fetched a moment ago",
+            "too_many_requests", "the exchange was asked a moment ago",
             retry_after_s=min(waits_s),
         )  # fmt: skip
-    results = [
-        await _refresh(services, venue)
-        for venue, wait_s in zip(venues, waits_s, strict=True)
-        if wait_s <= 0
-    ]
-    return json_response(results)
+    due = [venue for venue, wait_s in zip(venues, waits_s, strict=True) if wait_s <= 0]
+    with services.instruments.asking() as asker_count:
+        if asker_count > _ASKERS_MAX:
+            raise ApiError(
+                "too_many_requests", "others wait for this already", retry_after_s=_ANSWER_WITHIN_S
+            )
+        outcomes = await asyncio.gather(*(_refresh(services, venue) for venue in due))
+    if all(outcome.retry_after_s for outcome in outcomes):
+        text = "; ".join(outcome.row.error for outcome in outcomes)
+        retry_after_s = min(outcome.retry_after_s for outcome in outcomes)
+        raise ApiError("unavailable", text, retry_after_s=retry_after_s)
+    return json_response([outcome.row for outcome in outcomes])
 
 
-async def _refresh(services: Services, venue: str) -> RefreshResult:
-    event_count, failure = 0, ""
-    try:
-        event_count = len(await services.instruments.refresh(venue))
-    except EngineError as error:
-        failure = str(error)
-    except UNUSABLE_FRAME:
-        failure = f"{venue} answered nonsense"
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a refresh. `retry_after_s` above 0: that is not known yet."""
+
+    row: RefreshResult
+    retry_after_s: float = 0.0
+
+
+async def _refresh(services: Services, venue: str) -> _Outcome:
+    event_count, failure, retry_after_s = 0, "", 0.0
+    blocked_s = _blocked_s(services, venue)
+    if blocked_s > _ANSWER_WITHIN_S:
+        failure = f"{venue} told us not to ask for another {blocked_s:,.0f} s"
+        retry_after_s = blocked_s
+    else:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                event_count = len(await services.instruments.refresh(venue))
+        except TimeoutError:
+            failure = f"{venue} is being asked, for more than {_ANSWER_WITHIN_S:g} s"
+            retry_after_s = max(_blocked_s(services, venue), _ANSWER_WITHIN_S)
+        except EngineError as error:
+            failure = str(error)
     count = sum(1 for _ in services.instruments.of(venue))
-    return RefreshResult(venue, count, event_count, failure)
+    return _Outcome(RefreshResult(venue, count, event_count, failure), retry_after_s)
+
+
+def _blocked_s(services: Services, venue: str) -> float:
+    """How long the venue's REST must not be asked."""
+    status = services.backend.status
+    return max(
+        (
+            each.blocked_s
+            for each in (status.limiters if status else [])
+            if (each.venue, each.pool) == (venue, "rest_weight")
+        ),
+        default=0.0,
+    )
 
 
 def _filtered(
@@ -133,6 +175,6 @@ OPERATIONS = [
     ),
     Operation(
         "POST", "/instruments/refresh", refresh_instruments, "Fetch the listings now",
-        {200: (list[RefreshResult],)}, query=ExchangeQuery, errors=(400, 413, 415, 429),
+        {200: (list[RefreshResult],)}, query=ExchangeQuery, errors=(400, 413, 415, 429, 503),
     ),
 ]  # fmt: skip

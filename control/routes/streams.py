@@ -1,15 +1,15 @@
 """`/streams`: what runs, what could run, begin, end, tune."""
 
-import fnmatch
 from collections.abc import Iterable
 from typing import Literal
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from control import requests
 from control.errors import ApiError, json_response
-from control.routes import Operation, Services, optional_venue, venue_of
+from control.routes import Operation, Services, running_venue, venue_of
 from control.schemas import (
     BulkItem,
     BulkResult,
@@ -34,6 +34,8 @@ from engine.status import StreamReport
 
 OK = "ok"
 """The seed's whole answer to a command that was accepted."""
+TRADING = "TRADING"
+"""The status of an instrument that can be traded now."""
 
 
 async def capabilities(_: Request, services: Services) -> Response:
@@ -73,9 +75,9 @@ async def add_streams(request: Request, services: Services) -> Response:
             _raise_refusal(result)
             return json_response(OK, 201, {"Location": _location(wanted.key)})
         case FilteredStreams() as filtered:
-            wanted_list, matched = _requests_by_filter(services, filtered)
-            results = await services.backend.add(wanted_list) if wanted_list else []
-            return json_response(_bulk_result(results, matched))
+            accepted, refused, matched = _requests_by_filter(services, filtered)
+            results = await services.backend.add(accepted) if accepted else []
+            return json_response(_bulk_result([*results, *refused], matched))
         case items:
             accepted, refused = _requests_for(services, items)
             results = await services.backend.add(accepted) if accepted else []
@@ -96,11 +98,7 @@ async def remove_streams(request: Request, services: Services) -> Response:
             results = await services.backend.remove(keys) if keys else []
             return json_response(_bulk_result(results, matched))
         case items:
-            keys = list(
-                dict.fromkeys(
-                    _running_key(services, item, f"[{place}].") for place, item in enumerate(items)
-                )
-            )
+            keys = [_running_key(services, item, f"[{place}].") for place, item in enumerate(items)]
             results = await services.backend.remove(keys)
             return json_response(_bulk_result(results, len(items)))
 
@@ -117,11 +115,9 @@ async def get_knobs(request: Request, services: Services) -> Response:
 
 async def patch_knobs(request: Request, services: Services) -> Response:
     """Change some knobs of a stream; the others stay."""
-    report = _find(request, services)
+    key = _path_key(request, services)
     body = requests.parse_json(await requests.read_body(request))
-    knobs = requests.checked(body, KnobsPatch).over(report.knobs)
-    _check_knobs(knobs)
-    result = await services.backend.set_knobs(_path_key(request), knobs)
+    result = await services.backend.set_knobs(key, requests.checked(body, KnobsPatch))
     _raise_refusal(result)
     return json_response(OK)
 
@@ -145,7 +141,7 @@ def _request_for(services: Services, item: StreamItem, field: str = "") -> Strea
     transport = services.admissions.transport(venue, item.kind, item.transport, field)
     _check_symbol(services, venue, item.symbol, field)
     key = StreamKey(venue, item.symbol, item.kind, transport)
-    return StreamRequest(key, _knobs(item.knobs, field))
+    return StreamRequest(key, _knobs(services, item.knobs, field))
 
 
 def _requests_for(
@@ -177,26 +173,35 @@ def _requests_for(
 
 def _requests_by_filter(
     services: Services, filtered: FilteredStreams
-) -> tuple[list[StreamRequest], int]:
-    """A request for each instrument that the filter lets through, and how many it did."""
+) -> tuple[list[StreamRequest], list[KeyResult], int]:
+    """The possible ones of the instruments that the filter lets through, a result for each of the
+    others, and how many it let through.
+    """
     venue = venue_of(filtered.exchange)
     transport = services.admissions.transport(venue, filtered.kind, filtered.transport)
     _check_loaded(services, venue)
-    knobs = _knobs(filtered.knobs, "")
-    matching = [each for each in services.instruments.of(venue) if filtered.filter.matches(each)]
-    chosen = matching[: filtered.filter.limit]
-    return [
-        StreamRequest(StreamKey(venue, each.symbol, filtered.kind, transport), knobs)
-        for each in chosen
-    ], len(matching)
+    knobs = _knobs(services, filtered.knobs)
+    matching = [
+        each for each in services.instruments.of(venue) if filtered.filter.matches(each, TRADING)
+    ]
+    accepted, refused = [], []
+    for each in matching[: filtered.filter.limit]:
+        key = StreamKey(venue, each.symbol, filtered.kind, transport)
+        try:
+            services.admissions.check_instrument(each)
+            accepted.append(StreamRequest(key, knobs))
+        except ApiError as error:
+            refused.append(KeyResult(key, error.kind, str(error)))
+    return accepted, refused, len(matching)
 
 
 def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[StreamKey]:
-    """Running streams of the kind whose instrument the filter lets through. What the venue no
-    longer lists can still be named by a glob.
+    """Running streams of the kind whose instrument the filter lets through. What the venue does
+    not list has no facts: it can only be named by its symbol.
     """
-    venue, wanted = venue_of(filtered.exchange), filtered.filter
-    names_only = wanted.base is None and wanted.quote is None
+    venue, wanted = running_venue(services, filtered.exchange), filtered.filter
+    if wanted.asks_for_facts:
+        _check_loaded(services, venue)
     keys = []
     for key in services.backend.streams:
         if key.venue != venue or key.kind is not filtered.kind:
@@ -204,31 +209,33 @@ def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[St
         if filtered.transport not in (None, key.transport):
             continue
         instrument = services.instruments.get(venue, key.symbol)
-        by_name = names_only and fnmatch.fnmatchcase(key.symbol, wanted.symbol or "*")
-        if by_name or (instrument is not None and wanted.matches(instrument)):
+        if instrument is not None:
+            is_meant = wanted.matches(instrument)
+        else:
+            is_meant = wanted.names(key.symbol) and not wanted.asks_for_facts
+        if is_meant:
             keys.append(key)
     return sorted(keys)
 
 
 def _running_key(services: Services, item: StreamItem, field: str = "") -> StreamKey:
     """Which stream is meant: without a transport the running one, else the first on offer."""
-    venue = venue_of(item.exchange, f"{field}exchange")
+    venue = running_venue(services, item.exchange, f"{field}exchange")
     ways = [item.transport] if item.transport else list(Transport)
     keys = [StreamKey(venue, item.symbol, item.kind, way) for way in ways]
     return next((key for key in keys if key in services.backend.streams), keys[0])
 
 
-def _path_key(request: Request) -> StreamKey:
+def _path_key(request: Request, services: Services) -> StreamKey:
     """The stream that the path names."""
-    params = request.path_params
-    identity = {**params, "exchange": params["exchange"]}
-    item = requests.checked(identity, StreamItem)
+    item = requests.checked(request.path_params, StreamItem)
     assert item.transport is not None
-    return StreamKey(venue_of(item.exchange), item.symbol, item.kind, item.transport)
+    venue = running_venue(services, item.exchange)
+    return StreamKey(venue, item.symbol, item.kind, item.transport)
 
 
 def _find(request: Request, services: Services) -> StreamReport:
-    key = _path_key(request)
+    key = _path_key(request, services)
     report = services.backend.streams.get(key)
     if report is None:
         raise ApiError("stream_not_found", f"{identifier(key)} is not running")
@@ -236,7 +243,7 @@ def _find(request: Request, services: Services) -> StreamReport:
 
 
 def _filtered(services: Services, wanted: StreamsQuery | CountQuery) -> Iterable[StreamReport]:
-    venue = optional_venue(wanted.exchange)
+    venue = wanted.exchange and running_venue(services, wanted.exchange)
     for key, report in services.backend.streams.items():
         if (
             venue in (None, key.venue)
@@ -258,7 +265,9 @@ def _check_loaded(services: Services, venue: str) -> None:
 
 def _check_symbol(services: Services, venue: str, symbol: str, field: str) -> None:
     _check_loaded(services, venue)
-    if services.instruments.get(venue, symbol) is not None:
+    instrument = services.instruments.get(venue, symbol)
+    if instrument is not None:
+        services.admissions.check_instrument(instrument, field)
         return
     near = services.instruments.near(venue, symbol)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -267,20 +276,11 @@ def _check_symbol(services: Services, venue: str, symbol: str, field: str) -> No
     )
 
 
-def _knobs(patch: KnobsPatch | None, field: str) -> Knobs:
-    knobs = Knobs() if patch is None else patch.over(Knobs())
-    _check_knobs(knobs, f"{field}knobs.")
+def _knobs(services: Services, changes: KnobsPatch | None, field: str = "") -> Knobs:
+    """Knobs of a new stream."""
+    knobs = Knobs() if changes is None else changes.over(Knobs())
+    services.admissions.check_knobs(knobs, f"{field}knobs.")
     return knobs
-
-
-def _check_knobs(knobs: Knobs, field: str = "") -> None:
-    rows, most = knobs.flush_rows, knobs.max_rows_per_copy
-    if rows is not None and most is not None and rows > most:
-        raise ApiError(
-            "invalid_argument",
-            f"{field}flush_rows = {rows} is more than {field}max_rows_per_copy = {most}",
-            field=f"{field}flush_rows",
-        )
 
 
 # -- answers -----------------------------------------------------------------------------------
@@ -306,7 +306,8 @@ def note_on(venue: str, kind: StreamKind) -> str | None:
 
 def _raise_refusal(result: KeyResult) -> None:
     if result.error_kind:
-        raise ApiError(result.error_kind, result.error or identifier(result.key))
+        text = result.error or identifier(result.key)
+        raise ApiError(result.error_kind, text, field=result.field)
 
 
 def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:
@@ -322,7 +323,7 @@ def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:
 
 
 def _location(key: StreamKey) -> str:
-    symbol = key.symbol.replace("/", "%2F")
+    symbol = quote(key.symbol, safe=":@")
     return f"/streams/{key.venue}/{symbol}/{key.kind}/{key.transport}"
 
 

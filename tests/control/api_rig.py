@@ -26,8 +26,10 @@ from engine.commands import (
     FromChild,
     InstrumentsLoaded,
     KeyResult,
+    KnobChanges,
     RemoveStreams,
     SetKnobs,
+    StreamRequest,
     StreamState,
     SystemStatus,
 )
@@ -58,8 +60,9 @@ OFFERS: Offers = {
         StreamKind.FUNDING_OPEN_INTEREST: (WS, POLL),
     },
 }
+MAX_ROWS_PER_COPY = 100_000
 BINANCE = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSDC"]
-HYPERLIQUID = ["BTC", "ETH", "kPEPE", "xyz:TSLA", "PURR/USDC"]
+HYPERLIQUID = ["BTC", "ETH", "kPEPE", "xyz:TSLA", "PURR/USDC", "币安人生"]
 
 
 def instrument(venue: str, symbol: str, **changes: Any) -> Instrument:
@@ -87,6 +90,7 @@ class Supervisor:
             ChildReport("writer", "up"), database_state="up", redis_state="up"
         )
         self.phase: Any = "running"
+        self.blocked_s = 0.0
         self.shard_state: Any = "up"
 
     def send(self, message: FromChild) -> None:
@@ -97,10 +101,13 @@ class Supervisor:
         elif not self.deaf:
             results = self._results(message)
             request_id = getattr(message, "request_id", 0)
-            assert self.backend is not None
-            asyncio.get_running_loop().call_soon(
-                self.backend.take, CommandResult(request_id, results)
-            )
+            asyncio.get_running_loop().call_soon(self._answer, CommandResult(request_id, results))
+
+    def _answer(self, result: CommandResult) -> None:
+        """Behind a status that shows the effect, as the real one does."""
+        assert self.backend is not None
+        self.tell()
+        self.backend.take(result)
 
     def tell(self) -> None:
         """Send a status."""
@@ -111,7 +118,9 @@ class Supervisor:
     def status(self) -> EngineStatus:
         """The engine."""
         shard = ShardReport(ChildReport("shard-0", self.shard_state, reason="killed"), 0, 0)
-        limiter = LimiterReport("binance_linear", "rest_weight", 2400, 60, 400, 398.0)
+        limiter = LimiterReport(
+            "binance_linear", "rest_weight", 2400, 60, 400, 398.0, self.blocked_s
+        )
         return EngineStatus(
             "green", "all streams deliver", self.phase, "x", 12.5, [shard], self.writer,
             ChildReport("control", "up"), list(self.streams.values()), [limiter],
@@ -127,23 +136,31 @@ class Supervisor:
     def _results(self, message: FromChild) -> list[KeyResult]:
         match message:
             case AddStreams():
-                return [self._add(request.key) for request in message.streams]
+                return [self._add(request) for request in message.streams]
             case RemoveStreams():
                 return [self._remove(key) for key in message.keys]
             case SetKnobs():
-                known = message.key in self.streams
-                if known:
-                    self.streams[message.key].knobs = message.knobs
-                return [KeyResult(message.key, "" if known else "stream_not_found")]
+                return [self._tune(message.key, message.changes)]
             case _:
                 return []
 
-    def _add(self, key: StreamKey) -> KeyResult:
+    def _add(self, request: StreamRequest) -> KeyResult:
+        key = request.key
         if self.answer_kind:
             return KeyResult(key, self.answer_kind, "refused by the supervisor")
         if key in self.streams:
             return KeyResult(key, "stream_exists", f"{key} exists")
         self.run(key, StreamState.PENDING)
+        self.streams[key].knobs = request.knobs
+        return KeyResult(key)
+
+    def _tune(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
+        if key not in self.streams:
+            return KeyResult(key, "stream_not_found", f"{key} is not running")
+        knobs = changes.over(self.streams[key].knobs)
+        if problem := knobs.contradiction(MAX_ROWS_PER_COPY):
+            return KeyResult(key, "invalid_argument", problem, field="flush_rows")
+        self.streams[key].knobs = knobs
         return KeyResult(key)
 
     def _remove(self, key: StreamKey) -> KeyResult:
@@ -195,7 +212,7 @@ class Rig:
             }
         guard = guard or Guard.load(None, None, {})
         self.services = Services(
-            self.backend, Admissions(OFFERS, admission), self.instruments, guard
+            self.backend, Admissions(OFFERS, admission, MAX_ROWS_PER_COPY), self.instruments, guard
         )
         self.app = Api(self.services, allowed_hosts)
         self.supervisor.tell()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from control import client
 from control.auth import Guard
 from control.cli import main
 from control.service import Ground, ServiceOptions, make_note
@@ -92,6 +93,16 @@ def test_streams_are_added_listed_tuned_shown_and_removed(fts: Fts) -> None:
         assert len(rig.supervisor.streams) == 3
 
 
+def test_a_list_is_shown_to_its_end(fts: Fts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PAGE_ROWS", 2)
+    with engine() as (_, url):
+        for symbols, count in ((("BTCUSDT", "ETHUSDT"), 2), (("SOLUSDT",), 3)):
+            add = ("streams", "add", "binance_linear", *symbols, "--kind", "Trades")
+            assert fts(*add, url=url)[0] == 0
+            rows = json.loads(fts("streams", "list", "--json", url=url)[1])
+            assert len({row["symbol"] for row in rows}) == len(rows) == count
+
+
 def test_all_instruments_of_a_quote_are_one_command(fts: Fts) -> None:
     with engine() as (_, url):
         code, out, _ = fts(
@@ -128,6 +139,7 @@ def test_a_refusal_is_exit_code_1_with_its_reason(fts: Fts) -> None:
         (("streams", "add", "binance_linear", "--kind", "Trades"), "name symbols, or say --all"),
         (("streams", "list", "--state", "happy"), "state"),
         (("instruments", "list", "--limit", "0"), "limit"),
+        (("instruments", "refresh", "--exchange", "binance linear&"), "unknown exchange"),
     ],
 )
 def test_what_cannot_be_asked_is_exit_code_2(
@@ -207,7 +219,7 @@ def test_instruments_and_limiters_are_tables_and_json(fts: Fts) -> None:
         rig.instruments._fetch = fetch
         code, out, _ = fts("instruments", "refresh", url=url)
         assert code == 1
-        assert "answered nonsense" in out
+        assert "a listing nobody can use" in out
         code, out, _ = fts("limiters", url=url)
         assert code == 0
         assert "rest_weight" in out

@@ -4,13 +4,18 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from control.client import Client, RefusedError
+from control.instruments import Instruments
+from control.main import run
+from control.protocol import Limits
 from control.simulator import SimulatorProcess
+from engine.catalog import StreamKey, StreamKind
+from engine.channel import Channel
 from engine.child import Child
 from engine.commands import (
     AddStreams,
@@ -22,13 +27,18 @@ from engine.commands import (
     LeaseGranted,
     LeaseRequest,
     Ready,
+    StreamState,
     SystemStatus,
+    ToChild,
 )
 from engine.layout import open_layout
 from engine.settings import ControlSettings, LogSettings, Paths, VenueSettings
 from tests.control.api_rig import Supervisor
 
 pytestmark = pytest.mark.flow
+AWAY = dict.fromkeys(
+    ("binance_linear", "hyperliquid_perp"), VenueSettings(rest_url="http://127.0.0.1:1")
+)
 STREAM = {"exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades"}
 
 
@@ -38,7 +48,7 @@ class Parent:
     def __init__(self, child: Child) -> None:
         self.child = child
         self.heard: list[FromChild] = []
-        self.status = Supervisor().status()
+        self.engine = Supervisor()
 
     async def serve(self) -> None:
         """Until the child is gone."""
@@ -48,6 +58,9 @@ class Parent:
                 case LeaseRequest():
                     self.child.channel.send(LeaseGranted(message.request_id))
                 case AddStreams():
+                    for request in message.streams:
+                        self.engine.run(request.key, StreamState.PENDING)
+                    self.tell()
                     results = [KeyResult(request.key) for request in message.streams]
                     self.child.channel.send(CommandResult(message.request_id, results))
                 case _:
@@ -55,7 +68,7 @@ class Parent:
 
     def tell(self) -> None:
         """Send a status."""
-        body = msgspec.Raw(msgspec.json.encode(self.status))
+        body = msgspec.Raw(msgspec.json.encode(self.engine.status()))
         self.child.channel.send(SystemStatus(body))
 
     async def hear(self, kind: type[Any], count: int = 1) -> list[Any]:
@@ -70,6 +83,9 @@ def run_control(
     tmp_path: Path,
     venues: dict[str, VenueSettings],
     scenario: Callable[[Parent, Client], Awaitable[None]],
+    *,
+    tells: bool = True,
+    behind_proxy: bool = False,
 ) -> None:
     """Bear a control process, run the scenario, drain it."""
 
@@ -79,7 +95,7 @@ def run_control(
             port = listener.getsockname()[1]
             settings = ControlSettings(
                 "127.0.0.1", port, LogSettings(str(layout.log_file), to_stderr=False),
-                listener.fileno(), Paths.of(layout), venues,
+                listener.fileno(), Paths.of(layout), venues, behind_proxy=behind_proxy,
             )  # fmt: skip
             child = await Child.spawn(
                 "control", "control.main:run", settings, pass_fds=[listener.fileno()]
@@ -88,7 +104,8 @@ def run_control(
         serving = asyncio.create_task(parent.serve())
         try:
             await parent.hear(Ready)
-            parent.tell()
+            if tells:
+                parent.tell()
             await scenario(parent, Client(f"http://127.0.0.1:{port}"))
             child.channel.send(Drain(1.0))  # to nobody, where the scenario ended it
             assert await child.wait(10) == 0, layout.log_file.read_text()
@@ -150,11 +167,76 @@ def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
     run_control(tmp_path, venues, second)
 
 
+def test_requests_wait_until_it_is_known_what_runs(tmp_path: Path) -> None:
+    """Answered before, a live stream would be a 404 and their number 0 after every restart."""
+
+    async def scenario(parent: Parent, client: Client) -> None:
+        asking = asyncio.create_task(ask(client, "GET", "/streams/count"))
+        done, _ = await asyncio.wait({asking}, timeout=0.5)
+        assert not done
+        key = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
+        parent.engine.run(key)
+        parent.tell()
+        assert await asking == {"count": 1}
+        shown = await ask(client, "GET", "/streams/binance_linear/BTCUSDT/Trades/Ws")
+        assert shown["state"] == "live"
+
+    run_control(tmp_path, AWAY, scenario, tells=False)
+
+
+def test_one_that_never_hears_what_runs_leaves_when_told(tmp_path: Path) -> None:
+    async def scenario(_: Parent, __: Client) -> None:
+        """Nothing: the drain follows."""
+
+    run_control(tmp_path, AWAY, scenario, tells=False)
+
+
+def test_behind_a_proxy_one_address_may_have_every_connection(tmp_path: Path) -> None:
+    """All clients have the proxy's address."""
+    share = Limits().connections_per_client
+
+    async def scenario(_: Parent, client: Client) -> None:
+        port = int(client.url.rpartition(":")[2])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(share)]
+        assert (await ask(client, "GET", "/streams/count")) == {"count": 0}
+        for _reader, writer in idle:
+            writer.close()
+
+    run_control(tmp_path, AWAY, scenario, behind_proxy=True)
+
+
+class Pipe:
+    """The pipe to a supervisor that says nothing."""
+
+    def send(self, message: FromChild) -> None:
+        """Nobody hears it."""
+
+    async def receive(self) -> ToChild | None:
+        """Not in this life."""
+        await asyncio.Event().wait()
+        return None
+
+
+def test_a_task_that_dies_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a control process would look well for ever; the supervisor starts a whole one."""
+
+    async def fault(_: Instruments) -> None:
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        settings = ControlSettings("127.0.0.1", 0, LogSettings(str(tmp_path / "log")))
+        async with asyncio.timeout(20):
+            await run(settings, cast("Channel[ToChild]", Pipe()))
+
+    monkeypatch.setattr(Instruments, "run", fault)
+    with pytest.raises(RuntimeError, match="a bug"):
+        asyncio.run(scenario())
+
+
 @pytest.mark.fault("V10")
 def test_it_leaves_when_the_supervisor_does(tmp_path: Path) -> None:
     async def scenario(parent: Parent, _: Client) -> None:
         await parent.child.channel.close()
         assert await parent.child.wait(10) == 0
 
-    nowhere = VenueSettings(rest_url="http://127.0.0.1:1")
-    run_control(tmp_path, dict.fromkeys(("binance_linear", "hyperliquid_perp"), nowhere), scenario)
+    run_control(tmp_path, AWAY, scenario)

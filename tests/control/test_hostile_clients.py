@@ -176,6 +176,7 @@ def test_one_clients_idle_sockets_do_not_lock_the_others_out() -> None:
         idle = [await connect(port) for _ in range(20)]
         refused = await exchange(port)
         assert status_of(refused) == 429
+        assert b"\r\nRetry-After: 1\r\n" in refused
         async with asyncio.timeout(5):
             for reader, _writer in idle:
                 await reader.read()  # each is cut off in turn

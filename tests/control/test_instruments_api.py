@@ -8,6 +8,7 @@ import pytest
 
 from control import instruments as module
 from control.instruments import Instruments, differences
+from control.routes import instruments as route
 from engine.catalog import Instrument
 from engine.commands import InstrumentEvent
 from engine.errors import VenueError
@@ -132,6 +133,72 @@ def test_a_venue_is_asked_on_a_timer_and_again_after_trouble(
     asyncio.run(scenario())
 
 
+def test_an_empty_listing_is_not_believed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        venue = Venue(meta())
+        service, told = make(venue, tmp_path)
+        with pytest.raises(VenueError, match="lists nothing"):
+            await service.refresh(HL)
+        assert not service.is_loaded(HL)
+        venue.body = meta("BTC", "ETH")
+        await service.refresh(HL)
+        venue.body = meta()
+        with pytest.raises(VenueError, match="lists nothing: what was known stays"):
+            await service.refresh(HL)
+        assert service.get(HL, "ETH") is not None
+        assert service.errors[HL] == "hyperliquid_perp lists nothing: what was known stays"
+        assert (len(told), list(service.events)) == (1, [])
+        restarted, _ = make(venue, tmp_path)
+        assert restarted.get(HL, "ETH") is not None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault("A07")
+def test_what_is_no_symbol_is_not_listed(caplog: pytest.LogCaptureFixture) -> None:
+    """Listed, it could be collected by a filter and then not be named by anybody."""
+
+    async def scenario() -> None:
+        service, told = make(Venue(meta("BTC", "币安人生", "B\u202eTC", "A B", "A" * 33)))
+        await service.refresh(HL)
+        assert [each.symbol for each in service.of(HL)] == ["BTC", "币安人生"]
+        assert [each.symbol for each in told[0][1]] == ["BTC", "币安人生"]
+
+    asyncio.run(scenario())
+    assert "lists 'B\\u202eTC', which is no symbol: left out" in caplog.text
+
+
+DEEP = b'{"universe":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.fault("M11")
+@pytest.mark.parametrize(
+    "body", [DEEP, b'{"universe":[{"name":"\xff","szDecimals":1}]}', b"[]", b"<html>", b""]
+)
+def test_an_answer_nobody_can_use_is_the_venues_trouble_alone(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_MAX_S", 0.01)
+
+    async def scenario() -> None:
+        venue = Venue(body)
+        service, told = make(venue)
+        with pytest.raises(VenueError, match="a listing nobody can use"):
+            await service.refresh(HL)
+        running = asyncio.create_task(service.run())
+        async with asyncio.timeout(10):
+            while venue.asked < 3:
+                await asyncio.sleep(0.005)
+            assert not running.done(), "the timer lives on"
+            venue.body = meta("BTC")
+            while not told:
+                await asyncio.sleep(0.005)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
 def test_search_filters_pages_and_counts() -> None:
     async def scenario(rig: Rig) -> None:
         for query, symbols in (
@@ -142,8 +209,8 @@ def test_search_filters_pages_and_counts() -> None:
             answer = await rig.ask("GET", f"/instruments?{query}")
             assert [row["symbol"] for row in answer.body] == symbols, query
         answer = await rig.ask("GET", "/instruments?limit=1")
-        assert answer.headers["x-total-count"] == "9"
-        assert (await rig.ask("GET", "/instruments/count")).body == {"count": 9}
+        assert answer.headers["x-total-count"] == "10"
+        assert (await rig.ask("GET", "/instruments/count")).body == {"count": 10}
         assert (await rig.ask("GET", "/instruments/count?quote=USDT")).body == {"count": 3}
         for query in ("name=BTC", "exchange=Nasdaq", "limit=-1", "q="):
             assert (await rig.ask("GET", f"/instruments?{query}")).status == 400, query
@@ -174,12 +241,85 @@ def test_refresh_reports_each_venue_and_is_limited() -> None:
         rows = {row["exchange"]: row for row in answer.body}
         assert rows["binance_linear"]["error"] == "binance_linear: HTTP 503"
         assert rows["binance_linear"]["instrument_count"] == 4, "what was known stays"
-        assert (rows[HL]["instrument_count"], rows[HL]["event_count"]) == (2, 6)
+        assert (rows[HL]["instrument_count"], rows[HL]["event_count"]) == (2, 7)
         assert [each.venue for each in rig.supervisor.stored_instruments] == [HL]
         again = await rig.ask("POST", "/instruments/refresh?exchange=HyperliquidPerp")
         assert (again.status, again.body["kind"]) == (429, "too_many_requests")
         events = (await rig.ask("GET", "/instruments/events?limit=2")).body
         assert len(events) == 2
         assert (await rig.ask("GET", "/instruments/events?exchange=BinanceLinear")).body == []
+
+    run_with_rig(scenario)
+
+
+def test_a_refresh_that_hangs_is_a_503_in_time_and_joined_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(route, "_ANSWER_WITHIN_S", 0.05)
+
+    async def scenario(rig: Rig) -> None:
+        asked: list[str] = []
+        answered = asyncio.Event()
+
+        async def fetch(venue: Any) -> bytes:
+            asked.append(venue.name)
+            if venue.name == HL:
+                await answered.wait()
+                return meta("BTC", "NEW")
+            raise VenueError("binance_linear: HTTP 503")
+
+        rig.instruments._fetch = fetch
+        path = "/instruments/refresh?exchange=HyperliquidPerp"
+        async with asyncio.timeout(20):
+            for _ in range(3):
+                answer = await rig.ask("POST", path)
+                assert (answer.status, answer.body["kind"]) == (503, "unavailable")
+                assert int(answer.headers["retry-after"]) >= 1
+            assert asked == [HL], "one fetch, which the others joined"
+            both = await rig.ask("POST", "/instruments/refresh")
+            rows = {row["exchange"]: row for row in both.body}
+            assert "is being asked" in rows[HL]["error"]
+            assert rows["binance_linear"]["error"] == "binance_linear: HTTP 503"
+            monkeypatch.setattr(route, "_ANSWER_WITHIN_S", 20.0)
+            joined = asyncio.create_task(rig.ask("POST", path))
+            await asyncio.sleep(0)
+            answered.set()
+            (row,) = (await joined).body
+            assert (row["instrument_count"], row.get("error", "")) == (2, "")
+        assert asked.count(HL) == 1
+
+    run_with_rig(scenario)
+
+
+def test_while_the_venue_bans_us_nobody_waits_for_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.supervisor.blocked_s = 3600.0
+        rig.supervisor.tell()
+        answer = await rig.ask("POST", "/instruments/refresh?exchange=BinanceLinear")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "3600")
+        assert "binance_linear told us not to ask for another 3,600 s" in answer.body["error"]
+
+    run_with_rig(scenario)
+
+
+def test_only_so_many_clients_wait_for_a_venue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "_ASKERS_MAX", 2)
+
+    async def scenario(rig: Rig) -> None:
+        answered = asyncio.Event()
+
+        async def fetch(_: Any) -> bytes:
+            await answered.wait()
+            return meta("BTC")
+
+        rig.instruments._fetch = fetch
+        path = "/instruments/refresh?exchange=HyperliquidPerp"
+        asking = [asyncio.create_task(rig.ask("POST", path)) for _ in range(2)]
+        await asyncio.sleep(0)
+        third = await rig.ask("POST", path)
+        assert (third.status, third.body["kind"]) == (429, "too_many_requests")
+        assert "retry-after" in third.headers
+        answered.set()
+        assert [(await each).status for each in asking] == [200, 200]
 
     run_with_rig(scenario)

@@ -2,13 +2,14 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 
 from control.errors import ApiError
 from engine.catalog import StreamKey, StreamKind, Transport
-from engine.commands import AddStreams, Knobs, StreamState
-from tests.control.api_rig import Rig, run_with_rig
+from engine.commands import AddStreams, StreamState
+from tests.control.api_rig import Rig, instrument, run_with_rig
 
 BTC: dict[str, Any] = {
     "exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades", "transport": "Ws",
@@ -60,32 +61,17 @@ def test_the_seeds_sequence_of_calls_works_as_it_stands() -> None:
     run_with_rig(scenario)
 
 
-def test_what_was_accepted_is_shown_before_the_next_status_and_after_it() -> None:
+def test_what_was_accepted_is_shown_at_once() -> None:
     async def scenario(rig: Rig) -> None:
         await rig.ask("POST", "/streams", BTC | {"knobs": {"flush_rows": 7}})
         (row,) = (await rig.ask("GET", "/streams")).body
-        assert (row["reason"], row["knobs"]["flush_rows"]) == ("accepted", 7)
-        rig.supervisor.run(BTC_KEY, StreamState.LIVE)
-        rig.supervisor.streams[BTC_KEY].knobs = Knobs(flush_rows=7)
-        rig.supervisor.tell()
-        (row,) = (await rig.ask("GET", "/streams")).body
-        assert (row["state"], row["reason"]) == ("live", "")
+        assert (row["state"], row["knobs"]["flush_rows"]) == ("pending", 7)
         await rig.ask("DELETE", "/streams", BTC)
         assert (await rig.ask("GET", "/streams")).body == []
+        rig.supervisor.run(BTC_KEY)  # somebody else adds it
         rig.supervisor.tell()
-        assert (await rig.ask("GET", "/streams")).body == []
-
-    run_with_rig(scenario)
-
-
-def test_a_status_that_is_older_than_the_command_does_not_hide_it() -> None:
-    """Told between the command and its effect."""
-
-    async def scenario(rig: Rig) -> None:
-        await rig.ask("POST", "/streams", BTC)
-        rig.supervisor.streams.clear()
-        rig.supervisor.tell()
-        assert len((await rig.ask("GET", "/streams")).body) == 1
+        (row,) = (await rig.ask("GET", "/streams")).body
+        assert row["state"] == "live", "what was removed here may live again at once"
 
     run_with_rig(scenario)
 
@@ -111,6 +97,11 @@ def test_both_spellings_and_no_transport(exchange: str) -> None:
         (BTC | {"symbol": 7}, 400, "invalid_argument", "symbol"),
         (BTC | {"symbol": "'; DROP TABLE trade --"}, 400, "invalid_argument", "symbol"),
         (BTC | {"symbol": "BTCUSDT\n"}, 400, "invalid_argument", ""),
+        (BTC | {"symbol": "BTC\u202eUSDT"}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "BTC\u2019USDT"}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "BTC\xa0USDT"}, 400, "invalid_argument", "symbol"),
+        (BTC | {"symbol": "BTC\u3000USDT"}, 404, "unknown_symbol", "symbol"),
+        (BTC | {"symbol": "币" * 33}, 400, "invalid_argument", "symbol"),
         (BTC | {"symbol": ""}, 400, "invalid_argument", "symbol"),
         (BTC | {"url": "http://evil"}, 400, "invalid_argument", "url"),
         (BTC | {"knobs": {"flush": 1}}, 400, "invalid_argument", "knobs.flush"),
@@ -210,8 +201,11 @@ def test_a_list_is_one_command_with_a_result_for_each() -> None:
         kinds = sorted(item.get("error_kind", "") for item in answer.body["results"])
         assert kinds == ["", "not_offered", "stream_exists", "stream_exists", "unknown_symbol"]
         assert sum(isinstance(each, AddStreams) for each in rig.supervisor.received) == 2
-        answer = await rig.ask("DELETE", "/streams", wanted[:2])
-        assert answer.body["accepted"] == 2
+        answer = await rig.ask("DELETE", "/streams", [*wanted[:2], BTC])
+        assert (answer.body["accepted"], answer.body["refused"]) == (2, 1)
+        assert [item.get("error_kind", "") for item in answer.body["results"]] == [
+            "", "", "stream_not_found",
+        ]  # fmt: skip
 
     run_with_rig(scenario)
 
@@ -237,6 +231,89 @@ def test_a_filter_adds_and_removes_in_bulk() -> None:
         body["filter"] = {"qoute": "USDT"}
         answer = await rig.ask("DELETE", "/streams", body)
         assert (answer.status, answer.body["field"]) == (400, "filter.qoute")
+
+    run_with_rig(scenario)
+
+
+def test_what_trades_no_more_is_refused_with_the_reason() -> None:
+    async def scenario(rig: Rig) -> None:
+        listing = rig.instruments._listings["binance_linear"]
+        for symbol, status in (
+            ("ETHUSDT", "PENDING_TRADING"), ("SOLUSDT", "CLOSE"), ("BTCUSDC", "DELISTED"),
+        ):  # fmt: skip
+            listing[symbol] = instrument("binance_linear", symbol, status=status)
+        assert (await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT"})).status == 201
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSDC"})
+        assert (answer.status, answer.body["kind"]) == (422, "not_offered")
+        assert answer.body["field"] == "symbol"
+        text = "binance_linear does not trade BTCUSDC any more: its status is DELISTED"
+        assert answer.body["error"] == text
+        answer = await rig.ask("POST", "/streams", [BTC | {"symbol": "SOLUSDT"}])
+        assert answer.body["results"][0]["error_kind"] == "not_offered"
+        every = {"exchange": "BinanceLinear", "kind": "Trades", "filter": {"status": None}}
+        answer = await rig.ask("POST", "/streams", every)
+        found = {item["symbol"]: item.get("error_kind", "") for item in answer.body["results"]}
+        assert found == {
+            "BTCUSDT": "", "ETHUSDT": "stream_exists", "SOLUSDT": "not_offered",
+            "BTCUSDC": "not_offered",
+        }  # fmt: skip
+
+    run_with_rig(scenario)
+
+
+def test_what_a_filter_ends_is_what_it_says_and_no_more() -> None:
+    async def scenario(rig: Rig) -> None:
+        listing = rig.instruments._listings["binance_linear"]
+        listing["SOLUSDT"] = instrument("binance_linear", "SOLUSDT", status="CLOSE")
+        running = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "GONEUSDT"]
+
+        async def ended(conditions: dict[str, Any]) -> list[str]:
+            for symbol in running:
+                rig.supervisor.run(StreamKey("binance_linear", symbol, StreamKind.TRADES))
+            rig.supervisor.tell()
+            body = {"exchange": "binance_linear", "kind": "Trades", "filter": conditions}
+            answer = await rig.ask("DELETE", "/streams", body)
+            assert answer.status == 200
+            return [item["symbol"] for item in answer.body["results"]]
+
+        assert await ended({"status": "DELISTED"}) == []
+        assert await ended({"status": "CLOSE"}) == ["SOLUSDT"]
+        assert await ended({"status": "close", "symbol": "BTC*"}) == []
+        assert await ended({"status": "TRADING"}) == ["BTCUSDT", "ETHUSDT"]
+        assert await ended({"quote": "USDT"}) == ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+        assert await ended({"symbol": "GONE*"}) == ["GONEUSDT"], "no longer listed"
+        assert await ended({"status": None, "symbol": "*N*"}) == ["GONEUSDT"]
+        assert await ended({}) == sorted(running)
+        del rig.instruments._listings["binance_linear"]
+        body = {"exchange": "binance_linear", "kind": "Trades", "filter": {"quote": "USDT"}}
+        answer = await rig.ask("DELETE", "/streams", body)
+        assert (answer.status, answer.body["kind"]) == (503, "unavailable"), "nobody can tell"
+
+    run_with_rig(scenario)
+
+
+def test_streams_of_a_venue_this_version_does_not_know_are_shown_and_ended() -> None:
+    """An older or newer version wrote them into the registry; they cannot run here."""
+
+    async def scenario(rig: Rig) -> None:
+        keys = [StreamKey("acme_spot", symbol, StreamKind.TRADES) for symbol in "ABCD"]
+        for key in keys:
+            rig.supervisor.run(key, StreamState.FAILED)
+        rig.supervisor.tell()
+        path = "/streams/acme_spot/A/Trades/Ws"
+        assert (await rig.ask("GET", path)).body["state"] == "failed"
+        assert (await rig.ask("PATCH", f"{path}/knobs", {"flush_rows": 9})).status == 200
+        assert (await rig.ask("GET", f"{path}/knobs")).body["knobs"]["flush_rows"] == 9
+        assert (await rig.ask("GET", "/streams/count?exchange=acme_spot")).body == {"count": 4}
+        one = {"exchange": "acme_spot", "symbol": "A", "kind": "Trades"}
+        assert (await rig.ask("DELETE", "/streams", one)).body == "ok"
+        answer = await rig.ask("DELETE", "/streams", [one | {"symbol": "B"}])
+        assert answer.body["accepted"] == 1
+        every = {"exchange": "acme_spot", "kind": "Trades", "filter": {}}
+        assert (await rig.ask("DELETE", "/streams", every)).body["accepted"] == 2
+        for method in ("POST", "DELETE"):
+            answer = await rig.ask(method, "/streams", one)
+            assert (answer.status, answer.body["field"]) == (400, "exchange"), "nothing runs there"
 
     run_with_rig(scenario)
 
@@ -269,10 +346,13 @@ def test_lists_filter_and_page() -> None:
     run_with_rig(scenario)
 
 
-@pytest.mark.parametrize("symbol", ["PURR/USDC", "PURR%2FUSDC", "kPEPE", "xyz:TSLA", "xyz%3ATSLA"])
-def test_symbols_with_slashes_and_colons_have_paths(symbol: str) -> None:
+@pytest.mark.parametrize(
+    "symbol",
+    ["PURR/USDC", "PURR%2FUSDC", "kPEPE", "xyz:TSLA", "xyz%3ATSLA", quote("币安人生"), "币安人生"],
+)
+def test_symbols_with_slashes_and_colons_and_in_any_script_have_paths(symbol: str) -> None:
     async def scenario(rig: Rig) -> None:
-        plain = symbol.replace("%2F", "/").replace("%3A", ":")
+        plain = unquote(symbol)
         body = {"exchange": "hyperliquid_perp", "symbol": plain, "kind": "Trades"}
         added = await rig.ask("POST", "/streams", body)
         assert added.status == 201
@@ -281,6 +361,10 @@ def test_symbols_with_slashes_and_colons_have_paths(symbol: str) -> None:
         assert (await rig.ask("GET", path)).body["spec"]["symbol"] == plain
         assert (await rig.ask("PATCH", f"{path}/knobs", {"flush_rows": 10})).status == 200
         assert (await rig.ask("GET", f"{path}/knobs")).body["knobs"]["flush_rows"] == 10
+        (row,) = (await rig.ask("GET", f"/streams?symbol={quote(plain)}")).body
+        assert row["symbol"] == plain
+        assert added.headers["location"].isascii()
+        assert (await rig.ask("DELETE", "/streams", body)).body == "ok"
 
     run_with_rig(scenario)
 
@@ -303,8 +387,26 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
         ):  # fmt: skip
             answer = await rig.ask("PATCH", path, patch)
             assert (answer.status, answer.body.get("field", "")) == (400, field)
+        for patch in ({"flush_rows": 100_001}, {"flush_rows": 9, "max_rows_per_copy": 8}):
+            answer = await rig.ask("PATCH", path, patch)
+            assert (answer.status, answer.body.get("field", "")) == (400, "flush_rows")
+            added = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT", "knobs": patch})
+            assert (added.status, added.body["field"]) == (400, "knobs.flush_rows")
         missing = await rig.ask("PATCH", path.replace("BTCUSDT", "ETHUSDT"), {})
         assert (missing.status, missing.body["kind"]) == (404, "stream_not_found")
+
+    run_with_rig(scenario)
+
+
+def test_clients_who_change_different_knobs_at_a_time_both_get_what_they_want() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.ask("POST", "/streams", BTC)
+        path = "/streams/binance_linear/BTCUSDT/Trades/Ws/knobs"
+        patches = ({"flush_rows": 2000}, {"flush_interval_ms": 60}, {"db_writes_enabled": False})
+        answers = await asyncio.gather(*(rig.ask("PATCH", path, patch) for patch in patches))
+        assert [answer.status for answer in answers] == [200] * 3
+        knobs = (await rig.ask("GET", path)).body["knobs"]
+        assert all(knobs | patch == knobs for patch in patches), knobs
 
     run_with_rig(scenario)
 
@@ -375,6 +477,8 @@ def test_the_supervisors_refusals_have_their_status(kind: str, status: int) -> N
         answer = await rig.ask("POST", "/streams", BTC)
         assert (answer.status, answer.body["kind"]) == (status, kind)
         assert answer.body["error"] == "refused by the supervisor"
+        wait_s = {"limit": "60", "draining": "1"}.get(kind)
+        assert answer.headers.get("retry-after") == wait_s
 
     run_with_rig(scenario)
 

@@ -18,6 +18,7 @@ from engine.commands import (
     CommandResult,
     Drain,
     FromChild,
+    Heartbeat,
     InstrumentsResolved,
     InstrumentsSaved,
     InstrumentsStored,
@@ -28,6 +29,7 @@ from engine.commands import (
     StartStreams,
     StopStreams,
     StoreInstruments,
+    StreamSpec,
     StreamState,
     StreamStatus,
     SyncRings,
@@ -101,32 +103,28 @@ async def writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
 
 
 async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
-    """Resolves instruments and reports live streams. Parts: refuse, deaf, mute, failed."""
+    """Resolves instruments and reports live streams. Parts: refuse, stillborn, deaf, mute,
+    failed.
+    """
     directory = Path(settings.paths.state_dir)
     note(directory, who=f"shard-{settings.index}", what="born")
     running: list[int] = []
     if (directory / "part.refuse").exists():
         raise EngineError("this shard never starts")
+    stand_still_once(directory / "part.stillborn")
     channel.send(Ready())
     beats: list[asyncio.Task[None]] = []
     while (message := await channel.receive()) is not None:
         match message:
             case StartStreams():
-                slots = [spec.slot for spec in message.streams]
-                running += slots
-                note(directory, who=f"shard-{settings.index}", what="streams", slots=slots)
-                channel.send(
-                    InstrumentsResolved(
-                        {
-                            spec.slot: Instrument(spec.key.venue, spec.key.symbol, 2, 3)
-                            for spec in message.streams
-                        }
-                    )
-                )
+                running += [spec.slot for spec in message.streams]
+                note_streams(directory, settings.index, message.streams)
+                failed = (directory / "part.failed").exists()  # nobody lists such symbols
+                status = shard_status(settings.index, running, failed=True)
+                channel.send(status if failed else resolve(message.streams))
             case InstrumentsStored():
                 note(directory, who=f"shard-{settings.index}", what="stored", slots=message.slots)
-                failed = (directory / "part.failed").exists()
-                status = shard_status(settings.index, message.slots, failed=failed)
+                status = shard_status(settings.index, message.slots, failed=False)
                 channel.send(status)
                 if not (directory / "part.mute").exists():
                     beats.append(asyncio.create_task(_beat(channel, status)))
@@ -147,11 +145,35 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
     return 0
 
 
+def stand_still_once(part: Path) -> None:
+    """Stop as under a debugger, if the part says so; the next process goes on."""
+    if part.exists():
+        part.unlink()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def note_streams(directory: Path, shard: int, specs: list[StreamSpec]) -> None:
+    """Which streams a shard was told to start, and how much it was told of their instruments."""
+    slots = [spec.slot for spec in specs]
+    decimals = [spec.instrument.price_decimals if spec.instrument else None for spec in specs]
+    note(directory, who=f"shard-{shard}", what="streams", slots=slots, decimals=decimals)
+
+
+def resolve(specs: list[StreamSpec]) -> InstrumentsResolved:
+    """Every symbol is an instrument with 2 and 3 decimals."""
+    return InstrumentsResolved(
+        {spec.slot: Instrument(spec.key.venue, spec.key.symbol, 2, 3) for spec in specs}
+    )
+
+
 async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
-    """Takes the status and keeps the last one on disk."""
+    """Takes the status and keeps the last one on disk. Part: deaf-control."""
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
     channel.send(Ready(port=settings.port))
+    await channel.flush()
+    stand_still_once(directory / "part.deaf-control")
+    beat = asyncio.create_task(_beat(channel, Heartbeat()))
     while (message := await channel.receive()) is not None:
         match message:
             case SystemStatus():
@@ -163,6 +185,7 @@ async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
                 break
             case _:
                 pass
+    beat.cancel()
     return 0
 
 
@@ -174,6 +197,7 @@ async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int
     note(directory, who="control", what="born")
     channel.send(Ready(port=settings.port))
     sending = asyncio.create_task(_send_commands(directory / "commands.jsonl", channel))
+    beat = asyncio.create_task(_beat(channel, Heartbeat()))
     try:
         while (message := await channel.receive()) is not None:
             match message:
@@ -192,6 +216,7 @@ async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int
                     note(directory, who="control", what=type(message).__name__)
     finally:
         sending.cancel()
+        beat.cancel()
     return 0
 
 
@@ -235,7 +260,7 @@ def shard_status(index: int, slots: list[int], *, failed: bool) -> ShardStatus:
     )
 
 
-async def _beat(channel: Channel[ToChild], status: ShardStatus | WriterStatus) -> None:
+async def _beat(channel: Channel[ToChild], status: ShardStatus | WriterStatus | Heartbeat) -> None:
     while True:
         await asyncio.sleep(0.1)
         channel.send(status)

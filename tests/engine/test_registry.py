@@ -13,10 +13,12 @@ from engine.config import Secret
 from engine.errors import EngineError
 from engine.registry import Origin, Registry, RegistryEntry
 from engine.registry_mirror import RegistryMirror
+from tests.engine.full_disk import full_at
 
 A = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 B = StreamKey("binance_linear", "BTCUSDT", StreamKind.OPEN_INTEREST, Transport.HTTP_POLL)
 C = StreamKey("hyperliquid_perp", "BTC", StreamKind.TRADES)
+D = StreamKey("hyperliquid_perp", "ETH", StreamKind.TRADES)
 QUIET = Knobs(db_writes_enabled=False, flush_rows=7)
 
 
@@ -49,10 +51,59 @@ def test_half_a_line_was_never_answered(path: Path) -> None:
     assert keys(Registry(path)) == [A, C]
 
 
+@pytest.mark.parametrize("taken_lines", [0.5, 1.5, 2.5])
+def test_what_a_full_disk_refused_never_happened(path: Path, taken_lines: float) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+    with full_at(int(path.stat().st_size * (1 + taken_lines))), pytest.raises(OSError):
+        registry.put([RegistryEntry(B), RegistryEntry(C), RegistryEntry(D)])
+    assert keys(registry) == keys(Registry(path)) == [A]
+    registry.put([RegistryEntry(D)])
+    assert keys(Registry(path)) == [A, D]
+
+
+def test_a_start_on_a_full_disk_goes_on_with_the_long_file(path: Path) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+    registry.put([RegistryEntry(A, QUIET)])
+    body = path.read_bytes()
+    with full_at(20):
+        assert Registry(path).wanted() == [RegistryEntry(A, QUIET)]
+    assert path.read_bytes() == body
+    assert list(path.parent.iterdir()) == [path], "no half file takes the space that is missing"
+
+
+def test_the_file_stays_a_few_times_the_size_of_what_it_says(path: Path) -> None:
+    registry = Registry(path)
+    sizes = []
+    for first in range(1, 12_000, 50):
+        registry.put(RegistryEntry(A, Knobs(flush_rows=first + after)) for after in range(50))
+        sizes.append(path.stat().st_size)
+    assert max(sizes) < 1 << 20
+    assert min(sizes[100:]) < 1_000, "rewritten while it ran"
+    assert Registry(path).wanted() == registry.wanted()
+
+
+def test_removed_before_the_mirror_was_met_is_removed_after_it(path: Path) -> None:
+    registry = Registry(path)
+    registry.seed([C], 1)
+    registry.put([RegistryEntry(A), RegistryEntry(B, QUIET)])
+    registry.remove([A, B, C])
+    registry = Registry(path)
+    earlier = [RegistryEntry(key) for key in (A, B, C, D)]
+    assert registry.adopt(earlier, "mirror") == [RegistryEntry(D)]
+    assert keys(registry) == keys(Registry(path)) == [D]
+    left = {entry.key: entry.removed for entry in Registry(path).entries()}
+    assert left == {B: True, C: True, D: False}, "where rows are kept back, and what is configured"
+    registry.seed([A, B, C], 2)
+    assert sorted(keys(registry)) == sorted([A, B, D])
+
+
 def test_damage_in_the_middle_is_named_not_guessed_over(path: Path) -> None:
-    path.write_bytes(b'{"entry":{"key":3}}\n')
-    with pytest.raises(EngineError, match="damaged in line 1"):
-        Registry(path)
+    for damage in (b'{"entry":{"key":3}}\n', b'{"joined":"\xff"}\n', b"[" * 100_000 + b"\n"):
+        path.write_bytes(damage)
+        with pytest.raises(EngineError, match="damaged in line 1"):
+            Registry(path)
 
 
 def test_configured_stream_removed_by_command_stays_removed_until_the_file_drops_it(
@@ -86,7 +137,9 @@ def with_mirror(
 ) -> None:
     async def main() -> None:
         taken: list[RegistryEntry] = [] if adopted is None else adopted
-        mirror = RegistryMirror(registry, "prod", Secret(database_url), taken.extend)
+        mirror = RegistryMirror(
+            registry, "prod", Secret(database_url), taken.extend, compare_every_s=0.05
+        )
         try:
             async with asyncio.timeout(20):
                 await body(mirror)
@@ -189,3 +242,28 @@ def test_database_that_comes_late_still_gives_back_what_it_remembers(
     assert sorted(keys(late)) == sorted([A, B])
     assert late.get(A) == RegistryEntry(A, QUIET)
     assert [entry.origin for entry in late.entries() if entry.removed] == [Origin.CONFIG]
+
+
+def test_a_table_that_was_emptied_or_made_anew_is_filled_again(
+    path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(path)
+    registry.put([RegistryEntry(A)])
+    count = "SELECT count(*) FROM stream_registry"
+
+    async def body(mirror: RegistryMirror) -> None:
+        mirror.start()
+        await mirrored(registry, mirror)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("DELETE FROM stream_registry")
+            while connection.execute(count).fetchone() != (1,):
+                await asyncio.sleep(0.02)
+            connection.execute("CREATE TABLE kept (LIKE stream_registry INCLUDING ALL)")
+            connection.execute("DROP TABLE stream_registry")
+            while "not mirrored yet" not in caplog.text:
+                await asyncio.sleep(0.02)
+            connection.execute("ALTER TABLE kept RENAME TO stream_registry")
+            while connection.execute(count).fetchone() != (1,):
+                await asyncio.sleep(0.02)
+
+    with_mirror(registry, database_url, body)

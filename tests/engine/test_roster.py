@@ -8,9 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog import Catalog, StreamKey, StreamKind
-from engine.commands import Knobs, ShardStatus, StreamRequest, StreamState, StreamStatus
+from engine.commands import (
+    KeyResult,
+    KnobChanges,
+    Knobs,
+    ShardStatus,
+    StreamRequest,
+    StreamState,
+    StreamStatus,
+)
 from engine.registry import Registry
 from engine.roster import Roster
+from engine.status import EndedStreams
 
 
 def key(symbol: str, kind: StreamKind = StreamKind.TRADES, venue: str = "acme") -> StreamKey:
@@ -19,7 +28,9 @@ def key(symbol: str, kind: StreamKind = StreamKind.TRADES, venue: str = "acme") 
 
 def make_roster(directory: Path, shard_count: int = 2) -> Roster:
     catalog = Catalog(directory / "streams.jsonl")
-    return Roster(catalog, Registry(directory / "registry.jsonl"), shard_count)
+    return Roster(
+        catalog, Registry(directory / "registry.jsonl"), shard_count, max_rows_per_copy=1000
+    )
 
 
 def add(roster: Roster, *keys: StreamKey) -> dict[int, list[int]]:
@@ -36,7 +47,7 @@ def test_answers_name_what_exists_and_what_does_not(tmp_path: Path) -> None:
     gone, stopped = roster.remove([key("A"), key("A"), key("B")])
     assert [each.error_kind for each in gone] == ["", "stream_not_found", "stream_not_found"]
     assert stopped == {0: [0]}
-    assert roster.set_knobs(key("A"), Knobs()).error_kind == "stream_not_found"
+    assert roster.set_knobs(key("A"), KnobChanges()).error_kind == "stream_not_found"
     assert roster.reports() == []
 
 
@@ -50,11 +61,30 @@ def test_streams_are_balanced_and_a_symbol_stays_together_and_comes_home(tmp_pat
     assert add(roster, key("S3")) == {home: [3]}, "the same slot on the same shard"
 
 
+def test_changes_of_different_knobs_do_not_undo_each_other(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path)
+    add(roster, key("A"))
+    for changes in (
+        KnobChanges(flush_rows=20),
+        KnobChanges(flush_interval_ms=60, db_writes_enabled=False),
+        KnobChanges(),
+        KnobChanges(flush_interval_ms=None, redis_publishes_enabled=False),
+    ):
+        assert roster.set_knobs(key("A"), changes) == KeyResult(key("A"))
+    wanted = Knobs(db_writes_enabled=False, redis_publishes_enabled=False, flush_rows=20)
+    assert roster.knobs() == {0: wanted}
+    for impossible in (KnobChanges(max_rows_per_copy=19), KnobChanges(flush_rows=1001)):
+        result = roster.set_knobs(key("A"), impossible)
+        assert (result.error_kind, result.field) == ("invalid_argument", "flush_rows")
+        assert "is more than max_rows_per_copy" in result.error
+    assert roster.knobs() == {0: wanted}, "what was refused changed nothing"
+
+
 def test_knobs_show_and_come_back_on_another_number_of_shards(tmp_path: Path) -> None:
     roster = make_roster(tmp_path)
     add(roster, key("A"), key("B"), key("C"))
     quiet = Knobs(db_writes_enabled=False)
-    assert roster.set_knobs(key("B"), quiet).error_kind == ""
+    assert roster.set_knobs(key("B"), KnobChanges(db_writes_enabled=False)).error_kind == ""
     assert roster.knobs() == {1: quiet}
     for shard_count in (1, 3):
         again = make_roster(tmp_path, shard_count)
@@ -79,6 +109,60 @@ def test_a_shard_may_not_speak_of_streams_it_does_not_have(tmp_path: Path) -> No
     roster.remove([key("A")])
     roster.update(status)
     assert [report.symbol for report in roster.reports()] == ["B"]
+
+
+def said(*streams: StreamStatus) -> ShardStatus:
+    return ShardStatus(0, list(streams), 0, 0, {}, 0, 0, 0.0, 0, 0.0)
+
+
+def test_what_is_said_of_an_earlier_life_of_a_stream_does_not_count(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path, 1)
+    add(roster, key("A"))
+    late = said(StreamStatus(0, StreamState.LIVE, row_count=1_000_000, life=0))
+    roster.update(late)
+    for life in (1, 2):
+        roster.remove([key("A")])
+        add(roster, key("A"))
+        assert [spec.life for spec in roster.specs(0)] == [life]
+        roster.update(late)
+        (report,) = roster.reports()
+        assert (report.state, report.row_count) == (StreamState.PENDING, 0)
+    roster.update(said(StreamStatus(0, StreamState.LIVE, row_count=3, life=2)))
+    assert [report.row_count for report in roster.reports()] == [3]
+
+
+def test_rows_that_were_to_be_kept_back_are_so_after_their_stream_is_gone(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path)
+    roster.open([])
+    kept_back = StreamRequest(key("A"), Knobs(db_writes_enabled=False, flush_rows=1))
+    roster.add([kept_back, StreamRequest(key("B"), Knobs(flush_rows=1))])
+    roster.remove([key("A"), key("B")])
+    assert roster.knobs() == {0: Knobs(db_writes_enabled=False)}
+    roster = make_roster(tmp_path)
+    roster.open([])
+    assert roster.knobs() == {0: Knobs(db_writes_enabled=False)}, "they wait in the journal"
+    add(roster, key("A"))
+    assert roster.knobs() == {}
+
+
+def test_totals_never_go_back_when_streams_end(tmp_path: Path) -> None:
+    roster = make_roster(tmp_path, 1)
+    add(roster, key("A"), key("B"), key("C", StreamKind.L2_BOOK))
+    for life in range(2):
+        roster.update(
+            said(
+                StreamStatus(0, StreamState.LIVE, frame_count=2, row_count=5, life=life),
+                StreamStatus(1, StreamState.LIVE, row_count=7),
+                StreamStatus(2, StreamState.LIVE, gap_count=1, missing_count=2, duplicate_count=3),
+            )
+        )
+        roster.remove([key("A")])
+        add(roster, key("A"))
+    roster.remove([key("A"), key("C", StreamKind.L2_BOOK)])
+    assert roster.ended() == [
+        EndedStreams("acme", "Trades", 4, 10), EndedStreams("acme", "L2Book", 0, 0, 1, 2, 3),
+    ]  # fmt: skip
+    assert [report.row_count for report in roster.reports()] == [7]
 
 
 COMMANDS = st.lists(
@@ -119,7 +203,8 @@ def test_the_end_is_what_the_last_accepted_commands_say(
                 told -= {slot for slots in stopped.values() for slot in slots}
             elif what == "knobs":
                 knobs = Knobs(db_writes_enabled=on)
-                found = not roster.set_knobs(key(symbols[0]), knobs).error_kind
+                changes = KnobChanges(db_writes_enabled=on)
+                found = not roster.set_knobs(key(symbols[0]), changes).error_kind
                 assert found == (symbols[0] in model)
                 if found:
                     model[symbols[0]] = knobs

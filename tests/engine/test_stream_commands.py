@@ -13,6 +13,7 @@ from engine.commands import (
     FromChild,
     InstrumentEvent,
     InstrumentsLoaded,
+    KnobChanges,
     Knobs,
     RemoveStreams,
     SetKnobs,
@@ -22,6 +23,7 @@ from engine.config import Secret
 from engine.layout import Layout, open_layout
 from engine.status import EngineStatus
 from engine.supervisor import Targets
+from tests.engine.full_disk import full_at
 from tests.engine.test_supervisor import FAKES, STREAMS, Engine, run, until
 
 TARGETS = Targets(f"{FAKES}:shard", f"{FAKES}:writer", f"{FAKES}:commander")
@@ -72,6 +74,17 @@ def test_streams_come_and_go_and_every_command_is_answered(layout: Layout) -> No
     run(layout, scenario, targets=TARGETS)
 
 
+def test_rows_of_removed_streams_still_count(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().rows_by_kind() == {"trade": 10, "book": 5})
+        command(engine, RemoveStreams(1, STREAMS))
+        await until(lambda: engine.supervisor.status().streams == [])
+        assert engine.supervisor.status().rows_by_kind() == {"trade": 10, "book": 5}
+
+    run(layout, scenario, targets=TARGETS)
+
+
 def test_commands_to_a_dead_shard_are_obeyed_by_its_successor(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
@@ -88,11 +101,67 @@ def test_commands_to_a_dead_shard_are_obeyed_by_its_successor(layout: Layout) ->
     run(layout, scenario, targets=TARGETS)
 
 
+def test_a_full_disk_holds_up_the_new_stream_and_nothing_else(layout: Layout) -> None:
+    """Its slot was written and its instrument does not fit."""
+
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "green")
+        slot_bytes = len(layout.catalog.read_bytes().splitlines(keepends=True)[0])
+        with full_at(layout.catalog.stat().st_size + slot_bytes + 10):
+            command(engine, AddStreams(1, [StreamRequest(SOL)]))
+            await until(lambda: engine.supervisor.status().status == "red")
+            assert "the stream table cannot be written" in engine.supervisor.status().reason
+            assert answers(engine) == {1: [""]}
+        await until(lambda: engine.supervisor.status().status == "green")
+        status = engine.supervisor.status()
+        assert [report.state for report in status.streams] == ["live"] * 4
+        assert [shard.child.restart_count for shard in status.shards] == [0, 0]
+        assert await engine.supervisor.stop()
+
+    run(layout, scenario, targets=TARGETS)
+
+
+@pytest.mark.fault("H02")
+def test_shards_are_handed_the_instruments_that_are_known(layout: Layout) -> None:
+    """A venue that bans our requests must not hold up streams that can begin without one."""
+    ticker = StreamKey("binance_linear", "BTCUSDT", StreamKind.TICKER)
+    quotes = StreamKey("binance_linear", "BTCUSDT", StreamKind.LIQUIDATIONS)
+
+    def told(engine: Engine) -> list[list[int | None]]:
+        return [event["decimals"] for event in engine.events("shard-0", "streams")]
+
+    async def first(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "green")
+        command(engine, AddStreams(1, [StreamRequest(ticker)]))
+        await until(lambda: told(engine) == [[None, None], [2]])
+
+    async def second(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: told(engine)[2:] == [[2, 2, 2]])
+        listed = Instrument("binance_linear", "BTCUSDT", 4, 3)
+        command(
+            engine,
+            InstrumentsLoaded("binance_linear", [listed], []),
+            AddStreams(1, [StreamRequest(quotes)]),
+            InstrumentsLoaded("binance_linear", [], []),
+            RemoveStreams(2, [quotes]),
+            AddStreams(3, [StreamRequest(quotes)]),
+        )
+        await until(lambda: told(engine)[3:] == [[4], [None]])
+
+    run(layout, first, targets=TARGETS)
+    (layout.state_dir / "commands.jsonl").unlink()
+    run(layout, second, targets=TARGETS)
+
+
 def test_knobs_reach_the_writer_and_its_successor(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
         quiet = Knobs(db_writes_enabled=False)
-        command(engine, SetKnobs(1, STREAMS[1], quiet), SetKnobs(2, SOL, quiet))
+        off = KnobChanges(db_writes_enabled=False)
+        command(engine, SetKnobs(1, STREAMS[1], off), SetKnobs(2, SOL, off))
         await until(lambda: len(answers(engine)) == 2)
         assert answers(engine) == {1: [""], 2: ["stream_not_found"]}
         await until(lambda: [1] in [event["off"] for event in engine.events("writer", "knobs")])

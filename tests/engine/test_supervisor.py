@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -17,12 +19,13 @@ from engine import instance
 from engine.catalog import Catalog, StreamKey, StreamKind
 from engine.child import Child, describe_exit
 from engine.config import Config, Secret
-from engine.errors import InstanceBusyError
+from engine.errors import EngineError, InstanceBusyError
 from engine.layout import Layout, open_layout
-from engine.member import ChildStartError
+from engine.member import ChildStartError, Member
 from engine.records import RecordKind
 from engine.settings import ControlSettings, LogSettings, RingSettings
 from engine.supervisor import Supervisor, SupervisorSettings, Targets, Timing
+from tests.engine.full_disk import full_at
 
 FAKES = "tests.engine.fake_children"
 STREAMS = [
@@ -194,6 +197,49 @@ def test_hung_child_is_killed_and_replaced(layout: Layout) -> None:
         run(layout, scenario)
 
 
+@pytest.mark.fault("V05")
+def test_child_born_again_that_is_never_ready_is_replaced(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        engine.part("stillborn")
+        os.kill(engine.supervisor.status().shards[0].child.pid, signal.SIGKILL)
+        await until(lambda: len(engine.events("shard-0", "born")) == 3)
+        await until(lambda: engine.supervisor.status().status == "green")
+
+    run(layout, scenario, timing=replace(FAST, ready_s=5))
+
+
+def test_task_that_fails_in_the_background_ends_the_engine(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        monkeypatch.setattr(Member, "check_hung", lambda *_: 1 / 0)
+        reason = await asyncio.wait_for(engine.supervisor.failed, 20)
+        assert "the watch over the children failed: ZeroDivisionError" in str(reason)
+        assert await engine.supervisor.stop()
+
+    run(layout, scenario)
+
+
+@pytest.mark.fault("V05")
+def test_hung_control_is_replaced_and_no_status_piles_up_for_it(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        engine.part("deaf-control")
+        await engine.supervisor.start()
+        control, most = engine.supervisor._control, 0
+        status_bytes = len(msgspec.json.encode(engine.supervisor.status()))
+        while len(engine.events("control", "born")) < 2:
+            engine.supervisor._feed.tell_status()
+            most = max(most, control.unsent_bytes)
+            await asyncio.sleep(0)
+        assert 0 < most <= 2 * status_bytes, "the pipe is full, and one status waits"
+        await until(lambda: engine.supervisor.status().status == "green")
+        assert engine.supervisor.status().control.restart_count == 1
+
+    run(layout, scenario)
+
+
 @pytest.mark.fault("V01")
 def test_deaf_shard_is_killed_at_the_deadline_and_the_rest_still_drains(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
@@ -216,14 +262,42 @@ def test_shard_that_never_starts_ends_the_start_with_its_reason(layout: Layout) 
     assert "this shard never starts" in layout.log_file.read_text()
 
 
+def test_a_disk_that_is_full_at_the_first_start_is_named(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        with full_at(100), pytest.raises(EngineError, match="takes no new stream"):
+            await engine.supervisor.start()
+
+    run(layout, scenario)
+
+
 def test_all_streams_refused_makes_the_engine_useless_with_a_reason(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         engine.part("failed")
         await engine.supervisor.start()
         reason = await asyncio.wait_for(engine.supervisor.failed, 20)
-        assert "BTCUSDT: unknown symbol; did you mean" in reason
+        assert "BTCUSDT: unknown symbol; did you mean" in str(reason)
 
     run(layout, scenario)
+
+
+def test_streams_that_were_listed_once_are_waited_for(layout: Layout) -> None:
+    """A venue in maintenance lists nothing for a while."""
+
+    async def listed(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "green")
+
+    async def not_listed(engine: Engine) -> None:
+        engine.part("failed")
+        await engine.supervisor.start()
+        status = engine.supervisor.status
+        await until(lambda: all(report.state == "failed" for report in status().streams))
+        await until(lambda: status().status == "red")
+        engine.supervisor._check_usable()
+        assert not engine.supervisor.failed.done()
+
+    run(layout, listed)
+    run(layout, not_listed)
 
 
 @pytest.mark.fault("V02")

@@ -16,7 +16,14 @@ from control.service import bind
 from control.simulator import SimulatorProcess
 from engine import migrations, preflight
 from engine.catalog import StreamKey, StreamKind
-from engine.commands import AddStreams, FromChild, Knobs, RemoveStreams, SetKnobs, StreamRequest
+from engine.commands import (
+    AddStreams,
+    FromChild,
+    KnobChanges,
+    RemoveStreams,
+    SetKnobs,
+    StreamRequest,
+)
 from engine.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
 from engine.layout import Layout, open_layout
 from engine.settings import LogSettings, VenueSettings
@@ -248,7 +255,7 @@ def test_everything_killed_resumes_with_knobs_on_another_number_of_shards(
     async def first(plane: Plane) -> None:
         plane.command(AddStreams(1, [StreamRequest(key) for key in keys]))
         await until(lambda: plane.states().count("live") == 60, "60 live streams")
-        plane.command(SetKnobs(2, keys[0], Knobs(db_writes_enabled=False)))
+        plane.command(SetKnobs(2, keys[0], KnobChanges(db_writes_enabled=False)))
         report = plane.supervisor.status
         await until(lambda: report().writer.skipped_rows.get("trade", 0) > 0, "held back rows")
 

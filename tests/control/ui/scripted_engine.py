@@ -18,6 +18,7 @@ from control.backend import Backend
 from control.health import Health, HealthLight
 from control.instruments import Instruments
 from control.main import make_server
+from control.protocol import BoundedHttp, Limits
 from control.routes import Services
 from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
@@ -134,7 +135,12 @@ class ScriptedEngine:
             venue: {each.symbol: each for each in listing} for venue, listing in listed.items()
         }
         guard = Guard.load(None, None, tokens or {})
-        services = Services(self.backend, Admissions(OFFERS), instruments, guard)
+        services = Services(
+            self.backend,
+            Admissions(OFFERS, "green", CONFIGURED.max_rows_per_copy),
+            instruments,
+            guard,
+        )
         self._api = Api(services, dashboard_limits=limits)
         self.seen_paths: list[str] = []
         self.port = 0
@@ -214,7 +220,7 @@ def serving(
     """
     listener = free_listener(port)
     drop_unread(listener, unread_after_s)
-    server = make_server(app or engine)
+    server = make_server(app or engine, BoundedHttp.within(Limits()))
     server.config.timeout_graceful_shutdown = 1
     ready = threading.Event()
 

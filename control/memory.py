@@ -1,0 +1,60 @@
+"""How much memory can still be had: on the machine, and within what a container or a service may
+use. The kernel kills at whichever ends first.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def memory_free_fraction(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float:
+    """The smallest free part of all memory that bounds us; 1.0 where the kernel does not tell."""
+    return min([_of_machine(proc), *_of_groups(proc, cgroups)])
+
+
+def _of_machine(proc: Path) -> float:
+    sizes = _numbers(proc / "meminfo")
+    return sizes.get("MemAvailable", 1) / max(sizes.get("MemTotal", 1), 1)
+
+
+def _of_groups(proc: Path, cgroups: Path) -> Iterator[float]:
+    """A limit of any group around ours is ours, too."""
+    for line in _text(proc / "self" / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            root, names = cgroups, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root = cgroups / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        own = root / path.lstrip("/")
+        for group in (own, *own.parents):
+            yield from _of_group(group, *names)
+            if group == root:
+                break
+
+
+def _of_group(group: Path, limit_file: str, usage_file: str, cache_name: str) -> Iterator[float]:
+    limit, usage = _text(group / limit_file).strip(), _text(group / usage_file).strip()
+    if limit.isdigit() and usage.isdigit():  # "max": no limit
+        cache = _numbers(group / "memory.stat").get(cache_name, 0)  # given up before anything dies
+        yield max(0.0, 1.0 - (int(usage) - cache) / max(int(limit), 1))
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """`name number` or `name: number unit`, one a line."""
+    found = {}
+    for line in _text(file).splitlines():
+        name, number, *_ = line.replace(":", " ").split()
+        found[name] = int(number)
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except OSError:
+        return ""

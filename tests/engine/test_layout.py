@@ -1,0 +1,44 @@
+"""Where an engine keeps its files, and the name that keeps engines apart."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.errors import EngineError
+from engine.layout import Layout, open_layout
+from tests.engine.full_disk import full_at
+
+
+def test_a_directory_has_one_name_whoever_opens_it_first(tmp_path: Path) -> None:
+    found: list[Layout] = []
+    start = threading.Barrier(8)
+
+    def open_it() -> None:
+        start.wait()
+        found.append(open_layout(tmp_path / "state", tmp_path))
+
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert set(found) == {open_layout(tmp_path / "state", tmp_path)}
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["instance"]
+
+
+def test_a_full_disk_leaves_no_empty_name_behind(tmp_path: Path) -> None:
+    with full_at(5), pytest.raises(OSError):
+        open_layout(tmp_path / "state", tmp_path)
+    assert len(open_layout(tmp_path / "state", tmp_path).instance) == 12
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"5f3a9c", b"\xff\xfe", b"../../../etc/a\n"])
+def test_a_damaged_name_is_refused_because_engines_would_share_it(
+    tmp_path: Path, body: bytes
+) -> None:
+    open_layout(tmp_path / "state", tmp_path)
+    (tmp_path / "state" / "instance").write_bytes(body)
+    with pytest.raises(EngineError, match="instance is damaged"):
+        open_layout(tmp_path / "state", tmp_path)
