@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import difflib
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Final
 
 from engine.catalog import Instrument
@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 _PATIENCE_S: Final = 5.0
 """The answer usually takes a fraction of a second."""
 _MISSING_AGE_S = 30.0
-"""A symbol nobody knows is looked for again, but the venue is not asked more often than this."""
+"""A symbol nobody knows, or of which the engine knows something else, is looked for again, but the
+venue is not asked more often than this.
+"""
 _AGE_S_MAX = 900.0
 """Facts change (a tick size): who begins later than this after the last answer asks again."""
 
@@ -51,6 +53,11 @@ class InstrumentSource:
         return self._listed.get(symbol)
 
     @property
+    def is_asking(self) -> bool:
+        """Whether the venue has been asked and has not answered yet."""
+        return self._is_asking
+
+    @property
     def trouble(self) -> str:
         """Why streams wait for an answer; empty while nobody does."""
         if not self._is_asking:
@@ -59,12 +66,16 @@ class InstrumentSource:
         reason = self._rest.waits_for(call.pool) or self._error or "the venue was asked"
         return f"instruments: {reason}"
 
-    async def ask(self, symbols: Set[str], *, patient: bool = True) -> bool:
+    async def ask(self, symbols: Mapping[str, Instrument | None], *, patient: bool = True) -> bool:
         """Return once the venue has said what it lists; False where it did not answer in time, or
-        not at the first try, and the asker is not patient.
+        not at the first try, and the asker is not patient. `symbols` are the wanted ones with what
+        the engine knows of them: it may have looked later than we did.
         """
-        age_s = monotonic_s() - self._listed_s
-        if age_s <= (_AGE_S_MAX if symbols <= self._listed.keys() else _MISSING_AGE_S):
+        agreed = all(
+            symbol in self._listed and known in (None, self._listed[symbol])
+            for symbol, known in symbols.items()
+        )
+        if monotonic_s() - self._listed_s <= (_AGE_S_MAX if agreed else _MISSING_AGE_S):
             return True
         if not self._is_asking:
             self._is_asking = True

@@ -227,7 +227,7 @@ class VenueSession:
         """Instruments first: an unknown symbol must never be subscribed. While the venue does not
         say what it lists, what the engine knew before will do.
         """
-        symbols = {stream.key.symbol for stream in streams}
+        symbols = {stream.key.symbol: stream.spec.instrument for stream in streams}
         if not await self._instruments.ask(symbols, patient=False):
             hopeful = [stream for stream in streams if stream.slot not in self._postponed]
             await self._begin([stream for stream in hopeful if self._facts(stream)])
@@ -265,7 +265,10 @@ class VenueSession:
             self._described |= news
 
     def _facts(self, stream: Stream) -> Instrument | None:
-        return self._instruments.get(stream.key.symbol) or stream.spec.instrument
+        listed = self._instruments.get(stream.key.symbol)
+        if self._instruments.is_asking:
+            return stream.spec.instrument or listed
+        return listed or stream.spec.instrument
 
     def _not_listed(self, stream: Stream) -> None:
         """The venue does not know the symbol, or no more."""

@@ -547,10 +547,15 @@ def test_facts_are_asked_for_again_when_they_are_old(
         rig.session.start([spec(1)])
         await message(server)
         assert [news[slot].price_decimals for slot, news in enumerate(rig.stored)] == [2, 2]
-        monkeypatch.setattr(instruments, "_AGE_S_MAX", 0.0)
-        rig.session.start([spec(2)])
+        monkeypatch.setattr(instruments, "_MISSING_AGE_S", 0.0)
+        rig.session.start([described(2)])
         await message(server)
-        assert rig.stored[2][2].price_decimals == 4
-        assert rig.listing_count == 2
+        assert rig.stored[2][2].price_decimals == 4, "what the engine knows is something else"
+        monkeypatch.setattr(instruments, "_AGE_S_MAX", 0.0)
+        rig.tick_size = "0.001"
+        rig.session.start([spec(3)])
+        await message(server)
+        assert rig.stored[3][3].price_decimals == 3, "the listing is old"
+        assert rig.listing_count == 3
 
     run(tmp_path, test)
