@@ -80,10 +80,12 @@ class Instruments:
                 continue
             try:
                 listing = msgspec.json.decode(path.read_bytes(), type=Listing)
-            except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (OSError, *UNUSABLE_FRAME) as error:
                 _log.warning(f"instruments of {name}: the copy on disk is of no use: {error}")
                 continue
-            self._listings[name] = {each.symbol: each for each in listing.instruments}
+            known = {each.symbol: each for each in listing.instruments if is_symbol(each.symbol)}
+            if known:
+                self._listings[name] = known
 
     async def run(self) -> None:
         """Keep every venue's listing fresh, until cancelled."""
@@ -140,7 +142,8 @@ class Instruments:
             fetch = asyncio.create_task(self._refresh(venue), name=f"instruments-{venue}")
             self._under_way[venue] = fetch
             fetch.add_done_callback(partial(self._fetched, venue))
-        return await asyncio.shield(fetch)
+        await asyncio.wait({fetch})
+        return fetch.result()
 
     async def _refresh(self, venue: str) -> list[InstrumentEvent]:
         self._refreshed_s[venue] = monotonic_s()

@@ -27,7 +27,8 @@ _ERROR_TEXT = {
     429: "Too many, try again after `Retry-After` seconds",
     503: "Not now, try again after `Retry-After` seconds; `error` says why",
 }
-_ALWAYS = (401, 403)
+_ALWAYS = (400, 401, 403, 429)
+_RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _PATH_TYPES: dict[str, Any] = {
     "exchange": Exchange, "symbol": Symbol, "kind": StreamKind, "transport": Transport,
 }  # fmt: skip
@@ -96,6 +97,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
             **{
                 str(status): {
                     "description": _ERROR_TEXT[status],
+                    **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
                     "content": {"application/json": {"schema": schemas.of([ErrorBody])}},
                 }
                 for status in sorted({*_ALWAYS, *operation.errors})

@@ -150,7 +150,7 @@ OPERATIONS = [
     Operation("GET", "/health/redis", redis_health, "Redis", {200: (SinkHealth,)}),
     Operation(
         "GET", "/limiters", limiters, "Budgets of the exchanges", {200: (list[LimiterRow],)},
-        query=ExchangeQuery, errors=(400,),
+        query=ExchangeQuery,
     ),
     Operation(
         "GET", "/metrics", show_metrics, "Prometheus metrics", {200: ()},

@@ -157,24 +157,24 @@ def _filtered(
 OPERATIONS = [
     Operation(
         "GET", "/instruments", list_instruments, "Instruments by filter",
-        {200: (list[InstrumentRow],)}, query=InstrumentsQuery, errors=(400,),
+        {200: (list[InstrumentRow],)}, query=InstrumentsQuery,
         headers={"X-Total-Count": "how many instruments pass the filter"},
     ),
     Operation(
         "GET", "/instruments/count", count_instruments, "How many instruments", {200: (Count,)},
-        query=InstrumentsCountQuery, errors=(400,),
+        query=InstrumentsCountQuery,
     ),
     Operation(
         "GET", "/instruments/exists", instrument_exists, "Whether an exchange lists a symbol",
-        {200: (Exists,)}, query=ExistsQuery, errors=(400,),
+        {200: (Exists,)}, query=ExistsQuery,
     ),
     Operation(
         "GET", "/instruments/events", list_instrument_events,
         "Listings, delistings and changes, newest first", {200: (list[InstrumentEventRow],)},
-        query=EventsQuery, errors=(400,),
+        query=EventsQuery,
     ),
     Operation(
         "POST", "/instruments/refresh", refresh_instruments, "Fetch the listings now",
-        {200: (list[RefreshResult],)}, query=ExchangeQuery, errors=(400, 413, 415, 429, 503),
+        {200: (list[RefreshResult],)}, query=ExchangeQuery, errors=(413, 415, 503),
     ),
 ]  # fmt: skip

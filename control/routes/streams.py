@@ -333,23 +333,23 @@ _Ok = Literal["ok"]
 OPERATIONS = [
     Operation(
         "GET", "/streams", list_streams, "Streams by filter", {200: (list[StreamRow],)},
-        query=StreamsQuery, errors=(400,),
+        query=StreamsQuery,
         headers={"X-Total-Count": "how many streams pass the filter"},
     ),
     Operation(
         "POST", "/streams", add_streams,
         "Begin a stream (201), or many: a list, or one on every instrument of a filter (200)",
         {201: (_Ok,), 200: (BulkResult,)}, body=_BODY,
-        errors=(400, 404, 409, 413, 415, 422, 429, 503),
+        errors=(404, 409, 413, 415, 422, 503),
     ),
     Operation(
         "DELETE", "/streams", remove_streams,
         "End a stream, or many: a list, or those of a filter",
-        {200: (_Ok, BulkResult)}, body=_BODY, errors=(400, 404, 413, 415, 503),
+        {200: (_Ok, BulkResult)}, body=_BODY, errors=(404, 413, 415, 503),
     ),
     Operation(
         "GET", "/streams/count", count_streams, "How many streams", {200: (Count,)},
-        query=CountQuery, errors=(400,),
+        query=CountQuery,
     ),
     Operation(
         "GET", "/streams/capabilities", capabilities, "What can be asked for",
@@ -357,17 +357,17 @@ OPERATIONS = [
     ),
     Operation(
         "GET", "/streams/capabilities/{exchange}", capabilities_of_exchange,
-        "What can be asked for at one exchange", {200: (list[Capability],)}, errors=(400,),
+        "What can be asked for at one exchange", {200: (list[Capability],)},
     ),
     Operation(
         "GET", f"{_STREAM}/knobs", get_knobs, "The knobs of a stream", {200: (KnobsBody,)},
-        errors=(400, 404),
+        errors=(404,),
     ),
     Operation(
         "PATCH", f"{_STREAM}/knobs", patch_knobs, "Change knobs of a stream", {200: (_Ok,)},
-        body=(KnobsPatch,), errors=(400, 404, 413, 415, 503),
+        body=(KnobsPatch,), errors=(404, 413, 415, 503),
     ),
     Operation(
-        "GET", _STREAM, get_stream, "One stream", {200: (StreamDetail,)}, errors=(400, 404)
+        "GET", _STREAM, get_stream, "One stream", {200: (StreamDetail,)}, errors=(404,)
     ),
 ]  # fmt: skip

@@ -109,6 +109,10 @@ def test_the_document_has_every_operation_and_every_reference_resolves() -> None
         assert document["openapi"] == "3.1.0"
         count = sum(len(methods) for methods in document["paths"].values())
         assert count == len(OPERATIONS)
+        for members in document["paths"].values():
+            for operation in members.values():
+                assert {"400", "401", "403", "429"} <= operation["responses"].keys()
+                assert "Retry-After" in operation["responses"]["429"]["headers"]
         names = set(document["components"]["schemas"])
         for reference in json.dumps(document).split('"$ref": "#/components/schemas/')[1:]:
             assert reference.partition('"')[0] in names

@@ -94,7 +94,13 @@ def test_what_was_known_survives_a_restart_with_the_venue_away(tmp_path: Path) -
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"venue": 1}'])
+LISTING = b'{"venue":"hyperliquid_perp","fetched_ns":1,"instruments":[%b]}'
+STRANGE = b'{"venue":"hyperliquid_perp","symbol":"A B","price_decimals":1,"qty_decimals":1}'
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"\xff", b'{"venue": 1}', LISTING % b"", LISTING % STRANGE]
+)
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / f"{HL}.json").write_bytes(text)
 
