@@ -36,17 +36,21 @@ async def knows_its_symbols(port: int) -> bool:
     return b'"exists":true' in answer
 
 
-async def attack(port: int) -> Counter[int]:
-    """Send everything, 64 at a time; return the statuses of the answers."""
+async def attack(port: int) -> Counter[int | str]:
+    """Send everything, 64 at a time; return the statuses of the answers. A 503 that says when to
+    try again is what a machine too busy to ask its supervisor in time must answer: `busy` here.
+    """
     seed = random.Random(11)
     kinds = [*HOSTILE, *(raw for raw, _ in DISHONEST)]
     work = iter([seed.choice(kinds) for _ in range(REQUESTS)])
-    seen: Counter[int] = Counter()
+    seen: Counter[int | str] = Counter()
 
     async def client() -> None:
         for raw in work:
             closing = raw.replace(b"\r\n\r\n", CLOSE, 1)
-            seen[status_of(await exchange(port, closing, patience_s=60))] += 1
+            answer = await exchange(port, closing, patience_s=60)
+            is_busy = status_of(answer) == 503 and b"retry-after:" in answer.lower()
+            seen["busy" if is_busy else status_of(answer)] += 1
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
     return seen
@@ -61,7 +65,8 @@ def test_an_attack_on_the_api_costs_no_row(make_rig: MakeRig) -> None:
     rig.until(lambda: asyncio.run(knows_its_symbols(port)), "the venue's listing")
     seen = asyncio.run(attack(port))
     assert seen.total() == REQUESTS
-    assert not {status for status in seen if status >= 500}, seen
+    assert not {each for each in seen if isinstance(each, int) and each >= 500}, seen
+    assert seen["busy"] < REQUESTS / 100, seen
     honest = asyncio.run(exchange(port, GOOD.replace(b"\r\n\r\n", CLOSE)))
     assert status_of(honest) == 200
     assert engine.child("control.main:run").pid == control, "it was never restarted"
