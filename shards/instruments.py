@@ -102,7 +102,9 @@ class InstrumentSource:
         while self._is_asking:
             try:
                 body = await self._rest.fetch(self._venue.instruments)
-                self._listed = self._venue.parse_instruments(body)
+                listed = self._venue.parse_instruments(body)
+                if not listed:
+                    raise VenueError(f"{self._venue.name} says it lists nothing")
             except (VenueError, *UNUSABLE_FRAME) as error:
                 delay_s = backoff.next_s()
                 self._error = str(error)[:200]
@@ -110,7 +112,7 @@ class InstrumentSource:
                 self._tried.set()
                 await asyncio.sleep(delay_s)
             else:
-                self._listed_s = monotonic_s()
+                self._listed, self._listed_s = listed, monotonic_s()
                 self._is_asking, self._error = False, ""
         self._tried.set()
         self._answered.set()

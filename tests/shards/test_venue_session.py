@@ -429,11 +429,12 @@ def test_a_hostile_answer_costs_another_call_and_not_the_shard(tmp_path: Path) -
             b'{"symbols":[{"symbol":"\xff"}]}',
             b"<html>",
             b"null",
+            b'{"symbols":[]}',
         ):
             rig.refusals.append(web.Response(body=body))
         rig.session.start([spec(0)])
         await rig.socket()
-        assert rig.listing_count == 5
+        assert rig.listing_count == 6
         assert rig.faults == []
 
     run(tmp_path, test)
