@@ -138,6 +138,8 @@ class Demo:
         if self._ledger_dir is None or ground.database_url is None:
             summary["sent"] = sum(self._sent.values())
             return Outcome(Exit.OK, summary, _short_text(summary))
+        assert self._simulator is not None
+        self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
         check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
         total = Verdict()
         for verdict in check.verdicts.values():

@@ -150,6 +150,7 @@ class Rig:
 
     def verdict(self) -> Verdict:
         """The equation, over all streams."""
+        self.simulator.pause(30.0)  # polls were answered, and noted, until the engine's end
         total = Verdict()
         verdicts = LedgerCheck(self.ledger_dir, self.database_url).verdicts
         sys.stderr.write(f"{verdicts}\n{self.query('SELECT * FROM gaps')}\n")  # if the test fails
