@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engine.catalog import SYMBOL_PATTERN, Instrument, StreamKey, StreamKind, Transport
-from engine.commands import KnobChanges, Knobs, StreamState
+from engine.commands import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
 from engine.status import StreamReport
 from shards.venues import VENUES
 
@@ -40,6 +40,7 @@ Symbol = Annotated[
     ),
 ]
 Rows = Annotated[int, Meta(ge=1, le=10_000_000)]
+CopyRows = Annotated[int, Meta(ge=ROWS_PER_COPY_MIN, le=10_000_000)]
 FlushMs = Annotated[int, Meta(ge=1, le=60_000)]
 Pattern = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -55,7 +56,7 @@ class KnobsPatch(KnobChanges, frozen=True, kw_only=True, forbid_unknown_fields=T
     redis_publishes_enabled: bool | UnsetType = UNSET
     flush_rows: Rows | UnsetType | None = UNSET
     flush_interval_ms: FlushMs | UnsetType | None = UNSET
-    max_rows_per_copy: Rows | UnsetType | None = UNSET
+    max_rows_per_copy: CopyRows | UnsetType | None = UNSET
 
 
 class StreamItem(_Input):

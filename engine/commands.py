@@ -6,7 +6,7 @@ of one of the two unions at the end, told apart by its `type`.
 
 import enum
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -176,6 +176,10 @@ ToChild = (
 
 
 # child -> supervisor
+
+
+ROWS_PER_COPY_MIN: Final = 1000
+"""What one stream may at least ask for: smaller transactions would throttle all the others."""
 
 
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

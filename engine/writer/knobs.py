@@ -5,17 +5,13 @@ nothing. Otherwise a look-up table of booleans picks the rows of a slice in one 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.commands import Knobs
+from engine.commands import ROWS_PER_COPY_MIN, Knobs
 from engine.records import RecordArray, RecordKind
 from engine.settings import WriterSettings
-
-ROWS_PER_COPY_MIN: Final = 1000
-"""What a stream may at least ask for: smaller transactions would throttle all the others."""
 
 Mask = npt.NDArray[np.bool_]
 

@@ -107,7 +107,7 @@ def test_both_spellings_and_no_transport(exchange: str) -> None:
         (BTC | {"knobs": {"flush": 1}}, 400, "invalid_argument", "knobs.flush"),
         (BTC | {"knobs": {"flush_rows": 0}}, 400, "invalid_argument", "knobs.flush_rows"),
         (
-            BTC | {"knobs": {"flush_rows": 9, "max_rows_per_copy": 3}},
+            BTC | {"knobs": {"flush_rows": 1001, "max_rows_per_copy": 1000}},
             400, "invalid_argument", "knobs.flush_rows",
         ),
         ({"exchange": "BinanceLinear"}, 400, "invalid_argument", "symbol"),
@@ -383,11 +383,12 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
         for patch, field in (
             ({"flush_rows": True}, "flush_rows"), ({"flush_interval_ms": 0}, "flush_interval_ms"),
             ({"disable_db_writes": True}, "disable_db_writes"), ({"flush_rows": 1.5}, "flush_rows"),
+            ({"max_rows_per_copy": 999}, "max_rows_per_copy"),
             ({"db_writes_enabled": None}, "db_writes_enabled"), ([], ""),
         ):  # fmt: skip
             answer = await rig.ask("PATCH", path, patch)
             assert (answer.status, answer.body.get("field", "")) == (400, field)
-        for patch in ({"flush_rows": 100_001}, {"flush_rows": 9, "max_rows_per_copy": 8}):
+        for patch in ({"flush_rows": 100_001}, {"flush_rows": 1001, "max_rows_per_copy": 1000}):
             answer = await rig.ask("PATCH", path, patch)
             assert (answer.status, answer.body.get("field", "")) == (400, "flush_rows")
             added = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT", "knobs": patch})
