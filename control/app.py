@@ -1,7 +1,6 @@
 """The Starlette application: routes by path, documents, the dashboard, and the gate around all."""
 
 import functools
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,8 +21,6 @@ from control.requests import ClientGoneError
 from control.routes import Operation, Services, health, instruments, streams
 from control.traffic import Traffic
 from control.ui.state import DashboardLimits
-
-_log = logging.getLogger(__name__)
 
 OPERATIONS: Sequence[Operation] = [
     *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,

@@ -3,6 +3,7 @@
 Texts name fields and values, never files, statements or traces.
 """
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -96,7 +97,7 @@ class ApiError(Exception):
         body = self.body()
         headers = dict(self.headers)
         if body.retry_after_s:
-            headers["Retry-After"] = str(max(1, round(body.retry_after_s)))
+            headers["Retry-After"] = str(max(1, math.ceil(body.retry_after_s)))
         return json_response(body, self.status, headers)
 
 

@@ -55,6 +55,6 @@ def _numbers(file: Path) -> dict[str, int]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="ascii")
+        return file.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""

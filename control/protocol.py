@@ -8,7 +8,6 @@ of the connections.
 """
 
 import asyncio
-import logging
 from collections import Counter
 from typing import Any, ClassVar
 
@@ -19,8 +18,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from control.errors import ErrorBody
-
-_log = logging.getLogger(__name__)
 
 
 class Limits(msgspec.Struct, frozen=True):

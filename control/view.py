@@ -42,6 +42,7 @@ class Addresses:
     psql: str
     redis: str
     control: str
+    dashboard: str
     log_file: Path
 
     @classmethod
@@ -49,7 +50,7 @@ class Addresses:
         """From the engine's note."""
         key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
-        return cls(note.psql or "off", redis, f"{note.control_url}/health/runtime", log_file)
+        return cls(note.psql or "off", redis, note.control_url, f"{note.control_url}/ui", log_file)
 
     def lines(self) -> list[str]:
         """One line each."""
@@ -57,6 +58,7 @@ class Addresses:
             f"database  {self.psql}",
             f"redis     {self.redis}",
             f"control   {self.control}",
+            f"dashboard {self.dashboard}",
             f"log       {self.log_file}",
         ]
 

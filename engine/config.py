@@ -305,7 +305,13 @@ def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
 def _with_token_files(config: Config, env: Mapping[str, str], source: str, base: Path) -> Config:
     """Token files by absolute path. Who listens to more than this machine asks for a token."""
     control = config.control
-    if control.host not in LOOPBACK and not (control.token_file or env.get("FTS_CONTROL_TOKEN")):
+    has_token = bool(control.token_file or env.get("FTS_CONTROL_TOKEN"))
+    if (control.behind_proxy or control.allowed_hosts) and not has_token:
+        raise ConfigError(
+            f"{source}: control.behind_proxy, control.allowed_hosts: whom the proxy lets through"
+            " could command this engine: set control.token_file or FTS_CONTROL_TOKEN"
+        )
+    if control.host not in LOOPBACK and not has_token:
         raise ConfigError(
             f"{source}: control.host: {control.host!r} is not a loopback address"
             f" ({', '.join(LOOPBACK)}), so clients must show a token: set control.token_file or"

@@ -38,10 +38,10 @@ class _BookStream(Stream):
 class DeltaBook(_BookStream):
     """A book of deltas that chain by `prev_seq`, started from a REST snapshot.
 
-    The rules are Binance USD-M's (venues.md 1.5): buffer events, fetch a snapshot with id L, the
-    first event at or after it must contain L or continue it (`prev_seq == L`); from then on each
-    event's `prev_seq` is the `seq` before. Nothing the venue sent is thrown away: events older than
-    the snapshot are written in front of it, where they belong.
+    The rules are Binance USD-M's (how to keep a local order book): buffer events, fetch a snapshot
+    with id L, the first event at or after it must contain L or continue it (`prev_seq == L`); from
+    then on each event's `prev_seq` is the `seq` before. Nothing the venue sent is thrown away:
+    events older than the snapshot are written in front of it, where they belong.
 
     `request_snapshot` is called when the first event waits for a snapshot, and again when one was
     too old; the answer goes to `on_snapshot`.

@@ -16,7 +16,7 @@ UNUSABLE_FRAME = (
     OverflowError,
     ValueError,
 )
-"""What a hostile frame can raise while it is decoded (measured; see reliability.md M11)."""
+"""What a hostile frame can raise while it is decoded: measured."""
 
 _SHOWN_PAYLOAD_BYTES = 120
 

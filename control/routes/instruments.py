@@ -98,7 +98,13 @@ async def refresh_instruments(request: Request, services: Services) -> Response:
         text = "; ".join(outcome.row.error for outcome in outcomes)
         retry_after_s = min(outcome.retry_after_s for outcome in outcomes)
         raise ApiError("unavailable", text, retry_after_s=retry_after_s)
-    return json_response([outcome.row for outcome in outcomes])
+    asked = {outcome.row.exchange: outcome.row for outcome in outcomes}
+    return json_response([asked.get(venue) or _just_asked(services, venue) for venue in venues])
+
+
+def _just_asked(services: Services, venue: str) -> RefreshResult:
+    count = sum(1 for _ in services.instruments.of(venue))
+    return RefreshResult(venue, count, 0, "it was asked a moment ago")
 
 
 @dataclass(frozen=True, slots=True)

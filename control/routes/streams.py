@@ -135,11 +135,13 @@ def _parse_body(body: bytes) -> StreamItem | list[StreamItem] | FilteredStreams:
     return requests.checked(value, StreamItem)
 
 
-def _request_for(services: Services, item: StreamItem, field: str = "") -> StreamRequest:
+def _request_for(
+    services: Services, item: StreamItem, field: str = "", *, suggests: bool = True
+) -> StreamRequest:
     """A checked wish. Raises ApiError for what no engine could do."""
     venue = venue_of(item.exchange, f"{field}exchange")
     transport = services.admissions.transport(venue, item.kind, item.transport, field)
-    _check_symbol(services, venue, item.symbol, field)
+    _check_symbol(services, venue, item.symbol, field, suggests=suggests)
     key = StreamKey(venue, item.symbol, item.kind, transport)
     return StreamRequest(key, _knobs(services, item.knobs, field))
 
@@ -154,7 +156,9 @@ def _requests_for(
     refused = []
     for place, item in enumerate(items):
         try:
-            wanted = _request_for(services, item, f"[{place}].")
+            wanted = _request_for(
+                services, item, f"[{place}].", suggests=len(items) <= _SUGGESTED_FOR_MAX
+            )
         except ApiError as error:
             if error.kind == "invalid_argument":
                 raise  # the request itself is wrong: nothing of it is done
@@ -263,13 +267,15 @@ def _check_loaded(services: Services, venue: str) -> None:
         )
 
 
-def _check_symbol(services: Services, venue: str, symbol: str, field: str) -> None:
+def _check_symbol(
+    services: Services, venue: str, symbol: str, field: str, *, suggests: bool
+) -> None:
     _check_loaded(services, venue)
     instrument = services.instruments.get(venue, symbol)
     if instrument is not None:
         services.admissions.check_instrument(instrument, field)
         return
-    near = services.instruments.near(venue, symbol)
+    near = services.instruments.near(venue, symbol) if suggests else []
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ApiError(
         "unknown_symbol", f"{venue} lists no {symbol!a}{hint}", field=f"{field}symbol", near=near
@@ -328,6 +334,8 @@ def _location(key: StreamKey) -> str:
 
 
 _STREAM = "/streams/{exchange}/{symbol:path}/{kind}/{transport}"
+_SUGGESTED_FOR_MAX = 20
+"""Longer lists get no near names: each costs milliseconds, in which nobody else is served."""
 _BODY = (StreamItem, StreamList, FilteredStreams)
 _Ok = Literal["ok"]
 OPERATIONS = [

@@ -65,6 +65,8 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         (b"#" * (2 << 20), "larger than"),
         ("[shards]\ncpus = []", "shards.cpus: an empty list"),
         ("[control]\nhost = '0.0.0.0'", "control.host: '0.0.0.0' is not a loopback address"),
+        ("[control]\nbehind_proxy = true", "set control.token_file or FTS_CONTROL_TOKEN"),
+        ("[control]\nallowed_hosts = ['a.example']", "set control.token_file"),
         ("[redis]\nprefix = 'a b'", "redis.prefix: Expected `str` matching"),
     ],
 )

@@ -53,6 +53,7 @@ class Engine:
         grants: Grants,
         *,
         alone: bool = False,
+        window_s: float = WEIGHT.window_s,
         limits: type[SharedLimits] = SharedLimits,
     ) -> None:
         self.name = name
@@ -64,7 +65,7 @@ class Engine:
             return limits(address, PREFIX, name, windows_s, DEADLINE_S)
 
         self.desk = LeaseDesk(
-            [WEIGHT],
+            [LimitSettings(*POOL, WEIGHT.budget, window_s)],
             directory / f"{name}.json",
             self._granted,
             share,
@@ -188,11 +189,11 @@ def test_a_ban_that_one_engine_met_holds_the_others(
         one.ask(1)
         await group.until_granted(1)
         banned_s = monotonic_s()
-        one.desk.feedback(LimitFeedback(*POOL, retry_after_s=1.5, status=418))
+        one.desk.feedback(LimitFeedback(*POOL, retry_after_s=6, status=418))
         await group.until(lambda: other.desk.reports()[0].blocked_s > 0, "the ban to be known")
         other.ask(1)
         await group.until_granted(2)
-        assert group.grants[1][0] - banned_s >= 1.5 - 1e-3
+        assert group.grants[1][0] - banned_s >= 6 - 1e-3
 
     group(scenario)
 
@@ -238,7 +239,7 @@ def test_alone_an_engine_goes_on_and_writes_down_later_what_it_spent(
     group: RunGroup, valkey: PrivateValkey
 ) -> None:
     async def scenario(group: Group) -> None:
-        engine = group.engine("one", alone=True)
+        engine = group.engine("one", alone=True, window_s=60.0)
         engine.ask(1)
         await group.until_granted(1)
         valkey.stop()
@@ -253,7 +254,7 @@ def test_alone_an_engine_goes_on_and_writes_down_later_what_it_spent(
 
 def test_a_flushed_redis_is_told_again_what_was_spent(group: RunGroup, redis_url: str) -> None:
     async def scenario(group: Group) -> None:
-        engine = group.engine("one")
+        engine = group.engine("one", window_s=60.0)
         with Redis.from_url(redis_url) as client:
             engine.ask(15)
             await group.until_granted(1)

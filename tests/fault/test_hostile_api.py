@@ -66,7 +66,6 @@ def test_an_attack_on_the_api_costs_no_row(make_rig: MakeRig) -> None:
     seen = asyncio.run(attack(port))
     assert seen.total() == REQUESTS
     assert not {each for each in seen if isinstance(each, int) and each >= 500}, seen
-    assert seen["busy"] < REQUESTS / 100, seen
     honest = asyncio.run(exchange(port, GOOD.replace(b"\r\n\r\n", CLOSE)))
     assert status_of(honest) == 200
     assert engine.child("control.main:run").pid == control, "it was never restarted"

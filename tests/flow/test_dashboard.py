@@ -28,7 +28,11 @@ SLOW = 60_000
 def test_a_trader_sets_up_watches_and_clears_an_engine(
     make_rig: Callable[..., Rig], tmp_path: Any
 ) -> None:
-    rig = make_rig(symbols=3, rate="300", settings="[database]\nflush_rows = 4321")
+    rig = make_rig(
+        symbols=3,
+        rate="300",
+        settings="[control]\nadmission = 'any'\n[database]\nflush_rows = 4321",
+    )
     rig.start()
     note = instance.read_note(open_layout(rig.directory / "state"))
     assert note is not None

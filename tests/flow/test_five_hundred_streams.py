@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import msgspec
@@ -51,6 +52,19 @@ def is_listed(rig: Rig) -> bool:
     return bool(min(counts) >= SYMBOLS)
 
 
+def are_added(rig: Rig) -> bool:
+    """Add them by one call; a machine too busy to answer in time is asked again."""
+    try:
+        answer = api(rig, "POST", "/streams", wanted())
+    except HTTPError as error:
+        assert error.code == 503, error
+        return False
+    fine = ("", "stream_exists")
+    refused = [each for each in answer["results"] if each.get("error_kind", "") not in fine]
+    assert not refused, refused[:3]
+    return True
+
+
 def wanted() -> list[dict[str, str]]:
     """What is added to the two streams of the file."""
     of_binance = [
@@ -77,8 +91,7 @@ def test_five_hundred_streams_survive_the_death_of_everything(make_rig: MakeRig)
     engine = rig.start()
     rig.until(lambda: is_listed(rig), "the venues' instruments")
     began_s = time.monotonic()  # noqa: TID251 - a test may look at the clock
-    answer = api(rig, "POST", "/streams", wanted())
-    assert answer["accepted"] == TOTAL - 2, [each for each in answer["results"] if not each["ok"]]
+    rig.until(lambda: are_added(rig), "the answer")
     rig.until(lambda: live_count(rig) == TOTAL, f"{TOTAL} live streams")
     took_s = time.monotonic() - began_s  # noqa: TID251
     sys.stderr.write(f"{TOTAL} streams were live after {took_s:.1f} s\n")
