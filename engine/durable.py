@@ -17,7 +17,14 @@ UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def write_whole(path: Path, body: bytes) -> None:
-    """Put `body` in place of `path` in one step (mode 0600). An OSError leaves `path` as it was."""
+    """Put `body` in place of `path` in one step (mode 0600). After an OSError `path` is as it was,
+    or new and not yet safe from a power cut.
+    """
+    _put(path, body)
+    _sync_directory(path.parent)
+
+
+def _put(path: Path, body: bytes) -> None:
     half = path.with_name(f"{path.name}.tmp")
     try:
         with half.open("wb", buffering=0) as file:
@@ -29,7 +36,6 @@ def write_whole(path: Path, body: bytes) -> None:
         with contextlib.suppress(OSError):
             half.unlink()
         raise
-    _sync_directory(path.parent)
 
 
 class LineFile:
@@ -71,9 +77,10 @@ class LineFile:
             os.truncate(self.path, self.size_bytes)
 
     def replace(self, lines: bytes) -> None:
-        """These lines instead of all there were. Raises OSError; then nothing has changed."""
-        write_whole(self.path, lines)
+        """These lines instead of all there were. Raises OSError, as `write_whole` does."""
+        _put(self.path, lines)
         self.size_bytes = len(lines)
+        _sync_directory(self.path.parent)
 
 
 def _write_all(fd: int, body: bytes) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from engine.clock import boot_id, monotonic_s, wall_ns
 from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
-from engine.durable import UNREADABLE
+from engine.durable import UNREADABLE, write_whole
 from engine.lease_sharing import LeaseSharing
 from engine.limits import BLOCK_S_MAX, Budget, Spent, Waiter
 from engine.settings import LimitSettings
@@ -140,7 +140,7 @@ class LeaseDesk:
                 f" {delay_s:.0f} s"
             )
             self._tell_blocked(pool, budget.waiting_clients)
-            self._save()
+            self._save(durable=True)
         self._serve(pool)
 
     def client_ended(self, client: str) -> None:
@@ -205,13 +205,13 @@ class LeaseDesk:
             self._timers[pool] = loop.call_later(delay_s, self._serve, pool)
 
     def _save_soon(self) -> None:
-        """Once for all grants of this turn of the loop. No fsync: what a killed process wrote
-        stays, and after a power cut the window has passed.
+        """Once for all grants of this turn of the loop. No fsync, but for a ban: what a killed
+        process wrote stays, and after a power cut the window has passed.
         """
         if self._save_handle is None:
             self._save_handle = asyncio.get_running_loop().call_soon(self._save)
 
-    def _save(self) -> None:
+    def _save(self, *, durable: bool = False) -> None:
         if self._save_handle is not None:
             self._save_handle.cancel()
             self._save_handle = None
@@ -225,11 +225,14 @@ class LeaseDesk:
             )
             for (venue, name), budget in self._budgets.items()
         ]
-        saved = _Saved(self._boot, now_s, wall_ns() / 1e9, budgets)
+        saved = msgspec.json.encode(_Saved(self._boot, now_s, wall_ns() / 1e9, budgets))
         half = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # a full disk must not stop the grants
-            half.write_bytes(msgspec.json.encode(saved))
-            half.replace(self._path)
+            if durable:
+                write_whole(self._path, saved)
+            else:
+                half.write_bytes(saved)
+                half.replace(self._path)
 
     def _load(self) -> None:
         try:

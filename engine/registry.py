@@ -67,6 +67,7 @@ class Registry:
         self._file = LineFile(path)
         self._compact_at_bytes = _COMPACT_MIN_BYTES
         self._entries: dict[StreamKey, RegistryEntry] = {}
+        self._configured: frozenset[StreamKey] = frozenset()
         self.joined_with: str | None = None
         """The mirror whose rows were adopted once; None: a new registry knows only itself."""
         self.revision = 0
@@ -97,6 +98,8 @@ class Registry:
             entry = self._entries.get(key)
             if entry is None:
                 continue
+            if key in self._configured:  # whoever wanted it last: the file would bring it back
+                entry = msgspec.structs.replace(entry, origin=Origin.CONFIG)
             if self._must_remember(entry, self.joined_with):
                 gone = msgspec.structs.replace(entry, removed=True)
                 lines.append(_Line(entry=gone))
@@ -106,7 +109,7 @@ class Registry:
 
     def seed(self, configured: Sequence[StreamKey], now_ns: int) -> None:
         """Bring in what the configuration file names now (the rules are above)."""
-        named = set(configured)
+        named = self._configured = frozenset(configured)
         lines = [
             _Line(forget=entry.key)
             for entry in self._entries.values()

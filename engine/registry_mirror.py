@@ -27,6 +27,8 @@ from engine.threads import in_thread
 _log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S: Final = 3
+_ANSWER_WITHIN_S: Final = 20.0
+"""A database that is logged into and then silent must hold up neither a start nor the mirror."""
 _SETTLE_S: Final = 0.1
 """A burst of commands is mirrored once."""
 _FIRST_DELAY_S: Final = 0.5
@@ -134,12 +136,14 @@ class RegistryMirror:
             self._adopted = []
         revision, entries = self._registry.revision, self._registry.entries()
         conninfo = self._conninfo()
-        await in_thread(lambda: _store(conninfo, self._name, entries), "registry")
+        async with asyncio.timeout(_ANSWER_WITHIN_S):
+            await in_thread(lambda: _store(conninfo, self._name, entries), "registry")
         self.mirrored_revision = revision
 
     async def _fetch(self) -> list[RegistryEntry]:
         conninfo = self._conninfo()
-        return await in_thread(lambda: _load(conninfo, self._name), "registry")
+        async with asyncio.timeout(_ANSWER_WITHIN_S):
+            return await in_thread(lambda: _load(conninfo, self._name), "registry")
 
     def _words(self, error: Exception) -> str:
         assert self._database_url is not None

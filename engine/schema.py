@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 3
 _FIRST_DELAY_S = 0.5
 _DELAY_S_MAX = 10.0
+_FIRST_ATTEMPT_S = 30.0
+"""A server that is logged into and then silent, or a long migration, must not hold up the start."""
 
 
 class SchemaKeeper:
@@ -33,12 +35,21 @@ class SchemaKeeper:
         self._task: asyncio.Task[None] | None = None
         self.problem = ""
 
-    async def first_attempt(self) -> None:
-        """Migrate, or begin to retry. Raises MigrationError for a schema that is not ours."""
+    async def first_attempt(self) -> "asyncio.Task[None] | None":
+        """Migrate, or go on trying in the background: the task to watch. Raises MigrationError for
+        a schema that is not ours.
+        """
         if self._database_url is None or self._migrate is None:
-            return
-        if not await self._attempt():
-            self._task = asyncio.create_task(self._retry(), name="schema")
+            return None
+        attempt = asyncio.create_task(self._attempt(), name="schema")
+        done, _ = await asyncio.wait({attempt}, timeout=_FIRST_ATTEMPT_S)
+        if done and attempt.result():
+            return None
+        if not done:
+            self.problem = "the database has not finished the schema yet"
+            _log.warning(f"{self.problem}; collecting goes on, rows wait in the journal")
+        self._task = asyncio.create_task(self._retry(attempt), name="schema-retry")
+        return self._task
 
     async def close(self) -> None:
         """Stop trying."""
@@ -46,18 +57,20 @@ class SchemaKeeper:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _retry(self) -> None:
+    async def _retry(self, attempt: "asyncio.Task[bool]") -> None:
+        """Try until it is done; `attempt` is the first."""
         delay_s = _FIRST_DELAY_S
         while True:
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, _DELAY_S_MAX)
             try:
-                if await self._attempt():
+                if await attempt:
                     return
             except MigrationError as error:
                 self.problem = str(error)
                 _log.error(f"database schema: {error}; rows wait in the journal")
                 return
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _DELAY_S_MAX)
+            attempt = asyncio.create_task(self._attempt(), name="schema")
 
     async def _attempt(self) -> bool:
         assert self._database_url is not None

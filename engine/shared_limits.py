@@ -8,8 +8,8 @@ One hash a budget, in spans of the server's clock (a sixtieth of the window):
 Invariants
 - An engine spends only in a transaction that watched the hash while it looked (WATCH, MULTI, EXEC):
   no two engines take the same room.
-- Units count from the latest moment at which their request may leave: `deadline_s` after the look,
-  rounded up to the end of its span. Nothing is granted later than that.
+- Units count from the latest moment at which their request may leave: look and transaction may take
+  `deadline_s` each, and that is rounded up to the end of its span.
 - An engine writes its own fields alone, and writes them again when the server has lost them. What
   is too old to count, whoever sees it removes.
 - The hash vanishes by itself when nobody spends any more.
@@ -111,8 +111,7 @@ class SharedLimits:
         mine, span_s = self._spent[pool], self._span_s(pool)
         for span, units in found.ours.items():  # of an earlier life, or of a lost reply
             mine[span] = max(units, mine.get(span, 0.0))
-        for span in [each for each in mine if not self._counts(pool, each, server_s)]:
-            del mine[span]
+        self._prune(pool, server_s)
         return Look(
             [
                 Spent((span + 1) * span_s - self._server_ahead_s, units)
@@ -158,7 +157,9 @@ class SharedLimits:
 
     def spent(self, pool: Pool, units: float) -> None:
         """What was granted while the server was away; the next `spend` writes it down."""
-        self._add(self._spent[pool], pool, units, monotonic_s() + self._server_ahead_s)
+        server_s = monotonic_s() + self._server_ahead_s
+        self._add(self._spent[pool], pool, units, server_s)
+        self._prune(pool, server_s)
 
     def _sort(self, pool: Pool, server_s: float, flat: Sequence[bytes]) -> _Found:
         """Whose fields they are, and which of them count no more."""
@@ -188,9 +189,14 @@ class SharedLimits:
         window_s = self._windows_s[pool]
         return -window_s < (span + 1) * self._span_s(pool) - server_s <= 2 * window_s
 
+    def _prune(self, pool: Pool, server_s: float) -> None:
+        mine = self._spent[pool]
+        for span in [each for each in mine if not self._counts(pool, each, server_s)]:
+            del mine[span]
+
     def _add(self, spans: dict[int, float], pool: Pool, units: float, server_s: float) -> None:
         """Count units in the span in which their request leaves at the latest."""
-        span = int((server_s + self._deadline_s) // self._span_s(pool))
+        span = int((server_s + 2 * self._deadline_s) // self._span_s(pool))
         spans[span] = spans.get(span, 0.0) + units
 
     def _span_s(self, pool: Pool) -> float:

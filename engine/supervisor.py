@@ -135,7 +135,7 @@ class Supervisor:
         """Bring everything up, in order. On failure the caller still calls `stop`."""
         timing = self._settings.timing
         metric_files.begin(self._settings.layout)
-        await self._schema.first_attempt()
+        self._watch("the keeper of the schema", await self._schema.first_attempt())
         if not self._schema.problem:
             await self._mirror.first_attempt()
         try:

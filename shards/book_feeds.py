@@ -18,6 +18,9 @@ from shards.stream import Stream, is_renumbered, is_set_back
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
 
+NOT_LISTENING: Final = (StreamState.BACKOFF, StreamState.STOPPED, StreamState.FAILED)
+"""What a book is in when a snapshot is of no use to it."""
+
 
 class _BookStream(Stream):
     """Writes book events; subclasses decide which and in what order."""
@@ -107,7 +110,7 @@ class DeltaBook(_BookStream):
     def on_snapshot(self, snapshot: BookEvent) -> None:
         """Take a REST snapshot (id in `seq`). One that is too old is asked for again."""
         self._requested = False
-        if self._synced or self.state in (StreamState.BACKOFF, StreamState.STOPPED):
+        if self._synced or self.state in NOT_LISTENING:
             return
         self._snapshot = snapshot
         self._join()

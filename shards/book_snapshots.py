@@ -4,10 +4,9 @@ import asyncio
 import logging
 
 from engine.clock import wall_ns
-from engine.commands import StreamState
 from engine.errors import VenueError
 from shards.backoff import Backoff
-from shards.book_feeds import DeltaBook
+from shards.book_feeds import NOT_LISTENING, DeltaBook
 from shards.book_rows import BookEvent
 from shards.rest import VenueRest
 from shards.rings import ShardRings
@@ -54,7 +53,7 @@ class BookSnapshots:
         """Fetch snapshots as they are asked for, until cancelled."""
         while True:
             book = await self._wanted.get()
-            if book.state in (StreamState.BACKOFF, StreamState.STOPPED):
+            if book.state in NOT_LISTENING:
                 self.forget(book.slot)
             else:
                 await self._fetch(book)

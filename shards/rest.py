@@ -11,6 +11,7 @@ import aiohttp
 
 from engine.errors import VenueError
 from shards.leases import Lease, LeaseClient
+from shards.venues.budgets import REST_POLLS
 from shards.venues.spec import REST_WEIGHT, RestCall, Venue
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ class VenueRest:
         self._venue = venue.name
         self._base_url = (base_url or venue.rest_url).rstrip("/")
         self._leases = {
-            pool: Lease(leases, venue.name, pool) for pool in (REST_WEIGHT, *venue.rest_pools)
+            pool: Lease(leases, venue.name, pool)
+            for pool in (REST_WEIGHT, REST_POLLS, *venue.rest_pools)
         }
         self._used_weight_header = venue.used_weight_header
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
@@ -42,22 +44,30 @@ class VenueRest:
             async with self._session.request(
                 call.method, url, data=body, headers=headers, allow_redirects=False
             ) as reply:
-                payload = await _read_capped(reply)
+                is_refused = reply.status in (429, 418)  # whatever becomes of the body
+                payload = b"" if is_refused else await _read_capped(reply)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise VenueError(f"{self._venue}: {call.method} {url}: {reason}") from error
         self._pass_on_used_weight(reply)
-        if reply.status in (429, 418):
+        if is_refused:
             retry_after = reply.headers.get("Retry-After")
             wait_s = self._leases[call.pool].refused(reply.status, retry_after)
-            if reply.status == 418:
-                for pool in self._leases.keys() - {call.pool}:
-                    self._leases[pool].refused(reply.status, retry_after)
+            for pool in self._refused_with(call.pool, reply.status):
+                self._leases[pool].refused(reply.status, retry_after)
             raise VenueError(f"{self._venue}: HTTP {reply.status}, told to wait {wait_s:.0f} s")
         if reply.status != 200:
             text = payload[:200].decode("utf-8", "backslashreplace")
             raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
         return payload
+
+    def _refused_with(self, pool: str, status: int) -> set[str]:
+        """Which pools rest as well: all of a banned address, and polls with what they draw on.
+        They would pass their own pool meanwhile, and all leave at once.
+        """
+        if status == 418:
+            return self._leases.keys() - {pool}
+        return {REST_POLLS} if pool == REST_WEIGHT else set()
 
     def waits_for(self, pool: str) -> str:
         """What calls of a pool wait for before they leave; empty when none waits."""

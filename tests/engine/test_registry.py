@@ -1,12 +1,14 @@
 """Wanted streams: what a restart finds, what the mirror gives back."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from engine import durable
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.commands import Knobs
 from engine.config import Secret
@@ -119,6 +121,40 @@ def test_configured_stream_removed_by_command_stays_removed_until_the_file_drops
     registry.seed([C], 3)
     registry.seed([A, C], 4)
     assert sorted(keys(registry)) == sorted([A, B, C])
+
+
+@pytest.mark.parametrize("is_joined", [True, False])
+def test_removed_stays_removed_whoever_wanted_it_last(path: Path, is_joined: bool) -> None:
+    registry = Registry(path)
+    if is_joined:
+        registry.adopt([], "mirror")
+    registry.put([RegistryEntry(C)])
+    registry.seed([A, C], 1)
+    registry.remove([A, C])
+    registry.put([RegistryEntry(A)])
+    registry.remove([A])
+    again = Registry(path)
+    again.seed([A, C], 2)
+    assert keys(again) == []
+
+
+def test_a_directory_that_cannot_be_synced_leaves_the_registry_readable(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(path)
+    for number in range(50):
+        registry.put([RegistryEntry(A, added_ns=number)])
+    with monkeypatch.context() as broken:
+        broken.setattr(durable, "_sync_directory", _refuse)
+        registry.compact()
+    with full_at(path.stat().st_size + 10), pytest.raises(OSError):
+        registry.put([RegistryEntry(B)])
+    registry.put([RegistryEntry(C)])
+    assert keys(Registry(path)) == [A, C]
+
+
+def _refuse(path: Path) -> None:
+    raise OSError(errno.EIO, "input/output error", str(path))
 
 
 def test_stream_that_came_from_the_file_goes_with_it_and_a_commanded_one_stays(path: Path) -> None:
@@ -267,3 +303,20 @@ def test_a_table_that_was_emptied_or_made_anew_is_filled_again(
                 await asyncio.sleep(0.02)
 
     with_mirror(registry, database_url, body)
+
+
+def test_a_database_that_logs_in_and_falls_silent_holds_up_nothing(
+    path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another session holds the table."""
+    monkeypatch.setattr("engine.registry_mirror._ANSWER_WITHIN_S", 0.3)
+
+    async def scenario() -> None:
+        mirror = RegistryMirror(Registry(path), "name", Secret(database_url), lambda _: None)
+        async with asyncio.timeout(30):
+            await mirror.first_attempt()
+
+    with psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE stream_registry IN ACCESS EXCLUSIVE MODE")
+        asyncio.run(scenario())
+    assert "cannot be read yet" in caplog.text
