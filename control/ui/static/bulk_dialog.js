@@ -9,7 +9,7 @@ import { Offers } from "./offers.js";
 const DELAY_MS = 250;
 const FIRST_NAMES = 12;
 const CONDITIONS = ["symbol", "base", "quote", "status"];
-const OUTCOMES = { created: "created", exists: "exists", refused: "refused" };
+const OUTCOMES = ["refused", "exists", "created"]; // what went wrong comes first
 
 const outcomeOf = (item) => (item.ok ? "created" : item.error_kind === "stream_exists" ? "exists" : "refused");
 
@@ -104,10 +104,9 @@ export class BulkDialog {
     const summary = [`${counts.created} created`, `${counts.exists} existed already`, `${counts.refused} refused`].join(", ");
     report(counts.refused ? "error" : "ok", `Added ${format.kind(this.offers.kind.value)}: ${summary}`);
     setText(byId("bulk-summary"), summary);
-    const order = Object.keys(OUTCOMES).reverse(); // what went wrong comes first
-    const items = [...answer.results].sort((a, b) => order.indexOf(outcomeOf(a)) - order.indexOf(outcomeOf(b)));
+    const items = [...answer.results].sort((a, b) => OUTCOMES.indexOf(outcomeOf(a)) - OUTCOMES.indexOf(outcomeOf(b)));
     byId("bulk-results").replaceChildren(...items.map((item) => make("li", { data: { outcome: outcomeOf(item) } },
-      make("b", {}, item.symbol), make("span", { class: "outcome" }, OUTCOMES[outcomeOf(item)]),
+      make("b", {}, item.symbol), make("span", { class: "outcome" }, outcomeOf(item)),
       make("span", { class: "why" }, outcomeOf(item) === "refused" ? item.error || item.error_kind : ""))));
     byId("bulk-form").hidden = true;
     byId("bulk-answer").hidden = false;
