@@ -140,6 +140,49 @@ def test_a_wrong_field_of_many_is_named_beside_it(
     assert engine.added == []
 
 
+def test_many_are_added_only_by_the_count_that_is_shown(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, engine = market_of_hundreds
+    submit, limit = page.locator("#bulk-submit"), page.locator("#bulk-limit")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    def asked(count: int) -> None:
+        wait_for(lambda: page.evaluate("1") and len(held) == count, f"{count} held requests")
+
+    page.keyboard.press("m")
+    expect(submit).to_have_text("Add 340 streams")
+    page.route("**/instruments?*", hold)
+    page.locator("#bulk-quote").fill("usdt")
+    expect(submit).to_be_disabled()
+    asked(1)
+    limit.fill("6000")
+    asked(2)
+    with page.expect_response("**/instruments?*"):
+        held.pop(0).continue_()  # the answer to a question of before
+    page.keyboard.press("Enter")
+    expect(submit).to_be_disabled()
+    held.pop().continue_()
+    expect(submit).to_have_text("Add 300 streams")
+    expect(submit).to_be_enabled()
+    page.route("**/streams", hold)
+    submit.click()
+    expect(submit).to_be_disabled()
+    asked(1)
+    limit.fill("3")
+    asked(2)
+    held.pop(0).continue_()
+    expect(page.locator("#bulk-limit-error")).to_contain_text("<= 5000")
+    expect(submit).to_be_disabled()  # what it would add now is not known yet
+    held.pop().continue_()
+    expect(submit).to_have_text("Add 3 streams")
+    expect(submit).to_be_enabled()
+    assert engine.added == []
+
+
 # --- knobs ------------------------------------------------------------------------------------
 
 
