@@ -277,6 +277,19 @@ def test_marked_streams_are_stopped_with_one_question(page: Any, engine: Scripte
     assert [sorted(keys) for keys in engine.removed] == [[book, trades, ETH_TRADES]]
 
 
+def test_marks_outlive_the_stop_of_another_stream(page: Any, engine: ScriptedEngine) -> None:
+    row(page, "SOLUSDT").locator(".c-mark input").check()
+    row(page, "BTCUSDT").locator(".c-mark input").check()
+    row(page, "ETHUSDT").locator(".stop").click()
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#log")).to_contain_text("Stopped ETHUSDT")
+    expect(page.locator("#streams tbody tr")).to_have_count(5)
+    expect(page.locator("#marked-count")).to_have_text("2 marked")
+    row(page, "SOLUSDT").locator(".stop").click()
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#marked-count")).to_have_text("1 marked")
+
+
 def test_what_could_not_be_stopped_is_named(page: Any, engine: ScriptedEngine) -> None:
     row(page, "ETHUSDT").locator(".c-mark").click()
     row(page, "SOLUSDT").locator(".c-mark").click()
