@@ -7,6 +7,7 @@ kind): the row that was received last counts, and the page is told whose it is.
 from collections import deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from math import isfinite
 from typing import Any, Final
 
 from control.ui.digits import between, exact_text
@@ -187,6 +188,8 @@ _SHOWN: Final[Mapping[RecordKind, Callable[[Row, Decimals], dict[str, Any]]]] = 
 
 def percent(rate: float) -> str:
     """A rate in percent with all its digits, at least four decimals."""
+    if not isfinite(rate):
+        return str(rate)  # no digits to keep, and no reason to end the tape
     exact = Decimal(repr(rate)).scaleb(2)
     places = max(4, -int(exact.normalize().as_tuple().exponent))
     return f"{exact:.{places}f}"

@@ -30,9 +30,7 @@ const addDialog = new AddDialog();
 const bulkDialog = new BulkDialog();
 const backToRow = (stream) => table.focusRow(stream ? keyOf(stream) : table.currentKey);
 const knobsDialog = new KnobsDialog(backToRow);
-const stopDialog = new StopDialog(
-  (streams) => backToRow(streams.length === 1 ? streams[0] : null),
-  () => table.marks.clear(table.shown));
+const stopDialog = new StopDialog((streams) => backToRow(streams.length === 1 ? streams[0] : null));
 
 let mayCommand = true;
 

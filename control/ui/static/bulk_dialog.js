@@ -9,7 +9,7 @@ import { Offers } from "./offers.js";
 const DELAY_MS = 250;
 const FIRST_NAMES = 12;
 const CONDITIONS = ["symbol", "base", "quote", "status"];
-const OUTCOMES = { created: "created", exists: "exists", refused: "refused" };
+const OUTCOMES = ["refused", "exists", "created"]; // what went wrong comes first
 
 const outcomeOf = (item) => (item.ok ? "created" : item.error_kind === "stream_exists" ? "exists" : "refused");
 
@@ -20,6 +20,8 @@ export class BulkDialog {
     this.submitButton = byId("bulk-submit");
     this.fields = Object.fromEntries([...CONDITIONS, "limit"].map((name) => [name, byId(`bulk-${name}`)]));
     this.asked = 0;
+    this.seen = 0; // instruments of the filter as it stands; 0 while that is unknown
+    this.isSending = false;
     this.offers = new Offers({
       exchange: byId("bulk-exchange"), kind: byId("bulk-kind"), transport: byId("bulk-transport"), note: byId("bulk-note"),
     });
@@ -32,6 +34,7 @@ export class BulkDialog {
 
   async open(seed = {}) {
     this.showForm();
+    this.forget();
     this.dialog.showModal();
     this.fields.symbol.focus();
     try {
@@ -58,16 +61,28 @@ export class BulkDialog {
 
   // --- what it would be -----------------------------------------------------------------------
 
-  previewSoon() {
+  // Only what was seen can be added.
+  paintSubmit() { this.submitButton.disabled = this.isSending || !this.seen; }
+
+  // An answer that is still on its way is to a question of before.
+  forget() {
     clearTimeout(this.timer);
+    this.asked += 1;
+    this.seen = 0;
+    this.paintSubmit();
+  }
+
+  previewSoon() {
+    this.forget();
     this.timer = setTimeout(() => this.preview(), DELAY_MS);
   }
 
   async preview() {
+    this.forget();
     const { limit, ...conditions } = this.filter;
     const exchange = this.offers.exchange.value;
     if (!exchange) return;
-    const asked = ++this.asked;
+    const { asked } = this;
     let found = null;
     try { found = await api.instruments({ exchange, ...conditions, limit: FIRST_NAMES }); } catch (error) {
       if (asked === this.asked) this.showRefusal(error);
@@ -80,21 +95,24 @@ export class BulkDialog {
     setText(byId("bulk-count"), count === 1 ? "1 instrument" : `${format.count(count)} instruments`);
     setText(byId("bulk-names"), names.length ? `${names.join(", ")}${beyond}` : `${format.venue(exchange)} lists nothing like it.`);
     setText(this.submitButton, count ? `Add ${format.count(count)} ${count === 1 ? "stream" : "streams"}` : "Add streams");
-    this.submitButton.disabled = !count;
+    this.seen = count;
+    this.paintSubmit();
   }
 
   // --- what became of it ----------------------------------------------------------------------
 
   async submit() {
     const { exchange, kind, transport } = this.offers.values;
-    this.submitButton.disabled = true;
+    this.isSending = true;
+    this.paintSubmit();
     try {
       this.showAnswer(await api.addByFilter({ exchange, kind, transport, filter: this.filter }));
     } catch (error) {
       report("error", `Add many ${format.kind(kind)}: ${error.message}`);
       this.showRefusal(error);
     } finally {
-      this.submitButton.disabled = false;
+      this.isSending = false;
+      this.paintSubmit();
     }
   }
 
@@ -104,10 +122,9 @@ export class BulkDialog {
     const summary = [`${counts.created} created`, `${counts.exists} existed already`, `${counts.refused} refused`].join(", ");
     report(counts.refused ? "error" : "ok", `Added ${format.kind(this.offers.kind.value)}: ${summary}`);
     setText(byId("bulk-summary"), summary);
-    const order = Object.keys(OUTCOMES).reverse(); // what went wrong comes first
-    const items = [...answer.results].sort((a, b) => order.indexOf(outcomeOf(a)) - order.indexOf(outcomeOf(b)));
+    const items = [...answer.results].sort((a, b) => OUTCOMES.indexOf(outcomeOf(a)) - OUTCOMES.indexOf(outcomeOf(b)));
     byId("bulk-results").replaceChildren(...items.map((item) => make("li", { data: { outcome: outcomeOf(item) } },
-      make("b", {}, item.symbol), make("span", { class: "outcome" }, OUTCOMES[outcomeOf(item)]),
+      make("b", {}, item.symbol), make("span", { class: "outcome" }, outcomeOf(item)),
       make("span", { class: "why" }, outcomeOf(item) === "refused" ? item.error || item.error_kind : ""))));
     byId("bulk-form").hidden = true;
     byId("bulk-answer").hidden = false;
@@ -122,6 +139,5 @@ export class BulkDialog {
       showError(byId(`bulk-${name}-error`), name === named ? withoutField(error) : "");
     }
     showError(this.error, error && !(named in this.fields) ? error.message : "");
-    if (error) this.submitButton.disabled = false;
   }
 }

@@ -60,5 +60,3 @@ export function venue(name) {
 export const kind = (name) => (name === "FundingOpenInterest" ? "Funding + OI" : name);
 
 export const transport = (name) => (name === "Ws" ? "WebSocket" : "HTTP poll");
-
-export const venueKey = (name) => name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").toLowerCase();

@@ -116,6 +116,7 @@ export class Market {
     this.tape.prepend(fragment);
     while (this.tape.childElementCount > TAPE_ROWS) this.tape.lastChild.remove();
     const last = body.rows.at(-1);
+    if (body.overrun) setText(byId("tape-note"), `${format.clock(Date.now())}: too fast, some trades are not shown.`);
     if (last) this.figures.trade(last[2], last[3], last[1]);
   }
 

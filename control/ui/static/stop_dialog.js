@@ -9,11 +9,10 @@ import { nameOf } from "./stream_row.js";
 const NAMES = 8;
 
 export class StopDialog {
-  // `onClosed(streams)`: when the question is answered either way. `onStopped()`: when they are gone.
-  constructor(onClosed, onStopped) {
+  // `onClosed(streams)`: when the question is answered either way.
+  constructor(onClosed) {
     this.dialog = byId("stop-dialog");
     this.streams = [];
-    this.onStopped = onStopped;
     onClose(this.dialog);
     byId("stop-confirm").addEventListener("click", () => this.confirm());
     this.dialog.addEventListener("close", () => onClosed(this.streams));
@@ -42,7 +41,6 @@ export class StopDialog {
       if (streams.length === 1) await api.stopStream(streams[0]);
       else this.readAnswer(await api.stopStreams(streams));
       report("ok", `Stopped ${what}`);
-      this.onStopped();
     } catch (error) {
       report("error", `Stop ${what}: ${error.message}`);
     }

@@ -221,7 +221,6 @@ def serving(
     listener = free_listener(port)
     drop_unread(listener, unread_after_s)
     server = make_server(app or engine, BoundedHttp.within(Limits()))
-    server.config.timeout_graceful_shutdown = 1
     ready = threading.Event()
 
     async def serve() -> None:

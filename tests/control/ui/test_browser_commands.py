@@ -140,6 +140,49 @@ def test_a_wrong_field_of_many_is_named_beside_it(
     assert engine.added == []
 
 
+def test_many_are_added_only_by_the_count_that_is_shown(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, engine = market_of_hundreds
+    submit, limit = page.locator("#bulk-submit"), page.locator("#bulk-limit")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    def asked(count: int) -> None:
+        wait_for(lambda: page.evaluate("1") and len(held) == count, f"{count} held requests")
+
+    page.keyboard.press("m")
+    expect(submit).to_have_text("Add 340 streams")
+    page.route("**/instruments?*", hold)
+    page.locator("#bulk-quote").fill("usdt")
+    expect(submit).to_be_disabled()
+    asked(1)
+    limit.fill("6000")
+    asked(2)
+    with page.expect_response("**/instruments?*"):
+        held.pop(0).continue_()  # the answer to a question of before
+    page.keyboard.press("Enter")
+    expect(submit).to_be_disabled()
+    held.pop().continue_()
+    expect(submit).to_have_text("Add 300 streams")
+    expect(submit).to_be_enabled()
+    page.route("**/streams", hold)
+    submit.click()
+    expect(submit).to_be_disabled()
+    asked(1)
+    limit.fill("3")
+    asked(2)
+    held.pop(0).continue_()
+    expect(page.locator("#bulk-limit-error")).to_contain_text("<= 5000")
+    expect(submit).to_be_disabled()  # what it would add now is not known yet
+    held.pop().continue_()
+    expect(submit).to_have_text("Add 3 streams")
+    expect(submit).to_be_enabled()
+    assert engine.added == []
+
+
 # --- knobs ------------------------------------------------------------------------------------
 
 
@@ -232,6 +275,19 @@ def test_marked_streams_are_stopped_with_one_question(page: Any, engine: Scripte
     book = StreamKey(BINANCE, "BTCUSDT", StreamKind.L2_BOOK)
     trades = StreamKey(BINANCE, "BTCUSDT", StreamKind.TRADES)
     assert [sorted(keys) for keys in engine.removed] == [[book, trades, ETH_TRADES]]
+
+
+def test_marks_outlive_the_stop_of_another_stream(page: Any, engine: ScriptedEngine) -> None:
+    row(page, "SOLUSDT").locator(".c-mark input").check()
+    row(page, "BTCUSDT").locator(".c-mark input").check()
+    row(page, "ETHUSDT").locator(".stop").click()
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#log")).to_contain_text("Stopped ETHUSDT")
+    expect(page.locator("#streams tbody tr")).to_have_count(5)
+    expect(page.locator("#marked-count")).to_have_text("2 marked")
+    row(page, "SOLUSDT").locator(".stop").click()
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#marked-count")).to_have_text("1 marked")
 
 
 def test_what_could_not_be_stopped_is_named(page: Any, engine: ScriptedEngine) -> None:

@@ -35,6 +35,23 @@ def test_tape_and_ladder_move_with_exact_digits(page: Any, market: Rings) -> Non
     expect(page.locator("[data-figure=spread] b")).to_have_text("0.60")
 
 
+def test_trades_too_fast_to_be_shown_are_said(
+    page: Any, engine: ScriptedEngine, market: Rings
+) -> None:
+    trades, _ = market
+    row(page, "BTCUSDT").click()
+    trades.trade(0, 67412.4)
+    expect(page.locator("#tape li")).to_have_count(1)
+    expect(page.locator("#tape-note")).to_have_text("")
+
+    def lap() -> None:  # between two looks of the tape
+        for _ in range(4):
+            trades.trades(0, trades.producer.capacity // 2)
+
+    engine.within_loop(lap)
+    expect(page.locator("#tape-note")).to_contain_text("too fast, some trades are not shown")
+
+
 def test_a_partial_book_explains_itself_until_a_snapshot_comes(page: Any, market: Rings) -> None:
     _, book = market
     book.book(1, [(10.0, 1.0)], [(10.5, 1.0)])

@@ -286,3 +286,11 @@ def test_liquidations_are_kept_until_newer_ones_come(
 )
 def test_a_rate_in_percent_has_all_its_digits(rate: float, text: str) -> None:
     assert percent(rate) == text
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), float("-inf")])
+def test_a_rate_that_is_no_number_does_not_end_the_tape(
+    watch: Watch, figures: dict[RecordKind, ShardRing], rate: float
+) -> None:
+    figures[RecordKind.FUNDING].put(4, rate=rate, mark=1.5, index=1.5)
+    assert watch.events()["funding"]["rate_percent"] == str(rate)
