@@ -186,7 +186,12 @@ def test_first_users_at_the_same_time_make_it_once(checkout: Checkout) -> None:
 
 
 def test_an_interrupted_first_use_leaves_no_lock(checkout: Checkout) -> None:
-    checkout.python("python3.12", venv=f'touch "{checkout.trace}.started"; sleep 30')
+    # Many short sleeps: a signal that comes just before a sleep is looked at only after it.
+    waits = (
+        f"import pathlib, time; pathlib.Path('{checkout.trace}.started').touch(); "
+        "[time.sleep(0.02) for _ in range(1500)]"
+    )
+    checkout.python("python3.12", venv=f'exec "{sys.executable}" -c "{waits}"')
     process = subprocess.Popen(
         checkout.command("version"), env=checkout.env(), stderr=subprocess.DEVNULL,
         start_new_session=True,
