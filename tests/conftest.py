@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,15 @@ from engine.private.valkey import PrivateValkey
 
 _TEMPLATE = "fts_template"
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Let SIGINT interrupt what the tests start, as it does from a terminal.
+
+    A job in the background of a script begins with SIGINT ignored, and hands that on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
