@@ -15,11 +15,14 @@ from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
+import psycopg
 from msgspec import Meta
+from psycopg.conninfo import conninfo_to_dict
 
 from engine.catalog import SYMBOL_PATTERN, StreamKey, StreamKind, Transport
 from engine.errors import ConfigError
 from engine.masking import mask_url
+from engine.redis_link import parse_redis_url
 from engine.settings import Admission, VenueSettings
 
 _MAX_FILE_BYTES = 1 << 20
@@ -229,9 +232,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig
     _check(config, source)
     base = path.absolute().parent if path is not None else Path.cwd()
     config = _with_token_files(config, env, source, base)
-    redis_url = _secret(
-        "redis", config.redis.url, config.redis.url_file, "FTS_REDIS_URL", env, source, base
-    )
+    redis_url = _server_url("redis", config.redis, parse_redis_url, env, source, base)
     if config.limits.shared and redis_url is None:
         raise ConfigError(
             f"{source}: limits.shared: engines share limits through a Redis they have in common;"
@@ -241,12 +242,11 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig
         config=config,
         source=source,
         state_dir=_state_dir(config, env),
-        database_url=_secret(
-            "database", config.database.url, config.database.url_file, "FTS_DATABASE_URL",
-            env, source, base,
+        database_url=_server_url(
+            "database", config.database, _check_database_url, env, source, base
         ),
         redis_url=redis_url,
-    )  # fmt: skip
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -368,37 +368,63 @@ def _state_dir(config: Config, env: Mapping[str, str]) -> Path:
     return (root / "fintickstreams").absolute()
 
 
-def _secret(
+def _server_url(
     section: str,
-    url: str | None,
-    url_file: str | None,
-    variable: str,
+    written: DatabaseConfig | RedisConfig,
+    check: Callable[[str], object],
     env: Mapping[str, str],
     source: str,
     base: Path,
 ) -> Secret | None:
-    """The URL of a server: environment first, then the file named, then the plain key."""
+    """The address of a server: environment first, then the file named, then the plain key.
+
+    `check` raises a ConfigError that says what is wrong without repeating a password.
+    """
+    variable = f"FTS_{section.upper()}_URL"
+    url, url_file = written.url, written.url_file
+    in_plain_sight = False
     if env.get(variable):
-        return Secret(env[variable].strip())
-    if url is not None and url_file is not None:
+        origin, text = variable, env[variable].strip()
+    elif url is not None and url_file is not None:
         raise ConfigError(f"{source}: {section}.url and {section}.url_file are both set: keep one")
-    if url_file is not None:
-        path = base / Path(url_file).expanduser()
-        try:
-            text = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source}: {section}.url_file: cannot read {path}") from error
-        if not text:
-            raise ConfigError(f"{source}: {section}.url_file: {path} is empty")
-        return Secret(text)
-    if url is None:
+    elif url_file is not None:
+        origin = f"{source}: {section}.url_file"
+        text = _secret_file(base / Path(url_file).expanduser(), origin)
+    elif url is not None:
+        origin, text, in_plain_sight = f"{source}: {section}.url", url, True
+    else:
         return None
-    if has_password(url):
+    try:
+        check(text)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    if in_plain_sight and has_password(text):
         raise ConfigError(
-            f"{source}: {section}.url: holds a password; move it to {variable} or to a file"
+            f"{origin}: holds a password; move it to {variable} or to a file"
             f" named by {section}.url_file"
         )
-    return Secret(url)
+    return Secret(text)
+
+
+def _secret_file(path: Path, origin: str) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{origin}: cannot read {path}") from error
+    if not text:
+        raise ConfigError(f"{origin}: {path} is empty")
+    return text
+
+
+def _check_database_url(url: str) -> None:
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # The text of this error repeats the address, password included.
+        raise ConfigError(
+            "neither a URL (postgresql://user@host/database) nor key=value words"
+            " (host=… dbname=…) that PostgreSQL's client understands"
+        ) from None
 
 
 def has_password(url: str) -> bool:

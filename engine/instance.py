@@ -14,7 +14,7 @@ import msgspec
 
 from engine.durable import UNREADABLE
 from engine.errors import InstanceBusyError
-from engine.layout import Layout
+from engine.layout import Layout, usable
 
 _NOTE = "engine.json"
 
@@ -38,7 +38,8 @@ def hold(layout: Layout) -> Iterator[None]:
     The lock dies with the process, however it ends. The file stays: removing it would let two
     processes lock two different files of the same name.
     """
-    fd = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with usable(layout.state_dir):
+        fd = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

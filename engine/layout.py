@@ -1,14 +1,16 @@
 """Where an engine keeps its files: one state directory and one shared-memory directory."""
 
+import contextlib
 import fcntl
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.durable import write_whole
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,30 @@ def ring_name(shard: int, kind: str) -> str:
 
 
 def open_layout(state_dir: Path, shm_root: Path = Path("/dev/shm")) -> Layout:  # noqa: S108
-    """Create the state directory at first use (mode 0700) and return its layout."""
+    """Create the state directory at first use (mode 0700) and return its layout.
+
+    Raises ConfigError when it cannot be made or written.
+    """
     state_dir = state_dir.absolute()
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identity = state_dir / "instance"
-    if not identity.exists():
-        _write_identity(identity)
-    instance = _read_identity(identity)
+    with usable(state_dir):
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        identity = state_dir / "instance"
+        if not identity.exists():
+            _write_identity(identity)
+        instance = _read_identity(identity)
     return Layout(state_dir=state_dir, instance=instance, shm_dir=shm_root / f"fts-{instance}")
+
+
+@contextlib.contextmanager
+def usable(state_dir: Path) -> Iterator[None]:
+    """Say what to do when the state directory cannot be made, read or written: a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"state directory {state_dir}: {error.strerror}; choose another with --state-dir,"
+            " FTS_STATE_DIR or state_dir"
+        ) from error
 
 
 def _write_identity(path: Path) -> None:

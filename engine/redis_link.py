@@ -42,24 +42,27 @@ class RedisAddress:
 
 def parse_redis_url(url: str) -> RedisAddress:
     """Parse `redis://`, `rediss://` and `unix://`. Raises ConfigError, without the password."""
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
     try:
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
         if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("it starts with redis://, rediss:// or unix://")
+            raise ValueError("it must start with redis://, rediss:// or unix://")
         in_path = parts.path.strip("/") if parts.scheme != "unix" else ""
+        database = query.get("db", [in_path or "0"])[0]
+        if not database.isascii() or not database.isdigit():
+            raise ValueError("the database is a number (redis://host/0)")
         return RedisAddress(
             url=url,
             host=parts.hostname or "localhost",
             port=parts.port or _DEFAULT_PORT,
             path=unquote(parts.path) if parts.scheme == "unix" else "",
             tls=parts.scheme == "rediss",
-            database=int(query.get("db", [in_path or "0"])[0]),
+            database=int(database),
             username=unquote(parts.username or query.get("username", [""])[0]),
             password=unquote(parts.password or query.get("password", [""])[0]),
         )
     except ValueError as error:
-        raise ConfigError(f"redis_url {mask_url(url)}: {scrub(str(error), url)}") from None
+        raise ConfigError(f"{mask_url(url)}: {scrub(str(error), url)}") from None
 
 
 class RedisLink:

@@ -19,6 +19,7 @@ from engine.catalog import StreamKey, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.config import LoadedConfig
 from engine.errors import ConfigError
+from engine.layout import usable
 from engine.settings import VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor
@@ -208,16 +209,17 @@ def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:
     """A demo empties its state directory, so it must never be given one with real data."""
     if not chosen:
         loaded = loaded.with_state_dir(loaded.state_dir / "demo")
-    marker = loaded.state_dir / "this-is-a-demo"
-    if marker.exists():
-        return loaded
-    if loaded.state_dir.exists() and any(loaded.state_dir.iterdir()):
-        raise ConfigError(
-            f"{loaded.state_dir} is not empty and not a demo's; the demo empties its state"
-            " directory, so give it one of its own with --state-dir"
-        )
-    loaded.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    marker.touch()
+    with usable(loaded.state_dir):
+        marker = loaded.state_dir / "this-is-a-demo"
+        if marker.exists():
+            return loaded
+        if loaded.state_dir.exists() and any(loaded.state_dir.iterdir()):
+            raise ConfigError(
+                f"{loaded.state_dir} is not empty and not a demo's; the demo empties its state"
+                " directory, so give it one of its own with --state-dir"
+            )
+        loaded.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        marker.touch()
     return loaded
 
 

@@ -60,6 +60,26 @@ def test_used_port_is_named_before_anything_starts(tmp_path: Path, command: str)
     assert not (state / "postgres").exists()
 
 
+@pytest.mark.parametrize("command", ["up", "demo", "migrate", "doctor"])
+def test_a_state_directory_that_cannot_be_is_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "a file").write_text("")
+    state = tmp_path / "a file" / "state"
+    port = ("--port", "0") if command in ("up", "demo") else ()
+    line = refused(fts(command, "--state-dir", str(state), *port))
+    assert line.startswith(f"fts: state directory {state}: Not a directory")
+    assert "--state-dir" in line
+
+
+@pytest.mark.parametrize("command", ["up", "demo", "migrate"])
+def test_a_state_directory_that_cannot_be_written_is_one_line(tmp_path: Path, command: str) -> None:
+    layout = open_layout(tmp_path / "state")
+    (layout.state_dir / "this-is-a-demo").touch()
+    layout.lock_file.mkdir()  # refused whoever asks; root may write what is read-only
+    port = ("--port", "0") if command != "migrate" else ()
+    line = refused(fts(command, "--state-dir", str(layout.state_dir), *port))
+    assert line.startswith(f"fts: state directory {layout.state_dir}: Is a directory")
+
+
 @pytest.mark.fault("V07")
 def test_second_engine_is_refused_with_exit_code_3(tmp_path: Path) -> None:
     layout = open_layout(tmp_path / "state")

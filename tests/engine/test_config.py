@@ -136,6 +136,40 @@ def test_bad_environment_names_the_variable(env: dict[str, str]) -> None:
         load(None, env)
 
 
+@pytest.mark.parametrize(
+    ("section", "url"),
+    [
+        ("database", "mysql://u@h/d"),
+        ("database", "foo"),
+        ("redis", "foo"),
+        ("redis", "http://h"),
+        ("redis", "redis://[h"),
+        ("redis", "redis://h:99999"),
+        ("redis", "redis://h/-1"),
+        ("redis", "redis://h/x"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused_where_it_stands(
+    tmp_path: Path, section: str, url: str
+) -> None:
+    assert f"{section}.url: " in refusal(tmp_path, f"[{section}]\nurl = '{url}'")
+    variable = f"FTS_{section.upper()}_URL"
+    with pytest.raises(ConfigError, match=f"^{variable}: "):
+        load(None, {variable: url})
+
+
+def test_a_refused_address_keeps_its_password_to_itself() -> None:
+    for variable, url in (
+        ("FTS_DATABASE_URL", "mysql://u:pw@h/d"),
+        ("FTS_DATABASE_URL", "password='pw host=h"),
+        ("FTS_REDIS_URL", "redis://u:pw@h/x"),
+        ("FTS_REDIS_URL", "http://u:pw@h"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            load(None, {variable: url})
+        assert "pw" not in str(refused.value)
+
+
 def test_state_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(None, {"XDG_STATE_HOME": "/x"}).state_dir == Path("/x/fintickstreams")
     monkeypatch.setenv("HOME", "/home/somebody")

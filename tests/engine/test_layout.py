@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.layout import Layout, open_layout
 from tests.engine.full_disk import full_at
 
@@ -29,7 +29,7 @@ def test_a_directory_has_one_name_whoever_opens_it_first(tmp_path: Path) -> None
 
 
 def test_a_full_disk_leaves_no_empty_name_behind(tmp_path: Path) -> None:
-    with full_at(5), pytest.raises(OSError):
+    with full_at(5), pytest.raises(ConfigError, match="File too large"):
         open_layout(tmp_path / "state", tmp_path)
     assert len(open_layout(tmp_path / "state", tmp_path).instance) == 12
 
