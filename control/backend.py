@@ -28,6 +28,7 @@ from engine.commands import (
     LeaseBlocked,
     LeaseGranted,
     RemoveStreams,
+    RenewBook,
     SetKnobs,
     StreamRequest,
     SystemStatus,
@@ -124,6 +125,12 @@ class Backend:
         """Tune a stream. Raises ApiError when nobody answers."""
         request_id = next(self._ids)
         (result,) = await self._command(SetKnobs(request_id, key, changes), request_id)
+        return result
+
+    async def renew_book(self, key: StreamKey) -> KeyResult:
+        """Have a fresh snapshot of a book taken. Raises ApiError when nobody answers."""
+        request_id = next(self._ids)
+        (result,) = await self._command(RenewBook(request_id, key), request_id)
         return result
 
     def store_instruments(

@@ -12,6 +12,8 @@ from engine.commands import (
     KeyResult,
     Knobs,
     RemoveStreams,
+    RenewBook,
+    RenewBooks,
     SetKnobs,
     SetStreamKnobs,
     StartStreams,
@@ -20,11 +22,12 @@ from engine.commands import (
 )
 from engine.instrument_facts import InstrumentFacts
 from engine.registry import RegistryEntry
-from engine.roster import Roster
+from engine.roster import Roster, not_found
 
 _log = logging.getLogger(__name__)
 
-Command = AddStreams | RemoveStreams | SetKnobs
+Command = AddStreams | RemoveStreams | SetKnobs | RenewBook
+ToShard = StartStreams | StopStreams | RenewBooks
 
 
 class CommandDesk:
@@ -34,7 +37,7 @@ class CommandDesk:
         self,
         roster: Roster,
         facts: InstrumentFacts,
-        to_shard: Callable[[int, StartStreams | StopStreams], None],
+        to_shard: Callable[[int, ToShard], None],
         to_writer: Callable[[SetStreamKnobs], None],
     ) -> None:
         self._roster = roster
@@ -55,6 +58,8 @@ class CommandDesk:
                     self._stop(stopped)
                 case SetKnobs():
                     results = [self._roster.set_knobs(command.key, command.changes)]
+                case RenewBook():
+                    results = [self._renew(command.key)]
         except OSError as error:  # the disk is full: what is not on disk was not accepted
             _log.error(f"a command could not be written down: {error}")
             return refuse(command, f"cannot be written down: {error.strerror}")
@@ -80,6 +85,17 @@ class CommandDesk:
     def _tell_knobs(self, before: dict[int, Knobs]) -> None:
         if (knobs := self._roster.knobs()) != before:
             self._to_writer(SetStreamKnobs(knobs))
+            # The database missed changes of these books: it can follow them from a new start only.
+            for index, slots in self._roster.stored_again(before).items():
+                self._to_shard(index, RenewBooks(slots))
+
+    def _renew(self, key: StreamKey) -> KeyResult:
+        home = self._roster.home(key)
+        if home is None:
+            return not_found(key)
+        shard, slot = home
+        self._to_shard(shard, RenewBooks([slot]))
+        return KeyResult(key)
 
 
 def refuse(command: Command, reason: str) -> list[KeyResult]:
@@ -93,5 +109,5 @@ def _keys_of(command: Command) -> list[StreamKey]:
             return [request.key for request in command.streams]
         case RemoveStreams():
             return command.keys
-        case SetKnobs():
+        case SetKnobs() | RenewBook():
             return [command.key]

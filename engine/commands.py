@@ -84,6 +84,12 @@ class StopStreams(msgspec.Struct, tag=True):
     slots: list[int]
 
 
+class RenewBooks(msgspec.Struct, tag=True):
+    """Shard: take a fresh snapshot of these books, where they run."""
+
+    slots: list[int]
+
+
 class InstrumentsStored(msgspec.Struct, tag=True):
     """Shard: the stream table knows these slots' instruments; they may subscribe."""
 
@@ -163,6 +169,7 @@ class StoreInstruments(msgspec.Struct, tag=True):
 ToChild = (
     StartStreams
     | StopStreams
+    | RenewBooks
     | InstrumentsStored
     | SyncRings
     | Drain
@@ -258,6 +265,15 @@ class SetKnobs(msgspec.Struct, tag=True):
     request_id: int
     key: StreamKey
     changes: KnobChanges
+
+
+class RenewBook(msgspec.Struct, tag=True):
+    """Control: take a fresh snapshot of a book now; answered by `CommandResult` when its shard has
+    been told.
+    """
+
+    request_id: int
+    key: StreamKey
 
 
 class InstrumentEvent(msgspec.Struct, frozen=True):
@@ -403,6 +419,7 @@ FromChild = (
     | AddStreams
     | RemoveStreams
     | SetKnobs
+    | RenewBook
     | InstrumentsLoaded
     | LeaseRequest
     | LimitFeedback

@@ -6,7 +6,7 @@ command is answered, and the last accepted command wins.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from engine.catalog import Catalog, CatalogEntry, StreamKey
 from engine.clock import wall_ns
@@ -106,7 +106,7 @@ class Roster:
                 gone[key] = None
                 results.append(KeyResult(key))
             else:
-                results.append(_not_found(key))
+                results.append(not_found(key))
         if gone:
             self.was_commanded = True
             self._registry.remove(gone)
@@ -116,7 +116,7 @@ class Roster:
         """Tune a stream; knobs that `changes` does not name stay as they are now."""
         entry, slot = self._registry.get(key), self._slots.get(key)
         if entry is None or slot is None:
-            return _not_found(key)
+            return not_found(key)
         knobs = changes.over(entry.knobs)
         if problem := knobs.contradiction(self._max_rows_per_copy):
             return KeyResult(key, "invalid_argument", problem, field="flush_rows")
@@ -135,6 +135,20 @@ class Roster:
             for slot, totals in self._totals.items()
             if totals.report.knobs != default
         }
+
+    def home(self, key: StreamKey) -> tuple[int, int] | None:
+        """(shard, slot) of a stream; None when it is not collected."""
+        slot = self._slots.get(key)
+        return None if slot is None else (self._totals[slot].report.shard, slot)
+
+    def stored_again(self, before: Mapping[int, Knobs]) -> dict[int, list[int]]:
+        """By shard, the slots whose rows the database gets now and did not with those knobs."""
+        resumed: defaultdict[int, list[int]] = defaultdict(list)
+        for slot, knobs in before.items():
+            report = self._totals[slot].report if slot in self._totals else None
+            if report and report.knobs.db_writes_enabled and not knobs.db_writes_enabled:
+                resumed[report.shard].append(slot)
+        return dict(resumed)
 
     def specs(self, shard: int) -> list[StreamSpec]:
         """What a shard has to run."""
@@ -227,5 +241,6 @@ class Roster:
         )
 
 
-def _not_found(key: StreamKey) -> KeyResult:
+def not_found(key: StreamKey) -> KeyResult:
+    """The answer to a command on a stream that nobody wants."""
     return KeyResult(key, "stream_not_found", f"{key} is not collected")

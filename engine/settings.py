@@ -15,6 +15,7 @@ from engine.commands import Knobs
 from engine.layout import Layout
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
+SnapshotInterval = Annotated[float, Meta(ge=60, le=604_800)]
 Admission = Literal["green", "yellow", "any"]
 """The worst health in which new streams are still accepted; `any` never refuses."""
 
@@ -57,6 +58,8 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stale_after_s: float | None = None
     poll_interval_s: dict[StreamKind, PollInterval] = {}
     """Seconds between two samples of a polled stream, by kind."""
+    book_snapshot_interval_s: SnapshotInterval = 3600.0
+    """Books that come as changes start anew from a whole one at least so often."""
 
 
 class ShardSettings(msgspec.Struct, frozen=True):

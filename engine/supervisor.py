@@ -46,6 +46,7 @@ from engine.commands import (
     LimitFeedback,
     Ready,
     RemoveStreams,
+    RenewBook,
     RingsSynced,
     SetKnobs,
     SetStreamKnobs,
@@ -314,7 +315,7 @@ class Supervisor:
                 self._feed.tell_status()
             case Heartbeat():
                 pass  # a member notes whenever its child speaks
-            case AddStreams() | RemoveStreams() | SetKnobs():
+            case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case InstrumentsLoaded():
                 self._facts.listed(message)

@@ -11,7 +11,7 @@ from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
 from engine.records import GapReason, GapState
 from engine.ring import RingProducer
-from shards.book_rows import BookEvent, put_event
+from shards.book_rows import BookEvent, brought_up, put_event
 from shards.gaps import Edges, GapLedger
 from shards.stream import Stream, is_renumbered, is_set_back
 
@@ -48,6 +48,8 @@ class DeltaBook(_BookStream):
 
     `request_snapshot` is called when the first event waits for a snapshot, and again when one was
     too old; the answer goes to `on_snapshot`.
+
+    A book that runs can be renewed, for those who read it from the middle: see `renew`.
     """
 
     def __init__(
@@ -66,11 +68,26 @@ class DeltaBook(_BookStream):
         self._buffer: list[tuple[int, BookEvent]] = []
         self._snapshot: BookEvent | None = None
         self._requested = False
+        self._since: list[tuple[int, BookEvent]] | None = None
+        """While the book is renewed: what was written since the request."""
 
     @property
     def is_synced(self) -> bool:
         """Whether a snapshot has been joined and the chain has held since."""
         return self._synced
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is synced and waits for no other snapshot."""
+        return self._synced and self._since is None
+
+    def renew(self) -> None:
+        """Ask for one more snapshot of a book that runs. It is brought up to the last event and
+        written as a SNAPSHOT of that event's `seq`; events are written meanwhile as ever.
+        """
+        if self.is_settled:
+            self._since = []
+            self._request()
 
     def connected(self) -> None:
         """A new connection: what it delivers must be joined to a new snapshot."""
@@ -83,6 +100,7 @@ class DeltaBook(_BookStream):
         self._write_buffered()
         self._synced = False
         self._snapshot = None
+        self._since = None
         self._requested = False
 
     def on_event(self, first_seq: int, event: BookEvent) -> None:
@@ -97,6 +115,8 @@ class DeltaBook(_BookStream):
         if self._synced:
             if not self._put(event):
                 self._unsync()  # a hole of our own making: the book needs a new start
+            elif self._since is not None:
+                self._while_renewed(first_seq, event)
             return
         self._buffer.append((first_seq, event))
         if self._snapshot is not None:
@@ -110,10 +130,13 @@ class DeltaBook(_BookStream):
     def on_snapshot(self, snapshot: BookEvent) -> None:
         """Take a REST snapshot (id in `seq`). One that is too old is asked for again."""
         self._requested = False
-        if self._synced or self.state in NOT_LISTENING:
+        if self.state in NOT_LISTENING or self.is_settled:
             return
         self._snapshot = snapshot
-        self._join()
+        if self._synced:
+            self._renewed()
+        else:
+            self._join()
 
     def _join(self) -> None:
         """Put snapshot and buffered events together, if they meet."""
@@ -139,6 +162,35 @@ class DeltaBook(_BookStream):
             self._synced = True
             self.live()
         else:
+            self._unsync()
+
+    def _while_renewed(self, first_seq: int, event: BookEvent) -> None:
+        assert self._since is not None
+        self._since.append((first_seq, event))
+        if self._snapshot is not None:
+            self._renewed()
+        elif len(self._since) > MAX_BUFFERED_EVENTS:
+            self._since = None  # no answer for minutes: whoever wants one asks again
+
+    def _renewed(self) -> None:
+        """Write the snapshot as of the last event, if it can be brought up to it."""
+        snapshot = self._snapshot
+        assert snapshot is not None
+        assert self._since is not None
+        if snapshot.seq > self._last_seq:
+            return  # no event has reached the snapshot yet: wait for one
+        self._snapshot = None
+        newer = [(first_seq, event) for first_seq, event in self._since if event.seq > snapshot.seq]
+        joins = snapshot.seq == self._last_seq or (
+            bool(newer) and (newer[0][0] <= snapshot.seq or newer[0][1].prev_seq == snapshot.seq)
+        )
+        if not joins:
+            self._request()  # it was taken before ours were kept
+            return
+        self._since = None
+        ts_recv = max(snapshot.ts_recv, self.last_recv_ns)
+        whole = snapshot._replace(seq=self._last_seq, ts_event=self._last_ts, ts_recv=ts_recv)
+        if not self._put(brought_up(whole, [event for _, event in newer])):
             self._unsync()
 
     def _accept_jump(self, event: BookEvent) -> bool:
@@ -170,6 +222,7 @@ class DeltaBook(_BookStream):
         """The book is unknown until a snapshot fits; the next event asks for one."""
         self._synced = False
         self._snapshot = None
+        self._since = None
         self.state, self.reason = StreamState.SYNCING, "waiting for a snapshot that fits"
 
     def _request(self) -> None:

@@ -48,6 +48,19 @@ class BookEvent(NamedTuple):
         return (len(self.bids) + len(self.asks)) or 1
 
 
+def brought_up(snapshot: BookEvent, newer: Sequence[BookEvent]) -> BookEvent:
+    """The snapshot with the levels of the events after it, best first as venues send them."""
+    bids, asks = dict(snapshot.bids), dict(snapshot.asks)
+    for event in newer:
+        for side, levels in ((bids, event.bids), (asks, event.asks)):
+            for price, qty in levels:
+                if qty:
+                    side[price] = qty
+                else:
+                    side.pop(price, None)
+    return snapshot._replace(bids=sorted(bids.items(), reverse=True), asks=sorted(asks.items()))
+
+
 def put_event(ring: RingProducer, seq: int, slot: int, event: BookEvent, flags: int) -> None:
     """Write all rows of an event to `event.row_count` records reserved from `seq` on; `flags` go
     on the first row.

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import random
 
-from engine.clock import wall_ns
+from engine.clock import monotonic_s, wall_ns
 from engine.errors import VenueError
 from shards.backoff import Backoff
 from shards.book_feeds import NOT_LISTENING, DeltaBook
@@ -20,15 +21,24 @@ _DELAY_S_MAX = 10.0
 
 
 class BookSnapshots:
-    """A queue of books that wait. Let a few `work` at once."""
+    """A queue of books that wait. Let a few `work` at once.
 
-    def __init__(self, venue: Venue, rest: VenueRest, rings: ShardRings) -> None:
+    A book that runs is renewed at least every `renew_every_s`, that it can be rebuilt for any
+    moment without reading a day of changes; not all books in the same minutes.
+    """
+
+    def __init__(
+        self, venue: Venue, rest: VenueRest, rings: ShardRings, renew_every_s: float
+    ) -> None:
         self._call = venue.book_snapshot
         self._parse = venue.parse_book_snapshot
         self._rest = rest
         self._rings = rings
         self._wanted: asyncio.Queue[DeltaBook] = asyncio.Queue()
         self._backoff: dict[int, Backoff] = {}
+        self._renew_every_s = renew_every_s
+        self._renewals: dict[int, tuple[float, DeltaBook]] = {}
+        """When (monotonic) a book is asked to take a new snapshot, by slot."""
 
     @property
     def is_wanted(self) -> bool:
@@ -37,6 +47,7 @@ class BookSnapshots:
 
     def want(self, book: DeltaBook) -> None:
         """A book asks for a snapshot: at once the first time, then with growing delays."""
+        self._plan_renewal(book)
         backoff = self._backoff.get(book.slot)
         if backoff is None:
             self._backoff[book.slot] = Backoff(_FIRST_DELAY_S, _DELAY_S_MAX)
@@ -48,6 +59,18 @@ class BookSnapshots:
     def forget(self, slot: int) -> None:
         """Its book is wanted no more."""
         self._backoff.pop(slot, None)
+        self._renewals.pop(slot, None)
+
+    def tick(self, now_s: float) -> None:
+        """Renew the books whose time has come (monotonic)."""
+        for due_s, book in list(self._renewals.values()):
+            if now_s >= due_s:
+                self._plan_renewal(book)
+                book.renew()
+
+    def _plan_renewal(self, book: DeltaBook) -> None:
+        wait_s = self._renew_every_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+        self._renewals[book.slot] = monotonic_s() + wait_s, book
 
     async def work(self) -> None:
         """Fetch snapshots as they are asked for, until cancelled."""
@@ -79,5 +102,5 @@ class BookSnapshots:
             )
         )
         self._rings.publish()
-        if book.is_synced:
-            self.forget(book.slot)
+        if book.is_settled:
+            self._backoff.pop(book.slot, None)

@@ -15,6 +15,7 @@ from engine.commands import (
     InstrumentsStored,
     LeaseBlocked,
     LeaseGranted,
+    RenewBooks,
     ShardStatus,
     StartStreams,
     StopStreams,
@@ -77,14 +78,14 @@ class Shard:
                     self._start(message.streams)
                 case StopStreams():
                     self._stop(message.slots)
+                case RenewBooks():
+                    self._renew_books(message.slots)
                 case LeaseGranted():
                     self._leases.granted(message)
                 case LeaseBlocked():
                     self._leases.blocked(message)
                 case InstrumentsStored():
-                    for slot in message.slots:
-                        if slot in self._waiting_for_store:
-                            self._waiting_for_store.pop(slot).set()
+                    self._on_stored(message.slots)
                 case Drain():
                     return
                 case _:
@@ -115,6 +116,10 @@ class Shard:
         for slot in slots:
             self._strangers.pop(slot, None)
 
+    def _renew_books(self, slots: list[int]) -> None:
+        for session in self._sessions.values():
+            session.renew_books(slots)
+
     def _session(self, name: str) -> VenueSession:
         if name not in self._sessions:
             self._sessions[name] = VenueSession(
@@ -135,6 +140,11 @@ class Shard:
         stored = {slot: waiting.setdefault(slot, asyncio.Event()) for slot in instruments}
         self._channel.send(InstrumentsResolved(instruments))
         await asyncio.gather(*(event.wait() for event in stored.values()))
+
+    def _on_stored(self, slots: list[int]) -> None:
+        for slot in slots:
+            if slot in self._waiting_for_store:
+                self._waiting_for_store.pop(slot).set()
 
     def _on_fault(self, error: BaseException) -> None:
         if not self._fault.done():

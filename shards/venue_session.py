@@ -11,6 +11,7 @@ from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamCounts, StreamSpec, StreamState
 from engine.layout import Layout
 from engine.settings import VenueSettings
+from shards.book_feeds import DeltaBook
 from shards.book_snapshots import BookSnapshots
 from shards.connection import Connection
 from shards.contract_feeds import FundingRates
@@ -71,7 +72,7 @@ class VenueSession:
             venue, settings, leases, rings.publish, self._spawn, shard_count
         )
         self._instruments = InstrumentSource(venue, self._rest, self._spawn)
-        self._snapshots = BookSnapshots(venue, self._rest, rings)
+        self._snapshots = BookSnapshots(venue, self._rest, rings, settings.book_snapshot_interval_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Stream] = {}
         self._removed: dict[int, tuple[float, Stream]] = {}
@@ -157,6 +158,13 @@ class VenueSession:
         self._gaps.flush()
         self._rings.publish()
 
+    def renew_books(self, slots: Iterable[int]) -> None:
+        """Have these books, where they run, start anew from a fresh snapshot."""
+        for slot in slots:
+            book = self._by_slot.get(slot)
+            if isinstance(book, DeltaBook):
+                book.renew()
+
     def tick(self) -> None:
         """A few times a second: pending gaps, drops of quiet streams, silence."""
         now_ns, now_s = wall_ns(), monotonic_s()
@@ -164,6 +172,7 @@ class VenueSession:
         for stream in self.streams:
             stream.tick(now_ns)
         self._sockets.tick(now_s)
+        self._snapshots.tick(now_s)
         for poller in self.pollers.values():
             poller.watch(now_s)
         if self._intervals is not None:

@@ -31,6 +31,7 @@ from control.schemas import (
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.commands import KeyResult, Knobs, StreamRequest
 from engine.status import StreamReport
+from shards.venues import VENUES
 
 OK = "ok"
 """The seed's whole answer to a command that was accepted."""
@@ -120,6 +121,21 @@ async def patch_knobs(request: Request, services: Services) -> Response:
     result = await services.backend.set_knobs(key, requests.checked(body, KnobsPatch))
     _raise_refusal(result)
     return json_response(OK)
+
+
+async def take_snapshot(request: Request, services: Services) -> Response:
+    """Have a whole book fetched and stored, for those who read it from the middle."""
+    if await requests.read_body(request):
+        raise ApiError("invalid_argument", "this call takes no body", field="body")
+    _find(request, services)
+    key = _path_key(request, services)
+    venue = VENUES.get(key.venue)
+    if key.kind is not StreamKind.L2_BOOK or venue is None:
+        raise ApiError("not_offered", f"{key.kind} has no snapshots, only L2Book has", field="kind")
+    if venue.book_snapshot is None:
+        raise ApiError("not_offered", f"every update from {key.venue} is a whole book already")
+    _raise_refusal(await services.backend.renew_book(key))
+    return json_response(OK, 202)
 
 
 # -- reading requests --------------------------------------------------------------------------
@@ -374,6 +390,11 @@ OPERATIONS = [
     Operation(
         "PATCH", f"{_STREAM}/knobs", patch_knobs, "Change knobs of a stream", {200: (_Ok,)},
         body=(KnobsPatch,), errors=(404, 413, 415, 503),
+    ),
+    Operation(
+        "POST", f"{_STREAM}/snapshot", take_snapshot,
+        "Fetch a whole book and store it: it follows in a moment, the stream goes on meanwhile",
+        {202: (_Ok,)}, errors=(404, 413, 415, 422, 503),
     ),
     Operation(
         "GET", _STREAM, get_stream, "One stream", {200: (StreamDetail,)}, errors=(404,)

@@ -47,6 +47,8 @@ class Followed:
         if report is None:
             return None
         return {
+            "venue": report.venue,
+            "symbol": report.symbol,
             "kind": report.kind,
             "transport": report.transport,
             "slot": report.slot,

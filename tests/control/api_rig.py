@@ -28,6 +28,7 @@ from engine.commands import (
     KeyResult,
     KnobChanges,
     RemoveStreams,
+    RenewBook,
     SetKnobs,
     StreamRequest,
     StreamState,
@@ -141,6 +142,8 @@ class Supervisor:
                 return [self._remove(key) for key in message.keys]
             case SetKnobs():
                 return [self._tune(message.key, message.changes)]
+            case RenewBook():
+                return [KeyResult(message.key)]
             case _:
                 return []
 

@@ -399,6 +399,28 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
     run_with_rig(scenario)
 
 
+def test_a_whole_book_is_fetched_where_there_is_one_to_fetch() -> None:
+    async def scenario(rig: Rig) -> None:
+        book = BTC | {"kind": "L2Book"}
+        path = "/streams/BinanceLinear/BTCUSDT/L2Book/Ws/snapshot"
+        missing = await rig.ask("POST", path)
+        assert (missing.status, missing.body["kind"]) == (404, "stream_not_found")
+        await rig.ask("POST", "/streams", book)
+        taken = await rig.ask("POST", path)
+        assert (taken.status, taken.body) == (202, "ok")
+        assert (await rig.ask("POST", path, {"levels": 5})).body["field"] == "body"
+        await rig.ask("POST", "/streams", BTC)
+        trades = await rig.ask("POST", path.replace("L2Book", "Trades"))
+        assert (trades.status, trades.body["kind"]) == (422, "not_offered")
+        whole = {"exchange": "HyperliquidPerp", "symbol": "BTC", "kind": "L2Book"}
+        await rig.ask("POST", "/streams", whole)
+        ever = await rig.ask("POST", "/streams/HyperliquidPerp/BTC/L2Book/Ws/snapshot")
+        assert ever.status == 422
+        assert "whole book already" in ever.body["error"]
+
+    run_with_rig(scenario)
+
+
 def test_clients_who_change_different_knobs_at_a_time_both_get_what_they_want() -> None:
     async def scenario(rig: Rig) -> None:
         await rig.ask("POST", "/streams", BTC)

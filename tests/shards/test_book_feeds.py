@@ -79,7 +79,10 @@ def make(double: MemoryRings, last: Position | None = None) -> tuple[DeltaBook, 
 @given(
     seed=st.integers(0, 2**32 - 1),
     script=st.lists(
-        st.sampled_from(["event"] * 5 + ["lose", "answer", "answer", "old", "reconnect", "repeat"]),
+        st.sampled_from(
+            ["event"] * 5
+            + ["lose", "answer", "answer", "old", "late", "reconnect", "repeat", "renew"]
+        ),
         max_size=80,
     ),
 )
@@ -103,9 +106,12 @@ def test_stored_rows_rebuild_the_venues_book_whatever_happens(seed: int, script:
                 received.append(last[1].seq)
             else:
                 lost.append(last[1].seq)
-        elif step in ("answer", "old") and asked:
-            feed.on_snapshot(snapshots[-1] if step == "answer" else snapshots[0])
-            asked.clear() if feed.is_synced else None
+        elif step in ("answer", "old", "late") and asked:
+            taken = {"answer": snapshots[-1], "old": snapshots[0], "late": snapshots[-3:][0]}
+            feed.on_snapshot(taken[step])
+            asked.clear() if feed.is_settled else None
+        elif step == "renew":
+            feed.renew()
         elif step == "repeat" and received:
             feed.on_event(*last) if last[1].seq == received[-1] else None
         elif step == "reconnect":
@@ -129,6 +135,60 @@ def test_stored_rows_rebuild_the_venues_book_whatever_happens(seed: int, script:
         assert any(g["from_seq"] <= missing <= g["to_seq"] for g in double.rows("gap"))
     for seq in received:
         assert not any(g["from_seq"] <= seq <= g["to_seq"] for g in double.rows("gap"))
+
+
+def test_a_running_book_is_renewed_as_of_its_last_event() -> None:
+    double = MemoryRings()
+    feed, asked = make(double)
+    feed.on_event(5, BookEvent(10, 1, 10, 1, [(1.0, 1.0)], []))
+    feed.on_snapshot(BookEvent(7, 0, 9, 1, [(1.0, 5.0)], [(2.0, 5.0)], is_snapshot=True))
+    asked.clear()
+    feed.renew()
+    feed.renew()
+    assert asked == [feed], "one is under way"
+    feed.on_event(11, BookEvent(20, 10, 20, 1, [(1.5, 3.0)], [(2.0, 0.0), (4.0, 4.0)]))
+    feed.on_event(21, BookEvent(30, 20, 30, 1, [(1.0, 0.0)], []))
+    assert feed.state is StreamState.LIVE
+    assert double.rows("book")["seq"].max() == 30, "events are written while it is fetched"
+    snapshot = [(1.0, 1.0)], [(3.0, 2.0), (2.0, 5.0)]
+    feed.on_snapshot(BookEvent(15, 0, 15, 1, *snapshot, is_snapshot=True))
+    whole = double.rows("book")[-3:]
+    assert whole["seq"].tolist() == [30, 30, 30]
+    assert whole["price"].tolist() == [1.5, 3.0, 4.0]
+    assert whole["qty"].tolist() == [3.0, 2.0, 4.0]
+    assert replay(whole)[0] == replay(double.rows("book"))[0]
+    assert feed.is_settled
+    assert not len(double.rows("gap"))
+
+
+def test_a_renewal_that_comes_too_early_or_too_late_is_waited_for_or_repeated() -> None:
+    double = MemoryRings()
+    feed, asked = make(double)
+    feed.on_event(5, BookEvent(10, 1, 10, 1, [(1.0, 1.0)], []))
+    feed.on_snapshot(BookEvent(7, 0, 9, 1, [], [], is_snapshot=True))
+    asked.clear()
+    feed.renew()
+    feed.on_event(11, BookEvent(20, 10, 20, 1, [], []))
+    feed.on_snapshot(BookEvent(8, 0, 8, 1, [], [], is_snapshot=True))
+    assert asked == [feed, feed], "older than what was kept"
+    feed.on_snapshot(BookEvent(25, 0, 25, 1, [(9.0, 9.0)], [], is_snapshot=True))
+    assert not feed.is_settled, "no event has reached it"
+    feed.on_event(21, BookEvent(30, 20, 30, 1, [(2.0, 2.0)], []))
+    assert feed.is_settled
+    assert replay(double.rows("book"))[0] == {"b": {9.0: 9.0, 2.0: 2.0}, "a": {}}
+    feed.on_snapshot(BookEvent(30, 0, 30, 1, [], [], is_snapshot=True))
+    assert replay(double.rows("book"))[1] == 30, "nobody asked for that one"
+
+
+def test_a_quiet_book_is_renewed_too() -> None:
+    double = MemoryRings()
+    feed, _ = make(double)
+    feed.on_event(5, BookEvent(10, 1, 10, 1, [(1.0, 1.0)], []))
+    feed.on_snapshot(BookEvent(7, 0, 9, 1, [], [], is_snapshot=True))
+    feed.renew()
+    feed.on_snapshot(BookEvent(10, 0, 10, 1, [(1.0, 1.0)], [(2.0, 1.0)], is_snapshot=True))
+    assert feed.is_settled
+    assert replay(double.rows("book"))[0] == {"b": {1.0: 1.0}, "a": {2.0: 1.0}}
 
 
 @pytest.mark.fault("X15")

@@ -82,6 +82,7 @@ export const addByFilter = (wanted) => call("POST", "streams", wanted);
 export const stopStream = (stream) => call("DELETE", "streams", streamBody(stream));
 export const stopStreams = (streams) => call("DELETE", "streams", streams.map(streamBody));
 export const patchKnobs = (stream, knobs) => call("PATCH", `${streamPath(stream)}/knobs`, knobs);
+export const takeSnapshot = (book) => call("POST", `${streamPath(book)}/snapshot`);
 export const capabilities = () => call("GET", "streams/capabilities");
 
 // Conditions that are empty are none. `total` counts what is found beyond the limit, too.

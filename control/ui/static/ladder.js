@@ -1,13 +1,15 @@
 // The book of one symbol, the best levels of each side. Prices are the engine's exact strings.
 
+import { takeSnapshot } from "./api.js";
 import { Columns } from "./columns.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
+import { report } from "./log.js";
 
 const STATES = {
   known: ["live", "ok", ""],
   partial: ["partial", "warn",
-    "Joined after the last snapshot: each level shown is true, others may be missing. The next snapshot completes it; what is stored is not affected."],
+    "Joined after the last snapshot: each level shown is true, others may be missing. What is stored is not affected."],
   unknown: ["resyncing", "warn", "Updates were missed. The book is shown again with the next snapshot, usually within seconds."],
 };
 
@@ -50,6 +52,19 @@ export class Ladder {
     this.asks = new Side(byId("asks"), "ask", levels);
     this.bids = new Side(byId("bids"), "bid", levels);
     this.columns = new Columns(byId("book-box"), 23, 9);
+    this.whole = byId("book-whole");
+    this.whole.addEventListener("click", () => this.fetchWhole());
+  }
+
+  // The ring may hold nothing from before; the engine then takes a snapshot for everybody.
+  async fetchWhole() {
+    this.whole.disabled = true;
+    try {
+      await takeSnapshot(this.stream);
+    } catch (error) {
+      report("bad", `${this.stream.symbol}: ${error.message}`);
+      this.whole.disabled = false;
+    }
   }
 
   clear() {
@@ -66,6 +81,9 @@ export class Ladder {
     setText(byId("book-state"), text);
     setAttribute(byId("book-state"), "data-tone", tone);
     setText(byId("book-note"), note);
+    const isPartial = text === STATES.partial[0];
+    if (!isPartial) this.whole.disabled = false;
+    this.whole.hidden = !isPartial;
   }
 
   // What the stream is, which matters more than what its rows made of the book.

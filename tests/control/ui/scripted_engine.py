@@ -24,7 +24,15 @@ from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
 from engine.catalog import Instrument, StreamKey
 from engine.clock import wall_ns
-from engine.commands import AddStreams, FromChild, Knobs, RemoveStreams, SetKnobs, StreamState
+from engine.commands import (
+    AddStreams,
+    FromChild,
+    Knobs,
+    RemoveStreams,
+    RenewBook,
+    SetKnobs,
+    StreamState,
+)
 from engine.layout import Layout
 from engine.status import (
     ChildReport,
@@ -195,6 +203,11 @@ class ScriptedEngine:
     def removed(self) -> list[list[StreamKey]]:
         """Streams the API asked the engine to end, by command."""
         return [each.keys for each in self.supervisor.received if isinstance(each, RemoveStreams)]
+
+    @property
+    def renewed(self) -> list[StreamKey]:
+        """Books of which the API asked for a snapshot."""
+        return [each.key for each in self.supervisor.received if isinstance(each, RenewBook)]
 
     @property
     def tuned(self) -> list[tuple[StreamKey, Knobs]]:

@@ -52,7 +52,9 @@ def test_trades_too_fast_to_be_shown_are_said(
     expect(page.locator("#tape-note")).to_contain_text("too fast, some trades are not shown")
 
 
-def test_a_partial_book_explains_itself_until_a_snapshot_comes(page: Any, market: Rings) -> None:
+def test_a_partial_book_explains_itself_until_a_snapshot_comes(
+    page: Any, engine: ScriptedEngine, market: Rings
+) -> None:
     _, book = market
     book.book(1, [(10.0, 1.0)], [(10.5, 1.0)])
     row(page, "BTCUSDT").click()
@@ -63,7 +65,12 @@ def test_a_partial_book_explains_itself_until_a_snapshot_comes(page: Any, market
     expect(page.locator("#bids li").first.locator(".price")).to_have_text("10.00")
     expect(page.locator("#bids li").first.locator(".total")).to_have_text("")
     expect(page.locator("[data-figure=mid] b")).to_have_text(NOTHING)
+    with page.expect_response(lambda answer: answer.url.endswith("/snapshot")):
+        page.get_by_role("button", name="Fetch the whole book").click()
+    expect(page.locator("#book-whole")).to_be_disabled()
+    assert [(key.symbol, key.kind) for key in engine.renewed] == [("BTCUSDT", BOOK)]
     book.book(1, [(9.0, 1.0)], [(9.5, 1.0)], snapshot=True)
+    expect(page.locator("#book-whole")).to_be_hidden()
     expect(page.locator("#book-state")).to_have_text("live")
     expect(page.locator("#book-note")).to_have_text("")
     expect(page.locator("#bids .price").filter(has_text=".")).to_have_text(["9.00"])
