@@ -25,6 +25,7 @@ examples:
   fts streams remove binance_linear BTCUSDT --kind Trades
   fts streams show binance_linear BTCUSDT Trades
   fts streams set binance_linear BTCUSDT Trades db_writes_enabled=false flush_rows=default
+  fts streams snapshot binance_linear BTCUSDT
 
 kinds: {" ".join(_KINDS)}
 transports: {" ".join(_TRANSPORTS)} (without one: the first that the exchange offers)
@@ -47,6 +48,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         ("remove", "end streams", run_remove),
         ("show", "one stream, in full", run_show),
         ("set", "change knobs of a stream", run_set),
+        ("snapshot", "have the whole book of a stream fetched and stored now", run_snapshot),
     ):
         verb = verbs.add_parser(
             name, help=text, description=f"fts streams {name}: {text}.", epilog=_EPILOG,
@@ -79,7 +81,10 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("--limit", type=int, help="of --all: at most so many of each kind")
         return
     verb.add_argument("symbol", metavar="SYMBOL")
-    verb.add_argument("kind", metavar="KIND", choices=_KINDS)
+    if name == "snapshot":
+        verb.set_defaults(kind=StreamKind.L2_BOOK.value)
+    else:
+        verb.add_argument("kind", metavar="KIND", choices=_KINDS)
     if name == "set":
         verb.add_argument("knobs", metavar="KNOB=VALUE", nargs="+", type=_knob)
     verb.add_argument("--transport", choices=_TRANSPORTS)
@@ -143,6 +148,17 @@ def run_set(options: argparse.Namespace) -> int:
         print_json(client.get(f"{path}/knobs"))
     else:
         print_facts(list(client.get(f"{path}/knobs")["knobs"].items()))
+    return Exit.OK
+
+
+def run_snapshot(options: argparse.Namespace) -> int:
+    """Ask for a whole book."""
+    client = connect(options)
+    answer = client.ask("POST", f"{_path(client, options)}/snapshot")
+    if options.json:
+        print_json(answer)
+    else:
+        sys.stdout.write("asked for: the whole book follows in the stream\n")
     return Exit.OK
 
 

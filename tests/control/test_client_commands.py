@@ -15,6 +15,7 @@ from control.auth import Guard
 from control.cli import main
 from control.service import Ground, ServiceOptions, make_note
 from engine import instance
+from engine.commands import RenewBook
 from engine.config import load
 from engine.layout import open_layout
 from tests.control.api_rig import Rig, served
@@ -91,6 +92,17 @@ def test_streams_are_added_listed_tuned_shown_and_removed(fts: Fts) -> None:
         )  # fmt: skip
         assert (code, out) == (0, "1 of 1 stream ended\n")
         assert len(rig.supervisor.streams) == 3
+
+
+def test_a_whole_book_is_asked_for(fts: Fts) -> None:
+    with engine() as (rig, url):
+        fts("streams", "add", "binance_linear", "BTCUSDT", "--kind", "L2Book", url=url)
+        code, out, _ = fts("streams", "snapshot", "binance_linear", "BTCUSDT", url=url)
+        assert (code, out.startswith("asked for")) == (0, True)
+        (asked,) = [each for each in rig.supervisor.received if isinstance(each, RenewBook)]
+        assert asked.key.symbol == "BTCUSDT"
+        code, _, complaint = fts("streams", "snapshot", "binance_linear", "ETHUSDT", url=url)
+        assert (code, "is not running" in complaint) == (1, True)
 
 
 def test_a_list_is_shown_to_its_end(fts: Fts, monkeypatch: pytest.MonkeyPatch) -> None:
