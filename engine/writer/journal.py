@@ -4,10 +4,11 @@ It is always on, so that the path which matters in an outage is the path that ru
 is appended survives the death of any process at once and of the machine after the next `sync`.
 """
 
+import contextlib
 import errno
 import mmap
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,17 @@ class Journal:
             break
         return from_seq, np.empty(0, self.spec.dtype)
 
+    def rows_before(self, seq: int) -> RecordArray:
+        """The rows right below `seq`, as far back as their segment goes; empty without them."""
+        position = bisect_left(self._firsts, seq) - 1
+        found: list[RecordArray] = []
+        if position >= 0:
+            for block in fmt.blocks(_mapped(self._path(self._firsts[position])), self.spec):
+                if block.first_seq >= seq:
+                    break
+                found.append(block.records[: seq - block.first_seq])
+        return np.concatenate(found) if found else np.empty(0, self.spec.dtype)
+
     def trim(self, durable_seq: int) -> None:
         """Remove segments that end at or below `durable_seq`; the open one stays."""
         while len(self._firsts) > 1 and self._firsts[1] <= durable_seq:
@@ -114,7 +126,8 @@ class Journal:
         for first in self._firsts:
             self._path(first).unlink(missing_ok=True)
         self._firsts.clear()
-        self.directory.rmdir()
+        with contextlib.suppress(OSError):  # what was damaged stays, for whoever wants to look
+            self.directory.rmdir()
 
     def _path(self, first_seq: int) -> Path:
         return fmt.segment_path(self.directory, first_seq)
@@ -222,12 +235,18 @@ class _SegmentReader:
         return True
 
 
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")  # which cannot be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
 def _good_end(path: Path, spec: RecordSpec, epoch: int) -> tuple[int, int | None]:
     """(sequence after the last good record, offset after it); offset None for a foreign file."""
     if path.stat().st_size < fmt.SEGMENT_HEADER.size:
         return 0, None
-    with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    data = _mapped(path)
     try:
         header = fmt.read_segment_header(data, spec, path.name)
     except JournalError:

@@ -64,14 +64,19 @@ class Writer:
         self._listings = (
             ListingStore(settings, self._listing_saved) if settings.database_url else None
         )
-        self._database = (
-            DatabaseDelivery(self.sources, PostgresSink(settings, catalog), self._knobs)
-            if settings.database_url
-            else None
-        )
         self._redis = (
             RedisDelivery(self.sources, RedisSink(settings, catalog), self._knobs)
             if settings.redis_url
+            else None
+        )
+        self._database = (
+            DatabaseDelivery(
+                self.sources,
+                PostgresSink(settings, catalog),
+                self._knobs,
+                on_loss=self._redis.declare if self._redis else None,
+            )
+            if settings.database_url
             else None
         )
 
