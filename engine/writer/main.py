@@ -148,20 +148,18 @@ class Writer:
             source.ask_for_doorbell(wanted)
 
     async def _sync_journal(self) -> None:
-        """fdatasync the open segments once per interval, off the loop."""
+        """fdatasync what was appended, once per interval, off the loop."""
         while True:
             await asyncio.sleep(self._settings.journal_sync_interval_s)
             for source in list(self.sources):
-                fd = source.journal.sync_fd()
-                if fd is None:
+                unsynced = source.journal.take_unsynced()
+                if unsynced is None:
                     continue
                 try:
-                    await asyncio.to_thread(os.fdatasync, fd)
+                    await asyncio.to_thread(unsynced.sync)
                 except OSError as error:
                     log.error("journal %s: fdatasync: %s", source.name, error.strerror)
                     source.journal.retire_segment()
-                finally:
-                    os.close(fd)
 
     async def _obey(self) -> int:
         """Commands from the supervisor; its death (end of file) is an order to leave at once.

@@ -238,6 +238,8 @@ class Source:
         the journal when the database has all of it for good.
         """
         delivered = self.is_delivered
+        if not delivered:
+            self._sync_journal()
         ring_is_safe = delivered or self.journal_seq >= self.head_seq
         if self._ring:
             segment = self._ring.segment
@@ -252,6 +254,15 @@ class Source:
         else:
             self._members.close()
             self.journal.close()
+
+    def _sync_journal(self) -> None:
+        """It is about to be the only place that has these rows."""
+        unsynced = self.journal.take_unsynced()
+        try:
+            if unsynced is not None:
+                unsynced.sync()
+        except OSError as error:
+            _log.error(f"journal {self.name}: fdatasync: {error.strerror}")
 
     def _release(self, head: int) -> None:
         """Free ring space: what is journaled (or durably stored), but keep the newest half for

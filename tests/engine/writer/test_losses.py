@@ -1,5 +1,6 @@
 """Rows that ring and journal lost are declared: sent = stored exactly once + declared as gap."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -323,3 +324,20 @@ def test_foreign_files_among_the_journals_are_left_alone(layout: Layout) -> None
     sources.open([])
     assert len(sources) == 0
     sources.remove_all()
+
+
+@pytest.mark.fault("D03")
+def test_a_clean_stop_syncs_the_journal_before_the_ring_goes(
+    layout: Layout, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring_was_there: list[bool] = []
+
+    def fdatasync(fd: int) -> None:
+        del fd
+        ring_was_there.append(layout.ring_path(RING).exists())
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    receive(layout, fresh(trades(ROWS)), ring_stays=False)
+    assert ring_was_there
+    assert all(ring_was_there)
+    assert not layout.ring_path(RING).exists()
