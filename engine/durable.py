@@ -21,7 +21,7 @@ def write_whole(path: Path, body: bytes) -> None:
     or new and not yet safe from a power cut.
     """
     _put(path, body)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def _put(path: Path, body: bytes) -> None:
@@ -68,7 +68,7 @@ class LineFile:
             _write_all(file.fileno(), lines)
             os.fsync(file.fileno())
         if is_new:
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         self.size_bytes += len(lines)
 
     def cut(self) -> None:
@@ -80,7 +80,7 @@ class LineFile:
         """These lines instead of all there were. Raises OSError, as `write_whole` does."""
         _put(self.path, lines)
         self.size_bytes = len(lines)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
 
 def _write_all(fd: int, body: bytes) -> None:
@@ -90,7 +90,7 @@ def _write_all(fd: int, body: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make names in a directory durable: until then a power cut may bring back the old file."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -6,18 +6,15 @@ current; a shard reads it once when it starts a stream. Being a mapped file it s
 of any process.
 """
 
-import mmap
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.mapped import MappedEntries
 from engine.records import RecordArray, RecordKind, RecordSpec
 
 ENTRY = np.dtype([("id_hi", "<i8"), ("id", "<i8"), ("ts_event", "<i8"), ("ts_recv", "<i8")])
-_GROW_SLOTS = 1024
 
 
 class Position(NamedTuple):
@@ -33,23 +30,15 @@ class Positions:
     """The writer's side: one kind's file, grown as slots appear."""
 
     def __init__(self, directory: Path, spec: RecordSpec) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._spec = spec
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(_path(directory, spec.kind), flags, 0o600)
-        slots = max(os.fstat(self._fd).st_size // ENTRY.itemsize, _GROW_SLOTS)
-        self._map_slots(slots)
+        self._file = MappedEntries(_path(directory, spec.kind), ENTRY)
 
     def advance(self, records: RecordArray) -> None:
         """Note the last row of each stream in `records`. Repeating old records is harmless as
         long as the newest come last (numpy keeps the last of repeated indices).
         """
         streams = records["stream"]
-        highest = int(streams.max()) if len(streams) else 0
-        if highest >= len(self._entries):
-            self._unmap()
-            self._map_slots((highest // _GROW_SLOTS + 1) * _GROW_SLOTS)
-        entries = self._entries
+        entries = self._file.up_to(int(streams.max()) if len(streams) else 0)
         entries["id"][streams] = records[self._spec.id_field]
         entries["ts_event"][streams] = records["ts_event"]
         entries["ts_recv"][streams] = records["ts_recv"]
@@ -58,17 +47,7 @@ class Positions:
 
     def close(self) -> None:
         """Unmap; the file stays."""
-        self._unmap()
-        os.close(self._fd)
-
-    def _map_slots(self, slots: int) -> None:
-        os.posix_fallocate(self._fd, 0, slots * ENTRY.itemsize)
-        self._memory = mmap.mmap(self._fd, slots * ENTRY.itemsize)
-        self._entries: npt.NDArray[np.void] = np.frombuffer(self._memory, dtype=ENTRY)
-
-    def _unmap(self) -> None:
-        self._entries = np.empty(0, ENTRY)
-        self._memory.close()
+        self._file.close()
 
 
 def read_position(directory: Path, kind: RecordKind, slot: int) -> Position | None:

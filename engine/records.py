@@ -87,6 +87,9 @@ class GapReason(enum.IntEnum):
     """Polls failed, or had to wait, for longer than their interval: samples were never taken."""
     SILENCE = 9
     """A stream that comes at a steady pace did not come, on a live connection."""
+    JOURNAL_LOSS = 10
+    """Rows that were received are in neither ring nor journal, and the database has not had them:
+    damage, or a database restored from a backup. Which streams had rows among them is unknown."""
 
 
 class GapState(enum.IntEnum):

@@ -121,7 +121,8 @@ class WriterReport(msgspec.Struct):
     unpublished_rows: dict[str, int] = {}
     inexact_rows: int = 0
     lost_rows: int = 0
-    """Rows that neither ring nor journal held when the database was ready for them: damage."""
+    """Rows that neither ring nor journal held when the database was ready for them: damage, or a
+    database that was set back. They are in the ledger as gaps."""
     journal_error: str = ""
     """Why rows are not journalled; empty while they are."""
     database_state: str = "starting"
@@ -298,7 +299,7 @@ def judge(
     if writer.journal_error:
         return "yellow", f"{writer.journal_error}; rows are in memory only until they are stored"
     if writer.lost_rows:
-        return "yellow", f"{writer.lost_rows} rows were lost in a damaged journal: see the log"
+        return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
     by_streams = _judge_streams(streams)
     if by_streams is not None and by_streams[0] != "green":
         return by_streams

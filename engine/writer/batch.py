@@ -27,7 +27,8 @@ from engine.writer.streams import StreamRegistry
 class Slice:
     """Rows of one ring. The cursor stands at `start_seq`; the rows begin at `first_seq`, which is
     later only where rows were lost. Where knobs hold rows back, `kept` says which of the
-    `row_count` rows are left in `records`."""
+    `row_count` rows are left in `records`. With a `row_count` of 0 the records are no rows of the
+    ring, but come with its next ones: the gaps that declare a loss."""
 
     ring: str
     epoch: int
@@ -53,7 +54,26 @@ class Slice:
     @property
     def held_back_count(self) -> int:
         """Rows that knobs hold back."""
-        return 0 if self.row_count is None else self.row_count - len(self.records)
+        if self.kept is None or self.row_count is None:
+            return 0
+        return self.row_count - len(self.records)
+
+    @property
+    def lost_count(self) -> int:
+        """Rows before these that are lost."""
+        return self.first_seq - self.start_seq
+
+    @property
+    def is_declaration(self) -> bool:
+        """Whether these are the gaps of a loss and no rows of the ring."""
+        return self.row_count == 0 and len(self.records) > 0
+
+    @property
+    def last_recv_ns(self) -> int | None:
+        """`ts_recv` of the last row; None when there is none."""
+        if self.is_declaration or not len(self.records):
+            return None
+        return int(self.records["ts_recv"][-1])
 
 
 @dataclass(slots=True)

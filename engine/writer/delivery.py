@@ -7,17 +7,18 @@ sink is retried with a capped, jittered backoff; what it has not taken stays in 
 import asyncio
 import logging
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.errors import EngineError
+from engine.records import GAP, RecordArray
+from engine.writer import losses
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
 from engine.writer.postgres import PostgresSink, Slice
 from engine.writer.redis import RedisSink
-from engine.writer.source import Source
 from engine.writer.sources import Sources
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _BACKOFF_MIN_S = 0.1
 _BACKOFF_MAX_S = 5.0
 _DURABLE_EVERY_S = 2.0
+_GAPS_WAITING_MAX = 64
+"""Losses whose gaps wait for Redis."""
 
 
 class SinkHealth:
@@ -74,11 +77,17 @@ async def _keep_trying(
 class DatabaseDelivery:
     """Sources to PostgreSQL. One transaction a flush: all cursors, one COPY a record kind."""
 
-    def __init__(self, sources: Sources, sink: PostgresSink, knobs: KnobTable) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        sink: PostgresSink,
+        knobs: KnobTable,
+        on_loss: Callable[[RecordArray], None] | None = None,
+    ) -> None:
         self._sources = sources
         self._sink = sink
         self._knobs = knobs
-        self._synced = False
+        self._on_loss = on_loss
         self._durable_at_s = 0.0
         self._undurable = False
         self.health = SinkHealth("database")
@@ -97,7 +106,7 @@ class DatabaseDelivery:
     @property
     def backlog_rows(self) -> int:
         """Rows the database does not have yet."""
-        return sum(source.head_seq - source.database_seq for source in self._sources)
+        return sum(source.backlog_rows for source in self._sources)
 
     def rows_arrived(self) -> None:
         """Rows were pumped; a full batch is not kept waiting for the flush interval."""
@@ -107,8 +116,11 @@ class DatabaseDelivery:
     async def _connect(self) -> None:
         await self._sink.connect()
         for source in self._sources:
-            stored = await self._sink.cursor(source.key, source.epoch, source.first_seq)
-            source.committed(max(stored, 0), durable=False)
+            # A database without this cursor has had no row of the ring, not even those of which
+            # another one had taken care.
+            stored = await self._sink.cursor(source.key, source.epoch, 0)
+            source.committed(stored, durable=False)
+            source.stored_recv_ns = await self._sink.last_recv_ns(source.key, source.epoch)
 
     async def _deliver(self) -> None:
         while True:
@@ -136,10 +148,11 @@ class DatabaseDelivery:
             seq = source.database_seq
             while room > 0 and seq < source.head_seq:
                 first_seq, records = source.read(seq, room)
-                if not len(records):
-                    break
                 if first_seq > seq:
-                    self._report_loss(source, seq, first_seq)
+                    gaps = losses.declare(source, seq, first_seq, wall_ns())
+                    slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
+                elif not len(records):
+                    break
                 piece = Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
                 slices.append(piece.without(self._knobs.to_store(records, source.spec.kind)))
                 seq = first_seq + len(records)
@@ -149,14 +162,21 @@ class DatabaseDelivery:
     async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
         result = await self._sink.commit(slices, durable=durable)
         now_ns = wall_ns()
-        ends: dict[tuple[str, int], int] = {}
+        by_source = {(source.key, source.epoch): source for source in self._sources}
         for piece in slices:
-            ends[piece.ring, piece.epoch] = piece.end_seq
+            source = by_source[piece.ring, piece.epoch]
+            source.database_seq = piece.end_seq
+            source.stored_recv_ns = piece.last_recv_ns or source.stored_recv_ns
+            if piece.is_declaration:
+                if self._on_loss:
+                    self._on_loss(piece.records)
+                continue
+            if piece.lost_count:
+                self._report_loss(piece)
             self.skipped_rows[piece.spec.kind.value] += piece.held_back_count
             self.latency.add(piece.records, now_ns)
         for source in self._sources:
-            end_seq = ends.get((source.key, source.epoch), source.database_seq)
-            source.committed(end_seq, durable=durable)
+            source.committed(source.database_seq, durable=durable)
         self.stored_rows.update(result.stored_rows)
         self.quarantined_rows.update(result.quarantined_rows)
         self.inexact_rows += result.inexact_rows
@@ -165,12 +185,12 @@ class DatabaseDelivery:
             self._durable_at_s = monotonic_s()
             self._sources.remove_delivered()
 
-    def _report_loss(self, source: Source, from_seq: int, to_seq: int) -> None:
+    def _report_loss(self, piece: Slice) -> None:
         """Rows that neither ring nor journal holds any more: damage, or a restored database."""
-        self.lost_rows += to_seq - from_seq
+        self.lost_rows += piece.lost_count
         log.error(
-            "%s/%d: rows %d to %d are neither in the database nor in the journal",
-            source.name, source.epoch, from_seq, to_seq - 1,
+            "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
+            piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,
         )  # fmt: skip
 
     async def finish(self) -> None:
@@ -195,6 +215,12 @@ class RedisDelivery:
         self.overrun_rows: Counter[str] = Counter()
         self.unpublished_rows: Counter[str] = Counter()
         self.arrived = Alarm()
+        self._gaps: deque[RecordArray] = deque(maxlen=_GAPS_WAITING_MAX)
+
+    def declare(self, gaps: RecordArray) -> None:
+        """Publish gaps the database has just been told, with the next rows."""
+        chosen = self._knobs.to_publish(gaps)
+        self._gaps.append(gaps if chosen is None else gaps[chosen])
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -223,7 +249,11 @@ class RedisDelivery:
             if not slices:
                 await self.arrived.wait()
                 continue
-            await self._sink.publish(slices)
+            gaps = list(self._gaps)
+            await self._sink.publish(slices, gaps)
+            for records in gaps:
+                self._gaps.popleft()
+                self.published_rows[GAP.kind.value] += len(records)
             now_ns = wall_ns()
             for piece in slices:
                 self.published_rows[piece.spec.kind.value] += len(piece.records)

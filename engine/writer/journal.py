@@ -4,17 +4,43 @@ It is always on, so that the path which matters in an outage is the path that ru
 is appended survives the death of any process at once and of the machine after the next `sync`.
 """
 
+import contextlib
 import errno
 import mmap
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from engine.durable import sync_directory
 from engine.errors import JournalError
 from engine.records import RecordArray, RecordSpec
 from engine.writer import journal_format as fmt
+
+
+@dataclass(frozen=True, slots=True)
+class Unsynced:
+    """What a power cut could still take of a journal. `sync` may run in any thread, once."""
+
+    fds: list[int]
+    directories: tuple[Path, ...]
+    """Where segments have been made: a file's data are safe only when its name is."""
+
+    def sync(self) -> None:
+        """Make it safe. Raises OSError, after which nobody must try again: the kernel may have
+        dropped the pages.
+        """
+        try:
+            for fd in self.fds:
+                os.fdatasync(fd)
+            for directory in self.directories:
+                with contextlib.suppress(FileNotFoundError):  # delivered meanwhile, and removed
+                    sync_directory(directory)
+        finally:
+            for fd in self.fds:
+                os.close(fd)
 
 
 class Journal:
@@ -35,6 +61,10 @@ class Journal:
         self._firsts = sorted(int(path.stem) for path in directory.glob(f"*{fmt.SUFFIX}"))
         self._fd = -1
         self._size = 0
+        self._is_synced = True
+        self._retired: list[int] = []
+        """Segments that were full before they were synced."""
+        self._has_new_names = True
         self._reader: _SegmentReader | None = None
         self._recover()
 
@@ -64,20 +94,32 @@ class Journal:
             self._abandon_block()
             raise JournalError(f"cannot append to {self.directory}: {error.strerror}") from error
         self._size += size
+        self._is_synced = False
         self.next_seq = first_seq + len(records)
 
-    def sync_fd(self) -> int | None:
-        """Return a duplicate of the open segment's descriptor, to be fdatasync'ed elsewhere and
-        closed by the caller; None when nothing is open. A failed sync must not be retried
-        (the kernel may have dropped the pages): call `retire_segment`.
+    def take_unsynced(self) -> Unsynced | None:
+        """What was appended since the last call, to be synced by the caller; None when nothing was.
+        Should that fail, call `retire_segment`.
         """
-        return os.dup(self._fd) if self._fd >= 0 else None
+        fds, self._retired = self._retired, []
+        if self._fd >= 0 and not self._is_synced:
+            fds.append(os.dup(self._fd))
+        if not fds:
+            return None
+        folder = self.directory
+        directories = (folder, folder.parent, folder.parent.parent) if self._has_new_names else ()
+        self._is_synced, self._has_new_names = True, False
+        return Unsynced(fds, directories)
 
     def retire_segment(self) -> None:
         """Append no more to the open segment."""
-        if self._fd >= 0:
+        if self._fd < 0:
+            return
+        if self._is_synced:
             os.close(self._fd)
-            self._fd = -1
+        else:
+            self._retired.append(self._fd)
+        self._fd, self._is_synced = -1, True
 
     def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
         """Return (sequence of the first record, records) at or after `from_seq`.
@@ -96,6 +138,17 @@ class Journal:
             break
         return from_seq, np.empty(0, self.spec.dtype)
 
+    def rows_before(self, seq: int) -> RecordArray:
+        """The rows right below `seq`, as far back as their segment goes; empty without them."""
+        position = bisect_left(self._firsts, seq) - 1
+        found: list[RecordArray] = []
+        if position >= 0:
+            for block in fmt.blocks(_mapped(self._path(self._firsts[position])), self.spec):
+                if block.first_seq >= seq:
+                    break
+                found.append(block.records[: seq - block.first_seq])
+        return np.concatenate(found) if found else np.empty(0, self.spec.dtype)
+
     def trim(self, durable_seq: int) -> None:
         """Remove segments that end at or below `durable_seq`; the open one stays."""
         while len(self._firsts) > 1 and self._firsts[1] <= durable_seq:
@@ -104,6 +157,8 @@ class Journal:
     def close(self) -> None:
         """Close files; nothing is removed."""
         self.retire_segment()
+        while self._retired:
+            os.close(self._retired.pop())
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -114,7 +169,8 @@ class Journal:
         for first in self._firsts:
             self._path(first).unlink(missing_ok=True)
         self._firsts.clear()
-        self.directory.rmdir()
+        with contextlib.suppress(OSError):  # what was damaged stays, for whoever wants to look
+            self.directory.rmdir()
 
     def _path(self, first_seq: int) -> Path:
         return fmt.segment_path(self.directory, first_seq)
@@ -153,15 +209,16 @@ class Journal:
             path.unlink()
             raise JournalError(f"cannot create {path}: {error.strerror}") from error
         self._fd, self._size = fd, len(header)
+        self._has_new_names = True
         self._firsts.append(first_seq)
 
     def _abandon_block(self) -> None:
         """Cut a half-written block off; an empty segment goes altogether."""
-        fd, self._fd = self._fd, -1
+        fd = self._fd
         try:
             os.ftruncate(fd, self._size)
         finally:
-            os.close(fd)
+            self.retire_segment()
         if self._size == fmt.SEGMENT_HEADER.size:
             self._path(self._firsts.pop()).unlink()
 
@@ -222,12 +279,18 @@ class _SegmentReader:
         return True
 
 
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")  # which cannot be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
 def _good_end(path: Path, spec: RecordSpec, epoch: int) -> tuple[int, int | None]:
     """(sequence after the last good record, offset after it); offset None for a foreign file."""
     if path.stat().st_size < fmt.SEGMENT_HEADER.size:
         return 0, None
-    with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    data = _mapped(path)
     try:
         header = fmt.read_segment_header(data, spec, path.name)
     except JournalError:

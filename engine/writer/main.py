@@ -64,14 +64,19 @@ class Writer:
         self._listings = (
             ListingStore(settings, self._listing_saved) if settings.database_url else None
         )
-        self._database = (
-            DatabaseDelivery(self.sources, PostgresSink(settings, catalog), self._knobs)
-            if settings.database_url
-            else None
-        )
         self._redis = (
             RedisDelivery(self.sources, RedisSink(settings, catalog), self._knobs)
             if settings.redis_url
+            else None
+        )
+        self._database = (
+            DatabaseDelivery(
+                self.sources,
+                PostgresSink(settings, catalog),
+                self._knobs,
+                on_loss=self._redis.declare if self._redis else None,
+            )
+            if settings.database_url
             else None
         )
 
@@ -143,20 +148,18 @@ class Writer:
             source.ask_for_doorbell(wanted)
 
     async def _sync_journal(self) -> None:
-        """fdatasync the open segments once per interval, off the loop."""
+        """fdatasync what was appended, once per interval, off the loop."""
         while True:
             await asyncio.sleep(self._settings.journal_sync_interval_s)
             for source in list(self.sources):
-                fd = source.journal.sync_fd()
-                if fd is None:
+                unsynced = source.journal.take_unsynced()
+                if unsynced is None:
                     continue
                 try:
-                    await asyncio.to_thread(os.fdatasync, fd)
+                    await asyncio.to_thread(unsynced.sync)
                 except OSError as error:
                     log.error("journal %s: fdatasync: %s", source.name, error.strerror)
                     source.journal.retire_segment()
-                finally:
-                    os.close(fd)
 
     async def _obey(self) -> int:
         """Commands from the supervisor; its death (end of file) is an order to leave at once.

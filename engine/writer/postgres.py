@@ -4,7 +4,8 @@ One transaction a commit: first every ring's cursor moves by compare-and-set, th
 record kind, then COMMIT. The row lock of the cursor orders two writers, and the comparison lets
 only one of them go on: a successor that started while its predecessor's COMMIT was under way is
 fenced and reads the cursor again. After any failure the connection is closed, and the caller reads
-the cursor to learn what became of a COMMIT whose answer it never got.
+the cursor to learn what became of a COMMIT whose answer it never got. Where a cursor passes rows
+that are lost, the same transaction says so (table ring_loss, and gaps among the rows).
 """
 
 from collections import Counter
@@ -47,9 +48,10 @@ _HOPELESS_ROWS: Final = 1000
 
 _MOVE_CURSORS = """
     UPDATE ingest_cursor AS c
-    SET sequence = m.new_seq, backend_pid = pg_backend_pid(), updated_at = now()
-    FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[])
-        AS m (ring, epoch, old_seq, new_seq)
+    SET sequence = m.new_seq, last_recv = coalesce(m.last_recv, c.last_recv),
+        backend_pid = pg_backend_pid(), updated_at = now()
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+        AS m (ring, epoch, old_seq, new_seq, last_recv)
     WHERE c.ring = m.ring AND c.epoch = m.epoch AND c.sequence = m.old_seq
 """
 _CLAIM_CURSOR = """
@@ -57,6 +59,10 @@ _CLAIM_CURSOR = """
     VALUES (%s, %s, %s, pg_backend_pid())
     ON CONFLICT (ring, epoch) DO UPDATE SET backend_pid = pg_backend_pid(), updated_at = now()
     RETURNING sequence
+"""
+_LAST_RECV = "SELECT last_recv FROM ingest_cursor WHERE ring = %s AND epoch = %s"
+_DECLARE_LOSS = """
+    INSERT INTO ring_loss (ring, epoch, from_sequence, to_sequence) VALUES (%s, %s, %s, %s)
 """
 _TOUCH_CURSOR = "UPDATE ingest_cursor SET updated_at = now() WHERE ring = %s AND epoch = %s"
 _END_HOLDER = """
@@ -125,6 +131,13 @@ class PostgresSink:
                 sequence = await _claim(connection, ring, epoch, first_seq)
         self._any_cursor = (ring, epoch)
         return sequence
+
+    async def last_recv_ns(self, ring: str, epoch: int) -> int:
+        """`ts_recv` of the last row below the cursor; 0 while there was none."""
+        async with self._connected() as connection:
+            found = await connection.execute(_LAST_RECV, (ring, epoch))
+            row = await found.fetchone()
+        return (row[0] if row else None) or 0
 
     async def commit(self, slices: Sequence[Slice], *, durable: bool) -> CommitResult:
         """Store the rows and move the cursors, in one transaction.
@@ -205,12 +218,12 @@ class PostgresSink:
 
     async def _move_cursors(self, connection: Connection, slices: Sequence[Slice]) -> None:
         """Compare-and-set, before anything else: whoever is not at the cursor stops here."""
-        moves: dict[tuple[str, int], tuple[int, int]] = {}
+        moves: dict[tuple[str, int], tuple[int, int, int | None]] = {}
         for piece in slices:
             key = (piece.ring, piece.epoch)
-            start_seq, end_seq = moves.get(key, (piece.start_seq, piece.start_seq))
+            start_seq, end_seq, recv_ns = moves.get(key, (piece.start_seq, piece.start_seq, None))
             assert piece.start_seq == end_seq, "slices of a ring are contiguous"
-            moves[key] = (start_seq, piece.end_seq)
+            moves[key] = (start_seq, piece.end_seq, piece.last_recv_ns or recv_ns)
         if not moves:
             if self._any_cursor is not None:  # a COMMIT without WAL of its own flushes nothing
                 await connection.execute(_TOUCH_CURSOR, self._any_cursor)
@@ -218,13 +231,16 @@ class PostgresSink:
         values = (
             [ring for ring, _ in moves],
             [epoch for _, epoch in moves],
-            [start_seq for start_seq, _ in moves.values()],
-            [end_seq for _, end_seq in moves.values()],
+            *map(list, zip(*moves.values(), strict=True)),
         )
         moved = await connection.execute(_MOVE_CURSORS, values)
         if moved.rowcount != len(moves):
             rings = ", ".join(f"{ring}/{epoch}" for ring, epoch in moves)
             raise FencedError(f"the cursor of one of {rings} is not where this writer left it")
+        for piece in slices:
+            if piece.lost_count:
+                loss = (piece.ring, piece.epoch, piece.start_seq, piece.first_seq)
+                await connection.execute(_DECLARE_LOSS, loss)
 
     async def _store(
         self, connection: Connection, kind: RecordKind, pieces: Pieces, attempt: _Attempt

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from engine.clock import wall_ns
+from engine.durable import sync_directory
 from engine.errors import DatabaseUnavailableError
 from engine.records import RecordArray
 
@@ -61,11 +62,7 @@ class Quarantine:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            folder = os.open(self._directory, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_directory(self._directory)
 
 
 def _readable(row: RefusedRow) -> dict[str, Any]:

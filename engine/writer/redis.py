@@ -65,8 +65,9 @@ class RedisSink:
         self._cursors[field] = None if replies[1] is None else int(replies[1])
         return self._cursors[field]
 
-    async def publish(self, slices: Sequence[Slice]) -> int:
-        """Publish the rows and move the cursors; return how many events were sent.
+    async def publish(self, slices: Sequence[Slice], gaps: Sequence[RecordArray] = ()) -> int:
+        """Publish the rows, and gaps that are rows of no ring, and move the cursors; return how
+        many events were sent.
 
         Raises FencedError when somebody else moved a cursor meanwhile, RedisUnavailableError.
         """
@@ -75,7 +76,9 @@ class RedisSink:
             return 0
         sent = 0
         commands: list[Command] = [("MULTI",)]
-        for key, events, row_count in self._entries(slices):
+        pieces = [(piece.spec.kind, piece.records) for piece in slices]
+        pieces += [(RecordKind.GAP, records) for records in gaps]
+        for key, events, row_count in self._entries(pieces):
             sent += len(events)
             payload = encode(events)
             commands.append(self._append(key, payload, row_count))
@@ -104,16 +107,18 @@ class RedisSink:
             self._link.close()
         raise FencedError(f"{reason}: another writer, or a flushed server")
 
-    def _entries(self, slices: Sequence[Slice]) -> Iterator[tuple[str, Sequence[Any], int]]:
+    def _entries(
+        self, pieces: Sequence[tuple[RecordKind, RecordArray]]
+    ) -> Iterator[tuple[str, Sequence[Any], int]]:
         """(key, events, rows in them) of every stream entry to write."""
-        for piece in slices:
-            if not len(piece.records):
+        for kind, records in pieces:
+            if not len(records):
                 continue
-            for slot, rows in by_stream(piece.records):
+            for slot, rows in by_stream(records):
                 entry = self._known(slot)
                 if entry is None:
                     continue  # the database sink quarantines such rows
-                key, events = self._events(piece.spec.kind, entry, rows)
+                key, events = self._events(kind, entry, rows)
                 rows_per_event = len(rows) / len(events)
                 for start in range(0, len(events), _EVENTS_PER_ENTRY):
                     chunk = events[start : start + _EVENTS_PER_ENTRY]

@@ -6,6 +6,9 @@ no outage mode: a database that is away has a cursor that stands still.
 
     released <= rows still in the ring < head        (ring)
     journal.first_seq <= rows on disk < journal_seq  (journal)
+
+What neither holds any more is lost: `read` goes on after it, and who reads declares the difference
+(`engine.writer.losses`).
 """
 
 import logging
@@ -21,6 +24,7 @@ from engine.ring import RingReader
 from engine.segment import Segment
 from engine.writer.journal import Journal
 from engine.writer.latency import Latency
+from engine.writer.members import Members
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +80,9 @@ class Source:
         self._positions = positions
         self._latencies = latencies
         self._ring = ring
+        self._members = Members(journal.directory)
+        self.stored_recv_ns = 0
+        """`ts_recv` of the last row the database has; 0 while unknown."""
         released = ring.reader.released if ring else journal.next_seq
         self.journal_seq = max(journal.next_seq, released)
         self.position_seq = min(self.journal_seq, released) if ring else journal.next_seq
@@ -101,7 +108,14 @@ class Source:
     @property
     def head_seq(self) -> int:
         """Sequence after the last row."""
-        return self._ring.reader.head if self._ring else self.journal.next_seq
+        if self._ring:
+            return self._ring.reader.head
+        return max(self.journal.next_seq, self._members.end_seq)
+
+    @property
+    def backlog_rows(self) -> int:
+        """Rows the database does not have yet; it may have some that a damaged journal lost."""
+        return max(self.head_seq - self.database_seq, 0)
 
     @property
     def ring_first_seq(self) -> int:
@@ -145,6 +159,7 @@ class Source:
         while self.position_seq < head:
             batch = reader.slice(self.position_seq, head)
             self._positions.advance(batch)
+            self._members.advance(self.position_seq, batch)
             self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
             taken += len(batch)
@@ -173,22 +188,36 @@ class Source:
             self._latencies.journal.add(batch, wall_ns())
 
     def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
-        """Return (sequence of the first row, rows) at or after `from_seq`; see `Journal.read`.
+        """Return (sequence of the first row, rows) at or after `from_seq`.
 
+        The sequence is higher than asked where rows are lost: by damage, or because they were
+        removed for a database that had them and was set back since. No rows at the end, only.
         Rows of the ring are copied (10 ns a row): a slow database must not hold ring space, and
         the producer may overwrite what a sink is still working on.
         """
-        if self._ring and from_seq >= self._ring.reader.released:
-            head = self._ring.reader.head
-            rows = self._ring.reader.slice(from_seq, min(head, from_seq + max_count))
-            return from_seq, rows.copy()
-        return self.journal.read(from_seq, max_count)
+        if self._ring is None or from_seq < self._ring.reader.released:
+            first_seq, rows = self.journal.read(from_seq, max_count)
+            if self._ring is None:
+                return (first_seq, rows) if len(rows) else (max(self.head_seq, from_seq), rows)
+            if len(rows) and first_seq <= self._ring.reader.released:
+                return first_seq, rows
+            from_seq = self._ring.reader.released
+        head = self._ring.reader.head
+        return from_seq, self._ring.reader.slice(from_seq, min(head, from_seq + max_count)).copy()
+
+    def streams_since(self, seq: int) -> list[int]:
+        """Slots of the streams that may have rows at or after `seq`. Without a ring the machine may
+        have been cut off before it wrote down the newest, and every stream of the ring may have.
+        """
+        return self._members.since(seq if self._ring else 0)
 
     def committed(self, database_seq: int, *, durable: bool) -> None:
-        """Note what the database has; durable means flushed there, so the journal may forget."""
+        """Note what the database has; durable means flushed there, so the journal may forget. A
+        database that was set back has lost what was durable.
+        """
         self.database_seq = database_seq
+        self.durable_seq = database_seq if durable else min(self.durable_seq, database_seq)
         if durable:
-            self.durable_seq = database_seq
             self.journal.trim(database_seq)
 
     @property
@@ -199,6 +228,7 @@ class Source:
     def close(self) -> None:
         """Let go of ring and journal; both stay on disk."""
         self.journal.close()
+        self._members.close()
         if self._ring:
             self._ring.close()
             self._ring = None
@@ -208,6 +238,8 @@ class Source:
         the journal when the database has all of it for good.
         """
         delivered = self.is_delivered
+        if not delivered:
+            self._sync_journal()
         ring_is_safe = delivered or self.journal_seq >= self.head_seq
         if self._ring:
             segment = self._ring.segment
@@ -216,9 +248,21 @@ class Source:
             if ring_is_safe:
                 segment.unlink()
         if delivered:
+            # First, because rows it knows of and the journal does not have would count as lost.
+            self._members.remove()
             self.journal.remove()
         else:
+            self._members.close()
             self.journal.close()
+
+    def _sync_journal(self) -> None:
+        """It is about to be the only place that has these rows."""
+        unsynced = self.journal.take_unsynced()
+        try:
+            if unsynced is not None:
+                unsynced.sync()
+        except OSError as error:
+            _log.error(f"journal {self.name}: fdatasync: {error.strerror}")
 
     def _release(self, head: int) -> None:
         """Free ring space: what is journaled (or durably stored), but keep the newest half for

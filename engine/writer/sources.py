@@ -49,7 +49,7 @@ class Sources:
             if settings.ring not in found:
                 self._add(settings.ring, self._create(settings))
         live = {(source.name, source.epoch) for source in self._sources}
-        for directory in sorted(self._layout.journal_dir.glob("*/*")):
+        for directory in sorted(self._layout.journal_dir.glob("*/[0-9]*")):
             ring, epoch = directory.parent.name, int(directory.name)
             if (ring, epoch) not in live:
                 self._add_journal(ring, epoch, directory)
@@ -64,7 +64,7 @@ class Sources:
 
     def remove_all(self) -> int:
         """Clean end: remove rings and delivered journals. Returns the rows not yet delivered."""
-        undelivered = sum(source.head_seq - source.database_seq for source in self._sources)
+        undelivered = sum(source.backlog_rows for source in self._sources)
         for source in self._sources:
             source.remove()
         self._sources.clear()
@@ -108,12 +108,12 @@ class Sources:
     def _add_journal(self, ring: str, epoch: int, directory: Path) -> None:
         spec = _spec_of(ring)
         journal = self._journal(ring, epoch, spec)
-        if journal.first_seq == journal.next_seq:
-            journal.remove()
-            return
-        log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
         positions = self._positions[spec.kind]
         source = Source(self._layout.instance, ring, spec, journal, positions, self.latencies, None)
+        if source.first_seq >= source.head_seq:
+            source.remove()
+            return
+        log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
         self._sources.append(source)
 
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:

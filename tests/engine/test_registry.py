@@ -145,7 +145,7 @@ def test_a_directory_that_cannot_be_synced_leaves_the_registry_readable(
     for number in range(50):
         registry.put([RegistryEntry(A, added_ns=number)])
     with monkeypatch.context() as broken:
-        broken.setattr(durable, "_sync_directory", _refuse)
+        broken.setattr(durable, "sync_directory", _refuse)
         registry.compact()
     with full_at(path.stat().st_size + 10), pytest.raises(OSError):
         registry.put([RegistryEntry(B)])

@@ -89,5 +89,5 @@ def test_a_dead_journal_and_lost_rows_are_no_green_light() -> None:
     status.journal_error, status.lost_rows = "", 2
     totals.update(status)
     assert judge("running", [], totals.report, []) == (
-        "yellow", "5 rows were lost in a damaged journal: see the log",
+        "yellow", "5 rows were lost after their receipt: see the gaps",
     )  # fmt: skip

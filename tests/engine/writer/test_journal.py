@@ -1,5 +1,7 @@
 """The journal against a model disk: appends, crashes, damage, trimming."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -191,4 +193,81 @@ def test_append_refused_by_the_system_is_a_journal_error(tmp_path: Path) -> None
     (tmp_path / "j").rmdir()
     with pytest.raises(JournalError, match="cannot create"):
         journal.append(0, rows(0, 5))
+    journal.close()
+
+
+class Syncs:
+    """Notes what is made safe from a power cut, in order: sizes of files, and directories."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[int | str] = []
+        self.refused = False
+        monkeypatch.setattr(os, "fdatasync", self._file)
+        monkeypatch.setattr("engine.writer.journal.sync_directory", self._directory)
+
+    def _file(self, fd: int) -> None:
+        if self.refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.seen.append(os.fstat(fd).st_size)
+
+    def _directory(self, path: Path) -> None:
+        self.seen.append(path.name)
+
+
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
+    return Syncs(monkeypatch)
+
+
+def sync(journal: Journal) -> None:
+    unsynced = journal.take_unsynced()
+    if unsynced is not None:
+        unsynced.sync()
+
+
+@pytest.mark.fault("D03")
+def test_a_new_segment_is_safe_with_its_name(tmp_path: Path, syncs: Syncs) -> None:
+    journal = Journal(tmp_path / "journal" / "ring" / "5", TRADE, 5, 1 << 20)
+    sync(journal)
+    assert syncs.seen == []
+    journal.append(0, rows(0, 5))
+    sync(journal)
+    block = 24 + 5 * TRADE.dtype.itemsize
+    assert syncs.seen == [64 + block, "5", "ring", "journal"]
+    sync(journal)
+    journal.append(5, rows(5, 5))
+    sync(journal)
+    assert syncs.seen[4:] == [64 + 2 * block], "only what is new, and no name twice"
+    journal.close()
+
+
+@pytest.mark.fault("D03")
+def test_a_segment_that_filled_up_between_two_syncs_is_synced(tmp_path: Path, syncs: Syncs) -> None:
+    journal = Journal(tmp_path / "j" / "ring" / "5", TRADE, 5, 64)
+    fds = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    for block in range(3):
+        journal.append(block * 5, rows(block * 5, 5))
+    sync(journal)
+    size = 64 + 24 + 5 * TRADE.dtype.itemsize
+    assert syncs.seen == [size, size, size, "5", "ring", "j"]
+    journal.append(15, rows(15, 5))
+    journal.close()
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == fds
+
+
+@pytest.mark.fault("D01")
+def test_a_sync_that_failed_is_not_tried_again(tmp_path: Path, syncs: Syncs) -> None:
+    journal = Journal(tmp_path / "j" / "ring" / "5", TRADE, 5, 1 << 20)
+    journal.append(0, rows(0, 5))
+    syncs.refused = True
+    with pytest.raises(OSError, match="Input/output"):
+        sync(journal)
+    journal.retire_segment()
+    syncs.refused = False
+    sync(journal)
+    assert syncs.seen == []
+    journal.append(5, rows(5, 5))
+    sync(journal)
+    assert syncs.seen[1:] == ["5", "ring", "j"]
+    assert len(list(journal.directory.glob("*.seg"))) == 2
     journal.close()

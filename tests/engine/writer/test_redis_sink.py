@@ -84,6 +84,23 @@ def test_trades_are_published_as_json(run: Run, redis_url: str, trades: MakeTrad
     assert second["side"] == "sell"
 
 
+def test_gaps_of_no_ring_are_published_with_the_next_rows(
+    run: Run, redis_url: str, trades: MakeTrades
+) -> None:
+    gaps = np.zeros(2, GAP.dtype)
+    gaps["stream"], gaps["reason"], gaps["state"] = [0, 5], GapReason.JOURNAL_LOSS, 4
+
+    async def body(sink: RedisSink) -> None:
+        await sink.cursor("r", 1)
+        assert await sink.publish([piece(trades(4))], [gaps]) == 6
+        assert await sink.cursor("r", 1) == 4
+
+    run(body)
+    told = events(redis_url, "fts:gaps")
+    assert [(e["symbol"], e["kind"]) for e in told] == [("S0", "Trades"), ("S1", "L2Book")]
+    assert {e["reason"] for e in told} == {"journal_loss"}
+
+
 def test_a_book_event_is_one_object(run: Run, redis_url: str, books: MakeTrades) -> None:
     rows = books(8, levels=4)
     rows["flags"][:4] |= int(Flag.SNAPSHOT)
