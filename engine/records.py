@@ -90,6 +90,8 @@ class GapReason(enum.IntEnum):
     JOURNAL_LOSS = 10
     """Rows that were received are in neither ring nor journal, and the database has not had them:
     damage, or a database restored from a backup. Which streams had rows among them is unknown."""
+    NOT_STORED = 11
+    """Knob `db_writes_enabled` was off: the rows were received, and kept out of the database."""
 
 
 class GapState(enum.IntEnum):

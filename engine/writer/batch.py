@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.records import RecordArray, RecordKind, RecordSpec
 from engine.writer.exact import raised_decimals
+from engine.writer.held_back import HeldSpan
 from engine.writer.quarantine import RefusedRow
 from engine.writer.screen import (
     Offsets,
@@ -116,6 +117,7 @@ class Batch:
     slices: Sequence[Slice]
     pieces: dict[RecordKind, Pieces] = field(default_factory=dict)
     refused: list[RefusedRow] = field(default_factory=list)
+    held_back: Sequence[HeldSpan] = ()
 
     def days(self, kind: RecordKind) -> set[int]:
         """Days since 1970 UTC that the rows of a kind fall on."""

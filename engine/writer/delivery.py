@@ -9,16 +9,19 @@ import logging
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.errors import EngineError
 from engine.records import GAP, RecordArray
 from engine.writer import losses
+from engine.writer.held_back import HeldBack
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
 from engine.writer.postgres import PostgresSink, Slice
 from engine.writer.redis import RedisSink
+from engine.writer.source import Source
 from engine.writer.sources import Sources
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,7 @@ class DatabaseDelivery:
         self._sources = sources
         self._sink = sink
         self._knobs = knobs
+        self._held_back = HeldBack(knobs)
         self._on_loss = on_loss
         self._durable_at_s = 0.0
         self._undurable = False
@@ -144,6 +148,7 @@ class DatabaseDelivery:
         """What goes into the next transaction: contiguous pieces of each source, oldest first."""
         room = self._knobs.max_rows_per_copy
         slices: list[Slice] = []
+        self._held_back.begin()
         for source in self._sources:
             seq = source.database_seq
             while room > 0 and seq < source.head_seq:
@@ -153,14 +158,25 @@ class DatabaseDelivery:
                     slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
                 elif not len(records):
                     break
-                piece = Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
-                slices.append(piece.without(self._knobs.to_store(records, source.spec.kind)))
+                slices.append(self._piece(source, seq, first_seq, records))
                 seq = first_seq + len(records)
                 room -= len(records)
         return slices
 
+    def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
+        """The rows that knobs let through."""
+        kind = source.spec.kind
+        chosen = self._knobs.to_store(records, kind)
+        if chosen is not None:
+            self._held_back.note(kind, records[~chosen], wall_ns())
+        piece = Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
+        piece = piece.without(chosen)
+        return replace(piece, records=self._held_back.mark(kind, piece.records))
+
     async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
-        result = await self._sink.commit(slices, durable=durable)
+        held_back = list(self._held_back.spans)
+        result = await self._sink.commit(slices, held_back, durable=durable)
+        self._held_back.committed()
         now_ns = wall_ns()
         by_source = {(source.key, source.epoch): source for source in self._sources}
         for piece in slices:

@@ -46,6 +46,11 @@ class KnobTable:
         interval_ms = [each.flush_interval_ms for each in every if each.flush_interval_ms]
         self.flush_interval_s = min([settings.flush_interval_s, *(ms / 1e3 for ms in interval_ms)])
 
+    def stores(self, slot: int) -> bool:
+        """Whether the database gets a stream's rows."""
+        mask = self._stored
+        return mask is None or bool(mask[min(slot, len(mask) - 1)])
+
     def to_store(self, records: RecordArray, kind: RecordKind) -> Mask | None:
         """Which rows the database gets; None means all. Gaps always: the ledger stays whole."""
         return None if kind is RecordKind.GAP else _pick(self._stored, records)

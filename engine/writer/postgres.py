@@ -19,7 +19,7 @@ from psycopg import sql
 
 from engine.catalog import Catalog
 from engine.errors import DatabaseUnavailableError, FencedError
-from engine.records import SPECS, RecordKind, RecordSpec
+from engine.records import SPECS, GapReason, GapState, RecordKind, RecordSpec
 from engine.settings import WriterSettings
 from engine.writer.batch import (
     Batch,
@@ -34,6 +34,7 @@ from engine.writer.batch import (
     unscreened,
 )
 from engine.writer.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
+from engine.writer.held_back import HeldSpan
 from engine.writer.partitions import Partitions
 from engine.writer.quarantine import Quarantine, RefusedRow
 from engine.writer.refusals import is_for_later, unavailable
@@ -63,6 +64,26 @@ _CLAIM_CURSOR = """
 _LAST_RECV = "SELECT last_recv FROM ingest_cursor WHERE ring = %s AND epoch = %s"
 _DECLARE_LOSS = """
     INSERT INTO ring_loss (ring, epoch, from_sequence, to_sequence) VALUES (%s, %s, %s, %s)
+"""
+_DECLARE_HELD_BACK = """
+    WITH held AS (
+        SELECT *, timestamptz 'epoch' + detected / 1000 * interval '1 microsecond' AS time
+        FROM unnest(%(stream_id)s::int[], %(detected)s::bigint[], %(from_ts)s::bigint[],
+                    %(to_ts)s::bigint[], %(missing)s::bigint[])
+            AS h (stream_id, detected, from_ts, to_ts, missing)
+    ), grown AS (
+        UPDATE gap AS g
+        SET to_ts = greatest(g.to_ts, held.to_ts), missing = g.missing + held.missing
+        FROM held
+        WHERE g.time = held.time AND g.stream_id = held.stream_id
+            AND g.reason = %(reason)s
+        RETURNING g.stream_id
+    )
+    INSERT INTO gap (time, time_sub_us, ts_recv, stream_id, reason, state,
+                     from_seq, to_seq, from_ts, to_ts, missing)
+    SELECT time, detected %% 1000, detected, stream_id, %(reason)s, %(state)s, 0, 0,
+           from_ts, to_ts, missing
+    FROM held WHERE stream_id NOT IN (SELECT stream_id FROM grown)
 """
 _TOUCH_CURSOR = "UPDATE ingest_cursor SET updated_at = now() WHERE ring = %s AND epoch = %s"
 _END_HOLDER = """
@@ -139,15 +160,17 @@ class PostgresSink:
             row = await found.fetchone()
         return (row[0] if row else None) or 0
 
-    async def commit(self, slices: Sequence[Slice], *, durable: bool) -> CommitResult:
-        """Store the rows and move the cursors, in one transaction.
+    async def commit(
+        self, slices: Sequence[Slice], held_back: Sequence[HeldSpan] = (), *, durable: bool
+    ) -> CommitResult:
+        """Store the rows, declare what is held back and move the cursors, in one transaction.
 
         Slices of one ring are contiguous and in order. `durable`: when this returns, everything
         committed so far survives a crash of the server, too; it may come without slices.
         Raises FencedError when a cursor is elsewhere, and DatabaseUnavailableError.
         """
         async with self._connected() as connection:
-            batch = await self._prepare(connection, slices)
+            batch = await self._prepare(connection, slices, held_back)
             attempt = _Attempt(isolating=False)
             try:
                 await self._transact(connection, batch, attempt, durable)
@@ -182,9 +205,11 @@ class PostgresSink:
         connection.pgconn.finish()
         self._connection = None
 
-    async def _prepare(self, connection: Connection, slices: Sequence[Slice]) -> Batch:
+    async def _prepare(
+        self, connection: Connection, slices: Sequence[Slice], held_back: Sequence[HeldSpan]
+    ) -> Batch:
         """Register streams, sort out bad rows, raise decimals, make partitions."""
-        unknown: set[int] = set()
+        unknown = {span.slot for span in held_back if not self._streams.is_resolved(span.slot)}
         for piece in slices:
             unknown.update(unresolved(self._streams.lookup, piece.records["stream"]))
         if unknown:
@@ -195,6 +220,7 @@ class PostgresSink:
             batch = screen(slices, self._streams)
             for slot, decimals in raised(batch, self._streams).items():
                 await self._streams.raise_decimals(connection, slot, *decimals)
+        batch.held_back = [span for span in held_back if self._streams.is_resolved(span.slot)]
         await self._make_partitions(connection, batch)
         return batch
 
@@ -209,6 +235,7 @@ class PostgresSink:
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
             await self._move_cursors(connection, batch.slices)
+            await self._declare_held_back(connection, batch.held_back)
             for kind, pieces in batch.pieces.items():
                 if attempt.isolating:
                     await self._store_isolating(connection, kind, pieces, attempt)
@@ -241,6 +268,21 @@ class PostgresSink:
             if piece.lost_count:
                 loss = (piece.ring, piece.epoch, piece.start_seq, piece.first_seq)
                 await connection.execute(_DECLARE_LOSS, loss)
+
+    async def _declare_held_back(self, connection: Connection, spans: Sequence[HeldSpan]) -> None:
+        """Let the gap of each stream begin or grow."""
+        if spans:
+            stream_id = self._streams.lookup.stream_id
+            values = {
+                "reason": int(GapReason.NOT_STORED),
+                "state": int(GapState.UNRECOVERABLE),
+                "stream_id": [int(stream_id[span.slot]) for span in spans],
+                "detected": [span.detected_ns for span in spans],
+                "from_ts": [span.from_ts for span in spans],
+                "to_ts": [span.to_ts for span in spans],
+                "missing": [span.count for span in spans],
+            }
+            await connection.execute(_DECLARE_HELD_BACK, values)
 
     async def _store(
         self, connection: Connection, kind: RecordKind, pieces: Pieces, attempt: _Attempt

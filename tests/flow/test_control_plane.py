@@ -275,3 +275,33 @@ def test_everything_killed_resumes_with_knobs_on_another_number_of_shards(
 
     plane(first, killed=True)
     plane(second, shard_count=1)
+
+
+def test_a_book_that_was_not_stored_for_a_while_says_so_and_starts_anew(plane: RunPlane) -> None:
+    book = StreamKey(BINANCE, "BTCUSDT", BOOK)
+    whole = "SELECT DISTINCT seq FROM book_levels WHERE is_snapshot ORDER BY seq"
+
+    async def scenario(plane: Plane) -> None:
+        await until(lambda: plane.states() == ["live"], "a live book")
+        writer = plane.supervisor.status
+        plane.command(SetKnobs(1, book, KnobChanges(db_writes_enabled=False)))
+        await until(lambda: writer().writer.skipped_rows.get("book", 0) > 50, "held back rows")
+        assert len(await plane.query(whole)) == 1
+        plane.command(SetKnobs(2, book, KnobChanges(db_writes_enabled=True)))
+        while len(found := await plane.query(whole)) < 2:
+            await asyncio.sleep(0.05)
+        renewed = found[1][0]
+        after = f"SELECT DISTINCT seq, prev_seq FROM book_levels WHERE seq > {renewed} ORDER BY 1"
+        while len(events := await plane.query(after)) < 20:
+            await asyncio.sleep(0.05)
+        links = [renewed, *(seq for seq, _ in events)]
+        assert [prev for _, prev in events] == links[:-1], "it goes on from the new start"
+        (gap,) = await plane.query("SELECT reason, state, missing, from_time, to_time FROM gaps")
+        assert gap[:2] == ("not_stored", "unrecoverable")
+        await until(lambda: writer().writer.skipped_rows["book"] == gap[2], "the same count")
+        (first,) = await plane.query("SELECT min(time) FROM book_levels WHERE after_gap")
+        assert gap[3] <= gap[4] <= first[0]
+        assert plane.states() == ["live"]
+        assert not plane.reports()[BINANCE, "BTCUSDT", "L2Book"].gap_count
+
+    plane(scenario, [book], shard_count=1)

@@ -130,10 +130,67 @@ def test_rows_of_a_stream_that_is_not_stored_are_passed_over(
 
     deliver(delivery, body)
     assert stored(database_url, "trade") == {"S0": 200, "S1": 100, "S2": 200, "S3": 200}
-    assert stored(database_url, "gap") == {"S1": 1}, "the ledger stays whole"
+    with psycopg.connect(database_url) as connection:
+        query = (
+            "SELECT symbol, reason, missing, from_time, to_time FROM gaps ORDER BY missing, symbol"
+        )
+        gaps = connection.execute(query.encode()).fetchall()
+        times = connection.execute(
+            "SELECT symbol, min(time), max(time) FROM trades GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        marked = connection.execute(
+            "SELECT symbol, trade_id FROM trades WHERE after_gap ORDER BY 1"
+        ).fetchall()
+    assert [gap[:3] for gap in gaps] == [
+        ("S1", "sequence", 0),
+        ("S0", "not_stored", 100), ("S2", "not_stored", 100), ("S3", "not_stored", 100),
+        ("S1", "not_stored", 200),
+    ], "the ledger stays whole, and one gap a stream grows"  # fmt: skip
+    for symbol, _, _, from_time, to_time in gaps[1:]:
+        (first, last) = next(row[1:] for row in times if row[0] == symbol)
+        assert from_time < to_time < last
+        assert symbol == "S1" or first < from_time
+    assert [(symbol, int(number)) for symbol, number in marked] == [
+        ("S0", 800), ("S1", 801), ("S2", 802), ("S3", 803),
+    ], "the first row after each of them says so"  # fmt: skip
     assert delivery.skipped_rows["trade"] == 100 + 400
     assert delivery.stored_rows["trade"] == 700
     assert delivery.lost_rows == 0
+
+
+def test_a_stream_that_is_never_stored_is_declared_over_restarts_and_lost_answers(
+    bench: Bench,
+    layout: Layout,
+    database_url: str,
+    make_settings: MakeSettings,
+    trades: MakeTrades,
+) -> None:
+    settings = make_settings(database_url=database_url, knobs={2: UNSTORED}, flush_interval_s=0.01)
+
+    def missing() -> list[int]:
+        with psycopg.connect(database_url) as connection:
+            query = "SELECT missing FROM gaps WHERE reason = 'not_stored' ORDER BY detected"
+            return [row[0] for row in connection.execute(query).fetchall()]
+
+    for first_id, expected in ((0, [200]), (800, [200, 200])):
+        delivery = DatabaseDelivery(
+            bench.sources, PostgresSink(settings, Catalog(layout.catalog)), KnobTable(settings)
+        )
+
+        async def body(first_id: int = first_id, delivery: DatabaseDelivery = delivery) -> None:
+            for start in (first_id, first_id + 400):
+                bench.put(trades(400, first_id=start))
+                await until(lambda: delivery.backlog_rows == 0)
+                with psycopg.connect(database_url, autocommit=True) as connection:
+                    connection.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+
+        deliver(delivery, body)
+        assert sum(missing()) == sum(expected), "a row is declared once, whatever is repeated"
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM trades WHERE after_gap").fetchone() == (0,)
 
 
 def test_a_bad_row_keeps_its_place_in_the_ring_when_others_are_held_back(

@@ -1,0 +1,91 @@
+"""What knobs keep out of the database is declared: one gap a stream, which grows while it lasts.
+
+That nobody wanted the rows does not help whoever reads the table later. The gap begins and grows in
+the transaction whose cursor passes the rows, so its count is exact whatever dies; after a restart
+of the writer a new one goes on where the last one ends. It names no ids (not every venue's have an
+order) but the times of the first and the last row, and how many there were.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.records import Flag, RecordArray, RecordKind
+from engine.writer.knobs import KnobTable
+
+_AFTER_GAP = int(Flag.AFTER_GAP)
+
+
+@dataclass(slots=True)
+class HeldSpan:
+    """Rows of one stream, held back between two cursors; `detected_ns` names their gap."""
+
+    slot: int
+    detected_ns: int
+    from_ts: int
+    to_ts: int
+    count: int
+
+
+class HeldBack:
+    """Collects what a flush holds back, and remembers the gaps that still grow."""
+
+    def __init__(self, knobs: KnobTable) -> None:
+        self._knobs = knobs
+        self._growing: dict[int, int] = {}
+        """Slot to `detected_ns` of its gap."""
+        self._seen: set[tuple[RecordKind, int]] = set()
+        """Whose rows are missing from the growing gaps on."""
+        self._resumed: set[tuple[RecordKind, int]] = set()
+        """Streams that are stored again; their next row shall say that it follows a gap."""
+        self._spans: dict[int, HeldSpan] = {}
+        self._noted: set[tuple[RecordKind, int]] = set()
+        self._marked: set[tuple[RecordKind, int]] = set()
+
+    def begin(self) -> None:
+        """A flush begins; one that failed is forgotten with what it noted."""
+        self._spans, self._noted, self._marked = {}, set(), set()
+        for slot in [slot for slot in self._growing if self._knobs.stores(slot)]:
+            del self._growing[slot]
+            mine = {each for each in self._seen if each[1] == slot}
+            self._seen -= mine
+            self._resumed |= mine
+
+    def note(self, kind: RecordKind, rows: RecordArray, now_ns: int) -> None:
+        """These rows are held back by the present flush."""
+        for slot in np.unique(rows["stream"]).tolist():
+            times = rows["ts_event"][rows["stream"] == slot]
+            first_ts, last_ts = int(times.min()), int(times.max())
+            span = self._spans.get(slot)
+            if span is None:
+                detected_ns = self._growing.get(slot, now_ns)
+                span = self._spans[slot] = HeldSpan(slot, detected_ns, first_ts, last_ts, 0)
+            span.from_ts, span.to_ts = min(span.from_ts, first_ts), max(span.to_ts, last_ts)
+            span.count += len(times)
+            self._noted.add((kind, slot))
+
+    def mark(self, kind: RecordKind, rows: RecordArray) -> RecordArray:
+        """The rows to store; the first of a stream that is stored again is flagged AFTER_GAP."""
+        due = [slot for of, slot in self._resumed - self._marked if of is kind]
+        firsts = {slot: np.flatnonzero(rows["stream"] == slot)[:1] for slot in due}
+        if not any(len(place) for place in firsts.values()):
+            return rows
+        rows = rows.copy()
+        for slot, place in firsts.items():
+            if len(place):
+                rows["flags"][place] |= _AFTER_GAP
+                self._marked.add((kind, slot))
+        return rows
+
+    @property
+    def spans(self) -> Iterable[HeldSpan]:
+        """What the present flush holds back, a stream each."""
+        return self._spans.values()
+
+    def committed(self) -> None:
+        """The present flush is in the database."""
+        for span in self._spans.values():
+            self._growing[span.slot] = span.detected_ns
+        self._seen |= self._noted
+        self._resumed -= self._marked
