@@ -30,6 +30,7 @@ from engine.commands import (
 )
 from engine.metrics import ProcessMetrics, WriterMetrics
 from engine.settings import WriterSettings
+from engine.usage import resident_bytes
 from engine.writer.delivery import DatabaseDelivery, RedisDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
@@ -265,7 +266,7 @@ class Writer:
             backlog_rows=database.backlog_rows if database else 0,
             journal_bytes=sum(source.journal.size_bytes for source in self.sources),
             latency={name: latency.histogram() for name, latency in self._latencies().items()},
-            rss_bytes=usage.ru_maxrss * 1024,
+            rss_bytes=resident_bytes(),
             cpu_s=usage.ru_utime + usage.ru_stime,
             skipped_rows=dict(database.skipped_rows) if database else {},
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},
