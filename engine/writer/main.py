@@ -137,7 +137,7 @@ class Writer:
             self._database.rows_arrived()
         else:
             for source in self.sources:
-                source.committed(source.journal_seq, durable=True)
+                source.committed(source.head_seq, durable=True)
         if self._redis:
             self._redis.rows_arrived()
         else:
@@ -252,7 +252,7 @@ class Writer:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         database, redis = self._database, self._redis
         return WriterStatus(
-            rings=[_ring_status(source) for source in self.sources],
+            rings=[_ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
             stored_rows=dict(database.stored_rows) if database else {},
             published_rows=dict(redis.published_rows) if redis else {},
