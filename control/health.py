@@ -17,6 +17,7 @@ from control.memory import memory_free_fraction
 from engine.clock import monotonic_s
 from engine.settings import Admission
 from engine.status import ChildReport, EngineStatus, Light
+from engine.usage import resident_bytes
 
 _RANK: Final[dict[Light, int]] = {"green": 0, "yellow": 1, "red": 2}
 _SILENT_AFTER_S = 5.0
@@ -221,8 +222,8 @@ class Health:
             report.loop_lag_ms = round(lags.get(child.name, 0.0), 1)
             pid = os.getpid() if child.name == "control" else child.pid
             report.open_files, report.open_files_max = open_files(pid)
-            report.rss_bytes, cpu_s = memory_and_cpu(pid)
-            report.cpu_percent = self._cpu_percent(child.name, pid, cpu_s, now_s)
+            report.rss_bytes = resident_bytes(pid)
+            report.cpu_percent = self._cpu_percent(child.name, pid, cpu_seconds(pid), now_s)
             reports.append(report)
         return reports
 
@@ -259,16 +260,15 @@ def open_files(pid: int) -> tuple[int, int]:
     return 0, 0
 
 
-def memory_and_cpu(pid: int) -> tuple[int, float]:
-    """Resident bytes and CPU seconds of a process; zeros when it is gone."""
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, user and system; 0 when it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return 0, 0.0
+        return 0.0
     # The name is in brackets and may hold anything; the numbers begin after the last bracket.
     fields = text.rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _children(status: EngineStatus) -> list[ChildReport]:

@@ -26,6 +26,7 @@ from engine.commands import (
 )
 from engine.metrics import ProcessMetrics, ShardMetrics
 from engine.settings import ShardSettings, VenueSettings
+from engine.usage import resident_bytes
 from shards.leases import LeaseClient
 from shards.rings import ShardRings
 from shards.venue_session import VenueSession
@@ -182,7 +183,7 @@ class Shard:
                 connection_count=sum(c.is_connected for c in connections),
                 reconnect_count=sum(session.reconnect_count for session in sessions),
                 loop_lag_ms=self._loop_lag_ms,
-                rss_bytes=usage.ru_maxrss * 1024,
+                rss_bytes=resident_bytes(),
                 cpu_s=usage.ru_utime + usage.ru_stime,
             )
         )

@@ -119,12 +119,17 @@ class DatabaseDelivery:
 
     async def _connect(self) -> None:
         await self._sink.connect()
+        is_new = not await self._sink.has_cursors(self._sources.instance)
+        oldest: dict[str, int] = {}
         for source in self._sources:
             # A database without this cursor has had no row of the ring, not even those of which
-            # another one had taken care.
-            stored = await self._sink.cursor(source.key, source.epoch, 0)
+            # another one had taken care. A new one need not know of what was drained before it.
+            first_seq = source.head_seq if is_new and source.is_drained else 0
+            stored = await self._sink.cursor(source.key, source.epoch, first_seq)
             source.committed(stored, durable=False)
             source.stored_recv_ns = await self._sink.last_recv_ns(source.key, source.epoch)
+            oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
+        await self._sink.forget_cursors_before(oldest)
 
     async def _deliver(self) -> None:
         while True:

@@ -30,6 +30,7 @@ from engine.commands import (
 )
 from engine.metrics import ProcessMetrics, WriterMetrics
 from engine.settings import WriterSettings
+from engine.usage import resident_bytes
 from engine.writer.delivery import DatabaseDelivery, RedisDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
@@ -136,7 +137,7 @@ class Writer:
             self._database.rows_arrived()
         else:
             for source in self.sources:
-                source.committed(source.journal_seq, durable=True)
+                source.committed(source.head_seq, durable=True)
         if self._redis:
             self._redis.rows_arrived()
         else:
@@ -251,7 +252,7 @@ class Writer:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         database, redis = self._database, self._redis
         return WriterStatus(
-            rings=[_ring_status(source) for source in self.sources],
+            rings=[_ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
             stored_rows=dict(database.stored_rows) if database else {},
             published_rows=dict(redis.published_rows) if redis else {},
@@ -265,7 +266,7 @@ class Writer:
             backlog_rows=database.backlog_rows if database else 0,
             journal_bytes=sum(source.journal.size_bytes for source in self.sources),
             latency={name: latency.histogram() for name, latency in self._latencies().items()},
-            rss_bytes=usage.ru_maxrss * 1024,
+            rss_bytes=resident_bytes(),
             cpu_s=usage.ru_utime + usage.ru_stime,
             skipped_rows=dict(database.skipped_rows) if database else {},
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},

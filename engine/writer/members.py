@@ -4,6 +4,9 @@ When rows of a ring are lost, this says whose they may have been: a stream whose
 than the loss lost nothing, every other may have. It lies beside the journal of the same (ring,
 epoch), and is written as rows are taken from the ring, so it also knows of rows that the journal
 has lost: `end_seq` tells how far the ring once went.
+
+When the database has all of a ring for good, the file is renamed and stays, until the ring's next
+epoch has come that far: a database that does not know of it then has been set back.
 """
 
 from pathlib import Path
@@ -14,14 +17,17 @@ import numpy as np
 from engine.mapped import MappedEntries
 from engine.records import RecordArray
 
-FILE_NAME: Final = "members"
+_LIVING: Final = "members"
+_DRAINED: Final = "drained"
 
 
 class Members:
     """One 8-byte entry a slot: the sequence after the stream's newest row, 0 where it had none."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE_NAME
+        self._directory = directory
+        self.is_drained = (directory / _DRAINED).exists()
+        self._path = directory / (_DRAINED if self.is_drained else _LIVING)
         self._file = MappedEntries(self._path, "<u8")
 
     def advance(self, first_seq: int, records: RecordArray) -> None:
@@ -46,7 +52,11 @@ class Members:
         """Unmap; the file stays."""
         self._file.close()
 
+    def drain(self) -> None:
+        """The database has every row for good: the file says so from now on."""
+        self.is_drained = True
+        self._path = self._path.rename(self._directory / _DRAINED)
+
     def remove(self) -> None:
-        """Close and remove the file: no row of this ring is needed any more."""
-        self.close()
+        """Remove the closed file: no row of this ring is asked for any more."""
         self._path.unlink(missing_ok=True)

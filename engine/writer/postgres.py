@@ -9,7 +9,7 @@ that are lost, the same transaction says so (table ring_loss, and gaps among the
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -62,6 +62,13 @@ _CLAIM_CURSOR = """
     RETURNING sequence
 """
 _LAST_RECV = "SELECT last_recv FROM ingest_cursor WHERE ring = %s AND epoch = %s"
+_HAS_CURSORS = "SELECT FROM ingest_cursor WHERE starts_with(ring, %s) LIMIT 1"
+_FORGET_CURSORS = """
+    DELETE FROM ingest_cursor AS c USING unnest(%s::text[], %s::bigint[]) AS k (ring, epoch)
+    WHERE c.ring = k.ring AND c.epoch < k.epoch AND NOT EXISTS (
+        SELECT FROM pg_stat_activity a WHERE a.pid = c.backend_pid AND a.pid <> pg_backend_pid()
+    )
+"""
 _DECLARE_LOSS = """
     INSERT INTO ring_loss (ring, epoch, from_sequence, to_sequence) VALUES (%s, %s, %s, %s)
 """
@@ -152,6 +159,17 @@ class PostgresSink:
                 sequence = await _claim(connection, ring, epoch, first_seq)
         self._any_cursor = (ring, epoch)
         return sequence
+
+    async def has_cursors(self, instance: str) -> bool:
+        """Whether this database has ever had rows of an instance."""
+        async with self._connected() as connection:
+            found = await connection.execute(_HAS_CURSORS, (f"{instance}/",))
+            return await found.fetchone() is not None
+
+    async def forget_cursors_before(self, epochs: Mapping[str, int]) -> None:
+        """Remove the cursors of each ring's epochs older than these: nothing of them is left."""
+        async with self._connected() as connection:
+            await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
 
     async def last_recv_ns(self, ring: str, epoch: int) -> int:
         """`ts_recv` of the last row below the cursor; 0 while there was none."""

@@ -86,8 +86,8 @@ class Source:
         released = ring.reader.released if ring else journal.next_seq
         self.journal_seq = max(journal.next_seq, released)
         self.position_seq = min(self.journal_seq, released) if ring else journal.next_seq
-        self.database_seq = self.first_seq
-        self.durable_seq = self.first_seq
+        self.database_seq = self.head_seq if self.is_drained else self.first_seq
+        self.durable_seq = self.database_seq
         self.redis_seq = self.head_seq
 
     @property
@@ -104,6 +104,11 @@ class Source:
     def is_live(self) -> bool:
         """Whether a ring is behind this source."""
         return self._ring is not None
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether this is only the memory of a ring that the database had all of, for good."""
+        return self._members.is_drained
 
     @property
     def head_seq(self) -> int:
@@ -235,7 +240,7 @@ class Source:
 
     def remove(self) -> None:
         """Remove what is not needed any more: the ring when journal or database has all of it,
-        the journal when the database has all of it for good.
+        the journal when the database has all of it for good. What was drained is remembered.
         """
         delivered = self.is_delivered
         if not delivered:
@@ -249,11 +254,14 @@ class Source:
                 segment.unlink()
         if delivered:
             # First, because rows it knows of and the journal does not have would count as lost.
-            self._members.remove()
+            self._members.drain()
             self.journal.remove()
-        else:
-            self._members.close()
-            self.journal.close()
+
+    def forget(self) -> None:
+        """Close it, and remove the memory of a ring that was drained."""
+        self._members.close()
+        self._members.remove()
+        self.journal.remove()
 
     def _sync_journal(self) -> None:
         """It is about to be the only place that has these rows."""

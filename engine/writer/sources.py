@@ -40,6 +40,11 @@ class Sources:
     def __len__(self) -> int:
         return len(self._sources)
 
+    @property
+    def instance(self) -> str:
+        """Whose rings they are: the first part of their names in shared databases."""
+        return self._layout.instance
+
     def open(self, wanted: list[RingSettings]) -> None:
         """Attach and create rings, then find older journals."""
         found = {path.stem: path for path in sorted(self._layout.shm_dir.glob("*.ring"))}
@@ -54,25 +59,37 @@ class Sources:
             if (ring, epoch) not in live:
                 self._add_journal(ring, epoch, directory)
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
+        self._forget_superseded()
 
     def remove_delivered(self) -> None:
         """Forget sources without a ring whose rows the database has for good."""
-        for source in [s for s in self._sources if not s.is_live and s.is_delivered]:
-            log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
-            source.remove()
-            self._sources.remove(source)
+        for source in self._sources:
+            if not source.is_live and not source.is_drained and source.is_delivered:
+                log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
+                source.remove()
+        self._forget_superseded()
 
     def remove_all(self) -> int:
         """Clean end: remove rings and delivered journals. Returns the rows not yet delivered."""
         undelivered = sum(source.backlog_rows for source in self._sources)
         for source in self._sources:
             source.remove()
+        self._forget_superseded()
+        for source in self._sources:
+            source.close()
         self._sources.clear()
         for positions in self._positions.values():
             positions.close()
         if self._layout.shm_dir.exists() and not any(self._layout.shm_dir.iterdir()):
             self._layout.shm_dir.rmdir()
         return undelivered
+
+    def _forget_superseded(self) -> None:
+        """Of each ring, the newest epoch that was drained is remembered, and no other."""
+        newest = {source.name: source for source in self._sources if source.is_drained}
+        for source in [s for s in self._sources if s.is_drained and newest[s.name] is not s]:
+            source.forget()
+            self._sources.remove(source)
 
     def _create(self, settings: RingSettings) -> Segment:
         spec = _spec_of(settings.ring)
@@ -110,10 +127,13 @@ class Sources:
         journal = self._journal(ring, epoch, spec)
         positions = self._positions[spec.kind]
         source = Source(self._layout.instance, ring, spec, journal, positions, self.latencies, None)
-        if source.first_seq >= source.head_seq:
-            source.remove()
+        if source.head_seq == 0:
+            source.forget()
             return
-        log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
+        if not source.is_drained:
+            log.info(
+                "the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory
+            )
         self._sources.append(source)
 
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:

@@ -35,7 +35,7 @@ def receive(layout: Layout, rows: RecordArray, *, ring_stays: bool) -> int:
     """
     sources = Sources(layout, SEGMENT_BYTES)
     sources.open([RingSettings(RING, "trade", _CAPACITY)])
-    (source,) = sources
+    source = next(source for source in sources if source.is_live)
     segment = attach_segment(layout.ring_path(RING), writable=True)
     producer = RingProducer(memoryview(segment.memory), TRADE)
     for start in range(0, len(rows), _BLOCK_ROWS):

@@ -341,3 +341,84 @@ def test_a_clean_stop_syncs_the_journal_before_the_ring_goes(
     assert ring_was_there
     assert all(ring_was_there)
     assert not layout.ring_path(RING).exists()
+
+
+def cursors(url: str) -> list[tuple[str, int, int]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "SELECT ring, epoch, sequence FROM ingest_cursor ORDER BY 2"
+        ).fetchall()
+
+
+def test_cursors_of_drained_rings_go_and_no_other(
+    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+) -> None:
+    ring = f"{layout.instance}/{RING}"
+    drained = []
+    for _ in range(3):
+        drained.append(receive(layout, fresh(trades(50)), ring_stays=False))
+        deliver(layout, database_url)
+    with psycopg.connect(database_url, autocommit=True) as somebody:
+        for name, epoch in (("other/shard-0.trade", 1), (f"{layout.instance}/shard-1.trade", 1)):
+            somebody.execute("INSERT INTO ingest_cursor VALUES (%s, %s, 7, 0)", (name, epoch))
+        somebody.execute("INSERT INTO ingest_cursor VALUES (%s, 2, 7, pg_backend_pid())", (ring,))
+        waiting = receive(layout, fresh(trades(50)), ring_stays=False)
+        living = receive(layout, fresh(trades(50)), ring_stays=True)
+        # Three epochs are on disk: what the last drained one was, one to deliver, and the ring.
+        before = [epoch for name, epoch, _ in cursors(database_url) if name == ring]
+        assert before == [2, *drained[1:]]
+        deliver(layout, database_url)
+        assert cursors(database_url) == [
+            ("other/shard-0.trade", 1, 7),
+            (f"{layout.instance}/shard-1.trade", 1, 7),
+            (ring, 2, 7),  # of a session that lives
+            (ring, drained[2], 50),
+            (ring, waiting, 50),
+            (ring, living, 50),
+        ]
+        newest = receive(layout, fresh(trades(50)), ring_stays=True)
+        deliver(layout, database_url)
+        left = [epoch for name, epoch, _ in cursors(database_url) if name == ring]
+        assert left == [2, living, newest]
+
+
+@pytest.mark.fault("P08")
+def test_a_backup_older_than_the_last_start_is_noticed(
+    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+) -> None:
+    """Ring and journal of what it lacks were drained, and are gone with all their rows."""
+    rows = fresh(trades(ROWS))
+    epoch = receive(layout, rows, ring_stays=False)
+    deliver(layout, database_url)
+    assert journal_segments(layout, epoch) == []
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DELETE FROM trade WHERE trade_id >= 100")
+        connection.execute(
+            "UPDATE ingest_cursor SET sequence = 100, last_recv = %s", (int(rows["ts_recv"][99]),)
+        )
+    receive(layout, fresh(trades(50, first_id=ROWS)), ring_stays=True)
+    seen: list[RecordArray] = []
+    assert deliver(layout, database_url, on_loss=seen.append).lost_rows == ROWS - 100
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute("SELECT from_sequence, to_sequence FROM ring_loss").fetchall()
+        stored = connection.execute("SELECT count(*) FROM trade").fetchone()
+    assert found == [(100, ROWS)]
+    assert stored == (150,)
+    (gaps,) = seen
+    assert gaps["stream"].tolist() == list(range(STREAM_COUNT))
+    assert (gaps["from_ts"] < rows["ts_event"][100]).all()
+    assert (gaps["to_ts"] > rows["ts_event"][-1]).all()
+    assert deliver(layout, database_url).lost_rows == 0
+
+
+def test_a_new_database_need_not_know_what_an_old_one_has(
+    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+) -> None:
+    receive(layout, fresh(trades(ROWS)), ring_stays=False)
+    deliver(layout, database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("TRUNCATE ingest_cursor, trade")
+    receive(layout, fresh(trades(50)), ring_stays=False)
+    assert deliver(layout, database_url).lost_rows == 0
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM trade").fetchone() == (50,)
