@@ -94,6 +94,7 @@ class Writer:
             if sink
         ]
         commands = asyncio.create_task(self._obey(), name="commands")
+        self._pump_once()  # shards begin where the rings end that an earlier engine left
         self._channel.send(Ready())
         await asyncio.wait([commands, *tasks], return_when=asyncio.FIRST_COMPLETED)
         loop.remove_reader(self._settings.doorbell_fd)

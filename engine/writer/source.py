@@ -85,7 +85,9 @@ class Source:
         """`ts_recv` of the last row the database has; 0 while unknown."""
         released = ring.reader.released if ring else journal.next_seq
         self.journal_seq = max(journal.next_seq, released)
-        self.position_seq = min(self.journal_seq, released) if ring else journal.next_seq
+        # Positions come before the journal: what is in it is in them. To repeat what the ring still
+        # holds would take a stream back that has newer rows in the ring of another shard.
+        self.position_seq = self.journal_seq
         self.database_seq = self.head_seq if self.is_drained else self.first_seq
         self.durable_seq = self.database_seq
         self.redis_seq = self.head_seq

@@ -34,8 +34,8 @@ def _disk_is_asked_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
 class Shard:
     """The producing side of one ring."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.segment: Segment = attach_segment(layout.ring_path(RING), writable=True)
+    def __init__(self, layout: Layout, ring: str = RING) -> None:
+        self.segment: Segment = attach_segment(layout.ring_path(ring), writable=True)
         self.segment.lock()
         self.ring = RingProducer(memoryview(self.segment.memory), TRADE)
 
@@ -206,3 +206,29 @@ def test_ring_of_another_layout_refuses_to_start(tmp_path: Path) -> None:
         file.write(b"another layout!!")
     with pytest.raises(Exception, match="other records"):
         Sources(layout, segment_bytes=1 << 20).open(WANTED)
+
+
+def test_a_ring_left_behind_does_not_take_positions_back(tmp_path: Path) -> None:
+    layout = open_layout(tmp_path / "state", shm_root=tmp_path / "shm")
+    wanted = [RingSettings(ring, "trade", 64) for ring in ("shard-0.trade", "shard-1.trade")]
+    sources = Sources(layout, segment_bytes=600)
+    sources.open(wanted)
+    for ring, trade_ids in (("shard-1.trade", range(1, 6)), ("shard-0.trade", range(6, 10))):
+        shard = Shard(layout, ring)
+        for trade_id in trade_ids:
+            shard.put(trade_id)
+        for source in sources:
+            source.pump()
+        shard.close()
+    for _ in range(2):  # the writer dies; the database has had nothing, so the rings hold all
+        for source in sources:
+            source.close()
+        sources = Sources(layout, segment_bytes=600)
+        sources.open(wanted)
+        for source in sources:
+            source.pump()
+        position = read_position(layout.positions_dir, RecordKind.TRADE, 5)
+        assert position is not None
+        assert position.id == 9, "the next shard would take four stored rows for missing"
+    for source in sources:
+        source.close()
