@@ -19,13 +19,14 @@ def limits_of(venue: Venue) -> list[LimitSettings]:
     per_minute = {
         REST_WEIGHT: venue.rest_weight_per_minute,
         "ws_connects": venue.connects_per_minute,
-        "ws_messages": venue.messages_per_minute,
     }
     limits = [
         LimitSettings(venue.name, pool, budget * _SHARE, 60.0)
         for pool, budget in per_minute.items()
-        if budget is not None
     ]
+    if venue.messages_per_minute is not None:
+        budget = venue.messages_per_minute * _SHARE - _pings_per_minute(venue)
+        limits.append(LimitSettings(venue.name, "ws_messages", budget, 60.0))
     limits += [
         LimitSettings(venue.name, name, pool.budget * _SHARE, pool.window_s)
         for name, pool in venue.rest_pools.items()
@@ -38,3 +39,12 @@ def limits_of(venue: Venue) -> list[LimitSettings]:
 def poll_weight_per_minute(venue: Venue) -> float:
     """What all polls of a venue may cost together."""
     return venue.rest_weight_per_minute * _SHARE * _POLL_SHARE
+
+
+def _pings_per_minute(venue: Venue) -> float:
+    """What all sockets send besides subscriptions. It is set aside, for a ping that waited for its
+    turn would come too late for its socket.
+    """
+    pinging = [group for group in venue.groups.values() if group.json_ping is not None]
+    sockets = venue.sockets_max or 0
+    return max((sockets * 60.0 / group.ping_interval_s for group in pinging), default=0.0)

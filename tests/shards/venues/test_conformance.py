@@ -141,6 +141,12 @@ def test_every_limit_is_there(name: str) -> None:
     assert all(limit.budget > 0 and limit.window_s > 0 for limit in limits.values())
     for call in calls(venue):
         assert 0 < call.weight <= limits[call.pool].budget, call.path
+    if venue.messages_per_minute is not None and any(g.json_ping for g in venue.groups.values()):
+        assert venue.sockets_max is not None, "else nobody knows how many pings there are"
+        pings = max(60 / group.ping_interval_s for group in venue.groups.values())
+        assert limits["ws_messages"].budget + venue.sockets_max * pings <= (
+            0.8 * venue.messages_per_minute
+        )
     if "rest_polls" in limits:
         assert limits["rest_polls"].budget < limits["rest_weight"].budget
 
