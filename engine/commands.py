@@ -143,11 +143,25 @@ class LeaseGranted(msgspec.Struct, tag=True):
 
 
 class LeaseBlocked(msgspec.Struct, tag=True):
-    """To who waits for a lease: the venue lets nobody through for `blocked_s`."""
+    """To who waits for a lease: the venue lets nobody through for `blocked_s`, because it answered
+    with `status` (0 where another engine was answered).
+    """
 
     venue: str
     pool: str
     blocked_s: float
+    status: int = 0
+
+
+class SeatsGranted(msgspec.Struct, tag=True):
+    """Answer to `SeatsWanted`, and again when others have let go: how many of these there may be
+    now. It is about the request `request_id`; one about an earlier request says nothing.
+    """
+
+    request_id: int
+    venue: str
+    pool: str
+    count: int
 
 
 class SetStreamKnobs(msgspec.Struct, tag=True):
@@ -177,6 +191,7 @@ ToChild = (
     | CommandResult
     | LeaseGranted
     | LeaseBlocked
+    | SeatsGranted
     | SetStreamKnobs
     | StoreInstruments
 )
@@ -304,14 +319,27 @@ class LeaseRequest(msgspec.Struct, tag=True):
     units: float
 
 
+class SeatsWanted(msgspec.Struct, tag=True):
+    """Any child: of a limit on what may be held at once it wants `count` in all, those it has
+    included. A smaller number lets go of the others; a child that ends lets go of all.
+    """
+
+    request_id: int
+    venue: str
+    pool: str
+    count: int
+
+
 class LimitFeedback(msgspec.Struct, tag=True):
-    """Any child: what the venue itself said of a budget (header, 429, 418)."""
+    """Any child: what the venue itself said of a budget (header, 429, 418, announced limit)."""
 
     venue: str
     pool: str
     used: float | None = None
     retry_after_s: float | None = None
     status: int = 0
+    budget: float | None = None
+    """What may be spent in a window, as far as the settings allow as much."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -422,5 +450,6 @@ FromChild = (
     | RenewBook
     | InstrumentsLoaded
     | LeaseRequest
+    | SeatsWanted
     | LimitFeedback
 )

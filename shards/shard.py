@@ -16,6 +16,7 @@ from engine.commands import (
     LeaseBlocked,
     LeaseGranted,
     RenewBooks,
+    SeatsGranted,
     ShardStatus,
     StartStreams,
     StopStreams,
@@ -81,10 +82,8 @@ class Shard:
                     self._stop(message.slots)
                 case RenewBooks():
                     self._renew_books(message.slots)
-                case LeaseGranted():
-                    self._leases.granted(message)
-                case LeaseBlocked():
-                    self._leases.blocked(message)
+                case LeaseGranted() | LeaseBlocked() | SeatsGranted():
+                    self._leases.take(message)
                 case InstrumentsStored():
                     self._on_stored(message.slots)
                 case Drain():
