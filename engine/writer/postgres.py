@@ -171,6 +171,7 @@ class PostgresSink:
 
     async def _prepare(self, connection: Connection, slices: Sequence[Slice]) -> Batch:
         """Register streams, sort out bad rows, raise decimals, make partitions."""
+        self._streams.catch_up()
         unknown: set[int] = set()
         for piece in slices:
             unknown.update(unresolved(self._streams.lookup, piece.records["stream"]))
