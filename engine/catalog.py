@@ -103,6 +103,8 @@ class Catalog:
         self._by_key: dict[StreamKey, CatalogEntry] = {}
         self._by_symbol: dict[tuple[str, str], Instrument] = {}
         self._doubtful: dict[int, CatalogEntry] = {}
+        self.line_count = 0
+        """Lines read or written so far: who keeps what an entry said looks again when it grows."""
         self.refresh()
 
     def refresh(self) -> list[CatalogEntry]:
@@ -183,6 +185,7 @@ class Catalog:
             self._remember(entry)
 
     def _remember(self, entry: CatalogEntry) -> None:
+        self.line_count += 1
         self._by_slot[entry.slot] = entry
         self._by_key[entry.key] = entry
         if entry.instrument is not None:

@@ -353,9 +353,12 @@ class Heartbeat(msgspec.Struct, tag=True):
 
 
 class InstrumentsResolved(msgspec.Struct, tag=True):
-    """Shard: the venue named these slots' instruments."""
+    """Shard: the venue named these slots' instruments, at `listed_s` by the monotonic clock, which
+    all processes of a machine share; 0.0 where the shard only repeats what it was handed.
+    """
 
     instruments: dict[int, Instrument]
+    listed_s: float = 0.0
 
 
 class RingsSynced(msgspec.Struct, tag=True):

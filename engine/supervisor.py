@@ -265,7 +265,7 @@ class Supervisor:
                 update_shard(shard.report, message)
                 self._roster.update(message)
             case InstrumentsResolved():
-                self._facts.resolved(index, message.instruments)
+                self._facts.resolved(index, message)
             case LeaseRequest():
                 self._leases.ask(shard.member.name, message)
             case SeatsWanted():

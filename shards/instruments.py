@@ -53,6 +53,13 @@ class InstrumentSource:
         return self._listed.get(symbol)
 
     @property
+    def listed_s(self) -> float:
+        """When the venue answered last; 0.0 before, and while it is asked again: then what the
+        engine knew counts.
+        """
+        return 0.0 if self._is_asking else max(self._listed_s, 0.0)
+
+    @property
     def is_asking(self) -> bool:
         """Whether the venue has been asked and has not answered yet."""
         return self._is_asking

@@ -134,11 +134,11 @@ class Shard:
             )
         return self._sessions[name]
 
-    async def _store_instruments(self, instruments: dict[int, Instrument]) -> None:
+    async def _store_instruments(self, instruments: dict[int, Instrument], listed_s: float) -> None:
         """The stream table must know a stream before its first row."""
         waiting = self._waiting_for_store
         stored = {slot: waiting.setdefault(slot, asyncio.Event()) for slot in instruments}
-        self._channel.send(InstrumentsResolved(instruments))
+        self._channel.send(InstrumentsResolved(instruments, listed_s))
         await asyncio.gather(*(event.wait() for event in stored.values()))
 
     def _on_stored(self, slots: list[int]) -> None:

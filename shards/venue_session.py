@@ -39,8 +39,9 @@ _TRY_AGAIN_EVERY_S = 300.0
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
-StoreInstruments = Callable[[dict[int, Instrument]], Awaitable[None]]
-"""Hands instruments to the supervisor; returns when the stream table has them on disk."""
+StoreInstruments = Callable[[dict[int, Instrument], float], Awaitable[None]]
+"""Hands instruments, and when they were listed, to the supervisor; returns when the stream table
+has them on disk."""
 
 
 class VenueSession:
@@ -275,7 +276,7 @@ class VenueSession:
             and facts != self._described.get(stream.slot)
         }
         if news:
-            await self._store_instruments(news)
+            await self._store_instruments(news, self._instruments.listed_s)
             self._described |= news
 
     def _facts(self, stream: Stream) -> Instrument | None:

@@ -54,6 +54,16 @@ class StreamLookup:
         self.price_scale[slot] = POWERS_OF_TEN[price_decimals]
         self.qty_scale[slot] = POWERS_OF_TEN[qty_decimals]
 
+    def unset(self, slot: int) -> None:
+        """Have one slot resolved again. Its decimals are still to be read."""
+        self.stream_id[slot] = -1
+
+    def decimals(self, slot: int) -> tuple[int, int]:
+        """(price, qty) decimals of a slot, also of one that was unset; -1 where never resolved."""
+        if slot >= len(self.stream_id):
+            return -1, -1
+        return int(self.price_decimals[slot]), int(self.qty_decimals[slot])
+
     def resolved(self, slots: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Whether each of `slots` has been resolved."""
         known = np.zeros(len(slots), np.bool_)

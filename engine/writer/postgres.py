@@ -227,6 +227,7 @@ class PostgresSink:
         self, connection: Connection, slices: Sequence[Slice], held_back: Sequence[HeldSpan]
     ) -> Batch:
         """Register streams, sort out bad rows, raise decimals, make partitions."""
+        self._streams.catch_up()
         unknown = {span.slot for span in held_back if not self._streams.is_resolved(span.slot)}
         for piece in slices:
             unknown.update(unresolved(self._streams.lookup, piece.records["stream"]))

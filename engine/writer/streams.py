@@ -3,6 +3,9 @@
 An instrument's row in the database is a version: facts and decimals that never change. The newest
 version that has the catalog's facts and at least its decimals is used, so decimals that were raised
 stay raised after a restart; otherwise a new version is added, with streams of its own.
+
+When the catalog describes a slot anew, the slot's next rows go to the version that says so; what is
+stored keeps the version it was stored with. A slot's decimals never become fewer.
 """
 
 import decimal
@@ -44,11 +47,30 @@ class StreamRegistry:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._line_count = 0
+        self._resolved_as: dict[int, Instrument] = {}
+        """What the catalog said of each slot that is resolved."""
         self.lookup = StreamLookup()
 
     def forget(self) -> None:
         """Look everything up again: a database that crashed may have lost the newest rows."""
         self.lookup = StreamLookup()
+        self._resolved_as.clear()
+
+    def catch_up(self) -> None:
+        """Read what is new in the catalog; slots that it describes anew are to be resolved again.
+
+        Called before every batch. Facts are on disk before anybody acts on them, so no message can
+        come too early or too late for the rows it is about.
+        """
+        self._catalog.refresh()
+        if self._catalog.line_count == self._line_count:
+            return
+        self._line_count = self._catalog.line_count
+        for entry in self._catalog:
+            if self._resolved_as.get(entry.slot, facts := _facts(entry)) != facts:
+                del self._resolved_as[entry.slot]
+                self.lookup.unset(entry.slot)
 
     def name(self, slot: int) -> str:
         """The stream of a slot, for people."""
@@ -63,16 +85,18 @@ class StreamRegistry:
         missing = [slot for slot in slots if not self.is_resolved(slot)]
         if not missing:
             return
-        if any(self._entry_is_bare(slot) for slot in missing):
-            self._catalog.refresh()
-        entries = [entry for slot in missing if (entry := self._catalog.get(slot))]
-        if not entries:
+        facts = {e.slot: (e.key, _facts(e)) for slot in missing if (e := self._catalog.get(slot))}
+        if not facts:
             return
         async with connection.transaction():
             await lock_durably(connection)
-            found = [(e, await _register(connection, e.key, _facts(e), (0, 0))) for e in entries]
-        for entry, stream in found:
-            self.lookup.set(entry.slot, *stream)
+            found = {
+                slot: await _register(connection, *known, self.lookup.decimals(slot))
+                for slot, known in facts.items()
+            }
+        for slot, stream in found.items():
+            self.lookup.set(slot, *stream)
+            self._resolved_as[slot] = facts[slot][1]
 
     async def raise_decimals(
         self, connection: Connection, slot: int, price_decimals: int, qty_decimals: int
@@ -82,17 +106,14 @@ class StreamRegistry:
         assert entry is not None, "resolved slots are in the catalog"
         async with connection.transaction():
             await lock_durably(connection)
+            facts = await _newest_known(connection, _facts(entry))
             wanted = (price_decimals, qty_decimals)
-            stream = await _register(connection, entry.key, _facts(entry), wanted)
+            stream = await _register(connection, entry.key, facts, wanted)
         self.lookup.set(slot, *stream)
 
     def is_resolved(self, slot: int) -> bool:
         """Whether the lookup knows this slot."""
         return slot < len(self.lookup.stream_id) and bool(self.lookup.stream_id[slot] >= 0)
-
-    def _entry_is_bare(self, slot: int) -> bool:
-        entry = self._catalog.get(slot)
-        return entry is None or entry.instrument is None
 
 
 def unresolved(lookup: StreamLookup, slots: np.ndarray[Any, np.dtype[np.uint32]]) -> list[int]:
@@ -124,11 +145,9 @@ async def _register(
     least_price = max(facts.price_decimals, at_least[0])
     least_qty = max(facts.qty_decimals, at_least[1])
     versions = await _fetch(connection, _SELECT_INSTRUMENTS, (key.venue, key.symbol))
-    for instrument_id, _, price_decimals, qty_decimals, *stored, _status in versions:  # noqa: B007
-        # The status is the listing's to keep (`engine.writer.listing`): what the catalog was told
-        # at a subscription may be months old.
+    for instrument_id, _, price_decimals, qty_decimals, *stored in versions:  # noqa: B007
         enough = price_decimals >= least_price and qty_decimals >= least_qty
-        if enough and tuple(stored) == fact_values(facts):
+        if enough and tuple(stored) == (*fact_values(facts), facts.status):
             break
     else:
         newest = versions[0] if versions else (0, 0, 0, 0)
@@ -142,6 +161,22 @@ async def _register(
     if not rows:  # under the advisory lock: nobody else inserts it meanwhile
         rows = await _fetch(connection, _INSERT_STREAM, values)
     return rows[0][0], price_decimals, qty_decimals
+
+
+async def _newest_known(connection: Connection, facts: Instrument) -> Instrument:
+    """The catalog's facts, or those of the newest version where the catalog is behind: another
+    engine may have stored a listing that this one has not seen. What no version says is newer than
+    all of them.
+    """
+    versions = await _fetch(connection, _SELECT_INSTRUMENTS, (facts.venue, facts.symbol))
+    said = (*fact_values(facts), facts.status)
+    if said not in [tuple(stored) for _, _, _, _, *stored in versions]:
+        return facts
+    base, quote, tick_size, lot_size, contract_size, status = versions[0][4:]
+    return Instrument(
+        facts.venue, facts.symbol, facts.price_decimals, facts.qty_decimals, base, quote,
+        _text(tick_size), _text(lot_size), _text(contract_size), status,
+    )  # fmt: skip
 
 
 async def insert_version(
@@ -184,6 +219,10 @@ def _number(text: str) -> decimal.Decimal | None:
     except decimal.InvalidOperation:
         return None
     return number if number.is_finite() else None
+
+
+def _text(number: decimal.Decimal | None) -> str:
+    return "" if number is None else str(number)
 
 
 def _unit(decimals: int) -> decimal.Decimal:

@@ -112,7 +112,7 @@ def test_a_full_disk_holds_up_the_new_stream_and_nothing_else(layout: Layout) ->
             command(engine, AddStreams(1, [StreamRequest(SOL)]))
             await until(lambda: engine.supervisor.status().status == "red")
             assert "the stream table cannot be written" in engine.supervisor.status().reason
-            assert answers(engine) == {1: [""]}
+            await until(lambda: answers(engine) == {1: [""]})
         await until(
             lambda: [report.state for report in engine.supervisor.status().streams] == ["live"] * 4
         )
@@ -151,6 +151,8 @@ def test_shards_are_handed_the_instruments_that_are_known(layout: Layout) -> Non
             AddStreams(3, [StreamRequest(quotes)]),
         )
         await until(lambda: told(engine)[3:] == [[4], [None]])
+        facts = [entry.instrument for entry in Catalog(layout.catalog) if entry.key in STREAMS[:2]]
+        assert facts == [listed, listed], "a stream that runs goes by what is listed now"
 
     run(layout, first, targets=TARGETS)
     (layout.state_dir / "commands.jsonl").unlink()

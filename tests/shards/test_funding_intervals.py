@@ -64,7 +64,7 @@ class Rig:
             free_leases(),
         )
 
-    async def _store(self, _: dict[int, Instrument]) -> None:
+    async def _store(self, _: dict[int, Instrument], __: float) -> None:
         await asyncio.sleep(0)
 
     def start(self, *symbols: str, transport: Transport = Transport.WS) -> None:

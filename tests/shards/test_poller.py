@@ -387,7 +387,7 @@ def test_a_session_brings_up_polls_and_refuses_what_is_not_offered(tmp_path: Pat
     async def test(rig: Rig) -> None:
         stored: dict[int, Instrument] = {}
 
-        async def store(instruments: dict[int, Instrument]) -> None:
+        async def store(instruments: dict[int, Instrument], _: float) -> None:
             stored.update(instruments)
 
         faults: list[BaseException] = []

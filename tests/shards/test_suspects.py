@@ -86,7 +86,7 @@ def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
         known = venue.parse_instruments(body)
         return {**known, GHOST: known["BTC"]}
 
-    async def store(_: dict[int, Instrument]) -> None:
+    async def store(_: dict[int, Instrument], __: float) -> None:
         await asyncio.sleep(0)
 
     async def body() -> None:

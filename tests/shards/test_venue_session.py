@@ -77,6 +77,7 @@ class Rig:
         self.withheld: set[str] = set()
         self.faults: list[BaseException] = []
         self.stored: list[dict[int, Instrument]] = []
+        self.listed_s: list[float] = []
         self.tick_size = "0.01"
         self.rate_limits: list[dict[str, Any]] = []
         self._layout, self._settings, self._venue = layout, settings, venue
@@ -132,8 +133,9 @@ class Rig:
             if each.window_s is None
         }
 
-    async def _store(self, instruments: dict[int, Instrument]) -> None:
+    async def _store(self, instruments: dict[int, Instrument], listed_s: float) -> None:
         self.stored.append(instruments)
+        self.listed_s.append(listed_s)
         await asyncio.sleep(0)
 
     async def exchange_info(self, _: web.Request) -> web.Response:
@@ -734,5 +736,7 @@ def test_facts_are_asked_for_again_when_they_are_old(
         await message(server)
         assert rig.stored[3][3].price_decimals == 3, "the listing is old"
         assert rig.listing_count == 3
+        first, same, second, third = rig.listed_s
+        assert 0 < first == same < second < third, "whoever read the listing last is right"
 
     run(tmp_path, test)

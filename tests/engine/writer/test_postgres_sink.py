@@ -12,11 +12,14 @@ import pytest
 import uvloop
 
 from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
+from engine.commands import StoreInstruments
 from engine.errors import DatabaseUnavailableError, FencedError
 from engine.layout import Layout
 from engine.records import BOOK, GAP, TRADE, GapReason, GapState, RecordArray, Side
 from engine.writer.batch import Slice
+from engine.writer.listing import store_listing
 from engine.writer.postgres import PostgresSink
+from engine.writer.session import open_session
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
 
 RING = "shard-0.trade"
@@ -260,6 +263,86 @@ def test_new_facts_make_a_new_version_and_keep_raised_decimals(
         "WHERE symbol = 'S0' ORDER BY 1",
     )
     assert found == [(1, 2, "0.01"), (2, 4, "0.01"), (3, 4, "0.1")]
+
+
+VERSIONS = """
+    SELECT version, price_decimals, tick_size::text, status, array_agg(price::text ORDER BY time)
+    FROM trades JOIN stream USING (stream_id) FULL JOIN instrument i USING (instrument_id)
+    WHERE i.symbol = 'S0' GROUP BY 1, 2, 3, 4 ORDER BY 1
+"""
+"""Each version of S0 with the prices that hang on it."""
+
+
+def facts(tick_size: str, price_decimals: int, status: str = "on") -> Instrument:
+    return Instrument("acme", "S0", price_decimals, 3, tick_size=tick_size, status=status)
+
+
+def priced(trades: MakeTrades, number: int, price: float) -> Slice:
+    rows = trades(1, first_id=4 * number)
+    rows["price"] = price
+    return piece(rows, number)
+
+
+async def list_now(url: str, instrument: Instrument) -> None:
+    """What the writer does with a listing."""
+    connection = await open_session(url, "test")
+    await store_listing(connection, StoreInstruments("acme", [instrument], [], 1))
+    await connection.close()
+
+
+@pytest.mark.parametrize("listed_first", [True, False])
+def test_a_changed_listing_is_what_the_next_rows_refer_to(
+    run: Run, database_url: str, layout: Layout, trades: MakeTrades, listed_first: bool
+) -> None:
+    """The supervisor writes the stream table, and the listing's own task the versions: whichever
+    the sink meets first, no version mixes an old tick with new decimals.
+    """
+    supervisor = Catalog(layout.catalog)
+    steps = [
+        (facts("0.0001", 4), 1.2345), (facts("0.1", 1), 1.5), (facts("0.1", 1, "BREAK"), 1.25),
+        (facts("0.01", 2), 1.55),
+    ]  # fmt: skip
+
+    async def body(sink: PostgresSink) -> None:
+        await sink.cursor(RING, 1, 0)
+        await sink.commit([priced(trades, 0, 1.23)], durable=False)
+        for number, (instrument, price) in enumerate(steps, 1):
+            supervisor.describe(0, instrument)
+            if listed_first:
+                await list_now(database_url, instrument)
+            result = await sink.commit([priced(trades, number, price)], durable=False)
+            assert result.inexact_rows == 0
+            await list_now(database_url, instrument)
+
+    run(body)
+    assert select(database_url, VERSIONS) == [
+        (1, 2, "0.01", "on", ["1.23"]),
+        (2, 4, "0.0001", "on", ["1.2345"]),
+        (3, 4, "0.1", "on", ["1.5000"]),
+        (4, 4, "0.1", "BREAK", ["1.2500"]),
+        (5, 4, "0.01", "on", ["1.5500"]),
+    ]
+
+
+def test_decimals_are_raised_from_what_was_listed_last(
+    run: Run, database_url: str, trades: MakeTrades
+) -> None:
+    """Another engine stored the listing; ours has not seen it yet, only its prices."""
+
+    async def body(sink: PostgresSink) -> None:
+        await sink.cursor(RING, 1, 0)
+        await sink.commit([priced(trades, 0, 1.23)], durable=False)
+        await list_now(database_url, facts("0.0001", 4))
+        await sink.commit([priced(trades, 1, 1.2345)], durable=False)
+        await sink.commit([priced(trades, 2, 1.234567)], durable=False)
+        await list_now(database_url, facts("0.0001", 4))
+
+    run(body)
+    assert select(database_url, VERSIONS) == [
+        (1, 2, "0.01", "on", ["1.23"]),
+        (2, 4, "0.0001", "on", ["1.2345"]),
+        (3, 6, "0.0001", "on", ["1.234567"]),
+    ]
 
 
 def test_a_stream_that_no_venue_described_starts_without_decimals(
