@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +149,15 @@ class Journal:
                     break
                 found.append(block.records[: seq - block.first_seq])
         return np.concatenate(found) if found else np.empty(0, self.spec.dtype)
+
+    def newest_rows(self, seconds: float) -> Iterator[RecordArray]:
+        """Segment by segment, what was written to in the last `seconds` of the journal."""
+        paths = [self._path(first) for first in self._firsts]
+        written_s = [path.stat().st_mtime for path in paths]
+        for path, at_s in zip(paths, written_s, strict=True):
+            if at_s >= written_s[-1] - seconds:
+                found = [block.records for block in fmt.blocks(_mapped(path), self.spec)]
+                yield np.concatenate([np.empty(0, self.spec.dtype), *found])
 
     def trim(self, durable_seq: int) -> None:
         """Remove segments that end at or below `durable_seq`; the open one stays."""

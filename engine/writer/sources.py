@@ -8,6 +8,7 @@ epochs become sources without a ring. All of it is delivered before anything is 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from engine.clock import wall_ns
 from engine.layout import Layout
@@ -20,6 +21,10 @@ from engine.writer.journal import Journal
 from engine.writer.source import LiveRing, PumpLatencies, Source, journal_directory
 
 log = logging.getLogger(__name__)
+
+_POSITIONS_AGE_S: Final = 120.0
+"""After a power cut positions are as the kernel wrote them last, which it does twice a minute. A
+shard that goes on from there would take rows for new which are in the journal."""
 
 
 class Sources:
@@ -131,6 +136,8 @@ class Sources:
             source.forget()
             return
         if not source.is_drained:
+            for rows in journal.newest_rows(_POSITIONS_AGE_S):
+                positions.catch_up(rows)
             log.info(
                 "the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory
             )
