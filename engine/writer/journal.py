@@ -59,7 +59,8 @@ class Journal:
         self.epoch = epoch
         self.next_seq = 0
         self._segment_bytes = segment_bytes
-        self._firsts = sorted(int(path.stem) for path in directory.glob(f"*{fmt.SUFFIX}"))
+        paths = directory.glob(f"*{fmt.SUFFIX}")
+        self._firsts = sorted(int(path.stem) for path in paths if path.stem.isdecimal())
         self._fd = -1
         self._size = 0
         self._is_synced = True

@@ -59,10 +59,12 @@ class Sources:
             if settings.ring not in found:
                 self._add(settings.ring, self._create(settings))
         live = {(source.name, source.epoch) for source in self._sources}
-        for directory in sorted(self._layout.journal_dir.glob("*/[0-9]*")):
-            ring, epoch = directory.parent.name, int(directory.name)
-            if (ring, epoch) not in live:
-                self._add_journal(ring, epoch, directory)
+        for directory in sorted(self._layout.journal_dir.glob("*/*")):
+            ring = directory.parent.name
+            if not _is_journal(directory):
+                log.warning("%s is no journal of ours: left alone", directory)
+            elif (ring, int(directory.name)) not in live:
+                self._add_journal(ring, int(directory.name), directory)
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
         self._forget_superseded()
 
@@ -146,6 +148,11 @@ class Sources:
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)
         return Journal(directory, spec, epoch, self._segment_bytes)
+
+
+def _is_journal(directory: Path) -> bool:
+    kind = directory.parent.name.rpartition(".")[2]
+    return directory.is_dir() and directory.name.isdecimal() and kind in SPECS
 
 
 def _spec_of(ring: str) -> RecordSpec:

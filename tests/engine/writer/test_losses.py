@@ -317,13 +317,19 @@ def test_rows_are_not_removed_for_a_database_that_was_set_back(
 
 
 @pytest.mark.fault("D02")
-def test_foreign_files_among_the_journals_are_left_alone(layout: Layout) -> None:
+def test_foreign_files_among_the_journals_are_left_alone(
+    layout: Layout, trades: MakeTrades
+) -> None:
     (layout.journal_dir / "lost+found" / "notes").mkdir(parents=True)
-    (layout.journal_dir / RING).mkdir()
-    (layout.journal_dir / RING / ".directory").touch()
+    (layout.journal_dir / "shard-0.orderbook" / "1795377067243745195").mkdir(parents=True)
+    (layout.journal_dir / RING / "1795377067243745195.bak").mkdir(parents=True)
+    (layout.journal_dir / RING / "notes").touch()
+    epoch = receive(layout, fresh(trades(50)), ring_stays=False)
+    (segment, *_) = journal_segments(layout, epoch)
+    (segment.parent / "copy.seg").write_bytes(segment.read_bytes())
     sources = Sources(layout, SEGMENT_BYTES)
     sources.open([])
-    assert len(sources) == 0
+    assert [source.backlog_rows for source in sources] == [50]
     sources.remove_all()
 
 
