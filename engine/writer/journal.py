@@ -225,11 +225,9 @@ class Journal:
 
     def _abandon_block(self) -> None:
         """Cut a half-written block off; an empty segment goes altogether."""
-        fd = self._fd
-        try:
-            os.ftruncate(fd, self._size)
-        finally:
-            self.retire_segment()
+        with contextlib.suppress(OSError):  # readers stop at half a block
+            os.ftruncate(self._fd, self._size)
+        self.retire_segment()
         if self._size == fmt.SEGMENT_HEADER.size:
             self._path(self._firsts.pop()).unlink()
 
