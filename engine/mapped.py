@@ -30,7 +30,8 @@ class MappedEntries:
         return self._entries
 
     def close(self) -> None:
-        """Unmap; the file stays."""
+        """Unmap; the file stays, and a power cut cannot take from it."""
+        self._memory.flush()
         self._unmap()
         os.close(self._fd)
 

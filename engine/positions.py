@@ -45,6 +45,13 @@ class Positions:
         if self._spec.kind is RecordKind.TRADE:
             entries["id_hi"][streams] = records["trade_id_hi"]
 
+    def catch_up(self, records: RecordArray) -> None:
+        """Note rows of which it is not known whether they were noted before: newer ones only."""
+        slots, places = np.unique(records["stream"][::-1], return_index=True)
+        newest = records[::-1][places]
+        known = self._file.up_to(int(slots.max()) if len(slots) else 0)["ts_recv"][slots]
+        self.advance(newest[newest["ts_recv"] > known])
+
     def close(self) -> None:
         """Unmap; the file stays."""
         self._file.close()

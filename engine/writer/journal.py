@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,8 @@ class Journal:
         self.epoch = epoch
         self.next_seq = 0
         self._segment_bytes = segment_bytes
-        self._firsts = sorted(int(path.stem) for path in directory.glob(f"*{fmt.SUFFIX}"))
+        paths = directory.glob(f"*{fmt.SUFFIX}")
+        self._firsts = sorted(int(path.stem) for path in paths if path.stem.isdecimal())
         self._fd = -1
         self._size = 0
         self._is_synced = True
@@ -149,6 +151,15 @@ class Journal:
                 found.append(block.records[: seq - block.first_seq])
         return np.concatenate(found) if found else np.empty(0, self.spec.dtype)
 
+    def newest_rows(self, seconds: float) -> Iterator[RecordArray]:
+        """Segment by segment, what was written to in the last `seconds` of the journal."""
+        paths = [self._path(first) for first in self._firsts]
+        written_s = [path.stat().st_mtime for path in paths]
+        for path, at_s in zip(paths, written_s, strict=True):
+            if at_s >= written_s[-1] - seconds:
+                found = [block.records for block in fmt.blocks(_mapped(path), self.spec)]
+                yield np.concatenate([np.empty(0, self.spec.dtype), *found])
+
     def trim(self, durable_seq: int) -> None:
         """Remove segments that end at or below `durable_seq`; the open one stays."""
         while len(self._firsts) > 1 and self._firsts[1] <= durable_seq:
@@ -214,11 +225,9 @@ class Journal:
 
     def _abandon_block(self) -> None:
         """Cut a half-written block off; an empty segment goes altogether."""
-        fd = self._fd
-        try:
-            os.ftruncate(fd, self._size)
-        finally:
-            self.retire_segment()
+        with contextlib.suppress(OSError):  # readers stop at half a block
+            os.ftruncate(self._fd, self._size)
+        self.retire_segment()
         if self._size == fmt.SEGMENT_HEADER.size:
             self._path(self._firsts.pop()).unlink()
 

@@ -8,6 +8,7 @@ epochs become sources without a ring. All of it is delivered before anything is 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from engine.clock import wall_ns
 from engine.layout import Layout
@@ -20,6 +21,10 @@ from engine.writer.journal import Journal
 from engine.writer.source import LiveRing, PumpLatencies, Source, journal_directory
 
 log = logging.getLogger(__name__)
+
+_POSITIONS_AGE_S: Final = 120.0
+"""After a power cut positions are as the kernel wrote them last, which it does twice a minute. A
+shard that goes on from there would take rows for new which are in the journal."""
 
 
 class Sources:
@@ -54,10 +59,12 @@ class Sources:
             if settings.ring not in found:
                 self._add(settings.ring, self._create(settings))
         live = {(source.name, source.epoch) for source in self._sources}
-        for directory in sorted(self._layout.journal_dir.glob("*/[0-9]*")):
-            ring, epoch = directory.parent.name, int(directory.name)
-            if (ring, epoch) not in live:
-                self._add_journal(ring, epoch, directory)
+        for directory in sorted(self._layout.journal_dir.glob("*/*")):
+            ring = directory.parent.name
+            if not _is_journal(directory):
+                log.warning("%s is no journal of ours: left alone", directory)
+            elif (ring, int(directory.name)) not in live:
+                self._add_journal(ring, int(directory.name), directory)
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
         self._forget_superseded()
 
@@ -131,6 +138,8 @@ class Sources:
             source.forget()
             return
         if not source.is_drained:
+            for rows in journal.newest_rows(_POSITIONS_AGE_S):
+                positions.catch_up(rows)
             log.info(
                 "the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory
             )
@@ -139,6 +148,11 @@ class Sources:
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)
         return Journal(directory, spec, epoch, self._segment_bytes)
+
+
+def _is_journal(directory: Path) -> bool:
+    kind = directory.parent.name.rpartition(".")[2]
+    return directory.is_dir() and directory.name.isdecimal() and kind in SPECS
 
 
 def _spec_of(ring: str) -> RecordSpec:

@@ -51,3 +51,20 @@ def test_stream_without_rows_has_no_position(tmp_path: Path) -> None:
     Positions(tmp_path, TRADE).close()
     assert read_position(tmp_path, RecordKind.TRADE, 0) is None
     assert read_position(tmp_path, RecordKind.TRADE, 10**6) is None
+
+
+def test_catching_up_never_goes_back(tmp_path: Path) -> None:
+    rows = np.zeros(5, TRADE.dtype)
+    rows["stream"] = [1, 2, 1, 2, 3]
+    rows["trade_id"] = [10, 20, 11, 21, 30]
+    rows["ts_recv"] = [100, 100, 200, 200, 50]
+    positions = Positions(tmp_path, TRADE)
+    positions.advance(rows)
+    late = rows.copy()
+    late["trade_id"] += 100
+    late["ts_recv"] = [120, 190, 130, 300, 50]
+    positions.catch_up(late)
+    positions.catch_up(rows[:0])
+    positions.close()
+    found = [read_position(tmp_path, RecordKind.TRADE, slot) for slot in (1, 2, 3)]
+    assert [position.id for position in found if position] == [11, 121, 30]

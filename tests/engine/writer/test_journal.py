@@ -271,3 +271,28 @@ def test_a_sync_that_failed_is_not_tried_again(tmp_path: Path, syncs: Syncs) -> 
     assert syncs.seen[1:] == ["5", "ring", "j"]
     assert len(list(journal.directory.glob("*.seg"))) == 2
     journal.close()
+
+
+@pytest.mark.fault("D01")
+def test_a_half_block_that_cannot_be_cut_off_costs_its_rows_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def short(fd: int, parts: list[bytes]) -> int:
+        return os.write(fd, b"".join(bytes(part) for part in parts)[:50])
+
+    journal = Journal(tmp_path / "j", TRADE, 5, 1 << 20)
+    journal.append(0, rows(0, 5))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "writev", short)
+        broken.setattr(os, "ftruncate", refuse)
+        with pytest.raises(JournalError, match="cannot append"):
+            journal.append(5, rows(5, 5))
+    journal.append(5, rows(5, 5))
+    assert read_all(journal) == list(range(10))
+    journal.close()
+    again = Journal(tmp_path / "j", TRADE, 5, 1 << 20)
+    assert read_all(again) == list(range(10))
+    again.close()

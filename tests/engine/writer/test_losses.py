@@ -13,7 +13,8 @@ import pytest
 from engine.catalog import Catalog
 from engine.clock import wall_ns
 from engine.layout import Layout
-from engine.records import GapReason, GapState, RecordArray
+from engine.positions import read_position
+from engine.records import GapReason, GapState, RecordArray, RecordKind
 from engine.writer.journal_format import BLOCK_HEADER, SEGMENT_HEADER
 from engine.writer.sources import Sources
 from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
@@ -316,13 +317,19 @@ def test_rows_are_not_removed_for_a_database_that_was_set_back(
 
 
 @pytest.mark.fault("D02")
-def test_foreign_files_among_the_journals_are_left_alone(layout: Layout) -> None:
+def test_foreign_files_among_the_journals_are_left_alone(
+    layout: Layout, trades: MakeTrades
+) -> None:
     (layout.journal_dir / "lost+found" / "notes").mkdir(parents=True)
-    (layout.journal_dir / RING).mkdir()
-    (layout.journal_dir / RING / ".directory").touch()
+    (layout.journal_dir / "shard-0.orderbook" / "1795377067243745195").mkdir(parents=True)
+    (layout.journal_dir / RING / "1795377067243745195.bak").mkdir(parents=True)
+    (layout.journal_dir / RING / "notes").touch()
+    epoch = receive(layout, fresh(trades(50)), ring_stays=False)
+    (segment, *_) = journal_segments(layout, epoch)
+    (segment.parent / "copy.seg").write_bytes(segment.read_bytes())
     sources = Sources(layout, SEGMENT_BYTES)
     sources.open([])
-    assert len(sources) == 0
+    assert [source.backlog_rows for source in sources] == [50]
     sources.remove_all()
 
 
@@ -422,3 +429,28 @@ def test_a_new_database_need_not_know_what_an_old_one_has(
     assert deliver(layout, database_url).lost_rows == 0
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM trade").fetchone() == (50,)
+
+
+@pytest.mark.fault("D03")
+@pytest.mark.parametrize("age", ["gone", "old"])
+def test_positions_that_a_power_cut_set_back_follow_the_journal(
+    layout: Layout, trades: MakeTrades, age: str
+) -> None:
+    """A shard going on from old positions would store what the venue repeats a second time."""
+    rows = fresh(trades(ROWS))
+    receive(layout, rows[:200], ring_stays=True)
+    file = layout.positions_dir / "trade.positions"
+    old = file.read_bytes()
+    receive(layout, rows[200:], ring_stays=True)
+    layout.ring_path(RING).unlink()  # shared memory ends with the machine
+    if age == "old":
+        file.write_bytes(old)
+    else:
+        file.unlink()
+    sources = Sources(layout, SEGMENT_BYTES)
+    sources.open([])
+    for slot in range(STREAM_COUNT):
+        position = read_position(layout.positions_dir, RecordKind.TRADE, slot)
+        assert position is not None
+        assert position.id == ROWS - STREAM_COUNT + slot
+    sources.remove_all()
