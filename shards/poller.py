@@ -7,9 +7,9 @@ longer, and the streams say so.
 
 What a polled stream promises is one sample an interval. A call that fails, in whatever way, is
 repeated within the interval; so is one whose answer cannot be read. A sample that was due and could
-not be taken until the next one was due is a gap (`poll_missed`), and so is one whose answer came
-without the stream. Samples are stored whether or not they differ from the last: that the value
-still stood is what was asked.
+not be taken until the next one was due is a gap (`poll_missed`), whichever call should have taken
+it, and so is one whose answer came without the stream. Samples are stored whether or not they
+differ from the last: that the value still stood is what was asked.
 """
 
 import asyncio
@@ -85,6 +85,8 @@ class Poller:
         self._feeds = Feeds()
         self._streams: dict[str, TimedStream] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
+        self._sampled_s: dict[str, float] = {}
+        """When (monotonic) the last sample of each symbol was due that was answered."""
         self._tasks: asyncio.TaskGroup | None = None
         self._failing: set[str] = set()
         self._unusable = UnusableFrames(venue)
@@ -122,6 +124,7 @@ class Poller:
     def remove(self, stream: TimedStream) -> None:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
+            self._sampled_s.pop(stream.key.symbol, None)
             self._feeds.remove(stream)
             self._arrange()
 
@@ -167,16 +170,24 @@ class Poller:
             self._calls[symbol] = self._tasks.create_task(self._repeat(symbol))
 
     async def _repeat(self, symbol: str) -> None:
-        """One call, once an interval. The phase spreads many calls over the interval."""
-        phase_s = min(self.interval_s, _PHASE_STEP_S * len(self._streams))
-        await asyncio.sleep(random.uniform(0, phase_s))  # noqa: S311 - no secret
-        due_s = monotonic_s()
+        """One call, once an interval."""
+        due_s = self._first_due_s(symbol)
+        await asyncio.sleep(due_s - monotonic_s())
         while True:
             await self._sample(symbol, due_s)
             now_s, interval_s = monotonic_s(), self.interval_s
             # Samples that are overdue are not taken at once: they would say the same once more.
             due_s += interval_s * max(1, math.ceil((now_s - due_s) / interval_s))
             await asyncio.sleep(due_s - now_s)
+
+    def _first_due_s(self, symbol: str) -> float:
+        """When a call that begins now is due: at once, or for streams that another call has served
+        when that one was. A phase spreads many calls over the interval.
+        """
+        phase_s = min(self.interval_s / 2, _PHASE_STEP_S * len(self._streams))
+        sampled = [self._sampled_s.get(each.key.symbol) for each in self._served(symbol)]
+        due_s = min((s + self.interval_s for s in sampled if s is not None), default=0.0)
+        return max(due_s, monotonic_s()) + random.uniform(0, phase_s)  # noqa: S311 - no secret
 
     async def _sample(self, symbol: str, due_s: float) -> None:
         """Make the call until it succeeds."""
@@ -190,8 +201,7 @@ class Poller:
             except VenueError as error:
                 reason = str(error)
             else:
-                is_late = monotonic_s() - due_s > self.interval_s
-                reason = self._deliver(symbol, body, is_late=is_late)
+                reason = self._deliver(symbol, body, due_s)
                 if not reason:
                     self._failing.discard(symbol)
                     return
@@ -202,13 +212,15 @@ class Poller:
                 stream.poll_failed(reason)
             await asyncio.sleep(backoff.next_s())
 
-    def _deliver(self, symbol: str, body: bytes, *, is_late: bool) -> str:
+    def _deliver(self, symbol: str, body: bytes, due_s: float) -> str:
         """Hand an answer to its streams; returns why that cannot be done, or nothing. An answer
         later than the next one was due follows samples that were never taken.
         """
         served = self._served(symbol)
-        if is_late:
-            for stream in served:
+        interval_s, now_s = self.interval_s, monotonic_s()
+        for stream in served:
+            sampled_s = self._sampled_s.get(stream.key.symbol, due_s - interval_s)
+            if now_s - sampled_s > 2 * interval_s:
                 stream.poll_missed()
         counts = [stream.frame_count for stream in served]
         try:
@@ -217,6 +229,7 @@ class Poller:
             self._unusable.add(error, body)
             return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
+            self._sampled_s[stream.key.symbol] = due_s
             self._show(stream, answered=stream.frame_count > count)
         self._publish()
         return ""

@@ -155,7 +155,12 @@ class Stream:
 
     def tick(self, now_ns: int) -> None:
         """Called a few times a second: a quiet stream's drops are declared here."""
-        if self.drops.count and self.ring.has_room():
+        if self.ring.has_room():
+            self.declare_drops(now_ns)
+
+    def declare_drops(self, now_ns: int) -> None:
+        """Put on record what a full ring has refused so far, whether it has room again or not."""
+        if self.drops.count:
             self.next_flags = self.settle(now_ns)
 
     def counts(self) -> StreamCounts:

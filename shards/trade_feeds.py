@@ -165,12 +165,9 @@ class HistoryTrades(_TradeStream):
             return rows
         keys = [(row.ts_event, row.trade_id) for row in rows]
         if self._last in keys:
-            start = keys.index(self._last) + 1
-            self.duplicate_count += start
-            return rows[start:]
+            return self._known(rows, keys, keys.index(self._last) + 1)
         last_ts = self._last[0]
-        new = [row for row in rows if row.ts_event >= last_ts]
-        self.duplicate_count += len(rows) - len(new)
+        new = self._known(rows, keys, sum(row.ts_event < last_ts for row in rows))
         until_ts = new[0].ts_event if new else rows[-1].ts_event
         reason = (
             GapReason.HISTORY_SHORT
@@ -180,6 +177,14 @@ class HistoryTrades(_TradeStream):
         edges = Edges(0, 0, last_ts, until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new
+
+    def _known(
+        self, rows: Sequence[TradeRow], keys: Sequence[tuple[int, int]], count: int
+    ) -> Sequence[TradeRow]:
+        """The rows after the first `count`, which are stored, and may be repeated once more."""
+        self._recent.update(dict.fromkeys(keys[:count]))
+        self.duplicate_count += count
+        return rows[count:]
 
 
 def _event_time(row: TradeRow) -> int:

@@ -54,6 +54,9 @@ class Server:
         self.refused_s = 0.0
         self.is_broken = False
         self._time_ms = 1_795_000_000_000
+        self.gate = asyncio.Event()
+        """Answers wait for it."""
+        self.gate.set()
 
     async def answer(self, request: web.Request) -> web.Response:
         key = request.path_qs
@@ -64,6 +67,7 @@ class Server:
         headers = {}
         if self.is_broken:
             status, body = 500, "oops"
+        await self.gate.wait()
         if self.script.get(key):
             status, body = self.script[key].pop(0)
         if status == 429:
@@ -197,6 +201,30 @@ def test_one_call_serves_all_where_that_is_cheaper() -> None:
         poller.remove(streams[9])
         single = asked["/fapi/v1/premiumIndex?symbol=ETHUSDT"]
         await rig.until(lambda: asked["/fapi/v1/premiumIndex?symbol=ETHUSDT"] >= single + 2)
+
+    run(test)
+
+
+def test_what_a_call_was_to_bring_that_ended_for_another_is_declared() -> None:
+    async def test(rig: Rig) -> None:
+        poller = rig.poller(StreamKind.FUNDING, interval_s=0.05)
+        streams = [
+            rig.stream(n, symbol, StreamKind.FUNDING)
+            for n, symbol in enumerate([*SYMBOLS, *(f"X{n}USDT" for n in range(8))])
+        ]
+        rig.server.symbols = [stream.key.symbol for stream in streams]
+        for stream in streams:
+            poller.add(stream)
+        await rig.until(lambda: min(stream.row_count for stream in streams) >= 1)
+        rig.server.gate.clear()
+        await asyncio.sleep(0.25)  # at least three samples are due and not taken
+        poller.remove(streams[9])  # from here on each stream has a call of its own
+        before = streams[0].row_count
+        rig.server.gate.set()
+        await rig.until(lambda: streams[0].row_count > before)
+        gaps = rig.double.rows("gap")
+        assert 0 in gaps["stream"].tolist()
+        assert set(gaps["reason"].tolist()) == {GapReason.POLL_MISSED}
 
     run(test)
 

@@ -164,6 +164,18 @@ def test_history_after_a_restart_is_joined_by_the_stored_position() -> None:
     assert len(double.rows("gap")) == 0
 
 
+@pytest.mark.fault("X13")
+@pytest.mark.parametrize("stored_id", [7, 40], ids=["known", "unknown"])
+def test_history_after_a_restart_may_come_once_more(stored_id: int) -> None:
+    double = MemoryRings()
+    last = Position(id_hi=0, id=stored_id, ts_event=(1000 + stored_id // 2) * MS, ts_recv=1)
+    feed = make_history_feed(double, last)
+    feed.on_trades(history(3, 4, 5, 6, 7), 2)
+    feed.on_trades(history(7), 3)
+    feed.on_trades(history(3, 4, 5, 6, 7), 4)
+    assert not len(double.rows("trade"))
+
+
 @given(frames=st.lists(st.lists(st.integers(0, 40), max_size=8), max_size=30))
 @settings(deadline=None)
 def test_no_history_trade_is_stored_twice(frames: list[list[int]]) -> None:
