@@ -2,16 +2,20 @@
 
 It is always on, so that the path which matters in an outage is the path that runs every day. What
 is appended survives the death of any process at once and of the machine after the next `sync`.
+
+Files are read and not mapped: of a bad sector, or a file cut short, a read says so, where a mapped
+page ends the process (SIGBUS).
 """
 
 import contextlib
 import errno
-import mmap
+import logging
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -19,6 +23,11 @@ from engine.durable import sync_directory
 from engine.errors import JournalError
 from engine.records import RecordArray, RecordSpec
 from engine.writer import journal_format as fmt
+
+_log = logging.getLogger(__name__)
+
+_WINDOW_BYTES: Final = 1 << 20
+"""Read at once; a block that is longer is read in one piece all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,8 @@ class Journal:
     @property
     def size_bytes(self) -> int:
         """Disk space of all segments."""
-        return sum(self._path(first).stat().st_size for first in self._firsts)
+        paths = (self._path(first) for first in self._firsts)
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def append(self, first_seq: int, records: RecordArray) -> None:
         """Append contiguous records. Raises JournalError (disk full, I/O error) with nothing of
@@ -145,7 +155,7 @@ class Journal:
         position = bisect_left(self._firsts, seq) - 1
         found: list[RecordArray] = []
         if position >= 0:
-            for block in fmt.blocks(_mapped(self._path(self._firsts[position])), self.spec):
+            for block in fmt.blocks(_content(self._path(self._firsts[position])), self.spec):
                 if block.first_seq >= seq:
                     break
                 found.append(block.records[: seq - block.first_seq])
@@ -153,11 +163,11 @@ class Journal:
 
     def newest_rows(self, seconds: float) -> Iterator[RecordArray]:
         """Segment by segment, what was written to in the last `seconds` of the journal."""
-        paths = [self._path(first) for first in self._firsts]
+        paths = [path for first in self._firsts if (path := self._path(first)).exists()]
         written_s = [path.stat().st_mtime for path in paths]
         for path, at_s in zip(paths, written_s, strict=True):
             if at_s >= written_s[-1] - seconds:
-                found = [block.records for block in fmt.blocks(_mapped(path), self.spec)]
+                found = [block.records for block in fmt.blocks(_content(path), self.spec)]
                 yield np.concatenate([np.empty(0, self.spec.dtype), *found])
 
     def trim(self, durable_seq: int) -> None:
@@ -251,19 +261,23 @@ class _SegmentReader:
     def __init__(self, path: Path, spec: RecordSpec, first_seq: int) -> None:
         self.first_seq = first_seq
         self._spec = spec
-        self._file = path.open("rb")
-        self._data = memoryview(b"")
-        self._offset = fmt.SEGMENT_HEADER.size
+        self._path = path
+        self._fd = -1
         self._walked_seq = first_seq
+        self._window = memoryview(b"")
+        self._start = fmt.SEGMENT_HEADER.size
+        self._offset = 0
+        with contextlib.suppress(FileNotFoundError):
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray] | None:
         """First records at or after `from_seq` in this segment, or None at its end."""
         if from_seq < self._walked_seq:
-            self._offset = fmt.SEGMENT_HEADER.size
+            self._rewind()
         while True:
-            block = fmt.block_at(self._data, self._offset, self._spec)
+            block = fmt.block_at(self._window, self._offset, self._spec)
             if block is None:
-                if not self._map_more():
+                if not self._read_on():
                     return None
                 continue
             self._walked_seq = block.first_seq
@@ -275,31 +289,48 @@ class _SegmentReader:
             return block.first_seq + skip, block.records[skip : skip + max_count]
 
     def close(self) -> None:
-        """Let go of the file. Records handed out stay valid: their arrays keep the mapping."""
-        self._data = memoryview(b"")
-        self._file.close()
+        """Let go of the file. Records handed out stay valid: their arrays keep the memory."""
+        self._window = memoryview(b"")
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
-    def _map_more(self) -> bool:
-        """Map the file anew if it has grown; mapped pages cost no copy."""
-        size = os.fstat(self._file.fileno()).st_size
-        if size <= len(self._data):
+    def _rewind(self) -> None:
+        self._window = memoryview(b"")
+        self._start, self._offset = fmt.SEGMENT_HEADER.size, 0
+
+    def _read_on(self) -> bool:
+        """Move the window to where we are, with more behind; whether there is more."""
+        if self._fd < 0:
             return False
-        self._data = memoryview(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ))
-        return True
+        rest = len(self._window) - self._offset
+        start = self._start + self._offset
+        try:
+            data = os.pread(self._fd, max(_WINDOW_BYTES, 2 * rest), start)
+        except OSError as error:
+            _log.error(f"{self._path} cannot be read from byte {start} on: {error.strerror}")
+            return False
+        self._window, self._start, self._offset = memoryview(data), start, 0
+        return len(data) > rest
 
 
-def _mapped(path: Path) -> memoryview:
-    with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return memoryview(b"")  # which cannot be mapped
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+def _content(path: Path) -> memoryview:
+    """A segment, as far as it can be read."""
+    parts: list[bytes] = []
+    try:
+        with path.open("rb", buffering=0) as file:
+            while part := os.read(file.fileno(), _WINDOW_BYTES):
+                parts.append(part)
+    except OSError as error:
+        _log.error(f"{path} cannot be read whole: {error.strerror}")
+    return memoryview(b"".join(parts))
 
 
 def _good_end(path: Path, spec: RecordSpec, epoch: int) -> tuple[int, int | None]:
     """(sequence after the last good record, offset after it); offset None for a foreign file."""
     if path.stat().st_size < fmt.SEGMENT_HEADER.size:
         return 0, None
-    data = _mapped(path)
+    data = _content(path)
     try:
         header = fmt.read_segment_header(data, spec, path.name)
     except JournalError:

@@ -18,6 +18,7 @@ _LATER_CLASSES = frozenset(
         "55",  # lock not available
         "57",  # shutdown, crash, cancel
         "58",  # input/output
+        "72",  # snapshot too old
         "F0",  # configuration file
     }
 )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from engine.positions import Position, Positions, read_position
 from engine.records import BOOK, TRADE, RecordKind
+from tests.engine.full_disk import full_at
 
 
 @given(
@@ -68,3 +69,25 @@ def test_catching_up_never_goes_back(tmp_path: Path) -> None:
     positions.close()
     found = [read_position(tmp_path, RecordKind.TRADE, slot) for slot in (1, 2, 3)]
     assert [position.id for position in found if position] == [11, 121, 30]
+
+
+@pytest.mark.fault("D01")
+def test_a_full_disk_stops_no_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = np.zeros(2, TRADE.dtype)
+    rows["stream"], rows["ts_recv"], rows["trade_id"] = [0, 1023], 7, 8
+    positions = Positions(tmp_path, TRADE)
+    positions.advance(rows)
+    rows["stream"], rows["trade_id"] = [1, 5000], 9
+    with full_at((tmp_path / "trade.positions").stat().st_size):
+        positions.advance(rows)
+        Positions(tmp_path, BOOK).close()  # fits
+        unwritten = Positions(tmp_path / "new", TRADE)
+        unwritten.advance(rows)
+        unwritten.close()
+    assert "kept in memory only" in caplog.text
+    positions.close()
+    again = Positions(tmp_path, TRADE)
+    again.advance(rows)
+    again.close()
+    found = [read_position(tmp_path, RecordKind.TRADE, slot) for slot in (0, 1, 1023, 5000)]
+    assert [position.id for position in found if position] == [8, 9, 8, 9]

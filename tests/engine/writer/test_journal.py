@@ -296,3 +296,72 @@ def test_a_half_block_that_cannot_be_cut_off_costs_its_rows_only(
     again = Journal(tmp_path / "j", TRADE, 5, 1 << 20)
     assert read_all(again) == list(range(10))
     again.close()
+
+
+@pytest.mark.fault("D02")
+@pytest.mark.parametrize("way", ["cut", "removed"])
+def test_a_segment_that_goes_while_it_is_read_costs_its_rows_only(tmp_path: Path, way: str) -> None:
+    journal = Journal(tmp_path / "j", TRADE, 5, 200_000)
+    for block in range(100):
+        journal.append(block * 100, rows(block * 100, 100))
+    assert journal.read(0, 10)[0] == 0
+    first, second, third = sorted((tmp_path / "j").glob("*.seg"))
+    for path in (first, second):
+        if way == "cut":
+            os.truncate(path, 100)
+        else:
+            path.unlink()
+    reached = read_all(journal, 2000)
+    whole = list(range(int(third.stem), 10_000))
+    assert reached[-len(whole) :] == whole
+    assert not set(reached) & set(range(int(second.stem) + 100, whole[0]))
+    assert journal.size_bytes > 0
+    journal.close()
+
+
+@pytest.mark.fault("D01")
+def test_what_the_disk_cannot_read_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "j", TRADE, 5, 64)
+    for block in range(4):
+        journal.append(block * 10, rows(block * 10, 10))
+    bad = (tmp_path / "j" / f"{10:020d}.seg").stat().st_ino
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, size, offset)
+
+    real = os.pread
+    monkeypatch.setattr(os, "pread", pread)
+    first, records = journal.read(10, 5)
+    assert (first, records["trade_id"].tolist()) == (20, list(range(20, 25)))
+    journal.close()
+    bad = (tmp_path / "j" / f"{30:020d}.seg").stat().st_ino
+    real_read = os.read
+
+    def read(fd: int, size: int) -> bytes:
+        if os.fstat(fd).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real_read(fd, size)
+
+    monkeypatch.setattr(os, "read", read)
+    again = Journal(tmp_path / "j", TRADE, 5, 64)
+    assert again.next_seq == 30
+    again.close()
+
+
+def test_blocks_longer_than_a_window_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.writer.journal._WINDOW_BYTES", 100)
+    journal = Journal(tmp_path / "j", TRADE, 5, 20_000)
+    seq = 0
+    for count in (1, 300, 2, 50, 700, 3):
+        journal.append(seq, rows(seq, count))
+        seq += count
+    assert read_all(journal) == list(range(seq))
+    journal.append(seq, rows(seq, 9))
+    assert read_all(journal, seq) == list(range(seq, seq + 9))
+    journal.close()

@@ -237,6 +237,50 @@ def test_cancelling_anywhere_leaves_nothing_half_done(
     _assert_exactly_once(database_url, 400_000)
 
 
+_REFUSE = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'refused' USING ERRCODE = (SELECT state FROM refusal);
+    END $$;
+    CREATE TABLE refusal AS SELECT '00000'::text AS state;
+    CREATE TRIGGER refuse BEFORE INSERT ON trade FOR EACH ROW
+    WHEN (NEW.trade_id % 100 = 7) EXECUTE FUNCTION refuse();
+"""
+_OF_THE_SERVER = (
+    *("53000", "53100", "53200", "53300", "57P01", "57P02", "57P03", "57014", "40001", "40P01"),
+    *("25006", "25P03", "55P03", "55006", "58030", "58P01", "08006", "28000", "42501", "42P01"),
+    *("42703", "3F000", "XX001", "XX002", "72000"),
+)
+
+
+@pytest.mark.fault("P06")
+def test_no_row_is_blamed_for_the_state_of_the_server(
+    database_url: str, layout: Layout, catalog: Catalog, make_settings: MakeSettings
+) -> None:
+    async def main() -> None:
+        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(_REFUSE)
+            for state in _OF_THE_SERVER:
+                connection.execute("UPDATE refusal SET state = %s", (state,))
+                with pytest.raises(DatabaseUnavailableError, match=state):
+                    await store(sink, 1000, 1000, durable=False)
+            connection.execute("DROP TRIGGER refuse ON trade")
+            name = database_url.partition("?")[0].rpartition("/")[2]
+            read_only = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+            connection.execute(read_only.encode())
+            with pytest.raises(DatabaseUnavailableError, match="25006"):
+                await store(sink, 1000, 1000, durable=False)
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(read_only.replace("= on", "= off").encode())
+        await store(sink, 1000, 100, durable=False)
+        await sink.close()
+
+    uvloop.run(main())
+    _assert_exactly_once(database_url, 1000)
+    assert not layout.quarantine_dir.exists()
+
+
 @pytest.mark.fault("P07")
 def test_errors_tell_no_password(catalog: Catalog, make_settings: MakeSettings) -> None:
     async def main() -> None:
