@@ -41,9 +41,11 @@ _LEVELS = """
            count(*) FILTER (WHERE side = 'b')
     FROM book GROUP BY stream_id, flags & 1
 """
-_TRADE_ROWS = "SELECT trade_id, price, qty, ascii(side::text) FROM trade WHERE stream_id = ANY(%s)"
+_TRADE_ROWS = """
+    SELECT stream_id, trade_id, price, qty, ascii(side::text) FROM trade WHERE stream_id = ANY(%s)
+"""
 _LEVEL_ROWS = """
-    SELECT seq, price, qty, ascii(side::text) FROM book
+    SELECT stream_id, seq, price, qty, ascii(side::text) FROM book
     WHERE stream_id = ANY(%s) AND flags & 1 = %s
 """
 
@@ -62,11 +64,36 @@ class Sums(NamedTuple):
         """Both together."""
         return Sums(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def times(self, price_factor: int, qty_factor: int) -> "Sums":
+        """The same numbers in smaller units."""
+        return self._replace(
+            prices=self.prices * price_factor, quantities=self.quantities * qty_factor
+        )
 
-class _Stream(NamedTuple):
-    ids: list[int]
-    price_decimals: int
-    qty_decimals: int
+
+class _Stream:
+    """The versions of one stream, compared at the most decimals any of them has."""
+
+    def __init__(self) -> None:
+        self.decimals: dict[int, tuple[int, int]] = {}
+        """(price, qty) by stream id."""
+
+    @property
+    def ids(self) -> list[int]:
+        return list(self.decimals)
+
+    @property
+    def price_decimals(self) -> int:
+        return max(price for price, _ in self.decimals.values())
+
+    @property
+    def qty_decimals(self) -> int:
+        return max(qty for _, qty in self.decimals.values())
+
+    def factors(self, number: int) -> tuple[int, int]:
+        """What makes the mantissas of one version comparable."""
+        price, qty = self.decimals[number]
+        return 10 ** (self.price_decimals - price), 10 ** (self.qty_decimals - qty)
 
 
 class LedgerCheck:
@@ -87,10 +114,7 @@ class LedgerCheck:
         """Streams by venue, symbol and kind; instrument versions of one stream are merged."""
         streams: dict[tuple[str, str, str], _Stream] = {}
         for number, venue, symbol, price, qty, kind in self._connection.execute(_STREAMS):
-            key = (venue, symbol, kind)
-            known = streams.get(key)
-            ids = [*known.ids, number] if known else [number]
-            streams[key] = _Stream(ids, price, qty)
+            streams.setdefault((venue, symbol, kind), _Stream()).decimals[number] = price, qty
         return streams
 
     def _check_trades(self) -> None:
@@ -143,9 +167,12 @@ class LedgerCheck:
         if stream is None:
             return Verdict(sent=len(part), missing=len(part))
         sent = _fields(part, id_field, stream)
-        have = np.array(
+        numbered = np.array(
             self._connection.execute(query, (stream.ids, *extra)).fetchall(), dtype=np.int64
-        ).reshape(-1, sent.shape[1])
+        ).reshape(-1, 1 + sent.shape[1])
+        numbers, have = numbered[:, 0], numbered[:, 1:]
+        for number in stream.ids:
+            have[numbers == number, 1:3] *= stream.factors(number)
         distinct = np.unique(have, axis=0)
         sent_keys, stored_keys = _keys(np.unique(sent, axis=0)), _keys(distinct)
         lost = ~np.isin(sent_keys, stored_keys)
@@ -214,6 +241,7 @@ def _keys(rows: Ints) -> npt.NDArray[np.void]:
 
 def _total(stored: dict[int, Sums], stream: _Stream | None) -> Sums:
     total = Sums()
-    for number in stream.ids if stream else []:
-        total = total.plus(stored.get(number, Sums()))
+    if stream is not None:
+        for number in stream.ids:
+            total = total.plus(stored.get(number, Sums()).times(*stream.factors(number)))
     return total

@@ -176,8 +176,8 @@ class ExistsQuery(_Input):
     symbol: Symbol
 
 
-class ExchangeQuery(_Input):
-    """Only one exchange."""
+class ExchangeChoice(_Input):
+    """Only one exchange, in a query or in a body."""
 
     exchange: Exchange | None = None
 

@@ -44,6 +44,7 @@ class Operation:
     query: type[msgspec.Struct] | None = None
     body: tuple[Any, ...] = ()
     """Types the body can have; () is no body."""
+    needs_body: bool = True
     errors: tuple[int, ...] = ()
     """Statuses of refusals beside those that every route has."""
     media_types: tuple[str, ...] = ("application/json",)

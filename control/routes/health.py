@@ -9,7 +9,7 @@ from control.errors import json_response
 from control.health import ProcessReport
 from control.metrics import MEDIA_TYPES, Exposition
 from control.routes import Operation, Services, optional_venue
-from control.schemas import ExchangeQuery, LimiterRow
+from control.schemas import ExchangeChoice, LimiterRow
 from engine.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
 
 _RANK: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
@@ -120,7 +120,7 @@ def _sink(
 
 async def limiters(request: Request, services: Services) -> Response:
     """Budgets of the exchanges and what is left of them."""
-    venue = optional_venue(requests.query(request, ExchangeQuery).exchange)
+    venue = optional_venue(requests.query(request, ExchangeChoice).exchange)
     status = services.backend.status
     return json_response(
         [
@@ -150,7 +150,7 @@ OPERATIONS = [
     Operation("GET", "/health/redis", redis_health, "Redis", {200: (SinkHealth,)}),
     Operation(
         "GET", "/limiters", limiters, "Budgets of the exchanges", {200: (list[LimiterRow],)},
-        query=ExchangeQuery,
+        query=ExchangeChoice,
     ),
     Operation(
         "GET", "/metrics", show_metrics, "Prometheus metrics", {200: ()},

@@ -13,7 +13,7 @@ from control.routes import Operation, Services, optional_venue, venue_of
 from control.schemas import (
     Count,
     EventsQuery,
-    ExchangeQuery,
+    ExchangeChoice,
     Exists,
     ExistsQuery,
     InstrumentEventRow,
@@ -74,13 +74,15 @@ async def list_instrument_events(request: Request, services: Services) -> Respon
 
 
 async def refresh_instruments(request: Request, services: Services) -> Response:
-    """Fetch the listings now. A venue that does not answer is named; what was known stays. When
-    all of them let us wait, the answer is 503, and the fetch goes on.
+    """Fetch the listings now, of the exchange that the query or the body names, else of all. A
+    venue that does not answer is named; what was known stays. When all of them let us wait, the
+    answer is 503, and the fetch goes on.
     """
-    wanted = requests.query(request, ExchangeQuery)
-    chosen = optional_venue(wanted.exchange)
-    await requests.read_body(request)
-    venues = list(VENUES) if chosen is None else [chosen]
+    choices = [requests.query(request, ExchangeChoice)]
+    if body := await requests.read_body(request):
+        choices.append(requests.checked(requests.parse_json(body), ExchangeChoice))
+    chosen = {venue_of(each.exchange) for each in choices if each.exchange is not None}
+    venues = sorted(chosen) or list(VENUES)
     waits_s = [services.instruments.wait_s(venue) for venue in venues]
     if all(wait_s > 0 for wait_s in waits_s):
         raise ApiError(
@@ -181,6 +183,7 @@ OPERATIONS = [
     ),
     Operation(
         "POST", "/instruments/refresh", refresh_instruments, "Fetch the listings now",
-        {200: (list[RefreshResult],)}, query=ExchangeQuery, errors=(413, 415, 503),
+        {200: (list[RefreshResult],)}, query=ExchangeChoice, body=(ExchangeChoice,),
+        needs_body=False, errors=(413, 415, 503),
     ),
 ]  # fmt: skip

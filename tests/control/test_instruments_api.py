@@ -258,6 +258,41 @@ def test_refresh_reports_each_venue_and_is_limited() -> None:
     run_with_rig(scenario)
 
 
+@pytest.mark.parametrize(
+    ("query", "body", "asked"),
+    [
+        ("", {"exchange": "HyperliquidPerp"}, [HL]),
+        ("?exchange=HyperliquidPerp", {"exchange": "hyperliquid_perp"}, [HL]),
+        ("?exchange=HyperliquidPerp", {"exchange": "BinanceLinear"}, ["binance_linear", HL]),
+        ("", {}, ["binance_linear", HL]),
+        ("", {"exchange": None}, ["binance_linear", HL]),
+    ],
+)
+def test_a_refresh_is_of_the_exchange_that_is_named(
+    query: str, body: dict[str, Any], asked: list[str]
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.instruments._fetch = Venue(VenueError("away")).fetch
+        answer = await rig.ask("POST", f"/instruments/refresh{query}", body)
+        assert (answer.status, [row["exchange"] for row in answer.body]) == (200, asked)
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({"exchange": "Nope"}, "exchange"), ({"x": 1}, "x"), ({"exchange": 1}, "exchange"), ([], "")],
+)
+def test_a_refresh_that_is_asked_for_wrongly_asks_nobody(body: Any, field: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST", "/instruments/refresh", body)
+        assert (answer.status, answer.body["kind"]) == (400, "invalid_argument")
+        assert answer.body.get("field", "") == field
+        assert [rig.instruments.wait_s(venue) for venue in VENUES] == [0.0, 0.0]
+
+    run_with_rig(scenario)
+
+
 def test_a_refresh_that_hangs_is_a_503_in_time_and_joined_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

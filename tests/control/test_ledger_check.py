@@ -84,6 +84,31 @@ def test_equal_contents_pass(check: Check) -> None:
     assert verdicts["delta"] == Verdict(sent=10, stored=10)
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_versions_with_other_decimals_are_one_stream(
+    check: Check, connection: Any, lost: int
+) -> None:
+    """The sums agree, and where they do not, the rows that are there still do."""
+    connection.execute(
+        "INSERT INTO instrument (venue, symbol, version, base, quote, price_decimals,"
+        " qty_decimals, price_unit, qty_unit, status)"
+        " VALUES ('binance_linear', 'BTCUSDT', 2, '', '', 4, 3, 0.0001, 0.001, '')"
+    )
+    connection.execute(
+        "INSERT INTO stream (instrument_id, kind, transport)"
+        " VALUES (2, 'Trades', 'Ws'), (2, 'L2Book', 'Ws')"
+    )
+    connection.execute(
+        "UPDATE trade SET stream_id = 3, price = price * 100 WHERE trade_id BETWEEN 40 AND 60"
+    )
+    connection.execute("UPDATE book SET stream_id = 4, price = price * 100 WHERE seq > 2")
+    connection.execute("DELETE FROM trade WHERE trade_id <= %s", (lost,))
+    connection.execute("DELETE FROM book WHERE price = 100 AND %s", (bool(lost),))
+    verdicts = check()
+    for name, sent in (("trade", 100), ("delta", 10)):
+        assert verdicts[name] == Verdict(sent=sent, stored=sent - lost, missing=lost)
+
+
 def test_a_lost_trade_is_missing_until_a_gap_declares_it(check: Check, connection: Any) -> None:
     connection.execute("DELETE FROM trade WHERE trade_id BETWEEN 40 AND 49")
     assert check()["trade"] == Verdict(sent=100, stored=90, missing=10)
