@@ -316,7 +316,8 @@ class LimiterRow(msgspec.Struct):
     exchange: str
     pool: str
     budget: float
-    window_s: float
+    window_s: float | None
+    """null: it limits what is held at once."""
     used: float
     remaining: float
     venue_used: float | None

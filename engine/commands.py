@@ -144,6 +144,17 @@ class LeaseBlocked(msgspec.Struct, tag=True):
     blocked_s: float
 
 
+class SeatsGranted(msgspec.Struct, tag=True):
+    """Answer to `SeatsWanted`, and again when others have let go: how many of these there may be
+    now. It is about the request `request_id`; one about an earlier request says nothing.
+    """
+
+    request_id: int
+    venue: str
+    pool: str
+    count: int
+
+
 class SetStreamKnobs(msgspec.Struct, tag=True):
     """Writer: knobs of these slots, all of them (absent slots have the defaults)."""
 
@@ -170,6 +181,7 @@ ToChild = (
     | CommandResult
     | LeaseGranted
     | LeaseBlocked
+    | SeatsGranted
     | SetStreamKnobs
     | StoreInstruments
 )
@@ -286,6 +298,17 @@ class LeaseRequest(msgspec.Struct, tag=True):
     venue: str
     pool: str
     units: float
+
+
+class SeatsWanted(msgspec.Struct, tag=True):
+    """Any child: of a limit on what may be held at once it wants `count` in all, those it has
+    included. A smaller number lets go of the others; a child that ends lets go of all.
+    """
+
+    request_id: int
+    venue: str
+    pool: str
+    count: int
 
 
 class LimitFeedback(msgspec.Struct, tag=True):
@@ -405,5 +428,6 @@ FromChild = (
     | SetKnobs
     | InstrumentsLoaded
     | LeaseRequest
+    | SeatsWanted
     | LimitFeedback
 )

@@ -141,7 +141,8 @@ class LimiterReport(msgspec.Struct):
     venue: str
     pool: str
     budget: float
-    window_s: float
+    window_s: float | None
+    """None where it is a limit on what is held at once."""
     used: float
     venue_used: float | None = None
     """What the venue's own header said last."""

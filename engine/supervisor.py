@@ -47,6 +47,7 @@ from engine.commands import (
     Ready,
     RemoveStreams,
     RingsSynced,
+    SeatsWanted,
     SetKnobs,
     SetStreamKnobs,
     ShardStatus,
@@ -264,6 +265,8 @@ class Supervisor:
                 self._facts.resolved(index, message.instruments)
             case LeaseRequest():
                 self._leases.ask(shard.member.name, message)
+            case SeatsWanted():
+                self._leases.want(shard.member.name, message)
             case LimitFeedback():
                 self._leases.feedback(message)
             case _:

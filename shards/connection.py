@@ -108,6 +108,12 @@ class Connection:
         return len(self._topics)
 
     @property
+    def subscription_count(self) -> int:
+        """What the venue counts, or will: also what has ended until the venue is told so."""
+        told = self._subscribed if self.is_connected else ()
+        return len({*self._topics, *told})
+
+    @property
     def group(self) -> SocketGroup:
         """The socket group it belongs to."""
         return self._group

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from engine.clock import monotonic_s
-from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import (
+    FromChild,
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    SeatsGranted,
+    SeatsWanted,
+)
 from engine.limits import BLOCK_S_MAX
 
 _DEFAULT_RETRY_AFTER_S: Final = 60.0
@@ -35,13 +43,14 @@ class Refusable(Turnstile, Protocol):
 
 
 class LeaseClient:
-    """One process's requests. Feed it every `LeaseGranted` and `LeaseBlocked` that arrives."""
+    """One process's requests. Let it `take` every answer that arrives."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._blocked_until_s: dict[tuple[str, str], float] = {}
+        self._seated: dict[tuple[str, str], Callable[[SeatsGranted], None]] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
         """Wait until the supervisor lets `units` through."""
@@ -53,6 +62,16 @@ class LeaseClient:
             await future
         finally:
             self._waiting.pop(request_id, None)
+
+    def take(self, answer: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+        """The supervisor answers."""
+        match answer:
+            case LeaseGranted():
+                self.granted(answer)
+            case LeaseBlocked():
+                self.blocked(answer)
+            case SeatsGranted():
+                self.seated(answer)
 
     def granted(self, message: LeaseGranted) -> None:
         """An answer came. Its asker may have been cancelled meanwhile."""
@@ -69,9 +88,18 @@ class LeaseClient:
         until_s = self._blocked_until_s.get((venue, pool), float("-inf"))
         return max(until_s - monotonic_s(), 0.0)
 
-    def tell(self, feedback: LimitFeedback) -> None:
-        """Pass on what the venue said."""
-        self._send(feedback)
+    def tell(self, message: LimitFeedback | SeatsWanted) -> None:
+        """Pass on what the venue said, or what is held and wanted."""
+        self._send(message)
+
+    def seated(self, message: SeatsGranted) -> None:
+        """So many may be held now."""
+        if take := self._seated.get((message.venue, message.pool)):
+            take(message)
+
+    def on_seats(self, venue: str, pool: str, take: Callable[[SeatsGranted], None]) -> None:
+        """Who is to hear of a pool's seats: one in a process."""
+        self._seated[venue, pool] = take
 
 
 @dataclass(slots=True)
@@ -122,6 +150,65 @@ class Lease:
     def venue_says(self, used: float) -> None:
         """The venue's own counter."""
         self.client.tell(LimitFeedback(self.venue, self.pool, used=used))
+
+
+class HeldSeats:
+    """What this process may hold of a venue's limit on what is held at once. Say how many are
+    wanted in all, and hold no more than `count`; `on_change` is called when that grows.
+    """
+
+    def __init__(
+        self,
+        client: LeaseClient,
+        venue: str,
+        pool: str,
+        limit: int | None,
+        on_change: Callable[[], None],
+    ) -> None:
+        """Without a limit nobody is asked: `count` is what is wanted."""
+        self._client = client
+        self._venue = venue
+        self._pool = pool
+        self._limit = limit
+        self._on_change = on_change
+        self._request_id = 0
+        self._wanted = 0
+        self._answered_id = 0
+        self.count = 0
+        if limit is not None:
+            client.on_seats(venue, pool, self._seated)
+
+    @property
+    def why_waiting(self) -> str:
+        """Why there are no more."""
+        limit = f"{self._limit} {self._pool.removeprefix('ws_')} an address ({self._pool})"
+        if self._answered_id != self._request_id:
+            return f"asking for a place: {self._venue} allows {limit}"
+        return f"no place: {self._venue} allows {limit}, and all are taken"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether fewer than wanted were granted."""
+        return self.count < self._wanted and self._answered_id == self._request_id
+
+    def want(self, wanted: int) -> None:
+        """Say how many are wanted in all, after letting go of what is too many."""
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        if self._limit is None:
+            self.count = wanted
+            return
+        self.count = min(self.count, wanted)
+        self._request_id += 1
+        self._client.tell(SeatsWanted(self._request_id, self._venue, self._pool, wanted))
+
+    def _seated(self, message: SeatsGranted) -> None:
+        """What answers an earlier request was said before the supervisor heard of the last one."""
+        if message.request_id == self._request_id:
+            self._answered_id = message.request_id
+            self.count = message.count
+            self._on_change()
 
 
 def _retry_after_s(header: str | None) -> float:

@@ -1,7 +1,9 @@
 """The sockets of one venue in one shard: which stream rides on which, and whether it is heard.
 
 A socket is opened when a stream finds no room on those there are, and closed when it has carried
-nothing for a while. Nobody else's socket is touched when a stream comes or goes.
+nothing for a while. Nobody else's socket is touched when a stream comes or goes. Where the venue
+limits what an address may have, subscriptions and sockets need a seat each (`engine.seats`): who
+gets none waits, says so, and begins by itself once there is one.
 """
 
 import asyncio
@@ -15,8 +17,9 @@ from engine.clock import monotonic_s
 from engine.commands import StreamState
 from engine.settings import VenueSettings
 from shards.connection import Connection
-from shards.leases import Lease, LeaseClient
+from shards.leases import HeldSeats, Lease, LeaseClient
 from shards.stream import Stream
+from shards.venues.budgets import SOCKETS, SUBSCRIPTIONS
 from shards.venues.spec import Channel, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
@@ -48,10 +51,18 @@ class VenueSockets:
         self._messages = (
             Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
         )
-        self._room = _part(venue.subscriptions_max, shard_count)
-        self._sockets_max = _part(venue.sockets_max, shard_count)
+        self._shard_count = shard_count
+        self._subscriptions = HeldSeats(
+            leases, venue.name, SUBSCRIPTIONS, venue.subscriptions_max, self._settle
+        )
+        self._seats = HeldSeats(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
+        self._waiting: dict[int, Stream] = {}
+        """Streams without a subscription."""
         self._carriers: dict[int, Connection] = {}
+        self._connections: list[Connection] = []
         self._running: dict[Connection, asyncio.Task[None]] = {}
+        """Those that have a seat."""
+        self._closing: list[asyncio.Task[None]] = []
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
         self._closed_reconnect_count = 0
@@ -59,47 +70,25 @@ class VenueSockets:
     @property
     def connections(self) -> list[Connection]:
         """The sockets there are."""
-        return list(self._running)
+        return list(self._connections)
 
     @property
     def malformed_by_reason(self) -> Counter[str]:
         """Frames nobody could use, also on sockets that are closed now."""
         total = Counter(self._closed_malformed)
-        for connection in self._running:
+        for connection in self._connections:
             total.update(connection.malformed_by_reason)
         return total
 
     @property
     def reconnect_count(self) -> int:
         """How often a socket had to be opened anew."""
-        return self._closed_reconnect_count + sum(map(_reconnects, self._running))
+        return self._closed_reconnect_count + sum(map(_reconnects, self._connections))
 
-    def carry(self, streams: Sequence[Stream]) -> Sequence[Stream]:
-        """Give streams a place on the sockets of their group, on new ones where those are full.
-        Returns those that are beyond what the venue allows; this shard has its part of that.
-        """
-        room = len(streams)
-        if self._room is not None:
-            room = max(self._room - len(self._carriers), 0)
-        for name, group in self._venue.groups.items():
-            waiting = [each for each in streams[:room] if self._channel(each).group == name]
-            size = self._size(group)
-            for connection in self.connections:
-                free = size - connection.stream_count
-                if connection.group is group and free > 0 and waiting:
-                    connection.add(self._topics(waiting[:free]))
-                    self._put_on(connection, waiting[:free])
-                    waiting = waiting[free:]
-            for start in range(0, len(waiting), size):
-                self._open(group, waiting[start : start + size])
-        return streams[room:]
-
-    @property
-    def why_full(self) -> str:
-        """Why `carry` gave streams back."""
-        venue, room = self._venue, self._room
-        part = f", this shard {room}" if room != venue.subscriptions_max else ""
-        return f"{venue.name} allows an address {venue.subscriptions_max} subscriptions{part}"
+    def carry(self, streams: Sequence[Stream]) -> None:
+        """Give streams a place on the sockets of their group, on new ones where those are full."""
+        self._waiting.update((stream.slot, stream) for stream in streams)
+        self._settle()
 
     def silent_s(self, stream: Stream) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
@@ -108,6 +97,7 @@ class VenueSockets:
 
     def remove(self, stream: Stream) -> None:
         """Carry this stream no more."""
+        self._waiting.pop(stream.slot, None)
         connection = self._carriers.pop(stream.slot, None)
         if connection is not None:
             connection.remove(stream)
@@ -121,17 +111,61 @@ class VenueSockets:
                 self._watch(connection, now_s)
         for connection, since_s in list(self._empty_since_s.items()):
             if now_s - since_s >= _LINGER_S:
-                del self._empty_since_s[connection]
-                self._running.pop(connection).cancel()
-                self._closed_malformed.update(connection.malformed_by_reason)
-                self._closed_reconnect_count += _reconnects(connection)
+                self._close(connection)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let in what there are seats for, and give back those of what has ended."""
+        subscribed = sum(connection.subscription_count for connection in self._connections)
+        self._subscriptions.want(subscribed + len(self._waiting))
+        room = max(self._subscriptions.count - subscribed, 0)
+        admitted = list(self._waiting.values())[:room]
+        for stream in admitted:
+            del self._waiting[stream.slot]
+        self._place(admitted)
+        self._closing = [task for task in self._closing if not task.done()]
+        self._seats.want(len(self._connections) + len(self._closing))
+        for connection in self._connections:
+            free = self._seats.count - len(self._running) - len(self._closing)
+            if connection not in self._running and free > 0:
+                self._running[connection] = self._spawn(connection.run())
+        _wait(list(self._waiting.values()), self._subscriptions)
+        for connection in self._connections:
+            if connection not in self._running:
+                _wait(connection.streams, self._seats)
+
+    def _place(self, streams: Sequence[Stream]) -> None:
+        for name, group in self._venue.groups.items():
+            waiting = [each for each in streams if self._channel(each).group == name]
+            size = self._size(group)
+            for connection in self._connections:
+                free = size - connection.stream_count
+                if connection.group is group and free > 0 and waiting:
+                    connection.add(self._topics(waiting[:free]))
+                    self._put_on(connection, waiting[:free])
+                    waiting = waiting[free:]
+            for start in range(0, len(waiting), size):
+                self._open(group, waiting[start : start + size])
+
+    def _close(self, connection: Connection) -> None:
+        del self._empty_since_s[connection]
+        self._connections.remove(connection)
+        if (task := self._running.pop(connection, None)) is not None:
+            task.cancel()
+            self._closing.append(task)
+        self._closed_malformed.update(connection.malformed_by_reason)
+        self._closed_reconnect_count += _reconnects(connection)
 
     def _size(self, group: SocketGroup) -> int:
-        """How many streams share a socket: as configured, or as many as few sockets need."""
+        """How many streams share a socket: as configured, or as many as it takes for all that an
+        address may subscribe to fit its sockets, however it is divided among the shards.
+        """
         size = self._settings.streams_per_connection or group.streams_per_connection
-        if self._room is None or self._sockets_max is None:
+        venue = self._venue
+        if venue.subscriptions_max is None or venue.sockets_max is None:
             return size
-        return max(size, math.ceil(self._room / self._sockets_max))
+        full = max(venue.sockets_max - self._shard_count + 1, 1)  # the last of a shard may be empty
+        return max(size, math.ceil(venue.subscriptions_max / full))
 
     def _open(self, group: SocketGroup, streams: Sequence[Stream]) -> None:
         connection = Connection(
@@ -144,7 +178,7 @@ class VenueSockets:
             lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
             messages=self._messages,
         )
-        self._running[connection] = self._spawn(connection.run())
+        self._connections.append(connection)
         self._put_on(connection, streams)
 
     def _put_on(self, connection: Connection, streams: Sequence[Stream]) -> None:
@@ -184,6 +218,11 @@ def _reconnects(connection: Connection) -> int:
     return max(connection.connect_count - 1, 0)
 
 
-def _part(limit: int | None, shard_count: int) -> int | None:
-    """A shard's part of what an address may have."""
-    return max(limit // shard_count, 1) if limit is not None else None
+def _wait(streams: Sequence[Stream], seats: HeldSeats) -> None:
+    """Show what streams wait for."""
+    for stream in streams:
+        if seats.is_refused and stream.reason != seats.why_waiting:
+            stream.failed(seats.why_waiting)
+            log.error("%s: %s", stream.key, stream.reason)
+        elif not seats.is_refused and stream.state is not StreamState.FAILED:
+            stream.state, stream.reason = StreamState.CONNECTING, seats.why_waiting

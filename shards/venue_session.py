@@ -34,9 +34,7 @@ _SNAPSHOTS_AT_ONCE = 4
 _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
 _TRY_AGAIN_EVERY_S = 300.0
-"""A stream whose symbol is not listed begins by itself once it is, and one for which the venue
-had no room once there is: so often is that looked for.
-"""
+"""A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
@@ -76,7 +74,7 @@ class VenueSession:
         self._by_slot: dict[int, Stream] = {}
         self._removed: dict[int, tuple[float, Stream]] = {}
         self._postponed: dict[int, Stream] = {}
-        """Streams that have failed for a reason that may pass."""
+        """Streams whose symbols the venue does not list, or not yet."""
         self._tried_again_s = monotonic_s()
         self._described: dict[int, Instrument] = {}
         """What the stream table has been told."""
@@ -301,9 +299,7 @@ class VenueSession:
         waiting = list(filter(self._is_waiting, streams))
         self._begun.update(stream.slot for stream in waiting)
         on_sockets = [each for each in waiting if each.key.transport is Transport.WS]
-        for stream in self._sockets.carry(on_sockets):
-            self._begun.discard(stream.slot)
-            self._postpone(stream, self._sockets.why_full)
+        self._sockets.carry(on_sockets)
         for stream in waiting:
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
                 self._poller(stream.key.kind).add(stream)

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 
 from engine import lease_desk
 from engine.clock import wall_ns
-from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import (
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    SeatsGranted,
+    SeatsWanted,
+)
 from engine.lease_desk import LeaseDesk
 from engine.limits import Budget, Waiter
-from engine.settings import LimitSettings
+from engine.settings import LimitSettings, SeatSettings
 
 STEPS = st.lists(
     st.tuples(
@@ -88,13 +95,17 @@ WEIGHT = LimitSettings("acme", "rest_weight", 10, 0.5)
 class Desk:
     """A desk that notes when it granted what."""
 
-    def __init__(self, path: Path, limit: LimitSettings = WEIGHT) -> None:
+    def __init__(self, path: Path, limit: LimitSettings | SeatSettings = WEIGHT) -> None:
         self.granted: list[tuple[float, str, int]] = []
         self.blocked: list[tuple[str, LeaseBlocked]] = []
+        self.seated: list[tuple[str, SeatsGranted]] = []
         self.desk = LeaseDesk([limit], path, self._grant)
         self._loop = asyncio.get_running_loop()
 
-    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked) -> None:
+    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+        if isinstance(message, SeatsGranted):
+            self.seated.append((client, message))
+            return
         if isinstance(message, LeaseBlocked):
             self.blocked.append((client, message))
             return
@@ -233,5 +244,28 @@ def test_unreadable_notes_of_the_past_do_not_stop_an_engine(tmp_path: Path) -> N
             desk.ask("shard-0", 1)
             assert desk.granted
             await desk.desk.close()
+
+    run(body)
+
+
+def test_what_is_held_is_counted_over_all_clients_and_freed_by_their_end(tmp_path: Path) -> None:
+    async def body() -> None:
+        desk = Desk(tmp_path / "limits.json", SeatSettings("acme", "ws_sockets", 10))
+        desk.desk.want("shard-0", SeatsWanted(1, "acme", "ws_sockets", 7))
+        desk.desk.want("shard-1", SeatsWanted(5, "acme", "ws_sockets", 7))
+        assert desk.seated == [
+            ("shard-0", SeatsGranted(1, "acme", "ws_sockets", 7)),
+            ("shard-1", SeatsGranted(5, "acme", "ws_sockets", 3)),
+        ]
+        (report,) = desk.desk.reports()
+        assert (report.used, report.budget, report.window_s) == (10, 10, None)
+        assert report.waiting_count == 4
+        desk.desk.client_ended("shard-0")
+        assert desk.seated[2:] == [("shard-1", SeatsGranted(5, "acme", "ws_sockets", 7))]
+        (report,) = desk.desk.reports()
+        assert (report.used, report.waiting_count) == (7, 0)
+        desk.desk.want("shard-1", SeatsWanted(6, "acme", "unlimited", 99))
+        assert desk.seated[-1] == ("shard-1", SeatsGranted(6, "acme", "unlimited", 99))
+        await desk.desk.close()
 
     run(body)

@@ -14,7 +14,14 @@ from aiohttp import web
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s
-from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, StreamState
+from engine.commands import (
+    FromChild,
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    SeatsGranted,
+    StreamState,
+)
 from engine.layout import open_layout
 from engine.lease_desk import LeaseDesk
 from engine.records import GapReason
@@ -349,7 +356,7 @@ def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
                 assert isinstance(message, LeaseRequest)
                 desk.ask("shard-0", message)
 
-            def grant(_: str, message: LeaseGranted | LeaseBlocked) -> None:
+            def grant(_: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
                 assert isinstance(message, LeaseGranted)
                 clients.granted(message)
 

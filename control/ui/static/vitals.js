@@ -49,7 +49,8 @@ export function paintLimiters(limiters) {
     const used = Math.max(limiter.used, limiter.venue_used ?? 0);
     const part = limiter.budget > 0 ? Math.min(1, used / limiter.budget) : 0;
     setText(name, `${format.venue(limiter.venue)} · ${limiter.pool.replaceAll("_", " ")}`);
-    setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} per ${format.period(limiter.window_s)}`);
+    const per = limiter.window_s === null ? "at once" : `per ${format.period(limiter.window_s)}`;
+    setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} ${per}`);
     meter.firstChild.style.width = `${(100 * part).toFixed(1)}%`;
     setAttribute(meter, "aria-valuenow", String(Math.round(used)));
     setAttribute(meter, "aria-valuemax", String(limiter.budget));

@@ -71,6 +71,7 @@ def engine_status(streams: list[StreamReport]) -> EngineStatus:
             LimiterReport("binance_linear", "ws_connects", 300, 300.0, 4.0),
             LimiterReport("hyperliquid_perp", "rest_weight", 1200, 60.0, 1010.0),
             LimiterReport("hyperliquid_perp", "ws_messages", 2000, 60.0, 2000.0, None, 12.0, 3),
+            LimiterReport("hyperliquid_perp", "ws_sockets", 10, None, 4.0),
         ],
     )  # fmt: skip
 

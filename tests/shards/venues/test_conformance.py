@@ -11,7 +11,7 @@ import pytest
 
 from engine.catalog import StreamKind, Transport
 from engine.commands import StreamState
-from engine.settings import VenueSettings
+from engine.settings import LimitSettings, SeatSettings, VenueSettings
 from shards.feeds import make_stream
 from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues import VENUES, preferred_transport
@@ -136,7 +136,10 @@ def test_every_limit_is_there(name: str) -> None:
         )  # fmt: skip
         assert least > 0
         assert group.ping_interval_s < group.idle_timeout_s
-    limits = {limit.pool: limit for limit in limits_of(venue)}
+    seats = [limit for limit in limits_of(venue) if isinstance(limit, SeatSettings)]
+    assert all(limit.count > 0 for limit in seats)
+    budgets = [limit for limit in limits_of(venue) if isinstance(limit, LimitSettings)]
+    limits = {limit.pool: limit for limit in budgets}
     assert {"rest_weight", "ws_connects"} <= limits.keys()
     assert all(limit.budget > 0 and limit.window_s > 0 for limit in limits.values())
     for call in calls(venue):
