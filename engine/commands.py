@@ -312,13 +312,15 @@ class SeatsWanted(msgspec.Struct, tag=True):
 
 
 class LimitFeedback(msgspec.Struct, tag=True):
-    """Any child: what the venue itself said of a budget (header, 429, 418)."""
+    """Any child: what the venue itself said of a budget (header, 429, 418, announced limit)."""
 
     venue: str
     pool: str
     used: float | None = None
     retry_after_s: float | None = None
     status: int = 0
+    budget: float | None = None
+    """What may be spent in a window, as far as the settings allow as much."""
 
 
 class Ready(msgspec.Struct, tag=True):

@@ -158,6 +158,11 @@ class LeaseDesk:
             else:
                 budget.venue_says(message.used, now_s)
             self._save_soon()
+        if message.budget is not None and budget.announced(message.budget):
+            _log.warning(
+                f"{message.venue} {message.pool}: the venue allows {budget.budget:g} in"
+                f" {self._windows[pool]:g} s now"
+            )
         if message.retry_after_s is not None or message.status in (418, 429):
             wanted_s = message.retry_after_s
             delay_s = min(_BLOCK_S_DEFAULT if wanted_s is None else wanted_s, BLOCK_S_MAX)

@@ -44,6 +44,7 @@ class Budget:
         assert budget > 0
         assert window_s > 0
         self.budget = budget
+        self._budget_max = budget
         self.window_s = window_s
         self.blocked_until_s = float("-inf")
         self.venue_used: float | None = None
@@ -119,6 +120,14 @@ class Budget:
     def block_until(self, until_s: float) -> None:
         """Let nobody through before `until_s`."""
         self.blocked_until_s = max(self.blocked_until_s, until_s)
+
+    def announced(self, budget: float) -> bool:
+        """The venue allows so much. Less than we thought counts from now on, more does not.
+        Returns whether that changed anything.
+        """
+        before, self.budget = self.budget, min(budget, self._budget_max)
+        assert self.budget > 0
+        return self.budget != before
 
     def venue_says(self, used: float, now_s: float) -> None:
         """The venue's counter. What it has seen and we have not, somebody else on our address

@@ -151,6 +151,10 @@ class Lease:
         """The venue's own counter."""
         self.client.tell(LimitFeedback(self.venue, self.pool, used=used))
 
+    def announced(self, budget: float) -> None:
+        """What the venue allows us, as it announced."""
+        self.client.tell(LimitFeedback(self.venue, self.pool, budget=budget))
+
 
 class HeldSeats:
     """What this process may hold of a venue's limit on what is held at once. Say how many are

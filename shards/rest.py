@@ -5,13 +5,15 @@ is about the pool the call belongs to, 418 bans the address from all of them.
 """
 
 import asyncio
+import contextlib
 import logging
 
 import aiohttp
 
 from engine.errors import VenueError
 from shards.leases import Lease, LeaseClient
-from shards.venues.budgets import REST_POLLS
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.spec import REST_WEIGHT, RestCall, Venue
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,11 @@ class VenueRest:
             for pool in (REST_WEIGHT, REST_POLLS, *venue.rest_pools)
         }
         self._used_weight_header = venue.used_weight_header
+        self._listing_call = venue.instruments
+        self._parse_rest_weight = venue.parse_rest_weight
+        self._weight_max = venue.rest_weight_per_minute
+        self.weight_per_minute: float = venue.rest_weight_per_minute
+        """What the venue lets an address spend: what it announced, if that is less."""
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
 
     async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
@@ -59,6 +66,8 @@ class VenueRest:
         if reply.status != 200:
             text = payload[:200].decode("utf-8", "backslashreplace")
             raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
+        if call == self._listing_call:
+            self._heed(payload)
         return payload
 
     def _refused_with(self, pool: str, status: int) -> set[str]:
@@ -77,6 +86,19 @@ class VenueRest:
         text = reply.headers.get(self._used_weight_header or "", "")
         if text.isascii() and text.isdigit() and len(text) < 10:
             self._leases[REST_WEIGHT].venue_says(float(text))
+
+    def _heed(self, listing: bytes) -> None:
+        """Follow the limit that comes with the listing. Who reads the rest of it says what is
+        wrong with it.
+        """
+        if self._parse_rest_weight is None:
+            return
+        with contextlib.suppress(*UNUSABLE_FRAME):
+            announced = self._parse_rest_weight(listing)
+            if announced is not None:
+                self.weight_per_minute = min(announced, self._weight_max)
+                for pool, budget in spendable(self.weight_per_minute).items():
+                    self._leases[pool].announced(budget)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -25,7 +25,7 @@ from shards.rings import ShardRings
 from shards.sockets import VenueSockets
 from shards.stream import Stream
 from shards.timed import TimedStream
-from shards.venues.budgets import REST_POLLS, poll_weight_per_minute
+from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.spec import PollChannel, Venue
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,10 @@ class VenueSession:
         self._begun: set[int] = set()
         """Slots that have a socket or a poller."""
         self.pollers: dict[StreamKind, Poller] = {}
+        self._shard_count = shard_count
         self._poll_share = PollShare(
             Lease(leases, venue.name, REST_POLLS),
-            poll_weight_per_minute(venue) * _POLL_MARGIN / shard_count,
+            self._poll_weight(),
             lambda: self._snapshots.is_wanted,
         )
         self._intervals: IntervalSource | None = None
@@ -162,6 +163,7 @@ class VenueSession:
         for stream in self.streams:
             stream.tick(now_ns)
         self._sockets.tick(now_s)
+        self._poll_share.weight_per_minute = self._poll_weight()
         for poller in self.pollers.values():
             poller.watch(now_s)
         if self._intervals is not None:
@@ -169,6 +171,11 @@ class VenueSession:
         self._say_why_waiting()
         self._forget_removed()
         self._try_postponed()
+
+    def _poll_weight(self) -> float:
+        """This shard's part of what polls may spend in a minute."""
+        allowed = spendable(self._rest.weight_per_minute)[REST_POLLS]
+        return allowed * _POLL_MARGIN / self._shard_count
 
     async def close(self) -> None:
         """Close every socket. What was buffered for a snapshot is written."""

@@ -20,13 +20,12 @@ _POLL_SHARE = 0.6
 
 def limits_of(venue: Venue) -> list[LimitSettings | SeatSettings]:
     """The limits of a venue that all processes share."""
-    per_minute = {
-        REST_WEIGHT: venue.rest_weight_per_minute,
-        "ws_connects": venue.connects_per_minute,
-    }
+    rest = spendable(venue.rest_weight_per_minute)
+    if not any(isinstance(channel, PollChannel) for channel in venue.channels.values()):
+        del rest[REST_POLLS]
+    per_minute = {**rest, "ws_connects": venue.connects_per_minute * _SHARE}
     limits: list[LimitSettings | SeatSettings] = [
-        LimitSettings(venue.name, pool, budget * _SHARE, 60.0)
-        for pool, budget in per_minute.items()
+        LimitSettings(venue.name, pool, budget, 60.0) for pool, budget in per_minute.items()
     ]
     if venue.messages_per_minute is not None:
         budget = venue.messages_per_minute * _SHARE - _pings_per_minute(venue)
@@ -39,14 +38,13 @@ def limits_of(venue: Venue) -> list[LimitSettings | SeatSettings]:
         LimitSettings(venue.name, name, pool.budget * _SHARE, pool.window_s)
         for name, pool in venue.rest_pools.items()
     ]
-    if any(isinstance(channel, PollChannel) for channel in venue.channels.values()):
-        limits.append(LimitSettings(venue.name, REST_POLLS, poll_weight_per_minute(venue), 60.0))
     return limits
 
 
-def poll_weight_per_minute(venue: Venue) -> float:
-    """What all polls of a venue may cost together."""
-    return venue.rest_weight_per_minute * _SHARE * _POLL_SHARE
+def spendable(rest_weight_per_minute: float) -> dict[str, float]:
+    """What we let ourselves spend of a venue's REST weight, by pool."""
+    ours = rest_weight_per_minute * _SHARE
+    return {REST_WEIGHT: ours, REST_POLLS: ours * _POLL_SHARE}
 
 
 def _pings_per_minute(venue: Venue) -> float:

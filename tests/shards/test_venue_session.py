@@ -78,6 +78,7 @@ class Rig:
         self.faults: list[BaseException] = []
         self.stored: list[dict[int, Instrument]] = []
         self.tick_size = "0.01"
+        self.rate_limits: list[dict[str, Any]] = []
         self._layout, self._settings, self._venue = layout, settings, venue
         self._shard_count = shard_count
         self.desk = LeaseDesk(limits_of(venue), layout.limits, self._answer)
@@ -108,6 +109,8 @@ class Rig:
         loop = asyncio.get_running_loop()
         if isinstance(message, SeatsWanted):
             loop.call_soon(self.desk.want, name, message)
+        elif isinstance(message, LimitFeedback):
+            loop.call_soon(self.desk.feedback, message)
         elif isinstance(message, LeaseRequest) and message.pool not in self.withheld:
             granted = LeaseGranted(message.request_id)
             loop.call_soon(self.clients[name].granted, granted)
@@ -115,6 +118,11 @@ class Rig:
     def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
         if isinstance(message, SeatsGranted) and name in self.clients:
             self.clients[name].seated(message)
+
+    def budget(self, pool: str) -> float:
+        """What may be spent in a window, as the desk says."""
+        (budget,) = [each.budget for each in self.desk.reports() if each.pool == pool]
+        return budget
 
     def seats(self) -> dict[str, tuple[float, int]]:
         """Of what may be held at once, how much is held and how much is waited for."""
@@ -138,7 +146,8 @@ class Rig:
             for name in self.listed
         ]  # fmt: skip
         headers = {"X-MBX-USED-WEIGHT-1M": "7"}
-        return web.json_response({"symbols": symbols}, headers=headers)
+        body = {"rateLimits": self.rate_limits, "symbols": symbols}
+        return web.json_response(body, headers=headers)
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
@@ -499,6 +508,38 @@ def test_a_ban_is_passed_on_and_what_was_granted_before_it_waits(tmp_path: Path)
         told = [feedback[0], *sorted(feedback[1:-1], key=lambda each: each.pool), feedback[-1]]
         assert told == [banned, *others, used], "a ban is about the address, whatever the pool"
         assert rig.listing_count == 2
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H07")
+def test_the_weight_a_venue_announces_is_followed_downwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruments, "_AGE_S_MAX", 0.0)
+
+    async def test(rig: Rig) -> None:
+        minute = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1}
+        orders = {**minute, "rateLimitType": "ORDERS", "limit": 10}
+        for number, (announced, allowed) in enumerate(
+            (
+                ([{**minute, "limit": 1200}, orders], 1200),
+                ([{**minute, "limit": 9000}], 2400),
+                ([{**minute, "limit": 9000}, {**minute, "interval": "HOUR", "limit": 6000}], 100),
+                ([], 100),
+                ([{**minute, "limit": 0}], 100),
+                ([{**minute, "interval": "FORTNIGHT", "limit": 1}], 100),
+                ([{**minute, "limit": 2400}], 2400),
+            )
+        ):
+            rig.rate_limits = announced
+            rig.session.start([spec(number)])
+            await rig.until(lambda: rig.session.streams[-1].state is StreamState.SYNCING)
+            await rig.until(lambda: rig.listing_count == len(rig.session.streams))
+            assert rig.budget("rest_weight") == pytest.approx(0.8 * allowed)
+            assert rig.budget("rest_polls") == pytest.approx(0.48 * allowed)
+            rig.session.tick()
+            assert rig.session._poll_share.weight_per_minute == pytest.approx(0.432 * allowed)
 
     run(tmp_path, test)
 
