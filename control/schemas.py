@@ -325,6 +325,8 @@ class LimiterRow(msgspec.Struct):
     waiting_count: int
     others_used: float | None
     """Of `used`, what other engines spent; null where `limits.shared` is off."""
+    blocked_reason: str
+    """What the exchange refused with."""
 
 
 def identifier(key: StreamKey) -> str:

@@ -137,11 +137,14 @@ class LeaseGranted(msgspec.Struct, tag=True):
 
 
 class LeaseBlocked(msgspec.Struct, tag=True):
-    """To who waits for a lease: the venue lets nobody through for `blocked_s`."""
+    """To who waits for a lease: the venue lets nobody through for `blocked_s`, because it answered
+    with `status` (0 where another engine was answered).
+    """
 
     venue: str
     pool: str
     blocked_s: float
+    status: int = 0
 
 
 class SeatsGranted(msgspec.Struct, tag=True):

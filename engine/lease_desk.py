@@ -29,7 +29,7 @@ from engine.commands import (
 )
 from engine.durable import UNREADABLE, write_whole
 from engine.lease_sharing import LeaseSharing
-from engine.limits import BLOCK_S_MAX, Budget, Spent, Waiter
+from engine.limits import BLOCK_S_MAX, REFUSALS, Budget, Spent, Waiter, refusal_in_words
 from engine.seats import Seats
 from engine.settings import LimitSettings, SeatSettings
 from engine.shared_limits import Pool, SharedLimits
@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 
 _SLACK_S: Final = 1.0
 """A window here is longer by this: a request leaves a little after it was granted."""
-_BLOCK_S_DEFAULT: Final = 60.0
 _TIMER_S_MIN: Final = 0.001
 
 Grant = Callable[[str, LeaseGranted | LeaseBlocked | SeatsGranted], None]
@@ -57,6 +56,7 @@ class _SavedBudget(msgspec.Struct):
     pool: str
     blocked_s: float
     spent: list[tuple[float, float]]
+    status: int = 0
 
 
 class _Saved(msgspec.Struct):
@@ -118,6 +118,17 @@ class LeaseDesk:
         """Why budgets cannot be shared now; empty when they can, or need not."""
         return self._sharing.problem if self._sharing is not None else ""
 
+    @property
+    def refusal(self) -> str:
+        """Which venue refuses all that this address asks, and why; empty while none does."""
+        now_s = monotonic_s()
+        for (venue, _), budget in self._budgets.items():
+            refused = REFUSALS.get(budget.refused_with)
+            if refused and refused.is_of_address and (left_s := budget.blocked_s(now_s)):
+                words = refusal_in_words(budget.refused_with)
+                return f"{venue}: {words}; asked again in {left_s:.0f} s"
+        return ""
+
     def start(self) -> "asyncio.Task[None] | None":
         """Begin to grant where other engines are asked first; else it has begun. Returns the task
         to watch, if there is one.
@@ -163,13 +174,12 @@ class LeaseDesk:
                 f"{message.venue} {message.pool}: the venue allows {budget.budget:g} in"
                 f" {self._windows[pool]:g} s now"
             )
-        if message.retry_after_s is not None or message.status in (418, 429):
-            wanted_s = message.retry_after_s
-            delay_s = min(_BLOCK_S_DEFAULT if wanted_s is None else wanted_s, BLOCK_S_MAX)
-            budget.block_until(now_s + delay_s)
+        if message.retry_after_s is not None:
+            delay_s = min(message.retry_after_s, BLOCK_S_MAX)
+            budget.block_until(now_s + delay_s, message.status)
             _log.warning(
-                f"{message.venue} {message.pool}: HTTP {message.status or 429}: nobody asks for"
-                f" {delay_s:.0f} s"
+                f"{message.venue} {message.pool}: {refusal_in_words(message.status)}: nobody asks"
+                f" for {delay_s:.0f} s"
             )
             self._tell_blocked(pool, budget.waiting_clients)
             self._save(durable=True)
@@ -197,6 +207,9 @@ class LeaseDesk:
                 blocked_s=round(budget.blocked_s(now_s), 1),
                 waiting_count=budget.waiting_count,
                 others_used=round(budget.used_by_others(now_s), 3) if self._sharing else None,
+                blocked_reason=(
+                    refusal_in_words(budget.refused_with) if budget.blocked_s(now_s) else ""
+                ),
             )
             for (venue, name), budget in self._budgets.items()
         ] + [
@@ -224,7 +237,7 @@ class LeaseDesk:
         """Who waits can say for what and how long."""
         blocked_s = self._budgets[pool].blocked_s(monotonic_s())
         for client in clients if blocked_s else ():
-            self._grant(client, LeaseBlocked(*pool, blocked_s))
+            self._grant(client, LeaseBlocked(*pool, blocked_s, self._budgets[pool].refused_with))
 
     def _tell_seats(self, pool: Pool, clients: set[str]) -> None:
         for client in clients:
@@ -271,6 +284,7 @@ class LeaseDesk:
                 name,
                 budget.blocked_s(now_s),
                 [(now_s - spent.at_s, spent.units) for spent in budget.recent(now_s)],
+                budget.refused_with,
             )
             for (venue, name), budget in self._budgets.items()
         ]
@@ -296,6 +310,6 @@ class LeaseDesk:
             budget = self._budgets.get((each.venue, each.pool))
             if budget is None:
                 continue
-            budget.block_until(now_s - age_s + min(each.blocked_s, BLOCK_S_MAX))
+            budget.block_until(now_s - age_s + min(each.blocked_s, BLOCK_S_MAX), each.status)
             spent = [Spent(now_s - age_s - ago_s, units) for ago_s, units in each.spent]
             budget.restore(spent, now_s)

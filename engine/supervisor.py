@@ -198,6 +198,8 @@ class Supervisor:
             light, reason = "red", f"streams cannot begin: {self._facts.problem}"
         if self._leases.problem and light != "red":
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
+        if light == "green" and (refusal := self._leases.refusal):
+            light, reason = "yellow", refusal
         return EngineStatus(
             status=light,
             reason=reason,

@@ -22,6 +22,7 @@ from picows import (
 from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
+from engine.limits import REFUSALS, refusal_in_words
 from shards.backoff import Backoff
 from shards.leases import Refusable, Turnstile
 from shards.stream import MalformedFrameError, Stream
@@ -188,10 +189,10 @@ class Connection:
     def _why_refused(self, error: Exception) -> str:
         """In words. A venue that says "not now" is left alone by every process, as REST is."""
         response = error.response if isinstance(error, WSInvalidStatusError) else None
-        if response is None or response.status not in (418, 429):
+        if response is None or response.status not in REFUSALS:
             return str(error) or type(error).__name__
         wait_s = self._connects.refused(response.status, response.headers.get("Retry-After"))
-        return f"HTTP {response.status:d}, told to wait {wait_s:.0f} s"
+        return f"{refusal_in_words(int(response.status))}; nobody asks for {wait_s:.0f} s"
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""

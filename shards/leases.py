@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from engine.clock import monotonic_s
 from engine.commands import (
@@ -21,9 +21,7 @@ from engine.commands import (
     SeatsGranted,
     SeatsWanted,
 )
-from engine.limits import BLOCK_S_MAX
-
-_DEFAULT_RETRY_AFTER_S: Final = 60.0
+from engine.limits import BLOCK_S_MAX, REFUSALS, refusal_in_words
 
 Send = Callable[[FromChild], None]
 
@@ -49,7 +47,8 @@ class LeaseClient:
         self._send = send
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
-        self._blocked_until_s: dict[tuple[str, str], float] = {}
+        self._blocked: dict[tuple[str, str], tuple[float, int]] = {}
+        """Until when (monotonic), and with which status."""
         self._seated: dict[tuple[str, str], Callable[[SeatsGranted], None]] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
@@ -81,12 +80,14 @@ class LeaseClient:
 
     def blocked(self, message: LeaseBlocked) -> None:
         """The venue lets nobody through for a while: who waits can say so."""
-        self._blocked_until_s[message.venue, message.pool] = monotonic_s() + message.blocked_s
+        until_s = monotonic_s() + message.blocked_s
+        self._blocked[message.venue, message.pool] = until_s, message.status
 
-    def blocked_s(self, venue: str, pool: str) -> float:
-        """Seconds until the venue lets anybody through again, as the supervisor said last."""
-        until_s = self._blocked_until_s.get((venue, pool), float("-inf"))
-        return max(until_s - monotonic_s(), 0.0)
+    def blocked_until(self, venue: str, pool: str) -> tuple[float, int]:
+        """When the venue lets somebody through again (monotonic) and what it had answered with, as
+        the supervisor said last.
+        """
+        return self._blocked.get((venue, pool), (0.0, 0))
 
     def tell(self, message: LimitFeedback | SeatsWanted) -> None:
         """Pass on what the venue said, or what is held and wanted."""
@@ -111,17 +112,29 @@ class Lease:
     pool: str
     blocked_until_s: float = 0.0
     """What the venue has told this process itself."""
+    refused_with: int = 0
     waiting_count: int = 0
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the venue lets nobody through."""
+        return self._blocked()[0] > 0
 
     @property
     def wait(self) -> str:
         """What callers wait for, in words; empty when none waits."""
         if not self.waiting_count:
             return ""
-        told_s = self.client.blocked_s(self.venue, self.pool)
-        blocked_s = max(told_s, self.blocked_until_s - monotonic_s())
-        until = f", blocked {blocked_s:.0f} s" if blocked_s > 0 else ""
+        blocked_s, status = self._blocked()
+        why = f" ({words})" if (words := refusal_in_words(status)) else ""
+        until = f", blocked {blocked_s:.0f} s{why}" if blocked_s > 0 else ""
         return f"waiting for the budget {self.pool}{until}"
+
+    def _blocked(self) -> tuple[float, int]:
+        """For how long, and by which answer."""
+        told = self.client.blocked_until(self.venue, self.pool)
+        until_s, status = max(told, (self.blocked_until_s, self.refused_with))
+        return until_s - monotonic_s(), status
 
     async def acquire(self, units: float = 1.0) -> None:
         """Wait until `units` may be spent. What was granted before a ban waits for its end, in
@@ -139,11 +152,12 @@ class Lease:
             self.waiting_count -= 1
 
     def refused(self, status: int, retry_after: str | None) -> float:
-        """The venue refused (429, 418): nobody asks for as long as its `Retry-After` says, or a
-        minute. Returns those seconds.
+        """The venue refused (`REFUSALS`): nobody asks for as long as its `Retry-After` says, or as
+        is usual. Returns those seconds.
         """
-        wait_s = _retry_after_s(retry_after)
+        wait_s = _retry_after_s(retry_after, REFUSALS[status].wait_s)
         self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + wait_s)
+        self.refused_with = status
         self.client.tell(LimitFeedback(self.venue, self.pool, retry_after_s=wait_s, status=status))
         return wait_s
 
@@ -215,12 +229,12 @@ class HeldSeats:
             self._on_change()
 
 
-def _retry_after_s(header: str | None) -> float:
+def _retry_after_s(header: str | None, usual_s: float) -> float:
     """Seconds to wait. What is no number of them (a date, `nan`) is no reason to go on at once."""
     try:
-        wait_s = float(header or _DEFAULT_RETRY_AFTER_S)
+        wait_s = float(header or usual_s)
     except ValueError:
-        return _DEFAULT_RETRY_AFTER_S
+        return usual_s
     if math.isnan(wait_s):
-        return _DEFAULT_RETRY_AFTER_S
+        return usual_s
     return min(max(wait_s, 1.0), BLOCK_S_MAX)

@@ -1,7 +1,8 @@
 """REST calls of one venue: budgets, deadlines, size cap, and no redirects.
 
-A venue that answers 429 or 418 with Retry-After is left alone for that long by every process: 429
-is about the pool the call belongs to, 418 bans the address from all of them.
+A venue that refuses (`REFUSALS`) is left alone by every process, for as long as it says or as is
+usual: 429 is about the pool the call belongs to, 403, 418 and 451 are about the address and all of
+them.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import logging
 import aiohttp
 
 from engine.errors import VenueError
+from engine.limits import REFUSALS, refusal_in_words
 from shards.leases import Lease, LeaseClient
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.budgets import REST_POLLS, spendable
@@ -51,7 +53,7 @@ class VenueRest:
             async with self._session.request(
                 call.method, url, data=body, headers=headers, allow_redirects=False
             ) as reply:
-                is_refused = reply.status in (429, 418)  # whatever becomes of the body
+                is_refused = reply.status in REFUSALS  # whatever becomes of the body
                 payload = b"" if is_refused else await _read_capped(reply)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
@@ -62,7 +64,8 @@ class VenueRest:
             wait_s = self._leases[call.pool].refused(reply.status, retry_after)
             for pool in self._refused_with(call.pool, reply.status):
                 self._leases[pool].refused(reply.status, retry_after)
-            raise VenueError(f"{self._venue}: HTTP {reply.status}, told to wait {wait_s:.0f} s")
+            words = refusal_in_words(reply.status)
+            raise VenueError(f"{self._venue}: {words}; nobody asks for {wait_s:.0f} s")
         if reply.status != 200:
             text = payload[:200].decode("utf-8", "backslashreplace")
             raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
@@ -74,7 +77,7 @@ class VenueRest:
         """Which pools rest as well: all of a banned address, and polls with what they draw on.
         They would pass their own pool meanwhile, and all leave at once.
         """
-        if status == 418:
+        if REFUSALS[status].is_of_address:
             return self._leases.keys() - {pool}
         return {REST_POLLS} if pool == REST_WEIGHT else set()
 

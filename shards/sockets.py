@@ -106,9 +106,14 @@ class VenueSockets:
 
     def tick(self, now_s: float) -> None:
         """Look for silence, and let go of sockets that have carried nothing for a while."""
+        why_blocked = self._connects.wait if self._connects.is_blocked else ""
         for connection in self.connections:
             if connection.is_connected:
                 self._watch(connection, now_s)
+            elif why_blocked:
+                for stream in connection.streams:
+                    if stream.state is StreamState.CONNECTING:
+                        stream.reason = why_blocked
         for connection, since_s in list(self._empty_since_s.items()):
             if now_s - since_s >= _LINGER_S:
                 self._close(connection)

@@ -187,6 +187,37 @@ def test_who_waits_is_told_of_a_ban_whenever_it_comes(tmp_path: Path) -> None:
     run(body)
 
 
+@pytest.mark.fault("H03")
+def test_a_refused_address_is_named_with_the_reason_also_after_a_restart(tmp_path: Path) -> None:
+    async def body() -> None:
+        path = tmp_path / "limits.json"
+        desk = Desk(path)
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=5, status=429))
+        assert desk.desk.refusal == "", "of one budget, not of the address"
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=600, status=403))
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=5, status=429))
+        await desk.desk.close()
+        restarted = Desk(path)
+        restarted.ask("shard-0", 1)
+        assert [blocked.status for _, blocked in restarted.blocked] == [403]
+        for each in (desk.desk, restarted.desk):
+            (report,) = each.reports()
+            assert report.blocked_reason == "HTTP 403: its firewall refuses this address"
+            assert each.refusal == f"acme: {report.blocked_reason}; asked again in 600 s"
+        await restarted.desk.close()
+
+    run(body)
+
+
+def test_what_another_engine_was_told_does_not_hide_what_we_were(tmp_path: Path) -> None:
+    budget = Budget(10, 60)
+    budget.block_until(100.0, 451)
+    budget.block_until(100.2)  # the same block, come back through another clock
+    assert budget.refused_with == 451
+    budget.block_until(900.0)
+    assert budget.refused_with == 0
+
+
 @pytest.mark.fault("H02")
 @pytest.mark.parametrize("boot", ["the same", "another"])
 @pytest.mark.parametrize("jump_s", [-86_400, 3_600])

@@ -308,6 +308,8 @@ def test_oversized_frame_ends_the_connection_with_a_reason_and_backs_off() -> No
         ("429 Too Many Requests\r\nRetry-After: 120", 120.0),
         ("418 I'm a teapot\r\nretry-after: 1e9", 259_200.0),
         ("429 Too Many Requests", 60.0),
+        ("403 Forbidden", 600.0),
+        ("451 Unavailable For Legal Reasons", 3600.0),
     ],
 )
 def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: float) -> None:
@@ -343,7 +345,7 @@ def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: flo
             while sum(isinstance(each, LeaseRequest) for each in told) < 2:
                 await asyncio.sleep(0.005)
         assert rig.feed.state is StreamState.BACKOFF
-        assert f"told to wait {wait_s:.0f} s" in rig.feed.reason
+        assert f"nobody asks for {wait_s:.0f} s" in rig.feed.reason
         status = int(head[:3])
         feedback = LimitFeedback(VENUE.name, "ws_connects", retry_after_s=wait_s, status=status)
         assert [each for each in told if isinstance(each, LimitFeedback)] == [feedback]

@@ -512,6 +512,59 @@ def test_a_ban_is_passed_on_and_what_was_granted_before_it_waits(tmp_path: Path)
     run(tmp_path, test)
 
 
+@pytest.mark.fault("H03")
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (403, "HTTP 403: its firewall refuses this address"),
+        (451, "HTTP 451: it does not serve this region"),
+    ],
+)
+def test_an_address_that_is_refused_asks_nothing_more(
+    tmp_path: Path, status: int, words: str
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.refusals.append(web.Response(status=status, body=b"<html>"))
+        rig.session.start([spec(0)])
+        pools = {"rest_weight", "rest_polls", "rest_funding"}
+        await rig.until(
+            lambda: pools == {each.pool for each in rig.desk.reports() if each.blocked_s}
+        )
+        assert {each.blocked_reason for each in rig.desk.reports() if each.blocked_s} == {words}
+        assert rig.desk.refusal.startswith(f"binance_linear: {words}; asked again in ")
+        (stream,) = rig.session.streams
+
+        def says_so() -> bool:
+            rig.session.tick()
+            return words in stream.status().reason
+
+        await rig.until(says_so)
+        await rig.until(lambda: "blocked" in rig.session._instruments.trouble)
+        assert words in rig.session._instruments.trouble
+        assert rig.listing_count == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("X05")
+def test_sockets_that_wait_for_the_end_of_a_refusal_say_so(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.withheld = {"ws_connects"}
+        rig.session.start([spec(0)])
+        (stream,) = rig.session.streams
+        await rig.until(lambda: "its turn" in stream.status().reason)
+        rig.leases.blocked(LeaseBlocked("binance_linear", "ws_connects", 3600.0, 451))
+        rig.session.tick()
+        assert stream.status().state is StreamState.CONNECTING
+        assert re.fullmatch(
+            r"waiting for the budget ws_connects, blocked 3[56]\d\d s"
+            r" \(HTTP 451: it does not serve this region\)",
+            stream.status().reason,
+        )
+
+    run(tmp_path, test)
+
+
 @pytest.mark.fault("H07")
 def test_the_weight_a_venue_announces_is_followed_downwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

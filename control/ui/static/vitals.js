@@ -58,7 +58,10 @@ export function paintLimiters(limiters) {
     const tone = limiter.blocked_s > 0 || part >= 0.95 ? "bad" : part >= 0.75 ? "warn" : "";
     setAttribute(list.children[index], "data-tone", tone);
     const notes = [];
-    if (limiter.blocked_s > 0) notes.push(`blocked for ${format.span(limiter.blocked_s)}`);
+    if (limiter.blocked_s > 0) {
+      const why = limiter.blocked_reason ? ` (${limiter.blocked_reason})` : "";
+      notes.push(`blocked for ${format.span(limiter.blocked_s)}${why}`);
+    }
     if (limiter.waiting_count > 0) notes.push(`${limiter.waiting_count} waiting`);
     setText(state, notes.join(", "));
   });
