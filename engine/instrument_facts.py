@@ -43,22 +43,23 @@ class InstrumentFacts:
         self._unwritten: set[Name] = set()
         self._waiting: dict[int, set[int]] = {}
         """Slots by shard."""
-        self._listed: dict[str, set[str]] = {}
-        """Symbols by venue."""
+        self._listed: dict[str, tuple[float, set[str]]] = {}
+        """By venue: when its listing came, and the symbols in it."""
         self.problem = ""
         """Why nothing can be written; empty while it can."""
 
     def listed(self, message: InstrumentsLoaded) -> None:
         """What a venue lists now."""
-        self._listed[message.venue] = {each.symbol for each in message.instruments}
-        self._learn(message.instruments, monotonic_s())
+        now_s = monotonic_s()
+        self._listed[message.venue] = now_s, {each.symbol for each in message.instruments}
+        self._learn(message.instruments, now_s)
         self.store()
 
     def brief(self, specs: Iterable[StreamSpec]) -> list[StreamSpec]:
         """The same streams with their instruments: as listed last, or else as described last. A
         symbol that is not listed any more is for the shard to judge.
         """
-        return [msgspec.structs.replace(each, instrument=self._of(each)) for each in specs]
+        return [self._brief(each) for each in specs]
 
     def resolved(self, shard: int, message: InstrumentsResolved) -> None:
         """A shard has learned the instruments of these slots."""
@@ -109,12 +110,15 @@ class InstrumentFacts:
             and (entry.instrument is not None or entry.slot in asked)
         }
 
-    def _of(self, spec: StreamSpec) -> Instrument | None:
+    def _brief(self, spec: StreamSpec) -> StreamSpec:
         venue, symbol = spec.key.venue, spec.key.symbol
-        if symbol not in self._listed.get(venue, {symbol}):
-            return None
-        known = self._known.get((venue, symbol))
-        return known.facts if known is not None else self._catalog.instrument(venue, symbol)
+        listed_s, listed = self._listed.get(venue, (0.0, {symbol}))
+        facts = self._catalog.instrument(venue, symbol)
+        if symbol not in listed:
+            facts = None
+        elif (known := self._known.get((venue, symbol))) is not None:
+            facts, listed_s = known
+        return msgspec.structs.replace(spec, instrument=facts, listed_s=listed_s)
 
 
 def _not_coarser(facts: Instrument, entry: CatalogEntry) -> Instrument:

@@ -35,6 +35,10 @@ class BookSnapshots:
         self._rest = rest
         self._rings = rings
         self._wanted: asyncio.Queue[DeltaBook] = asyncio.Queue()
+        self._asking: set[DeltaBook] = set()
+        """Books that are in the queue, or will be after their delay: each once, however often its
+        socket comes back meanwhile.
+        """
         self._backoff: dict[int, Backoff] = {}
         self._renew_every_s = renew_every_s
         self._renewals: dict[int, tuple[float, DeltaBook]] = {}
@@ -48,6 +52,9 @@ class BookSnapshots:
     def want(self, book: DeltaBook) -> None:
         """A book asks for a snapshot: at once the first time, then with growing delays."""
         self._plan_renewal(book)
+        if book in self._asking:
+            return
+        self._asking.add(book)
         backoff = self._backoff.get(book.slot)
         if backoff is None:
             self._backoff[book.slot] = Backoff(_FIRST_DELAY_S, _DELAY_S_MAX)
@@ -76,7 +83,10 @@ class BookSnapshots:
         """Fetch snapshots as they are asked for, until cancelled."""
         while True:
             book = await self._wanted.get()
-            if book.state in NOT_LISTENING:
+            self._asking.discard(book)
+            if book.is_settled:
+                self._backoff.pop(book.slot, None)
+            elif book.state in NOT_LISTENING:
                 self.forget(book.slot)
             else:
                 await self._fetch(book)

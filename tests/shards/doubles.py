@@ -3,7 +3,14 @@
 import asyncio
 
 from engine.catalog import StreamKey, StreamKind, Transport
-from engine.commands import FromChild, LeaseGranted, LeaseRequest, StreamSpec
+from engine.commands import (
+    FromChild,
+    LeaseGranted,
+    LeaseRequest,
+    SeatsGranted,
+    SeatsWanted,
+    StreamSpec,
+)
 from engine.records import GAP, SPECS, RecordArray, RecordSpec
 from engine.ring import RingProducer, RingReader, format_ring, ring_bytes
 from shards.gaps import GapLedger
@@ -67,9 +74,12 @@ def free_leases() -> LeaseClient:
     """A client whose every request is granted at once."""
 
     def grant(message: FromChild) -> None:
+        loop = asyncio.get_running_loop()
         if isinstance(message, LeaseRequest):
-            granted = LeaseGranted(message.request_id)
-            asyncio.get_running_loop().call_soon(client.granted, granted)
+            loop.call_soon(client.take, LeaseGranted(message.request_id))
+        elif isinstance(message, SeatsWanted):
+            seats = SeatsGranted(message.request_id, message.venue, message.pool, message.count)
+            loop.call_soon(client.take, seats)
 
     client = LeaseClient(grant)
     return client

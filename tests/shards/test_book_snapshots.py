@@ -1,0 +1,122 @@
+"""Snapshots for books that wait: each is fetched as often as it is needed, and no more."""
+
+import asyncio
+
+import pytest
+import uvloop
+
+from engine.catalog import StreamKind
+from engine.clock import monotonic_s
+from engine.errors import VenueError
+from engine.records import Flag
+from shards import book_snapshots
+from shards.book_feeds import DeltaBook
+from shards.book_rows import BookEvent
+from shards.book_snapshots import BookSnapshots
+from shards.rest import VenueRest
+from shards.venues import VENUES
+from shards.venues.spec import RestCall
+from tests.shards.doubles import MemoryRings, free_leases, spec_of
+
+VENUE = VENUES["binance_linear"]
+
+
+class Rest(VenueRest):
+    """A venue whose answers are put in by hand; it fails where there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(VENUE, None, free_leases())
+        self.answers: list[bytes] = []
+        self.call_count = 0
+
+    async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
+        """Count it."""
+        self.call_count += 1
+        await asyncio.sleep(0)
+        if not self.answers:
+            raise VenueError("HTTP 503")
+        return self.answers.pop(0)
+
+
+def event(seq: int) -> BookEvent:
+    return BookEvent(seq, seq - 1, seq * 1_000_000, seq, [(9.0, 1.0)], [])
+
+
+@pytest.mark.fault("X16")
+def test_a_book_whose_socket_flaps_while_rest_is_away_asks_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(book_snapshots, "_FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(book_snapshots, "_DELAY_S_MAX", 0.05)
+
+    async def body() -> None:
+        rest, double = Rest(), MemoryRings()
+        snapshots = BookSnapshots(VENUE, rest, double.rings, 3600.0)
+        book = DeltaBook(
+            spec_of(kind=StreamKind.L2_BOOK), double.rings.book, double.gaps, None, snapshots.want
+        )
+        worker = asyncio.create_task(snapshots.work())
+        for seq in range(1, 41):
+            book.connected()
+            book.on_event(seq, event(seq))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            book.disconnected("cut")
+        book.connected()
+        book.on_event(41, event(41))
+        rest.answers = [b'{"lastUpdateId":41,"T":41,"bids":[],"asks":[]}']
+        async with asyncio.timeout(10):
+            while not book.is_synced:
+                await asyncio.sleep(0.005)
+        called = rest.call_count
+        await asyncio.sleep(0.15)
+        assert rest.call_count == called, "nobody needs another one"
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        await rest.close()
+
+    uvloop.run(body())
+
+
+def test_a_book_that_runs_starts_anew_in_time_and_not_before() -> None:
+    async def body() -> None:
+        rest, double = Rest(), MemoryRings()
+        snapshots = BookSnapshots(VENUE, rest, double.rings, 3600.0)
+        book = DeltaBook(
+            spec_of(kind=StreamKind.L2_BOOK), double.rings.book, double.gaps, None, snapshots.want
+        )
+        worker = asyncio.create_task(snapshots.work())
+
+        def wholes() -> list[int]:
+            rows = double.rows("book")
+            whole = (rows["flags"] & int(Flag.SNAPSHOT)) != 0
+            found: list[int] = rows["seq"][whole & (rows["qty"] == 7.0)].tolist()
+            return found
+
+        async def until(count: int) -> None:
+            async with asyncio.timeout(10):
+                while len(wholes()) < count:
+                    await asyncio.sleep(0.001)
+
+        answer = b'{"lastUpdateId":%d,"T":1,"bids":[["8","7"]],"asks":[]}'
+        rest.answers = [answer % 5]
+        book.connected()
+        book.on_event(5, event(5))
+        began_s = monotonic_s()
+        await until(1)
+        snapshots.tick(began_s + 1700)
+        assert book.is_settled, "not due for half an hour at least"
+        rest.answers = [answer % 5]
+        snapshots.tick(began_s + 3700)
+        assert not book.is_settled
+        book.on_event(6, event(6))
+        await until(2)
+        assert wholes() == [5, 6]
+        snapshots.forget(book.slot)
+        snapshots.tick(began_s + 99_999)
+        assert book.is_settled, "nobody wants it any more"
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        await rest.close()
+
+    uvloop.run(body())
