@@ -10,17 +10,13 @@ from engine.positions import Position
 from engine.records import Flag, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.timed import TimedStream
+from shards.timed import LATE_NS, TimedStream
 
 _PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
 _PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
 _PACK_LIQUIDATION: Final = Struct("=IHBxqqdddd").pack_into
 _NO_RATE: Final = int(Flag.NO_RATE)
 _REMEMBERED_LIQUIDATIONS: Final = 1024
-_LATE_NS: Final = 2_000_000_000
-"""A liquidation is pushed up to a second after it happened and takes its time to get here; the two
-clocks differ as well.
-"""
 _SETTLED_S: Final = 5.0
 """After so long on a socket a subscription counts as heard, though nothing has come."""
 
@@ -134,7 +130,7 @@ class Liquidations(TimedStream):
         """
         if self.state is StreamState.LIVE:
             heard_ns = wall_ns() - int(silent_s * 1e9)
-            self._deaf_since_ns = min(max(heard_ns - _LATE_NS, self._last_ts), heard_ns)
+            self._deaf_since_ns = min(max(heard_ns - LATE_NS, self._last_ts), heard_ns)
         super().disconnected(reason, silent_s)
 
     def tick(self, now_ns: int) -> None:

@@ -134,7 +134,10 @@ class Stream:
         self.interruption = GapReason.SEQUENCE
 
     def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
-        """Put a gap on record; the next row will say that it follows one."""
+        """Put a gap on record; the next row will say that it follows one. What was refused before
+        is named first: one gap must not reach over another.
+        """
+        self.declare_drops(now_ns)
         self.gap_count += 1
         self.missing_count += max(edges.missing, 0)
         self.next_flags |= _AFTER_GAP

@@ -4,7 +4,7 @@ What is missed while nobody listens cannot be counted, so it is an unprovable ga
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
@@ -12,6 +12,11 @@ from engine.records import GapReason, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
 from shards.stream import Stream, is_set_back
+
+LATE_NS: Final = 2_000_000_000
+"""A row is pushed up to a second after it happened and takes its time to get here; the two clocks
+differ as well: of what happened that long before a connection was heard last nothing is known.
+"""
 
 
 class TimedStream(Stream):
@@ -22,6 +27,7 @@ class TimedStream(Stream):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last_ts = last.ts_event if last else 0
+        self._before_last_ts = 0
         self._content: Any = None
 
     def fell_silent(self) -> None:
@@ -68,8 +74,13 @@ class TimedStream(Stream):
         elif not is_new:
             self.duplicate_count += 1
         elif not self.has_data and self._last_ts:
-            edges = Edges(0, 0, self._last_ts, ts_event, -1)
+            from_ts = self._last_ts
+            if is_own_clock:  # what followed the last row may have left the venue before it came
+                from_ts = min(max(self._before_last_ts, from_ts - LATE_NS), from_ts)
+            edges = Edges(0, 0, from_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+        if is_new:
+            self._before_last_ts = self._last_ts
         self._last_ts = ts_event
         self._content = content
         if not self.has_data or self.state is not StreamState.LIVE:

@@ -201,6 +201,10 @@ class Journal:
         while self._firsts:
             first = self._firsts[-1]
             path = self._path(first)
+            if path.stat().st_size < fmt.SEGMENT_HEADER.size:
+                path.unlink()  # its writer was killed before the header: there is no row in it
+                self._firsts.pop()
+                continue
             end_seq, end_offset = _good_end(path, self.spec, self.epoch)
             if end_offset is None:
                 path.rename(path.with_suffix(".damaged"))

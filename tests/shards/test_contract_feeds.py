@@ -121,6 +121,24 @@ def test_one_message_becomes_a_row_of_each_kind() -> None:
     assert len(double.rows("gap")) == 1
 
 
+@pytest.mark.parametrize(
+    ("received_s", "from_s"), [((5.0, 5.9), 5.0), ((1.0, 5.0), 3.0), ((5.0,), 3.0)]
+)
+def test_what_was_on_its_way_when_the_last_row_came_is_in_the_gap(
+    received_s: tuple[float, ...], from_s: float
+) -> None:
+    """The only time is ours: rows that left the venue before the last one came may be lost."""
+    double = MemoryRings()
+    feed = make_both(double)
+    for second in received_s:
+        feed.on_both(int(second * S), int(second * S), ROW, 1.0)
+    feed.disconnected("cut")
+    feed.connected()
+    feed.on_both(9 * S, 9 * S, ROW, 1.0)
+    (gap,) = double.rows("gap")
+    assert (gap["from_ts"], gap["to_ts"]) == (from_s * S, 9 * S)
+
+
 def test_rows_stamped_by_our_own_clock_survive_its_being_set_back() -> None:
     double = MemoryRings()
     feed = make_both(double)

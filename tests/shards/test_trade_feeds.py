@@ -77,6 +77,25 @@ def test_full_ring_drops_the_newest_and_declares_exactly_those() -> None:
     assert double.rings.trade.dropped_count == 4
 
 
+def test_ids_that_jump_while_the_ring_is_full_are_a_gap_of_their_own() -> None:
+    double = MemoryRings(capacity=8)
+    feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed.connected()
+    for trade_id in (*range(1, 12), *range(21, 24)):
+        feed.on_trade(trade_id, Side.SELL, trade_id * MS, trade_id, 2.0, 1.0)
+    double.release("trade")
+    feed.tick(99)
+    gaps = double.rows("gap")
+    assert gaps[["from_seq", "to_seq", "missing"]].tolist() == [
+        (9, 11, 3),
+        (12, 20, 9),
+        (21, 23, 3),
+    ]
+    assert gaps["reason"].tolist() == [
+        GapReason.RING_FULL, GapReason.SEQUENCE, GapReason.RING_FULL,
+    ]  # fmt: skip
+
+
 def test_quiet_stream_declares_its_drops_on_the_tick() -> None:
     double = MemoryRings(capacity=8)
     feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, None)

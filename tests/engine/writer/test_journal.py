@@ -155,6 +155,18 @@ def test_foreign_file_in_the_journal_is_set_aside(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.fault("D02")
+def test_a_segment_without_its_header_holds_nothing_and_is_in_nobodys_way(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", TRADE, 5, 1 << 20)
+    journal.append(0, rows(0, 3))
+    journal.close()
+    (tmp_path / "j" / f"{3:020d}.seg").write_bytes(b"")  # killed right after it was made
+    reopened = Journal(tmp_path / "j", TRADE, 5, 1 << 20)
+    assert (reopened.next_seq, read_all(reopened)) == (3, [0, 1, 2])
+    reopened.remove()
+    assert not (tmp_path / "j").exists()
+
+
 @pytest.mark.fault("D01")
 def test_full_disk_leaves_no_half_block_and_the_journal_goes_on_later(tmp_path: Path) -> None:
     """RLIMIT_FSIZE plays the full disk: the kernel then writes short, or refuses."""
