@@ -127,7 +127,7 @@ class DatabaseDelivery:
             first_seq = source.head_seq if is_new and source.is_drained else 0
             stored = await self._sink.cursor(source.key, source.epoch, first_seq)
             source.committed(stored, durable=False)
-            source.stored_recv_ns = await self._sink.last_recv_ns(source.key, source.epoch)
+            source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
         await self._sink.forget_cursors_before(oldest)
 

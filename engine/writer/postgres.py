@@ -59,9 +59,8 @@ _CLAIM_CURSOR = """
     INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
     VALUES (%s, %s, %s, pg_backend_pid())
     ON CONFLICT (ring, epoch) DO UPDATE SET backend_pid = pg_backend_pid(), updated_at = now()
-    RETURNING sequence
+    RETURNING sequence, last_recv
 """
-_LAST_RECV = "SELECT last_recv FROM ingest_cursor WHERE ring = %s AND epoch = %s"
 _HAS_CURSORS = "SELECT FROM ingest_cursor WHERE starts_with(ring, %s) LIMIT 1"
 _FORGET_CURSORS = """
     DELETE FROM ingest_cursor AS c USING unnest(%s::text[], %s::bigint[]) AS k (ring, epoch)
@@ -70,7 +69,9 @@ _FORGET_CURSORS = """
     )
 """
 _DECLARE_LOSS = """
-    INSERT INTO ring_loss (ring, epoch, from_sequence, to_sequence) VALUES (%s, %s, %s, %s)
+    INSERT INTO ring_loss AS l (ring, epoch, from_sequence, to_sequence) VALUES (%s, %s, %s, %s)
+    ON CONFLICT (ring, epoch, from_sequence) DO UPDATE
+    SET to_sequence = greatest(l.to_sequence, excluded.to_sequence), detected = now()
 """
 _DECLARE_HELD_BACK = """
     WITH held AS (
@@ -131,6 +132,7 @@ class PostgresSink:
         self._encoders = {kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items()}
         self._connection: Connection | None = None
         self._any_cursor: tuple[str, int] | None = None
+        self._last_recv_ns: dict[tuple[str, int], int] = {}
 
     async def connect(self) -> None:
         """Open a new connection in place of the old one, and forget what the old one knew."""
@@ -153,10 +155,11 @@ class PostgresSink:
         """
         async with self._connected() as connection:
             try:
-                sequence = await _claim(connection, ring, epoch, first_seq)
+                sequence, recv_ns = await _claim(connection, ring, epoch, first_seq)
             except psycopg.errors.LockNotAvailable:
                 await connection.execute(_END_HOLDER, (ring, epoch))
-                sequence = await _claim(connection, ring, epoch, first_seq)
+                sequence, recv_ns = await _claim(connection, ring, epoch, first_seq)
+        self._last_recv_ns[ring, epoch] = recv_ns
         self._any_cursor = (ring, epoch)
         return sequence
 
@@ -171,12 +174,9 @@ class PostgresSink:
         async with self._connected() as connection:
             await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
 
-    async def last_recv_ns(self, ring: str, epoch: int) -> int:
-        """`ts_recv` of the last row below the cursor; 0 while there was none."""
-        async with self._connected() as connection:
-            found = await connection.execute(_LAST_RECV, (ring, epoch))
-            row = await found.fetchone()
-        return (row[0] if row else None) or 0
+    def last_recv_ns(self, ring: str, epoch: int) -> int:
+        """`ts_recv` of the last row below the cursor when it was read; 0 while there was none."""
+        return self._last_recv_ns.get((ring, epoch), 0)
 
     async def commit(
         self, slices: Sequence[Slice], held_back: Sequence[HeldSpan] = (), *, durable: bool
@@ -344,11 +344,12 @@ class PostgresSink:
                 ) from None
 
 
-async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) -> int:
+async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) -> tuple[int, int]:
+    """(sequence of the cursor, `ts_recv` of the last row below it)."""
     found = await connection.execute(_CLAIM_CURSOR, (ring, epoch, first_seq))
     row = await found.fetchone()
     assert row is not None, "an upsert returns its row"
-    return int(row[0])
+    return row[0], row[1] or 0
 
 
 def _has_strangers(slots: set[int], streams: StreamRegistry) -> bool:

@@ -170,13 +170,27 @@ def test_epochs_of_a_ring_have_cursors_of_their_own(run: Run, trades: MakeTrades
     run(body)
 
 
-def test_lost_rows_leave_a_hole_in_the_sequence(run: Run, trades: MakeTrades) -> None:
+def test_lost_rows_leave_a_hole_in_the_sequence(
+    run: Run, database_url: str, trades: MakeTrades
+) -> None:
+    rows = trades(10)
+
     async def body(sink: PostgresSink) -> None:
         await sink.cursor(RING, 1, 0)
-        await sink.commit([Slice(RING, 1, 0, 100, trades(10), TRADE)], durable=False)
+        assert sink.last_recv_ns(RING, 1) == 0
+        await sink.commit([Slice(RING, 1, 0, 100, rows, TRADE)], durable=False)
         assert await sink.cursor(RING, 1, 0) == 110
+        assert sink.last_recv_ns(RING, 1) == rows["ts_recv"][-1]
+        # A cursor that somebody set back by hand passes the loss again, and further.
+        with psycopg.connect(database_url) as connection:
+            connection.execute("UPDATE ingest_cursor SET sequence = 0")
+        await sink.commit([Slice(RING, 1, 0, 200, rows[:0], TRADE)], durable=False)
+        assert await sink.cursor(RING, 1, 0) == 200
+        assert sink.last_recv_ns(RING, 1) == rows["ts_recv"][-1]
 
     run(body)
+    found = select(database_url, "SELECT ring, epoch, from_sequence, to_sequence FROM ring_loss")
+    assert found == [(RING, 1, 0, 200)]
 
 
 def test_a_durable_commit_may_come_without_rows(run: Run, trades: MakeTrades) -> None:
