@@ -1,7 +1,8 @@
 """What the venues list: fetched on a timer and on demand, kept on disk, compared with before.
 
-The copy on disk makes symbols known at a start while a venue is away. One venue's trouble is its
-own: it is tried again with growing delays, and what was known stays.
+The copy on disk makes symbols known at a start while a venue is away, and holds the events that led
+to it. One venue's trouble is its own: it is tried again with growing delays, and what was known
+stays.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from control.admission import near_names
 from engine.catalog import Instrument, is_symbol
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import InstrumentEvent
+from engine.durable import write_whole
 from engine.errors import EngineError, VenueError
 from shards.backoff import Backoff
 from shards.unusable import UNUSABLE_FRAME, reason_of
@@ -26,6 +28,9 @@ from shards.venues.spec import Venue
 _log = logging.getLogger(__name__)
 
 _EVENTS_KEPT = 1000
+"""Of each venue."""
+_EVENTS_LOGGED = 20
+"""Of each refresh."""
 _REFRESH_MIN_S = 10.0
 """Between two refreshes that somebody asked for."""
 _RETRY_MAX_S = 60.0
@@ -42,11 +47,14 @@ class TimedEvent(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct):
-    """The file of one venue."""
+    """The file of one venue. Events are in it because they must not be told twice, or never, when
+    the process ends between two files.
+    """
 
     venue: str
     fetched_ns: int
     instruments: list[Instrument]
+    events: list[TimedEvent] = []
 
 
 class Instruments:
@@ -70,7 +78,7 @@ class Instruments:
         self._refreshed_s: dict[str, float] = {}
         self._asker_count = 0
         self.errors: dict[str, str] = {}
-        self.events: deque[TimedEvent] = deque(maxlen=_EVENTS_KEPT)
+        self._events = {name: deque[TimedEvent](maxlen=_EVENTS_KEPT) for name in venues}
 
     def load_files(self) -> None:
         """Begin with what was known last time. A damaged file is as good as none."""
@@ -86,6 +94,7 @@ class Instruments:
             known = {each.symbol: each for each in listing.instruments if is_symbol(each.symbol)}
             if known:
                 self._listings[name] = known
+            self._events[name].extend(listing.events)
 
     async def run(self) -> None:
         """Keep every venue's listing fresh, until cancelled."""
@@ -116,6 +125,12 @@ class Instruments:
         for name in [venue] if venue is not None else sorted(self._listings):
             listing = self._listings.get(name, {})
             yield from (listing[symbol] for symbol in sorted(listing))
+
+    def events(self, venue: str | None = None) -> list[TimedEvent]:
+        """What was noticed at one venue or at all, newest first."""
+        names = self._events if venue is None else [venue]
+        found = [timed for name in names for timed in reversed(self._events[name])]
+        return sorted(found, key=lambda timed: timed.at_ns, reverse=True)
 
     def wait_s(self, venue: str) -> float:
         """How long somebody who asks for a refresh has to wait before asking."""
@@ -157,11 +172,13 @@ class Instruments:
         events = [] if before is None else differences(venue, before, found)
         self._listings[venue] = found
         now_ns = wall_ns()
-        self.events.extend(TimedEvent(now_ns, event) for event in events)
-        for event in events[:20]:
+        self._events[venue].extend(TimedEvent(now_ns, event) for event in events)
+        for event in events[:_EVENTS_LOGGED]:
             _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
-        self._save(Listing(venue, now_ns, list(found.values())))
+        if (more := len(events) - _EVENTS_LOGGED) > 0:
+            _log.info(f"{venue}: and {more} more")
         self._announce(venue, list(found.values()), events)
+        self._save(Listing(venue, now_ns, list(found.values()), list(self._events[venue])))
         return events
 
     async def _listing(self, venue: Venue) -> dict[str, Instrument]:
@@ -203,11 +220,9 @@ class Instruments:
         path = self._path(listing.venue)
         if path is None:
             return
-        half = path.with_suffix(".tmp")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            half.write_bytes(msgspec.json.encode(listing))
-            half.replace(path)
+            write_whole(path, msgspec.json.encode(listing))
         except OSError as error:
             _log.warning(f"instruments of {listing.venue} are not kept: {error.strerror}")
 

@@ -67,10 +67,9 @@ async def list_instrument_events(request: Request, services: Services) -> Respon
             timed.event.venue, timed.event.symbol, timed.event.event, timed.event.detail,
             timed.at_ns,
         )
-        for timed in reversed(services.instruments.events)
-        if venue in (None, timed.event.venue)
+        for timed in services.instruments.events(venue)[: wanted.limit]
     ]  # fmt: skip
-    return json_response(rows[: wanted.limit])
+    return json_response(rows)
 
 
 async def refresh_instruments(request: Request, services: Services) -> Response:

@@ -70,9 +70,39 @@ def test_the_first_listing_is_no_event_and_later_changes_are(tmp_path: Path) -> 
         assert [(event.symbol, event.event) for event in events] == [
             ("ETH", "delisted"), ("SOL", "listed"),
         ]  # fmt: skip
-        assert told[1][2] == events == [timed.event for timed in service.events]
+        assert told[1][2] == events == [timed.event for timed in reversed(service.events())]
 
     asyncio.run(scenario())
+
+
+def test_events_are_kept_across_restarts_the_newest_of_each_venue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_EVENTS_KEPT", 30)
+    caplog.set_level("INFO")
+
+    async def scenario() -> None:
+        venue = Venue(meta("BTC"))
+        service, _ = make(venue, tmp_path)
+        await service.refresh(HL)
+        service, _ = make(venue, tmp_path)
+        assert service.events() == []
+        venue.body = meta("BTC", *(f"N{number}" for number in range(28)))
+        await service.refresh(HL)
+        venue.body = meta("BTC", "ETH", decimals=4)
+        await service.refresh(HL)
+        noticed = service.events()
+        assert [timed.event.event for timed in noticed] == ["delisted"] * 28 + ["listed", "changed"]
+        restarted, _ = make(venue, tmp_path)
+        assert restarted.events() == restarted.events(HL) == noticed
+        venue.body = meta("BTC", decimals=4)
+        await restarted.refresh(HL)
+        (newest, *older) = restarted.events()
+        assert (newest.event.symbol, newest.event.event) == ("ETH", "delisted")
+        assert older == noticed[:29]
+
+    asyncio.run(scenario())
+    assert f"{HL}: and 8 more" in caplog.text
 
 
 def test_what_was_known_survives_a_restart_with_the_venue_away(tmp_path: Path) -> None:
@@ -153,7 +183,7 @@ def test_an_empty_listing_is_not_believed(tmp_path: Path) -> None:
             await service.refresh(HL)
         assert service.get(HL, "ETH") is not None
         assert service.errors[HL] == "hyperliquid_perp lists nothing: what was known stays"
-        assert (len(told), list(service.events)) == (1, [])
+        assert (len(told), service.events()) == (1, [])
         restarted, _ = make(venue, tmp_path)
         assert restarted.get(HL, "ETH") is not None
 
