@@ -392,6 +392,38 @@ def test_silence_is_measured_by_a_clock_nobody_sets(
     run(tmp_path, test)
 
 
+@pytest.mark.fault("X16")
+def test_a_book_without_a_snapshot_is_not_live_because_events_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.withheld = {"rest_weight"}
+        rig.session.start([book_spec])
+        server = await rig.socket()
+        (book,) = rig.session.streams
+        passed_s = 0.0
+        monkeypatch.setattr(venue_session, "monotonic_s", lambda: monotonic_s() + passed_s)
+        for seq in (4, 5):
+            server.send(
+                b'{"e":"depthUpdate","E":1,"T":1,"s":"S0USDT","U":%d,"u":%d,"pu":%d,"b":[],"a":[]}'
+                % (seq, seq, seq - 1)
+            )
+            while book.frame_count < seq - 3:
+                await asyncio.sleep(0.005)
+            rig.session.tick()
+            assert book.status().state is StreamState.SYNCING, book.status().reason
+            passed_s += 61.0
+            rig.session.tick()
+            assert book.status().state is StreamState.STALE
+        rig.session.stop([9])
+
+    book_spec = msgspec.structs.replace(
+        spec(0, StreamKind.L2_BOOK), slot=9, instrument=described(0).instrument
+    )
+    monkeypatch.setattr(instruments, "_PATIENCE_S", 0.1)
+    run(tmp_path, test)
+
+
 @pytest.mark.fault("A09")
 def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(tmp_path: Path) -> None:
     venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=4)
