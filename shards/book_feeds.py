@@ -22,6 +22,9 @@ NOT_LISTENING: Final = (StreamState.BACKOFF, StreamState.STOPPED, StreamState.FA
 """What a book is in when a snapshot is of no use to it."""
 
 
+_WAITING: Final = "waiting for a snapshot that fits"
+
+
 class _BookStream(Stream):
     """Writes book events; subclasses decide which and in what order."""
 
@@ -102,6 +105,13 @@ class DeltaBook(_BookStream):
         self._snapshot = None
         self._since = None
         self._requested = False
+
+    def heard_again(self) -> None:
+        """Events alone make no book."""
+        if self._synced:
+            super().heard_again()
+        else:
+            self.state, self.reason = StreamState.SYNCING, _WAITING
 
     def on_event(self, first_seq: int, event: BookEvent) -> None:
         """Take a delta whose ids are `first_seq` (U) to `event.seq` (u)."""
@@ -223,7 +233,7 @@ class DeltaBook(_BookStream):
         self._synced = False
         self._snapshot = None
         self._since = None
-        self.state, self.reason = StreamState.SYNCING, "waiting for a snapshot that fits"
+        self.state, self.reason = StreamState.SYNCING, _WAITING
 
     def _request(self) -> None:
         self._requested = True

@@ -273,12 +273,18 @@ class Connection:
         render: Callable[[Sequence[str], int], Sequence[bytes]],
         topics: Sequence[str],
     ) -> None:
-        """Send the first few of `topics`; return when the next message may follow."""
-        batch = topics[: self._group.topics_per_message]
+        """Send the first few of `topics`; return when the next message may follow. Who has come
+        back, or is gone, when its turn comes is left as it is.
+        """
         if self._messages is not None:
             await self._messages.acquire()
+        ends = render is self._venue.unsubscribe
+        batch = [topic for topic in topics if (topic not in self._topics) is ends]
+        del batch[self._group.topics_per_message :]
+        if not batch:
+            return
         self._silent.difference_update(batch)
-        if render is self._venue.unsubscribe:
+        if ends:
             self._subscribed.difference_update(batch)
         else:
             self._subscribed.update(batch)

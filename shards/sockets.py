@@ -211,7 +211,7 @@ class VenueSockets:
                 stream.fell_silent()
                 connection.resubscribe(stream)
             elif not silent and stream.state is StreamState.STALE:
-                stream.state, stream.reason = StreamState.LIVE, ""
+                stream.heard_again()
 
     def _channel(self, stream: Stream) -> Channel:
         channel = self._venue.channels[stream.key.kind, stream.key.transport]

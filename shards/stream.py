@@ -118,6 +118,10 @@ class Stream:
         silence is normal; a stream of which neither is true declares it.
         """
 
+    def heard_again(self) -> None:
+        """Data comes again after a silence that was noticed."""
+        self.state, self.reason = StreamState.LIVE, ""
+
     def silent_s(self, now_s: float) -> float:
         """For how long no frame has come, as seen by who asks again and again (monotonic). Frames
         are stamped with the wall clock, which may be set: all that counts here is that the stamp

@@ -1,15 +1,18 @@
 """Snapshots for books that wait: each is fetched as often as it is needed, and no more."""
 
 import asyncio
+from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 
 from engine.catalog import StreamKind
 from engine.clock import monotonic_s
+from engine.commands import StreamState
 from engine.errors import VenueError
 from engine.records import Flag
-from shards import book_snapshots
+from shards import book_snapshots, instruments, venue_session
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.book_snapshots import BookSnapshots
@@ -17,6 +20,7 @@ from shards.rest import VenueRest
 from shards.venues import VENUES
 from shards.venues.spec import RestCall
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
+from tests.shards.venue_rig import Rig, described, run, spec
 
 VENUE = VENUES["binance_linear"]
 
@@ -76,6 +80,60 @@ def test_a_book_whose_socket_flaps_while_rest_is_away_asks_once(
         await rest.close()
 
     uvloop.run(body())
+
+
+@pytest.mark.fault("X16")
+def test_a_book_without_a_snapshot_is_not_live_because_events_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.withheld = {"rest_weight"}
+        rig.session.start([book_spec])
+        server = await rig.socket()
+        (book,) = rig.session.streams
+        passed_s = 0.0
+        monkeypatch.setattr(venue_session, "monotonic_s", lambda: monotonic_s() + passed_s)
+        for seq in (4, 5):
+            server.send(
+                b'{"e":"depthUpdate","E":1,"T":1,"s":"S0USDT","U":%d,"u":%d,"pu":%d,"b":[],"a":[]}'
+                % (seq, seq, seq - 1)
+            )
+            while book.frame_count < seq - 3:
+                await asyncio.sleep(0.005)
+            rig.session.tick()
+            assert book.status().state is StreamState.SYNCING, book.status().reason
+            passed_s += 61.0
+            rig.session.tick()
+            assert book.status().state is StreamState.STALE
+        rig.session.stop([9])
+
+    book_spec = msgspec.structs.replace(
+        spec(0, StreamKind.L2_BOOK), slot=9, instrument=described(0).instrument
+    )
+    monkeypatch.setattr(instruments, "_PATIENCE_S", 0.1)
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H05")
+def test_a_hostile_snapshot_costs_another_call_and_not_the_shard(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.snapshots += [
+            b'{"lastUpdateId":5,"T":1,"bids":' + b"[" * 100_000,
+            b'{"lastUpdateId":5,"T":1,"bids":[["\xff","1"]],"asks":[]}',
+            b'{"lastUpdateId":5,"T":1,"bids":[["1e999","1"]],"asks":[]}',
+            b'{"lastUpdateId":5,"T":1,"bids":[["10","1"]],"asks":[]}',
+        ]
+        rig.session.start([spec(0, StreamKind.L2_BOOK)])
+        server = await rig.socket()
+        server.send(
+            b'{"e":"depthUpdate","E":1,"T":1,"s":"S0USDT","U":4,"u":6,"pu":3,"b":[["9","1"]],"a":[]}'
+        )
+        (book,) = rig.session.streams
+        await rig.until(lambda: book.status().state is StreamState.LIVE)
+        assert rig.snapshots == []
+        assert rig.double.rows("book")["seq"].tolist() == [5, 6]
+
+    run(tmp_path, test)
 
 
 def test_a_book_that_runs_starts_anew_in_time_and_not_before() -> None:

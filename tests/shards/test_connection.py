@@ -145,6 +145,48 @@ def test_subscribes_and_stores_what_comes() -> None:
     run(test)
 
 
+class Gate(asyncio.Event):
+    """A message budget that is used up until it is set."""
+
+    async def acquire(self, units: float = 1.0) -> None:
+        """Wait until then."""
+        await self.wait()
+
+
+def test_a_stream_that_comes_back_before_its_turn_was_never_away() -> None:
+    """Unsubscribed and subscribed again it would miss what nobody can count."""
+
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        await server.received.get()
+        connection, gate = rig.connection, Gate()
+        assert connection is not None
+        connection._messages = gate
+        other = ContiguousTrades(
+            spec_of(4, symbol="ETHUSDT"), rig.double.rings.trade, rig.double.gaps, None
+        )
+        connection.remove(rig.feed)
+        await asyncio.sleep(0.01)  # its unsubscription waits for the budget
+        connection.add({"btcusdt@aggTrade": rig.feed, "ethusdt@aggTrade": other})
+        gate.set()
+        assert await server.received.get() == (
+            b'{"method":"SUBSCRIBE","params":["ethusdt@aggTrade"],"id":2}'
+        )
+        gate.clear()
+        third = spec_of(5, symbol="SOLUSDT")
+        gone = ContiguousTrades(third, rig.double.rings.trade, rig.double.gaps, None)
+        connection.add({"solusdt@aggTrade": gone})
+        await asyncio.sleep(0.01)
+        connection.remove(gone)
+        connection.remove(other)
+        gate.set()
+        assert await server.received.get() == (
+            b'{"method":"UNSUBSCRIBE","params":["ethusdt@aggTrade"],"id":3}'
+        )
+
+    run(test)
+
+
 def test_a_refused_subscription_shows_what_the_venue_said() -> None:
     async def test(rig: Rig) -> None:
         server = await rig.sockets.get()
