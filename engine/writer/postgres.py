@@ -64,9 +64,7 @@ _CLAIM_CURSOR = """
 _HAS_CURSORS = "SELECT FROM ingest_cursor WHERE starts_with(ring, %s) LIMIT 1"
 _FORGET_CURSORS = """
     DELETE FROM ingest_cursor AS c USING unnest(%s::text[], %s::bigint[]) AS k (ring, epoch)
-    WHERE c.ring = k.ring AND c.epoch < k.epoch AND NOT EXISTS (
-        SELECT FROM pg_stat_activity a WHERE a.pid = c.backend_pid AND a.pid <> pg_backend_pid()
-    )
+    WHERE c.ring = k.ring AND c.epoch < k.epoch AND c.updated_at < now() - interval '30 days'
 """
 _DECLARE_LOSS = """
     INSERT INTO ring_loss AS l (ring, epoch, from_sequence, to_sequence) VALUES (%s, %s, %s, %s)
@@ -170,7 +168,9 @@ class PostgresSink:
             return await found.fetchone() is not None
 
     async def forget_cursors_before(self, epochs: Mapping[str, int]) -> None:
-        """Remove the cursors of each ring's epochs older than these: nothing of them is left."""
+        """Remove the cursors of each ring's epochs older than these: nothing of them is left. Not
+        at once: a state directory brought back from a backup may have their journals again.
+        """
         async with self._connected() as connection:
             await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
 
