@@ -9,12 +9,13 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.clock import monotonic_s
 from engine.commands import StreamState
 from engine.settings import VenueSettings
-from shards.connection import Connection
+from shards.connection import PLANNED, Connection
+from shards.handover import Handover
 from shards.leases import Lease, LeaseClient
 from shards.stream import Stream
 from shards.venues.spec import Channel, SocketGroup, Venue
@@ -26,6 +27,15 @@ _LINGER_S = 5.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Lets work run in the background; a fault in it ends the process."""
+
+
+class _Move(NamedTuple):
+    """A stream on its way from one socket to another."""
+
+    handover: Handover
+    topic: str
+    old: Connection
+    new: Connection
 
 
 class VenueSockets:
@@ -51,6 +61,7 @@ class VenueSockets:
         self._room = _part(venue.subscriptions_max, shard_count)
         self._sockets_max = _part(venue.sockets_max, shard_count)
         self._carriers: dict[int, Connection] = {}
+        self._moves: dict[int, _Move] = {}
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
@@ -80,13 +91,13 @@ class VenueSockets:
         """
         room = len(streams)
         if self._room is not None:
-            room = max(self._room - len(self._carriers), 0)
+            room = max(self._room - len(self._carriers) - len(self._moves), 0)
         for name, group in self._venue.groups.items():
             waiting = [each for each in streams[:room] if self._channel(each).group == name]
             size = self._size(group)
             for connection in self.connections:
                 free = size - connection.stream_count
-                if connection.group is group and free > 0 and waiting:
+                if connection.group is group and not connection.due and free > 0 and waiting:
                     connection.add(self._topics(waiting[:free]))
                     self._put_on(connection, waiting[:free])
                     waiting = waiting[free:]
@@ -110,17 +121,30 @@ class VenueSockets:
         """Carry this stream no more."""
         connection = self._carriers.pop(stream.slot, None)
         if connection is not None:
-            connection.remove(stream)
-            if not connection.stream_count:
-                self._empty_since_s[connection] = monotonic_s()
+            self._take_off(connection, stream)
+        move = self._moves.pop(stream.slot, None)
+        if move is not None:
+            self._take_off(move.new, stream)
+
+    def _take_off(self, connection: Connection, stream: Stream) -> None:
+        connection.remove(stream)
+        if not connection.stream_count:
+            self._empty_since_s[connection] = monotonic_s()
 
     def tick(self, now_s: float) -> None:
-        """Look for silence, and let go of sockets that have carried nothing for a while."""
+        """Look for silence, replace sockets that are due, and let go of those that have carried
+        nothing for a while.
+        """
+        for move in list(self._moves.values()):
+            move.handover.tick(now_s)
+        for connection in self.connections:
+            if connection.is_connected and connection.due:
+                self._replace(connection)
         for connection in self.connections:
             if connection.is_connected:
                 self._watch(connection, now_s)
         for connection, since_s in list(self._empty_since_s.items()):
-            if now_s - since_s >= _LINGER_S:
+            if connection.due or now_s - since_s >= _LINGER_S:
                 del self._empty_since_s[connection]
                 self._running.pop(connection).cancel()
                 self._closed_malformed.update(connection.malformed_by_reason)
@@ -133,7 +157,49 @@ class VenueSockets:
             return size
         return max(size, math.ceil(self._room / self._sockets_max))
 
-    def _open(self, group: SocketGroup, streams: Sequence[Stream]) -> None:
+    def _replace(self, connection: Connection) -> None:
+        """Move every stream to a new socket before this one ends. One socket after the other, if
+        there is time: nothing is to be renewed all at once.
+        """
+        staying = [stream for stream in connection.streams if stream.slot not in self._moves]
+        if not staying:
+            return
+        if connection.due == PLANNED and any(move.old.due for move in self._moves.values()):
+            return
+        if self._has_seat(len(staying)):
+            log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
+            self._closed_reconnect_count += 1
+            new = self._open(connection.group, [])
+            for stream in staying:
+                self._move(stream, connection, new)
+        else:
+            connection.close_first()
+
+    def _has_seat(self, stream_count: int) -> bool:
+        """Whether the venue allows one more socket with so many streams that are subscribed twice
+        for a while.
+        """
+        if self._sockets_max is not None and len(self._running) >= self._sockets_max:
+            return False
+        subscribed = len(self._carriers) + len(self._moves)
+        return self._room is None or subscribed + stream_count <= self._room
+
+    def _move(self, stream: Stream, old: Connection, new: Connection) -> None:
+        (topic,) = self._topics([stream])
+
+        def on_over(anew: bool) -> None:
+            del self._moves[stream.slot]
+            self._take_off(old, stream)
+            self._carriers[stream.slot] = new
+            new.take_over(topic, anew=anew)
+
+        handover = Handover(stream, on_over)
+        self._moves[stream.slot] = _Move(handover, topic, old, new)
+        self._empty_since_s.pop(new, None)
+        old.leave_to(topic, handover)
+        new.expect(topic, handover)
+
+    def _open(self, group: SocketGroup, streams: Sequence[Stream]) -> Connection:
         connection = Connection(
             self._venue,
             group,
@@ -146,6 +212,7 @@ class VenueSockets:
         )
         self._running[connection] = self._spawn(connection.run())
         self._put_on(connection, streams)
+        return connection
 
     def _put_on(self, connection: Connection, streams: Sequence[Stream]) -> None:
         self._empty_since_s.pop(connection, None)
