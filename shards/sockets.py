@@ -22,6 +22,9 @@ from shards.venues.spec import Channel, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
 
+_FALSE_ALARMS_MAX = 3
+"""After so many a stream's silence grows suspicious no later."""
+
 _LINGER_S = 5.0
 """An empty socket waits so long for a new stream: connections are a budget, too."""
 
@@ -62,6 +65,8 @@ class VenueSockets:
         self._sockets_max = _part(venue.sockets_max, shard_count)
         self._carriers: dict[int, Connection] = {}
         self._moves: dict[int, _Move] = {}
+        self._false_alarms: Counter[int] = Counter()
+        """How often a stream was silent for long and its socket proved to be all right."""
         self._running: dict[Connection, asyncio.Task[None]] = {}
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
@@ -125,6 +130,7 @@ class VenueSockets:
         move = self._moves.pop(stream.slot, None)
         if move is not None:
             self._take_off(move.new, stream)
+        self._false_alarms.pop(stream.slot, None)
 
     def _take_off(self, connection: Connection, stream: Stream) -> None:
         connection.remove(stream)
@@ -161,6 +167,9 @@ class VenueSockets:
         """Move every stream to a new socket before this one ends. One socket after the other, if
         there is time: nothing is to be renewed all at once.
         """
+        for move in self._moves.values():
+            if move.old is connection:
+                move.handover.is_for_silence = False
         staying = [stream for stream in connection.streams if stream.slot not in self._moves]
         if not staying:
             return
@@ -179,12 +188,16 @@ class VenueSockets:
         """Whether the venue allows one more socket with so many streams that are subscribed twice
         for a while.
         """
-        if self._sockets_max is not None and len(self._running) >= self._sockets_max:
-            return False
+        is_full = self._sockets_max is not None and len(self._running) >= self._sockets_max
+        return not is_full and self._may_subscribe(stream_count)
+
+    def _may_subscribe(self, stream_count: int) -> bool:
         subscribed = len(self._carriers) + len(self._moves)
         return self._room is None or subscribed + stream_count <= self._room
 
-    def _move(self, stream: Stream, old: Connection, new: Connection) -> None:
+    def _move(
+        self, stream: Stream, old: Connection, new: Connection, *, is_for_silence: bool = False
+    ) -> None:
         (topic,) = self._topics([stream])
 
         def on_over(anew: bool) -> None:
@@ -192,8 +205,10 @@ class VenueSockets:
             self._take_off(old, stream)
             self._carriers[stream.slot] = new
             new.take_over(topic, anew=anew)
+            if is_for_silence and stream.has_data and not anew:
+                self._false_alarms[stream.slot] += 1
 
-        handover = Handover(stream, on_over)
+        handover = Handover(stream, on_over, is_for_silence=is_for_silence)
         self._moves[stream.slot] = _Move(handover, topic, old, new)
         self._empty_since_s.pop(new, None)
         old.leave_to(topic, handover)
@@ -226,20 +241,62 @@ class VenueSockets:
         }
 
     def _watch(self, connection: Connection, now_s: float) -> None:
-        """A subscription that is acknowledged proves nothing: each stream must deliver."""
+        """A subscription that is acknowledged proves nothing: each stream must deliver. A silent
+        one is subscribed again, and after as long a silence once more on another socket as well.
+
+        Whether an instrument is quiet or its socket deaf is not guessed: the socket that brings
+        the next row keeps the stream. If that is the old one, it was a false alarm, and the stream
+        may be silent for twice as long before the next.
+        """
         for stream in connection.streams:
             limit_s = self._channel(stream).stale_after_s
             if self._settings.stale_after_s and limit_s != math.inf:
                 limit_s = self._settings.stale_after_s
-            silent = stream.silent_s(now_s) > limit_s
-            if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+            silent_s = stream.silent_s(now_s)
+            if silent_s <= limit_s:
+                self._heard(stream)
+            elif stream.state in (StreamState.LIVE, StreamState.SYNCING):
                 stream.state = StreamState.STALE
                 stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
                 log.warning("%s: %s", stream.key, stream.reason)
                 stream.fell_silent()
                 connection.resubscribe(stream)
-            elif not silent and stream.state is StreamState.STALE:
-                stream.state, stream.reason = StreamState.LIVE, ""
+            elif stream.state is StreamState.STALE and stream.slot not in self._moves:
+                alarms = min(self._false_alarms[stream.slot], _FALSE_ALARMS_MAX)
+                if silent_s > 2 * limit_s * 2**alarms:
+                    self._ask_elsewhere(stream, connection, silent_s)
+
+    def _heard(self, stream: Stream) -> None:
+        """Something has come through the socket that carries the stream."""
+        if stream.state is StreamState.STALE:
+            stream.state, stream.reason = StreamState.LIVE, ""
+        move = self._moves.get(stream.slot)
+        if move is not None and move.handover.is_for_silence:
+            del self._moves[stream.slot]
+            self._take_off(move.new, stream)
+            self._false_alarms[stream.slot] += 1
+
+    def _ask_elsewhere(self, stream: Stream, connection: Connection, silent_s: float) -> None:
+        other = self._other_than(connection)
+        if other is None:
+            reason = "subscribed again in vain, and no other socket is allowed"
+        else:
+            self._move(stream, connection, other, is_for_silence=True)
+            reason = f"no data for {silent_s:.0f} s, subscribed on another socket as well"
+        if stream.reason != reason:
+            stream.reason = reason
+            log.warning("%s: %s", stream.key, reason)
+
+    def _other_than(self, connection: Connection) -> Connection | None:
+        """A socket for one more stream, within what the venue allows."""
+        size = self._size(connection.group)
+        if not self._may_subscribe(1):
+            return None
+        for other in self.connections:
+            fits = other.group is connection.group and other.stream_count < size
+            if fits and other is not connection and not other.due:
+                return other
+        return self._open(connection.group, []) if self._has_seat(1) else None
 
     def _channel(self, stream: Stream) -> Channel:
         channel = self._venue.channels[stream.key.kind, stream.key.transport]
