@@ -100,15 +100,22 @@ class VenueSockets:
         for name, group in self._venue.groups.items():
             waiting = [each for each in streams[:room] if self._channel(each).group == name]
             size = self._size(group)
-            for connection in self.connections:
-                free = size - connection.stream_count
-                if connection.group is group and not connection.due and free > 0 and waiting:
-                    connection.add(self._topics(waiting[:free]))
-                    self._put_on(connection, waiting[:free])
-                    waiting = waiting[free:]
-            for start in range(0, len(waiting), size):
-                self._open(group, waiting[start : start + size])
+            staying = [c for c in self.connections if c.group is group and not c.due]
+            for connection in staying:
+                free = max(size - connection.stream_count, 0)
+                self._add(connection, waiting[:free])
+                waiting = waiting[free:]
+            while waiting and (self._has_seat(0) or not staying):
+                self._open(group, waiting[:size])
+                waiting = waiting[size:]
+            if waiting:  # the venue limits how many sockets there are, not what one carries
+                self._add(min(staying, key=lambda each: each.stream_count), waiting)
         return streams[room:]
+
+    def _add(self, connection: Connection, streams: Sequence[Stream]) -> None:
+        if streams:
+            connection.add(self._topics(streams))
+            self._put_on(connection, streams)
 
     @property
     def why_full(self) -> str:

@@ -130,6 +130,23 @@ def test_where_no_further_socket_is_allowed_the_present_one_closes_first(tmp_pat
     run(tmp_path, test, venue=venue)
 
 
+def test_streams_that_begin_meanwhile_open_no_socket_beyond_the_limit(tmp_path: Path) -> None:
+    venue = dataclasses.replace(VENUES["binance_linear"], sockets_max=2, subscriptions_max=4)
+
+    async def test(rig: Rig) -> None:
+        first = await delivering(rig, 3)
+        first.send(SHUTDOWN)
+        second = await replaced(rig)
+        rig.session.start([spec(1), spec(2)])
+        topics: list[str] = []
+        while len(topics) < 2:
+            topics += (await message(second))["params"]
+        assert sorted(topics) == ["s1usdt@aggTrade", "s2usdt@aggTrade"]
+        assert len(rig.session.connections) == 2
+
+    run(tmp_path, test, venue=venue, size=2)
+
+
 def test_sockets_of_one_age_are_replaced_one_after_the_other(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
         rig.session.start([spec(number) for number in range(3)])
