@@ -153,6 +153,10 @@ class Connection:
         """Deliver this stream for as long as the handover takes."""
         self._going[topic] = handover
 
+    def keep(self, topic: str) -> None:
+        """There will be no handover after all."""
+        self._going.pop(topic, None)
+
     def take_over(self, topic: str, *, anew: bool) -> None:
         """Deliver what was expected from now on."""
         stream = self._coming.pop(topic).stream

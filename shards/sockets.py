@@ -280,6 +280,7 @@ class VenueSockets:
         move = self._moves.get(stream.slot)
         if move is not None and move.handover.is_for_silence:
             del self._moves[stream.slot]
+            move.old.keep(move.topic)
             self._take_off(move.new, stream)
             self._false_alarms[stream.slot] += 1
 

@@ -59,6 +59,22 @@ def test_a_quiet_instrument_stays_where_it_is_and_may_be_quiet_for_longer(tmp_pa
 
 
 @pytest.mark.fault("X04")
+def test_a_socket_that_keeps_its_quiet_stream_reconnects_like_any_other(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        first = await delivering(rig, 2)
+        await replaced(rig)
+        first.send(trade(SYMBOLS[0], 3))
+        await ticking_until(rig, lambda: len(rig.session.connections) == 1)
+        first.transport.disconnect()
+        third = await replaced(rig)
+        third.send(trade(SYMBOLS[0], 4))
+        await rig.until(lambda: rig.ids(0) == [1, 2, 3, 4])
+        assert gaps(rig) == []
+
+    run(tmp_path, test, stale_after_s=STALE_AFTER_S)
+
+
+@pytest.mark.fault("X04")
 def test_silence_opens_no_socket_that_the_venue_does_not_allow(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
