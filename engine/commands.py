@@ -28,14 +28,16 @@ class StreamState(enum.StrEnum):
 
 
 class StreamSpec(msgspec.Struct, frozen=True):
-    """A stream as it is handed to a shard. `instrument` is what the engine knows of it already;
-    `life` tells this stream from one of the same slot that was removed before.
+    """A stream as it is handed to a shard. `instrument` is what the engine knows of it already, as
+    a listing said that came at `listed_s` (monotonic; 0 where it is from an earlier run); `life`
+    tells this stream from one of the same slot that was removed before.
     """
 
     slot: int
     key: StreamKey
     instrument: Instrument | None = None
     life: int = 0
+    listed_s: float = 0.0
 
 
 class StreamCounts(NamedTuple):

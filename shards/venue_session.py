@@ -232,11 +232,11 @@ class VenueSession:
         """Instruments first: an unknown symbol must never be subscribed. While the venue does not
         say what it lists, what the engine knew before will do.
         """
-        symbols = {stream.key.symbol: stream.spec.instrument for stream in streams}
-        if not await self._instruments.ask(symbols, patient=False):
+        wanted = [stream.spec for stream in streams]
+        if not await self._instruments.ask(wanted, patient=False):
             hopeful = [stream for stream in streams if stream.slot not in self._postponed]
             await self._begin([stream for stream in hopeful if self._facts(stream)])
-            await self._instruments.ask(symbols)
+            await self._instruments.ask(wanted)
         listed = []
         for stream in filter(self._is_wanted, streams):
             if self._instruments.get(stream.key.symbol) is None:

@@ -713,6 +713,39 @@ def test_what_began_on_old_facts_ends_when_the_venue_lists_it_no_more(
     run(tmp_path, test)
 
 
+def test_what_the_engine_heard_later_is_not_hidden_by_a_young_listing(tmp_path: Path) -> None:
+    """A tick size has changed, and a symbol is gone, since this shard asked a moment ago."""
+
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        await message(await rig.socket())
+        rig.tick_size = "0.0001"
+        known = Instrument(
+            "binance_linear", SYMBOLS[1], 4, 3, SYMBOLS[1], "USDT", "0.0001", "0.001",
+            status="TRADING",
+        )  # fmt: skip
+        before = msgspec.structs.replace(spec(1), instrument=known, listed_s=0.0)
+        rig.session.start([before])
+        await rig.until(lambda: len(rig.stored) == 2)
+        assert rig.stored[1][1].price_decimals == 2, "from an earlier run"
+        rig.session.stop([1])
+        later = msgspec.structs.replace(before, listed_s=monotonic_s(), slot=11)
+        rig.session.start([later])
+        await rig.until(lambda: len(rig.stored) == 3)
+        assert rig.stored[2][11].price_decimals == 4
+        assert rig.listing_count == 2
+        rig.listed.remove(SYMBOLS[2])
+        gone = msgspec.structs.replace(spec(2), listed_s=monotonic_s())
+        rig.session.start([gone])
+        await rig.until(lambda: rig.session.streams[-1].state is StreamState.FAILED)
+        assert rig.listing_count == 3
+        rig.session.start([msgspec.structs.replace(spec(3), instrument=known, listed_s=1e-9)])
+        await rig.until(lambda: len(rig.stored) == 4)
+        assert rig.listing_count == 3, "an earlier one is no news"
+
+    run(tmp_path, test)
+
+
 def test_facts_are_asked_for_again_when_they_are_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
