@@ -97,10 +97,8 @@ class Backend:
         match message:
             case SystemStatus():
                 self._take_status(msgspec.json.decode(message.body, type=EngineStatus))
-            case LeaseGranted():
-                self.leases.granted(message)
-            case LeaseBlocked():
-                self.leases.blocked(message)
+            case LeaseGranted() | LeaseBlocked():
+                self.leases.take(message)
             case CommandResult():
                 future = self._waiting.pop(message.request_id, None)
                 if future is not None and not future.done():

@@ -316,7 +316,8 @@ class LimiterRow(msgspec.Struct):
     exchange: str
     pool: str
     budget: float
-    window_s: float
+    window_s: float | None
+    """null: it limits what is held at once."""
     used: float
     remaining: float
     venue_used: float | None
@@ -324,6 +325,8 @@ class LimiterRow(msgspec.Struct):
     waiting_count: int
     others_used: float | None
     """Of `used`, what other engines spent; null where `limits.shared` is off."""
+    blocked_reason: str
+    """What the exchange refused with."""
 
 
 def identifier(key: StreamKey) -> str:

@@ -16,6 +16,7 @@ from engine.settings import (
     LogSettings,
     Paths,
     RingSettings,
+    SeatSettings,
     ShardSettings,
     VenueSettings,
     WriterSettings,
@@ -63,7 +64,7 @@ class SupervisorSettings:
     port: int
     database_url: Secret | None = None
     redis_url: Secret | None = None
-    limits: list[LimitSettings] = field(default_factory=list)
+    limits: list[LimitSettings | SeatSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""
     shares_limits: bool = False
     """Whether `redis_url` is where engines behind one address share those budgets."""

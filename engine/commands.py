@@ -28,14 +28,16 @@ class StreamState(enum.StrEnum):
 
 
 class StreamSpec(msgspec.Struct, frozen=True):
-    """A stream as it is handed to a shard. `instrument` is what the engine knows of it already;
-    `life` tells this stream from one of the same slot that was removed before.
+    """A stream as it is handed to a shard. `instrument` is what the engine knows of it already, as
+    a listing said that came at `listed_s` (monotonic; 0 where it is from an earlier run); `life`
+    tells this stream from one of the same slot that was removed before.
     """
 
     slot: int
     key: StreamKey
     instrument: Instrument | None = None
     life: int = 0
+    listed_s: float = 0.0
 
 
 class StreamCounts(NamedTuple):
@@ -137,11 +139,25 @@ class LeaseGranted(msgspec.Struct, tag=True):
 
 
 class LeaseBlocked(msgspec.Struct, tag=True):
-    """To who waits for a lease: the venue lets nobody through for `blocked_s`."""
+    """To who waits for a lease: the venue lets nobody through for `blocked_s`, because it answered
+    with `status` (0 where another engine was answered).
+    """
 
     venue: str
     pool: str
     blocked_s: float
+    status: int = 0
+
+
+class SeatsGranted(msgspec.Struct, tag=True):
+    """Answer to `SeatsWanted`, and again when others have let go: how many of these there may be
+    now. It is about the request `request_id`; one about an earlier request says nothing.
+    """
+
+    request_id: int
+    venue: str
+    pool: str
+    count: int
 
 
 class SetStreamKnobs(msgspec.Struct, tag=True):
@@ -170,6 +186,7 @@ ToChild = (
     | CommandResult
     | LeaseGranted
     | LeaseBlocked
+    | SeatsGranted
     | SetStreamKnobs
     | StoreInstruments
 )
@@ -288,14 +305,27 @@ class LeaseRequest(msgspec.Struct, tag=True):
     units: float
 
 
+class SeatsWanted(msgspec.Struct, tag=True):
+    """Any child: of a limit on what may be held at once it wants `count` in all, those it has
+    included. A smaller number lets go of the others; a child that ends lets go of all.
+    """
+
+    request_id: int
+    venue: str
+    pool: str
+    count: int
+
+
 class LimitFeedback(msgspec.Struct, tag=True):
-    """Any child: what the venue itself said of a budget (header, 429, 418)."""
+    """Any child: what the venue itself said of a budget (header, 429, 418, announced limit)."""
 
     venue: str
     pool: str
     used: float | None = None
     retry_after_s: float | None = None
     status: int = 0
+    budget: float | None = None
+    """What may be spent in a window, as far as the settings allow as much."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -405,5 +435,6 @@ FromChild = (
     | SetKnobs
     | InstrumentsLoaded
     | LeaseRequest
+    | SeatsWanted
     | LimitFeedback
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from engine.catalog import Catalog, Instrument
+from engine.clock import monotonic_s
 from engine.commands import InstrumentsLoaded, StreamSpec
 
 _log = logging.getLogger(__name__)
@@ -27,19 +28,21 @@ class InstrumentFacts:
         self._on_stored = on_stored
         self._waiting: dict[int, dict[int, Instrument]] = {}
         """By shard and slot."""
-        self._listed: dict[str, dict[str, Instrument]] = {}
+        self._listed: dict[str, tuple[float, dict[str, Instrument]]] = {}
+        """By venue: when it came, and what it says."""
         self.problem = ""
         """Why nothing can be written; empty while it can."""
 
     def listed(self, message: InstrumentsLoaded) -> None:
         """What a venue lists now."""
-        self._listed[message.venue] = {each.symbol: each for each in message.instruments}
+        listed = {each.symbol: each for each in message.instruments}
+        self._listed[message.venue] = monotonic_s(), listed
 
     def brief(self, specs: Iterable[StreamSpec]) -> list[StreamSpec]:
         """The same streams with their instruments: as listed last, or else as described last. A
         symbol that is not listed any more is for the shard to judge.
         """
-        return [msgspec.structs.replace(each, instrument=self._of(each)) for each in specs]
+        return [self._brief(each) for each in specs]
 
     def resolved(self, shard: int, instruments: Mapping[int, Instrument]) -> None:
         """A shard has learned the instruments of these slots."""
@@ -67,8 +70,10 @@ class InstrumentFacts:
             _log.error(f"{problem}: streams that begin wait for it")
         self.problem = problem
 
-    def _of(self, spec: StreamSpec) -> Instrument | None:
-        listed = self._listed.get(spec.key.venue)
-        if listed is not None:
-            return listed.get(spec.key.symbol)
-        return self._catalog.instrument(spec.key.venue, spec.key.symbol)
+    def _brief(self, spec: StreamSpec) -> StreamSpec:
+        if spec.key.venue in self._listed:
+            listed_s, listed = self._listed[spec.key.venue]
+            instrument = listed.get(spec.key.symbol)
+        else:
+            listed_s, instrument = 0.0, self._catalog.instrument(spec.key.venue, spec.key.symbol)
+        return msgspec.structs.replace(spec, instrument=instrument, listed_s=listed_s)

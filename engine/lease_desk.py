@@ -4,6 +4,9 @@ Shards and the control process ask over their pipes (`LeaseRequest`) and are ans
 units fit. Nothing is promised in advance, so a ban (418) holds back everyone who still waits. What
 was spent and what is forbidden is kept on disk: a restart does not turn into a second ban. Where
 engines share an address, `engine.lease_sharing` asks the others before anything is granted.
+
+What may be held at once (sockets, subscriptions) is counted here as well (`engine.seats`), for this
+engine alone: it ends with whoever holds it, so nothing of it is kept.
 """
 
 import asyncio
@@ -16,11 +19,19 @@ from typing import Final
 import msgspec
 
 from engine.clock import boot_id, monotonic_s, wall_ns
-from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import (
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    SeatsGranted,
+    SeatsWanted,
+)
 from engine.durable import UNREADABLE, write_whole
 from engine.lease_sharing import LeaseSharing
-from engine.limits import BLOCK_S_MAX, Budget, Spent, Waiter
-from engine.settings import LimitSettings
+from engine.limits import BLOCK_S_MAX, REFUSALS, Budget, Spent, Waiter, refusal_in_words
+from engine.seats import Seats
+from engine.settings import LimitSettings, SeatSettings
 from engine.shared_limits import Pool, SharedLimits
 from engine.status import LimiterReport
 
@@ -28,10 +39,9 @@ _log = logging.getLogger(__name__)
 
 _SLACK_S: Final = 1.0
 """A window here is longer by this: a request leaves a little after it was granted."""
-_BLOCK_S_DEFAULT: Final = 60.0
 _TIMER_S_MIN: Final = 0.001
 
-Grant = Callable[[str, LeaseGranted | LeaseBlocked], None]
+Grant = Callable[[str, LeaseGranted | LeaseBlocked | SeatsGranted], None]
 """Sends an answer to a client, by its name."""
 Share = Callable[[Mapping[Pool, float]], SharedLimits]
 """Makes the other engines' view of budgets with these windows, in seconds."""
@@ -46,6 +56,7 @@ class _SavedBudget(msgspec.Struct):
     pool: str
     blocked_s: float
     spent: list[tuple[float, float]]
+    status: int = 0
 
 
 class _Saved(msgspec.Struct):
@@ -71,18 +82,24 @@ class LeaseDesk:
 
     def __init__(
         self,
-        limits: Sequence[LimitSettings],
+        limits: Sequence[LimitSettings | SeatSettings],
         path: Path,
         grant: Grant,
         share: Share | None = None,
         *,
         alone_without_redis: bool = False,
     ) -> None:
-        self._budgets: dict[Pool, Budget] = {
-            (limit.venue, limit.pool): Budget(limit.budget, limit.window_s + _slack_s(limit))
-            for limit in limits
-        }
-        self._windows = {(limit.venue, limit.pool): limit.window_s for limit in limits}
+        self._windows: dict[Pool, float] = {}
+        self._budgets: dict[Pool, Budget] = {}
+        self._seats: dict[Pool, Seats] = {}
+        for limit in limits:
+            pool = (limit.venue, limit.pool)
+            if isinstance(limit, SeatSettings):
+                self._seats[pool] = Seats(limit.count)
+            else:
+                self._windows[pool] = limit.window_s
+                window_s = limit.window_s + min(_SLACK_S, limit.window_s / 10)
+                self._budgets[pool] = Budget(limit.budget, window_s)
         self._path = path
         self._boot = boot_id()
         self._grant = grant
@@ -101,6 +118,17 @@ class LeaseDesk:
         """Why budgets cannot be shared now; empty when they can, or need not."""
         return self._sharing.problem if self._sharing is not None else ""
 
+    @property
+    def refusal(self) -> str:
+        """Which venue refuses all that this address asks, and why; empty while none does."""
+        now_s = monotonic_s()
+        for (venue, _), budget in self._budgets.items():
+            refused = REFUSALS.get(budget.refused_with)
+            if refused and refused.is_of_address and (left_s := budget.blocked_s(now_s)):
+                words = refusal_in_words(budget.refused_with)
+                return f"{venue}: {words}; asked again in {left_s:.0f} s"
+        return ""
+
     def start(self) -> "asyncio.Task[None] | None":
         """Begin to grant where other engines are asked first; else it has begun. Returns the task
         to watch, if there is one.
@@ -118,6 +146,16 @@ class LeaseDesk:
         self._tell_blocked(pool, {client})
         self._serve(pool)
 
+    def want(self, client: str, request: SeatsWanted) -> None:
+        """Answer with what there is; more follows when others let go. Without a limit: all."""
+        pool = (request.venue, request.pool)
+        if pool in self._seats:
+            self._tell_seats(
+                pool, self._seats[pool].want(client, request.request_id, request.count)
+            )
+        else:
+            self._grant(client, SeatsGranted(request.request_id, *pool, request.count))
+
     def feedback(self, message: LimitFeedback) -> None:
         """Take in what the venue said of a budget."""
         pool = (message.venue, message.pool)
@@ -131,23 +169,29 @@ class LeaseDesk:
             else:
                 budget.venue_says(message.used, now_s)
             self._save_soon()
-        if message.retry_after_s is not None or message.status in (418, 429):
-            wanted_s = message.retry_after_s
-            delay_s = min(_BLOCK_S_DEFAULT if wanted_s is None else wanted_s, BLOCK_S_MAX)
-            budget.block_until(now_s + delay_s)
+        if message.budget is not None and budget.announced(message.budget):
             _log.warning(
-                f"{message.venue} {message.pool}: HTTP {message.status or 429}: nobody asks for"
-                f" {delay_s:.0f} s"
+                f"{message.venue} {message.pool}: the venue allows {budget.budget:g} in"
+                f" {self._windows[pool]:g} s now"
+            )
+        if message.retry_after_s is not None:
+            delay_s = min(message.retry_after_s, BLOCK_S_MAX)
+            budget.block_until(now_s + delay_s, message.status)
+            _log.warning(
+                f"{message.venue} {message.pool}: {refusal_in_words(message.status)}: nobody asks"
+                f" for {delay_s:.0f} s"
             )
             self._tell_blocked(pool, budget.waiting_clients)
             self._save(durable=True)
         self._serve(pool)
 
     def client_ended(self, client: str) -> None:
-        """A child is gone, and with it what it waited for."""
+        """A child is gone, and with it what it waited for and what it held."""
         for pool, budget in self._budgets.items():
             budget.forget_client(client)
             self._serve(pool)
+        for pool, seats in self._seats.items():
+            self._tell_seats(pool, seats.forget_client(client))
 
     def reports(self) -> list[LimiterReport]:
         """Every budget, for `GET /limiters`."""
@@ -163,8 +207,21 @@ class LeaseDesk:
                 blocked_s=round(budget.blocked_s(now_s), 1),
                 waiting_count=budget.waiting_count,
                 others_used=round(budget.used_by_others(now_s), 3) if self._sharing else None,
+                blocked_reason=(
+                    refusal_in_words(budget.refused_with) if budget.blocked_s(now_s) else ""
+                ),
             )
             for (venue, name), budget in self._budgets.items()
+        ] + [
+            LimiterReport(
+                venue=venue,
+                pool=name,
+                budget=float(seats.limit),
+                window_s=None,
+                used=float(seats.held_count),
+                waiting_count=seats.waiting_count,
+            )
+            for (venue, name), seats in self._seats.items()
         ]
 
     async def close(self) -> None:
@@ -180,7 +237,12 @@ class LeaseDesk:
         """Who waits can say for what and how long."""
         blocked_s = self._budgets[pool].blocked_s(monotonic_s())
         for client in clients if blocked_s else ():
-            self._grant(client, LeaseBlocked(*pool, blocked_s))
+            self._grant(client, LeaseBlocked(*pool, blocked_s, self._budgets[pool].refused_with))
+
+    def _tell_seats(self, pool: Pool, clients: set[str]) -> None:
+        for client in clients:
+            request_id, held = self._seats[pool].held_by(client)
+            self._grant(client, SeatsGranted(request_id, *pool, held))
 
     def _serve(self, pool: Pool) -> None:
         if self._sharing is not None:
@@ -222,6 +284,7 @@ class LeaseDesk:
                 name,
                 budget.blocked_s(now_s),
                 [(now_s - spent.at_s, spent.units) for spent in budget.recent(now_s)],
+                budget.refused_with,
             )
             for (venue, name), budget in self._budgets.items()
         ]
@@ -247,10 +310,6 @@ class LeaseDesk:
             budget = self._budgets.get((each.venue, each.pool))
             if budget is None:
                 continue
-            budget.block_until(now_s - age_s + min(each.blocked_s, BLOCK_S_MAX))
+            budget.block_until(now_s - age_s + min(each.blocked_s, BLOCK_S_MAX), each.status)
             spent = [Spent(now_s - age_s - ago_s, units) for ago_s, units in each.spent]
             budget.restore(spent, now_s)
-
-
-def _slack_s(limit: LimitSettings) -> float:
-    return min(_SLACK_S, limit.window_s / 10)

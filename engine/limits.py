@@ -7,15 +7,41 @@ ones; a request larger than the budget takes a whole window for itself.
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
 _BUCKET_S = 1.0
 _ROUNDING = 1e-9
+_SAME_BLOCK_S = 5.0
+"""By so little one block differs between two engines' clocks."""
 BLOCK_S_MAX = 3 * 86_400.0
 """Binance bans for up to three days; who says more is mistaken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What an HTTP status means that says "not now" to whatever is asked."""
+
+    why: str
+    wait_s: float
+    """Where the venue does not say how long."""
+    is_of_address: bool = True
+    """Whether everything we ask is refused, or only what draws on one budget."""
+
+
+REFUSALS: Mapping[int, Refusal] = {
+    403: Refusal("its firewall refuses this address", 600.0),
+    418: Refusal("it has banned this address", 60.0),
+    429: Refusal("too many requests", 60.0, is_of_address=False),
+    451: Refusal("it does not serve this region", 3600.0),
+}
+
+
+def refusal_in_words(status: int) -> str:
+    """For people; empty where there is none."""
+    return f"HTTP {status}: {REFUSALS[status].why}" if status in REFUSALS else ""
 
 
 class Waiter(NamedTuple):
@@ -44,8 +70,11 @@ class Budget:
         assert budget > 0
         assert window_s > 0
         self.budget = budget
+        self._budget_max = budget
         self.window_s = window_s
         self.blocked_until_s = float("-inf")
+        self.refused_with = 0
+        """The HTTP status that blocked it last."""
         self.venue_used: float | None = None
         """What the venue's own counter said last."""
         self._spent: deque[Spent] = deque()
@@ -116,9 +145,23 @@ class Budget:
         """A client is gone; what it waited for, nobody waits for. What it spent stays spent."""
         self._waiters = deque(waiter for waiter in self._waiters if waiter.client != client)
 
-    def block_until(self, until_s: float) -> None:
-        """Let nobody through before `until_s`."""
-        self.blocked_until_s = max(self.blocked_until_s, until_s)
+    def block_until(self, until_s: float, status: int = 0) -> None:
+        """Let nobody through before `until_s`, because the venue answered with `status`. Where that
+        is not known (another engine was answered), what we were told ourselves is kept, should it
+        be the same.
+        """
+        if until_s > self.blocked_until_s:
+            if status or until_s > self.blocked_until_s + _SAME_BLOCK_S:
+                self.refused_with = status
+            self.blocked_until_s = until_s
+
+    def announced(self, budget: float) -> bool:
+        """The venue allows so much. Less than we thought counts from now on, more does not.
+        Returns whether that changed anything.
+        """
+        before, self.budget = self.budget, min(budget, self._budget_max)
+        assert self.budget > 0
+        return self.budget != before
 
     def venue_says(self, used: float, now_s: float) -> None:
         """The venue's counter. What it has seen and we have not, somebody else on our address

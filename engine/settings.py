@@ -113,6 +113,14 @@ class LimitSettings(msgspec.Struct, frozen=True):
     window_s: float
 
 
+class SeatSettings(msgspec.Struct, frozen=True):
+    """What all processes together may hold of a venue at once: sockets, subscriptions."""
+
+    venue: str
+    pool: str
+    count: int
+
+
 class ControlSettings(msgspec.Struct, frozen=True):
     """The control process's birth message.
 

@@ -141,15 +141,18 @@ class LimiterReport(msgspec.Struct):
     venue: str
     pool: str
     budget: float
-    window_s: float
+    window_s: float | None
+    """None where it is a limit on what is held at once."""
     used: float
     venue_used: float | None = None
     """What the venue's own header said last."""
     blocked_s: float = 0.0
-    """Seconds until requests are allowed again (429, 418)."""
+    """Seconds until requests are allowed again (403, 418, 429, 451)."""
     waiting_count: int = 0
     others_used: float | None = None
     """Of `used`, what other engines on the address spent; None where budgets are not shared."""
+    blocked_reason: str = ""
+    """What the venue said; empty where nobody asked it."""
 
 
 class EngineStatus(msgspec.Struct):

@@ -47,6 +47,7 @@ from engine.commands import (
     Ready,
     RemoveStreams,
     RingsSynced,
+    SeatsWanted,
     SetKnobs,
     SetStreamKnobs,
     ShardStatus,
@@ -197,6 +198,8 @@ class Supervisor:
             light, reason = "red", f"streams cannot begin: {self._facts.problem}"
         if self._leases.problem and light != "red":
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
+        if light == "green" and (refusal := self._leases.refusal):
+            light, reason = "yellow", refusal
         return EngineStatus(
             status=light,
             reason=reason,
@@ -264,6 +267,8 @@ class Supervisor:
                 self._facts.resolved(index, message.instruments)
             case LeaseRequest():
                 self._leases.ask(shard.member.name, message)
+            case SeatsWanted():
+                self._leases.want(shard.member.name, message)
             case LimitFeedback():
                 self._leases.feedback(message)
             case _:

@@ -23,6 +23,7 @@ from picows import (
 from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
+from engine.limits import REFUSALS, refusal_in_words
 from shards.backoff import Backoff
 from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
@@ -122,6 +123,12 @@ class Connection:
     def stream_count(self) -> int:
         """How many streams share this socket."""
         return len(self._topics)
+
+    @property
+    def subscription_count(self) -> int:
+        """What the venue counts, or will: also what has ended until the venue is told so."""
+        told = self._subscribed if self.is_connected else ()
+        return len({*self._topics, *told})
 
     @property
     def group(self) -> SocketGroup:
@@ -244,20 +251,26 @@ class Connection:
     def _why_refused(self, error: Exception) -> str:
         """In words. A venue that says "not now" is left alone by every process, as REST is."""
         response = error.response if isinstance(error, WSInvalidStatusError) else None
-        if response is None or response.status not in (418, 429):
+        if response is None or response.status not in REFUSALS:
             return str(error) or type(error).__name__
         wait_s = self._connects.refused(response.status, response.headers.get("Retry-After"))
-        return f"HTTP {response.status:d}, told to wait {wait_s:.0f} s"
+        return f"{refusal_in_words(int(response.status))}; nobody asks for {wait_s:.0f} s"
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""
-        subscriber = asyncio.create_task(self._subscribe(transport))
-        pinger = asyncio.create_task(self._ping(transport))
         closed = asyncio.create_task(transport.wait_disconnected())
+        work = [asyncio.create_task(self._subscribe(transport))]
+        if self._group.json_ping is not None:
+            work.append(asyncio.create_task(self._ping(transport, self._group.json_ping)))
         ends_at_s = monotonic_s() + self._lifetime_s * random.uniform(_LIFETIME_SPREAD, 1.0)  # noqa: S311 - spread, no secret
         try:
             while not closed.done():
-                await asyncio.wait([closed], timeout=1.0)
+                await asyncio.wait(
+                    [closed, *work], timeout=1.0, return_when=asyncio.FIRST_COMPLETED
+                )
+                if fault := next((task.exception() for task in work if task.done()), None):
+                    log.error("%s %s", self._venue.name, self._url, exc_info=fault)
+                    return f"this socket's work failed: {fault!r}"
                 now_s = monotonic_s()
                 if now_s - self.last_frame_s > self._group.idle_timeout_s:
                     return f"silent for {self._group.idle_timeout_s:.0f} s"
@@ -269,9 +282,9 @@ class Connection:
             self._look_for_cause()
             return _closing_words(transport, closed)
         finally:
-            for task in (subscriber, pinger, closed):
+            for task in (closed, *work):
                 task.cancel()
-            await asyncio.gather(subscriber, pinger, closed, return_exceptions=True)
+            await asyncio.gather(closed, *work, return_exceptions=True)
 
     def _look_for_cause(self) -> None:
         """The venue hung up: where it does so for a name, leave that out and save the others."""
@@ -351,11 +364,11 @@ class Connection:
         self._silent.update(topic for topic, known in self._topics.items() if known is stream)
         self._changed.ring()
 
-    async def _ping(self, transport: WSTransport) -> None:
-        """The venue's own kind of ping, where it has one."""
-        while self._group.json_ping is not None:
+    async def _ping(self, transport: WSTransport, ping: bytes) -> None:
+        """The venue's own kind of ping."""
+        while True:
             await asyncio.sleep(self._group.ping_interval_s)
-            transport.send(WSMsgType.TEXT, self._group.json_ping)
+            transport.send(WSMsgType.TEXT, ping)
 
     def unusable(self, error: Exception, payload: bytes) -> None:
         """Count a frame that could not be used; say so once in a while."""

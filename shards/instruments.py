@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import difflib
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from engine.catalog import Instrument
 from engine.clock import monotonic_s
+from engine.commands import StreamSpec
 from engine.errors import VenueError
 from shards.backoff import Backoff
 from shards.rest import VenueRest
@@ -66,16 +68,12 @@ class InstrumentSource:
         reason = self._rest.waits_for(call.pool) or self._error or "the venue was asked"
         return f"instruments: {reason}"
 
-    async def ask(self, symbols: Mapping[str, Instrument | None], *, patient: bool = True) -> bool:
+    async def ask(self, wanted: Iterable[StreamSpec], *, patient: bool = True) -> bool:
         """Return once the venue has said what it lists; False where it did not answer in time, or
-        not at the first try, and the asker is not patient. `symbols` are the wanted ones with what
-        the engine knows of them: it may have looked later than we did.
+        not at the first try, and the asker is not patient. Where the engine knows something else of
+        a symbol, the venue is asked again: at once when the engine has listened later than we did.
         """
-        agreed = all(
-            symbol in self._listed and known in (None, self._listed[symbol])
-            for symbol, known in symbols.items()
-        )
-        if monotonic_s() - self._listed_s <= (_AGE_S_MAX if agreed else _MISSING_AGE_S):
+        if monotonic_s() - self._listed_s <= min(map(self._trusted_s, wanted), default=_AGE_S_MAX):
             return True
         if not self._is_asking:
             self._is_asking = True
@@ -90,6 +88,14 @@ class InstrumentSource:
                 left_s = self._asked_s + _PATIENCE_S - monotonic_s()
                 await asyncio.wait_for(self._tried.wait(), max(left_s, 0.0))
         return self._answered.is_set()
+
+    def _trusted_s(self, spec: StreamSpec) -> float:
+        """For how long our last answer is good enough for a stream."""
+        known = self._listed.get(spec.key.symbol)
+        if spec.listed_s > self._listed_s and spec.instrument != known:
+            return -math.inf
+        agreed = known is not None and spec.instrument in (None, known)
+        return _AGE_S_MAX if agreed else _MISSING_AGE_S
 
     def why_unknown(self, symbol: str) -> str:
         """What to say of a symbol the venue does not list."""

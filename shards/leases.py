@@ -9,13 +9,19 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from engine.clock import monotonic_s
-from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
-from engine.limits import BLOCK_S_MAX
-
-_DEFAULT_RETRY_AFTER_S: Final = 60.0
+from engine.commands import (
+    FromChild,
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    SeatsGranted,
+    SeatsWanted,
+)
+from engine.limits import BLOCK_S_MAX, REFUSALS, refusal_in_words
 
 Send = Callable[[FromChild], None]
 
@@ -35,13 +41,15 @@ class Refusable(Turnstile, Protocol):
 
 
 class LeaseClient:
-    """One process's requests. Feed it every `LeaseGranted` and `LeaseBlocked` that arrives."""
+    """One process's requests. Let it `take` every answer that arrives."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
-        self._blocked_until_s: dict[tuple[str, str], float] = {}
+        self._blocked: dict[tuple[str, str], tuple[float, int]] = {}
+        """Until when (monotonic), and with which status."""
+        self._seated: dict[tuple[str, str], Callable[[SeatsGranted], None]] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
         """Wait until the supervisor lets `units` through."""
@@ -54,6 +62,16 @@ class LeaseClient:
         finally:
             self._waiting.pop(request_id, None)
 
+    def take(self, answer: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+        """The supervisor answers."""
+        match answer:
+            case LeaseGranted():
+                self.granted(answer)
+            case LeaseBlocked():
+                self.blocked(answer)
+            case SeatsGranted():
+                self.seated(answer)
+
     def granted(self, message: LeaseGranted) -> None:
         """An answer came. Its asker may have been cancelled meanwhile."""
         future = self._waiting.get(message.request_id)
@@ -62,16 +80,27 @@ class LeaseClient:
 
     def blocked(self, message: LeaseBlocked) -> None:
         """The venue lets nobody through for a while: who waits can say so."""
-        self._blocked_until_s[message.venue, message.pool] = monotonic_s() + message.blocked_s
+        until_s = monotonic_s() + message.blocked_s
+        self._blocked[message.venue, message.pool] = until_s, message.status
 
-    def blocked_s(self, venue: str, pool: str) -> float:
-        """Seconds until the venue lets anybody through again, as the supervisor said last."""
-        until_s = self._blocked_until_s.get((venue, pool), float("-inf"))
-        return max(until_s - monotonic_s(), 0.0)
+    def blocked_until(self, venue: str, pool: str) -> tuple[float, int]:
+        """When the venue lets somebody through again (monotonic) and what it had answered with, as
+        the supervisor said last.
+        """
+        return self._blocked.get((venue, pool), (0.0, 0))
 
-    def tell(self, feedback: LimitFeedback) -> None:
-        """Pass on what the venue said."""
-        self._send(feedback)
+    def tell(self, message: LimitFeedback | SeatsWanted) -> None:
+        """Pass on what the venue said, or what is held and wanted."""
+        self._send(message)
+
+    def seated(self, message: SeatsGranted) -> None:
+        """So many may be held now."""
+        if take := self._seated.get((message.venue, message.pool)):
+            take(message)
+
+    def on_seats(self, venue: str, pool: str, take: Callable[[SeatsGranted], None]) -> None:
+        """Who is to hear of a pool's seats: one in a process."""
+        self._seated[venue, pool] = take
 
 
 @dataclass(slots=True)
@@ -83,17 +112,29 @@ class Lease:
     pool: str
     blocked_until_s: float = 0.0
     """What the venue has told this process itself."""
+    refused_with: int = 0
     waiting_count: int = 0
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the venue lets nobody through."""
+        return self._blocked()[0] > 0
 
     @property
     def wait(self) -> str:
         """What callers wait for, in words; empty when none waits."""
         if not self.waiting_count:
             return ""
-        told_s = self.client.blocked_s(self.venue, self.pool)
-        blocked_s = max(told_s, self.blocked_until_s - monotonic_s())
-        until = f", blocked {blocked_s:.0f} s" if blocked_s > 0 else ""
+        blocked_s, status = self._blocked()
+        why = f" ({words})" if (words := refusal_in_words(status)) else ""
+        until = f", blocked {blocked_s:.0f} s{why}" if blocked_s > 0 else ""
         return f"waiting for the budget {self.pool}{until}"
+
+    def _blocked(self) -> tuple[float, int]:
+        """For how long, and by which answer."""
+        told = self.client.blocked_until(self.venue, self.pool)
+        until_s, status = max(told, (self.blocked_until_s, self.refused_with))
+        return until_s - monotonic_s(), status
 
     async def acquire(self, units: float = 1.0) -> None:
         """Wait until `units` may be spent. What was granted before a ban waits for its end, in
@@ -111,11 +152,12 @@ class Lease:
             self.waiting_count -= 1
 
     def refused(self, status: int, retry_after: str | None) -> float:
-        """The venue refused (429, 418): nobody asks for as long as its `Retry-After` says, or a
-        minute. Returns those seconds.
+        """The venue refused (`REFUSALS`): nobody asks for as long as its `Retry-After` says, or as
+        is usual. Returns those seconds.
         """
-        wait_s = _retry_after_s(retry_after)
+        wait_s = _retry_after_s(retry_after, REFUSALS[status].wait_s)
         self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + wait_s)
+        self.refused_with = status
         self.client.tell(LimitFeedback(self.venue, self.pool, retry_after_s=wait_s, status=status))
         return wait_s
 
@@ -123,13 +165,76 @@ class Lease:
         """The venue's own counter."""
         self.client.tell(LimitFeedback(self.venue, self.pool, used=used))
 
+    def announced(self, budget: float) -> None:
+        """What the venue allows us, as it announced."""
+        self.client.tell(LimitFeedback(self.venue, self.pool, budget=budget))
 
-def _retry_after_s(header: str | None) -> float:
+
+class HeldSeats:
+    """What this process may hold of a venue's limit on what is held at once. Say how many are
+    wanted in all, and hold no more than `count`; `on_change` is called when that grows.
+    """
+
+    def __init__(
+        self,
+        client: LeaseClient,
+        venue: str,
+        pool: str,
+        limit: int | None,
+        on_change: Callable[[], None],
+    ) -> None:
+        """Without a limit nobody is asked: `count` is what is wanted."""
+        self._client = client
+        self._venue = venue
+        self._pool = pool
+        self._limit = limit
+        self._on_change = on_change
+        self._request_id = 0
+        self._wanted = 0
+        self._answered_id = 0
+        self.count = 0
+        if limit is not None:
+            client.on_seats(venue, pool, self._seated)
+
+    @property
+    def why_waiting(self) -> str:
+        """Why there are no more."""
+        limit = f"{self._limit} {self._pool.removeprefix('ws_')} an address ({self._pool})"
+        if self._answered_id != self._request_id:
+            return f"asking for a place: {self._venue} allows {limit}"
+        return f"no place: {self._venue} allows {limit}, and all are taken"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether fewer than wanted were granted."""
+        return self.count < self._wanted and self._answered_id == self._request_id
+
+    def want(self, wanted: int) -> None:
+        """Say how many are wanted in all, after letting go of what is too many."""
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        if self._limit is None:
+            self.count = wanted
+            return
+        self.count = min(self.count, wanted)
+        self._request_id += 1
+        self._client.tell(SeatsWanted(self._request_id, self._venue, self._pool, wanted))
+
+    def _seated(self, message: SeatsGranted) -> None:
+        """What answers an earlier request was said before the supervisor heard of the last one."""
+        if message.request_id == self._request_id:
+            self._answered_id = message.request_id
+            self.count = message.count
+            self._on_change()
+
+
+def _retry_after_s(header: str | None, usual_s: float) -> float:
     """Seconds to wait. What is no number of them (a date, `nan`) is no reason to go on at once."""
     try:
-        wait_s = float(header or _DEFAULT_RETRY_AFTER_S)
+        wait_s = float(header or usual_s)
     except ValueError:
-        return _DEFAULT_RETRY_AFTER_S
+        return usual_s
     if math.isnan(wait_s):
-        return _DEFAULT_RETRY_AFTER_S
+        return usual_s
     return min(max(wait_s, 1.0), BLOCK_S_MAX)

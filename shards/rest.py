@@ -1,17 +1,21 @@
 """REST calls of one venue: budgets, deadlines, size cap, and no redirects.
 
-A venue that answers 429 or 418 with Retry-After is left alone for that long by every process: 429
-is about the pool the call belongs to, 418 bans the address from all of them.
+A venue that refuses (`REFUSALS`) is left alone by every process, for as long as it says or as is
+usual: 429 is about the pool the call belongs to, 403, 418 and 451 are about the address and all of
+them.
 """
 
 import asyncio
+import contextlib
 import logging
 
 import aiohttp
 
 from engine.errors import VenueError
+from engine.limits import REFUSALS, refusal_in_words
 from shards.leases import Lease, LeaseClient
-from shards.venues.budgets import REST_POLLS
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.spec import REST_WEIGHT, RestCall, Venue
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,11 @@ class VenueRest:
             for pool in (REST_WEIGHT, REST_POLLS, *venue.rest_pools)
         }
         self._used_weight_header = venue.used_weight_header
+        self._listing_call = venue.instruments
+        self._parse_rest_weight = venue.parse_rest_weight
+        self._weight_max = venue.rest_weight_per_minute
+        self.weight_per_minute: float = venue.rest_weight_per_minute
+        """What the venue lets an address spend: what it announced, if that is less."""
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
 
     async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
@@ -44,7 +53,7 @@ class VenueRest:
             async with self._session.request(
                 call.method, url, data=body, headers=headers, allow_redirects=False
             ) as reply:
-                is_refused = reply.status in (429, 418)  # whatever becomes of the body
+                is_refused = reply.status in REFUSALS  # whatever becomes of the body
                 payload = b"" if is_refused else await _read_capped(reply)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
@@ -55,17 +64,20 @@ class VenueRest:
             wait_s = self._leases[call.pool].refused(reply.status, retry_after)
             for pool in self._refused_with(call.pool, reply.status):
                 self._leases[pool].refused(reply.status, retry_after)
-            raise VenueError(f"{self._venue}: HTTP {reply.status}, told to wait {wait_s:.0f} s")
+            words = refusal_in_words(reply.status)
+            raise VenueError(f"{self._venue}: {words}; nobody asks for {wait_s:.0f} s")
         if reply.status != 200:
             text = payload[:200].decode("utf-8", "backslashreplace")
             raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
+        if call == self._listing_call:
+            self._heed(payload)
         return payload
 
     def _refused_with(self, pool: str, status: int) -> set[str]:
         """Which pools rest as well: all of a banned address, and polls with what they draw on.
         They would pass their own pool meanwhile, and all leave at once.
         """
-        if status == 418:
+        if REFUSALS[status].is_of_address:
             return self._leases.keys() - {pool}
         return {REST_POLLS} if pool == REST_WEIGHT else set()
 
@@ -77,6 +89,19 @@ class VenueRest:
         text = reply.headers.get(self._used_weight_header or "", "")
         if text.isascii() and text.isdigit() and len(text) < 10:
             self._leases[REST_WEIGHT].venue_says(float(text))
+
+    def _heed(self, listing: bytes) -> None:
+        """Follow the limit that comes with the listing. Who reads the rest of it says what is
+        wrong with it.
+        """
+        if self._parse_rest_weight is None:
+            return
+        with contextlib.suppress(*UNUSABLE_FRAME):
+            announced = self._parse_rest_weight(listing)
+            if announced is not None:
+                self.weight_per_minute = min(announced, self._weight_max)
+                for pool, budget in spendable(self.weight_per_minute).items():
+                    self._leases[pool].announced(budget)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -15,6 +15,7 @@ from engine.commands import (
     InstrumentsStored,
     LeaseBlocked,
     LeaseGranted,
+    SeatsGranted,
     ShardStatus,
     StartStreams,
     StopStreams,
@@ -77,10 +78,8 @@ class Shard:
                     self._start(message.streams)
                 case StopStreams():
                     self._stop(message.slots)
-                case LeaseGranted():
-                    self._leases.granted(message)
-                case LeaseBlocked():
-                    self._leases.blocked(message)
+                case LeaseGranted() | LeaseBlocked() | SeatsGranted():
+                    self._leases.take(message)
                 case InstrumentsStored():
                     for slot in message.slots:
                         if slot in self._waiting_for_store:

@@ -1,7 +1,10 @@
 """The sockets of one venue in one shard: which stream rides on which, and whether it is heard.
 
 A socket is opened when a stream finds no room on those there are, and closed when it has carried
-nothing for a while. Nobody else's socket is touched when a stream comes or goes.
+nothing for a while. Nobody else's socket is touched when a stream comes or goes. Where the venue
+limits what an address may have, subscriptions and sockets need a seat each (`engine.seats`): who
+gets none waits, says so, and begins by itself once there is one. Streams change their socket with
+both of them open (`shards.handover`), if there are seats for that.
 """
 
 import asyncio
@@ -16,14 +19,18 @@ from engine.commands import StreamState
 from engine.settings import VenueSettings
 from shards.connection import PLANNED, Connection
 from shards.handover import Handover
-from shards.leases import Lease, LeaseClient
+from shards.leases import HeldSeats, Lease, LeaseClient
 from shards.stream import Stream
+from shards.venues.budgets import SOCKETS, SUBSCRIPTIONS
 from shards.venues.spec import Channel, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
 
 _FALSE_ALARMS_MAX = 3
 """After so many a stream's silence grows suspicious no later."""
+
+_REFUSED_S = 60.0
+"""For so long no seats are asked for silent streams after there were none."""
 
 _LINGER_S = 5.0
 """An empty socket waits so long for a new stream: connections are a budget, too."""
@@ -61,13 +68,24 @@ class VenueSockets:
         self._messages = (
             Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
         )
-        self._room = _part(venue.subscriptions_max, shard_count)
-        self._sockets_max = _part(venue.sockets_max, shard_count)
+        self._shard_count = shard_count
+        self._subscriptions = HeldSeats(
+            leases, venue.name, SUBSCRIPTIONS, venue.subscriptions_max, self._settle
+        )
+        self._seats = HeldSeats(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
+        self._waiting: dict[int, Stream] = {}
+        """Streams without a subscription."""
         self._carriers: dict[int, Connection] = {}
         self._moves: dict[int, _Move] = {}
         self._false_alarms: Counter[int] = Counter()
         """How often a stream was silent for long and its socket proved to be all right."""
+        self._spare_sockets = self._spare_subscriptions = 0
+        """Seats that are asked for so that streams can move."""
+        self._refused_until_s = 0.0
+        self._connections: list[Connection] = []
         self._running: dict[Connection, asyncio.Task[None]] = {}
+        """Those that have a seat."""
+        self._closing: list[asyncio.Task[None]] = []
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
         self._closed_reconnect_count = 0
@@ -75,54 +93,25 @@ class VenueSockets:
     @property
     def connections(self) -> list[Connection]:
         """The sockets there are."""
-        return list(self._running)
+        return list(self._connections)
 
     @property
     def malformed_by_reason(self) -> Counter[str]:
         """Frames nobody could use, also on sockets that are closed now."""
         total = Counter(self._closed_malformed)
-        for connection in self._running:
+        for connection in self._connections:
             total.update(connection.malformed_by_reason)
         return total
 
     @property
     def reconnect_count(self) -> int:
         """How often a socket had to be opened anew."""
-        return self._closed_reconnect_count + sum(map(_reconnects, self._running))
+        return self._closed_reconnect_count + sum(map(_reconnects, self._connections))
 
-    def carry(self, streams: Sequence[Stream]) -> Sequence[Stream]:
-        """Give streams a place on the sockets of their group, on new ones where those are full.
-        Returns those that are beyond what the venue allows; this shard has its part of that.
-        """
-        room = len(streams)
-        if self._room is not None:
-            room = max(self._room - len(self._carriers) - len(self._moves), 0)
-        for name, group in self._venue.groups.items():
-            waiting = [each for each in streams[:room] if self._channel(each).group == name]
-            size = self._size(group)
-            staying = [c for c in self.connections if c.group is group and not c.due]
-            for connection in staying:
-                free = max(size - connection.stream_count, 0)
-                self._add(connection, waiting[:free])
-                waiting = waiting[free:]
-            while waiting and (self._has_seat(0) or not staying):
-                self._open(group, waiting[:size])
-                waiting = waiting[size:]
-            if waiting:  # the venue limits how many sockets there are, not what one carries
-                self._add(min(staying, key=lambda each: each.stream_count), waiting)
-        return streams[room:]
-
-    def _add(self, connection: Connection, streams: Sequence[Stream]) -> None:
-        if streams:
-            connection.add(self._topics(streams))
-            self._put_on(connection, streams)
-
-    @property
-    def why_full(self) -> str:
-        """Why `carry` gave streams back."""
-        venue, room = self._venue, self._room
-        part = f", this shard {room}" if room != venue.subscriptions_max else ""
-        return f"{venue.name} allows an address {venue.subscriptions_max} subscriptions{part}"
+    def carry(self, streams: Sequence[Stream]) -> None:
+        """Give streams a place on the sockets of their group, on new ones where those are full."""
+        self._waiting.update((stream.slot, stream) for stream in streams)
+        self._settle()
 
     def silent_s(self, stream: Stream) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
@@ -131,6 +120,7 @@ class VenueSockets:
 
     def remove(self, stream: Stream) -> None:
         """Carry this stream no more."""
+        self._waiting.pop(stream.slot, None)
         connection = self._carriers.pop(stream.slot, None)
         if connection is not None:
             self._take_off(connection, stream)
@@ -148,6 +138,7 @@ class VenueSockets:
         """Look for silence, replace sockets that are due, and let go of those that have carried
         nothing for a while.
         """
+        self._spare_sockets = self._spare_subscriptions = 0
         for move in list(self._moves.values()):
             move.handover.tick(now_s)
         for connection in self.connections:
@@ -156,19 +147,71 @@ class VenueSockets:
         for connection in self.connections:
             if connection.is_connected:
                 self._watch(connection, now_s)
+        self._say_why_blocked()
         for connection, since_s in list(self._empty_since_s.items()):
             if connection.due or now_s - since_s >= _LINGER_S:
-                del self._empty_since_s[connection]
-                self._running.pop(connection).cancel()
-                self._closed_malformed.update(connection.malformed_by_reason)
-                self._closed_reconnect_count += _reconnects(connection)
+                self._close(connection)
+        self._settle()
+
+    def _say_why_blocked(self) -> None:
+        if self._connects.is_blocked and (why := self._connects.wait):
+            for connection in self._connections:
+                for stream in connection.streams:
+                    if stream.state is StreamState.CONNECTING:
+                        stream.reason = why
+
+    def _settle(self) -> None:
+        """Let in what there are seats for, and give back those of what has ended."""
+        subscribed = sum(connection.subscription_count for connection in self._connections)
+        self._subscriptions.want(subscribed + len(self._waiting) + self._spare_subscriptions)
+        room = max(self._subscriptions.count - subscribed, 0)
+        admitted = list(self._waiting.values())[:room]
+        for stream in admitted:
+            del self._waiting[stream.slot]
+        self._place(admitted)
+        self._closing = [task for task in self._closing if not task.done()]
+        self._seats.want(len(self._connections) + len(self._closing) + self._spare_sockets)
+        for connection in self._connections:
+            free = self._seats.count - len(self._running) - len(self._closing)
+            if connection not in self._running and free > 0:
+                self._running[connection] = self._spawn(connection.run())
+        _wait(list(self._waiting.values()), self._subscriptions)
+        for connection in self._connections:
+            if connection not in self._running:
+                _wait(connection.streams, self._seats)
+
+    def _place(self, streams: Sequence[Stream]) -> None:
+        for name, group in self._venue.groups.items():
+            waiting = [each for each in streams if self._channel(each).group == name]
+            size = self._size(group)
+            for connection in self._connections:
+                free = size - connection.stream_count
+                if connection.group is group and not connection.due and free > 0 and waiting:
+                    connection.add(self._topics(waiting[:free]))
+                    self._put_on(connection, waiting[:free])
+                    waiting = waiting[free:]
+            for start in range(0, len(waiting), size):
+                self._open(group, waiting[start : start + size])
+
+    def _close(self, connection: Connection) -> None:
+        del self._empty_since_s[connection]
+        self._connections.remove(connection)
+        if (task := self._running.pop(connection, None)) is not None:
+            task.cancel()
+            self._closing.append(task)
+        self._closed_malformed.update(connection.malformed_by_reason)
+        self._closed_reconnect_count += _reconnects(connection)
 
     def _size(self, group: SocketGroup) -> int:
-        """How many streams share a socket: as configured, or as many as few sockets need."""
+        """How many streams share a socket: as configured, or as many as it takes for all that an
+        address may subscribe to fit its sockets, however it is divided among the shards.
+        """
         size = self._settings.streams_per_connection or group.streams_per_connection
-        if self._room is None or self._sockets_max is None:
+        venue = self._venue
+        if venue.subscriptions_max is None or venue.sockets_max is None:
             return size
-        return max(size, math.ceil(self._room / self._sockets_max))
+        full = max(venue.sockets_max - self._shard_count + 1, 1)  # the last of a shard may be empty
+        return max(size, math.ceil(venue.subscriptions_max / full))
 
     def _replace(self, connection: Connection) -> None:
         """Move every stream to a new socket before this one ends. One socket after the other, if
@@ -182,25 +225,29 @@ class VenueSockets:
             return
         if connection.due == PLANNED and any(move.old.due for move in self._moves.values()):
             return
-        if self._has_seat(len(staying)):
+        has_seats = self._has_seats(1, len(staying))
+        if has_seats:
             log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
             self._closed_reconnect_count += 1
             new = self._open(connection.group, [])
             for stream in staying:
                 self._move(stream, connection, new)
-        else:
+        elif has_seats is not None:
             connection.close_first()
 
-    def _has_seat(self, stream_count: int) -> bool:
-        """Whether the venue allows one more socket with so many streams that are subscribed twice
-        for a while.
-        """
-        is_full = self._sockets_max is not None and len(self._running) >= self._sockets_max
-        return not is_full and self._may_subscribe(stream_count)
-
-    def _may_subscribe(self, stream_count: int) -> bool:
-        subscribed = len(self._carriers) + len(self._moves)
-        return self._room is None or subscribed + stream_count <= self._room
+    def _has_seats(self, sockets: int, subscriptions: int) -> bool | None:
+        """Whether so many may be held besides what is; None while that is being asked."""
+        held = len(self._connections) + len(self._closing)
+        subscribed = sum(connection.subscription_count for connection in self._connections)
+        free = self._subscriptions.count - subscribed - len(self._waiting)
+        if self._seats.count - held >= sockets and free >= subscriptions:
+            self._spare_sockets = self._spare_subscriptions = 0
+            return True
+        if self._seats.is_refused or self._subscriptions.is_refused:
+            return False
+        self._spare_sockets = max(self._spare_sockets, sockets)
+        self._spare_subscriptions = max(self._spare_subscriptions, subscriptions)
+        return None
 
     def _move(
         self, stream: Stream, old: Connection, new: Connection, *, is_for_silence: bool = False
@@ -232,7 +279,7 @@ class VenueSockets:
             lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
             messages=self._messages,
         )
-        self._running[connection] = self._spawn(connection.run())
+        self._connections.append(connection)
         self._put_on(connection, streams)
         return connection
 
@@ -285,26 +332,29 @@ class VenueSockets:
             self._false_alarms[stream.slot] += 1
 
     def _ask_elsewhere(self, stream: Stream, connection: Connection, silent_s: float) -> None:
-        other = self._other_than(connection)
-        if other is None:
-            reason = "subscribed again in vain, and no other socket is allowed"
-        else:
+        """Subscribe a silent stream on a second socket, if the venue allows that."""
+        if monotonic_s() < self._refused_until_s:
+            return
+        size = self._size(connection.group)
+        others = [
+            other
+            for other in self._connections
+            if other.group is connection.group and other is not connection and not other.due
+        ]
+        other = next((each for each in others if each.stream_count < size), None)
+        has_seats = self._has_seats(int(other is None), 1)
+        if has_seats:
+            other = other or self._open(connection.group, [])
             self._move(stream, connection, other, is_for_silence=True)
             reason = f"no data for {silent_s:.0f} s, subscribed on another socket as well"
+        elif has_seats is None:
+            return
+        else:
+            self._refused_until_s = monotonic_s() + _REFUSED_S
+            reason = "subscribed again in vain, and no other socket is allowed"
         if stream.reason != reason:
             stream.reason = reason
             log.warning("%s: %s", stream.key, reason)
-
-    def _other_than(self, connection: Connection) -> Connection | None:
-        """A socket for one more stream, within what the venue allows."""
-        size = self._size(connection.group)
-        if not self._may_subscribe(1):
-            return None
-        for other in self.connections:
-            fits = other.group is connection.group and other.stream_count < size
-            if fits and other is not connection and not other.due:
-                return other
-        return self._open(connection.group, []) if self._has_seat(1) else None
 
     def _channel(self, stream: Stream) -> Channel:
         channel = self._venue.channels[stream.key.kind, stream.key.transport]
@@ -316,6 +366,11 @@ def _reconnects(connection: Connection) -> int:
     return max(connection.connect_count - 1, 0)
 
 
-def _part(limit: int | None, shard_count: int) -> int | None:
-    """A shard's part of what an address may have."""
-    return max(limit // shard_count, 1) if limit is not None else None
+def _wait(streams: Sequence[Stream], seats: HeldSeats) -> None:
+    """Show what streams wait for."""
+    for stream in streams:
+        if seats.is_refused and stream.reason != seats.why_waiting:
+            stream.failed(seats.why_waiting)
+            log.error("%s: %s", stream.key, stream.reason)
+        elif not seats.is_refused and stream.state is not StreamState.FAILED:
+            stream.state, stream.reason = StreamState.CONNECTING, seats.why_waiting

@@ -152,6 +152,8 @@ class HistoryTrades(_TradeStream):
         """Take one frame, checked by the venue's decoder. Rows already stored are dropped."""
         self._frame_count += 1
         self.last_recv_ns = ts_recv
+        if len(rows) > 1:
+            rows = sorted(rows, key=_event_time)  # a restart goes on from the last one written
         if not self.has_data:
             rows = self._join(rows, ts_recv)
             self.has_data = True
@@ -173,19 +175,18 @@ class HistoryTrades(_TradeStream):
         """The first frame of a connection: return the part of it that is new.
 
         Our last trade inside the frame proves that nothing is missing. Without it, everything
-        newer than our last trade is new, and what lies between cannot be known.
+        newer than our last trade is new, and what lies between cannot be known. Trades of its very
+        millisecond, in whatever order they come, are told apart by memory; where there is none
+        (a restart) they are known: the venue sends what a block traded in one frame.
         """
-        rows = sorted(rows, key=_event_time)
         if self._last is None or not rows:
             return rows
-        keys = [(row.ts_event, row.trade_id) for row in rows]
-        if self._last in keys:
-            start = keys.index(self._last) + 1
-            self.duplicate_count += start
-            return rows[start:]
         last_ts = self._last[0]
-        new = [row for row in rows if row.ts_event >= last_ts]
+        first_ts = last_ts if self._recent else last_ts + 1
+        new = [row for row in rows if row.ts_event >= first_ts]
         self.duplicate_count += len(rows) - len(new)
+        if any((row.ts_event, row.trade_id) == self._last for row in rows):
+            return new
         until_ts = new[0].ts_event if new else rows[-1].ts_event
         reason = (
             GapReason.HISTORY_SHORT

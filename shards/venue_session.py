@@ -25,7 +25,7 @@ from shards.rings import ShardRings
 from shards.sockets import VenueSockets
 from shards.stream import Stream
 from shards.timed import TimedStream
-from shards.venues.budgets import REST_POLLS, poll_weight_per_minute
+from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.spec import PollChannel, Venue
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,7 @@ _SNAPSHOTS_AT_ONCE = 4
 _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
 _TRY_AGAIN_EVERY_S = 300.0
-"""A stream whose symbol is not listed begins by itself once it is, and one for which the venue
-had no room once there is: so often is that looked for.
-"""
+"""A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
@@ -76,16 +74,17 @@ class VenueSession:
         self._by_slot: dict[int, Stream] = {}
         self._removed: dict[int, tuple[float, Stream]] = {}
         self._postponed: dict[int, Stream] = {}
-        """Streams that have failed for a reason that may pass."""
+        """Streams whose symbols the venue does not list, or not yet."""
         self._tried_again_s = monotonic_s()
         self._described: dict[int, Instrument] = {}
         """What the stream table has been told."""
         self._begun: set[int] = set()
         """Slots that have a socket or a poller."""
         self.pollers: dict[StreamKind, Poller] = {}
+        self._shard_count = shard_count
         self._poll_share = PollShare(
             Lease(leases, venue.name, REST_POLLS),
-            poll_weight_per_minute(venue) * _POLL_MARGIN / shard_count,
+            self._poll_weight(),
             lambda: self._snapshots.is_wanted,
         )
         self._intervals: IntervalSource | None = None
@@ -164,6 +163,7 @@ class VenueSession:
         for stream in self.streams:
             stream.tick(now_ns)
         self._sockets.tick(now_s)
+        self._poll_share.weight_per_minute = self._poll_weight()
         for poller in self.pollers.values():
             poller.watch(now_s)
         if self._intervals is not None:
@@ -171,6 +171,11 @@ class VenueSession:
         self._say_why_waiting()
         self._forget_removed()
         self._try_postponed()
+
+    def _poll_weight(self) -> float:
+        """This shard's part of what polls may spend in a minute."""
+        allowed = spendable(self._rest.weight_per_minute)[REST_POLLS]
+        return allowed * _POLL_MARGIN / self._shard_count
 
     async def close(self) -> None:
         """Close every socket. What was buffered for a snapshot is written."""
@@ -227,11 +232,11 @@ class VenueSession:
         """Instruments first: an unknown symbol must never be subscribed. While the venue does not
         say what it lists, what the engine knew before will do.
         """
-        symbols = {stream.key.symbol: stream.spec.instrument for stream in streams}
-        if not await self._instruments.ask(symbols, patient=False):
+        wanted = [stream.spec for stream in streams]
+        if not await self._instruments.ask(wanted, patient=False):
             hopeful = [stream for stream in streams if stream.slot not in self._postponed]
             await self._begin([stream for stream in hopeful if self._facts(stream)])
-            await self._instruments.ask(symbols)
+            await self._instruments.ask(wanted)
         listed = []
         for stream in filter(self._is_wanted, streams):
             if self._instruments.get(stream.key.symbol) is None:
@@ -301,9 +306,7 @@ class VenueSession:
         waiting = list(filter(self._is_waiting, streams))
         self._begun.update(stream.slot for stream in waiting)
         on_sockets = [each for each in waiting if each.key.transport is Transport.WS]
-        for stream in self._sockets.carry(on_sockets):
-            self._begun.discard(stream.slot)
-            self._postpone(stream, self._sockets.why_full)
+        self._sockets.carry(on_sockets)
         for stream in waiting:
             if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
                 self._poller(stream.key.kind).add(stream)

@@ -9,7 +9,7 @@ from control.tables import print_json, print_table
 
 _COLUMNS = (
     "exchange", "pool", "used", "remaining", "budget", "window_s", "venue_used", "blocked_s",
-    "waiting_count", "others_used",
+    "waiting_count", "others_used", "blocked_reason",
 )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ async def limiters(request: Request, services: Services) -> Response:
             LimiterRow(
                 each.venue, each.pool, each.budget, each.window_s, each.used,
                 max(each.budget - each.used, 0.0), each.venue_used, each.blocked_s,
-                each.waiting_count, each.others_used,
+                each.waiting_count, each.others_used, each.blocked_reason,
             )
             for each in (status.limiters if status else [])
             if venue in (None, each.venue)

@@ -1,7 +1,7 @@
 """The venues. Adding one: its file or folder, its line here, its folder in `tests/data/`."""
 
 from engine.catalog import StreamKind, Transport
-from engine.settings import LimitSettings
+from engine.settings import LimitSettings, SeatSettings
 from shards.venues import binance_linear, budgets, hyperliquid_perp, spec
 from shards.venues.spec import Venue
 
@@ -15,6 +15,6 @@ def preferred_transport(venue: str, kind: StreamKind) -> Transport:
     return spec.preferred_transport(VENUES[venue], kind) if venue in VENUES else Transport.WS
 
 
-def venue_limits() -> list[LimitSettings]:
-    """The budgets that all processes of an engine share."""
+def venue_limits() -> list[LimitSettings | SeatSettings]:
+    """The limits that all processes of an engine share."""
     return [limit for venue in VENUES.values() for limit in budgets.limits_of(venue)]

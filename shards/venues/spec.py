@@ -228,6 +228,8 @@ class Venue:
     build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
     instruments: RestCall
     parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
+    parse_rest_weight: Callable[[bytes], float | None] | None = None
+    """The weight an address may spend in a minute, where the answer to `instruments` says so."""
     used_weight_header: str | None = None
     """Reply header with the weight the venue has counted in this minute."""
     subscriptions_max: int | None = None

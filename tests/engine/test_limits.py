@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 
 from engine import lease_desk
 from engine.clock import wall_ns
-from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import (
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    SeatsGranted,
+    SeatsWanted,
+)
 from engine.lease_desk import LeaseDesk
 from engine.limits import Budget, Waiter
-from engine.settings import LimitSettings
+from engine.settings import LimitSettings, SeatSettings
 
 STEPS = st.lists(
     st.tuples(
@@ -88,13 +95,17 @@ WEIGHT = LimitSettings("acme", "rest_weight", 10, 0.5)
 class Desk:
     """A desk that notes when it granted what."""
 
-    def __init__(self, path: Path, limit: LimitSettings = WEIGHT) -> None:
+    def __init__(self, path: Path, limit: LimitSettings | SeatSettings = WEIGHT) -> None:
         self.granted: list[tuple[float, str, int]] = []
         self.blocked: list[tuple[str, LeaseBlocked]] = []
+        self.seated: list[tuple[str, SeatsGranted]] = []
         self.desk = LeaseDesk([limit], path, self._grant)
         self._loop = asyncio.get_running_loop()
 
-    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked) -> None:
+    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+        if isinstance(message, SeatsGranted):
+            self.seated.append((client, message))
+            return
         if isinstance(message, LeaseBlocked):
             self.blocked.append((client, message))
             return
@@ -176,6 +187,37 @@ def test_who_waits_is_told_of_a_ban_whenever_it_comes(tmp_path: Path) -> None:
     run(body)
 
 
+@pytest.mark.fault("H03")
+def test_a_refused_address_is_named_with_the_reason_also_after_a_restart(tmp_path: Path) -> None:
+    async def body() -> None:
+        path = tmp_path / "limits.json"
+        desk = Desk(path)
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=5, status=429))
+        assert desk.desk.refusal == "", "of one budget, not of the address"
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=600, status=403))
+        desk.desk.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=5, status=429))
+        await desk.desk.close()
+        restarted = Desk(path)
+        restarted.ask("shard-0", 1)
+        assert [blocked.status for _, blocked in restarted.blocked] == [403]
+        for each in (desk.desk, restarted.desk):
+            (report,) = each.reports()
+            assert report.blocked_reason == "HTTP 403: its firewall refuses this address"
+            assert each.refusal == f"acme: {report.blocked_reason}; asked again in 600 s"
+        await restarted.desk.close()
+
+    run(body)
+
+
+def test_what_another_engine_was_told_does_not_hide_what_we_were(tmp_path: Path) -> None:
+    budget = Budget(10, 60)
+    budget.block_until(100.0, 451)
+    budget.block_until(100.2)  # the same block, come back through another clock
+    assert budget.refused_with == 451
+    budget.block_until(900.0)
+    assert budget.refused_with == 0
+
+
 @pytest.mark.fault("H02")
 @pytest.mark.parametrize("boot", ["the same", "another"])
 @pytest.mark.parametrize("jump_s", [-86_400, 3_600])
@@ -233,5 +275,28 @@ def test_unreadable_notes_of_the_past_do_not_stop_an_engine(tmp_path: Path) -> N
             desk.ask("shard-0", 1)
             assert desk.granted
             await desk.desk.close()
+
+    run(body)
+
+
+def test_what_is_held_is_counted_over_all_clients_and_freed_by_their_end(tmp_path: Path) -> None:
+    async def body() -> None:
+        desk = Desk(tmp_path / "limits.json", SeatSettings("acme", "ws_sockets", 10))
+        desk.desk.want("shard-0", SeatsWanted(1, "acme", "ws_sockets", 7))
+        desk.desk.want("shard-1", SeatsWanted(5, "acme", "ws_sockets", 7))
+        assert desk.seated == [
+            ("shard-0", SeatsGranted(1, "acme", "ws_sockets", 7)),
+            ("shard-1", SeatsGranted(5, "acme", "ws_sockets", 3)),
+        ]
+        (report,) = desk.desk.reports()
+        assert (report.used, report.budget, report.window_s) == (10, 10, None)
+        assert report.waiting_count == 4
+        desk.desk.client_ended("shard-0")
+        assert desk.seated[2:] == [("shard-1", SeatsGranted(5, "acme", "ws_sockets", 7))]
+        (report,) = desk.desk.reports()
+        assert (report.used, report.waiting_count) == (7, 0)
+        desk.desk.want("shard-1", SeatsWanted(6, "acme", "unlimited", 99))
+        assert desk.seated[-1] == ("shard-1", SeatsGranted(6, "acme", "unlimited", 99))
+        await desk.desk.close()
 
     run(body)

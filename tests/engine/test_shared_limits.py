@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from engine.clock import monotonic_s
-from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, LimitFeedback
+from engine.commands import (
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    SeatsGranted,
+)
 from engine.lease_desk import LeaseDesk
 from engine.limits import Budget, Spent, Waiter
 from engine.private.valkey import PrivateValkey
@@ -78,7 +84,7 @@ class Engine:
         self._units[request_id] = units
         self.desk.ask("shard-0", LeaseRequest(request_id, *POOL, units))
 
-    def _granted(self, client: str, message: LeaseGranted | LeaseBlocked) -> None:
+    def _granted(self, client: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
         del client
         if isinstance(message, LeaseBlocked):
             return

@@ -18,12 +18,13 @@ import pytest
 from engine import instance
 from engine.catalog import Catalog, StreamKey, StreamKind
 from engine.child import Child, describe_exit
+from engine.commands import LimitFeedback
 from engine.config import Config, Secret
 from engine.errors import EngineError, InstanceBusyError
 from engine.layout import Layout, open_layout
 from engine.member import ChildStartError, Member
 from engine.records import RecordKind
-from engine.settings import ControlSettings, LogSettings, RingSettings
+from engine.settings import ControlSettings, LimitSettings, LogSettings, RingSettings
 from engine.supervisor import Supervisor, SupervisorSettings, Targets, Timing
 from tests.engine.full_disk import full_at
 
@@ -140,6 +141,25 @@ def test_start_describes_instruments_before_streams_go_live(layout: Layout) -> N
         assert set(engine.order("drain")[:2]) == {"shard-0", "shard-1"}
 
     run(layout, scenario)
+
+
+@pytest.mark.fault("H03")
+def test_health_names_the_venue_that_refuses_this_address(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "green")
+        leases = engine.supervisor._leases
+        leases.feedback(LimitFeedback("acme", "rest_weight", retry_after_s=60, status=429))
+        assert engine.supervisor.status().status == "green"
+        leases.feedback(LimitFeedback("acme", "ws_connects", retry_after_s=3600, status=451))
+        status = engine.supervisor.status()
+        assert status.status == "yellow"
+        assert status.reason.startswith(
+            "acme: HTTP 451: it does not serve this region; asked again"
+        )
+
+    limits = [LimitSettings("acme", pool, 10, 60) for pool in ("rest_weight", "ws_connects")]
+    run(layout, scenario, limits=limits)
 
 
 def test_streams_of_one_symbol_share_a_shard(layout: Layout) -> None:
@@ -321,17 +341,19 @@ def test_rows_that_could_not_be_delivered_are_named_in_the_log(layout: Layout) -
 
 def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> None:
     attempts: list[str] = []
+    is_back: list[bool] = []
 
     def migrate(url: str) -> list[str]:
         attempts.append(url)
-        if len(attempts) < 3:
+        if not is_back:
             raise OSError("connection refused")
         return ["0001"]
 
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
         assert engine.supervisor.status().status == "red"
-        await until(lambda: len(attempts) == 3)
+        await until(lambda: len(attempts) >= 3)
+        is_back.append(True)
         await until(lambda: engine.supervisor.status().status == "green")
 
     run(layout, scenario, database_url=Secret("postgresql:///none"), migrate=migrate)

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import uvloop
@@ -18,7 +18,7 @@ from shards.connection import Connection
 from shards.leases import Lease, LeaseClient, Refusable
 from shards.trade_feeds import ContiguousTrades
 from shards.venues import VENUES
-from shards.venues.spec import Channel, SocketGroup
+from shards.venues.spec import Channel, SocketGroup, Venue
 from tests.shards.doubles import MemoryRings, Open, spec_of
 
 VENUE = VENUES["binance_linear"]
@@ -64,6 +64,7 @@ class Rig:
         self.feed = ContiguousTrades(spec_of(), self.double.rings.trade, self.double.gaps, None)
         self.published = asyncio.Event()
         self.connection: Connection | None = None
+        self.venue = VENUE
 
     def open(
         self, port: int, lifetime_s: float, group: SocketGroup, connects: Refusable | None = None
@@ -73,7 +74,7 @@ class Rig:
         assert isinstance(channel, Channel)
         topic = channel.topic("BTCUSDT", VenueSettings())
         self.connection = Connection(
-            VENUE, group, f"ws://127.0.0.1:{port}/market/ws", {topic: self.feed},
+            self.venue, group, f"ws://127.0.0.1:{port}/market/ws", {topic: self.feed},
             self.publish, connects or Open(), lifetime_s=lifetime_s,
         )  # fmt: skip
         return self.connection
@@ -98,6 +99,8 @@ def run(
     lifetime_s: float = 3600.0,
     idle_timeout_s: float = 30.0,
     ping_interval_s: float = 10.0,
+    json_ping: bytes | None = None,
+    venue: Venue = VENUE,
 ) -> None:
     """Run a test against a fresh server; everything is closed afterwards."""
     group = dataclasses.replace(
@@ -105,10 +108,12 @@ def run(
         message_interval_s=0.01,
         idle_timeout_s=idle_timeout_s,
         ping_interval_s=ping_interval_s,
+        json_ping=json_ping,
     )
 
     async def body() -> None:
         rig = Rig()
+        rig.venue = venue
         server = await ws_create_server(
             lambda _: Server(rig.sockets), "127.0.0.1", 0, enable_auto_pong=False
         )
@@ -218,6 +223,38 @@ def test_a_socket_that_should_be_replaced_says_so_and_goes_on() -> None:
     run(test, lifetime_s=1.0)
 
 
+@pytest.mark.fault("X05")
+@pytest.mark.parametrize("task", ["subscribing", "pinging"])
+def test_a_fault_in_a_sockets_own_work_ends_it_with_the_reason(
+    task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise it would live on for a day, and ask for nothing that is wanted later."""
+    calls: list[object] = []
+
+    def subscribe(topics: Sequence[str], request_id: int) -> Sequence[bytes]:
+        calls.append(topics)
+        if task == "subscribing" and len(calls) == 1:
+            raise KeyError("a bug")
+        return VENUE.subscribe(topics, request_id)
+
+    async def test(rig: Rig) -> None:
+        await rig.sockets.get()
+        async with asyncio.timeout(5):
+            while rig.feed.state is not StreamState.BACKOFF:
+                await asyncio.sleep(0.005)
+        assert "this socket's work failed: " in rig.feed.reason
+        second = await asyncio.wait_for(rig.sockets.get(), 5)
+        assert b"SUBSCRIBE" in await second.received.get()
+        assert "Traceback" in caplog.text
+
+    run(
+        test,
+        venue=dataclasses.replace(VENUE, subscribe=subscribe),
+        ping_interval_s=0.2 if task == "pinging" else 10.0,
+        json_ping=[] if task == "pinging" else None,  # type: ignore[arg-type]
+    )
+
+
 @pytest.mark.fault("X03")
 def test_half_open_connection_is_noticed() -> None:
     """The server never answers a ping, as behind a cable that was pulled."""
@@ -280,6 +317,8 @@ def test_oversized_frame_ends_the_connection_with_a_reason_and_backs_off() -> No
         ("429 Too Many Requests\r\nRetry-After: 120", 120.0),
         ("418 I'm a teapot\r\nretry-after: 1e9", 259_200.0),
         ("429 Too Many Requests", 60.0),
+        ("403 Forbidden", 600.0),
+        ("451 Unavailable For Legal Reasons", 3600.0),
     ],
 )
 def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: float) -> None:
@@ -315,7 +354,7 @@ def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: flo
             while sum(isinstance(each, LeaseRequest) for each in told) < 2:
                 await asyncio.sleep(0.005)
         assert rig.feed.state is StreamState.BACKOFF
-        assert f"told to wait {wait_s:.0f} s" in rig.feed.reason
+        assert f"nobody asks for {wait_s:.0f} s" in rig.feed.reason
         status = int(head[:3])
         feedback = LimitFeedback(VENUE.name, "ws_connects", retry_after_s=wait_s, status=status)
         assert [each for each in told if isinstance(each, LimitFeedback)] == [feedback]

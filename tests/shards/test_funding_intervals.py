@@ -18,6 +18,7 @@ from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s
 from engine.commands import StreamState
 from engine.layout import open_layout
+from engine.migrations import sql_dir
 from engine.records import GapReason
 from engine.settings import VenueSettings
 from shards import funding_intervals
@@ -190,6 +191,19 @@ def test_an_answer_that_is_too_old_counts_no_more(tmp_path: Path) -> None:
         await rig.until(lambda: stream.interval_s == 4 * HOUR_S)
 
     run(tmp_path, often(0.05), test)
+
+
+def test_the_view_says_how_old_an_interval_may_be() -> None:
+    intervals = BINANCE.funding_intervals
+    assert intervals is not None
+    trusted_s = intervals.refresh_s * funding_intervals._TRUSTED_REFRESHES
+    assert (intervals.refresh_s, trusted_s) == (60, 600)
+    comments = [
+        text
+        for path in sorted(sql_dir().glob("*.sql"))
+        if "COLUMN funding_rates.funding_interval" in (text := path.read_text())
+    ]
+    assert "a minute before at most, and up to ten while" in comments[-1]
 
 
 @pytest.mark.fault("X04")

@@ -14,7 +14,14 @@ from aiohttp import web
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.clock import monotonic_s
-from engine.commands import FromChild, LeaseBlocked, LeaseGranted, LeaseRequest, StreamState
+from engine.commands import (
+    FromChild,
+    LeaseBlocked,
+    LeaseGranted,
+    LeaseRequest,
+    SeatsGranted,
+    StreamState,
+)
 from engine.layout import open_layout
 from engine.lease_desk import LeaseDesk
 from engine.records import GapReason
@@ -245,7 +252,7 @@ def test_a_venue_that_says_wait_is_asked_nothing_until_then() -> None:
         path = "/fapi/v1/openInterest?symbol=BTCUSDT"
         rig.server.script[path] = [(429, "slow down")]
         await rig.until(lambda: streams[0].status().state is StreamState.BACKOFF)
-        assert "told to wait 1 s" in streams[0].status().reason
+        assert "nobody asks for 1 s" in streams[0].status().reason
         await rig.until(lambda: streams[0].status().state is StreamState.LIVE)
         refused_s = rig.server.refused_s
         meanwhile = [at_s for at_s in rig.server.asked_s if refused_s < at_s < refused_s + 1.0]
@@ -349,7 +356,7 @@ def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
                 assert isinstance(message, LeaseRequest)
                 desk.ask("shard-0", message)
 
-            def grant(_: str, message: LeaseGranted | LeaseBlocked) -> None:
+            def grant(_: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
                 assert isinstance(message, LeaseGranted)
                 clients.granted(message)
 

@@ -164,6 +164,39 @@ def test_history_after_a_restart_is_joined_by_the_stored_position() -> None:
     assert len(double.rows("gap")) == 0
 
 
+@pytest.mark.fault("X13")
+@pytest.mark.parametrize("order", [(3, 4, 5, 6, 7), (7, 6, 5, 4, 3), (3, 5, 4, 7, 6)])
+def test_trades_of_one_block_are_joined_in_whatever_order_they_are_repeated(
+    order: tuple[int, ...],
+) -> None:
+    """Trades 4 and 5 are of one millisecond, and came in one frame."""
+    double = MemoryRings()
+    feed = make_history_feed(double, Position(id_hi=0, id=5, ts_event=1002 * MS, ts_recv=1))
+    feed.on_trades(history(*order), 2)
+    assert sorted(double.rows("trade")["trade_id"].tolist()) == [6, 7]
+    assert len(double.rows("gap")) == 0
+    assert feed.duplicate_count == 3
+
+
+def test_a_frame_from_newest_to_oldest_leaves_the_newest_as_the_last() -> None:
+    double = MemoryRings()
+    feed = make_history_feed(double)
+    feed.on_trades(history(1), 1)
+    feed.on_trades(history(9, 7, 5, 3), 2)
+    assert double.rows("trade")["trade_id"].tolist() == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.fault("X14")
+def test_a_trade_of_the_last_millisecond_that_was_missed_is_found_in_the_history() -> None:
+    double = MemoryRings()
+    feed = make_history_feed(double)
+    feed.on_trades(history(3, 5), 1)
+    feed.disconnected("cut")
+    feed.connected()
+    feed.on_trades(history(3, 4, 5, 6), 2)
+    assert sorted(double.rows("trade")["trade_id"].tolist()) == [3, 4, 5, 6]
+
+
 @given(frames=st.lists(st.lists(st.integers(0, 40), max_size=8), max_size=30))
 @settings(deadline=None)
 def test_no_history_trade_is_stored_twice(frames: list[list[int]]) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,19 @@ from engine.commands import (
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
+    SeatsGranted,
+    SeatsWanted,
     StreamSpec,
     StreamState,
 )
 from engine.layout import Layout, open_layout
+from engine.lease_desk import LeaseDesk
 from engine.settings import VenueSettings
 from shards import instruments, sockets, venue_session
 from shards.leases import LeaseClient
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
+from shards.venues.budgets import limits_of
 from shards.venues.spec import Venue
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.test_connection import Server
@@ -73,23 +78,59 @@ class Rig:
         self.faults: list[BaseException] = []
         self.stored: list[dict[int, Instrument]] = []
         self.tick_size = "0.01"
-        self.leases = LeaseClient(self._send)
-        self.session = VenueSession(
-            venue,
-            settings,
-            self.double.rings,
-            layout,
-            self._store,
-            self.faults.append,
-            self.leases,
-            shard_count=shard_count,
-        )
+        self.rate_limits: list[dict[str, Any]] = []
+        self._layout, self._settings, self._venue = layout, settings, venue
+        self._shard_count = shard_count
+        self.desk = LeaseDesk(limits_of(venue), layout.limits, self._answer)
+        self.clients: dict[str, LeaseClient] = {}
+        self.sessions: list[VenueSession] = []
+        self.session = self.shard("shard-0", self.double)
+        self.leases = self.clients["shard-0"]
 
-    def _send(self, message: FromChild) -> None:
+    def shard(self, name: str, double: MemoryRings | None = None) -> VenueSession:
+        """A shard's session with the venue; all of them ask the same desk."""
+        self.clients[name] = LeaseClient(partial(self._send, name))
+        self.sessions.append(
+            VenueSession(
+                self._venue,
+                self._settings,
+                (double or MemoryRings()).rings,
+                self._layout,
+                self._store,
+                self.faults.append,
+                self.clients[name],
+                shard_count=self._shard_count,
+            )
+        )
+        return self.sessions[-1]
+
+    def _send(self, name: str, message: FromChild) -> None:
         self.sent.append(message)
-        if isinstance(message, LeaseRequest) and message.pool not in self.withheld:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self.leases.granted, LeaseGranted(message.request_id))
+        loop = asyncio.get_running_loop()
+        if isinstance(message, SeatsWanted):
+            loop.call_soon(self.desk.want, name, message)
+        elif isinstance(message, LimitFeedback):
+            loop.call_soon(self.desk.feedback, message)
+        elif isinstance(message, LeaseRequest) and message.pool not in self.withheld:
+            granted = LeaseGranted(message.request_id)
+            loop.call_soon(self.clients[name].granted, granted)
+
+    def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+        if isinstance(message, SeatsGranted) and name in self.clients:
+            self.clients[name].seated(message)
+
+    def budget(self, pool: str) -> float:
+        """What may be spent in a window, as the desk says."""
+        (budget,) = [each.budget for each in self.desk.reports() if each.pool == pool]
+        return budget
+
+    def seats(self) -> dict[str, tuple[float, int]]:
+        """Of what may be held at once, how much is held and how much is waited for."""
+        return {
+            each.pool.removeprefix("ws_"): (each.used, each.waiting_count)
+            for each in self.desk.reports()
+            if each.window_s is None
+        }
 
     async def _store(self, instruments: dict[int, Instrument]) -> None:
         self.stored.append(instruments)
@@ -105,7 +146,8 @@ class Rig:
             for name in self.listed
         ]  # fmt: skip
         headers = {"X-MBX-USED-WEIGHT-1M": "7"}
-        return web.json_response({"symbols": symbols}, headers=headers)
+        body = {"rateLimits": self.rate_limits, "symbols": symbols}
+        return web.json_response(body, headers=headers)
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
@@ -167,7 +209,9 @@ def run(
             await asyncio.wait_for(test(rigs[0]), 40)
             assert rigs[0].faults == []
         finally:
-            await rigs[0].session.close()
+            for session in rigs[0].sessions:
+                await session.close()
+            await rigs[0].desk.close()
             server.close()
             await server.wait_closed()
             await runner.cleanup()
@@ -353,30 +397,75 @@ def test_silence_is_measured_by_a_clock_nobody_sets(
 
 
 @pytest.mark.fault("A09")
-def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(venue_session, "_TRY_AGAIN_EVERY_S", 0.0)
-    venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=8, sockets_max=4)
+def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(tmp_path: Path) -> None:
+    venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=4)
 
     async def test(rig: Rig) -> None:
         rig.session.start([spec(number) for number in range(5)])
-        sizes = [len((await message(await rig.socket()))["params"]) for _ in range(2)]
-        assert sizes == [2, 2], "half of 8 for one shard of two, on half of 4 sockets"
+        server = await rig.socket()
+        assert len((await message(server))["params"]) == 4
         *_, beyond = rig.session.streams
-        assert beyond.status().state is StreamState.FAILED
+        await rig.until(lambda: beyond.status().state is StreamState.FAILED)
         assert beyond.status().reason == (
-            "binance_linear allows an address 8 subscriptions, this shard 4"
+            "no place: binance_linear allows 4 subscriptions an address (ws_subscriptions),"
+            " and all are taken"
         )
-        rig.session.tick()
-        await asyncio.sleep(0)
-        assert beyond.status().state is StreamState.FAILED
+        assert rig.seats() == {"subscriptions": (4, 1)}
         rig.session.stop([0])
         rig.session.tick()
-        await rig.until(lambda: beyond.status().state is StreamState.SYNCING)
-        assert len(rig.session.connections) == 2
+        assert rig.seats() == {"subscriptions": (4, 1)}, "the venue does not know yet"
+        assert (await message(server))["method"] == "UNSUBSCRIBE"
+        rig.session.tick()
+        assert (await message(server))["params"] == ["s4usdt@aggTrade"]
+        assert beyond.status().state is StreamState.SYNCING
+        rig.session.stop([4])
+        await message(server)
+        rig.session.tick()
+        await rig.until(lambda: rig.seats() == {"subscriptions": (3, 0)})
 
-    run(tmp_path, test, size=1, venue=venue, shard_count=2)
+    run(tmp_path, test, venue=venue)
+
+
+@pytest.mark.fault("A09")
+def test_more_shards_than_sockets_wait_for_one_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three shards, an address with two sockets; then one shard is killed, and one lets go."""
+    monkeypatch.setattr(sockets, "_LINGER_S", 0.0)
+    venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=8, sockets_max=2)
+
+    async def test(rig: Rig) -> None:
+        late, later = rig.shard("shard-1"), rig.shard("shard-2")
+        for number, session in enumerate(rig.sessions):
+            session.start([spec(number), spec(number + 3)])
+            while sum(rig.seats()["sockets"]) <= number:
+                await asyncio.sleep(0.005)
+        first, second = await rig.socket(), await rig.socket()
+        await message(first)
+        await message(second)
+        stream, _ = later.streams
+        await rig.until(lambda: stream.status().state is StreamState.FAILED)
+        assert stream.status().reason == (
+            "no place: binance_linear allows 2 sockets an address (ws_sockets), and all are taken"
+        )
+        assert rig.seats() == {"subscriptions": (6, 0), "sockets": (2, 1)}
+        await rig.sessions.pop(0).close()
+        del rig.clients["shard-0"]
+        rig.desk.client_ended("shard-0")
+        assert (await message(await rig.socket()))["params"] == [
+            "s2usdt@aggTrade", "s5usdt@aggTrade",
+        ]  # fmt: skip
+        rig.shard("shard-0").start([spec(0)])
+        await rig.until(lambda: rig.seats()["sockets"] == (2, 1))
+        late.stop([1, 4])
+        async with asyncio.timeout(10):
+            while rig.sockets.empty():
+                late.tick()
+                await asyncio.sleep(0.01)
+        assert (await message(await rig.socket()))["params"] == ["s0usdt@aggTrade"]
+        assert rig.seats() == {"subscriptions": (3, 0), "sockets": (2, 0)}
+
+    run(tmp_path, test, venue=venue, shard_count=3)
 
 
 def test_a_storm_of_starts_and_stops_leaves_what_was_wanted_last(tmp_path: Path) -> None:
@@ -423,6 +512,91 @@ def test_a_ban_is_passed_on_and_what_was_granted_before_it_waits(tmp_path: Path)
         told = [feedback[0], *sorted(feedback[1:-1], key=lambda each: each.pool), feedback[-1]]
         assert told == [banned, *others, used], "a ban is about the address, whatever the pool"
         assert rig.listing_count == 2
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H03")
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (403, "HTTP 403: its firewall refuses this address"),
+        (451, "HTTP 451: it does not serve this region"),
+    ],
+)
+def test_an_address_that_is_refused_asks_nothing_more(
+    tmp_path: Path, status: int, words: str
+) -> None:
+    async def test(rig: Rig) -> None:
+        rig.refusals.append(web.Response(status=status, body=b"<html>"))
+        rig.session.start([spec(0)])
+        pools = {"rest_weight", "rest_polls", "rest_funding"}
+        await rig.until(
+            lambda: pools == {each.pool for each in rig.desk.reports() if each.blocked_s}
+        )
+        assert {each.blocked_reason for each in rig.desk.reports() if each.blocked_s} == {words}
+        assert rig.desk.refusal.startswith(f"binance_linear: {words}; asked again in ")
+        (stream,) = rig.session.streams
+
+        def says_so() -> bool:
+            rig.session.tick()
+            return words in stream.status().reason
+
+        await rig.until(says_so)
+        await rig.until(lambda: "blocked" in rig.session._instruments.trouble)
+        assert words in rig.session._instruments.trouble
+        assert rig.listing_count == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("X05")
+def test_sockets_that_wait_for_the_end_of_a_refusal_say_so(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        rig.withheld = {"ws_connects"}
+        rig.session.start([spec(0)])
+        (stream,) = rig.session.streams
+        await rig.until(lambda: "its turn" in stream.status().reason)
+        rig.leases.blocked(LeaseBlocked("binance_linear", "ws_connects", 3600.0, 451))
+        rig.session.tick()
+        assert stream.status().state is StreamState.CONNECTING
+        assert re.fullmatch(
+            r"waiting for the budget ws_connects, blocked 3[56]\d\d s"
+            r" \(HTTP 451: it does not serve this region\)",
+            stream.status().reason,
+        )
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H07")
+def test_the_weight_a_venue_announces_is_followed_downwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruments, "_AGE_S_MAX", 0.0)
+
+    async def test(rig: Rig) -> None:
+        minute = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1}
+        orders = {**minute, "rateLimitType": "ORDERS", "limit": 10}
+        for number, (announced, allowed) in enumerate(
+            (
+                ([{**minute, "limit": 1200}, orders], 1200),
+                ([{**minute, "limit": 9000}], 2400),
+                ([{**minute, "limit": 9000}, {**minute, "interval": "HOUR", "limit": 6000}], 100),
+                ([], 100),
+                ([{**minute, "limit": 0}], 100),
+                ([{**minute, "interval": "FORTNIGHT", "limit": 1}], 100),
+                ([{**minute, "limit": 2400}], 2400),
+            )
+        ):
+            rig.rate_limits = announced
+            rig.session.start([spec(number)])
+            await rig.until(lambda: rig.session.streams[-1].state is StreamState.SYNCING)
+            await rig.until(lambda: rig.listing_count == len(rig.session.streams))
+            assert rig.budget("rest_weight") == pytest.approx(0.8 * allowed)
+            assert rig.budget("rest_polls") == pytest.approx(0.48 * allowed)
+            rig.session.tick()
+            assert rig.session._poll_share.weight_per_minute == pytest.approx(0.432 * allowed)
 
     run(tmp_path, test)
 
@@ -539,6 +713,39 @@ def test_what_began_on_old_facts_ends_when_the_venue_lists_it_no_more(
         server.send(trade(SYMBOLS[1], 1))
         await rig.until(lambda: other.status().state is StreamState.LIVE)
         rig.session.stop([0])
+
+    run(tmp_path, test)
+
+
+def test_what_the_engine_heard_later_is_not_hidden_by_a_young_listing(tmp_path: Path) -> None:
+    """A tick size has changed, and a symbol is gone, since this shard asked a moment ago."""
+
+    async def test(rig: Rig) -> None:
+        rig.session.start([spec(0)])
+        await message(await rig.socket())
+        rig.tick_size = "0.0001"
+        known = Instrument(
+            "binance_linear", SYMBOLS[1], 4, 3, SYMBOLS[1], "USDT", "0.0001", "0.001",
+            status="TRADING",
+        )  # fmt: skip
+        before = msgspec.structs.replace(spec(1), instrument=known, listed_s=0.0)
+        rig.session.start([before])
+        await rig.until(lambda: len(rig.stored) == 2)
+        assert rig.stored[1][1].price_decimals == 2, "from an earlier run"
+        rig.session.stop([1])
+        later = msgspec.structs.replace(before, listed_s=monotonic_s(), slot=11)
+        rig.session.start([later])
+        await rig.until(lambda: len(rig.stored) == 3)
+        assert rig.stored[2][11].price_decimals == 4
+        assert rig.listing_count == 2
+        rig.listed.remove(SYMBOLS[2])
+        gone = msgspec.structs.replace(spec(2), listed_s=monotonic_s())
+        rig.session.start([gone])
+        await rig.until(lambda: rig.session.streams[-1].state is StreamState.FAILED)
+        assert rig.listing_count == 3
+        rig.session.start([msgspec.structs.replace(spec(3), instrument=known, listed_s=1e-9)])
+        await rig.until(lambda: len(rig.stored) == 4)
+        assert rig.listing_count == 3, "an earlier one is no news"
 
     run(tmp_path, test)
 

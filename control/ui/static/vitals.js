@@ -49,7 +49,8 @@ export function paintLimiters(limiters) {
     const used = Math.max(limiter.used, limiter.venue_used ?? 0);
     const part = limiter.budget > 0 ? Math.min(1, used / limiter.budget) : 0;
     setText(name, `${format.venue(limiter.venue)} · ${limiter.pool.replaceAll("_", " ")}`);
-    setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} per ${format.period(limiter.window_s)}`);
+    const per = limiter.window_s === null ? "at once" : `per ${format.period(limiter.window_s)}`;
+    setText(value, `${format.short(Math.round(used))} / ${format.short(limiter.budget)} ${per}`);
     meter.firstChild.style.width = `${(100 * part).toFixed(1)}%`;
     setAttribute(meter, "aria-valuenow", String(Math.round(used)));
     setAttribute(meter, "aria-valuemax", String(limiter.budget));
@@ -57,7 +58,10 @@ export function paintLimiters(limiters) {
     const tone = limiter.blocked_s > 0 || part >= 0.95 ? "bad" : part >= 0.75 ? "warn" : "";
     setAttribute(list.children[index], "data-tone", tone);
     const notes = [];
-    if (limiter.blocked_s > 0) notes.push(`blocked for ${format.span(limiter.blocked_s)}`);
+    if (limiter.blocked_s > 0) {
+      const why = limiter.blocked_reason ? ` (${limiter.blocked_reason})` : "";
+      notes.push(`blocked for ${format.span(limiter.blocked_s)}${why}`);
+    }
     if (limiter.waiting_count > 0) notes.push(`${limiter.waiting_count} waiting`);
     setText(state, notes.join(", "));
   });

@@ -121,6 +121,21 @@ class Symbol(Struct, gc=False):
     filters: list[Filter]
 
 
+class RateLimit(Struct, gc=False):
+    """A member of `exchangeInfo.rateLimits`: `limit` in any `intervalNum` intervals."""
+
+    rateLimitType: str
+    interval: str
+    intervalNum: Annotated[int, Meta(ge=1, le=10_000)]
+    limit: Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class RateLimits(Struct, gc=False):
+    """`GET /fapi/v1/exchangeInfo`, where only the limits matter."""
+
+    rateLimits: list[RateLimit] = []
+
+
 class ExchangeInfo(Struct, gc=False):
     """`GET /fapi/v1/exchangeInfo`."""
 

@@ -14,7 +14,7 @@ from shards.venues.binance_linear.decode import (
     parse_book_snapshot,
     parse_funding_intervals,
 )
-from shards.venues.binance_linear.messages import ExchangeInfo
+from shards.venues.binance_linear.messages import ExchangeInfo, RateLimits
 from shards.venues.spec import (
     Channel,
     FeedRule,
@@ -28,6 +28,8 @@ from shards.venues.spec import (
 )
 
 _decode_exchange_info = msgspec.json.Decoder(ExchangeInfo).decode
+_decode_rate_limits = msgspec.json.Decoder(RateLimits).decode
+_MINUTES = {"SECOND": 1 / 60, "MINUTE": 1.0, "HOUR": 60.0, "DAY": 1440.0}
 
 
 def subscribe(topics: Sequence[str], request_id: int) -> list[bytes]:
@@ -58,6 +60,16 @@ def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
             status=symbol.status,
         )
     return instruments
+
+
+def parse_rest_weight(body: bytes) -> float | None:
+    """The strictest limit on weight that `exchangeInfo` announces, per minute."""
+    per_minute = [
+        each.limit / (each.intervalNum * _MINUTES[each.interval])
+        for each in _decode_rate_limits(body).rateLimits
+        if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _MINUTES
+    ]
+    return min(per_minute, default=None)
 
 
 def _trades_topic(symbol: str, _: VenueSettings) -> str:
@@ -139,6 +151,7 @@ VENUE = Venue(
     rest_weight_per_minute=2400,
     # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes to themselves.
     rest_pools={"rest_funding": RestPool(500, 300.0)},
+    parse_rest_weight=parse_rest_weight,
     used_weight_header="X-MBX-USED-WEIGHT-1M",
     connects_per_minute=60,
     subscribe=subscribe,

@@ -70,7 +70,9 @@ def engine_status(streams: list[StreamReport]) -> EngineStatus:
             LimiterReport("binance_linear", "rest_weight", 2400, 60.0, 412.0, 431.0),
             LimiterReport("binance_linear", "ws_connects", 300, 300.0, 4.0),
             LimiterReport("hyperliquid_perp", "rest_weight", 1200, 60.0, 1010.0),
-            LimiterReport("hyperliquid_perp", "ws_messages", 2000, 60.0, 2000.0, None, 12.0, 3),
+            LimiterReport("hyperliquid_perp", "ws_messages", 2000, 60.0, 2000.0, None, 12.0, 3,
+                          blocked_reason="HTTP 429: too many requests"),
+            LimiterReport("hyperliquid_perp", "ws_sockets", 10, None, 4.0),
         ],
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 
 from engine.catalog import StreamKind, Transport
 from engine.commands import StreamState
-from engine.settings import VenueSettings
+from engine.settings import LimitSettings, SeatSettings, VenueSettings
 from shards.feeds import make_stream
 from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues import VENUES, preferred_transport
@@ -136,11 +136,20 @@ def test_every_limit_is_there(name: str) -> None:
         )  # fmt: skip
         assert least > 0
         assert group.ping_interval_s < group.idle_timeout_s
-    limits = {limit.pool: limit for limit in limits_of(venue)}
+    seats = [limit for limit in limits_of(venue) if isinstance(limit, SeatSettings)]
+    assert all(limit.count > 0 for limit in seats)
+    budgets = [limit for limit in limits_of(venue) if isinstance(limit, LimitSettings)]
+    limits = {limit.pool: limit for limit in budgets}
     assert {"rest_weight", "ws_connects"} <= limits.keys()
     assert all(limit.budget > 0 and limit.window_s > 0 for limit in limits.values())
     for call in calls(venue):
         assert 0 < call.weight <= limits[call.pool].budget, call.path
+    if venue.messages_per_minute is not None and any(g.json_ping for g in venue.groups.values()):
+        assert venue.sockets_max is not None, "else nobody knows how many pings there are"
+        pings = max(60 / group.ping_interval_s for group in venue.groups.values())
+        assert limits["ws_messages"].budget + venue.sockets_max * pings <= (
+            0.8 * venue.messages_per_minute
+        )
     if "rest_polls" in limits:
         assert limits["rest_polls"].budget < limits["rest_weight"].budget
 
