@@ -4,7 +4,7 @@ What a consumer may rely on, for both: rows come in the order in which they appl
 replaces the book; after a row flagged AFTER_GAP the book is unknown until the next SNAPSHOT.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from engine.commands import StreamSpec, StreamState
@@ -13,7 +13,7 @@ from engine.records import GapReason, GapState
 from engine.ring import RingProducer
 from shards.book_rows import BookEvent, brought_up, put_event
 from shards.gaps import Edges, GapLedger
-from shards.stream import Stream, is_renumbered, is_set_back
+from shards.stream import Frame, Stream, is_renumbered, is_set_back
 
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
@@ -112,6 +112,10 @@ class DeltaBook(_BookStream):
             super().heard_again()
         else:
             self.state, self.reason = StreamState.SYNCING, _WAITING
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """All, once the first continues the chain or is stored: no new snapshot is needed."""
+        return frames if frames[0][1].prev_seq <= self._last_seq else None
 
     def on_event(self, first_seq: int, event: BookEvent) -> None:
         """Take a delta whose ids are `first_seq` (U) to `event.seq` (u)."""
@@ -265,6 +269,10 @@ class SnapshotBook(_BookStream):
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.SILENCE
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """All, once a book as new as the first is stored."""
+        return frames if frames[0][0].seq <= self._last_seq else None
 
     def on_book(self, event: BookEvent) -> None:
         """Take a whole book; its `prev_seq` is filled in here."""

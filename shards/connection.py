@@ -6,6 +6,7 @@ cannot be used is counted by reason and skipped: its connection and its neighbou
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 
 from picows import (
@@ -24,6 +25,7 @@ from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.limits import REFUSALS, refusal_in_words
 from shards.backoff import Backoff
+from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
 from shards.stream import MalformedFrameError, Stream
 from shards.suspects import Suspects
@@ -38,6 +40,10 @@ _READ_BUFFER_BYTES = 256 << 10
 _STABLE_AFTER_S = 10.0
 _SHOWN_TEXT = 300
 _VENUE_SAID = "; the venue said: "
+_LIFETIME_SPREAD = 0.9
+"""Sockets that were opened together live from this part of their time to all of it."""
+
+PLANNED = "planned reconnect before the venue's time limit"
 
 
 class Connection:
@@ -65,6 +71,11 @@ class Connection:
         self._topics = dict(topics)
         self._subscribed: set[str] = set()
         self._silent: set[str] = set()
+        self._coming: dict[str, Handover] = {}
+        """Topics that another socket still delivers, until this one has joined."""
+        self._going: dict[str, Handover] = {}
+        """Topics that another socket is about to take."""
+        self._closes_first = False
         self._suspects = Suspects()
         self._changed = Alarm()
         self._publish = publish
@@ -80,18 +91,23 @@ class Connection:
         self._request_id = 0
         self.last_frame_s = 0.0
         self.connect_count = 0
+        self.due = ""
+        """Why this socket should be replaced by another one soon; empty while it should not."""
         self._unusable = UnusableFrames(venue.name)
         self.malformed_by_reason = self._unusable.by_reason
 
     @property
     def streams(self) -> Sequence[Stream]:
-        """The streams of this socket."""
-        return list(self._topics.values())
+        """The streams of this socket; of those on their way here, the other socket's."""
+        return [stream for topic, stream in self._topics.items() if topic not in self._coming]
 
     @property
     def _served(self) -> list[Stream]:
-        topics = self._topics.items()
-        return [stream for topic, stream in topics if not self._suspects.is_left_out(topic)]
+        return [
+            stream
+            for topic, stream in self._topics.items()
+            if not (topic in self._coming or self._suspects.is_left_out(topic))
+        ]
 
     @property
     def is_connected(self) -> bool:
@@ -124,34 +140,80 @@ class Connection:
         self._topics.update(topics)
         for stream in topics.values():
             self._feeds.add(stream)
-            if self.is_connected:
-                stream.connected()
-            else:
-                stream.state, stream.reason = StreamState.CONNECTING, f"connecting to {self._url}"
+            self._begin(stream)
         self._changed.ring()
+
+    def _begin(self, stream: Stream) -> None:
+        if self.is_connected:
+            stream.connected()
+        else:
+            stream.state, stream.reason = StreamState.CONNECTING, f"connecting to {self._url}"
+
+    def expect(self, topic: str, handover: Handover) -> None:
+        """Subscribe a stream as well that another socket delivers until the handover is over."""
+        self._topics[topic] = handover.stream
+        self._coming[topic] = handover
+        self._feeds.add(handover.stream, handover)
+        self._changed.ring()
+
+    def leave_to(self, topic: str, handover: Handover) -> None:
+        """Deliver this stream for as long as the handover takes."""
+        self._going[topic] = handover
+
+    def keep(self, topic: str) -> None:
+        """There will be no handover after all."""
+        self._going.pop(topic, None)
+
+    def take_over(self, topic: str, *, anew: bool) -> None:
+        """Deliver what was expected from now on."""
+        stream = self._coming.pop(topic).stream
+        self._feeds.add(stream)
+        if anew:
+            self._begin(stream)
+
+    def close_first(self) -> None:
+        """End this socket and open it anew: there is no room for another one beside it."""
+        self._closes_first = True
 
     def remove(self, stream: Stream) -> None:
         """Carry this stream no more. What of it is under way is ignored."""
         for topic in [topic for topic, known in self._topics.items() if known is stream]:
             del self._topics[topic]
             self._silent.discard(topic)
+            self._coming.pop(topic, None)
+            self._going.pop(topic, None)
             self._suspects.forget(topic)
         self._feeds.remove(stream)
         self._changed.ring()
 
     async def run(self) -> None:
-        """Keep the socket alive until cancelled."""
+        """Keep the socket alive until cancelled, or replaced."""
         self._set_state(StreamState.CONNECTING, f"waiting for its turn to connect to {self._url}")
         while True:
             await self._connects.acquire()
             self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
             reason, delay_s = await self._live_once()
-            silent_s = self.silent_s
+            is_replaced = self._hand_on(reason)
             for stream in self._served:
-                stream.disconnected(reason, silent_s)
+                stream.disconnected(reason, self.silent_s)
             self._publish()
+            if is_replaced:
+                return
             log.info("%s %s: %s; again in %.1f s", self._venue.name, self._url, reason, delay_s)
             await asyncio.sleep(delay_s)
+
+    def _hand_on(self, reason: str) -> bool:
+        """The socket has ended: let others take what they were about to. Returns whether nothing
+        is left to open it anew for.
+        """
+        for handover in list(self._going.values()):
+            handover.lost(reason, self.silent_s)
+        for handover in self._coming.values():
+            handover.start_over()
+        if self.due and not self._topics:
+            return True
+        self.due, self._closes_first = "", False
+        return False
 
     async def _live_once(self) -> tuple[str, float]:
         """One life of the socket. Returns why it ended, and how long to wait."""
@@ -200,7 +262,7 @@ class Connection:
         work = [asyncio.create_task(self._subscribe(transport))]
         if self._group.json_ping is not None:
             work.append(asyncio.create_task(self._ping(transport, self._group.json_ping)))
-        ends_at_s = monotonic_s() + self._lifetime_s
+        ends_at_s = monotonic_s() + self._lifetime_s * random.uniform(_LIFETIME_SPREAD, 1.0)  # noqa: S311 - spread, no secret
         try:
             while not closed.done():
                 await asyncio.wait(
@@ -212,8 +274,10 @@ class Connection:
                 now_s = monotonic_s()
                 if now_s - self.last_frame_s > self._group.idle_timeout_s:
                     return f"silent for {self._group.idle_timeout_s:.0f} s"
-                if now_s >= ends_at_s:
-                    return "planned reconnect before the venue's time limit"
+                if now_s >= ends_at_s and not self.due:
+                    self.due = PLANNED
+                if self._closes_first:
+                    return self.due
                 self._try_again(now_s)
             self._look_for_cause()
             return _closing_words(transport, closed)
@@ -227,7 +291,7 @@ class Connection:
         if not self._group.hangs_up_on_unknown:
             return
         topic = self._suspects.hung_up(monotonic_s())
-        if topic in self._topics:
+        if topic in self._topics and topic not in self._coming:
             stream = self._topics[topic]
             stream.disconnected("disconnected", self.silent_s)
             stream.failed(f"{self._venue.name} hangs up when this is subscribed; tried again later")
@@ -235,7 +299,8 @@ class Connection:
 
     def _try_again(self, now_s: float) -> None:
         for topic in self._suspects.due_again(now_s):
-            self._topics[topic].connected()
+            if topic not in self._coming:
+                self._topics[topic].connected()
             self._changed.ring()
 
     async def _subscribe(self, transport: WSTransport) -> None:
@@ -244,7 +309,11 @@ class Connection:
         self._silent.clear()
         self._suspects.opened()
         while True:
-            ended = [topic for topic in self._subscribed if topic not in self._topics]
+            ended = [
+                topic
+                for topic in self._subscribed
+                if topic not in self._topics and not self.due  # what is replaced just ends
+            ]
             begun = [
                 topic
                 for topic in self._topics
@@ -289,6 +358,8 @@ class Connection:
         else:
             self._subscribed.update(batch)
             self._suspects.sent(batch, monotonic_s())
+            for topic in self._coming.keys() & set(batch):
+                self._coming[topic].subscribed(monotonic_s())
         self._request_id += 1
         for frame in render(batch, self._request_id):
             transport.send(WSMsgType.TEXT, frame)
@@ -313,10 +384,9 @@ class Connection:
         if control is Control.REFUSED:
             log.warning("%s refused: %s", self._venue.name, text[:_SHOWN_TEXT])
             self._show_refusal(text[:_SHOWN_TEXT])
-        elif control is Control.CLOSING and self._transport is not None:
+        elif control is Control.CLOSING:
             log.info("%s: %s", self._venue.name, text)
-            self._transport.send_close(WSCloseCode.OK)
-            self._transport.disconnect()
+            self.due = text
 
     def _show_refusal(self, text: str) -> None:
         """A refusal seldom names what it is about: whoever waits for data shows it meanwhile."""

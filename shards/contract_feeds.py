@@ -2,7 +2,7 @@
 
 from itertools import islice
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamSpec, StreamState
@@ -10,6 +10,7 @@ from engine.positions import Position
 from engine.records import Flag, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
+from shards.stream import Frame
 from shards.timed import LATE_NS, TimedStream
 
 _PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
@@ -86,6 +87,9 @@ class FundingOpenInterest(_FundingStream):
         super().__init__(spec, ring, gaps, last)
         self._open_interest_ring = open_interest_ring
 
+    def _content_of(self, frame: Frame) -> Any:
+        return frame[2:]
+
     def on_both(self, ts_event: int, ts_recv: int, row: FundingRow, qty: float) -> None:
         """Take one state, checked by the venue's decoder."""
         if not self._accept(ts_event, ts_recv, (row, qty)):
@@ -115,6 +119,8 @@ class Liquidations(TimedStream):
     stream is live once it has been subscribed for a while, and the time nobody listened is declared
     then and not when a next one happens to come.
     """
+
+    in_any_order: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None

@@ -5,6 +5,7 @@ things as well, so a jump says nothing: only what is missed while disconnected i
 unprovable. A side without an order has price and quantity 0.
 """
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
@@ -13,7 +14,7 @@ from engine.positions import Position
 from engine.records import GapReason, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Stream, is_renumbered, is_set_back
+from shards.stream import Frame, Stream, is_renumbered, is_set_back
 
 _PACK_QUOTE: Final = Struct("=IH2xqqqdddd").pack_into
 _NONE_YET: Final = -1
@@ -34,6 +35,19 @@ class Quotes(Stream):
     def frame_count(self) -> int:
         """One frame a quote: counting them apart would cost the hot path."""
         return self.row_count + self.duplicate_count
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """Those after the last one stored. Quotes may share a number, so that one is looked for."""
+        last_seq = self._last_seq
+        if frames[0][0] > last_seq:
+            return None
+        for index in reversed(range(len(frames))):
+            seq, _, _, content = frames[index]
+            if seq == last_seq and content == self._content:
+                return frames[index + 1 :]
+        if frames[-1][0] == last_seq:
+            return None  # it is about to come
+        return [frame for frame in frames if frame[0] > last_seq]
 
     def on_quote(
         self, seq: int, ts_event: int, ts_recv: int, content: tuple[float, float, float, float]

@@ -1,6 +1,7 @@
 """One stream's state and counters, shared by every kind of feed."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 from engine.clock import monotonic_s
 from engine.commands import StreamCounts, StreamSpec, StreamState, StreamStatus
@@ -17,6 +18,9 @@ class MalformedFrameError(ValueError):
         super().__init__(reason)
         self.reason = reason
 
+
+Frame = tuple[Any, ...]
+"""What a decoder delivers of one frame: the arguments of the feed's `on_…`."""
 
 _AFTER_GAP: Final = int(Flag.AFTER_GAP)
 _RENUMBERED_AFTER_NS: Final = 1_000_000_000
@@ -46,6 +50,9 @@ class Stream:
     `last` is the stream's last row of an earlier process (from `engine.positions`), or None.
     `interruption` says what a jump of ids is blamed on until the first row has arrived again.
     """
+
+    in_any_order: ClassVar = False
+    """Whether rows are known by what they say, so that it matters not when they come."""
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -130,6 +137,13 @@ class Stream:
         if self.last_recv_ns != self._heard_ns:
             self._heard_ns, self._heard_s = self.last_recv_ns, now_s
         return now_s - self._heard_s
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """Which of `frames`, all that another socket has brought since it subscribed, go on from
+        what is stored; None while rows may be missing in between. What it returns may begin with
+        rows that are stored: the stream drops those as it always does.
+        """
+        raise NotImplementedError
 
     def live(self) -> None:
         """Rows flow; a later jump is the venue's own."""

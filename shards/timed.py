@@ -3,7 +3,7 @@
 What is missed while nobody listens cannot be counted, so it is an unprovable gap between two times.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from engine.commands import StreamSpec, StreamState
@@ -11,7 +11,7 @@ from engine.positions import Position
 from engine.records import GapReason, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Stream, is_set_back
+from shards.stream import Frame, Stream, is_set_back
 
 LATE_NS: Final = 2_000_000_000
 """A row is pushed up to a second after it happened and takes its time to get here; the two clocks
@@ -50,6 +50,22 @@ class TimedStream(Stream):
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.POLL_MISSED
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """All, once a row as new as the first is stored. Where rows are stamped by our own clock,
+        which differs between two sockets, those after the one that says what the last one said.
+        """
+        ts_event, ts_recv = frames[0][:2]
+        if ts_event != ts_recv:
+            return frames if ts_event <= self._last_ts else None
+        for index in reversed(range(len(frames))):
+            if self._content_of(frames[index]) == self._content:
+                return frames[index + 1 :]
+        return None
+
+    def _content_of(self, frame: Frame) -> Any:
+        """What a frame says, as `_accept` is given it."""
+        return frame[2]
 
     def _accept(self, ts_event: int, ts_recv: int, content: Any) -> bool:
         """Whether a row is new. One that repeats the last one's time and content is not, nor is an

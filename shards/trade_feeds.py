@@ -16,7 +16,7 @@ from engine.positions import Position
 from engine.records import TRADE, GapReason, GapState
 from engine.ring import HEADER_BYTES, RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Stream, is_renumbered
+from shards.stream import Frame, Stream, is_renumbered
 
 _PACK_TRADE: Final = Struct("=IHBxqq8xqdd").pack_into
 """The upper half of the trade id is zero here: both kinds of id fit 64 bits."""
@@ -76,6 +76,10 @@ class ContiguousTrades(_TradeStream):
         super().connected()
         self._expected = _LOOK_CLOSER
 
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """All, once the first is the next one or stored."""
+        return frames if frames[0][0] <= self._next_id else None
+
     def on_trade(
         self, trade_id: int, side: int, ts_event: int, ts_recv: int, price: float, qty: float
     ) -> None:
@@ -132,6 +136,17 @@ class HistoryTrades(_TradeStream):
         self._last = (last.ts_event, last.id) if last else None
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int, int], None] = {}
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """All from the first known trade on: it is in both, and neither has a hole after it. What
+        is older than that may be older than what is remembered.
+        """
+        history, ts_recv = frames[0]
+        rows = sorted(history, key=_event_time)
+        for start, row in enumerate(rows):
+            if (row.ts_event, row.trade_id) in self._recent:
+                return [(rows[start:], ts_recv), *frames[1:]]
+        return None
 
     def on_trades(self, rows: Sequence[TradeRow], ts_recv: int) -> None:
         """Take one frame, checked by the venue's decoder. Rows already stored are dropped."""

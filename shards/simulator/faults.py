@@ -172,6 +172,17 @@ def _close(target: FaultTarget, request: Mapping[str, object]) -> dict[str, obje
     return {"sockets": len(sessions), "code": code}
 
 
+def _shutdown(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    if target.hub.name != "binance_linear":
+        raise FaultError("this venue announces nothing")
+    seconds = _seconds(request, "seconds", 60.0)
+    sessions = _sessions(target, request)
+    for session in sessions:
+        session.send_text(b'{"e":"serverShutdown","E":%d}' % (wall_ns() // 1_000_000))
+        get_running_loop().call_later(seconds, session.transport.abort)
+    return {"sockets": len(sessions), "seconds": seconds}
+
+
 def _gap(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
     market, index = _market(target), _symbol_index(target, request)
     count = _whole(request, "count", 1, _COUNT_LIMIT)
@@ -232,6 +243,7 @@ _ACTIONS: dict[str, _Action] = {
     "malformed": _malformed,
     "disconnect": _disconnect,
     "close": _close,
+    "shutdown": _shutdown,
     "gap": _gap,
     "duplicate": _duplicate,
     "stale_snapshot": _stale_snapshot,

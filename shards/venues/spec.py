@@ -19,6 +19,7 @@ from shards.contract_feeds import (
     Liquidations,
     OpenInterestPoints,
 )
+from shards.handover import Handover
 from shards.quote_feeds import Quotes
 from shards.stream import Stream
 from shards.trade_feeds import ContiguousTrades, HistoryTrades
@@ -66,16 +67,17 @@ class Feeds:
     funding_open_interest: dict[str, FundingOpenInterest] = field(default_factory=dict)
     liquidations: dict[str, Liquidations] = field(default_factory=dict)
 
-    def add(self, stream: Stream) -> None:
-        """Route the frames of the stream's symbol to it."""
-        self._room_of(stream)[stream.key.symbol] = stream
+    def add(self, stream: Stream, handover: Handover | None = None) -> None:
+        """Route the frames of the stream's symbol to it, or to its handover."""
+        self._room_of(stream)[stream.key.symbol] = handover or stream
 
     def remove(self, stream: Stream) -> None:
         """Route what still comes of the stream to nobody: frames that were under way when it was
         unsubscribed are no fault of the venue's. Costs the hot path nothing.
         """
         room = self._room_of(stream)
-        if room.get(stream.key.symbol) is stream:
+        taker = room.get(stream.key.symbol)
+        if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
             room[stream.key.symbol] = _NOBODY
 
     def _room_of(self, stream: Stream) -> dict[str, Any]:

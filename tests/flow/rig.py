@@ -38,6 +38,7 @@ class Rig:
         simulator: tuple[str, ...] = (),
         streams: list[tuple[str, str]] | None = None,
         all_kinds: bool = False,
+        venue_settings: str = "",
     ) -> None:
         self.directory = directory
         self.database_url = database_url
@@ -57,14 +58,15 @@ class Rig:
         self.stream_count = len(keys)
         self._silent_count = sum(key.kind is StreamKind.LIQUIDATIONS for key in keys)
         self._config = directory / "fts.toml"
-        self._config.write_text(self._toml(keys, settings), encoding="utf-8")
+        toml = self._toml(keys, settings, venue_settings)
+        self._config.write_text(toml, encoding="utf-8")
         self.engine: Fts | None = None
 
-    def _toml(self, keys: list[StreamKey], settings: str) -> str:
+    def _toml(self, keys: list[StreamKey], settings: str, venue_settings: str) -> str:
         parts = [settings]
         for name, venue in self.simulator.venues().items():
             parts.append(f"[venues.{name}]\nrest_url = '{venue.rest_url}'")
-            parts.append(f"ws_url = '{venue.ws_url}'")
+            parts.append(f"ws_url = '{venue.ws_url}'\n{venue_settings}")
         for key in keys:
             parts.append(f"[[streams]]\nvenue = '{key.venue}'\nsymbols = ['{key.symbol}']")
             parts.append(f"kinds = ['{key.kind}']\ntransport = '{key.transport}'")

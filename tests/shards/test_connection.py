@@ -244,14 +244,23 @@ def test_cut_connection_comes_back_and_declares_exactly_what_it_missed(code: int
 
 
 @pytest.mark.fault("X01")
-def test_announced_shutdown_and_planned_end_of_life_reconnect() -> None:
+def test_a_socket_that_should_be_replaced_says_so_and_goes_on() -> None:
     async def test(rig: Rig) -> None:
         first = await rig.sockets.get()
+        connection = rig.connection
+        assert connection is not None
         first.send(b'{"e":"serverShutdown","E":1}')
-        second = await asyncio.wait_for(rig.sockets.get(), 3)
-        second.send(trade(1))
+        first.send(trade(1))
         await rig.ids(1)
-        await asyncio.wait_for(rig.sockets.get(), 5)  # after lifetime_s
+        assert connection.due == "the venue announced a shutdown"
+        connection.close_first()  # as where there is no room for another one
+        second = await asyncio.wait_for(rig.sockets.get(), 5)
+        second.send(trade(2))
+        await rig.ids(2)
+        while not connection.due:  # after lifetime_s
+            await asyncio.sleep(0.01)
+        assert "planned" in connection.due
+        assert rig.sockets.empty()
 
     run(test, lifetime_s=1.0)
 

@@ -171,6 +171,8 @@ def run(
     *,
     venue: Venue = VENUES["binance_linear"],
     shard_count: int = 1,
+    lifetime_s: float | None = None,
+    stale_after_s: float | None = None,
 ) -> None:
     async def body() -> None:
         app = web.Application()
@@ -195,6 +197,8 @@ def run(
             rest_url=f"http://127.0.0.1:{rest_port}",
             ws_url=f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}",
             streams_per_connection=size,
+            connection_lifetime_s=lifetime_s,
+            stale_after_s=stale_after_s,
         )
         rigs.append(Rig(layout, settings, venue, shard_count))
         try:

@@ -104,6 +104,20 @@ def test_disconnect_close_and_silence(simulated: "Simulated") -> None:
     simulated(SimulatorSettings(trades_per_s=200.0, symbols=1), scenario)
 
 
+def test_a_shutdown_is_announced_before_the_sockets_are_cut(simulated: "Simulated") -> None:
+    async def scenario(client: "Client") -> None:
+        market = await client.binance("market", "btcusdt@aggTrade")
+        assert (await fault(client, "shutdown", seconds=0.2))["sockets"] == 1
+        received = []
+        while (message := await market.receive(timeout=5)).type == aiohttp.WSMsgType.TEXT:
+            received.append(message.json()["e"])
+        at = received.index("serverShutdown")
+        assert "aggTrade" in received[at:], "it delivers until then"
+        assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+
+    simulated(SimulatorSettings(trades_per_s=200.0, symbols=1), scenario)
+
+
 def test_duplicates_are_sent_again_and_recorded_once(
     simulated: "Simulated", tmp_path: Path
 ) -> None:
