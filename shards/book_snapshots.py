@@ -5,6 +5,7 @@ import logging
 import random
 
 from engine.clock import monotonic_s, wall_ns
+from engine.commands import StreamState
 from engine.errors import VenueError
 from shards.backoff import Backoff
 from shards.book_feeds import NOT_LISTENING, DeltaBook
@@ -35,6 +36,7 @@ class BookSnapshots:
         self._rest = rest
         self._rings = rings
         self._wanted: asyncio.Queue[DeltaBook] = asyncio.Queue()
+        self._fetching: set[DeltaBook] = set()
         self._asking: set[DeltaBook] = set()
         """Books that are in the queue, or will be after their delay: each once, however often its
         socket comes back meanwhile.
@@ -69,11 +71,15 @@ class BookSnapshots:
         self._renewals.pop(slot, None)
 
     def tick(self, now_s: float) -> None:
-        """Renew the books whose time has come (monotonic)."""
+        """Renew the books whose time has come (monotonic); say what the others wait for."""
         for due_s, book in list(self._renewals.values()):
             if now_s >= due_s:
                 self._plan_renewal(book)
                 book.renew()
+        if self._fetching and self._call and (why := self._rest.waits_for(self._call.pool)):
+            for book in self._fetching | self._asking:
+                if book.state is StreamState.SYNCING:
+                    book.reason = f"snapshot: {why}"
 
     def _plan_renewal(self, book: DeltaBook) -> None:
         wait_s = self._renew_every_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
@@ -89,7 +95,11 @@ class BookSnapshots:
             elif book.state in NOT_LISTENING:
                 self.forget(book.slot)
             else:
-                await self._fetch(book)
+                self._fetching.add(book)
+                try:
+                    await self._fetch(book)
+                finally:
+                    self._fetching.discard(book)
 
     async def _fetch(self, book: DeltaBook) -> None:
         assert self._call is not None

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
 """The answer usually takes a fraction of a second."""
+_LOOK_S: Final = 0.1
 _MISSING_AGE_S = 30.0
 """A symbol nobody knows, or of which the engine knows something else, is looked for again, but the
 venue is not asked more often than this.
@@ -91,10 +92,19 @@ class InstrumentSource:
         if patient:
             await self._answered.wait()
         elif not self._tried.is_set():
-            with contextlib.suppress(TimeoutError):
-                left_s = self._asked_s + _PATIENCE_S - monotonic_s()
-                await asyncio.wait_for(self._tried.wait(), max(left_s, 0.0))
+            await self._first_try()
         return self._answered.is_set()
+
+    async def _first_try(self) -> None:
+        """Return when the venue has been tried; not much later than it was asked, and at once where
+        nobody may ask it.
+        """
+        until_s = self._asked_s + _PATIENCE_S
+        pool = self._venue.instruments.pool
+        while not self._rest.is_blocked(pool) and (left_s := until_s - monotonic_s()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), min(left_s, _LOOK_S))
+                return
 
     def _trusted_s(self, spec: StreamSpec) -> float:
         """For how long our last answer is good enough for a stream."""

@@ -33,6 +33,14 @@ class Turnstile(Protocol):
         """Wait until `units` may be spent."""
 
 
+class Line(Turnstile, Protocol):
+    """A turnstile that can be asked why one waits in front of it."""
+
+    @property
+    def wait(self) -> str:
+        """What callers wait for, in words; empty when none waits."""
+
+
 class Refusable(Turnstile, Protocol):
     """A turnstile that can be closed by what the venue says."""
 

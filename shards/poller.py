@@ -24,7 +24,7 @@ from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
 from shards.backoff import Backoff
-from shards.leases import Turnstile
+from shards.leases import Line
 from shards.rest import VenueRest
 from shards.timed import TimedStream
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
@@ -49,7 +49,7 @@ class PollShare:
     a venue in trouble cannot make polls eat what the books need to come back.
     """
 
-    turnstile: Turnstile
+    turnstile: Line
     weight_per_minute: float
     is_scarce: Callable[[], bool]
     """Whether books wait for the same budget."""
@@ -140,14 +140,25 @@ class Poller:
             self._calls.clear()
 
     def watch(self, now_s: float) -> None:
-        """An answer that does not name a stream proves nothing for it."""
+        """An answer that does not name a stream proves nothing for it. Where nobody may ask, that
+        is what the streams say.
+        """
+        why = self._share.turnstile.wait or self._rest.waits_for(self._pool)
         limit_s = max(self._channel.stale_after_s, _STALE_AFTER_INTERVALS * self.interval_s)
         for stream in self._streams.values():
             silent = stream.silent_s(now_s) > limit_s
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
                 stream.state = StreamState.STALE
                 stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
-                log.warning("%s: %s", stream.key, stream.reason)
+                log.warning("%s: %s", stream.key, why or stream.reason)
+            if why and stream.state is not StreamState.LIVE:
+                stream.reason = why
+
+    @property
+    def _pool(self) -> str:
+        call = self._channel.batch or self._channel.call
+        assert call is not None
+        return call.pool
 
     @property
     def _is_batch(self) -> bool:

@@ -81,6 +81,10 @@ class VenueRest:
             return self._leases.keys() - {pool}
         return {REST_POLLS} if pool == REST_WEIGHT else set()
 
+    def is_blocked(self, pool: str) -> bool:
+        """Whether the venue lets no call of a pool through."""
+        return self._leases[pool].is_blocked
+
     def waits_for(self, pool: str) -> str:
         """What calls of a pool wait for before they leave; empty when none waits."""
         return self._leases[pool].wait

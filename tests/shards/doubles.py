@@ -62,6 +62,8 @@ def spec_of(
 class Open:
     """A turnstile that lets everybody through."""
 
+    wait = ""
+
     async def acquire(self, units: float = 1.0) -> None:
         """At once."""
 

@@ -9,7 +9,7 @@ import uvloop
 
 from engine.catalog import StreamKind
 from engine.clock import monotonic_s
-from engine.commands import StreamState
+from engine.commands import LeaseBlocked, StreamState
 from engine.errors import VenueError
 from engine.records import Flag
 from shards import book_snapshots, instruments, venue_session
@@ -102,6 +102,10 @@ def test_a_book_without_a_snapshot_is_not_live_because_events_come_again(
                 await asyncio.sleep(0.005)
             rig.session.tick()
             assert book.status().state is StreamState.SYNCING, book.status().reason
+            rig.leases.blocked(LeaseBlocked("binance_linear", "rest_weight", 3600.0))
+            rig.session.tick()
+            waits = "snapshot: waiting for the budget rest_weight, blocked 3"
+            assert book.status().reason.startswith(waits)
             passed_s += 61.0
             rig.session.tick()
             assert book.status().state is StreamState.STALE

@@ -289,6 +289,30 @@ def test_a_venue_that_says_wait_is_asked_nothing_until_then() -> None:
     run(test)
 
 
+class Blocked(Open):
+    """Nobody comes through."""
+
+    wait = "waiting for the budget rest_polls, blocked 57 s"
+
+    async def acquire(self, units: float = 1.0) -> None:
+        """For ever."""
+        await asyncio.Event().wait()
+
+
+@pytest.mark.fault("H02")
+def test_streams_nobody_may_ask_for_say_so() -> None:
+    async def test(rig: Rig) -> None:
+        share = PollShare(Blocked(), 1e6, lambda: False)
+        poller = rig.poller(StreamKind.OPEN_INTEREST, share=share)
+        stream = rig.stream(1, "BTCUSDT", StreamKind.OPEN_INTEREST)
+        poller.add(stream)
+        for later_s, state in ((0.0, StreamState.SYNCING), (900.0, StreamState.STALE)):
+            poller.watch(monotonic_s() + later_s)
+            assert (stream.status().state, stream.status().reason) == (state, Blocked.wait)
+
+    run(test)
+
+
 @pytest.mark.fault("X11")
 def test_unusable_answers_are_counted_and_tried_again() -> None:
     async def test(rig: Rig) -> None:

@@ -152,6 +152,22 @@ def test_a_ban_from_rest_holds_up_nobody_whose_instrument_is_known(
 
 
 @pytest.mark.fault("H02")
+def test_a_ban_that_is_known_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instruments, "_PATIENCE_S", 60.0)
+
+    async def test(rig: Rig) -> None:
+        rig.withheld = {"rest_weight"}
+        rig.session.start([described(0)])
+        rig.leases.blocked(LeaseBlocked("binance_linear", "rest_weight", 3600.0))
+        server = await rig.socket()
+        assert (await message(server))["params"] == ["s0usdt@aggTrade"]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.fault("H02")
 def test_what_began_on_old_facts_ends_when_the_venue_lists_it_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
