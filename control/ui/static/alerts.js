@@ -6,6 +6,10 @@ import * as format from "./format.js";
 
 const WORDS = { green: "healthy", yellow: "degraded", red: "failing", unknown: "unknown" };
 
+// The engine's verdict is often the sentence of one of its lights: once is enough.
+const distinct = (lights) => lights.filter(([, light], index) =>
+  !light.reason || lights.findIndex(([, other]) => other.reason === light.reason) === index);
+
 export function announce(text) {
   setText(byId("announcement"), text);
 }
@@ -41,15 +45,16 @@ export class Alerts {
       setAttribute(item, "title", light.reason || word);
       setText(item.querySelector(".word"), word);
       const before = this.lights.get(name);
-      if (before ? before.status !== light.status : light.status !== "green") changed.push(`${name}: ${word}. ${light.reason}`);
+      if (before ? before.status !== light.status : light.status !== "green") changed.push([name, light]);
       this.lights.set(name, light);
     }
-    if (changed.length) announce(changed.join(" "));
+    const words = distinct(changed).map(([name, light]) => `${name}: ${WORDS[light.status] ?? light.status}. ${light.reason}`);
+    if (words.length) announce(words.join(" "));
     this.paint();
   }
 
   paint() {
-    const lines = [...this.lights].filter(([, light]) => light.status !== "green")
+    const lines = distinct([...this.lights].filter(([, light]) => light.status !== "green"))
       .map(([name, light]) => [light.status, name, light.reason || WORDS[light.status]]);
     if (this.lostSince) {
       const known = this.lights.size ? " What is shown is from then." : "";

@@ -75,7 +75,7 @@ function onStatus(status) {
   if (instance && status.instance && instance !== status.instance) market.resume();
   instance = status.instance || instance;
   setText(byId("instance"), status.phase === "running" ? status.instance : `${status.instance} ${status.phase}`);
-  alerts.update(status.lights);
+  alerts.update({ engine: status.verdict, ...status.lights });
   paintTotals(status);
   paintLimiters(status.limiters);
   paintProcesses(status);

@@ -33,6 +33,25 @@ def test_streams_lights_and_budgets_appear(page: Any, engine: ScriptedEngine) ->
     expect(page.locator("#alerts")).to_contain_text("connection refused")
 
 
+def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEngine) -> None:
+    expect(page.locator("#alerts")).to_have_text("All healthy")
+    expect(page.locator("[data-total=lost]")).to_have_text("0")
+    expect(page.locator("[data-total=overrun]")).to_be_hidden()
+    engine.told.status, engine.told.reason = "yellow", "1 of 6 streams in trouble: SOLUSDT is stale"
+    engine.told.writer.dropped_rows, engine.told.writer.lost_rows = {"trade": 2}, 5
+    engine.told.writer.overrun_rows = {"book": 11}
+    engine.say()
+    expect(page.locator("#lights [data-light=engine] .word")).to_have_text("degraded")
+    expect(page.locator("#alerts p")).to_have_text(
+        ["Engine1 of 6 streams in trouble: SOLUSDT is stale"]
+    )
+    expect(page.locator("[data-total=lost]")).to_have_text("7")
+    lost = page.locator("div", has=page.locator("[data-total=lost]")).last
+    expect(lost).to_have_attribute("data-tone", "bad")
+    expect(lost).to_have_attribute("title", re.compile("^2 dropped.* 5 lost"))
+    expect(page.locator("[data-total=overrun]")).to_have_text("11")
+
+
 def test_a_rate_is_the_difference_of_two_looks(page: Any, engine: ScriptedEngine) -> None:
     rate = row(page, "BTCUSDT").locator(".c-rate .value")
 
