@@ -249,7 +249,7 @@ def _total_cells(status: EngineStatus, rates: dict[str, float]) -> dict[str, str
 
 def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
     writer = status.writer
-    latency = writer.latency_us.get("database", {}).get("p99")
+    latency = writer.recent_latency_us.get("database", {}).get("p99")
     parts = [
         f"stored {rates.get('stored', 0):,.0f} rows/s ({sum(writer.stored_rows.values()):,})",
         f"published {rates.get('published', 0):,.0f} rows/s",

@@ -44,7 +44,7 @@ class RuntimeHealth(msgspec.Struct):
 
 
 class SinkHealth(msgspec.Struct):
-    """A sink of the writer. Row counts are since the engine started."""
+    """A sink of the writer. Rows are since the engine started, latencies of the last minute."""
 
     ok: bool
     status: Light
@@ -110,7 +110,7 @@ def _sink(
         delivered_rows=sum(rows.values()),
         waiting_rows=writer.backlog_rows if is_db else 0,
         flush_delay_s=round(flush_delay_s, 3),
-        latency_us=writer.latency_us.get("database" if is_db else "redis", {}),
+        latency_us=writer.recent_latency_us.get("database" if is_db else "redis", {}),
     )
 
 

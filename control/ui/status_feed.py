@@ -99,7 +99,7 @@ class ShardLine(msgspec.Struct):
 
 
 class WriterLine(msgspec.Struct):
-    """The writer in a few numbers; rows are of all kinds together."""
+    """The writer in a few numbers; rows are of all kinds together, latencies of the last minute."""
 
     state: str
     received: int
@@ -154,7 +154,7 @@ def writer_line(status: EngineStatus) -> WriterLine:
         redis_state=writer.redis_state,
         rss_bytes=writer.rss_bytes,
         cpu_s=writer.cpu_s,
-        latency_us=writer.latency_us,
+        latency_us=writer.recent_latency_us,
     )
 
 

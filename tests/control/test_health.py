@@ -232,6 +232,15 @@ def test_machine_limits_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Thresholds().open_files_fraction[0] <= 0.9
 
 
+def test_a_sinks_latency_is_that_of_the_last_minute() -> None:
+    async def scenario(rig: Rig) -> None:
+        recent = {"database": {"p99": 50_118.7}}
+        show(rig, latency_us={"database": {"p99": 5e7}}, recent_latency_us=recent)
+        assert (await rig.ask("GET", "/health/db")).body["latency_us"] == recent["database"]
+
+    run_with_rig(scenario)
+
+
 def test_limiters_show_what_is_left() -> None:
     async def scenario(rig: Rig) -> None:
         (row,) = (await rig.ask("GET", "/limiters")).body

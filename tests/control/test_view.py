@@ -24,7 +24,7 @@ def status_of(streams: list[StreamReport]) -> EngineStatus:
     up = ChildReport("writer", "up")
     writer = WriterReport(
         up, database_state="up", redis_state="up", stored_rows={"trade": 123_456_789},
-        latency_us={"database": {"p99": 63_000.0}},
+        recent_latency_us={"database": {"p99": 63_000.0}},
     )  # fmt: skip
     return EngineStatus(
         "green", "all streams deliver", "running", "5f3a9c21b7d0", 61.0, [], writer, up, streams

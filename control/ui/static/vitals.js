@@ -43,7 +43,8 @@ export function paintTotals(status) {
   setTrouble("overrun", writer.overrun, "Redis was too slow for these. The database is not affected.");
   setTrouble("inexact", writer.inexact, "A number had more digits than are stored exactly. Such rows are flagged.");
   const stage = writer.latency_us.database;
-  setTotal("latency", stage?.p99 === undefined ? "–" : (stage.p99 / 1000).toFixed(stage.p99 < 10_000 ? 1 : 0));
+  setTotal("latency", stage?.p99 === undefined ? "–" : (stage.p99 / 1000).toFixed(stage.p99 < 10_000 ? 1 : 0), "",
+    "From reception to the committed row, of the rows of the last minute.");
 }
 
 const makeBudget = () => make("li", {},
