@@ -83,7 +83,7 @@ function onStatus(status) {
   table.loaded = true;
   table.update(streams, status.now_ms);
   table.paintEmpty(table.shown.length);
-  market.paintNote();
+  market.update(table.rows);
 }
 
 // --- the link to the engine -----------------------------------------------------------------------
