@@ -2,7 +2,7 @@
 // the second is not read aloud; that something turned better or worse is, once.
 
 import { byId, make, setAttribute, setText } from "./dom.js";
-import * as format from "./format.js";
+import { moment } from "./times.js";
 
 const WORDS = { green: "healthy", yellow: "degraded", red: "failing", unknown: "unknown" };
 
@@ -24,7 +24,7 @@ export class Alerts {
 
   lost(reason) {
     if (!this.lostSince) announce("The connection to the engine is lost. Trying again.");
-    this.lostSince ??= new Date();
+    this.lostSince ??= Date.now();
     this.reason = reason;
     this.paint();
   }
@@ -59,7 +59,7 @@ export class Alerts {
     if (this.lostSince) {
       const known = this.lights.size ? " What is shown is from then." : "";
       lines.unshift(["red", "No connection",
-        `since ${format.wallClock(this.lostSince)}: ${this.reason}.${known} Trying again.`]);
+        `since ${moment(this.lostSince)}: ${this.reason}.${known} Trying again.`]);
     }
     const box = byId("alerts");
     if (!lines.length) lines.push(["green", this.lights.size ? "All healthy" : "Waiting for the engine", ""]);

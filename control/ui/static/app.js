@@ -12,6 +12,7 @@ import { forgetColours } from "./spark.js";
 import { StopDialog } from "./stop_dialog.js";
 import { keyOf, nameOf } from "./stream_row.js";
 import { StreamTable } from "./streams.js";
+import { followDay } from "./times.js";
 import { TokenDialog } from "./token_dialog.js";
 import { paintLimiters, paintProcesses, paintTotals } from "./vitals.js";
 
@@ -125,6 +126,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 setInterval(() => {
+  followDay();
   table.tick(engineNow());
   market.figures.tick(engineNow());
   const isQuiet = heardMs > 0 && Date.now() - heardMs > QUIET_MS;

@@ -2,6 +2,7 @@
 
 import { byId, make, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
+import { moment, timeOf } from "./times.js";
 
 const NEEDS = {
   bid: "quote", ask: "quote", mark: "funding", index: "funding", rate: "funding", next: "funding", interest: "open_interest",
@@ -127,14 +128,14 @@ export class Figures {
     byId("liquidations-none").hidden = rows.length > 0;
     byId("liquidations").replaceChildren(...rows.toReversed().map(([time, side, price, size, average, filled]) =>
       make("li", { class: side === "B" ? "buy" : "sell", title: `filled ${filled} at ${average} on average` },
-        make("span", { class: "time" }, format.clock(time).slice(0, 8)),
+        timeOf(time, "narrow", "time"),
         // SELL closes a long position, BUY a short one.
         make("span", { class: "who" }, side === "B" ? "short" : "long"),
         make("span", { class: "price" }, price), make("span", { class: "size" }, size))));
   }
 
   received({ source, time_ms: time }) {
-    return source ? `${source}, ${format.clock(time)} UTC` : "";
+    return source ? `${source}, ${moment(time)}` : "";
   }
 
   tickAges() {
@@ -154,7 +155,7 @@ export class Figures {
       const left = (next - nowMs) / 1000;
       setText(figure("next").querySelector("b"), !next ? "–" : left > 0 ? format.span(left) : "now");
       setText(figure("next").querySelector("small"), interval ? `every ${format.period(interval)}` : "");
-      setAttribute(figure("next"), "title", next ? `${format.clock(next).slice(0, 8)} UTC` : "the venue does not say");
+      setAttribute(figure("next"), "title", next ? moment(next) : "the venue does not say");
     }
     if (this.interest?.qty) {
       const age = (nowMs - this.interest.time_ms) / 1000;

@@ -46,10 +46,6 @@ export function lag(milliseconds) {
   return span(milliseconds / 1000);
 }
 
-export const clock = (milliseconds) => new Date(milliseconds).toISOString().slice(11, 23);
-
-export const wallClock = (date) => date.toTimeString().slice(0, 8);
-
 // "binance_linear" is how the API spells it; a person reads "Binance linear".
 export function venue(name) {
   const words = name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").toLowerCase().replaceAll("_", " ");

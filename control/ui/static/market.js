@@ -6,6 +6,7 @@ import { byId, make, setAttribute, setText } from "./dom.js";
 import { Figures } from "./figures.js";
 import * as format from "./format.js";
 import { Ladder } from "./ladder.js";
+import { moment, timeOf } from "./times.js";
 
 const TAPE_ROWS = 60;
 const SIDES = { B: ["buy", "B"], S: ["sell", "S"] };
@@ -121,7 +122,7 @@ export class Market {
     for (const [time, side, price, size, id, afterGap] of body.rows.slice(-TAPE_ROWS).reverse()) {
       const [name, letter] = SIDES[side] ?? ["", ""];
       fragment.append(make("li", { class: name, title: `trade ${id}` },
-        make("span", { class: "time" }, format.clock(time)), make("span", { class: "side" }, letter),
+        timeOf(time, "exact", "time"), make("span", { class: "side" }, letter),
         make("span", { class: "price" }, price), make("span", { class: "size" }, size)));
       if (afterGap) fragment.append(make("li", { class: "gap" }, "rows missing here"));
     }
@@ -129,7 +130,7 @@ export class Market {
     this.tape.prepend(fragment);
     while (this.tape.childElementCount > TAPE_ROWS) this.tape.lastChild.remove();
     const last = body.rows.at(-1);
-    if (body.overrun) setText(byId("tape-note"), `${format.clock(Date.now())}: too fast, some trades are not shown.`);
+    if (body.overrun) setText(byId("tape-note"), `${moment(Date.now())}: too fast, some trades are not shown.`);
     if (last) this.figures.trade(last[0], last[1], last[2], last[3]);
   }
 
