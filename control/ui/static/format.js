@@ -52,6 +52,9 @@ export function venue(name) {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
+// For a column. What is not said is a perpetual: only another market of an exchange has to say so.
+export const exchange = (name) => venue(name.replace(/_(linear|perp)$/, ""));
+
 // The one name of a kind that is too long for a column.
 export const kind = (name) => (name === "FundingOpenInterest" ? "Funding + OI" : name);
 

@@ -11,6 +11,7 @@ import pytest
 from control.health import HealthLight
 from control.ui.state import DashboardLimits
 from engine.clock import wall_ns
+from engine.commands import StreamState
 from engine.records import Side
 from engine.status import StreamReport
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
@@ -235,7 +236,9 @@ def test_it_fits_every_width_and_both_themes(
     assert complaints.lines == []
 
 
-WIDTHS = (320, 360, 480, 561, 700, 860, 861, 1024, 1180, 1181, 1400, 1401, 1560, 1561, 1641, 2560)
+WIDTHS = (
+    320, 360, 480, 561, 700, 860, 861, 1024, 1240, 1241, 1400, 1401, 1590, 1591, 1660, 1661, 2560,
+)  # fmt: skip
 
 
 def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
@@ -250,6 +253,26 @@ def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         found[width] = page.evaluate(too_wide)
     assert found == {width: [] for width in WIDTHS}
+
+
+@pytest.mark.parametrize("width", [1241, 1280, 1440, 1590, 1591, 1660, 1661, 1920])
+def test_a_stream_can_be_told_from_the_next_one(
+    page: Any, engine: ScriptedEngine, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    symbols = ("1000BONKUSDT", "1000BONKUSDC", "1000000MOGUSDT", "BTCUSDT_260626")
+    funding = stream(
+        4, "PURR/USDC", "FundingOpenInterest", venue="hyperliquid_perp", transport="HttpPoll",
+        state=StreamState.CONNECTING,
+    )  # fmt: skip
+    engine.say([*(stream(slot, symbol) for slot, symbol in enumerate(symbols)), funding])
+    expect(page.locator("#streams tbody tr")).to_have_count(5)
+    row(page, "1000BONKUSDT").click()
+    cut = page.evaluate("""() => [...document.querySelectorAll(
+        "#streams td:is(.c-symbol, .c-venue, .c-kind, .c-state), #streams .sub")]
+        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+        .map((each) => each.textContent)""")
+    assert cut == []
 
 
 def test_the_theme_is_chosen_and_kept(page: Any) -> None:
