@@ -88,6 +88,10 @@ class Backend:
         """`runtime`, `db` and `redis`."""
         return self._health.lights()
 
+    def verdict(self) -> HealthLight:
+        """The engine as a whole, streams included."""
+        return self._health.verdict(self._status)
+
     @property
     def health(self) -> Health:
         """The lights, with their figures."""

@@ -2,6 +2,8 @@
 been better for a while, so that it does not flicker with the load.
 
 What single streams do is not part of a light: a stale stream is no reason to refuse another one.
+The verdict on the whole engine takes in everything: the lights, the streams, and rows that are lost
+or set aside.
 """
 
 import os
@@ -131,6 +133,13 @@ class Health:
         if silence_s > _SILENT_AFTER_S:
             runtime = HealthLight("red", f"the supervisor is silent for {silence_s:.0f} s")
         return {"runtime": runtime, "db": self._db.shown, "redis": self._redis.shown}
+
+    def verdict(self, status: EngineStatus | None) -> HealthLight:
+        """The engine as a whole: the worst of what it says of itself and of the lights."""
+        found = [(light.status, light.reason) for light in self.lights().values()]
+        if status is not None:
+            found.insert(0, (status.status, status.reason))
+        return HealthLight(*worst(found))
 
     def refusal(self, admission: Admission) -> str:
         """Why no new stream is accepted now; "" when it is. Redis is best effort: its red light

@@ -3,11 +3,19 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    Group,
+    JustifyMethod,
+    RenderableType,
+    RenderResult,
+)
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -25,7 +33,13 @@ _LIVE_INTERVAL_S = 0.4
 _PLAIN_INTERVAL_S = 5.0
 _PLAIN_LOOK_S = 0.25
 _LOG_LINES = 6
-_STREAM_LINES_MAX = 24
+_PANEL_FRAME_LINES = 2
+_TABLE_FRAME_LINES = 2
+"""Its head and its totals."""
+_STATE_WIDTH_MIN, _STATE_WIDTH_MAX = 10, 40
+_WORDS = frozenset({"venue", "symbol", "kind", "state"})
+_DROPPED_FIRST = ("dups", "frames/s", "rows", "missing", "last")
+"""Columns that a narrow terminal does without, in this order."""
 _COLOUR = {"green": "green", "yellow": "yellow", "red": "red"}
 _STATE_STYLE = {
     StreamState.LIVE: "green",
@@ -33,6 +47,7 @@ _STATE_STYLE = {
     StreamState.BACKOFF: "red",
     StreamState.FAILED: "red",
 }
+_WORST_FIRST = ("red", "yellow", "green")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,62 +145,111 @@ def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
 
 def render(status: EngineStatus, rates: dict[str, float], addresses: Addresses) -> RenderableType:
     """The live view."""
-    head = Text.assemble(
-        ("● ", _COLOUR[status.status]),
-        (f"{status.status}", f"bold {_COLOUR[status.status]}"),
-        f"  {status.reason}   up {status.uptime_s:,.0f} s",
-    )
-    where = Text("\n".join(addresses.lines()), style="dim", overflow="fold")
-    tail = Text(
-        "\n".join(last_lines(addresses.log_file, _LOG_LINES)), overflow="ellipsis", no_wrap=True
-    )
-    return Group(
-        head,
-        _stream_table(status, rates),
-        _writer_line(status, rates),
-        where,
-        Panel(tail, title="log", title_align="left", border_style="dim"),
-        Text("Ctrl-C drains and stops", style="dim"),
-    )
+    return _Screen(status, rates, addresses)
 
 
-def _stream_table(status: EngineStatus, rates: dict[str, float]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("venue", "symbol", "kind", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("frames/s", "rows/s", "rows", "last", "gaps", "missing", "dups"):
-        table.add_column(name, justify="right", no_wrap=True)
-    shown = sorted(
-        status.streams, key=lambda stream: (stream.state is StreamState.LIVE, stream.slot)
-    )[:_STREAM_LINES_MAX]
-    for stream in sorted(shown, key=lambda stream: stream.slot):
-        style = _STATE_STYLE.get(stream.state, "yellow")
-        state = stream.state.value + (f": {stream.reason}" if stream.reason else "")
-        table.add_row(
-            stream.venue, stream.symbol, stream.kind, Text(state[:40], style=style),
-            f"{rates.get(f'frames {stream.slot}', 0):,.0f}",
-            f"{rates.get(f'rows {stream.slot}', 0):,.0f}",
-            f"{stream.row_count:,}", _age(stream), f"{stream.gap_count:,}",
-            f"{stream.missing_count:,}", f"{stream.duplicate_count:,}",
-        )  # fmt: skip
-    hidden = len(status.streams) - len(shown)
-    if hidden:
-        table.add_row(f"and {hidden} more", *[""] * 10)
-    table.add_row(
-        "all", "", "", "",
-        f"{rates.get('frames', 0):,.0f}", f"{rates.get('rows', 0):,.0f}",
-        f"{sum(stream.row_count for stream in status.streams):,}", "",
-        f"{sum(stream.gap_count for stream in status.streams):,}",
-        f"{sum(stream.missing_count for stream in status.streams):,}",
-        f"{sum(stream.duplicate_count for stream in status.streams):,}",
-        style="bold",
-    )  # fmt: skip
-    return table
+class _Screen:
+    """As much as the terminal has room for. A live view is cropped from below, so where to look
+    comes first, and the table takes only what is left.
+    """
+
+    def __init__(self, status: EngineStatus, rates: dict[str, float], addresses: Addresses) -> None:
+        self._status, self._rates, self._addresses = status, rates, addresses
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        status = self._status
+        head = Text.assemble(
+            ("● ", _COLOUR[status.status]),
+            (f"{status.status}", f"bold {_COLOUR[status.status]}"),
+            f"  {status.reason}   up {status.uptime_s:,.0f} s   ",
+            ("Ctrl-C drains and stops", "dim"),
+        )
+        where = Text("\n".join(self._addresses.lines()), style="dim", overflow="fold")
+        top = Group(head, where, _writer_line(status, self._rates))
+        # The last line stays free: the newline at the end would push the first one out of sight.
+        room = options.size.height - 1 - len(console.render_lines(top, options, pad=False))
+        yield top
+        table_lines = len(status.streams) + _TABLE_FRAME_LINES
+        log_lines = min(_LOG_LINES, max(room // 3, room - table_lines) - _PANEL_FRAME_LINES)
+        if log_lines > 0:
+            room -= log_lines + _PANEL_FRAME_LINES
+        yield from _stream_table(status, self._rates, options.max_width, room)
+        if log_lines > 0:
+            tail = "\n".join(last_lines(self._addresses.log_file, log_lines))
+            text = Text(tail, overflow="ellipsis", no_wrap=True)
+            yield Panel(text, title="log", title_align="left", border_style="dim")
+
+
+def _stream_table(
+    status: EngineStatus, rates: dict[str, float], width: int, height: int
+) -> Iterator[RenderableType]:
+    """The streams in trouble first, then as many as fit; numbers are left out, never cut."""
+    streams = sorted(status.streams, key=lambda stream: (_rank(stream), stream.slot))
+    if len(streams) + _TABLE_FRAME_LINES > height:
+        streams = streams[: max(1, height - _TABLE_FRAME_LINES - 1)]
+    rows = [_stream_cells(stream, rates) for stream in streams]
+    rows.append(_total_cells(status, rates))
+    widths = {name: max(len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
+    widths["state"] = min(widths["state"], _STATE_WIDTH_MAX)
+    least = widths | {"state": min(widths["state"], _STATE_WIDTH_MIN)}
+    for name in _DROPPED_FIRST:
+        if sum(least.values()) + len(least) - 1 > width:
+            del least[name], widths[name]
+    excess = sum(widths.values()) + len(widths) - 1 - width
+    widths["state"] = max(least["state"], widths["state"] - max(0, excess))
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for name, columns in widths.items():
+        justify: JustifyMethod = "left" if name in _WORDS else "right"
+        table.add_column(name, width=columns, justify=justify, no_wrap=True)
+    for stream, row in zip(streams, rows, strict=False):
+        styles = {"state": _STATE_STYLE.get(stream.state, "yellow")}
+        table.add_row(*(Text(row[name], style=styles.get(name, "")) for name in widths))
+    table.add_row(*(rows[-1][name] for name in widths), style="bold")
+    yield table
+    if hidden := len(status.streams) - len(streams):
+        yield Text(f"and {hidden} more streams", style="dim")
+
+
+def _rank(stream: StreamReport) -> int:
+    return _WORST_FIRST.index(_STATE_STYLE.get(stream.state, "yellow"))
+
+
+def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, str]:
+    return {
+        "venue": stream.venue,
+        "symbol": stream.symbol,
+        "kind": stream.kind,
+        "state": stream.state.value + (f": {stream.reason}" if stream.reason else ""),
+        "frames/s": f"{rates.get(f'frames {stream.slot}', 0):,.0f}",
+        "rows/s": f"{rates.get(f'rows {stream.slot}', 0):,.0f}",
+        "rows": f"{stream.row_count:,}",
+        "last": _age(stream),
+        "gaps": f"{stream.gap_count:,}",
+        "missing": f"{stream.missing_count:,}",
+        "dups": f"{stream.duplicate_count:,}",
+    }
+
+
+def _total_cells(status: EngineStatus, rates: dict[str, float]) -> dict[str, str]:
+    streams = status.streams
+    return {
+        "venue": "all",
+        "symbol": "",
+        "kind": "",
+        "state": "",
+        "frames/s": f"{rates.get('frames', 0):,.0f}",
+        "rows/s": f"{rates.get('rows', 0):,.0f}",
+        "rows": f"{sum(stream.row_count for stream in streams):,}",
+        "last": "",
+        "gaps": f"{sum(stream.gap_count for stream in streams):,}",
+        "missing": f"{sum(stream.missing_count for stream in streams):,}",
+        "dups": f"{sum(stream.duplicate_count for stream in streams):,}",
+    }
 
 
 def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
     writer = status.writer
-    latency = writer.latency_us.get("database", {}).get("p99")
+    latency = writer.recent_latency_us.get("database", {}).get("p99")
     parts = [
         f"stored {rates.get('stored', 0):,.0f} rows/s ({sum(writer.stored_rows.values()):,})",
         f"published {rates.get('published', 0):,.0f} rows/s",

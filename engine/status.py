@@ -4,12 +4,14 @@ Children count from their own birth. The totals here count from the engine's: wh
 again, what its predecessor had counted is kept and added.
 """
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
 from engine.catalog import StreamKey, StreamKind
+from engine.clock import monotonic_s
 from engine.commands import (
     Knobs,
     LatencyHistogram,
@@ -38,6 +40,8 @@ KINDS_OF_STREAM: dict[StreamKind, tuple[str, ...]] = {
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
 _QUANTILES = (0.5, 0.9, 0.99)
 _STEPS_A_DECADE = 10
+_RECENT_S = 60.0
+_LOOK_EVERY_S = 1.0
 
 
 class ChildReport(msgspec.Struct):
@@ -134,6 +138,9 @@ class WriterReport(msgspec.Struct):
     rss_bytes: int = 0
     cpu_s: float = 0.0
     latency_us: dict[str, dict[str, float]] = {}
+    """Percentiles by stage, since the writer was born."""
+    recent_latency_us: dict[str, dict[str, float]] = {}
+    """The same of the last minute; a stage is empty where nothing passed it in that time."""
 
 
 class LimiterReport(msgspec.Struct):
@@ -206,6 +213,27 @@ class StreamTotals:
         self.report.state, self.report.reason = StreamState.PENDING, reason
 
 
+class RecentLatency:
+    """The last minute of a histogram that only grows: what it has counted since it was looked at
+    a minute ago.
+    """
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, list[int]]] = deque()
+
+    def update(self, histogram: LatencyHistogram, now_s: float) -> LatencyHistogram:
+        """Take in the counts since birth; return those of the last minute."""
+        looks, counts = self._looks, histogram.counts
+        if not looks:
+            looks.append((now_s, [0] * len(counts)))
+        if now_s - looks[-1][0] >= _LOOK_EVERY_S:
+            looks.append((now_s, counts))
+        while len(looks) > 1 and looks[1][0] <= now_s - _RECENT_S:
+            looks.popleft()
+        before = looks[0][1]
+        return LatencyHistogram([now - then for now, then in zip(counts, before, strict=True)])
+
+
 class WriterTotals:
     """Keeps the writer's counters growing across its lives."""
 
@@ -214,8 +242,10 @@ class WriterTotals:
         "unpublished_rows",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
         self.report = WriterReport(ChildReport("writer"))
+        self._clock_s = clock_s
+        self._recent: dict[str, RecentLatency] = {}
         self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
         self._inexact_base = self._lost_base = 0
         self._dropped: dict[str, int] = {}
@@ -238,11 +268,17 @@ class WriterTotals:
         report.latency_us = {
             stage: summarize(histogram) for stage, histogram in status.latency.items()
         }
+        now_s = self._clock_s()
+        report.recent_latency_us = {
+            stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
+            for stage, each in status.latency.items()
+        }
         self._count_drops(status)
 
     def writer_ended(self) -> None:
         """The writer is gone: its counts become the base of the next one's."""
         self._base = {name: dict(getattr(self.report, name)) for name in self.COUNTS}
+        self._recent.clear()  # its successor's histograms begin anew
         self._inexact_base = self.report.inexact_rows
         self._lost_base = self.report.lost_rows
 

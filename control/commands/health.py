@@ -1,4 +1,4 @@
-"""`fts health`: the three lights of a running engine."""
+"""`fts health`: the verdict on a running engine, and its three lights."""
 
 import argparse
 from typing import Any
@@ -14,8 +14,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts health`."""
     parser = commands.add_parser(
         "health",
-        help="the lights of a running engine: processes, database, Redis",
-        description="Prints the health lights; exit code 1 unless all are green.",
+        help="how a running engine is: as a whole, its processes, database, Redis",
+        description="Prints the verdict and the lights; exit code 1 unless all are green.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -24,15 +24,17 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the lights; 1 unless all are green."""
+    """Print the verdict and the lights; 1 unless all are green."""
     client = connect(options)
     lights = {name: client.get(f"/health/{name}") for name in _PARTS}
+    engine = lights["runtime"]["engine"]
     if options.json:
         print_json(lights)
     else:
-        rows = [(name, light["status"], light["reason"]) for name, light in lights.items()]
+        shown = {"engine": engine} | lights
+        rows = [(name, light["status"], light["reason"]) for name, light in shown.items()]
         print_table(("part", "status", "reason"), rows, "")
         admission = lights["runtime"]["admission"]
         if not admission["accepts"]:
             print_table(("new streams are refused",), [(admission["reason"],)], "")
-    return Exit.OK if all(light["ok"] for light in lights.values()) else Exit.FAILED
+    return Exit.OK if engine["status"] == "green" else Exit.FAILED

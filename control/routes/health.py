@@ -6,13 +6,11 @@ from starlette.responses import Response
 
 from control import requests
 from control.errors import json_response
-from control.health import ProcessReport
+from control.health import HealthLight, ProcessReport
 from control.metrics import MEDIA_TYPES, Exposition
 from control.routes import Operation, Services, optional_venue
 from control.schemas import ExchangeChoice, LimiterRow
 from engine.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
-
-_RANK: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
 
 
 class Admittance(msgspec.Struct):
@@ -24,14 +22,15 @@ class Admittance(msgspec.Struct):
 
 
 class RuntimeHealth(msgspec.Struct):
-    """The engine without its streams. `status` is the worse of the processes' light and of the
-    streams' state; only the former keeps new streams out.
+    """The processes' light, and the verdict on the engine as a whole (`engine`): it is the worst of
+    the three lights, the streams, and rows that are lost or set aside. Only the lights keep new
+    streams out.
     """
 
     ok: bool
     status: Light
     reason: str
-    light: Light
+    engine: HealthLight
     phase: str
     instance: str
     uptime_s: float
@@ -45,7 +44,7 @@ class RuntimeHealth(msgspec.Struct):
 
 
 class SinkHealth(msgspec.Struct):
-    """A sink of the writer. Row counts are since the engine started."""
+    """A sink of the writer. Rows are since the engine started, latencies of the last minute."""
 
     ok: bool
     status: Light
@@ -62,16 +61,13 @@ async def runtime_health(_: Request, services: Services) -> Response:
     """Processes, memory, file handles, event-loop lag."""
     backend = services.backend
     status, light = backend.status, backend.lights()["runtime"]
-    shown, reason = light.status, light.reason
-    if status is not None and _RANK[status.status] > _RANK[shown]:
-        shown, reason = status.status, status.reason
     refusal = backend.health.refusal(services.admissions.policy)
     return json_response(
         RuntimeHealth(
-            ok=shown == "green",
-            status=shown,
-            reason=reason or (status.reason if status else ""),
-            light=light.status,
+            ok=light.status == "green",
+            status=light.status,
+            reason=light.reason,
+            engine=backend.verdict(),
             phase=status.phase if status else "starting",
             instance=status.instance if status else "",
             uptime_s=status.uptime_s if status else 0.0,
@@ -114,7 +110,7 @@ def _sink(
         delivered_rows=sum(rows.values()),
         waiting_rows=writer.backlog_rows if is_db else 0,
         flush_delay_s=round(flush_delay_s, 3),
-        latency_us=writer.latency_us.get("database" if is_db else "redis", {}),
+        latency_us=writer.recent_latency_us.get("database" if is_db else "redis", {}),
     )
 
 

@@ -42,6 +42,10 @@ class DashboardState(Protocol):
         """`runtime`, `db` and `redis`."""
         ...
 
+    def verdict(self) -> HealthLight:
+        """The engine as a whole, streams included."""
+        ...
+
 
 def is_ending(status: EngineStatus | None) -> bool:
     """Whether the engine goes down. Feeds end then by themselves: the server would wait for them

@@ -11,7 +11,7 @@ import msgspec
 
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.knob_ranges import KnobRange
-from control.ui.state import DashboardLimits, DashboardState, is_ending
+from control.ui.state import DashboardLimits, DashboardState, HealthLight, is_ending
 from engine.clock import monotonic_s, wall_ns
 from engine.status import EngineStatus, LimiterReport, ShardReport, StreamReport
 
@@ -30,6 +30,11 @@ class LightLine(msgspec.Struct):
 
     status: str
     reason: str
+
+    @classmethod
+    def of(cls, light: HealthLight) -> "LightLine":
+        """From the control process."""
+        return cls(light.status, light.reason)
 
 
 class StreamRow(msgspec.Struct, array_like=True):
@@ -94,13 +99,15 @@ class ShardLine(msgspec.Struct):
 
 
 class WriterLine(msgspec.Struct):
-    """The writer in a few numbers; rows are of all kinds together."""
+    """The writer in a few numbers; rows are of all kinds together, latencies of the last minute."""
 
     state: str
     received: int
     stored: int
     published: int
+    overrun: int
     dropped: int
+    lost: int
     quarantined: int
     inexact: int
     backlog_rows: int
@@ -119,6 +126,8 @@ class Snapshot(msgspec.Struct):
     phase: str
     instance: str
     uptime_s: float
+    verdict: LightLine
+    """The engine as a whole; green only if every light is."""
     lights: dict[str, LightLine]
     writer: WriterLine | None = None
     shards: list[ShardLine] = []
@@ -134,7 +143,9 @@ def writer_line(status: EngineStatus) -> WriterLine:
         received=sum(writer.received_rows.values()),
         stored=sum(writer.stored_rows.values()),
         published=sum(writer.published_rows.values()),
+        overrun=sum(writer.overrun_rows.values()),
         dropped=sum(writer.dropped_rows.values()),
+        lost=writer.lost_rows,
         quarantined=sum(writer.quarantined_rows.values()),
         inexact=writer.inexact_rows,
         backlog_rows=writer.backlog_rows,
@@ -143,19 +154,20 @@ def writer_line(status: EngineStatus) -> WriterLine:
         redis_state=writer.redis_state,
         rss_bytes=writer.rss_bytes,
         cpu_s=writer.cpu_s,
-        latency_us=writer.latency_us,
+        latency_us=writer.recent_latency_us,
     )
 
 
 def snapshot(state: DashboardState) -> Snapshot:
     """Everything, now."""
     status = state.status
-    lights = {name: LightLine(light.status, light.reason) for name, light in state.lights().items()}
+    verdict = LightLine.of(state.verdict())
+    lights = {name: LightLine.of(light) for name, light in state.lights().items()}
     now_ms = wall_ns() // 1_000_000
     if status is None:
-        return Snapshot(now_ms, "starting", "", 0.0, lights)
+        return Snapshot(now_ms, "starting", "", 0.0, verdict, lights)
     return Snapshot(
-        now_ms, status.phase, status.instance, status.uptime_s, lights,
+        now_ms, status.phase, status.instance, status.uptime_s, verdict, lights,
         writer_line(status),
         [ShardLine.of(shard) for shard in status.shards],
         status.limiters,

@@ -39,6 +39,7 @@ from engine.settings import Admission
 from engine.status import (
     ChildReport,
     EngineStatus,
+    Light,
     LimiterReport,
     ShardReport,
     StreamReport,
@@ -91,6 +92,7 @@ class Supervisor:
             ChildReport("writer", "up"), database_state="up", redis_state="up"
         )
         self.phase: Any = "running"
+        self.verdict: tuple[Light, str] = ("green", "all streams deliver")
         self.blocked_s = 0.0
         self.shard_state: Any = "up"
 
@@ -123,7 +125,7 @@ class Supervisor:
             "binance_linear", "rest_weight", 2400, 60, 400, 398.0, self.blocked_s
         )
         return EngineStatus(
-            "green", "all streams deliver", self.phase, "x", 12.5, [shard], self.writer,
+            *self.verdict, self.phase, "x", 12.5, [shard], self.writer,
             ChildReport("control", "up"), list(self.streams.values()), [limiter],
         )  # fmt: skip
 

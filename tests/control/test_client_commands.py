@@ -205,7 +205,13 @@ def test_health_prints_the_lights_and_is_1_unless_all_are_green(fts: Fts) -> Non
     with engine() as (rig, url):
         code, out, _ = fts("health", url=url)
         assert code == 0
-        assert out.count("green") == 3
+        assert out.count("green") == 4
+        rig.supervisor.verdict = ("yellow", "1 of 24 streams in trouble")
+        rig.supervisor.tell()
+        code, out, _ = fts("health", url=url)
+        assert (code, out.count("green")) == (1, 3)
+        assert "engine" in out
+        assert "1 of 24 streams in trouble" in out
         rig.supervisor.writer.database_state = "down"
         rig.supervisor.writer.database_error = "refused"
         rig.supervisor.tell()

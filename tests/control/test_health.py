@@ -141,6 +141,21 @@ def test_a_stale_stream_is_shown_and_does_not_keep_others_out() -> None:
         rig.supervisor.tell()
         other = BTC | {"symbol": "ETHUSDT"}
         assert (await rig.ask("POST", "/streams", other)).status == 201
+        rig.supervisor.verdict = ("yellow", "1 of 2 streams in trouble")
+        rig.supervisor.tell()
+        body = (await rig.ask("GET", "/health/runtime")).body
+        assert (body["ok"], body["status"]) == (True, "green")
+        assert body["engine"] == {"status": "yellow", "reason": "1 of 2 streams in trouble"}
+
+    run_with_rig(scenario)
+
+
+def test_the_verdict_is_never_better_than_a_light() -> None:
+    async def scenario(rig: Rig) -> None:
+        show(rig, database_state="down", database_error="refused")
+        body = (await rig.ask("GET", "/health/runtime")).body
+        assert (body["status"], body["engine"]["status"]) == ("green", "red")
+        assert "refused" in body["engine"]["reason"]
 
     run_with_rig(scenario)
 
@@ -215,6 +230,15 @@ def test_machine_limits_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run_with_rig(scenario)
     assert Thresholds().open_files_fraction[0] <= 0.9
+
+
+def test_a_sinks_latency_is_that_of_the_last_minute() -> None:
+    async def scenario(rig: Rig) -> None:
+        recent = {"database": {"p99": 50_118.7}}
+        show(rig, latency_us={"database": {"p99": 5e7}}, recent_latency_us=recent)
+        assert (await rig.ask("GET", "/health/db")).body["latency_us"] == recent["database"]
+
+    run_with_rig(scenario)
 
 
 def test_limiters_show_what_is_left() -> None:

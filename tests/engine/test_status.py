@@ -52,6 +52,31 @@ def test_percentiles_are_ordered_and_cover_their_share(counts: list[int]) -> Non
     assert below >= 0.9 * sum(counts)
 
 
+def test_latencies_of_the_last_minute_forget_what_was_before() -> None:
+    now_s = [0.0]
+    totals = WriterTotals(lambda: now_s[0])
+    status = writer_status(1)
+
+    def told(at_s: float, *counts: int) -> dict[str, float]:
+        now_s[0] = at_s
+        status.latency = {"database": LatencyHistogram([*counts])}
+        totals.update(status)
+        return totals.report.recent_latency_us["database"]
+
+    slow, fast = round(10**0.3, 1), round(10**0.1, 1)
+    assert told(0.0, 0, 0, 0) == {}
+    assert told(0.5, 0, 0, 9)["max"] == slow, "what was counted in the first half second is seen"
+    for at_s in range(1, 60):
+        assert told(at_s, at_s, 0, 9)["p99"] == slow
+    for at_s in range(60, 70):
+        shown = told(at_s, at_s, 0, 9)
+    assert shown == dict.fromkeys(("p50", "p90", "p99", "max"), fast)
+    assert totals.report.latency_us["database"]["max"] == slow, "since birth it is still there"
+    assert told(200.0, 69, 0, 9) == {}, "nothing passed for a minute"
+    totals.writer_ended()
+    assert told(201.0, 0, 2, 0)["max"] == round(10**0.2, 1), "another writer counts from 0"
+
+
 def test_the_light_names_the_worst_thing_first() -> None:
     up, writer = ChildReport("shard-0", "up"), WriterReport(ChildReport("writer", "up"))
     live = StreamTotals(0, KEY, 0).report

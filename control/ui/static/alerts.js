@@ -2,9 +2,13 @@
 // the second is not read aloud; that something turned better or worse is, once.
 
 import { byId, make, setAttribute, setText } from "./dom.js";
-import * as format from "./format.js";
+import { moment } from "./times.js";
 
 const WORDS = { green: "healthy", yellow: "degraded", red: "failing", unknown: "unknown" };
+
+// The engine's verdict is often the sentence of one of its lights: once is enough.
+const distinct = (lights) => lights.filter(([, light], index) =>
+  !light.reason || lights.findIndex(([, other]) => other.reason === light.reason) === index);
 
 export function announce(text) {
   setText(byId("announcement"), text);
@@ -20,7 +24,7 @@ export class Alerts {
 
   lost(reason) {
     if (!this.lostSince) announce("The connection to the engine is lost. Trying again.");
-    this.lostSince ??= new Date();
+    this.lostSince ??= Date.now();
     this.reason = reason;
     this.paint();
   }
@@ -41,20 +45,21 @@ export class Alerts {
       setAttribute(item, "title", light.reason || word);
       setText(item.querySelector(".word"), word);
       const before = this.lights.get(name);
-      if (before ? before.status !== light.status : light.status !== "green") changed.push(`${name}: ${word}. ${light.reason}`);
+      if (before ? before.status !== light.status : light.status !== "green") changed.push([name, light]);
       this.lights.set(name, light);
     }
-    if (changed.length) announce(changed.join(" "));
+    const words = distinct(changed).map(([name, light]) => `${name}: ${WORDS[light.status] ?? light.status}. ${light.reason}`);
+    if (words.length) announce(words.join(" "));
     this.paint();
   }
 
   paint() {
-    const lines = [...this.lights].filter(([, light]) => light.status !== "green")
+    const lines = distinct([...this.lights].filter(([, light]) => light.status !== "green"))
       .map(([name, light]) => [light.status, name, light.reason || WORDS[light.status]]);
     if (this.lostSince) {
       const known = this.lights.size ? " What is shown is from then." : "";
       lines.unshift(["red", "No connection",
-        `since ${format.wallClock(this.lostSince)}: ${this.reason}.${known} Trying again.`]);
+        `since ${moment(this.lostSince)}: ${this.reason}.${known} Trying again.`]);
     }
     const box = byId("alerts");
     if (!lines.length) lines.push(["green", this.lights.size ? "All healthy" : "Waiting for the engine", ""]);

@@ -12,6 +12,7 @@ import { forgetColours } from "./spark.js";
 import { StopDialog } from "./stop_dialog.js";
 import { keyOf, nameOf } from "./stream_row.js";
 import { StreamTable } from "./streams.js";
+import { followDay } from "./times.js";
 import { TokenDialog } from "./token_dialog.js";
 import { paintLimiters, paintProcesses, paintTotals } from "./vitals.js";
 
@@ -75,7 +76,7 @@ function onStatus(status) {
   if (instance && status.instance && instance !== status.instance) market.resume();
   instance = status.instance || instance;
   setText(byId("instance"), status.phase === "running" ? status.instance : `${status.instance} ${status.phase}`);
-  alerts.update(status.lights);
+  alerts.update({ engine: status.verdict, ...status.lights });
   paintTotals(status);
   paintLimiters(status.limiters);
   paintProcesses(status);
@@ -83,7 +84,7 @@ function onStatus(status) {
   table.loaded = true;
   table.update(streams, status.now_ms);
   table.paintEmpty(table.shown.length);
-  market.paintNote();
+  market.update(table.rows);
 }
 
 // --- the link to the engine -----------------------------------------------------------------------
@@ -125,6 +126,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 setInterval(() => {
+  followDay();
   table.tick(engineNow());
   market.figures.tick(engineNow());
   const isQuiet = heardMs > 0 && Date.now() - heardMs > QUIET_MS;

@@ -46,15 +46,14 @@ export function lag(milliseconds) {
   return span(milliseconds / 1000);
 }
 
-export const clock = (milliseconds) => new Date(milliseconds).toISOString().slice(11, 23);
-
-export const wallClock = (date) => date.toTimeString().slice(0, 8);
-
 // "binance_linear" is how the API spells it; a person reads "Binance linear".
 export function venue(name) {
   const words = name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").toLowerCase().replaceAll("_", " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
+
+// For a column. What is not said is a perpetual: only another market of an exchange has to say so.
+export const exchange = (name) => venue(name.replace(/_(linear|perp)$/, ""));
 
 // The one name of a kind that is too long for a column.
 export const kind = (name) => (name === "FundingOpenInterest" ? "Funding + OI" : name);

@@ -6,6 +6,7 @@ import { byId, make, setAttribute, setText } from "./dom.js";
 import { Figures } from "./figures.js";
 import * as format from "./format.js";
 import { Ladder } from "./ladder.js";
+import { moment, timeOf } from "./times.js";
 
 const TAPE_ROWS = 60;
 const SIDES = { B: ["buy", "B"], S: ["sell", "S"] };
@@ -18,11 +19,13 @@ export class Market {
     this.columns = new Columns(byId("tape-box"), 27, 16);
     this.feed = null;
     this.row = null;
+    this.isGone = false; // nothing of the symbol is collected any more
   }
 
   show(row) {
     const isSame = this.row && this.row.venue === row.venue && this.row.symbol === row.symbol;
     this.row = row;
+    this.isGone = false;
     if (isSame && this.feed) return;
     this.reset();
     setText(byId("market-title"), row.symbol);
@@ -44,11 +47,22 @@ export class Market {
     });
   }
 
+  // The chosen stream may have been stopped, by anybody: another one of the symbol takes its place.
+  update(rows) {
+    const { row } = this;
+    if (!row) return;
+    const found = rows.get(row.key) ?? [...rows.values()].find((each) => each.venue === row.venue && each.symbol === row.symbol);
+    this.row = found ?? row;
+    this.isGone = !found;
+    this.paintNote();
+  }
+
   // Whose symbol it is; or what is wrong with the link, else with the chosen stream.
   paintNote() {
     const { row } = this;
     if (!row) return;
-    const trouble = row.state === "live" ? "" : `${format.kind(row.kind)} ${row.state}: ${row.reason}`;
+    const trouble = this.isGone ? "Nothing of this symbol is collected any more."
+      : row.state === "live" ? "" : `${format.kind(row.kind)} ${row.state}: ${row.reason}`;
     setText(byId("market-note"), this.problem || trouble || format.venue(row.venue));
   }
 
@@ -108,7 +122,7 @@ export class Market {
     for (const [time, side, price, size, id, afterGap] of body.rows.slice(-TAPE_ROWS).reverse()) {
       const [name, letter] = SIDES[side] ?? ["", ""];
       fragment.append(make("li", { class: name, title: `trade ${id}` },
-        make("span", { class: "time" }, format.clock(time)), make("span", { class: "side" }, letter),
+        timeOf(time, "exact", "time"), make("span", { class: "side" }, letter),
         make("span", { class: "price" }, price), make("span", { class: "size" }, size)));
       if (afterGap) fragment.append(make("li", { class: "gap" }, "rows missing here"));
     }
@@ -116,8 +130,8 @@ export class Market {
     this.tape.prepend(fragment);
     while (this.tape.childElementCount > TAPE_ROWS) this.tape.lastChild.remove();
     const last = body.rows.at(-1);
-    if (body.overrun) setText(byId("tape-note"), `${format.clock(Date.now())}: too fast, some trades are not shown.`);
-    if (last) this.figures.trade(last[2], last[3], last[1]);
+    if (body.overrun) setText(byId("tape-note"), `${moment(Date.now())}: too fast, some trades are not shown.`);
+    if (last) this.figures.trade(last[0], last[1], last[2], last[3]);
   }
 
   onBook(body) {

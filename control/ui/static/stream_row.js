@@ -39,7 +39,7 @@ export function makeRow(key, stream) {
   cells.dbSwitch = makeSwitch(stream, "db");
   cells.redisSwitch = makeSwitch(stream, "redis");
   cells.tune = makeSign(stream, "tune", "Knobs", "knobs");
-  const venue = format.venue(stream.venue), kind = format.kind(stream.kind);
+  const venue = format.exchange(stream.venue), kind = format.kind(stream.kind);
   const via = stream.transport === "Ws" ? [] : [make("span", { class: "via" }, "HTTP")];
   const element = make("tr", { role: "row", tabIndex: -1, data: { key }, "aria-selected": "false" },
     cell("mark", cells.box),
@@ -54,9 +54,9 @@ export function makeRow(key, stream) {
     cell("acts", cells.tune, makeSign(stream, "stop", "Stop stream", "stop")));
   for (const name of ["rate", "lag", "rows", ...COUNTS]) cells[name].classList.add("num");
   cells.symbol.title = stream.symbol;
-  cells.venue.title = venue;
+  cells.venue.title = format.venue(stream.venue);
   cells.kind.title = `${stream.kind} over ${stream.transport}`;
-  return { key, element, cells, counter: new Counter(), text: `${key} ${venue} ${kind}`.toLowerCase() };
+  return { key, element, cells, counter: new Counter(), text: `${key} ${format.venue(stream.venue)} ${kind}`.toLowerCase() };
 }
 
 export function paintRow(row, nowMs, isReadOnly) {

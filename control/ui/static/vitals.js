@@ -13,10 +13,17 @@ function fit(parent, count, makeChild) {
   while (parent.childElementCount < count) parent.append(makeChild());
 }
 
-function setTotal(name, value, tone = "") {
+function setTotal(name, value, tone = "", title = "") {
   const element = document.querySelector(`[data-total=${name}]`);
   setText(element, value);
   setAttribute(element.closest("div"), "data-tone", tone);
+  setAttribute(element.closest("div"), "title", title);
+}
+
+// What hardly ever happens has its place only once it has.
+function setTrouble(name, count, title) {
+  setTotal(name, format.short(count), "warn", title);
+  document.querySelector(`[data-total=${name}]`).closest("div").hidden = count === 0;
 }
 
 export function paintTotals(status) {
@@ -29,10 +36,15 @@ export function paintTotals(status) {
   }
   setTotal("backlog", format.short(writer.backlog_rows), writer.backlog_rows > 100_000 ? "warn" : "");
   setTotal("journal", format.bytes(writer.journal_bytes));
-  setTotal("dropped", format.short(writer.dropped), writer.dropped ? "bad" : "");
+  const lost = writer.dropped + writer.lost;
+  setTotal("lost", format.short(lost), lost ? "bad" : "",
+    `${format.count(writer.dropped)} dropped: a ring was full. ${format.count(writer.lost)} lost after their receipt: see the gaps.`);
   setTotal("quarantined", format.short(writer.quarantined), writer.quarantined ? "bad" : "");
+  setTrouble("overrun", writer.overrun, "Redis was too slow for these. The database is not affected.");
+  setTrouble("inexact", writer.inexact, "A number had more digits than are stored exactly. Such rows are flagged.");
   const stage = writer.latency_us.database;
-  setTotal("latency", stage?.p99 === undefined ? "–" : (stage.p99 / 1000).toFixed(stage.p99 < 10_000 ? 1 : 0));
+  setTotal("latency", stage?.p99 === undefined ? "–" : (stage.p99 / 1000).toFixed(stage.p99 < 10_000 ? 1 : 0), "",
+    "From reception to the committed row, of the rows of the last minute.");
 }
 
 const makeBudget = () => make("li", {},

@@ -71,7 +71,7 @@ def engine_status(streams: list[StreamReport]) -> EngineStatus:
         writer=WriterReport(
             ChildReport("writer", "up"), database_state="up", redis_state="up",
             journal_bytes=412_000_000, rss_bytes=164_000_000, backlog_rows=1840,
-            latency_us={"database": {"p50": 21000.0, "p90": 50100.0, "p99": 63000.0}},
+            recent_latency_us={"database": {"p50": 21000.0, "p90": 50100.0, "p99": 63000.0}},
         ),
         control=ChildReport("control", "up"), streams=streams,
         limiters=[

@@ -11,6 +11,7 @@ import pytest
 from control.health import HealthLight
 from control.ui.state import DashboardLimits
 from engine.clock import wall_ns
+from engine.commands import StreamState
 from engine.records import Side
 from engine.status import StreamReport
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
@@ -31,6 +32,25 @@ def test_streams_lights_and_budgets_appear(page: Any, engine: ScriptedEngine) ->
     engine.health.shown["redis"] = HealthLight("yellow", "redis is down: connection refused")
     engine.say()
     expect(page.locator("#alerts")).to_contain_text("connection refused")
+
+
+def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEngine) -> None:
+    expect(page.locator("#alerts")).to_have_text("All healthy")
+    expect(page.locator("[data-total=lost]")).to_have_text("0")
+    expect(page.locator("[data-total=overrun]")).to_be_hidden()
+    engine.told.status, engine.told.reason = "yellow", "1 of 6 streams in trouble: SOLUSDT is stale"
+    engine.told.writer.dropped_rows, engine.told.writer.lost_rows = {"trade": 2}, 5
+    engine.told.writer.overrun_rows = {"book": 11}
+    engine.say()
+    expect(page.locator("#lights [data-light=engine] .word")).to_have_text("degraded")
+    expect(page.locator("#alerts p")).to_have_text(
+        ["Engine1 of 6 streams in trouble: SOLUSDT is stale"]
+    )
+    expect(page.locator("[data-total=lost]")).to_have_text("7")
+    lost = page.locator("div", has=page.locator("[data-total=lost]")).last
+    expect(lost).to_have_attribute("data-tone", "bad")
+    expect(lost).to_have_attribute("title", re.compile("^2 dropped.* 5 lost"))
+    expect(page.locator("[data-total=overrun]")).to_have_text("11")
 
 
 def test_a_rate_is_the_difference_of_two_looks(page: Any, engine: ScriptedEngine) -> None:
@@ -216,7 +236,9 @@ def test_it_fits_every_width_and_both_themes(
     assert complaints.lines == []
 
 
-WIDTHS = (320, 360, 480, 561, 700, 860, 861, 1024, 1180, 1181, 1400, 1401, 1560, 1561, 1641, 2560)
+WIDTHS = (
+    320, 360, 480, 561, 700, 860, 861, 1024, 1240, 1241, 1400, 1401, 1590, 1591, 1660, 1661, 2560,
+)  # fmt: skip
 
 
 def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
@@ -231,6 +253,26 @@ def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         found[width] = page.evaluate(too_wide)
     assert found == {width: [] for width in WIDTHS}
+
+
+@pytest.mark.parametrize("width", [1241, 1280, 1440, 1590, 1591, 1660, 1661, 1920])
+def test_a_stream_can_be_told_from_the_next_one(
+    page: Any, engine: ScriptedEngine, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    symbols = ("1000BONKUSDT", "1000BONKUSDC", "1000000MOGUSDT", "BTCUSDT_260626")
+    funding = stream(
+        4, "PURR/USDC", "FundingOpenInterest", venue="hyperliquid_perp", transport="HttpPoll",
+        state=StreamState.CONNECTING,
+    )  # fmt: skip
+    engine.say([*(stream(slot, symbol) for slot, symbol in enumerate(symbols)), funding])
+    expect(page.locator("#streams tbody tr")).to_have_count(5)
+    row(page, "1000BONKUSDT").click()
+    cut = page.evaluate("""() => [...document.querySelectorAll(
+        "#streams td:is(.c-symbol, .c-venue, .c-kind, .c-state), #streams .sub")]
+        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+        .map((each) => each.textContent)""")
+    assert cut == []
 
 
 def test_the_theme_is_chosen_and_kept(page: Any) -> None:

@@ -111,6 +111,26 @@ def test_a_lost_engine_is_said_and_comes_back_by_itself(
         page.context.close()
 
 
+def test_every_time_is_utc_and_has_its_date_when_it_is_not_todays(
+    browser: Any, engine: ScriptedEngine, market: tuple[ShardRing, ShardRing]
+) -> None:
+    with serving(engine) as address:
+        page, _ = open_page(browser, address, timezone_id="Asia/Tokyo")
+        page.clock.set_fixed_time("2026-03-07T23:59:30Z")
+        row(page, "BTCUSDT").locator("[data-knob=db]").click()
+        row(page, "BTCUSDT").click()
+        traded_ms = page.evaluate("Date.now() - 500")
+        market[0].trade(0, 1.25, ts_event=traded_ms * 1_000_000)
+        expect(page.locator("#log time")).to_have_text("23:59:30")
+        expect(page.locator("#tape time")).to_have_text("23:59:29.500")
+    expect(page.locator("#alerts")).to_contain_text("since 23:59:30 UTC")
+    page.clock.set_fixed_time("2026-03-08T00:00:01Z")
+    expect(page.locator("#log time").last).to_have_text("07 Mar 23:59:30")
+    expect(page.locator("#tape time")).to_have_text("07 Mar 23:59")
+    expect(page.locator("#alerts")).to_contain_text("since 07 Mar 23:59:30 UTC")
+    page.context.close()
+
+
 def test_behind_a_proxy_with_a_path_of_its_own_everything_works(
     browser: Any, engine: ScriptedEngine
 ) -> None:

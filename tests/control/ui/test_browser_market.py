@@ -98,6 +98,42 @@ def test_a_stale_book_stream_is_not_called_live(
     expect(page.locator("#book-note")).to_have_text("no data for 30 s")
 
 
+def test_figures_that_nothing_renews_are_old_and_then_gone(
+    page: Any, engine: ScriptedEngine, market: Rings
+) -> None:
+    trades, book = market
+    last, mid, spread = (
+        page.locator(f"[data-figure={name}]") for name in ("last", "mid", "spread")
+    )
+    note = page.locator("#market-note")
+    row(page, "BTCUSDT").click()
+    book.book(1, [(10.0, 1.0)], [(10.5, 1.0)], snapshot=True)
+    trades.trade(0, 10.25, 0.5)
+    expect(mid.locator("b")).to_have_text("10.25")
+    for figure in (last, mid, spread):
+        expect(figure).to_have_attribute("data-old", "false")
+    live_trades, live_book, *others = engine.streams()
+    stale = {"state": StreamState.STALE, "reason": "no data for 30 s"}
+    engine.say([stream(0, "BTCUSDT", **stale), stream(1, "BTCUSDT", "L2Book", **stale), *others])
+    for figure in (last, mid, spread):
+        expect(figure).to_have_attribute("data-old", "true")
+        expect(figure.locator("small")).to_contain_text(" ago")
+    engine.say([live_trades, live_book, *others])
+    expect(last).to_have_attribute("data-old", "false")
+    expect(last.locator("small")).to_contain_text("0.5")
+    engine.say([live_book, *others])
+    expect(last.locator("b")).to_have_text(NOTHING)
+    expect(mid.locator("b")).to_have_text("10.25")
+    expect(note).to_have_text("Binance linear")
+    engine.say(others)
+    expect(note).to_have_text("Nothing of this symbol is collected any more.")
+    for figure in (last, mid, spread):
+        expect(figure.locator("b")).to_have_text(NOTHING)
+        expect(figure).to_have_attribute("data-old", "false")
+    engine.say([live_trades, *others])
+    expect(note).to_have_text("Binance linear")
+
+
 def test_long_numbers_are_shown_whole(page: Any, engine: ScriptedEngine, market: Rings) -> None:
     describe(engine.layout, [("BTCUSDT", kind) for kind in (TRADES, BOOK)], decimals=8)
     trades, book = market

@@ -47,6 +47,8 @@ def open_descriptors(suffix: str) -> int:
 def test_the_status_has_everything_the_page_shows(engine: ScriptedEngine, port: int) -> None:
     engine.health.shown["db"] = HealthLight("red", "the database is down: refused")
     engine.told.writer.received_rows = {"trade": 7, "book": 30}
+    engine.told.writer.dropped_rows, engine.told.writer.lost_rows = {"trade": 2}, 5
+    engine.told.writer.overrun_rows = {"book": 11}
     engine.say([stream(0, "BTCUSDT", row_count=7, gap_count=1, knobs=Knobs(False, True, 100))])
     with Viewer(port, "/ui/events") as viewer:
         status, headers = viewer.head()
@@ -62,7 +64,9 @@ def test_the_status_has_everything_the_page_shows(engine: ScriptedEngine, port: 
     shown = ("symbol", "rows", "gaps", "db", "redis", "flush_rows", "flush_interval_ms")
     assert [row[name] for name in shown] == ["BTCUSDT", 7, 1, False, True, 100, None]
     assert body["lights"]["db"] == {"status": "red", "reason": "the database is down: refused"}
+    assert body["verdict"] == {"status": "red", "reason": "the database is down: refused"}
     assert body["writer"]["received"] == 37
+    assert [body["writer"][name] for name in ("dropped", "lost", "overrun")] == [2, 5, 11]
     assert body["limiters"][0]["pool"] == "rest_weight"
 
 
