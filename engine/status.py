@@ -20,6 +20,7 @@ from engine.commands import (
     StreamState,
     StreamStatus,
     WriterStatus,
+    sum_by_kind,
 )
 
 Light = Literal["green", "yellow", "red"]
@@ -73,28 +74,6 @@ class StreamReport(msgspec.Struct):
     missing_count: int = 0
     duplicate_count: int = 0
     last_recv_ns: int = 0
-
-
-class EndedStreams(msgspec.Struct):
-    """What the streams of a venue and kind had counted that were removed since the engine started.
-    A shard's last few rows of a stream may be missing: nobody asks it for a last word.
-    """
-
-    venue: str
-    kind: str
-    frame_count: int = 0
-    row_count: int = 0
-    gap_count: int = 0
-    missing_count: int = 0
-    duplicate_count: int = 0
-
-    def add(self, report: StreamReport) -> None:
-        """One more has ended."""
-        self.frame_count += report.frame_count
-        self.row_count += report.row_count
-        self.gap_count += report.gap_count
-        self.missing_count += report.missing_count
-        self.duplicate_count += report.duplicate_count
 
 
 class ShardReport(msgspec.Struct):
@@ -176,17 +155,18 @@ class EngineStatus(msgspec.Struct):
     control: ChildReport
     streams: list[StreamReport]
     limiters: list[LimiterReport] = []
-    ended: list[EndedStreams] = []
+    counts_by_kind: dict[StreamKind, StreamCounts] = {}
+    """Of all streams since the engine started, also of those that were removed."""
+    servers: list[ChildReport] = []
+    """The private database and Redis, where they are the engine's own."""
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""
-        counted = [(stream.kind, stream.row_count) for stream in self.streams]
-        counted += [(ended.kind, ended.row_count) for ended in self.ended]
         rows: Counter[str] = Counter()
-        for stream_kind, count in counted:
-            kinds = KINDS_OF_STREAM[StreamKind(stream_kind)]
+        for stream_kind, counts in self.counts_by_kind.items():
+            kinds = KINDS_OF_STREAM[stream_kind]
             for kind in kinds:
-                rows[kind] += count // len(kinds)
+                rows[kind] += counts.row_count // len(kinds)
         return dict(rows)
 
 
@@ -232,6 +212,24 @@ class RecentLatency:
             looks.popleft()
         before = looks[0][1]
         return LatencyHistogram([now - then for now, then in zip(counts, before, strict=True)])
+
+
+class ShardTotals:
+    """Keeps what a shard counts, by kind of stream, growing across its lives. Nobody asks a shard
+    that is killed for a last word: what it counted after its last status is not in here.
+    """
+
+    def __init__(self) -> None:
+        self.by_kind: dict[StreamKind, StreamCounts] = {}
+        self._base: dict[StreamKind, StreamCounts] = {}
+
+    def update(self, status: ShardStatus) -> None:
+        """Take in what the shard says now."""
+        self.by_kind = sum_by_kind([self._base, status.counts_by_kind])
+
+    def shard_ended(self) -> None:
+        """The shard is gone: its counts become the base of the next one's."""
+        self._base = self.by_kind
 
 
 class WriterTotals:
@@ -321,6 +319,22 @@ def summarize(histogram: LatencyHistogram) -> dict[str, float]:
     last = max(bucket for bucket, count in enumerate(histogram.counts) if count)
     summary["max"] = _upper_edge_us(last)
     return summary
+
+
+_SINKS = {"postgres": "database", "valkey": "redis"}
+
+
+def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterReport:
+    """The writer as it is while these of the engine's own servers are not up: it knows only that
+    nobody answers, or not even that yet.
+    """
+    for server in servers:
+        if server.state != "up":
+            sink, problem = _SINKS[server.name], f"private {server.name}: {server.reason}"
+            writer = msgspec.structs.replace(
+                writer, **{f"{sink}_state": "down", f"{sink}_error": f"{problem}; it starts again"}
+            )
+    return writer
 
 
 def judge(

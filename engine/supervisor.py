@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -56,6 +56,7 @@ from engine.commands import (
     StreamState,
     ToChild,
     WriterStatus,
+    sum_by_kind,
 )
 from engine.control_feed import ControlFeed
 from engine.errors import ConfigError, EngineError
@@ -63,6 +64,7 @@ from engine.instrument_facts import InstrumentFacts
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
+from engine.private.keeper import PrivateServer, ServerKeeper
 from engine.registry import Registry
 from engine.registry_mirror import RegistryMirror
 from engine.ring_syncs import RingSyncs
@@ -72,9 +74,11 @@ from engine.status import (
     EngineStatus,
     Phase,
     ShardReport,
+    ShardTotals,
     WriterTotals,
     judge,
     update_shard,
+    without_servers,
 )
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
@@ -89,13 +93,17 @@ class _Shard:
     member: Member
     report: ShardReport
     rings: list[str] = field(default_factory=list)
+    totals: ShardTotals = field(default_factory=ShardTotals)
 
 
 class Supervisor:
     """One engine. Call `start`, wait for `failed` or a reason of your own, then `stop`."""
 
     def __init__(
-        self, settings: SupervisorSettings, migrate: Callable[[str], list[str]] | None = None
+        self,
+        settings: SupervisorSettings,
+        migrate: Callable[[str], list[str]] | None = None,
+        servers: Iterable[PrivateServer] = (),
     ) -> None:
         self._settings = settings
         self._phase: Phase = "starting"
@@ -116,6 +124,7 @@ class Supervisor:
         self._desk = CommandDesk(self._roster, self._facts, self._tell_shard, self._tell_writer)
         self._listings = Listings()
         self._tick_task: asyncio.Task[None] | None = None
+        self._servers = [ServerKeeper(server) for server in servers]
         self._schema = SchemaKeeper(settings.database_url, migrate)
         self._mirror = RegistryMirror(
             self._registry, settings.registry_name, settings.database_url, self._desk.adopt
@@ -137,6 +146,8 @@ class Supervisor:
         """Bring everything up, in order. On failure the caller still calls `stop`."""
         timing = self._settings.timing
         metric_files.begin(self._settings.layout)
+        for keeper in self._servers:
+            self._watch(f"the keeper of {keeper.report.name}", keeper.start())
         self._watch("the keeper of the schema", await self._schema.first_attempt())
         if not self._schema.problem:
             await self._mirror.first_attempt()
@@ -163,6 +174,7 @@ class Supervisor:
         timing = self._settings.timing
         self._phase = "draining"
         self._feed.tell_status()  # what watches the engine learns it before the end
+        await asyncio.gather(*(keeper.close() for keeper in self._servers))
         await asyncio.gather(
             *(shard.member.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
         )
@@ -188,7 +200,8 @@ class Supervisor:
 
     def status(self) -> EngineStatus:
         """The whole engine, now."""
-        writer = self._writer_totals.report
+        servers = [keeper.report for keeper in self._servers]
+        writer = without_servers(self._writer_totals.report, servers)
         streams = self._roster.reports()
         light, reason = judge(
             self._phase, [member.report for member in self._members()], writer, streams
@@ -212,7 +225,8 @@ class Supervisor:
             control=self._control.report,
             streams=streams,
             limiters=self._leases.reports(),
-            ended=self._roster.ended(),
+            counts_by_kind=sum_by_kind(shard.totals.by_kind for shard in self._shards),
+            servers=servers,
         )
 
     # -- making children ---------------------------------------------------------------------
@@ -263,6 +277,7 @@ class Supervisor:
                 shard.member.send(StartStreams(self._facts.brief(self._roster.specs(index))))
             case ShardStatus():
                 update_shard(shard.report, message)
+                shard.totals.update(message)
                 self._roster.update(message)
             case InstrumentsResolved():
                 self._facts.resolved(index, message)
@@ -280,6 +295,7 @@ class Supervisor:
 
     def _on_shard_death(self, index: int, reason: str) -> None:
         name = self._shards[index].member.name
+        self._shards[index].totals.shard_ended()
         metric_files.child_ended(self._settings.layout, name)
         self._facts.shard_ended(index)
         self._roster.shard_ended(index, f"{name} {reason}")

@@ -1,7 +1,9 @@
 """The command line as a user meets it: bad input ends at once, in one line, with the right code."""
 
+import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from control.cli import parser
+from control.options import load
 from engine import instance
+from engine.errors import ConfigError
 from engine.layout import open_layout
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +41,24 @@ def refused(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
+def test_ctrl_c_while_it_is_still_being_imported_ends_without_a_word(tmp_path: Path) -> None:
+    slow = tmp_path / "numpy.py"
+    slow.write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    starting = subprocess.Popen(
+        [sys.executable, "-P", "-m", "control.cli", "version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with starting:
+        assert starting.stdout is not None
+        assert starting.stdout.readline() == "importing\n"
+        starting.send_signal(signal.SIGINT)
+        assert starting.communicate(timeout=30) == ("", "")
+    assert starting.returncode == -signal.SIGINT
+
+
 @pytest.mark.fault("C01")
 @pytest.mark.parametrize("command", ["up", "demo", "migrate", "doctor"])
 def test_misspelt_key_is_named_with_file_and_path(tmp_path: Path, command: str) -> None:
@@ -44,7 +66,7 @@ def test_misspelt_key_is_named_with_file_and_path(tmp_path: Path, command: str) 
     config.write_text("[control]\nprot = 1\n")
     state = tmp_path / "state"
     line = refused(fts(command, "--config", str(config), "--state-dir", str(state)))
-    assert line == f"fts: {config}: control.prot: unknown key"
+    assert line == f"fts: {config}: control.prot: unknown key; did you mean port?"
     assert not state.exists(), "nothing was started"
 
 
@@ -94,6 +116,22 @@ def test_unknown_venue_is_refused_with_the_one_that_was_meant(tmp_path: Path) ->
     config.write_text("[[streams]]\nvenue = 'binance_liner'\nsymbols = ['BTCUSDT']\n")
     line = refused(fts("up", "--config", str(config), "--state-dir", str(tmp_path / "s")))
     assert line.endswith("unknown venue 'binance_liner'; did you mean binance_linear?")
+
+
+def test_both_spellings_of_a_venue_are_known(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text(
+        "[venues.BinanceLinear]\nrest_url = 'http://127.0.0.1:1'\n"
+        "[[streams]]\nvenue = 'HyperliquidPerp'\nsymbols = ['BTC']\n"
+        "[[streams]]\nvenue = 'binance_linear'\nsymbols = ['BTCUSDT']\n"
+    )
+    loaded = load(argparse.Namespace(config=config, state_dir=tmp_path))
+    venues = [entry.venue for entry in loaded.config.streams]
+    assert venues == ["hyperliquid_perp", "binance_linear"]
+    assert list(loaded.config.venues) == ["binance_linear"]
+    config.write_text("[venues.BinanceLinear]\n[venues.binance_linear]\n")
+    with pytest.raises(ConfigError, match="venues: one of them is there twice"):
+        load(argparse.Namespace(config=config, state_dir=tmp_path))
 
 
 def test_shared_limits_without_redis_are_refused(tmp_path: Path) -> None:

@@ -131,6 +131,23 @@ def test_what_is_wrong_is_named(body: Any, status: int, kind: str, field: str) -
     run_with_rig(scenario)
 
 
+def test_a_wrong_word_comes_with_the_right_ones() -> None:
+    kinds = "Trades, L2Book, Ticker, Funding, OpenInterest, FundingOpenInterest, Liquidations"
+
+    async def scenario(rig: Rig) -> None:
+        for method, path, body, expected in (
+            ("POST", "", [BTC | {"kind": "trades"}], f"[0].kind: 'trades' is none of {kinds}"),
+            ("POST", "", BTC | {"transport": "ws"}, "transport: 'ws' is none of Ws, HttpPoll"),
+            ("POST", "", BTC | {"knob": {}}, "knob: unknown key; did you mean knobs?"),
+            ("GET", "?kind=trades", None, f"kind: 'trades' is none of {kinds}"),
+            ("GET", "?exchnge=x", None, "exchnge: unknown key; did you mean exchange?"),
+        ):
+            answer = await rig.ask(method, f"/streams{path}", body)
+            assert (answer.status, answer.body["error"]) == (400, expected)
+
+    run_with_rig(scenario)
+
+
 def test_unknown_symbol_comes_with_near_names_and_refusals_with_what_is_offered() -> None:
     async def scenario(rig: Rig) -> None:
         answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSTD"})
@@ -239,10 +256,18 @@ def test_what_trades_no_more_is_refused_with_the_reason() -> None:
     async def scenario(rig: Rig) -> None:
         listing = rig.instruments._listings["binance_linear"]
         for symbol, status in (
-            ("ETHUSDT", "PENDING_TRADING"), ("SOLUSDT", "CLOSE"), ("BTCUSDC", "DELISTED"),
+            ("ETHUSDT", "SETTLING"), ("SOLUSDT", "CLOSE"), ("BTCUSDC", "DELISTED"),
         ):  # fmt: skip
             listing[symbol] = instrument("binance_linear", symbol, status=status)
-        assert (await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT"})).status == 201
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT"})
+        assert (answer.status, answer.body["kind"]) == (422, "not_offered")
+        assert answer.body["error"] == (
+            "binance_linear does not trade ETHUSDT now: its status is SETTLING; a filter that names"
+            " this status begins the stream and waits"
+        )
+        named = {"exchange": "BinanceLinear", "kind": "Trades", "filter": {"status": "settling"}}
+        answer = await rig.ask("POST", "/streams", named)
+        assert [item["ok"] for item in answer.body["results"]] == [True]
         answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSDC"})
         assert (answer.status, answer.body["kind"]) == (422, "not_offered")
         assert answer.body["field"] == "symbol"
