@@ -138,7 +138,9 @@ class Snapshot(msgspec.Struct):
     instance: str
     uptime_s: float
     verdict: LightLine
-    """The engine as a whole; green only if every light is."""
+    """The engine as a whole; green only if all below is."""
+    said: LightLine
+    """What the engine says of itself: a worse light must not hide a stream in trouble."""
     lights: dict[str, LightLine]
     writer: WriterLine | None = None
     control: ControlLine | None = None
@@ -177,9 +179,10 @@ def snapshot(state: DashboardState) -> Snapshot:
     lights = {name: LightLine.of(light) for name, light in state.lights().items()}
     now_ms = wall_ns() // 1_000_000
     if status is None:
-        return Snapshot(now_ms, "starting", "", 0.0, verdict, lights)
+        return Snapshot(now_ms, "starting", "", 0.0, verdict, verdict, lights)
     return Snapshot(
-        now_ms, status.phase, status.instance, status.uptime_s, verdict, lights,
+        now_ms, status.phase, status.instance, status.uptime_s, verdict,
+        LightLine(status.status, status.reason), lights,
         writer_line(status),
         ControlLine(
             status.control.state, state.own_loop_lag_ms, resident_bytes(), time.process_time()

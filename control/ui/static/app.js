@@ -76,7 +76,7 @@ function onStatus(status) {
   if (instance && status.instance && instance !== status.instance) market.resume();
   instance = status.instance || instance;
   setText(byId("instance"), status.phase === "running" ? status.instance : `${status.instance} ${status.phase}`);
-  alerts.update({ engine: status.verdict, ...status.lights });
+  alerts.update({ engine: status.verdict, ...status.lights }, status.said);
   paintTotals(status);
   paintLimiters(status.limiters);
   paintProcesses(status);

@@ -49,6 +49,12 @@ def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEn
     expect(page.locator("#alerts p")).to_have_text(
         ["Engine1 of 6 streams in trouble: SOLUSDT is stale"]
     )
+    engine.health.shown["db"] = HealthLight("red", "rows wait 70 s for the database")
+    engine.say()
+    expect(page.locator("#lights [data-light=engine] .word")).to_have_text("failing")
+    expect(page.locator("#alerts p")).to_contain_text(
+        ["SOLUSDT is stale", "Databaserows wait 70 s"]
+    )
     expect(page.locator("[data-total=lost]")).to_have_text("7")
     lost = page.locator("div", has=page.locator("[data-total=lost]")).last
     expect(lost).to_have_attribute("data-tone", "bad")
