@@ -84,6 +84,11 @@ class Backend:
         """Where the engine keeps its files."""
         return self._layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
 
+    @property
+    def own_loop_lag_ms(self) -> float:
+        """Of this process."""
+        return self._health.own_loop_lag_ms
+
     def lights(self) -> Mapping[str, HealthLight]:
         """`runtime`, `db` and `redis`."""
         return self._health.lights()

@@ -135,10 +135,13 @@ class Health:
         return {"runtime": runtime, "db": self._db.shown, "redis": self._redis.shown}
 
     def verdict(self, status: EngineStatus | None) -> HealthLight:
-        """The engine as a whole: the worst of what it says of itself and of the lights."""
-        found = [(light.status, light.reason) for light in self.lights().values()]
-        if status is not None:
-            found.insert(0, (status.status, status.reason))
+        """The engine as a whole: the worst of what it says of itself and of the lights. Redis is
+        best effort: its red light weighs as yellow.
+        """
+        found: list[Judgement] = [] if status is None else [(status.status, status.reason)]
+        for name, light in self.lights().items():
+            is_minor = name == "redis" and light.status == "red"
+            found.append(("yellow" if is_minor else light.status, light.reason))
         return HealthLight(*worst(found))
 
     def refusal(self, admission: Admission) -> str:

@@ -23,8 +23,8 @@ class Admittance(msgspec.Struct):
 
 class RuntimeHealth(msgspec.Struct):
     """The processes' light, and the verdict on the engine as a whole (`engine`): it is the worst of
-    the three lights, the streams, and rows that are lost or set aside. Only the lights keep new
-    streams out.
+    the three lights, where a red Redis weighs as yellow, the streams, and rows that are lost or set
+    aside. Only the lights keep new streams out.
     """
 
     ok: bool

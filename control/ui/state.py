@@ -38,6 +38,11 @@ class DashboardState(Protocol):
         """What the flush knobs of a stream are when nobody has set them."""
         ...
 
+    @property
+    def own_loop_lag_ms(self) -> float:
+        """Of the control process."""
+        ...
+
     def lights(self) -> Mapping[str, HealthLight]:
         """`runtime`, `db` and `redis`."""
         ...

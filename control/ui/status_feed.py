@@ -5,6 +5,7 @@ A status is encoded once, however many viewers there are.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -14,6 +15,7 @@ from control.ui.knob_ranges import KnobRange
 from control.ui.state import DashboardLimits, DashboardState, HealthLight, is_ending
 from engine.clock import monotonic_s, wall_ns
 from engine.status import EngineStatus, LimiterReport, ShardReport, StreamReport
+from engine.usage import resident_bytes
 
 
 class Hello(msgspec.Struct):
@@ -119,6 +121,15 @@ class WriterLine(msgspec.Struct):
     latency_us: dict[str, dict[str, float]]
 
 
+class ControlLine(msgspec.Struct):
+    """The process that serves the page, in a few numbers."""
+
+    state: str
+    loop_lag_ms: float
+    rss_bytes: int
+    cpu_s: float
+
+
 class Snapshot(msgspec.Struct):
     """The body of a `status` event."""
 
@@ -127,9 +138,12 @@ class Snapshot(msgspec.Struct):
     instance: str
     uptime_s: float
     verdict: LightLine
-    """The engine as a whole; green only if every light is."""
+    """The engine as a whole; green only if all below is."""
+    said: LightLine
+    """What the engine says of itself: a worse light must not hide a stream in trouble."""
     lights: dict[str, LightLine]
     writer: WriterLine | None = None
+    control: ControlLine | None = None
     shards: list[ShardLine] = []
     limiters: list[LimiterReport] = []
     streams: list[StreamRow] = []
@@ -165,10 +179,14 @@ def snapshot(state: DashboardState) -> Snapshot:
     lights = {name: LightLine.of(light) for name, light in state.lights().items()}
     now_ms = wall_ns() // 1_000_000
     if status is None:
-        return Snapshot(now_ms, "starting", "", 0.0, verdict, lights)
+        return Snapshot(now_ms, "starting", "", 0.0, verdict, verdict, lights)
     return Snapshot(
-        now_ms, status.phase, status.instance, status.uptime_s, verdict, lights,
+        now_ms, status.phase, status.instance, status.uptime_s, verdict,
+        LightLine(status.status, status.reason), lights,
         writer_line(status),
+        ControlLine(
+            status.control.state, state.own_loop_lag_ms, resident_bytes(), time.process_time()
+        ),
         [ShardLine.of(shard) for shard in status.shards],
         status.limiters,
         [StreamRow.of(stream) for stream in status.streams],

@@ -156,6 +156,9 @@ def test_the_verdict_is_never_better_than_a_light() -> None:
         body = (await rig.ask("GET", "/health/runtime")).body
         assert (body["status"], body["engine"]["status"]) == ("green", "red")
         assert "refused" in body["engine"]["reason"]
+        show(rig, **FINE | {"redis_state": "down", "redis_error": "timeout"})
+        body = (await rig.ask("GET", "/health/runtime")).body
+        assert body["engine"] == {"status": "yellow", "reason": "redis is down: timeout"}
 
     run_with_rig(scenario)
 

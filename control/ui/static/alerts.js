@@ -17,6 +17,7 @@ export function announce(text) {
 export class Alerts {
   constructor() {
     this.lights = new Map();
+    this.said = null;
     this.lostSince = null;
     this.reason = "";
     this.lines = [];
@@ -35,7 +36,9 @@ export class Alerts {
     this.paint();
   }
 
-  update(lights) {
+  // `said`: what the engine says of itself. Its light is the worst of that and of the others.
+  update(lights, said) {
+    this.said = said;
     const changed = [];
     for (const item of byId("lights").children) {
       const name = item.querySelector(".name").textContent;
@@ -54,7 +57,9 @@ export class Alerts {
   }
 
   paint() {
-    const lines = distinct([...this.lights].filter(([, light]) => light.status !== "green"))
+    const own = this.said ? [["Engine", this.said]] : [];
+    const parts = [...this.lights].filter(([name]) => name !== "Engine");
+    const lines = distinct([...own, ...parts].filter(([, light]) => light.status !== "green"))
       .map(([name, light]) => [light.status, name, light.reason || WORDS[light.status]]);
     if (this.lostSince) {
       const known = this.lights.size ? " What is shown is from then." : "";

@@ -51,7 +51,7 @@ async function errorOf(response) {
   return new ApiError(response.status, body?.kind ?? "", String(message), body);
 }
 
-async function answer(method, path, body) {
+async function call(method, path, body) {
   let response;
   try {
     response = await authorized(path, {
@@ -62,11 +62,6 @@ async function answer(method, path, body) {
     throw new ApiError(0, "unreachable", "the engine does not answer");
   }
   if (!response.ok) throw await errorOf(response);
-  return response;
-}
-
-async function call(method, path, body) {
-  const response = await answer(method, path, body);
   try { return await response.json(); } catch { return null; }
 }
 
@@ -85,12 +80,10 @@ export const patchKnobs = (stream, knobs) => call("PATCH", `${streamPath(stream)
 export const takeSnapshot = (book) => call("POST", `${streamPath(book)}/snapshot`);
 export const capabilities = () => call("GET", "streams/capabilities");
 
-// Conditions that are empty are none. `total` counts what is found beyond the limit, too.
-export async function instruments(conditions) {
+// Conditions that are empty are none.
+export function instruments(conditions) {
   const given = Object.entries(conditions).filter(([, value]) => value !== "" && value !== null);
-  const response = await answer("GET", `instruments?${new URLSearchParams(given)}`);
-  const rows = await response.json();
-  return { rows, total: Number(response.headers.get("x-total-count") ?? rows.length) };
+  return call("GET", `instruments?${new URLSearchParams(given)}`);
 }
 
 // --- server-sent events -----------------------------------------------------------------------

@@ -28,7 +28,7 @@ api.token.onNeeded((wasWrong) => tokenDialog.prompt(wasWrong));
 const alerts = new Alerts();
 const market = new Market();
 const addDialog = new AddDialog();
-const bulkDialog = new BulkDialog();
+const bulkDialog = new BulkDialog((stream) => table.rows.has(keyOf(stream)));
 const backToRow = (stream) => table.focusRow(stream ? keyOf(stream) : table.currentKey);
 const knobsDialog = new KnobsDialog(backToRow);
 const stopDialog = new StopDialog((streams) => backToRow(streams.length === 1 ? streams[0] : null));
@@ -76,7 +76,7 @@ function onStatus(status) {
   if (instance && status.instance && instance !== status.instance) market.resume();
   instance = status.instance || instance;
   setText(byId("instance"), status.phase === "running" ? status.instance : `${status.instance} ${status.phase}`);
-  alerts.update({ engine: status.verdict, ...status.lights });
+  alerts.update({ engine: status.verdict, ...status.lights }, status.said);
   paintTotals(status);
   paintLimiters(status.limiters);
   paintProcesses(status);
@@ -85,6 +85,7 @@ function onStatus(status) {
   table.update(streams, status.now_ms);
   table.paintEmpty(table.shown.length);
   market.update(table.rows);
+  bulkDialog.recount();
 }
 
 // --- the link to the engine -----------------------------------------------------------------------

@@ -14,13 +14,16 @@ const OUTCOMES = ["refused", "exists", "created"]; // what went wrong comes firs
 const outcomeOf = (item) => (item.ok ? "created" : item.error_kind === "stream_exists" ? "exists" : "refused");
 
 export class BulkDialog {
-  constructor() {
+  // `isRunning(stream)`: whether there is nothing to add.
+  constructor(isRunning) {
+    this.isRunning = isRunning;
     this.dialog = byId("bulk-dialog");
     this.error = byId("bulk-error");
     this.submitButton = byId("bulk-submit");
     this.fields = Object.fromEntries([...CONDITIONS, "limit"].map((name) => [name, byId(`bulk-${name}`)]));
     this.asked = 0;
-    this.seen = 0; // instruments of the filter as it stands; 0 while that is unknown
+    this.found = null; // instruments of the conditions as they stand; null while that is unknown
+    this.seen = 0; // streams that would be added
     this.isSending = false;
     this.offers = new Offers({
       exchange: byId("bulk-exchange"), kind: byId("bulk-kind"), transport: byId("bulk-transport"), note: byId("bulk-note"),
@@ -30,6 +33,7 @@ export class BulkDialog {
     byId("bulk-again").addEventListener("click", () => this.showForm());
     for (const field of Object.values(this.fields)) field.addEventListener("input", () => this.previewSoon());
     this.offers.exchange.addEventListener("change", () => this.preview());
+    for (const field of [this.offers.kind, this.offers.transport]) field.addEventListener("change", () => this.recount());
   }
 
   async open(seed = {}) {
@@ -68,6 +72,7 @@ export class BulkDialog {
   forget() {
     clearTimeout(this.timer);
     this.asked += 1;
+    this.found = null;
     this.seen = 0;
     this.paintSubmit();
   }
@@ -79,21 +84,34 @@ export class BulkDialog {
 
   async preview() {
     this.forget();
-    const { limit, ...conditions } = this.filter;
+    const { limit: _, ...conditions } = this.filter;
     const exchange = this.offers.exchange.value;
     if (!exchange) return;
     const { asked } = this;
     let found = null;
-    try { found = await api.instruments({ exchange, ...conditions, limit: FIRST_NAMES }); } catch (error) {
+    try { found = await api.instruments({ exchange, ...conditions }); } catch (error) {
       if (asked === this.asked) this.showRefusal(error);
     }
     if (asked !== this.asked || !found) return;
     this.showRefusal(null);
-    const count = Math.min(found.total, limit > 0 ? limit : Infinity);
-    const names = found.rows.slice(0, count).map((row) => row.symbol);
+    this.found = found.map((row) => row.symbol);
+    this.recount();
+  }
+
+  // Streams come and go while one looks, and what runs already is not added.
+  recount() {
+    if (!this.found) return;
+    const { limit } = this.filter;
+    const { exchange, kind, transport } = this.offers.values;
+    const wanted = this.found.slice(0, limit > 0 ? limit : undefined);
+    const added = wanted.filter((symbol) => !this.isRunning({ venue: exchange, symbol, kind, transport }));
+    const count = added.length, running = wanted.length - count;
+    const names = added.slice(0, FIRST_NAMES);
     const beyond = count > names.length ? `, and ${format.count(count - names.length)} more` : "";
-    setText(byId("bulk-count"), count === 1 ? "1 instrument" : `${format.count(count)} instruments`);
-    setText(byId("bulk-names"), names.length ? `${names.join(", ")}${beyond}` : `${format.venue(exchange)} lists nothing like it.`);
+    setText(byId("bulk-count"), (wanted.length === 1 ? "1 instrument" : `${format.count(wanted.length)} instruments`)
+      + (running ? `, ${format.count(running)} collected already` : ""));
+    setText(byId("bulk-names"), count ? `${names.join(", ")}${beyond}`
+      : running ? "Nothing is left to add." : `${format.venue(exchange)} lists nothing like it.`);
     setText(this.submitButton, count ? `Add ${format.count(count)} ${count === 1 ? "stream" : "streams"}` : "Add streams");
     this.seen = count;
     this.paintSubmit();

@@ -74,13 +74,13 @@ export class Figures {
     set("last", last?.price, last ? `× ${last.size}` : "");
     setAttribute(figure("last").querySelector("b"), "data-side", last?.side ?? "");
     this.setAge("last", last && !isLive(this.stream?.trades) ? last.time : 0);
+    this.tickAges();
   }
 
   // `time`: when an old figure was true; 0 for one that is true now, or for none.
   setAge(name, time) {
     setAttribute(figure(name), "data-old", String(time > 0));
     if (time) this.ages.set(name, time); else this.ages.delete(name);
-    this.tickAges();
   }
 
   // The middle of a whole book, else of the quote: a part of a book has none. What is live goes first.
@@ -93,6 +93,7 @@ export class Figures {
     set("mid", from?.mid, source, source || "needs a whole book or a quote");
     set("spread", from?.spread, from ? `${Number(from.spread_bps.toPrecision(3))} bp` : "", source);
     for (const name of ["mid", "spread"]) this.setAge(name, from && !live[kind] ? from.time_ms : 0);
+    this.tickAges();
   }
 
   onBook(body) {

@@ -32,7 +32,7 @@ export class InstrumentSearch {
     if (!exchange || document.activeElement !== this.input) return;
     const asked = ++this.asked;
     let found = [];
-    try { found = (await api.instruments({ exchange, q: this.input.value.trim(), limit: SHOWN })).rows; } catch { /* typing works without */ }
+    try { found = await api.instruments({ exchange, q: this.input.value.trim(), limit: SHOWN }) ?? []; } catch { /* typing works without */ }
     if (asked !== this.asked || document.activeElement !== this.input) return;
     const isDone = found.length === 1 && found[0].symbol === this.input.value;
     this.show(isDone ? [] : found);

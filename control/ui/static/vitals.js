@@ -91,8 +91,12 @@ export function paintProcesses(status) {
     `shard ${shard.shard}`, shard.state, cpuOf(`shard-${shard.shard}`, shard.cpu_s, status.now_ms),
     format.bytes(shard.rss_bytes), `${shard.loop_lag_ms.toFixed(1)} ms`, shard.connections, shard.reconnects, shard.malformed,
   ]);
-  const { writer } = status;
+  const { writer, control } = status;
   if (writer) lines.push(["writer", writer.state, cpuOf("writer", writer.cpu_s, status.now_ms), format.bytes(writer.rss_bytes), "–", "–", "–", "–"]);
+  if (control) {
+    lines.push(["control", control.state, cpuOf("control", control.cpu_s, status.now_ms), format.bytes(control.rss_bytes),
+      `${control.loop_lag_ms.toFixed(1)} ms`, "–", "–", "–"]);
+  }
   const body = byId("processes").tBodies[0];
   fit(body, lines.length, () => make("tr", {}, make("th", { scope: "row" }), make("td"),
     ...Array.from({ length: 6 }, () => make("td", { class: "num" }))));

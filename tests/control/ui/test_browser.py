@@ -29,6 +29,9 @@ def test_streams_lights_and_budgets_appear(page: Any, engine: ScriptedEngine) ->
     expect(page.locator("#limiters li")).to_have_count(5)
     expect(page.locator("#limiters li").last).to_contain_text("4 / 10 at once")
     expect(page.locator("#link .word")).to_have_text("live")
+    processes = page.locator("#processes tbody")
+    expect(processes.locator("th")).to_have_text(["shard 0", "writer", "control"])
+    expect(processes.locator("tr").last).to_contain_text("MB")
     engine.health.shown["redis"] = HealthLight("yellow", "redis is down: connection refused")
     engine.say()
     expect(page.locator("#alerts")).to_contain_text("connection refused")
@@ -45,6 +48,12 @@ def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEn
     expect(page.locator("#lights [data-light=engine] .word")).to_have_text("degraded")
     expect(page.locator("#alerts p")).to_have_text(
         ["Engine1 of 6 streams in trouble: SOLUSDT is stale"]
+    )
+    engine.health.shown["db"] = HealthLight("red", "rows wait 70 s for the database")
+    engine.say()
+    expect(page.locator("#lights [data-light=engine] .word")).to_have_text("failing")
+    expect(page.locator("#alerts p")).to_contain_text(
+        ["SOLUSDT is stale", "Databaserows wait 70 s"]
     )
     expect(page.locator("[data-total=lost]")).to_have_text("7")
     lost = page.locator("div", has=page.locator("[data-total=lost]")).last

@@ -125,10 +125,13 @@ def test_figures_that_nothing_renews_are_old_and_then_gone(
     expect(last.locator("b")).to_have_text(NOTHING)
     expect(mid.locator("b")).to_have_text("10.25")
     expect(note).to_have_text("Binance linear")
+    engine.say([stream(1, "BTCUSDT", "L2Book", **stale), *others])
+    expect(spread.locator("small")).to_contain_text(" ago")
     engine.say(others)
     expect(note).to_have_text("Nothing of this symbol is collected any more.")
     for figure in (last, mid, spread):
         expect(figure.locator("b")).to_have_text(NOTHING)
+        expect(figure.locator("small")).to_have_text("")
         expect(figure).to_have_attribute("data-old", "false")
     engine.say([live_trades, *others])
     expect(note).to_have_text("Binance linear")

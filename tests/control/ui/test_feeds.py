@@ -64,6 +64,7 @@ def test_the_status_has_everything_the_page_shows(engine: ScriptedEngine, port: 
     shown = ("symbol", "rows", "gaps", "db", "redis", "flush_rows", "flush_interval_ms")
     assert [row[name] for name in shown] == ["BTCUSDT", 7, 1, False, True, 100, None]
     assert body["lights"]["db"] == {"status": "red", "reason": "the database is down: refused"}
+    assert body["said"] == {"status": "green", "reason": ""}
     assert body["verdict"] == {"status": "red", "reason": "the database is down: refused"}
     assert body["writer"]["received"] == 37
     assert [body["writer"][name] for name in ("dropped", "lost", "overrun")] == [2, 5, 11]
