@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from engine.clock import wall_ns
 from engine.config import LoadedConfig, Secret, masked_url
 from engine.errors import ConfigError
 from engine.layout import Layout, open_layout
+from engine.private.keeper import PrivateServer
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
 from engine.settings import LogSettings, VenueSettings
@@ -62,6 +63,8 @@ class Ground:
     layout: Layout
     database_url: Secret | None
     redis_url: Secret | None
+    servers: list[PrivateServer] = field(default_factory=list)
+    """Those of the two that are our own."""
 
 
 class Scenario(Protocol):
@@ -125,11 +128,13 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
         logs.set_up(log, "supervisor")
         ring_plan, cpus = _plan(options.loaded, layout)
+        servers: list[PrivateServer] = []
         ground = Ground(
             options,
             layout,
-            database_url=_database(options, layout, stack),
-            redis_url=_redis(options, layout, stack),
+            database_url=_database(options, layout, stack, servers),
+            redis_url=_redis(options, layout, stack, servers),
+            servers=servers,
         )
         streams, venues = scenario.prepare(ground, stack)
         port = listener.getsockname()[1]
@@ -174,7 +179,9 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
-    supervisor = stop.supervisor = Supervisor(settings, migrate=migrations.migrate)
+    supervisor = stop.supervisor = Supervisor(
+        settings, migrate=migrations.migrate, servers=ground.servers
+    )
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
         await _live(supervisor, stop, ground.options.run_s)
@@ -266,7 +273,10 @@ def _plan(loaded: LoadedConfig, layout: Layout) -> tuple[preflight.RingPlan, lis
 
 
 def _database(
-    options: ServiceOptions, layout: Layout, stack: contextlib.ExitStack
+    options: ServiceOptions,
+    layout: Layout,
+    stack: contextlib.ExitStack,
+    servers: list[PrivateServer],
 ) -> Secret | None:
     if not options.with_database:
         return None
@@ -274,6 +284,7 @@ def _database(
         return options.loaded.database_url
     server = PrivatePostgres(layout.state_dir, layout.instance)
     stack.callback(server.stop)
+    servers.append(server)
     url = server.start(_log.info)
     if options.fresh:
         with psycopg.connect(url, autocommit=True) as connection:
@@ -282,13 +293,19 @@ def _database(
     return Secret(url)
 
 
-def _redis(options: ServiceOptions, layout: Layout, stack: contextlib.ExitStack) -> Secret | None:
+def _redis(
+    options: ServiceOptions,
+    layout: Layout,
+    stack: contextlib.ExitStack,
+    servers: list[PrivateServer],
+) -> Secret | None:
     if not options.with_redis:
         return None
     if options.loaded.redis_url is not None and not options.fresh:
         return options.loaded.redis_url
     server = PrivateValkey(layout.state_dir, layout.instance)
     stack.callback(server.stop)
+    servers.append(server)
     return Secret(server.start(_log.info))
 
 

@@ -26,7 +26,8 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
         "restarts": sum(
             child.restart_count
             for child in (
-                *(shard.child for shard in status.shards), writer.child, status.control
+                *(shard.child for shard in status.shards), writer.child, status.control,
+                *status.servers,
             )
         ),
         "rates": {

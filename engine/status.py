@@ -170,6 +170,8 @@ class EngineStatus(msgspec.Struct):
     streams: list[StreamReport]
     limiters: list[LimiterReport] = []
     ended: list[EndedStreams] = []
+    servers: list[ChildReport] = []
+    """The private database and Redis, where they are the engine's own."""
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""
@@ -285,6 +287,22 @@ def summarize(histogram: LatencyHistogram) -> dict[str, float]:
     last = max(bucket for bucket, count in enumerate(histogram.counts) if count)
     summary["max"] = _upper_edge_us(last)
     return summary
+
+
+_SINKS = {"postgres": "database", "valkey": "redis"}
+
+
+def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterReport:
+    """The writer as it is while these of the engine's own servers are not up: it knows only that
+    nobody answers, or not even that yet.
+    """
+    for server in servers:
+        if server.state != "up":
+            sink, problem = _SINKS[server.name], f"private {server.name}: {server.reason}"
+            writer = msgspec.structs.replace(
+                writer, **{f"{sink}_state": "down", f"{sink}_error": f"{problem}; it starts again"}
+            )
+    return writer
 
 
 def judge(

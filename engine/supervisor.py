@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -63,6 +63,7 @@ from engine.instrument_facts import InstrumentFacts
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
+from engine.private.keeper import PrivateServer, ServerKeeper
 from engine.registry import Registry
 from engine.registry_mirror import RegistryMirror
 from engine.ring_syncs import RingSyncs
@@ -75,6 +76,7 @@ from engine.status import (
     WriterTotals,
     judge,
     update_shard,
+    without_servers,
 )
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
@@ -95,7 +97,10 @@ class Supervisor:
     """One engine. Call `start`, wait for `failed` or a reason of your own, then `stop`."""
 
     def __init__(
-        self, settings: SupervisorSettings, migrate: Callable[[str], list[str]] | None = None
+        self,
+        settings: SupervisorSettings,
+        migrate: Callable[[str], list[str]] | None = None,
+        servers: Iterable[PrivateServer] = (),
     ) -> None:
         self._settings = settings
         self._phase: Phase = "starting"
@@ -116,6 +121,7 @@ class Supervisor:
         self._desk = CommandDesk(self._roster, self._facts, self._tell_shard, self._tell_writer)
         self._listings = Listings()
         self._tick_task: asyncio.Task[None] | None = None
+        self._servers = [ServerKeeper(server) for server in servers]
         self._schema = SchemaKeeper(settings.database_url, migrate)
         self._mirror = RegistryMirror(
             self._registry, settings.registry_name, settings.database_url, self._desk.adopt
@@ -137,6 +143,8 @@ class Supervisor:
         """Bring everything up, in order. On failure the caller still calls `stop`."""
         timing = self._settings.timing
         metric_files.begin(self._settings.layout)
+        for keeper in self._servers:
+            self._watch(f"the keeper of {keeper.report.name}", keeper.start())
         self._watch("the keeper of the schema", await self._schema.first_attempt())
         if not self._schema.problem:
             await self._mirror.first_attempt()
@@ -163,6 +171,7 @@ class Supervisor:
         timing = self._settings.timing
         self._phase = "draining"
         self._feed.tell_status()  # what watches the engine learns it before the end
+        await asyncio.gather(*(keeper.close() for keeper in self._servers))
         await asyncio.gather(
             *(shard.member.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
         )
@@ -188,7 +197,8 @@ class Supervisor:
 
     def status(self) -> EngineStatus:
         """The whole engine, now."""
-        writer = self._writer_totals.report
+        servers = [keeper.report for keeper in self._servers]
+        writer = without_servers(self._writer_totals.report, servers)
         streams = self._roster.reports()
         light, reason = judge(
             self._phase, [member.report for member in self._members()], writer, streams
@@ -213,6 +223,7 @@ class Supervisor:
             streams=streams,
             limiters=self._leases.reports(),
             ended=self._roster.ended(),
+            servers=servers,
         )
 
     # -- making children ---------------------------------------------------------------------

@@ -15,6 +15,7 @@ import importlib.util
 import os
 import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,14 +71,27 @@ _SETTINGS: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """Where a server about to start has its files, and which of them it runs."""
+
+    account: Account
+    programs: Path
+    data: Path
+    sockets: Path
+
+
 class PrivatePostgres:
-    """A PostgreSQL server of our own. Blocking calls; start it from the main thread."""
+    """A PostgreSQL server of our own. `start` blocks; it must run in the main thread."""
+
+    name = "postgres"
 
     def __init__(self, state_dir: Path, instance: str) -> None:
         self._state_dir = state_dir
         self._instance = instance
         self._log = state_dir / "postgres.log"
         self._process: ServerProcess | None = None
+        self._ground: _Ground | None = None
         self._url = ""
 
     def start(self, progress: Progress = lambda _text: None) -> str:
@@ -85,8 +99,14 @@ class PrivatePostgres:
 
         Raises ServerStartError, with the server's last words where it has any.
         """
-        if self.is_running():
-            return self._url
+        if not self.is_running():
+            self.prepare(progress)
+            self.spawn()
+            self.wait_until_ready()
+        return self._url
+
+    def prepare(self, progress: Progress = lambda _text: None) -> None:
+        """Everything before the server itself, in any thread: old servers end, files are made."""
         account = unprivileged_account()
         home = server_home(self._state_dir, "postgres", self._instance, account)
         data = home / "data"
@@ -108,22 +128,35 @@ class PrivatePostgres:
         for leftover in (_SOCKET_NAME, f"{_SOCKET_NAME}.lock"):
             (sockets / leftover).unlink(missing_ok=True)
         progress("starting the private PostgreSQL server")
-        settings = _SETTINGS | {"unix_socket_directories": str(sockets)}
-        argv = [str(programs / "postgres"), "-D", str(data)]
+        self._ground = _Ground(account, programs, data, sockets)
+
+    def spawn(self) -> None:
+        """Start the process, in the main thread; `prepare` was called."""
+        ground = self._ground
+        assert ground is not None
+        settings = _SETTINGS | {"unix_socket_directories": str(ground.sockets)}
+        argv = [str(ground.programs / "postgres"), "-D", str(ground.data)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
         self._process = ServerProcess.spawn(
             argv,
-            account=account,
+            account=ground.account,
             log=self._log,
             parent_death_signal=signal.SIGINT,
             environment=_environment(),
         )
+
+    def wait_until_ready(self) -> None:
+        """Wait in any thread until it has recovered and serves. Raises ServerStartError."""
+        assert self._process is not None
+        ground = self._ground
+        assert ground is not None
         self._process.wait_until(
-            lambda: _is_ready(data / "postmaster.pid"), "private PostgreSQL", _START_TIMEOUT_S
+            lambda: _is_ready(ground.data / "postmaster.pid"),
+            "private PostgreSQL",
+            _START_TIMEOUT_S,
         )
-        self._url = self._open_database(sockets, data)
-        return self._url
+        self._url = self._open_database(ground.sockets, ground.data)
 
     def stop(self) -> None:
         """Fast shutdown: sessions are ended, data is flushed. SIGQUIT after 4 s: WAL suffices."""
@@ -145,6 +178,11 @@ class PrivatePostgres:
     def is_running(self) -> bool:
         """Whether the server process lives."""
         return self._process is not None and self._process.is_running
+
+    @property
+    def exit_code(self) -> int:
+        """How the server ended, negative for a signal; 0 while it runs."""
+        return self._process.exit_code if self._process is not None else 0
 
     @property
     def pid(self) -> int | None:

@@ -122,6 +122,11 @@ class ServerProcess:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int:
+        """How it ended, negative for a signal; 0 while it runs."""
+        return self._process.poll() or 0
+
     def wait_until(self, ready: Callable[[], bool], name: str, timeout_s: float) -> None:
         """Poll `ready`. Raises ServerStartError when the server ends or takes too long."""
         deadline = monotonic_s() + timeout_s

@@ -12,6 +12,7 @@ import platform
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,8 +31,19 @@ _STOP_TIMEOUT_S = 3.0
 _MEMORY_BYTES = 256 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """Where a server about to start has its files."""
+
+    account: Account
+    home: Path
+    socket: Path
+
+
 class PrivateValkey:
-    """A Valkey server of our own. Blocking calls; start it from the main thread."""
+    """A Valkey server of our own. `start` blocks; it must run in the main thread."""
+
+    name = "valkey"
 
     def __init__(self, state_dir: Path, instance: str, memory_bytes: int = _MEMORY_BYTES) -> None:
         self._state_dir = state_dir
@@ -39,12 +51,19 @@ class PrivateValkey:
         self._memory_bytes = memory_bytes
         self._log = state_dir / "valkey.log"
         self._process: ServerProcess | None = None
+        self._ground: _Ground | None = None
         self._url = ""
 
     def start(self, progress: Progress = lambda _text: None) -> str:
         """Start the server; return its URL, `unix:///path?db=0`. Raises ServerStartError."""
-        if self.is_running():
-            return self._url
+        if not self.is_running():
+            self.prepare(progress)
+            self.spawn()
+            self.wait_until_ready()
+        return self._url
+
+    def prepare(self, progress: Progress = lambda _text: None) -> None:
+        """Everything before the server itself, in any thread: an old server ends."""
         account = Account("", os.geteuid(), os.getegid(), drops=False)
         home = server_home(self._state_dir, "valkey", self._instance, account)
         # It makes `home` its working directory, so survivors of a killed engine are found there.
@@ -54,16 +73,28 @@ class PrivateValkey:
         path = socket_dir(self._state_dir, home, "valkey", _SOCKET_NAME, account) / _SOCKET_NAME
         path.unlink(missing_ok=True)
         progress("starting the private Valkey server")
+        self._ground = _Ground(account, home, path)
+
+    def spawn(self) -> None:
+        """Start the process, in the main thread; `prepare` was called."""
+        ground = self._ground
+        assert ground is not None
         self._process = ServerProcess.spawn(
-            self._argv(home, path),
-            account=account,
+            self._argv(ground.home, ground.socket),
+            account=ground.account,
             log=self._log,
             parent_death_signal=signal.SIGTERM,
             environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
         )
+
+    def wait_until_ready(self) -> None:
+        """Wait in any thread until it answers. Raises ServerStartError."""
+        assert self._process is not None
+        ground = self._ground
+        assert ground is not None
+        path = ground.socket
         self._process.wait_until(lambda: _answers(path), "private Valkey", _START_TIMEOUT_S)
         self._url = f"unix://{quote(str(path), safe='/')}?db=0"
-        return self._url
 
     def stop(self) -> None:
         """Orderly shutdown; there is nothing to save."""
@@ -79,6 +110,11 @@ class PrivateValkey:
     def is_running(self) -> bool:
         """Whether the server process lives."""
         return self._process is not None and self._process.is_running
+
+    @property
+    def exit_code(self) -> int:
+        """How the server ended, negative for a signal; 0 while it runs."""
+        return self._process.exit_code if self._process is not None else 0
 
     @property
     def pid(self) -> int | None:

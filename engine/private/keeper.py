@@ -1,0 +1,99 @@
+"""Keeps a private server alive: notices its end, starts it again by budget.
+
+A server is no child of `engine.member`: it says nothing, and its start may take minutes, while a
+PostgreSQL that was killed recovers from its log. Its first start is not done here either, for that
+one fails the start of the engine. Whoever drains closes the keeper first: from then on the server
+stays as it is.
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from engine.child import describe_exit
+from engine.clock import monotonic_s
+from engine.errors import ServerStartError
+from engine.restarts import RestartBudget
+from engine.status import ChildReport
+from engine.threads import in_thread
+
+_log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.5
+
+
+class PrivateServer(Protocol):
+    """A server that this engine has started."""
+
+    @property
+    def name(self) -> str:
+        """What status and metrics call it."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, or None."""
+
+    @property
+    def exit_code(self) -> int:
+        """How it ended, negative for a signal."""
+
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+
+    def prepare(self) -> None:
+        """Everything before the process, in any thread."""
+
+    def spawn(self) -> None:
+        """Start the process, in the main thread."""
+
+    def wait_until_ready(self) -> None:
+        """Wait in any thread until it serves. Raises ServerStartError."""
+
+
+class ServerKeeper:
+    """One server and its successors."""
+
+    def __init__(self, server: PrivateServer, budget: RestartBudget | None = None) -> None:
+        self._server = server
+        self._budget = budget or RestartBudget()
+        self._task: asyncio.Task[None] | None = None
+        self.report = ChildReport(server.name, "up", server.pid or 0)
+
+    def start(self) -> "asyncio.Task[None]":
+        """Begin to look after it: the task to watch."""
+        self._task = asyncio.create_task(self._keep(), name=self._server.name)
+        return self._task
+
+    async def close(self) -> None:
+        """Let it be. One that is just starting goes on by itself."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        server, report = self._server, self.report
+        while True:
+            while server.is_running():
+                await asyncio.sleep(_LOOK_EVERY_S)
+            reason = describe_exit(server.exit_code)
+            while reason:
+                delay_s = self._budget.died(monotonic_s())
+                report.state, report.reason, report.pid = "restarting", reason, 0
+                _log.error(f"private {server.name} ended: {reason}; starts again in {delay_s:g} s")
+                await asyncio.sleep(delay_s)
+                reason = await self._start_again()
+
+    async def _start_again(self) -> str:
+        """Start it; return why that failed, or nothing."""
+        server, report = self._server, self.report
+        try:
+            await in_thread(server.prepare, server.name)
+            server.spawn()
+            report.pid = server.pid or 0
+            await in_thread(server.wait_until_ready, server.name)
+        except (ServerStartError, OSError) as error:
+            return str(error)
+        report.state, report.reason = "up", ""
+        report.restart_count += 1
+        _log.info(f"private {server.name} serves again (pid {report.pid})")
+        return ""
