@@ -1,23 +1,35 @@
-"""What an engine did, in numbers: for `--json` and for the last lines in a terminal."""
+"""What an engine did, in numbers: for `--json` and for the last lines in a terminal.
 
+received + what an earlier run had left = stored + skipped + quarantined + lost + backlog
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
+from engine.commands import StreamCounts
+from engine.records import RecordKind
 from engine.status import EngineStatus
 
 
 def engine_summary(status: EngineStatus) -> dict[str, Any]:
-    """Totals since the engine started. Row counts of the writer include gap records."""
+    """Totals since the engine started, of market data: records of gaps are counted as gaps."""
     writer = status.writer
+    counted = StreamCounts.total(status.counts_by_kind.values())
+    received, stored = status.rows_by_kind(), _without_gaps(writer.stored_rows)
+    published, dropped = map(_without_gaps, (writer.published_rows, writer.dropped_rows))
+    skipped = _without_gaps(writer.skipped_rows)
     seconds = max(status.uptime_s, 1e-9)
     return {
         "uptime_s": status.uptime_s,
-        "received": sum(status.rows_by_kind().values()),
-        "stored": sum(writer.stored_rows.values()),
-        "published": sum(writer.published_rows.values()),
-        "dropped": sum(writer.dropped_rows.values()),
-        "declared_missing": sum(stream.missing_count for stream in status.streams),
-        "gaps": sum(stream.gap_count for stream in status.streams),
-        "duplicates_refused": sum(stream.duplicate_count for stream in status.streams),
+        "received": sum(received.values()),
+        "stored": sum(stored.values()),
+        "skipped": sum(skipped.values()),
+        "lost": writer.lost_rows,
+        "published": sum(published.values()),
+        "dropped": sum(dropped.values()),
+        "declared_missing": counted.missing_count,
+        "gaps": counted.gap_count,
+        "duplicates_refused": counted.duplicate_count,
         "quarantined": sum(writer.quarantined_rows.values()),
         "inexact": writer.inexact_rows,
         "overrun": sum(writer.overrun_rows.values()),
@@ -31,17 +43,18 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
             )
         ),
         "rates": {
-            "received_rows_per_s": round(sum(status.rows_by_kind().values()) / seconds),
-            "stored_rows_per_s": round(sum(writer.stored_rows.values()) / seconds),
+            "received_rows_per_s": round(sum(received.values()) / seconds),
+            "stored_rows_per_s": round(sum(stored.values()) / seconds),
         },
         "by_kind": {
             kind: {
-                "received": status.rows_by_kind().get(kind, 0),
-                "stored": writer.stored_rows.get(kind, 0),
-                "published": writer.published_rows.get(kind, 0),
-                "dropped": writer.dropped_rows.get(kind, 0),
+                "received": received.get(kind, 0),
+                "stored": stored.get(kind, 0),
+                "skipped": skipped.get(kind, 0),
+                "published": published.get(kind, 0),
+                "dropped": dropped.get(kind, 0),
             }
-            for kind in ("trade", "book", *sorted(status.rows_by_kind().keys() - {"trade", "book"}))
+            for kind in ("trade", "book", *sorted(received.keys() - {"trade", "book"}))
         },
         "latency_us": writer.latency_us,
         "cpu_s": {
@@ -56,16 +69,23 @@ def engine_text(status: EngineStatus) -> str:
     summary = engine_summary(status)
     lines = [
         f"ran {status.uptime_s:,.1f} s with {len(status.streams)} streams",
-        f"received {summary['received']:,} rows, stored {summary['stored']:,},"
+        f"received {summary['received']:,} rows, stored {summary['stored']:,}{not_stored(summary)},"
         f" published {summary['published']:,}",
         f"gaps {summary['gaps']:,} (missing rows {summary['declared_missing']:,}),"
         f" dropped {summary['dropped']:,}, quarantined {summary['quarantined']:,},"
         f" malformed frames {sum(summary['malformed'].values()):,}",
     ]
-    if summary["backlog"]:
-        lines.append(f"{summary['backlog']:,} rows wait in the journal for the next start")
     lines += latency_lines(status)
     return "\n".join(lines)
+
+
+def not_stored(summary: Mapping[str, Any]) -> str:
+    """What became of received rows that are not in the database, where there are any."""
+    texts = {
+        "skipped": "kept out by knobs", "lost": "lost after their receipt",
+        "backlog": "waiting in the journal",
+    }  # fmt: skip
+    return "".join(f", {text} {summary[name]:,}" for name, text in texts.items() if summary[name])
 
 
 _STAGES = {
@@ -84,6 +104,10 @@ def latency_lines(status: EngineStatus) -> list[str]:
         for stage, figures in status.writer.latency_us.items()
         if figures
     ]
+
+
+def _without_gaps(rows: Mapping[str, int]) -> dict[str, int]:
+    return {kind: count for kind, count in rows.items() if kind != RecordKind.GAP}
 
 
 def _malformed(status: EngineStatus) -> dict[str, int]:

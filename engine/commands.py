@@ -5,13 +5,14 @@ of one of the two unions at the end, told apart by its `type`.
 """
 
 import enum
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from engine.catalog import Instrument, StreamKey
+from engine.catalog import Instrument, StreamKey, StreamKind
 
 
 class StreamState(enum.StrEnum):
@@ -51,6 +52,17 @@ class StreamCounts(NamedTuple):
     def total(cls, counts: "Iterable[StreamCounts]") -> "StreamCounts":
         """The sum of each."""
         return cls(*map(sum, zip(cls(), *counts, strict=True)))
+
+
+def sum_by_kind(
+    many: Iterable[Mapping[StreamKind, StreamCounts]],
+) -> dict[StreamKind, StreamCounts]:
+    """Kind by kind."""
+    found: defaultdict[StreamKind, list[StreamCounts]] = defaultdict(list)
+    for by_kind in many:
+        for kind, counts in by_kind.items():
+            found[kind].append(counts)
+    return {kind: StreamCounts.total(each) for kind, each in found.items()}
 
 
 class StreamStatus(msgspec.Struct):
@@ -400,8 +412,8 @@ class ShardStatus(msgspec.Struct, tag=True):
 
     shard: int
     streams: list[StreamStatus]
-    frame_count: int
-    row_count: int
+    counts_by_kind: dict[StreamKind, StreamCounts]
+    """Since this shard was born, also of streams that were removed since, to their last row."""
     malformed_by_reason: dict[str, int]
     connection_count: int
     reconnect_count: int

@@ -20,7 +20,7 @@ from engine.commands import (
 )
 from engine.placement import spread
 from engine.registry import Origin, Registry, RegistryEntry
-from engine.status import EndedStreams, StreamReport, StreamTotals
+from engine.status import StreamReport, StreamTotals
 
 STREAMS_MAX = 20_000
 """Far above what the venues allow one address; it bounds what abuse can make us remember."""
@@ -52,7 +52,6 @@ class Roster:
         """Where a symbol was last: it returns there, beside what its shard still knows of it."""
         self._crowds: Counter[tuple[int, str]] = Counter()
         """Streams of a venue on a shard."""
-        self._ended: dict[tuple[str, str], EndedStreams] = {}
         self._ended_knobs: dict[int, Knobs] = {}
         self.was_commanded = False
         """Whether a command ever had a say, now or before a restart."""
@@ -158,10 +157,6 @@ class Roster:
         """Every stream, as the status shows it."""
         return [totals.report for totals in self._totals.values()]
 
-    def ended(self) -> list[EndedStreams]:
-        """What the streams that were removed had counted."""
-        return list(self._ended.values())
-
     def update(self, status: ShardStatus) -> None:
         """Take in what a shard says of its streams; removed ones are nobody's business, nor are
         earlier lives of those that came back.
@@ -201,8 +196,6 @@ class Roster:
             slot = self._slots.pop(key)
             report = self._totals.pop(slot).report
             shard = report.shard
-            kind = (report.venue, report.kind)
-            self._ended.setdefault(kind, EndedStreams(*kind)).add(report)
             self._keep_back(slot, report.knobs)
             del self._shards[shard][slot]
             self._lives[slot] += 1

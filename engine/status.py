@@ -18,6 +18,7 @@ from engine.commands import (
     StreamState,
     StreamStatus,
     WriterStatus,
+    sum_by_kind,
 )
 
 Light = Literal["green", "yellow", "red"]
@@ -69,28 +70,6 @@ class StreamReport(msgspec.Struct):
     missing_count: int = 0
     duplicate_count: int = 0
     last_recv_ns: int = 0
-
-
-class EndedStreams(msgspec.Struct):
-    """What the streams of a venue and kind had counted that were removed since the engine started.
-    A shard's last few rows of a stream may be missing: nobody asks it for a last word.
-    """
-
-    venue: str
-    kind: str
-    frame_count: int = 0
-    row_count: int = 0
-    gap_count: int = 0
-    missing_count: int = 0
-    duplicate_count: int = 0
-
-    def add(self, report: StreamReport) -> None:
-        """One more has ended."""
-        self.frame_count += report.frame_count
-        self.row_count += report.row_count
-        self.gap_count += report.gap_count
-        self.missing_count += report.missing_count
-        self.duplicate_count += report.duplicate_count
 
 
 class ShardReport(msgspec.Struct):
@@ -169,19 +148,18 @@ class EngineStatus(msgspec.Struct):
     control: ChildReport
     streams: list[StreamReport]
     limiters: list[LimiterReport] = []
-    ended: list[EndedStreams] = []
+    counts_by_kind: dict[StreamKind, StreamCounts] = {}
+    """Of all streams since the engine started, also of those that were removed."""
     servers: list[ChildReport] = []
     """The private database and Redis, where they are the engine's own."""
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""
-        counted = [(stream.kind, stream.row_count) for stream in self.streams]
-        counted += [(ended.kind, ended.row_count) for ended in self.ended]
         rows: Counter[str] = Counter()
-        for stream_kind, count in counted:
-            kinds = KINDS_OF_STREAM[StreamKind(stream_kind)]
+        for stream_kind, counts in self.counts_by_kind.items():
+            kinds = KINDS_OF_STREAM[stream_kind]
             for kind in kinds:
-                rows[kind] += count // len(kinds)
+                rows[kind] += counts.row_count // len(kinds)
         return dict(rows)
 
 
@@ -206,6 +184,24 @@ class StreamTotals:
         """The shard is gone: its counts become the base of the next one's."""
         self._base = {name: getattr(self.report, name) for name in StreamCounts._fields}
         self.report.state, self.report.reason = StreamState.PENDING, reason
+
+
+class ShardTotals:
+    """Keeps what a shard counts, by kind of stream, growing across its lives. Nobody asks a shard
+    that is killed for a last word: what it counted after its last status is not in here.
+    """
+
+    def __init__(self) -> None:
+        self.by_kind: dict[StreamKind, StreamCounts] = {}
+        self._base: dict[StreamKind, StreamCounts] = {}
+
+    def update(self, status: ShardStatus) -> None:
+        """Take in what the shard says now."""
+        self.by_kind = sum_by_kind([self._base, status.counts_by_kind])
+
+    def shard_ended(self) -> None:
+        """The shard is gone: its counts become the base of the next one's."""
+        self._base = self.by_kind
 
 
 class WriterTotals:

@@ -56,6 +56,7 @@ from engine.commands import (
     StreamState,
     ToChild,
     WriterStatus,
+    sum_by_kind,
 )
 from engine.control_feed import ControlFeed
 from engine.errors import ConfigError, EngineError
@@ -73,6 +74,7 @@ from engine.status import (
     EngineStatus,
     Phase,
     ShardReport,
+    ShardTotals,
     WriterTotals,
     judge,
     update_shard,
@@ -91,6 +93,7 @@ class _Shard:
     member: Member
     report: ShardReport
     rings: list[str] = field(default_factory=list)
+    totals: ShardTotals = field(default_factory=ShardTotals)
 
 
 class Supervisor:
@@ -222,7 +225,7 @@ class Supervisor:
             control=self._control.report,
             streams=streams,
             limiters=self._leases.reports(),
-            ended=self._roster.ended(),
+            counts_by_kind=sum_by_kind(shard.totals.by_kind for shard in self._shards),
             servers=servers,
         )
 
@@ -274,6 +277,7 @@ class Supervisor:
                 shard.member.send(StartStreams(self._facts.brief(self._roster.specs(index))))
             case ShardStatus():
                 update_shard(shard.report, message)
+                shard.totals.update(message)
                 self._roster.update(message)
             case InstrumentsResolved():
                 self._facts.resolved(index, message)
@@ -291,6 +295,7 @@ class Supervisor:
 
     def _on_shard_death(self, index: int, reason: str) -> None:
         name = self._shards[index].member.name
+        self._shards[index].totals.shard_ended()
         metric_files.child_ended(self._settings.layout, name)
         self._facts.shard_ended(index)
         self._roster.shard_ended(index, f"{name} {reason}")

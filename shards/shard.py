@@ -24,6 +24,7 @@ from engine.commands import (
     StreamState,
     StreamStatus,
     ToChild,
+    sum_by_kind,
 )
 from engine.metrics import ProcessMetrics, ShardMetrics
 from engine.settings import ShardSettings, VenueSettings
@@ -176,8 +177,7 @@ class Shard:
             ShardStatus(
                 shard=self._settings.index,
                 streams=streams,
-                frame_count=sum(stream.frame_count for stream in streams),
-                row_count=sum(stream.row_count for stream in streams),
+                counts_by_kind=sum_by_kind(session.counts_by_kind for session in sessions),
                 malformed_by_reason=dict(malformed),
                 connection_count=sum(c.is_connected for c in connections),
                 reconnect_count=sum(session.reconnect_count for session in sessions),

@@ -14,7 +14,7 @@ from control.ledger_check import LedgerCheck, Verdict
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.simulator import SimulatorProcess
-from control.summary import engine_summary, latency_lines
+from control.summary import engine_summary, latency_lines, not_stored
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.config import LoadedConfig
@@ -226,7 +226,7 @@ def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:
 def _short_text(summary: dict[str, Any]) -> str:
     return (
         f"sent {summary['sent']:,} rows, received {summary['received']:,},"
-        f" stored {summary['stored']:,}, published {summary['published']:,},"
+        f" stored {summary['stored']:,}{not_stored(summary)}, published {summary['published']:,},"
         f" dropped {summary['dropped']:,}, gaps {summary['gaps']:,}\n"
         "Run with --for SECONDS to have every row compared with the simulator's ledger."
     )

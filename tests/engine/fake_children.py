@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.catalog import Instrument
+from engine.catalog import Instrument, StreamKind
 from engine.channel import Channel
 from engine.commands import (
     CommandResult,
@@ -29,6 +29,7 @@ from engine.commands import (
     StartStreams,
     StopStreams,
     StoreInstruments,
+    StreamCounts,
     StreamSpec,
     StreamState,
     StreamStatus,
@@ -36,6 +37,7 @@ from engine.commands import (
     SystemStatus,
     ToChild,
     WriterStatus,
+    sum_by_kind,
 )
 from engine.errors import EngineError
 from engine.settings import ControlSettings, ShardSettings, WriterSettings
@@ -109,6 +111,7 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
     directory = Path(settings.paths.state_dir)
     note(directory, who=f"shard-{settings.index}", what="born")
     running: list[int] = []
+    counts = Counts()
     if (directory / "part.refuse").exists():
         raise EngineError("this shard never starts")
     stand_still_once(directory / "part.stillborn")
@@ -118,13 +121,15 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
         match message:
             case StartStreams():
                 running += [spec.slot for spec in message.streams]
+                counts.kinds |= {spec.slot: spec.key.kind for spec in message.streams}
                 note_streams(directory, settings.index, message.streams)
                 failed = (directory / "part.failed").exists()  # nobody lists such symbols
-                status = shard_status(settings.index, running, failed=True)
+                status = shard_status(settings.index, running, counts, failed=True)
                 channel.send(status if failed else resolve(message.streams))
             case InstrumentsStored():
                 note(directory, who=f"shard-{settings.index}", what="stored", slots=message.slots)
-                status = shard_status(settings.index, message.slots, failed=False)
+                counts.add(5, message.slots)
+                status = shard_status(settings.index, message.slots, counts, failed=False)
                 channel.send(status)
                 if not (directory / "part.mute").exists():
                     beats.append(asyncio.create_task(_beat(channel, status)))
@@ -133,7 +138,8 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
                 running = [slot for slot in running if slot not in message.slots]
                 for beat in beats:
                     beat.cancel()
-                status = shard_status(settings.index, running, failed=False)
+                counts.add(2, message.slots)  # no status has said so before they are removed
+                status = shard_status(settings.index, running, counts, failed=False)
                 beats.append(asyncio.create_task(_beat(channel, status)))
             case Drain() if not (directory / "part.deaf").exists():
                 note(directory, who=f"shard-{settings.index}", what="drain")
@@ -242,15 +248,26 @@ async def stubborn_writer(settings: WriterSettings, channel: Channel[ToChild]) -
     return 0
 
 
-def shard_status(index: int, slots: list[int], *, failed: bool) -> ShardStatus:
+class Counts:
+    """Rows by the kind of their stream."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[int, StreamKind] = {}
+        self.by_kind: dict[StreamKind, StreamCounts] = {}
+
+    def add(self, rows: int, slots: list[int]) -> None:
+        more = [{self.kinds[slot]: StreamCounts(rows, rows)} for slot in slots]
+        self.by_kind = sum_by_kind([self.by_kind, *more])
+
+
+def shard_status(index: int, slots: list[int], counts: Counts, *, failed: bool) -> ShardStatus:
     """Five rows a stream."""
     state = StreamState.FAILED if failed else StreamState.LIVE
     reason = "unknown symbol; did you mean BTCUSDT?" if failed else ""
     return ShardStatus(
         shard=index,
         streams=[StreamStatus(slot, state, reason, row_count=5) for slot in slots],
-        frame_count=5,
-        row_count=5 * len(slots),
+        counts_by_kind=counts.by_kind,
         malformed_by_reason={},
         connection_count=1,
         reconnect_count=0,

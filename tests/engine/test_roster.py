@@ -19,7 +19,6 @@ from engine.commands import (
 )
 from engine.registry import Registry
 from engine.roster import Roster
-from engine.status import EndedStreams
 
 
 def key(symbol: str, kind: StreamKind = StreamKind.TRADES, venue: str = "acme") -> StreamKey:
@@ -100,7 +99,7 @@ def test_a_shard_may_not_speak_of_streams_it_does_not_have(tmp_path: Path) -> No
     add(roster, key("A"), key("B"))
     status = ShardStatus(
         0, [StreamStatus(0, StreamState.LIVE, row_count=3), StreamStatus(1, StreamState.LIVE)],
-        0, 0, {}, 0, 0, 0.0, 0, 0.0,
+        {}, {}, 0, 0, 0.0, 0, 0.0,
     )  # fmt: skip
     roster.update(status)
     assert [report.state for report in roster.reports()] == ["live", "pending"]
@@ -112,7 +111,7 @@ def test_a_shard_may_not_speak_of_streams_it_does_not_have(tmp_path: Path) -> No
 
 
 def said(*streams: StreamStatus) -> ShardStatus:
-    return ShardStatus(0, list(streams), 0, 0, {}, 0, 0, 0.0, 0, 0.0)
+    return ShardStatus(0, list(streams), {}, {}, 0, 0, 0.0, 0, 0.0)
 
 
 def test_what_is_said_of_an_earlier_life_of_a_stream_does_not_count(tmp_path: Path) -> None:
@@ -143,26 +142,6 @@ def test_rows_that_were_to_be_kept_back_are_so_after_their_stream_is_gone(tmp_pa
     assert roster.knobs() == {0: Knobs(db_writes_enabled=False)}, "they wait in the journal"
     add(roster, key("A"))
     assert roster.knobs() == {}
-
-
-def test_totals_never_go_back_when_streams_end(tmp_path: Path) -> None:
-    roster = make_roster(tmp_path, 1)
-    add(roster, key("A"), key("B"), key("C", StreamKind.L2_BOOK))
-    for life in range(2):
-        roster.update(
-            said(
-                StreamStatus(0, StreamState.LIVE, frame_count=2, row_count=5, life=life),
-                StreamStatus(1, StreamState.LIVE, row_count=7),
-                StreamStatus(2, StreamState.LIVE, gap_count=1, missing_count=2, duplicate_count=3),
-            )
-        )
-        roster.remove([key("A")])
-        add(roster, key("A"))
-    roster.remove([key("A"), key("C", StreamKind.L2_BOOK)])
-    assert roster.ended() == [
-        EndedStreams("acme", "Trades", 4, 10), EndedStreams("acme", "L2Book", 0, 0, 1, 2, 3),
-    ]  # fmt: skip
-    assert [report.row_count for report in roster.reports()] == [7]
 
 
 COMMANDS = st.lists(

@@ -4,8 +4,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.catalog import StreamKey, StreamKind
-from engine.commands import LatencyHistogram, RingStatus, StreamState, StreamStatus, WriterStatus
-from engine.status import ChildReport, StreamTotals, WriterReport, WriterTotals, judge, summarize
+from engine.commands import (
+    LatencyHistogram,
+    RingStatus,
+    ShardStatus,
+    StreamCounts,
+    StreamState,
+    StreamStatus,
+    WriterStatus,
+)
+from engine.status import (
+    ChildReport,
+    EngineStatus,
+    ShardTotals,
+    StreamTotals,
+    WriterReport,
+    WriterTotals,
+    judge,
+    summarize,
+)
 
 KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 
@@ -24,6 +41,25 @@ def test_stream_counts_survive_their_shard() -> None:
     assert totals.report.state is StreamState.PENDING
     totals.update(StreamStatus(0, StreamState.LIVE, row_count=5))
     assert totals.report.row_count == 12
+
+
+def shard_status(**rows: int) -> ShardStatus:
+    counts = {StreamKind(kind): StreamCounts(1, count) for kind, count in rows.items()}
+    return ShardStatus(0, [], counts, {}, 0, 0, 0.0, 0, 0.0)
+
+
+def test_counts_by_kind_survive_their_shard() -> None:
+    totals = ShardTotals()
+    totals.update(shard_status(Trades=7))
+    totals.update(shard_status(Trades=9, FundingOpenInterest=4))
+    totals.shard_ended()
+    totals.update(shard_status(Trades=2, L2Book=1))
+    child = ChildReport("writer", "up")
+    status = EngineStatus(
+        "green", "", "running", "x", 1.0, [], WriterReport(child), child, [],
+        counts_by_kind=totals.by_kind,
+    )  # fmt: skip
+    assert status.rows_by_kind() == {"trade": 11, "funding": 2, "open_interest": 2, "book": 1}
 
 
 def test_writer_counts_survive_their_writer() -> None:
