@@ -3,8 +3,15 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+
+# The imports below take half a second. Nothing has begun, so Ctrl-C ends it without a word, where
+# an exception would end in a traceback of whatever is being imported.
+_on_interrupt = signal.getsignal(signal.SIGINT)
+if _on_interrupt is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from control.client import RefusedError, UnreachableError
 from control.commands import (
@@ -24,6 +31,8 @@ from control.exits import Exit
 from engine.errors import ConfigError, EngineError, InstanceBusyError
 from engine.logs import escaped
 from engine.member import ChildStartError
+
+signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
     up, demo, streams, instruments, limiters, health, simulate, migrate, doctor, bench, version,
@@ -57,8 +66,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    options = parser().parse_args(arguments)
+    options = argparse.Namespace()
     try:
+        parser().parse_args(arguments, options)
         return int(options.run(options))
     except InstanceBusyError as error:
         return _complain(error, Exit.BUSY)

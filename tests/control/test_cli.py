@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,24 @@ def refused(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
+
+
+def test_ctrl_c_while_it_is_still_being_imported_ends_without_a_word(tmp_path: Path) -> None:
+    slow = tmp_path / "numpy.py"
+    slow.write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    starting = subprocess.Popen(
+        [sys.executable, "-P", "-m", "control.cli", "version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with starting:
+        assert starting.stdout is not None
+        assert starting.stdout.readline() == "importing\n"
+        starting.send_signal(signal.SIGINT)
+        assert starting.communicate(timeout=30) == ("", "")
+    assert starting.returncode == -signal.SIGINT
 
 
 @pytest.mark.fault("C01")
