@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from control.errors import ApiError
+from engine.wrong_input import explain
 
 BODY_BYTES_MAX = 1 << 20
 _QUERY_FIELDS_MAX = 50
@@ -65,7 +66,7 @@ def checked(value: object, kind: type[Value], *, strict: bool = True, prefix: st
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        field, text = _explain(str(error))
+        field, text = explain(str(error), kind)
         raise ApiError(
             "invalid_argument", f"{prefix}{field or 'body'}: {text}", field=f"{prefix}{field}"
         ) from None
@@ -110,18 +111,6 @@ def _number(text: str) -> float | int:
 
 def _no_constant(name: str) -> Any:
     raise ApiError("invalid_argument", f"{name} is not JSON", field="body")
-
-
-def _explain(message: str) -> tuple[str, str]:
-    """msgspec's "... - at `$[2].kind`" as ("[2].kind", "...")."""
-    text, _, path = message.partition(" - at `")
-    field = path.removesuffix("`").removeprefix("$").lstrip(".")
-    for phrase in ("unknown field `", "required field `"):
-        if phrase in text:
-            name = text.split("`")[1][:64]
-            field = f"{field}.{name}" if field else name
-            return field, "unknown field" if phrase.startswith("unknown") else "required"
-    return field, " ".join(text.split())[:300]
 
 
 def _too_large(limit: int) -> ApiError:

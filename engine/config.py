@@ -24,6 +24,7 @@ from engine.errors import ConfigError
 from engine.masking import mask_url
 from engine.redis_link import parse_redis_url
 from engine.settings import Admission, VenueSettings
+from engine.wrong_input import explain
 
 _MAX_FILE_BYTES = 1 << 20
 _FAST_KINDS = ("trade", "book", "quote")
@@ -270,17 +271,13 @@ def _decode(text: bytes, source: str) -> Config:
     try:
         return msgspec.convert(table, Config)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ConfigError(f"{source}: {_explain(str(error))}") from error
+        raise ConfigError(f"{source}: {_explain(error, Config)}") from error
 
 
-def _explain(message: str) -> str:
-    """Turn msgspec's "... - at `$.control.prot`" into "control.prot: ..."."""
-    text, _, path = message.partition(" - at `")
-    key = path.removesuffix("`").removeprefix("$").lstrip(".")
-    if "unknown field `" in text:
-        field = text.split("`")[1]
-        return f"{f'{key}.{field}' if key else field}: unknown key"
-    return _one_line(f"{key or 'top level'}: {text}")
+def _explain(error: Exception, kind: type) -> str:
+    """The key, and what is wrong with it."""
+    key, text = explain(str(error), kind)
+    return f"{key or 'top level'}: {text}"
 
 
 def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
@@ -289,14 +286,18 @@ def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
         try:
             log = msgspec.convert({"level": level.upper()}, LogConfig)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"environment: FTS_LOG_LEVEL: {_explain(str(error))}") from error
+            raise ConfigError(
+                f"environment: FTS_LOG_LEVEL: {_explain(error, LogConfig)}"
+            ) from error
         config = msgspec.structs.replace(config, log=log)
     port = env.get("FTS_CONTROL_PORT")
     if port:
         try:
             number = msgspec.convert({"port": port}, ControlConfig, strict=False).port
         except msgspec.ValidationError as error:
-            raise ConfigError(f"environment: FTS_CONTROL_PORT: {_explain(str(error))}") from error
+            raise ConfigError(
+                f"environment: FTS_CONTROL_PORT: {_explain(error, ControlConfig)}"
+            ) from error
         control = msgspec.structs.replace(config.control, port=number)
         config = msgspec.structs.replace(config, control=control)
     return config

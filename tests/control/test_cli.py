@@ -63,7 +63,7 @@ def test_misspelt_key_is_named_with_file_and_path(tmp_path: Path, command: str) 
     config.write_text("[control]\nprot = 1\n")
     state = tmp_path / "state"
     line = refused(fts(command, "--config", str(config), "--state-dir", str(state)))
-    assert line == f"fts: {config}: control.prot: unknown key"
+    assert line == f"fts: {config}: control.prot: unknown key; did you mean port?"
     assert not state.exists(), "nothing was started"
 
 

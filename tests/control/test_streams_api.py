@@ -131,6 +131,23 @@ def test_what_is_wrong_is_named(body: Any, status: int, kind: str, field: str) -
     run_with_rig(scenario)
 
 
+def test_a_wrong_word_comes_with_the_right_ones() -> None:
+    kinds = "Trades, L2Book, Ticker, Funding, OpenInterest, FundingOpenInterest, Liquidations"
+
+    async def scenario(rig: Rig) -> None:
+        for method, path, body, expected in (
+            ("POST", "", [BTC | {"kind": "trades"}], f"[0].kind: 'trades' is none of {kinds}"),
+            ("POST", "", BTC | {"transport": "ws"}, "transport: 'ws' is none of Ws, HttpPoll"),
+            ("POST", "", BTC | {"knob": {}}, "knob: unknown key; did you mean knobs?"),
+            ("GET", "?kind=trades", None, f"kind: 'trades' is none of {kinds}"),
+            ("GET", "?exchnge=x", None, "exchnge: unknown key; did you mean exchange?"),
+        ):
+            answer = await rig.ask(method, f"/streams{path}", body)
+            assert (answer.status, answer.body["error"]) == (400, expected)
+
+    run_with_rig(scenario)
+
+
 def test_unknown_symbol_comes_with_near_names_and_refusals_with_what_is_offered() -> None:
     async def scenario(rig: Rig) -> None:
         answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSTD"})

@@ -45,20 +45,26 @@ def test_nothing_is_required(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[control]\nprot = 1", "control.prot: unknown key"),
+        ("[control]\nprot = 1", "control.prot: unknown key; did you mean port?"),
         ("colour = 1", "colour: unknown key"),
-        ("[venues.binance_linear]\nwsurl = ''", "unknown key"),
+        ("[venues.binance_linear]\nwsurl = ''", "wsurl: unknown key; did you mean ws_url?"),
+        ("[venues.a.poll_interval_s]\nfunding = 1", "'funding' is none of Trades, L2Book, Ticker"),
+        ("[limits]\nwithout_redis = 'go'", "limits.without_redis: 'go' is none of alone, wait"),
         ("[control]\nport = '80'", "control.port: Expected `int`, got `str`"),
         ("[control]\nport = 70000", "control.port: Expected `int` <= 65535"),
         ("[database]\nflush_rows = 0", "database.flush_rows: Expected `int` >= 1"),
-        ("[log]\nlevel = 'LOUD'", "log.level: Invalid enum value 'LOUD'"),
-        ("[[streams]]\nvenue = 'x'", "streams[0]: Object missing required field `symbols`"),
+        ("[log]\nlevel = 'LOUD'", "log.level: 'LOUD' is none of DEBUG, ERROR, INFO, WARNING"),
+        ("[[streams]]\nvenue = 'x'", "streams[0].symbols: required"),
         (
             "[[streams]]\nvenue = 'x'\nsymbols = []",
             "streams[0].symbols: Expected `array` of length",
         ),
         ("[[streams]]\nvenue = 'x'\nsymbols = ['A B']", "streams[0].symbols[0]: Expected `str`"),
-        ("[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['Trade']", "streams[0].kinds[0]"),
+        (
+            "[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['Trade']",
+            "streams[0].kinds[0]: 'Trade' is none of Trades, L2Book, Ticker, Funding, OpenInterest,"
+            " FundingOpenInterest, Liquidations",
+        ),
         ("state_dir = 1\nstate_dir = 2", "not TOML"),
         ("[control", "not TOML"),
         (b"\xff\xfe", "not UTF-8 (byte 0)"),
