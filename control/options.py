@@ -1,12 +1,15 @@
 """Command-line options that several commands share, and how they change the configuration."""
 
 import argparse
+import difflib
 from pathlib import Path
 
 import msgspec
 
+from control.schemas import VENUE_OF_SPELLING
 from engine import config
 from engine.config import LoadedConfig
+from engine.errors import ConfigError
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +53,7 @@ def add_service(parser: argparse.ArgumentParser) -> None:
 
 def load(options: argparse.Namespace) -> LoadedConfig:
     """The configuration with the command line's wishes, which win over file and environment."""
-    loaded = config.load(options.config)
+    loaded = _with_known_venues(config.load(options.config))
     if options.state_dir is not None:
         loaded = loaded.with_state_dir(options.state_dir)
     port = getattr(options, "port", None)
@@ -58,6 +61,34 @@ def load(options: argparse.Namespace) -> LoadedConfig:
         control = msgspec.structs.replace(loaded.config.control, port=port)
         loaded = loaded.with_config(msgspec.structs.replace(loaded.config, control=control))
     return loaded
+
+
+def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
+    """With the engine's spelling of every venue. Raises ConfigError for one that nobody knows."""
+    streams = [
+        msgspec.structs.replace(entry, venue=_known_venue(loaded, "streams", entry.venue))
+        for entry in loaded.config.streams
+    ]
+    venues = {
+        _known_venue(loaded, "venues", name): settings
+        for name, settings in loaded.config.venues.items()
+    }
+    if len(venues) < len(loaded.config.venues):
+        names = ", ".join(loaded.config.venues)
+        raise ConfigError(f"{loaded.source}: venues: one of them is there twice: {names}")
+    return loaded.with_config(
+        msgspec.structs.replace(loaded.config, streams=streams, venues=venues)
+    )
+
+
+def _known_venue(loaded: LoadedConfig, section: str, name: str) -> str:
+    venue = VENUE_OF_SPELLING.get(name)
+    if venue is None:
+        near = difflib.get_close_matches(name, VENUE_OF_SPELLING, n=1)
+        known = ", ".join(sorted(VENUE_OF_SPELLING))
+        hint = f"did you mean {near[0]}?" if near else f"known: {known}"
+        raise ConfigError(f"{loaded.source}: {section}: unknown venue {name!r}; {hint}")
+    return venue
 
 
 def _seconds(text: str) -> float:

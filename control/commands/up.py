@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import difflib
 from typing import Any
 
 from control.exits import Exit
@@ -10,12 +9,10 @@ from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.summary import engine_summary, engine_text
 from engine.catalog import StreamKey
-from engine.config import LoadedConfig
-from engine.errors import ConfigError
 from engine.settings import VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor
-from shards.venues import VENUES, preferred_transport
+from shards.venues import preferred_transport
 
 _EPILOG = """\
 examples:
@@ -63,21 +60,9 @@ class Up:
         return Outcome(Exit.OK, summary, engine_text(status))
 
 
-def check_venues(loaded: LoadedConfig) -> None:
-    """Refuse a venue nobody knows, naming the one that was probably meant."""
-    named = [("streams", entry.venue) for entry in loaded.config.streams]
-    named += [("venues", name) for name in loaded.config.venues]
-    for section, name in named:
-        if name not in VENUES:
-            near = difflib.get_close_matches(name, VENUES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(VENUES)}"
-            raise ConfigError(f"{loaded.source}: {section}: unknown venue {name!r}; {hint}")
-
-
 def run(options: argparse.Namespace) -> int:
     """Collect until told to stop."""
     loaded = load(options)
-    check_venues(loaded)
     service = ServiceOptions(
         loaded=loaded,
         run_s=options.run_s,

@@ -1,5 +1,6 @@
 """The command line as a user meets it: bad input ends at once, in one line, with the right code."""
 
+import argparse
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from control.cli import parser
+from control.options import load
 from engine import instance
+from engine.errors import ConfigError
 from engine.layout import open_layout
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +116,22 @@ def test_unknown_venue_is_refused_with_the_one_that_was_meant(tmp_path: Path) ->
     config.write_text("[[streams]]\nvenue = 'binance_liner'\nsymbols = ['BTCUSDT']\n")
     line = refused(fts("up", "--config", str(config), "--state-dir", str(tmp_path / "s")))
     assert line.endswith("unknown venue 'binance_liner'; did you mean binance_linear?")
+
+
+def test_both_spellings_of_a_venue_are_known(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text(
+        "[venues.BinanceLinear]\nrest_url = 'http://127.0.0.1:1'\n"
+        "[[streams]]\nvenue = 'HyperliquidPerp'\nsymbols = ['BTC']\n"
+        "[[streams]]\nvenue = 'binance_linear'\nsymbols = ['BTCUSDT']\n"
+    )
+    loaded = load(argparse.Namespace(config=config, state_dir=tmp_path))
+    venues = [entry.venue for entry in loaded.config.streams]
+    assert venues == ["hyperliquid_perp", "binance_linear"]
+    assert list(loaded.config.venues) == ["binance_linear"]
+    config.write_text("[venues.BinanceLinear]\n[venues.binance_linear]\n")
+    with pytest.raises(ConfigError, match="venues: one of them is there twice"):
+        load(argparse.Namespace(config=config, state_dir=tmp_path))
 
 
 def test_shared_limits_without_redis_are_refused(tmp_path: Path) -> None:
