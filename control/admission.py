@@ -12,6 +12,8 @@ from engine.settings import Admission
 from shards.venues import VENUES
 from shards.venues.spec import Venue, capabilities
 
+TRADING = "TRADING"
+"""The status of an instrument that can be traded now."""
 _ENDED = frozenset({"DELISTED", "CLOSE", "DELIVERED"})
 """Statuses that an instrument does not leave; those before and between trading it does."""
 
@@ -43,15 +45,25 @@ class Admissions:
         if reason := health.refusal(self.policy):
             raise ApiError("unhealthy", f"no new streams while {reason}", retry_after_s=5.0)
 
-    def check_instrument(self, instrument: Instrument, field: str = "") -> None:
-        """Raises ApiError (422) for an instrument of which nothing can come any more."""
-        if instrument.status in _ENDED:
-            raise ApiError(
-                "not_offered",
-                f"{instrument.venue} does not trade {instrument.symbol} any more: its status is"
-                f" {instrument.status}",
-                field=f"{field}symbol",
-            )
+    def check_instrument(
+        self, instrument: Instrument, field: str = "", *, may_wait: bool = False
+    ) -> None:
+        """Raises ApiError (422) for an instrument of which nothing can come any more, or, where
+        nobody has said that the stream `may_wait` for it, nothing now.
+        """
+        status = instrument.status
+        if status in _ENDED:
+            when, hint = "any more", ""
+        elif status in (TRADING, "") or may_wait:
+            return
+        else:
+            when, hint = "now", "; a filter that names this status begins the stream and waits"
+        raise ApiError(
+            "not_offered",
+            f"{instrument.venue} does not trade {instrument.symbol} {when}: its status is"
+            f" {status}{hint}",
+            field=f"{field}symbol",
+        )
 
     def check_knobs(self, knobs: Knobs, field: str = "") -> None:
         """Raises ApiError (400) for knobs that contradict each other or the configuration."""

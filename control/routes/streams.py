@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control import requests
+from control.admission import TRADING
 from control.errors import ApiError, json_response
 from control.routes import Operation, Services, running_venue, venue_of
 from control.schemas import (
@@ -35,8 +36,6 @@ from shards.venues import VENUES
 
 OK = "ok"
 """The seed's whole answer to a command that was accepted."""
-TRADING = "TRADING"
-"""The status of an instrument that can be traded now."""
 
 
 async def capabilities(_: Request, services: Services) -> Response:
@@ -208,7 +207,7 @@ def _requests_by_filter(
     for each in matching[: filtered.filter.limit]:
         key = StreamKey(venue, each.symbol, filtered.kind, transport)
         try:
-            services.admissions.check_instrument(each)
+            services.admissions.check_instrument(each, may_wait=True)
             accepted.append(StreamRequest(key, knobs))
         except ApiError as error:
             refused.append(KeyResult(key, error.kind, str(error)))

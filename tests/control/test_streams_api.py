@@ -256,10 +256,18 @@ def test_what_trades_no_more_is_refused_with_the_reason() -> None:
     async def scenario(rig: Rig) -> None:
         listing = rig.instruments._listings["binance_linear"]
         for symbol, status in (
-            ("ETHUSDT", "PENDING_TRADING"), ("SOLUSDT", "CLOSE"), ("BTCUSDC", "DELISTED"),
+            ("ETHUSDT", "SETTLING"), ("SOLUSDT", "CLOSE"), ("BTCUSDC", "DELISTED"),
         ):  # fmt: skip
             listing[symbol] = instrument("binance_linear", symbol, status=status)
-        assert (await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT"})).status == 201
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT"})
+        assert (answer.status, answer.body["kind"]) == (422, "not_offered")
+        assert answer.body["error"] == (
+            "binance_linear does not trade ETHUSDT now: its status is SETTLING; a filter that names"
+            " this status begins the stream and waits"
+        )
+        named = {"exchange": "BinanceLinear", "kind": "Trades", "filter": {"status": "settling"}}
+        answer = await rig.ask("POST", "/streams", named)
+        assert [item["ok"] for item in answer.body["results"]] == [True]
         answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSDC"})
         assert (answer.status, answer.body["kind"]) == (422, "not_offered")
         assert answer.body["field"] == "symbol"
