@@ -201,6 +201,7 @@ def test_doctor_is_content_with_defaults(tmp_path: Path) -> None:
 
 def test_version_and_help_teach() -> None:
     assert fts("version").stdout.startswith("fintickstreams ")
+    assert fts("--version").stdout == fts("version").stdout
     text = parser().format_help()
     assert "fts demo" in text
     for command in ("up", "demo", "migrate", "doctor", "simulate"):
