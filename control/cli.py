@@ -93,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: EngineError, code: Exit) -> int:
-    sys.stderr.write(f"fts: {escaped(str(error))}\n")
+    line = " ".join(str(error).split())  # the database's client explains itself in several
+    sys.stderr.write(f"fts: {escaped(line)}\n")
     return code
 
 

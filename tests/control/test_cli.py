@@ -176,6 +176,9 @@ def test_unreachable_database_is_no_traceback(tmp_path: Path) -> None:
     done = fts("migrate", FTS_DATABASE_URL=url)
     assert done.returncode == 1
     assert done.stderr.startswith("fts: ")
+    assert "Is the server running" in done.stderr
+    assert "\\" not in done.stderr, "the line breaks of the database's client"
+    assert done.stderr.count("\n") == 1
     assert "canary" not in done.stdout + done.stderr
 
 
