@@ -1,7 +1,6 @@
 """Whether a new stream may begin: the engine's health against the policy, and what venues offer."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control.errors import ApiError
@@ -89,10 +88,3 @@ class Admissions:
             field=f"{field}kind",
             offered=everything,
         )
-
-
-def near_names(symbol: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Symbols that may have been meant, whatever their case."""
-    by_upper = {name.upper(): name for name in known}
-    near = difflib.get_close_matches(symbol.upper(), list(by_upper), n=count, cutoff=0.6)
-    return [by_upper[name] for name in near]

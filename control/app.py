@@ -99,7 +99,7 @@ def _documents() -> list[BaseRoute]:
 
     async def index(_: Request) -> Response:
         return json_response(
-            {"name": "fintickstreams", "routes": sorted({*paths, "/docs", "/openapi.json"})}
+            {"name": "fintickstreams", "routes": sorted({*paths, "/docs", "/openapi.json", "/ui"})}
         )
 
     return [

@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    root.add_argument("--version", action="version", version=version.version_text())
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in _COMMANDS:
         module.add_parser(commands)
@@ -92,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: EngineError, code: Exit) -> int:
-    sys.stderr.write(f"fts: {escaped(str(error))}\n")
+    line = " ".join(str(error).split())  # the database's client explains itself in several
+    sys.stderr.write(f"fts: {escaped(line)}\n")
     return code
 
 

@@ -18,6 +18,7 @@ from engine.layout import open_layout
 EXIT_CODES = """
 exit codes: 0 done, 1 refused by the engine, 2 cannot be asked like this, 3 no engine answers
 """
+_TOKEN_HINT = f"; name its file with --token-file, or set {COMMAND_VARIABLE}"
 _TIMEOUT_S = 30.0
 _BODY_BYTES_MAX = 256 << 20
 _PAGE_ROWS = 10_000
@@ -28,7 +29,8 @@ class RefusedError(EngineError):
     """The engine answered, and the answer is no."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
-        super().__init__(str(body.get("error", f"HTTP {status}")))
+        hint = _TOKEN_HINT if status == 401 else ""
+        super().__init__(f"{body.get('error', f'HTTP {status}')}{hint}")
         self.status = status
         self.body = body
 

@@ -7,7 +7,6 @@ wait. While it does not answer (it may have banned us from asking for days) nobo
 
 import asyncio
 import contextlib
-import difflib
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from engine.catalog import Instrument
 from engine.clock import monotonic_s
 from engine.commands import StreamSpec
 from engine.errors import VenueError
+from engine.near_names import near_names
 from shards.backoff import Backoff
 from shards.rest import VenueRest
 from shards.sockets import Spawn
@@ -116,7 +116,7 @@ class InstrumentSource:
 
     def why_unknown(self, symbol: str) -> str:
         """What to say of a symbol the venue does not list."""
-        near = difflib.get_close_matches(symbol.upper(), list(self._listed), n=3, cutoff=0.6)
+        near = near_names(symbol, self._listed)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"{self._venue.name} lists no {symbol!r}{hint}"
 

@@ -17,7 +17,7 @@ from control.simulator import SimulatorProcess
 from control.summary import engine_summary, latency_lines, not_stored
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
-from engine.config import LoadedConfig
+from engine.config import DEFAULT_STREAMS, LoadedConfig
 from engine.errors import ConfigError
 from engine.layout import usable
 from engine.settings import VenueSettings
@@ -100,6 +100,8 @@ class Demo:
         self, ground: Ground, stack: contextlib.ExitStack
     ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
         """Start the simulator. A run without end keeps no ledger: it would grow for ever."""
+        if note := streams_note(ground.options.loaded):
+            _log.warning(note)
         arguments = ["--port", "0", "--rate", self._rate]
         arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
         if ground.options.run_s is not None and ground.database_url is not None:
@@ -138,7 +140,8 @@ class Demo:
         summary = engine_summary(status) | {"delivered": delivered}
         if self._ledger_dir is None or ground.database_url is None:
             summary["sent"] = sum(self._sent.values())
-            return Outcome(Exit.OK, summary, _short_text(summary))
+            is_bounded = ground.options.run_s is not None
+            return Outcome(Exit.OK, summary, short_text(summary, is_bounded=is_bounded))
         assert self._simulator is not None
         self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
         check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
@@ -223,12 +226,27 @@ def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:
     return loaded
 
 
-def _short_text(summary: dict[str, Any]) -> str:
+def streams_note(loaded: LoadedConfig) -> str:
+    """What to say of streams in the configuration, which may not exist in the simulated market."""
+    if loaded.config.streams == DEFAULT_STREAMS:
+        return ""
+    return (
+        f"{loaded.source}: [[streams]] is for `fts up`; the demo collects the instruments of its"
+        " simulator (--symbols, --all-kinds)"
+    )
+
+
+def short_text(summary: dict[str, Any], *, is_bounded: bool) -> str:
+    """The last lines of a run that is not compared with a ledger, and why it was not."""
+    advice = (
+        "Nothing was compared with the simulator's ledger: that takes a database."
+        if is_bounded
+        else "Run with --for SECONDS to have every row compared with the simulator's ledger."
+    )
     return (
         f"sent {summary['sent']:,} rows, received {summary['received']:,},"
         f" stored {summary['stored']:,}{not_stored(summary)}, published {summary['published']:,},"
-        f" dropped {summary['dropped']:,}, gaps {summary['gaps']:,}\n"
-        "Run with --for SECONDS to have every row compared with the simulator's ledger."
+        f" dropped {summary['dropped']:,}, gaps {summary['gaps']:,}\n{advice}"
     )
 
 

@@ -20,9 +20,10 @@ from redis.exceptions import RedisError
 from control.commands.version import version
 from control.exits import Exit
 from control.options import add_config, load
+from control.service import bind
 from engine import instance, migrations, preflight
 from engine.config import LoadedConfig, masked_url
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.layout import Layout, open_layout
 from engine.masking import scrub
 from shards.venues import VENUES
@@ -86,6 +87,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     )
     yield Finding("config", "ok", f"{loaded.source}; {_flat(masked_config(loaded))}")
     yield from _engines(layout)
+    yield _control_port(loaded, layout)
     yield from _machine(loaded, layout)
     yield _database(loaded)
     yield _redis(loaded)
@@ -128,6 +130,22 @@ def _engine(topic: str, state_dir: Path, layout: Layout) -> Finding:
     parts = [f"runs on {state_dir} (pid {note.pid})", f"control {note.control_url}"]
     parts += [part for part in (note.psql, note.redis_cli) if part]
     return Finding(topic, "ok", "; ".join(parts))
+
+
+def _control_port(loaded: LoadedConfig, layout: Layout) -> Finding:
+    """Whether an engine could listen where it is to; the one that runs here does already."""
+    host, port = loaded.config.control.host, loaded.config.control.port
+    if port == 0:
+        return Finding("control port", "ok", "a free one")
+    note = instance.read_note(layout) if instance.is_held(layout) else None
+    if note is not None and urlsplit(note.control_url).port == port:
+        return Finding("control port", "ok", f"{port} on {host}, the engine's that runs")
+    try:
+        bind(host, port).close()
+    except ConfigError as error:
+        text, _, advice = str(error).partition("; ")
+        return Finding("control port", "problem", text.removeprefix("control port "), advice)
+    return Finding("control port", "ok", f"{port} on {host} is free")
 
 
 def _machine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:

@@ -23,7 +23,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(run=run)
 
 
+def version_text() -> str:
+    """What `fts version` and `fts --version` print."""
+    return f"fintickstreams {version()} on Python {platform.python_version()}"
+
+
 def run(_: argparse.Namespace) -> int:
     """Print it."""
-    sys.stdout.write(f"fintickstreams {version()} on Python {platform.python_version()}\n")
+    sys.stdout.write(f"{version_text()}\n")
     return Exit.OK

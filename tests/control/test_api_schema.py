@@ -122,6 +122,14 @@ def test_the_document_has_every_operation_and_every_reference_resolves() -> None
     run_with_rig(scenario)
 
 
+def test_the_index_leads_to_everything() -> None:
+    async def scenario(rig: Rig) -> None:
+        routes = (await rig.ask("GET", "/")).body["routes"]
+        assert {"/docs", "/openapi.json", "/streams", "/ui"} <= set(routes)
+
+    run_with_rig(scenario)
+
+
 def test_the_page_for_people_needs_nothing_from_elsewhere() -> None:
     async def scenario(rig: Rig) -> None:
         answer = await rig.ask("GET", "/docs")

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from control.cli import parser
+from control.commands.doctor import Finding, examine
 from control.options import load
+from control.service import Ground, ServiceOptions, make_note
 from engine import instance
+from engine.config import load as load_config
 from engine.errors import ConfigError
 from engine.layout import open_layout
 
@@ -176,6 +179,9 @@ def test_unreachable_database_is_no_traceback(tmp_path: Path) -> None:
     done = fts("migrate", FTS_DATABASE_URL=url)
     assert done.returncode == 1
     assert done.stderr.startswith("fts: ")
+    assert "Is the server running" in done.stderr
+    assert "\\" not in done.stderr, "the line breaks of the database's client"
+    assert done.stderr.count("\n") == 1
     assert "canary" not in done.stdout + done.stderr
 
 
@@ -194,13 +200,35 @@ def test_doctor_says_what_to_do_and_masks_secrets(tmp_path: Path) -> None:
 
 
 def test_doctor_is_content_with_defaults(tmp_path: Path) -> None:
-    done = fts("doctor", "--state-dir", str(tmp_path / "s"))
+    done = fts("doctor", "--state-dir", str(tmp_path / "s"), FTS_CONTROL_PORT="0")
     assert done.returncode == 0, done.stdout
     assert "private PostgreSQL" in done.stdout
 
 
+def test_doctor_names_a_port_that_somebody_else_has(tmp_path: Path) -> None:
+    layout = open_layout(tmp_path / "s")
+
+    def finding() -> Finding:
+        loaded = load(argparse.Namespace(config=None, state_dir=layout.state_dir, port=port))
+        return next(each for each in examine(loaded, layout) if each.topic == "control port")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert (finding().level, finding().text) == (
+            "problem", f"{port} on 127.0.0.1: Address already in use",
+        )  # fmt: skip
+        assert finding().advice.startswith("choose another with --port")
+        with instance.hold(layout):
+            ground = Ground(ServiceOptions(load_config(None, {})), layout, None, None)
+            instance.write_note(layout, make_note(ground, "127.0.0.1", port))
+            assert finding().level == "ok", "it is the engine's own"
+    port = 0
+    assert finding().level == "ok"
+
+
 def test_version_and_help_teach() -> None:
     assert fts("version").stdout.startswith("fintickstreams ")
+    assert fts("--version").stdout == fts("version").stdout
     text = parser().format_help()
     assert "fts demo" in text
     for command in ("up", "demo", "migrate", "doctor", "simulate"):

@@ -27,6 +27,7 @@ from engine.records import RecordKind
 from engine.settings import ControlSettings, LimitSettings, LogSettings, RingSettings
 from engine.supervisor import Supervisor, SupervisorSettings, Targets, Timing
 from tests.engine.full_disk import full_at
+from tests.engine.private.scripted_server import ScriptedServer
 
 FAKES = "tests.engine.fake_children"
 STREAMS = [
@@ -82,9 +83,9 @@ class Engine:
             "timing": FAST,
             **changes,
         }
-        migrate = options.pop("migrate", None)
+        migrate, servers = options.pop("migrate", None), options.pop("servers", ())
         self._read_fd = read_fd
-        self.supervisor = Supervisor(SupervisorSettings(**options), migrate)
+        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, servers)
 
     def part(self, name: str) -> None:
         (self.layout.state_dir / f"part.{name}").touch()
@@ -141,6 +142,27 @@ def test_start_describes_instruments_before_streams_go_live(layout: Layout) -> N
         assert set(engine.order("drain")[:2]) == {"shard-0", "shard-1"}
 
     run(layout, scenario)
+
+
+def test_own_servers_are_kept_alive_until_the_engine_drains(layout: Layout) -> None:
+    server = ScriptedServer(refusals=1)
+
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        status = engine.supervisor.status
+        await until(lambda: status().status == "green")
+        server.alive = False
+        await until(lambda: status().servers[0].reason == "no room for its memory")
+        assert (status().status, status().writer.database_state) == ("red", "down")
+        assert "private postgres: no room for its memory; it starts again" in status().reason
+        await until(lambda: status().servers[0].restart_count == 1)
+        await until(lambda: status().status == "green")
+        server.alive = False
+        server.starts = 0
+        await engine.supervisor.stop()
+        assert server.starts == 0
+
+    run(layout, scenario, servers=[server])
 
 
 @pytest.mark.fault("H03")

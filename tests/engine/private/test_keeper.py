@@ -9,39 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from engine.errors import ServerStartError
 from engine.private.keeper import PrivateServer, ServerKeeper
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
 from engine.restarts import RestartBudget
 from engine.status import ChildReport, WriterReport, judge, without_servers
-
-
-class ScriptedServer:
-    """Dies and refuses to start as it is told."""
-
-    name = "postgres"
-    exit_code = -signal.SIGKILL
-    pid = 7
-
-    def __init__(self, refusals: int = 0) -> None:
-        self.alive = True
-        self.refusals = refusals
-        self.starts = 0
-
-    def is_running(self) -> bool:
-        return self.alive
-
-    def prepare(self) -> None:
-        self.starts += 1
-
-    def spawn(self) -> None:
-        self.alive = True
-
-    def wait_until_ready(self) -> None:
-        if self.starts <= self.refusals:
-            self.alive = False
-            raise ServerStartError("no room for its memory")
+from tests.engine.private.scripted_server import ScriptedServer
 
 
 async def _until(condition: Callable[[], object]) -> None:

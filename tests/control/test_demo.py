@@ -1,0 +1,26 @@
+"""What the demo says of itself: no advice that was followed already, nothing ignored unsaid."""
+
+from pathlib import Path
+
+from control.commands.demo import short_text, streams_note
+from control.summary import engine_summary
+from engine.config import load
+from engine.status import ChildReport, EngineStatus, WriterReport
+
+
+def test_a_demo_does_not_advise_what_was_done() -> None:
+    child = ChildReport("writer", "up")
+    status = EngineStatus("green", "", "stopped", "x", 3.0, [], WriterReport(child), child, [])
+    summary = engine_summary(status) | {"sent": 0}
+    assert "--for SECONDS" in short_text(summary, is_bounded=False)
+    without_database = short_text(summary, is_bounded=True)
+    assert "--for" not in without_database
+    assert "that takes a database" in without_database
+
+
+def test_a_demo_says_that_it_does_not_collect_the_configured_streams(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text("[log]\nlevel = 'INFO'\n")
+    assert streams_note(load(config, {})) == ""
+    config.write_text("[[streams]]\nvenue = 'binance_linear'\nsymbols = ['SOLUSDT']\n")
+    assert streams_note(load(config, {})).startswith(f"{config}: [[streams]] is for `fts up`")

@@ -1,0 +1,32 @@
+"""A private server that is none: for who keeps servers alive."""
+
+import signal
+
+from engine.errors import ServerStartError
+
+
+class ScriptedServer:
+    """Dies and refuses to start as it is told."""
+
+    name = "postgres"
+    exit_code = -signal.SIGKILL
+    pid = 7
+
+    def __init__(self, refusals: int = 0) -> None:
+        self.alive = True
+        self.refusals = refusals
+        self.starts = 0
+
+    def is_running(self) -> bool:
+        return self.alive
+
+    def prepare(self) -> None:
+        self.starts += 1
+
+    def spawn(self) -> None:
+        self.alive = True
+
+    def wait_until_ready(self) -> None:
+        if self.starts <= self.refusals:
+            self.alive = False
+            raise ServerStartError("no room for its memory")
