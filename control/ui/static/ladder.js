@@ -62,7 +62,7 @@ export class Ladder {
     try {
       await takeSnapshot(this.stream);
     } catch (error) {
-      report("bad", `${this.stream.symbol}: ${error.message}`);
+      report("error", `${this.stream.symbol}: ${error.message}`);
       this.whole.disabled = false;
     }
   }
