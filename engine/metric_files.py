@@ -117,7 +117,7 @@ def readable(layout: Layout) -> tuple[list[str], int]:
 def _provide(path: Path) -> None:
     """Make sure of a sound file: the one of an earlier life, or a new one in its place."""
     try:
-        if _is_sound(path):
+        if _is_sound(path, at_rest=True):
             return
         _log.warning(f"metrics: {path.name} was damaged and begins anew")
     except FileNotFoundError:
@@ -128,8 +128,10 @@ def _provide(path: Path) -> None:
     unfinished.rename(path)
 
 
-def _is_sound(path: Path) -> bool:
-    """Whether it holds nothing but entries of ours. Raises FileNotFoundError."""
+def _is_sound(path: Path, *, at_rest: bool = False) -> bool:
+    """Whether it holds nothing but entries of ours and, while nobody writes (`at_rest`), says where
+    the last one ends: the next is written there. Raises FileNotFoundError.
+    """
     if not _FILE_NAME.fullmatch(path.name):
         return False
     try:
@@ -149,7 +151,8 @@ def _is_sound(path: Path) -> bool:
         raise
     except (OSError, RuntimeError, ValueError, struct.error, msgspec.MsgspecError):
         return False
-    return end >= used  # more: its owner has added an entry since the header was read
+    # More: its owner has added an entry since the header was read.
+    return end == max(used, _HEADER_BYTES) if at_rest else end >= used
 
 
 def _is_ours(metric: str, sample: str, labels: dict[str, str], text: str) -> bool:

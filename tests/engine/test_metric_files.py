@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine import metric_files
@@ -159,6 +159,7 @@ def test_files_that_nobody_of_ours_made_are_left_out(layout: Layout) -> None:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(cut=1056, damage=[(0, b"\x08")])  # ends within an entry, where the next would be written
 @given(
     cut=st.integers(0, 4096),
     damage=st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=1, max_size=8)), max_size=4),
