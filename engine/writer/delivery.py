@@ -161,6 +161,7 @@ class DatabaseDelivery:
                 if first_seq > seq:
                     gaps = losses.declare(source, seq, first_seq, wall_ns())
                     slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
+                    self._held_back.lost(source.spec.kind, gaps["stream"].tolist())
                 elif not len(records):
                     break
                 slices.append(self._piece(source, seq, first_seq, records))

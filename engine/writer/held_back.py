@@ -29,7 +29,9 @@ class HeldSpan:
 
 
 class HeldBack:
-    """Collects what a flush holds back, and remembers the gaps that still grow."""
+    """Collects what a flush holds back, remembers the gaps that still grow, and flags the rows that
+    follow one.
+    """
 
     def __init__(self, knobs: KnobTable) -> None:
         self._knobs = knobs
@@ -38,7 +40,7 @@ class HeldBack:
         self._seen: set[tuple[RecordKind, int]] = set()
         """Whose rows are missing from the growing gaps on."""
         self._resumed: set[tuple[RecordKind, int]] = set()
-        """Streams that are stored again; their next row shall say that it follows a gap."""
+        """Streams whose next row shall say that it follows a gap."""
         self._spans: dict[int, HeldSpan] = {}
         self._noted: set[tuple[RecordKind, int]] = set()
         self._marked: set[tuple[RecordKind, int]] = set()
@@ -66,7 +68,7 @@ class HeldBack:
             self._noted.add((kind, slot))
 
     def mark(self, kind: RecordKind, rows: RecordArray) -> RecordArray:
-        """The rows to store; the first of a stream that is stored again is flagged AFTER_GAP."""
+        """The rows to store; the first of a stream after such a gap is flagged AFTER_GAP."""
         due = [slot for of, slot in self._resumed - self._marked if of is kind]
         firsts = {slot: np.flatnonzero(rows["stream"] == slot)[:1] for slot in due}
         if not any(len(place) for place in firsts.values()):
@@ -77,6 +79,11 @@ class HeldBack:
                 rows["flags"][place] |= _AFTER_GAP
                 self._marked.add((kind, slot))
         return rows
+
+    def lost(self, kind: RecordKind, slots: Iterable[int]) -> None:
+        """Rows of these streams may be lost before those of the present flush."""
+        if kind is not RecordKind.GAP:
+            self._resumed.update((kind, slot) for slot in slots)
 
     @property
     def spans(self) -> Iterable[HeldSpan]:

@@ -189,6 +189,9 @@ def test_edges_are_the_neighbours_of_the_loss(
     deliver(layout, database_url, on_loss=seen.append)
     with psycopg.connect(database_url) as connection:
         ((begin, end),) = connection.execute("SELECT from_sequence, to_sequence FROM ring_loss")
+        query = "SELECT trade_id FROM trades WHERE after_gap ORDER BY trade_id"
+        marked = [int(row[0]) for row in connection.execute(query)]
+    assert marked == list(range(end, end + STREAM_COUNT)), "the first row of each says so"
     (gaps,) = seen
     assert gaps["stream"].tolist() == list(range(STREAM_COUNT))
     for gap in gaps:
