@@ -5,6 +5,7 @@ readable in a log. End of file means the other side is gone, and a child then le
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import Generic, TypeVar
@@ -47,8 +48,9 @@ class Channel(Generic[Incoming]):
         return self._writer.transport.get_write_buffer_size()
 
     async def flush(self) -> None:
-        """Wait until the kernel has taken what was sent."""
-        await self._writer.drain()
+        """Wait until the kernel has taken what was sent, or nobody is there to read it."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
 
     async def receive(self) -> Incoming | None:
         """Return the next message, or None when the peer is gone.

@@ -6,6 +6,7 @@ What is missed while nobody listens cannot be counted, so it is an unprovable ga
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from engine.catalog import Transport
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
 from engine.records import GapReason, GapState
@@ -91,7 +92,8 @@ class TimedStream(Stream):
             self.duplicate_count += 1
         elif not self.has_data and self._last_ts:
             from_ts = self._last_ts
-            if is_own_clock:  # what followed the last row may have left the venue before it came
+            if is_own_clock and self.key.transport is Transport.WS:
+                # What followed the last row may have left the venue before that one came.
                 from_ts = min(max(self._before_last_ts, from_ts - LATE_NS), from_ts)
             edges = Edges(0, 0, from_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.catalog import StreamKind
+from engine.catalog import StreamKind, Transport
 from engine.clock import wall_ns
 from engine.commands import StreamState
 from engine.positions import Position
@@ -97,10 +97,11 @@ def test_failed_polls_are_a_gap_only_when_a_sample_was_missed() -> None:
     assert double.rows("open_interest")["flags"].tolist() == [0, 0, Flag.AFTER_GAP]
 
 
-def make_both(double: MemoryRings) -> FundingOpenInterest:
+def make_both(double: MemoryRings, transport: Transport = Transport.WS) -> FundingOpenInterest:
     feed = FundingOpenInterest(
-        spec_of(kind=StreamKind.FUNDING_OPEN_INTEREST), double.rings[RecordKind.FUNDING],
-        double.gaps, None, double.rings[RecordKind.OPEN_INTEREST],
+        spec_of(kind=StreamKind.FUNDING_OPEN_INTEREST, transport=transport),
+        double.rings[RecordKind.FUNDING], double.gaps, None,
+        double.rings[RecordKind.OPEN_INTEREST],
     )  # fmt: skip
     feed.connected()
     return feed
@@ -137,6 +138,16 @@ def test_what_was_on_its_way_when_the_last_row_came_is_in_the_gap(
     feed.on_both(9 * S, 9 * S, ROW, 1.0)
     (gap,) = double.rows("gap")
     assert (gap["from_ts"], gap["to_ts"]) == (from_s * S, 9 * S)
+
+
+def test_a_sample_that_was_asked_for_has_not_been_on_its_way() -> None:
+    double = MemoryRings()
+    feed = make_both(double, Transport.HTTP_POLL)
+    feed.on_both(5 * S, 5 * S, ROW, 1.0)
+    feed.poll_missed()
+    feed.on_both(25 * S, 25 * S, ROW, 1.0)
+    (gap,) = double.rows("gap")
+    assert (gap["from_ts"], gap["to_ts"]) == (5 * S, 25 * S)
 
 
 def test_rows_stamped_by_our_own_clock_survive_its_being_set_back() -> None:
