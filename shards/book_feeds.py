@@ -181,10 +181,10 @@ class DeltaBook(_BookStream):
     def _while_renewed(self, first_seq: int, event: BookEvent) -> None:
         assert self._since is not None
         self._since.append((first_seq, event))
-        if self._snapshot is not None:
+        if len(self._since) > MAX_BUFFERED_EVENTS:
+            self._since = self._snapshot = None  # nothing of use for minutes: it is asked for again
+        elif self._snapshot is not None:
             self._renewed()
-        elif len(self._since) > MAX_BUFFERED_EVENTS:
-            self._since = None  # no answer for minutes: whoever wants one asks again
 
     def _renewed(self) -> None:
         """Write the snapshot as of the last event, if it can be brought up to it."""
@@ -237,6 +237,7 @@ class DeltaBook(_BookStream):
         self._synced = False
         self._snapshot = None
         self._since = None
+        self._requested = False  # an answer to an earlier request may never come
         self.state, self.reason = StreamState.SYNCING, _WAITING
 
     def _request(self) -> None:

@@ -116,8 +116,12 @@ class Connection:
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing has come through the socket."""
-        return monotonic_s() - self.last_frame_s
+        """For how long nothing the venue said was heard: since the last frame, and for as long as
+        that one was on its way. A process that stood still hears old news first.
+        """
+        newest = max(self.streams, key=lambda stream: stream.last_recv_ns, default=None)
+        lag_s = newest.lag_ns / 1e9 if newest is not None else 0.0
+        return monotonic_s() - self.last_frame_s + lag_s
 
     @property
     def stream_count(self) -> int:
@@ -193,21 +197,22 @@ class Connection:
             await self._connects.acquire()
             self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
             reason, delay_s = await self._live_once()
-            is_replaced = self._hand_on(reason)
+            silent_s = self.silent_s
+            is_replaced = self._hand_on(reason, silent_s)
             for stream in self._served:
-                stream.disconnected(reason, self.silent_s)
+                stream.disconnected(reason, silent_s)
             self._publish()
             if is_replaced:
                 return
             log.info("%s %s: %s; again in %.1f s", self._venue.name, self._url, reason, delay_s)
             await asyncio.sleep(delay_s)
 
-    def _hand_on(self, reason: str) -> bool:
+    def _hand_on(self, reason: str, silent_s: float) -> bool:
         """The socket has ended: let others take what they were about to. Returns whether nothing
         is left to open it anew for.
         """
         for handover in list(self._going.values()):
-            handover.lost(reason, self.silent_s)
+            handover.lost(reason, silent_s)
         for handover in self._coming.values():
             handover.start_over()
         if self.due and not self._topics:

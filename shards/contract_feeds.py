@@ -135,8 +135,9 @@ class Liquidations(TimedStream):
         has arrived, of what it pushed since nothing is known. Never before the last one stored.
         """
         if self.state is StreamState.LIVE:
-            heard_ns = wall_ns() - int(silent_s * 1e9)
-            self._deaf_since_ns = min(max(heard_ns - LATE_NS, self._last_ts), heard_ns)
+            now_ns = wall_ns()
+            heard_ns = now_ns - int(silent_s * 1e9)
+            self._deaf_since_ns = min(max(heard_ns - LATE_NS, self._last_ts), now_ns)
         super().disconnected(reason, silent_s)
 
     def tick(self, now_ns: int) -> None:
@@ -169,9 +170,9 @@ class Liquidations(TimedStream):
 
     def _heard(self, now_ns: int) -> None:
         """The subscription works: what was said before it was not heard."""
-        if self._deaf_since_ns:
+        if 0 < self._deaf_since_ns < now_ns:  # else another socket listened all the time
             edges = Edges(0, 0, self._deaf_since_ns, now_ns, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)
-            self._deaf_since_ns = 0
+        self._deaf_since_ns = 0
         self.has_data = True
         self.live()

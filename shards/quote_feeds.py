@@ -45,7 +45,7 @@ class Quotes(Stream):
             seq, _, _, content = frames[index]
             if seq == last_seq and content == self._content:
                 return frames[index + 1 :]
-        if frames[-1][0] == last_seq:
+        if frames[-1][0] <= last_seq:
             return None  # it is about to come
         return [frame for frame in frames if frame[0] > last_seq]
 

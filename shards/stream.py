@@ -33,6 +33,7 @@ def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> boo
     return new_id <= last_id and ts_event > last_ts + _RENUMBERED_AFTER_NS
 
 
+_LAG_NS_MAX: Final = 600_000_000_000
 _SET_BACK_NS: Final = 60_000_000_000
 
 
@@ -73,6 +74,7 @@ class Stream:
         self.missing_count = 0
         self.duplicate_count = 0
         self.last_recv_ns = 0
+        self._last_ts = 0
         self.subscribed_s = 0.0
         """When the present connection subscribed it (monotonic)."""
         self._heard_s = 0.0
@@ -86,6 +88,15 @@ class Stream:
     def frame_count(self) -> int:
         """Frames that carried this stream."""
         return self._frame_count
+
+    @property
+    def lag_ns(self) -> int:
+        """How long the row that came last was on its way, by two clocks, which may differ by
+        anything; 0 where nobody knows.
+        """
+        if not (self.last_recv_ns and self._last_ts):
+            return 0
+        return min(max(self.last_recv_ns - self._last_ts, 0), _LAG_NS_MAX)
 
     def connected(self) -> None:
         """A (new) connection subscribes this stream."""

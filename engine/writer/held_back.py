@@ -15,6 +15,7 @@ from engine.records import Flag, RecordArray, RecordKind
 from engine.writer.knobs import KnobTable
 
 _AFTER_GAP = int(Flag.AFTER_GAP)
+_TICK_KINDS = tuple(kind for kind in RecordKind if kind is not RecordKind.GAP)
 
 
 @dataclass(slots=True)
@@ -43,6 +44,8 @@ class HeldBack:
         """Streams whose next row shall say that it follows a gap."""
         self._spans: dict[int, HeldSpan] = {}
         self._noted: set[tuple[RecordKind, int]] = set()
+        self._inherited = set(knobs.held_back)
+        """Held back when this writer began: an earlier one may have declared the gap."""
         self._marked: set[tuple[RecordKind, int]] = set()
 
     def begin(self) -> None:
@@ -53,6 +56,9 @@ class HeldBack:
             mine = {each for each in self._seen if each[1] == slot}
             self._seen -= mine
             self._resumed |= mine
+        for slot in [slot for slot in self._inherited if self._knobs.stores(slot)]:
+            self._inherited.remove(slot)
+            self._resumed.update((kind, slot) for kind in _TICK_KINDS)
 
     def note(self, kind: RecordKind, rows: RecordArray, now_ns: int) -> None:
         """These rows are held back by the present flush."""
@@ -70,14 +76,18 @@ class HeldBack:
     def mark(self, kind: RecordKind, rows: RecordArray) -> RecordArray:
         """The rows to store; the first of a stream after such a gap is flagged AFTER_GAP."""
         due = [slot for of, slot in self._resumed - self._marked if of is kind]
-        firsts = {slot: np.flatnonzero(rows["stream"] == slot)[:1] for slot in due}
-        if not any(len(place) for place in firsts.values()):
+        if not due:
+            return rows
+        # Some wait for ever, their stream being gone: the usual case must stay one look at a mask.
+        is_due = np.zeros(max(due) + 2, np.bool_)
+        is_due[due] = True
+        hits = np.flatnonzero(is_due[np.minimum(rows["stream"], len(is_due) - 1)])
+        if not len(hits):
             return rows
         rows = rows.copy()
-        for slot, place in firsts.items():
-            if len(place):
-                rows["flags"][place] |= _AFTER_GAP
-                self._marked.add((kind, slot))
+        slots, firsts = np.unique(rows["stream"][hits], return_index=True)
+        rows["flags"][hits[firsts]] |= _AFTER_GAP
+        self._marked.update((kind, slot) for slot in slots.tolist())
         return rows
 
     def lost(self, kind: RecordKind, slots: Iterable[int]) -> None:

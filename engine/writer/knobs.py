@@ -51,6 +51,13 @@ class KnobTable:
         mask = self._stored
         return mask is None or bool(mask[min(slot, len(mask) - 1)])
 
+    @property
+    def held_back(self) -> list[int]:
+        """Slots whose rows the database does not get."""
+        mask = self._stored
+        slots: list[int] = [] if mask is None else np.flatnonzero(~mask).tolist()
+        return slots
+
     def to_store(self, records: RecordArray, kind: RecordKind) -> Mask | None:
         """Which rows the database gets; None means all. Gaps always: the ledger stays whole."""
         return None if kind is RecordKind.GAP else _pick(self._stored, records)

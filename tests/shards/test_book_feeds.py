@@ -9,7 +9,7 @@ from engine.catalog import StreamKind
 from engine.commands import StreamState
 from engine.positions import Position
 from engine.records import Flag, GapReason, GapState, RecordArray, Side
-from shards.book_feeds import DeltaBook, SnapshotBook
+from shards.book_feeds import MAX_BUFFERED_EVENTS, DeltaBook, SnapshotBook
 from shards.book_rows import BookEvent, Level, put_event
 from tests.shards.doubles import MemoryRings, spec_of
 
@@ -178,6 +178,25 @@ def test_a_renewal_that_comes_too_early_or_too_late_is_waited_for_or_repeated() 
     assert replay(double.rows("book"))[0] == {"b": {9.0: 9.0, 2.0: 2.0}, "a": {}}
     feed.on_snapshot(BookEvent(30, 0, 30, 1, [], [], is_snapshot=True))
     assert replay(double.rows("book"))[1] == 30, "nobody asked for that one"
+
+
+def test_a_renewal_that_comes_to_nothing_is_given_up_and_stands_in_nobodys_way() -> None:
+    for answer in (None, BookEvent(10**9, 0, 1, 1, [], [], is_snapshot=True)):
+        double = MemoryRings()
+        feed, asked = make(double)
+        feed.on_event(5, BookEvent(10, 1, 10, 1, [(1.0, 1.0)], []))
+        feed.on_snapshot(BookEvent(7, 0, 9, 1, [], [], is_snapshot=True))
+        feed.renew()
+        if answer is not None:
+            feed.on_snapshot(answer)
+        for seq in range(11, 12 + MAX_BUFFERED_EVENTS):
+            feed.on_event(seq, BookEvent(seq, seq - 1, seq, 1, [], []))
+        assert feed.is_settled, "given up"
+        asked.clear()
+        feed.on_event(9001, BookEvent(9001, 9000, 9001, 1, [(2.0, 2.0)], []))
+        assert asked == [feed], "a chain that breaks afterwards needs a snapshot"
+        feed.on_snapshot(BookEvent(9001, 0, 9001, 1, [(3.0, 3.0)], [], is_snapshot=True))
+        assert feed.is_synced
 
 
 def test_a_quiet_book_is_renewed_too() -> None:

@@ -9,7 +9,7 @@ import uvloop
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
 from engine.catalog import Transport
-from engine.clock import monotonic_s
+from engine.clock import monotonic_s, wall_ns
 from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback, StreamState
 from engine.records import GapReason
 from engine.settings import VenueSettings
@@ -141,6 +141,21 @@ def test_subscribes_and_stores_what_comes() -> None:
             server.send(trade(trade_id))
         assert await rig.ids(3) == [1, 2, 3]
         assert rig.feed.status().state == StreamState.LIVE
+
+    run(test)
+
+
+@pytest.mark.fault("D07")
+def test_what_was_heard_last_may_have_been_old_when_it_was_heard() -> None:
+    """A process that stood still reads what has waited; what waited behind that may be gone."""
+
+    async def test(rig: Rig) -> None:
+        server = await rig.sockets.get()
+        sent_ms = wall_ns() // 1_000_000 - 7000
+        server.send(trade(1).replace(b"1700000000001", b"%d" % sent_ms))
+        await rig.ids(1)
+        assert rig.connection is not None
+        assert 7.0 <= rig.connection.silent_s < 60.0
 
     run(test)
 

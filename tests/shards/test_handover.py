@@ -8,7 +8,7 @@ import pytest
 
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
-from engine.records import GapReason, RecordKind
+from engine.records import GapReason, RecordKind, Side
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import BookEvent
 from shards.contract_feeds import (
@@ -291,3 +291,32 @@ def test_sockets_too_far_apart_do_not_fill_the_memory() -> None:
         rig.new(n)
     assert rig.over == [True]
     assert rig.gaps == [(2, 9, GapReason.RECONNECT)]
+
+
+def test_quotes_of_one_number_are_not_stored_twice_by_a_socket_that_is_behind() -> None:
+    rig = Rig(KINDS["quotes"])
+    quotes = [(7, 1.0), (8, 1.0), (8, 2.0), (9, 1.0)]
+
+    def quote(to: Any, seq: int, qty: float) -> None:
+        to.on_quote(seq, at(seq), wall_ns(), (9.0, qty, 11.0, 1.0))
+
+    for seq, qty in quotes[:3]:
+        quote(rig.stream, seq, qty)
+    rig.handover.subscribed(monotonic_s())
+    for seq, qty in quotes:
+        quote(rig.stream if rig.over else rig.handover, seq, qty)
+    rows = rig.double.rows("quote")
+    assert list(zip(rows["seq"].tolist(), rows["bid_qty"].tolist(), strict=True)) == quotes
+    assert rig.over == [False]
+
+
+def test_a_present_socket_that_is_lost_early_leaves_no_gap_where_the_next_one_listened() -> None:
+    rig = Rig(KINDS["liquidations"])
+    heard_ns = wall_ns() - 4_000_000_000
+    row = LiquidationRow(heard_ns, int(Side.BUY), 10.0, 3.0, 0.0, 0.0)
+    rig.handover.subscribed(monotonic_s())
+    assert isinstance(rig.stream, Liquidations)
+    rig.stream.on_liquidation(row, heard_ns)
+    rig.handover.on_liquidation(row, heard_ns)
+    rig.handover.lost("disconnected", 0.0)
+    assert not len(rig.double.rows("gap"))
