@@ -1,10 +1,12 @@
 """What a person sees while the engine runs: a live table in a terminal, else lines now and then."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -26,10 +28,13 @@ from engine.commands import StreamState
 from engine.instance import EngineNote
 from engine.logs import last_lines
 from engine.status import EngineStatus, StreamReport
+from engine.threads import in_thread
 
 _log = logging.getLogger(__name__)
 
 _LIVE_INTERVAL_S = 0.4
+_LAST_FRAME_S = 1.0
+"""So long a terminal may take for the last frame."""
 _PLAIN_INTERVAL_S = 5.0
 _PLAIN_LOOK_S = 0.25
 _LOG_LINES = 6
@@ -103,12 +108,18 @@ async def watch(status: Callable[[], EngineStatus], addresses: Addresses, *, liv
     rates.update(_counts(status()))
     if not live:
         await _log_lines(status, rates)
-    console = Console(file=sys.stdout)
-    with Live(console=console, auto_refresh=False, transient=False) as screen:
+    screen = Live(console=Console(file=sys.stdout), auto_refresh=False, transient=False)
+    # Beside the loop: a terminal that nobody reads (Ctrl-S, a cut line) holds up who writes to it.
+    await in_thread(screen.start, "view")
+    try:
         while True:
             now = status()
-            screen.update(render(now, rates.update(_counts(now)), addresses), refresh=True)
+            shown = render(now, rates.update(_counts(now)), addresses)
+            await in_thread(partial(screen.update, shown, refresh=True), "view")
             await asyncio.sleep(_LIVE_INTERVAL_S)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(in_thread(screen.stop, "view"), _LAST_FRAME_S)
 
 
 async def _log_lines(status: Callable[[], EngineStatus], rates: _Rates) -> None:

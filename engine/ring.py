@@ -184,9 +184,10 @@ class RingProducer(RingView):
         """Say that the producer lives."""
         self.words[HEARTBEAT] = wall_ns()
 
-    def has_room(self) -> bool:
-        """Whether the next record would be taken (nothing is counted)."""
-        return self.next_seq < self.limit_seq or self.refresh_limit(self.next_seq)
+    def has_room(self, count: int = 1) -> bool:
+        """Whether the next `count` records would be taken (nothing is counted)."""
+        last_seq = self.next_seq + count - 1
+        return last_seq < self.limit_seq or self.refresh_limit(last_seq)
 
     def refresh_limit(self, last_seq: int) -> bool:
         """See what the writer has released; whether record `last_seq` may be written now."""

@@ -204,8 +204,9 @@ class DeltaBook(_BookStream):
         self._since = None
         ts_recv = max(snapshot.ts_recv, self.last_recv_ns)
         whole = snapshot._replace(seq=self._last_seq, ts_event=self._last_ts, ts_recv=ts_recv)
-        if not self._put(brought_up(whole, [event for _, event in newer])):
-            self._unsync()
+        whole = brought_up(whole, [event for _, event in newer])
+        if self.ring.has_room(whole.row_count):  # else nothing is missing: the next renewal will do
+            self._put(whole)
 
     def _accept_jump(self, event: BookEvent) -> bool:
         """An event that does not continue the last one. False: already stored."""

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S = 0.1
 _DELAY_S_MAX = 10.0
+_PAUSE_S = 10.0
+"""Between two snapshots that were asked for by command: each costs REST weight that all share."""
 
 
 class BookSnapshots:
@@ -43,6 +45,7 @@ class BookSnapshots:
         """
         self._backoff: dict[int, Backoff] = {}
         self._renew_every_s = renew_every_s
+        self._fetched_s: dict[int, float] = {}
         self._renewals: dict[int, tuple[float, DeltaBook]] = {}
         """When (monotonic) a book is asked to take a new snapshot, by slot."""
 
@@ -69,6 +72,13 @@ class BookSnapshots:
         """Its book is wanted no more."""
         self._backoff.pop(slot, None)
         self._renewals.pop(slot, None)
+        self._fetched_s.pop(slot, None)
+
+    def renew(self, book: DeltaBook) -> None:
+        """Somebody wants a fresh snapshot of a book: soon, whoever else has just had one."""
+        due_s = self._fetched_s.get(book.slot, 0.0) + _PAUSE_S
+        self._renewals[book.slot] = due_s, book
+        self.tick(monotonic_s())
 
     def tick(self, now_s: float) -> None:
         """Renew the books whose time has come (monotonic); say what the others wait for."""
@@ -110,6 +120,7 @@ class BookSnapshots:
             log.warning("%s: snapshot: %s", book.key, error)
             self.want(book)
             return
+        self._fetched_s[book.slot] = monotonic_s()
         book.on_snapshot(
             BookEvent(
                 snapshot.seq,

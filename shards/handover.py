@@ -32,16 +32,24 @@ class Handover:
     `on_over` is called once, when the stream belongs to the next socket; its argument says whether
     it starts anew there, because rows may be missing in between.
 
+    `ask_again` has the next socket subscribe once more, when it has brought nothing.
+
     With `is_for_silence` the present socket is suspected to bring nothing any more; the next one
     may take as long as it likes, for the instrument may be quiet.
     """
 
     def __init__(
-        self, stream: Stream, on_over: Callable[[bool], None], *, is_for_silence: bool = False
+        self,
+        stream: Stream,
+        on_over: Callable[[bool], None],
+        ask_again: Callable[[], None],
+        *,
+        is_for_silence: bool = False,
     ) -> None:
         self.stream = stream
         self.is_for_silence = is_for_silence
         self._on_over = on_over
+        self._ask_again = ask_again
         self._frames: list[Frame] = []
         self._method = ""
         self._subscribed_s = math.inf
@@ -90,10 +98,13 @@ class Handover:
             return
         if self.is_for_silence or now_s - self._subscribed_s < _PATIENCE_S:
             return
-        if not self._frames and self.stream.last_recv_ns == self._heard_ns:
-            self._end((), anew=False)  # both are quiet: nothing was missed
-        else:
+        if self._frames:
             self._break("its next socket does not join", 0.0)
+        elif self.stream.last_recv_ns == self._heard_ns:
+            self._end((), anew=False)  # both are quiet: nothing was missed
+        else:  # the present socket is better than none
+            self._subscribed_s, self._heard_ns = now_s, self.stream.last_recv_ns
+            self._ask_again()
 
     def _try(self, now_s: float) -> bool:
         """Hand over if nothing can be missing; tell whether that was so."""

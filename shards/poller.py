@@ -85,8 +85,8 @@ class Poller:
         self._feeds = Feeds()
         self._streams: dict[str, TimedStream] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
-        self._sampled_s: dict[str, float] = {}
-        """When (monotonic) the last sample of each symbol was due that was answered."""
+        self._due_s: dict[str, float] = {}
+        """When (monotonic) the next sample is due of each symbol that has had one."""
         self._tasks: asyncio.TaskGroup | None = None
         self._failing: set[str] = set()
         self._unusable = UnusableFrames(venue)
@@ -124,7 +124,7 @@ class Poller:
     def remove(self, stream: TimedStream) -> None:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
-            self._sampled_s.pop(stream.key.symbol, None)
+            self._due_s.pop(stream.key.symbol, None)
             self._feeds.remove(stream)
             self._arrange()
 
@@ -196,8 +196,8 @@ class Poller:
         when that one was. A phase spreads many calls over the interval.
         """
         phase_s = min(self.interval_s / 2, _PHASE_STEP_S * len(self._streams))
-        sampled = [self._sampled_s.get(each.key.symbol) for each in self._served(symbol)]
-        due_s = min((s + self.interval_s for s in sampled if s is not None), default=0.0)
+        due = [self._due_s.get(each.key.symbol) for each in self._served(symbol)]
+        due_s = min((each for each in due if each is not None), default=0.0)
         return max(due_s, monotonic_s()) + random.uniform(0, phase_s)  # noqa: S311 - no secret
 
     async def _sample(self, symbol: str, due_s: float) -> None:
@@ -230,8 +230,7 @@ class Poller:
         served = self._served(symbol)
         interval_s, now_s = self.interval_s, monotonic_s()
         for stream in served:
-            sampled_s = self._sampled_s.get(stream.key.symbol, due_s - interval_s)
-            if now_s - sampled_s > 2 * interval_s:
+            if now_s - self._due_s.get(stream.key.symbol, due_s) > interval_s:
                 stream.poll_missed()
         counts = [stream.frame_count for stream in served]
         try:
@@ -240,7 +239,7 @@ class Poller:
             self._unusable.add(error, body)
             return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
-            self._sampled_s[stream.key.symbol] = due_s
+            self._due_s[stream.key.symbol] = due_s + interval_s
             self._show(stream, answered=stream.frame_count > count)
         self._publish()
         return ""

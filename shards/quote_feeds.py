@@ -37,17 +37,19 @@ class Quotes(Stream):
         return self.row_count + self.duplicate_count
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
-        """Those after the last one stored. Quotes may share a number, so that one is looked for."""
+        """Those from the last one stored on: it is refused as repeated, but was heard. Quotes may
+        share a number, so that very one is looked for.
+        """
         last_seq = self._last_seq
         if frames[0][0] > last_seq:
             return None
         for index in reversed(range(len(frames))):
             seq, _, _, content = frames[index]
             if seq == last_seq and content == self._content:
-                return frames[index + 1 :]
+                return frames[index:]
         if frames[-1][0] <= last_seq:
             return None  # it is about to come
-        return [frame for frame in frames if frame[0] > last_seq]
+        return [frame for frame in frames if frame[0] >= last_seq]
 
     def on_quote(
         self, seq: int, ts_event: int, ts_recv: int, content: tuple[float, float, float, float]

@@ -262,7 +262,9 @@ class VenueSockets:
             if is_for_silence and stream.has_data and not anew:
                 self._false_alarms[stream.slot] += 1
 
-        handover = Handover(stream, on_over, is_for_silence=is_for_silence)
+        handover = Handover(
+            stream, on_over, lambda: new.resubscribe(stream), is_for_silence=is_for_silence
+        )
         self._moves[stream.slot] = _Move(handover, topic, old, new)
         self._empty_since_s.pop(new, None)
         old.leave_to(topic, handover)

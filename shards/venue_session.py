@@ -162,8 +162,8 @@ class VenueSession:
         """Have these books, where they run, start anew from a fresh snapshot."""
         for slot in slots:
             book = self._by_slot.get(slot)
-            if isinstance(book, DeltaBook):
-                book.renew()
+            if isinstance(book, DeltaBook) and book.is_synced:
+                self._snapshots.renew(book)
 
     def tick(self) -> None:
         """A few times a second: pending gaps, drops of quiet streams, silence."""

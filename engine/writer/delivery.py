@@ -259,7 +259,7 @@ class RedisDelivery:
 
     async def _connect(self) -> None:
         await self._sink.connect()
-        for source in self._sources:
+        for source in list(self._sources):  # the other delivery removes some meanwhile
             if source.is_live:
                 published = await self._sink.cursor(source.key, source.epoch)
                 if published is not None:

@@ -79,7 +79,8 @@ _DECLARE_HELD_BACK = """
             AS h (stream_id, detected, from_ts, to_ts, missing)
     ), grown AS (
         UPDATE gap AS g
-        SET to_ts = greatest(g.to_ts, held.to_ts), missing = g.missing + held.missing
+        SET from_ts = least(g.from_ts, held.from_ts), to_ts = greatest(g.to_ts, held.to_ts),
+            missing = g.missing + held.missing
         FROM held
         WHERE g.time = held.time AND g.stream_id = held.stream_id
             AND g.reason = %(reason)s

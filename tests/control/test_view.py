@@ -1,12 +1,17 @@
 """The terminal view: what a person needs is in sight on any terminal, and numbers are whole."""
 
+import asyncio
+import contextlib
 import io
+import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from control.view import Addresses, render
+from control.view import Addresses, render, watch
 from engine.commands import StreamState
 from engine.status import ChildReport, EngineStatus, StreamReport, WriterReport
 
@@ -58,6 +63,38 @@ def test_where_to_look_is_in_sight_and_everything_fits(size: tuple[int, int], co
     assert "Ctrl-C drains" in shown
     assert "database up" in shown
     assert any(line.startswith("all ") and "1,234,567" in line for line in lines)
+
+
+def test_a_terminal_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+
+    async def main() -> None:
+        view = asyncio.create_task(watch(lambda: status_of([]), ADDRESSES, live=True))
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+        assert not view.done()
+        view.cancel()
+        await asyncio.wait([view], timeout=10)
+        assert view.done()
+
+    def drain() -> None:
+        os.set_blocking(reading, False)
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError):
+                os.read(reading, 1 << 20)
+            threading.Event().wait(0.01)
+
+    with os.fdopen(writing, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        asyncio.run(main())
+        monkeypatch.undo()
+        drain()
+    os.close(reading)
 
 
 def test_a_narrow_terminal_leaves_columns_out_and_cuts_no_number() -> None:

@@ -199,6 +199,19 @@ def test_a_renewal_that_comes_to_nothing_is_given_up_and_stands_in_nobodys_way()
         assert feed.is_synced
 
 
+def test_a_renewal_without_room_leaves_the_book_as_it_is() -> None:
+    double = MemoryRings(capacity=32)
+    feed, _ = make(double)
+    feed.on_event(5, BookEvent(10, 1, 10, 1, [(1.0, 1.0)], []))
+    feed.on_snapshot(BookEvent(7, 0, 9, 1, [], [], is_snapshot=True))
+    feed.renew()
+    levels = [(float(price), 1.0) for price in range(1, 41)]
+    feed.on_snapshot(BookEvent(10, 0, 10, 1, levels, [], is_snapshot=True))
+    assert feed.is_settled
+    assert feed.state is StreamState.LIVE
+    assert not len(double.rows("gap"))
+
+
 def test_a_quiet_book_is_renewed_too() -> None:
     double = MemoryRings()
     feed, _ = make(double)

@@ -174,6 +174,14 @@ def test_a_book_that_runs_starts_anew_in_time_and_not_before() -> None:
         book.on_event(6, event(6))
         await until(2)
         assert wholes() == [5, 6]
+        rest.answers = [answer % 6]
+        for _ in range(50):
+            snapshots.renew(book)
+        assert book.is_settled, "it has just had one"
+        snapshots.tick(monotonic_s() + 11)
+        book.on_event(7, event(7))
+        await until(3)
+        assert wholes() == [5, 6, 7]
         snapshots.forget(book.slot)
         snapshots.tick(began_s + 99_999)
         assert book.is_settled, "nobody wants it any more"

@@ -123,7 +123,11 @@ class Rig:
         self.kind = kind
         self.stream = kind.make(self.double)
         self.over: list[bool] = []
-        self.handover = Handover(self.stream, self.on_over)
+        self.asked_again = 0
+        self.handover = Handover(self.stream, self.on_over, self.on_asked_again)
+
+    def on_asked_again(self) -> None:
+        self.asked_again += 1
 
     def on_over(self, anew: bool) -> None:
         self.over.append(anew)
@@ -269,18 +273,6 @@ def test_silence_on_both_sockets_is_no_gap(name: str) -> None:
     assert rig.gaps == []
 
 
-def test_a_next_socket_that_stays_silent_takes_over_and_the_gap_is_declared() -> None:
-    rig = Rig(KINDS["quotes"])
-    rig.old(1)
-    now_s = monotonic_s()
-    rig.handover.subscribed(now_s)
-    rig.old(2)
-    rig.handover.tick(now_s + 31)
-    assert rig.over == [True]
-    rig.new(9)
-    assert rig.gaps == [(3, 8, GapReason.RECONNECT)]
-
-
 def test_sockets_too_far_apart_do_not_fill_the_memory() -> None:
     rig = Rig(KINDS["trades"])
     rig.old(1)
@@ -320,3 +312,19 @@ def test_a_present_socket_that_is_lost_early_leaves_no_gap_where_the_next_one_li
     rig.handover.on_liquidation(row, heard_ns)
     rig.handover.lost("disconnected", 0.0)
     assert not len(rig.double.rows("gap"))
+
+
+def test_a_next_socket_that_brings_nothing_is_asked_again_and_does_not_get_the_stream() -> None:
+    rig = Rig(KINDS["trades"])
+    rig.old(1)
+    began_s = monotonic_s()
+    rig.handover.subscribed(began_s)
+    for n in range(2, 5):
+        rig.old(n)
+        rig.handover.tick(began_s + 31.0 * (n - 1))
+        assert (rig.asked_again, rig.over) == (n - 1, [])
+    rig.new(4)
+    rig.new(5)
+    assert rig.over == [False]
+    assert rig.stored() == [1, 2, 3, 4, 5]
+    assert not rig.gaps

@@ -299,6 +299,28 @@ class Blocked(Open):
         await asyncio.Event().wait()
 
 
+def test_a_poll_on_its_schedule_is_not_late_because_intervals_became_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(rig: Rig) -> None:
+        is_scarce = True
+        share = PollShare(Blocked(), 6.0, lambda: is_scarce)
+        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=10.0, share=share)
+        stream = rig.stream(1, "BTCUSDT", StreamKind.OPEN_INTEREST)
+        poller.add(stream)
+        assert poller.interval_s == 30.0
+        now_s = 1000.0
+        monkeypatch.setattr("shards.poller.monotonic_s", lambda: now_s)
+        for due_s, is_scarce_then, late in ((1000.0, True, False), (1030.0, False, False),
+                                            (1040.0, False, True)):  # fmt: skip
+            is_scarce, now_s = is_scarce_then, due_s + (11.0 if late else 0.5)
+            body = b'{"symbol":"BTCUSDT","openInterest":"1","time":%d}' % int(due_s * 1e9)
+            assert poller._deliver("BTCUSDT", body, due_s) == ""
+            assert len(rig.double.rows("gap")) == int(late)
+
+    run(test)
+
+
 @pytest.mark.fault("H02")
 def test_streams_nobody_may_ask_for_say_so() -> None:
     async def test(rig: Rig) -> None:
