@@ -8,6 +8,8 @@ stays as it is.
 
 import asyncio
 import logging
+import math
+from functools import partial
 from typing import Protocol
 
 from engine.child import describe_exit
@@ -46,7 +48,7 @@ class PrivateServer(Protocol):
     def spawn(self) -> None:
         """Start the process, in the main thread."""
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout_s: float) -> None:
         """Wait in any thread until it serves. Raises ServerStartError."""
 
 
@@ -90,7 +92,8 @@ class ServerKeeper:
             await in_thread(server.prepare, server.name)
             server.spawn()
             report.pid = server.pid or 0
-            await in_thread(server.wait_until_ready, server.name)
+            # However long it recovers: to end it would only make it begin once more.
+            await in_thread(partial(server.wait_until_ready, math.inf), server.name)
         except (ServerStartError, OSError) as error:
             return str(error)
         report.state, report.reason = "up", ""

@@ -146,7 +146,7 @@ class PrivatePostgres:
             environment=_environment(),
         )
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
         """Wait in any thread until it has recovered and serves. Raises ServerStartError."""
         assert self._process is not None
         ground = self._ground
@@ -154,7 +154,7 @@ class PrivatePostgres:
         self._process.wait_until(
             lambda: _is_ready(ground.data / "postmaster.pid"),
             "private PostgreSQL",
-            _START_TIMEOUT_S,
+            timeout_s,
         )
         self._url = self._open_database(ground.sockets, ground.data)
 

@@ -87,13 +87,13 @@ class PrivateValkey:
             environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
         )
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
         """Wait in any thread until it answers. Raises ServerStartError."""
         assert self._process is not None
         ground = self._ground
         assert ground is not None
         path = ground.socket
-        self._process.wait_until(lambda: _answers(path), "private Valkey", _START_TIMEOUT_S)
+        self._process.wait_until(lambda: _answers(path), "private Valkey", timeout_s)
         self._url = f"unix://{quote(str(path), safe='/')}?db=0"
 
     def stop(self) -> None:

@@ -1,5 +1,6 @@
 """A private server that is none: for who keeps servers alive."""
 
+import math
 import signal
 
 from engine.errors import ServerStartError
@@ -26,7 +27,8 @@ class ScriptedServer:
     def spawn(self) -> None:
         self.alive = True
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout_s: float) -> None:
+        assert timeout_s == math.inf, "a recovery that is ended begins once more"
         if self.starts <= self.refusals:
             self.alive = False
             raise ServerStartError("no room for its memory")
