@@ -119,13 +119,13 @@ class DatabaseDelivery:
 
     async def _connect(self) -> None:
         await self._sink.connect()
-        is_new = not await self._sink.has_cursors(self._sources.instance)
+        drained = {(s.key, s.epoch): s.head_seq for s in self._sources if s.is_drained}
+        await self._sink.introduce(self._sources.instance, drained)
         oldest: dict[str, int] = {}
         for source in self._sources:
             # A database without this cursor has had no row of the ring, not even those of which
-            # another one had taken care. A new one need not know of what was drained before it.
-            first_seq = source.head_seq if is_new and source.is_drained else 0
-            stored = await self._sink.cursor(source.key, source.epoch, first_seq)
+            # another one had taken care.
+            stored = await self._sink.cursor(source.key, source.epoch, 0)
             source.committed(stored, durable=False)
             source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))

@@ -61,7 +61,13 @@ _CLAIM_CURSOR = """
     ON CONFLICT (ring, epoch) DO UPDATE SET backend_pid = pg_backend_pid(), updated_at = now()
     RETURNING sequence, last_recv
 """
-_HAS_CURSORS = "SELECT FROM ingest_cursor WHERE starts_with(ring, %s) LIMIT 1"
+_INTRODUCE = """
+    INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
+    SELECT d.ring, d.epoch, d.end_seq, pg_backend_pid()
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS d (ring, epoch, end_seq)
+    WHERE NOT EXISTS (SELECT FROM ingest_cursor AS c WHERE starts_with(c.ring, %s))
+    ON CONFLICT DO NOTHING
+"""
 _FORGET_CURSORS = """
     DELETE FROM ingest_cursor AS c USING unnest(%s::text[], %s::bigint[]) AS k (ring, epoch)
     WHERE c.ring = k.ring AND c.epoch < k.epoch AND c.updated_at < now() - interval '30 days'
@@ -161,11 +167,14 @@ class PostgresSink:
         self._any_cursor = (ring, epoch)
         return sequence
 
-    async def has_cursors(self, instance: str) -> bool:
-        """Whether this database has ever had rows of an instance."""
+    async def introduce(self, instance: str, drained: Mapping[tuple[str, int], int]) -> None:
+        """A database that has never had rows of an instance need not know of what was drained
+        before it: it counts as stored. All at once, for with its first cursor it is not new.
+        """
+        rings, epochs = [ring for ring, _ in drained], [epoch for _, epoch in drained]
+        values = (rings, epochs, list(drained.values()), f"{instance}/")
         async with self._connected() as connection:
-            found = await connection.execute(_HAS_CURSORS, (f"{instance}/",))
-            return await found.fetchone() is not None
+            await connection.execute(_INTRODUCE, values)
 
     async def forget_cursors_before(self, epochs: Mapping[str, int]) -> None:
         """Remove the cursors of each ring's epochs older than these: nothing of them is left. Not

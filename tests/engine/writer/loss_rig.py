@@ -37,15 +37,15 @@ def fresh(rows: RecordArray) -> RecordArray:
     return rows
 
 
-def receive(layout: Layout, rows: RecordArray, *, ring_stays: bool) -> int:
+def receive(layout: Layout, rows: RecordArray, *, ring_stays: bool, ring: str = RING) -> int:
     """Take rows through a ring into its journal, with no database at hand. Returns the epoch.
 
     Afterwards the writer is gone: killed, so that the ring stays, or at the end of a clean stop.
     """
     sources = Sources(layout, SEGMENT_BYTES)
-    sources.open([RingSettings(RING, "trade", _CAPACITY)])
-    source = next(source for source in sources if source.is_live)
-    segment = attach_segment(layout.ring_path(RING), writable=True)
+    sources.open([RingSettings(ring, "trade", _CAPACITY)])
+    source = next(source for source in sources if source.is_live and source.name == ring)
+    segment = attach_segment(layout.ring_path(ring), writable=True)
     producer = RingProducer(memoryview(segment.memory), TRADE)
     for start in range(0, len(rows), _BLOCK_ROWS):
         _put(producer, rows[start : start + _BLOCK_ROWS])

@@ -7,6 +7,7 @@ import pytest
 from engine.catalog import Catalog
 from engine.layout import Layout
 from engine.records import RecordArray
+from engine.writer.postgres import PostgresSink
 from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
 from tests.engine.writer.loss_rig import RING, deliver, fresh, journal_segments, receive
 
@@ -122,3 +123,30 @@ def test_a_damaged_entry_of_a_ring_that_is_gone_stops_nothing_and_loses_nothing(
     assert deliver(layout, database_url).lost_rows == 0
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM trade").fetchone() == (ROWS + 50,)
+
+
+def test_a_new_database_whose_link_breaks_between_two_cursors_is_still_new(
+    layout: Layout,
+    catalog: Catalog,
+    database_url: str,
+    trades: MakeTrades,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for ring in ("shard-0.trade", "shard-1.trade"):
+        receive(layout, fresh(trades(100)), ring_stays=False, ring=ring)
+    deliver(layout, database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("TRUNCATE ingest_cursor, trade")
+    receive(layout, fresh(trades(10)), ring_stays=False)
+    claim, claims = PostgresSink.cursor, 0
+
+    async def breaks_once(sink: PostgresSink, ring: str, epoch: int, first_seq: int) -> int:
+        nonlocal claims
+        claims += 1
+        if claims == 2:
+            await sink.close()
+        return await claim(sink, ring, epoch, first_seq)
+
+    monkeypatch.setattr(PostgresSink, "cursor", breaks_once)
+    assert deliver(layout, database_url).lost_rows == 0
+    assert claims > 2
