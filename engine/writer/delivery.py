@@ -119,9 +119,12 @@ class DatabaseDelivery:
 
     async def _connect(self) -> None:
         await self._sink.connect()
-        drained = {(s.key, s.epoch): s.head_seq for s in self._sources if s.is_drained}
+        drained = self._sources.drained
         await self._sink.introduce(self._sources.instance, drained)
+        self._sources.recall(await self._sink.lacking(drained))
         oldest: dict[str, int] = {}
+        for key, epoch in drained:
+            oldest[key] = min(epoch, oldest.get(key, epoch))
         for source in self._sources:
             # A database without this cursor has had no row of the ring, not even those of which
             # another one had taken care.

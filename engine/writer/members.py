@@ -5,8 +5,8 @@ than the loss lost nothing, every other may have. It lies beside the journal of 
 epoch), and is written as rows are taken from the ring, so it also knows of rows that the journal
 has lost: `end_seq` tells how far the ring once went.
 
-When the database has all of a ring for good, the file is renamed and stays, until the ring's next
-epoch has come that far: a database that does not know of it then has been set back.
+When the database has all of a ring for good, the file is renamed and stays for as long as backups
+are restored: a database that does not know of it then has been set back.
 """
 
 import logging

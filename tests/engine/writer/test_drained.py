@@ -8,8 +8,16 @@ from engine.catalog import Catalog
 from engine.layout import Layout
 from engine.records import RecordArray
 from engine.writer.postgres import PostgresSink
+from engine.writer.sources import Sources
 from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
-from tests.engine.writer.loss_rig import RING, deliver, fresh, journal_segments, receive
+from tests.engine.writer.loss_rig import (
+    RING,
+    SEGMENT_BYTES,
+    deliver,
+    fresh,
+    journal_segments,
+    receive,
+)
 
 ROWS = 400
 
@@ -22,8 +30,13 @@ def cursors(url: str) -> list[tuple[str, int, int]]:
 
 
 def test_cursors_of_drained_rings_go_and_no_other(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout,
+    catalog: Catalog,
+    database_url: str,
+    trades: MakeTrades,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("engine.writer.sources._REMEMBERED_EPOCHS", 1)
     ring, other = f"{layout.instance}/{RING}", f"{layout.instance}/shard-1.trade"
     drained = []
     for _ in range(3):
@@ -132,12 +145,14 @@ def test_a_new_database_whose_link_breaks_between_two_cursors_is_still_new(
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for ring in ("shard-0.trade", "shard-1.trade"):
+    rings = ("shard-0.trade", "shard-1.trade")
+    for ring in rings:
         receive(layout, fresh(trades(100)), ring_stays=False, ring=ring)
     deliver(layout, database_url)
     with psycopg.connect(database_url) as connection:
         connection.execute("TRUNCATE ingest_cursor, trade")
-    receive(layout, fresh(trades(10)), ring_stays=False)
+    for ring in rings:
+        receive(layout, fresh(trades(10)), ring_stays=False, ring=ring)
     claim, claims = PostgresSink.cursor, 0
 
     async def breaks_once(sink: PostgresSink, ring: str, epoch: int, first_seq: int) -> int:
@@ -150,3 +165,81 @@ def test_a_new_database_whose_link_breaks_between_two_cursors_is_still_new(
     monkeypatch.setattr(PostgresSink, "cursor", breaks_once)
     assert deliver(layout, database_url).lost_rows == 0
     assert claims > 2
+
+
+@pytest.mark.fault("P08")
+def test_a_backup_of_several_starts_ago_is_noticed(
+    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+) -> None:
+    """What it had of the first ring is known from its cursor, and of the next ones it has none."""
+    epochs = []
+    for start in range(3):
+        epochs.append(receive(layout, fresh(trades(100, 100 * start)), ring_stays=False))
+        deliver(layout, database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DELETE FROM trade WHERE trade_id >= 50")
+        connection.execute("DELETE FROM ingest_cursor WHERE epoch <> %s", (epochs[0],))
+        connection.execute("UPDATE ingest_cursor SET sequence = 50")
+    receive(layout, fresh(trades(10, 300)), ring_stays=False)
+    assert deliver(layout, database_url).lost_rows == 250
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute(
+            "SELECT epoch, from_sequence, to_sequence FROM ring_loss ORDER BY epoch"
+        ).fetchall()
+        assert connection.execute("SELECT count(*) FROM gap").fetchone() == (3 * STREAM_COUNT,)
+    assert found == [(epochs[0], 50, 100), (epochs[1], 0, 100), (epochs[2], 0, 100)]
+    assert deliver(layout, database_url).lost_rows == 0, "once"
+
+
+@pytest.mark.fault("P08")
+def test_what_was_drained_since_the_start_can_be_recalled(
+    layout: Layout, trades: MakeTrades
+) -> None:
+    """The database may be set back under a running writer."""
+    receive(layout, fresh(trades(100)), ring_stays=False)
+    sources = Sources(layout, SEGMENT_BYTES)
+    sources.open([])
+    (source,) = sources
+    source.committed(100, durable=True)
+    sources.remove_delivered()
+    assert not list(sources)
+    sources.recall(sources.drained)
+    (recalled,) = sources
+    assert (recalled.head_seq, recalled.backlog_rows) == (100, 0)
+    recalled.committed(60, durable=False)
+    assert recalled.streams_since(60) == list(range(STREAM_COUNT))
+    assert sources.remove_all() == 40
+
+
+def test_what_was_drained_is_forgotten_in_the_end(
+    layout: Layout, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.writer.sources._REMEMBERED_EPOCHS", 3)
+    epochs = []
+    for _ in range(5):
+        epochs.append(receive(layout, fresh(trades(10)), ring_stays=False))
+        had_by_a_database(layout)
+    receive(layout, trades(0), ring_stays=False)
+    assert remembered(layout) == epochs[2:], "a ring without rows is none to remember"
+    days_30 = 30 * 86_400 * 1_000_000_000
+    monkeypatch.setattr("engine.writer.sources.wall_ns", lambda: epochs[4] + days_30)
+    assert remembered(layout) == epochs[3:], "the last but one ended when the last began"
+    monkeypatch.setattr("engine.writer.sources.wall_ns", lambda: epochs[4] + days_30 + 1)
+    assert remembered(layout) == epochs[4:]
+    assert [path.name for path in (layout.journal_dir / RING).iterdir()] == [str(epochs[4])]
+
+
+def had_by_a_database(layout: Layout) -> None:
+    sources = Sources(layout, SEGMENT_BYTES)
+    sources.open([])
+    for source in sources:
+        source.committed(source.head_seq, durable=True)
+    assert sources.remove_all() == 0
+
+
+def remembered(layout: Layout) -> list[int]:
+    sources = Sources(layout, SEGMENT_BYTES)
+    sources.open([])
+    epochs = [epoch for _, epoch in sources.drained]
+    sources.remove_all()
+    return sorted(epochs)
