@@ -119,13 +119,16 @@ class DatabaseDelivery:
 
     async def _connect(self) -> None:
         await self._sink.connect()
-        is_new = not await self._sink.has_cursors(self._sources.instance)
+        drained = self._sources.drained
+        await self._sink.introduce(self._sources.instance, drained)
+        self._sources.recall(await self._sink.lacking(drained))
         oldest: dict[str, int] = {}
+        for key, epoch in drained:
+            oldest[key] = min(epoch, oldest.get(key, epoch))
         for source in self._sources:
             # A database without this cursor has had no row of the ring, not even those of which
-            # another one had taken care. A new one need not know of what was drained before it.
-            first_seq = source.head_seq if is_new and source.is_drained else 0
-            stored = await self._sink.cursor(source.key, source.epoch, first_seq)
+            # another one had taken care.
+            stored = await self._sink.cursor(source.key, source.epoch, 0)
             source.committed(stored, durable=False)
             source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))

@@ -5,30 +5,40 @@ than the loss lost nothing, every other may have. It lies beside the journal of 
 epoch), and is written as rows are taken from the ring, so it also knows of rows that the journal
 has lost: `end_seq` tells how far the ring once went.
 
-When the database has all of a ring for good, the file is renamed and stays, until the ring's next
-epoch has come that far: a database that does not know of it then has been set back.
+When the database has all of a ring for good, the file is renamed and stays for as long as backups
+are restored: a database that does not know of it then has been set back.
 """
 
+import logging
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
+from engine.clock import wall_ns
 from engine.mapped import MappedEntries
 from engine.records import RecordArray
 
 _LIVING: Final = "members"
 _DRAINED: Final = "drained"
+_ROW_NS: Final = 100
+"""No ring has taken a row so often, on average."""
+_CLOCK_STEP_NS: Final = 3600 * 1_000_000_000
+"""So far the clock may have been set back since the ring was made."""
+
+_log = logging.getLogger(__name__)
 
 
 class Members:
     """One 8-byte entry a slot: the sequence after the stream's newest row, 0 where it had none."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, epoch: int) -> None:
         self._directory = directory
         self.is_drained = (directory / _DRAINED).exists()
         self._path = directory / (_DRAINED if self.is_drained else _LIVING)
         self._file = MappedEntries(self._path, "<u8")
+        self._repair(self._file.up_to(0), epoch)
 
     def advance(self, first_seq: int, records: RecordArray) -> None:
         """Note the rows from `first_seq` on. Repeating old rows is harmless as long as the newest
@@ -60,3 +70,12 @@ class Members:
     def remove(self) -> None:
         """Remove the closed file: no row of this ring is asked for any more."""
         self._path.unlink(missing_ok=True)
+
+    def _repair(self, ends: npt.NDArray[Any], epoch: int) -> None:
+        """Entries the ring cannot have reached since it was made are damaged. Their streams have
+        had rows up to the newest known one, for all that is known.
+        """
+        damaged = ends > (abs(wall_ns() - epoch) + _CLOCK_STEP_NS) // _ROW_NS
+        if damaged.any():
+            _log.error("%s: %d entries are damaged", self._path, np.count_nonzero(damaged))
+            ends[damaged] = ends[~damaged].max(initial=0)

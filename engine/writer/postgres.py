@@ -61,7 +61,19 @@ _CLAIM_CURSOR = """
     ON CONFLICT (ring, epoch) DO UPDATE SET backend_pid = pg_backend_pid(), updated_at = now()
     RETURNING sequence, last_recv
 """
-_HAS_CURSORS = "SELECT FROM ingest_cursor WHERE starts_with(ring, %s) LIMIT 1"
+_INTRODUCE = """
+    INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
+    SELECT d.ring, d.epoch, d.end_seq, pg_backend_pid()
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS d (ring, epoch, end_seq)
+    WHERE NOT EXISTS (SELECT FROM ingest_cursor AS c WHERE starts_with(c.ring, %s))
+    ON CONFLICT DO NOTHING
+"""
+_LACKING = """
+    SELECT d.ring, d.epoch
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS d (ring, epoch, end_seq)
+    LEFT JOIN ingest_cursor AS c ON c.ring = d.ring AND c.epoch = d.epoch
+    WHERE coalesce(c.sequence, 0) < d.end_seq
+"""
 _FORGET_CURSORS = """
     DELETE FROM ingest_cursor AS c USING unnest(%s::text[], %s::bigint[]) AS k (ring, epoch)
     WHERE c.ring = k.ring AND c.epoch < k.epoch AND c.updated_at < now() - interval '30 days'
@@ -162,11 +174,18 @@ class PostgresSink:
         self._any_cursor = (ring, epoch)
         return sequence
 
-    async def has_cursors(self, instance: str) -> bool:
-        """Whether this database has ever had rows of an instance."""
+    async def introduce(self, instance: str, drained: Mapping[tuple[str, int], int]) -> None:
+        """A database that has never had rows of an instance need not know of what was drained
+        before it: it counts as stored. All at once, for with its first cursor it is not new.
+        """
         async with self._connected() as connection:
-            found = await connection.execute(_HAS_CURSORS, (f"{instance}/",))
-            return await found.fetchone() is not None
+            await connection.execute(_INTRODUCE, (*_columns(drained), f"{instance}/"))
+
+    async def lacking(self, drained: Mapping[tuple[str, int], int]) -> list[tuple[str, int]]:
+        """Which of these the database has not all rows of: it was set back."""
+        async with self._connected() as connection:
+            found = await connection.execute(_LACKING, _columns(drained))
+            return [(ring, epoch) for ring, epoch in await found.fetchall()]
 
     async def forget_cursors_before(self, epochs: Mapping[str, int]) -> None:
         """Remove the cursors of each ring's epochs older than these: nothing of them is left. Not
@@ -351,6 +370,11 @@ async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) 
     row = await found.fetchone()
     assert row is not None, "an upsert returns its row"
     return row[0], row[1] or 0
+
+
+def _columns(drained: Mapping[tuple[str, int], int]) -> tuple[list[str], list[int], list[int]]:
+    """Rings, epochs and their ends."""
+    return [ring for ring, _ in drained], [epoch for _, epoch in drained], list(drained.values())
 
 
 def _has_strangers(slots: set[int], streams: StreamRegistry) -> bool:

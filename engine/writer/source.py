@@ -80,7 +80,7 @@ class Source:
         self._positions = positions
         self._latencies = latencies
         self._ring = ring
-        self._members = Members(journal.directory)
+        self._members = Members(journal.directory, journal.epoch)
         self.stored_recv_ns = 0
         """`ts_recv` of the last row the database has; 0 while unknown."""
         released = ring.reader.released if ring else journal.next_seq

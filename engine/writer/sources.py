@@ -3,10 +3,14 @@
 At start every ring file found in shared memory is attached (a crash leaves them), rings the
 configuration wants and that are not there are created with a new epoch, and journals of other
 epochs become sources without a ring. All of it is delivered before anything is removed.
+
+How far drained epochs went is remembered: one that a database lacks rows of, because it was set
+back, becomes a source again, and its rows are declared lost.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +29,10 @@ log = logging.getLogger(__name__)
 _POSITIONS_AGE_S: Final = 120.0
 """After a power cut positions are as the kernel wrote them last, which it does twice a minute. A
 shard that goes on from there would take rows for new which are in the journal."""
+_REMEMBERED_NS: Final = 30 * 86_400 * 1_000_000_000
+"""The age of the oldest backup that is noticed for sure; cursors are kept as long."""
+_REMEMBERED_EPOCHS: Final = 64
+"""Of one ring, 8 KB each: somebody may start and stop all day."""
 
 
 class Sources:
@@ -37,10 +45,11 @@ class Sources:
             kind: Positions(layout.positions_dir, spec) for kind, spec in SPECS.items()
         }
         self._sources: list[Source] = []
+        self._drained: dict[tuple[str, int], int] = {}
         self.latencies = PumpLatencies()
 
     def __iter__(self) -> Iterator[Source]:
-        return iter(self._sources)
+        return iter(tuple(self._sources))  # who waits between two must not miss one
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -49,6 +58,19 @@ class Sources:
     def instance(self) -> str:
         """Whose rings they are: the first part of their names in shared databases."""
         return self._layout.instance
+
+    @property
+    def drained(self) -> dict[tuple[str, int], int]:
+        """How far each (key, epoch) went of which a database had all, for good."""
+        recalled = {(s.key, s.epoch): s.head_seq for s in self._sources if s.is_drained}
+        return self._drained | recalled
+
+    def recall(self, lacking: Iterable[tuple[str, int]]) -> None:
+        """Make sources again of drained epochs that the database has not all of."""
+        for key, epoch in lacking:
+            if self._drained.pop((key, epoch), None) is not None:
+                self._sources.append(self._without_ring(self._ring_of(key), epoch))
+        self._sources.sort(key=lambda source: source.epoch)
 
     def open(self, wanted: list[RingSettings]) -> None:
         """Attach and create rings, then find older journals."""
@@ -64,39 +86,50 @@ class Sources:
             if not _is_journal(directory):
                 log.warning("%s is no journal of ours: left alone", directory)
             elif (ring, int(directory.name)) not in live:
-                self._add_journal(ring, int(directory.name), directory)
+                self._add_journal(ring, int(directory.name))
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
-        self._forget_superseded()
+        self._forget_old()
 
     def remove_delivered(self) -> None:
         """Forget sources without a ring whose rows the database has for good."""
-        for source in self._sources:
-            if not source.is_live and not source.is_drained and source.is_delivered:
-                log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
-                source.remove()
-        self._forget_superseded()
+        for source in [s for s in self._sources if not s.is_live and s.is_delivered]:
+            log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
+            source.remove()
+            self._sources.remove(source)
+            self._remember(source)
+        self._forget_old()
 
     def remove_all(self) -> int:
         """Clean end: remove rings and delivered journals. Returns the rows not yet delivered."""
         undelivered = sum(source.backlog_rows for source in self._sources)
         for source in self._sources:
             source.remove()
-        self._forget_superseded()
-        for source in self._sources:
-            source.close()
+            self._remember(source)
         self._sources.clear()
+        self._forget_old()
         for positions in self._positions.values():
             positions.close()
         if self._layout.shm_dir.exists() and not any(self._layout.shm_dir.iterdir()):
             self._layout.shm_dir.rmdir()
         return undelivered
 
-    def _forget_superseded(self) -> None:
-        """Of each ring, the newest epoch that was drained is remembered, and no other."""
-        newest = {source.name: source for source in self._sources if source.is_drained}
-        for source in [s for s in self._sources if s.is_drained and newest[s.name] is not s]:
-            source.forget()
-            self._sources.remove(source)
+    def _remember(self, source: Source) -> None:
+        """Close a source; what the database has all of is not looked at again without need."""
+        if source.is_drained and source.head_seq:
+            self._drained[source.key, source.epoch] = source.head_seq
+        source.close()
+
+    def _forget_old(self) -> None:
+        """Each ring's newest drained epoch stays, and what was drained as long ago as no backup is
+        restored goes: when its successor was made is when it had ended.
+        """
+        oldest = wall_ns() - _REMEMBERED_NS
+        for key, found in groupby(sorted(self._drained), key=lambda drained: drained[0]):
+            epochs = [epoch for _, epoch in found]
+            for place, (epoch, successor) in enumerate(pairwise(epochs), start=1):
+                if successor < oldest or len(epochs) - place >= _REMEMBERED_EPOCHS:
+                    del self._drained[key, epoch]
+                    self._without_ring(self._ring_of(key), epoch).forget()
 
     def _create(self, settings: RingSettings) -> Segment:
         spec = _spec_of(settings.ring)
@@ -129,21 +162,29 @@ class Sources:
             log.info("%s holds %d rows of an earlier run", ring, waiting)
         self._sources.append(source)
 
-    def _add_journal(self, ring: str, epoch: int, directory: Path) -> None:
-        spec = _spec_of(ring)
-        journal = self._journal(ring, epoch, spec)
-        positions = self._positions[spec.kind]
-        source = Source(self._layout.instance, ring, spec, journal, positions, self.latencies, None)
+    def _add_journal(self, ring: str, epoch: int) -> None:
+        source = self._without_ring(ring, epoch)
         if source.head_seq == 0:
             source.forget()
             return
-        if not source.is_drained:
-            for rows in journal.newest_rows(_POSITIONS_AGE_S):
-                positions.catch_up(rows)
-            log.info(
-                "the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory
-            )
+        if source.is_drained:
+            source.remove()  # whatever of it was left when the writer was killed
+            self._remember(source)
+            return
+        for rows in source.journal.newest_rows(_POSITIONS_AGE_S):
+            self._positions[source.spec.kind].catch_up(rows)
+        directory = source.journal.directory
+        log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
         self._sources.append(source)
+
+    def _without_ring(self, ring: str, epoch: int) -> Source:
+        spec = _spec_of(ring)
+        journal = self._journal(ring, epoch, spec)
+        positions = self._positions[spec.kind]
+        return Source(self.instance, ring, spec, journal, positions, self.latencies, None)
+
+    def _ring_of(self, key: str) -> str:
+        return key.removeprefix(f"{self.instance}/")
 
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from engine.catalog import Catalog
+from engine.clock import wall_ns
 from engine.layout import Layout, open_layout
 from engine.records import TRADE, RecordArray
 from engine.ring import RingProducer
@@ -28,15 +29,23 @@ _CAPACITY = 64
 _BLOCK_ROWS = 8
 
 
-def receive(layout: Layout, rows: RecordArray, *, ring_stays: bool) -> int:
+def fresh(rows: RecordArray) -> RecordArray:
+    """The same, as if received from now on."""
+    shift_ns = wall_ns() - int(rows["ts_event"][0])
+    rows["ts_event"] += shift_ns
+    rows["ts_recv"] += shift_ns
+    return rows
+
+
+def receive(layout: Layout, rows: RecordArray, *, ring_stays: bool, ring: str = RING) -> int:
     """Take rows through a ring into its journal, with no database at hand. Returns the epoch.
 
     Afterwards the writer is gone: killed, so that the ring stays, or at the end of a clean stop.
     """
     sources = Sources(layout, SEGMENT_BYTES)
-    sources.open([RingSettings(RING, "trade", _CAPACITY)])
-    source = next(source for source in sources if source.is_live)
-    segment = attach_segment(layout.ring_path(RING), writable=True)
+    sources.open([RingSettings(ring, "trade", _CAPACITY)])
+    source = next(source for source in sources if source.is_live and source.name == ring)
+    segment = attach_segment(layout.ring_path(ring), writable=True)
     producer = RingProducer(memoryview(segment.memory), TRADE)
     for start in range(0, len(rows), _BLOCK_ROWS):
         _put(producer, rows[start : start + _BLOCK_ROWS])

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from engine.catalog import Catalog
-from engine.clock import wall_ns
 from engine.layout import Layout
 from engine.positions import read_position
 from engine.records import GapReason, GapState, RecordArray, RecordKind
@@ -22,6 +21,7 @@ from tests.engine.writer.loss_rig import (
     RING,
     SEGMENT_BYTES,
     deliver,
+    fresh,
     journal_segments,
     receive,
 )
@@ -115,14 +115,6 @@ DAMAGES = [
     delete_all,
     spoil_all,
 ]
-
-
-def fresh(rows: RecordArray) -> RecordArray:
-    """The same, as if received from now on."""
-    shift_ns = wall_ns() - int(rows["ts_event"][0])
-    rows["ts_event"] += shift_ns
-    rows["ts_recv"] += shift_ns
-    return rows
 
 
 def assert_equation(url: str, rows: RecordArray, lost_count: int | None = None) -> None:
@@ -355,92 +347,6 @@ def test_a_clean_stop_syncs_the_journal_before_the_ring_goes(
     assert not layout.ring_path(RING).exists()
 
 
-def cursors(url: str) -> list[tuple[str, int, int]]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(
-            "SELECT ring, epoch, sequence FROM ingest_cursor ORDER BY 2"
-        ).fetchall()
-
-
-def test_cursors_of_drained_rings_go_and_no_other(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
-) -> None:
-    ring, other = f"{layout.instance}/{RING}", f"{layout.instance}/shard-1.trade"
-    drained = []
-    for _ in range(3):
-        drained.append(receive(layout, fresh(trades(50)), ring_stays=False))
-        deliver(layout, database_url)
-    _, second, third = drained
-    with psycopg.connect(database_url) as connection:
-        for name in ("other/shard-0.trade", other):
-            connection.execute("INSERT INTO ingest_cursor VALUES (%s, 1, 7, 0)", (name,))
-        connection.execute(
-            "UPDATE ingest_cursor SET updated_at = now() - interval '31 days' WHERE epoch <> %s",
-            (second,),
-        )
-    waiting = receive(layout, fresh(trades(50)), ring_stays=False)
-    living = receive(layout, fresh(trades(50)), ring_stays=True)
-    deliver(layout, database_url)
-    assert sorted(cursors(database_url)) == sorted(
-        [
-            ("other/shard-0.trade", 1, 7),
-            (other, 1, 7),
-            (ring, second, 50),  # too young
-            (ring, third, 50),  # remembered as drained last
-            (ring, waiting, 50),
-            (ring, living, 50),
-        ]
-    )
-    with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE ingest_cursor SET updated_at = now() - interval '31 days'")
-    newest = receive(layout, fresh(trades(50)), ring_stays=True)
-    deliver(layout, database_url)
-    left = [epoch for name, epoch, _ in cursors(database_url) if name == ring]
-    assert left == [living, newest]
-
-
-@pytest.mark.fault("P08")
-def test_a_backup_older_than_the_last_start_is_noticed(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
-) -> None:
-    """Ring and journal of what it lacks were drained, and are gone with all their rows."""
-    rows = fresh(trades(ROWS))
-    epoch = receive(layout, rows, ring_stays=False)
-    deliver(layout, database_url)
-    assert journal_segments(layout, epoch) == []
-    with psycopg.connect(database_url) as connection:
-        connection.execute("DELETE FROM trade WHERE trade_id >= 100")
-        connection.execute(
-            "UPDATE ingest_cursor SET sequence = 100, last_recv = %s", (int(rows["ts_recv"][99]),)
-        )
-    receive(layout, fresh(trades(50, first_id=ROWS)), ring_stays=True)
-    seen: list[RecordArray] = []
-    assert deliver(layout, database_url, on_loss=seen.append).lost_rows == ROWS - 100
-    with psycopg.connect(database_url) as connection:
-        found = connection.execute("SELECT from_sequence, to_sequence FROM ring_loss").fetchall()
-        stored = connection.execute("SELECT count(*) FROM trade").fetchone()
-    assert found == [(100, ROWS)]
-    assert stored == (150,)
-    (gaps,) = seen
-    assert gaps["stream"].tolist() == list(range(STREAM_COUNT))
-    assert (gaps["from_ts"] < rows["ts_event"][100]).all()
-    assert (gaps["to_ts"] > rows["ts_event"][-1]).all()
-    assert deliver(layout, database_url).lost_rows == 0
-
-
-def test_a_new_database_need_not_know_what_an_old_one_has(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
-) -> None:
-    receive(layout, fresh(trades(ROWS)), ring_stays=False)
-    deliver(layout, database_url)
-    with psycopg.connect(database_url) as connection:
-        connection.execute("TRUNCATE ingest_cursor, trade")
-    receive(layout, fresh(trades(50)), ring_stays=False)
-    assert deliver(layout, database_url).lost_rows == 0
-    with psycopg.connect(database_url) as connection:
-        assert connection.execute("SELECT count(*) FROM trade").fetchone() == (50,)
-
-
 @pytest.mark.fault("D03")
 @pytest.mark.parametrize("age", ["gone", "old"])
 def test_positions_that_a_power_cut_set_back_follow_the_journal(
@@ -464,3 +370,17 @@ def test_positions_that_a_power_cut_set_back_follow_the_journal(
         assert position is not None
         assert position.id == ROWS - STREAM_COUNT + slot
     sources.remove_all()
+
+
+@pytest.mark.fault("D02")
+def test_a_stream_whose_entry_is_damaged_may_have_lost_rows(
+    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+) -> None:
+    rows = fresh(trades(ROWS))
+    epoch = receive(layout, rows, ring_stays=False)
+    entries = np.memmap(layout.journal_dir / RING / str(epoch) / "members", "<u8", "r+")
+    entries[1] = 2**63
+    entries.flush()
+    delete_all(journal_segments(layout, epoch))
+    assert deliver(layout, database_url).lost_rows == ROWS
+    assert_equation(database_url, rows, ROWS)
