@@ -262,7 +262,7 @@ class RedisDelivery:
 
     async def _connect(self) -> None:
         await self._sink.connect()
-        for source in list(self._sources):  # the other delivery removes some meanwhile
+        for source in self._sources:
             if source.is_live:
                 published = await self._sink.cursor(source.key, source.epoch)
                 if published is not None:
