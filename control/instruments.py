@@ -15,13 +15,13 @@ from pathlib import Path
 
 import msgspec
 
+from engine.backoff import Backoff
 from engine.catalog import Instrument, is_symbol
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import InstrumentEvent
 from engine.durable import write_whole
 from engine.errors import EngineError, VenueError
 from engine.near_names import near_names
-from shards.backoff import Backoff
 from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues.spec import Venue
 

@@ -49,6 +49,8 @@ class StreamCounts(NamedTuple):
     gap_count: int = 0
     missing_count: int = 0
     duplicate_count: int = 0
+    refused_count: int = 0
+    """What the venue sent for the stream and no row could be made of."""
 
     @classmethod
     def total(cls, counts: "Iterable[StreamCounts]") -> "StreamCounts":
@@ -78,6 +80,7 @@ class StreamStatus(msgspec.Struct):
     gap_count: int = 0
     missing_count: int = 0
     duplicate_count: int = 0
+    refused_count: int = 0
     last_recv_ns: int = 0
     life: int = 0
     """As in its `StreamSpec`."""

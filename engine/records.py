@@ -92,6 +92,12 @@ class GapReason(enum.IntEnum):
     damage, or a database restored from a backup. Which streams had rows among them is unknown."""
     NOT_STORED = 11
     """Knob `db_writes_enabled` was off: the rows were received, and kept out of the database."""
+    UNREADABLE = 12
+    """The venue sent something for the stream that no row can be made of: refused, and counted."""
+    QUARANTINED = 13
+    """Received, and refused by the database or by what it could hold: kept in the quarantine."""
+    STOPPED = 14
+    """Nobody wanted the stream: it was removed, or the engine was stopped."""
 
 
 class GapState(enum.IntEnum):

@@ -73,6 +73,7 @@ class StreamReport(msgspec.Struct):
     gap_count: int = 0
     missing_count: int = 0
     duplicate_count: int = 0
+    refused_count: int = 0
     last_recv_ns: int = 0
 
 

@@ -4,10 +4,10 @@ import asyncio
 import logging
 import random
 
+from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
-from shards.backoff import Backoff
 from shards.book_feeds import NOT_LISTENING, DeltaBook
 from shards.book_rows import BookEvent
 from shards.rest import VenueRest

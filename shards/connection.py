@@ -21,10 +21,10 @@ from picows import (
 )
 
 from engine.alarm import Alarm
+from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.limits import REFUSALS, refusal_in_words
-from shards.backoff import Backoff
 from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
 from shards.stream import MalformedFrameError, Stream

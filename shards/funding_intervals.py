@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from engine.backoff import Backoff
 from engine.clock import monotonic_s
 from engine.errors import VenueError
-from shards.backoff import Backoff
 from shards.contract_feeds import FundingRates
 from shards.rest import VenueRest
 from shards.unusable import UNUSABLE_FRAME

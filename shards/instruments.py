@@ -12,12 +12,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from engine.backoff import Backoff
 from engine.catalog import Instrument
 from engine.clock import monotonic_s
 from engine.commands import StreamSpec
 from engine.errors import VenueError
 from engine.near_names import near_names
-from shards.backoff import Backoff
 from shards.rest import VenueRest
 from shards.sockets import Spawn
 from shards.unusable import UNUSABLE_FRAME

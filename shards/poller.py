@@ -20,10 +20,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
-from shards.backoff import Backoff
 from shards.leases import Line
 from shards.rest import VenueRest
 from shards.timed import TimedStream

@@ -73,6 +73,7 @@ class Stream:
         self.gap_count = 0
         self.missing_count = 0
         self.duplicate_count = 0
+        self.refused_count = 0
         self.last_recv_ns = 0
         self._last_ts = 0
         self.subscribed_s = 0.0
@@ -123,7 +124,8 @@ class Stream:
         self.spec = spec
         self.state, self.reason = StreamState.PENDING, ""
         self._frame_count = self.row_count = 0
-        self.gap_count = self.missing_count = self.duplicate_count = 0
+        self.gap_count = self.missing_count = 0
+        self.duplicate_count = self.refused_count = 0
         self.last_recv_ns = 0
 
     def failed(self, reason: str) -> None:
@@ -203,6 +205,7 @@ class Stream:
             self.gap_count,
             self.missing_count,
             self.duplicate_count,
+            self.refused_count,
         )
 
     def status(self) -> StreamStatus:
