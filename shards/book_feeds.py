@@ -219,7 +219,7 @@ class DeltaBook(_BookStream):
             self.duplicate_count += 1
             return False
         elif event.prev_seq > self._last_seq:
-            from_ts = self.missed_since(self._last_ts)
+            from_ts = self.missed_since(self._last_ts, event.ts_event)
             edges = Edges(self._last_seq + 1, event.prev_seq, from_ts, event.ts_event, -1)
             reason = self.interruption
             if reason is GapReason.SEQUENCE:

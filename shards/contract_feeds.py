@@ -167,7 +167,7 @@ class Liquidations(TimedStream):
 
     def _heard(self, now_ns: int) -> None:
         """The subscription works: what was said before it was not heard."""
-        since = self.missed_since(self._last_ts)
+        since = self.missed_since(self._last_ts, now_ns)
         if 0 < since < now_ns and not self.is_heard:  # else another socket listened all the time
             edges = Edges(0, 0, since, now_ns, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)

@@ -34,7 +34,6 @@ def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> boo
     return new_id <= last_id and ts_event > last_ts + _RENUMBERED_AFTER_NS
 
 
-_LAG_NS_MAX: Final = 600_000_000_000
 _SET_BACK_NS: Final = 60_000_000_000
 
 
@@ -106,7 +105,7 @@ class Stream:
         """
         if not (self.last_recv_ns and self._last_ts):
             return 0
-        return min(max(self.last_recv_ns - self._last_ts, 0), _LAG_NS_MAX)
+        return max(self.last_recv_ns - self._last_ts, 0)
 
     def connected(self) -> None:
         """A (new) connection subscribes this stream."""
@@ -218,9 +217,9 @@ class Stream:
         return self._last_ts
 
     def stop_listening(self, end: CoverageEnd, until: int) -> None:
-        """The stream is not heard any more, only up to `until` (venue time)."""
+        """The stream is not heard any more, only up to `until` (venue time; 0: since it began)."""
         if self._listening_on:
-            self._heard_until = max(until, self._began_ts)
+            self._heard_until = until or self._began_ts
             self.coverage.ended(self.slot, self._listening_on, self._heard_until, end)
             self._listening_on = 0
 
@@ -228,7 +227,7 @@ class Stream:
         """Another socket goes on with the stream, and nothing is missing in between."""
         self.carrier = carrier
         if self._listening_on:
-            self.stop_listening(CoverageEnd.HANDOVER, self.newest_ts)
+            self.stop_listening(CoverageEnd.HANDOVER, max(self.newest_ts, self._began_ts))
             self._listen(self._heard_until)
 
     def heard_until(self, silent_s: float) -> int:
@@ -240,13 +239,14 @@ class Stream:
         heard_ns = now_ns - int(silent_s * 1e9)
         return min(max(heard_ns - LATE_NS, self.newest_ts), now_ns)
 
-    def missed_since(self, last_ts: int) -> int:
-        """Where the gap in front of the present row begins, after the last row at `last_ts`: not
-        before the stream was heard last.
+    def missed_since(self, last_ts: int, until_ts: int) -> int:
+        """Where the gap begins that ends at `until_ts`, after the last row at `last_ts`: not before
+        the stream was heard last. What is said to be after its end was said by a wrong clock.
         """
         if self._listening_on or self.interruption in (GapReason.SEQUENCE, GapReason.SILENCE):
             return last_ts
-        return max(self._heard_until, last_ts)
+        known = [ts for ts in (self._heard_until, last_ts) if 0 < ts <= until_ts]
+        return max(known, default=min(last_ts, until_ts))
 
     def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """Put a gap on record; the next row will say that it follows one. What was refused before

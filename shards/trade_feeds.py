@@ -118,7 +118,7 @@ class ContiguousTrades(_TradeStream):
             self.duplicate_count += 1
             return False
         elif trade_id > expected:
-            from_ts = self.missed_since(last_ts)
+            from_ts = self.missed_since(last_ts, ts_event)
             edges = Edges(expected, trade_id - 1, from_ts, ts_event, trade_id - expected)
             self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
         if not self.has_data:
@@ -187,7 +187,7 @@ class HistoryTrades(_TradeStream):
         (a restart) they are known: the venue sends what a block traded in one frame.
         """
         if self._last is None or not rows:
-            if since := self._last[0] if self._last else self.missed_since(0):
+            if since := self._last[0] if self._last else self._heard_until:
                 until_ts = rows[0].ts_event if rows else ts_recv
                 edges = Edges(0, 0, since, until_ts, -1)
                 self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
@@ -206,7 +206,7 @@ class HistoryTrades(_TradeStream):
             if self.interruption is GapReason.SEQUENCE
             else self.interruption
         )
-        edges = Edges(0, 0, self.missed_since(last_ts), until_ts, -1)
+        edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new
 
