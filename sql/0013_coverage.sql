@@ -194,3 +194,35 @@ $$;
 COMMENT ON FUNCTION completeness IS
     'What is known of a stream between two times of the venue: complete, missing (a gap says what), '
     'unprovable (rows may be missing), not collected';
+
+CREATE FUNCTION book_at(of_venue text, of_symbol text, at timestamptz)
+RETURNS TABLE (side text, price numeric, quantity numeric) LANGUAGE sql STABLE AS $$
+    WITH start AS (
+        SELECT time, seq
+        FROM book_levels
+        WHERE venue = of_venue AND symbol = of_symbol AND is_snapshot AND time <= at
+        ORDER BY time DESC, seq DESC LIMIT 1
+    ), following AS (
+        SELECT b.*
+        FROM book_levels b, start s
+        WHERE b.venue = of_venue AND b.symbol = of_symbol AND b.time BETWEEN s.time AND at
+          AND CASE
+              WHEN b.is_snapshot THEN (b.time, b.seq) = (s.time, s.seq)
+              ELSE (b.time, b.seq) > (s.time, s.seq)
+          END
+    ), newest AS (
+        SELECT DISTINCT ON (f.side, f.price) f.side, f.price, f.quantity
+        FROM following f
+        WHERE f.side IS NOT NULL
+        ORDER BY f.side, f.price, f.time DESC, f.seq DESC
+    )
+    SELECT n.side, n.price, n.quantity
+    FROM newest n
+    WHERE n.quantity > 0
+      AND NOT EXISTS (SELECT FROM following f WHERE f.after_gap AND NOT f.is_snapshot)
+    ORDER BY n.side DESC, CASE n.side WHEN 'bid' THEN -n.price ELSE n.price END
+$$;
+
+COMMENT ON FUNCTION book_at IS
+    'The book at a time of the venue, from the last snapshot and the changes since, best levels '
+    'first; nothing where a gap follows that snapshot';
