@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.commands import StreamCounts
-from engine.records import RecordKind
+from engine.records import NOT_MARKET_DATA
 from engine.status import EngineStatus
 
 
 def engine_summary(status: EngineStatus) -> dict[str, Any]:
-    """Totals since the engine started, of market data: records of gaps are counted as gaps."""
+    """Totals since the engine started, of market data: what is said about rows is no row."""
     writer = status.writer
     counted = StreamCounts.total(status.counts_by_kind.values())
     received, stored = status.rows_by_kind(), _without_gaps(writer.stored_rows)
@@ -107,7 +107,7 @@ def latency_lines(status: EngineStatus) -> list[str]:
 
 
 def _without_gaps(rows: Mapping[str, int]) -> dict[str, int]:
-    return {kind: count for kind, count in rows.items() if kind != RecordKind.GAP}
+    return {kind: count for kind, count in rows.items() if kind not in NOT_MARKET_DATA}
 
 
 def _malformed(status: EngineStatus) -> dict[str, int]:

@@ -138,6 +138,7 @@ class RingRecords(_Section, frozen=True):
     open_interest: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
     liquidation: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
     gap: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    coverage: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
 
 
 class ShardsConfig(_Section, frozen=True):

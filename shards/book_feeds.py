@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
-from engine.records import GapReason, GapState
+from engine.records import CoverageEnd, GapReason, GapState
 from engine.ring import RingProducer
 from shards.book_rows import BookEvent, brought_up, put_event
 from shards.gaps import Edges, GapLedger
@@ -174,7 +174,7 @@ class DeltaBook(_BookStream):
         stored = [self._put(event) for event in events]
         if all(stored):
             self._synced = True
-            self.live()
+            self.live(event.ts_event)
         else:
             self._unsync()
 
@@ -219,7 +219,8 @@ class DeltaBook(_BookStream):
             self.duplicate_count += 1
             return False
         elif event.prev_seq > self._last_seq:
-            edges = Edges(self._last_seq + 1, event.prev_seq, self._last_ts, event.ts_event, -1)
+            from_ts = self.missed_since(self._last_ts, event.ts_event)
+            edges = Edges(self._last_seq + 1, event.prev_seq, from_ts, event.ts_event, -1)
             reason = self.interruption
             if reason is GapReason.SEQUENCE:
                 reason = GapReason.RESYNC
@@ -235,6 +236,7 @@ class DeltaBook(_BookStream):
 
     def _unsync(self) -> None:
         """The book is unknown until a snapshot fits; the next event asks for one."""
+        self.stop_listening(CoverageEnd.RESYNC, self.newest_ts)
         self._synced = False
         self._snapshot = None
         self._since = None
@@ -268,9 +270,14 @@ class SnapshotBook(_BookStream):
 
     def fell_silent(self) -> None:
         """Books come at a steady pace, changed or not: some are missing."""
+        self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.SILENCE
+
+    def heard_until(self, silent_s: float) -> int:
+        """Up to the last one, for the same reason."""
+        return self._last_ts
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once a book as new as the first is stored."""
@@ -292,7 +299,7 @@ class SnapshotBook(_BookStream):
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
                 self.declare(self.interruption, GapState.UNPROVABLE, edges, event.ts_recv)
             self.has_data = True
-            self.live()
+            self.live(event.ts_event)
         self._put(event._replace(prev_seq=self._last_seq, is_snapshot=True))
         self._last_seq = event.seq
         self._last_ts = event.ts_event

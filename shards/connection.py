@@ -25,6 +25,7 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.limits import REFUSALS, refusal_in_words
+from shards.coverage import Carriers
 from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
 from shards.stream import MalformedFrameError, Stream
@@ -91,6 +92,8 @@ class Connection:
         self._request_id = 0
         self.last_frame_s = 0.0
         self.connect_count = 0
+        self.carrier = 0
+        """Names the present socket in the records of coverage."""
         self.due = ""
         """Why this socket should be replaced by another one soon; empty while it should not."""
         self._unusable = UnusableFrames(venue.name)
@@ -149,9 +152,13 @@ class Connection:
 
     def _begin(self, stream: Stream) -> None:
         if self.is_connected:
-            stream.connected()
+            self._carry(stream)
         else:
             stream.state, stream.reason = StreamState.CONNECTING, f"connecting to {self._url}"
+
+    def _carry(self, stream: Stream) -> None:
+        stream.carrier = self.carrier
+        stream.connected()
 
     def expect(self, topic: str, handover: Handover) -> None:
         """Subscribe a stream as well that another socket delivers until the handover is over."""
@@ -174,6 +181,8 @@ class Connection:
         self._feeds.add(stream)
         if anew:
             self._begin(stream)
+        else:
+            stream.carried_on(self.carrier)
 
     def close_first(self) -> None:
         """End this socket and open it anew: there is no room for another one beside it."""
@@ -242,8 +251,9 @@ class Connection:
         self._transport = transport
         self.last_frame_s = started_s
         self.connect_count += 1
+        self.carrier = Carriers.name_new()
         for stream in self._served:
-            stream.connected()
+            self._carry(stream)
         try:
             reason = await self._serve(transport)
         finally:
@@ -305,7 +315,7 @@ class Connection:
     def _try_again(self, now_s: float) -> None:
         for topic in self._suspects.due_again(now_s):
             if topic not in self._coming:
-                self._topics[topic].connected()
+                self._carry(self._topics[topic])
             self._changed.ring()
 
     async def _subscribe(self, transport: WSTransport) -> None:

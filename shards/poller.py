@@ -24,6 +24,7 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
+from shards.coverage import Carriers
 from shards.leases import Line
 from shards.rest import VenueRest
 from shards.timed import TimedStream
@@ -80,6 +81,7 @@ class Poller:
         self._rest = rest
         self._publish = publish
         self._wanted_interval_s = interval_s
+        self.carrier = Carriers.name_new()
         self._share = share
         share.pollers.append(self)
         self._feeds = Feeds()
@@ -118,6 +120,7 @@ class Poller:
         """Sample one more stream."""
         self._streams[stream.key.symbol] = stream
         self._feeds.add(stream)
+        stream.carrier = self.carrier
         stream.polled(self.interval_s)
         self._arrange()
 
@@ -148,6 +151,7 @@ class Poller:
         for stream in self._streams.values():
             silent = stream.silent_s(now_s) > limit_s
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+                stream.poll_missed()
                 stream.state = StreamState.STALE
                 stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
                 log.warning("%s: %s", stream.key, why or stream.reason)

@@ -118,11 +118,12 @@ class ContiguousTrades(_TradeStream):
             self.duplicate_count += 1
             return False
         elif trade_id > expected:
-            edges = Edges(expected, trade_id - 1, last_ts, ts_event, trade_id - expected)
-            self.declare(self.interruption, GapState.OPEN, edges, ts_recv)
+            from_ts = self.missed_since(last_ts, ts_event)
+            edges = Edges(expected, trade_id - 1, from_ts, ts_event, trade_id - expected)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
         if not self.has_data:
             self.has_data = True
-            self.live()
+            self.live(ts_event)
         return True
 
 
@@ -136,6 +137,11 @@ class HistoryTrades(_TradeStream):
         self._last = (last.ts_event, last.id) if last else None
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int, int], None] = {}
+
+    @property
+    def newest_ts(self) -> int:
+        """That of the newest trade."""
+        return self._last[0] if self._last else 0
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All from the first known trade on: it is in both, and neither has a hole after it. What
@@ -155,9 +161,10 @@ class HistoryTrades(_TradeStream):
         if len(rows) > 1:
             rows = sorted(rows, key=_event_time)  # a restart goes on from the last one written
         if not self.has_data:
+            newest_ts = rows[-1].ts_event if rows else ts_recv
             rows = self._join(rows, ts_recv)
             self.has_data = True
-            self.live()
+            self.live(rows[0].ts_event if rows else newest_ts)
         recent = self._recent
         for row in rows:
             key = (row.ts_event, row.trade_id)
@@ -180,6 +187,10 @@ class HistoryTrades(_TradeStream):
         (a restart) they are known: the venue sends what a block traded in one frame.
         """
         if self._last is None or not rows:
+            if since := self._last[0] if self._last else self._heard_until:
+                until_ts = rows[0].ts_event if rows else ts_recv
+                edges = Edges(0, 0, since, until_ts, -1)
+                self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
             return rows
         last_ts = self._last[0]
         first_ts = last_ts if self._recent else last_ts + 1
@@ -195,7 +206,7 @@ class HistoryTrades(_TradeStream):
             if self.interruption is GapReason.SEQUENCE
             else self.interruption
         )
-        edges = Edges(0, 0, last_ts, until_ts, -1)
+        edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new
 

@@ -15,6 +15,7 @@ from shards.book_feeds import DeltaBook
 from shards.book_snapshots import BookSnapshots
 from shards.connection import Connection
 from shards.contract_feeds import FundingRates
+from shards.coverage import LATE_NS, CoverageLedger
 from shards.feeds import make_stream
 from shards.funding_intervals import IntervalSource
 from shards.gaps import GapLedger
@@ -36,6 +37,7 @@ _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
 _TRY_AGAIN_EVERY_S = 300.0
 """A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
+_ALIVE_EVERY_S = 1.0
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
@@ -66,6 +68,8 @@ class VenueSession:
         self._store_instruments = store_instruments
         self._on_fault = on_fault
         self._gaps = GapLedger(rings.gap)
+        self._coverage = CoverageLedger(rings.coverage)
+        self._told_alive_s = monotonic_s()
         self._rest = VenueRest(venue, settings.rest_url, leases)
         self._sockets = VenueSockets(
             venue, settings, leases, rings.publish, self._spawn, shard_count
@@ -171,6 +175,7 @@ class VenueSession:
         self._gaps.flush()
         for stream in self.streams:
             stream.tick(now_ns)
+        self._tell_alive(now_ns, now_s)
         self._sockets.tick(now_s)
         self._snapshots.tick(now_s)
         self._poll_share.weight_per_minute = self._poll_weight()
@@ -182,22 +187,50 @@ class VenueSession:
         self._forget_removed()
         self._try_postponed()
 
+    def _tell_alive(self, now_ns: int, now_s: float) -> None:
+        """Put on record up to when each socket and poller was heard. Not while something that was
+        received is neither in a ring nor declared.
+        """
+        self._coverage.flush()
+        if now_s - self._told_alive_s < _ALIVE_EVERY_S:
+            return
+        if self._gaps.is_waiting or any(stream.drops.count for stream in self.streams):
+            return
+        self._told_alive_s = now_s
+        for connection in self.connections:
+            heard = next((stream for stream in connection.streams if stream.is_heard), None)
+            if connection.is_connected and heard is not None:
+                at = now_ns - int(connection.silent_s * 1e9) - LATE_NS
+                self._coverage.alive(heard.slot, connection.carrier, at)
+        for poller in self.pollers.values():
+            polled = [stream for stream in poller.streams if stream.is_heard]
+            if polled:
+                at = min(stream.last_recv_ns for stream in polled) - LATE_NS
+                self._coverage.alive(polled[0].slot, poller.carrier, at)
+
     def _poll_weight(self) -> float:
         """This shard's part of what polls may spend in a minute."""
         allowed = spendable(self._rest.weight_per_minute)[REST_POLLS]
         return allowed * _POLL_MARGIN / self._shard_count
 
-    async def close(self) -> None:
-        """Close every socket. What was buffered for a snapshot is written."""
+    async def close(self, *, in_order: bool = True) -> None:
+        """Close every socket. What was buffered for a snapshot is written. Not `in_order`: what is
+        missed until the next process goes on is the fault of this one.
+        """
+        silent_s = {stream: self._sockets.silent_s(stream) for stream in self.streams}
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for stream in self.streams:
-            stream.disconnected("stopped")
+            if in_order:
+                stream.ended_in_order("stopped", silent_s[stream])
+            else:
+                stream.disconnected("stopped", silent_s[stream])
             stream.declare_drops(wall_ns())
             stream.state = StreamState.STOPPED
         self._gaps.flush()
+        self._coverage.flush()
         await self._rest.close()
 
     def _try_postponed(self) -> None:
@@ -233,6 +266,7 @@ class VenueSession:
             self._gaps,
             self._layout.positions_dir,
             self._snapshots.want,
+            self._coverage,
         )
 
     def _is_offered(self, stream: Stream) -> bool:

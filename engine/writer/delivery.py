@@ -16,6 +16,7 @@ from engine.clock import monotonic_s, wall_ns
 from engine.errors import EngineError
 from engine.records import GAP, RecordArray
 from engine.writer import losses
+from engine.writer.coverage import CoverageGate, is_coverage
 from engine.writer.held_back import HeldBack
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
@@ -91,6 +92,7 @@ class DatabaseDelivery:
         self._sink = sink
         self._knobs = knobs
         self._held_back = HeldBack(knobs)
+        self._gate = CoverageGate()
         self._on_loss = on_loss
         self._durable_at_s = 0.0
         self._undurable = False
@@ -110,7 +112,7 @@ class DatabaseDelivery:
     @property
     def backlog_rows(self) -> int:
         """Rows the database does not have yet."""
-        return sum(source.backlog_rows for source in self._sources)
+        return sum(source.backlog_rows for source in self._sources if not is_coverage(source))
 
     def rows_arrived(self) -> None:
         """Rows were pumped; a full batch is not kept waiting for the flush interval."""
@@ -133,6 +135,7 @@ class DatabaseDelivery:
             source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
         await self._sink.forget_cursors_before(oldest)
+        await self._sink.close_coverage(self._sources.instance, self._sources)
 
     async def _deliver(self) -> None:
         while True:
@@ -157,7 +160,11 @@ class DatabaseDelivery:
         room = self._knobs.max_rows_per_copy
         slices: list[Slice] = []
         self._held_back.begin()
+        self._gate.look(self._sources)
+        reached: dict[Source, int] = {}
         for source in self._sources:
+            if is_coverage(source):
+                continue
             seq = source.database_seq
             while room > 0 and seq < source.head_seq:
                 first_seq, records = source.read(seq, room)
@@ -170,7 +177,8 @@ class DatabaseDelivery:
                 slices.append(self._piece(source, seq, first_seq, records))
                 seq = first_seq + len(records)
                 room -= len(records)
-        return slices
+            reached[source] = seq
+        return [*slices, *self._gate.open(reached)]
 
     def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
         """The rows that knobs let through."""
@@ -195,6 +203,8 @@ class DatabaseDelivery:
             if piece.is_declaration:
                 if self._on_loss:
                     self._on_loss(piece.records)
+                continue
+            if not piece.spec.columns:
                 continue
             if piece.lost_count:
                 self._report_loss(piece)
@@ -289,6 +299,8 @@ class RedisDelivery:
     def _slices(self) -> list[Slice]:
         slices: list[Slice] = []
         for source in self._sources:
+            if is_coverage(source):
+                source.redis_seq = source.head_seq
             if not source.is_live or source.redis_seq >= source.head_seq:
                 continue
             oldest = source.ring_first_seq

@@ -249,7 +249,8 @@ class Writer:
     def _status(self) -> WriterStatus:
         received: Counter[str] = Counter()
         for source in self.sources:
-            received[source.spec.kind.value] += source.head_seq if source.is_live else 0
+            if source.spec.columns:
+                received[source.spec.kind.value] += source.head_seq if source.is_live else 0
         usage = resource.getrusage(resource.RUSAGE_SELF)
         database, redis = self._database, self._redis
         return WriterStatus(

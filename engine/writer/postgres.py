@@ -9,7 +9,7 @@ that are lost, the same transaction says so (table ring_loss, and gaps among the
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -34,11 +34,13 @@ from engine.writer.batch import (
     unscreened,
 )
 from engine.writer.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
+from engine.writer.coverage import close_coverage, store_coverage
 from engine.writer.held_back import HeldSpan
 from engine.writer.partitions import Partitions
 from engine.writer.quarantine import Quarantine, RefusedRow
 from engine.writer.refusals import is_for_later, unavailable
 from engine.writer.session import open_session
+from engine.writer.source import Source
 from engine.writer.streams import StreamRegistry, unresolved
 
 __all__ = ["CommitResult", "PostgresSink", "Slice"]
@@ -140,7 +142,9 @@ class PostgresSink:
         self._streams = StreamRegistry(catalog)
         self._partitions = Partitions()
         self._quarantine = Quarantine(layout.quarantine_dir)
-        self._encoders = {kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items()}
+        self._encoders = {
+            kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items() if spec.columns
+        }
         self._connection: Connection | None = None
         self._any_cursor: tuple[str, int] | None = None
         self._last_recv_ns: dict[tuple[str, int], int] = {}
@@ -193,6 +197,11 @@ class PostgresSink:
         """
         async with self._connected() as connection:
             await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
+
+    async def close_coverage(self, instance: str, sources: Iterable[Source]) -> None:
+        """End the intervals of rings of this instance that are no more."""
+        async with self._connected() as connection:
+            await close_coverage(connection, instance, sources)
 
     def last_recv_ns(self, ring: str, epoch: int) -> int:
         """`ts_recv` of the last row below the cursor when it was read; 0 while there was none."""
@@ -275,6 +284,7 @@ class PostgresSink:
                 await connection.execute("SET LOCAL synchronous_commit = on")
             await self._move_cursors(connection, batch.slices)
             await self._declare_held_back(connection, batch.held_back)
+            await store_coverage(connection, batch.slices, self._streams.lookup.stream_id)
             for kind, pieces in batch.pieces.items():
                 if attempt.isolating:
                     await self._store_isolating(connection, kind, pieces, attempt)

@@ -167,7 +167,8 @@ class Source:
             batch = reader.slice(self.position_seq, head)
             self._positions.advance(batch)
             self._members.advance(self.position_seq, batch)
-            self._latencies.receipt.add_receipt(batch)
+            if self.spec.columns:
+                self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
             taken += len(batch)
         if self.journal_seq < head:
@@ -192,7 +193,8 @@ class Source:
                 _log.info(f"{self.name}: rows are journalled again")
                 self.journal_error = ""
             self.journal_seq += len(batch)
-            self._latencies.journal.add(batch, wall_ns())
+            if self.spec.columns:
+                self._latencies.journal.add(batch, wall_ns())
 
     def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
         """Return (sequence of the first row, rows) at or after `from_seq`.
