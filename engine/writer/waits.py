@@ -94,11 +94,9 @@ class ClockDoubt:
         self,
         venue_of: Callable[[int], str],
         clock_s: Callable[[], float] = monotonic_s,
-        now_ns: Callable[[], int] = wall_ns,
     ) -> None:
         self._venue_of = venue_of
         self._clock_s = clock_s
-        self._now_ns = now_ns
         self._next_s: dict[object, float] = {}
         """When to look again at each source whose rows wait."""
         self._venues: set[str] = set()
@@ -124,7 +122,7 @@ class ClockDoubt:
         """
         if kind is RecordKind.GAP or not len(records):
             return False
-        now_ns = self._now_ns()
+        now_ns = wall_ns()
         times = records["ts_event"]
         if times.max() <= now_ns + FUTURE_NS:
             self._hear(records[-1:], now_ns)
@@ -173,5 +171,7 @@ class ClockDoubt:
 
 
 def _in_words(span_ns: int) -> str:
-    hours = span_ns // 3_600_000_000_000
-    return f"{hours // 24} days {hours % 24} h" if hours >= 48 else f"{hours} h"
+    days, hours = divmod(round(span_ns / 3_600_000_000_000), 24)
+    if days < 2:
+        return f"{24 * days + hours} h"
+    return f"{days} days {hours} h" if hours else f"{days} days"
