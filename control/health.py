@@ -209,6 +209,8 @@ class Health:
             return "red", f"the database is down: {writer.database_error}"
         if writer.database_state != "up":
             return "yellow", f"the database is {writer.database_state}"
+        if writer.waits_for:
+            return "red", f"{writer.waits_for}; rows wait in the journal"
         limits = self._thresholds
         journal: Light = "yellow" if writer.journal_error else "green"
         return worst(

@@ -454,6 +454,11 @@ class WriterStatus(msgspec.Struct, tag=True):
     """Why rows are not journalled; empty while they are."""
     lost_rows: int = 0
     """Rows that neither ring nor journal held any more when the database was ready for them."""
+    quarantine_rows: dict[str, int] = {}
+    """Rows that are in quarantine now; `quarantined_rows` came there since this writer began."""
+    waits_for: str = ""
+    """Why rows wait although the database is there: our clock, or a table that refuses every row.
+    Empty while none do."""
 
 
 FromChild = (

@@ -57,6 +57,14 @@ class DatabaseUnavailableError(EngineError):
     retriable = True
 
 
+class TableRefusesError(DatabaseUnavailableError):
+    """The database is there, and one table of it takes no rows at all for now."""
+
+    def __init__(self, table: str, text: str) -> None:
+        super().__init__(f"table {table} refuses every row: {text}")
+        self.table = table
+
+
 class FencedError(EngineError):
     """A cursor is not where this writer left it: read it again before another commit."""
 

@@ -159,6 +159,9 @@ class WriterMetrics:
         self._lost = Growth(
             "fts_writer_lost_rows_total", "Rows that neither journal nor database has"
         )
+        self._quarantine = _gauge(
+            "fts_writer_quarantine_rows", "Rows that are in quarantine now", "kind"
+        )
         self._backlog = _gauge("fts_writer_backlog_rows", "Rows that wait for the database")
         self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
         self._up = _gauge("fts_writer_sink_up", "1 when the sink works", "sink")
@@ -172,6 +175,8 @@ class WriterMetrics:
                 growth.feed(rows.get(kind.value, 0), kind.value)
         self._inexact.feed(status.inexact_rows)
         self._lost.feed(status.lost_rows)
+        for kind in RecordKind:
+            self._quarantine.labels(kind.value).set(status.quarantine_rows.get(kind.value, 0))
         self._backlog.set(status.backlog_rows)
         self._journal.set(status.journal_bytes)
         self._up.labels("journal").set(not status.journal_error)

@@ -100,6 +100,10 @@ class WriterReport(msgspec.Struct):
     published_rows: dict[str, int] = {}
     overrun_rows: dict[str, int] = {}
     quarantined_rows: dict[str, int] = {}
+    quarantine_rows: dict[str, int] = {}
+    """Rows that are in quarantine now, also those of earlier engines on this state directory."""
+    waits_for: str = ""
+    """Why rows wait although the database is there; empty while none do."""
     dropped_rows: dict[str, int] = {}
     skipped_rows: dict[str, int] = {}
     unpublished_rows: dict[str, int] = {}
@@ -262,6 +266,7 @@ class WriterTotals:
         for name in (
             "received_rows", "database_state", "database_error", "redis_state", "redis_error",
             "backlog_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s",
+            "quarantine_rows", "waits_for",
         ):  # fmt: skip
             setattr(report, name, getattr(status, name))
         report.latency_us = {
@@ -348,20 +353,29 @@ def judge(
         if child.state != "up":
             light: Light = "yellow" if child.name == "control" else "red"
             return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
-    if writer.database_state == "down":
-        return "red", f"database is down: {writer.database_error}; rows wait in the journal"
-    if writer.journal_error:
-        return "yellow", f"{writer.journal_error}; rows are in memory only until they are stored"
-    if writer.lost_rows:
-        return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
+    if (by_storage := _judge_storage(writer)) is not None:
+        return by_storage
     by_streams = _judge_streams(streams)
     if by_streams is not None and by_streams[0] != "green":
         return by_streams
     if writer.redis_state == "down":
         return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
-    if quarantined := sum(writer.quarantined_rows.values()):
-        return "yellow", f"{quarantined} rows are quarantined"
+    if quarantined := sum(writer.quarantine_rows.values()):
+        return "yellow", f"{quarantined} rows are in quarantine: see `fts quarantine list`"
     return by_streams or ("green", "all streams deliver")
+
+
+def _judge_storage(writer: WriterReport) -> tuple[Light, str] | None:
+    """What keeps rows from being stored, or has; None when nothing does."""
+    if writer.database_state == "down":
+        return "red", f"database is down: {writer.database_error}; rows wait in the journal"
+    if writer.waits_for:
+        return "red", f"{writer.waits_for}; rows wait in the journal"
+    if writer.journal_error:
+        return "yellow", f"{writer.journal_error}; rows are in memory only until they are stored"
+    if writer.lost_rows:
+        return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
+    return None
 
 
 def _judge_streams(streams: list[StreamReport]) -> tuple[Light, str] | None:

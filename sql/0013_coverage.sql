@@ -95,7 +95,7 @@ SELECT
     CASE WHEN g.missing >= 0 THEN g.missing END AS missing,
     r.name AS reason,
     CASE
-        WHEN g.state <> 1 THEN st.name
+        WHEN g.state <> 1 OR g.reason = 13 THEN st.name  -- what is quarantined may yet be stored
         WHEN g.missing >= 0 THEN 'unrecoverable'
         ELSE 'unprovable'
     END AS state,
@@ -113,7 +113,8 @@ COMMENT ON COLUMN gaps.from_seq IS 'NULL where the venue gives no ids, or they n
 COMMENT ON COLUMN gaps.missing IS 'NULL where nobody can know';
 COMMENT ON COLUMN gaps.state IS
     'unrecoverable: rows are missing, and nothing will fill them in; unprovable: rows may be '
-    'missing, and nobody can know; repaired';
+    'missing, and nobody can know; open: the rows are in quarantine; repaired: they were stored '
+    'since';
 
 -- The times in which nothing is missing: what was listened to, and what lies between two intervals
 -- where that is accounted for, without the times of the gaps.

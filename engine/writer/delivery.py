@@ -13,23 +13,26 @@ from dataclasses import replace
 
 from engine.alarm import Alarm
 from engine.clock import monotonic_s, wall_ns
-from engine.errors import EngineError
+from engine.errors import EngineError, TableRefusesError
 from engine.records import GAP, RecordArray
 from engine.writer import losses
 from engine.writer.coverage import CoverageGate, is_coverage
 from engine.writer.held_back import HeldBack
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
-from engine.writer.postgres import PostgresSink, Slice
+from engine.writer.postgres import CommitResult, PostgresSink, Slice
 from engine.writer.redis import RedisSink
 from engine.writer.source import Source
 from engine.writer.sources import Sources
+from engine.writer.waits import ClockDoubt, TableWaits
 
 log = logging.getLogger(__name__)
 
 _BACKOFF_MIN_S = 0.1
 _BACKOFF_MAX_S = 5.0
 _DURABLE_EVERY_S = 2.0
+_QUARANTINE_LOOK_S = 10.0
+"""Rows that somebody takes out of quarantine are seen after so long."""
 _GAPS_WAITING_MAX = 64
 """Losses whose gaps wait for Redis."""
 
@@ -96,12 +99,19 @@ class DatabaseDelivery:
         self._on_loss = on_loss
         self._durable_at_s = 0.0
         self._undurable = False
+        self._tables = TableWaits()
+        self._clock = ClockDoubt(sink.venue)
+        self._waiting: set[tuple[str, int]] = set()
+        """Sources whose rows do not go into the present flush, whatever there is of them."""
+        self._quarantine_at_s = 0.0
         self.health = SinkHealth("database")
         self.latency = Latency()
         self.stored_rows: Counter[str] = Counter()
         self.quarantined_rows: Counter[str] = Counter()
+        self.in_quarantine: Counter[str] = Counter()
+        """Rows that are in quarantine now, whoever put them there."""
         self.skipped_rows: Counter[str] = Counter()
-        self.lost_rows = 0
+        self.lost_by_kind: Counter[str] = Counter()
         self.inexact_rows = 0
         self.arrived = Alarm()
 
@@ -114,9 +124,24 @@ class DatabaseDelivery:
         """Rows the database does not have yet."""
         return sum(source.backlog_rows for source in self._sources if not is_coverage(source))
 
+    @property
+    def lost_rows(self) -> int:
+        """Rows that neither ring nor journal held any more."""
+        return self.lost_by_kind.total()
+
+    @property
+    def waits_for(self) -> str:
+        """Why rows of a working database wait: our clock, or a table. Empty while none do."""
+        return self._clock.text or self._tables.text
+
+    @property
+    def _ready_rows(self) -> int:
+        """The backlog without what waits for something else than the next flush."""
+        return sum(s.backlog_rows for s in self._sources if (s.key, s.epoch) not in self._waiting)
+
     def rows_arrived(self) -> None:
         """Rows were pumped; a full batch is not kept waiting for the flush interval."""
-        if self.backlog_rows >= self._knobs.flush_rows:
+        if self._ready_rows >= self._knobs.flush_rows:
             self.arrived.ring()
 
     async def _connect(self) -> None:
@@ -136,6 +161,7 @@ class DatabaseDelivery:
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
         await self._sink.forget_cursors_before(oldest)
         await self._sink.close_coverage(self._sources.instance, self._sources)
+        await self._count_quarantine()
 
     async def _deliver(self) -> None:
         while True:
@@ -143,12 +169,21 @@ class DatabaseDelivery:
             durable = self._durable_is_due()
             slices = self._slices()
             if slices or durable:
-                await self._commit(slices, durable=durable)
+                try:
+                    await self._commit(slices, durable=durable)
+                except TableRefusesError as error:
+                    self._tables.refused(error)
+            if self.in_quarantine and monotonic_s() >= self._quarantine_at_s:
+                await self._count_quarantine()
+
+    async def _count_quarantine(self) -> None:
+        self.in_quarantine = Counter(await self._sink.quarantined())
+        self._quarantine_at_s = monotonic_s() + _QUARANTINE_LOOK_S
 
     async def _wait_for_rows(self) -> None:
         """Return when a full batch is there, or the flush interval is over."""
         knobs, started_s = self._knobs, monotonic_s()
-        while self.backlog_rows < knobs.flush_rows:
+        while self._ready_rows < knobs.flush_rows:
             if not await self.arrived.wait(started_s + knobs.flush_interval_s - monotonic_s()):
                 return
 
@@ -160,6 +195,7 @@ class DatabaseDelivery:
         room = self._knobs.max_rows_per_copy
         slices: list[Slice] = []
         self._held_back.begin()
+        self._waiting.clear()
         self._gate.look(self._sources)
         reached: dict[Source, int] = {}
         for source in self._sources:
@@ -167,7 +203,11 @@ class DatabaseDelivery:
                 continue
             seq = source.database_seq
             while room > 0 and seq < source.head_seq:
+                if self._is_to_wait(source):
+                    break
                 first_seq, records = source.read(seq, room)
+                if self._is_to_wait(source, records, lost=first_seq > seq):
+                    break
                 if first_seq > seq:
                     gaps = losses.declare(source, seq, first_seq, wall_ns())
                     slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
@@ -179,6 +219,21 @@ class DatabaseDelivery:
                 room -= len(records)
             reached[source] = seq
         return [*slices, *self._gate.open(reached)]
+
+    def _is_to_wait(
+        self, source: Source, records: RecordArray | None = None, *, lost: bool = False
+    ) -> bool:
+        """Whether nothing more of a source goes into the present flush; asked before its next rows
+        are read, and again with them."""
+        key, kind = (source.key, source.epoch), source.spec.kind
+        if records is None:
+            waits = self._clock.waits(key) or self._tables.waits(kind.value)
+        else:
+            waits = self._clock.doubts(key, kind, records)
+            waits = waits or (lost and self._tables.waits(GAP.kind.value))
+        if waits:
+            self._waiting.add(key)
+        return waits
 
     def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
         """The rows that knobs let through."""
@@ -192,8 +247,11 @@ class DatabaseDelivery:
 
     async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
         held_back = list(self._held_back.spans)
-        result = await self._sink.commit(slices, held_back, durable=durable)
+        result = await self._sink.commit(
+            slices, held_back, durable=durable, impatient=self._tables.impatient
+        )
         self._held_back.committed()
+        self._tables.taken({s.spec.table for s in slices if len(s.records)})
         now_ns = wall_ns()
         by_source = {(source.key, source.epoch): source for source in self._sources}
         for piece in slices:
@@ -213,16 +271,25 @@ class DatabaseDelivery:
         for source in self._sources:
             source.committed(source.database_seq, durable=durable)
         self.stored_rows.update(result.stored_rows)
-        self.quarantined_rows.update(result.quarantined_rows)
         self.inexact_rows += result.inexact_rows
+        self._note_quarantined(result)
         self._undurable = not durable
         if durable:
             self._durable_at_s = monotonic_s()
             self._sources.remove_delivered()
 
+    def _note_quarantined(self, result: CommitResult) -> None:
+        """Count what was refused, tell Redis of its gaps, have what follows flagged."""
+        self.quarantined_rows.update(result.quarantined_rows)
+        self.in_quarantine.update(result.quarantined_rows)
+        if result.gaps is not None and self._on_loss:
+            self._on_loss(result.gaps)
+        for kind, slot in result.interrupted:
+            self._held_back.lost(kind, [slot])
+
     def _report_loss(self, piece: Slice) -> None:
         """Rows that neither ring nor journal holds any more: damage, or a restored database."""
-        self.lost_rows += piece.lost_count
+        self.lost_by_kind[piece.spec.kind.value] += piece.lost_count
         log.error(
             "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
             piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,

@@ -274,6 +274,8 @@ class Writer:
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},
             journal_error=next((s.journal_error for s in self.sources if s.journal_error), ""),
             lost_rows=database.lost_rows if database else 0,
+            quarantine_rows=dict(database.in_quarantine) if database else {},
+            waits_for=database.waits_for if database else "",
         )
 
 
