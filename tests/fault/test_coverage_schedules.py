@@ -11,6 +11,7 @@ lies in a time that is called complete, and times far from any trouble are calle
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -165,7 +166,9 @@ def test_sql_alone_tells_which_times_are_complete(make_rig: MakeRig, seed: int) 
                 inside = [max(t, begin) < min(u, end) and t <= begin and end <= u for t, u in times]
                 calm_count += 1
                 assert any(inside), f"{key}: {begin} to {end} is not complete: {times}"
-    ", ".join(schedule.names)
+    names = ", ".join(schedule.names)
+    said = f"{lost_count} rows missed, {calm_count} calm times proven complete"
+    sys.stderr.write(f"seed {seed}: {names}: {said}\n")
     assert calm_count
 
 
