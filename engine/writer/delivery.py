@@ -158,6 +158,7 @@ class DatabaseDelivery:
             source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
         await self._sink.forget_cursors_before(oldest)
+        await self._sink.adopt_quarantine()
         await self._count_quarantine()
 
     async def _deliver(self) -> None:
