@@ -22,6 +22,7 @@ from control.commands import (
     instruments,
     limiters,
     migrate,
+    quarantine,
     simulate,
     streams,
     up,
@@ -35,7 +36,8 @@ from engine.member import ChildStartError
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, streams, instruments, limiters, health, simulate, migrate, doctor, bench, version,
+    up, demo, streams, instruments, limiters, health, quarantine, simulate, migrate, doctor, bench,
+    version,
 )  # fmt: skip
 
 _EPILOG = """\

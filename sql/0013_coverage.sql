@@ -131,6 +131,7 @@ WITH known AS (
         range_agg(tstzrange(
             from_time, greatest(to_time, from_time) + interval '1 microsecond')) AS times
     FROM gaps
+    WHERE state <> 'repaired'
     GROUP BY venue, symbol, kind, transport
 )
 SELECT
@@ -171,6 +172,7 @@ CREATE FUNCTION completeness(
             = (of_venue, of_symbol, of_kind, by_transport)
           AND tstzrange(g.from_time,
                         greatest(g.to_time, g.from_time) + interval '1 microsecond') && a.times
+          AND g.state <> 'repaired'
     ), known AS (
         SELECT range_agg(times) AS times
         FROM (SELECT times FROM usable UNION ALL SELECT times FROM lost) AS k

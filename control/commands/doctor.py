@@ -36,6 +36,9 @@ examples:
 Exit code 0 when everything needed is there (an unreachable venue is only noted), else 1.
 """
 _TIMEOUT_S = 2.0
+_IN_QUARANTINE = """
+    SELECT count(*) FROM quarantined_row WHERE state = 1 AND starts_with(ring, %s)
+"""
 _SHM = Path("/dev/shm")  # noqa: S108 - shared memory, not a temporary file
 
 Level = Literal["ok", "note", "problem"]
@@ -90,6 +93,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield _control_port(loaded, layout)
     yield from _machine(loaded, layout)
     yield _database(loaded)
+    yield _quarantine(loaded, layout)
     yield _redis(loaded)
     for name, venue in VENUES.items():
         override = loaded.config.venues.get(name)
@@ -193,6 +197,30 @@ def _database(loaded: LoadedConfig) -> Finding:
             "`fts up` applies them at start, or run `fts migrate`",
         )  # fmt: skip
     return Finding("database", "ok", f"{shown}: PostgreSQL {server}, schema up to date")
+
+
+def _quarantine(loaded: LoadedConfig, layout: Layout) -> Finding:
+    """How many rows wait in quarantine; the database knows, wherever the files are."""
+    if not any(layout.quarantine_dir.glob("*.jsonl")):
+        return Finding("quarantine", "ok", "empty")
+    note = instance.read_note(layout)
+    url = note.database if note else ""
+    if loaded.database_url is not None:
+        url = loaded.database_url.reveal()
+    try:
+        with psycopg.connect(make_conninfo(url, connect_timeout=int(_TIMEOUT_S))) as connection:
+            (count,) = connection.execute(_IN_QUARANTINE, (f"{layout.instance}/",)).fetchone() or ()
+    except (psycopg.Error, OSError):
+        return Finding(
+            "quarantine", "note", f"{layout.quarantine_dir} holds rows that were refused",
+            "`fts quarantine list` tells which of them still wait",
+        )  # fmt: skip
+    if not count:
+        return Finding("quarantine", "ok", "empty: all rows were stored or dropped since")
+    return Finding(
+        "quarantine", "note", f"{count:,} rows wait in {layout.quarantine_dir}",
+        "`fts quarantine list` says why; `retry` stores them, `drop` gives them up",
+    )  # fmt: skip
 
 
 def _redis(loaded: LoadedConfig) -> Finding:

@@ -161,6 +161,7 @@ class DatabaseDelivery:
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
         await self._sink.forget_cursors_before(oldest)
         await self._sink.close_coverage(self._sources.instance, self._sources)
+        await self._sink.adopt_quarantine()
         await self._count_quarantine()
 
     async def _deliver(self) -> None:

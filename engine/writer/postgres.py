@@ -8,6 +8,7 @@ the cursor to learn what became of a COMMIT whose answer it never got. Where a c
 that are lost, the same transaction says so (table ring_loss, and gaps among the rows).
 """
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from engine.errors import DatabaseUnavailableError, FencedError, TableRefusesErr
 from engine.records import GapReason, GapState, RecordKind
 from engine.settings import WriterSettings
 from engine.writer import quarantine_table
+from engine.writer.adoption import adopt
 from engine.writer.batch import Batch, CommitResult, Slice
 from engine.writer.coverage import close_coverage, store_coverage
 from engine.writer.held_back import HeldSpan
@@ -99,6 +101,8 @@ _END_HOLDER = """
       AND a.application_name = current_setting('application_name')
 """
 
+_log = logging.getLogger(__name__)
+
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
@@ -141,6 +145,7 @@ class PostgresSink:
         self._connection: Connection | None = None
         self._any_cursor: tuple[str, int] | None = None
         self._last_recv_ns: dict[tuple[str, int], int] = {}
+        self._has_adopted = False
 
     async def connect(self) -> None:
         """Open a new connection in place of the old one, and forget what the old one knew."""
@@ -202,6 +207,24 @@ class PostgresSink:
     def venue(self, slot: int) -> str:
         """The venue of a slot; empty where the catalog does not know it."""
         return self._tables.streams.venue(slot)
+
+    async def adopt_quarantine(self) -> None:
+        """Declare, once, what a version before set aside without telling. Never in the way."""
+        if self._has_adopted:
+            return
+        async with self._connected() as connection:
+            try:
+                count = await adopt(
+                    connection, self._tables, self._quarantine.read(), self._instance
+                )
+            except psycopg.Error as error:
+                if fault_of(error) is Fault.LATER:
+                    raise
+                _log.warning("rows in quarantine cannot be declared: %s", in_words(error))
+                count = 0
+        self._has_adopted = True
+        if count:
+            _log.warning("%d rows that an earlier version set aside are declared now", count)
 
     async def quarantined(self) -> dict[str, int]:
         """How many rows of this instance are in quarantine, by table."""

@@ -52,8 +52,16 @@ class QuarantinedRow(msgspec.Struct, frozen=True):
             for name, value in self.row.items():
                 record[name] = float(value) if isinstance(value, str) else value
         except (OverflowError, TypeError) as error:
-            raise ValueError(f"{self.ring}/{self.epoch}/{self.seq}: {error}") from error
+            raise ValueError(str(error)) from error
         return record
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the line holds a row; somebody may have edited it."""
+        try:
+            return len(self.record()) == 1
+        except ValueError:
+            return False
 
 
 class Quarantine:

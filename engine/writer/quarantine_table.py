@@ -107,14 +107,22 @@ async def count(connection: Connection, instance: str) -> dict[str, int]:
 async def states(connection: Connection, instance: str) -> dict[RowKey, GapState]:
     """Every row that ever was in quarantine, and what became of it."""
     found = await connection.execute(_STATES, (f"{instance}/",))
-    return {tuple(key): GapState(state) for *key, state in await found.fetchall()}
+    return {
+        (ring, epoch, seq, kind): GapState(state)
+        for ring, epoch, seq, kind, state in await found.fetchall()
+    }
+
+
+async def lock(connection: Connection) -> None:
+    """Be the only one to take rows out, or in from old files, until the transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
 
 
 async def claim(connection: Connection, keys: Iterable[RowKey]) -> set[RowKey]:
     """Those of these rows that are still in quarantine, locked until the transaction ends. One
     transaction at a time: what it says of a gap follows from all rows of the gap.
     """
-    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+    await lock(connection)
     found = await connection.execute(_CLAIM, _columns(keys))
     return {(ring, epoch, seq, kind) for ring, epoch, seq, kind in await found.fetchall()}
 

@@ -87,13 +87,15 @@ class Tables:
             except DatabaseUnavailableError as error:
                 raise TableRefusesError(kind.value, str(error)) from None
 
-    async def store(self, connection: Connection, kind: RecordKind, pieces: Pieces) -> int:
-        """Copy rows into their table; return how many had to be rounded."""
+    async def store(
+        self, connection: Connection, kind: RecordKind, pieces: Pieces, into: str = ""
+    ) -> int:
+        """Copy rows into their table, or another one like it; return how many had to be rounded."""
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
         async with (
             connection.cursor() as cursor,
-            cursor.copy(_copy_statement(encoder.spec)) as copy,
+            cursor.copy(_copy_statement(encoder.spec, into)) as copy,
         ):
             await copy.write(COPY_HEADER)
             for piece in pieces:
@@ -163,8 +165,8 @@ def _has_strangers(slots: set[int], streams: StreamRegistry) -> bool:
     return any(not streams.is_resolved(slot) for slot in slots)
 
 
-def _copy_statement(spec: RecordSpec) -> sql.Composed:
+def _copy_statement(spec: RecordSpec, into: str) -> sql.Composed:
     return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-        sql.Identifier(spec.table),
+        sql.Identifier(into or spec.table),
         sql.SQL(", ").join(sql.Identifier(column.name) for column in spec.columns),
     )
