@@ -82,7 +82,6 @@ class Poller:
         self._wanted_interval_s = interval_s
         self._share = share
         share.pollers.append(self)
-        self._feeds = Feeds()
         self._streams: dict[str, TimedStream] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._due_s: dict[str, float] = {}
@@ -117,7 +116,6 @@ class Poller:
     def add(self, stream: TimedStream) -> None:
         """Sample one more stream."""
         self._streams[stream.key.symbol] = stream
-        self._feeds.add(stream)
         stream.polled(self.interval_s)
         self._arrange()
 
@@ -125,7 +123,6 @@ class Poller:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
             self._due_s.pop(stream.key.symbol, None)
-            self._feeds.remove(stream)
             self._arrange()
 
     async def run(self) -> None:
@@ -233,10 +230,14 @@ class Poller:
             if now_s - self._due_s.get(stream.key.symbol, due_s) > interval_s:
                 stream.poll_missed()
         counts = [stream.frame_count for stream in served]
+        feeds = Feeds()
+        for stream in served:
+            feeds.add(stream)
         try:
-            self._channel.decode(body, self._feeds, wall_ns(), self._unusable.add)
+            self._channel.decode(body, feeds, wall_ns(), self._unusable.add)
         except UNUSABLE_FRAME as error:
             self._unusable.add(error, body)
+            self._publish()
             return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
             self._due_s[stream.key.symbol] = due_s + interval_s

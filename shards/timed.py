@@ -112,7 +112,7 @@ class TimedStream(Stream):
         """Put one row into `ring`: slot, flags, then `rest` as `pack` wants it."""
         seq = ring.reserve()
         if seq < 0:
-            self.refused(0, ts_event, 1)  # no ids: the span of time names the rows
+            self.dropped(0, ts_event, 1)  # no ids: the span of time names the rows
             return
         flags = self.next_flags and self.settle(ts_recv)
         pack(ring.buffer, ring.offset_of(seq), self.slot, flags, *rest)

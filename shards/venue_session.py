@@ -148,7 +148,7 @@ class VenueSession:
             if stream is None:
                 continue
             stream.removed(self._sockets.silent_s(stream))
-            stream.declare_drops(wall_ns())  # nobody looks after it any more
+            stream.declare_pending(wall_ns())  # nobody looks after it any more
             counts, kind = stream.counts(), stream.key.kind
             removed = self._removed_counts.get(kind, StreamCounts())
             self._removed_counts[kind] = StreamCounts.total([removed, counts])
@@ -195,7 +195,7 @@ class VenueSession:
         await asyncio.gather(*tasks, return_exceptions=True)
         for stream in self.streams:
             stream.disconnected("stopped")
-            stream.declare_drops(wall_ns())
+            stream.declare_pending(wall_ns())
             stream.state = StreamState.STOPPED
         self._gaps.flush()
         await self._rest.close()
