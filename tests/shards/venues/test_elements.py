@@ -33,7 +33,12 @@ KINDS = [
     for name in VENUES
     for offer in offers(VENUES[name])
 ]
-NAMED = [param for param in KINDS if param.values[1].shape.symbol]
+NAMED = [
+    pytest.param(name, offer, id=f"{name}-{offer.kind}-{offer.transport}")
+    for name in VENUES
+    for offer in offers(VENUES[name])
+    if offer.shape.symbol
+]
 """Not those whose elements are known by their place in an answer."""
 MUTANTS = int(os.environ.get("FTS_TEST_MUTANTS", "2000"))
 """How many elements a venue sends in the long test; 200,000 take some minutes."""
