@@ -9,7 +9,8 @@ What a polled stream promises is one sample an interval. A call that fails, in w
 repeated within the interval; so is one whose answer cannot be read. A sample that was due and could
 not be taken until the next one was due is a gap (`poll_missed`), whichever call should have taken
 it, and so is one whose answer came without the stream. Samples are stored whether or not they
-differ from the last: that the value still stood is what was asked.
+differ from the last, in the venue's time as well: that the value still stood is what was asked. The
+row's time is the venue's, its `recv_time` tells the samples apart.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ What is missed while nobody listens cannot be counted, so it is an unprovable ga
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from engine.catalog import Transport
 from engine.commands import StreamSpec, StreamState
@@ -22,6 +22,8 @@ differ as well: of what happened that long before a connection was heard last no
 
 class TimedStream(Stream):
     """Accepts rows in the order of their time and declares what lies between two connections."""
+
+    _rows_per_element: ClassVar = 1
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -69,18 +71,20 @@ class TimedStream(Stream):
         return frame[2]
 
     def _accept(self, ts_event: int, ts_recv: int, content: Any) -> bool:
-        """Whether a row is new. One that repeats the last one's time and content is not, nor is an
-        older one. A row stamped by our own clock is never old: that clock may be set back.
+        """Whether a row is new. A pushed one that repeats the last one's time and content is not,
+        nor is an older one. A row stamped by our own clock is never old: that clock may be set
+        back. Nor is a polled one: it is what the venue said when it was asked, once more.
         """
         self._frame_count += 1
         self.last_recv_ns = ts_recv
         is_own_clock = ts_event == ts_recv
+        is_sample = is_own_clock or self.key.transport is Transport.HTTP_POLL
         set_back = not is_own_clock and is_set_back(ts_event, self._last_ts)
-        if ts_event < self._last_ts and not is_own_clock and not set_back:
-            self.duplicate_count += 1
+        if ts_event < self._last_ts and not is_sample and not set_back:
+            self.duplicate_count += self._rows_per_element
             return False
         is_new = (
-            is_own_clock
+            is_sample
             or set_back
             or ts_event > self._last_ts
             or self._content not in (None, content)
@@ -89,17 +93,17 @@ class TimedStream(Stream):
             edges = Edges(0, 0, ts_event, ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
         elif not is_new:
-            self.duplicate_count += 1
+            self.duplicate_count += self._rows_per_element
         elif not self.has_data and self._last_ts:
             from_ts = self._last_ts
             if is_own_clock and self.key.transport is Transport.WS:
                 # What followed the last row may have left the venue before that one came.
                 from_ts = min(max(self._before_last_ts, from_ts - LATE_NS), from_ts)
-            edges = Edges(0, 0, from_ts, ts_event, -1)
+            edges = Edges(0, 0, min(from_ts, ts_event), ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
         if is_new:
             self._before_last_ts = self._last_ts
-        self._last_ts = ts_event
+        self._last_ts = ts_event if set_back or is_own_clock else max(self._last_ts, ts_event)
         self._content = content
         if not self.has_data or self.state is not StreamState.LIVE:
             self.has_data = True
