@@ -10,7 +10,8 @@ Classes of row
 - `delta`: book changes, also those from before the first snapshot: they were received.
 - `whole`: books that a venue pushes whole.
 Snapshots fetched by REST are stored too, but asked for and not sent: they are counted apart.
-Kinds that are few in rows (quotes, funding and the like) are in `control.ledger_kinds`.
+Kinds that are few in rows (quotes, funding and the like) are in `control.ledger_kinds`; what was
+sent so that nobody can read it is in `control.ledger_unreadable`.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import numpy.typing as npt
 import psycopg
 
 from control.ledger_kinds import check_kinds
+from control.ledger_unreadable import check_unreadable
 from control.verdict import Ints, Verdict, covered_by_gaps
 from shards.simulator.ledger import LedgerRows, Rows, read_ledger
 
@@ -109,6 +111,7 @@ class LedgerCheck:
             self._check_trades()
             self._check_levels()
             self.verdicts |= check_kinds(self._ledger, self._connection)
+            self.verdicts |= check_unreadable(self._ledger, self._connection)
 
     def _read_streams(self) -> dict[tuple[str, str, str], _Stream]:
         """Streams by venue, symbol and kind; instrument versions of one stream are merged."""

@@ -16,6 +16,7 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
     writer = status.writer
     counted = StreamCounts.total(status.counts_by_kind.values())
     received, stored = status.rows_by_kind(), _without_gaps(writer.stored_rows)
+    refused = status.refused_by_kind()
     published, dropped = map(_without_gaps, (writer.published_rows, writer.dropped_rows))
     skipped = _without_gaps(writer.skipped_rows)
     seconds = max(status.uptime_s, 1e-9)
@@ -30,6 +31,7 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
         "declared_missing": counted.missing_count,
         "gaps": counted.gap_count,
         "duplicates_refused": counted.duplicate_count,
+        "refused": counted.refused_count,
         "quarantined": sum(writer.quarantined_rows.values()),
         "inexact": writer.inexact_rows,
         "overrun": sum(writer.overrun_rows.values()),
@@ -53,6 +55,7 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
                 "skipped": skipped.get(kind, 0),
                 "published": published.get(kind, 0),
                 "dropped": dropped.get(kind, 0),
+                "refused": refused.get(kind, 0),
             }
             for kind in ("trade", "book", *sorted(received.keys() - {"trade", "book"}))
         },

@@ -110,6 +110,7 @@ class ShardMetrics:
                 ("gap_count", "gaps", "Gaps declared"),
                 ("missing_count", "missing_rows", "Rows declared missing"),
                 ("duplicate_count", "duplicate_rows", "Rows refused as repeated"),
+                ("refused_count", "refused_rows", "Rows refused as unreadable"),
             )
         ]
         self._malformed = Growth(

@@ -167,11 +167,18 @@ class EngineStatus(msgspec.Struct):
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""
+        return self._by_kind(lambda counts: counts.row_count)
+
+    def refused_by_kind(self) -> dict[str, int]:
+        """Rows that came and could not be read, by record kind."""
+        return self._by_kind(lambda counts: counts.refused_count)
+
+    def _by_kind(self, count: Callable[[StreamCounts], int]) -> dict[str, int]:
         rows: Counter[str] = Counter()
         for stream_kind, counts in self.counts_by_kind.items():
             kinds = KINDS_OF_STREAM[stream_kind]
             for kind in kinds:
-                rows[kind] += counts.row_count // len(kinds)
+                rows[kind] += count(counts) // len(kinds)
         return dict(rows)
 
 

@@ -2,10 +2,14 @@
 
 What a consumer may rely on, for both: rows come in the order in which they apply; a SNAPSHOT event
 replaces the book; after a row flagged AFTER_GAP the book is unknown until the next SNAPSHOT.
+
+An event is the smallest unit that can be at fault: one of which a single level cannot be read is
+refused whole, for a book with the other levels alone would be a wrong one. Its levels are counted
+as refused rows, and a book of deltas starts anew from a snapshot.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
@@ -14,6 +18,7 @@ from engine.ring import RingProducer
 from shards.book_rows import BookEvent, brought_up, put_event
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered, is_set_back
+from shards.unreadable import Unreadable
 
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
@@ -33,7 +38,7 @@ class _BookStream(Stream):
         count = event.row_count
         seq = self.ring.reserve(count)
         if seq < 0:
-            self.refused(event.seq, event.ts_event, count)
+            self.dropped(event.seq, event.ts_event, count)
             return False
         flags = self.next_flags and self.settle(event.ts_recv)
         put_event(self.ring, seq, self.slot, event, flags)
@@ -54,6 +59,8 @@ class DeltaBook(_BookStream):
 
     A book that runs can be renewed, for those who read it from the middle: see `renew`.
     """
+
+    ids_tell: ClassVar = True
 
     def __init__(
         self,
@@ -216,16 +223,35 @@ class DeltaBook(_BookStream):
             edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
             self._broken(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
         elif event.seq <= self._last_seq:
-            self.duplicate_count += 1
+            self.duplicate_count += event.row_count
             return False
         elif event.prev_seq > self._last_seq:
             from_ts = self.missed_since(self._last_ts, event.ts_event)
             edges = Edges(self._last_seq + 1, event.prev_seq, from_ts, event.ts_event, -1)
             reason = self.interruption
-            if reason is GapReason.SEQUENCE:
+            if self.unreadable.links(self._last_seq, event.prev_seq):
+                reason = GapReason.UNREADABLE
+                edges = edges._replace(missing=self.unreadable.take(0).missing)
+            elif reason is GapReason.SEQUENCE:
                 reason = GapReason.RESYNC
             self._broken(reason, GapState.UNRECOVERABLE, edges, event.ts_recv)
         return True
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Wait for the next event to tell whether the chain is broken by it; it nearly always is,
+        and the book starts anew. One that is stored is only repeated.
+        """
+        if item.rows < 0:
+            return  # if it was an event of this book, the chain will be broken
+        if item.seq is not None and item.seq <= self._last_seq and self._is_old(item):
+            self.last_recv_ns = item.ts_recv
+            self.duplicate_count += item.rows
+            return
+        super().on_unreadable(item)
+
+    def _is_old(self, item: Unreadable) -> bool:
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq or 0, self._last_seq, at, self._last_ts)
 
     def _broken(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """The chain broke in front of the present event."""
@@ -292,7 +318,7 @@ class SnapshotBook(_BookStream):
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
             self._last_seq = 0
         elif event.seq <= self._last_seq:
-            self.duplicate_count += 1
+            self.duplicate_count += event.row_count
             return
         if not self.has_data:
             if self._last_seq and event.seq > self._last_seq + 1:

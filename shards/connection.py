@@ -28,6 +28,7 @@ from engine.limits import REFUSALS, refusal_in_words
 from shards.coverage import Carriers
 from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
+from shards.salvage import Salvage
 from shards.stream import MalformedFrameError, Stream
 from shards.suspects import Suspects
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
@@ -98,6 +99,7 @@ class Connection:
         """Why this socket should be replaced by another one soon; empty while it should not."""
         self._unusable = UnusableFrames(venue.name)
         self.malformed_by_reason = self._unusable.by_reason
+        self._salvage = Salvage(venue, self._feeds, self._decode, self._unusable.add)
 
     @property
     def streams(self) -> Sequence[Stream]:
@@ -392,8 +394,10 @@ class Connection:
             transport.send(WSMsgType.TEXT, ping)
 
     def unusable(self, error: Exception, payload: bytes) -> None:
-        """Count a frame that could not be used; say so once in a while."""
-        self._unusable.add(error, payload)
+        """Use what can be used of a frame that was refused; count the rest, and say so once in a
+        while.
+        """
+        self._salvage.take(payload, wall_ns(), error)
 
     def _on_control(self, control: Control, text: str) -> None:
         if control is Control.REFUSED:

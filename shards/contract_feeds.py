@@ -76,6 +76,8 @@ class OpenInterestPoints(TimedStream):
 class FundingOpenInterest(_FundingStream):
     """Both in one message of the venue: a row of each kind, with the same times."""
 
+    _rows_per_element: ClassVar = 2
+
     def __init__(
         self,
         spec: StreamSpec,

@@ -9,7 +9,8 @@ What a polled stream promises is one sample an interval. A call that fails, in w
 repeated within the interval; so is one whose answer cannot be read. A sample that was due and could
 not be taken until the next one was due is a gap (`poll_missed`), whichever call should have taken
 it, and so is one whose answer came without the stream. Samples are stored whether or not they
-differ from the last: that the value still stood is what was asked.
+differ from the last, in the venue's time as well: that the value still stood is what was asked. The
+row's time is the venue's, its `recv_time` tells the samples apart.
 """
 
 import asyncio
@@ -84,7 +85,6 @@ class Poller:
         self.carrier = Carriers.name_new()
         self._share = share
         share.pollers.append(self)
-        self._feeds = Feeds()
         self._streams: dict[str, TimedStream] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._due_s: dict[str, float] = {}
@@ -119,7 +119,6 @@ class Poller:
     def add(self, stream: TimedStream) -> None:
         """Sample one more stream."""
         self._streams[stream.key.symbol] = stream
-        self._feeds.add(stream)
         stream.carrier = self.carrier
         stream.polled(self.interval_s)
         self._arrange()
@@ -128,7 +127,6 @@ class Poller:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
             self._due_s.pop(stream.key.symbol, None)
-            self._feeds.remove(stream)
             self._arrange()
 
     async def run(self) -> None:
@@ -237,10 +235,14 @@ class Poller:
             if now_s - self._due_s.get(stream.key.symbol, due_s) > interval_s:
                 stream.poll_missed()
         counts = [stream.frame_count for stream in served]
+        feeds = Feeds()
+        for stream in served:
+            feeds.add(stream)
         try:
-            self._channel.decode(body, self._feeds, wall_ns(), self._unusable.add)
+            self._channel.decode(body, feeds, wall_ns(), self._unusable.add)
         except UNUSABLE_FRAME as error:
             self._unusable.add(error, body)
+            self._publish()
             return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
             self._due_s[stream.key.symbol] = due_s + interval_s

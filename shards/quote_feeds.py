@@ -34,7 +34,7 @@ class Quotes(Stream):
     @property
     def frame_count(self) -> int:
         """One frame a quote: counting them apart would cost the hot path."""
-        return self.row_count + self.duplicate_count
+        return self._frame_count + self.row_count + self.duplicate_count
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """Those from the last one stored on: it is refused as repeated, but was heard. Quotes may
@@ -66,7 +66,7 @@ class Quotes(Stream):
         ring = self.ring
         slot_seq = ring.reserve()
         if slot_seq < 0:
-            self.refused(seq, ts_event, 1)
+            self.dropped(seq, ts_event, 1)
             return
         flags = self.next_flags and self.settle(ts_recv)
         _PACK_QUOTE(

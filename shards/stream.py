@@ -10,6 +10,7 @@ from engine.records import CoverageEnd, Flag, GapReason, GapState
 from engine.ring import RingProducer
 from shards.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.gaps import DropSpan, Edges, GapLedger
+from shards.unreadable import Unreadable, UnreadableSpan
 
 
 class MalformedFrameError(ValueError):
@@ -55,6 +56,11 @@ class Stream:
     in_any_order: ClassVar = False
     """Whether rows are known by what they say, so that it matters not when they come."""
 
+    ids_tell: ClassVar = False
+    """Whether the ids of the next row tell what is missing before it. What could not be read is
+    then declared with that row, and once.
+    """
+
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
@@ -65,6 +71,7 @@ class Stream:
         self.ring = ring
         self.gaps = gaps
         self.drops = DropSpan()
+        self.unreadable = UnreadableSpan()
         self.interruption = GapReason.RESTART if last else GapReason.SEQUENCE
         self.state = StreamState.PENDING
         self.reason = ""
@@ -74,6 +81,7 @@ class Stream:
         self.missing_count = 0
         self.duplicate_count = 0
         self.refused_count = 0
+        self.dropped_count = 0
         self.last_recv_ns = 0
         self._last_ts = 0
         self.subscribed_s = 0.0
@@ -156,7 +164,7 @@ class Stream:
         self.state, self.reason = StreamState.PENDING, ""
         self._frame_count = self.row_count = 0
         self.gap_count = self.missing_count = 0
-        self.duplicate_count = self.refused_count = 0
+        self.duplicate_count = self.refused_count = self.dropped_count = 0
         self.last_recv_ns = 0
 
     def failed(self, reason: str) -> None:
@@ -248,38 +256,71 @@ class Stream:
         known = [ts for ts in (self._heard_until, last_ts) if 0 < ts <= until_ts]
         return max(known, default=min(last_ts, until_ts))
 
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Take what no row can be made of: it is counted, and declared before the next row."""
+        self._frame_count += 1
+        self.last_recv_ns = item.ts_recv
+        self.unreadable.add(item, self.newest_ts)
+        if item.rows > 0:
+            self.refused_count += item.rows
+            self.next_flags |= _AFTER_GAP
+        if self.state is StreamState.SYNCING and not self.has_data:
+            self.reason = "subscribed, but what came could not be read"
+
     def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """Put a gap on record; the next row will say that it follows one. What was refused before
         is named first: one gap must not reach over another.
         """
-        self.declare_drops(now_ns)
+        self.declare_pending(now_ns)
+        self._record(reason, state, edges, now_ns)
+
+    def _record(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         self.gap_count += 1
         self.missing_count += max(edges.missing, 0)
         self.next_flags |= _AFTER_GAP
         self.gaps.declare(self.slot, reason, state, edges, now_ns)
 
-    def refused(self, seq: int, ts_event: int, count: int) -> None:
+    def dropped(self, seq: int, ts_event: int, count: int) -> None:
         """A full ring refused `count` rows of id `seq`; the next row that fits settles it."""
+        self.dropped_count += count
         self.drops.add(seq, seq, ts_event, count)
         self.next_flags |= _AFTER_GAP
 
     def settle(self, now_ns: int) -> int:
         """Return the flags of the row being written, after declaring what was refused before."""
-        if self.drops.count:
-            edges = self.drops.take()
-            self.declare(GapReason.RING_FULL, GapState.UNRECOVERABLE, edges, now_ns)
+        self.declare_pending(now_ns)
         flags, self.next_flags = self.next_flags, 0
         return flags
 
     def tick(self, now_ns: int) -> None:
-        """Called a few times a second: a quiet stream's drops are declared here."""
+        """Called a few times a second: what a quiet stream has not stored is declared here."""
         if self.ring.has_room():
-            self.declare_drops(now_ns)
+            self._declare_drops(now_ns)
+            if not self.ids_tell:
+                self._declare_unreadable(now_ns)
 
-    def declare_drops(self, now_ns: int) -> None:
-        """Put on record what a full ring has refused so far, whether it has room again or not."""
+    @property
+    def has_undeclared(self) -> bool:
+        """Whether something that was received is neither in a ring nor declared."""
+        return bool(self.drops.count or self.unreadable.is_open)
+
+    def declare_pending(self, now_ns: int) -> None:
+        """Put on record what a full ring has refused so far, whether it has room again or not, and
+        what could not be read.
+        """
+        self._declare_drops(now_ns)
+        self._declare_unreadable(now_ns)
+
+    def _declare_drops(self, now_ns: int) -> None:
         if self.drops.count:
-            self.next_flags = self.settle(now_ns)
+            edges = self.drops.take()
+            self._record(GapReason.RING_FULL, GapState.UNRECOVERABLE, edges, now_ns)
+
+    def _declare_unreadable(self, now_ns: int) -> None:
+        if self.unreadable.is_open:
+            edges = self.unreadable.take(self.newest_ts)
+            state = GapState.UNRECOVERABLE if edges.to_seq else GapState.UNPROVABLE
+            self._record(GapReason.UNREADABLE, state, edges, now_ns)
 
     def counts(self) -> StreamCounts:
         """What it has counted since it was wanted."""

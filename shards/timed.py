@@ -4,7 +4,7 @@ What is missed while nobody listens cannot be counted, so it is an unprovable ga
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.catalog import Transport
 from engine.clock import monotonic_ns
@@ -19,6 +19,8 @@ from shards.stream import Frame, Stream, is_set_back
 
 class TimedStream(Stream):
     """Accepts rows in the order of their time and declares what lies between two connections."""
+
+    _rows_per_element: ClassVar = 1
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -83,18 +85,20 @@ class TimedStream(Stream):
         return frame[2]
 
     def _accept(self, ts_event: int, ts_recv: int, content: Any) -> bool:
-        """Whether a row is new. One that repeats the last one's time and content is not, nor is an
-        older one. A row stamped by our own clock is never old: that clock may be set back.
+        """Whether a row is new. A pushed one that repeats the last one's time and content is not,
+        nor is an older one. A row stamped by our own clock is never old: that clock may be set
+        back. Nor is a polled one: it is what the venue said when it was asked, once more.
         """
         self._frame_count += 1
         self.last_recv_ns = ts_recv
         is_own_clock = ts_event == ts_recv
+        is_sample = is_own_clock or self.key.transport is Transport.HTTP_POLL
         set_back = not is_own_clock and is_set_back(ts_event, self._last_ts)
-        if ts_event < self._last_ts and not is_own_clock and not set_back:
-            self.duplicate_count += 1
+        if ts_event < self._last_ts and not is_sample and not set_back:
+            self.duplicate_count += self._rows_per_element
             return False
         is_new = (
-            is_own_clock
+            is_sample
             or set_back
             or ts_event > self._last_ts
             or self._content not in (None, content)
@@ -103,13 +107,14 @@ class TimedStream(Stream):
             edges = Edges(0, 0, ts_event, ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
         elif not is_new:
-            self.duplicate_count += 1
+            self.duplicate_count += self._rows_per_element
         elif not self.has_data and self._last_ts:
-            edges = Edges(0, 0, self._gap_from(is_own_clock=is_own_clock), ts_event, -1)
+            from_ts = min(self._gap_from(is_own_clock=is_own_clock), ts_event)
+            edges = Edges(0, 0, from_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
         if is_new:
             self._before_last_ts = self._last_ts
-        self._last_ts = ts_event
+        self._last_ts = ts_event if set_back or is_own_clock else max(self._last_ts, ts_event)
         self._content = content
         if not self.has_data or self.state is not StreamState.LIVE:
             self.has_data = True
@@ -136,7 +141,7 @@ class TimedStream(Stream):
         """Put one row into `ring`: slot, flags, then `rest` as `pack` wants it."""
         seq = ring.reserve()
         if seq < 0:
-            self.refused(0, ts_event, 1)  # no ids: the span of time names the rows
+            self.dropped(0, ts_event, 1)  # no ids: the span of time names the rows
             return
         flags = self.next_flags and self.settle(ts_recv)
         pack(ring.buffer, ring.offset_of(seq), self.slot, flags, *rest)

@@ -9,7 +9,7 @@ proves that nothing was missed.
 from collections.abc import Sequence
 from itertools import islice
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from engine.commands import StreamSpec
 from engine.positions import Position
@@ -17,6 +17,7 @@ from engine.records import TRADE, GapReason, GapState
 from engine.ring import HEADER_BYTES, RingProducer
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered
+from shards.unreadable import Unreadable
 
 _PACK_TRADE: Final = Struct("=IHBxqq8xqdd").pack_into
 """The upper half of the trade id is zero here: both kinds of id fit 64 bits."""
@@ -44,7 +45,7 @@ class _TradeStream(Stream):
         ring = self.ring
         seq = ring.reserve()
         if seq < 0:
-            self.refused(0, ts_event, 1)  # ids without order: the span of time names the rows
+            self.dropped(0, ts_event, 1)  # ids without order: the span of time names the rows
             return
         flags = self.next_flags and self.settle(ts_recv)
         _PACK_TRADE(
@@ -55,7 +56,11 @@ class _TradeStream(Stream):
 
 
 class ContiguousTrades(_TradeStream):
-    """Trades whose ids grow by one. A repeated id is dropped, a jump is declared exactly."""
+    """Trades whose ids grow by one. A repeated id is dropped, a jump is declared exactly, also one
+    over trades that came and could not be read.
+    """
+
+    ids_tell: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -69,7 +74,7 @@ class ContiguousTrades(_TradeStream):
     @property
     def frame_count(self) -> int:
         """One frame a trade: counting them apart would cost the hot path."""
-        return self.row_count + self.duplicate_count
+        return self._frame_count + self.row_count + self.duplicate_count
 
     def connected(self) -> None:
         """A new connection: its first row is looked at closely."""
@@ -96,7 +101,7 @@ class ContiguousTrades(_TradeStream):
         ring = self.ring
         seq = ring.next_seq
         if seq >= ring.limit_seq and ring.reserve() < 0:
-            self.refused(trade_id, ts_event, 1)
+            self.dropped(trade_id, ts_event, 1)
             return
         ring.next_seq = seq + 1
         flags = self.next_flags and self.settle(ts_recv)
@@ -108,6 +113,8 @@ class ContiguousTrades(_TradeStream):
 
     def _accept_jump(self, trade_id: int, ts_event: int, ts_recv: int) -> bool:
         """First row on a connection, or an id that does not follow. False: already stored."""
+        if self.unreadable.is_open and 0 <= self._next_id < trade_id:
+            self._name_unreadable(trade_id, ts_event, ts_recv)
         expected, last_ts = self._next_id, self._last_ts
         if expected < 0:
             pass  # the first row ever
@@ -125,6 +132,43 @@ class ContiguousTrades(_TradeStream):
             self.has_data = True
             self.live(ts_event)
         return True
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Wait for the next trade to tell which id it had. One that is stored is only repeated."""
+        if item.rows < 0:
+            return  # if it was a trade of this stream, its id will be missing
+        if item.seq is not None and item.seq < self._next_id and self._is_old(item):
+            self.last_recv_ns = item.ts_recv
+            self.duplicate_count += 1
+            return
+        super().on_unreadable(item)
+        self._expected = _LOOK_CLOSER
+
+    def _is_old(self, item: Unreadable) -> bool:
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq or 0, self._next_id - 1, at, self._last_ts)
+
+    def _name_unreadable(self, trade_id: int, ts_event: int, ts_recv: int) -> None:
+        """Declare what could not be read in front of `trade_id` under the ids that are missing
+        there. Where its own id could not be read it is taken for the first of them: each id is
+        named once and the number is right.
+        """
+        next_id, first_seq = self._next_id, self.unreadable.first_seq
+        count = min(self.unreadable.rows, trade_id - next_id)
+        is_known = first_seq is not None and next_id <= first_seq <= trade_id - count
+        first_id = first_seq if first_seq is not None and is_known else next_id
+        rest = self.unreadable.take(ts_event)
+        last_ts = self.missed_since(self._last_ts, ts_event)
+        if first_id > next_id:
+            edges = Edges(next_id, first_id - 1, last_ts, ts_event, first_id - next_id)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+        if count:
+            edges = Edges(first_id, first_id + count - 1, last_ts, ts_event, count)
+            self.declare(GapReason.UNREADABLE, GapState.UNRECOVERABLE, edges, ts_recv)
+        if rest.missing > count:  # what has no place in the sequence
+            edges = rest._replace(from_seq=0, to_seq=0, missing=rest.missing - count)
+            self.declare(GapReason.UNREADABLE, GapState.UNPROVABLE, edges, ts_recv)
+        self._next_id = first_id + count
 
 
 class HistoryTrades(_TradeStream):

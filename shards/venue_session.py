@@ -152,7 +152,7 @@ class VenueSession:
             if stream is None:
                 continue
             stream.removed(self._sockets.silent_s(stream))
-            stream.declare_drops(wall_ns())  # nobody looks after it any more
+            stream.declare_pending(wall_ns())  # nobody looks after it any more
             counts, kind = stream.counts(), stream.key.kind
             removed = self._removed_counts.get(kind, StreamCounts())
             self._removed_counts[kind] = StreamCounts.total([removed, counts])
@@ -194,16 +194,16 @@ class VenueSession:
         self._coverage.flush()
         if now_s - self._told_alive_s < _ALIVE_EVERY_S:
             return
-        if self._gaps.is_waiting or any(stream.drops.count for stream in self.streams):
+        if self._gaps.is_waiting:
             return
         self._told_alive_s = now_s
         for connection in self.connections:
-            heard = next((stream for stream in connection.streams if stream.is_heard), None)
-            if connection.is_connected and heard is not None:
+            heard = _heard(connection.streams)
+            if connection.is_connected and heard:
                 at = now_ns - int(connection.silent_s * 1e9) - LATE_NS
-                self._coverage.alive(heard.slot, connection.carrier, at)
+                self._coverage.alive(heard[0].slot, connection.carrier, at)
         for poller in self.pollers.values():
-            polled = [stream for stream in poller.streams if stream.is_heard]
+            polled = _heard(poller.streams)
             if polled:
                 at = min(stream.last_recv_ns for stream in polled) - LATE_NS
                 self._coverage.alive(polled[0].slot, poller.carrier, at)
@@ -227,7 +227,7 @@ class VenueSession:
                 stream.ended_in_order("stopped", silent_s[stream])
             else:
                 stream.disconnected("stopped", silent_s[stream])
-            stream.declare_drops(wall_ns())
+            stream.declare_pending(wall_ns())
             stream.state = StreamState.STOPPED
         self._gaps.flush()
         self._coverage.flush()
@@ -408,3 +408,9 @@ class VenueSession:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_fault(error)
+
+
+def _heard(streams: Iterable[Stream]) -> list[Stream]:
+    """Those that are listened to; none while one of them has something to declare."""
+    found = [stream for stream in streams if stream.is_heard]
+    return [] if any(stream.has_undeclared for stream in found) else found

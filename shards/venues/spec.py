@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec import Struct
+
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.book_feeds import DeltaBook, SnapshotBook
@@ -80,8 +82,25 @@ class Feeds:
         if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
             room[stream.key.symbol] = _NOBODY
 
+    def room(self, rule: FeedRule) -> Mapping[str, Any]:
+        """The feeds of one rule by symbol; also those that take nothing any more."""
+        return self._rooms()[rule.value]
+
+    def listening(self, rule: FeedRule) -> Mapping[str, Any]:
+        """The same without those."""
+        room = self.room(rule)
+        return {symbol: feed for symbol, feed in room.items() if feed is not _NOBODY}
+
+    @property
+    def all(self) -> Sequence[Any]:
+        """All that listen, of every rule."""
+        return [feed for rule in FeedRule for feed in self.listening(rule).values()]
+
     def _room_of(self, stream: Stream) -> dict[str, Any]:
-        rooms: dict[type[Stream], dict[str, Any]] = {
+        return self._rooms()[type(stream)]
+
+    def _rooms(self) -> dict[type[Stream], dict[str, Any]]:
+        return {
             ContiguousTrades: self.contiguous_trades,
             HistoryTrades: self.history_trades,
             DeltaBook: self.delta_books,
@@ -92,7 +111,6 @@ class Feeds:
             FundingOpenInterest: self.funding_open_interest,
             Liquidations: self.liquidations,
         }
-        return rooms[type(stream)]
 
 
 class Control(enum.Enum):
@@ -114,6 +132,34 @@ FrameDecoder = Callable[[bytes, int], None]
 Raises msgspec.MsgspecError, UnicodeDecodeError, RecursionError or ValueError for a frame it cannot
 use; nothing of such a frame has been delivered.
 """
+
+
+def no_levels(_: Mapping[str, bytes]) -> Sequence[bytes]:
+    """Of what is no book."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where in a message, or a part of an answer, that the decoder has refused the elements are of
+    which rows are made, and what they say of themselves (`shards.salvage`).
+
+    The message's type is `tag`; an element, or with `is_list` an array of them, is at `path`.
+    Members of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives, of the
+    members of a book, the arrays whose elements are a row each; others are `row_count` rows.
+    """
+
+    rule: FeedRule
+    element: type[Struct]
+    tag: str = ""
+    path: tuple[str, ...] = ()
+    is_list: bool = False
+    symbol: str = ""
+    seq: str = ""
+    prev_seq: str = ""
+    time: str = ""
+    levels: Callable[[Mapping[str, bytes]], Sequence[bytes]] = no_levels
+    row_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +272,10 @@ class Venue:
     unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """The same to end them."""
     build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
+    tag: str
+    """The member of a frame that says which `Shape` it has."""
+    shapes: tuple[Shape, ...]
+    """Of every kind of frame that rows are made of."""
     instruments: RestCall
     parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
     parse_rest_weight: Callable[[bytes], float | None] | None = None

@@ -115,6 +115,15 @@ class Rig:
         assert reply.status == 200, answer
         return answer
 
+    def hubs(self) -> list[dict[str, Any]]:
+        """What the simulator says of each venue."""
+        at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
+        connection = HTTPConnection(at.netloc, timeout=30)
+        connection.request("GET", "/simulator/status")
+        answer: dict[str, Any] = msgspec.json.decode(connection.getresponse().read())
+        connection.close()
+        return list(answer["venues"].values())
+
     def quiet(self) -> None:
         """Stop the market and wait until what it sent has been stored."""
         self.simulator.pause(30.0)

@@ -1,11 +1,14 @@
 """Binance frames and answers into feeds."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from engine.records import Side
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.contract_feeds import FundingRow, LiquidationRow
+from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.binance_linear.messages import (
@@ -15,19 +18,23 @@ from shards.venues.binance_linear.messages import (
     DepthUpdate,
     ForceOrder,
     FundingInfo,
+    LiquidationOrder,
     MarkPriceUpdate,
     Named,
     OpenInterest,
     PremiumIndex,
     Reply,
 )
+from shards.venues.elements import take_one, take_parts
 from shards.venues.spec import (
     BookSnapshot,
     Control,
     ControlHandler,
+    FeedRule,
     Feeds,
     FrameDecoder,
     OnUnusable,
+    Shape,
 )
 from shards.venues.wire import NS_PER_MS
 
@@ -41,6 +48,24 @@ _decode_open_interest = msgspec.json.Decoder(OpenInterest, strict=False).decode
 _decode_named = msgspec.json.Decoder(Named).decode
 _decode_funding_info = msgspec.json.Decoder(list[FundingInfo]).decode
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _levels(said: Mapping[str, bytes]) -> list[bytes]:
+    return [said.get(side, b"") for side in ("b", "a")]
+
+
+SHAPES = (
+    Shape(FeedRule.CONTIGUOUS_TRADES, AggTrade, "aggTrade", symbol="s", seq="a", time="T"),
+    Shape(
+        FeedRule.DELTA_BOOK, DepthUpdate, "depthUpdate",
+        symbol="s", seq="u", prev_seq="pu", time="T", levels=_levels,
+    ),
+    Shape(FeedRule.QUOTES, BookTicker, "bookTicker", symbol="s", seq="u", time="T"),
+    Shape(FeedRule.FUNDING, MarkPriceUpdate, "markPriceUpdate", symbol="s", time="E"),
+    Shape(FeedRule.LIQUIDATIONS, LiquidationOrder, "forceOrder", ("o",), symbol="s", time="T"),
+)  # fmt: skip
+PREMIUM_INDEX = Shape(FeedRule.FUNDING, PremiumIndex, symbol="symbol", time="time")
+OPEN_INTEREST = Shape(FeedRule.OPEN_INTEREST, OpenInterest, symbol="symbol", time="time")
 
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
@@ -94,7 +119,7 @@ def _on_mark_price(message: MarkPriceUpdate, feeds: Feeds, ts_recv: int) -> None
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     rate = None if message.r == "" else message.r
-    row = FundingRow(rate, message.p, message.i, message.T * NS_PER_MS)
+    row = FundingRow(rate, message.p or 0.0, message.i or 0.0, message.T * NS_PER_MS)
     feed.on_funding(message.E * NS_PER_MS, ts_recv, row)
 
 
@@ -134,26 +159,39 @@ def parse_book_snapshot(body: bytes) -> BookSnapshot:
 
 def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:
     """`/fapi/v1/premiumIndex`, of one symbol or of all."""
-    if body.lstrip()[:1] != b"[":
-        _on_premium_index(body, feeds, ts_recv)
-        return
-    for part in _decode_parts(body):
-        try:
-            # The answer names every symbol of the venue: what is wrong with others is not ours.
-            if _decode_named(part).symbol in feeds.funding:
-                _on_premium_index(part, feeds, ts_recv)
-        except UNUSABLE_FRAME as error:
-            on_unusable(error, bytes(part))
+
+    def take(_: str | None, part: bytes) -> None:
+        state = _decode_premium_index(part)
+        feed = feeds.funding.get(state.symbol)
+        if feed is None:
+            raise MalformedFrameError("not_subscribed")
+        rate = None if state.lastFundingRate == "" else state.lastFundingRate
+        next_ts = state.nextFundingTime * NS_PER_MS
+        row = FundingRow(rate, state.markPrice or 0.0, state.indexPrice or 0.0, next_ts)
+        feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
+
+    if body.lstrip()[:1] == b"[":
+        parts = [(_symbol_of(part), part) for part in _parts(body)]
+        take_parts(parts, PREMIUM_INDEX, feeds, ts_recv, on_unusable, take)
+    else:
+        take_one(body, PREMIUM_INDEX, feeds, ts_recv, take)
 
 
-def _on_premium_index(part: bytes | msgspec.Raw, feeds: Feeds, ts_recv: int) -> None:
-    state = _decode_premium_index(part)
-    feed = feeds.funding.get(state.symbol)
-    if feed is None:
-        raise MalformedFrameError("not_subscribed")
-    rate = None if state.lastFundingRate == "" else state.lastFundingRate
-    row = FundingRow(rate, state.markPrice, state.indexPrice, state.nextFundingTime * NS_PER_MS)
-    feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
+def _parts(body: bytes) -> list[bytes]:
+    try:
+        return [bytes(part) for part in _decode_parts(body)]
+    except UNUSABLE_FRAME:
+        parts = elements(body)
+        if not any(map(_symbol_of, parts)):
+            raise
+        return parts
+
+
+def _symbol_of(part: bytes) -> str | None:
+    try:
+        return _decode_named(part).symbol
+    except UNUSABLE_FRAME:
+        return text_of(members(part).get("symbol"))
 
 
 def parse_funding_intervals(body: bytes) -> dict[str, int]:
@@ -165,8 +203,12 @@ def parse_funding_intervals(body: bytes) -> dict[str, int]:
 
 def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable) -> None:
     """`/fapi/v1/openInterest`."""
-    state = _decode_open_interest(body)
-    feed = feeds.open_interest.get(state.symbol)
-    if feed is None:
-        raise MalformedFrameError("not_subscribed")
-    feed.on_open_interest(state.time * NS_PER_MS, ts_recv, state.openInterest)
+
+    def take(_: str | None, part: bytes) -> None:
+        state = _decode_open_interest(part)
+        feed = feeds.open_interest.get(state.symbol)
+        if feed is None:
+            raise MalformedFrameError("not_subscribed")
+        feed.on_open_interest(state.time * NS_PER_MS, ts_recv, state.openInterest)
+
+    take_one(body, OPEN_INTEREST, feeds, ts_recv, take)

@@ -47,14 +47,14 @@ class BookTicker(Struct, tag_field="e", tag="bookTicker", gc=False):
 
 class MarkPriceUpdate(Struct, tag_field="e", tag="markPriceUpdate", gc=False):
     """`<symbol>@markPrice@1s`. Here `T` is the next funding time; delivery contracts have none of
-    it, and an empty rate.
+    it, and an empty rate. A null is a number that is not there now, and no fault.
     """
 
     s: str
     E: Millis
-    p: PriceOrNone
-    i: PriceOrNone
-    r: Rate | Literal[""]
+    p: PriceOrNone | None
+    i: PriceOrNone | None
+    r: Rate | Literal[""] | None
     T: Millis
 
 
@@ -152,9 +152,9 @@ class PremiumIndex(Struct, gc=False):
     """`GET /fapi/v1/premiumIndex`: one, or without a symbol a list of all."""
 
     symbol: str
-    markPrice: PriceOrNone
-    indexPrice: PriceOrNone
-    lastFundingRate: Rate | Literal[""]
+    markPrice: PriceOrNone | None
+    indexPrice: PriceOrNone | None
+    lastFundingRate: Rate | Literal[""] | None
     nextFundingTime: Millis
     time: Millis
 

@@ -8,6 +8,7 @@ import msgspec
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.venues.binance_linear.decode import (
+    SHAPES,
     build_decoder,
     decode_open_interest,
     decode_premium_index,
@@ -157,6 +158,8 @@ VENUE = Venue(
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,
+    tag="e",
+    shapes=SHAPES,
     instruments=RestCall("GET", "/fapi/v1/exchangeInfo", weight=1),
     parse_instruments=parse_instruments,
     funding_intervals=FundingIntervals(

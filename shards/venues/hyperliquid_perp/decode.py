@@ -1,19 +1,24 @@
 """Hyperliquid frames and answers into feeds."""
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from engine.records import Side
 from shards.book_rows import BookEvent
 from shards.contract_feeds import FundingRow
+from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.trade_feeds import TradeRow
 from shards.unusable import UNUSABLE_FRAME
+from shards.venues.elements import take_parts
 from shards.venues.hyperliquid_perp.messages import (
     ActiveAssetCtx,
     AssetCtx,
     Bbo,
     BestBidOffer,
     Book,
+    CoinCtx,
     Error,
     L2Book,
     MetaAndAssetCtxs,
@@ -22,7 +27,15 @@ from shards.venues.hyperliquid_perp.messages import (
     Trade,
     Trades,
 )
-from shards.venues.spec import Control, ControlHandler, Feeds, FrameDecoder, OnUnusable
+from shards.venues.spec import (
+    Control,
+    ControlHandler,
+    FeedRule,
+    Feeds,
+    FrameDecoder,
+    OnUnusable,
+    Shape,
+)
 from shards.venues.wire import NS_PER_MS
 
 FUNDING_INTERVAL_S = 3600
@@ -34,6 +47,30 @@ _NO_ORDER = (0.0, 0.0)
 _Frame = Trades | L2Book | Bbo | ActiveAssetCtx | SubscriptionResponse | Error | Pong
 _decode_ctx = msgspec.json.Decoder(AssetCtx, strict=False).decode
 _decode_meta_and_ctxs = msgspec.json.Decoder(MetaAndAssetCtxs).decode
+
+
+def _levels(said: Mapping[str, bytes]) -> list[bytes]:
+    return elements(said.get("levels", b""))
+
+
+SHAPES = (
+    Shape(
+        FeedRule.HISTORY_TRADES, Trade, "trades", ("data",), is_list=True,
+        symbol="coin", seq="tid", time="time",
+    ),
+    Shape(
+        FeedRule.SNAPSHOT_BOOK, Book, "l2Book", ("data",),
+        symbol="coin", seq="time", time="time", levels=_levels,
+    ),
+    Shape(
+        FeedRule.QUOTES, BestBidOffer, "bbo", ("data",), symbol="coin", seq="time", time="time"
+    ),
+    Shape(
+        FeedRule.FUNDING_OPEN_INTEREST, CoinCtx, "activeAssetCtx", ("data",),
+        symbol="coin", row_count=2,
+    ),
+)  # fmt: skip
+CTX = Shape(FeedRule.FUNDING_OPEN_INTEREST, AssetCtx, row_count=2)
 
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
@@ -102,19 +139,34 @@ def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
     feed = feeds.funding_open_interest.get(coin)
     if feed is None:
         raise MalformedFrameError("not_subscribed")
-    row = FundingRow(ctx.funding, ctx.markPx, ctx.oraclePx, interval_s=FUNDING_INTERVAL_S)
+    row = FundingRow(
+        ctx.funding, ctx.markPx or 0.0, ctx.oraclePx or 0.0, interval_s=FUNDING_INTERVAL_S
+    )
     feed.on_both(ts_recv, ts_recv, row, ctx.openInterest)
 
 
 def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:
     """States of all coins. Like the socket's they carry no time: it is the one of receipt."""
-    meta, ctxs = _decode_meta_and_ctxs(body)
-    if len(meta.universe) != len(ctxs):
+
+    def take(coin: str | None, ctx: bytes) -> None:
+        assert coin is not None
+        _on_ctx(coin, _decode_ctx(ctx), feeds, ts_recv)
+
+    names, ctxs = _names_and_ctxs(body)
+    if len(names) != len(ctxs):
         raise MalformedFrameError("uneven_lists")
-    for coin, ctx in zip(meta.universe, ctxs, strict=True):
-        if coin.name not in feeds.funding_open_interest:
-            continue
-        try:
-            _on_ctx(coin.name, _decode_ctx(ctx), feeds, ts_recv)
-        except UNUSABLE_FRAME as error:
-            on_unusable(error, bytes(ctx))
+    take_parts(zip(names, ctxs, strict=True), CTX, feeds, ts_recv, on_unusable, take)
+
+
+def _names_and_ctxs(body: bytes) -> tuple[Sequence[str | None], Sequence[bytes]]:
+    """The coins in their order and the states in theirs; None for a name that cannot be read."""
+    try:
+        meta, ctxs = _decode_meta_and_ctxs(body)
+    except UNUSABLE_FRAME:
+        halves = elements(body)
+        coins = elements(members(halves[0]).get("universe", b"")) if len(halves) == 2 else []
+        names = [text_of(members(coin).get("name")) for coin in coins]
+        if not any(names):
+            raise
+        return names, elements(halves[1])
+    return [coin.name for coin in meta.universe], [bytes(ctx) for ctx in ctxs]

@@ -64,12 +64,14 @@ class Bbo(Struct, tag_field="channel", tag="bbo", gc=False):
 
 
 class AssetCtx(Struct, gc=False):
-    """State of a perpetual; `funding` is the rate of an hour. It carries no time."""
+    """State of a perpetual; `funding` is the rate of an hour. It carries no time. A null is a
+    number that is not there now, as `midPx` is at times; without open interest there is no row.
+    """
 
-    funding: Rate
+    funding: Rate | None
     openInterest: Quantity
-    oraclePx: PriceOrNone
-    markPx: PriceOrNone
+    oraclePx: PriceOrNone | None
+    markPx: PriceOrNone | None
 
 
 class CoinCtx(Struct, gc=False):

@@ -6,7 +6,7 @@ import msgspec
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
-from shards.venues.hyperliquid_perp.decode import build_decoder, decode_meta_and_ctxs
+from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
 from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, MetaReply
 from shards.venues.spec import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
 
@@ -108,6 +108,8 @@ VENUE = Venue(
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,
+    tag="channel",
+    shapes=SHAPES,
     instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
     parse_instruments=parse_instruments,
 )
