@@ -11,6 +11,7 @@ import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -24,6 +25,10 @@ SYMBOL_PATTERN = f"^{_SYMBOL}$"
 characters, no spaces, no quotes, no marks that turn the direction of writing; at most 96 bytes.
 Whether there is such a symbol, only the venue's listing tells.
 """
+
+
+UNKNOWN_SYMBOL: Final = "unknown symbol"
+"""So begins the reason of a stream whose venue does not list its symbol."""
 
 
 def is_symbol(text: str) -> bool:

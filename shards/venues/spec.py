@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from engine.catalog import Instrument, StreamKind, Transport
+from engine.catalog import StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import Level
@@ -23,6 +23,7 @@ from shards.handover import Handover
 from shards.quote_feeds import Quotes
 from shards.stream import Stream
 from shards.trade_feeds import ContiguousTrades, HistoryTrades
+from shards.venues.listing import Listing, Readings
 
 
 class FeedRule(enum.Enum):
@@ -191,11 +192,12 @@ class PollChannel:
 class FundingIntervals:
     """A call that tells how often contracts pay funding, where their rows do not say it.
 
-    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`.
+    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`, unless a row
+    of its answer could not be read that may be about it.
     """
 
     call: RestCall
-    parse: Callable[[bytes], Mapping[str, int]]
+    parse: Callable[[bytes], Readings[int]]
     usual_s: int
     refresh_s: float
 
@@ -227,7 +229,7 @@ class Venue:
     """The same to end them."""
     build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
     instruments: RestCall
-    parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
+    parse_instruments: Callable[[bytes], Listing]
     parse_rest_weight: Callable[[bytes], float | None] | None = None
     """The weight an address may spend in a minute, where the answer to `instruments` says so."""
     used_weight_header: str | None = None

@@ -29,4 +29,7 @@ Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Millis = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
 """Milliseconds since 1970, up to the year 2100, so that nanoseconds fit 64 bits."""
 
+Word = Annotated[str, Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""A name that people and the database can read: no NUL, nothing that drives a terminal."""
+
 NS_PER_MS = 1_000_000

@@ -21,6 +21,7 @@ from shards.venues.binance_linear.messages import (
     PremiumIndex,
     Reply,
 )
+from shards.venues.listing import Readings, RowReader
 from shards.venues.spec import (
     BookSnapshot,
     Control,
@@ -39,7 +40,7 @@ _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
 _decode_premium_index = msgspec.json.Decoder(PremiumIndex, strict=False).decode
 _decode_open_interest = msgspec.json.Decoder(OpenInterest, strict=False).decode
 _decode_named = msgspec.json.Decoder(Named).decode
-_decode_funding_info = msgspec.json.Decoder(list[FundingInfo]).decode
+_funding_rows = RowReader(FundingInfo, "symbol")
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -156,11 +157,9 @@ def _on_premium_index(part: bytes | msgspec.Raw, feeds: Feeds, ts_recv: int) -> 
     feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
 
 
-def parse_funding_intervals(body: bytes) -> dict[str, int]:
-    """`/fapi/v1/fundingInfo`: seconds by symbol. Refused as a whole when a row cannot be read: a
-    symbol left out would pass for one that pays as usual.
-    """
-    return {row.symbol: row.fundingIntervalHours * 3600 for row in _decode_funding_info(body)}
+def parse_funding_intervals(body: bytes) -> Readings[int]:
+    """`/fapi/v1/fundingInfo`: seconds by symbol."""
+    return _funding_rows.read(_decode_parts(body), lambda row: row.fundingIntervalHours * 3600)
 
 
 def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable) -> None:

@@ -17,6 +17,7 @@ from shards.venues.hyperliquid_perp.messages import (
     Error,
     L2Book,
     MetaAndAssetCtxs,
+    Named,
     Pong,
     SubscriptionResponse,
     Trade,
@@ -33,6 +34,7 @@ _NO_ORDER = (0.0, 0.0)
 
 _Frame = Trades | L2Book | Bbo | ActiveAssetCtx | SubscriptionResponse | Error | Pong
 _decode_ctx = msgspec.json.Decoder(AssetCtx, strict=False).decode
+_decode_named = msgspec.json.Decoder(Named).decode
 _decode_meta_and_ctxs = msgspec.json.Decoder(MetaAndAssetCtxs).decode
 
 
@@ -112,9 +114,14 @@ def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: O
     if len(meta.universe) != len(ctxs):
         raise MalformedFrameError("uneven_lists")
     for coin, ctx in zip(meta.universe, ctxs, strict=True):
-        if coin.name not in feeds.funding_open_interest:
+        try:
+            name = _decode_named(coin).name
+        except UNUSABLE_FRAME as error:
+            on_unusable(error, bytes(coin))
+            continue
+        if name not in feeds.funding_open_interest:
             continue
         try:
-            _on_ctx(coin.name, _decode_ctx(ctx), feeds, ts_recv)
+            _on_ctx(name, _decode_ctx(ctx), feeds, ts_recv)
         except UNUSABLE_FRAME as error:
             on_unusable(error, bytes(ctx))

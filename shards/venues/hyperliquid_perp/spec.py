@@ -1,16 +1,18 @@
 """What Hyperliquid is: addresses, limits, channels, calls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.venues.hyperliquid_perp.decode import build_decoder, decode_meta_and_ctxs
-from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, MetaReply
+from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
+from shards.venues.listing import Listing, RowReader
 from shards.venues.spec import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
 
-_decode_meta = msgspec.json.Decoder(MetaReply).decode
+_decode_meta = msgspec.json.Decoder(Universe).decode
+_coins = RowReader(Coin, "name")
 
 
 def subscribe(topics: Sequence[str], _: int) -> list[bytes]:
@@ -23,21 +25,22 @@ def unsubscribe(topics: Sequence[str], _: int) -> list[bytes]:
     return [b'{"method":"unsubscribe","subscription":%b}' % topic.encode() for topic in topics]
 
 
-def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
+def parse_instruments(body: bytes) -> Listing:
     """Coins by name. There is no fixed tick; decimals follow from `szDecimals`."""
-    return {
-        coin.name: Instrument(
-            venue=VENUE.name,
-            symbol=coin.name,
-            price_decimals=PERP_DECIMALS - coin.szDecimals,
-            qty_decimals=coin.szDecimals,
-            base=coin.name,
-            quote="USDC",
-            lot_size=f"{10.0**-coin.szDecimals:.{coin.szDecimals}f}",
-            status="DELISTED" if coin.isDelisted else "TRADING",
-        )
-        for coin in _decode_meta(body).universe
-    }
+    return _coins.read(_decode_meta(body).universe, _instrument)
+
+
+def _instrument(coin: Coin) -> Instrument:
+    return Instrument(
+        venue=VENUE.name,
+        symbol=coin.name,
+        price_decimals=PERP_DECIMALS - coin.szDecimals,
+        qty_decimals=coin.szDecimals,
+        base=coin.name,
+        quote="USDC",
+        lot_size=f"{10.0**-coin.szDecimals:.{coin.szDecimals}f}",
+        status="DELISTED" if coin.isDelisted else "TRADING",
+    )
 
 
 def _trades_topic(symbol: str, _: VenueSettings) -> str:
