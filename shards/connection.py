@@ -13,7 +13,7 @@ from picows import (
     WSCloseCode,
     WSError,
     WSFrame,
-    WSInvalidStatusError,
+    WSHandshakeError,
     WSListener,
     WSMsgType,
     WSTransport,
@@ -25,8 +25,10 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.limits import REFUSALS, refusal_in_words
+from shards.answers import address_of, web_page
 from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
+from shards.refusals import BANNED, speaks_of_ban, told_wait_s
 from shards.stream import MalformedFrameError, Stream
 from shards.suspects import Suspects
 from shards.unusable import UNUSABLE_FRAME, UnusableFrames
@@ -255,11 +257,17 @@ class Connection:
 
     def _why_refused(self, error: Exception) -> str:
         """In words. A venue that says "not now" is left alone by every process, as REST is."""
-        response = error.response if isinstance(error, WSInvalidStatusError) else None
-        if response is None or response.status not in REFUSALS:
+        response = error.response if isinstance(error, WSHandshakeError) else None
+        if response is None:
             return str(error) or type(error).__name__
-        wait_s = self._connects.refused(response.status, response.headers.get("Retry-After"))
-        return f"{refusal_in_words(int(response.status))}; nobody asks for {wait_s:.0f} s"
+        status, body = int(response.status), getattr(error, "raw_body", None) or b""
+        if status in REFUSALS or speaks_of_ban(body):
+            status = status if status in REFUSALS else BANNED
+            wait_s = self._connects.refused(status, told_wait_s(response.headers, body))
+            return f"{refusal_in_words(status)}; nobody asks for {wait_s:.0f} s"
+        if page := web_page(response.headers.get("Content-Type", ""), body):
+            return f"{address_of(self._url)} answered HTTP {status}, {page}"
+        return str(error) or type(error).__name__
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""

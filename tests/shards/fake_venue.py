@@ -237,9 +237,7 @@ class FakeVenue:
         return left.pop(0) if len(left) > 1 else left[0]
 
     async def _reply(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
-        writer.write(answer.head)
-        if not answer.drip_s:
-            writer.write(answer.body)
+        writer.write(answer.head + (b"" if answer.drip_s else answer.body))
         for byte in answer.body if answer.drip_s else b"":
             writer.write(bytes([byte]))
             await asyncio.sleep(answer.drip_s)
