@@ -39,6 +39,7 @@ from shards.venues.spec import Venue
 from tests.shards.doubles import MemoryRings
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+_GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -129,7 +130,7 @@ class FakeSocket:
 
     async def read(self) -> None:
         """Take in what the client sends, until it is gone."""
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+        with contextlib.suppress(*_GONE):
             while True:
                 first, second = await self._reader.readexactly(2)
                 size = second & 0x7F
@@ -205,7 +206,7 @@ class FakeVenue:
         assert task is not None
         self._work.add(task)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            with contextlib.suppress(*_GONE, asyncio.CancelledError):
                 while await self._request(reader, writer):
                     pass
         finally:
