@@ -5,9 +5,9 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from engine.catalog import StreamKind, Transport
 from engine.settings import VenueSettings
@@ -106,8 +106,19 @@ class Control(enum.Enum):
     GREETING = "greeting"
 
 
-ControlHandler = Callable[[Control, str], None]
-"""Called with a control frame's meaning and its text (what was acknowledged or refused)."""
+class ControlHandler(Protocol):
+    """Called with a control frame's meaning and its text (what was acknowledged or refused), and
+    with the id of the request it answers, where it names one.
+    """
+
+    def __call__(self, control: Control, text: str, request_id: int | None = None, /) -> None:
+        """Take it in."""
+
+
+def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
+    """Which of `topics` a venue's words name literally; None where they name nothing."""
+    return {topic for topic in topics if topic in text} or None
+
 
 FrameDecoder = Callable[[bytes, int], None]
 """(payload, ts_recv in ns): delivers to feeds or to the control handler.
@@ -129,6 +140,8 @@ class SocketGroup:
     lifetime_s: float
     hangs_up_on_unknown: bool = False
     """Whether a name the venue does not know costs the whole socket (`shards.suspects`)."""
+    refuses_repeats: bool = False
+    """Whether what is subscribed must be unsubscribed before it can be subscribed again."""
     json_ping: bytes | None = None
     ping_interval_s: float = 10.0
     """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
@@ -230,6 +243,10 @@ class Venue:
     build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
     instruments: RestCall
     parse_instruments: Callable[[bytes], Listing]
+    topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
+    """Which topics a refusal is about by its words: none that we know (an empty set), or None where
+    it names nothing.
+    """
     parse_rest_weight: Callable[[bytes], float | None] | None = None
     """The weight an address may spend in a minute, where the answer to `instruments` says so."""
     used_weight_header: str | None = None

@@ -58,7 +58,7 @@ def test_a_snapshot_from_the_future_is_asked_for_again(
             socket.send(_update(16, 15))
             rig.fake.answer(DEPTH, _snapshot(10**9), _snapshot(16))
             await rig.until(lambda: len(rig.double.rows("book")) == 6)
-            assert book.status().state is StreamState.LIVE
+            assert book.status().reason == ""
             rows = rig.double.rows("book")
             assert [int(seq) for seq in rows["seq"]] == [11, 12, 12, 15, 16, 16]
             assert [bool(flags & Flag.SNAPSHOT) for flags in rows["flags"]] == [

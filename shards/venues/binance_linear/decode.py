@@ -119,7 +119,7 @@ def _on_reply(payload: bytes, on_control: ControlHandler) -> bool:
         return False
     elif reply.error is not None or reply.code is not None:
         text = reply.error.msg if reply.error else reply.msg
-        on_control(Control.REFUSED, text)
+        on_control(Control.REFUSED, text, reply.id)
     elif reply.id is not None:
         on_control(Control.ACK, str(reply.id))
     else:

@@ -30,6 +30,8 @@ FUNDING_INTERVAL_S = 3600
 """Funding is paid every hour; the message does not tell when the next hour is over."""
 
 _SIDE = {"B": int(Side.BUY), "A": int(Side.SELL)}
+_IS_SO = ("Already subscribed", "Already unsubscribed")
+"""Errors that say that what was asked for is so."""
 _NO_ORDER = (0.0, 0.0)
 
 _Frame = Trades | L2Book | Bbo | ActiveAssetCtx | SubscriptionResponse | Error | Pong
@@ -58,7 +60,8 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
         elif type(message) is SubscriptionResponse:
             on_control(Control.ACK, bytes(message.data).decode())
         elif type(message) is Error:
-            on_control(Control.REFUSED, message.data)
+            is_so = message.data.startswith(_IS_SO)
+            on_control(Control.ACK if is_so else Control.REFUSED, message.data)
         else:
             on_control(Control.PONG, "")
 

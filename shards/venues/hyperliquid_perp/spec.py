@@ -1,6 +1,9 @@
 """What Hyperliquid is: addresses, limits, channels, calls."""
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -11,6 +14,8 @@ from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Univers
 from shards.venues.listing import Listing, RowReader
 from shards.venues.spec import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
 
+_OBJECTS_MAX = 16
+_decode_object = json.JSONDecoder().raw_decode
 _decode_meta = msgspec.json.Decoder(Universe).decode
 _coins = RowReader(Coin, "name")
 
@@ -23,6 +28,32 @@ def subscribe(topics: Sequence[str], _: int) -> list[bytes]:
 def unsubscribe(topics: Sequence[str], _: int) -> list[bytes]:
     """One frame a topic, with the same subscription object."""
     return [b'{"method":"unsubscribe","subscription":%b}' % topic.encode() for topic in topics]
+
+
+def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
+    """Which subscriptions an error repeats. The venue adds the defaults of fields that were not
+    sent, and may wrap a subscription into the message it came in.
+    """
+    named = [each for each in _objects(text) if "type" in each]
+    if not named:
+        return None
+    wanted = {topic: json.loads(topic).items() for topic in topics}
+    return {
+        topic
+        for topic, items in wanted.items()
+        if any(all(each.get(key) == value for key, value in items) for each in named)
+    }
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """JSON objects in the midst of words, those inside others too."""
+    at = -1
+    for _ in range(_OBJECTS_MAX):
+        if (at := text.find("{", at + 1)) < 0:
+            return
+        with contextlib.suppress(ValueError, RecursionError):
+            found, _ = _decode_object(text, at)
+            yield found
 
 
 def parse_instruments(body: bytes) -> Listing:
@@ -76,6 +107,7 @@ VENUE = Venue(
             idle_timeout_s=60.0,
             lifetime_s=7 * 24 * 3600.0,
             hangs_up_on_unknown=True,
+            refuses_repeats=True,
             json_ping=b'{"method":"ping"}',
             ping_interval_s=30.0,
         )
@@ -111,6 +143,7 @@ VENUE = Venue(
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,
+    topics_in=topics_in,
     instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
     parse_instruments=parse_instruments,
 )
