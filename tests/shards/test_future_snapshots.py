@@ -47,7 +47,7 @@ def test_a_snapshot_from_the_future_is_asked_for_again(
             socket.send(_update(11, 10))
             socket.send(_update(12, 11))
             await rig.until(lambda: rig.fake.count(DEPTH) >= 3)
-            assert book.state is StreamState.SYNCING
+            assert book.status().state is StreamState.SYNCING
             assert book.reason == (
                 "snapshot 1000000000 is 999,999,988 ids ahead of the newest event 12; another one"
                 " is asked for"
@@ -58,7 +58,6 @@ def test_a_snapshot_from_the_future_is_asked_for_again(
             socket.send(_update(16, 15))
             rig.fake.answer(DEPTH, _snapshot(10**9), _snapshot(16))
             await rig.until(lambda: len(rig.double.rows("book")) == 6)
-            assert book.status().reason == ""
             rows = rig.double.rows("book")
             assert [int(seq) for seq in rows["seq"]] == [11, 12, 12, 15, 16, 16]
             assert [bool(flags & Flag.SNAPSHOT) for flags in rows["flags"]] == [
