@@ -14,7 +14,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
@@ -41,6 +41,8 @@ from shards.venues import venue_limits
 
 _log = logging.getLogger(__name__)
 
+_LOOK_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
@@ -53,6 +55,8 @@ class ServiceOptions:
     with_redis: bool = True
     fresh: bool = False
     """Begin with an empty state directory and an empty private database (the demo)."""
+    ends_when: Callable[[EngineStatus], bool] = lambda _: False
+    """What is no reason to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,7 @@ async def _run(
     )
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
-        await _live(supervisor, stop, ground.options.run_s)
+        await _live(supervisor, stop, ground.options)
         if not stop.forced:
             await scenario.before_drain(supervisor, hurried=stop.asked.is_set())
     finally:
@@ -200,21 +204,29 @@ async def _run(
     return scenario.after_drain(ground, supervisor.status(), delivered)
 
 
-async def _live(supervisor: Supervisor, stop: _Stop, run_s: float | None) -> None:
-    """Start, then wait for the first of: the time is up, a signal, nothing left to collect."""
+async def _live(supervisor: Supervisor, stop: _Stop, options: ServiceOptions) -> None:
+    """Start, then wait for the first of: the time is up, a signal, nothing left to collect, or
+    what the options want to end for.
+    """
     asked = asyncio.create_task(stop.asked.wait())
     starting = asyncio.create_task(supervisor.start())
+    unfit = asyncio.create_task(_until(options.ends_when, supervisor))
     try:
         await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             return
         starting.result()
-        ends: list[asyncio.Future[Any]] = [asked, supervisor.failed]
-        await asyncio.wait(ends, timeout=run_s, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [asked, supervisor.failed, unfit]
+        await asyncio.wait(ends, timeout=options.run_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        asked.cancel()
-        starting.cancel()
-        await asyncio.gather(asked, starting, return_exceptions=True)
+        for task in (asked, starting, unfit):
+            task.cancel()
+        await asyncio.gather(asked, starting, unfit, return_exceptions=True)
+
+
+async def _until(condition: Callable[[EngineStatus], bool], supervisor: Supervisor) -> None:
+    while not condition(supervisor.status()):
+        await asyncio.sleep(_LOOK_S)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -309,7 +309,9 @@ class RenewBook(msgspec.Struct, tag=True):
 
 
 class InstrumentEvent(msgspec.Struct, frozen=True):
-    """A listing changed: `listed`, `delisted` or `changed` (then `detail` says what)."""
+    """A listing changed: `listed`, `delisted` or `changed`; or its row cannot be read
+    (`unreadable`), or can be again (`readable`). `detail` says what is new or wrong.
+    """
 
     venue: str
     symbol: str

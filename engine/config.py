@@ -19,7 +19,7 @@ import psycopg
 from msgspec import Meta
 from psycopg.conninfo import conninfo_to_dict
 
-from engine.catalog import SYMBOL_PATTERN, StreamKey, StreamKind, Transport
+from engine.catalog import StreamKey, StreamKind, Transport, is_symbol
 from engine.errors import ConfigError
 from engine.masking import mask_url
 from engine.redis_link import parse_redis_url
@@ -27,12 +27,11 @@ from engine.settings import Admission, VenueSettings
 from engine.wrong_input import explain
 
 _MAX_FILE_BYTES = 1 << 20
+_SHOWN_SYMBOL = 64
 _FAST_KINDS = ("trade", "book", "quote")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-Symbol = Annotated[str, Meta(pattern=SYMBOL_PATTERN)]
-
 
 PreferredTransport = Callable[[str, StreamKind], Transport]
 """(venue, kind) to the transport used when the configuration names none."""
@@ -156,11 +155,12 @@ class LogConfig(_Section, frozen=True):
 
 class StreamsConfig(_Section, frozen=True):
     """`[[streams]]`: every symbol with every kind, at one venue. Without `transport` each kind
-    comes the way its venue prefers.
+    comes the way its venue prefers. A text that can be no symbol costs its own streams alone
+    (`LoadedConfig.no_symbols`), as a symbol does that the venue does not list.
     """
 
     venue: str
-    symbols: Annotated[list[Symbol], Meta(min_length=1)]
+    symbols: Annotated[list[str], Meta(min_length=1)]
     kinds: Annotated[list[StreamKind], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [StreamKind.TRADES, StreamKind.L2_BOOK]
     )
@@ -171,7 +171,7 @@ class StreamsConfig(_Section, frozen=True):
         """The streams this entry names."""
         return [
             StreamKey(self.venue, symbol, kind, self.transport or preferred(self.venue, kind))
-            for symbol in self.symbols
+            for symbol in filter(is_symbol, self.symbols)
             for kind in self.kinds
         ]
 
@@ -214,6 +214,16 @@ class LoadedConfig:
     def with_config(self, config: Config) -> "LoadedConfig":
         """The same with another configuration, e.g. after command-line options."""
         return replace(self, config=config)
+
+    def no_symbols(self) -> list[str]:
+        """What of the configured symbols can be none, a line each, fit to be shown."""
+        return [
+            f"{self.source}: streams[{number}].symbols[{place}]: {text[:_SHOWN_SYMBOL]!a} can be no"
+            " symbol: left out"
+            for number, entry in enumerate(self.config.streams)
+            for place, text in enumerate(entry.symbols)
+            if not is_symbol(text)
+        ]
 
     def stream_keys(self, preferred: PreferredTransport = always_ws) -> list[StreamKey]:
         """Every configured stream once, in the order of the file. What each venue prefers is known

@@ -13,7 +13,7 @@ from picows import (
     WSCloseCode,
     WSError,
     WSFrame,
-    WSInvalidStatusError,
+    WSHandshakeError,
     WSListener,
     WSMsgType,
     WSTransport,
@@ -25,9 +25,11 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.limits import REFUSALS, refusal_in_words
+from shards.answers import address_of, web_page
 from shards.coverage import Carriers
 from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
+from shards.refusals import BANNED, speaks_of_ban, told_wait_s
 from shards.salvage import Salvage
 from shards.stream import MalformedFrameError, Stream
 from shards.suspects import Suspects
@@ -42,6 +44,7 @@ _READ_BUFFER_BYTES = 256 << 10
 _STABLE_AFTER_S = 10.0
 _SHOWN_TEXT = 300
 _VENUE_SAID = "; the venue said: "
+_REQUESTS_REMEMBERED = 256
 _LIFETIME_SPREAD = 0.9
 """Sockets that were opened together live from this part of their time to all of it."""
 
@@ -91,6 +94,9 @@ class Connection:
             self._feeds.add(stream)
         self._decode = venue.build_decoder(self._feeds, self._on_control)
         self._request_id = 0
+        self._requests: dict[int, Sequence[str]] = {}
+        """What the last ones were about: a refusal may name one."""
+        self._refusal_count = 0
         self.last_frame_s = 0.0
         self.connect_count = 0
         self.carrier = 0
@@ -267,11 +273,17 @@ class Connection:
 
     def _why_refused(self, error: Exception) -> str:
         """In words. A venue that says "not now" is left alone by every process, as REST is."""
-        response = error.response if isinstance(error, WSInvalidStatusError) else None
-        if response is None or response.status not in REFUSALS:
+        response = error.response if isinstance(error, WSHandshakeError) else None
+        if response is None:
             return str(error) or type(error).__name__
-        wait_s = self._connects.refused(response.status, response.headers.get("Retry-After"))
-        return f"{refusal_in_words(int(response.status))}; nobody asks for {wait_s:.0f} s"
+        status, body = int(response.status), getattr(error, "raw_body", None) or b""
+        if status in REFUSALS or speaks_of_ban(body):
+            status = status if status in REFUSALS else BANNED
+            wait_s = self._connects.refused(status, told_wait_s(response.headers, body))
+            return f"{refusal_in_words(status)}; nobody asks for {wait_s:.0f} s"
+        if page := web_page(response.headers.get("Content-Type", ""), body):
+            return f"{address_of(self._url)} answered HTTP {status}, {page}"
+        return str(error) or type(error).__name__
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""
@@ -297,7 +309,10 @@ class Connection:
                     return self.due
                 self._try_again(now_s)
             self._look_for_cause()
-            return _closing_words(transport, closed)
+            words = _closing_words(transport, closed)
+            if speaks_of_ban(body := words.encode("utf-8", "replace")):
+                self._connects.refused(BANNED, told_wait_s({}, body))
+            return words
         finally:
             for task in (closed, *work):
                 task.cancel()
@@ -326,11 +341,7 @@ class Connection:
         self._silent.clear()
         self._suspects.opened()
         while True:
-            ended = [
-                topic
-                for topic in self._subscribed
-                if topic not in self._topics and not self.due  # what is replaced just ends
-            ]
+            ended = [topic for topic in self._subscribed if self._must_end(topic)]
             begun = [
                 topic
                 for topic in self._topics
@@ -345,6 +356,14 @@ class Connection:
                 await self._send(transport, self._venue.subscribe, begun or list(self._silent))
             else:
                 await self._changed.wait()
+
+    def _must_end(self, topic: str) -> bool:
+        """Whether the venue is to be told that a topic is subscribed no more, for now or for good:
+        what is replaced with its socket just ends.
+        """
+        if topic in self._topics:
+            return topic in self._silent and self._group.refuses_repeats
+        return not self.due
 
     async def _send_alone(self, transport: WSTransport, topic: str) -> None:
         await asyncio.sleep(self._suspects.pause_s(monotonic_s()))
@@ -365,7 +384,9 @@ class Connection:
         if self._messages is not None:
             await self._messages.acquire()
         ends = render is self._venue.unsubscribe
-        batch = [topic for topic in topics if (topic not in self._topics) is ends]
+        batch = [
+            topic for topic in topics if (self._must_end(topic) if ends else topic in self._topics)
+        ]
         del batch[self._group.topics_per_message :]
         if not batch:
             return
@@ -378,12 +399,17 @@ class Connection:
             for topic in self._coming.keys() & set(batch):
                 self._coming[topic].subscribed(monotonic_s())
         self._request_id += 1
+        self._requests[self._request_id] = batch
+        self._requests.pop(self._request_id - _REQUESTS_REMEMBERED, None)
         for frame in render(batch, self._request_id):
             transport.send(WSMsgType.TEXT, frame)
             await asyncio.sleep(self._group.message_interval_s)
 
     def resubscribe(self, stream: Stream) -> None:
-        """Ask once more for a stream that stays silent. A repeated subscribe is harmless."""
+        """Ask once more for a stream that stays silent. Where a repeated subscribe is refused, it
+        is ended before: rows that fall between are found missing by their ids, and streams without
+        ids have declared the silence.
+        """
         self._silent.update(topic for topic, known in self._topics.items() if known is stream)
         self._changed.ring()
 
@@ -399,21 +425,36 @@ class Connection:
         """
         self._salvage.take(payload, wall_ns(), error)
 
-    def _on_control(self, control: Control, text: str) -> None:
+    def _on_control(self, control: Control, text: str, request_id: int | None = None, /) -> None:
         if control is Control.REFUSED:
-            log.warning("%s refused: %s", self._venue.name, text[:_SHOWN_TEXT])
-            self._show_refusal(text[:_SHOWN_TEXT])
-        elif control is Control.CLOSING:
+            self._refused(text, request_id)
+        elif control is Control.CLOSING and self.due != text:
             log.info("%s: %s", self._venue.name, text)
             self.due = text
 
-    def _show_refusal(self, text: str) -> None:
-        """A refusal seldom names what it is about: whoever waits for data shows it meanwhile."""
-        for stream in self._served:
-            is_new = stream.state is StreamState.SYNCING and not stream.has_data
-            if is_new or stream.state is StreamState.STALE:
-                waits = stream.reason.partition(_VENUE_SAID)[0]
-                stream.reason = f"{waits}{_VENUE_SAID}{text}"
+    def _refused(self, text: str, request_id: int | None) -> None:
+        """The venue said no. Whoever it is about shows that while it waits for data; where that
+        is not said, whoever waits.
+        """
+        shown = text[:_SHOWN_TEXT]
+        self._refusal_count += 1
+        if self._refusal_count & (self._refusal_count - 1) == 0:  # a flood must not fill the log
+            count = self._refusal_count
+            log.warning("%s refused (%d so far on this socket): %s", self._venue.name, count, shown)
+        if speaks_of_ban(body := text.encode("utf-8", "replace")):
+            self._connects.refused(BANNED, told_wait_s({}, body))
+        about = self._venue.topics_in(text, self._topics)
+        if about is None and request_id is not None:
+            about = set(self._requests.get(request_id, ()))
+        for stream in self._served if about is None else map(self._topics.get, about):
+            if stream is not None:
+                self._show_refusal(stream, shown)
+
+    def _show_refusal(self, stream: Stream, text: str) -> None:
+        is_new = stream.state is StreamState.SYNCING and not stream.has_data
+        if is_new or stream.state is StreamState.STALE:
+            waits = stream.reason.partition(_VENUE_SAID)[0]
+            stream.reason = f"{waits}{_VENUE_SAID}{text}"
 
     def _set_state(self, state: StreamState, reason: str) -> None:
         for stream in self._served:

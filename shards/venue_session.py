@@ -274,7 +274,8 @@ class VenueSession:
 
     async def _bring_up(self, streams: list[Stream]) -> None:
         """Instruments first: an unknown symbol must never be subscribed. While the venue does not
-        say what it lists, what the engine knew before will do.
+        say what it lists, or of a symbol nothing that can be read, what the engine knew before
+        will do.
         """
         wanted = [stream.spec for stream in streams]
         if not await self._instruments.ask(wanted, patient=False):
@@ -283,7 +284,9 @@ class VenueSession:
             await self._instruments.ask(wanted)
         listed = []
         for stream in filter(self._is_wanted, streams):
-            if self._instruments.get(stream.key.symbol) is None:
+            symbol = stream.key.symbol
+            is_known = self._facts(stream) is not None and self._instruments.is_unreadable(symbol)
+            if self._instruments.get(symbol) is None and not is_known:
                 self._not_listed(stream)
             else:
                 self._postponed.pop(stream.slot, None)
@@ -320,7 +323,7 @@ class VenueSession:
         return listed or stream.spec.instrument
 
     def _not_listed(self, stream: Stream) -> None:
-        """The venue does not know the symbol, or no more."""
+        """The venue does not know the symbol, or no more, or says nothing of it we understand."""
         reason = self._instruments.why_unknown(stream.key.symbol)
         if stream.slot in self._begun:
             stream.disconnected(reason, self._sockets.silent_s(stream))

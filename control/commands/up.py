@@ -2,17 +2,23 @@
 
 import argparse
 import contextlib
+import logging
+from dataclasses import replace
 from typing import Any
 
 from control.exits import Exit
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.summary import engine_summary, engine_text
-from engine.catalog import StreamKey
+from engine.catalog import UNKNOWN_SYMBOL, StreamKey
+from engine.commands import StreamState
+from engine.errors import ConfigError
 from engine.settings import VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor
 from shards.venues import preferred_transport
+
+_log = logging.getLogger(__name__)
 
 _EPILOG = """\
 examples:
@@ -36,11 +42,21 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_service(parser)
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop with exit code 2 when a configured symbol is unknown (for CI); without it only"
+        " its own streams fail",
+    )
     parser.set_defaults(run=run)
 
 
 class Up:
     """The configured streams at the configured venues."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
+        self._unknown: list[str] = []
 
     def prepare(
         self, ground: Ground, stack: contextlib.ExitStack
@@ -48,21 +64,38 @@ class Up:
         """As configured."""
         del stack
         loaded = ground.options.loaded
+        for line in loaded.no_symbols():
+            _log.error(line)
         return loaded.stream_keys(preferred_transport), loaded.config.venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
-        """Nothing: the venues do not stop for us."""
+        """The venues do not stop for us."""
+        self._unknown = unknown_symbols(supervisor.status())
 
     def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
         """What was collected."""
         del ground
         summary = engine_summary(status) | {"delivered": delivered}
+        if self._strict and self._unknown:
+            text = "\n".join([*self._unknown, engine_text(status)])
+            return Outcome(Exit.USAGE, summary | {"unknown_symbols": self._unknown}, text)
         return Outcome(Exit.OK, summary, engine_text(status))
+
+
+def unknown_symbols(status: EngineStatus) -> list[str]:
+    """Streams whose venue does not list their symbol, and what may have been meant."""
+    return [
+        f"{stream.venue}/{stream.symbol}/{stream.kind}/{stream.transport}: {stream.reason}"
+        for stream in status.streams
+        if stream.state is StreamState.FAILED and stream.reason.startswith(UNKNOWN_SYMBOL)
+    ]
 
 
 def run(options: argparse.Namespace) -> int:
     """Collect until told to stop."""
     loaded = load(options)
+    if options.strict and (wrong := loaded.no_symbols()):
+        raise ConfigError("; ".join(wrong))
     service = ServiceOptions(
         loaded=loaded,
         run_s=options.run_s,
@@ -70,4 +103,6 @@ def run(options: argparse.Namespace) -> int:
         with_database=not options.no_database,
         with_redis=not options.no_redis,
     )
-    return run_service(service, Up())
+    if options.strict:
+        service = replace(service, ends_when=lambda status: bool(unknown_symbols(status)))
+    return run_service(service, Up(strict=options.strict))

@@ -67,7 +67,7 @@ class Open:
     async def acquire(self, units: float = 1.0) -> None:
         """At once."""
 
-    def refused(self, status: int, retry_after: str | None) -> float:
+    def refused(self, status: int, wait_s: float | None) -> float:
         """Never mind."""
         return 0.0
 
