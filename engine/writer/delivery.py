@@ -333,8 +333,8 @@ class RedisDelivery:
                 self.published_rows[source.spec.kind.value] += published - counted
             source.redis_counted_seq = published
         elif not source.redis_is_known and counted == source.redis_seq:
-            source.redis_counted_seq = max(published, source.ring_first_seq)
-        source.redis_seq = max(published, source.ring_first_seq)
+            source.redis_counted_seq = min(counted, max(published, source.ring_first_seq))
+        source.redis_seq = published
 
     async def _deliver(self) -> None:
         while True:

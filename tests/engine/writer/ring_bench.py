@@ -79,3 +79,12 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that another task brings about."""
     while not condition():
         await asyncio.sleep(0.005)
+
+
+def assert_counted_once(delivery: RedisDelivery, received: int) -> None:
+    """The equation, for trades."""
+    counted = sum(
+        rows["trade"]
+        for rows in (delivery.published_rows, delivery.overrun_rows, delivery.unpublished_rows)
+    )
+    assert counted + delivery.waiting_rows == received
