@@ -134,8 +134,8 @@ class PrivateValkey:
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             "loglevel": "warning",
-            # A reader that stops reading a PUBLISH channel is cut before it costs us the memory.
-            "client-output-buffer-limit": "pubsub 32mb 8mb 10",
+            # A reader that stops reading is cut before its answers cost us the memory.
+            "client-output-buffer-limit": "normal 64mb 16mb 10 pubsub 32mb 8mb 10",
         }
         argv = [str(_program())]
         for name, value in options.items():

@@ -10,6 +10,7 @@ XTRIM is allowed there, XADD is not, so the next connection begins with making r
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class RedisSink:
         self._cursors: dict[str, int | None] = {}
         self._was_full = False
         self._renewed_s: dict[str, float] = {}
+        self._said_level_bytes = math.inf
         self.room = Room(settings.redis_memory_bytes, settings.redis_stream_maxlen)
 
     async def connect(self) -> None:
@@ -156,8 +158,14 @@ class RedisSink:
     async def take_stock(self) -> None:
         """See what the streams take, and trim those that take more than their share."""
         server, held = await self._measure(self.room.keys)
-        trims = self.room.take_stock(held, server)
-        await self._trim(trims)
+        await self._trim(self.room.take_stock(held, server))
+        if 2 * self.room.level_bytes < self._said_level_bytes:
+            self._said_level_bytes = self.room.level_bytes
+            _log.info(
+                "redis: %d streams share %.0f MB: the largest keep %.0f kB each; redis.memory_mb"
+                " or the server's maxmemory would give them more",
+                len(held), self.room.budget_bytes / 2**20, self.room.level_bytes / 1024,
+            )  # fmt: skip
 
     async def _transact(self, commands: Sequence[Command], ends: Mapping[str, int]) -> list[Any]:
         """Run the commands and move the cursors, all or nothing; watch on. Returns what became of
