@@ -24,6 +24,7 @@ import psycopg
 
 from control.auth import Guard
 from control.exits import Exit
+from control.memory import memory_bytes
 from control.view import Addresses, watch
 from engine import instance, logs, migrations, preflight
 from engine.catalog import StreamKey
@@ -34,6 +35,8 @@ from engine.layout import Layout, open_layout
 from engine.private.keeper import PrivateServer
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
+from engine.redis_memory import RedisPlan, plan_redis
+from engine.registry import Registry
 from engine.settings import LogSettings, VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor, SupervisorSettings
@@ -132,12 +135,13 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
         logs.set_up(log, "supervisor")
         ring_plan, cpus = _plan(options.loaded, layout)
+        redis_plan = _redis_plan(options, layout)
         servers: list[PrivateServer] = []
         ground = Ground(
             options,
             layout,
             database_url=_database(options, layout, stack, servers),
-            redis_url=_redis(options, layout, stack, servers),
+            redis_url=_redis(options, layout, stack, servers, redis_plan),
             servers=servers,
         )
         streams, venues = scenario.prepare(ground, stack)
@@ -154,6 +158,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             port=port,
             database_url=ground.database_url,
             redis_url=ground.redis_url,
+            redis_plan=redis_plan,
             limits=venue_limits(),
             shares_limits=config.limits.shared and not options.fresh,
         )
@@ -310,15 +315,27 @@ def _redis(
     layout: Layout,
     stack: contextlib.ExitStack,
     servers: list[PrivateServer],
+    plan: RedisPlan,
 ) -> Secret | None:
     if not options.with_redis:
         return None
+    if plan.note:
+        _log.warning(plan.note)
     if options.loaded.redis_url is not None and not options.fresh:
         return options.loaded.redis_url
-    server = PrivateValkey(layout.state_dir, layout.instance)
+    server = PrivateValkey(layout.state_dir, layout.instance, plan.memory_bytes)
     stack.callback(server.stop)
     servers.append(server)
     return Secret(server.start(_log.info))
+
+
+def _redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:
+    """For the streams of the file and those that commands have added, as far as they are known."""
+    keys = {entry.key for entry in Registry(layout.registry).wanted()}
+    keys.update([] if options.fresh else options.loaded.stream_keys())
+    redis = options.loaded.config.redis
+    kinds = [key.kind for key in keys]
+    return plan_redis(redis.memory_mb, redis.stream_maxlen, kinds, memory_bytes())
 
 
 def _empty(layout: Layout) -> None:

@@ -461,6 +461,9 @@ class WriterStatus(msgspec.Struct, tag=True):
     waits_for: str = ""
     """Why rows wait although the database is there: our clock, or a table that refuses every row.
     Empty while none do."""
+    redis_bytes: int = 0
+    """What the streams in Redis take, and what they may."""
+    redis_budget_bytes: int = 0
 
 
 FromChild = (

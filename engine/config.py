@@ -106,6 +106,9 @@ class RedisConfig(_Section, frozen=True):
     url_file: str | None = None
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
     stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
+    memory_mb: Annotated[int, Meta(ge=8, le=1 << 20)] | None = None
+    """Of the private server; of another one, what the streams may take. Absent: a part of this
+    machine's (`engine.redis_memory`)."""
     publish: bool = False
 
 

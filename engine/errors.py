@@ -75,3 +75,7 @@ class RedisUnavailableError(EngineError):
     """Redis is away, too slow, or refuses. Read the cursor again after it."""
 
     retriable = True
+
+
+class RedisFullError(RedisUnavailableError):
+    """Redis refuses what would take memory (OOM)."""

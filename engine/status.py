@@ -117,6 +117,9 @@ class WriterReport(msgspec.Struct):
     database_error: str = ""
     redis_state: str = "starting"
     redis_error: str = ""
+    redis_bytes: int = 0
+    """What the streams in Redis take, and what they may."""
+    redis_budget_bytes: int = 0
     backlog_rows: int = 0
     journal_bytes: int = 0
     rss_bytes: int = 0
@@ -272,8 +275,8 @@ class WriterTotals:
         report.lost_rows = self._lost_base + status.lost_rows
         for name in (
             "received_rows", "database_state", "database_error", "redis_state", "redis_error",
-            "backlog_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s",
-            "quarantine_rows", "waits_for",
+            "redis_bytes", "redis_budget_bytes", "backlog_rows", "journal_bytes", "journal_error",
+            "rss_bytes", "cpu_s", "quarantine_rows", "waits_for",
         ):  # fmt: skip
             setattr(report, name, getattr(status, name))
         report.latency_us = {

@@ -91,6 +91,10 @@ class Source:
         self.database_seq = self.head_seq if self.is_drained else self.first_seq
         self.durable_seq = self.database_seq
         self.redis_seq = self.head_seq
+        self.redis_counted_seq = self.head_seq
+        """Rows before it are counted: as published, overrun, or kept from Redis by a knob."""
+        self.redis_is_known = False
+        """Whether Redis has said how far it got."""
 
     @property
     def key(self) -> str:

@@ -61,6 +61,18 @@ def test_flush_delay_is_the_age_of_what_is_being_stored() -> None:
     assert delay.update(7.0, stored=5, backlog=1) == 0.0, "a new engine counts anew"
 
 
+@pytest.mark.fault("P03")
+def test_an_outage_of_days_is_told_in_its_full_length() -> None:
+    """Two statuses a second are too many to remember each."""
+    delay, two_days_s = FlushDelay(), 2 * 86_400
+    delay.update(0.0, stored=100, backlog=0)
+    for number in range(1, 2 * two_days_s + 1):
+        told_s = delay.update(number / 2, stored=100, backlog=number)
+    assert told_s == two_days_s
+    half = delay.update(two_days_s + 0.5, stored=100 + two_days_s, backlog=two_days_s)
+    assert half == pytest.approx(two_days_s / 2, rel=0.01)
+
+
 def test_the_kernel_knows_our_files() -> None:
     count, most = open_files(os.getpid())
     assert 0 < count < most
