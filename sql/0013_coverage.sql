@@ -49,8 +49,8 @@ CREATE TABLE coverage_carrier (
 COMMENT ON TABLE coverage_carrier IS
     'Up to when (venue time, ns) all that a socket or poller brought is stored or declared';
 
-CREATE FUNCTION ns_time(ns bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS
-    $$ SELECT timestamptz 'epoch' + (ns / 1000) * interval '1 microsecond' $$;
+CREATE FUNCTION ns_time(ns bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE
+    RETURN timestamptz 'epoch' + (ns / 1000) * interval '1 microsecond';
 
 CREATE VIEW coverage_intervals AS
 SELECT
@@ -154,7 +154,7 @@ CREATE FUNCTION completeness(
     by_transport text DEFAULT 'Ws'
 ) RETURNS TABLE (
     answer text, from_time timestamptz, to_time timestamptz, reason text, missing bigint
-) LANGUAGE sql STABLE AS $$
+) LANGUAGE sql STABLE BEGIN ATOMIC
     WITH asked AS (
         SELECT tstzrange(since, until) AS times
     ), usable AS (
@@ -191,15 +191,15 @@ CREATE FUNCTION completeness(
     SELECT 'not collected', lower(n.times), upper(n.times), NULL, NULL
     FROM known k, asked a,
         LATERAL unnest(tstzmultirange(a.times) - coalesce(k.times, '{}')) AS n (times)
-    ORDER BY 2, 3
-$$;
+    ORDER BY 2, 3;
+END;
 
 COMMENT ON FUNCTION completeness IS
     'What is known of a stream between two times of the venue: complete, missing (a gap says what), '
     'unprovable (rows may be missing), not collected';
 
 CREATE FUNCTION book_at(of_venue text, of_symbol text, at timestamptz)
-RETURNS TABLE (side text, price numeric, quantity numeric) LANGUAGE sql STABLE AS $$
+RETURNS TABLE (side text, price numeric, quantity numeric) LANGUAGE sql STABLE BEGIN ATOMIC
     WITH start AS (
         SELECT time, seq
         FROM book_levels
@@ -223,8 +223,8 @@ RETURNS TABLE (side text, price numeric, quantity numeric) LANGUAGE sql STABLE A
     FROM newest n
     WHERE n.quantity > 0
       AND NOT EXISTS (SELECT FROM following f WHERE f.after_gap AND NOT f.is_snapshot)
-    ORDER BY n.side DESC, CASE n.side WHEN 'bid' THEN -n.price ELSE n.price END
-$$;
+    ORDER BY n.side DESC, CASE n.side WHEN 'bid' THEN -n.price ELSE n.price END;
+END;
 
 COMMENT ON FUNCTION book_at IS
     'The book at a time of the venue, from the last snapshot and the changes since, best levels '

@@ -22,6 +22,7 @@ from engine.records import (
     RecordKind,
     Side,
 )
+from shards import venue_session
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import BookEvent
 from shards.contract_feeds import (
@@ -36,6 +37,7 @@ from shards.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.quote_feeds import Quotes
 from shards.stream import Stream
 from shards.trade_feeds import ContiguousTrades, HistoryTrades, TradeRow
+from tests.shards import venue_rig
 from tests.shards.doubles import MemoryRings, spec_of
 
 S, MS = 1_000_000_000, 1_000_000
@@ -385,3 +387,59 @@ def test_positions_know_up_to_when_each_stream_was_heard(tmp_path: Path) -> None
         Position(LISTENING, 7, 30, 1), Position(CoverageEnd.STOPPED, 7, 25, 5),
         Position(LISTENING, 8, 12, 3),
     ]  # fmt: skip
+
+
+@pytest.mark.fault("N41")
+def test_a_stream_that_was_removed_and_added_leaves_a_gap_of_that_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_session, "_ALIVE_EVERY_S", 0.0)
+
+    async def test(rig: venue_rig.Rig) -> None:
+        symbol = venue_rig.SYMBOLS[1]
+        rig.session.start([venue_rig.spec(0), venue_rig.spec(1)])
+        server = await rig.socket()
+        server.send(venue_rig.trade(symbol, 10))
+        await rig.until(lambda: rig.ids(1) == [10])
+        (connection,) = rig.session.connections
+        rig.session.tick()
+        rig.session.stop([1])
+        rig.session.start([venue_rig.spec(1)])
+        await rig.until(lambda: rig.session.streams[-1].state == "syncing")
+        server.send(venue_rig.trade(symbol, 15))
+        await rig.until(lambda: rig.ids(1) == [10, 15])
+        (gap,) = rig.double.rows("gap")
+        assert (gap["from_seq"], gap["to_seq"], gap["missing"]) == (11, 14, 4)
+        assert gap["reason"] == GapReason.STOPPED
+        began, alive, ended, again = rig.double.rows("coverage")
+        assert alive["mark"] == CoverageMark.ALIVE
+        assert (ended["mark"], ended["end"]) == (CoverageMark.ENDED, CoverageEnd.STOPPED)
+        for mark in (began, alive, ended, again):
+            assert (mark["stream"], mark["carrier"]) == (1, connection.carrier)
+
+    venue_rig.run(tmp_path, test)
+
+
+@pytest.mark.fault("N41")
+def test_nothing_is_claimed_while_something_received_is_not_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_session, "_ALIVE_EVERY_S", 0.0)
+
+    async def test(rig: venue_rig.Rig) -> None:
+        rig.session.start([venue_rig.spec(0)])
+        server = await rig.socket()
+        server.send(venue_rig.trade(venue_rig.SYMBOLS[0], 10))
+        await rig.until(lambda: rig.ids(0) == [10])
+        (feed,) = rig.session.streams
+        monkeypatch.setattr(feed.ring, "has_room", lambda *_: False)
+        feed.refused(11, 11 * S, 1)
+        rig.session.tick()
+        assert CoverageMark.ALIVE not in rig.double.rows("coverage")["mark"]
+        monkeypatch.undo()
+        monkeypatch.setattr(venue_session, "_ALIVE_EVERY_S", 0.0)
+        rig.session.tick()
+        assert CoverageMark.ALIVE in rig.double.rows("coverage")["mark"]
+        assert len(rig.double.rows("gap")) == 1
+
+    venue_rig.run(tmp_path, test)

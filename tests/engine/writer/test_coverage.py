@@ -358,3 +358,18 @@ def test_a_state_directory_of_the_version_before_starts_up(
     for source in after:
         source.close()
     segment.close()
+
+
+def test_the_functions_work_whatever_the_search_path_of_who_asks(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(b"SET search_path = pg_catalog")
+        for call in (
+            "completeness('a', 'b', 'Trades', now() - interval '1 s', now())",
+            "book_at('a', 'b', now())",
+        ):
+            connection.execute(f"SELECT * FROM public.{call}".encode())
+        found = connection.execute(
+            b"SELECT answer FROM public.completeness('a', 'b', 'Trades', now() - '1 s'::interval,"
+            b" now())"
+        )
+        assert found.fetchall() == [("not collected",)]
