@@ -52,6 +52,11 @@ class Positions:
         known = self._file.up_to(int(slots.max()) if len(slots) else 0)["ts_recv"][slots]
         self.advance(newest[newest["ts_recv"] > known])
 
+    @property
+    def newest_ns(self) -> int:
+        """The latest `ts_event` of all streams; 0 without any."""
+        return int(self._file.up_to(0)["ts_event"].max(initial=0))
+
     def close(self) -> None:
         """Unmap; the file stays."""
         self._file.close()

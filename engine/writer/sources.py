@@ -33,6 +33,10 @@ _REMEMBERED_NS: Final = 30 * 86_400 * 1_000_000_000
 """The age of the oldest backup that is noticed for sure; cursors are kept as long."""
 _REMEMBERED_EPOCHS: Final = 64
 """Of one ring, 8 KB each: somebody may start and stop all day."""
+_STAMPED_BY_VENUES: Final = (
+    RecordKind.TRADE, RecordKind.BOOK, RecordKind.QUOTE, RecordKind.LIQUIDATION,
+)  # fmt: skip
+"""Not funding and open interest, which have our time where a venue gives none."""
 
 
 class Sources:
@@ -120,14 +124,21 @@ class Sources:
     def _forget_old(self) -> None:
         """Each ring's newest drained epoch stays, and what was drained as long ago as no backup is
         restored goes: when its successor was made is when it had ended.
+
+        A clock of ours that is a year ahead for a minute must not empty the memory: it is as late
+        as it says and as the venues say.
         """
-        oldest = wall_ns() - _REMEMBERED_NS
+        oldest = min(wall_ns(), self._venues_ns()) - _REMEMBERED_NS
         for key, found in groupby(sorted(self._drained), key=lambda drained: drained[0]):
             epochs = [epoch for _, epoch in found]
             for place, (epoch, successor) in enumerate(pairwise(epochs), start=1):
                 if successor < oldest or len(epochs) - place >= _REMEMBERED_EPOCHS:
                     del self._drained[key, epoch]
                     self._without_ring(self._ring_of(key), epoch).forget()
+
+    def _venues_ns(self) -> int:
+        """The newest time that a venue told."""
+        return max(self._positions[kind].newest_ns for kind in _STAMPED_BY_VENUES)
 
     def _create(self, settings: RingSettings) -> Segment:
         spec = _spec_of(settings.ring)

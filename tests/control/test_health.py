@@ -84,12 +84,19 @@ def show(rig: Rig, **writer: Any) -> None:
     rig.supervisor.tell()
 
 
-FINE = {"database_state": "up", "redis_state": "up", "journal_error": "", "backlog_rows": 0}
+FINE = {
+    "database_state": "up",
+    "redis_state": "up",
+    "journal_error": "",
+    "backlog_rows": 0,
+    "waits_for": "",
+}
 TROUBLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"database_state": "down", "database_error": "refused"}, "db", "red", "refused"),
     ({"database_state": "connecting"}, "db", "yellow", "connecting"),
     ({"journal_error": "no space left"}, "db", "yellow", "no space left"),
     ({"backlog_rows": 3_000_000}, "db", "yellow", "3,000,000 rows wait"),
+    ({"waits_for": "table trade refuses every row: 0A000"}, "db", "red", "table trade refuses"),
     ({"redis_state": "down", "redis_error": "timeout"}, "redis", "red", "timeout"),
 ]
 

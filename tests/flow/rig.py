@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,12 @@ class Rig:
         streams: list[tuple[str, str]] | None = None,
         all_kinds: bool = False,
         venue_settings: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.database_url = database_url
         self.ledger_dir = directory / "ledger"
-        self._environment = {"FTS_DATABASE_URL": database_url}
+        self._environment = {**(environment or {}), "FTS_DATABASE_URL": database_url}
         if redis_url is not None:
             self._environment["FTS_REDIS_URL"] = redis_url
         self._redis_options = () if redis_url is not None else ("--no-redis",)
