@@ -286,7 +286,8 @@ class FakeRig:
         self.told: list[FromChild] = []
         self.stored: list[dict[int, Instrument]] = []
         self._layout = open_layout(directory / "state", directory)
-        self._settings = VenueSettings(rest_url=fake.url, ws_url=fake.ws_url, **settings)
+        addresses = {"rest_url": fake.url, "ws_url": fake.ws_url}
+        self._settings = VenueSettings(**(addresses | settings))
         self.desk = LeaseDesk(limits_of(venue), self._layout.limits, self._answer)
         self._clients: dict[str, LeaseClient] = {}
         self.sessions: list[VenueSession] = []
@@ -338,16 +339,25 @@ class FakeRig:
 
 
 @contextlib.asynccontextmanager
+async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[FakeVenue]:
+    """A fake venue alone, with TLS if there is a context."""
+    fake = FakeVenue()
+    await fake.start(context)
+    try:
+        yield fake
+    finally:
+        await fake.close()
+
+
+@contextlib.asynccontextmanager
 async def running(
     directory: Path,
     venue: Venue | str = "binance_linear",
-    *,
-    context: ssl.SSLContext | None = None,
     **settings: Any,
 ) -> AsyncIterator[FakeRig]:
     """A fake venue and a session with it; both end, and the session must not have had a fault."""
     fake = FakeVenue()
-    await fake.start(context)
+    await fake.start()
     spec = VENUES[venue] if isinstance(venue, str) else venue
     rig = FakeRig(spec, fake, directory, **settings)
     try:
