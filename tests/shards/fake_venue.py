@@ -154,6 +154,7 @@ class FakeVenue:
         self.handshakes: list[Answer | None] = []
         """What the next handshakes are answered with; None hangs. Then sockets open."""
         self.handshake_count = 0
+        self.handshake_delay_s = 0.0
         self.greeting = b""
         """Sent in the same segment as the answer to the handshake."""
         self.closes_at_once = False
@@ -254,6 +255,7 @@ class FakeVenue:
             else:
                 await self._reply(writer, answer)
             return
+        await asyncio.sleep(self.handshake_delay_s)
         accept = base64.b64encode(hashlib.sha1(key.encode() + _MAGIC).digest()).decode()  # noqa: S324 - RFC 6455
         writer.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -50,11 +50,12 @@ async def _sockets(tls: Path | None, tmp_path: Path) -> AsyncIterator[tuple[Fake
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls)
-    async with serving(context) as venue:
-        settings = {"ws_url": venue.ws_url, "streams_per_connection": 1}
-        async with running(tmp_path, **settings) as rig:
-            rig.fake.answer(INFO, exchange_info(*map(binance_symbol, NAMES)))
-            yield rig, venue
+    async with (
+        serving(context) as venue,
+        running(tmp_path, ws_url=venue.ws_url, streams_per_connection=1) as rig,
+    ):
+        rig.fake.answer(INFO, exchange_info(*map(binance_symbol, NAMES)))
+        yield rig, venue
 
 
 @pytest.mark.fault("N30")
