@@ -10,12 +10,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from picows import (
-    WSCloseCode,
     WSError,
-    WSFrame,
     WSHandshakeError,
-    WSListener,
     WSMsgType,
+    WSProtocolError,
     WSTransport,
     ws_connect,
 )
@@ -24,24 +22,33 @@ from engine.alarm import Alarm
 from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
+from engine.keep_trying import Trouble
 from engine.limits import REFUSALS, refusal_in_words
 from shards.answers import address_of, web_page
 from shards.coverage import Carriers
 from shards.handover import Handover
 from shards.leases import Refusable, Turnstile
+from shards.listener import MAX_FRAME_BYTES, FrameListener
 from shards.refusals import BANNED, speaks_of_ban, told_wait_s
 from shards.salvage import Salvage
-from shards.stream import MalformedFrameError, Stream
+from shards.stream import Stream
 from shards.suspects import Suspects
-from shards.unusable import UNUSABLE_FRAME, UnusableFrames
-from shards.venues.spec import Control, Feeds, FrameDecoder, SocketGroup, Venue
+from shards.unusable import UnusableFrames
+from shards.venues.spec import Control, Feeds, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
 
+_library_log = logging.getLogger("picows.venues")
+_library_log.setLevel(logging.CRITICAL)  # why a socket ended is told, and folded, here
+
+_CONNECT_TIMEOUT_S = 10.0
+"""Name, connection and TLS, until the handshake is sent; none of them has a limit of its own."""
 _HANDSHAKE_TIMEOUT_S = 5.0
-_MAX_FRAME_BYTES = 16 << 20
+_CLOSING_S_MAX = 0.5
+"""A venue that does not answer a close, or its end of TLS, is cut off."""
 _READ_BUFFER_BYTES = 256 << 10
-_STABLE_AFTER_S = 10.0
+_STABLE_AFTER_S = 60.0
+"""A socket that has stood for so long works, though its streams may be silent by nature."""
 _SHOWN_TEXT = 300
 _VENUE_SAID = "; the venue said: "
 _REQUESTS_REMEMBERED = 256
@@ -87,7 +94,9 @@ class Connection:
         self._connects = connects
         self._messages = messages
         self._lifetime_s = lifetime_s
-        self._backoff = Backoff()
+        self._trouble = Trouble(
+            f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), log
+        )
         self._transport: WSTransport | None = None
         self._feeds = Feeds()
         for stream in topics.values():
@@ -213,16 +222,18 @@ class Connection:
         while True:
             await self._connects.acquire()
             self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
-            reason, delay_s = await self._live_once()
-            silent_s = self.silent_s
+            reason = await self._live_once()
+            silent_s, is_planned = self.silent_s, self.due == PLANNED
             is_replaced = self._hand_on(reason, silent_s)
             for stream in self._served:
                 stream.disconnected(reason, silent_s)
             self._publish()
             if is_replaced:
                 return
-            log.info("%s %s: %s; again in %.1f s", self._venue.name, self._url, reason, delay_s)
-            await asyncio.sleep(delay_s)
+            if is_planned:
+                log.info("%s: %s", self._venue.name, reason)
+            else:
+                await asyncio.sleep(self._trouble.met(reason))
 
     def _hand_on(self, reason: str, silent_s: float) -> bool:
         """The socket has ended: let others take what they were about to. Returns whether nothing
@@ -237,39 +248,55 @@ class Connection:
         self.due, self._closes_first = "", False
         return False
 
-    async def _live_once(self) -> tuple[str, float]:
-        """One life of the socket. Returns why it ended, and how long to wait."""
+    async def _live_once(self) -> str:
+        """One life of the socket. Returns why it ended."""
         try:
-            transport, _ = await ws_connect(
-                lambda: _FrameListener(self, self._decode, self._publish),
-                self._url,
-                websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
-                disconnect_on_exception=True,
-                enable_auto_ping=self._group.json_ping is None,
-                auto_ping_idle_timeout=self._group.ping_interval_s,
-                auto_ping_reply_timeout=min(5.0, self._group.ping_interval_s),
-                enable_auto_pong=False,
-                max_frame_size=_MAX_FRAME_BYTES,
-                max_redirects=0,
-                read_buffer_init_size=_READ_BUFFER_BYTES,
-            )
+            transport = await self._connect()
         except (WSError, OSError, TimeoutError) as error:
-            return f"cannot connect: {self._why_refused(error)}", self._backoff.next_s()
-        started_s = monotonic_s()
+            return f"cannot connect: {self._why_refused(error)}"
         self._transport = transport
-        self.last_frame_s = started_s
+        self.last_frame_s = monotonic_s()
         self.connect_count += 1
         self.carrier = Carriers.name_new()
         for stream in self._served:
             self._carry(stream)
         try:
-            reason = await self._serve(transport)
+            return await self._serve(transport)
         finally:
             self._transport = None
             transport.disconnect(graceful=False)
-        if monotonic_s() - started_s >= _STABLE_AFTER_S:
-            self._backoff.reset()
-        return reason, self._backoff.next_s()
+
+    async def _connect(self) -> WSTransport:
+        """Open a socket. Who gives up, or is not waited for any more, leaves none behind: one that
+        opened later would be nobody's, and the venue would count it.
+        """
+        is_over = False
+
+        def listener() -> FrameListener:
+            if is_over:
+                raise WSError("nobody waits for this socket any more")
+            return FrameListener(self, self._decode, self._publish)
+
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                transport, _ = await ws_connect(
+                    listener,
+                    self._url,
+                    websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+                    logger_name=_library_log,
+                    disconnect_on_exception=True,
+                    enable_auto_ping=self._group.json_ping is None,
+                    auto_ping_idle_timeout=self._group.ping_interval_s,
+                    auto_ping_reply_timeout=min(5.0, self._group.ping_interval_s),
+                    enable_auto_pong=False,
+                    max_frame_size=MAX_FRAME_BYTES,
+                    max_redirects=0,
+                    read_buffer_init_size=_READ_BUFFER_BYTES,
+                )
+        except BaseException:
+            is_over = True
+            raise
+        return transport
 
     def _why_refused(self, error: Exception) -> str:
         """In words. A venue that says "not now" is left alone by every process, as REST is."""
@@ -291,9 +318,10 @@ class Connection:
         work = [asyncio.create_task(self._subscribe(transport))]
         if self._group.json_ping is not None:
             work.append(asyncio.create_task(self._ping(transport, self._group.json_ping)))
-        ends_at_s = monotonic_s() + self._lifetime_s * random.uniform(_LIFETIME_SPREAD, 1.0)  # noqa: S311 - spread, no secret
+        began_s = monotonic_s()
+        ends_at_s = began_s + self._lifetime_s * random.uniform(_LIFETIME_SPREAD, 1.0)  # noqa: S311 - spread, no secret
         try:
-            while not closed.done():
+            while not closed.done() and transport.close_handshake is None:
                 await asyncio.wait(
                     [closed, *work], timeout=1.0, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -308,15 +336,39 @@ class Connection:
                 if self._closes_first:
                     return self.due
                 self._try_again(now_s)
-            self._look_for_cause()
-            words = _closing_words(transport, closed)
-            if speaks_of_ban(body := words.encode("utf-8", "replace")):
-                self._connects.refused(BANNED, told_wait_s({}, body))
-            return words
+                if not closed.done():
+                    self._note_work(lived_s=now_s - began_s)
+            await asyncio.wait([closed], timeout=_CLOSING_S_MAX)
+            return self._why_closed(transport, closed, monotonic_s() - began_s)
         finally:
             for task in (closed, *work):
                 task.cancel()
             await asyncio.gather(closed, *work, return_exceptions=True)
+
+    def _note_work(self, lived_s: float) -> None:
+        """Delays start over once the socket has done what it is for. That it was opened, or that a
+        subscription was acknowledged, is nothing yet.
+        """
+        if lived_s >= _STABLE_AFTER_S or any(stream.has_data for stream in self._served):
+            self._trouble.over()
+
+    def _why_closed(
+        self, transport: WSTransport, closed: "asyncio.Task[None]", lived_s: float
+    ) -> str:
+        error = closed.exception() if closed.done() else None
+        if isinstance(error, WSProtocolError):
+            return f"the venue broke the WebSocket protocol (RFC 6455): {error}"
+        self._note_work(lived_s)
+        self._look_for_cause()
+        if error is not None:
+            return f"disconnected: {error}"
+        handshake = transport.close_handshake
+        if handshake is None or handshake.recv is None:
+            return "disconnected"
+        words = f"closed by the venue: {handshake.recv.code} {handshake.recv.reason}"
+        if speaks_of_ban(body := words.encode("utf-8", "replace")):
+            self._connects.refused(BANNED, told_wait_s({}, body))
+        return words
 
     def _look_for_cause(self) -> None:
         """The venue hung up: where it does so for a name, leave that out and save the others."""
@@ -459,72 +511,3 @@ class Connection:
     def _set_state(self, state: StreamState, reason: str) -> None:
         for stream in self._served:
             stream.state, stream.reason = state, reason
-
-
-class _FrameListener(WSListener):
-    """The frame callback: the hot path starts here."""
-
-    def __init__(
-        self, connection: Connection, decode: FrameDecoder, publish: Callable[[], None]
-    ) -> None:
-        self._connection = connection
-        self._decode = decode
-        self._publish = publish
-        self._fragments = bytearray()
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Decode one frame into the ring; publish once per read of the socket."""
-        if frame.msg_type is WSMsgType.TEXT and frame.fin:
-            payload = frame.get_payload_as_bytes()
-            try:
-                self._decode(payload, wall_ns())
-            except UNUSABLE_FRAME as error:
-                self._connection.unusable(error, payload)
-        else:
-            self._on_rare_frame(transport, frame)
-        if frame.last_in_buffer:
-            connection = self._connection
-            connection.last_frame_s = monotonic_s()
-            self._publish()
-
-    def is_user_specific_pong(self, frame: WSFrame) -> bool:
-        """A pong is taken by the library: publish what came before it in the same read."""
-        self._connection.last_frame_s = monotonic_s()
-        self._publish()
-        return frame.msg_type is WSMsgType.PONG
-
-    def _on_rare_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        if kind is WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
-        elif kind is WSMsgType.CLOSE:
-            transport.send_close(WSCloseCode.OK)
-            transport.disconnect()
-        elif kind is WSMsgType.BINARY:
-            payload = frame.get_payload_as_bytes()
-            self._connection.unusable(MalformedFrameError("binary"), payload)
-        elif kind is not WSMsgType.PONG:
-            self._on_fragment(frame)
-
-    def _on_fragment(self, frame: WSFrame) -> None:
-        self._fragments += frame.get_payload_as_bytes()
-        if len(self._fragments) > _MAX_FRAME_BYTES:
-            raise MalformedFrameError("too_large")
-        if not frame.fin:
-            return
-        payload = bytes(self._fragments)
-        self._fragments.clear()
-        try:
-            self._decode(payload, wall_ns())
-        except UNUSABLE_FRAME as error:
-            self._connection.unusable(error, payload)
-
-
-def _closing_words(transport: WSTransport, closed: "asyncio.Task[None]") -> str:
-    error = closed.exception()
-    if error is not None:
-        return f"disconnected: {error}"
-    handshake = transport.close_handshake
-    if handshake is not None and handshake.recv is not None:
-        return f"closed by the venue: {handshake.recv.code} {handshake.recv.reason}"
-    return "disconnected"

@@ -25,6 +25,7 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
+from engine.keep_trying import Trouble
 from shards.coverage import Carriers
 from shards.leases import Line
 from shards.rest import VenueRest
@@ -77,7 +78,6 @@ class Poller:
         interval_s: float,
         share: PollShare,
     ) -> None:
-        self._venue = venue
         self._channel = channel
         self._rest = rest
         self._publish = publish
@@ -91,6 +91,10 @@ class Poller:
         """When (monotonic) the next sample is due of each symbol that has had one."""
         self._tasks: asyncio.TaskGroup | None = None
         self._failing: set[str] = set()
+        call = channel.batch or channel.call
+        assert call is not None
+        path = call.path.partition("?")[0]
+        self._trouble = Trouble(f"{venue}: polls of {path}", "samples are missed", Backoff(), log)
         self._unusable = UnusableFrames(venue)
 
     @property
@@ -217,9 +221,11 @@ class Poller:
                 reason = self._deliver(symbol, body, due_s)
                 if not reason:
                     self._failing.discard(symbol)
+                    if not self._failing:
+                        self._trouble.over()
                     return
             if not self._failing:  # of hundreds that fail at once, one is said; all show it
-                log.warning("%s %s: %s", self._venue, symbol or "(all)", reason)
+                self._trouble.met(reason)
             self._failing.add(symbol)
             for stream in self._served(symbol):
                 stream.poll_failed(reason)

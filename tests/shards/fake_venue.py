@@ -154,6 +154,7 @@ class FakeVenue:
         self.handshakes: list[Answer | None] = []
         """What the next handshakes are answered with; None hangs. Then sockets open."""
         self.handshake_count = 0
+        self.handshake_delay_s = 0.0
         self.greeting = b""
         """Sent in the same segment as the answer to the handshake."""
         self.closes_at_once = False
@@ -254,6 +255,7 @@ class FakeVenue:
             else:
                 await self._reply(writer, answer)
             return
+        await asyncio.sleep(self.handshake_delay_s)
         accept = base64.b64encode(hashlib.sha1(key.encode() + _MAGIC).digest()).decode()  # noqa: S324 - RFC 6455
         writer.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -286,7 +288,8 @@ class FakeRig:
         self.told: list[FromChild] = []
         self.stored: list[dict[int, Instrument]] = []
         self._layout = open_layout(directory / "state", directory)
-        self._settings = VenueSettings(rest_url=fake.url, ws_url=fake.ws_url, **settings)
+        addresses = {"rest_url": fake.url, "ws_url": fake.ws_url}
+        self._settings = VenueSettings(**(addresses | settings))
         self.desk = LeaseDesk(limits_of(venue), self._layout.limits, self._answer)
         self._clients: dict[str, LeaseClient] = {}
         self.sessions: list[VenueSession] = []
@@ -338,16 +341,25 @@ class FakeRig:
 
 
 @contextlib.asynccontextmanager
+async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[FakeVenue]:
+    """A fake venue alone, with TLS if there is a context."""
+    fake = FakeVenue()
+    await fake.start(context)
+    try:
+        yield fake
+    finally:
+        await fake.close()
+
+
+@contextlib.asynccontextmanager
 async def running(
     directory: Path,
     venue: Venue | str = "binance_linear",
-    *,
-    context: ssl.SSLContext | None = None,
     **settings: Any,
 ) -> AsyncIterator[FakeRig]:
     """A fake venue and a session with it; both end, and the session must not have had a fault."""
     fake = FakeVenue()
-    await fake.start(context)
+    await fake.start()
     spec = VENUES[venue] if isinstance(venue, str) else venue
     rig = FakeRig(spec, fake, directory, **settings)
     try:
