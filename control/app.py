@@ -18,15 +18,16 @@ from control.commands.version import version
 from control.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
 from control.gate import Gate
 from control.requests import ClientGoneError
-from control.routes import Operation, Services, health, instruments, streams
+from control.routes import Operation, Services, health, instruments, probes, streams
 from control.traffic import Traffic
 from control.ui.state import DashboardLimits
 
 OPERATIONS: Sequence[Operation] = [
-    *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
+    *probes.OPERATIONS, *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
 ]  # fmt: skip
-PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"})
-"""What needs no token: it says nothing about this engine. So do the dashboard's static files."""
+PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"}) | probes.PATHS
+"""What needs no token: it says nothing about this engine, but for the probes' one word. So do the
+dashboard's static files."""
 
 
 class Api:
