@@ -16,12 +16,15 @@ if _on_interrupt is signal.default_int_handler:
 from control.client import RefusedError, UnreachableError
 from control.commands import (
     bench,
+    db,
     demo,
     doctor,
     health,
     instruments,
     limiters,
     migrate,
+    psql,
+    redis,
     simulate,
     streams,
     up,
@@ -35,7 +38,8 @@ from engine.member import ChildStartError
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, streams, instruments, limiters, health, simulate, migrate, doctor, bench, version,
+    up, demo, psql, redis, streams, instruments, limiters, health, simulate, db, migrate, doctor,
+    bench, version,
 )  # fmt: skip
 
 _EPILOG = """\
