@@ -50,7 +50,7 @@ start here:
   fts streams list             what a running engine collects
 
 exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 already running
-(or, for commands that ask a running engine: none answers)
+(or, for commands that ask a running engine: none answers), 4 ended in order with something left
 """
 
 

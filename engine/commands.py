@@ -402,6 +402,14 @@ class RingStatus(msgspec.Struct):
     redis_seq: int
     dropped_count: int
     capacity: int
+    epoch: int = 0
+    born_seq: int = 0
+    """Its head when this writer began."""
+    begun_seq: int = -1
+    """Where the database's cursor stood when this writer found it; -1 until it has. A database that
+    was set back takes it back."""
+    found_rows: int = 0
+    """Rows that turned out to have passed the cursor when the database was there again."""
 
 
 class LatencyHistogram(msgspec.Struct):
@@ -454,6 +462,8 @@ class WriterStatus(msgspec.Struct, tag=True):
     """Why rows are not journalled; empty while they are."""
     lost_rows: int = 0
     """Rows that neither ring nor journal held any more when the database was ready for them."""
+    lost_by_kind: dict[str, int] = {}
+    """The same by record kind."""
 
 
 FromChild = (

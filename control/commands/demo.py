@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
+from control.ending import Ending
 from control.exits import Exit
 from control.ledger_check import LedgerCheck, Verdict
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.simulator import SimulatorProcess
-from control.summary import engine_summary, latency_lines, not_stored
+from control.summary import engine_summary, latency_lines
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.config import DEFAULT_STREAMS, LoadedConfig
@@ -137,11 +138,13 @@ class Demo:
 
     def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
         """Compare with the ledger where there is one, else with the simulator's counters."""
-        summary = engine_summary(status) | {"delivered": delivered}
+        ending = Ending.of(status, delivered=delivered)
+        summary = engine_summary(status, ending) | {"delivered": delivered}
         if self._ledger_dir is None or ground.database_url is None:
             summary["sent"] = sum(self._sent.values())
             is_bounded = ground.options.run_s is not None
-            return Outcome(Exit.OK, summary, short_text(summary, is_bounded=is_bounded))
+            text = short_text(summary, ending, is_bounded=is_bounded)
+            return Outcome(ending.exit_code, summary, text)
         assert self._simulator is not None
         self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
         check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
@@ -163,9 +166,11 @@ class Demo:
             summary["sent"] > 0
             and summary["sent"] == total.stored + total.declared_missing
             and not (total.duplicates or total.missing or total.altered)
+            and not ending.problem
+            and ending.total.left == 0  # it began with nothing
         )
         summary["ok"] = fine
-        text = _proof_text(summary, status)
+        text = _proof_text(summary, status, ending)
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 
     def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float]:
@@ -236,21 +241,22 @@ def streams_note(loaded: LoadedConfig) -> str:
     )
 
 
-def short_text(summary: dict[str, Any], *, is_bounded: bool) -> str:
+def short_text(summary: dict[str, Any], ending: Ending, *, is_bounded: bool) -> str:
     """The last lines of a run that is not compared with a ledger, and why it was not."""
     advice = (
         "Nothing was compared with the simulator's ledger: that takes a database."
         if is_bounded
         else "Run with --for SECONDS to have every row compared with the simulator's ledger."
     )
-    return (
-        f"sent {summary['sent']:,} rows, received {summary['received']:,},"
-        f" stored {summary['stored']:,}{not_stored(summary)}, published {summary['published']:,},"
-        f" dropped {summary['dropped']:,}, gaps {summary['gaps']:,}\n{advice}"
+    received = ending.equation() if ending.accounts else f"received {summary['received']:,}"
+    numbers = (
+        f"sent {summary['sent']:,} rows, {received}, published {summary['published']:,},"
+        f" gaps {summary['gaps']:,}"
     )
+    return "\n".join([numbers, *ending.lines(), advice])
 
 
-def _proof_text(summary: dict[str, Any], status: EngineStatus) -> str:
+def _proof_text(summary: dict[str, Any], status: EngineStatus, ending: Ending) -> str:
     equation = (
         f"sent {summary['sent']:,} = stored {summary['stored']:,}"
         f" + declared missing {summary['declared_missing']:,}"
@@ -259,6 +265,8 @@ def _proof_text(summary: dict[str, Any], status: EngineStatus) -> str:
     rates = summary["rates"]
     lines = [
         f"{'PROVEN' if summary['ok'] else 'FAILED'}: {equation}; {faults}",
+        ending.equation(),
+        *ending.lines(),
         f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
         f" over {rates['seconds']:,} s; published {summary['published']:,},"
         f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",

@@ -2,15 +2,16 @@
 
 import argparse
 import contextlib
+import copy
 from typing import Any
 
-from control.exits import Exit
+from control.ending import Ending
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.summary import engine_summary, engine_text
 from engine.catalog import StreamKey
 from engine.settings import VenueSettings
-from engine.status import EngineStatus
+from engine.status import EngineStatus, StreamReport
 from engine.supervisor import Supervisor
 from shards.venues import preferred_transport
 
@@ -23,6 +24,10 @@ examples:
 
 Ctrl-C drains, commits and exits; a second Ctrl-C stops at once and loses nothing: the next start
 delivers what is left.
+
+exit codes: 0 everything received is stored or declared; 1 it is not, or it was stopped by force;
+2 it cannot run like this; 3 another engine runs; 4 it ended in order, and rows wait for the next
+start or are in quarantine, streams failed, or none ever delivered
 """
 
 
@@ -42,6 +47,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 class Up:
     """The configured streams at the configured venues."""
 
+    def __init__(self) -> None:
+        self._streams: list[StreamReport] = []
+
     def prepare(
         self, ground: Ground, stack: contextlib.ExitStack
     ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
@@ -51,13 +59,15 @@ class Up:
         return loaded.stream_keys(preferred_transport), loaded.config.venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
-        """Nothing: the venues do not stop for us."""
+        """The venues do not stop for us; how the streams are now says whether they came to run."""
+        self._streams = copy.deepcopy(supervisor.status().streams)
 
     def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
         """What was collected."""
         del ground
-        summary = engine_summary(status) | {"delivered": delivered}
-        return Outcome(Exit.OK, summary, engine_text(status))
+        ending = Ending.of(status, delivered=delivered, streams=self._streams)
+        summary = engine_summary(status, ending) | {"delivered": delivered}
+        return Outcome(ending.exit_code, summary, engine_text(status, ending))
 
 
 def run(options: argparse.Namespace) -> int:

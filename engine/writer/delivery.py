@@ -100,6 +100,7 @@ class DatabaseDelivery:
         self.quarantined_rows: Counter[str] = Counter()
         self.skipped_rows: Counter[str] = Counter()
         self.lost_rows = 0
+        self.lost_by_kind: Counter[str] = Counter()
         self.inexact_rows = 0
         self.arrived = Alarm()
 
@@ -213,6 +214,7 @@ class DatabaseDelivery:
     def _report_loss(self, piece: Slice) -> None:
         """Rows that neither ring nor journal holds any more: damage, or a restored database."""
         self.lost_rows += piece.lost_count
+        self.lost_by_kind[piece.spec.kind.value] += piece.lost_count
         log.error(
             "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
             piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,

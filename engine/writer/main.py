@@ -273,6 +273,7 @@ class Writer:
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},
             journal_error=next((s.journal_error for s in self.sources if s.journal_error), ""),
             lost_rows=database.lost_rows if database else 0,
+            lost_by_kind=dict(database.lost_by_kind) if database else {},
         )
 
 
@@ -286,6 +287,10 @@ def _ring_status(source: Source) -> RingStatus:
         redis_seq=source.redis_seq,
         dropped_count=source.dropped_count,
         capacity=source.capacity,
+        epoch=source.epoch,
+        born_seq=source.born_seq,
+        begun_seq=source.begun_seq,
+        found_rows=source.found_rows,
     )
 
 

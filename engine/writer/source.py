@@ -91,6 +91,11 @@ class Source:
         self.database_seq = self.head_seq if self.is_drained else self.first_seq
         self.durable_seq = self.database_seq
         self.redis_seq = self.head_seq
+        self.born_seq = self.head_seq
+        self.begun_seq = -1
+        """Where the cursor was when we found it first; -1 until then."""
+        self.found_rows = 0
+        """Rows that had passed the cursor without our hearing of it."""
 
     @property
     def key(self) -> str:
@@ -222,6 +227,11 @@ class Source:
         """Note what the database has; durable means flushed there, so the journal may forget. A
         database that was set back has lost what was durable.
         """
+        if self.begun_seq < 0:
+            self.begun_seq = database_seq
+        else:
+            self.begun_seq -= max(self.database_seq - database_seq, 0)
+            self.found_rows += max(database_seq - self.database_seq, 0)
         self.database_seq = database_seq
         self.durable_seq = database_seq if durable else min(self.durable_seq, database_seq)
         if durable:
