@@ -75,7 +75,7 @@ class Ending:
     def equation(self) -> str:
         """The equation as one line: every term that there is."""
         total = self.total
-        left = f" + left by an earlier run {total.left:,}" if total.left else ""
+        left = f" + left over {total.left:,}" if total.left else ""
         terms = " + ".join(
             f"{text} {'at least ' if name in self.lower_bounds else ''}{getattr(total, name):,}"
             for name, text in _TERMS.items()

@@ -23,7 +23,8 @@ _ERROR_TEXT = {
     409: "The stream exists already",
     413: "The body is too large",
     415: "The body must be plain application/json",
-    422: "The exchange does not offer this (`offered` has what it does), or not any more",
+    422: "The exchange does not offer this (`offered` has what it does), or not any more; or"
+    " `flush_rows` would be more than `max_rows_per_copy` allows, here or in the configuration",
     429: "Too many, try again after `Retry-After` seconds",
     503: "Not now, try again after `Retry-After` seconds; `error` says why",
 }

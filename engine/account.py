@@ -4,7 +4,8 @@
 
 | term        | rows that                                             | known from          |
 |-------------|-------------------------------------------------------|---------------------|
-| left        | an earlier run left, in rings and journal             | heads and cursors   |
+| left        | an earlier run left in rings and journal, or a        | heads and cursors   |
+|             | database that was set back has to take once more      |                     |
 | received    | a socket of ours got: accepted, or refused or dropped | heads, and counters |
 | stored      | the database took                                     | the writer's count  |
 | skipped     | a knob keeps out                                      | the writer's count  |
@@ -58,8 +59,8 @@ class _Ring:
     def update(self, ring: RingStatus) -> None:
         """Take in what the writer says."""
         self._head_seq, self._cursor_seq = ring.head_seq, ring.database_seq
-        self._is_known = ring.begun_seq >= 0
-        if not self._is_known:
+        self._is_known = ring.begun_seq is not None
+        if ring.begun_seq is None:
             return
         if self._ended_seq >= 0:
             self._moved_before += max(ring.begun_seq - self._ended_seq, 0)

@@ -135,7 +135,7 @@ class SystemStatus(msgspec.Struct, tag=True):
 class KeyResult(msgspec.Struct):
     """What became of one stream of a command. `error_kind` is machine readable, "" is success:
     `stream_exists`, `stream_not_found`, `not_offered`, `limit`, `unavailable` (the engine drains),
-    `invalid_argument` (then `field` names the knob).
+    `contradiction` (then `field` names the knob).
     """
 
     key: StreamKey
@@ -405,9 +405,9 @@ class RingStatus(msgspec.Struct):
     epoch: int = 0
     born_seq: int = 0
     """Its head when this writer began."""
-    begun_seq: int = -1
-    """Where the database's cursor stood when this writer found it; -1 until it has. A database that
-    was set back takes it back."""
+    begun_seq: int | None = None
+    """Where the database's cursor stood when this writer found it; None until it has. A database
+    that was set back takes it back, below 0 where it lost more than there was at first."""
     found_rows: int = 0
     """Rows that turned out to have passed the cursor when the database was there again."""
 

@@ -92,8 +92,8 @@ class Source:
         self.durable_seq = self.database_seq
         self.redis_seq = self.head_seq
         self.born_seq = self.head_seq
-        self.begun_seq = -1
-        """Where the cursor was when we found it first; -1 until then."""
+        self.begun_seq: int | None = None
+        """Where the cursor was when we found it first, less what the database has lost since."""
         self.found_rows = 0
         """Rows that had passed the cursor without our hearing of it."""
 
@@ -227,7 +227,7 @@ class Source:
         """Note what the database has; durable means flushed there, so the journal may forget. A
         database that was set back has lost what was durable.
         """
-        if self.begun_seq < 0:
+        if self.begun_seq is None:
             self.begun_seq = database_seq
         else:
             self.begun_seq -= max(self.database_seq - database_seq, 0)

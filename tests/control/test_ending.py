@@ -47,7 +47,7 @@ def kill_writer(engine: EngineStatus) -> EngineStatus:
 WELL = Moves(100, 100)
 CASES: list[tuple[str, EngineStatus, bool, list[StreamReport], Exit, str]] = [
     ("all stored", status(WELL), True, [LIVE], Exit.OK, ""),
-    ("rows of an earlier run", status(Moves(100, 120)), True, [LIVE], Exit.OK, "+ left by an"),
+    ("rows of an earlier run", status(Moves(100, 120)), True, [LIVE], Exit.OK, "+ left over 20 ="),
     ("knobs", status(WELL, stored_rows={"trade": 60}, skipped_rows={"trade": 40}), True, [LIVE],
      Exit.OK, "kept out by knobs 40"),
     ("lost and declared", status(WELL, stored_rows={"trade": 97}, lost_by_kind={"trade": 3}), True,

@@ -152,8 +152,8 @@ class Rig:
         self.engine.signal(signal.SIGTERM)
         code, output = self.engine.end()
         equation = msgspec.json.decode(output.splitlines()[-1])["equation"]
-        assert code == 0 or "streams failed" in str(equation["unfinished"]), self.engine.log
         assert equation["holds"], equation
+        assert code == 0 or "streams failed" in str(equation["unfinished"]), self.engine.log
         self._assert_declared(equation["total"])
         return self.verdict()
 
