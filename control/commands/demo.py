@@ -4,6 +4,9 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import shlex
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +40,27 @@ _log = logging.getLogger(__name__)
 
 _EPILOG = """\
 examples:
-  fts demo                                  until Ctrl-C, with a live view
+  fts demo                                  until Ctrl-C, with a live view; then the proof
   fts demo --for 15 --rate 20000 --json     a proof: exit code 0 only if nothing is missing
   fts demo --for 15 --rate max              how fast is this machine?
   fts demo --all-kinds --symbols 2          quotes, funding, open interest, liquidations as well
 
 While it runs, the database and the Redis keys printed at start hold live data. The demo has a state
-directory of its own and empties it at every start; what a run stored stays until the next one.
+directory of its own and empties it at every start; what a run stored stays until the next one, and
+`fts psql` reads it. A run without end is proven by counts and sums, which take no room; with
+--all-kinds its ledger grows by a few MB an hour.
 """
 
+_ADVICE = (
+    "A run without end is proven by counts and sums alone: run with --for SECONDS to have every row"
+    " compared."
+)
 _PLAIN = ((StreamKind.TRADES, Transport.WS), (StreamKind.L2_BOOK, Transport.WS))
 _STABLE_LOOKS = 6
 _LOOK_S = 0.2
 _SETTLE_S_MAX = 60.0
-_SETTLE_HURRIED_S_MAX = 1.5
+_SETTLE_HURRIED_S_MAX = 20.0
+"""After Ctrl-C. It takes a second or two where nothing waits; once more ends it at once."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -100,14 +110,17 @@ class Demo:
     def prepare(
         self, ground: Ground, stack: contextlib.ExitStack
     ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
-        """Start the simulator. A run without end keeps no ledger: it would grow for ever."""
+        """Start the simulator. The ledger of a run without end has sums in place of most rows: they
+        would grow for ever.
+        """
         if note := streams_note(ground.options.loaded):
             _log.warning(note)
         arguments = ["--port", "0", "--rate", self._rate]
         arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
-        if ground.options.run_s is not None and ground.database_url is not None:
+        if ground.database_url is not None:
             self._ledger_dir = ground.layout.state_dir / "ledger"
             arguments += ["--ledger", str(self._ledger_dir)]
+            arguments += ["--ledger-in-sums"] if ground.options.run_s is None else []
         self._simulator = SimulatorProcess(arguments)
         stack.callback(self._simulator.stop)
         overrides = self._simulator.venues()
@@ -142,12 +155,13 @@ class Demo:
         summary = engine_summary(status, ending) | {"delivered": delivered}
         if self._ledger_dir is None or ground.database_url is None:
             summary["sent"] = sum(self._sent.values())
-            is_bounded = ground.options.run_s is not None
-            text = short_text(summary, ending, is_bounded=is_bounded)
-            return Outcome(ending.exit_code, summary, text)
+            return Outcome(ending.exit_code, summary, short_text(summary, ending))
+        if not sum(self._sent.values()):
+            return Outcome(ending.exit_code, summary, "stopped before anything was sent")
         assert self._simulator is not None
         self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
-        check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
+        with _interruptible():
+            check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
         total = Verdict()
         for verdict in check.verdicts.values():
             total.add(verdict)
@@ -169,7 +183,8 @@ class Demo:
             and not ending.problem
         )
         summary["ok"] = fine
-        text = _proof_text(summary, status, ending)
+        summary["by_sums"] = ground.options.run_s is None
+        text = f"{_proof_text(summary, status, ending)}\n{_where(ground)}"
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 
     def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float]:
@@ -240,13 +255,26 @@ def streams_note(loaded: LoadedConfig) -> str:
     )
 
 
-def short_text(summary: dict[str, Any], ending: Ending, *, is_bounded: bool) -> str:
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A comparison holds up the loop and its signals: a second one ends it all the same."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _where(ground: Ground) -> str:
+    """How to read it now that nothing runs."""
+    return f"read it with: fts psql --state-dir {shlex.quote(str(ground.layout.state_dir))}"
+
+
+def short_text(summary: dict[str, Any], ending: Ending) -> str:
     """The last lines of a run that is not compared with a ledger, and why it was not."""
-    advice = (
-        "Nothing was compared with the simulator's ledger: that takes a database."
-        if is_bounded
-        else "Run with --for SECONDS to have every row compared with the simulator's ledger."
-    )
+    advice = "Nothing was compared with the simulator's ledger: that takes a database."
     received = ending.equation() if ending.accounts else f"received {summary['received']:,}"
     numbers = (
         f"sent {summary['sent']:,} rows, {received}, published {summary['published']:,},"
@@ -266,6 +294,7 @@ def _proof_text(summary: dict[str, Any], status: EngineStatus, ending: Ending) -
         f"{'PROVEN' if summary['ok'] else 'FAILED'}: {equation}; {faults}",
         ending.equation(),
         *ending.lines(),
+        *([_ADVICE] if summary["by_sums"] and not summary["ok"] else []),
         f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
         f" over {rates['seconds']:,} s; published {summary['published']:,},"
         f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",

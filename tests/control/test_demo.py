@@ -14,8 +14,7 @@ def test_a_demo_does_not_advise_what_was_done() -> None:
     status = EngineStatus("green", "", "stopped", "x", 3.0, [], WriterReport(child), child, [])
     ending = Ending.of(status, delivered=True)
     summary = engine_summary(status, ending) | {"sent": 0}
-    assert "--for SECONDS" in short_text(summary, ending, is_bounded=False)
-    without_database = short_text(summary, ending, is_bounded=True)
+    without_database = short_text(summary, ending)
     assert "--for" not in without_database
     assert "that takes a database" in without_database
 

@@ -88,20 +88,34 @@ def test_demo_of_all_kinds_proves_each_of_them(state_dir: Path, tmp_path: Path) 
 
 
 @pytest.mark.fault("V01")
-def test_endless_demo_drains_on_ctrl_c_and_leaves_nothing(state_dir: Path) -> None:
-    with running("demo", "--symbols", "2", "--state-dir", str(state_dir)) as fts:
+@pytest.mark.fault("N46")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_endless_demo_proves_itself_when_it_is_told_to_stop(
+    state_dir: Path, number: signal.Signals
+) -> None:
+    kinds = ["--all-kinds"] if number == signal.SIGTERM else []
+    with running("demo", "--symbols", "2", *kinds, "--state-dir", str(state_dir)) as fts:
         fts.wait_for("control is ready")
-        fts.wait_for("streams 8/8 live")
+        fts.wait_for(" live, ")
+        fts.wait_for("green (")
         processes = fts.descendants()
         assert len(processes) >= 6
-        fts.signal(signal.SIGINT)
-        code, output = fts.end(10.0)
-    assert code == 0, fts.log
+        fts.signal(number)
+        code, output = fts.end(60.0)
+    assert code == 0, (output, fts.log)
     assert "all accepted rows are in the database" in fts.log
-    numbers = [int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", output)]
-    sent, received, stored, published = numbers[:4]
-    assert 0 < sent <= received == stored == published, output  # books fetched by REST beside
+    first = output.splitlines()[0]
+    assert first.startswith("PROVEN: sent "), output
+    sent, stored, declared = map(int, re.findall(r"\d+", first.replace(",", ""))[:3])
+    assert sent == stored + declared > 0
     assert leftovers(state_dir, processes) == []
+    assert not list((state_dir / "ledger").glob("trade.bin")), "it takes no room"
+    assert output.splitlines()[-1] == f"read it with: fts psql --state-dir {state_dir}"
+    asked = ("psql", "--state-dir", str(state_dir), "-XAtc", "SELECT count(*) > 0 FROM trades")
+    with running(*asked) as psql:
+        assert psql.end() == (0, "t\n")
+    with running("db", "stop", "--state-dir", str(state_dir)) as closing:
+        assert closing.end()[0] == 0
 
 
 @pytest.mark.fault("V03")
