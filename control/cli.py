@@ -16,13 +16,16 @@ if _on_interrupt is signal.default_int_handler:
 from control.client import RefusedError, UnreachableError
 from control.commands import (
     bench,
+    db,
     demo,
     doctor,
     health,
     instruments,
     limiters,
     migrate,
+    psql,
     quarantine,
+    redis,
     simulate,
     streams,
     up,
@@ -36,8 +39,8 @@ from engine.member import ChildStartError
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, streams, instruments, limiters, health, quarantine, simulate, migrate, doctor, bench,
-    version,
+    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, simulate, db,
+    migrate, doctor, bench, version,
 )  # fmt: skip
 
 _EPILOG = """\
@@ -48,7 +51,7 @@ start here:
   fts streams list             what a running engine collects
 
 exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 already running
-(or, for commands that ask a running engine: none answers)
+(or, for commands that ask a running engine: none answers), 4 ended in order with something left
 """
 
 

@@ -70,7 +70,8 @@ class Addresses:
         """From the engine's note."""
         key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
-        return cls(note.psql or "off", redis, note.control_url, f"{note.control_url}/ui", log_file)
+        psql = f"fts psql, or {note.psql}" if note.psql else "off"
+        return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
 
     def lines(self) -> list[str]:
         """One line each."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.account import Account, Moves, RingMoves
 from engine.catalog import StreamKey, StreamKind
 from engine.clock import monotonic_s
 from engine.commands import (
@@ -22,6 +23,7 @@ from engine.commands import (
     WriterStatus,
     sum_by_kind,
 )
+from engine.records import RecordKind
 
 Light = Literal["green", "yellow", "red"]
 Phase = Literal["starting", "running", "draining", "stopped"]
@@ -111,6 +113,9 @@ class WriterReport(msgspec.Struct):
     lost_rows: int = 0
     """Rows that neither ring nor journal held when the database was ready for them: damage, or a
     database that was set back. They are in the ledger as gaps."""
+    lost_by_kind: dict[str, int] = {}
+    moves: dict[str, Moves] = {}
+    """What the rings took and the database's cursors passed."""
     journal_error: str = ""
     """Why rows are not journalled; empty while they are."""
     database_state: str = "starting"
@@ -184,6 +189,30 @@ class EngineStatus(msgspec.Struct):
                 rows[kind] += count(counts) // len(kinds)
         return dict(rows)
 
+    def accounts(self) -> dict[str, Account]:
+        """What became of the rows of market data, by kind; of none where there is no database.
+        Exact at the end: while it runs, shards and writer are not heard at the same moment.
+        """
+        if self.writer.database_state == "off":
+            return {}
+        refused: Counter[str] = Counter()
+        for stream_kind, counts in self.counts_by_kind.items():
+            refused[KINDS_OF_STREAM[stream_kind][0]] += counts.refused_count
+        writer = self.writer
+        counted = {
+            "stored": writer.stored_rows, "skipped": writer.skipped_rows,
+            "quarantined": writer.quarantined_rows, "lost": writer.lost_by_kind,
+            "refused": refused, "dropped": writer.dropped_rows,
+        }  # fmt: skip
+        kinds = set().union(*counted.values(), writer.moves) - {RecordKind.GAP}
+        return {
+            kind: Account.of(
+                writer.moves.get(kind, Moves()),
+                {name: rows.get(kind, 0) for name, rows in counted.items()},
+            )
+            for kind in sorted(kinds)
+        }
+
 
 class StreamTotals:
     """Keeps a stream's counters growing across the lives of its shards."""
@@ -252,7 +281,7 @@ class WriterTotals:
 
     COUNTS = (
         "stored_rows", "published_rows", "overrun_rows", "quarantined_rows", "skipped_rows",
-        "unpublished_rows",
+        "unpublished_rows", "lost_by_kind",
     )  # fmt: skip
 
     def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
@@ -261,9 +290,10 @@ class WriterTotals:
         self._recent: dict[str, RecentLatency] = {}
         self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
         self._inexact_base = self._lost_base = 0
-        self._dropped: dict[str, int] = {}
+        self._rings = RingMoves()
+        self._dropped: dict[tuple[str, int], int] = {}
         self._dropped_base: Counter[str] = Counter()
-        self._kind_of_ring: dict[str, str] = {}
+        self._kind_of_ring: dict[tuple[str, int], str] = {}
 
     def update(self, status: WriterStatus) -> None:
         """Take in what the writer says now."""
@@ -288,22 +318,29 @@ class WriterTotals:
             for stage, each in status.latency.items()
         }
         self._count_drops(status)
+        report.moves = self._rings.update(status.rings)
 
     def writer_ended(self) -> None:
         """The writer is gone: its counts become the base of the next one's."""
         self._base = {name: dict(getattr(self.report, name)) for name in self.COUNTS}
+        self._rings.writer_ended()
         self._recent.clear()  # its successor's histograms begin anew
         self._inexact_base = self.report.inexact_rows
         self._lost_base = self.report.lost_rows
 
     def _count_drops(self, status: WriterStatus) -> None:
-        """Rings count drops themselves; a count that shrinks belongs to a new ring."""
+        """Rings count drops themselves; a count that shrinks belongs to a new ring. What the rings
+        of an earlier run had dropped before this engine is not this engine's.
+        """
         for ring in status.rings:
-            before = self._dropped.get(ring.ring, 0)
-            if ring.dropped_count < before:
+            key = ring.ring, ring.epoch
+            before = self._dropped.get(key)
+            if before is None and ring.born_seq:
+                self._dropped_base[ring.kind] -= ring.dropped_count
+            elif before is not None and ring.dropped_count < before:
                 self._dropped_base[ring.kind] += before
-            self._dropped[ring.ring] = ring.dropped_count
-            self._kind_of_ring[ring.ring] = ring.kind
+            self._dropped[key] = ring.dropped_count
+            self._kind_of_ring[key] = ring.kind
         now = Counter(self._dropped_base)
         for name, count in self._dropped.items():
             now[self._kind_of_ring[name]] += count

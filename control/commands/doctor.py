@@ -129,6 +129,9 @@ def _engine(topic: str, state_dir: Path, layout: Layout) -> Finding:
             )  # fmt: skip
         return Finding(topic, "ok", text)
     note = instance.read_note(layout)
+    if note is None and (host := instance.read_host_note(layout)) is not None:
+        text = f"none runs on {state_dir}; its database is open for readers (pid {host.pid})"
+        return Finding(topic, "ok", text)
     if note is None:
         return Finding(topic, "note", f"one is starting on {state_dir}")
     parts = [f"runs on {state_dir} (pid {note.pid})", f"control {note.control_url}"]

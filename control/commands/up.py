@@ -2,10 +2,13 @@
 
 import argparse
 import contextlib
+import copy
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from control.ending import Ending
 from control.exits import Exit
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
@@ -14,7 +17,7 @@ from engine.catalog import UNKNOWN_SYMBOL, StreamKey
 from engine.commands import StreamState
 from engine.errors import ConfigError
 from engine.settings import VenueSettings
-from engine.status import EngineStatus
+from engine.status import EngineStatus, StreamReport
 from engine.supervisor import Supervisor
 from shards.venues import preferred_transport
 
@@ -29,6 +32,10 @@ examples:
 
 Ctrl-C drains, commits and exits; a second Ctrl-C stops at once and loses nothing: the next start
 delivers what is left.
+
+exit codes: 0 everything received is stored or declared; 1 it is not, or it was stopped by force;
+2 it cannot run like this; 3 another engine runs; 4 it ended in order, and rows wait for the next
+start or are in quarantine, streams failed, or none ever delivered
 """
 
 
@@ -57,6 +64,7 @@ class Up:
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
         self._unknown: list[str] = []
+        self._streams: list[StreamReport] = []
 
     def prepare(
         self, ground: Ground, stack: contextlib.ExitStack
@@ -69,24 +77,27 @@ class Up:
         return loaded.stream_keys(preferred_transport), loaded.config.venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
-        """The venues do not stop for us."""
-        self._unknown = unknown_symbols(supervisor.status())
+        """The venues do not stop for us; how the streams are now says whether they came to run."""
+        self._streams = copy.deepcopy(supervisor.status().streams)
+        self._unknown = unknown_symbols(self._streams)
 
     def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
         """What was collected."""
         del ground
-        summary = engine_summary(status) | {"delivered": delivered}
+        ending = Ending.of(status, delivered=delivered, streams=self._streams)
+        summary = engine_summary(status, ending) | {"delivered": delivered}
+        text = engine_text(status, ending)
         if self._strict and self._unknown:
-            text = "\n".join([*self._unknown, engine_text(status)])
-            return Outcome(Exit.USAGE, summary | {"unknown_symbols": self._unknown}, text)
-        return Outcome(Exit.OK, summary, engine_text(status))
+            summary["unknown_symbols"] = self._unknown
+            return Outcome(Exit.USAGE, summary, "\n".join([*self._unknown, text]))
+        return Outcome(ending.exit_code, summary, text)
 
 
-def unknown_symbols(status: EngineStatus) -> list[str]:
+def unknown_symbols(streams: Iterable[StreamReport]) -> list[str]:
     """Streams whose venue does not list their symbol, and what may have been meant."""
     return [
         f"{stream.venue}/{stream.symbol}/{stream.kind}/{stream.transport}: {stream.reason}"
-        for stream in status.streams
+        for stream in streams
         if stream.state is StreamState.FAILED and stream.reason.startswith(UNKNOWN_SYMBOL)
     ]
 
@@ -104,5 +115,5 @@ def run(options: argparse.Namespace) -> int:
         with_redis=not options.no_redis,
     )
     if options.strict:
-        service = replace(service, ends_when=lambda status: bool(unknown_symbols(status)))
+        service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
     return run_service(service, Up(strict=options.strict))

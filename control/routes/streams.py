@@ -175,7 +175,7 @@ def _requests_for(
                 services, item, f"[{place}].", suggests=len(items) <= _SUGGESTED_FOR_MAX
             )
         except ApiError as error:
-            if error.kind == "invalid_argument":
+            if error.kind in ("invalid_argument", "contradiction"):
                 raise  # the request itself is wrong: nothing of it is done
             key = StreamKey(
                 venue_of(item.exchange), item.symbol, item.kind, item.transport or Transport.WS
@@ -391,7 +391,7 @@ OPERATIONS = [
     ),
     Operation(
         "PATCH", f"{_STREAM}/knobs", patch_knobs, "Change knobs of a stream", {200: (_Ok,)},
-        body=(KnobsPatch,), errors=(404, 413, 415, 503),
+        body=(KnobsPatch,), errors=(404, 413, 415, 422, 503),
     ),
     Operation(
         "POST", f"{_STREAM}/snapshot", take_snapshot,

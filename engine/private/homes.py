@@ -36,6 +36,14 @@ def server_home(state_dir: Path, name: str, instance: str, account: Account) -> 
     return home
 
 
+def known_home(state_dir: Path, name: str) -> Path:
+    """Where server `name` has its files, if it ever had any."""
+    record = state_dir / f"{name}.home"
+    if record.exists():
+        return Path(record.read_text(encoding="utf-8").strip())
+    return state_dir / name
+
+
 def socket_dir(state_dir: Path, home: Path, name: str, socket_name: str, account: Account) -> Path:
     """Directory for a Unix socket, mode 0700, short enough for the kernel's 107 bytes.
 

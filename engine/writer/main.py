@@ -281,6 +281,7 @@ class Writer:
             waits_for=database.waits_for if database else "",
             redis_bytes=used_bytes,
             redis_budget_bytes=budget_bytes,
+            lost_by_kind=dict(database.lost_by_kind) if database else {},
         )
 
 
@@ -294,6 +295,10 @@ def _ring_status(source: Source) -> RingStatus:
         redis_seq=source.redis_seq,
         dropped_count=source.dropped_count,
         capacity=source.capacity,
+        epoch=source.epoch,
+        born_seq=source.born_seq,
+        begun_seq=source.begun_seq,
+        found_rows=source.found_rows,
     )
 
 

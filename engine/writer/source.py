@@ -95,6 +95,11 @@ class Source:
         """Rows before it are counted: as published, overrun, or kept from Redis by a knob."""
         self.redis_is_known = False
         """Whether Redis has said how far it got."""
+        self.born_seq = self.head_seq
+        self.begun_seq: int | None = None
+        """Where the cursor was when we found it first, less what the database has lost since."""
+        self.found_rows = 0
+        """Rows that had passed the cursor without our hearing of it."""
 
     @property
     def key(self) -> str:
@@ -228,6 +233,11 @@ class Source:
         """Note what the database has; durable means flushed there, so the journal may forget. A
         database that was set back has lost what was durable.
         """
+        if self.begun_seq is None:
+            self.begun_seq = database_seq
+        else:
+            self.begun_seq -= max(self.database_seq - database_seq, 0)
+            self.found_rows += max(database_seq - self.database_seq, 0)
         self.database_seq = database_seq
         self.durable_seq = database_seq if durable else min(self.durable_seq, database_seq)
         if durable:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from control.commands.demo import short_text, streams_note
+from control.ending import Ending
 from control.summary import engine_summary
 from engine.config import load
 from engine.status import ChildReport, EngineStatus, WriterReport
@@ -11,9 +12,9 @@ from engine.status import ChildReport, EngineStatus, WriterReport
 def test_a_demo_does_not_advise_what_was_done() -> None:
     child = ChildReport("writer", "up")
     status = EngineStatus("green", "", "stopped", "x", 3.0, [], WriterReport(child), child, [])
-    summary = engine_summary(status) | {"sent": 0}
-    assert "--for SECONDS" in short_text(summary, is_bounded=False)
-    without_database = short_text(summary, is_bounded=True)
+    ending = Ending.of(status, delivered=True)
+    summary = engine_summary(status, ending) | {"sent": 0}
+    without_database = short_text(summary, ending)
     assert "--for" not in without_database
     assert "that takes a database" in without_database
 

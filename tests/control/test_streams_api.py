@@ -108,7 +108,7 @@ def test_both_spellings_and_no_transport(exchange: str) -> None:
         (BTC | {"knobs": {"flush_rows": 0}}, 400, "invalid_argument", "knobs.flush_rows"),
         (
             BTC | {"knobs": {"flush_rows": 1001, "max_rows_per_copy": 1000}},
-            400, "invalid_argument", "knobs.flush_rows",
+            422, "contradiction", "knobs.flush_rows",
         ),
         ({"exchange": "BinanceLinear"}, 400, "invalid_argument", "symbol"),
         ([BTC, BTC | {"kind": 1}], 400, "invalid_argument", "[1].kind"),
@@ -415,9 +415,9 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
             assert (answer.status, answer.body.get("field", "")) == (400, field)
         for patch in ({"flush_rows": 100_001}, {"flush_rows": 1001, "max_rows_per_copy": 1000}):
             answer = await rig.ask("PATCH", path, patch)
-            assert (answer.status, answer.body.get("field", "")) == (400, "flush_rows")
+            assert (answer.status, answer.body.get("field", "")) == (422, "flush_rows")
             added = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT", "knobs": patch})
-            assert (added.status, added.body["field"]) == (400, "knobs.flush_rows")
+            assert (added.status, added.body["field"]) == (422, "knobs.flush_rows")
         missing = await rig.ask("PATCH", path.replace("BTCUSDT", "ETHUSDT"), {})
         assert (missing.status, missing.body["kind"]) == (404, "stream_not_found")
 

@@ -433,7 +433,7 @@ def test_nothing_is_claimed_while_something_received_is_not_declared(
         await rig.until(lambda: rig.ids(0) == [10])
         (feed,) = rig.session.streams
         monkeypatch.setattr(feed.ring, "has_room", lambda *_: False)
-        feed.refused(11, 11 * S, 1)
+        feed.dropped(11, 11 * S, 1)
         rig.session.tick()
         assert CoverageMark.ALIVE not in rig.double.rows("coverage")["mark"]
         monkeypatch.undo()
