@@ -160,9 +160,9 @@ NOT_MARKET_DATA = frozenset({RecordKind.GAP, RecordKind.COVERAGE})
 """What is said about rows, and counted apart from them."""
 
 RATE_DECIMALS = 12
-"""Of funding rates; venues send 8 to 10. Rates below 9007 are proven."""
+"""Of funding rates; venues send 8 to 10. Rates below 4503 are proven."""
 MARK_DECIMALS = 8
-"""Of mark, index and average prices; venues send up to 8. Prices below 90 million are proven."""
+"""Of mark, index and average prices; venues send up to 8. Prices below 45 million are proven."""
 
 Transform = Literal["copy", "stream", "time_us", "sub_us", "price", "qty", "fixed", "flags"]
 PgType = Literal["int8", "int4", "int2", "char", "timestamptz"]

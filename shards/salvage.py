@@ -16,11 +16,10 @@ message, is no row and is only counted.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.unusable import UNUSABLE_FRAME
+from shards.venues.digits import decoder
 from shards.venues.elements import accuse, suspect, unreadable
 from shards.venues.spec import Feeds, FrameDecoder, OnUnusable, Shape, Venue
 
@@ -41,10 +40,7 @@ class Salvage:
     ) -> None:
         self._tag = venue.tag
         self._shapes = {shape.tag: shape for shape in venue.shapes}
-        self._decoders = {
-            shape.tag: msgspec.json.Decoder(shape.element, strict=False).decode
-            for shape in venue.shapes
-        }
+        self._decoders = {shape.tag: decoder(shape.element) for shape in venue.shapes}
         self._carriers = {name for shape in venue.shapes for name in (*shape.path, shape.symbol)}
         self._feeds = feeds
         self._decode = decode

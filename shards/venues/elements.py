@@ -7,10 +7,12 @@ may have been meant for any stream that is not named elsewhere in the answer.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from shards.contract_feeds import FundingRow
 from shards.json_parts import elements, id_of, members, text_of
 from shards.stream import MalformedFrameError
 from shards.unreadable import UNKNOWN, Unreadable
 from shards.unusable import UNUSABLE_FRAME
+from shards.venues.digits import Computed, ComputedRate
 from shards.venues.spec import Feeds, OnUnusable, Shape
 from shards.venues.wire import NS_PER_MS, TIME_MS_MAX
 
@@ -18,6 +20,25 @@ Take = Callable[[str | None, bytes], None]
 """Reads one part of an answer, whose symbol is given where the part itself does not say it, and
 delivers it. Raises what `UNUSABLE_FRAME` names.
 """
+
+
+def funding_row(
+    rate: ComputedRate | None,
+    mark: Computed | None,
+    index: Computed | None,
+    next_ts: int,
+    interval_s: int = 0,
+) -> FundingRow:
+    """A row of what the venue computes; None is a number that it does not have now."""
+    said = [number for number in (rate, mark, index) if number is not None]
+    return FundingRow(
+        rate.rate if rate else None,
+        mark.value if mark else 0.0,
+        index.value if index else 0.0,
+        next_ts,
+        interval_s,
+        all(number.is_exact for number in said),
+    )
 
 
 def unreadable(text: bytes, shape: Shape, ts_recv: int) -> Unreadable:

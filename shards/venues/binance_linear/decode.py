@@ -7,7 +7,7 @@ import msgspec
 from engine.records import Side
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
-from shards.contract_feeds import FundingRow, LiquidationRow
+from shards.contract_feeds import LiquidationRow
 from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.unusable import UNUSABLE_FRAME
@@ -25,7 +25,8 @@ from shards.venues.binance_linear.messages import (
     PremiumIndex,
     Reply,
 )
-from shards.venues.elements import take_one, take_parts
+from shards.venues.digits import decoder, read_number
+from shards.venues.elements import funding_row, take_one, take_parts
 from shards.venues.listing import Readings, RowReader
 from shards.venues.spec import (
     BookSnapshot,
@@ -44,8 +45,8 @@ _SIDE = {"BUY": int(Side.BUY), "SELL": int(Side.SELL)}
 
 _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
-_decode_premium_index = msgspec.json.Decoder(PremiumIndex, strict=False).decode
-_decode_open_interest = msgspec.json.Decoder(OpenInterest, strict=False).decode
+_decode_premium_index = decoder(PremiumIndex)
+_decode_open_interest = decoder(OpenInterest)
 _decode_named = msgspec.json.Decoder(Named).decode
 _funding_rows = RowReader(FundingInfo, "symbol")
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -71,7 +72,9 @@ OPEN_INTEREST = Shape(FeedRule.OPEN_INTEREST, OpenInterest, symbol="symbol", tim
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
     """Decoder of raw-mode frames of either socket group."""
-    decode = msgspec.json.Decoder(_Message, strict=False).decode
+    decode = msgspec.json.Decoder(
+        _Message, strict=False, dec_hook=read_number, float_hook=str
+    ).decode
     trade_feed = feeds.contiguous_trades.get
     quote_feed = feeds.quotes.get
     book_feed = feeds.delta_books.get
@@ -119,8 +122,7 @@ def _on_mark_price(message: MarkPriceUpdate, feeds: Feeds, ts_recv: int) -> None
     feed = feeds.funding.get(message.s)
     if feed is None:
         raise MalformedFrameError("not_subscribed")
-    rate = None if message.r == "" else message.r
-    row = FundingRow(rate, message.p or 0.0, message.i or 0.0, message.T * NS_PER_MS)
+    row = funding_row(message.r, message.p, message.i, message.T * NS_PER_MS)
     feed.on_funding(message.E * NS_PER_MS, ts_recv, row)
 
 
@@ -130,7 +132,8 @@ def _on_force_order(message: ForceOrder, feeds: Feeds, ts_recv: int) -> None:
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     row = LiquidationRow(
-        order.T * NS_PER_MS, _SIDE[order.S], order.p, order.q, order.z, order.ap
+        order.T * NS_PER_MS, _SIDE[order.S], order.p, order.q, order.z,
+        order.ap.value, order.ap.is_exact,
     )  # fmt: skip
     feed.on_liquidation(row, ts_recv)
 
@@ -166,9 +169,8 @@ def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: O
         feed = feeds.funding.get(state.symbol)
         if feed is None:
             raise MalformedFrameError("not_subscribed")
-        rate = None if state.lastFundingRate == "" else state.lastFundingRate
         next_ts = state.nextFundingTime * NS_PER_MS
-        row = FundingRow(rate, state.markPrice or 0.0, state.indexPrice or 0.0, next_ts)
+        row = funding_row(state.lastFundingRate, state.markPrice, state.indexPrice, next_ts)
         feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
 
     if body.lstrip()[:1] == b"[":
@@ -208,6 +210,7 @@ def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable)
         feed = feeds.open_interest.get(state.symbol)
         if feed is None:
             raise MalformedFrameError("not_subscribed")
-        feed.on_open_interest(state.time * NS_PER_MS, ts_recv, state.openInterest)
+        said = state.openInterest
+        feed.on_open_interest(state.time * NS_PER_MS, ts_recv, said.value, said.is_exact)
 
     take_one(body, OPEN_INTEREST, feeds, ts_recv, take)

@@ -5,16 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from shards.venues.wire import (
-    Id,
-    Millis,
-    Price,
-    PriceOrNone,
-    Quantity,
-    Rate,
-    TradeQuantity,
-    Word,
-)
+from shards.venues.digits import Computed, ComputedRate
+from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity, Word
 
 WireLevel = tuple[Price, Quantity]
 
@@ -61,9 +53,9 @@ class MarkPriceUpdate(Struct, tag_field="e", tag="markPriceUpdate", gc=False):
 
     s: str
     E: Millis
-    p: PriceOrNone | None
-    i: PriceOrNone | None
-    r: Rate | Literal[""] | None
+    p: Computed | None
+    i: Computed | None
+    r: ComputedRate | None
     T: Millis
 
 
@@ -80,7 +72,7 @@ class LiquidationOrder(Struct, gc=False):
     S: Literal["BUY", "SELL"]
     q: TradeQuantity
     p: Price
-    ap: PriceOrNone
+    ap: Computed
     z: Quantity
     T: Millis
 
@@ -153,9 +145,9 @@ class PremiumIndex(Struct, gc=False):
     """`GET /fapi/v1/premiumIndex`: one, or without a symbol a list of all."""
 
     symbol: str
-    markPrice: PriceOrNone | None
-    indexPrice: PriceOrNone | None
-    lastFundingRate: Rate | Literal[""] | None
+    markPrice: Computed | None
+    indexPrice: Computed | None
+    lastFundingRate: ComputedRate | None
     nextFundingTime: Millis
     time: Millis
 
@@ -171,5 +163,5 @@ class OpenInterest(Struct, gc=False):
     """`GET /fapi/v1/openInterest`, in base units."""
 
     symbol: str
-    openInterest: Quantity
+    openInterest: Computed
     time: Millis

@@ -6,12 +6,12 @@ import msgspec
 
 from engine.records import Side
 from shards.book_rows import BookEvent
-from shards.contract_feeds import FundingRow
 from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.trade_feeds import TradeRow
 from shards.unusable import UNUSABLE_FRAME
-from shards.venues.elements import take_parts
+from shards.venues.digits import decoder, read_number
+from shards.venues.elements import funding_row, take_parts
 from shards.venues.hyperliquid_perp.messages import (
     ActiveAssetCtx,
     AssetCtx,
@@ -48,7 +48,7 @@ _IS_SO = ("Already subscribed", "Already unsubscribed")
 _NO_ORDER = (0.0, 0.0)
 
 _Frame = Trades | L2Book | Bbo | ActiveAssetCtx | SubscriptionResponse | Error | Pong
-_decode_ctx = msgspec.json.Decoder(AssetCtx, strict=False).decode
+_decode_ctx = decoder(AssetCtx)
 _decode_named = msgspec.json.Decoder(Named).decode
 _decode_meta_and_ctxs = msgspec.json.Decoder(MetaAndAssetCtxs).decode
 
@@ -79,7 +79,7 @@ CTX = Shape(FeedRule.FUNDING_OPEN_INTEREST, AssetCtx, row_count=2)
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
     """Decoder of the one socket group."""
-    decode = msgspec.json.Decoder(_Frame, strict=False).decode
+    decode = msgspec.json.Decoder(_Frame, strict=False, dec_hook=read_number, float_hook=str).decode
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
         if payload[:9] == b"Websocket":
@@ -144,10 +144,9 @@ def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
     feed = feeds.funding_open_interest.get(coin)
     if feed is None:
         raise MalformedFrameError("not_subscribed")
-    row = FundingRow(
-        ctx.funding, ctx.markPx or 0.0, ctx.oraclePx or 0.0, interval_s=FUNDING_INTERVAL_S
-    )
-    feed.on_both(ts_recv, ts_recv, row, ctx.openInterest)
+    row = funding_row(ctx.funding, ctx.markPx, ctx.oraclePx, 0, FUNDING_INTERVAL_S)
+    said = ctx.openInterest
+    feed.on_both(ts_recv, ts_recv, row, said.value, said.is_exact)
 
 
 def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, Rate, TradeQuantity
+from shards.venues.digits import Computed, ComputedRate
+from shards.venues.wire import Id, Millis, Price, Quantity, TradeQuantity
 
 PERP_DECIMALS = 6
 """A perpetual's price has at most 6 - szDecimals decimals (and 5 significant figures)."""
@@ -68,10 +69,10 @@ class AssetCtx(Struct, gc=False):
     number that is not there now, as `midPx` is at times; without open interest there is no row.
     """
 
-    funding: Rate | None
-    openInterest: Quantity
-    oraclePx: PriceOrNone | None
-    markPx: PriceOrNone | None
+    funding: ComputedRate | None
+    openInterest: Computed
+    oraclePx: Computed | None
+    markPx: Computed | None
 
 
 class CoinCtx(Struct, gc=False):

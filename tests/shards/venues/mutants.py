@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import inspect
 
 from engine.catalog import StreamKind, Transport
@@ -23,6 +22,7 @@ from shards.timed import TimedStream
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues import VENUES
 from shards.venues.binance_linear.decode import OPEN_INTEREST, PREMIUM_INDEX
+from shards.venues.digits import decoder
 from shards.venues.hyperliquid_perp.decode import CTX
 from shards.venues.spec import PollChannel, Shape, Venue, capabilities
 from tests.shards.doubles import MemoryRings, Open, spec_of
@@ -274,7 +274,7 @@ class Market:
 def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
     """Whether an element, alone, is one of the stream's by its definition."""
     try:
-        msgspec.json.Decoder(shape.element, strict=False).decode(text)
+        decoder(shape.element)(text)
     except UNUSABLE_FRAME:
         return False
     said = json.loads(text.decode(errors="replace"))
