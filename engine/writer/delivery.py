@@ -184,7 +184,7 @@ class DatabaseDelivery:
         room = self._knobs.max_rows_per_copy
         slices: list[Slice] = []
         self._held_back.begin()
-        self._waiting.clear()
+        self._forget_waits()
         self._gate.look(self._sources)
         reached: dict[Source, int] = {}
         for source in self._sources:
@@ -208,6 +208,16 @@ class DatabaseDelivery:
                 room -= len(records)
             reached[source] = seq
         return [*slices, *self._gate.open(reached)]
+
+    def _forget_waits(self) -> None:
+        """What waited and is not there any more, because a knob or another writer took it."""
+        self._waiting.clear()
+        behind = [source for source in self._sources if source.backlog_rows]
+        self._clock.only({(source.key, source.epoch) for source in behind})
+        # Any row may come with gaps that are to be declared.
+        self._tables.only(
+            {source.spec.table for source in behind} | ({GAP.table} if behind else set())
+        )
 
     def _is_to_wait(
         self, source: Source, records: RecordArray | None = None, *, lost: bool = False

@@ -250,9 +250,7 @@ class PostgresSink:
         async with self._connected() as connection:
             slots = [span.slot for span in held_back]
             batch = await self._tables.prepare(connection, slices, slots)
-            batch.held_back = [
-                span for span in held_back if self._tables.streams.is_resolved(span.slot)
-            ]
+            batch.held_back = held_back
             attempt = _Attempt()
             try:
                 await self._transact(connection, batch, attempt, durable)
@@ -359,11 +357,11 @@ class PostgresSink:
     async def _declare_held_back(self, connection: Connection, spans: Sequence[HeldSpan]) -> None:
         """Let the gap of each stream begin or grow."""
         if spans:
-            stream_id = self._tables.streams.lookup.stream_id
+            streams = self._tables.streams
             values = {
                 "reason": int(GapReason.NOT_STORED),
                 "state": int(GapState.UNRECOVERABLE),
-                "stream_id": [int(stream_id[span.slot]) for span in spans],
+                "stream_id": [streams.stream_id(span.slot) for span in spans],
                 "detected": [span.detected_ns for span in spans],
                 "from_ts": [span.from_ts for span in spans],
                 "to_ts": [span.to_ts for span in spans],

@@ -4,7 +4,7 @@ What waits is a source (a ring and its journal): its cursor stands, and the othe
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import numpy as np
@@ -64,6 +64,10 @@ class TableWaits:
                 self._troubles[table].over()
                 del self._next_s[table]
 
+    def only(self, tables: Collection[str]) -> None:
+        """These are all tables that rows wait for: what another one said is over."""
+        self.taken([table for table in self._next_s if table not in tables])
+
     def waits(self, table: str) -> bool:
         """Whether it is not to be tried yet."""
         return self._clock_s() < self._next_s.get(table, 0.0)
@@ -115,6 +119,11 @@ class ClockDoubt:
     def waits(self, source: object) -> bool:
         """Whether the source's next rows were in doubt a moment ago."""
         return self._clock_s() < self._next_s.get(source, 0.0)
+
+    def only(self, sources: Collection[object]) -> None:
+        """These are all sources with rows that wait: others need not wait any more."""
+        for source in [source for source in self._next_s if source not in sources]:
+            self._settled(source)
 
     def doubts(self, source: object, kind: RecordKind, records: RecordArray) -> bool:
         """Whether the next rows of a source shall wait for our clock. Gaps never do: it is our
