@@ -80,6 +80,7 @@ class RedisSink:
         self._cursor_key = f"{settings.redis_prefix}:cursor"
         self._publish = settings.redis_publish
         self._needed_bytes = settings.redis_needed_bytes
+        self._memory_bytes = settings.redis_memory_bytes
         self._deadline_s = deadline_s
         self._catalog = catalog
         self._link: RedisLink | None = None
@@ -240,7 +241,8 @@ class RedisSink:
     def _say_if_small(self, server: ServerMemory) -> None:
         """Once: a server of others may be bounded below what all rows take."""
         needed, self._needed_bytes = self._needed_bytes, 0
-        if server.most and (text := does_not_fit(needed, server.most, "its maxmemory")):
+        is_smaller = 0 < server.most < self._memory_bytes
+        if is_smaller and (text := does_not_fit(needed, server.most, "its maxmemory")):
             _log.warning("redis: %s", text)
 
     async def _stream_keys(self) -> list[str]:

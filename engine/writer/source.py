@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.errors import JournalError
+from engine.keep_trying import Trouble
 from engine.positions import Positions
 from engine.records import RecordArray, RecordSpec
 from engine.ring import RingReader
@@ -75,7 +77,12 @@ class Source:
         self.name = name
         self.spec = spec
         self.journal = journal
-        self.journal_error = ""
+        self._journal_trouble = Trouble(
+            f"journal {name}",
+            "rows stay in memory until the database has them",
+            Backoff(_JOURNAL_RETRY_S, _JOURNAL_RETRY_S),
+            _log,
+        )
         self._journal_retry_at_s = 0.0
         self._positions = positions
         self._latencies = latencies
@@ -105,6 +112,11 @@ class Source:
     def key(self) -> str:
         """The ring's name in the cursors of shared databases: `<instance>/<ring>`."""
         return f"{self._instance}/{self.name}"
+
+    @property
+    def journal_error(self) -> str:
+        """Why rows are not journalled; empty while they are."""
+        return self._journal_trouble.text
 
     @property
     def epoch(self) -> int:
@@ -186,21 +198,16 @@ class Source:
         return taken
 
     def _append(self, reader: RingReader, head: int) -> None:
-        if self.journal_error and monotonic_s() < self._journal_retry_at_s:
+        if self._journal_trouble.text and monotonic_s() < self._journal_retry_at_s:
             return
         while self.journal_seq < head:
             batch = reader.slice(self.journal_seq, head)
             try:
                 self.journal.append(self.journal_seq, batch)
             except JournalError as error:
-                if not self.journal_error:
-                    _log.error(f"{error}; rows stay in memory until the database has them")
-                self.journal_error = str(error)
-                self._journal_retry_at_s = monotonic_s() + _JOURNAL_RETRY_S
+                self._journal_retry_at_s = monotonic_s() + self._journal_trouble.met(error)
                 return
-            if self.journal_error:
-                _log.info(f"{self.name}: rows are journalled again")
-                self.journal_error = ""
+            self._journal_trouble.over()
             self.journal_seq += len(batch)
             if self.spec.columns:
                 self._latencies.journal.add(batch, wall_ns())

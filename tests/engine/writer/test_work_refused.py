@@ -38,6 +38,13 @@ MOST_TRIES = 12
 POOL: Pool = ("acme", "rest_weight")
 
 
+FULL = """
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END$$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON trade FOR EACH STATEMENT EXECUTE FUNCTION full_disk()
+"""
+
+
 def backoff() -> Backoff:
     return Backoff(0.02, 0.2)
 
@@ -114,6 +121,7 @@ async def cancelled(task: "asyncio.Task[None]") -> None:
     ("client_of", "refusal"),
     [
         (delivery, "read only"),
+        (delivery, "disk full"),
         (listings, "read only"),
         (listings, "no right"),
         (mirror, "read only"),
@@ -132,6 +140,8 @@ def test_a_database_that_refuses_the_work_is_asked_ever_less(
     if refusal == "read only":
         breaks = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
         mends = f"ALTER DATABASE {name} SET default_transaction_read_only = off"
+    elif refusal == "disk full":
+        breaks, mends = FULL, "DROP FUNCTION full_disk CASCADE"
     else:
         breaks = "REVOKE INSERT ON instrument, stream_registry FROM collector"
         mends = "GRANT INSERT ON instrument, stream_registry TO collector"
