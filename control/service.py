@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import msgspec
 import psycopg
@@ -34,6 +35,7 @@ from engine.layout import Layout, open_layout
 from engine.private.keeper import PrivateServer
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
+from engine.quoting import shell_word
 from engine.settings import LogSettings, VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor, SupervisorSettings
@@ -242,7 +244,7 @@ def make_note(ground: Ground, host: str, port: int) -> instance.EngineNote:
         pid=os.getpid(),
         control_url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
         database=database,
-        psql=f"psql '{database}'" if ground.database_url else "",
+        psql=f"psql {shell_word(database)}" if ground.database_url else "",
         redis=redis,
         redis_cli=_redis_cli(redis) if ground.redis_url else "",
         started_ns=wall_ns(),
@@ -251,8 +253,9 @@ def make_note(ground: Ground, host: str, port: int) -> instance.EngineNote:
 
 def _redis_cli(url: str) -> str:
     if url.startswith("unix://"):
-        return f"redis-cli -s {url.removeprefix('unix://').partition('?')[0]}"
-    return f"redis-cli -u '{url}'"
+        path = unquote(url.removeprefix("unix://").partition("?")[0])
+        return f"redis-cli -s {shell_word(path)}"
+    return f"redis-cli -u {shell_word(url)}"
 
 
 def _plan(loaded: LoadedConfig, layout: Layout) -> tuple[preflight.RingPlan, list[int | None]]:

@@ -96,6 +96,7 @@ def open_layout(state_dir: Path, shm_root: Path = Path("/dev/shm")) -> Layout:  
 @contextlib.contextmanager
 def usable(state_dir: Path) -> Iterator[None]:
     """Say what to do when the state directory cannot be made, read or written: a ConfigError."""
+    must_be_text(state_dir, "state directory")
     try:
         yield
     except OSError as error:
@@ -103,6 +104,18 @@ def usable(state_dir: Path) -> Iterator[None]:
             f"state directory {state_dir}: {error.strerror}; choose another with --state-dir,"
             " FTS_STATE_DIR or state_dir"
         ) from error
+
+
+def must_be_text(path: Path, what: str) -> None:
+    """Raise ConfigError for a name with bytes that are no UTF-8: paths travel in JSON messages."""
+    raw = os.fsencode(path)
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        shown = raw.decode("utf-8", "backslashreplace")
+        raise ConfigError(
+            f"{what} {shown}: byte {error.start + 1} of that name is no UTF-8; choose another name"
+        ) from None
 
 
 def _write_identity(path: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from control.commands.doctor import Finding, examine
 from control.options import load
 from control.service import Ground, ServiceOptions, make_note
 from engine import instance
+from engine.config import Secret
 from engine.config import load as load_config
 from engine.errors import ConfigError
 from engine.layout import open_layout
@@ -235,3 +237,34 @@ def test_version_and_help_teach() -> None:
         done = fts(command, "--help")
         assert done.returncode == 0
         assert "fts " + command in done.stdout
+
+
+@pytest.mark.fault("N24")
+@pytest.mark.parametrize("command", ["demo", "doctor", "up", "streams list", "migrate"])
+@pytest.mark.parametrize("option", ["--state-dir", "--config"])
+def test_a_path_that_is_no_text_is_one_line(tmp_path: Path, command: str, option: str) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    if option == "--config":
+        path.write_text("")
+    line = refused(fts(*command.split(), option, str(path), FTS_STATE_DIR=str(tmp_path / "state")))
+    assert "caf\\xe9: byte" in line
+    assert "is no UTF-8" in line
+
+
+@pytest.mark.fault("N31")
+def test_without_a_home_directory_it_asks_for_a_state_directory(tmp_path: Path) -> None:
+    nobody = {"HOME": "", "XDG_STATE_HOME": "", "FTS_STATE_DIR": "~nosuchuser/state"}
+    line = refused(fts("doctor", **nobody))
+    assert line.startswith("fts: ~nosuchuser/state: nobody knows that home directory: set HOME")
+    assert fts("doctor", "--state-dir", str(tmp_path), **nobody).returncode in (0, 1)
+
+
+@pytest.mark.fault("N23")
+def test_lines_for_people_can_be_pasted(tmp_path: Path) -> None:
+    database = Secret("postgresql://fts@/fts?host=/a%20b/it%27s")
+    redis = Secret("unix:///a%20b/it%27s/valkey.sock?db=0")
+    options = ServiceOptions(load_config(None, {}))
+    ground = Ground(options, open_layout(tmp_path), database, redis)
+    note = make_note(ground, "127.0.0.1", 1)
+    assert shlex.split(note.psql) == ["psql", database.reveal()]
+    assert shlex.split(note.redis_cli) == ["redis-cli", "-s", "/a b/it's/valkey.sock"]

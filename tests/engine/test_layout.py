@@ -1,5 +1,6 @@
 """Where an engine keeps its files, and the name that keeps engines apart."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -42,3 +43,15 @@ def test_a_damaged_name_is_refused_because_engines_would_share_it(
     (tmp_path / "state" / "instance").write_bytes(body)
     with pytest.raises(EngineError, match="instance is damaged"):
         open_layout(tmp_path / "state", tmp_path)
+
+
+@pytest.mark.fault("N24")
+def test_a_name_that_is_no_text_is_refused_in_a_line_that_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    byte = len(os.fsencode(tmp_path)) + 5
+    with pytest.raises(ConfigError) as refusal:
+        open_layout(folder, tmp_path)
+    shown = f"{tmp_path}/caf\\xe9"
+    said = f"state directory {shown}: byte {byte} of that name is no UTF-8; choose another name"
+    assert str(refusal.value) == said
+    assert not folder.exists()
