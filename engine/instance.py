@@ -7,16 +7,20 @@ database by hand. It holds no password. A file without a holder of the lock is a
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from engine.clock import monotonic_s
 from engine.durable import UNREADABLE
 from engine.errors import InstanceBusyError
 from engine.layout import Layout, usable
 
 _NOTE = "engine.json"
+_LOOK_S_MAX = 0.3
+_LOCK_RETRY_S = 0.02
 
 
 class EngineNote(msgspec.Struct, frozen=True):
@@ -42,7 +46,7 @@ def hold(layout: Layout) -> Iterator[None]:
         fd = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except BlockingIOError as error:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             raise InstanceBusyError(
@@ -58,6 +62,20 @@ def hold(layout: Layout) -> Iterator[None]:
             os.ftruncate(fd, 0)
     finally:
         os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Raises BlockingIOError when an engine has it; who only looks (`is_held`) is gone at once."""
+    ends_s = monotonic_s() + _LOOK_S_MAX
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic_s() > ends_s:
+                raise
+            time.sleep(_LOCK_RETRY_S)
+        else:
+            return
 
 
 def is_held(layout: Layout) -> bool:

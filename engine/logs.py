@@ -69,7 +69,8 @@ class _FileHandler(_DescriptorHandler):
     def _follow(self) -> None:
         """Be in the file that has the name, and let that not be a large one."""
         if os.fstat(self._fd).st_size >= _ROTATE_BYTES:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            # A reader that holds a lock (`flock -s`) is not waited for: the next line tries again.
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 if self._has_the_name():  # nobody else was faster
                     self._put_aside()
