@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,6 +101,12 @@ class _Rates:
         }
         self.at_s, self.counts = now_s, counts
         return rates
+
+
+def can_show_view() -> bool:
+    """Whether standard output is a terminal that can be drawn on."""
+    able = os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+    return able and sys.stdout.isatty()
 
 
 async def watch(status: Callable[[], EngineStatus], addresses: Addresses, *, live: bool) -> None:

@@ -96,9 +96,12 @@ class Demo:
         self._sent: dict[str, int] = {}
         self._settled_ns = 0
 
-    def prepare(
-        self, ground: Ground, stack: contextlib.ExitStack
-    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
+    def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
+        """Of the simulator, whatever is configured."""
+        del loaded
+        return demo_streams(self._symbols, all_kinds=self._all_kinds)
+
+    def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
         """Start the simulator. A run without end keeps no ledger: it would grow for ever."""
         if note := streams_note(ground.options.loaded):
             _log.warning(note)
@@ -111,13 +114,12 @@ class Demo:
         stack.callback(self._simulator.stop)
         overrides = self._simulator.venues()
         configured = ground.options.loaded.config.venues
-        venues = {
+        return {
             name: msgspec.structs.replace(
                 configured.get(name, VenueSettings()), rest_url=at.rest_url, ws_url=at.ws_url
             )
             for name, at in overrides.items()
         }
-        return demo_streams(self._symbols, all_kinds=self._all_kinds), venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """Stop the market, then wait until what it sent has arrived and is stored."""

@@ -9,6 +9,7 @@ from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.summary import engine_summary, engine_text
 from engine.catalog import StreamKey
+from engine.config import LoadedConfig
 from engine.settings import VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor
@@ -42,13 +43,14 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 class Up:
     """The configured streams at the configured venues."""
 
-    def prepare(
-        self, ground: Ground, stack: contextlib.ExitStack
-    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
+    def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
+        """As configured."""
+        return loaded.stream_keys(preferred_transport)
+
+    def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
         """As configured."""
         del stack
-        loaded = ground.options.loaded
-        return loaded.stream_keys(preferred_transport), loaded.config.venues
+        return ground.options.loaded.config.venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """Nothing: the venues do not stop for us."""

@@ -70,7 +70,7 @@ def test_processes_that_rotate_one_log_lose_no_line(tmp_path: Path) -> None:
         for words in map(str.split, file.read_text().splitlines())
     )
     assert found == Counter((f"writer-{name}", line) for name in range(4) for line in range(1_000))
-    assert len(files) > 5
+    assert len(files) > 10
     assert max(file.stat().st_size for file in files) < 20_000
 
 
@@ -80,7 +80,7 @@ def test_only_so_many_old_logs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     logs.set_up(LogSettings(str(log), to_stderr=False), "writer")
     for number in range(500):
         logging.getLogger("x").info(f"line {number}")
-    names = ["fts.log", *(f"fts.log.{age}" for age in range(1, 6))]
+    names = ["fts.log", *(f"fts.log.{age}" for age in range(1, 6)), "fts.log.lock"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     newest = [number for name in reversed(names) for number in numbers(tmp_path / name)]
     assert newest == list(range(newest[0], 500)), "the oldest lines are gone, in order"
@@ -114,9 +114,7 @@ def test_a_reader_with_a_lock_on_the_log_stops_nobody(
         is_done = not writing.is_alive()
     writing.join()
     assert is_done
-    assert len(file.read_text().splitlines()) == 10, "put aside by nobody meanwhile"
-    _log_lines(1)
-    assert len(file.read_text().splitlines()) == 1
+    assert len(file.read_text().splitlines()) < 10, "it was put aside meanwhile"
 
 
 def _log_lines(count: int) -> None:
