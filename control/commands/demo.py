@@ -170,8 +170,12 @@ class Demo:
         text = _proof_text(summary, status)
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 
-    def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float]:
-        """From the first row received to the last row committed, start and stop left out."""
+    def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float | None]:
+        """From the first row received to the last row committed, start and stop left out; nothing
+        where no row was.
+        """
+        if not check.first_recv_ns:
+            return dict.fromkeys(("seconds", "trades_per_s", "levels_per_s"))
         seconds = max(self._settled_ns - check.first_recv_ns, 1) / 1e9
         stored = status.writer.stored_rows
         return {
@@ -258,15 +262,22 @@ def _proof_text(summary: dict[str, Any], status: EngineStatus) -> str:
         f" + declared missing {summary['declared_missing']:,}"
     )
     faults = ", ".join(f"{name} {summary[name]:,}" for name in ("duplicates", "missing", "altered"))
-    rates = summary["rates"]
     lines = [
         f"{'PROVEN' if summary['ok'] else 'FAILED'}: {equation}; {faults}",
-        f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
-        f" over {rates['seconds']:,} s; published {summary['published']:,},"
+        f"{_rates_text(summary['rates'])}; published {summary['published']:,},"
         f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",
         *latency_lines(status),
     ]
     return "\n".join(lines)
+
+
+def _rates_text(rates: dict[str, Any]) -> str:
+    if rates["seconds"] is None:
+        return "stored nothing"
+    return (
+        f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
+        f" over {rates['seconds']:,} s"
+    )
 
 
 def _rate(text: str) -> str:
