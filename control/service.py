@@ -1,9 +1,12 @@
 """Runs one engine from the command line: everything around the supervisor, in order.
 
-    port → lock → private servers → supervisor → (time passes) → drain → last look → servers down
+    wishes → lock → port, machine → private servers → supervisor → (time passes) → drain → last look
+    → servers down
 
-Whatever fails, what was started before it is taken down in reverse. The first signal drains; the
-second kills the children, whose rows then wait in rings and journal for the next start.
+What is cheap and certain is checked first, so that each refusal names the true cause and nothing
+was touched for it: a second engine on one directory hears of the first one, not of its port.
+Whatever fails, what was started before it is taken down in reverse. The first SIGTERM or SIGINT
+drains; the second kills the children, whose rows then wait in rings and journal for the next start.
 """
 
 import asyncio
@@ -13,20 +16,21 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import msgspec
 import psycopg
 
+from control import standard_streams
 from control.auth import Guard
 from control.exits import Exit
 from control.memory import memory_bytes
-from control.view import Addresses, watch
-from engine import instance, logs, migrations, preflight
+from control.view import Addresses, can_show_view, watch
+from engine import handles, instance, logs, migrations, preflight, signals
 from engine.catalog import StreamKey
 from engine.clock import wall_ns
 from engine.config import LoadedConfig, Secret, masked_url
@@ -35,12 +39,13 @@ from engine.layout import Layout, open_layout
 from engine.private.keeper import PrivateServer
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
+from engine.quoting import shell_word
 from engine.redis_memory import RedisPlan, plan_redis
 from engine.registry import Registry
 from engine.settings import LogSettings, VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor, SupervisorSettings
-from shards.venues import venue_limits
+from shards.venues import socket_count, venue_limits
 
 _log = logging.getLogger(__name__)
 
@@ -77,10 +82,11 @@ class Ground:
 class Scenario(Protocol):
     """What makes `up` and `demo` differ."""
 
-    def prepare(
-        self, ground: Ground, stack: contextlib.ExitStack
-    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
-        """Streams and venue settings; what must be undone at the end goes on the stack."""
+    def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
+        """What is collected, known before anything starts."""
+
+    def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
+        """Venue settings; what must be undone at the end goes on the stack."""
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """The time is up or (`hurried`) a signal came; everything still runs."""
@@ -126,15 +132,20 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible())
         Guard.load(config.control.token_file, config.control.read_token_file)  # or refuse to start
-        listener = stack.enter_context(bind(config.control.host, config.control.port))
+        streams = scenario.streams(options.loaded)
         layout = open_layout(options.loaded.state_dir)
         stack.enter_context(instance.hold(layout))
+        listener = stack.enter_context(bind(config.control.host, config.control.port))
+        ring_plan, cpus = _plan(options.loaded, layout)
+        sockets = socket_count(streams, config.venues)
+        handles.demand(handles.needed(len(cpus), sockets), handles.raise_limit())
         if options.fresh:
             _empty(layout)
-        has_view = sys.stdout.isatty() and not options.json
+        has_view = can_show_view() and not options.json
         log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
         logs.set_up(log, "supervisor")
-        ring_plan, cpus = _plan(options.loaded, layout)
+        if ring_plan.note:
+            _log.warning(ring_plan.note)
         redis_plan = _redis_plan(options, layout)
         servers: list[PrivateServer] = []
         ground = Ground(
@@ -144,7 +155,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             redis_url=_redis(options, layout, stack, servers, redis_plan),
             servers=servers,
         )
-        streams, venues = scenario.prepare(ground, stack)
+        venues = scenario.prepare(ground, stack)
         port = listener.getsockname()[1]
         settings = SupervisorSettings(
             layout=layout,
@@ -169,11 +180,9 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             _log.info(line)
         with asyncio.Runner() as runner:
             outcome = runner.run(_run(settings, ground, scenario, addresses, has_view))
-        if options.json:
-            sys.stdout.write(msgspec.json.encode(outcome.summary).decode() + "\n")
-        elif outcome.text:
-            sys.stdout.write(outcome.text.rstrip("\n") + "\n")
-        sys.stdout.flush()
+        text = msgspec.json.encode(outcome.summary).decode() if options.json else outcome.text
+        if text:
+            standard_streams.say(text)
         return outcome.exit_code
 
 
@@ -186,7 +195,7 @@ async def _run(
 ) -> Outcome:
     stop = _Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     supervisor = stop.supervisor = Supervisor(
         settings, migrate=migrations.migrate, servers=ground.servers
@@ -259,7 +268,7 @@ def make_note(ground: Ground, host: str, port: int) -> instance.EngineNote:
         pid=os.getpid(),
         control_url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
         database=database,
-        psql=f"psql '{database}'" if ground.database_url else "",
+        psql=f"psql {shell_word(database)}" if ground.database_url else "",
         redis=redis,
         redis_cli=_redis_cli(redis) if ground.redis_url else "",
         started_ns=wall_ns(),
@@ -268,8 +277,9 @@ def make_note(ground: Ground, host: str, port: int) -> instance.EngineNote:
 
 def _redis_cli(url: str) -> str:
     if url.startswith("unix://"):
-        return f"redis-cli -s {url.removeprefix('unix://').partition('?')[0]}"
-    return f"redis-cli -u '{url}'"
+        path = unquote(url.removeprefix("unix://").partition("?")[0])
+        return f"redis-cli -s {shell_word(path)}"
+    return f"redis-cli -u {shell_word(url)}"
 
 
 def _plan(loaded: LoadedConfig, layout: Layout) -> tuple[preflight.RingPlan, list[int | None]]:
@@ -284,8 +294,6 @@ def _plan(loaded: LoadedConfig, layout: Layout) -> tuple[preflight.RingPlan, lis
         preflight.shm_free_bytes(layout.shm_dir.parent),
         preflight.file_bytes(instance.leftover_rings(layout)),
     )
-    if ring_plan.note:
-        _log.warning(ring_plan.note)
     return ring_plan, cpus
 
 
@@ -351,12 +359,15 @@ def _empty(layout: Layout) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """While the servers start there is no loop yet: SIGTERM unwinds as Ctrl-C does."""
+    """While the servers start there is no loop yet: SIGTERM unwinds as Ctrl-C does, and what nobody
+    means is ignored from now on.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
         raise KeyboardInterrupt
 
+    signals.ignore_what_is_not_meant()
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

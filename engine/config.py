@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from engine.catalog import StreamKey, StreamKind, Transport, is_symbol
 from engine.errors import ConfigError
+from engine.layout import must_be_text
 from engine.masking import mask_url
 from engine.redis_link import parse_redis_url
 from engine.settings import Admission, VenueSettings
@@ -212,7 +213,7 @@ class LoadedConfig:
 
     def with_state_dir(self, state_dir: Path) -> "LoadedConfig":
         """The same with another state directory."""
-        return replace(self, state_dir=state_dir.expanduser().absolute())
+        return replace(self, state_dir=_at_home(state_dir).absolute())
 
     def with_config(self, config: Config) -> "LoadedConfig":
         """The same with another configuration, e.g. after command-line options."""
@@ -236,16 +237,20 @@ class LoadedConfig:
         return list(dict.fromkeys(keys))
 
 
-def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Read `path` (or nothing), apply the environment, check everything.
+def load(
+    path: Path | None, env: Mapping[str, str] = os.environ, state_dir: Path | None = None
+) -> LoadedConfig:
+    """Read `path` (or nothing), apply the environment, check everything. A `state_dir` given here
+    wins over both.
 
     Raises ConfigError with one line that names the file and the key.
     """
     source = str(path) if path is not None else "defaults"
+    must_be_text(path or Path(), "configuration")
     config = _decode(_read(path), source) if path is not None else Config()
     config = _with_environment(config, env)
     _check(config, source)
-    base = path.absolute().parent if path is not None else Path.cwd()
+    base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
     redis_url = _server_url("redis", config.redis, parse_redis_url, env, source, base)
     if config.limits.shared and redis_url is None:
@@ -256,7 +261,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig
     return LoadedConfig(
         config=config,
         source=source,
-        state_dir=_state_dir(config, env),
+        state_dir=_state_dir(config, env, state_dir),
         database_url=_server_url(
             "database", config.database, _check_database_url, env, source, base
         ),
@@ -338,7 +343,7 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
             " proxy in front of it and set control.behind_proxy = true, or listen on 127.0.0.1"
         )
     files = {
-        name: str(base / Path(value).expanduser())
+        name: str(base / _at_home(Path(value)))
         for name in ("token_file", "read_token_file")
         if (value := getattr(control, name)) is not None
     }
@@ -374,13 +379,25 @@ def _check(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: shards.cpus: CPU {cpu} is listed twice")
 
 
-def _state_dir(config: Config, env: Mapping[str, str]) -> Path:
-    chosen = env.get("FTS_STATE_DIR") or config.state_dir
+def _state_dir(config: Config, env: Mapping[str, str], given: Path | None) -> Path:
+    chosen = given or env.get("FTS_STATE_DIR") or config.state_dir
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return _at_home(Path(chosen)).absolute()
     state_home = env.get("XDG_STATE_HOME")
-    root = Path(state_home) if state_home else Path.home() / ".local" / "state"
+    root = Path(state_home) if state_home else _at_home(Path("~/.local/state"))
     return (root / "fintickstreams").absolute()
+
+
+def _at_home(path: Path) -> Path:
+    """`path` with `~` and `~name` filled in."""
+    must_be_text(path, "path")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{path}: nobody knows that home directory: set HOME, or choose a state directory with"
+            " --state-dir, FTS_STATE_DIR or state_dir"
+        ) from None
 
 
 def _server_url(
@@ -404,7 +421,7 @@ def _server_url(
         raise ConfigError(f"{source}: {section}.url and {section}.url_file are both set: keep one")
     elif url_file is not None:
         origin = f"{source}: {section}.url_file"
-        text = _secret_file(base / Path(url_file).expanduser(), origin)
+        text = _secret_file(base / _at_home(Path(url_file)), origin)
     elif url is not None:
         origin, text, in_plain_sight = f"{source}: {section}.url", url, True
     else:

@@ -51,6 +51,7 @@ class Flag(enum.IntFlag):
     LAST_IN_EVENT = 4
     AFTER_GAP = 8
     BACKFILLED = 16
+    """From the venue's replay of the recent past, not live: its age is no latency."""
     INEXACT = 32
     NO_RATE = 64
     """A funding row with prices only: the contract pays no funding."""

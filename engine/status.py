@@ -91,6 +91,8 @@ class ShardReport(msgspec.Struct):
     loop_lag_ms: float = 0.0
     rss_bytes: int = 0
     cpu_s: float = 0.0
+    taken_s: float = 0.0
+    """When it said so, with its streams, on the monotonic clock; 0: not yet."""
 
 
 class WriterReport(msgspec.Struct):
@@ -133,6 +135,8 @@ class WriterReport(msgspec.Struct):
     """Percentiles by stage, since the writer was born."""
     recent_latency_us: dict[str, dict[str, float]] = {}
     """The same of the last minute; a stage is empty where nothing passed it in that time."""
+    taken_s: float = 0.0
+    """When it said so, on the monotonic clock; 0: not yet."""
 
 
 class LimiterReport(msgspec.Struct):
@@ -312,7 +316,7 @@ class WriterTotals:
         report.latency_us = {
             stage: summarize(histogram) for stage, histogram in status.latency.items()
         }
-        now_s = self._clock_s()
+        report.taken_s = now_s = self._clock_s()
         report.recent_latency_us = {
             stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
             for stage, each in status.latency.items()
@@ -349,6 +353,7 @@ class WriterTotals:
 
 def update_shard(report: ShardReport, status: ShardStatus) -> None:
     """Copy a shard's own numbers; its streams are totalled apart."""
+    report.taken_s = monotonic_s()
     for name in (
         "connection_count", "reconnect_count", "malformed_by_reason", "loop_lag_ms", "rss_bytes",
         "cpu_s",

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from engine.commands import StreamSpec
 from engine.positions import Position
-from engine.records import TRADE, GapReason, GapState
+from engine.records import TRADE, Flag, GapReason, GapState
 from engine.ring import HEADER_BYTES, RingProducer
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered
@@ -25,6 +25,7 @@ _ROW_BYTES: Final = TRADE.dtype.itemsize
 _NONE_YET: Final = -1
 _LOOK_CLOSER: Final = -2
 _REMEMBERED_TRADES: Final = 4096
+_BACKFILLED: Final = int(Flag.BACKFILLED)
 
 
 class TradeRow(NamedTuple):
@@ -40,14 +41,14 @@ class TradeRow(NamedTuple):
 class _TradeStream(Stream):
     """Writes trades; subclasses decide which."""
 
-    def _put(self, row: TradeRow, ts_recv: int) -> None:
+    def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
         trade_id, side, ts_event, price, qty = row
         ring = self.ring
         seq = ring.reserve()
         if seq < 0:
             self.dropped(0, ts_event, 1)  # ids without order: the span of time names the rows
             return
-        flags = self.next_flags and self.settle(ts_recv)
+        flags = (self.next_flags and self.settle(ts_recv)) | more_flags
         _PACK_TRADE(
             ring.buffer, ring.offset_of(seq), self.slot, flags, side,
             ts_event, ts_recv, trade_id, price, qty,
@@ -204,8 +205,10 @@ class HistoryTrades(_TradeStream):
         self.last_recv_ns = ts_recv
         if len(rows) > 1:
             rows = sorted(rows, key=_event_time)  # a restart goes on from the last one written
+        replayed = 0
         if not self.has_data:
             newest_ts = rows[-1].ts_event if rows else ts_recv
+            replayed = _BACKFILLED  # the venue's recent past: its age is no latency
             rows = self._join(rows, ts_recv)
             self.has_data = True
             self.live(rows[0].ts_event if rows else newest_ts)
@@ -217,7 +220,7 @@ class HistoryTrades(_TradeStream):
                 continue
             recent[key] = None
             self._last = key
-            self._put(row, ts_recv)
+            self._put(row, ts_recv, replayed)
         if len(recent) > 2 * _REMEMBERED_TRADES:
             for key in list(islice(recent, len(recent) - _REMEMBERED_TRADES)):
                 del recent[key]

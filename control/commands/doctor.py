@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from control.commands.version import version
 from control.exits import Exit
 from control.options import add_config, load
 from control.service import bind
+from control.standard_streams import say
 from engine import instance, migrations, preflight
 from engine.config import LoadedConfig, masked_url
 from engine.errors import ConfigError, EngineError
@@ -74,9 +74,9 @@ def run(options: argparse.Namespace) -> int:
     healthy = all(finding.level != "problem" for finding in findings)
     if options.json:
         body = {"healthy": healthy, "findings": findings, "config": masked_config(loaded)}
-        sys.stdout.write(msgspec.json.encode(body).decode() + "\n")
+        say(msgspec.json.encode(body).decode())
     else:
-        sys.stdout.write("\n".join(_lines(findings)) + "\n")
+        say("\n".join(_lines(findings)))
     return Exit.OK if healthy else Exit.FAILED
 
 

@@ -15,6 +15,7 @@ from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.summary import engine_summary, engine_text
 from engine.catalog import UNKNOWN_SYMBOL, StreamKey
 from engine.commands import StreamState
+from engine.config import LoadedConfig
 from engine.errors import ConfigError
 from engine.settings import VenueSettings
 from engine.status import EngineStatus, StreamReport
@@ -66,15 +67,17 @@ class Up:
         self._unknown: list[str] = []
         self._streams: list[StreamReport] = []
 
-    def prepare(
-        self, ground: Ground, stack: contextlib.ExitStack
-    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
+    def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
+        """As configured."""
+        return loaded.stream_keys(preferred_transport)
+
+    def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
         """As configured."""
         del stack
         loaded = ground.options.loaded
         for line in loaded.no_symbols():
             _log.error(line)
-        return loaded.stream_keys(preferred_transport), loaded.config.venues
+        return loaded.config.venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """The venues do not stop for us; how the streams are now says whether they came to run."""

@@ -21,7 +21,7 @@ from engine.clock import monotonic_s, wall_ns
 from engine.errors import JournalError
 from engine.keep_trying import Trouble
 from engine.positions import Positions
-from engine.records import RecordArray, RecordSpec
+from engine.records import NOT_MARKET_DATA, SPECS, RecordArray, RecordKind, RecordSpec
 from engine.ring import RingReader
 from engine.segment import Segment
 from engine.writer.journal import Journal
@@ -30,6 +30,9 @@ from engine.writer.members import Members
 
 _log = logging.getLogger(__name__)
 
+_PUSHED: Final = frozenset(SPECS) - NOT_MARKET_DATA - {RecordKind.OPEN_INTEREST}
+"""What a venue sends when it happens. A sample's time is when the venue computed it, and a gap's
+when it began: how old they are says nothing of the way here."""
 _JOURNAL_RETRY_S: Final = 0.5
 """A full disk is not asked again for every batch."""
 
@@ -188,7 +191,7 @@ class Source:
             batch = reader.slice(self.position_seq, head)
             self._positions.advance(batch)
             self._members.advance(self.position_seq, batch)
-            if self.spec.columns:
+            if self.spec.kind in _PUSHED:
                 self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
             taken += len(batch)
