@@ -6,7 +6,7 @@ again, what its predecessor had counted is kept and added.
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,8 +22,10 @@ from engine.commands import (
     WriterStatus,
     sum_by_kind,
 )
+from engine.flush_delay import FlushDelay
 
 Light = Literal["green", "yellow", "red"]
+Judgement = tuple[Light, str]
 Phase = Literal["starting", "running", "draining", "stopped"]
 ChildState = Literal["starting", "up", "restarting", "ended"]
 
@@ -114,6 +116,8 @@ class WriterReport(msgspec.Struct):
     redis_state: str = "starting"
     redis_error: str = ""
     backlog_rows: int = 0
+    flush_delay_s: float = 0.0
+    """Age of the rows that are being stored."""
     journal_bytes: int = 0
     rss_bytes: int = 0
     cpu_s: float = 0.0
@@ -244,6 +248,7 @@ class WriterTotals:
     def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
         self.report = WriterReport(ChildReport("writer"))
         self._clock_s = clock_s
+        self._flush_delay = FlushDelay()
         self._recent: dict[str, RecentLatency] = {}
         self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
         self._inexact_base = self._lost_base = 0
@@ -268,6 +273,8 @@ class WriterTotals:
             stage: summarize(histogram) for stage, histogram in status.latency.items()
         }
         now_s = self._clock_s()
+        taken = sum(report.stored_rows.values()) + sum(report.quarantined_rows.values())
+        report.flush_delay_s = self._flush_delay.update(now_s, taken, status.backlog_rows)
         report.recent_latency_us = {
             stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
             for stage, each in status.latency.items()
@@ -338,6 +345,47 @@ def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterR
     return writer
 
 
+RANK: Final[dict[Light, int]] = {"green": 0, "yellow": 1, "red": 2}
+GREEN: Final[Judgement] = ("green", "")
+_FLUSH_DELAY_S: Final = (5.0, 60.0)
+_BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
+"""Where yellow and red begin."""
+
+
+def worst(found: list[Judgement]) -> Judgement:
+    """The worst of several; the first of equals."""
+    return max(found, key=lambda judged: RANK[judged[0]], default=GREEN)
+
+
+def above(value: float, limits: tuple[float, float], text: str) -> Judgement:
+    """Green below the first limit, red from the second on."""
+    if value < limits[0]:
+        return GREEN
+    return ("red" if value >= limits[1] else "yellow"), text
+
+
+def judge_database(writer: WriterReport) -> Judgement:
+    """The database's light: the same for the log, the view, the API and the exit code."""
+    if writer.database_state == "off":
+        return GREEN
+    if writer.database_state == "down":
+        return "red", f"the database is down: {writer.database_error}; rows wait in the journal"
+    if writer.database_state != "up":
+        return "yellow", f"the database is {writer.database_state}"
+    journal: Judgement = GREEN
+    if writer.journal_error:
+        text = f"{writer.journal_error}; rows are in memory only until they are stored"
+        journal = ("yellow", text)
+    delay_s, waiting = writer.flush_delay_s, writer.backlog_rows
+    return worst(
+        [
+            journal,
+            above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for the database"),
+            above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for the database"),
+        ]
+    )
+
+
 def judge(
     phase: Phase, children: list[ChildReport], writer: WriterReport, streams: list[StreamReport]
 ) -> tuple[Light, str]:
@@ -348,10 +396,9 @@ def judge(
         if child.state != "up":
             light: Light = "yellow" if child.name == "control" else "red"
             return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
-    if writer.database_state == "down":
-        return "red", f"database is down: {writer.database_error}; rows wait in the journal"
-    if writer.journal_error:
-        return "yellow", f"{writer.journal_error}; rows are in memory only until they are stored"
+    database = judge_database(writer)
+    if database[0] != "green":
+        return database
     if writer.lost_rows:
         return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
     by_streams = _judge_streams(streams)
