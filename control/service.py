@@ -20,7 +20,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 import msgspec
-import psycopg
 
 from control.auth import Guard
 from control.exits import Exit
@@ -29,6 +28,7 @@ from engine import instance, logs, migrations, preflight
 from engine.catalog import StreamKey
 from engine.clock import wall_ns
 from engine.config import LoadedConfig, Secret, masked_url
+from engine.database_session import HOUSEKEEPING, session
 from engine.errors import ConfigError
 from engine.layout import Layout, open_layout
 from engine.private.keeper import PrivateServer
@@ -287,7 +287,7 @@ def _database(
     servers.append(server)
     url = server.start(_log.info)
     if options.fresh:
-        with psycopg.connect(url, autocommit=True) as connection:
+        with session(url, HOUSEKEEPING) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
     return Secret(url)

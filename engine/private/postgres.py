@@ -21,7 +21,8 @@ from urllib.parse import quote
 
 import psycopg
 
-from engine.errors import ServerStartError
+from engine.database_session import HOUSEKEEPING, session
+from engine.errors import EngineError, ServerStartError
 from engine.private.homes import can_reach, server_home, socket_dir
 from engine.private.server_process import (
     Account,
@@ -192,7 +193,7 @@ class PrivatePostgres:
     def _open_database(self, sockets: Path, data: Path) -> str:
         """Check whose server this is, make database `fts` at first use, return its URL."""
         try:
-            with psycopg.connect(_url(sockets, "postgres"), autocommit=True) as connection:
+            with session(_url(sockets, "postgres"), HOUSEKEEPING) as connection:
                 row = connection.execute("SHOW data_directory").fetchone()
                 if row is None or Path(row[0]).resolve() != data.resolve():
                     raise ServerStartError(f"another PostgreSQL server answers in {sockets}")
@@ -202,7 +203,7 @@ class PrivatePostgres:
                 if known is None:
                     # A file copy of the template would force a checkpoint; the WAL log does not.
                     connection.execute(f"CREATE DATABASE {_DATABASE} STRATEGY wal_log")
-        except (psycopg.Error, ServerStartError) as error:
+        except (psycopg.Error, EngineError) as error:
             self.stop()
             raise ServerStartError(f"private PostgreSQL does not serve: {error}") from error
         return _url(sockets, _DATABASE)

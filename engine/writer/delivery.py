@@ -108,6 +108,13 @@ class DatabaseDelivery:
         await _keep_trying(self.health, self._connect, self._deliver)
 
     @property
+    def verdict(self) -> tuple[str, str]:
+        """State and error. A database that owes an answer is as good as away."""
+        if self._sink.overdue:
+            return "down", self._sink.overdue
+        return self.health.state, self.health.error
+
+    @property
     def backlog_rows(self) -> int:
         """Rows the database does not have yet."""
         return sum(source.backlog_rows for source in self._sources)

@@ -16,11 +16,13 @@ import psycopg
 from engine.alarm import Alarm
 from engine.catalog import Instrument
 from engine.commands import InstrumentEvent, StoreInstruments
+from engine.database_session import LISTINGS, AsyncSession, open_session
 from engine.errors import EngineError
 from engine.settings import WriterSettings
 from engine.writer.refusals import unavailable
-from engine.writer.session import Connection, open_session
 from engine.writer.streams import fact_values, insert_version, lock_durably
+
+Connection = AsyncSession
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class ListingStore:
     def __init__(self, settings: WriterSettings, saved: Callable[[StoreInstruments], None]) -> None:
         assert settings.database_url, "without a URL there is no store"
         self._url = settings.database_url
-        self._name = f"fts-listings-{settings.paths.instance}"
+        self._instance = settings.paths.instance
         self._saved = saved
         self._waiting: deque[StoreInstruments] = deque()
         self._arrived = Alarm()
@@ -94,7 +96,7 @@ class ListingStore:
                 delay_s = min(2 * delay_s, _DELAY_S_MAX)
 
     async def _store_all(self) -> None:
-        connection = await open_session(self._url, self._name)
+        connection = await open_session(self._url, LISTINGS, self._instance)
         try:
             while self._waiting:
                 await store_listing(connection, self._waiting[0])

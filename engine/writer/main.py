@@ -252,6 +252,7 @@ class Writer:
             received[source.spec.kind.value] += source.head_seq if source.is_live else 0
         usage = resource.getrusage(resource.RUSAGE_SELF)
         database, redis = self._database, self._redis
+        database_state, database_error = database.verdict if database else ("off", "")
         return WriterStatus(
             rings=[_ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
@@ -260,8 +261,8 @@ class Writer:
             overrun_rows=dict(redis.overrun_rows) if redis else {},
             quarantined_rows=dict(database.quarantined_rows) if database else {},
             inexact_rows=database.inexact_rows if database else 0,
-            database_state=database.health.state if database else "off",
-            database_error=database.health.error if database else "",
+            database_state=database_state,
+            database_error=database_error,
             redis_state=redis.health.state if redis else "off",
             redis_error=redis.health.error if redis else "",
             backlog_rows=database.backlog_rows if database else 0,

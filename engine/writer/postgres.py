@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from engine.catalog import Catalog
+from engine.database_session import WRITER, AsyncSession, open_session
 from engine.errors import DatabaseUnavailableError, FencedError
 from engine.records import SPECS, GapReason, GapState, RecordKind, RecordSpec
 from engine.settings import WriterSettings
@@ -35,10 +36,10 @@ from engine.writer.batch import (
 )
 from engine.writer.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
 from engine.writer.held_back import HeldSpan
+from engine.writer.overdue import Overdue
 from engine.writer.partitions import Partitions
 from engine.writer.quarantine import Quarantine, RefusedRow
 from engine.writer.refusals import is_for_later, unavailable
-from engine.writer.session import open_session
 from engine.writer.streams import StreamRegistry, unresolved
 
 __all__ = ["CommitResult", "PostgresSink", "Slice"]
@@ -112,7 +113,7 @@ _END_HOLDER = """
       AND a.application_name = current_setting('application_name')
 """
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 @dataclass(slots=True)
@@ -136,12 +137,13 @@ class PostgresSink:
         assert settings.database_url, "without a URL there is no sink"
         layout = settings.paths.layout()
         self._url = settings.database_url
-        self._application_name = f"fts-writer-{layout.instance}"
+        self._instance = layout.instance
         self._streams = StreamRegistry(catalog)
         self._partitions = Partitions()
         self._quarantine = Quarantine(layout.quarantine_dir)
         self._encoders = {kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items()}
         self._connection: Connection | None = None
+        self._overdue = Overdue(self._url)
         self._any_cursor: tuple[str, int] | None = None
         self._last_recv_ns: dict[tuple[str, int], int] = {}
 
@@ -150,13 +152,20 @@ class PostgresSink:
         await self.close()
         self._streams.forget()
         self._partitions.forget()
-        self._connection = await open_session(self._url, self._application_name)
+        self._connection = await open_session(self._url, WRITER, self._instance)
+        self._overdue.watch(self._connection)
 
     async def close(self) -> None:
         """Close the connection, if any."""
+        self._overdue.end()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
+
+    @property
+    def overdue(self) -> str:
+        """Why an answer is late; empty while none is."""
+        return self._overdue.text
 
     async def cursor(self, ring: str, epoch: int, first_seq: int) -> int:
         """Sequence of the next row to store; a new ring starts at `first_seq`.
@@ -232,14 +241,16 @@ class PostgresSink:
         try:
             yield connection
         except psycopg.Error as error:
+            why = self._overdue.text
             self._drop(connection)
-            raise unavailable(error, self._url) from None
+            raise unavailable(error, self._url, why) from None
         except BaseException:
             self._drop(connection)
             raise
 
     def _drop(self, connection: Connection) -> None:
         """Close without a word: the server rolls back what was open. Never waits."""
+        self._overdue.end()
         connection.pgconn.finish()
         self._connection = None
 

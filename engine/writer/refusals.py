@@ -2,8 +2,9 @@
 
 import psycopg
 
-from engine.errors import DatabaseUnavailableError
-from engine.masking import scrub
+from engine.database_words import unavailable
+
+__all__ = ["NO_PARTITION", "is_for_later", "unavailable"]
 
 _LATER_CLASSES = frozenset(
     {
@@ -33,10 +34,3 @@ def is_for_later(error: psycopg.Error) -> bool:
     """Whether the error says nothing against any row."""
     state = error.sqlstate
     return state is None or state[:2] in _LATER_CLASSES or state in _LATER_STATES
-
-
-def unavailable(error: Exception, database_url: str) -> DatabaseUnavailableError:
-    """The typed error of a failure, its text without passwords."""
-    state = getattr(error, "sqlstate", None)
-    text = scrub(str(error).strip() or type(error).__name__, database_url).split("\n")[0]
-    return DatabaseUnavailableError(f"{text} [{state}]" if state else text)

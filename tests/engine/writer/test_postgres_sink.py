@@ -13,13 +13,13 @@ import uvloop
 
 from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
 from engine.commands import StoreInstruments
+from engine.database_session import WRITER, open_session
 from engine.errors import DatabaseUnavailableError, FencedError
 from engine.layout import Layout
 from engine.records import BOOK, GAP, TRADE, GapReason, GapState, RecordArray, Side
 from engine.writer.batch import Slice
 from engine.writer.listing import store_listing
 from engine.writer.postgres import PostgresSink
-from engine.writer.session import open_session
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
 
 RING = "shard-0.trade"
@@ -299,7 +299,7 @@ def priced(trades: MakeTrades, number: int, price: float) -> Slice:
 
 async def list_now(url: str, instrument: Instrument) -> None:
     """What the writer does with a listing."""
-    connection = await open_session(url, "test")
+    connection = await open_session(url, WRITER)
     await store_listing(connection, StoreInstruments("acme", [instrument], [], 1))
     await connection.close()
 
