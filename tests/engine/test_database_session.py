@@ -4,7 +4,7 @@ import ast
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -189,27 +189,17 @@ def test_no_two_names_are_stored_alike(first: str, second: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1251", "UTF8"])
 def test_any_name_comes_back_from_any_database(
-    postgres: PrivatePostgres, empty_database_url: str, encoding: str
+    make_database: Callable[[str], str], encoding: str
 ) -> None:
-    name = database_name(empty_database_url)
-    server = empty_database_url.replace(f"/{name}", "/postgres")
+    url = make_database(f"ENCODING '{encoding}' LOCALE 'C'")
     names = ["币安人生USDT", "é", "\\u5e01", "\\", "a\\\\b", "\U0001f4b0", "BTC"]
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(
-            f"CREATE DATABASE {name}_e ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0".encode()
-        )
-    try:
-        with session(empty_database_url.replace(name, f"{name}_e"), REGISTRY) as connection:
-            connection.execute("CREATE TABLE t (n text, m text[])")
-            connection.execute("INSERT INTO t SELECT n, %s FROM unnest(%s) AS n", (names, names))
-            found = connection.execute("SELECT n FROM t WHERE n = ANY(%s)", (names,)).fetchall()
-            assert sorted(n for (n,) in found) == sorted(names)
-            [(stored,)] = connection.execute("SELECT m FROM t LIMIT 1").fetchall()
-            assert stored == names
-    finally:
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name}_e WITH (FORCE)".encode())
-    del postgres
+    with session(url, REGISTRY) as connection:
+        connection.execute("CREATE TABLE t (n text, m text[])")
+        connection.execute("INSERT INTO t SELECT n, %s FROM unnest(%s) AS n", (names, names))
+        found = connection.execute("SELECT n FROM t WHERE n = ANY(%s)", (names,)).fetchall()
+        assert sorted(n for (n,) in found) == sorted(names)
+        [(stored,)] = connection.execute("SELECT m FROM t LIMIT 1").fetchall()
+        assert stored == names
 
 
 def test_half_a_pair_and_a_zero_do_not_stop_the_others(database_url: str) -> None:
