@@ -282,7 +282,8 @@ def _database(
         return None
     if options.loaded.database_url is not None and not options.fresh:
         return options.loaded.database_url
-    server = PrivatePostgres(layout.state_dir, layout.instance)
+    added = options.loaded.config.database.private_settings
+    server = PrivatePostgres(layout.state_dir, layout.instance, added)
     stack.callback(server.stop)
     servers.append(server)
     url = server.start(_log.info)
