@@ -429,7 +429,7 @@ def _refuse_read_only(seen: Seen) -> None:
     elif seen.restoring == "on":
         problem = "TimescaleDB is restoring: run `SELECT timescaledb_post_restore()` there"
     if problem:
-        raise DatabaseUnavailableError(problem, was_answered=True)
+        raise DatabaseUnavailableError(f"{problem} [25006]", was_answered=True)
 
 
 def _refuse_shared_pool(first_pid: int) -> _Steps:

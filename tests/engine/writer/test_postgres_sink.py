@@ -461,6 +461,7 @@ def test_a_missing_right_is_no_rows_fault(
     assert not quarantined(layout)
 
 
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
 def test_partitions_are_made_for_the_days_of_the_rows(
     run: Run, database_url: str, trades: MakeTrades
 ) -> None:
@@ -480,6 +481,7 @@ def test_partitions_are_made_for_the_days_of_the_rows(
     assert found == [("trade_p20260527", 2), ("trade_p20260528", 2), ("trade_p20260707", 2)]
 
 
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
 def test_a_partition_dropped_under_the_writer_is_made_again(
     run: Run, database_url: str, layout: Layout, trades: MakeTrades
 ) -> None:
@@ -514,6 +516,7 @@ def test_writers_that_make_the_same_partition_do_not_collide(
     assert select(database_url, "SELECT count(*) FROM stream WHERE kind = 'Trades'") == [(4,)]
 
 
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
 def test_somebody_elses_partition_is_used(run: Run, database_url: str, trades: MakeTrades) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute(
