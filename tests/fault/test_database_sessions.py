@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ from tests.engine.writer.conftest import (
     trades,
 )
 from tests.flow.processes import Fts
+from tests.flow.rig import Rig, assert_equation
 
 __all__ = ["catalog", "layout", "make_settings", "trades"]
 
@@ -403,6 +405,31 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
 
 def _piece(trades: MakeTrades, start: int) -> Slice:
     return Slice("shard-0/trade", 1, start, start, trades(10, start), TRADE)
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(240)
+@pytest.mark.fault("N25")
+def test_log_and_health_are_one_verdict_while_no_standby_answers(replicated: str) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="fts-rig-"))
+    rig = Rig(directory, replicated, rate="400", symbols=1)
+    try:
+        engine = rig.start()
+        query(replicated, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        query(replicated, "SELECT pg_reload_conf()")
+        engine.wait_for("red (the database is down: no answer for")
+        assert "SyncRep" in engine.log
+        health = Fts("health", "--state-dir", str(directory / "state"))
+        code, output = health.end()
+        assert (code, output.count("the database is down: no answer for")) >= (1, 1)
+        assert "SyncRep" in output
+        query(replicated, "ALTER SYSTEM RESET synchronous_standby_names")
+        query(replicated, "SELECT pg_reload_conf()")
+        engine.wait_for("database: it answers again")
+        assert_equation(rig.finish())
+    finally:
+        rig.close()
+        shutil.rmtree(directory)
 
 
 @contextmanager
