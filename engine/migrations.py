@@ -91,7 +91,7 @@ def load_migrations(folder: Path) -> list[Migration]:
 
 def migrate(
     database_url: str,
-    progress: Callable[[str], None] = _log.info,
+    progress: Callable[[str], None] = lambda _text: None,
     folder: Path | None = None,
 ) -> list[str]:
     """Apply what is missing; return the names of the applied files.
@@ -107,7 +107,7 @@ def migrate(
         except _LockedError as error:
             if monotonic_s() > ends_s:
                 raise DatabaseUnavailableError(str(error), was_answered=True) from None
-            progress(f"{error}; trying again")
+            _tell(f"{error}; trying again", progress)
             time.sleep(backoff.next_s())
         else:
             return applied
@@ -172,9 +172,16 @@ def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> No
                 connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
         except (psycopg.Error, DatabaseUnavailableError) as error:
             words = str(unavailable(error, database_url))
-            progress(f"TimescaleDB {available} is there, but: {words}: ticks go into partitions")
+            text = f"TimescaleDB {available} is there, but: {words}: ticks go into partitions"
+            _tell(text, progress)
             return
-    progress(f"TimescaleDB {present or available}: ticks go into hypertables")
+    _tell(f"TimescaleDB {present or available}: ticks go into hypertables", progress)
+
+
+def _tell(text: str, progress: Callable[[str], None]) -> None:
+    """For whoever migrates by hand, and for the engine's log."""
+    _log.info(text)
+    progress(text)
 
 
 def _create_version_table(connection: Session) -> None:

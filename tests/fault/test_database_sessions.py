@@ -407,6 +407,40 @@ def _piece(trades: MakeTrades, start: int) -> Slice:
     return Slice("shard-0/trade", 1, start, start, trades(10, start), TRADE)
 
 
+@pytest.mark.fault("N25")
+def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
+    replicated: str,
+    catalog: Catalog,
+    make_settings: MakeSettings,
+    trades: MakeTrades,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from engine import database_session  # noqa: PLC0415 - not there on what came before
+
+    hasty = {**database_session.WRITER.settings, "lock_timeout": "500ms"}
+    short = database_session.Purpose("writer", 1.0, settings=hasty)
+    monkeypatch.setattr("engine.writer.postgres.WRITER", short)
+    query(replicated, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+
+    async def main() -> None:
+        sink = PostgresSink(make_settings(database_url=replicated), catalog)
+        await sink.connect()
+        await sink.cursor("shard-0/trade", 1, 0)
+        await sink.commit([_piece(trades, 0)], durable=True)
+        await asyncio.to_thread(query, replicated, "SELECT pg_reload_conf()")
+        await asyncio.sleep(0.2)
+        with pytest.raises(DatabaseUnavailableError, match="no answer for 1 s"):
+            await sink.commit([_piece(trades, 10)], durable=True)
+        await sink.connect()
+        assert await sink.cursor("shard-0/trade", 1, 0) == 20, "on disk, if on one machine alone"
+        await sink.commit([_piece(trades, 20)], durable=False)
+        await sink.close()
+
+    uvloop.run(main())
+    found = query(replicated, "SELECT count(*), count(DISTINCT trade_id) FROM trade")
+    assert found == [(30, 30)]
+
+
 @pytest.mark.flow
 @pytest.mark.timeout(240)
 @pytest.mark.fault("N25")
