@@ -26,10 +26,11 @@ _SERVER: Final = """
         (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))
 """
 _INHERITED: Final = """
-    SELECT name, reset_val FROM pg_settings
-    WHERE name IN ('synchronous_commit', 'statement_timeout', 'lock_timeout',
-                   'idle_in_transaction_session_timeout', 'idle_session_timeout',
-                   'transaction_timeout')
+    SELECT split_part(c.said, '=', 1), substr(c.said, strpos(c.said, '=') + 1)
+    FROM pg_db_role_setting AS s CROSS JOIN LATERAL unnest(s.setconfig) AS c (said)
+    WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+    ORDER BY s.setrole <> 0, s.setdatabase <> 0
 """
 _LAYOUT: Final = """
     SELECT (SELECT c.relkind FROM pg_class AS c WHERE c.oid = to_regclass('trade')),
@@ -93,7 +94,8 @@ class DatabaseFacts(msgspec.Struct):
     is_pooled: bool = False
     """Somebody stands between: a session pool, or a proxy."""
     inherited: dict[str, str] = {}
-    """What role and database give a session, and ours do not take."""
+    """What `ALTER ROLE … SET` and `ALTER DATABASE … SET` give a session; the engine's own sessions
+    take of it only what they do not set themselves."""
 
 
 def read_facts(session: Session) -> DatabaseFacts:

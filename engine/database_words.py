@@ -60,8 +60,11 @@ def unavailable(error: Exception, database_url: str, why: str = "") -> DatabaseU
         return error
     state = getattr(error, "sqlstate", None)
     words = scrub(str(error).strip() or type(error).__name__, database_url)
-    text = words.split("\n")[0] + (f" [{state}]" if state else "")
-    if advice := why or _advice(state or "", words):
+    first, _, rest = words.partition("\n")
+    text = first + (f" [{state}]" if state else "")
+    # What libpq adds to a failed connection is advice, too.
+    hint = "" if was_answered(error) else rest.strip().split("\n")[0]
+    if advice := why or _advice(state or "", words) or hint:
         text += f"; {advice}"
     return DatabaseUnavailableError(text, was_answered=was_answered(error))
 

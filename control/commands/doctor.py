@@ -266,8 +266,9 @@ def _sessions_of(facts: DatabaseFacts) -> Finding:
     parts = [f"{free} connections free" if free is not None else "connections not visible"]
     if facts.is_pooled:
         parts.append("a session pool or proxy stands between")
-    given = {"0": "", "on": ""}
-    parts += [f"{k}={v} set aside" for k, v in facts.inherited.items() if v not in given]
+    if facts.inherited:
+        given = ", ".join(f"{name} = {value}" for name, value in facts.inherited.items())
+        parts.append(f"role and database set {given}: what matters to the engine it sets itself")
     if free is not None and free < _SESSIONS:
         return Finding(
             "sessions", "note", "; ".join(parts),
