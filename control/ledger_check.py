@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import psycopg
 
 from control.ledger_kinds import check_kinds
 from control.ledger_sums import check_sums
 from control.ledger_unreadable import check_unreadable
 from control.verdict import Ints, Verdict, covered_by_gaps
+from engine.database_session import PROOF, session
 from shards.simulator.ledger import LedgerRows, Rows, read_ledger
 from shards.simulator.ledger_sums import exact_sum
 from shards.venues import VENUES
@@ -111,7 +111,7 @@ class LedgerCheck:
         self.rest_snapshot_rows = 0
         self.first_recv_ns = 0
         self._ledger = read_ledger(ledger_dir)
-        with psycopg.connect(database_url) as self._connection:
+        with session(database_url, PROOF) as self._connection:
             self._streams = self._read_streams()
             if self._ledger.sums is None:
                 self._check_trades()

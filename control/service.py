@@ -23,7 +23,6 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 import msgspec
-import psycopg
 
 from control import standard_streams
 from control.auth import Guard
@@ -34,6 +33,7 @@ from engine import handles, instance, logs, migrations, preflight, signals
 from engine.catalog import StreamKey
 from engine.clock import wall_ns
 from engine.config import LoadedConfig, Secret, masked_url
+from engine.database_session import HOUSEKEEPING, session
 from engine.errors import ConfigError
 from engine.layout import Layout, open_layout
 from engine.private.keeper import PrivateServer
@@ -307,12 +307,13 @@ def _database(
         return None
     if options.loaded.database_url is not None and not options.fresh:
         return options.loaded.database_url
-    server = PrivatePostgres(layout.state_dir, layout.instance)
+    added = options.loaded.config.database.private_settings
+    server = PrivatePostgres(layout.state_dir, layout.instance, added)
     stack.callback(server.stop)
     servers.append(server)
     url = server.start(_log.info)
     if options.fresh:
-        with psycopg.connect(url, autocommit=True) as connection:
+        with session(url, HOUSEKEEPING) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
     return Secret(url)

@@ -23,6 +23,7 @@ from engine.catalog import StreamKey, StreamKind, Transport, is_symbol
 from engine.errors import ConfigError
 from engine.layout import must_be_text
 from engine.masking import mask_url
+from engine.private.postgres_settings import check_settings
 from engine.redis_link import parse_redis_url
 from engine.settings import Admission, VenueSettings
 from engine.wrong_input import explain
@@ -98,6 +99,8 @@ class DatabaseConfig(_Section, frozen=True):
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
     max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    private_settings: dict[str, str] = {}
+    """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
 
 
 class RedisConfig(_Section, frozen=True):
@@ -371,6 +374,10 @@ def _check(config: Config, source: str) -> None:
                 f"{source}: database.flush_rows = {database.flush_rows} is more than"
                 f" shards.ring_records.{kind} = {capacity}: the ring would fill before a flush"
             )
+    try:
+        check_settings(database.private_settings)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: database.private_settings: {error}") from None
     cpus = config.shards.cpus
     if cpus is not None and not cpus:
         raise ConfigError(f"{source}: shards.cpus: an empty list leaves no shard")

@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
         if url is None:
             layout = open_layout(loaded.state_dir)
             stack.enter_context(instance.hold(layout))
-            server = PrivatePostgres(layout.state_dir, layout.instance)
+            added = loaded.config.database.private_settings
+            server = PrivatePostgres(layout.state_dir, layout.instance, added)
             stack.callback(server.stop)
             url = server.start(_say)
         applied = migrations.migrate(url, _say)

@@ -18,15 +18,17 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 
-from engine.errors import ServerStartError
+from engine.database_session import HOUSEKEEPING, session
+from engine.errors import EngineError, ServerStartError
 from engine.private.homes import can_reach, known_home, server_home, socket_dir
+from engine.private.postgres_settings import check_settings, settings_with
 from engine.private.server_process import (
     Account,
     Progress,
@@ -46,36 +48,6 @@ _START_TIMEOUT_S = 120.0
 """Crash recovery of a full 4 GB of WAL takes most of a minute on a slow disk."""
 _STOP_TIMEOUT_S = 4.0
 
-_SETTINGS: dict[str, str] = {
-    "listen_addresses": "",
-    "unix_socket_permissions": "0700",
-    "shared_buffers": "256MB",
-    # No replica reads this WAL, and `minimal` leaves out what only a replica needs.
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    # Checkpoints by time, not by volume: each makes the next change of a page cost a full page.
-    "max_wal_size": "4GB",
-    "min_wal_size": "512MB",
-    "checkpoint_timeout": "15min",
-    "wal_buffers": "16MB",
-    "fsync": "on",
-    # The engine's own sessions turn this off; others get PostgreSQL's full promise.
-    "synchronous_commit": "on",
-    # The wheel has no lz4, and pglz costs more CPU than the disk it saves.
-    "wal_compression": "off",
-    "max_connections": "50",
-    "autovacuum_naptime": "1min",
-    # Tick tables are only appended to: freeze rarely, and never for a few thousand rows.
-    "autovacuum_vacuum_insert_threshold": "1000000",
-    "autovacuum_vacuum_insert_scale_factor": "0.5",
-    "jit": "off",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    "log_checkpoints": "off",
-    "log_min_messages": "warning",
-    "cluster_name": "fintickstreams",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
@@ -92,7 +64,11 @@ class PrivatePostgres:
 
     name = "postgres"
 
-    def __init__(self, state_dir: Path, instance: str) -> None:
+    def __init__(
+        self, state_dir: Path, instance: str, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._settings = dict(settings or {})
+        check_settings(self._settings)
         self._state_dir = state_dir
         self._instance = instance
         self._log = state_dir / "postgres.log"
@@ -140,8 +116,8 @@ class PrivatePostgres:
         """Start the process, in the main thread; `prepare` was called."""
         ground = self._ground
         assert ground is not None
-        sockets = postgres_name(str(ground.sockets))
-        settings = _SETTINGS | {"unix_socket_directories": sockets}
+        settings = settings_with(self._settings)
+        settings |= {"unix_socket_directories": postgres_name(str(ground.sockets))}
         argv = [str(ground.programs / "postgres"), "-D", str(ground.data)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
@@ -199,7 +175,7 @@ class PrivatePostgres:
     def _open_database(self, sockets: Path, data: Path) -> str:
         """Check whose server this is, make database `fts` at first use, return its URL."""
         try:
-            with psycopg.connect(_url(sockets, "postgres"), autocommit=True) as connection:
+            with session(_url(sockets, "postgres"), HOUSEKEEPING) as connection:
                 row = connection.execute("SHOW data_directory").fetchone()
                 if row is None or Path(row[0]).resolve() != data.resolve():
                     raise ServerStartError(f"another PostgreSQL server answers in {sockets}")
@@ -209,7 +185,7 @@ class PrivatePostgres:
                 if known is None:
                     # A file copy of the template would force a checkpoint; the WAL log does not.
                     connection.execute(f"CREATE DATABASE {_DATABASE} STRATEGY wal_log")
-        except (psycopg.Error, ServerStartError) as error:
+        except (psycopg.Error, EngineError) as error:
             self.stop()
             raise ServerStartError(f"private PostgreSQL does not serve: {error}") from error
         return _url(sockets, _DATABASE)

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psycopg
 
+from engine.database_session import AsyncSession
 from engine.records import CoverageEnd, CoverageMark, RecordArray, RecordKind
 from engine.writer.batch import Slice
 from engine.writer.source import Source
@@ -61,7 +61,7 @@ _FORGET_CARRIERS = """
       AND (k.ring, k.epoch) NOT IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))
 """
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 class CoverageGate:

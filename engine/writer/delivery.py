@@ -109,6 +109,13 @@ class DatabaseDelivery:
         await self._deliver()
 
     @property
+    def verdict(self) -> tuple[str, str]:
+        """State and error. A database that owes an answer is as good as away."""
+        if self._sink.overdue:
+            return "down", self._sink.overdue
+        return self.trouble.state, self.trouble.text
+
+    @property
     def backlog_rows(self) -> int:
         """Rows the database does not have yet."""
         return sum(source.backlog_rows for source in self._sources if not is_coverage(source))

@@ -256,6 +256,7 @@ class Writer:
         if redis:
             redis.note_overrun()
         used_bytes, budget_bytes = redis.memory_bytes if redis else (0, 0)
+        database_state, database_error = database.verdict if database else ("off", "")
         return WriterStatus(
             rings=[_ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
@@ -264,8 +265,8 @@ class Writer:
             overrun_rows=dict(redis.overrun_rows) if redis else {},
             quarantined_rows=dict(database.quarantined_rows) if database else {},
             inexact_rows=database.inexact_rows if database else 0,
-            database_state=database.trouble.state if database else "off",
-            database_error=database.trouble.text if database else "",
+            database_state=database_state,
+            database_error=database_error,
             redis_state=redis.trouble.state if redis else "off",
             redis_error=redis.trouble.text if redis else "",
             backlog_rows=database.backlog_rows if database else 0,

@@ -8,7 +8,6 @@ import pytest
 
 from control import health as health_module
 from control.health import (
-    FlushDelay,
     Health,
     HealthLight,
     HeldLight,
@@ -16,6 +15,7 @@ from control.health import (
     open_files,
 )
 from engine.commands import StreamState
+from engine.flush_delay import FlushDelay
 from tests.control.api_rig import Rig, run_with_rig
 from tests.control.test_streams_api import BTC, BTC_KEY
 

@@ -53,6 +53,10 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         ("[control]\nport = '80'", "control.port: Expected `int`, got `str`"),
         ("[control]\nport = 70000", "control.port: Expected `int` <= 65535"),
         ("[database]\nflush_rows = 0", "database.flush_rows: Expected `int` >= 1"),
+        (
+            "[database.private_settings]\nhba_file = '/x'",
+            "database.private_settings: hba_file belongs to the engine",
+        ),
         ("[log]\nlevel = 'LOUD'", "log.level: 'LOUD' is none of DEBUG, ERROR, INFO, WARNING"),
         ("[[streams]]\nvenue = 'x'", "streams[0].symbols: required"),
         (
