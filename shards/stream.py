@@ -36,6 +36,8 @@ def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> boo
 
 
 _SET_BACK_NS: Final = 60_000_000_000
+_WRONG_CLOCK_NS: Final = 600_000_000_000
+"""A stream heard last so long before its last row was heard by a wrong clock."""
 
 
 def is_set_back(ts_event: int, last_ts: int) -> bool:
@@ -154,7 +156,8 @@ class Stream:
         self.coverage = coverage
         if heard is None:
             return
-        self._heard_until = heard.ts_event
+        if heard.ts_event > self._heard_until - _WRONG_CLOCK_NS:
+            self._heard_until = heard.ts_event
         was_stopped = heard.id_hi == CoverageEnd.STOPPED
         self.interruption = GapReason.STOPPED if was_stopped else GapReason.RESTART
 
@@ -228,7 +231,9 @@ class Stream:
         """The stream is not heard any more, only up to `until` (venue time; 0: since it began)."""
         if self._listening_on:
             self._heard_until = until or self._began_ts
-            self.coverage.ended(self.slot, self._listening_on, self._heard_until, end)
+            # A row may claim to be of the future.
+            at = min(self._heard_until, max(self._began_ts, wall_ns()))
+            self.coverage.ended(self.slot, self._listening_on, at, end)
             self._listening_on = 0
 
     def carried_on(self, carrier: int) -> None:

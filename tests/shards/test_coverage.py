@@ -443,3 +443,35 @@ def test_nothing_is_claimed_while_something_received_is_not_declared(
         assert len(rig.double.rows("gap")) == 1
 
     venue_rig.run(tmp_path, test)
+
+
+@every_kind
+def test_a_row_from_the_future_claims_nothing_of_it(kind: Kind, tmp_path: Path) -> None:
+    bench = Bench(kind, tmp_path)
+    feed = bench.feed()
+    bench.connect(feed, 11)
+    bench.put(feed, 100, wall_ns() - 60 * S)
+    bench.put(feed, 101, wall_ns() + 3600 * S)
+    feed.disconnected("cut")
+    assert bench.marks()[-1]["mark"] == CoverageMark.ENDED
+    assert bench.marks()[-1]["at"] <= wall_ns()
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if not kind.is_steady], ids=lambda k: k.name
+)
+def test_a_clock_a_year_behind_claims_no_year(kind: Kind, tmp_path: Path) -> None:
+    """What it says was heard a year ago, before the last row: that is not believed."""
+    bench = Bench(kind, tmp_path)
+    feed = bench.feed()
+    bench.connect(feed, 11)
+    last_ns = wall_ns() - 60 * S
+    bench.put(feed, 100, last_ns)
+    ledger = CoverageLedger(bench.double.rings.coverage)
+    ledger.ended(SLOT, 11, last_ns - 365 * 86_400 * S, CoverageEnd.STOPPED)
+    feed = bench.feed()
+    bench.connect(feed, 22)
+    feed.tick(wall_ns())
+    bench.put(feed, 200, wall_ns() + 1 * S)
+    assert bench.marks()[-1]["since"] == last_ns
+    assert bench.gap().from_ts == last_ns
