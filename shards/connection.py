@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from picows import (
     WSError,
-    WSHandshakeError,
     WSMsgType,
     WSProtocolError,
     WSTransport,
@@ -23,10 +22,10 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.keep_trying import Trouble
-from engine.limits import REFUSALS, refusal_in_words
-from shards.answers import address_of, web_page
+from shards.answers import address_of
 from shards.coverage import Carriers
 from shards.handover import Handover
+from shards.handshakes import why_refused
 from shards.leases import Refusable, Turnstile
 from shards.listener import MAX_FRAME_BYTES, FrameListener
 from shards.refusals import BANNED, speaks_of_ban, told_wait_s
@@ -253,7 +252,7 @@ class Connection:
         try:
             transport = await self._connect()
         except (WSError, OSError, TimeoutError) as error:
-            return f"cannot connect: {self._why_refused(error)}"
+            return f"cannot connect: {why_refused(error, self._url, self._connects)}"
         self._transport = transport
         self.last_frame_s = monotonic_s()
         self.connect_count += 1
@@ -297,20 +296,6 @@ class Connection:
             is_over = True
             raise
         return transport
-
-    def _why_refused(self, error: Exception) -> str:
-        """In words. A venue that says "not now" is left alone by every process, as REST is."""
-        response = error.response if isinstance(error, WSHandshakeError) else None
-        if response is None:
-            return str(error) or type(error).__name__
-        status, body = int(response.status), getattr(error, "raw_body", None) or b""
-        if status in REFUSALS or speaks_of_ban(body):
-            status = status if status in REFUSALS else BANNED
-            wait_s = self._connects.refused(status, told_wait_s(response.headers, body))
-            return f"{refusal_in_words(status)}; nobody asks for {wait_s:.0f} s"
-        if page := web_page(response.headers.get("Content-Type", ""), body):
-            return f"{address_of(self._url)} answered HTTP {status}, {page}"
-        return str(error) or type(error).__name__
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""
