@@ -9,7 +9,7 @@ proves that nothing was missed.
 from collections.abc import Sequence
 from itertools import islice
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from engine.commands import StreamSpec
 from engine.positions import Position
@@ -129,6 +129,8 @@ class ContiguousTrades(_TradeStream):
 
 class HistoryTrades(_TradeStream):
     """Trades known by (time, id), with replayed history after each subscribe."""
+
+    listens_without_rows: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
