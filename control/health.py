@@ -16,21 +16,12 @@ import msgspec
 
 from control.memory import memory_free_fraction
 from engine.clock import monotonic_s
+from engine.judgement import GREEN, RANK, above, judge_database, worst
 from engine.settings import Admission
-from engine.status import (
-    GREEN,
-    RANK,
-    ChildReport,
-    EngineStatus,
-    Judgement,
-    Light,
-    above,
-    judge_database,
-    worst,
-)
+from engine.status import ChildReport, EngineStatus, Judgement, Light
 from engine.usage import resident_bytes
 
-_SILENT_AFTER_S = 5.0
+SILENT_AFTER_S = 5.0
 _PROBE_EVERY_S = 2.0
 _WINDOW_S = 10.0
 
@@ -111,11 +102,16 @@ class Health:
         self.processes: list[ProcessReport] = []
         self.own_loop_lag_ms = 0.0
 
+    @property
+    def silence_s(self) -> float:
+        """Since the supervisor was heard last."""
+        return monotonic_s() - self._heard_s
+
     def lights(self) -> Mapping[str, HealthLight]:
         """`runtime`, `db` and `redis`."""
-        silence_s = monotonic_s() - self._heard_s
+        silence_s = self.silence_s
         runtime = self._runtime.shown
-        if silence_s > _SILENT_AFTER_S:
+        if silence_s > SILENT_AFTER_S:
             runtime = HealthLight("red", f"the supervisor is silent for {silence_s:.0f} s")
         return {"runtime": runtime, "db": self._db.shown, "redis": self._redis.shown}
 

@@ -95,6 +95,7 @@ _WRITER_SETTINGS: Final = {
 }
 WRITER: Final = Purpose("writer", 60.0, settings=_WRITER_SETTINGS)
 LISTINGS: Final = Purpose("listings", 30.0, settings=_WRITER_SETTINGS)
+QUARANTINE: Final = Purpose("quarantine", 60.0, settings={"client_connection_check_interval": "2s"})
 REGISTRY: Final = Purpose("registry", 10.0, connect_timeout_s=3)
 MIGRATION: Final = Purpose(
     "migrate",
@@ -112,7 +113,7 @@ WITNESS: Final = Purpose(
 )
 """Asks what another session of ours waits for."""
 PURPOSES: Final = (
-    WRITER, LISTINGS, REGISTRY, MIGRATION, HOUSEKEEPING, DOCTOR, PROOF, WITNESS,
+    WRITER, LISTINGS, QUARANTINE, REGISTRY, MIGRATION, HOUSEKEEPING, DOCTOR, PROOF, WITNESS,
 )  # fmt: skip
 
 _LOOK: Final = """

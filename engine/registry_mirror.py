@@ -16,12 +16,14 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from engine.alarm import Alarm
+from engine.backoff import Backoff
 from engine.catalog import StreamKey
 from engine.commands import Knobs
 from engine.config import Secret
 from engine.database_session import REGISTRY, session
 from engine.database_words import unavailable
 from engine.errors import DatabaseUnavailableError
+from engine.keep_trying import Trouble, keep_trying
 from engine.registry import Origin, Registry, RegistryEntry
 from engine.threads import in_thread
 
@@ -31,8 +33,7 @@ _ANSWER_WITHIN_S: Final = 20.0
 """A database that is logged into and then silent must hold up neither a start nor the mirror."""
 _SETTLE_S: Final = 0.1
 """A burst of commands is mirrored once."""
-_FIRST_DELAY_S: Final = 0.5
-_DELAY_S_MAX: Final = 30.0
+_DELAYS_S: Final = (0.5, 30.0)
 _COMPARE_EVERY_S: Final = 300.0
 _LOCK_KEY: Final = 0x66747304
 
@@ -66,6 +67,7 @@ class RegistryMirror:
         database_url: Secret | None,
         on_adopted: Callable[[list[RegistryEntry]], None],
         compare_every_s: float = _COMPARE_EVERY_S,
+        backoff: Backoff | None = None,
     ) -> None:
         self._registry = registry
         self._name = name
@@ -77,6 +79,12 @@ class RegistryMirror:
         self._changed = Alarm()
         self._task: asyncio.Task[None] | None = None
         self.mirrored_revision = -1
+        self._trouble = Trouble(
+            "stream registry",
+            "not mirrored yet, trying again",
+            backoff or Backoff(*_DELAYS_S),
+            _log,
+        )
 
     async def first_attempt(self) -> None:
         """Adopt before anything starts, if this registry is new here and the database answers."""
@@ -85,9 +93,7 @@ class RegistryMirror:
         try:
             self._registry.adopt(await self._fetch(), self._name)
         except _FAILURES as error:
-            _log.warning(
-                f"the stream registry of the database cannot be read yet: {self._words(error)}"
-            )
+            self._trouble.met(self._words(error))
 
     def start(self) -> "asyncio.Task[None] | None":
         """Begin to keep the table equal. Returns the task to watch, if there is one."""
@@ -111,23 +117,16 @@ class RegistryMirror:
         return self._registry.joined_with == self._name
 
     async def _keep(self) -> None:
-        delay_s, told = _FIRST_DELAY_S, ""
         while True:
             if await self._changed.wait(self._compare_every_s):
                 await asyncio.sleep(_SETTLE_S)
-            while True:
-                try:
-                    await self._reconcile()
-                except _FAILURES as error:
-                    text = self._words(error)
-                    if text != told:
-                        told = text
-                        _log.warning(f"stream registry: not mirrored yet: {told}; trying again")
-                    await asyncio.sleep(delay_s)
-                    delay_s = min(delay_s * 2, _DELAY_S_MAX)
-                    continue
-                delay_s, told = _FIRST_DELAY_S, ""
-                break
+            await keep_trying(self._try_to_reconcile, self._trouble)
+
+    async def _try_to_reconcile(self) -> None:
+        try:
+            await self._reconcile()
+        except _FAILURES as error:
+            raise unavailable(error, self._url()) from None
 
     async def _reconcile(self) -> None:
         if not self._is_joined:

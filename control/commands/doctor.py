@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,7 @@ from control.commands.version import version
 from control.exits import Exit
 from control.options import add_config, load
 from control.service import bind
+from control.standard_streams import say
 from engine import instance, migrations, preflight
 from engine.config import LoadedConfig, masked_url
 from engine.database_facts import DatabaseFacts, read_facts
@@ -38,6 +38,9 @@ examples:
 Exit code 0 when everything needed is there (an unreachable venue is only noted), else 1.
 """
 _TIMEOUT_S = 2.0
+_IN_QUARANTINE = """
+    SELECT count(*) FROM quarantined_row WHERE state = 1 AND starts_with(ring, %s)
+"""
 _SESSIONS = 6
 """Writer, listings, registry, and for moments migration, witness and doctor."""
 _SHM = Path("/dev/shm")  # noqa: S108 - shared memory, not a temporary file
@@ -81,9 +84,9 @@ def run(options: argparse.Namespace) -> int:
     healthy = all(finding.level != "problem" for finding in findings)
     if options.json:
         body = {"healthy": healthy, "findings": findings, "config": masked_config(loaded)}
-        sys.stdout.write(msgspec.json.encode(body).decode() + "\n")
+        say(msgspec.json.encode(body).decode())
     else:
-        sys.stdout.write("\n".join(_lines(findings)) + "\n")
+        say("\n".join(_lines(findings)))
     return Exit.OK if healthy else Exit.FAILED
 
 
@@ -100,6 +103,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield _control_port(loaded, layout)
     yield from _machine(loaded, layout)
     yield from _database(loaded, layout)
+    yield _quarantine(loaded, layout)
     yield _redis(loaded)
     for name, venue in VENUES.items():
         override = loaded.config.venues.get(name)
@@ -135,6 +139,9 @@ def _engine(topic: str, state_dir: Path, layout: Layout) -> Finding:
             )  # fmt: skip
         return Finding(topic, "ok", text)
     note = instance.read_note(layout)
+    if note is None and (host := instance.read_host_note(layout)) is not None:
+        text = f"none runs on {state_dir}; its database is open for readers (pid {host.pid})"
+        return Finding(topic, "ok", text)
     if note is None:
         return Finding(topic, "note", f"one is starting on {state_dir}")
     parts = [f"runs on {state_dir} (pid {note.pid})", f"control {note.control_url}"]
@@ -275,6 +282,30 @@ def _sessions_of(facts: DatabaseFacts) -> Finding:
             f"an engine opens up to {_SESSIONS}: raise max_connections, or close others",
         )  # fmt: skip
     return Finding("sessions", "ok", "; ".join(parts))
+
+
+def _quarantine(loaded: LoadedConfig, layout: Layout) -> Finding:
+    """How many rows wait in quarantine; the database knows, wherever the files are."""
+    if not any(layout.quarantine_dir.glob("*.jsonl")):
+        return Finding("quarantine", "ok", "empty")
+    note = instance.read_note(layout)
+    url = note.database if note else ""
+    if loaded.database_url is not None:
+        url = loaded.database_url.reveal()
+    try:
+        with session(url, DOCTOR) as connection:
+            (count,) = connection.execute(_IN_QUARANTINE, (f"{layout.instance}/",)).fetchone() or ()
+    except (psycopg.Error, EngineError, OSError):
+        return Finding(
+            "quarantine", "note", f"{layout.quarantine_dir} holds rows that were refused",
+            "`fts quarantine list` tells which of them still wait",
+        )  # fmt: skip
+    if not count:
+        return Finding("quarantine", "ok", "empty: all rows were stored or dropped since")
+    return Finding(
+        "quarantine", "note", f"{count:,} rows wait in {layout.quarantine_dir}",
+        "`fts quarantine list` says why; `retry` stores them, `drop` gives them up",
+    )  # fmt: skip
 
 
 def _redis(loaded: LoadedConfig) -> Finding:

@@ -77,6 +77,15 @@ class StreamRegistry:
         entry = self._catalog.get(slot)
         return str(entry.key) if entry else f"slot {slot}"
 
+    def venue(self, slot: int) -> str:
+        """The venue of a slot; empty where the catalog does not know it."""
+        entry = self._catalog.get(slot)
+        return entry.key.venue if entry else ""
+
+    def stream_id(self, slot: int) -> int:
+        """The database's id of a slot's stream; 0, which is nobody's, where it is not resolved."""
+        return int(self.lookup.stream_id[slot]) if self.is_resolved(slot) else 0
+
     async def resolve(self, connection: Connection, slots: Iterable[int]) -> None:
         """Resolve `slots` that the catalog knows; the others stay unresolved.
 

@@ -94,7 +94,7 @@ def test_no_connection_is_worth_another_try_and_tells_no_password() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", list(SPECS))
+@pytest.mark.parametrize("kind", [kind for kind in SPECS if SPECS[kind].columns])
 def test_tables_have_the_columns_of_the_records(database_url: str, kind: str) -> None:
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(

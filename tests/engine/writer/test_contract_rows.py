@@ -205,7 +205,7 @@ def test_redis_readers_get_every_kind_under_its_own_key(
             await sink.cursor(piece.ring, 1)
         sent = await sink.publish(list(slices()))
         await sink.close()
-        return sent
+        return sent.event_count
 
     assert asyncio.run(main()) == 7
     times = {"time": START_NS, "recv": START_NS + 1000}

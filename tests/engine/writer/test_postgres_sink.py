@@ -123,7 +123,7 @@ def test_gaps_are_readable(run: Run, database_url: str) -> None:
         "SELECT venue, symbol, kind, from_seq, to_seq, missing, reason, state, "
         "from_time, to_time = detected FROM gaps",
     )
-    assert found == [("acme", "S1", "Trades", 5, 9, 3, "reconnect", "open", None, True)]
+    assert found == [("acme", "S1", "Trades", 5, 9, 3, "reconnect", "unrecoverable", None, True)]
 
 
 def test_the_newest_rows_are_read_from_the_index(
