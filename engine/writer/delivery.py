@@ -16,6 +16,7 @@ from engine.clock import monotonic_s, wall_ns
 from engine.errors import EngineError, TableRefusesError
 from engine.records import GAP, RecordArray
 from engine.writer import losses
+from engine.writer.clock_doubt import ClockDoubt
 from engine.writer.held_back import HeldBack
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
@@ -23,7 +24,7 @@ from engine.writer.postgres import CommitResult, PostgresSink, Slice
 from engine.writer.redis import RedisSink
 from engine.writer.source import Source
 from engine.writer.sources import Sources
-from engine.writer.waits import ClockDoubt, TableWaits
+from engine.writer.table_waits import TableWaits
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +242,7 @@ class DatabaseDelivery:
     def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
         """The rows that knobs let through."""
         kind = source.spec.kind
+        records = self._clock.put_right(records)
         chosen = self._knobs.to_store(records, kind)
         if chosen is not None:
             self._held_back.note(kind, records[~chosen], wall_ns())
