@@ -56,6 +56,11 @@ class DatabaseUnavailableError(EngineError):
 
     retriable = True
 
+    def __init__(self, text: str, *, was_answered: bool = False) -> None:
+        super().__init__(text)
+        self.was_answered = was_answered
+        """Whether a server said so, or nobody answered."""
+
 
 class TableRefusesError(DatabaseUnavailableError):
     """The database is there, and one table of it takes no rows at all for now."""
@@ -75,3 +80,7 @@ class RedisUnavailableError(EngineError):
     """Redis is away, too slow, or refuses. Read the cursor again after it."""
 
     retriable = True
+
+
+class RedisFullError(RedisUnavailableError):
+    """Redis refuses what would take memory (OOM)."""

@@ -5,13 +5,12 @@ as quarantined only if its cursor is past it, and no row like it is in its table
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import psycopg
 from psycopg import sql
 
 from engine.clock import wall_ns
+from engine.database_session import AsyncSession
 from engine.records import SPECS, RecordKind, RecordSpec
 from engine.writer import quarantine_table
 from engine.writer.batch import Batch, Blamed, Piece, Slice
@@ -23,7 +22,7 @@ from engine.writer.tables import Tables
 _CURSORS = "SELECT ring, epoch, sequence FROM ingest_cursor WHERE starts_with(ring, %s)"
 _TEMPORARY = "quarantine_adoption"
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 async def adopt(

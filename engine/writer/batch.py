@@ -181,7 +181,7 @@ def screen(slices: Sequence[Slice], streams: StreamRegistry) -> Batch:
     """Sort out the rows no database would take. The slots must have been looked up before."""
     batch = Batch(slices)
     for origin in slices:
-        if not len(origin.records):
+        if not origin.spec.columns or not len(origin.records):
             continue
         piece = Piece(origin, origin.records)
         for group in unstorable(origin.records, origin.spec, streams.lookup):
@@ -194,14 +194,15 @@ def screen(slices: Sequence[Slice], streams: StreamRegistry) -> Batch:
 
 def is_spotless(slices: Sequence[Slice], streams: StreamRegistry) -> bool:
     """Whether nothing has to be refused and no decimals raised. The usual case, in one pass."""
-    return all(is_clean(s.records, s.spec, streams.lookup) for s in slices if len(s.records))
+    rows = [s for s in slices if s.spec.columns and len(s.records)]
+    return all(is_clean(s.records, s.spec, streams.lookup) for s in rows)
 
 
 def unscreened(slices: Sequence[Slice]) -> Batch:
     """A batch of slices that are spotless."""
     batch = Batch(slices)
     for origin in slices:
-        if len(origin.records):
+        if origin.spec.columns and len(origin.records):
             batch.pieces.setdefault(origin.spec.kind, []).append(Piece(origin, origin.records))
     return batch
 

@@ -10,26 +10,28 @@ that are lost, the same transaction says so (table ring_loss, and gaps among the
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import psycopg
 
 from engine.catalog import Catalog
 from engine.clock import wall_ns
+from engine.database_session import WRITER, AsyncSession, open_session
 from engine.errors import DatabaseUnavailableError, FencedError, TableRefusesError
 from engine.records import GapReason, GapState, RecordKind
 from engine.settings import WriterSettings
 from engine.writer import quarantine_table
 from engine.writer.adoption import adopt
 from engine.writer.batch import Batch, CommitResult, Slice
+from engine.writer.coverage import close_coverage, store_coverage
 from engine.writer.held_back import HeldSpan
+from engine.writer.overdue import Overdue
 from engine.writer.quarantine import Quarantine
 from engine.writer.refusals import Fault, fault_of, in_words, unavailable
 from engine.writer.refused import Refusals, declare
-from engine.writer.session import open_session
+from engine.writer.source import Source
 from engine.writer.tables import Tables
 
 __all__ = ["CommitResult", "PostgresSink", "Slice"]
@@ -101,7 +103,7 @@ _END_HOLDER = """
 
 _log = logging.getLogger(__name__)
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 @dataclass(slots=True)
@@ -137,10 +139,10 @@ class PostgresSink:
         layout = settings.paths.layout()
         self._url = settings.database_url
         self._instance = layout.instance
-        self._application_name = f"fts-writer-{layout.instance}"
         self._tables = Tables(catalog)
         self._quarantine = Quarantine(layout.quarantine_dir)
         self._connection: Connection | None = None
+        self._overdue = Overdue(self._url)
         self._any_cursor: tuple[str, int] | None = None
         self._last_recv_ns: dict[tuple[str, int], int] = {}
         self._has_adopted = False
@@ -149,13 +151,20 @@ class PostgresSink:
         """Open a new connection in place of the old one, and forget what the old one knew."""
         await self.close()
         self._tables.forget()
-        self._connection = await open_session(self._url, self._application_name)
+        self._connection = await open_session(self._url, WRITER, self._instance)
+        self._overdue.watch(self._connection)
 
     async def close(self) -> None:
         """Close the connection, if any."""
+        self._overdue.end()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
+
+    @property
+    def overdue(self) -> str:
+        """Why an answer is late; empty while none is."""
+        return self._overdue.text
 
     async def cursor(self, ring: str, epoch: int, first_seq: int) -> int:
         """Sequence of the next row to store; a new ring starts at `first_seq`.
@@ -192,6 +201,11 @@ class PostgresSink:
         """
         async with self._connected() as connection:
             await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
+
+    async def close_coverage(self, instance: str, sources: Iterable[Source]) -> None:
+        """End the intervals of rings of this instance that are no more."""
+        async with self._connected() as connection:
+            await close_coverage(connection, instance, sources)
 
     def last_recv_ns(self, ring: str, epoch: int) -> int:
         """`ts_recv` of the last row below the cursor when it was read; 0 while there was none."""
@@ -282,14 +296,16 @@ class PostgresSink:
         except TableRefusesError:
             raise  # the transaction is rolled back, and the session is as good as before
         except psycopg.Error as error:
+            why = self._overdue.text
             self._drop(connection)
-            raise unavailable(error, self._url) from None
+            raise unavailable(error, self._url, why) from None
         except BaseException:
             self._drop(connection)
             raise
 
     def _drop(self, connection: Connection) -> None:
         """Close without a word: the server rolls back what was open. Never waits."""
+        self._overdue.end()
         connection.pgconn.finish()
         self._connection = None
 
@@ -303,6 +319,7 @@ class PostgresSink:
                 await connection.execute("SET LOCAL synchronous_commit = on")
             await self._move_cursors(connection, batch.slices)
             await self._declare_held_back(connection, batch.held_back)
+            await store_coverage(connection, batch.slices, self._tables.streams.lookup.stream_id)
             for kind, pieces in batch.pieces.items():
                 attempt.storing = kind
                 attempt.inexact_rows += await self._tables.store(connection, kind, pieces)

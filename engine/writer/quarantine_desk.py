@@ -8,12 +8,13 @@ happens once however often it is asked for and whoever dies in between. The file
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import psycopg
 
 from engine.catalog import Catalog
+from engine.database_session import QUARANTINE, AsyncSession, open_session
 from engine.errors import TableRefusesError
 from engine.layout import Layout
 from engine.records import SPECS, GapState, RecordKind
@@ -22,12 +23,11 @@ from engine.writer.adoption import adopt
 from engine.writer.batch import Batch, Slice
 from engine.writer.quarantine import Quarantine, QuarantinedRow
 from engine.writer.refusals import is_for_later, unavailable
-from engine.writer.session import open_session
 from engine.writer.tables import Tables
 
 _ROWS_AT_ONCE: Final = 1000
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class QuarantineDesk:
     @classmethod
     async def open(cls, layout: Layout, database_url: str) -> "QuarantineDesk":
         """Connect; rows that an earlier version set aside are declared now, if they are not yet."""
-        connection = await open_session(database_url, f"fts-quarantine-{layout.instance}")
+        connection = await open_session(database_url, QUARANTINE, layout.instance)
         desk = cls(connection, layout, database_url)
         try:
             await adopt(connection, desk._tables, desk._files.read(), layout.instance)

@@ -8,8 +8,7 @@ was missing last once nothing is.
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import psycopg
-
+from engine.database_session import AsyncSession
 from engine.records import GapReason, GapState, RecordArray
 from engine.writer.quarantine import RowKey
 from engine.writer.refused import RefusedRow
@@ -76,7 +75,7 @@ _JUDGE_GAPS = """
 
 _LOCK_KEY: Final = 0x66747304
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 async def declare(

@@ -10,8 +10,9 @@ from typing import Final
 
 import psycopg
 
-from engine.errors import DatabaseUnavailableError
-from engine.masking import scrub
+from engine.database_words import unavailable
+
+__all__ = ["Fault", "fault_of", "in_words", "is_for_later", "unavailable"]
 
 
 class Fault(enum.Enum):
@@ -95,10 +96,3 @@ def is_for_later(error: psycopg.Error) -> bool:
 def in_words(error: psycopg.Error) -> str:
     """Code and first line of a refusal: the others quote the row."""
     return f"{error.sqlstate}: {str(error).strip().split(chr(10))[0]}"
-
-
-def unavailable(error: Exception, database_url: str) -> DatabaseUnavailableError:
-    """The typed error of a failure, its text without passwords."""
-    state = getattr(error, "sqlstate", None)
-    text = scrub(str(error).strip() or type(error).__name__, database_url).split("\n")[0]
-    return DatabaseUnavailableError(f"{text} [{state}]" if state else text)

@@ -16,7 +16,7 @@ from typing import Final
 
 from engine.clock import wall_ns
 from engine.layout import Layout
-from engine.positions import Positions
+from engine.positions import CoveragePositions, Positions
 from engine.records import SPECS, RecordKind, RecordSpec
 from engine.ring import RingReader, format_ring, ring_bytes
 from engine.segment import Segment, attach_segment, create_segment
@@ -45,9 +45,7 @@ class Sources:
     def __init__(self, layout: Layout, segment_bytes: int) -> None:
         self._layout = layout
         self._segment_bytes = segment_bytes
-        self._positions = {
-            kind: Positions(layout.positions_dir, spec) for kind, spec in SPECS.items()
-        }
+        self._positions = {kind: _positions(layout, spec) for kind, spec in SPECS.items()}
         self._sources: list[Source] = []
         self._drained: dict[tuple[str, int], int] = {}
         self.latencies = PumpLatencies()
@@ -200,6 +198,11 @@ class Sources:
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)
         return Journal(directory, spec, epoch, self._segment_bytes)
+
+
+def _positions(layout: Layout, spec: RecordSpec) -> Positions:
+    made = CoveragePositions if spec.kind is RecordKind.COVERAGE else Positions
+    return made(layout.positions_dir, spec)
 
 
 def _is_journal(directory: Path) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
-import psycopg
 
 from engine.catalog import Catalog, CatalogEntry, Instrument, StreamKey
+from engine.database_session import AsyncSession
 from engine.writer.copy import StreamLookup
 
 _LOCK_KEY: Final = 0x66747303
@@ -39,7 +39,7 @@ _INSERT_STREAM = """
     INSERT INTO stream (instrument_id, kind, transport) VALUES (%s, %s, %s) RETURNING stream_id
 """
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 class StreamRegistry:

@@ -7,12 +7,13 @@ them is in a state of its own, and its rows wait.
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from engine.catalog import Catalog
+from engine.database_session import AsyncSession
 from engine.errors import DatabaseUnavailableError, TableRefusesError
 from engine.records import SPECS, RecordKind, RecordSpec
 from engine.writer.batch import (
@@ -37,7 +38,7 @@ _PROBES: Final = 128
 """Rows of a refused flush, taken at random, that are tried one by one until one is accepted. Where
 one in twenty would be, that fails once in 700 times, and the next try takes others."""
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 class Tables:
@@ -46,7 +47,9 @@ class Tables:
     def __init__(self, catalog: Catalog) -> None:
         self.streams = StreamRegistry(catalog)
         self.partitions = Partitions()
-        self._encoders = {kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items()}
+        self._encoders = {
+            kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items() if spec.columns
+        }
 
     def forget(self) -> None:
         """The connection is a new one, and may be to another database."""

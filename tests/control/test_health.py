@@ -8,7 +8,6 @@ import pytest
 
 from control import health as health_module
 from control.health import (
-    FlushDelay,
     Health,
     HealthLight,
     HeldLight,
@@ -16,6 +15,7 @@ from control.health import (
     open_files,
 )
 from engine.commands import StreamState
+from engine.flush_delay import FlushDelay
 from tests.control.api_rig import Rig, run_with_rig
 from tests.control.test_streams_api import BTC, BTC_KEY
 
@@ -59,6 +59,18 @@ def test_flush_delay_is_the_age_of_what_is_being_stored() -> None:
     assert delay.update(5.0, stored=150, backlog=500) == 4.0
     assert delay.update(6.0, stored=650, backlog=0) == 0.0
     assert delay.update(7.0, stored=5, backlog=1) == 0.0, "a new engine counts anew"
+
+
+@pytest.mark.fault("P03")
+def test_an_outage_of_days_is_told_in_its_full_length() -> None:
+    """Two statuses a second are too many to remember each."""
+    delay, two_days_s = FlushDelay(), 2 * 86_400
+    delay.update(0.0, stored=100, backlog=0)
+    for number in range(1, 2 * two_days_s + 1):
+        told_s = delay.update(number / 2, stored=100, backlog=number)
+    assert told_s == two_days_s
+    half = delay.update(two_days_s + 0.5, stored=100 + two_days_s, backlog=two_days_s)
+    assert half == pytest.approx(two_days_s / 2, rel=0.01)
 
 
 def test_the_kernel_knows_our_files() -> None:

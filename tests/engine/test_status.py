@@ -14,6 +14,7 @@ from engine.commands import (
     StreamStatus,
     WriterStatus,
 )
+from engine.judgement import judge
 from engine.status import (
     ChildReport,
     EngineStatus,
@@ -21,7 +22,6 @@ from engine.status import (
     StreamTotals,
     WriterReport,
     WriterTotals,
-    judge,
     summarize,
 )
 
@@ -115,7 +115,8 @@ def test_latencies_of_the_last_minute_forget_what_was_before() -> None:
 
 
 def test_the_light_names_the_worst_thing_first() -> None:
-    up, writer = ChildReport("shard-0", "up"), WriterReport(ChildReport("writer", "up"))
+    up = ChildReport("shard-0", "up")
+    writer = WriterReport(ChildReport("writer", "up"), database_state="up", redis_state="up")
     live = StreamTotals(0, KEY, 0).report
     live.state = StreamState.LIVE
     assert judge("starting", [up], writer, [live]) == ("yellow", "starting")

@@ -60,7 +60,7 @@ def test_outage_longer_than_the_ring_is_bridged_by_the_journal(
         lambda: rig.simulator.status()["sent"]["trade"] > sent_before + 80_000, "four seconds"
     )
     postgres.start()
-    engine.wait_for_count("database: connected", 2)
+    engine.wait_for_count("database: works again", 1)
     verdict = rig.finish()
     assert_equation(verdict)
     assert verdict.declared_missing == 0

@@ -84,7 +84,7 @@ def test_rows_wait_until_our_clock_is_put_right(
             bench.put(clock.trades(1, first_id=20 * number))
         await until(lambda: "clock" in delivery.waits_for)
         assert f"this machine's clock is {behind_days} days behind the" in delivery.waits_for
-        assert delivery.health.state == "up"
+        assert delivery.trouble.state == "up"
         clock.offset_ns = 0
         await until(lambda: delivery.backlog_rows == 0)
         assert delivery.waits_for == ""

@@ -242,7 +242,7 @@ def test_rows_of_the_version_before_are_declared_and_can_be_stored(
     delivery = bench.delivery(make_settings(database_url=database_url))
 
     async def connected() -> None:
-        while delivery.health.state != "up":
+        while delivery.trouble.state != "up":
             await asyncio.sleep(0.01)
 
     run(delivery, connected)

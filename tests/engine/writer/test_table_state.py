@@ -81,7 +81,7 @@ def test_its_rows_wait_and_other_tables_go_on(
             await asyncio.sleep(0.05)
         await until(lambda: delivery.stored_rows["book"] == 240)
         assert delivery.waits_for.startswith(f"table trade refuses every row: {state}: ")
-        assert delivery.health.state == "up"
+        assert delivery.trouble.state == "up"
         assert delivery.stored_rows["trade"] == 0
         await asyncio.to_thread(_end, database_url, state)  # it waits for our locks
         await until(lambda: delivery.backlog_rows == 0)
@@ -175,7 +175,7 @@ def test_a_refusing_gap_table_loses_no_declaration(
 
     async def body() -> None:
         bench.put(rows)
-        await until(lambda: delivery.health.state == "down" or bool(delivery.quarantined_rows))
+        await until(lambda: delivery.trouble.state == "down" or bool(delivery.quarantined_rows))
         assert not delivery.stored_rows
         await asyncio.to_thread(execute, database_url, "ALTER TABLE gap DROP CONSTRAINT no")
         await until(lambda: delivery.backlog_rows == 0)
