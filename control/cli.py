@@ -2,11 +2,13 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
 
+from control import standard_streams
+
+standard_streams.prepare()  # before anything opens a file
 # The imports below take half a second. Nothing has begun, so Ctrl-C ends it without a word, where
 # an exception would end in a traceback of whatever is being imported.
 _on_interrupt = signal.getsignal(signal.SIGINT)
@@ -16,12 +18,16 @@ if _on_interrupt is signal.default_int_handler:
 from control.client import RefusedError, UnreachableError
 from control.commands import (
     bench,
+    db,
     demo,
     doctor,
     health,
     instruments,
     limiters,
     migrate,
+    psql,
+    quarantine,
+    redis,
     simulate,
     streams,
     up,
@@ -35,7 +41,8 @@ from engine.member import ChildStartError
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, streams, instruments, limiters, health, simulate, migrate, doctor, bench, version,
+    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, simulate, db,
+    migrate, doctor, bench, version,
 )  # fmt: skip
 
 _EPILOG = """\
@@ -46,7 +53,7 @@ start here:
   fts streams list             what a running engine collects
 
 exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 already running
-(or, for commands that ask a running engine: none answers)
+(or, for commands that ask a running engine: none answers), 4 ended in order with something left
 """
 
 
@@ -70,14 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         parser().parse_args(arguments, options)
-        return int(options.run(options))
+        code = int(options.run(options))
+        standard_streams.flush()
+        return code
     except InstanceBusyError as error:
         return _complain(error, Exit.BUSY)
     except UnreachableError as error:
         return _complain(error, Exit.UNREACHABLE)
     except RefusedError as error:
         if getattr(options, "json", False):
-            sys.stdout.write(json.dumps(error.body) + "\n")
+            standard_streams.say(json.dumps(error.body))
         # The engine calls a wrong request 400: that is how it was asked.
         return _complain(error, Exit.USAGE if error.status == 400 else Exit.FAILED)
     except (ConfigError, ChildStartError) as error:
@@ -87,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return Exit.FAILED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard_streams.give_up_stdout()
         return Exit.FAILED
 
 

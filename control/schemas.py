@@ -50,7 +50,9 @@ class _Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class KnobsPatch(KnobChanges, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Knobs to change; absent ones stay. null: back to the configured value."""
+    """Knobs to change; absent ones stay. null: back to the configured value. `flush_rows` may not
+    be more than `max_rows_per_copy` (422), which no schema can say.
+    """
 
     db_writes_enabled: bool | UnsetType = UNSET
     redis_publishes_enabled: bool | UnsetType = UNSET
@@ -292,7 +294,7 @@ class InstrumentRow(msgspec.Struct):
 
 
 class InstrumentEventRow(msgspec.Struct):
-    """A listing changed: `listed`, `delisted` or `changed`."""
+    """A listing changed: `listed`, `delisted`, `changed`, `unreadable` or `readable`."""
 
     exchange: str
     symbol: str
@@ -308,6 +310,8 @@ class RefreshResult(msgspec.Struct):
     instrument_count: int
     event_count: int
     error: str = ""
+    unreadable_count: int = 0
+    """Symbols whose rows nobody understands: `GET /instruments/events` says why."""
 
 
 class LimiterRow(msgspec.Struct):

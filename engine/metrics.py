@@ -110,6 +110,7 @@ class ShardMetrics:
                 ("gap_count", "gaps", "Gaps declared"),
                 ("missing_count", "missing_rows", "Rows declared missing"),
                 ("duplicate_count", "duplicate_rows", "Rows refused as repeated"),
+                ("refused_count", "refused_rows", "Rows refused as unreadable"),
             )
         ]
         self._malformed = Growth(
@@ -159,6 +160,9 @@ class WriterMetrics:
         self._lost = Growth(
             "fts_writer_lost_rows_total", "Rows that neither journal nor database has"
         )
+        self._quarantine = _gauge(
+            "fts_writer_quarantine_rows", "Rows that are in quarantine now", "kind"
+        )
         self._backlog = _gauge("fts_writer_backlog_rows", "Rows that wait for the database")
         self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
         self._redis_bytes = _gauge("fts_writer_redis_bytes", "What the streams in Redis take")
@@ -176,6 +180,8 @@ class WriterMetrics:
                 growth.feed(rows.get(kind.value, 0), kind.value)
         self._inexact.feed(status.inexact_rows)
         self._lost.feed(status.lost_rows)
+        for kind in RecordKind:
+            self._quarantine.labels(kind.value).set(status.quarantine_rows.get(kind.value, 0))
         self._backlog.set(status.backlog_rows)
         self._journal.set(status.journal_bytes)
         if status.redis_state != "off":

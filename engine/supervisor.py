@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from engine import metric_files
+from engine.account import Account
 from engine.births import (
     SupervisorSettings,
     Targets,
@@ -61,6 +62,7 @@ from engine.commands import (
 from engine.control_feed import ControlFeed
 from engine.errors import ConfigError, EngineError
 from engine.instrument_facts import InstrumentFacts
+from engine.judgement import judge, without_servers
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
@@ -70,16 +72,7 @@ from engine.registry_mirror import RegistryMirror
 from engine.ring_syncs import RingSyncs
 from engine.roster import Roster
 from engine.schema import SchemaKeeper
-from engine.status import (
-    EngineStatus,
-    Phase,
-    ShardReport,
-    ShardTotals,
-    WriterTotals,
-    judge,
-    update_shard,
-    without_servers,
-)
+from engine.status import EngineStatus, Phase, ShardReport, ShardTotals, WriterTotals, update_shard
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 
@@ -438,7 +431,7 @@ class Supervisor:
         if self._settings.database_url is None:
             return True
         if writer_code == 0 and writer.backlog_rows == 0:
-            _log.info("all accepted rows are in the database")
+            _log.info(_delivered(Account.total(self.status().accounts())))
             return True
         layout = self._settings.layout
         with contextlib.suppress(OSError):
@@ -449,3 +442,15 @@ class Supervisor:
                 f" and {layout.shm_dir}; the next start on this state directory delivers them"
             )
         return False
+
+
+def _delivered(account: Account) -> str:
+    """What may be said when nothing waits any more."""
+    if not max(account.stored, account.skipped, account.quarantined, account.lost, account.unheard):
+        return "no row was accepted: the database has nothing to take"
+    if account.quarantined or account.lost:
+        return (
+            f"all accepted rows are in the database, but for {account.quarantined:,} in quarantine"
+            f" and {account.lost:,} that are lost and declared"
+        )
+    return "all accepted rows are in the database"

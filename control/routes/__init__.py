@@ -40,7 +40,8 @@ class Operation:
     handler: Handler
     summary: str
     answers: Mapping[int, tuple[Any, ...]]
-    """Successful statuses and the types their bodies can have; () is text."""
+    """Statuses of answers, a 503 that says no among them, and the types of their bodies; () is
+    text."""
     query: type[msgspec.Struct] | None = None
     body: tuple[Any, ...] = ()
     """Types the body can have; () is no body."""

@@ -123,23 +123,32 @@ class PrivateValkey:
         return self._process.pid if self._process is not None else None
 
     def _argv(self, home: Path, path: Path) -> list[str]:
-        options = {
-            "port": "0",
-            "unixsocket": str(path),
-            "unixsocketperm": "700",
-            "dir": str(home),
-            "save": "",
-            "appendonly": "no",
-            "maxmemory": str(self._memory_bytes),
-            "maxmemory-policy": "noeviction",
-            "daemonize": "no",
-            "loglevel": "warning",
+        options: dict[str, tuple[str, ...]] = {
+            "port": ("0",),
+            "unixsocket": (str(path),),
+            "unixsocketperm": ("700",),
+            "dir": (str(home),),
+            "save": ("",),
+            "appendonly": ("no",),
+            "maxmemory": (str(self._memory_bytes),),
+            "maxmemory-policy": ("noeviction",),
+            "daemonize": ("no",),
+            "loglevel": ("warning",),
             # A reader that stops reading is cut before its answers cost us the memory.
-            "client-output-buffer-limit": "normal 64mb 16mb 10 pubsub 32mb 8mb 10",
+            "client-output-buffer-limit": (
+                "normal",
+                "64mb",
+                "16mb",
+                "10",
+                "pubsub",
+                "32mb",
+                "8mb",
+                "10",
+            ),
         }
         argv = [str(_program())]
-        for name, value in options.items():
-            argv += [f"--{name}", *(value.split(" ") if value else [""])]
+        for name, words in options.items():
+            argv += [f"--{name}", *words]
         return argv
 
 

@@ -16,11 +16,13 @@ from engine.alarm import Alarm
 from engine.backoff import Backoff
 from engine.catalog import Instrument
 from engine.commands import InstrumentEvent, StoreInstruments
+from engine.database_session import LISTINGS, AsyncSession, open_session
 from engine.keep_trying import Trouble, keep_trying
 from engine.settings import WriterSettings
 from engine.writer.refusals import unavailable
-from engine.writer.session import Connection, open_session
 from engine.writer.streams import fact_values, insert_version, lock_durably
+
+Connection = AsyncSession
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class ListingStore:
     ) -> None:
         assert settings.database_url, "without a URL there is no store"
         self._url = settings.database_url
-        self._name = f"fts-listings-{settings.paths.instance}"
+        self._instance = settings.paths.instance
         self._saved = saved
         self._waiting: deque[StoreInstruments] = deque()
         self._arrived = Alarm()
@@ -93,7 +95,7 @@ class ListingStore:
     async def _store_all(self) -> None:
         if not self._waiting:
             return
-        connection = await open_session(self._url, self._name)
+        connection = await open_session(self._url, LISTINGS, self._instance)
         try:
             while self._waiting:
                 await store_listing(connection, self._waiting[0])

@@ -11,6 +11,8 @@
 | `open_interest.bin` | OPEN_INTEREST | open interest, pushed or served                      |
 | `liquidation.bin`   | LIQUIDATION   | forced orders written to at least one live socket    |
 | `interval.bin`      | INTERVAL      | funding intervals, each time a venue says another    |
+| `unreadable.bin`    | UNREADABLE    | elements sent that no client can read (same fault)   |
+| `sums.json`    | sums   | instead of the first four and `quote.bin`, if there is no end  |
 | `ledger.json`  | names  | symbols in the order the rows refer to                         |
 
 A row is in a file once, however many sockets it went to. What REST served (`rest` is 1) is there
@@ -27,6 +29,16 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.simulator.ledger_sums import (
+    SUMMED,
+    Numbers,
+    SummedRows,
+    SumsKey,
+    Totals,
+    read_sums,
+    write_sums,
+)
+
 __all__ = [
     "ASK_PRESENT",
     "BID_PRESENT",
@@ -37,6 +49,8 @@ __all__ = [
     "OPEN_INTEREST",
     "QUOTE",
     "TRADE",
+    "UNREADABLE",
+    "UNREADABLE_KINDS",
     "Ledger",
     "LedgerRows",
     "Rows",
@@ -153,6 +167,22 @@ INTERVAL: np.dtype[np.void] = np.dtype(
 )
 """`ts_event` is when this was said first; 0 for a venue whose interval never changes."""
 
+UNREADABLE_KINDS = ("trade", "book", "quote", "funding", "open_interest", "liquidation")
+
+UNREADABLE: np.dtype[np.void] = np.dtype(
+    [
+        ("venue", "u1"),
+        ("symbol", "<u4"),
+        ("ts_event", "<i8"),
+        ("seq", "<i8"),
+        ("kind", "u1"),
+        ("rows", "<u4"),
+        ("rest", "u1"),
+    ]
+)
+"""`kind` counts in UNREADABLE_KINDS; `rows` is how many rows the element would have been. Where the
+venue numbers nothing `seq` is 0. These elements are in no other file."""
+
 _FILES = (
     ("trade", TRADE),
     ("withheld", TRADE),
@@ -163,6 +193,7 @@ _FILES = (
     ("open_interest", OPEN_INTEREST),
     ("liquidation", LIQUIDATION),
     ("interval", INTERVAL),
+    ("unreadable", UNREADABLE),
 )
 _FLUSH_BYTES = 1 << 20
 _DIRECT_BYTES = 1 << 14
@@ -184,6 +215,9 @@ class LedgerRows:
     open_interest: Rows
     liquidation: Rows
     interval: Rows
+    unreadable: Rows
+    sums: Totals | None = None
+    """Of the kinds that have no rows here."""
 
 
 class _File:
@@ -225,10 +259,18 @@ class Ledger:
     """Appends rows; without a directory it keeps none, and the counters elsewhere suffice."""
 
     def __init__(
-        self, directory: Path | None, venues: tuple[str, ...], symbols: list[tuple[str, str]]
+        self,
+        directory: Path | None,
+        venues: tuple[str, ...],
+        symbols: list[tuple[str, str]],
+        *,
+        in_sums: bool = False,
     ) -> None:
-        """Open the files; an existing ledger in `directory` is continued only if it fits."""
-        self._files: dict[str, _File] = {}
+        """Open the files; an existing ledger in `directory` is continued only if it fits. With
+        `in_sums` the heavy kinds take no room, and it is a new one.
+        """
+        self._files: dict[str, _File | SummedRows] = {}
+        self._totals: dict[SumsKey, Numbers] | None = {} if in_sums else None
         self._venues = venues
         self._numbers = {pair: number for number, pair in enumerate(symbols)}
         self._index: Path | None = None
@@ -238,7 +280,11 @@ class Ledger:
         directory.mkdir(parents=True, exist_ok=True)
         self._index = directory / "ledger.json"
         self._continue(self._index)
-        self._files = {name: _File(directory / f"{name}.bin") for name, _ in _FILES}
+        for name, dtype in _FILES:
+            if self._totals is not None and name in SUMMED:
+                self._files[name] = SummedRows(name, dtype, self._totals)
+            else:
+                self._files[name] = _File(directory / f"{name}.bin")
 
     def _continue(self, index: Path) -> None:
         """Take over the numbers of an existing ledger; those listed while it ran come last."""
@@ -303,6 +349,14 @@ class Ledger:
         """Record what a venue says of a funding interval; `row` has the fields of INTERVAL."""
         self._append_one("interval", row, INTERVAL)
 
+    def unreadable(
+        self, venue: int, number: int, kind: str, times: tuple[int, int], rows: int, rest: int = 0
+    ) -> None:
+        """Record an element that nobody can read; `times` are its time (ms) and its id."""
+        at_ms, seq = times
+        row = (venue, number, at_ms * 1_000_000, seq, UNREADABLE_KINDS.index(kind), rows, rest)
+        self._append_one("unreadable", row, UNREADABLE)
+
     def _append_one(self, name: str, row: tuple[int, ...], dtype: np.dtype[np.void]) -> None:
         if self.enabled:
             self._files[name].append(np.array([row], dtype))
@@ -315,9 +369,12 @@ class Ledger:
         """Hand everything to the kernel, so that another process can read it."""
         for file in self._files.values():
             file.flush()
+        if self._totals is not None and self._index is not None:
+            write_sums(self._index.parent, self._totals)
 
     def close(self) -> None:
         """Flush and close; the ledger takes no more rows."""
+        self.flush()
         for file in self._files.values():
             file.close()
         self._files = {}
@@ -333,4 +390,5 @@ def read_ledger(path: Path) -> LedgerRows:
         content = file.read_bytes() if file.exists() else b""  # a ledger older than the kind
         rows[name] = np.frombuffer(content, dtype, count=len(content) // dtype.itemsize)
     symbols = tuple((str(venue), str(symbol)) for venue, symbol in names["symbols"])
-    return LedgerRows(venues=tuple(names["venues"]), symbols=symbols, **rows)
+    sums = read_sums(path)
+    return LedgerRows(venues=tuple(names["venues"]), symbols=symbols, sums=sums, **rows)

@@ -8,7 +8,6 @@ import pytest
 
 from control import health as health_module
 from control.health import (
-    FlushDelay,
     Health,
     HealthLight,
     HeldLight,
@@ -16,6 +15,7 @@ from control.health import (
     open_files,
 )
 from engine.commands import StreamState
+from engine.flush_delay import FlushDelay
 from tests.control.api_rig import Rig, run_with_rig
 from tests.control.test_streams_api import BTC, BTC_KEY
 
@@ -84,13 +84,20 @@ def show(rig: Rig, **writer: Any) -> None:
     rig.supervisor.tell()
 
 
-FINE = {"database_state": "up", "redis_state": "up", "journal_error": "", "backlog_rows": 0}
+FINE = {
+    "database_state": "up",
+    "redis_state": "up",
+    "journal_error": "",
+    "backlog_rows": 0,
+    "waits_for": "",
+}
 TROUBLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"database_state": "down", "database_error": "refused"}, "db", "red", "refused"),
     ({"database_state": "connecting"}, "db", "yellow", "connecting"),
     ({"journal_error": "no space left"}, "db", "yellow", "no space left"),
     ({"backlog_rows": 3_000_000}, "db", "yellow", "3,000,000 rows wait"),
     ({"redis_state": "down", "redis_error": "timeout"}, "redis", "red", "timeout"),
+    ({"waits_for": "table trade refuses every row: 0A000"}, "db", "red", "table trade refuses"),
 ]
 
 
@@ -116,7 +123,7 @@ def test_trouble_refuses_new_streams_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("policy", "accepted"), [("green", []), ("yellow", [1, 2, 3, 4]), ("any", [0, 1, 2, 3, 4])]
+    ("policy", "accepted"), [("green", []), ("yellow", [1, 2, 3, 4]), ("any", [0, 1, 2, 3, 4, 5])]
 )
 def test_the_policy_decides_what_trouble_is_too_much(policy: str, accepted: list[int]) -> None:
     async def scenario(rig: Rig) -> None:

@@ -108,7 +108,7 @@ def test_both_spellings_and_no_transport(exchange: str) -> None:
         (BTC | {"knobs": {"flush_rows": 0}}, 400, "invalid_argument", "knobs.flush_rows"),
         (
             BTC | {"knobs": {"flush_rows": 1001, "max_rows_per_copy": 1000}},
-            400, "invalid_argument", "knobs.flush_rows",
+            422, "contradiction", "knobs.flush_rows",
         ),
         ({"exchange": "BinanceLinear"}, 400, "invalid_argument", "symbol"),
         ([BTC, BTC | {"kind": 1}], 400, "invalid_argument", "[1].kind"),
@@ -157,6 +157,18 @@ def test_unknown_symbol_comes_with_near_names_and_refusals_with_what_is_offered(
         answer = await rig.ask("POST", "/streams", BTC | {"transport": "HttpPoll"})
         assert answer.status == 422
         assert "Funding/HttpPoll" in answer.body["offered"]
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("N04")
+def test_a_symbol_whose_row_cannot_be_read_is_refused_with_the_field() -> None:
+    async def scenario(rig: Rig) -> None:
+        why = "quoteAsset: Expected `str`, got `null`"
+        rig.instruments._unreadable["binance_linear"] = {"ODDUSDT": why}
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "ODDUSDT"})
+        assert (answer.status, answer.body["kind"]) == (404, "unknown_symbol")
+        assert answer.body["error"].endswith(f"but its row cannot be read: {why}")
 
     run_with_rig(scenario)
 
@@ -415,9 +427,9 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
             assert (answer.status, answer.body.get("field", "")) == (400, field)
         for patch in ({"flush_rows": 100_001}, {"flush_rows": 1001, "max_rows_per_copy": 1000}):
             answer = await rig.ask("PATCH", path, patch)
-            assert (answer.status, answer.body.get("field", "")) == (400, "flush_rows")
+            assert (answer.status, answer.body.get("field", "")) == (422, "flush_rows")
             added = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT", "knobs": patch})
-            assert (added.status, added.body["field"]) == (400, "knobs.flush_rows")
+            assert (added.status, added.body["field"]) == (422, "knobs.flush_rows")
         missing = await rig.ask("PATCH", path.replace("BTCUSDT", "ETHUSDT"), {})
         assert (missing.status, missing.body["kind"]) == (404, "stream_not_found")
 

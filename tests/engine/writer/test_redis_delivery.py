@@ -21,9 +21,9 @@ from engine.layout import Layout
 from engine.private.valkey import PrivateValkey
 from engine.records import GAP, RecordArray
 from engine.redis_link import parse_redis_url
-from engine.writer.delivery import RedisDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.redis import RedisSink
+from engine.writer.redis_delivery import RedisDelivery
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver, until
 
@@ -222,7 +222,7 @@ def test_a_small_server_is_never_filled_and_new_streams_are_not_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Forty streams that would hold 60 MB, on 8 MB: every one of them has its newest rows."""
-    monkeypatch.setattr("engine.writer.delivery._STOCK_EVERY_S", 0.05)
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.05)
     catalog = Catalog(layout.catalog)
     slots = [
         catalog.assign(StreamKey("acme", f"N{number}", StreamKind.TRADES)).slot
@@ -317,7 +317,7 @@ def test_a_flush_that_does_not_fit_is_cut_smaller(
 def test_keys_end_with_their_streams_and_cursors_with_their_rings(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.writer.delivery._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.01)
     ring = bench.trades.key
     server.hset("fts:cursor", mapping={f"{ring}/17": 5, "other/shard-0.trade/17": 6})
     delivery = make()
@@ -367,7 +367,7 @@ def test_a_login_that_may_not_ask_for_sizes_is_enough(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commands that README names as needed."""
-    monkeypatch.setattr("engine.writer.delivery._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.01)
     needed = (
         "WATCH MULTI EXEC HGET HSET HKEYS HMGET HDEL XADD XTRIM XLEN EXPIRE PING CLIENT|SETNAME"
     )
