@@ -343,7 +343,7 @@ def test_a_server_that_is_too_small_or_drops_keys_is_told_once(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("engine.writer.delivery._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.01)
     server.config_set("maxmemory", 16 * MB)
     server.config_set("maxmemory-policy", "allkeys-lru")
     delivery = make(redis_memory_bytes=256 * MB, redis_needed_bytes=100 * MB)
