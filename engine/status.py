@@ -38,6 +38,7 @@ KINDS_OF_STREAM: dict[StreamKind, tuple[str, ...]] = {
 }
 """The record kinds that each kind of stream produces: one row of each, or none of any."""
 
+_WORSE: tuple[Light, ...] = ("green", "yellow", "red")
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
 _QUANTILES = (0.5, 0.9, 0.99)
 _STEPS_A_DECADE = 10
@@ -367,6 +368,11 @@ def judge(
     if quarantined := sum(writer.quarantined_rows.values()):
         return "yellow", f"{quarantined} rows are quarantined"
     return by_streams or ("green", "all streams deliver")
+
+
+def worse(judged: tuple[Light, str], other: tuple[Light, str]) -> tuple[Light, str]:
+    """The worse of two lights; the first of equals."""
+    return other if _WORSE.index(other[0]) > _WORSE.index(judged[0]) else judged
 
 
 def _judge_streams(streams: list[StreamReport]) -> tuple[Light, str] | None:

@@ -72,6 +72,7 @@ from engine.roster import Roster
 from engine.schema import SchemaKeeper
 from engine.status import (
     EngineStatus,
+    Light,
     Phase,
     ShardReport,
     ShardTotals,
@@ -79,6 +80,7 @@ from engine.status import (
     judge,
     update_shard,
     without_servers,
+    worse,
 )
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
@@ -139,6 +141,7 @@ class Supervisor:
         self._writer = self._make_writer()
         self._control = self._make_control()
         self._feed = ControlFeed(self._control, self.status)
+        self._seen_by_control: tuple[Light, str] = ("green", "")
         self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
         """Resolves with the reason when the engine cannot be of any use."""
 
@@ -214,6 +217,8 @@ class Supervisor:
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         if light == "green" and (refusal := self._leases.refusal):
             light, reason = "yellow", refusal
+        if self._phase == "running" and self._control.report.state == "up":
+            light, reason = worse((light, reason), self._seen_by_control)
         return EngineStatus(
             status=light,
             reason=reason,
@@ -325,6 +330,7 @@ class Supervisor:
     def _on_control_death(self, reason: str) -> None:
         del reason
         metric_files.child_ended(self._settings.layout, self._control.name)
+        self._seen_by_control = ("green", "")
         self._feed.control_ended()
         self._leases.client_ended(self._control.name)
 
@@ -334,8 +340,8 @@ class Supervisor:
         match message:
             case Ready():
                 self._feed.tell_status()
-            case Heartbeat():
-                pass  # a member notes whenever its child speaks
+            case Heartbeat():  # a member notes whenever its child speaks
+                self._seen_by_control = (message.light, message.reason)
             case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case InstrumentsLoaded():
