@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from control import standard_streams
 
@@ -37,6 +38,7 @@ from control.exits import Exit
 from engine.errors import ConfigError, EngineError, InstanceBusyError
 from engine.logs import escaped
 from engine.member import ChildStartError
+from engine.wrong_input import nearest
 
 signal.signal(signal.SIGINT, _on_interrupt)
 
@@ -57,16 +59,45 @@ exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 a
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """One that says what may have been meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = nearest(str(value), map(str, action.choices))
+            hint = f"did you mean {near}?" if near else f"one of {', '.join(action.choices)}"
+            raise argparse.ArgumentError(action, f"unknown: {value!r}; {hint}")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever, with a hint for an option that nobody knows."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hints = [nearest(each.partition("=")[0], self._options()) for each in unknown]
+            hint = "".join(f"; did you mean {each}?" for each in hints[:1] if each)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
+
+    def _options(self) -> set[str]:
+        """Of this command and of those below it."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                for below in action.choices.values():
+                    found |= below._options()
+        return found
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="fts",
         description="Tick-level market data into PostgreSQL and Redis; nothing is lost silently.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="version", version=version.version_text())
-    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    root.set_defaults(run=None)
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
     for module in _COMMANDS:
         module.add_parser(commands)
     return root
@@ -77,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         parser().parse_args(arguments, options)
-        code = int(options.run(options))
+        code = int(options.run(options)) if options.run else _help(options)
         standard_streams.flush()
         return code
     except InstanceBusyError as error:
@@ -98,6 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         standard_streams.give_up_stdout()
         return Exit.FAILED
+
+
+def _help(options: argparse.Namespace) -> int:
+    """What there is, for who names nothing of it."""
+    chosen = [options.command] if options.command else []
+    parser().parse_args([*chosen, "--help"])
+    return Exit.OK
 
 
 def _complain(error: EngineError, code: Exit) -> int:

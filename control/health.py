@@ -97,6 +97,7 @@ class Health:
         self._probed_s = -_PROBE_EVERY_S
         self._cpu: dict[str, deque[tuple[float, int, float]]] = {}
         self._lags: dict[str, deque[float]] = {}
+        self._has_judged = False
         self.flush_delay_s = 0.0
         self.memory_free_fraction = 1.0
         self.processes: list[ProcessReport] = []
@@ -120,10 +121,14 @@ class Health:
         best effort: its red light weighs as yellow.
         """
         found: list[Judgement] = [] if status is None else [(status.status, status.reason)]
-        for name, light in self.lights().items():
-            is_minor = name == "redis" and light.status == "red"
-            found.append(("yellow" if is_minor else light.status, light.reason))
-        return HealthLight(*worst(found))
+        return HealthLight(*worst(found + _weighed(self.lights())))
+
+    def worst_light(self) -> HealthLight:
+        """What the supervisor takes into its own verdict; green before there was one to judge."""
+        if not self._has_judged:
+            return HealthLight(*GREEN)
+        lights = {"runtime": self._runtime, "db": self._db, "redis": self._redis}
+        return HealthLight(*worst(_weighed({name: each.shown for name, each in lights.items()})))
 
     def refusal(self, admission: Admission) -> str:
         """Why no new stream is accepted now; "" when it is. Redis is best effort: its red light
@@ -143,6 +148,7 @@ class Health:
             for light in (self._runtime, self._db, self._redis):
                 light.reset(("yellow", "starting"))
             return
+        self._has_judged = True
         if now_s - self._probed_s >= _PROBE_EVERY_S:
             self._probed_s = now_s
             self.memory_free_fraction = memory_free_fraction()
@@ -207,6 +213,14 @@ class Health:
         if now_s - first_s < _WINDOW_S / 2:
             return 0.0
         return round(100 * (cpu_s - first_cpu_s) / (now_s - first_s), 1)
+
+
+def _weighed(lights: Mapping[str, HealthLight]) -> list[Judgement]:
+    """Redis is best effort: its red light weighs as yellow."""
+    return [
+        ("yellow" if name == "redis" and light.status == "red" else light.status, light.reason)
+        for name, light in lights.items()
+    ]
 
 
 def open_files(pid: int) -> tuple[int, int]:

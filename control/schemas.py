@@ -8,9 +8,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.catalog import SYMBOL_PATTERN, Instrument, StreamKey, StreamKind, Transport
+from engine.catalog import (
+    SYMBOL_PATTERN,
+    Instrument,
+    StreamKey,
+    StreamKind,
+    Transport,
+    bare_name,
+)
 from engine.commands import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
 from engine.status import StreamReport
+from engine.wrong_input import nearest
 from shards.venues import VENUES
 
 BULK_MAX = 5000
@@ -22,6 +30,20 @@ def spelled(venue: str) -> str:
 
 
 VENUE_OF_SPELLING = {name: venue for venue in VENUES for name in (spelled(venue), venue)}
+_VENUE_OF_BARE_NAME = {bare_name(venue): venue for venue in VENUES}
+
+
+def known_venue(name: str) -> str | None:
+    """The venue that somebody means, in any case and with any signs between the words."""
+    return _VENUE_OF_BARE_NAME.get(bare_name(name))
+
+
+def unknown_venue(name: str) -> str:
+    """What to say of a name that means none."""
+    near = nearest(name, VENUE_OF_SPELLING)
+    hint = f"did you mean {near}?" if near else f"known: {', '.join(sorted(VENUE_OF_SPELLING))}"
+    return f"{name[:64]!a}; {hint}"
+
 
 Exchange = Annotated[
     str,

@@ -11,7 +11,7 @@ import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -39,7 +39,21 @@ def is_symbol(text: str) -> bool:
     return re.fullmatch(_SYMBOL, text) is not None and text.isprintable()
 
 
-class StreamKind(enum.StrEnum):
+class _AnyCase(enum.StrEnum):
+    """Names that people type: `trades`, `open_interest` and `OPENINTEREST` are understood, too."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Self | None":
+        typed = bare_name(value) if isinstance(value, str) else ""
+        return next((each for each in cls if bare_name(each.value) == typed), None)
+
+
+def bare_name(text: str) -> str:
+    """What is left of a name without case and signs between its words."""
+    return re.sub(r"[\s_-]", "", text).lower()
+
+
+class StreamKind(_AnyCase):
     """What a stream carries, spelled as in the control API."""
 
     TRADES = "Trades"
@@ -51,7 +65,7 @@ class StreamKind(enum.StrEnum):
     LIQUIDATIONS = "Liquidations"
 
 
-class Transport(enum.StrEnum):
+class Transport(_AnyCase):
     """How a stream arrives."""
 
     WS = "Ws"

@@ -7,7 +7,7 @@ of one of the two unions at the end, told apart by its `type`.
 import enum
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -368,7 +368,14 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class Heartbeat(msgspec.Struct, tag=True):
-    """Control: its loop turns. The others say so with their status."""
+    """Control: its loop turns. The others say so with their status.
+
+    It also judges what only it looks at (memory, open files, CPU, how long rows wait): its worst
+    light goes into the engine's own, so that log, view and API say the same.
+    """
+
+    light: Literal["green", "yellow", "red"] = "green"
+    reason: str = ""
 
 
 class InstrumentsResolved(msgspec.Struct, tag=True):

@@ -10,7 +10,6 @@ has TimescaleDB. So it is made, where that is possible, before the first table o
 import hashlib
 import logging
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,16 +67,14 @@ class Migration:
 
 
 def sql_dir() -> Path:
-    """Folder of the files: next to `engine/` in a checkout, else where the wheel put its data.
+    """Folder of the files: next to `engine/`, in a checkout as in the installed package.
 
-    Raises MigrationError when neither is there.
+    Raises MigrationError when they are not there.
     """
-    checkout = Path(__file__).resolve().parent.parent / "sql"
-    installed = Path(sys.prefix) / "share" / "fintickstreams" / "sql"
-    for folder in (checkout, installed):
-        if any(folder.glob("0001_*.sql")):
-            return folder
-    raise MigrationError(f"no migrations in {checkout} nor in {installed}")
+    folder = Path(__file__).resolve().parent.parent / "sql"
+    if not any(folder.glob("0001_*.sql")):
+        raise MigrationError(f"no migrations in {folder}")
+    return folder
 
 
 def load_migrations(folder: Path) -> list[Migration]:

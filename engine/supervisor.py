@@ -62,7 +62,7 @@ from engine.commands import (
 from engine.control_feed import ControlFeed
 from engine.errors import ConfigError, EngineError
 from engine.instrument_facts import InstrumentFacts
-from engine.judgement import judge, without_servers
+from engine.judgement import GREEN, judge, without_servers, worst
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
@@ -72,7 +72,15 @@ from engine.registry_mirror import RegistryMirror
 from engine.ring_syncs import RingSyncs
 from engine.roster import Roster
 from engine.schema import SchemaKeeper
-from engine.status import EngineStatus, Phase, ShardReport, ShardTotals, WriterTotals, update_shard
+from engine.status import (
+    EngineStatus,
+    Judgement,
+    Phase,
+    ShardReport,
+    ShardTotals,
+    WriterTotals,
+    update_shard,
+)
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 
@@ -132,6 +140,7 @@ class Supervisor:
         self._writer = self._make_writer()
         self._control = self._make_control()
         self._feed = ControlFeed(self._control, self.status)
+        self._seen_by_control: Judgement = GREEN
         self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
         """Resolves with the reason when the engine cannot be of any use."""
 
@@ -207,6 +216,8 @@ class Supervisor:
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         if light == "green" and (refusal := self._leases.refusal):
             light, reason = "yellow", refusal
+        if self._phase == "running" and self._control.report.state == "up":
+            light, reason = worst([(light, reason), self._seen_by_control])
         return EngineStatus(
             status=light,
             reason=reason,
@@ -318,6 +329,7 @@ class Supervisor:
     def _on_control_death(self, reason: str) -> None:
         del reason
         metric_files.child_ended(self._settings.layout, self._control.name)
+        self._seen_by_control = GREEN
         self._feed.control_ended()
         self._leases.client_ended(self._control.name)
 
@@ -327,8 +339,8 @@ class Supervisor:
         match message:
             case Ready():
                 self._feed.tell_status()
-            case Heartbeat():
-                pass  # a member notes whenever its child speaks
+            case Heartbeat():  # a member notes whenever its child speaks
+                self._seen_by_control = (message.light, message.reason)
             case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case InstrumentsLoaded():

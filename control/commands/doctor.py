@@ -20,7 +20,7 @@ from control.exits import Exit
 from control.options import add_config, load
 from control.service import bind
 from control.standard_streams import say
-from engine import instance, migrations, preflight
+from engine import handles, instance, migrations, preflight
 from engine.config import LoadedConfig, masked_url
 from engine.database_facts import DatabaseFacts, read_facts
 from engine.database_session import DOCTOR, session
@@ -28,7 +28,7 @@ from engine.database_words import unavailable
 from engine.errors import ConfigError, DatabaseUnavailableError, EngineError
 from engine.layout import Layout, open_layout
 from engine.masking import scrub
-from shards.venues import VENUES
+from shards.venues import VENUES, preferred_transport, socket_count
 
 _EPILOG = """\
 examples:
@@ -102,6 +102,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield from _engines(layout)
     yield _control_port(loaded, layout)
     yield from _machine(loaded, layout)
+    yield _open_files(loaded)
     yield from _database(loaded, layout)
     yield _quarantine(loaded, layout)
     yield _redis(loaded)
@@ -186,6 +187,23 @@ def _machine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
         return
     text = f"{plan.bytes_free / 2**20:,.0f} MB free, rings need {plan.bytes_needed / 2**20:,.0f} MB"
     yield Finding("shared memory", "note" if plan.note else "ok", text, plan.note)
+
+
+def _open_files(loaded: LoadedConfig) -> Finding:
+    """As the engine counts them before it starts anything."""
+    allowed = preflight.allowed_cpus()
+    shards = len(loaded.config.shards.cpus or allowed[-max(1, len(allowed) // 2) :])
+    streams = loaded.stream_keys(preferred_transport)
+    counts = handles.needed(shards, socket_count(streams, loaded.config.venues))
+    limit = handles.raise_limit()
+    try:
+        handles.demand(counts, limit)
+    except ConfigError as error:
+        text, _, advice = str(error).removeprefix("open files: ").partition("; ")
+        return Finding("open files", "problem", text, advice)
+    return Finding(
+        "open files", "ok", f"a process may have {limit:,} and needs {max(counts.values()):,}"
+    )
 
 
 def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:

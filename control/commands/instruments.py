@@ -25,7 +25,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    parser.set_defaults(run=None)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, text, run in (
         ("list", "instruments by filter", run_list),
         ("refresh", "fetch the listings now", run_refresh),

@@ -338,3 +338,19 @@ def test_letters_that_standard_output_does_not_have_are_written_out(tmp_path: Pa
     done = fts("doctor", "--state-dir", str(tmp_path / "币"), **ascii_only)
     assert "Traceback" not in done.stderr
     assert "\\u5e01" in done.stdout
+
+
+@pytest.mark.fault("N33")
+def test_doctor_counts_open_files_as_the_engine_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = open_layout(tmp_path)
+    loaded = load(argparse.Namespace(config=None, state_dir=tmp_path))
+
+    def finding() -> Finding:
+        return next(each for each in examine(loaded, layout) if each.topic == "open files")
+
+    assert finding().level == "ok"
+    monkeypatch.setattr("engine.handles.raise_limit", lambda: 64)
+    assert (finding().level, "and may have 64" in finding().text) == ("problem", True)
+    assert finding().advice.startswith("raise the hard limit")

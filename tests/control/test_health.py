@@ -16,6 +16,8 @@ from control.health import (
 )
 from engine.commands import StreamState
 from engine.flush_delay import FlushDelay
+from engine.judgement import worst
+from engine.status import ChildReport, EngineStatus, Light, WriterReport
 from tests.control.api_rig import Rig, run_with_rig
 from tests.control.test_streams_api import BTC, BTC_KEY
 
@@ -180,6 +182,23 @@ def test_the_verdict_is_never_better_than_a_light() -> None:
         assert body["engine"] == {"status": "yellow", "reason": "redis is down: timeout"}
 
     run_with_rig(scenario)
+
+
+@pytest.mark.fault("N25")
+def test_what_only_control_sees_is_in_the_light_that_the_supervisor_shows() -> None:
+    health = Health(0.0)
+    assert health.worst_light() == HealthLight("green", ""), "nothing was judged yet"
+    child = ChildReport("writer", "up")
+    writer = WriterReport(child, database_state="up", redis_state="up", backlog_rows=60_000_000)
+    status = EngineStatus("green", "fine", "running", "x", 1.0, [], writer, child, [])
+    health.take(status)
+    seen = health.worst_light()
+    assert (seen.status, "rows wait for the database" in seen.reason) == ("red", True)
+    own: tuple[Light, str] = (status.status, status.reason)
+    assert worst([own, (seen.status, seen.reason)]) == (seen.status, seen.reason)
+    writer.backlog_rows, writer.redis_state, writer.redis_error = 0, "down", "away"
+    health.take(status)
+    assert health.worst_light() == HealthLight("yellow", "redis is down: away")
 
 
 def test_a_restarting_child_is_red() -> None:

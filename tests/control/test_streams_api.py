@@ -133,17 +133,44 @@ def test_what_is_wrong_is_named(body: Any, status: int, kind: str, field: str) -
 
 def test_a_wrong_word_comes_with_the_right_ones() -> None:
     kinds = "Trades, L2Book, Ticker, Funding, OpenInterest, FundingOpenInterest, Liquidations"
+    hint, ex = "did you mean Trades?", "did you mean BinanceLinear?"
 
     async def scenario(rig: Rig) -> None:
         for method, path, body, expected in (
-            ("POST", "", [BTC | {"kind": "trades"}], f"[0].kind: 'trades' is none of {kinds}"),
-            ("POST", "", BTC | {"transport": "ws"}, "transport: 'ws' is none of Ws, HttpPoll"),
+            (
+                "POST",
+                "",
+                [BTC | {"kind": "trads"}],
+                f"[0].kind: 'trads' is none of {kinds}; {hint}",
+            ),
+            ("POST", "", BTC | {"transport": "tcp"}, "transport: 'tcp' is none of Ws, HttpPoll"),
+            (
+                "POST",
+                "",
+                BTC | {"exchange": "Binance"},
+                f"exchange: unknown exchange 'Binance'; {ex}",
+            ),
             ("POST", "", BTC | {"knob": {}}, "knob: unknown key; did you mean knobs?"),
-            ("GET", "?kind=trades", None, f"kind: 'trades' is none of {kinds}"),
+            ("GET", "?kind=trads", None, f"kind: 'trads' is none of {kinds}; {hint}"),
             ("GET", "?exchnge=x", None, "exchnge: unknown key; did you mean exchange?"),
         ):
             answer = await rig.ask(method, f"/streams{path}", body)
             assert (answer.status, answer.body["error"]) == (400, expected)
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("N37")
+def test_names_are_understood_in_any_case() -> None:
+    async def scenario(rig: Rig) -> None:
+        typed = {"exchange": "BINANCE_linear", "symbol": "BTCUSDT", "kind": "l2_book"}
+        answer = await rig.ask("POST", "/streams", typed | {"transport": "WS"})
+        assert answer.status == 201, answer.body
+        for query in ("kind=l2book", "exchange=binancelinear&transport=ws", "kind=L2BOOK"):
+            (row,) = (await rig.ask("GET", f"/streams?{query}")).body
+            assert (row["kind"], row["exchange"]) == ("L2Book", "binance_linear")
+        path = "/streams/BinanceLINEAR/BTCUSDT/l2book/ws"
+        assert (await rig.ask("GET", path)).status == 200
 
     run_with_rig(scenario)
 

@@ -48,7 +48,7 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         ("[control]\nprot = 1", "control.prot: unknown key; did you mean port?"),
         ("colour = 1", "colour: unknown key"),
         ("[venues.binance_linear]\nwsurl = ''", "wsurl: unknown key; did you mean ws_url?"),
-        ("[venues.a.poll_interval_s]\nfunding = 1", "'funding' is none of Trades, L2Book, Ticker"),
+        ("[venues.a.poll_interval_s]\nfunds = 1", "'funds' is none of Trades, L2Book, Ticker"),
         ("[limits]\nwithout_redis = 'go'", "limits.without_redis: 'go' is none of alone, wait"),
         ("[control]\nport = '80'", "control.port: Expected `int`, got `str`"),
         ("[control]\nport = 70000", "control.port: Expected `int` <= 65535"),
@@ -67,7 +67,7 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         (
             "[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['Trade']",
             "streams[0].kinds[0]: 'Trade' is none of Trades, L2Book, Ticker, Funding, OpenInterest,"
-            " FundingOpenInterest, Liquidations",
+            " FundingOpenInterest, Liquidations; did you mean Trades?",
         ),
         ("state_dir = 1\nstate_dir = 2", "not TOML"),
         ("[control", "not TOML"),
@@ -313,3 +313,16 @@ def test_configured_rings_that_do_not_fit_are_refused_with_both_sizes(tmp_path: 
 def test_every_shard_gets_a_ring_of_every_kind() -> None:
     names = [ring.ring for ring in preflight.plan_rings(Config(), "x", 2, AMPLE).rings]
     assert names == [f"shard-{shard}.{kind}" for shard in range(2) for kind in RecordKind]
+
+
+@pytest.mark.fault("N37")
+@pytest.mark.parametrize("typed", ["trades", "TRADES", "Open_Interest", "open-interest", "l2book"])
+def test_kinds_are_understood_in_any_case(tmp_path: Path, typed: str) -> None:
+    file = tmp_path / "fts.toml"
+    file.write_text(
+        f"[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['{typed}']\ntransport = 'httppoll'\n"
+    )
+    (key,) = load(file, {}).stream_keys()
+    assert key.kind in (StreamKind.TRADES, StreamKind.OPEN_INTEREST, StreamKind.L2_BOOK)
+    assert key.kind.value.lower() == typed.lower().replace("_", "").replace("-", "")
+    assert key.transport is Transport.HTTP_POLL

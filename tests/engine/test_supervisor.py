@@ -15,6 +15,7 @@ import msgspec
 import psutil
 import pytest
 
+from control.view import plain_line
 from engine import instance
 from engine.catalog import Catalog, StreamKey, StreamKind
 from engine.child import Child, describe_exit
@@ -225,6 +226,19 @@ def test_killed_writer_and_control_return(layout: Layout) -> None:
         await until(lambda: supervisor.status().control.restart_count == 1)
         await until(lambda: supervisor.status().status == "green")
         await until(lambda: supervisor.status().writer.stored_rows == {"trade": 20})
+
+    run(layout, scenario)
+
+
+@pytest.mark.fault("N25")
+def test_what_only_control_sees_is_in_the_one_verdict(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        engine.part("worried-control")
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "red")
+        status = engine.supervisor.status()
+        assert status.reason == "rows wait 70 s for the database"
+        assert "red (rows wait 70 s for the database)" in plain_line(status, {})
 
     run(layout, scenario)
 
