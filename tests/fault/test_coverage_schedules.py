@@ -23,7 +23,7 @@ import psutil
 import psycopg
 import pytest
 
-from control.client import Client
+from control.client import Client, RefusedError
 from control.commands.demo import demo_streams
 from control.ledger_kinds import KINDS
 from engine import instance
@@ -124,7 +124,17 @@ class Schedule:
         client = Client(note.control_url)
         client.ask("DELETE", "/streams", body)
         self.pause(0.5, 2.0)
+        self.rig.until(lambda: _is_added(client, body), "the engine to take a stream")
+
+
+def _is_added(client: Client, body: list[dict[str, str]]) -> bool:
+    """Add the stream. While the writer is being restarted the engine takes none."""
+    try:
         client.ask("POST", "/streams", body)
+    except RefusedError as error:
+        assert error.status == 503, error
+        return False
+    return True
 
 
 STREAMS = demo_streams(2, all_kinds=True)
