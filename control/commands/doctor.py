@@ -99,6 +99,8 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
         f" {platform.system()} {platform.machine()}",
     )
     yield Finding("config", "ok", f"{loaded.source}; {_flat(masked_config(loaded))}")
+    for line in loaded.no_symbols():
+        yield Finding("config", "note", line, "write it as the venue does")
     yield from _engines(layout)
     yield _control_port(loaded, layout)
     yield from _machine(loaded, layout)

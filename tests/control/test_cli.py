@@ -1,6 +1,7 @@
 """The command line as a user meets it: bad input ends at once, in one line, with the right code."""
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -354,3 +355,13 @@ def test_doctor_counts_open_files_as_the_engine_does(
     monkeypatch.setattr("engine.handles.raise_limit", lambda: 64)
     assert (finding().level, "and may have 64" in finding().text) == ("problem", True)
     assert finding().advice.startswith("raise the hard limit")
+
+
+@pytest.mark.fault("N11")
+def test_doctor_names_what_can_be_no_symbol(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text("[[streams]]\nvenue = 'hyperliquid_perp'\nsymbols = ['BTC', \"a\\u001bb\"]")
+    loaded = load_config(config, {})
+    findings = list(itertools.islice(examine(loaded, open_layout(tmp_path / "state")), 3))
+    (named,) = [each for each in findings if each.topic == "config" and each.level == "note"]
+    assert named.text.endswith("streams[0].symbols[1]: 'a\\x1bb' can be no symbol: left out")
