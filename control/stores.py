@@ -6,10 +6,11 @@ The engine is chosen as everywhere: the one on the state directory, or the demo 
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from control.client import UnreachableError
 from engine import instance
-from engine.config import LoadedConfig, Secret, masked_url
+from engine.config import LoadedConfig, Secret, default_state_dir, masked_url
 from engine.errors import ConfigError
 from engine.instance import EngineNote
 from engine.layout import Layout, open_layout
@@ -66,6 +67,12 @@ class Stores:
                 " with --config, for the password"
             )
         return configured
+
+
+def psql_command(state_dir: Path) -> str:
+    """What opens the database of this state directory, whatever else runs."""
+    chosen = "" if state_dir == default_state_dir() else f" --state-dir {quote(str(state_dir))}"
+    return f"fts psql{chosen}"
 
 
 def _is_used(state_dir: Path) -> bool:

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.rates import Rates
+from control.stores import psql_command
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.instance import EngineNote
@@ -72,7 +73,7 @@ class Addresses:
         """From the engine's note."""
         key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
-        psql = f"fts psql, or {note.psql}" if note.psql else "off"
+        psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
         return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
 
     def lines(self) -> list[str]:

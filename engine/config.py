@@ -386,6 +386,11 @@ def _check(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: shards.cpus: CPU {cpu} is listed twice")
 
 
+def default_state_dir(env: Mapping[str, str] = os.environ) -> Path:
+    """Where state is when nobody says."""
+    return _state_dir(Config(), env, None)
+
+
 def _state_dir(config: Config, env: Mapping[str, str], given: Path | None) -> Path:
     chosen = given or env.get("FTS_STATE_DIR") or config.state_dir
     if chosen:

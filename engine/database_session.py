@@ -37,6 +37,7 @@ _Result = TypeVar("_Result")
 _LOOK_EVERY_S: Final = 0.1
 _CONNECT_TIMEOUT_S: Final = 10
 _ASK_WITHIN_S: Final = 3
+_OPEN_WITHIN_S: Final = 60.0
 _MEANING: Final[Mapping[str, str]] = {
     "client_encoding": "UTF8",
     "TimeZone": "UTC",
@@ -161,7 +162,7 @@ _PROCESS: Final = """
          WHERE b.pid = ANY (pg_catalog.pg_blocking_pids(a.pid)))
     FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = %s
 """
-_LOOKS_FOR_A_TWIN: Final = 4
+_LOOKS_FOR_A_TWIN: Final = 2
 
 
 class Seen(NamedTuple):
@@ -267,27 +268,46 @@ def session(database_url: str, purpose: Purpose, instance: str = "") -> Iterator
 
 async def open_session(database_url: str, purpose: Purpose, instance: str = "") -> AsyncSession:
     """A session in autocommit mode. Raises DatabaseUnavailableError."""
+    try:
+        async with asyncio.timeout(_OPEN_WITHIN_S):
+            return await _open_async(database_url, purpose, instance)
+    except TimeoutError:  # a resolver has no deadline of ours, nor have ten hosts together
+        raise DatabaseUnavailableError(f"no session within {_OPEN_WITHIN_S:.0f} s") from None
+
+
+async def _open_async(database_url: str, purpose: Purpose, instance: str) -> AsyncSession:
     connection = await _connect_async(database_url, purpose, instance)
-    twin: AsyncSession | None = None
     try:
         steps = _settle(connection)
         request = next(steps)
         while True:
-            if request.by_twin and twin is None:
-                twin = await _connect_async(database_url, WITNESS, instance)
-            asked = twin if request.by_twin and twin else connection
-            found = await asked.execute(request.query.encode(), request.values)
-            request = steps.send(await found.fetchall())
+            if request.by_twin:
+                rows = await _ask_twin_async(database_url, request)
+            else:
+                found = await connection.execute(request.query.encode(), request.values)
+                rows = await found.fetchall()
+            request = steps.send(rows)
     except StopIteration:
         return connection
     except BaseException as error:
         connection.pgconn.finish()
-        if isinstance(error, (psycopg.Error, OSError)):
+        if isinstance(error, psycopg.Error):
             raise database_words.unavailable(error, database_url) from None
         raise
+
+
+async def _ask_twin_async(database_url: str, request: _Request) -> list[tuple[Any, ...]]:
+    """What another client is told meanwhile; nothing where there is no room for another."""
+    try:
+        twin = await _connect_async(database_url, WITNESS, "")
+    except DatabaseUnavailableError:
+        return []
+    try:
+        return await (await twin.execute(request.query.encode())).fetchall()
+    except psycopg.Error:
+        return []
     finally:
-        if twin is not None:
-            twin.pgconn.finish()
+        twin.pgconn.finish()
 
 
 async def why_it_waits(database_url: str, backend_pid: int) -> str:
@@ -308,25 +328,35 @@ async def why_it_waits(database_url: str, backend_pid: int) -> str:
 
 def _open(database_url: str, purpose: Purpose, instance: str) -> Session:
     connection = _connect(database_url, purpose, instance)
-    twin: Session | None = None
     try:
         steps = _settle(connection)
         request = next(steps)
         while True:
-            if request.by_twin and twin is None:
-                twin = _connect(database_url, WITNESS, instance)
-            asked = twin if request.by_twin and twin else connection
-            request = steps.send(asked.execute(request.query.encode(), request.values).fetchall())
+            if request.by_twin:
+                rows = _ask_twin(database_url, request)
+            else:
+                rows = connection.execute(request.query.encode(), request.values).fetchall()
+            request = steps.send(rows)
     except StopIteration:
         return connection
     except BaseException as error:
         connection.pgconn.finish()
-        if isinstance(error, (psycopg.Error, OSError)):
+        if isinstance(error, psycopg.Error):
             raise database_words.unavailable(error, database_url) from None
         raise
+
+
+def _ask_twin(database_url: str, request: _Request) -> list[tuple[Any, ...]]:
+    try:
+        twin = _connect(database_url, WITNESS, "")
+    except DatabaseUnavailableError:
+        return []
+    try:
+        return twin.execute(request.query.encode()).fetchall()
+    except psycopg.Error:
+        return []
     finally:
-        if twin is not None:
-            twin.pgconn.finish()
+        twin.pgconn.finish()
 
 
 def _connect(database_url: str, purpose: Purpose, instance: str) -> Session:
@@ -437,10 +467,8 @@ def _refuse_shared_pool(first_pid: int) -> _Steps:
     """Two clients that are connected at once and meet the same server session share it."""
     mine, others = {first_pid}, set()
     for _ in range(_LOOKS_FOR_A_TWIN):
-        [(pid,)] = yield _Request(_WHO_AM_I, by_twin=True)
-        others.add(pid)
-        [(pid,)] = yield _Request(_WHO_AM_I)
-        mine.add(pid)
+        others |= {pid for (pid,) in (yield _Request(_WHO_AM_I, by_twin=True))}
+        mine |= {pid for (pid,) in (yield _Request(_WHO_AM_I))}
         if is_shared(mine, others):
             raise DatabaseUnavailableError(SHARED_POOL, was_answered=True)
 
@@ -453,8 +481,8 @@ SHARED_POOL: Final = (
 
 
 def is_shared(mine: set[int], others: set[int]) -> bool:
-    """Whether two clients, connected all the while, met one server process, or one met two."""
-    return len(mine) > 1 or len(others) > 1 or bool(mine & others)
+    """Whether a client that stays connected met a second server process, or somebody else its."""
+    return len(mine) > 1 or bool(mine & others)
 
 
 def _is_same(wanted: str, now: str) -> bool:

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from control.ledger_check import LedgerCheck, Verdict
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.simulator import SimulatorProcess
+from control.stores import psql_command
 from control.summary import engine_summary, latency_lines
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
@@ -275,7 +275,7 @@ def _interruptible() -> Iterator[None]:
 
 def _where(ground: Ground) -> str:
     """How to read it now that nothing runs."""
-    return f"read it with: fts psql --state-dir {shlex.quote(str(ground.layout.state_dir))}"
+    return f"read it with: {psql_command(ground.layout.state_dir)}"
 
 
 def short_text(summary: dict[str, Any], ending: Ending) -> str:

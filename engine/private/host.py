@@ -28,6 +28,7 @@ from engine import instance
 from engine.clock import monotonic_s
 from engine.errors import EngineError, InstanceBusyError, ServerStartError
 from engine.layout import Layout, open_layout
+from engine.masking import MASK
 from engine.private.postgres import PrivatePostgres
 
 _READY = "ready"
@@ -51,6 +52,8 @@ def enter(layout: Layout, *, stay: bool = False) -> str:
     ends_s = monotonic_s() + _ENGINE_START_S_MAX
     while True:
         if (engine := instance.read_note(layout)) is not None:
+            if not engine.database.startswith("postgresql://") or MASK in engine.database:
+                raise ServerStartError(f"the engine that has just started uses {engine.database}")
             return engine.database
         if (host := instance.read_host_note(layout)) is not None and host.url:
             if stay:

@@ -31,12 +31,13 @@ from engine.commands import (
 from engine.metrics import ProcessMetrics, WriterMetrics
 from engine.settings import WriterSettings
 from engine.usage import resident_bytes
-from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.delivery import DatabaseDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
 from engine.writer.listing import ListingStore
 from engine.writer.postgres import PostgresSink
 from engine.writer.redis import RedisSink
+from engine.writer.redis_delivery import RedisDelivery
 from engine.writer.source import Source
 from engine.writer.sources import Sources
 

@@ -88,6 +88,7 @@ class RedisSink:
         self._was_full = False
         self._renewed_s: dict[str, float] = {}
         self._said_level_bytes = math.inf
+        self._server_is_known = False
         self.room = Room(settings.redis_memory_bytes, settings.redis_stream_maxlen)
 
     async def connect(self) -> None:
@@ -235,15 +236,24 @@ class RedisSink:
             held[key] = Held(byte_count if is_told else estimate, entry_count)
         server = _server_memory(info)
         if server is not None:
-            self._say_if_small(server)
+            self._say_what_is_short(server)
         return server, held
 
-    def _say_if_small(self, server: ServerMemory) -> None:
-        """Once: a server of others may be bounded below what all rows take."""
-        needed, self._needed_bytes = self._needed_bytes, 0
-        is_smaller = 0 < server.most < self._memory_bytes
-        if is_smaller and (text := does_not_fit(needed, server.most, "its maxmemory")):
-            _log.warning("redis: %s", text)
+    def _say_what_is_short(self, server: ServerMemory) -> None:
+        """Once: a server of others may be bounded below what all rows take, or drop keys."""
+        if self._server_is_known:
+            return
+        self._server_is_known = True
+        if 0 < server.most < self._memory_bytes:
+            text = does_not_fit(self._needed_bytes, server.most, "its maxmemory")
+            if text:
+                _log.warning("redis: %s", text)
+        if server.most and server.policy not in ("", "noeviction"):
+            _log.warning(
+                "redis: its maxmemory-policy is %s: when it is full it drops whole streams, or the"
+                " cursors by which nothing is published twice; set noeviction",
+                server.policy,
+            )
 
     async def _stream_keys(self) -> list[str]:
         """Every stream of ours on the server; none where the login may not look."""
@@ -298,6 +308,9 @@ class RedisSink:
                     refused_rows[kind.value] += len(rows)  # the database sink quarantines them
                     continue
                 key, events = self._events(kind, known, rows)
+                if len(rows) <= _EVENTS_PER_ENTRY:
+                    yield _Entry(kind, key, events, len(rows))
+                    continue
                 starts = _event_starts(kind, rows)
                 at_once = max(1, min(_EVENTS_PER_ENTRY, _ROWS_PER_ENTRY * len(events) // len(rows)))
                 for start in range(0, len(events), at_once):
@@ -342,7 +355,8 @@ def _server_memory(info: object) -> ServerMemory | None:
         return None
     lines = dict(line.partition(b":")[::2] for line in info.splitlines())
     try:
-        return ServerMemory(int(lines[b"used_memory"]), int(lines[b"maxmemory"]))
+        policy = lines.get(b"maxmemory_policy", b"").decode("ascii", "replace")
+        return ServerMemory(int(lines[b"used_memory"]), int(lines[b"maxmemory"]), policy)
     except (KeyError, ValueError):
         return None
 

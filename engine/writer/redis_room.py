@@ -34,10 +34,13 @@ class Held(NamedTuple):
 
 
 class ServerMemory(NamedTuple):
-    """In bytes, of all clients together. `most` is 0 where nothing bounds it."""
+    """In bytes, of all clients together. `most` is 0 where nothing bounds it; `policy` is what
+    happens then.
+    """
 
     used: int
     most: int
+    policy: str = ""
 
 
 class Trim(NamedTuple):

@@ -24,8 +24,9 @@ _DIGITS: Final = 15
 _FINEST: Final = Decimal(1).scaleb(-_DIGITS)
 _ROUND: Final = Context(prec=_DIGITS, rounding=ROUND_HALF_EVEN, traps=[])
 _PLAIN: Final = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?")
-_SHORT: Final = re.compile(r"-?[0-9]{1,7}(?:\.[0-9]{1,8})?")
-"""Few enough digits to need no closer look."""
+_SHORT: Final = re.compile(r"-?[0-9]+\.[0-9]+|[0-9]{1,15}")
+_SHORT_CHARS: Final = 16
+"""With a point no more than 15 digits: no closer look is needed, nor Decimal's microseconds."""
 
 
 class Computed:
@@ -72,7 +73,7 @@ def read_number(kind: type, said: Any) -> Any:
 
 def read_decimal(text: str) -> tuple[float, bool]:
     """(value, whether it is exactly what `text` says). Raises ValueError for no plain number."""
-    if _SHORT.fullmatch(text):
+    if len(text) <= _SHORT_CHARS and _SHORT.fullmatch(text):
         return float(text), True
     if not _PLAIN.fullmatch(text):
         raise ValueError("Expected a plain decimal number")

@@ -10,7 +10,8 @@ from engine.records import GAP, TRADE, RecordArray, RecordKind, RecordSpec
 from engine.ring import RingProducer
 from engine.segment import attach_segment
 from engine.settings import RingSettings
-from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.delivery import DatabaseDelivery
+from engine.writer.redis_delivery import RedisDelivery
 from engine.writer.source import Source
 from engine.writer.sources import Sources
 

@@ -11,10 +11,11 @@ from engine.catalog import Catalog
 from engine.commands import Knobs
 from engine.layout import Layout
 from engine.records import GAP, RecordKind
-from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.delivery import DatabaseDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.postgres import PostgresSink
 from engine.writer.redis import RedisSink
+from engine.writer.redis_delivery import RedisDelivery
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.ring_bench import Bench, deliver, until
 

@@ -21,9 +21,9 @@ from engine.layout import Layout
 from engine.private.valkey import PrivateValkey
 from engine.records import GAP, RecordArray
 from engine.redis_link import parse_redis_url
-from engine.writer.delivery import RedisDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.redis import RedisSink
+from engine.writer.redis_delivery import RedisDelivery
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver, until
 
@@ -41,11 +41,12 @@ def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def server(redis_url: str) -> Iterator[Redis]:
-    """The operator's own connection; what was broken is mended at the end."""
+def server(redis_url: str, valkey: PrivateValkey) -> Iterator[Redis]:
+    """The operator's own connection. What was set here is nobody else's."""
     client = Redis.from_url(redis_url)
     yield client
     client.close()
+    valkey.restart()
 
 
 Make = Callable[..., RedisDelivery]
@@ -189,10 +190,7 @@ def test_a_refusal_is_told_once_until_rows_are_taken_again(
         await until(lambda: delivery.trouble.state == "up" and delivery.is_idle)
 
     with caplog.at_level(logging.INFO):
-        try:
-            deliver(delivery, body)
-        finally:
-            _mend(server)
+        deliver(delivery, body)
     received = 280 if name == "WRONGTYPE of a stream" else 120
     assert_counted_once(delivery, received)
     lost = 10 + 4 * 10 if name == "WRONGTYPE of a stream" else 0
@@ -203,11 +201,6 @@ def test_a_refusal_is_told_once_until_rows_are_taken_again(
     assert set(states) == {"down"}, "not green for a moment while nothing is taken"
     assert sum(connections) <= 12, "one second of tries, the delay capped at 0.2 s"
     assert len(caplog.records) <= 6, [record.getMessage() for record in caplog.records]
-
-
-def _mend(server: Redis) -> None:
-    """The next test begins with a server of its own, and needs this one to end."""
-    server.connection_pool.disconnect()
 
 
 def _connections(server: Redis) -> int:
@@ -229,7 +222,7 @@ def test_a_small_server_is_never_filled_and_new_streams_are_not_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Forty streams that would hold 60 MB, on 8 MB: every one of them has its newest rows."""
-    monkeypatch.setattr("engine.writer.delivery._STOCK_EVERY_S", 0.05)
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.05)
     catalog = Catalog(layout.catalog)
     slots = [
         catalog.assign(StreamKey("acme", f"N{number}", StreamKind.TRADES)).slot
@@ -324,7 +317,7 @@ def test_a_flush_that_does_not_fit_is_cut_smaller(
 def test_keys_end_with_their_streams_and_cursors_with_their_rings(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.writer.delivery._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.01)
     ring = bench.trades.key
     server.hset("fts:cursor", mapping={f"{ring}/17": 5, "other/shard-0.trade/17": 6})
     delivery = make()
@@ -341,11 +334,40 @@ def test_keys_end_with_their_streams_and_cursors_with_their_rings(
     assert len(fields) == 3
 
 
+@pytest.mark.fault("N40")
+def test_a_server_that_is_too_small_or_drops_keys_is_told_once(
+    bench: Bench,
+    make: Make,
+    server: Redis,
+    trades: MakeTrades,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.01)
+    server.config_set("maxmemory", 16 * MB)
+    server.config_set("maxmemory-policy", "allkeys-lru")
+    delivery = make(redis_memory_bytes=256 * MB, redis_needed_bytes=100 * MB)
+
+    async def body() -> None:
+        for number in range(5):
+            bench.put(trades(8, first_id=number * 8))
+            delivery.rows_arrived()
+            await asyncio.sleep(0.05)
+        await until(lambda: delivery.is_idle)
+
+    with caplog.at_level(logging.WARNING):
+        deliver(delivery, body)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "take about 100 MB of Redis, and its maxmemory allows 16" in told[0]
+    assert "maxmemory-policy is allkeys-lru" in told[1]
+
+
 def test_a_login_that_may_not_ask_for_sizes_is_enough(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commands that README names as needed."""
-    monkeypatch.setattr("engine.writer.delivery._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.01)
     needed = (
         "WATCH MULTI EXEC HGET HSET HKEYS HMGET HDEL XADD XTRIM XLEN EXPIRE PING CLIENT|SETNAME"
     )

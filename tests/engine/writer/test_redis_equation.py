@@ -13,11 +13,11 @@ from engine.commands import Knobs
 from engine.errors import RedisUnavailableError
 from engine.layout import open_layout
 from engine.records import RecordArray
-from engine.writer import delivery as delivery_module
+from engine.writer import redis_delivery as delivery_module
 from engine.writer.batch import Slice
-from engine.writer.delivery import RedisDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.redis import Published
+from engine.writer.redis_delivery import RedisDelivery
 from engine.writer.redis_room import Room
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver, until

@@ -20,6 +20,7 @@ from engine.config import Secret
 from engine.layout import open_layout
 from engine.lease_sharing import LeaseSharing
 from engine.limits import Budget, Waiter
+from engine.private.valkey import PrivateValkey
 from engine.records import TRADE
 from engine.redis_link import parse_redis_url
 from engine.registry import Registry, RegistryEntry
@@ -201,7 +202,12 @@ def sessions(url: str, name: str) -> int:
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("refusal", ["OOM", "READONLY"])
 def test_limits_that_cannot_be_written_down_are_no_shared_limits(
-    redis_url: str, caplog: pytest.LogCaptureFixture, refusal: str, *, alone: bool
+    redis_url: str,
+    valkey: PrivateValkey,
+    caplog: pytest.LogCaptureFixture,
+    refusal: str,
+    *,
+    alone: bool,
 ) -> None:
     """Looking works and spending does not, as on a server that failed over."""
     server = Redis.from_url(redis_url)
@@ -245,4 +251,5 @@ def test_limits_that_cannot_be_written_down_are_no_shared_limits(
     with caplog.at_level(logging.INFO, "engine"):
         uvloop.run(main())
     server.close()
+    valkey.restart()
     assert len(caplog.records) <= 2, [record.getMessage() for record in caplog.records]
