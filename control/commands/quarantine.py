@@ -2,21 +2,22 @@
 
 import argparse
 import asyncio
-import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from control.exits import Exit
 from control.options import add_config, load
+from control.stores import Stores
 from control.tables import print_json, print_table
 from engine import instance, migrations
 from engine.config import LoadedConfig
 from engine.errors import EngineError, MigrationError
 from engine.layout import Layout, open_layout
-from engine.private.postgres import PrivatePostgres
+from engine.private import host
+from engine.private.postgres import has_database
 from engine.records import RecordKind
 from engine.writer.quarantine import QuarantinedRow
 from engine.writer.quarantine_desk import Kept, QuarantineDesk
@@ -36,7 +37,7 @@ STATE_DIR/quarantine.
 It works while an engine runs and while none does: a private database is started for it then. Each
 row is stored once, however often and by whomever it is tried.
 
-exit codes: 0 done, 1 rows are still refused, 2 cannot be asked like this
+exit codes: 0 done, 1 rows are still refused, 2 cannot be asked like this, 3 there is no database
 """
 _STATES = {"open": "waits", "repaired": "stored", "unrecoverable": "dropped"}
 
@@ -89,34 +90,28 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"fts quarantine {options.verb}: name rows, --table, --stream or --all\n")
         return Exit.USAGE
     loaded = load(options)
-    layout = open_layout(loaded.state_dir)
-    with _database(loaded, layout) as url:
-        if migrations.pending(url):
-            raise MigrationError("the database is of an older version: run `fts migrate`")
-        return asyncio.run(_work(options, layout, url))
+    layout = _place(loaded)
+    url = _database_url(loaded, layout)
+    if migrations.pending(url):
+        raise MigrationError("the database is of an older version: run `fts migrate`")
+    return asyncio.run(_work(options, layout, url))
 
 
-@contextlib.contextmanager
-def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[str]:
-    """The configured database, the private one of the engine that runs, or that one started."""
-    if loaded.database_url is not None:
-        yield loaded.database_url.reveal()
-        return
-    if instance.is_held(layout):
-        note = instance.read_note(layout)
-        if note is None or not note.psql:
-            raise EngineError(f"the engine on {layout.state_dir} has no database now; try later")
-        yield note.database
-        return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(instance.hold(layout))
-        server = PrivatePostgres(layout.state_dir, layout.instance)
-        stack.callback(server.stop)
-        yield server.start(_say)
+def _place(loaded: LoadedConfig) -> Layout:
+    """The state directory, or the demo below it where only that has a quarantine."""
+    demo = loaded.state_dir / "demo"
+    has_one, demo_has_one = ((place / "quarantine").exists() for place in (loaded.state_dir, demo))
+    return open_layout(demo if demo_has_one and not has_one else loaded.state_dir)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+def _database_url(loaded: LoadedConfig, layout: Layout) -> str:
+    """The database of the engine that runs there, the configured one, or the private one, which is
+    opened for us. The demo's is always private."""
+    note = instance.read_note(layout)
+    is_private = loaded.database_url is None or layout.state_dir != loaded.state_dir.absolute()
+    if note is None and is_private and has_database(layout.state_dir):
+        return host.enter(layout)
+    return Stores(loaded, note, None).database().reveal()
 
 
 async def _work(options: argparse.Namespace, layout: Layout, url: str) -> int:

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,11 @@ import numpy as np
 import pytest
 
 from control.cli import main
+from engine import instance
 from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
 from engine.layout import Layout, open_layout
+from engine.migrations import migrate
+from engine.private.postgres import PrivatePostgres
 from engine.records import GAP, TRADE
 from engine.settings import LogSettings, Paths, WriterSettings
 from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
@@ -123,3 +129,30 @@ def test_an_older_schema_is_told_what_to_do(
     execute(database_url, "DELETE FROM schema_version WHERE file_name LIKE '%quarantine.sql'")
     assert main(["quarantine", "list", "--state-dir", str(state.state_dir)]) == 1
     assert "run `fts migrate`" in capsys.readouterr().err
+
+
+def test_the_private_database_is_opened_for_it(
+    server_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `fts psql` does, and closed when nobody uses it any more."""
+    for name in [name for name in os.environ if name.startswith("FTS_")]:
+        monkeypatch.delenv(name)
+    layout = open_layout(server_dir / "quarantine")
+
+    def listed() -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "control.cli", "quarantine", "list", "--json"]
+        return subprocess.run(
+            [*command, "--state-dir", str(layout.state_dir)],
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    nothing = listed()
+    assert nothing.returncode == 3
+    assert "nothing has been stored" in nothing.stderr
+    server = PrivatePostgres(layout.state_dir, layout.instance)
+    migrate(server.start())
+    server.stop()
+    done = listed()
+    while instance.is_held(layout):  # else the directory is removed from under its feet
+        time.sleep(0.05)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -78,13 +78,14 @@ def test_ids_without_order_are_declared_as_a_time_and_a_count(
     _deliver(bench, make_settings(database_url=database_url), rows)
     times = rows["ts_event"] // 1000
     (gap,) = select(database_url, _GAPS)
-    assert gap[2:] == (0, 0, 40, "open", times[10], times[49])
+    assert gap[2:] == (None, None, 40, "open", times[10], times[49])
 
 
 def test_book_levels_are_declared_with_their_sequences_and_the_next_row_says_so(
     bench: Bench, database_url: str, make_settings: MakeSettings, books: MakeTrades
 ) -> None:
     rows = books(8)  # two events of each of four streams, four levels an event
+    rows["seq"] += 10
     rows["qty"][2] = np.nan
     rows["qty"][4:8] = np.nan
     rows["qty"][-1] = np.nan
@@ -92,12 +93,12 @@ def test_book_levels_are_declared_with_their_sequences_and_the_next_row_says_so(
     _deliver(bench, settings, rows)
     found = [row[:5] for row in select(database_url, _GAPS)]
     assert found == [
-        ("S0", "L2Book", 0, 0, 1),
-        ("S1", "L2Book", 1, 1, 4),
-        ("S3", "L2Book", 7, 7, 1),
+        ("S0", "L2Book", 10, 10, 1),
+        ("S1", "L2Book", 11, 11, 4),
+        ("S3", "L2Book", 17, 17, 1),
     ]
     flagged = "SELECT symbol, seq FROM book_levels WHERE after_gap ORDER BY symbol"
-    assert select(database_url, flagged) == [("S0", 0), ("S1", 5)]
+    assert select(database_url, flagged) == [("S0", 10), ("S1", 15)]
 
 
 def test_the_row_after_a_refused_one_is_flagged_in_the_next_flush(
@@ -129,8 +130,8 @@ def test_kinds_without_ids_are_declared_by_time(
     _deliver(bench, make_settings(database_url=database_url), rows)
     at = _us(START_NS)
     assert [row[2:] for row in select(database_url, _GAPS)] == [
-        (0, 0, 2, "open", at + 1, at + 2),
-        (0, 0, 1, "open", at + 5, at + 5),
+        (None, None, 2, "open", at + 1, at + 2),
+        (None, None, 1, "open", at + 5, at + 5),
     ]
 
 
