@@ -142,6 +142,7 @@ class Liquidations(TimedStream):
     """
 
     in_any_order: ClassVar = True
+    listens_without_rows: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None

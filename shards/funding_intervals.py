@@ -50,7 +50,8 @@ class IntervalSource:
     async def first_try(self) -> None:
         """Return once the venue has answered or has failed to; after a while in any case."""
         try:
-            await asyncio.wait_for(self._tried.wait(), _PATIENCE_S)
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._tried.wait()
         except TimeoutError:
             log.warning("%s: no answer yet; intervals stay unknown", self._intervals.call.path)
 

@@ -110,13 +110,15 @@ class InstrumentSource:
 
     async def _first_try(self) -> None:
         """Return when the venue has been tried; not much later than it was asked, and at once where
-        nobody may ask it.
+        nobody may ask it. (`asyncio.wait_for` would swallow a cancellation that comes with the
+        answer, and the task it was meant for would wait for ever.)
         """
         until_s = self._asked_s + _PATIENCE_S
         pool = self._venue.instruments.pool
         while not self._rest.is_blocked(pool) and (left_s := until_s - monotonic_s()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._tried.wait(), min(left_s, _LOOK_S))
+                async with asyncio.timeout(min(left_s, _LOOK_S)):
+                    await self._tried.wait()
                 return
 
     def _trusted_s(self, spec: StreamSpec) -> float:

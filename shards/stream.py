@@ -57,6 +57,8 @@ class Stream:
 
     in_any_order: ClassVar = False
     """Whether rows are known by what they say, so that it matters not when they come."""
+    listens_without_rows: ClassVar = False
+    """Whether it may be heard, and a gap begin, though it has never had a row."""
 
     ids_tell: ClassVar = False
     """Whether the ids of the next row tell what is missing before it. What could not be read is
@@ -127,10 +129,9 @@ class Stream:
         """The connection is gone; ids may have jumped when the next one delivers. For its last
         `silent_s` seconds nothing of any stream came through it.
         """
-        if self.interruption is GapReason.SILENCE or self.state is StreamState.STALE:
-            # Its socket was heard, and yet nothing of the stream may have come through it.
-            self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
-        self.stop_listening(CoverageEnd.RECONNECT, self.heard_until(silent_s))
+        is_deaf = self._may_be_deaf
+        end = CoverageEnd.SILENCE if is_deaf else CoverageEnd.RECONNECT
+        self.stop_listening(end, self.newest_ts if is_deaf else self.heard_until(silent_s))
         self.state = StreamState.BACKOFF
         self.reason = reason
         if self.interruption is GapReason.SEQUENCE:
@@ -140,12 +141,17 @@ class Stream:
         """Nobody wants the stream any more. It keeps its place, should it be wanted again."""
         self.ended_in_order("removed", silent_s)
 
+    @property
+    def _may_be_deaf(self) -> bool:
+        """Whether its socket was heard, and yet nothing of the stream may have come through it."""
+        return self.interruption is GapReason.SILENCE or self.state is StreamState.STALE
+
     def ended_in_order(self, reason: str, silent_s: float = 0.0) -> None:
         """It is let go of on purpose; what is missed until it is wanted again says so."""
+        until = self.newest_ts if self._may_be_deaf else self.heard_until(silent_s)
         if self._listening_on or self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.STOPPED
-        if self.state is not StreamState.STALE:
-            self.stop_listening(CoverageEnd.STOPPED, self.heard_until(silent_s))
+        self.stop_listening(CoverageEnd.STOPPED, until)
         self.disconnected(reason, silent_s)
         self.state = StreamState.STOPPED
 
@@ -154,7 +160,7 @@ class Stream:
         `engine.positions.CoveragePositions`, if it has one.
         """
         self.coverage = coverage
-        if heard is None:
+        if heard is None or not (self._heard_until or self.listens_without_rows):
             return
         if heard.ts_event > self._heard_until - _WRONG_CLOCK_NS:
             self._heard_until = heard.ts_event

@@ -175,6 +175,8 @@ class ContiguousTrades(_TradeStream):
 class HistoryTrades(_TradeStream):
     """Trades known by (time, id), with replayed history after each subscribe."""
 
+    listens_without_rows: ClassVar = True
+
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:

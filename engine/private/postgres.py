@@ -28,7 +28,7 @@ import psycopg
 from engine.database_session import HOUSEKEEPING, session
 from engine.errors import EngineError, ServerStartError
 from engine.private.homes import can_reach, known_home, server_home, socket_dir
-from engine.private.postgres_settings import check_settings, settings_with
+from engine.private.postgres_settings import check_settings, remembered, settings_with
 from engine.private.server_process import (
     Account,
     Progress,
@@ -60,15 +60,19 @@ class _Ground:
 
 
 class PrivatePostgres:
-    """A PostgreSQL server of our own. `start` blocks; it must run in the main thread."""
+    """A PostgreSQL server of our own. `start` blocks; it must run in the main thread.
+
+    `settings` are what a configuration adds; without them the server starts with those of its last
+    start, for who only reads need not know them, and an extension's tables need the extension.
+    """
 
     name = "postgres"
 
     def __init__(
         self, state_dir: Path, instance: str, settings: Mapping[str, str] | None = None
     ) -> None:
-        self._settings = dict(settings or {})
-        check_settings(self._settings)
+        self._settings = settings
+        check_settings(settings or {})
         self._state_dir = state_dir
         self._instance = instance
         self._log = state_dir / "postgres.log"
@@ -109,6 +113,7 @@ class PrivatePostgres:
         # for one that holds these.
         for leftover in (_SOCKET_NAME, f"{_SOCKET_NAME}.lock"):
             (sockets / leftover).unlink(missing_ok=True)
+        self._settings = remembered(home / "settings.json", self._settings)
         progress("starting the private PostgreSQL server")
         self._ground = _Ground(account, programs, data, sockets)
 
@@ -116,7 +121,7 @@ class PrivatePostgres:
         """Start the process, in the main thread; `prepare` was called."""
         ground = self._ground
         assert ground is not None
-        settings = settings_with(self._settings)
+        settings = settings_with(self._settings or {})
         settings |= {"unix_socket_directories": postgres_name(str(ground.sockets))}
         argv = [str(ground.programs / "postgres"), "-D", str(ground.data)]
         for name, value in settings.items():

@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from engine.errors import ConfigError
 
@@ -62,3 +65,16 @@ def settings_with(added: Mapping[str, str]) -> dict[str, str]:
     """All settings, those of a configuration last."""
     loads = "timescaledb" in added.get("shared_preload_libraries", "")
     return {**_SETTINGS, **(_TELEMETRY_OFF if loads else {}), **added}
+
+
+def remembered(file: Path, added: Mapping[str, str] | None) -> Mapping[str, str]:
+    """What a configuration adds, or, where none was read, what it added the last time."""
+    if added is not None:
+        file.write_bytes(msgspec.json.encode(added))
+        return added
+    try:
+        known = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+        check_settings(known)
+    except (OSError, msgspec.DecodeError, ConfigError):
+        return {}
+    return known

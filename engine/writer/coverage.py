@@ -83,12 +83,11 @@ class CoverageGate:
     def open(self, reached: Mapping[Source, int]) -> Iterator[Slice]:
         """Called when the rows are chosen, with how far each source will be stored: the coverage
         records that may follow them."""
-        for source, target in list(self._targets.items()):
-            if reached.get(source, source.database_seq) >= target:
-                del self._targets[source]
-        if not self._targets:
-            for source, end_seq in self._ends.items():
-                yield from _slices(source, end_seq)
+        if any(reached.get(s, s.database_seq) < end for s, end in self._targets.items()):
+            return
+        self._targets = {}
+        for source, end_seq in self._ends.items():
+            yield from _slices(source, end_seq)
 
 
 def is_coverage(source: Source) -> bool:

@@ -18,6 +18,7 @@ from engine.errors import TableRefusesError
 from engine.keep_trying import keep_trying
 from engine.records import GAP, RecordArray
 from engine.writer import losses
+from engine.writer.clock_doubt import ClockDoubt
 from engine.writer.coverage import CoverageGate, is_coverage
 from engine.writer.held_back import HeldBack
 from engine.writer.knobs import KnobTable
@@ -26,7 +27,7 @@ from engine.writer.postgres import CommitResult, PostgresSink, Slice
 from engine.writer.sink_trouble import delivered, sink_trouble
 from engine.writer.source import Source
 from engine.writer.sources import Sources
-from engine.writer.waits import ClockDoubt, TableWaits
+from engine.writer.table_waits import TableWaits
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,11 @@ class DatabaseDelivery:
     @property
     def _ready_rows(self) -> int:
         """The backlog without what waits for something else than the next flush."""
-        return sum(s.backlog_rows for s in self._sources if (s.key, s.epoch) not in self._waiting)
+        return sum(
+            source.backlog_rows
+            for source in self._sources
+            if (source.key, source.epoch) not in self._waiting and not is_coverage(source)
+        )
 
     def rows_arrived(self) -> None:
         """Rows were pumped; a full batch is not kept waiting for the flush interval."""
@@ -216,6 +221,7 @@ class DatabaseDelivery:
     def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
         """The rows that knobs let through."""
         kind = source.spec.kind
+        records = self._clock.put_right(records)
         chosen = self._knobs.to_store(records, kind)
         if chosen is not None:
             self._held_back.note(kind, records[~chosen], wall_ns())

@@ -243,6 +243,22 @@ def test_an_unprivileged_owner_gets_the_hypertables_he_may_have(
         assert "hypertables" in said[0]
 
 
+@pytest.mark.fault("N17")
+def test_who_may_not_have_hypertables_is_told_why(
+    make_database: MakeDatabase, timescale: Databases | None
+) -> None:
+    needs_timescale(timescale)
+    url = make_database("")
+    said: list[str] = []
+    with owner_of(url) as own_url:
+        query(url, f"ALTER DATABASE {database_name(url)} OWNER TO fts")
+        query(url, f"GRANT CREATE ON SCHEMA public TO coll_{os.getpid()}")
+        migrate(own_url, said.append)
+    assert "permission denied to create extension" in said[0]
+    assert "ticks go into partitions" in said[0]
+    assert query(url, "SELECT relkind::text FROM pg_class WHERE relname = 'trade'") == [("p",)]
+
+
 @contextmanager
 def owner_of(url: str) -> Iterator[str]:
     """Address of the same database for a role that owns it and may nothing else."""
@@ -449,6 +465,15 @@ def test_log_and_health_are_one_verdict_while_no_standby_answers(replicated: str
     rig = Rig(directory, replicated, rate="400", symbols=1)
     try:
         engine = rig.start()
+        names = query(
+            replicated,
+            "SELECT split_part(application_name, '-', 1), split_part(application_name, '-', 2)"
+            " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            " AND pid <> pg_backend_pid()",
+        )
+        assert ("fts", "writer") in names
+        assert {owner for owner, _ in names} == {"fts"}, "all of them came through the door"
+        assert len(names) <= 6, "as many as doctor says that an engine opens"
         query(replicated, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
         query(replicated, "SELECT pg_reload_conf()")
         engine.wait_for("red (the database is down: no answer for")

@@ -366,8 +366,9 @@ async def running(
         yield rig
         assert rig.faults == []
     finally:
-        for session in rig.sessions:
-            await session.close()
+        async with asyncio.timeout(10):  # else a test that fails would never end
+            for session in rig.sessions:
+                await session.close()
         await rig.desk.close()
         await fake.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -212,5 +213,29 @@ def test_an_answer_that_comes_drop_by_drop_ends_with_its_deadline(
             assert monotonic_s() - began_s < 3.0
             rig.fake.answer("/info#meta", {"universe": [coin("BTC")]})
             await rig.fake.socket()
+
+    uvloop.run(body())
+
+
+@pytest.mark.fault("N49")
+@pytest.mark.parametrize("path", [INFO, "/fapi/v1/fundingInfo"])
+def test_a_session_that_ends_as_an_answer_comes_ends(tmp_path: Path, path: str) -> None:
+    """The task that waits for the answer must hear that it is to end, not only that it came."""
+
+    async def body() -> None:
+        async with running(tmp_path) as rig:
+            _listing(rig)
+            rig.fake.answer("/fapi/v1/fundingInfo", b"[]")
+            rig.fake.answer(path, Answer(b"overloaded", 503))
+            rig.session.start([spec_of(kind=StreamKind.FUNDING)])
+
+            def source() -> Any:
+                is_listing = path == INFO
+                return rig.session._instruments if is_listing else rig.session._intervals
+
+            while not (source() and source()._tried.is_set()):  # not a turn of the loop later
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await rig.session.close()
 
     uvloop.run(body())

@@ -91,9 +91,14 @@ def test_a_configuration_adds_settings_but_not_where_the_server_is(
                 "SELECT current_setting('shared_preload_libraries'),"
                 " current_setting('max_connections'), current_setting('jit')"
             ).fetchone()
+        server.stop()
+        server = PrivatePostgres(folder, "own")  # by somebody who has read no configuration
+        with psycopg.connect(server.start()) as connection:
+            row = connection.execute("SHOW shared_preload_libraries").fetchone()
     finally:
         server.stop()
     assert found == ("auto_explain", "23", "off")
+    assert row == ("auto_explain",)
 
 
 @pytest.mark.parametrize("name", ["hba_file", "Listen_Addresses", "a b", "x=y", ""])

@@ -14,8 +14,8 @@ from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
 from engine.clock import wall_ns
 from engine.layout import Layout
 from engine.records import FUNDING, GAP, TRADE, RecordArray, RecordKind
+from engine.writer.clock_doubt import ClockDoubt
 from engine.writer.delivery import DatabaseDelivery
-from engine.writer.waits import ClockDoubt
 from tests.engine.writer.bench import Bench, run, select, until
 from tests.engine.writer.conftest import MakeSettings
 
@@ -30,7 +30,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.offset_ns = 0
-        for module in ("screen", "waits", "delivery", "sources", "quarantine", "postgres"):
+        for module in ("screen", "clock_doubt", "delivery", "sources", "quarantine", "postgres"):
             monkeypatch.setattr(f"engine.writer.{module}.wall_ns", self.now_ns)
 
     def now_ns(self) -> int:
@@ -75,7 +75,7 @@ def test_rows_wait_until_our_clock_is_put_right(
     bench: Bench, delivery: DatabaseDelivery, clock: Clock, layout: Layout, database_url: str,
     behind_days: int, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    caplog.set_level("INFO", "engine.writer.waits")
+    caplog.set_level("INFO", "engine.writer.clock_doubt")
     clock.offset_ns = -behind_days * DAY_NS
 
     async def body() -> None:
@@ -93,6 +93,8 @@ def test_rows_wait_until_our_clock_is_put_right(
     assert not layout.quarantine_dir.exists()
     assert delivery.stored_rows == {"trade": 200}
     assert select(database_url, "SELECT count(*) FROM gap") == [(0,)]
+    wrong = "SELECT count(*) FROM trades WHERE abs(extract(epoch FROM recv_time - time)) > 60"
+    assert select(database_url, wrong) == [(0,)], "when they were received is put right, too"
     assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
 
 
@@ -174,8 +176,8 @@ def test_absurd_times_are_nobodys_clock(
     assert delivery.quarantined_rows == {"trade": 20}
 
 
-def test_rows_that_we_stamp_ourselves_prove_nothing(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock
+def test_rows_that_we_stamp_ourselves_prove_nothing_and_are_put_right(
+    bench: Bench, delivery: DatabaseDelivery, clock: Clock, database_url: str
 ) -> None:
     """Hyperliquid's funding has no time: it agrees with our clock however wrong that is."""
     clock.offset_ns = -YEAR_NS
@@ -194,6 +196,50 @@ def test_rows_that_we_stamp_ourselves_prove_nothing(
     run(delivery, body)
     assert delivery.stored_rows == {"trade": 40, "funding": 5}
     assert not delivery.quarantined_rows
+    wrong = "SELECT count(*) FROM {} WHERE abs(extract(epoch FROM now() - {})) > 60"
+    for column in ("time", "recv_time"):
+        assert select(database_url, wrong.format("funding_rates", column)) == [(0,)]
+        assert select(database_url, wrong.format("trades", column)) == [(0,)]
+
+
+def test_rows_with_our_time_alone_wait_only_a_moment(
+    bench: Bench, delivery: DatabaseDelivery, clock: Clock
+) -> None:
+    funding = np.zeros(5, FUNDING.dtype)
+    funding["stream"] = 3
+    funding["ts_event"] = funding["ts_recv"] = clock.now_ns()
+
+    async def body() -> None:
+        bench.put(funding)
+        await until(lambda: delivery.backlog_rows == 0)
+
+    run(delivery, body)
+    assert delivery.stored_rows == {"funding": 5}
+
+
+def test_rows_of_before_and_after_keep_the_times_they_have(
+    bench: Bench, delivery: DatabaseDelivery, clock: Clock, database_url: str
+) -> None:
+    """Only what was received while the clock was wrong is put right."""
+    before, after = clock.trades(0), clock.trades(0, first_id=20)
+    before["ts_recv"] -= 3 * YEAR_NS  # of a backlog
+    before["ts_event"] -= 3 * YEAR_NS
+
+    async def body() -> None:
+        clock.offset_ns = -YEAR_NS
+        bench.put(clock.trades(1))
+        await until(lambda: "clock" in delivery.waits_for)
+        clock.offset_ns = 0
+        bench.put(np.concatenate([before, after]))
+        await until(lambda: delivery.backlog_rows == 0)
+
+    run(delivery, body)
+    kept = sorted([*before["ts_recv"].tolist(), *after["ts_recv"].tolist()])
+    assert select(
+        database_url,
+        "SELECT ts_recv FROM trade JOIN stream USING (stream_id)"
+        " JOIN instrument USING (instrument_id) WHERE symbol = 'A' ORDER BY 1",
+    ) == [(each,) for each in kept]
 
 
 def test_a_step_of_our_clock_makes_old_witnesses_worthless(

@@ -10,7 +10,7 @@ from engine.catalog import Catalog
 from engine.errors import TableRefusesError
 from engine.layout import Layout
 from engine.records import BOOK, GAP, TRADE
-from engine.writer.waits import TableWaits
+from engine.writer.table_waits import TableWaits
 from tests.engine.writer.bench import Bench, execute, run, select, until
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 
@@ -125,16 +125,16 @@ def test_few_good_rows_among_many_bad_ones_are_found(
     bench: Bench, database_url: str, make_settings: MakeSettings, trades: MakeTrades
 ) -> None:
     """The bad ones come first, and are more than are tried one by one."""
-    execute(database_url, "ALTER TABLE trade ADD CHECK (trade_id >= 900)")
+    execute(database_url, "ALTER TABLE trade ADD CHECK (trade_id >= 360)")
     delivery = bench.delivery(make_settings(database_url=database_url, flush_interval_s=0.01))
 
     async def body() -> None:
-        bench.put(trades(1000))
+        bench.put(trades(400))
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"trade": 100}
-    assert delivery.quarantined_rows == {"trade": 900}
+    assert delivery.stored_rows == {"trade": 40}
+    assert delivery.quarantined_rows == {"trade": 360}
 
 
 @pytest.mark.fault("N02")
@@ -155,7 +155,7 @@ def test_rows_that_a_frozen_chunk_refuses_are_set_aside_when_it_stays_frozen(
         await until(lambda: "0A000" in delivery.waits_for)
         await asyncio.sleep(0.3)
         assert not delivery.quarantined_rows, "it may be over soon"
-        monkeypatch.setattr("engine.writer.waits._PATIENCE_S", 0.0)
+        monkeypatch.setattr("engine.writer.table_waits._PATIENCE_S", 0.0)
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
