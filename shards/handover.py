@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from engine.clock import monotonic_s
+from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.records import GapReason
 from shards.stream import Frame, Stream
@@ -75,7 +75,9 @@ class Handover:
         return take
 
     def on_unreadable(self, item: Unreadable) -> None:
-        """The stream takes it with the frames it came between, if those are not stored by then."""
+        """The stream takes it with the frames it came between, if those are not stored by then; it
+        knows what the present socket has brought as well.
+        """
         self._unreadable.append((len(self._frames), item))
         del self._unreadable[:-_KEPT_MAX]
 
@@ -138,6 +140,7 @@ class Handover:
         unreadable = [(place - stored, item) for place, item in self._unreadable if place >= stored]
         self._frames, self._unreadable = [], []
         self._on_over(anew)
+        self.stream.handed_over(wall_ns())
         for place, frame in enumerate(frames):
             while unreadable and unreadable[0][0] <= place:
                 self.stream.on_unreadable(unreadable.pop(0)[1])

@@ -1,5 +1,6 @@
 """One stream's state and counters, shared by every kind of feed."""
 
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -26,15 +27,23 @@ Frame = tuple[Any, ...]
 
 _AFTER_GAP: Final = int(Flag.AFTER_GAP)
 _RENUMBERED_AFTER_NS: Final = 1_000_000_000
+_FAR_BACK_IDS: Final = 1_000_000_000
+"""More than any venue gives out in the days for which it could repeat itself."""
 
 
 def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> bool:
     """Whether ids went back although the venue's time went on (by more than a second): the venue
-    started counting anew. A repetition has an old id and an old time.
+    started counting anew. A repetition has an old id and an old time. Ids that went back by more
+    than any repetition tell the same at once: else one id of nonsense would make all the rows of
+    the second after it look old.
     """
+    if last_id - new_id > _FAR_BACK_IDS:
+        return True
     return new_id <= last_id and ts_event > last_ts + _RENUMBERED_AFTER_NS
 
 
+_REMEMBERED_MARKS: Final = 256
+_BEHIND_NS: Final = 10_000_000_000
 _SET_BACK_NS: Final = 60_000_000_000
 _WRONG_CLOCK_NS: Final = 600_000_000_000
 """A stream heard last so long before its last row was heard by a wrong clock."""
@@ -76,6 +85,10 @@ class Stream:
         self.gaps = gaps
         self.drops = DropSpan()
         self.unreadable = UnreadableSpan()
+        self.unreadable_marks: deque[int] = deque(maxlen=_REMEMBERED_MARKS)
+        """Of what could not be read lately: the next socket may bring it once more."""
+        self._repeated: Counter[int] = Counter()
+        self._repeated_until_ns = 0
         self.interruption = GapReason.RESTART if last else GapReason.SEQUENCE
         self.state = StreamState.PENDING
         self.reason = ""
@@ -269,14 +282,25 @@ class Stream:
 
     def on_unreadable(self, item: Unreadable) -> None:
         """Take what no row can be made of: it is counted, and declared before the next row."""
+        if self._repeated[item.mark] and item.ts_recv < self._repeated_until_ns:
+            self._repeated[item.mark] -= 1
+            self.duplicate_count += item.rows
+            return
+        self.unreadable.add(item, self.newest_ts)
+        if item.rows < 0:
+            return  # perhaps another's: it neither counts nor shows that this one is alive
         self._frame_count += 1
         self.last_recv_ns = item.ts_recv
-        self.unreadable.add(item, self.newest_ts)
-        if item.rows > 0:
-            self.refused_count += item.rows
-            self.next_flags |= _AFTER_GAP
+        self.unreadable_marks.append(item.mark)
+        self.refused_count += item.rows
+        self.next_flags |= _AFTER_GAP
         if self.state is StreamState.SYNCING and not self.has_data:
             self.reason = "subscribed, but what came could not be read"
+
+    def handed_over(self, now_ns: int) -> None:
+        """Another socket delivers from now on; what it brings may lie a little behind."""
+        self._repeated = Counter(self.unreadable_marks)
+        self._repeated_until_ns = now_ns + _BEHIND_NS
 
     def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """Put a gap on record; the next row will say that it follows one. What was refused before

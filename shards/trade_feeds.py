@@ -11,12 +11,13 @@ from itertools import islice
 from struct import Struct
 from typing import ClassVar, Final, NamedTuple
 
+from engine.clock import wall_ns
 from engine.commands import StreamSpec
 from engine.positions import Position
 from engine.records import TRADE, Flag, GapReason, GapState
 from engine.ring import HEADER_BYTES, RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Frame, Stream, is_renumbered
+from shards.stream import Frame, Stream, is_renumbered, is_set_back
 from shards.unreadable import Unreadable
 
 _PACK_TRADE: Final = Struct("=IHBxqq8xqdd").pack_into
@@ -185,6 +186,11 @@ class HistoryTrades(_TradeStream):
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int, int], None] = {}
 
+    def connected(self) -> None:
+        """The first frame repeats the past, also what could not be read of it."""
+        super().connected()
+        self.handed_over(wall_ns())
+
     @property
     def newest_ts(self) -> int:
         """That of the newest trade."""
@@ -242,6 +248,10 @@ class HistoryTrades(_TradeStream):
                 self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
             return rows
         last_ts = self._last[0]
+        if is_set_back(rows[-1].ts_event, last_ts):
+            edges = Edges(0, 0, rows[0].ts_event, rows[-1].ts_event, -1)
+            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
+            return rows
         first_ts = last_ts if self._recent else last_ts + 1
         known = [row for row in rows if row.ts_event < first_ts]
         new = [row for row in rows if row.ts_event >= first_ts]

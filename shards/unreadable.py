@@ -11,7 +11,7 @@ UNKNOWN: Final = -1
 class Unreadable(NamedTuple):
     """One element of a message, received at `ts_recv` (ns). `rows` would have been made of it, or
     UNKNOWN. `seq`, `prev_seq` and `ts_event` (ns) are what it says of itself, where that could be
-    read.
+    read. By its `mark`, the hash of its bytes, it is known when two sockets bring it.
     """
 
     ts_recv: int
@@ -19,6 +19,7 @@ class Unreadable(NamedTuple):
     seq: int | None = None
     prev_seq: int | None = None
     ts_event: int | None = None
+    mark: int = 0
 
 
 class UnreadableSpan:

@@ -52,6 +52,7 @@ def unreadable(text: bytes, shape: Shape, ts_recv: int) -> Unreadable:
         seq=id_of(said.get(shape.seq)),
         prev_seq=id_of(said.get(shape.prev_seq)),
         ts_event=time_ms * NS_PER_MS if time_ms and time_ms <= TIME_MS_MAX else None,
+        mark=hash(text),
     )
 
 

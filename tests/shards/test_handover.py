@@ -22,6 +22,7 @@ from shards.handover import Handover
 from shards.quote_feeds import Quotes
 from shards.stream import Stream
 from shards.trade_feeds import ContiguousTrades, HistoryTrades, TradeRow
+from shards.unreadable import Unreadable
 from tests.shards.doubles import MemoryRings, spec_of
 
 COUNT = 40
@@ -182,6 +183,45 @@ def test_every_row_is_stored_once_and_in_order_whoever_is_ahead(name: str, seed:
     assert rig.stored() == list(range(1, COUNT))
     assert rig.gaps == []
     assert rig.stream.state is StreamState.LIVE
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "liquidations"])
+@pytest.mark.parametrize("seed", range(20))
+def test_what_both_sockets_bring_unreadably_is_declared_once(name: str, seed: int) -> None:
+    dice = random.Random(seed)
+    rig = Rig(KINDS[name])
+    start = old = new = dice.randint(2, 10)
+    lead = dice.uniform(0.2, 0.8)
+    bad = set(dice.sample(range(start + 1, COUNT - 1), 4))
+
+    def unreadable(to: Any, n: int) -> None:
+        to.on_unreadable(Unreadable(wall_ns(), mark=n))
+
+    for n in range(1, start):
+        rig.old(n)
+    rig.handover.subscribed(monotonic_s())
+    while new < COUNT:
+        if dice.random() < lead and old < COUNT:
+            if old not in bad:
+                rig.old(old)
+            elif not rig.over:
+                unreadable(rig.stream, old)
+            old += 1
+            rig.handover.tick(monotonic_s())
+        else:
+            if new not in bad:
+                rig.new(new, is_first=new == start)
+            else:
+                unreadable(rig.stream if rig.over else rig.handover, new)
+            new += 1
+    assert rig.over == [False]
+    rig.stream.disconnected("the test is over")
+    rig.stream.declare_pending(wall_ns())
+    assert rig.stored() == [n for n in range(1, COUNT) if n not in bad]
+    gaps = rig.double.rows("gap")
+    assert set(gaps["reason"].tolist()) == {GapReason.UNREADABLE}
+    assert gaps["missing"].sum() == rig.stream.refused_count == len(bad)
 
 
 def test_liquidations_of_both_sockets_are_told_apart_by_what_they_say() -> None:

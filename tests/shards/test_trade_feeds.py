@@ -4,9 +4,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from engine.clock import wall_ns
 from engine.positions import Position
 from engine.records import Flag, GapReason, GapState, RecordArray, Side
 from shards.trade_feeds import ContiguousTrades, HistoryTrades, TradeRow
+from shards.unreadable import Unreadable
 from tests.shards.doubles import MemoryRings, spec_of
 
 MS = 1_000_000
@@ -253,3 +255,17 @@ def test_no_history_trade_is_stored_twice(frames: list[list[int]]) -> None:
     ids = double.rows("trade")["trade_id"].tolist()
     assert len(ids) == len(set(ids))
     assert set(ids) == {i for frame in frames for i in frame}
+
+
+@pytest.mark.fault("N03")
+def test_history_that_repeats_what_cannot_be_read_declares_it_once() -> None:
+    double = MemoryRings()
+    feed = HistoryTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed.connected()
+    for _ in range(2):
+        feed.on_unreadable(Unreadable(wall_ns(), ts_event=5, mark=77))
+        feed.on_trades([TradeRow(9, 66, 6, 1.0, 1.0)], wall_ns())
+        feed.disconnected("cut")
+        feed.connected()
+    assert feed.refused_count == 1
+    assert double.rows("gap")["reason"].tolist() == [GapReason.UNREADABLE]

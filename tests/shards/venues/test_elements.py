@@ -16,6 +16,7 @@ from shards.json_parts import text_of
 from shards.stream import Stream
 from shards.venues import VENUES
 from shards.venues.spec import PollChannel
+from shards.venues.wire import TIME_MS_MAX
 from tests.shards.venues.mutants import (
     HOSTILE,
     TIME_MS,
@@ -158,6 +159,40 @@ def test_one_state_in_an_answer_for_all_costs_only_its_own_row(name: str, hostil
             assert [each.refused_count for each in streams] == [0, one * (not is_good), 0], place
             reasons = [market.gaps(each)["reason"].tolist() for each in streams]
             assert reasons == [[], [] if is_good else [GapReason.UNREADABLE], []], place
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize("absurd", [2**62, TIME_MS_MAX, 1])
+@pytest.mark.parametrize(("name", "offer"), KINDS)
+def test_an_id_or_time_of_nonsense_that_can_be_read_costs_no_neighbour(
+    name: str, offer: Offer, absurd: int
+) -> None:
+    """What it says of itself is believed, for nobody knows better: its row is stored as it is (the
+    writer's screen looks at its time). What follows is stored as well, also on the next socket.
+    """
+    shape = offer.shape
+    for place in places(Market(name).next_element(offer, "S0")):
+        market = Market(name)
+        stream = market.streams[offer.kind, offer.transport, "S0"]
+        example = market.next_element(offer, "S0")
+        if type(example.get(str(place[0]))) is not int or len(place) > 1:
+            continue
+        texts = [written(example)]
+        texts.append(mutated(market.next_element(offer, "S0"), place, b"%d" % absurd))
+        texts += [written(market.next_element(offer, "S0")) for _ in range(3)]
+        market.deliver(offer, texts[:3], "S0")
+        stream.disconnected("cut")
+        stream.connected()
+        market.deliver(offer, texts[3:], "S0")
+        market.settle()
+        neighbours = sum(row_count(shape, text) for text in (texts[0], *texts[2:]))
+        bad = row_count(shape, texts[1])
+        assert market.rows(stream) >= neighbours, (place, absurd)
+        assert market.rows(stream) + stream.refused_count + stream.duplicate_count == (
+            neighbours + bad
+        ), (place, absurd)
+        if is_read(shape, texts[1], "S0") and market.rows(stream) == neighbours:
+            assert stream.duplicate_count == bad, "older than what is stored"
 
 
 @pytest.mark.fault("N03")
