@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ _LIVE_INTERVAL_S = 0.4
 _LAST_FRAME_S = 1.0
 """So long a terminal may take for the last frame."""
 _PLAIN_INTERVAL_S = 5.0
+_PLAIN_INTERVAL_S_MAX = 60.0
+_PLAIN_GROWTH = 1.3
+_NUMBERS = re.compile(r"\d[\d,.]*")
 _PLAIN_LOOK_S = 0.25
 _LOG_LINES = 6
 _PANEL_FRAME_LINES = 2
@@ -120,17 +124,25 @@ async def _draw(status: Callable[[], EngineStatus], rates: Rates, addresses: Add
 
 
 async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
-    """A line every few seconds, and one at once when the number of live streams has changed."""
-    shown, due_s = -1, monotonic_s() + _PLAIN_INTERVAL_S
+    """A line every few seconds, ever more seldom while all goes as before; within those few seconds
+    when that has changed, and at once when the number of live streams has.
+    """
+    shown, before, shown_s, pause_s = -1, ("", "", "", ""), monotonic_s(), _PLAIN_INTERVAL_S
     while True:
         await asyncio.sleep(_PLAIN_LOOK_S)
         now = status()
         now_rates = rates.update(now)
         live = _live_count(now)
         settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
-        if settled or monotonic_s() >= due_s:
+        reason = _NUMBERS.sub("#", now.reason)
+        goes = (now.status, reason, now.writer.database_state, now.writer.redis_state)
+        if goes != before:
+            pause_s = _PLAIN_INTERVAL_S
+        if settled or monotonic_s() >= shown_s + pause_s:
             _log.info(plain_line(now, now_rates))
-            shown, due_s = live, monotonic_s() + _PLAIN_INTERVAL_S
+            if goes == before:
+                pause_s = min(pause_s * _PLAIN_GROWTH, _PLAIN_INTERVAL_S_MAX)
+            shown, before, shown_s = live, goes, monotonic_s()
 
 
 def _live_count(status: EngineStatus) -> int:

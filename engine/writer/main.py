@@ -32,6 +32,7 @@ from engine.metrics import ProcessMetrics, WriterMetrics
 from engine.settings import WriterSettings
 from engine.usage import resident_bytes
 from engine.writer.delivery import DatabaseDelivery
+from engine.writer.journal_sync import keep_synced
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
 from engine.writer.listing import ListingStore
@@ -87,7 +88,8 @@ class Writer:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._settings.doorbell_fd, self._on_doorbell)
         tasks = [asyncio.create_task(self._pump(), name="pump")]
-        tasks += [asyncio.create_task(self._sync_journal(), name="journal-sync")]
+        synced = keep_synced(self.sources, self._settings.journal_sync_interval_s)
+        tasks += [asyncio.create_task(synced, name="journal-sync")]
         tasks += [asyncio.create_task(self._report(), name="status")]
         tasks += [
             asyncio.create_task(sink.run(), name=type(sink).__name__)
@@ -149,20 +151,6 @@ class Writer:
     def _ask_for_doorbell(self, wanted: bool) -> None:
         for source in self.sources:
             source.ask_for_doorbell(wanted)
-
-    async def _sync_journal(self) -> None:
-        """fdatasync what was appended, once per interval, off the loop."""
-        while True:
-            await asyncio.sleep(self._settings.journal_sync_interval_s)
-            for source in list(self.sources):
-                unsynced = source.journal.take_unsynced()
-                if unsynced is None:
-                    continue
-                try:
-                    await asyncio.to_thread(unsynced.sync)
-                except OSError as error:
-                    log.error("journal %s: fdatasync: %s", source.name, error.strerror)
-                    source.journal.retire_segment()
 
     async def _obey(self) -> int:
         """Commands from the supervisor; its death (end of file) is an order to leave at once.

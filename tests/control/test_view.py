@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,36 @@ def test_a_terminal_that_nobody_can_draw_on_gets_plain_lines(
     assert not can_show_view()
     monkeypatch.setenv("TERM", "xterm")
     assert can_show_view()
+
+
+@pytest.mark.fault("N26")
+def test_a_quiet_engine_says_so_ever_more_seldom_and_an_outage_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half an hour, with Redis away in its last third."""
+    now_s, out_from_s, ends_s = 0.0, 1_200.0, 1_800.0
+    said_s: list[float] = []
+
+    async def pass_time(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        if len(caplog.records) > len(said_s):
+            said_s.append(now_s)
+        if now_s >= ends_s:
+            raise asyncio.CancelledError
+
+    def status() -> EngineStatus:
+        engine = status_of([a_stream(slot) for slot in range(4)])
+        engine.writer.redis_state = "down" if now_s >= out_from_s else "up"
+        return engine
+
+    monkeypatch.setattr("control.view.monotonic_s", lambda: now_s)
+    monkeypatch.setattr("control.view.asyncio.sleep", pass_time)
+    with caplog.at_level("INFO"), contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(watch(status, ADDRESSES, live=False))
+    assert len(said_s) <= 60
+    assert said_s[2] < 20, "often at first"
+    assert max(after - before for before, after in pairwise(said_s)) < 62
+    told_s = next(at_s for at_s in said_s if at_s >= out_from_s)
+    assert told_s <= out_from_s + 6
+    assert sum(out_from_s <= at_s < out_from_s + 30 for at_s in said_s) >= 3
