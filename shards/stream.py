@@ -191,7 +191,7 @@ class Stream:
             self._repeated[item.mark] -= 1
             self.duplicate_count += item.rows
             return
-        self.unreadable.add(item, self._newest_ts())
+        self.unreadable.add(item, self.newest_ts)
         if item.rows < 0:
             return  # perhaps another's: it neither counts nor shows that this one is alive
         self._frame_count += 1
@@ -207,8 +207,9 @@ class Stream:
         self._repeated = Counter(self.unreadable_marks)
         self._repeated_until_ns = now_ns + _BEHIND_NS
 
-    def _newest_ts(self) -> int:
-        """The venue's time (ns) of the newest row; 0 before the first."""
+    @property
+    def newest_ts(self) -> int:
+        """Venue time (ns) of the newest row; 0 while there was none."""
         return self._last_ts
 
     def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
@@ -257,7 +258,7 @@ class Stream:
 
     def _declare_unreadable(self, now_ns: int) -> None:
         if self.unreadable.is_open:
-            edges = self.unreadable.take(self._newest_ts())
+            edges = self.unreadable.take(self.newest_ts)
             state = GapState.UNRECOVERABLE if edges.to_seq else GapState.UNPROVABLE
             self._record(GapReason.UNREADABLE, state, edges, now_ns)
 

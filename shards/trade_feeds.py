@@ -164,7 +164,7 @@ class ContiguousTrades(_TradeStream):
             self.declare(self.interruption, GapState.OPEN, edges, ts_recv)
         if count:
             edges = Edges(first_id, first_id + count - 1, last_ts, ts_event, count)
-            self.declare(GapReason.UNREADABLE, GapState.OPEN, edges, ts_recv)
+            self.declare(GapReason.UNREADABLE, GapState.UNRECOVERABLE, edges, ts_recv)
         if rest.missing > count:  # what has no place in the sequence
             edges = rest._replace(from_seq=0, to_seq=0, missing=rest.missing - count)
             self.declare(GapReason.UNREADABLE, GapState.UNPROVABLE, edges, ts_recv)
@@ -187,7 +187,9 @@ class HistoryTrades(_TradeStream):
         super().connected()
         self.handed_over(wall_ns())
 
-    def _newest_ts(self) -> int:
+    @property
+    def newest_ts(self) -> int:
+        """That of the newest trade."""
         return self._last[0] if self._last else 0
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
