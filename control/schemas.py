@@ -233,6 +233,8 @@ class StreamRow(msgspec.Struct):
     gap_count: int
     missing_count: int
     duplicate_count: int
+    refused_count: int
+    """What came for it and could not be read."""
     knobs: Knobs
 
 

@@ -187,6 +187,44 @@ def test_each_stream_is_sampled_again_and_again() -> None:
     run(test)
 
 
+@pytest.mark.fault("N06")
+def test_each_answer_is_a_row_though_the_venues_time_stands() -> None:
+    async def test(rig: Rig) -> None:
+        said = {"symbol": "BTCUSDT", "openInterest": "12.5", "time": 1_795_000_000_000}
+        rig.server.script["/fapi/v1/openInterest?symbol=BTCUSDT"] = [(200, said)] * 16
+        poller = rig.poller(StreamKind.OPEN_INTEREST)
+        stream = rig.stream(0, "BTCUSDT", StreamKind.OPEN_INTEREST)
+        poller.add(stream)
+        await rig.until(lambda: stream.row_count >= 17)
+        rows = rig.double.rows("open_interest")
+        assert (rows["ts_event"] == 1_795_000_000_000 * 1_000_000).sum() == 16
+        assert len(set(rows["ts_recv"].tolist())) == len(rows)
+        assert stream.duplicate_count == len(rig.double.rows("gap")) == 0
+
+    run(test)
+
+
+@pytest.mark.fault("N03")
+def test_a_poll_that_cannot_be_read_is_declared_and_repeated() -> None:
+    """An answer that is none at all is no sample; one with a value of nonsense is."""
+
+    async def test(rig: Rig) -> None:
+        bad = {"symbol": "BTCUSDT", "openInterest": "NaN", "time": 1_795_000_000_000}
+        error = {"code": -1003, "msg": "Too many requests."}
+        script: list[Reply] = [(200, bad), (200, "<html>maintenance</html>"), (200, error)]
+        rig.server.script["/fapi/v1/openInterest?symbol=BTCUSDT"] = script
+        poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=60)
+        stream = rig.stream(0, "BTCUSDT", StreamKind.OPEN_INTEREST)
+        poller.add(stream)
+        await rig.until(lambda: stream.row_count == 1)
+        assert stream.refused_count == 1
+        (gap,) = rig.double.rows("gap")
+        assert (gap["reason"], gap["missing"]) == (GapReason.UNREADABLE, 1)
+        assert sum(poller.malformed_by_reason.values()) == 3
+
+    run(test)
+
+
 def test_one_call_serves_all_where_that_is_cheaper() -> None:
     async def test(rig: Rig) -> None:
         poller = rig.poller(StreamKind.FUNDING)
