@@ -57,7 +57,7 @@ class Ending:
             accounts,
             "; ".join(problems),
             tuple(bounds),
-            tuple(_unfinished(total, delivered, streams, sum(status.rows_by_kind().values()))),
+            tuple(_unfinished(status, total, delivered, streams)),
         )
 
     @property
@@ -121,14 +121,17 @@ def _problems(
 
 
 def _unfinished(
-    total: Account, delivered: bool, streams: Sequence[StreamReport], received: int
+    status: EngineStatus, total: Account, delivered: bool, streams: Sequence[StreamReport]
 ) -> Iterator[str]:
+    received = sum(status.rows_by_kind().values())
     if total.waiting:
         yield f"{total.waiting:,} rows wait in the journal for the next start"
     elif not delivered:
         yield "the database has not taken everything; the next start delivers the rest"
     if total.quarantined:
         yield f"{total.quarantined:,} rows are in quarantine"
+    if received and status.writer.database_state == "off" and status.writer.redis_state == "down":
+        yield f"no database is wanted and Redis is down: {status.writer.redis_error}"
     failed = [each for each in streams if each.state is StreamState.FAILED]
     if failed:
         names = "; ".join(

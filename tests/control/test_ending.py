@@ -81,6 +81,9 @@ CASES: list[tuple[str, EngineStatus, bool, list[StreamReport], Exit, str]] = [
      "unreadable at least 1"),
     ("a killed writer", kill_writer(status(WELL, stored_rows={"trade": 60})), True, [LIVE],
      Exit.OK, "stored at least 60 + committed without an answer 40"),
+    ("nowhere", status(Moves(), database_state="off", stored_rows={}, redis_state="down",
+                       redis_error="refused"), True, [LIVE], Exit.UNFINISHED,
+     "no database is wanted and Redis is down: refused"),
     ("no database", status(Moves(), database_state="off", stored_rows={}), True, [LIVE], Exit.OK,
      "received 100"),
 ]  # fmt: skip
