@@ -2,11 +2,13 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
 
+from control import standard_streams
+
+standard_streams.prepare()  # before anything opens a file
 # The imports below take half a second. Nothing has begun, so Ctrl-C ends it without a word, where
 # an exception would end in a traceback of whatever is being imported.
 _on_interrupt = signal.getsignal(signal.SIGINT)
@@ -24,6 +26,7 @@ from control.commands import (
     limiters,
     migrate,
     psql,
+    quarantine,
     redis,
     simulate,
     streams,
@@ -38,8 +41,8 @@ from engine.member import ChildStartError
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, psql, redis, streams, instruments, limiters, health, simulate, db, migrate, doctor,
-    bench, version,
+    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, simulate, db,
+    migrate, doctor, bench, version,
 )  # fmt: skip
 
 _EPILOG = """\
@@ -74,14 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         parser().parse_args(arguments, options)
-        return int(options.run(options))
+        code = int(options.run(options))
+        standard_streams.flush()
+        return code
     except InstanceBusyError as error:
         return _complain(error, Exit.BUSY)
     except UnreachableError as error:
         return _complain(error, Exit.UNREACHABLE)
     except RefusedError as error:
         if getattr(options, "json", False):
-            sys.stdout.write(json.dumps(error.body) + "\n")
+            standard_streams.say(json.dumps(error.body))
         # The engine calls a wrong request 400: that is how it was asked.
         return _complain(error, Exit.USAGE if error.status == 400 else Exit.FAILED)
     except (ConfigError, ChildStartError) as error:
@@ -91,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return Exit.FAILED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard_streams.give_up_stdout()
         return Exit.FAILED
 
 

@@ -10,8 +10,9 @@ Classes of row
 - `delta`: book changes, also those from before the first snapshot: they were received.
 - `whole`: books that a venue pushes whole.
 Snapshots fetched by REST are stored too, but asked for and not sent: they are counted apart.
-Kinds that are few in rows (quotes, funding and the like) are in `control.ledger_kinds`; a ledger
-that only has sums of the others is compared in `control.ledger_sums`.
+Kinds that are few in rows (quotes, funding and the like) are in `control.ledger_kinds`, what was
+sent so that nobody can read it in `control.ledger_unreadable`; a ledger that only has sums of the
+others is compared in `control.ledger_sums`.
 """
 
 from collections.abc import Iterator
@@ -20,11 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import psycopg
 
 from control.ledger_kinds import check_kinds
 from control.ledger_sums import check_sums
+from control.ledger_unreadable import check_unreadable
 from control.verdict import Ints, Verdict, covered_by_gaps
+from engine.database_session import PROOF, session
 from shards.simulator.ledger import LedgerRows, Rows, read_ledger
 from shards.simulator.ledger_sums import exact_sum
 from shards.venues import VENUES
@@ -109,7 +111,7 @@ class LedgerCheck:
         self.rest_snapshot_rows = 0
         self.first_recv_ns = 0
         self._ledger = read_ledger(ledger_dir)
-        with psycopg.connect(database_url) as self._connection:
+        with session(database_url, PROOF) as self._connection:
             self._streams = self._read_streams()
             if self._ledger.sums is None:
                 self._check_trades()
@@ -121,6 +123,7 @@ class LedgerCheck:
                 found = self._connection.execute(_FIRST_RECV).fetchone()
                 self.first_recv_ns = found[0] or 0 if found else 0
                 self.rest_snapshot_rows = self._count_fetched()
+            self.verdicts |= check_unreadable(self._ledger, self._connection)
 
     def _count_fetched(self) -> int:
         """Rows of books that came by REST, where a venue pushes changes alone."""

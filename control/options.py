@@ -53,9 +53,7 @@ def add_service(parser: argparse.ArgumentParser) -> None:
 
 def load(options: argparse.Namespace) -> LoadedConfig:
     """The configuration with the command line's wishes, which win over file and environment."""
-    loaded = _with_known_venues(config.load(options.config))
-    if options.state_dir is not None:
-        loaded = loaded.with_state_dir(options.state_dir)
+    loaded = _with_known_venues(config.load(options.config, state_dir=options.state_dir))
     port = getattr(options, "port", None)
     if port is not None:
         control = msgspec.structs.replace(loaded.config.control, port=port)

@@ -294,7 +294,7 @@ class InstrumentRow(msgspec.Struct):
 
 
 class InstrumentEventRow(msgspec.Struct):
-    """A listing changed: `listed`, `delisted` or `changed`."""
+    """A listing changed: `listed`, `delisted`, `changed`, `unreadable` or `readable`."""
 
     exchange: str
     symbol: str
@@ -310,6 +310,8 @@ class RefreshResult(msgspec.Struct):
     instrument_count: int
     event_count: int
     error: str = ""
+    unreadable_count: int = 0
+    """Symbols whose rows nobody understands: `GET /instruments/events` says why."""
 
 
 class LimiterRow(msgspec.Struct):

@@ -8,15 +8,16 @@ from typing import Any
 
 from control.ending import Ending
 from engine.commands import StreamCounts
-from engine.records import RecordKind
+from engine.records import NOT_MARKET_DATA
 from engine.status import EngineStatus
 
 
 def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
-    """Totals since the engine started, of market data: records of gaps are counted as gaps."""
+    """Totals since the engine started, of market data: what is said about rows is no row."""
     writer = status.writer
     counted = StreamCounts.total(status.counts_by_kind.values())
     received, stored = status.rows_by_kind(), _without_gaps(writer.stored_rows)
+    refused = status.refused_by_kind()
     published, dropped = map(_without_gaps, (writer.published_rows, writer.dropped_rows))
     skipped = _without_gaps(writer.skipped_rows)
     seconds = max(status.uptime_s, 1e-9)
@@ -28,10 +29,10 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
         "lost": writer.lost_rows,
         "published": sum(published.values()),
         "dropped": sum(dropped.values()),
-        "refused": counted.refused_count,
         "declared_missing": counted.missing_count,
         "gaps": counted.gap_count,
         "duplicates_refused": counted.duplicate_count,
+        "refused": counted.refused_count,
         "quarantined": sum(writer.quarantined_rows.values()),
         "inexact": writer.inexact_rows,
         "overrun": sum(writer.overrun_rows.values()),
@@ -55,6 +56,7 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
                 "skipped": skipped.get(kind, 0),
                 "published": published.get(kind, 0),
                 "dropped": dropped.get(kind, 0),
+                "refused": refused.get(kind, 0),
             }
             for kind in ("trade", "book", *sorted(received.keys() - {"trade", "book"}))
         },
@@ -100,7 +102,7 @@ def latency_lines(status: EngineStatus) -> list[str]:
 
 
 def _without_gaps(rows: Mapping[str, int]) -> dict[str, int]:
-    return {kind: count for kind, count in rows.items() if kind != RecordKind.GAP}
+    return {kind: count for kind, count in rows.items() if kind not in NOT_MARKET_DATA}
 
 
 def _malformed(status: EngineStatus) -> dict[str, int]:

@@ -11,6 +11,7 @@ import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -18,12 +19,17 @@ from engine.durable import UNREADABLE, LineFile
 from engine.errors import EngineError
 
 _LETTERS = "A-Za-z0-9\u00c0-\u1fff\u2c00-\ud7ff"
-_SYMBOL = rf"[{_LETTERS}][{_LETTERS}._:/@-]{{0,31}}"
+_SYMBOL = rf"[{_LETTERS}@][{_LETTERS}._:/@-]{{0,31}}"
 SYMBOL_PATTERN = f"^{_SYMBOL}$"
-"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT). No control
-characters, no spaces, no quotes, no marks that turn the direction of writing; at most 96 bytes.
-Whether there is such a symbol, only the venue's listing tells.
+"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT), and pairs
+that have only a number (Hyperliquid: @107). No control characters, no spaces, no quotes, no marks
+that turn the direction of writing; at most 96 bytes. Whether there is such a symbol, only the
+venue's listing tells.
 """
+
+
+UNKNOWN_SYMBOL: Final = "unknown symbol"
+"""So begins the reason of a stream whose venue does not list its symbol."""
 
 
 def is_symbol(text: str) -> bool:

@@ -309,7 +309,9 @@ class RenewBook(msgspec.Struct, tag=True):
 
 
 class InstrumentEvent(msgspec.Struct, frozen=True):
-    """A listing changed: `listed`, `delisted` or `changed` (then `detail` says what)."""
+    """A listing changed: `listed`, `delisted` or `changed`; or its row cannot be read
+    (`unreadable`), or can be again (`readable`). `detail` says what is new or wrong.
+    """
 
     venue: str
     symbol: str
@@ -464,6 +466,14 @@ class WriterStatus(msgspec.Struct, tag=True):
     """Rows that neither ring nor journal held any more when the database was ready for them."""
     lost_by_kind: dict[str, int] = {}
     """The same by record kind."""
+    quarantine_rows: dict[str, int] = {}
+    """Rows that are in quarantine now; `quarantined_rows` came there since this writer began."""
+    waits_for: str = ""
+    """Why rows wait although the database is there: our clock, or a table that refuses every row.
+    Empty while none do."""
+    redis_bytes: int = 0
+    """What the streams in Redis take, and what they may."""
+    redis_budget_bytes: int = 0
 
 
 FromChild = (

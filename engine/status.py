@@ -23,9 +23,11 @@ from engine.commands import (
     WriterStatus,
     sum_by_kind,
 )
+from engine.flush_delay import FlushDelay
 from engine.records import RecordKind
 
 Light = Literal["green", "yellow", "red"]
+Judgement = tuple[Light, str]
 Phase = Literal["starting", "running", "draining", "stopped"]
 ChildState = Literal["starting", "up", "restarting", "ended"]
 
@@ -40,7 +42,6 @@ KINDS_OF_STREAM: dict[StreamKind, tuple[str, ...]] = {
 }
 """The record kinds that each kind of stream produces: one row of each, or none of any."""
 
-_TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
 _QUANTILES = (0.5, 0.9, 0.99)
 _STEPS_A_DECADE = 10
 _RECENT_S = 60.0
@@ -91,6 +92,8 @@ class ShardReport(msgspec.Struct):
     loop_lag_ms: float = 0.0
     rss_bytes: int = 0
     cpu_s: float = 0.0
+    taken_s: float = 0.0
+    """When it said so, with its streams, on the monotonic clock; 0: not yet."""
 
 
 class WriterReport(msgspec.Struct):
@@ -102,6 +105,10 @@ class WriterReport(msgspec.Struct):
     published_rows: dict[str, int] = {}
     overrun_rows: dict[str, int] = {}
     quarantined_rows: dict[str, int] = {}
+    quarantine_rows: dict[str, int] = {}
+    """Rows that are in quarantine now, also those of earlier engines on this state directory."""
+    waits_for: str = ""
+    """Why rows wait although the database is there; empty while none do."""
     dropped_rows: dict[str, int] = {}
     skipped_rows: dict[str, int] = {}
     unpublished_rows: dict[str, int] = {}
@@ -118,7 +125,12 @@ class WriterReport(msgspec.Struct):
     database_error: str = ""
     redis_state: str = "starting"
     redis_error: str = ""
+    redis_bytes: int = 0
+    """What the streams in Redis take, and what they may."""
+    redis_budget_bytes: int = 0
     backlog_rows: int = 0
+    flush_delay_s: float = 0.0
+    """Age of the rows that are being stored."""
     journal_bytes: int = 0
     rss_bytes: int = 0
     cpu_s: float = 0.0
@@ -126,6 +138,8 @@ class WriterReport(msgspec.Struct):
     """Percentiles by stage, since the writer was born."""
     recent_latency_us: dict[str, dict[str, float]] = {}
     """The same of the last minute; a stage is empty where nothing passed it in that time."""
+    taken_s: float = 0.0
+    """When it said so, on the monotonic clock; 0: not yet."""
 
 
 class LimiterReport(msgspec.Struct):
@@ -168,11 +182,18 @@ class EngineStatus(msgspec.Struct):
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""
+        return self._by_kind(lambda counts: counts.row_count)
+
+    def refused_by_kind(self) -> dict[str, int]:
+        """Rows that came and could not be read, by record kind."""
+        return self._by_kind(lambda counts: counts.refused_count)
+
+    def _by_kind(self, count: Callable[[StreamCounts], int]) -> dict[str, int]:
         rows: Counter[str] = Counter()
         for stream_kind, counts in self.counts_by_kind.items():
             kinds = KINDS_OF_STREAM[stream_kind]
             for kind in kinds:
-                rows[kind] += counts.row_count // len(kinds)
+                rows[kind] += count(counts) // len(kinds)
         return dict(rows)
 
     def accounts(self) -> dict[str, Account]:
@@ -273,6 +294,7 @@ class WriterTotals:
     def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
         self.report = WriterReport(ChildReport("writer"))
         self._clock_s = clock_s
+        self._flush_delay = FlushDelay()
         self._recent: dict[str, RecentLatency] = {}
         self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
         self._inexact_base = self._lost_base = 0
@@ -291,13 +313,16 @@ class WriterTotals:
         report.lost_rows = self._lost_base + status.lost_rows
         for name in (
             "received_rows", "database_state", "database_error", "redis_state", "redis_error",
-            "backlog_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s",
+            "redis_bytes", "redis_budget_bytes", "backlog_rows", "journal_bytes", "journal_error",
+            "rss_bytes", "cpu_s", "quarantine_rows", "waits_for",
         ):  # fmt: skip
             setattr(report, name, getattr(status, name))
         report.latency_us = {
             stage: summarize(histogram) for stage, histogram in status.latency.items()
         }
-        now_s = self._clock_s()
+        report.taken_s = now_s = self._clock_s()
+        taken = sum(report.stored_rows.values()) + sum(report.quarantined_rows.values())
+        report.flush_delay_s = self._flush_delay.update(now_s, taken, status.backlog_rows)
         report.recent_latency_us = {
             stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
             for stage, each in status.latency.items()
@@ -334,6 +359,7 @@ class WriterTotals:
 
 def update_shard(report: ShardReport, status: ShardStatus) -> None:
     """Copy a shard's own numbers; its streams are totalled apart."""
+    report.taken_s = monotonic_s()
     for name in (
         "connection_count", "reconnect_count", "malformed_by_reason", "loop_lag_ms", "rss_bytes",
         "cpu_s",
@@ -357,72 +383,6 @@ def summarize(histogram: LatencyHistogram) -> dict[str, float]:
     last = max(bucket for bucket, count in enumerate(histogram.counts) if count)
     summary["max"] = _upper_edge_us(last)
     return summary
-
-
-_SINKS = {"postgres": "database", "valkey": "redis"}
-
-
-def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterReport:
-    """The writer as it is while these of the engine's own servers are not up: it knows only that
-    nobody answers, or not even that yet.
-    """
-    for server in servers:
-        if server.state != "up":
-            sink, problem = _SINKS[server.name], f"private {server.name}: {server.reason}"
-            writer = msgspec.structs.replace(
-                writer, **{f"{sink}_state": "down", f"{sink}_error": f"{problem}; it starts again"}
-            )
-    return writer
-
-
-def judge(
-    phase: Phase, children: list[ChildReport], writer: WriterReport, streams: list[StreamReport]
-) -> tuple[Light, str]:
-    """One light and the reason for it, worst first."""
-    if phase in ("starting", "draining", "stopped"):
-        return "yellow", phase
-    for child in children:
-        if child.state != "up":
-            light: Light = "yellow" if child.name == "control" else "red"
-            return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
-    if writer.database_state == "down":
-        return "red", f"database is down: {writer.database_error}; rows wait in the journal"
-    if writer.journal_error:
-        return "yellow", f"{writer.journal_error}; rows are in memory only until they are stored"
-    if writer.lost_rows:
-        return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
-    by_streams = _judge_streams(streams)
-    if by_streams is not None and by_streams[0] != "green":
-        return by_streams
-    if writer.redis_state == "down":
-        return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
-    if quarantined := sum(writer.quarantined_rows.values()):
-        return "yellow", f"{quarantined} rows are quarantined"
-    return by_streams or ("green", "all streams deliver")
-
-
-def _judge_streams(streams: list[StreamReport]) -> tuple[Light, str] | None:
-    """What the streams alone say; None when all of them deliver."""
-    troubled = [stream for stream in streams if stream.state in _TROUBLED]
-    if troubled and len(troubled) == len(streams):
-        return "red", f"no stream delivers: {_name(troubled[0])}: {troubled[0].reason}"
-    if troubled:
-        first = troubled[0]
-        return "yellow", (
-            f"{len(troubled)} of {len(streams)} streams in trouble: {_name(first)} is"
-            f" {first.state}: {first.reason}"
-        )
-    live = sum(stream.state is StreamState.LIVE for stream in streams)
-    if streams and not live:
-        first = streams[0]
-        return "yellow", f"no stream is live yet: {_name(first)} is {first.state}: {first.reason}"
-    if live < len(streams):
-        return "green", f"{live} of {len(streams)} streams deliver, the others are starting"
-    return None if streams else ("green", "no stream is wanted yet")
-
-
-def _name(stream: StreamReport) -> str:
-    return f"{stream.venue}/{stream.symbol}/{stream.kind}"
 
 
 def _upper_edge_us(bucket: int) -> float:

@@ -62,6 +62,7 @@ from engine.commands import (
 from engine.control_feed import ControlFeed
 from engine.errors import ConfigError, EngineError
 from engine.instrument_facts import InstrumentFacts
+from engine.judgement import judge, without_servers
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
@@ -71,16 +72,7 @@ from engine.registry_mirror import RegistryMirror
 from engine.ring_syncs import RingSyncs
 from engine.roster import Roster
 from engine.schema import SchemaKeeper
-from engine.status import (
-    EngineStatus,
-    Phase,
-    ShardReport,
-    ShardTotals,
-    WriterTotals,
-    judge,
-    update_shard,
-    without_servers,
-)
+from engine.status import EngineStatus, Phase, ShardReport, ShardTotals, WriterTotals, update_shard
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 

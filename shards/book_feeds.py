@@ -2,18 +2,24 @@
 
 What a consumer may rely on, for both: rows come in the order in which they apply; a SNAPSHOT event
 replaces the book; after a row flagged AFTER_GAP the book is unknown until the next SNAPSHOT.
+
+An event is the smallest unit that can be at fault: one of which a single level cannot be read is
+refused whole, for a book with the other levels alone would be a wrong one. Its levels are counted
+as refused rows, and a book of deltas starts anew from a snapshot.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
+from engine.clock import monotonic_s
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
-from engine.records import GapReason, GapState
+from engine.records import CoverageEnd, GapReason, GapState
 from engine.ring import RingProducer
 from shards.book_rows import BookEvent, brought_up, put_event
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered, is_set_back
+from shards.unreadable import Unreadable
 
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
@@ -24,6 +30,11 @@ NOT_LISTENING: Final = (StreamState.BACKOFF, StreamState.STOPPED, StreamState.FA
 
 _WAITING: Final = "waiting for a snapshot that fits"
 
+_AHEAD_S_MAX: Final = 10.0
+"""Events come within a fraction of a second of a snapshot that holds them, or they never will."""
+_AHEAD_IDS_MAX: Final = 100_000_000
+"""No book changes so often in that time."""
+
 
 class _BookStream(Stream):
     """Writes book events; subclasses decide which and in what order."""
@@ -33,7 +44,7 @@ class _BookStream(Stream):
         count = event.row_count
         seq = self.ring.reserve(count)
         if seq < 0:
-            self.refused(event.seq, event.ts_event, count)
+            self.dropped(event.seq, event.ts_event, count)
             return False
         flags = self.next_flags and self.settle(event.ts_recv)
         put_event(self.ring, seq, self.slot, event, flags)
@@ -55,6 +66,8 @@ class DeltaBook(_BookStream):
     A book that runs can be renewed, for those who read it from the middle: see `renew`.
     """
 
+    ids_tell: ClassVar = True
+
     def __init__(
         self,
         spec: StreamSpec,
@@ -70,6 +83,8 @@ class DeltaBook(_BookStream):
         self._synced = False
         self._buffer: list[tuple[int, BookEvent]] = []
         self._snapshot: BookEvent | None = None
+        self._snapshot_s = 0.0
+        """Since when the snapshot waits for an event that reaches it (monotonic)."""
         self._requested = False
         self._since: list[tuple[int, BookEvent]] | None = None
         """While the book is renewed: what was written since the request."""
@@ -146,11 +161,35 @@ class DeltaBook(_BookStream):
         self._requested = False
         if self.state in NOT_LISTENING or self.is_settled:
             return
-        self._snapshot = snapshot
+        self._snapshot, self._snapshot_s = snapshot, monotonic_s()
         if self._synced:
             self._renewed()
         else:
             self._join()
+        if snapshot.seq - self._last_seq > _AHEAD_IDS_MAX:
+            self._give_up_snapshot()
+
+    def tick(self, now_ns: int) -> None:
+        """A snapshot that no event reaches is not waited for any longer."""
+        super().tick(now_ns)
+        if self._snapshot is None:
+            return
+        late_s = self.lag_ns / 1e9  # events that are on their way for so long may still reach it
+        if monotonic_s() - self._snapshot_s > _AHEAD_S_MAX + late_s:
+            self._give_up_snapshot()
+
+    def _give_up_snapshot(self) -> None:
+        """Ask for another one. What was received meanwhile is kept for that."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None:
+            return  # it was joined
+        ahead = snapshot.seq - self._last_seq
+        if not self._synced:
+            self.reason = (
+                f"snapshot {snapshot.seq} is {ahead:,} ids ahead of the newest event"
+                f" {self._last_seq}; another one is asked for"
+            )
+        self._request()
 
     def _join(self) -> None:
         """Put snapshot and buffered events together, if they meet."""
@@ -174,7 +213,7 @@ class DeltaBook(_BookStream):
         stored = [self._put(event) for event in events]
         if all(stored):
             self._synced = True
-            self.live()
+            self.live(event.ts_event)
         else:
             self._unsync()
 
@@ -216,15 +255,35 @@ class DeltaBook(_BookStream):
             edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
             self._broken(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
         elif event.seq <= self._last_seq:
-            self.duplicate_count += 1
+            self.duplicate_count += event.row_count
             return False
         elif event.prev_seq > self._last_seq:
-            edges = Edges(self._last_seq + 1, event.prev_seq, self._last_ts, event.ts_event, -1)
+            from_ts = self.missed_since(self._last_ts, event.ts_event)
+            edges = Edges(self._last_seq + 1, event.prev_seq, from_ts, event.ts_event, -1)
             reason = self.interruption
-            if reason is GapReason.SEQUENCE:
+            if self.unreadable.links(self._last_seq, event.prev_seq):
+                reason = GapReason.UNREADABLE
+                edges = edges._replace(missing=self.unreadable.take(0).missing)
+            elif reason is GapReason.SEQUENCE:
                 reason = GapReason.RESYNC
             self._broken(reason, GapState.UNRECOVERABLE, edges, event.ts_recv)
         return True
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Wait for the next event to tell whether the chain is broken by it; it nearly always is,
+        and the book starts anew. One that is stored is only repeated.
+        """
+        if item.rows < 0:
+            return  # if it was an event of this book, the chain will be broken
+        if item.seq is not None and item.seq <= self._last_seq and self._is_old(item):
+            self.last_recv_ns = item.ts_recv
+            self.duplicate_count += item.rows
+            return
+        super().on_unreadable(item)
+
+    def _is_old(self, item: Unreadable) -> bool:
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq or 0, self._last_seq, at, self._last_ts)
 
     def _broken(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """The chain broke in front of the present event."""
@@ -235,6 +294,7 @@ class DeltaBook(_BookStream):
 
     def _unsync(self) -> None:
         """The book is unknown until a snapshot fits; the next event asks for one."""
+        self.stop_listening(CoverageEnd.RESYNC, self.newest_ts)
         self._synced = False
         self._snapshot = None
         self._since = None
@@ -268,9 +328,14 @@ class SnapshotBook(_BookStream):
 
     def fell_silent(self) -> None:
         """Books come at a steady pace, changed or not: some are missing."""
+        self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.SILENCE
+
+    def heard_until(self, silent_s: float) -> int:
+        """Up to the last one, for the same reason."""
+        return self._last_ts
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once a book as new as the first is stored."""
@@ -285,14 +350,14 @@ class SnapshotBook(_BookStream):
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
             self._last_seq = 0
         elif event.seq <= self._last_seq:
-            self.duplicate_count += 1
+            self.duplicate_count += event.row_count
             return
         if not self.has_data:
             if self._last_seq and event.seq > self._last_seq + 1:
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
                 self.declare(self.interruption, GapState.UNPROVABLE, edges, event.ts_recv)
             self.has_data = True
-            self.live()
+            self.live(event.ts_event)
         self._put(event._replace(prev_seq=self._last_seq, is_snapshot=True))
         self._last_seq = event.seq
         self._last_ts = event.ts_event

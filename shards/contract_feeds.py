@@ -4,48 +4,54 @@ from itertools import islice
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
-from engine.clock import monotonic_s, wall_ns
+from engine.clock import monotonic_s
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
 from engine.records import Flag, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Frame
-from shards.timed import LATE_NS, TimedStream
+from shards.stream import Frame, Stream
+from shards.timed import TimedStream
 
 _PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
 _PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
 _PACK_LIQUIDATION: Final = Struct("=IHBxqqdddd").pack_into
 _NO_RATE: Final = int(Flag.NO_RATE)
+_INEXACT: Final = int(Flag.INEXACT)
 _REMEMBERED_LIQUIDATIONS: Final = 1024
 _SETTLED_S: Final = 5.0
 """After so long on a socket a subscription counts as heard, though nothing has come."""
 
 
 class FundingRow(NamedTuple):
-    """`rate` is None for a contract without funding; 0 is what the row does not tell."""
+    """`rate` is None for a contract without funding; 0 is what the row does not tell. `is_exact` is
+    whether each number is the one the venue wrote.
+    """
 
     rate: float | None
     mark_price: float
     index_price: float
     next_ts: int = 0
     interval_s: int = 0
+    is_exact: bool = True
 
 
 class _FundingStream(TimedStream):
     def _store_funding(
         self, ring: RingProducer, ts_event: int, ts_recv: int, row: FundingRow
     ) -> None:
-        rate, mark, index, next_ts, interval_s = row
+        rate, mark, index, next_ts, interval_s, is_exact = row
         if rate is None:
             rate = 0.0
             interval_s = 0
             self.next_flags |= _NO_RATE
+        if not is_exact:
+            self.next_flags |= _INEXACT
         self._store(
             ring, _PACK_FUNDING, ts_event, ts_recv,
             ts_event, ts_recv, rate, mark, index, next_ts, interval_s,
         )  # fmt: skip
-        self.next_flags &= ~_NO_RATE
+        self.next_flags &= ~(_NO_RATE | _INEXACT)
 
 
 class FundingRates(_FundingStream):
@@ -62,19 +68,31 @@ class FundingRates(_FundingStream):
             self._store_funding(self.ring, ts_event, ts_recv, row)
 
 
-class OpenInterestPoints(TimedStream):
+class _OpenInterestStream(TimedStream):
+    def _store_open_interest(
+        self, ring: RingProducer, ts_event: int, ts_recv: int, qty: float, *, is_exact: bool
+    ) -> None:
+        if not is_exact:
+            self.next_flags |= _INEXACT
+        self._store(ring, _PACK_OPEN_INTEREST, ts_event, ts_recv, ts_event, ts_recv, qty)
+        self.next_flags &= ~_INEXACT
+
+
+class OpenInterestPoints(_OpenInterestStream):
     """Open interest."""
 
-    def on_open_interest(self, ts_event: int, ts_recv: int, qty: float) -> None:
-        """Take one state, checked by the venue's decoder."""
+    def on_open_interest(
+        self, ts_event: int, ts_recv: int, qty: float, is_exact: bool = True
+    ) -> None:
+        """Take one state, checked by the venue's decoder; `is_exact` as in FundingRow."""
         if self._accept(ts_event, ts_recv, qty):
-            self._store(
-                self.ring, _PACK_OPEN_INTEREST, ts_event, ts_recv, ts_event, ts_recv, qty
-            )  # fmt: skip
+            self._store_open_interest(self.ring, ts_event, ts_recv, qty, is_exact=is_exact)
 
 
-class FundingOpenInterest(_FundingStream):
+class FundingOpenInterest(_FundingStream, _OpenInterestStream):
     """Both in one message of the venue: a row of each kind, with the same times."""
+
+    _rows_per_element: ClassVar = 2
 
     def __init__(
         self,
@@ -88,23 +106,25 @@ class FundingOpenInterest(_FundingStream):
         self._open_interest_ring = open_interest_ring
 
     def _content_of(self, frame: Frame) -> Any:
-        return frame[2:]
+        return frame[2:4]
 
-    def on_both(self, ts_event: int, ts_recv: int, row: FundingRow, qty: float) -> None:
-        """Take one state, checked by the venue's decoder."""
+    def on_both(
+        self, ts_event: int, ts_recv: int, row: FundingRow, qty: float, is_exact: bool = True
+    ) -> None:
+        """Take one state, checked by the venue's decoder; `is_exact` is about `qty`."""
         if not self._accept(ts_event, ts_recv, (row, qty)):
             return
         after_gap = self.next_flags
         self._store_funding(self.ring, ts_event, ts_recv, row)
         self.next_flags |= after_gap
-        self._store(
-            self._open_interest_ring, _PACK_OPEN_INTEREST, ts_event, ts_recv,
-            ts_event, ts_recv, qty,
-        )  # fmt: skip
+        ring = self._open_interest_ring
+        self._store_open_interest(ring, ts_event, ts_recv, qty, is_exact=is_exact)
 
 
 class LiquidationRow(NamedTuple):
-    """One liquidation order; the first five fields are its natural key. `ts_event` in ns."""
+    """One liquidation order; the first five fields are its natural key. `ts_event` in ns;
+    `is_exact` is about the average price, which the venue computes.
+    """
 
     ts_event: int
     side: int
@@ -112,6 +132,7 @@ class LiquidationRow(NamedTuple):
     qty: float
     filled_qty: float
     avg_price: float
+    is_exact: bool = True
 
 
 class Liquidations(TimedStream):
@@ -121,24 +142,22 @@ class Liquidations(TimedStream):
     """
 
     in_any_order: ClassVar = True
+    listens_without_rows: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
         super().__init__(spec, ring, gaps, last)
-        self._deaf_since_ns = self._last_ts
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int | float, ...], None] = {}
 
-    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
-        """Note since when nobody listens: what the venue had pushed when the socket was last heard
-        has arrived, of what it pushed since nothing is known. Never before the last one stored.
-        """
-        if self.state is StreamState.LIVE:
-            now_ns = wall_ns()
-            heard_ns = now_ns - int(silent_s * 1e9)
-            self._deaf_since_ns = min(max(heard_ns - LATE_NS, self._last_ts), now_ns)
-        super().disconnected(reason, silent_s)
+    def heard_until(self, silent_s: float) -> int:
+        """There may be none for hours: it is heard as long as its socket is."""
+        return Stream.heard_until(self, silent_s)
+
+    @property
+    def _is_own_clock(self) -> bool:
+        return True  # as far as listening is concerned
 
     def tick(self, now_ns: int) -> None:
         """Go live without a row."""
@@ -161,18 +180,21 @@ class Liquidations(TimedStream):
         if len(recent) > 2 * _REMEMBERED_LIQUIDATIONS:
             for old in list(islice(recent, len(recent) - _REMEMBERED_LIQUIDATIONS)):
                 del recent[old]
-        ts_event, side, price, qty, filled_qty, avg_price = row
+        ts_event, side, price, qty, filled_qty, avg_price, is_exact = row
         self._last_ts = ts_event
+        if not is_exact:
+            self.next_flags |= _INEXACT
         self._store(
             self.ring, _PACK_LIQUIDATION, ts_event, ts_recv,
             side, ts_event, ts_recv, price, avg_price, qty, filled_qty,
         )  # fmt: skip
+        self.next_flags &= ~_INEXACT
 
     def _heard(self, now_ns: int) -> None:
         """The subscription works: what was said before it was not heard."""
-        if 0 < self._deaf_since_ns < now_ns:  # else another socket listened all the time
-            edges = Edges(0, 0, self._deaf_since_ns, now_ns, -1)
+        since = self.missed_since(self._last_ts, now_ns)
+        if 0 < since < now_ns and not self.is_heard:  # else another socket listened all the time
+            edges = Edges(0, 0, since, now_ns, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)
-        self._deaf_since_ns = 0
         self.has_data = True
-        self.live()
+        self.live(now_ns)

@@ -15,6 +15,7 @@ from engine.clock import monotonic_s
 from engine.commands import StreamState
 from engine.records import GapReason
 from shards.stream import Frame, Stream
+from shards.unreadable import Unreadable
 
 _PATIENCE_S: Final = 30.0
 """For so long after its subscription the next socket may take to join."""
@@ -51,6 +52,8 @@ class Handover:
         self._on_over = on_over
         self._ask_again = ask_again
         self._frames: list[Frame] = []
+        self._unreadable: list[tuple[int, Unreadable]] = []
+        """With the number of frames that came before each."""
         self._method = ""
         self._subscribed_s = math.inf
         self._first_s = math.inf
@@ -71,6 +74,11 @@ class Handover:
 
         return take
 
+    def on_unreadable(self, item: Unreadable) -> None:
+        """The stream takes it with the frames it came between, if those are not stored by then."""
+        self._unreadable.append((len(self._frames), item))
+        del self._unreadable[:-_KEPT_MAX]
+
     def subscribed(self, now_s: float) -> None:
         """The next socket has asked for the stream."""
         if self._subscribed_s == math.inf:
@@ -80,6 +88,7 @@ class Handover:
     def start_over(self) -> None:
         """The next socket is gone; it comes back. The present one goes on."""
         self._frames.clear()
+        self._unreadable.clear()
         self._subscribed_s = self._first_s = math.inf
 
     def lost(self, reason: str, silent_s: float) -> None:
@@ -125,7 +134,13 @@ class Handover:
         self._end(self._frames, anew=True)
 
     def _end(self, frames: Sequence[Frame], *, anew: bool) -> None:
-        self._frames = []
+        stored = len(self._frames) - len(frames)
+        unreadable = [(place - stored, item) for place, item in self._unreadable if place >= stored]
+        self._frames, self._unreadable = [], []
         self._on_over(anew)
-        for frame in frames:
+        for place, frame in enumerate(frames):
+            while unreadable and unreadable[0][0] <= place:
+                self.stream.on_unreadable(unreadable.pop(0)[1])
             getattr(self.stream, self._method)(*frame)
+        for _, item in unreadable:
+            self.stream.on_unreadable(item)

@@ -9,7 +9,8 @@ What a polled stream promises is one sample an interval. A call that fails, in w
 repeated within the interval; so is one whose answer cannot be read. A sample that was due and could
 not be taken until the next one was due is a gap (`poll_missed`), whichever call should have taken
 it, and so is one whose answer came without the stream. Samples are stored whether or not they
-differ from the last: that the value still stood is what was asked.
+differ from the last, in the venue's time as well: that the value still stood is what was asked. The
+row's time is the venue's, its `recv_time` tells the samples apart.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
+from engine.keep_trying import Trouble
+from shards.coverage import Carriers
 from shards.leases import Line
 from shards.rest import VenueRest
 from shards.timed import TimedStream
@@ -75,20 +78,23 @@ class Poller:
         interval_s: float,
         share: PollShare,
     ) -> None:
-        self._venue = venue
         self._channel = channel
         self._rest = rest
         self._publish = publish
         self._wanted_interval_s = interval_s
+        self.carrier = Carriers.name_new()
         self._share = share
         share.pollers.append(self)
-        self._feeds = Feeds()
         self._streams: dict[str, TimedStream] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._due_s: dict[str, float] = {}
         """When (monotonic) the next sample is due of each symbol that has had one."""
         self._tasks: asyncio.TaskGroup | None = None
         self._failing: set[str] = set()
+        call = channel.batch or channel.call
+        assert call is not None
+        path = call.path.partition("?")[0]
+        self._trouble = Trouble(f"{venue}: polls of {path}", "samples are missed", Backoff(), log)
         self._unusable = UnusableFrames(venue)
 
     @property
@@ -117,7 +123,7 @@ class Poller:
     def add(self, stream: TimedStream) -> None:
         """Sample one more stream."""
         self._streams[stream.key.symbol] = stream
-        self._feeds.add(stream)
+        stream.carrier = self.carrier
         stream.polled(self.interval_s)
         self._arrange()
 
@@ -125,7 +131,6 @@ class Poller:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
             self._due_s.pop(stream.key.symbol, None)
-            self._feeds.remove(stream)
             self._arrange()
 
     async def run(self) -> None:
@@ -148,6 +153,7 @@ class Poller:
         for stream in self._streams.values():
             silent = stream.silent_s(now_s) > limit_s
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+                stream.poll_missed()
                 stream.state = StreamState.STALE
                 stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
                 log.warning("%s: %s", stream.key, why or stream.reason)
@@ -215,9 +221,11 @@ class Poller:
                 reason = self._deliver(symbol, body, due_s)
                 if not reason:
                     self._failing.discard(symbol)
+                    if not self._failing:
+                        self._trouble.over()
                     return
             if not self._failing:  # of hundreds that fail at once, one is said; all show it
-                log.warning("%s %s: %s", self._venue, symbol or "(all)", reason)
+                self._trouble.met(reason)
             self._failing.add(symbol)
             for stream in self._served(symbol):
                 stream.poll_failed(reason)
@@ -233,10 +241,14 @@ class Poller:
             if now_s - self._due_s.get(stream.key.symbol, due_s) > interval_s:
                 stream.poll_missed()
         counts = [stream.frame_count for stream in served]
+        feeds = Feeds()
+        for stream in served:
+            feeds.add(stream)
         try:
-            self._channel.decode(body, self._feeds, wall_ns(), self._unusable.add)
+            self._channel.decode(body, feeds, wall_ns(), self._unusable.add)
         except UNUSABLE_FRAME as error:
             self._unusable.add(error, body)
+            self._publish()
             return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
             self._due_s[stream.key.symbol] = due_s + interval_s

@@ -34,7 +34,7 @@ class Quotes(Stream):
     @property
     def frame_count(self) -> int:
         """One frame a quote: counting them apart would cost the hot path."""
-        return self.row_count + self.duplicate_count
+        return self._frame_count + self.row_count + self.duplicate_count
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """Those from the last one stored on: it is refused as repeated, but was heard. Quotes may
@@ -66,7 +66,7 @@ class Quotes(Stream):
         ring = self.ring
         slot_seq = ring.reserve()
         if slot_seq < 0:
-            self.refused(seq, ts_event, 1)
+            self.dropped(seq, ts_event, 1)
             return
         flags = self.next_flags and self.settle(ts_recv)
         _PACK_QUOTE(
@@ -95,9 +95,10 @@ class Quotes(Stream):
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
         elif not self.has_data and last_seq != _NONE_YET:
             first = min(last_seq + 1, seq)  # another quote of the same ms leaves no number between
-            edges = Edges(first, max(first, seq - 1), last_ts, ts_event, -1)
+            from_ts = self.missed_since(last_ts, ts_event)
+            edges = Edges(first, max(first, seq - 1), from_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
         if not self.has_data:
             self.has_data = True
-            self.live()
+            self.live(ts_event)
         return not repeats

@@ -4,24 +4,23 @@ What is missed while nobody listens cannot be counted, so it is an unprovable ga
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar
 
 from engine.catalog import Transport
+from engine.clock import monotonic_ns
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
-from engine.records import GapReason, GapState
+from engine.records import CoverageEnd, GapReason, GapState
 from engine.ring import RingProducer
+from shards.coverage import LATE_NS
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_set_back
-
-LATE_NS: Final = 2_000_000_000
-"""A row is pushed up to a second after it happened and takes its time to get here; the two clocks
-differ as well: of what happened that long before a connection was heard last nothing is known.
-"""
 
 
 class TimedStream(Stream):
     """Accepts rows in the order of their time and declares what lies between two connections."""
+
+    _rows_per_element: ClassVar = 1
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -30,12 +29,28 @@ class TimedStream(Stream):
         self._last_ts = last.ts_event if last else 0
         self._before_last_ts = 0
         self._content: Any = None
+        self._clock_ns = 0
 
     def fell_silent(self) -> None:
         """What should have come is missing, and no id will tell."""
+        self.stop_listening(CoverageEnd.SILENCE, self.heard_until(0.0))
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.SILENCE
+
+    def tick(self, now_ns: int) -> None:
+        """Also: where times are those of our own clock, and it was set, listening begins anew."""
+        super().tick(now_ns)
+        clock_ns, self._clock_ns = self._clock_ns, now_ns - monotonic_ns()
+        was_set = abs(self._clock_ns - clock_ns) > LATE_NS and clock_ns
+        if was_set and self.is_heard and self._is_own_clock:
+            self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
+            self._heard_until = 0
+            self._listen(now_ns)
+
+    @property
+    def _is_own_clock(self) -> bool:
+        return self._last_ts == self.last_recv_ns
 
     def polled(self, interval_s: float) -> None:
         """A poller takes this stream on."""
@@ -48,6 +63,7 @@ class TimedStream(Stream):
 
     def poll_missed(self) -> None:
         """No answer came before the next one was due: the next row follows a gap."""
+        self.stop_listening(CoverageEnd.SILENCE, self.heard_until(0.0))
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.POLL_MISSED
@@ -69,18 +85,20 @@ class TimedStream(Stream):
         return frame[2]
 
     def _accept(self, ts_event: int, ts_recv: int, content: Any) -> bool:
-        """Whether a row is new. One that repeats the last one's time and content is not, nor is an
-        older one. A row stamped by our own clock is never old: that clock may be set back.
+        """Whether a row is new. A pushed one that repeats the last one's time and content is not,
+        nor is an older one. A row stamped by our own clock is never old: that clock may be set
+        back. Nor is a polled one: it is what the venue said when it was asked, once more.
         """
         self._frame_count += 1
         self.last_recv_ns = ts_recv
         is_own_clock = ts_event == ts_recv
+        is_sample = is_own_clock or self.key.transport is Transport.HTTP_POLL
         set_back = not is_own_clock and is_set_back(ts_event, self._last_ts)
-        if ts_event < self._last_ts and not is_own_clock and not set_back:
-            self.duplicate_count += 1
+        if ts_event < self._last_ts and not is_sample and not set_back:
+            self.duplicate_count += self._rows_per_element
             return False
         is_new = (
-            is_own_clock
+            is_sample
             or set_back
             or ts_event > self._last_ts
             or self._content not in (None, content)
@@ -89,22 +107,33 @@ class TimedStream(Stream):
             edges = Edges(0, 0, ts_event, ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
         elif not is_new:
-            self.duplicate_count += 1
+            self.duplicate_count += self._rows_per_element
         elif not self.has_data and self._last_ts:
-            from_ts = self._last_ts
-            if is_own_clock and self.key.transport is Transport.WS:
-                # What followed the last row may have left the venue before that one came.
-                from_ts = min(max(self._before_last_ts, from_ts - LATE_NS), from_ts)
+            from_ts = min(self._gap_from(is_own_clock=is_own_clock), ts_event)
             edges = Edges(0, 0, from_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
         if is_new:
             self._before_last_ts = self._last_ts
-        self._last_ts = ts_event
+        self._last_ts = ts_event if set_back or is_own_clock else max(self._last_ts, ts_event)
         self._content = content
         if not self.has_data or self.state is not StreamState.LIVE:
             self.has_data = True
-            self.live()
+            self.live(ts_event)
         return is_new
+
+    def heard_until(self, silent_s: float) -> int:
+        """What comes at a steady pace is heard up to its last row: if a later one is missing, that
+        is when nobody can say since when.
+        """
+        return self._gap_from(is_own_clock=self._is_own_clock)
+
+    def _gap_from(self, *, is_own_clock: bool) -> int:
+        """Where a gap after the last row begins."""
+        from_ts = self._last_ts
+        if is_own_clock and self.key.transport is Transport.WS:
+            # What followed the last row may have left the venue before that one came.
+            from_ts = min(max(self._before_last_ts, from_ts - LATE_NS), from_ts)
+        return from_ts
 
     def _store(
         self, ring: RingProducer, pack: Callable[..., None], ts_event: int, ts_recv: int, *rest: Any
@@ -112,7 +141,7 @@ class TimedStream(Stream):
         """Put one row into `ring`: slot, flags, then `rest` as `pack` wants it."""
         seq = ring.reserve()
         if seq < 0:
-            self.refused(0, ts_event, 1)  # no ids: the span of time names the rows
+            self.dropped(0, ts_event, 1)  # no ids: the span of time names the rows
             return
         flags = self.next_flags and self.settle(ts_recv)
         pack(ring.buffer, ring.offset_of(seq), self.slot, flags, *rest)

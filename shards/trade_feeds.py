@@ -9,14 +9,15 @@ proves that nothing was missed.
 from collections.abc import Sequence
 from itertools import islice
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from engine.commands import StreamSpec
 from engine.positions import Position
-from engine.records import TRADE, GapReason, GapState
+from engine.records import TRADE, Flag, GapReason, GapState
 from engine.ring import HEADER_BYTES, RingProducer
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered
+from shards.unreadable import Unreadable
 
 _PACK_TRADE: Final = Struct("=IHBxqq8xqdd").pack_into
 """The upper half of the trade id is zero here: both kinds of id fit 64 bits."""
@@ -24,6 +25,7 @@ _ROW_BYTES: Final = TRADE.dtype.itemsize
 _NONE_YET: Final = -1
 _LOOK_CLOSER: Final = -2
 _REMEMBERED_TRADES: Final = 4096
+_BACKFILLED: Final = int(Flag.BACKFILLED)
 
 
 class TradeRow(NamedTuple):
@@ -39,14 +41,14 @@ class TradeRow(NamedTuple):
 class _TradeStream(Stream):
     """Writes trades; subclasses decide which."""
 
-    def _put(self, row: TradeRow, ts_recv: int) -> None:
+    def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
         trade_id, side, ts_event, price, qty = row
         ring = self.ring
         seq = ring.reserve()
         if seq < 0:
-            self.refused(0, ts_event, 1)  # ids without order: the span of time names the rows
+            self.dropped(0, ts_event, 1)  # ids without order: the span of time names the rows
             return
-        flags = self.next_flags and self.settle(ts_recv)
+        flags = (self.next_flags and self.settle(ts_recv)) | more_flags
         _PACK_TRADE(
             ring.buffer, ring.offset_of(seq), self.slot, flags, side,
             ts_event, ts_recv, trade_id, price, qty,
@@ -55,7 +57,11 @@ class _TradeStream(Stream):
 
 
 class ContiguousTrades(_TradeStream):
-    """Trades whose ids grow by one. A repeated id is dropped, a jump is declared exactly."""
+    """Trades whose ids grow by one. A repeated id is dropped, a jump is declared exactly, also one
+    over trades that came and could not be read.
+    """
+
+    ids_tell: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -69,7 +75,7 @@ class ContiguousTrades(_TradeStream):
     @property
     def frame_count(self) -> int:
         """One frame a trade: counting them apart would cost the hot path."""
-        return self.row_count + self.duplicate_count
+        return self._frame_count + self.row_count + self.duplicate_count
 
     def connected(self) -> None:
         """A new connection: its first row is looked at closely."""
@@ -96,7 +102,7 @@ class ContiguousTrades(_TradeStream):
         ring = self.ring
         seq = ring.next_seq
         if seq >= ring.limit_seq and ring.reserve() < 0:
-            self.refused(trade_id, ts_event, 1)
+            self.dropped(trade_id, ts_event, 1)
             return
         ring.next_seq = seq + 1
         flags = self.next_flags and self.settle(ts_recv)
@@ -108,6 +114,8 @@ class ContiguousTrades(_TradeStream):
 
     def _accept_jump(self, trade_id: int, ts_event: int, ts_recv: int) -> bool:
         """First row on a connection, or an id that does not follow. False: already stored."""
+        if self.unreadable.is_open and 0 <= self._next_id < trade_id:
+            self._name_unreadable(trade_id, ts_event, ts_recv)
         expected, last_ts = self._next_id, self._last_ts
         if expected < 0:
             pass  # the first row ever
@@ -118,16 +126,56 @@ class ContiguousTrades(_TradeStream):
             self.duplicate_count += 1
             return False
         elif trade_id > expected:
-            edges = Edges(expected, trade_id - 1, last_ts, ts_event, trade_id - expected)
-            self.declare(self.interruption, GapState.OPEN, edges, ts_recv)
+            from_ts = self.missed_since(last_ts, ts_event)
+            edges = Edges(expected, trade_id - 1, from_ts, ts_event, trade_id - expected)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
         if not self.has_data:
             self.has_data = True
-            self.live()
+            self.live(ts_event)
         return True
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Wait for the next trade to tell which id it had. One that is stored is only repeated."""
+        if item.rows < 0:
+            return  # if it was a trade of this stream, its id will be missing
+        if item.seq is not None and item.seq < self._next_id and self._is_old(item):
+            self.last_recv_ns = item.ts_recv
+            self.duplicate_count += 1
+            return
+        super().on_unreadable(item)
+        self._expected = _LOOK_CLOSER
+
+    def _is_old(self, item: Unreadable) -> bool:
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq or 0, self._next_id - 1, at, self._last_ts)
+
+    def _name_unreadable(self, trade_id: int, ts_event: int, ts_recv: int) -> None:
+        """Declare what could not be read in front of `trade_id` under the ids that are missing
+        there. Where its own id could not be read it is taken for the first of them: each id is
+        named once and the number is right.
+        """
+        next_id, first_seq = self._next_id, self.unreadable.first_seq
+        count = min(self.unreadable.rows, trade_id - next_id)
+        is_known = first_seq is not None and next_id <= first_seq <= trade_id - count
+        first_id = first_seq if first_seq is not None and is_known else next_id
+        rest = self.unreadable.take(ts_event)
+        last_ts = self.missed_since(self._last_ts, ts_event)
+        if first_id > next_id:
+            edges = Edges(next_id, first_id - 1, last_ts, ts_event, first_id - next_id)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+        if count:
+            edges = Edges(first_id, first_id + count - 1, last_ts, ts_event, count)
+            self.declare(GapReason.UNREADABLE, GapState.UNRECOVERABLE, edges, ts_recv)
+        if rest.missing > count:  # what has no place in the sequence
+            edges = rest._replace(from_seq=0, to_seq=0, missing=rest.missing - count)
+            self.declare(GapReason.UNREADABLE, GapState.UNPROVABLE, edges, ts_recv)
+        self._next_id = first_id + count
 
 
 class HistoryTrades(_TradeStream):
     """Trades known by (time, id), with replayed history after each subscribe."""
+
+    listens_without_rows: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -136,6 +184,11 @@ class HistoryTrades(_TradeStream):
         self._last = (last.ts_event, last.id) if last else None
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int, int], None] = {}
+
+    @property
+    def newest_ts(self) -> int:
+        """That of the newest trade."""
+        return self._last[0] if self._last else 0
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All from the first known trade on: it is in both, and neither has a hole after it. What
@@ -154,10 +207,13 @@ class HistoryTrades(_TradeStream):
         self.last_recv_ns = ts_recv
         if len(rows) > 1:
             rows = sorted(rows, key=_event_time)  # a restart goes on from the last one written
+        replayed = 0
         if not self.has_data:
+            newest_ts = rows[-1].ts_event if rows else ts_recv
+            replayed = _BACKFILLED  # the venue's recent past: its age is no latency
             rows = self._join(rows, ts_recv)
             self.has_data = True
-            self.live()
+            self.live(rows[0].ts_event if rows else newest_ts)
         recent = self._recent
         for row in rows:
             key = (row.ts_event, row.trade_id)
@@ -166,7 +222,7 @@ class HistoryTrades(_TradeStream):
                 continue
             recent[key] = None
             self._last = key
-            self._put(row, ts_recv)
+            self._put(row, ts_recv, replayed)
         if len(recent) > 2 * _REMEMBERED_TRADES:
             for key in list(islice(recent, len(recent) - _REMEMBERED_TRADES)):
                 del recent[key]
@@ -180,6 +236,10 @@ class HistoryTrades(_TradeStream):
         (a restart) they are known: the venue sends what a block traded in one frame.
         """
         if self._last is None or not rows:
+            if since := self._last[0] if self._last else self._heard_until:
+                until_ts = rows[0].ts_event if rows else ts_recv
+                edges = Edges(0, 0, since, until_ts, -1)
+                self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
             return rows
         last_ts = self._last[0]
         first_ts = last_ts if self._recent else last_ts + 1
@@ -195,7 +255,7 @@ class HistoryTrades(_TradeStream):
             if self.interruption is GapReason.SEQUENCE
             else self.interruption
         )
-        edges = Edges(0, 0, last_ts, until_ts, -1)
+        edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new
 

@@ -107,9 +107,12 @@ class Demo:
         self._sent: dict[str, int] = {}
         self._settled_ns = 0
 
-    def prepare(
-        self, ground: Ground, stack: contextlib.ExitStack
-    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
+    def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
+        """Of the simulator, whatever is configured."""
+        del loaded
+        return demo_streams(self._symbols, all_kinds=self._all_kinds)
+
+    def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
         """Start the simulator. The ledger of a run without end has sums in place of most rows: they
         would grow for ever.
         """
@@ -125,13 +128,12 @@ class Demo:
         stack.callback(self._simulator.stop)
         overrides = self._simulator.venues()
         configured = ground.options.loaded.config.venues
-        venues = {
+        return {
             name: msgspec.structs.replace(
                 configured.get(name, VenueSettings()), rest_url=at.rest_url, ws_url=at.ws_url
             )
             for name, at in overrides.items()
         }
-        return demo_streams(self._symbols, all_kinds=self._all_kinds), venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """Stop the market, then wait until what it sent has arrived and is stored."""
@@ -187,8 +189,12 @@ class Demo:
         text = f"{_proof_text(summary, status, ending)}\n{_where(ground)}"
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 
-    def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float]:
-        """From the first row received to the last row committed, start and stop left out."""
+    def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float | None]:
+        """From the first row received to the last row committed, start and stop left out; nothing
+        where no row was.
+        """
+        if not check.first_recv_ns:
+            return dict.fromkeys(("seconds", "trades_per_s", "levels_per_s"))
         seconds = max(self._settled_ns - check.first_recv_ns, 1) / 1e9
         stored = status.writer.stored_rows
         return {
@@ -289,18 +295,25 @@ def _proof_text(summary: dict[str, Any], status: EngineStatus, ending: Ending) -
         f" + declared missing {summary['declared_missing']:,}"
     )
     faults = ", ".join(f"{name} {summary[name]:,}" for name in ("duplicates", "missing", "altered"))
-    rates = summary["rates"]
     lines = [
         f"{'PROVEN' if summary['ok'] else 'FAILED'}: {equation}; {faults}",
         ending.equation(),
         *ending.lines(),
         *([_ADVICE] if summary["by_sums"] and not summary["ok"] else []),
-        f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
-        f" over {rates['seconds']:,} s; published {summary['published']:,},"
+        f"{_rates_text(summary['rates'])}; published {summary['published']:,},"
         f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",
         *latency_lines(status),
     ]
     return "\n".join(lines)
+
+
+def _rates_text(rates: dict[str, Any]) -> str:
+    if rates["seconds"] is None:
+        return "stored nothing"
+    return (
+        f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
+        f" over {rates['seconds']:,} s"
+    )
 
 
 def _rate(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from control.client import EXIT_CODES, Client, add_client_options, connect, stream_path
 from control.exits import Exit
+from control.standard_streams import say
 from control.tables import print_facts, print_json, print_table
 from engine.catalog import StreamKind, Transport
 from engine.clock import wall_ns
@@ -158,7 +159,7 @@ def run_snapshot(options: argparse.Namespace) -> int:
     if options.json:
         print_json(answer)
     else:
-        sys.stdout.write("asked for: the whole book follows in the stream\n")
+        say("asked for: the whole book follows in the stream")
     return Exit.OK
 
 
@@ -179,7 +180,7 @@ def _bulk(options: argparse.Namespace, method: str, done: str) -> int:
             name = f"{result['exchange']}/{result['symbol']}/{result['kind']}"
             sys.stderr.write(f"{name}: {result['error']}\n")
         noun = "stream" if len(results) == 1 else "streams"
-        sys.stdout.write(f"{len(results) - len(refused)} of {len(results)} {noun} {done}\n")
+        say(f"{len(results) - len(refused)} of {len(results)} {noun} {done}")
     return Exit.FAILED if refused else Exit.OK
 
 

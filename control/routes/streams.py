@@ -290,6 +290,9 @@ def _check_symbol(
     if instrument is not None:
         services.admissions.check_instrument(instrument, field)
         return
+    if why := services.instruments.unreadable(venue).get(symbol):
+        text = f"{venue} lists {symbol!a}, but its row cannot be read: {why}"
+        raise ApiError("unknown_symbol", text, field=f"{field}symbol")
     near = services.instruments.near(venue, symbol) if suggests else []
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ApiError(

@@ -21,6 +21,7 @@ from engine.writer.exact import MANTISSA_LIMIT, POWERS_OF_TEN, STORABLE_LIMIT, F
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_TRAILER: Final = b"\xff\xff"
 
+_INEXACT: Final = int(Flag.INEXACT)
 _CHUNK_ROWS: Final = 2048
 _POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01 UTC in microseconds since 1970, from which PostgreSQL counts."""
@@ -186,10 +187,11 @@ class CopyEncoder:
         target: npt.NDArray[np.int16],
     ) -> None:
         target[...] = source
+        exact &= (source & _INEXACT) == 0  # what a shard has rounded
         rounded = len(exact) - int(np.count_nonzero(exact))
         if rounded:
             self.inexact_count += rounded
-            target[~exact] |= int(Flag.INEXACT)
+            target[~exact] |= _INEXACT
 
 
 def _blank_rows(columns: tuple[Column, ...], capacity: int) -> RecordArray:

@@ -59,8 +59,10 @@ class QuoteEvent(msgspec.Struct, gc=False):
     ask_qty: float | None
 
 
-class FundingEvent(msgspec.Struct, gc=False):
-    """A funding rate with mark and index price; null where the venue does not tell."""
+class FundingEvent(msgspec.Struct, gc=False, omit_defaults=True):
+    """A funding rate with mark and index price; null where the venue does not tell. `inexact` is
+    there, and true, where the venue wrote more digits than these.
+    """
 
     time: int
     recv: int
@@ -69,19 +71,21 @@ class FundingEvent(msgspec.Struct, gc=False):
     index: float | None
     next_time: int | None
     interval_s: int | None
+    inexact: bool = False
 
 
-class OpenInterestEvent(msgspec.Struct, gc=False):
-    """Open interest, in the venue's unit."""
+class OpenInterestEvent(msgspec.Struct, gc=False, omit_defaults=True):
+    """Open interest, in the venue's unit; `inexact` as of a FundingEvent."""
 
     time: int
     recv: int
     qty: float
+    inexact: bool = False
 
 
-class LiquidationEvent(msgspec.Struct, gc=False):
+class LiquidationEvent(msgspec.Struct, gc=False, omit_defaults=True):
     """A liquidation order; `side` is the order's, so `sell` closed a long. `avg_price` is null
-    while nothing of it has been filled.
+    while nothing of it has been filled; `inexact` as of a FundingEvent.
     """
 
     time: int
@@ -91,6 +95,7 @@ class LiquidationEvent(msgspec.Struct, gc=False):
     avg_price: float | None
     qty: float
     filled_qty: float
+    inexact: bool = False
 
 
 class GapEvent(msgspec.Struct):
@@ -189,6 +194,7 @@ def funding_events(rows: RecordArray) -> list[FundingEvent]:
             index=float(row["index"]) or None,
             next_time=int(row["next_ts"]) or None,
             interval_s=int(row["interval_s"]) or None,
+            inexact=bool(row["flags"] & int(Flag.INEXACT)),
         )
         for row in rows
     ]
@@ -197,7 +203,12 @@ def funding_events(rows: RecordArray) -> list[FundingEvent]:
 def open_interest_events(rows: RecordArray) -> list[OpenInterestEvent]:
     """One event a row, of one stream."""
     columns = (rows[name].tolist() for name in ("ts_event", "ts_recv", "qty"))
-    return list(map(OpenInterestEvent, *columns))
+    return list(map(OpenInterestEvent, *columns, _inexact(rows)))
+
+
+def _inexact(rows: RecordArray) -> list[bool]:
+    flagged: list[bool] = ((rows["flags"] & int(Flag.INEXACT)) != 0).tolist()
+    return flagged
 
 
 def liquidation_events(rows: RecordArray) -> list[LiquidationEvent]:
@@ -211,6 +222,7 @@ def liquidation_events(rows: RecordArray) -> list[LiquidationEvent]:
             rows["price"].tolist(),
             [average or None for average in rows["avg_price"].tolist()],
             *(rows[name].tolist() for name in ("qty", "filled_qty")),
+            _inexact(rows),
         )
     )
 

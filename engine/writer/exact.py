@@ -1,10 +1,13 @@
 """Float prices and sizes as exact integer mantissas, with the proof.
 
 A venue sends a decimal string, msgspec makes it the nearest double `x`. With `d` decimals the
-mantissa is `n = rint(x * 10**d)`, and it is exact if and only if `n / 10**d == x`: for |n| < 2**53
+mantissa is `n = rint(x * 10**d)`, and it is exact if and only if `n / 10**d == x`: for |n| < 2**52
 and d <= 22 both operands are exact doubles, so the division gives the double nearest to the decimal
-`n / 10**d`, and that is what the venue's string became. A decimal of at most 15 significant digits
-is the only one of its length with that nearest double, so for those the proof is complete.
+`n / 10**d`, and that is what the venue's string became. Below 2**52 no other decimal of `d` places
+has that nearest double (from there on two may), and among those of at most 15 significant digits no
+other of any length: for them the proof is complete. What is traded has few digits by its
+instrument's steps; of what a venue computes the text is looked at (`shards.venues.digits`), cut to
+15 digits, and flagged before it gets here.
 """
 
 from typing import Final
@@ -17,8 +20,8 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 DECIMALS_MAX: Final = 15
-MANTISSA_LIMIT: Final = float(2**53)
-"""Below it every integer is a double."""
+MANTISSA_LIMIT: Final = float(2**52)
+"""Below it a double tells each integer, and each decimal of the same places, from every other."""
 STORABLE_LIMIT: Final = float(2**63)
 """At or above it a mantissa does not fit the column at all."""
 RAISE_LIMIT: Final = 1e15

@@ -31,12 +31,13 @@ from engine.commands import (
 from engine.metrics import ProcessMetrics, WriterMetrics
 from engine.settings import WriterSettings
 from engine.usage import resident_bytes
-from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.delivery import DatabaseDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
 from engine.writer.listing import ListingStore
 from engine.writer.postgres import PostgresSink
 from engine.writer.redis import RedisSink
+from engine.writer.redis_delivery import RedisDelivery
 from engine.writer.source import Source
 from engine.writer.sources import Sources
 
@@ -249,9 +250,14 @@ class Writer:
     def _status(self) -> WriterStatus:
         received: Counter[str] = Counter()
         for source in self.sources:
-            received[source.spec.kind.value] += source.head_seq if source.is_live else 0
+            if source.spec.columns:
+                received[source.spec.kind.value] += source.head_seq if source.is_live else 0
         usage = resource.getrusage(resource.RUSAGE_SELF)
         database, redis = self._database, self._redis
+        if redis:
+            redis.note_overrun()
+        used_bytes, budget_bytes = redis.memory_bytes if redis else (0, 0)
+        database_state, database_error = database.verdict if database else ("off", "")
         return WriterStatus(
             rings=[_ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
@@ -260,10 +266,10 @@ class Writer:
             overrun_rows=dict(redis.overrun_rows) if redis else {},
             quarantined_rows=dict(database.quarantined_rows) if database else {},
             inexact_rows=database.inexact_rows if database else 0,
-            database_state=database.health.state if database else "off",
-            database_error=database.health.error if database else "",
-            redis_state=redis.health.state if redis else "off",
-            redis_error=redis.health.error if redis else "",
+            database_state=database_state,
+            database_error=database_error,
+            redis_state=redis.trouble.state if redis else "off",
+            redis_error=redis.trouble.text if redis else "",
             backlog_rows=database.backlog_rows if database else 0,
             journal_bytes=sum(source.journal.size_bytes for source in self.sources),
             latency={name: latency.histogram() for name, latency in self._latencies().items()},
@@ -273,6 +279,10 @@ class Writer:
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},
             journal_error=next((s.journal_error for s in self.sources if s.journal_error), ""),
             lost_rows=database.lost_rows if database else 0,
+            quarantine_rows=dict(database.in_quarantine) if database else {},
+            waits_for=database.waits_for if database else "",
+            redis_bytes=used_bytes,
+            redis_budget_bytes=budget_bytes,
             lost_by_kind=dict(database.lost_by_kind) if database else {},
         )
 

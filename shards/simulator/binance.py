@@ -14,7 +14,7 @@ from shards.simulator.binance_books import DEPTH_NAME, BinanceBooks
 from shards.simulator.binance_contracts import BINANCE_TERMS, BinanceContracts
 from shards.simulator.binance_listing import Listing
 from shards.simulator.contracts import Contract, ContractBoard
-from shards.simulator.frames import compact
+from shards.simulator.frames import compact, payload_of
 from shards.simulator.instruments import (
     BINANCE_LINEAR,
     VENUE_NAMES,
@@ -157,6 +157,8 @@ class BinanceVenue:
         if topic is None:
             return
         listing = self.listing_at(index)
+        if self.hub.spoiler.is_due("trade", listing.instrument.symbol):
+            self._spoil_trade(topic, listing, now_ms)
         trades = listing.trade(count, now_ms)
         sent = False
         for combined, sessions in ((False, topic.raw), (True, topic.combined)):
@@ -167,6 +169,15 @@ class BinanceVenue:
             self.hub.trade_counts[index] += count
             if self._ledger.enabled:
                 self._ledger.trades(self._trade_rows(listing, trades))
+
+    def _spoil_trade(self, topic: Topic, listing: Listing, now_ms: int) -> None:
+        symbol = listing.instrument.symbol
+        trades = listing.trade(1, now_ms)
+        payload = payload_of(bytes(listing.renderer(combined=False).render(trades)))
+        spoiled = self.hub.spoiler.frame("trade", symbol, payload)
+        if spoiled is not None and topic.push(f"{symbol.lower()}@aggTrade", spoiled):
+            times = now_ms, trades.first_id
+            self._ledger.unreadable(BINANCE_LINEAR, listing.number, "trade", times, 1)
 
     def withhold_trades(self, index: int, count: int, now_ms: int) -> None:
         """Let trades happen and push them to nobody."""

@@ -88,7 +88,12 @@ class BinanceBooks:
             f'"U":{chain.first},"u":{last},"pu":{previous},"b":[{listing.levels_text(bids)}],'
             f'"a":[{listing.levels_text(asks)}],"st":1}}'
         )
-        if topic.push(stream, payload.encode()):
+        spoiled = self._hub.spoiler.frame("book", symbol, payload.encode())
+        if spoiled is not None:
+            if topic.push(stream, spoiled):
+                times, levels = (now_ms, last), max(1, len(bids) + len(asks))
+                self._ledger.unreadable(BINANCE_LINEAR, listing.number, "book", times, levels)
+        elif topic.push(stream, payload.encode()):
             self._hub.book_event_count += 1
             self._hub.book_counts[listing.index] += max(1, len(bids) + len(asks))
             if self._ledger.enabled:
@@ -113,7 +118,12 @@ class BinanceBooks:
             f'"b":"{bid}","B":"{bid_qty}","a":"{ask}","A":"{ask_qty}",'
             f'"T":{now_ms},"E":{now_ms},"st":1}}'
         )
-        if topic.push(stream, payload.encode()):
+        spoiled = self._hub.spoiler.frame("quote", symbol, payload.encode())
+        if spoiled is not None:
+            if topic.push(stream, spoiled):
+                times = now_ms, listing.last_update
+                self._ledger.unreadable(BINANCE_LINEAR, listing.number, "quote", times, 1)
+        elif topic.push(stream, payload.encode()):
             self._hub.counts["quote"][listing.index] += 1
             self._ledger.quote(_quote_row(listing, now_ms, rest=0))
 

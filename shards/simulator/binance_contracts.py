@@ -72,13 +72,20 @@ class BinanceContracts:
         if contract.ticks % _SLOW_MARK_TICKS == 0:
             names.append(f"{symbol}@markPrice")
         payload = b""
+        spoiled = None
         delivered = 0
         for name in names:
             topic = self._hub.topic(name)
             if topic is not None:
-                payload = payload or _mark_payload(contract)
-                delivered += topic.push(name, payload)
-        if delivered:
+                if not payload:
+                    payload = _mark_payload(contract)
+                    spoiled = self._hub.spoiler.frame("funding", symbol.upper(), payload)
+                delivered += topic.push(name, spoiled or payload)
+        if delivered and spoiled is not None:
+            self._ledger.unreadable(
+                BINANCE_LINEAR, contract.number, "funding", (contract.ts_ms, 0), 1
+            )
+        elif delivered:
             self._hub.counts["funding"][contract.index] += 1
             self._ledger.funding(_funding_row(contract, rest=0))
 
@@ -89,7 +96,15 @@ class BinanceContracts:
             return
         name = f"{contract.instrument.symbol.lower()}@forceOrder"
         topic = self._hub.topic(name)
-        if topic is not None and topic.push(name, _order_payload(contract.instrument, order)):
+        payload = _order_payload(contract.instrument, order)
+        symbol = contract.instrument.symbol
+        spoiled = self._hub.spoiler.frame("liquidation", symbol, payload) if topic else None
+        if topic is None or not topic.push(name, spoiled or payload):
+            return
+        if spoiled is not None:
+            times = order.ts_ms, 0
+            self._ledger.unreadable(BINANCE_LINEAR, contract.number, "liquidation", times, 1)
+        else:
             self._hub.counts["liquidation"][contract.index] += 1
             self._ledger.liquidation(_order_row(contract, order))
 
@@ -135,11 +150,8 @@ class BinanceContracts:
 
     def premium_index(self, contract: Contract) -> dict[str, object]:
         """Answer `GET /premiumIndex` for one symbol."""
-        if contract.first_served("funding"):
-            self._hub.served_counts["funding"] += 1
-            self._ledger.funding(_funding_row(contract, rest=1))
         decimals = contract.mark_decimals
-        return {
+        answer: dict[str, object] = {
             "symbol": contract.instrument.symbol,
             "markPrice": decimal_text(contract.mark, decimals),
             "indexPrice": decimal_text(contract.index_price, decimals),
@@ -149,11 +161,28 @@ class BinanceContracts:
             "nextFundingTime": contract.next_funding_ms,
             "time": contract.ts_ms,
         }
+        if not self._spoil("funding", contract, answer) and contract.first_served("funding"):
+            self._hub.served_counts["funding"] += 1
+            self._ledger.funding(_funding_row(contract, rest=1))
+        return answer
+
+    def _spoil(self, kind: str, contract: Contract, answer: dict[str, object]) -> bool:
+        spoiled = self._hub.spoiler.answer(kind, contract.instrument.symbol, answer)
+        if spoiled:
+            times = contract.ts_ms, 0
+            self._ledger.unreadable(BINANCE_LINEAR, contract.number, kind, times, 1, rest=1)
+        return spoiled
 
     def open_interest(self, contract: Contract) -> dict[str, object]:
         """Answer `GET /openInterest`."""
         instrument = contract.instrument
-        if contract.first_served("open_interest"):
+        answer: dict[str, object] = {
+            "openInterest": decimal_text(contract.open_interest, instrument.qty_decimals),
+            "symbol": instrument.symbol,
+            "time": contract.ts_ms,
+        }
+        spoiled = self._spoil("open_interest", contract, answer)
+        if not spoiled and contract.first_served("open_interest"):
             self._hub.served_counts["open_interest"] += 1
             self._ledger.open_interest(
                 (
@@ -161,11 +190,7 @@ class BinanceContracts:
                     contract.open_interest, instrument.qty_decimals, 1,
                 )
             )  # fmt: skip
-        return {
-            "openInterest": decimal_text(contract.open_interest, instrument.qty_decimals),
-            "symbol": instrument.symbol,
-            "time": contract.ts_ms,
-        }
+        return answer
 
     @staticmethod
     def funding_history(

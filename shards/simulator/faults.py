@@ -10,7 +10,9 @@ from shards.simulator.binance import BinanceVenue
 from shards.simulator.frames import text_frame
 from shards.simulator.http_faults import RestGate
 from shards.simulator.hyperliquid import HyperliquidVenue
+from shards.simulator.ledger import UNREADABLE_KINDS
 from shards.simulator.sessions import Hub, Session
+from shards.simulator.spoiling import FRAME_VALUES, REST_VALUES
 
 __all__ = ["MALFORMED", "FaultError", "FaultTarget", "inject"]
 
@@ -154,6 +156,22 @@ def _malformed(target: FaultTarget, request: Mapping[str, object]) -> dict[str, 
     return {"frames": frames, "variants": names}
 
 
+def _unreadable(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
+    """The next elements of a kind, pushed or with `rest` polled, come with a value of nonsense."""
+    _market(target)
+    symbol = target.hub.symbols[_symbol_index(target, request)]
+    kind, rest = request.get("kind", "trade"), request.get("rest", False)
+    if kind not in UNREADABLE_KINDS or not isinstance(rest, bool):
+        raise FaultError(f"kind must be one of {', '.join(UNREADABLE_KINDS)}; rest true or false")
+    variants = REST_VALUES if rest else FRAME_VALUES
+    variant = request.get("variant", "all")
+    if variant != "all" and variant not in variants:
+        raise FaultError(f"unknown variant {variant!r}; all or one of {', '.join(variants)}")
+    count = _whole(request, "count", 1, _COUNT_LIMIT)
+    target.hub.spoiler.plan(str(kind), symbol, count, str(variant), rest=rest)
+    return {"kind": kind, "rest": rest, "planned": count}
+
+
 def _disconnect(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
     sessions = _sessions(target, request)
     for session in sessions:
@@ -241,6 +259,7 @@ _Action = Callable[[FaultTarget, Mapping[str, object]], dict[str, object]]
 
 _ACTIONS: dict[str, _Action] = {
     "malformed": _malformed,
+    "unreadable": _unreadable,
     "disconnect": _disconnect,
     "close": _close,
     "shutdown": _shutdown,

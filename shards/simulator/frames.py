@@ -24,6 +24,7 @@ __all__ = [
     "extended_header",
     "hex_columns",
     "paste",
+    "payload_of",
     "text_frame",
 ]
 
@@ -49,6 +50,11 @@ def text_frame(payload: bytes, opcode: int = 1) -> bytes:
     if size <= _LONG_PAYLOAD:
         return pack("!BBH", 0x80 | opcode, 126, size) + payload
     return pack("!BBQ", 0x80 | opcode, 127, size) + payload
+
+
+def payload_of(frame: bytes) -> bytes:
+    """Take the header off one frame of at most 64 KiB."""
+    return frame[2:] if frame[1] <= _SHORT_PAYLOAD else frame[4:]
 
 
 def compact(value: Mapping[str, object] | list[object]) -> bytes:

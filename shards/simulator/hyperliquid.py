@@ -226,11 +226,26 @@ class HyperliquidVenue:
         if topic is None:
             return
         coin = self.coin_at(index)
+        if self.hub.spoiler.is_due("trade", coin.instrument.symbol):
+            self._spoil_trade(topic, coin, now_ms)
         trades = coin.trade(count, now_ms)
         frames, rows = coin.renderer.render(trades, HISTORY_ROWS)
         if write_all(topic.raw, frames):
             coin.history.extend((now_ms, row) for row in rows)
             self._record(coin, [trades])
+
+    def _spoil_trade(self, topic: Topic, coin: Coin, now_ms: int) -> None:
+        """Push three trades in one frame, the second of which nobody can read."""
+        first, second, third = (coin.trade(1, now_ms) for _ in range(3))
+        rows = [coin.renderer.rows(each)[0] for each in (first, second, third)]
+        spoiled = self.hub.spoiler.frame("trade", coin.instrument.symbol, rows[1])
+        assert spoiled is not None
+        frame = coin.renderer.FRAME_HEAD + b",".join([rows[0], spoiled, rows[2]]) + b"]}"
+        if write_all(topic.raw, text_frame(frame)):
+            coin.history.extend((now_ms, row) for row in (rows[0], rows[2]))
+            self._record(coin, [first, third])
+            times = now_ms, int(second.tid[0])
+            self._ledger.unreadable(HYPERLIQUID_PERP, coin.number, "trade", times, 1)
 
     def _record(self, coin: Coin, parts: list[CoinTrades]) -> None:
         self.hub.trade_counts[coin.index] += sum(len(part.ticks) for part in parts)
@@ -294,7 +309,12 @@ class HyperliquidVenue:
             f'{{"channel":"l2Book","data":{{"coin":"{symbol}","time":{now_ms},'
             f'"levels":{text}{suffix}}}}}'
         )
-        if not write_all(topic.raw, text_frame(payload.encode())):
+        spoiled = self.hub.spoiler.frame("book", symbol, payload.encode())
+        if not write_all(topic.raw, text_frame(spoiled or payload.encode())):
+            return
+        if spoiled is not None:
+            times, rows = (now_ms, now_ms), max(1, len(bids) + len(asks))
+            self._ledger.unreadable(HYPERLIQUID_PERP, coin.number, "book", times, rows)
             return
         coin.book_ms[fast] = now_ms
         self.hub.book_event_count += 1
@@ -317,7 +337,12 @@ class HyperliquidVenue:
         payload = (
             f'{{"channel":"bbo","data":{{"coin":"{symbol}","time":{now_ms},"bbo":[{sides}]}}}}'
         )
-        if write_all(topic.raw, text_frame(payload.encode())):
+        spoiled = self.hub.spoiler.frame("quote", symbol, payload.encode())
+        if spoiled is not None:
+            if write_all(topic.raw, text_frame(spoiled)):
+                times = now_ms, now_ms
+                self._ledger.unreadable(HYPERLIQUID_PERP, coin.number, "quote", times, 1)
+        elif write_all(topic.raw, text_frame(payload.encode())):
             self.hub.counts["quote"][coin.index] += 1
             self._ledger.quote(_quote_row(coin, now_ms, quote))
 

@@ -50,11 +50,21 @@ class AssetContexts:
         if topic is None:
             return
         content = {"coin": symbol, "ctx": self._context(contract)}
-        frame = text_frame(compact({"channel": "activeAssetCtx", "data": content}))
-        if write_all(topic.raw, frame):
+        payload = compact({"channel": "activeAssetCtx", "data": content})
+        spoiled = self._hub.spoiler.frame("funding", symbol, payload)
+        if not write_all(topic.raw, text_frame(spoiled or payload)):
+            return
+        if spoiled is not None:
+            self._note_unreadable(contract, contract.ts_ms, rest=0)
+        else:
             self._hub.counts["funding"][contract.index] += 1
             self._hub.counts["open_interest"][contract.index] += 1
             self._record(contract, rest=0)
+
+    def _note_unreadable(self, contract: Contract, at_ms: int, *, rest: int) -> None:
+        self._ledger.unreadable(
+            HYPERLIQUID_PERP, contract.number, "funding", (at_ms, 0), 2, rest=rest
+        )
 
     def _record(self, contract: Contract, *, rest: int) -> None:
         self._ledger.funding(_funding_row(contract, rest))
@@ -87,11 +97,14 @@ class AssetContexts:
         answer: list[object] = []
         for index in range(count):
             contract = self.board.at(index, now_ms)
-            if contract.first_served("funding"):
+            context = self._context(contract)
+            answer.append(context)
+            if self._hub.spoiler.answer("funding", contract.instrument.symbol, context):
+                self._note_unreadable(contract, now_ms, rest=1)
+            elif contract.first_served("funding"):
                 for kind in ("funding", "open_interest"):
                     self._hub.served_counts[kind] += 1
                 self._record(contract, rest=1)
-            answer.append(self._context(contract))
         return answer
 
     @staticmethod

@@ -11,6 +11,7 @@
 | `open_interest.bin` | OPEN_INTEREST | open interest, pushed or served                      |
 | `liquidation.bin`   | LIQUIDATION   | forced orders written to at least one live socket    |
 | `interval.bin`      | INTERVAL      | funding intervals, each time a venue says another    |
+| `unreadable.bin`    | UNREADABLE    | elements sent that no client can read (same fault)   |
 | `sums.json`    | sums   | instead of the first four and `quote.bin`, if there is no end  |
 | `ledger.json`  | names  | symbols in the order the rows refer to                         |
 
@@ -48,6 +49,8 @@ __all__ = [
     "OPEN_INTEREST",
     "QUOTE",
     "TRADE",
+    "UNREADABLE",
+    "UNREADABLE_KINDS",
     "Ledger",
     "LedgerRows",
     "Rows",
@@ -164,6 +167,22 @@ INTERVAL: np.dtype[np.void] = np.dtype(
 )
 """`ts_event` is when this was said first; 0 for a venue whose interval never changes."""
 
+UNREADABLE_KINDS = ("trade", "book", "quote", "funding", "open_interest", "liquidation")
+
+UNREADABLE: np.dtype[np.void] = np.dtype(
+    [
+        ("venue", "u1"),
+        ("symbol", "<u4"),
+        ("ts_event", "<i8"),
+        ("seq", "<i8"),
+        ("kind", "u1"),
+        ("rows", "<u4"),
+        ("rest", "u1"),
+    ]
+)
+"""`kind` counts in UNREADABLE_KINDS; `rows` is how many rows the element would have been. Where the
+venue numbers nothing `seq` is 0. These elements are in no other file."""
+
 _FILES = (
     ("trade", TRADE),
     ("withheld", TRADE),
@@ -174,6 +193,7 @@ _FILES = (
     ("open_interest", OPEN_INTEREST),
     ("liquidation", LIQUIDATION),
     ("interval", INTERVAL),
+    ("unreadable", UNREADABLE),
 )
 _FLUSH_BYTES = 1 << 20
 _DIRECT_BYTES = 1 << 14
@@ -195,6 +215,7 @@ class LedgerRows:
     open_interest: Rows
     liquidation: Rows
     interval: Rows
+    unreadable: Rows
     sums: Totals | None = None
     """Of the kinds that have no rows here."""
 
@@ -327,6 +348,14 @@ class Ledger:
     def interval(self, row: tuple[int, ...]) -> None:
         """Record what a venue says of a funding interval; `row` has the fields of INTERVAL."""
         self._append_one("interval", row, INTERVAL)
+
+    def unreadable(
+        self, venue: int, number: int, kind: str, times: tuple[int, int], rows: int, rest: int = 0
+    ) -> None:
+        """Record an element that nobody can read; `times` are its time (ms) and its id."""
+        at_ms, seq = times
+        row = (venue, number, at_ms * 1_000_000, seq, UNREADABLE_KINDS.index(kind), rows, rest)
+        self._append_one("unreadable", row, UNREADABLE)
 
     def _append_one(self, name: str, row: tuple[int, ...], dtype: np.dtype[np.void]) -> None:
         if self.enabled:

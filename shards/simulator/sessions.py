@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine.clock import monotonic_ns
 from shards.simulator.frames import text_frame
 from shards.simulator.meters import MINUTE_NS, SECOND_NS, Meter
+from shards.simulator.spoiling import Spoiler
 
 __all__ = ["EXTRA_KINDS", "WRITABLE_BYTES", "Hub", "Payload", "Session", "Topic", "write_all"]
 
@@ -115,6 +116,7 @@ class Hub:
         """What clients sent over all sockets."""
         self.message_peak_per_s = 0
         """The most that any one socket got from its client within a second."""
+        self.spoiler = Spoiler()
         self.withheld_count = 0
         self.book_event_count = 0
         self._silent_until_ns = 0
@@ -202,6 +204,8 @@ class Hub:
             "subscriptions": sum(len(session.names) for session in self.sessions),
             "buffered_bytes": self.buffered_bytes(),
             "withheld": self.withheld_count,
+            "unreadable": self.spoiler.sent_count,
+            "unreadable_due": self.spoiler.due_count,
             "book_events": self.book_event_count,
             "sent": {**self.sent(), "by_symbol": self._sent_by_symbol()},
             "served": dict(self.served_counts),

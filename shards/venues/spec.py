@@ -5,11 +5,13 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from engine.catalog import Instrument, StreamKind, Transport
+from msgspec import Struct
+
+from engine.catalog import StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import Level
@@ -23,6 +25,7 @@ from shards.handover import Handover
 from shards.quote_feeds import Quotes
 from shards.stream import Stream
 from shards.trade_feeds import ContiguousTrades, HistoryTrades
+from shards.venues.listing import Listing, Readings
 
 
 class FeedRule(enum.Enum):
@@ -80,8 +83,25 @@ class Feeds:
         if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
             room[stream.key.symbol] = _NOBODY
 
+    def room(self, rule: FeedRule) -> Mapping[str, Any]:
+        """The feeds of one rule by symbol; also those that take nothing any more."""
+        return self._rooms()[rule.value]
+
+    def listening(self, rule: FeedRule) -> Mapping[str, Any]:
+        """The same without those."""
+        room = self.room(rule)
+        return {symbol: feed for symbol, feed in room.items() if feed is not _NOBODY}
+
+    @property
+    def all(self) -> Sequence[Any]:
+        """All that listen, of every rule."""
+        return [feed for rule in FeedRule for feed in self.listening(rule).values()]
+
     def _room_of(self, stream: Stream) -> dict[str, Any]:
-        rooms: dict[type[Stream], dict[str, Any]] = {
+        return self._rooms()[type(stream)]
+
+    def _rooms(self) -> dict[type[Stream], dict[str, Any]]:
+        return {
             ContiguousTrades: self.contiguous_trades,
             HistoryTrades: self.history_trades,
             DeltaBook: self.delta_books,
@@ -92,7 +112,6 @@ class Feeds:
             FundingOpenInterest: self.funding_open_interest,
             Liquidations: self.liquidations,
         }
-        return rooms[type(stream)]
 
 
 class Control(enum.Enum):
@@ -105,8 +124,19 @@ class Control(enum.Enum):
     GREETING = "greeting"
 
 
-ControlHandler = Callable[[Control, str], None]
-"""Called with a control frame's meaning and its text (what was acknowledged or refused)."""
+class ControlHandler(Protocol):
+    """Called with a control frame's meaning and its text (what was acknowledged or refused), and
+    with the id of the request it answers, where it names one.
+    """
+
+    def __call__(self, control: Control, text: str, request_id: int | None = None, /) -> None:
+        """Take it in."""
+
+
+def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
+    """Which of `topics` a venue's words name literally; None where they name nothing."""
+    return {topic for topic in topics if topic in text} or None
+
 
 FrameDecoder = Callable[[bytes, int], None]
 """(payload, ts_recv in ns): delivers to feeds or to the control handler.
@@ -114,6 +144,34 @@ FrameDecoder = Callable[[bytes, int], None]
 Raises msgspec.MsgspecError, UnicodeDecodeError, RecursionError or ValueError for a frame it cannot
 use; nothing of such a frame has been delivered.
 """
+
+
+def no_levels(_: Mapping[str, bytes]) -> Sequence[bytes]:
+    """Of what is no book."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where in a message, or a part of an answer, that the decoder has refused the elements are of
+    which rows are made, and what they say of themselves (`shards.salvage`).
+
+    The message's type is `tag`; an element, or with `is_list` an array of them, is at `path`.
+    Members of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives, of the
+    members of a book, the arrays whose elements are a row each; others are `row_count` rows.
+    """
+
+    rule: FeedRule
+    element: type[Struct]
+    tag: str = ""
+    path: tuple[str, ...] = ()
+    is_list: bool = False
+    symbol: str = ""
+    seq: str = ""
+    prev_seq: str = ""
+    time: str = ""
+    levels: Callable[[Mapping[str, bytes]], Sequence[bytes]] = no_levels
+    row_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +186,8 @@ class SocketGroup:
     lifetime_s: float
     hangs_up_on_unknown: bool = False
     """Whether a name the venue does not know costs the whole socket (`shards.suspects`)."""
+    refuses_repeats: bool = False
+    """Whether what is subscribed must be unsubscribed before it can be subscribed again."""
     json_ping: bytes | None = None
     ping_interval_s: float = 10.0
     """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
@@ -191,11 +251,12 @@ class PollChannel:
 class FundingIntervals:
     """A call that tells how often contracts pay funding, where their rows do not say it.
 
-    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`.
+    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`, unless a row
+    of its answer could not be read that may be about it.
     """
 
     call: RestCall
-    parse: Callable[[bytes], Mapping[str, int]]
+    parse: Callable[[bytes], Readings[int]]
     usual_s: int
     refresh_s: float
 
@@ -226,8 +287,16 @@ class Venue:
     unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """The same to end them."""
     build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
+    tag: str
+    """The member of a frame that says which `Shape` it has."""
+    shapes: tuple[Shape, ...]
+    """Of every kind of frame that rows are made of."""
     instruments: RestCall
-    parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
+    parse_instruments: Callable[[bytes], Listing]
+    topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
+    """Which topics a refusal is about by its words: none that we know (an empty set), or None where
+    it names nothing.
+    """
     parse_rest_weight: Callable[[bytes], float | None] | None = None
     """The weight an address may spend in a minute, where the answer to `instruments` says so."""
     used_weight_header: str | None = None

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from control.commands.demo import short_text, streams_note
+import pytest
+
+from control.commands.demo import _rates_text, short_text, streams_note
 from control.ending import Ending
 from control.summary import engine_summary
 from engine.config import load
@@ -25,3 +27,9 @@ def test_a_demo_says_that_it_does_not_collect_the_configured_streams(tmp_path: P
     assert streams_note(load(config, {})) == ""
     config.write_text("[[streams]]\nvenue = 'binance_linear'\nsymbols = ['SOLUSDT']\n")
     assert streams_note(load(config, {})).startswith(f"{config}: [[streams]] is for `fts up`")
+
+
+@pytest.mark.fault("N28")
+def test_a_demo_that_stored_nothing_has_no_rate() -> None:
+    rates = {"seconds": None, "trades_per_s": None, "levels_per_s": None}
+    assert _rates_text(rates) == "stored nothing"

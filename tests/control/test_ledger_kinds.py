@@ -31,13 +31,16 @@ SCHEMA = """
         (6, 2, 'FundingOpenInterest', 'Ws'), (7, 2, 'FundingOpenInterest', 'HttpPoll');
     CREATE TABLE gap (stream_id int, from_seq int8, to_seq int8, from_ts int8, to_ts int8);
     CREATE TABLE quotes (stream_id int, time timestamptz, seq int8, bid numeric,
-        bid_quantity numeric, ask numeric, ask_quantity numeric);
+        bid_quantity numeric, ask numeric, ask_quantity numeric,
+        recv_time timestamptz DEFAULT clock_timestamp());
     CREATE TABLE funding_rates (stream_id int, time timestamptz, rate numeric, mark_price numeric,
         index_price numeric, next_funding_time timestamptz, recv_time timestamptz,
         funding_interval interval);
-    CREATE TABLE open_interest_points (stream_id int, time timestamptz, quantity numeric);
+    CREATE TABLE open_interest_points (stream_id int, time timestamptz, quantity numeric,
+        recv_time timestamptz DEFAULT clock_timestamp());
     CREATE TABLE liquidations (stream_id int, time timestamptz, side text, price numeric,
-        average_price numeric, quantity numeric, filled_quantity numeric);
+        average_price numeric, quantity numeric, filled_quantity numeric,
+        recv_time timestamptz DEFAULT clock_timestamp());
 """
 AT = "timestamptz 'epoch' + (1795000000 + n) * interval '1 second'"
 ROWS = f"""
@@ -161,12 +164,35 @@ def test_values_without_a_venue_time_are_known_by_their_numbers(
     connection.execute(
         "UPDATE funding_rates SET time = time + interval '40 ms' WHERE stream_id > 5"
     )
-    connection.execute("INSERT INTO funding_rates SELECT * FROM funding_rates WHERE stream_id = 7")
+    poll_again(connection, 7)
     assert check()["funding"] == Verdict(sent=20, stored=20)
     connection.execute(
         "INSERT INTO funding_rates SELECT * FROM funding_rates WHERE stream_id = 6 LIMIT 1"
     )
     assert check()["funding"].duplicates == 1
+
+
+def poll_again(connection: Any, stream: int) -> None:
+    """The same samples, received once more a second later."""
+    connection.execute(
+        "INSERT INTO funding_rates SELECT stream_id, time, rate, mark_price, index_price,"
+        " next_funding_time, recv_time + interval '1 second', funding_interval"
+        f" FROM funding_rates WHERE stream_id = {stream}"
+    )
+
+
+@pytest.mark.fault("N06")
+def test_samples_of_one_venue_time_are_honest_and_one_stored_twice_is_not(
+    check: Check, connection: Any
+) -> None:
+    poll_again(connection, 3)
+    assert check()["funding"] == Verdict(sent=20, stored=20)
+    connection.execute(
+        "INSERT INTO funding_rates SELECT * FROM funding_rates WHERE stream_id = 3 LIMIT 1"
+    )
+    assert check()["funding"].duplicates == 1
+    poll_again(connection, 2)
+    assert check()["funding"].duplicates == 6, "what is pushed twice is stored once"
 
 
 def test_what_was_served_counts_only_where_a_polled_stream_is(

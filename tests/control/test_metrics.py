@@ -42,7 +42,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
         WriterMetrics().feed(writer_status(stored_rows={"trade": 12}, latency=latency))
         ProcessMetrics("writer").feed(1.0, 0.0)
     with life(layout, "shard-0"):
-        counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1)}
+        counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}
         ShardMetrics().feed("binance_linear", counts, {"schema": 1}, 1, 1)
         ProcessMetrics("shard-0").feed(1.0, 0.0)
     yield layout

@@ -161,6 +161,18 @@ def test_unknown_symbol_comes_with_near_names_and_refusals_with_what_is_offered(
     run_with_rig(scenario)
 
 
+@pytest.mark.fault("N04")
+def test_a_symbol_whose_row_cannot_be_read_is_refused_with_the_field() -> None:
+    async def scenario(rig: Rig) -> None:
+        why = "quoteAsset: Expected `str`, got `null`"
+        rig.instruments._unreadable["binance_linear"] = {"ODDUSDT": why}
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "ODDUSDT"})
+        assert (answer.status, answer.body["kind"]) == (404, "unknown_symbol")
+        assert answer.body["error"].endswith(f"but its row cannot be read: {why}")
+
+    run_with_rig(scenario)
+
+
 @pytest.mark.fault("A02")
 @pytest.mark.parametrize(
     ("raw", "text"),

@@ -1,5 +1,7 @@
 """The last lines of an engine: numbers that add up, and names for what is not stored."""
 
+import pytest
+
 from control.ending import Ending
 from control.summary import engine_summary, engine_text
 from engine.account import Moves
@@ -28,3 +30,21 @@ def test_the_summary_says_where_every_received_row_is() -> None:
         "received 100 = stored 80 + kept out by knobs 15 + lost after their receipt 3"
         " + waiting in the journal 2; published 0"
     )
+
+
+@pytest.mark.fault("N03")
+def test_what_could_not_be_read_is_counted_by_kind_of_row() -> None:
+    """A stream of two kinds of row has lost one of each."""
+    counts = {
+        StreamKind.TRADES: StreamCounts(refused_count=3),
+        StreamKind.FUNDING_OPEN_INTEREST: StreamCounts(refused_count=4),
+    }
+    writer = WriterReport(ChildReport("writer", "up"))
+    status = EngineStatus(
+        "green", "", "running", "x", 1.0, [], writer, ChildReport("control"), [],
+        counts_by_kind=counts,
+    )  # fmt: skip
+    summary = engine_summary(status, Ending.of(status, delivered=True))
+    assert summary["refused"] == 7
+    refused = {kind: each["refused"] for kind, each in summary["by_kind"].items()}
+    assert refused == {"trade": 3, "book": 0, "funding": 2, "open_interest": 2}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from control.view import Addresses, render, watch
+from control.view import Addresses, can_show_view, render, watch
 from engine.commands import StreamState
 from engine.status import ChildReport, EngineStatus, StreamReport, WriterReport
 
@@ -135,3 +136,45 @@ def test_the_log_has_what_the_table_leaves(tmp_path: Path) -> None:
         assert text.count("\n") < rows
         assert text.count("line ") >= least
         assert "line 99" in text
+
+
+@pytest.mark.fault("N31")
+def test_a_terminal_that_is_gone_leaves_lines_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def isatty(self) -> bool:
+            return True
+
+    async def look() -> None:
+        shown = status_of([a_stream(0)])
+        watching = asyncio.create_task(watch(lambda: shown, ADDRESSES, live=True))
+        while "streams 1/1 live" not in caplog.text:
+            assert not watching.done(), watching
+            await asyncio.sleep(0.02)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with caplog.at_level("INFO"):
+        asyncio.run(asyncio.wait_for(look(), 20))
+    assert "the terminal is gone: Input/output error" in caplog.text
+
+
+@pytest.mark.fault("N31")
+@pytest.mark.parametrize("term", ["", "dumb", "unknown", None])
+def test_a_terminal_that_nobody_can_draw_on_gets_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, term: str | None
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    if term is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", term)
+    assert not can_show_view()
+    monkeypatch.setenv("TERM", "xterm")
+    assert can_show_view()

@@ -53,13 +53,17 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         ("[control]\nport = '80'", "control.port: Expected `int`, got `str`"),
         ("[control]\nport = 70000", "control.port: Expected `int` <= 65535"),
         ("[database]\nflush_rows = 0", "database.flush_rows: Expected `int` >= 1"),
+        (
+            "[database.private_settings]\nhba_file = '/x'",
+            "database.private_settings: hba_file belongs to the engine",
+        ),
         ("[log]\nlevel = 'LOUD'", "log.level: 'LOUD' is none of DEBUG, ERROR, INFO, WARNING"),
         ("[[streams]]\nvenue = 'x'", "streams[0].symbols: required"),
         (
             "[[streams]]\nvenue = 'x'\nsymbols = []",
             "streams[0].symbols: Expected `array` of length",
         ),
-        ("[[streams]]\nvenue = 'x'\nsymbols = ['A B']", "streams[0].symbols[0]: Expected `str`"),
+        ("[[streams]]\nvenue = 'x'\nsymbols = [7]", "streams[0].symbols[0]: Expected `str`"),
         (
             "[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['Trade']",
             "streams[0].kinds[0]: 'Trade' is none of Trades, L2Book, Ticker, Funding, OpenInterest,"
@@ -217,6 +221,23 @@ def test_secret_never_shows_itself() -> None:
     assert secret.reveal() == "canary"
     with pytest.raises(TypeError):
         msgspec.json.encode(secret)
+
+
+@pytest.mark.fault("N11")
+@pytest.mark.parametrize(
+    "text", ["A B", "A\x00", "\x1b[31mA", "A\u202eB", "x" * 33, "", "-A", "../etc", "A\u200b"]
+)
+def test_a_text_that_can_be_no_symbol_costs_its_own_streams_alone(
+    tmp_path: Path, text: str
+) -> None:
+    listed = msgspec.json.encode(["BTC", text, "@107", "xyz:TSLA"]).decode()
+    loaded = load(write(tmp_path, f"[[streams]]\nvenue = 'x'\nsymbols = {listed}"), {})
+    assert {key.symbol for key in loaded.stream_keys()} == {"BTC", "@107", "xyz:TSLA"}
+    (line,) = loaded.no_symbols()
+    place = f"{tmp_path / 'fts.toml'}: streams[0].symbols[1]: "
+    assert line == f"{place}{text!a} can be no symbol: left out"
+    assert line.isascii()
+    assert line.isprintable()
 
 
 def test_streams_of_every_kind_and_transport_can_be_named(tmp_path: Path) -> None:

@@ -379,7 +379,6 @@ def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> No
         await until(lambda: engine.supervisor.status().status == "green")
 
     run(layout, scenario, database_url=Secret("postgresql:///none"), migrate=migrate)
-    assert all("connect_timeout" in url for url in attempts)
 
 
 @pytest.mark.fault("V04")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from shards.simulator.ledger import read_ledger
 from tests.flow.rig import SHARD, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
@@ -40,6 +41,47 @@ def test_what_every_kind_misses_while_cut_off_is_declared(make_rig: MakeRig, fau
     assert_equation(rig.finish())
     cut = {kind for (kind,) in rig.query("SELECT kind FROM gaps WHERE reason = 'reconnect'")}
     assert cut >= {"Ticker", "Funding", "FundingOpenInterest", "Liquidations"}
+
+
+SPOILED = [
+    ("binance_linear", "BTCUSDT", "trade", False), ("binance_linear", "BTCUSDT", "book", False),
+    ("binance_linear", "BTCUSDT", "quote", False), ("binance_linear", "BTCUSDT", "funding", False),
+    ("binance_linear", "BTCUSDT", "liquidation", False),
+    ("binance_linear", "BTCUSDT", "funding", True),
+    ("binance_linear", "BTCUSDT", "open_interest", True),
+    ("hyperliquid_perp", "BTC", "trade", False), ("hyperliquid_perp", "BTC", "book", False),
+    ("hyperliquid_perp", "BTC", "quote", False), ("hyperliquid_perp", "BTC", "funding", False),
+    ("hyperliquid_perp", "BTC", "funding", True),
+]  # fmt: skip
+"""Venue, symbol, kind of row, and whether it is polled."""
+UNREADABLE_ROWS = """
+    SELECT i.venue, s.kind, s.transport, sum(g.missing)::int
+    FROM gap g JOIN stream s USING (stream_id) JOIN instrument i USING (instrument_id)
+    WHERE g.reason = 12 GROUP BY 1, 2, 3
+"""
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.fault("N06")
+def test_of_every_kind_what_cannot_be_read_is_declared_and_its_neighbours_are_stored(
+    make_rig: MakeRig,
+) -> None:
+    rig = start(make_rig)
+    for venue, symbol, kind, rest in SPOILED:
+        rig.fault(
+            fault="unreadable", venue=venue, symbol=symbol, kind=kind, rest=rest,
+            count=3 if rest or kind in ("funding", "book", "liquidation") else 8,
+        )  # fmt: skip
+    rig.until(lambda: all(each["unreadable_due"] == 0 for each in rig.hubs()), "all of them sent")
+    verdict = rig.finish()
+    assert_equation(verdict)
+    ledger = read_ledger(rig.ledger_dir)
+    sent = int(ledger.unreadable["rows"].sum())
+    declared = {row[:3]: row[3] for row in rig.query(UNREADABLE_ROWS)}
+    assert sum(declared.values()) == sent, "each is declared once, and nothing else"
+    assert len(declared) == len(SPOILED), "every kind"
+    others = {reason for (reason,) in rig.query("SELECT DISTINCT reason FROM gaps")}
+    assert others <= {"unreadable", "poll_missed"}, "a poll repeated for too long misses the next"
 
 
 @pytest.mark.fault("S01")

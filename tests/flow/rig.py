@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,12 @@ class Rig:
         streams: list[tuple[str, str]] | None = None,
         all_kinds: bool = False,
         venue_settings: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.database_url = database_url
         self.ledger_dir = directory / "ledger"
-        self._environment = {"FTS_DATABASE_URL": database_url}
+        self._environment = {**(environment or {}), "FTS_DATABASE_URL": database_url}
         if redis_url is not None:
             self._environment["FTS_REDIS_URL"] = redis_url
         self._redis_options = () if redis_url is not None else ("--no-redis",)
@@ -118,6 +119,15 @@ class Rig:
         connection.close()
         assert reply.status == 200, answer
         return answer
+
+    def hubs(self) -> list[dict[str, Any]]:
+        """What the simulator says of each venue."""
+        at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
+        connection = HTTPConnection(at.netloc, timeout=30)
+        connection.request("GET", "/simulator/status")
+        answer: dict[str, Any] = msgspec.json.decode(connection.getresponse().read())
+        connection.close()
+        return list(answer["venues"].values())
 
     def quiet(self) -> None:
         """Stop the market and wait until what it sent has been stored."""

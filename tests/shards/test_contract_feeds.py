@@ -30,7 +30,7 @@ def make_funding(double: MemoryRings, last: Position | None = None) -> FundingRa
 
 
 def make_points(double: MemoryRings, last: Position | None = None) -> OpenInterestPoints:
-    spec = spec_of(kind=StreamKind.OPEN_INTEREST)
+    spec = spec_of(kind=StreamKind.OPEN_INTEREST, transport=Transport.HTTP_POLL)
     feed = OpenInterestPoints(spec, double.rings[RecordKind.OPEN_INTEREST], double.gaps, last)
     feed.polled(5)
     return feed
@@ -60,23 +60,51 @@ def test_a_contract_without_funding_says_so_in_its_flags() -> None:
     assert rows["rate"].tolist() == [0.0, 0.0001]
 
 
-def test_samples_of_one_venue_time_are_one_row() -> None:
+@pytest.mark.fault("N06")
+@pytest.mark.parametrize("kind", [StreamKind.OPEN_INTEREST, StreamKind.FUNDING])
+def test_each_poll_is_a_row_whatever_time_the_venue_says(kind: StreamKind) -> None:
+    """Sixteen of one time, and one of an older: what was said, each time it was asked."""
     double = MemoryRings()
-    feed = make_points(double)
-    for second, qty in ((5, 10.0), (5, 10.0), (4, 9.0), (8, 10.0)):
-        feed.on_open_interest(second * S, 1, qty)
-    assert double.rows("open_interest")["ts_event"].tolist() == [5 * S, 8 * S]
+    seconds = [5] * 16 + [4, 8]
+    spec = spec_of(kind=kind, transport=Transport.HTTP_POLL)
+    ring = double.rings[RecordKind(kind.replace("I", "_i").lower())]
+    if kind is StreamKind.FUNDING:
+        funding = FundingRates(spec, ring, double.gaps, None)
+        funding.polled(5)
+        for recv, second in enumerate(seconds):
+            funding.on_funding(second * S, recv + 1, ROW)
+        assert funding.duplicate_count == 0
+    else:
+        points = OpenInterestPoints(spec, ring, double.gaps, None)
+        points.polled(5)
+        for recv, second in enumerate(seconds):
+            points.on_open_interest(second * S, recv + 1, 10.0)
+        assert points.status().state is StreamState.LIVE
+    rows = double.rows(ring.spec.kind)
+    assert rows["ts_event"].tolist() == [second * S for second in seconds]
+    assert rows["ts_recv"].tolist() == list(range(1, len(seconds) + 1))
+    assert len(double.rows("gap")) == 0
+
+
+@pytest.mark.fault("N06")
+def test_a_repeated_push_is_no_new_row() -> None:
+    double = MemoryRings()
+    feed = make_funding(double)
+    for second in (5, 5, 4, 8):
+        feed.on_funding(second * S, 1, ROW)
+    assert double.rows("funding")["ts_event"].tolist() == [5 * S, 8 * S]
     assert feed.duplicate_count == 2
-    assert feed.status().state is StreamState.LIVE
 
 
-def test_a_restart_repeats_no_sample() -> None:
+@pytest.mark.fault("N06")
+def test_the_samples_that_a_restart_missed_are_declared_though_the_venues_time_stood() -> None:
     double = MemoryRings()
     feed = make_points(double, Position(0, 5 * S, 5 * S, 1))
     feed.on_open_interest(5 * S, 2, 10.0)
     feed.on_open_interest(15 * S, 3, 11.0)
-    assert double.rows("open_interest")["qty"].tolist() == [11.0]
-    assert len(double.rows("gap")) == 0, "the venue's state was still the one we had"
+    assert double.rows("open_interest")["qty"].tolist() == [10.0, 11.0]
+    (gap,) = double.rows("gap")
+    assert (gap["reason"], gap["from_ts"], gap["to_ts"]) == (GapReason.RESTART, 5 * S, 5 * S)
 
 
 def test_failed_polls_are_a_gap_only_when_a_sample_was_missed() -> None:

@@ -1,11 +1,14 @@
 """Binance frames and answers into feeds."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from engine.records import Side
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
-from shards.contract_feeds import FundingRow, LiquidationRow
+from shards.contract_feeds import LiquidationRow
+from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.binance_linear.messages import (
@@ -15,19 +18,25 @@ from shards.venues.binance_linear.messages import (
     DepthUpdate,
     ForceOrder,
     FundingInfo,
+    LiquidationOrder,
     MarkPriceUpdate,
     Named,
     OpenInterest,
     PremiumIndex,
     Reply,
 )
+from shards.venues.digits import decoder, read_number
+from shards.venues.elements import funding_row, take_one, take_parts
+from shards.venues.listing import Readings, RowReader
 from shards.venues.spec import (
     BookSnapshot,
     Control,
     ControlHandler,
+    FeedRule,
     Feeds,
     FrameDecoder,
     OnUnusable,
+    Shape,
 )
 from shards.venues.wire import NS_PER_MS
 
@@ -36,16 +45,36 @@ _SIDE = {"BUY": int(Side.BUY), "SELL": int(Side.SELL)}
 
 _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
-_decode_premium_index = msgspec.json.Decoder(PremiumIndex, strict=False).decode
-_decode_open_interest = msgspec.json.Decoder(OpenInterest, strict=False).decode
+_decode_premium_index = decoder(PremiumIndex)
+_decode_open_interest = decoder(OpenInterest)
 _decode_named = msgspec.json.Decoder(Named).decode
-_decode_funding_info = msgspec.json.Decoder(list[FundingInfo]).decode
+_funding_rows = RowReader(FundingInfo, "symbol")
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _levels(said: Mapping[str, bytes]) -> list[bytes]:
+    return [said.get(side, b"") for side in ("b", "a")]
+
+
+SHAPES = (
+    Shape(FeedRule.CONTIGUOUS_TRADES, AggTrade, "aggTrade", symbol="s", seq="a", time="T"),
+    Shape(
+        FeedRule.DELTA_BOOK, DepthUpdate, "depthUpdate",
+        symbol="s", seq="u", prev_seq="pu", time="T", levels=_levels,
+    ),
+    Shape(FeedRule.QUOTES, BookTicker, "bookTicker", symbol="s", seq="u", time="T"),
+    Shape(FeedRule.FUNDING, MarkPriceUpdate, "markPriceUpdate", symbol="s", time="E"),
+    Shape(FeedRule.LIQUIDATIONS, LiquidationOrder, "forceOrder", ("o",), symbol="s", time="T"),
+)  # fmt: skip
+PREMIUM_INDEX = Shape(FeedRule.FUNDING, PremiumIndex, symbol="symbol", time="time")
+OPEN_INTEREST = Shape(FeedRule.OPEN_INTEREST, OpenInterest, symbol="symbol", time="time")
 
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
     """Decoder of raw-mode frames of either socket group."""
-    decode = msgspec.json.Decoder(_Message, strict=False).decode
+    decode = msgspec.json.Decoder(
+        _Message, strict=False, dec_hook=read_number, float_hook=str
+    ).decode
     trade_feed = feeds.contiguous_trades.get
     quote_feed = feeds.quotes.get
     book_feed = feeds.delta_books.get
@@ -93,8 +122,7 @@ def _on_mark_price(message: MarkPriceUpdate, feeds: Feeds, ts_recv: int) -> None
     feed = feeds.funding.get(message.s)
     if feed is None:
         raise MalformedFrameError("not_subscribed")
-    rate = None if message.r == "" else message.r
-    row = FundingRow(rate, message.p, message.i, message.T * NS_PER_MS)
+    row = funding_row(message.r, message.p, message.i, message.T * NS_PER_MS)
     feed.on_funding(message.E * NS_PER_MS, ts_recv, row)
 
 
@@ -104,7 +132,8 @@ def _on_force_order(message: ForceOrder, feeds: Feeds, ts_recv: int) -> None:
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     row = LiquidationRow(
-        order.T * NS_PER_MS, _SIDE[order.S], order.p, order.q, order.z, order.ap
+        order.T * NS_PER_MS, _SIDE[order.S], order.p, order.q, order.z,
+        order.ap.value, order.ap.is_exact,
     )  # fmt: skip
     feed.on_liquidation(row, ts_recv)
 
@@ -118,7 +147,7 @@ def _on_reply(payload: bytes, on_control: ControlHandler) -> bool:
         return False
     elif reply.error is not None or reply.code is not None:
         text = reply.error.msg if reply.error else reply.msg
-        on_control(Control.REFUSED, text)
+        on_control(Control.REFUSED, text, reply.id)
     elif reply.id is not None:
         on_control(Control.ACK, str(reply.id))
     else:
@@ -134,39 +163,54 @@ def parse_book_snapshot(body: bytes) -> BookSnapshot:
 
 def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:
     """`/fapi/v1/premiumIndex`, of one symbol or of all."""
-    if body.lstrip()[:1] != b"[":
-        _on_premium_index(body, feeds, ts_recv)
-        return
-    for part in _decode_parts(body):
-        try:
-            # The answer names every symbol of the venue: what is wrong with others is not ours.
-            if _decode_named(part).symbol in feeds.funding:
-                _on_premium_index(part, feeds, ts_recv)
-        except UNUSABLE_FRAME as error:
-            on_unusable(error, bytes(part))
+
+    def take(_: str | None, part: bytes) -> None:
+        state = _decode_premium_index(part)
+        feed = feeds.funding.get(state.symbol)
+        if feed is None:
+            raise MalformedFrameError("not_subscribed")
+        next_ts = state.nextFundingTime * NS_PER_MS
+        row = funding_row(state.lastFundingRate, state.markPrice, state.indexPrice, next_ts)
+        feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
+
+    if body.lstrip()[:1] == b"[":
+        parts = [(_symbol_of(part), part) for part in _parts(body)]
+        take_parts(parts, PREMIUM_INDEX, feeds, ts_recv, on_unusable, take)
+    else:
+        take_one(body, PREMIUM_INDEX, feeds, ts_recv, take)
 
 
-def _on_premium_index(part: bytes | msgspec.Raw, feeds: Feeds, ts_recv: int) -> None:
-    state = _decode_premium_index(part)
-    feed = feeds.funding.get(state.symbol)
-    if feed is None:
-        raise MalformedFrameError("not_subscribed")
-    rate = None if state.lastFundingRate == "" else state.lastFundingRate
-    row = FundingRow(rate, state.markPrice, state.indexPrice, state.nextFundingTime * NS_PER_MS)
-    feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
+def _parts(body: bytes) -> list[bytes]:
+    try:
+        return [bytes(part) for part in _decode_parts(body)]
+    except UNUSABLE_FRAME:
+        parts = elements(body)
+        if not any(map(_symbol_of, parts)):
+            raise
+        return parts
 
 
-def parse_funding_intervals(body: bytes) -> dict[str, int]:
-    """`/fapi/v1/fundingInfo`: seconds by symbol. Refused as a whole when a row cannot be read: a
-    symbol left out would pass for one that pays as usual.
-    """
-    return {row.symbol: row.fundingIntervalHours * 3600 for row in _decode_funding_info(body)}
+def _symbol_of(part: bytes) -> str | None:
+    try:
+        return _decode_named(part).symbol
+    except UNUSABLE_FRAME:
+        return text_of(members(part).get("symbol"))
+
+
+def parse_funding_intervals(body: bytes) -> Readings[int]:
+    """`/fapi/v1/fundingInfo`: seconds by symbol."""
+    return _funding_rows.read(_decode_parts(body), lambda row: row.fundingIntervalHours * 3600)
 
 
 def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable) -> None:
     """`/fapi/v1/openInterest`."""
-    state = _decode_open_interest(body)
-    feed = feeds.open_interest.get(state.symbol)
-    if feed is None:
-        raise MalformedFrameError("not_subscribed")
-    feed.on_open_interest(state.time * NS_PER_MS, ts_recv, state.openInterest)
+
+    def take(_: str | None, part: bytes) -> None:
+        state = _decode_open_interest(part)
+        feed = feeds.open_interest.get(state.symbol)
+        if feed is None:
+            raise MalformedFrameError("not_subscribed")
+        said = state.openInterest
+        feed.on_open_interest(state.time * NS_PER_MS, ts_recv, said.value, said.is_exact)
+
+    take_one(body, OPEN_INTEREST, feeds, ts_recv, take)

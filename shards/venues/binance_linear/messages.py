@@ -1,11 +1,12 @@
 """Binance USD-M messages: the wire's own names, and only the fields that are used."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, Rate, TradeQuantity
+from shards.venues.digits import Computed, ComputedRate
+from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity, Word
 
 WireLevel = tuple[Price, Quantity]
 
@@ -47,14 +48,14 @@ class BookTicker(Struct, tag_field="e", tag="bookTicker", gc=False):
 
 class MarkPriceUpdate(Struct, tag_field="e", tag="markPriceUpdate", gc=False):
     """`<symbol>@markPrice@1s`. Here `T` is the next funding time; delivery contracts have none of
-    it, and an empty rate.
+    it, and an empty rate. A null is a number that is not there now, and no fault.
     """
 
     s: str
     E: Millis
-    p: PriceOrNone
-    i: PriceOrNone
-    r: Rate | Literal[""]
+    p: Computed | None
+    i: Computed | None
+    r: ComputedRate | None
     T: Millis
 
 
@@ -71,7 +72,7 @@ class LiquidationOrder(Struct, gc=False):
     S: Literal["BUY", "SELL"]
     q: TradeQuantity
     p: Price
-    ap: PriceOrNone
+    ap: Computed
     z: Quantity
     T: Millis
 
@@ -103,22 +104,14 @@ class Depth(Struct, gc=False):
     T: Millis = 0
 
 
-class Filter(Struct, gc=False):
-    """A member of `filters`; only two kinds matter here."""
-
-    filterType: str
-    tickSize: str = ""
-    stepSize: str = ""
-
-
-class Symbol(Struct, gc=False):
-    """A member of `exchangeInfo.symbols`."""
+class Symbol(Struct):
+    """A member of `exchangeInfo.symbols`. Of its filters only two matter here."""
 
     symbol: str
-    status: str
-    baseAsset: str
-    quoteAsset: str
-    filters: list[Filter]
+    status: Word
+    baseAsset: Word
+    quoteAsset: Word
+    filters: list[dict[str, Any]]
 
 
 class RateLimit(Struct, gc=False):
@@ -131,15 +124,15 @@ class RateLimit(Struct, gc=False):
 
 
 class RateLimits(Struct, gc=False):
-    """`GET /fapi/v1/exchangeInfo`, where only the limits matter."""
+    """`GET /fapi/v1/exchangeInfo`, where only the limits matter. Each is a `RateLimit`."""
 
-    rateLimits: list[RateLimit] = []
+    rateLimits: list[msgspec.Raw] = []
 
 
 class ExchangeInfo(Struct, gc=False):
-    """`GET /fapi/v1/exchangeInfo`."""
+    """`GET /fapi/v1/exchangeInfo`. Each is a `Symbol`."""
 
-    symbols: list[Symbol]
+    symbols: list[msgspec.Raw]
 
 
 class Named(Struct, gc=False):
@@ -152,9 +145,9 @@ class PremiumIndex(Struct, gc=False):
     """`GET /fapi/v1/premiumIndex`: one, or without a symbol a list of all."""
 
     symbol: str
-    markPrice: PriceOrNone
-    indexPrice: PriceOrNone
-    lastFundingRate: Rate | Literal[""]
+    markPrice: Computed | None
+    indexPrice: Computed | None
+    lastFundingRate: ComputedRate | None
     nextFundingTime: Millis
     time: Millis
 
@@ -170,5 +163,5 @@ class OpenInterest(Struct, gc=False):
     """`GET /fapi/v1/openInterest`, in base units."""
 
     symbol: str
-    openInterest: Quantity
+    openInterest: Computed
     time: Millis

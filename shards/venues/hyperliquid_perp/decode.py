@@ -1,44 +1,85 @@
 """Hyperliquid frames and answers into feeds."""
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from engine.records import Side
 from shards.book_rows import BookEvent
-from shards.contract_feeds import FundingRow
+from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.trade_feeds import TradeRow
 from shards.unusable import UNUSABLE_FRAME
+from shards.venues.digits import decoder, read_number
+from shards.venues.elements import funding_row, take_parts
 from shards.venues.hyperliquid_perp.messages import (
     ActiveAssetCtx,
     AssetCtx,
     Bbo,
     BestBidOffer,
     Book,
+    CoinCtx,
     Error,
     L2Book,
     MetaAndAssetCtxs,
+    Named,
     Pong,
     SubscriptionResponse,
     Trade,
     Trades,
 )
-from shards.venues.spec import Control, ControlHandler, Feeds, FrameDecoder, OnUnusable
+from shards.venues.spec import (
+    Control,
+    ControlHandler,
+    FeedRule,
+    Feeds,
+    FrameDecoder,
+    OnUnusable,
+    Shape,
+)
 from shards.venues.wire import NS_PER_MS
 
 FUNDING_INTERVAL_S = 3600
 """Funding is paid every hour; the message does not tell when the next hour is over."""
 
 _SIDE = {"B": int(Side.BUY), "A": int(Side.SELL)}
+_IS_SO = ("Already subscribed", "Already unsubscribed")
+"""Errors that say that what was asked for is so."""
 _NO_ORDER = (0.0, 0.0)
 
 _Frame = Trades | L2Book | Bbo | ActiveAssetCtx | SubscriptionResponse | Error | Pong
-_decode_ctx = msgspec.json.Decoder(AssetCtx, strict=False).decode
+_decode_ctx = decoder(AssetCtx)
+_decode_named = msgspec.json.Decoder(Named).decode
 _decode_meta_and_ctxs = msgspec.json.Decoder(MetaAndAssetCtxs).decode
+
+
+def _levels(said: Mapping[str, bytes]) -> list[bytes]:
+    return elements(said.get("levels", b""))
+
+
+SHAPES = (
+    Shape(
+        FeedRule.HISTORY_TRADES, Trade, "trades", ("data",), is_list=True,
+        symbol="coin", seq="tid", time="time",
+    ),
+    Shape(
+        FeedRule.SNAPSHOT_BOOK, Book, "l2Book", ("data",),
+        symbol="coin", seq="time", time="time", levels=_levels,
+    ),
+    Shape(
+        FeedRule.QUOTES, BestBidOffer, "bbo", ("data",), symbol="coin", seq="time", time="time"
+    ),
+    Shape(
+        FeedRule.FUNDING_OPEN_INTEREST, CoinCtx, "activeAssetCtx", ("data",),
+        symbol="coin", row_count=2,
+    ),
+)  # fmt: skip
+CTX = Shape(FeedRule.FUNDING_OPEN_INTEREST, AssetCtx, row_count=2)
 
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
     """Decoder of the one socket group."""
-    decode = msgspec.json.Decoder(_Frame, strict=False).decode
+    decode = msgspec.json.Decoder(_Frame, strict=False, dec_hook=read_number, float_hook=str).decode
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
         if payload[:9] == b"Websocket":
@@ -56,7 +97,8 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
         elif type(message) is SubscriptionResponse:
             on_control(Control.ACK, bytes(message.data).decode())
         elif type(message) is Error:
-            on_control(Control.REFUSED, message.data)
+            is_so = message.data.startswith(_IS_SO)
+            on_control(Control.ACK if is_so else Control.REFUSED, message.data)
         else:
             on_control(Control.PONG, "")
 
@@ -102,19 +144,40 @@ def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
     feed = feeds.funding_open_interest.get(coin)
     if feed is None:
         raise MalformedFrameError("not_subscribed")
-    row = FundingRow(ctx.funding, ctx.markPx, ctx.oraclePx, interval_s=FUNDING_INTERVAL_S)
-    feed.on_both(ts_recv, ts_recv, row, ctx.openInterest)
+    row = funding_row(ctx.funding, ctx.markPx, ctx.oraclePx, 0, FUNDING_INTERVAL_S)
+    said = ctx.openInterest
+    feed.on_both(ts_recv, ts_recv, row, said.value, said.is_exact)
 
 
 def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:
     """States of all coins. Like the socket's they carry no time: it is the one of receipt."""
-    meta, ctxs = _decode_meta_and_ctxs(body)
-    if len(meta.universe) != len(ctxs):
+
+    def take(coin: str | None, ctx: bytes) -> None:
+        assert coin is not None
+        _on_ctx(coin, _decode_ctx(ctx), feeds, ts_recv)
+
+    names, ctxs = _names_and_ctxs(body)
+    if len(names) != len(ctxs):
         raise MalformedFrameError("uneven_lists")
-    for coin, ctx in zip(meta.universe, ctxs, strict=True):
-        if coin.name not in feeds.funding_open_interest:
-            continue
-        try:
-            _on_ctx(coin.name, _decode_ctx(ctx), feeds, ts_recv)
-        except UNUSABLE_FRAME as error:
-            on_unusable(error, bytes(ctx))
+    take_parts(zip(names, ctxs, strict=True), CTX, feeds, ts_recv, on_unusable, take)
+
+
+def _names_and_ctxs(body: bytes) -> tuple[Sequence[str | None], Sequence[bytes]]:
+    """The coins in their order and the states in theirs; None for a name that cannot be read."""
+    try:
+        meta, ctxs = _decode_meta_and_ctxs(body)
+    except UNUSABLE_FRAME:
+        halves = elements(body)
+        coins = elements(members(halves[0]).get("universe", b"")) if len(halves) == 2 else []
+        names = [_name_of(coin) for coin in coins]
+        if not any(names):
+            raise
+        return names, elements(halves[1])
+    return [_name_of(coin) for coin in meta.universe], [bytes(ctx) for ctx in ctxs]
+
+
+def _name_of(coin: bytes | msgspec.Raw) -> str | None:
+    try:
+        return _decode_named(coin).name
+    except UNUSABLE_FRAME:
+        return text_of(members(bytes(coin)).get("name"))

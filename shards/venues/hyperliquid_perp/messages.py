@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, Rate, TradeQuantity
+from shards.venues.digits import Computed, ComputedRate
+from shards.venues.wire import Id, Millis, Price, Quantity, TradeQuantity
 
 PERP_DECIMALS = 6
 """A perpetual's price has at most 6 - szDecimals decimals (and 5 significant figures)."""
@@ -64,12 +65,14 @@ class Bbo(Struct, tag_field="channel", tag="bbo", gc=False):
 
 
 class AssetCtx(Struct, gc=False):
-    """State of a perpetual; `funding` is the rate of an hour. It carries no time."""
+    """State of a perpetual; `funding` is the rate of an hour. It carries no time. A null is a
+    number that is not there now, as `midPx` is at times; without open interest there is no row.
+    """
 
-    funding: Rate
-    openInterest: Quantity
-    oraclePx: PriceOrNone
-    markPx: PriceOrNone
+    funding: ComputedRate | None
+    openInterest: Computed
+    oraclePx: Computed | None
+    markPx: Computed | None
 
 
 class CoinCtx(Struct, gc=False):
@@ -109,12 +112,6 @@ class Coin(Struct, gc=False):
     isDelisted: bool = False
 
 
-class MetaReply(Struct, gc=False):
-    """`{"type": "meta"}`."""
-
-    universe: list[Coin]
-
-
 class Named(Struct, gc=False):
     """A member of `universe` where only its place matters."""
 
@@ -122,9 +119,11 @@ class Named(Struct, gc=False):
 
 
 class Universe(Struct, gc=False):
-    """All coins, the delisted as well: they keep their places."""
+    """`{"type": "meta"}`: all coins, the delisted as well. One that cannot be read keeps its place
+    like the others, so each is a `Coin`, or only `Named`, in its turn.
+    """
 
-    universe: list[Named]
+    universe: list[msgspec.Raw]
 
 
 MetaAndAssetCtxs = tuple[Universe, list[msgspec.Raw]]

@@ -119,10 +119,10 @@ def test_rows_of_every_kind_come_back_as_they_were(
 def test_computed_numbers_keep_decimals_that_prices_do_not_have(lookup: StreamLookup) -> None:
     rows = np.zeros(5, FUNDING.dtype)
     rows["rate"] = [0.0001, -0.0000125, 1e-12, 1e-13, 0.0]
-    rows["mark"] = [81235.12345678, 0.00000001, 89_999_999.12345, 1.0, 91_000_000.0]
+    rows["mark"] = [81235.12345678, 0.00000001, 44_999_999.12345, 1.0, 46_000_000.0]
     encoder = CopyEncoder(FUNDING, 8)
     encoder.encode(rows, lookup)
-    assert encoder.inexact_count == 2, "a rate of 13 decimals, and a price beyond 90 million"
+    assert encoder.inexact_count == 2, "a rate of 13 decimals, and a price beyond 45 million"
     assert encoder._rows["rate"][:3].tolist() == [100_000_000, -12_500_000, 1]
     assert encoder._rows["mark"][:2].tolist() == [8123512345678, 1]
     assert (encoder._rows["flags"][:5] & Flag.INEXACT).tolist() == [0, 0, 0, 32, 32]

@@ -40,7 +40,7 @@ def test_exact_means_that_the_decimal_reads_back_as_the_float(value: float, plac
     reads_back = float(Decimal(int(found[0])).scaleb(-places)) == value
     if exact[0]:
         assert reads_back
-    elif abs(int(found[0])) < 2**53 and abs(value) * 10.0**places < 2**53:
+    elif abs(int(found[0])) < 2**52 and abs(value) * 10.0**places < 2**52:
         assert not reads_back
 
 

@@ -49,6 +49,51 @@ def test_a_gap_withholds_trades_that_rest_still_has(simulated: "Simulated", tmp_
     simulated(settings, scenario)
 
 
+@pytest.mark.fault("N03")
+def test_unreadable_trades_take_their_place_in_the_ids_and_a_file_of_their_own(
+    simulated: "Simulated", tmp_path: Path
+) -> None:
+    async def scenario(client: "Client") -> None:
+        socket = await client.binance("market", "btcusdt@aggTrade")
+        await fault(client, "unreadable", symbol="BTCUSDT", count=2, variant="nan")
+        ids: list[int] = []
+        spoiled: list[int] = []
+        while len(spoiled) < 2 or ids[-1] == spoiled[-1]:
+            event = await receive(socket)
+            ids.append(event["a"])
+            if event["p"] == "NaN":
+                spoiled.append(event["a"])
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+        await client.post("/simulator/pause")
+        ledger = read_ledger(tmp_path)
+        assert ledger.unreadable["seq"].tolist() == spoiled
+        assert ledger.unreadable["rows"].tolist() == [1, 1]
+        assert not set(spoiled) & set(ledger.trade["trade_id"].tolist())
+        assert client.simulator.status()["venues"][BINANCE]["unreadable"] == 2
+
+    settings = SimulatorSettings(trades_per_s=500.0, symbols=1, ledger=tmp_path)
+    simulated(settings, scenario)
+
+
+@pytest.mark.fault("N03")
+def test_an_unreadable_answer_is_not_what_the_venue_has_said(
+    simulated: "Simulated", tmp_path: Path
+) -> None:
+    async def scenario(client: "Client") -> None:
+        path = "/binance_linear/fapi/v1/openInterest?symbol=BTCUSDT"
+        await fault(
+            client, "unreadable", symbol="BTCUSDT", kind="open_interest", rest=True, variant="list"
+        )
+        assert (await client.get(path))["openInterest"] == []
+        good = await client.get(path)
+        await client.post("/simulator/pause")
+        ledger = read_ledger(tmp_path)
+        assert len(ledger.unreadable) == len(ledger.open_interest) == 1
+        assert ledger.open_interest["ts_event"].tolist() == [good["time"] * 1_000_000]
+
+    simulated(SimulatorSettings(trades_per_s=100.0, symbols=1, ledger=tmp_path), scenario)
+
+
 def test_a_book_gap_breaks_the_chain(simulated: "Simulated") -> None:
     async def scenario(client: "Client") -> None:
         socket = await client.binance("public", "btcusdt@depth@100ms")

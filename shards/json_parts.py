@@ -1,0 +1,80 @@
+"""JSON taken apart without being understood: for messages that a decoder has refused.
+
+A decoder reads a message whole or not at all, and one that is nested too deeply, or is no UTF-8
+somewhere, it cannot even skip over. What is here looks at strings, brackets and commas alone, never
+calls itself and never raises: of nonsense it makes some other nonsense, which is refused in turn.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import msgspec
+
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]++|[\]}]++|[,:]', re.DOTALL)
+"""A run of brackets is one token, so that depth costs nothing."""
+_OPEN, _CLOSE, _COMMA, _COLON = b"[{", b"]}", ord(","), ord(":")
+_BYTES_MAX: Final = 4 << 20
+"""What is larger is not looked at: 1 MiB takes some tens of milliseconds."""
+
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_id = msgspec.json.Decoder(
+    Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], strict=False
+).decode
+
+
+def elements(text: bytes) -> list[bytes]:
+    """The values of an array, each as it is written."""
+    return [value for start, _, stop in _spans(text) if (value := text[start:stop].strip())]
+
+
+def members(text: bytes) -> dict[str, bytes]:
+    """The members of an object by name, each value as it is written; empty for what is none."""
+    found = {}
+    if text.lstrip()[:1] == b"{":
+        for start, colon, stop in _spans(text):
+            name = text_of(text[start:colon].strip()) if colon >= 0 else None
+            if name is not None:
+                found[name] = text[colon + 1 : stop].strip()
+    return found
+
+
+def text_of(value: bytes | None) -> str | None:
+    """A JSON string, or None."""
+    try:
+        return None if value is None else _decode_text(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def id_of(value: bytes | None) -> int | None:
+    """A whole number that fits an id, also one written as a string; or None."""
+    try:
+        return None if value is None else _decode_id(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+
+
+def _spans(text: bytes) -> Iterator[tuple[int, int, int]]:
+    """(start, colon or -1, stop) of each part of the outermost brackets. Of brackets that are never
+    closed the rest is the last part.
+    """
+    depth, start, colon = 0, len(text), -1
+    for token in _TOKEN.finditer(text if len(text) <= _BYTES_MAX else b""):
+        at, end = token.span()
+        sign = text[at]
+        if sign in _OPEN:
+            if not depth:
+                start = at + 1
+            depth += end - at
+        elif sign in _CLOSE:
+            if depth <= end - at:
+                yield start, colon, at + depth - 1
+                return
+            depth -= end - at
+        elif depth == 1 and sign == _COMMA:
+            yield start, colon, at
+            start, colon = end, -1
+        elif depth == 1 and sign == _COLON and colon < 0:
+            colon = at
+    yield start, colon, len(text)

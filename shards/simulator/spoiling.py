@@ -1,0 +1,79 @@
+"""Elements sent with one value that no client can read (fault `unreadable`), beside good ones.
+
+They happen in the market like any other and take their place in its ids. The ledger has them in a
+file of their own: sent, and not to be stored, but declared.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import cycle
+
+__all__ = ["FRAME_VALUES", "REST_VALUES", "Spoiler"]
+
+REST_VALUES = {
+    "nan": b'"NaN"', "negative": b'"-1"', "absurd": b'"1e30"', "empty": b'""', "object": b"{}",
+    "list": b"[]", "bool": b"true", "infinite": b'"Infinity"',
+}  # fmt: skip
+FRAME_VALUES = {
+    **REST_VALUES,
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+    "bad_utf8": b'"\xff\xfe"',
+    "unquoted": b"NaN",
+}
+"""What takes the value's place, by variant."""
+
+_VALUE = re.compile(rb'("(?:ap|A|sz|px|openInterest|p)":|\[\[)"[^"]*"')
+"""A number that every element of its kind must have; of a book's changes the first price."""
+
+
+def _spoiled_key(answer: dict[str, object]) -> str:
+    """The member of a REST answer that is spoiled. A price of a context may be null; what is open
+    may not.
+    """
+    return "openInterest" if "openInterest" in answer else "markPrice"
+
+
+class Spoiler:
+    """What is still to be spoiled of one venue, by kind of row, symbol and way of delivery."""
+
+    def __init__(self) -> None:
+        self._due: Counter[tuple[str, str, bool]] = Counter()
+        self._values: dict[tuple[str, str, bool], Iterator[bytes]] = {}
+        self.sent_count = 0
+
+    @property
+    def due_count(self) -> int:
+        """How many have been asked for and not been sent yet."""
+        return self._due.total()
+
+    def plan(self, kind: str, symbol: str, count: int, variant: str, *, rest: bool) -> None:
+        """Spoil the next `count` elements: with one value, or with all in turn."""
+        values = REST_VALUES if rest else FRAME_VALUES
+        chosen = list(values.values()) if variant == "all" else [values[variant]]
+        self._due[kind, symbol, rest] += count
+        self._values[kind, symbol, rest] = cycle(chosen)
+
+    def is_due(self, kind: str, symbol: str) -> bool:
+        """Whether the next pushed element shall be spoiled."""
+        return bool(self._due) and self._due[kind, symbol, False] > 0
+
+    def frame(self, kind: str, symbol: str, payload: bytes) -> bytes | None:
+        """The message with one value replaced; None when it shall be sent as it is."""
+        if not self.is_due(kind, symbol) or not _VALUE.search(payload):
+            return None
+        value = self._take((kind, symbol, False))
+        return _VALUE.sub(lambda found: found[1] + value, payload, count=1)
+
+    def answer(self, kind: str, symbol: str, answer: dict[str, object]) -> bool:
+        """Replace one value of a REST answer, if that is due; tell whether it was."""
+        if not self._due or self._due[kind, symbol, True] <= 0:
+            return False
+        answer[_spoiled_key(answer)] = json.loads(self._take((kind, symbol, True)))
+        return True
+
+    def _take(self, place: tuple[str, str, bool]) -> bytes:
+        self._due[place] -= 1
+        self.sent_count += 1
+        return next(self._values[place])

@@ -1,0 +1,115 @@
+"""Elements that nobody can read, and whose they are: the same for what is pushed and what is asked.
+
+Answers are read here, part by part: one that is wrong costs no other. An element that names nobody
+may have been meant for any stream that is not named elsewhere in the answer.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from shards.contract_feeds import FundingRow
+from shards.json_parts import elements, id_of, members, text_of
+from shards.stream import MalformedFrameError
+from shards.unreadable import UNKNOWN, Unreadable
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues.digits import Computed, ComputedRate
+from shards.venues.spec import Feeds, OnUnusable, Shape
+from shards.venues.wire import NS_PER_MS, TIME_MS_MAX
+
+Take = Callable[[str | None, bytes], None]
+"""Reads one part of an answer, whose symbol is given where the part itself does not say it, and
+delivers it. Raises what `UNUSABLE_FRAME` names.
+"""
+
+
+def funding_row(
+    rate: ComputedRate | None,
+    mark: Computed | None,
+    index: Computed | None,
+    next_ts: int,
+    interval_s: int = 0,
+) -> FundingRow:
+    """A row of what the venue computes; None is a number that it does not have now."""
+    said = [number for number in (rate, mark, index) if number is not None]
+    return FundingRow(
+        rate.rate if rate else None,
+        mark.value if mark else 0.0,
+        index.value if index else 0.0,
+        next_ts,
+        interval_s,
+        all(number.is_exact for number in said),
+    )
+
+
+def unreadable(text: bytes, shape: Shape, ts_recv: int) -> Unreadable:
+    """An element with what it says of itself."""
+    said = members(text)
+    levels = sum(len(elements(side)) for side in shape.levels(said))
+    time_ms = id_of(said.get(shape.time))
+    return Unreadable(
+        ts_recv,
+        rows=max(levels, shape.row_count),
+        seq=id_of(said.get(shape.seq)),
+        prev_seq=id_of(said.get(shape.prev_seq)),
+        ts_event=time_ms * NS_PER_MS if time_ms and time_ms <= TIME_MS_MAX else None,
+    )
+
+
+def accuse(feeds: Sequence[Any], item: Unreadable) -> None:
+    """An element that names nobody: the only one it can have been meant for takes it."""
+    if len(feeds) == 1:
+        feeds[0].on_unreadable(item)
+    else:
+        suspect(feeds, item.ts_recv)
+
+
+def suspect(feeds: Iterable[Any], ts_recv: int) -> None:
+    """Any of these may miss something."""
+    for feed in feeds:
+        feed.on_unreadable(Unreadable(ts_recv, UNKNOWN))
+
+
+def take_parts(
+    parts: Iterable[tuple[str | None, bytes]],
+    shape: Shape,
+    feeds: Feeds,
+    ts_recv: int,
+    on_unusable: OnUnusable,
+    take: Take,
+) -> None:
+    """Deliver an answer for many symbols. What is said of symbols nobody collects is not looked at:
+    it may be as wrong as it likes.
+    """
+    room = feeds.room(shape.rule)
+    named = set()
+    orphans = []
+    for symbol, part in parts:
+        if symbol is None:
+            orphans.append(part)
+        elif symbol in room:
+            named.add(symbol)
+            try:
+                take(symbol, part)
+            except UNUSABLE_FRAME as error:
+                on_unusable(error, part)
+                room[symbol].on_unreadable(unreadable(part, shape, ts_recv))
+    unnamed = [feed for symbol, feed in feeds.listening(shape.rule).items() if symbol not in named]
+    for part in orphans:
+        on_unusable(MalformedFrameError("schema"), part)
+        accuse(unnamed, unreadable(part, shape, ts_recv))
+
+
+def take_one(body: bytes, shape: Shape, feeds: Feeds, ts_recv: int, take: Take) -> None:
+    """Deliver an answer for the one symbol that was asked for. An error in place of an answer has
+    none of its members, and is no element.
+    """
+    try:
+        take(None, body)
+    except UNUSABLE_FRAME:
+        if not members(body).keys().isdisjoint(shape.element.__struct_fields__):
+            room = feeds.room(shape.rule)
+            symbol = text_of(members(body).get(shape.symbol))
+            named = room.get(symbol or "")
+            listening = list(feeds.listening(shape.rule).values())
+            accuse(listening if named is None else [named], unreadable(body, shape, ts_recv))
+        raise

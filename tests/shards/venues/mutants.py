@@ -1,0 +1,281 @@
+"""Messages of every shape a venue declares, made from their definitions, with one value replaced.
+
+Nothing here knows a venue: a field, a message or a venue that is added is covered by itself.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec import inspect
+
+from engine.catalog import StreamKind, Transport
+from engine.records import SPECS, Flag, RecordArray, RecordKind
+from shards.book_feeds import DeltaBook
+from shards.book_rows import BookEvent
+from shards.connection import Connection
+from shards.feeds import make_stream
+from shards.poller import Poller, PollShare
+from shards.stream import Stream
+from shards.timed import TimedStream
+from shards.unusable import UNUSABLE_FRAME
+from shards.venues import VENUES
+from shards.venues.binance_linear.decode import OPEN_INTEREST, PREMIUM_INDEX
+from shards.venues.digits import decoder
+from shards.venues.hyperliquid_perp.decode import CTX
+from shards.venues.spec import PollChannel, Shape, Venue, capabilities
+from tests.shards.doubles import MemoryRings, Open, spec_of
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+HOSTILE: dict[str, bytes | None] = {
+    "missing": None, "null": b"null", "text": b'"x"', "list": b"[]", "object": b"{}",
+    "true": b"true", "negative": b'"-1"', "absurd": b'"1e30"', "nan": b'"NaN"', "bare_nan": b"NaN",
+    "empty": b'""', "huge": b"1" + b"0" * 30, "deep": DEEP, "bad_utf8": b'"\xff\xfe"',
+}  # fmt: skip
+"""What takes a value's place; None takes its name away as well."""
+
+TIME_MS = 1_795_000_000_000
+TS_RECV = (TIME_MS + 5) * 1_000_000
+_MARK = "@@here@@"
+
+Place = tuple[str | int, ...]
+"""Where a value is in an element."""
+
+
+class Offer(NamedTuple):
+    """A kind of stream, how it is delivered, and the shape of that."""
+
+    kind: StreamKind
+    transport: Transport
+    shape: Shape
+
+
+def offers(venue: Venue) -> list[Offer]:
+    """All of a venue, with the shapes of its frames and answers."""
+    answers = {each.rule: each for each in (PREMIUM_INDEX, OPEN_INTEREST, CTX)}
+    frames = {each.rule: each for each in venue.shapes}
+    return [
+        Offer(kind, transport, (frames if transport is Transport.WS else answers)[channel.rule])
+        for kind, transport in capabilities(venue)
+        for channel in [venue.channels[kind, transport]]
+    ]
+
+
+def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
+    match kind:
+        case inspect.FloatType() | inspect.CustomType():
+            return "10.5"
+        case inspect.IntType():
+            return number
+        case inspect.BoolType():
+            return True
+        case inspect.StrType():
+            return symbol
+        case inspect.LiteralType(values):
+            return values[0]
+        case inspect.ListType(item):
+            return [_value(item, symbol, number), _value(item, symbol, number)]
+        case inspect.TupleType(items):
+            return [_value(item, symbol, number) for item in items]
+        case inspect.StructType():
+            return {f.encode_name: _value(f.type, symbol, number) for f in kind.fields}
+        case inspect.UnionType(types):
+            return _value(next(t for t in types if not isinstance(t, inspect.NoneType)), symbol,
+                          number)  # fmt: skip
+    raise AssertionError(f"no example of {kind}")
+
+
+def element(shape: Shape, symbol: str, number: int) -> dict[str, Any]:
+    """The `number`th element of a stream: its ids and times go on from the one before."""
+    found: dict[str, Any] = _value(inspect.type_info(shape.element), symbol, number)
+    chain = {shape.prev_seq: number - 1, shape.seq: number, shape.time: TIME_MS + number}
+    found |= {name: value for name, value in chain.items() if name}
+    found["zz"] = "a field nobody reads"
+    return found
+
+
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Every value inside of an element."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, inner in items:
+        yield (*at, name)
+        if isinstance(inner, (dict, list)):
+            yield from places(inner, (*at, name))
+
+
+def mutated(value: Any, place: Place, hostile: bytes | None) -> bytes:
+    """The element as it is written, with one value replaced."""
+    copy = json.loads(json.dumps(value))
+    inner = copy
+    for name in place[:-1]:
+        inner = inner[name]
+    if hostile is None:
+        del inner[place[-1]]
+        return json.dumps(copy).encode()
+    inner[place[-1]] = _MARK
+    return json.dumps(copy).encode().replace(f'"{_MARK}"'.encode(), hostile)
+
+
+def row_count(shape: Shape, text: bytes) -> int:
+    """Rows an element makes that can be read."""
+    if not shape.levels({"levels": b"[[],[]]", "b": b"[]", "a": b"[]"}):
+        return shape.row_count
+    said = json.loads(text.decode(errors="replace"))
+    sides = said["levels"] if "levels" in said else (said["b"], said["a"])
+    return sum(map(len, sides)) or 1
+
+
+class Market:
+    """One venue's streams, each behind the socket or poller it would have; `symbols` of each."""
+
+    def __init__(
+        self, name: str, symbols: int = 1, capacity: int = 1 << 8, *, gives_snapshots: bool = True
+    ) -> None:
+        self.venue = VENUES[name]
+        self._gives_snapshots = gives_snapshots
+        self.double = MemoryRings(capacity, gap_capacity=capacity)
+        self.symbols = [f"S{number}" for number in range(symbols)]
+        self.streams: dict[tuple[StreamKind, Transport, str], Stream] = {}
+        self.offers = offers(self.venue)
+        self.numbers: dict[tuple[StreamKind, Transport, str], int] = {}
+        for kind, transport, _ in self.offers:
+            for symbol in self.symbols:
+                self._make(kind, transport, symbol)
+        topics = {
+            f"{kind}{symbol}": stream
+            for (kind, transport, symbol), stream in self.streams.items()
+            if transport is Transport.WS
+        }
+        group = next(iter(self.venue.groups.values()))
+        self.connection = Connection(
+            self.venue, group, "ws://nowhere", topics, self.double.rings.publish, Open(),
+            lifetime_s=3600.0,
+        )  # fmt: skip
+        self.pollers = {
+            kind: self._poller(kind) for kind, transport, _ in self.offers
+            if transport is Transport.HTTP_POLL
+        }  # fmt: skip
+
+    def _make(self, kind: StreamKind, transport: Transport, symbol: str) -> None:
+        slot = len(self.streams)
+        stream = make_stream(
+            spec_of(slot, self.venue.name, symbol, kind, transport), self.venue,
+            self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None,
+        )  # fmt: skip
+        stream.connected()
+        self.streams[kind, transport, symbol] = stream
+        self.numbers[kind, transport, symbol] = 1000
+
+    def _poller(self, kind: StreamKind) -> Poller:
+        channel = self.venue.channels[kind, Transport.HTTP_POLL]
+        assert isinstance(channel, PollChannel)
+        poller = Poller(
+            self.venue.name, channel, None, self.double.rings.publish,  # type: ignore[arg-type]
+            interval_s=3600.0, share=PollShare(Open(), 1e9, lambda: False),
+        )  # fmt: skip
+        for (each, transport, _), stream in self.streams.items():
+            if each is kind and transport is Transport.HTTP_POLL:
+                assert isinstance(stream, TimedStream)
+                poller.add(stream)
+        return poller
+
+    def next_element(self, offer: Offer, symbol: str) -> dict[str, Any]:
+        """The stream's next one."""
+        key = (offer.kind, offer.transport, symbol)
+        self.numbers[key] += 1
+        return element(offer.shape, symbol, self.numbers[key])
+
+    def frame(self, shape: Shape, texts: list[bytes]) -> bytes:
+        """The venue's message around elements: one, or a list of them."""
+        if not shape.is_list:
+            (body,) = texts
+        else:
+            body = b"[" + b",".join(texts) + b"]"
+        tag = f'"{self.venue.tag}":"{shape.tag}"'.encode()
+        for name in reversed(shape.path):
+            body = b'{"%b":%b}' % (name.encode(), body)
+        return b"{%b,%b" % (tag, body[1:])
+
+    def push(self, payload: bytes) -> None:
+        """A frame arrives, as `_FrameListener` has it."""
+        try:
+            self.connection._decode(payload, TS_RECV)
+        except UNUSABLE_FRAME as error:
+            self.connection.unusable(error, payload)
+
+    def answer(self, kind: StreamKind, texts: Mapping[str, bytes], *, alone: bool) -> None:
+        """A poll of all symbols is answered, or of one alone."""
+        poller = self.pollers[kind]
+        if alone:
+            ((symbol, body),) = texts.items()
+        elif self.offer(kind).shape.symbol:
+            symbol, body = "", b"[" + b",".join(texts.values()) + b"]"
+        else:
+            names = json.dumps([{"name": name} for name in texts]).encode()
+            symbol = ""
+            body = b'[{"universe":%b},[%b]]' % (names, b",".join(texts.values()))
+        poller._deliver(symbol, body, 0.0)
+
+    def offer(self, kind: StreamKind) -> Offer:
+        """How a kind is polled."""
+        return next(o for o in self.offers if o[:2] == (kind, Transport.HTTP_POLL))
+
+    def deliver(self, offer: Offer, texts: list[bytes], symbol: str) -> None:
+        """Elements of one symbol: one message each, or all in a list where the venue has lists."""
+        if offer.transport is Transport.HTTP_POLL:
+            for text in texts:
+                self.answer(offer.kind, {symbol: text}, alone=self._is_asked_alone(offer.kind))
+        elif offer.shape.is_list:
+            self.push(self.frame(offer.shape, texts))
+        else:
+            for text in texts:
+                self.push(self.frame(offer.shape, [text]))
+        stream = self.streams[offer.kind, offer.transport, symbol]
+        if isinstance(stream, DeltaBook) and not stream.is_synced and self._gives_snapshots:
+            self._give_snapshot(stream)
+
+    def _is_asked_alone(self, kind: StreamKind) -> bool:
+        channel = self.venue.channels[kind, Transport.HTTP_POLL]
+        assert isinstance(channel, PollChannel)
+        return channel.call is not None
+
+    def _give_snapshot(self, book: DeltaBook) -> None:
+        """One that fits the newest event."""
+        side = [(10.5, 1.0)]
+        seq, ts = book._last_seq, book._last_ts
+        book.on_snapshot(BookEvent(seq, 0, ts, TS_RECV, side, side, is_snapshot=True))
+
+    def settle(self) -> None:
+        """What `VenueSession.tick` does."""
+        for stream in self.streams.values():
+            stream.tick(TS_RECV)
+        self.double.rings.publish()
+
+    def rows(self, stream: Stream) -> int:
+        """Its rows in the rings, without snapshots that were asked for."""
+        found = 0
+        for kind in SPECS:
+            if kind is not RecordKind.GAP:
+                rows = self.double.rows(kind)
+                mine = rows[rows["stream"] == stream.slot]
+                if isinstance(stream, DeltaBook):
+                    mine = mine[mine["flags"] & int(Flag.SNAPSHOT) == 0]
+                found += len(mine)
+        return found
+
+    def gaps(self, stream: Stream) -> RecordArray:
+        """Its gaps."""
+        rows = self.double.rows("gap")
+        found: RecordArray = rows[rows["stream"] == stream.slot]
+        return found
+
+
+def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
+    """Whether an element, alone, is one of the stream's by its definition."""
+    try:
+        decoder(shape.element)(text)
+    except UNUSABLE_FRAME:
+        return False
+    said = json.loads(text.decode(errors="replace"))
+    return not shape.symbol or said[shape.symbol] == symbol

@@ -1,0 +1,228 @@
+"""One value of one element is nonsense: its neighbours are stored, and it is declared, once.
+
+Every field of every message of every venue, pushed and polled, is replaced by everything that
+venues were seen to send in its place. Elements are made from the messages' definitions.
+"""
+
+import os
+from random import Random
+
+import msgspec
+import pytest
+
+from engine.catalog import Transport
+from engine.records import GapReason
+from shards.json_parts import text_of
+from shards.stream import Stream
+from shards.venues import VENUES
+from shards.venues.spec import PollChannel
+from tests.shards.venues.mutants import (
+    HOSTILE,
+    TIME_MS,
+    Market,
+    Offer,
+    is_read,
+    mutated,
+    offers,
+    places,
+    row_count,
+)
+
+KINDS = [
+    pytest.param(name, offer, id=f"{name}-{offer.kind}-{offer.transport}")
+    for name in VENUES
+    for offer in offers(VENUES[name])
+]
+NAMED = [
+    pytest.param(name, offer, id=f"{name}-{offer.kind}-{offer.transport}")
+    for name in VENUES
+    for offer in offers(VENUES[name])
+    if offer.shape.symbol
+]
+"""Not those whose elements are known by their place in an answer."""
+MUTANTS = int(os.environ.get("FTS_TEST_MUTANTS", "2000"))
+"""How many elements a venue sends in the long test; 200,000 take some minutes."""
+
+
+def written(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def names_another(hostile: bytes | None) -> bool:
+    """Whether a name is replaced by another name."""
+    return text_of(hostile) is not None
+
+
+def accounted(market: Market, stream: Stream) -> int:
+    """Rows of what was received: stored, refused, repeated, or dropped by a full ring."""
+    return (
+        market.rows(stream) + stream.refused_count + stream.duplicate_count + stream.dropped_count
+    )
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize(("name", "offer"), KINDS)
+def test_one_bad_value_costs_its_own_element_alone(name: str, offer: Offer) -> None:
+    """Between good ones, and in the same message where the venue has lists. One symbol a kind, so
+    that also an element that names nobody has but one owner.
+    """
+    shape = offer.shape
+    example = Market(name).next_element(offer, "S0")
+    for place in places(example):
+        for what, hostile in HOSTILE.items():
+            market = Market(name)
+            stream = market.streams[offer.kind, offer.transport, "S0"]
+            good = [market.next_element(offer, "S0")]
+            market.deliver(offer, [written(good[0])], "S0")
+            bad = mutated(market.next_element(offer, "S0"), place, hostile)
+            good += [market.next_element(offer, "S0"), market.next_element(offer, "S0")]
+            market.deliver(offer, [bad, *map(written, good[1:])], "S0")
+            market.settle()
+            case = (place, what)
+            rows = sum(row_count(shape, written(each)) for each in good)
+            gaps = market.gaps(stream)
+            if is_read(shape, bad, "S0"):
+                rows += row_count(shape, bad)
+                assert stream.refused_count == 0, case
+                assert len(gaps) == 0, case
+            else:
+                assert stream.refused_count >= shape.row_count, case
+                (gap,) = gaps
+                assert gap["reason"] == GapReason.UNREADABLE, case
+                assert gap["missing"] == stream.refused_count, case
+                assert gap["from_ts"] <= gap["to_ts"], case
+                if shape.time:
+                    at = (TIME_MS + 1002) * 1_000_000
+                    assert gap["from_ts"] <= at <= gap["to_ts"], case
+                if stream.ids_tell:
+                    assert gap["from_seq"] == gap["to_seq"] == 1002, case
+            assert market.rows(stream) == rows, case
+            assert accounted(market, stream) == rows + stream.refused_count, case
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize(("name", "offer"), NAMED)
+def test_what_cannot_be_attributed_is_declared_by_all_it_may_have_been_meant_for(
+    name: str, offer: Offer
+) -> None:
+    """Two symbols a kind, and an element that names neither: no neighbour is lost, and where no
+    ids will tell each stream says that it may miss something. In an answer for both the other one
+    is named, so that it is known whose the nameless is.
+    """
+    for what, hostile in HOSTILE.items():
+        market = Market(name, symbols=2)
+        both = [market.streams[offer.kind, offer.transport, symbol] for symbol in market.symbols]
+        for symbol in market.symbols:
+            market.deliver(offer, [written(market.next_element(offer, symbol))], symbol)
+        bad = mutated(market.next_element(offer, "S0"), (offer.shape.symbol,), hostile)
+        market.deliver(offer, [bad], "S0")
+        for symbol in market.symbols:
+            market.deliver(offer, [written(market.next_element(offer, symbol))], symbol)
+        market.settle()
+        one = row_count(offer.shape, written(market.next_element(offer, "S0")))
+        assert [market.rows(stream) for stream in both] == [2 * one, 2 * one], what
+        if offer.transport is Transport.HTTP_POLL:
+            assert [stream.refused_count for stream in both] == [1, 0], what
+        else:
+            assert [stream.refused_count for stream in both] == [0, 0], what
+        for stream in both:
+            reasons = market.gaps(stream)["reason"].tolist()
+            if not stream.ids_tell and offer.transport is Transport.WS:
+                assert reasons == [GapReason.UNREADABLE], what
+                assert market.gaps(stream)["missing"].tolist() == [-1], what
+        if both[0].ids_tell:
+            assert len(market.gaps(both[0])) == 1, "the ids tell"
+            assert len(market.gaps(both[1])) == 0
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_one_state_in_an_answer_for_all_costs_only_its_own_row(name: str, hostile: str) -> None:
+    for offer in offers(VENUES[name]):
+        channel = VENUES[name].channels[offer.kind, offer.transport]
+        if not (isinstance(channel, PollChannel) and channel.batch):
+            continue
+        for place in places(Market(name).next_element(offer, "S0")):
+            if place == (offer.shape.symbol,) and names_another(HOSTILE[hostile]):
+                continue  # to S1 it is as if the answer had left it out: `test_poller`
+            market = Market(name, symbols=3)
+            streams = [market.streams[offer.kind, offer.transport, s] for s in market.symbols]
+            texts = {s: written(market.next_element(offer, s)) for s in market.symbols}
+            texts["S1"] = mutated(market.next_element(offer, "S1"), place, HOSTILE[hostile])
+            market.answer(offer.kind, texts, alone=False)
+            market.settle()
+            is_good = is_read(offer.shape, texts["S1"], "S1")
+            one = offer.shape.row_count
+            assert [market.rows(each) for each in streams] == [one, one * is_good, one], place
+            assert [each.refused_count for each in streams] == [0, one * (not is_good), 0], place
+            reasons = [market.gaps(each)["reason"].tolist() for each in streams]
+            assert reasons == [[], [] if is_good else [GapReason.UNREADABLE], []], place
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize("name", list(VENUES))
+def test_every_message_the_decoder_knows_has_a_shape(name: str) -> None:
+    """Else what is unreadable of it would vanish. A channel's rule has one shape."""
+    venue = VENUES[name]
+    pushed = [c.rule for (_, transport), c in venue.channels.items() if transport is Transport.WS]
+    assert sorted(map(str, pushed)) == sorted(str(shape.rule) for shape in venue.shapes)
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize("name", list(VENUES))
+def test_thousands_of_mutants_among_good_elements(name: str) -> None:
+    """All kinds and symbols at once, one value of every other element replaced at random, rings
+    emptied at times and full at others: no exception, no neighbour lost, and every count adds up.
+    """
+    random = Random(MUTANTS)
+    sent = 0
+    while sent < MUTANTS:
+        market = Market(name, symbols=3, capacity=1 << 10)
+        received = dict.fromkeys(market.streams, 0)
+        refused = dict.fromkeys(market.streams, 0)
+        for _ in range(min(250, MUTANTS - sent)):
+            offer, symbol = random.choice(market.offers), random.choice(market.symbols)
+            key = (offer.kind, offer.transport, symbol)
+            good = written(market.next_element(offer, symbol))
+            example = market.next_element(offer, symbol)
+            spots = [place for place in places(example) if place != (offer.shape.symbol,)]
+            hostile = random.choice(list(HOSTILE))
+            bad = mutated(example, random.choice(spots), HOSTILE[hostile])
+            last = written(market.next_element(offer, symbol))
+            before = market.streams[key].refused_count
+            market.deliver(offer, [good, bad, last], symbol)
+            sent += 1
+            received[key] += 2 * row_count(offer.shape, good)
+            if is_read(offer.shape, bad, symbol):
+                received[key] += row_count(offer.shape, bad)
+            else:
+                assert market.streams[key].refused_count > before, (key, bad[:200])
+                refused[key] += market.streams[key].refused_count - before
+            if random.random() < 0.1:
+                market.settle()
+        market.settle()
+        for key, stream in market.streams.items():
+            assert stream.refused_count == refused[key], key
+            stored = market.rows(stream)
+            assert stored + stream.dropped_count + stream.duplicate_count == received[key], key
+            gaps = market.gaps(stream)
+            declared = gaps["missing"][gaps["reason"] == GapReason.UNREADABLE].sum()
+            assert declared == stream.refused_count, key
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize(("name", "offer"), KINDS)
+def test_what_a_full_ring_drops_is_counted_beside_what_is_refused(name: str, offer: Offer) -> None:
+    """received = stored + refused + repeated + dropped."""
+    market = Market(name, capacity=1 << 4, gives_snapshots=False)
+    stream = market.streams[offer.kind, offer.transport, "S0"]
+    received = 0
+    for number in range(40):
+        example = market.next_element(offer, "S0")
+        received += row_count(offer.shape, written(example))
+        text = mutated(example, ("zz",), HOSTILE["deep"] if number % 5 == 4 else b"1")
+        market.deliver(offer, [text], "S0")
+    stream.disconnected("over")
+    assert stream.dropped_count > 0
+    assert accounted(market, stream) == received
