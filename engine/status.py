@@ -24,7 +24,7 @@ from engine.commands import (
     sum_by_kind,
 )
 from engine.flush_delay import FlushDelay
-from engine.records import RecordKind
+from engine.records import NOT_MARKET_DATA
 
 Light = Literal["green", "yellow", "red"]
 Judgement = tuple[Light, str]
@@ -202,16 +202,13 @@ class EngineStatus(msgspec.Struct):
         """
         if self.writer.database_state == "off":
             return {}
-        refused: Counter[str] = Counter()
-        for stream_kind, counts in self.counts_by_kind.items():
-            refused[KINDS_OF_STREAM[stream_kind][0]] += counts.refused_count
         writer = self.writer
         counted = {
             "stored": writer.stored_rows, "skipped": writer.skipped_rows,
             "quarantined": writer.quarantined_rows, "lost": writer.lost_by_kind,
-            "refused": refused, "dropped": writer.dropped_rows,
+            "refused": self.refused_by_kind(), "dropped": writer.dropped_rows,
         }  # fmt: skip
-        kinds = set().union(*counted.values(), writer.moves) - {RecordKind.GAP}
+        kinds = set().union(*counted.values(), writer.moves) - NOT_MARKET_DATA
         return {
             kind: Account.of(
                 writer.moves.get(kind, Moves()),
