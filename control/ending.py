@@ -15,7 +15,7 @@ from engine.commands import StreamState
 from engine.status import EngineStatus, StreamReport
 
 _TERMS = {
-    "stored": "stored", "skipped": "kept out by knobs", "quarantined": "in quarantine",
+    "stored": "stored", "skipped": "kept out by knobs", "quarantined": "put in quarantine",
     "lost": "lost after their receipt", "unheard": "committed without an answer",
     "refused": "unreadable", "dropped": "dropped by a full ring",
     "waiting": "waiting in the journal",
@@ -128,8 +128,8 @@ def _unfinished(
         yield f"{total.waiting:,} rows wait in the journal for the next start"
     elif not delivered:
         yield "the database has not taken everything; the next start delivers the rest"
-    if total.quarantined:
-        yield f"{total.quarantined:,} rows are in quarantine"
+    if there := sum(status.writer.quarantine_rows.values()):
+        yield f"{there:,} rows are in quarantine (`fts quarantine`)"
     if received and status.writer.database_state == "off" and status.writer.redis_state == "down":
         yield f"no database is wanted and Redis is down: {status.writer.redis_error}"
     failed = [each for each in streams if each.state is StreamState.FAILED]
