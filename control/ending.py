@@ -15,7 +15,7 @@ from engine.commands import StreamState
 from engine.status import EngineStatus, StreamReport
 
 _TERMS = {
-    "stored": "stored", "skipped": "kept out by knobs", "quarantined": "in quarantine",
+    "stored": "stored", "skipped": "kept out by knobs", "quarantined": "put in quarantine",
     "lost": "lost after their receipt", "unheard": "committed without an answer",
     "refused": "unreadable", "dropped": "dropped by a full ring",
     "waiting": "waiting in the journal",
@@ -57,7 +57,7 @@ class Ending:
             accounts,
             "; ".join(problems),
             tuple(bounds),
-            tuple(_unfinished(total, delivered, streams, sum(status.rows_by_kind().values()))),
+            tuple(_unfinished(status, total, delivered, streams)),
         )
 
     @property
@@ -121,14 +121,17 @@ def _problems(
 
 
 def _unfinished(
-    total: Account, delivered: bool, streams: Sequence[StreamReport], received: int
+    status: EngineStatus, total: Account, delivered: bool, streams: Sequence[StreamReport]
 ) -> Iterator[str]:
+    received = sum(status.rows_by_kind().values())
     if total.waiting:
         yield f"{total.waiting:,} rows wait in the journal for the next start"
     elif not delivered:
         yield "the database has not taken everything; the next start delivers the rest"
-    if total.quarantined:
-        yield f"{total.quarantined:,} rows are in quarantine"
+    if there := sum(status.writer.quarantine_rows.values()):
+        yield f"{there:,} rows are in quarantine (`fts quarantine`)"
+    if received and status.writer.database_state == "off" and status.writer.redis_state == "down":
+        yield f"no database is wanted and Redis is down: {status.writer.redis_error}"
     failed = [each for each in streams if each.state is StreamState.FAILED]
     if failed:
         names = "; ".join(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.account import Account, Moves, RingMoves
 from engine.commands import RingStatus, WriterStatus
+from engine.records import NOT_MARKET_DATA
 from engine.status import ChildReport, EngineStatus, WriterReport, WriterTotals
 
 pytestmark = pytest.mark.fault("N29")
@@ -163,3 +164,13 @@ def test_nothing_is_said_of_a_database_there_is_not() -> None:
     writer = WriterReport(ChildReport("writer"), database_state="off", stored_rows={"trade": 1})
     child = ChildReport("control")
     assert EngineStatus("green", "", "stopped", "x", 1.0, [], writer, child, []).accounts() == {}
+
+
+def test_what_is_said_about_rows_is_no_row() -> None:
+    """Gaps and coverage come through rings as well, and writers add to them."""
+    said = {kind.value: Moves(5, 5) for kind in NOT_MARKET_DATA}
+    writer = WriterReport(ChildReport("writer"), moves={**said, "trade": Moves(2, 2)})
+    writer.stored_rows = {"trade": 2, "gap": 99}
+    child = ChildReport("control")
+    status = EngineStatus("green", "", "stopped", "x", 1.0, [], writer, child, [])
+    assert set(status.accounts()) == {"trade"}
