@@ -65,9 +65,9 @@ class Admissions:
         )
 
     def check_knobs(self, knobs: Knobs, field: str = "") -> None:
-        """Raises ApiError (400) for knobs that contradict each other or the configuration."""
+        """Raises ApiError (422) for knobs that contradict each other or the configuration."""
         if problem := knobs.contradiction(self.max_rows_per_copy):
-            raise ApiError("invalid_argument", problem, field=f"{field}flush_rows")
+            raise ApiError("contradiction", problem, field=f"{field}flush_rows")
 
     def transport(
         self, venue: str, kind: StreamKind, transport: Transport | None, field: str = ""

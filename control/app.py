@@ -10,23 +10,24 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Scope
 
 from control import openapi, ui
 from control.commands.version import version
 from control.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
 from control.gate import Gate
 from control.requests import ClientGoneError
-from control.routes import Operation, Services, health, instruments, streams
+from control.routes import Operation, Services, health, instruments, probes, streams
 from control.traffic import Traffic
 from control.ui.state import DashboardLimits
 
 OPERATIONS: Sequence[Operation] = [
-    *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
+    *probes.OPERATIONS, *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
 ]  # fmt: skip
-PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"})
-"""What needs no token: it says nothing about this engine. So do the dashboard's static files."""
+PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"}) | probes.PATHS
+"""What needs no token: it says nothing about this engine, but for the probes' one word. So do the
+dashboard's static files."""
 
 
 class Api:
@@ -61,6 +62,17 @@ class Api:
         await self._app(scope, receive, send)
 
 
+class _OwnPath(Route):
+    """A path that is this route's whatever the method. Otherwise a method that it does not answer
+    could be answered by a path with an open part in it, which says something else is wrong.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """All or nothing; `handle` then refuses the wrong method, and names the right ones."""
+        match, child_scope = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL else match), child_scope
+
+
 def _routes(services: Services) -> list[BaseRoute]:
     """One route a path, so that a wrong method is told all the right ones."""
     by_path: defaultdict[str, dict[str, Operation]] = defaultdict(dict)
@@ -77,7 +89,7 @@ def _route(path: str, members: dict[str, Operation], services: Services) -> Rout
             raise ApiError("invalid_argument", "this route takes no query", field="query")
         return await operation.handler(request, services)
 
-    return Route(path, serve, methods=sorted(members), name=path)
+    return _OwnPath(path, serve, methods=sorted(members), name=path)
 
 
 @functools.cache

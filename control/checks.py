@@ -12,6 +12,16 @@ from pathlib import Path
 
 from engine.clock import monotonic_s
 
+_HELP = """\
+usage: ./fts test [PYTEST ARGUMENT ...]
+
+Lint, format, types, layers and the test suite, with one line for each; 0 when all passed.
+
+examples:
+  ./fts test                        everything, in less than 15 minutes
+  ./fts test tests/engine           the tests of one folder, and the checks before them
+  ./fts test -k ring -x             those whose names have "ring", until the first failure
+"""
 _ROOT = Path(__file__).resolve().parents[1]
 _WORKERS_MAX = 3
 """Flow tests start real servers; more of them at once would measure each other."""
@@ -36,6 +46,9 @@ def checks(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run all of them; 0 when all passed."""
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(_HELP)
+        return 0
     outcomes: list[tuple[str, bool, float]] = []
     for name, command in checks(arguments):
         sys.stdout.write(f"== {name}\n")

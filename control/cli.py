@@ -2,11 +2,14 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from control import standard_streams
+
+standard_streams.prepare()  # before anything opens a file
 # The imports below take half a second. Nothing has begun, so Ctrl-C ends it without a word, where
 # an exception would end in a traceback of whatever is being imported.
 _on_interrupt = signal.getsignal(signal.SIGINT)
@@ -16,12 +19,16 @@ if _on_interrupt is signal.default_int_handler:
 from control.client import RefusedError, UnreachableError
 from control.commands import (
     bench,
+    db,
     demo,
     doctor,
     health,
     instruments,
     limiters,
     migrate,
+    psql,
+    quarantine,
+    redis,
     simulate,
     streams,
     up,
@@ -31,11 +38,13 @@ from control.exits import Exit
 from engine.errors import ConfigError, EngineError, InstanceBusyError
 from engine.logs import escaped
 from engine.member import ChildStartError
+from engine.wrong_input import nearest
 
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, streams, instruments, limiters, health, simulate, migrate, doctor, bench, version,
+    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, simulate, db,
+    migrate, doctor, bench, version,
 )  # fmt: skip
 
 _EPILOG = """\
@@ -46,20 +55,49 @@ start here:
   fts streams list             what a running engine collects
 
 exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 already running
-(or, for commands that ask a running engine: none answers)
+(or, for commands that ask a running engine: none answers), 4 ended in order with something left
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says what may have been meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = nearest(str(value), map(str, action.choices))
+            hint = f"did you mean {near}?" if near else f"one of {', '.join(action.choices)}"
+            raise argparse.ArgumentError(action, f"unknown: {value!r}; {hint}")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever, with a hint for an option that nobody knows."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hints = [nearest(each.partition("=")[0], self._options()) for each in unknown]
+            hint = "".join(f"; did you mean {each}?" for each in hints[:1] if each)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
+
+    def _options(self) -> set[str]:
+        """Of this command and of those below it."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                for below in action.choices.values():
+                    found |= below._options()
+        return found
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="fts",
         description="Tick-level market data into PostgreSQL and Redis; nothing is lost silently.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="version", version=version.version_text())
-    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    root.set_defaults(run=None)
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
     for module in _COMMANDS:
         module.add_parser(commands)
     return root
@@ -70,14 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         parser().parse_args(arguments, options)
-        return int(options.run(options))
+        code = int(options.run(options)) if options.run else _help(options)
+        standard_streams.flush()
+        return code
     except InstanceBusyError as error:
         return _complain(error, Exit.BUSY)
     except UnreachableError as error:
         return _complain(error, Exit.UNREACHABLE)
     except RefusedError as error:
         if getattr(options, "json", False):
-            sys.stdout.write(json.dumps(error.body) + "\n")
+            standard_streams.say(json.dumps(error.body))
         # The engine calls a wrong request 400: that is how it was asked.
         return _complain(error, Exit.USAGE if error.status == 400 else Exit.FAILED)
     except (ConfigError, ChildStartError) as error:
@@ -87,9 +127,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return Exit.FAILED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard_streams.give_up_stdout()
         return Exit.FAILED
+
+
+def _help(options: argparse.Namespace) -> int:
+    """What there is, for who names nothing of it."""
+    chosen = [options.command] if options.command else []
+    parser().parse_args([*chosen, "--help"])
+    return Exit.OK
 
 
 def _complain(error: EngineError, code: Exit) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ class RefusedError(EngineError):
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         hint = _TOKEN_HINT if status == 401 else ""
-        super().__init__(f"{body.get('error', f'HTTP {status}')}{hint}")
+        # Which of several it was is for those who wrote a list: `[0].exchange: unknown ...`.
+        text = re.sub(r"^\[\d+\]\.", "", str(body.get("error", f"HTTP {status}")))
+        super().__init__(f"{text}{hint}")
         self.status = status
         self.body = body
 
@@ -53,6 +56,15 @@ class Client:
     def get(self, path: str, **query: object) -> Any:
         """Read something. Absent filters are left out."""
         return self.ask("GET", path, **query)
+
+    def light(self, name: str) -> Any:
+        """`/health/...`: a red light comes as a refusal, with the whole light in it."""
+        try:
+            return self.get(f"/health/{name}")
+        except RefusedError as error:
+            if error.status == 503 and "status" in error.body:
+                return error.body
+            raise
 
     def get_all(self, path: str, **query: object) -> list[Any]:
         """Read a list that comes in pages, to its end."""

@@ -24,6 +24,7 @@ STATUS_OF_KIND = {
     "stream_exists": 409,
     "body_too_large": 413,
     "unsupported_media_type": 415,
+    "contradiction": 422,
     "not_offered": 422,
     "limit": 429,
     "header_too_large": 431,

@@ -15,3 +15,6 @@ class Exit(enum.IntEnum):
     """Another engine runs on the same state directory."""
     UNREACHABLE = 3
     """No engine answers (commands that ask a running one)."""
+    UNFINISHED = 4
+    """It ended in order, and something is left to do: rows wait for the next start or are in
+    quarantine, streams failed, or none ever delivered."""

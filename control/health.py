@@ -11,23 +11,19 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from control.memory import memory_free_fraction
 from engine.clock import monotonic_s
+from engine.judgement import GREEN, RANK, above, judge_database, worst
 from engine.settings import Admission
-from engine.status import ChildReport, EngineStatus, Light
+from engine.status import ChildReport, EngineStatus, Judgement, Light
 from engine.usage import resident_bytes
 
-_RANK: Final[dict[Light, int]] = {"green": 0, "yellow": 1, "red": 2}
-_SILENT_AFTER_S = 5.0
+SILENT_AFTER_S = 5.0
 _PROBE_EVERY_S = 2.0
 _WINDOW_S = 10.0
-
-Judgement = tuple[Light, str]
-GREEN: Final[Judgement] = ("green", "")
 
 
 class HealthLight(msgspec.Struct, frozen=True):
@@ -60,8 +56,6 @@ class Thresholds:
     open_files_fraction: tuple[float, float] = (0.8, 0.95)
     cpu_percent: tuple[float, float] = (97.0, 1000.0)
     """A saturated process is late, not broken: never red."""
-    flush_delay_s: tuple[float, float] = (5.0, 60.0)
-    backlog_rows: tuple[float, float] = (2_000_000.0, 50_000_000.0)
 
 
 class HeldLight:
@@ -80,7 +74,7 @@ class HeldLight:
 
     def update(self, judged: Judgement, now_s: float) -> None:
         """Take in what is true now."""
-        if self._is_new or _RANK[judged[0]] >= _RANK[self._shown[0]]:
+        if self._is_new or RANK[judged[0]] >= RANK[self._shown[0]]:
             self._is_new, self._better_since_s, self._shown = False, None, judged
             return
         if self._better_since_s is None:
@@ -93,23 +87,6 @@ class HeldLight:
         self._is_new, self._better_since_s, self._shown = True, None, judged
 
 
-class FlushDelay:
-    """How long ago the rows that are stored now were received: the database's lag in seconds."""
-
-    def __init__(self) -> None:
-        self._accepted: deque[tuple[float, int]] = deque(maxlen=4096)
-
-    def update(self, now_s: float, stored: int, backlog: int) -> float:
-        """Take in the counts; return the delay."""
-        accepted = self._accepted
-        if accepted and accepted[-1][1] > stored + backlog:  # other counters: a new engine
-            accepted.clear()
-        accepted.append((now_s, stored + backlog))
-        while len(accepted) > 1 and accepted[1][1] <= stored:
-            accepted.popleft()
-        return now_s - accepted[0][0] if backlog else 0.0
-
-
 class Health:
     """Judges each status, and what the kernel says of the processes."""
 
@@ -120,17 +97,22 @@ class Health:
         self._probed_s = -_PROBE_EVERY_S
         self._cpu: dict[str, deque[tuple[float, int, float]]] = {}
         self._lags: dict[str, deque[float]] = {}
-        self._flush_delay = FlushDelay()
+        self._has_judged = False
         self.flush_delay_s = 0.0
         self.memory_free_fraction = 1.0
         self.processes: list[ProcessReport] = []
         self.own_loop_lag_ms = 0.0
 
+    @property
+    def silence_s(self) -> float:
+        """Since the supervisor was heard last."""
+        return monotonic_s() - self._heard_s
+
     def lights(self) -> Mapping[str, HealthLight]:
         """`runtime`, `db` and `redis`."""
-        silence_s = monotonic_s() - self._heard_s
+        silence_s = self.silence_s
         runtime = self._runtime.shown
-        if silence_s > _SILENT_AFTER_S:
+        if silence_s > SILENT_AFTER_S:
             runtime = HealthLight("red", f"the supervisor is silent for {silence_s:.0f} s")
         return {"runtime": runtime, "db": self._db.shown, "redis": self._redis.shown}
 
@@ -139,10 +121,14 @@ class Health:
         best effort: its red light weighs as yellow.
         """
         found: list[Judgement] = [] if status is None else [(status.status, status.reason)]
-        for name, light in self.lights().items():
-            is_minor = name == "redis" and light.status == "red"
-            found.append(("yellow" if is_minor else light.status, light.reason))
-        return HealthLight(*worst(found))
+        return HealthLight(*worst(found + _weighed(self.lights())))
+
+    def worst_light(self) -> HealthLight:
+        """What the supervisor takes into its own verdict; green before there was one to judge."""
+        if not self._has_judged:
+            return HealthLight(*GREEN)
+        lights = {"runtime": self._runtime, "db": self._db, "redis": self._redis}
+        return HealthLight(*worst(_weighed({name: each.shown for name, each in lights.items()})))
 
     def refusal(self, admission: Admission) -> str:
         """Why no new stream is accepted now; "" when it is. Redis is best effort: its red light
@@ -150,7 +136,7 @@ class Health:
         """
         allowed = {"green": 0, "yellow": 1, "any": 2}[admission]
         for name, light in self.lights().items():
-            rank = _RANK[light.status]
+            rank = RANK[light.status]
             if min(rank, 1 if name == "redis" else 2) > allowed:
                 return f"{name} is {light.status}: {light.reason}"
         return ""
@@ -162,12 +148,14 @@ class Health:
             for light in (self._runtime, self._db, self._redis):
                 light.reset(("yellow", "starting"))
             return
+        self._has_judged = True
         if now_s - self._probed_s >= _PROBE_EVERY_S:
             self._probed_s = now_s
             self.memory_free_fraction = memory_free_fraction()
             self.processes = self._processes(status, now_s)
         self._runtime.update(self._judge_runtime(status), now_s)
-        self._db.update(self._judge_database(status, now_s), now_s)
+        self.flush_delay_s = status.writer.flush_delay_s
+        self._db.update(judge_database(status.writer), now_s)
         self._redis.update(_judge_redis(status), now_s)
 
     def _judge_runtime(self, status: EngineStatus) -> Judgement:
@@ -186,10 +174,10 @@ class Health:
             if process.open_files_max:
                 fraction = process.open_files / process.open_files_max
                 text = f"{process.name} has {process.open_files} of {process.open_files_max} files"
-                found.append(_above(fraction, limits.open_files_fraction, text))
+                found.append(above(fraction, limits.open_files_fraction, text))
             if process.name.startswith("shard"):
                 text = f"{process.name} uses {process.cpu_percent:.0f} % of a CPU"
-                found.append(_above(process.cpu_percent, limits.cpu_percent, text))
+                found.append(above(process.cpu_percent, limits.cpu_percent, text))
         return worst(found)
 
     def _judge_lag(self, name: str, lag_ms: float) -> Judgement:
@@ -197,33 +185,7 @@ class Health:
         lags = self._lags.setdefault(name, deque(maxlen=5))
         lags.append(lag_ms)
         middle = sorted(lags)[(len(lags) - 1) // 2]
-        return _above(middle, self._thresholds.loop_lag_ms, f"{name} lags {middle:,.0f} ms")
-
-    def _judge_database(self, status: EngineStatus, now_s: float) -> Judgement:
-        writer = status.writer
-        if writer.database_state == "off":
-            return GREEN
-        stored = sum(writer.stored_rows.values()) + sum(writer.quarantined_rows.values())
-        self.flush_delay_s = self._flush_delay.update(now_s, stored, writer.backlog_rows)
-        if writer.database_state == "down":
-            return "red", f"the database is down: {writer.database_error}"
-        if writer.database_state != "up":
-            return "yellow", f"the database is {writer.database_state}"
-        limits = self._thresholds
-        journal: Light = "yellow" if writer.journal_error else "green"
-        return worst(
-            [
-                (journal, writer.journal_error),
-                _above(
-                    self.flush_delay_s, limits.flush_delay_s,
-                    f"rows wait {self.flush_delay_s:,.0f} s for the database",
-                ),
-                _above(
-                    writer.backlog_rows, limits.backlog_rows,
-                    f"{writer.backlog_rows:,} rows wait for the database",
-                ),
-            ]
-        )  # fmt: skip
+        return above(middle, self._thresholds.loop_lag_ms, f"{name} lags {middle:,.0f} ms")
 
     def _processes(self, status: EngineStatus, now_s: float) -> list[ProcessReport]:
         lags = {shard.child.name: shard.loop_lag_ms for shard in status.shards}
@@ -253,9 +215,12 @@ class Health:
         return round(100 * (cpu_s - first_cpu_s) / (now_s - first_s), 1)
 
 
-def worst(found: list[Judgement]) -> Judgement:
-    """The worst of several; the first of equals."""
-    return max(found, key=lambda judged: _RANK[judged[0]], default=GREEN)
+def _weighed(lights: Mapping[str, HealthLight]) -> list[Judgement]:
+    """Redis is best effort: its red light weighs as yellow."""
+    return [
+        ("yellow" if name == "redis" and light.status == "red" else light.status, light.reason)
+        for name, light in lights.items()
+    ]
 
 
 def open_files(pid: int) -> tuple[int, int]:
@@ -300,9 +265,3 @@ def _judge_redis(status: EngineStatus) -> Judgement:
     if writer.redis_state == "down":
         return "red", f"redis is down: {writer.redis_error}"
     return "yellow", f"redis is {writer.redis_state}"
-
-
-def _above(value: float, limits: tuple[float, float], text: str) -> Judgement:
-    if value < limits[0]:
-        return GREEN
-    return ("red" if value >= limits[1] else "yellow"), text

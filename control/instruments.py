@@ -21,8 +21,10 @@ from engine.clock import monotonic_s, wall_ns
 from engine.commands import InstrumentEvent
 from engine.durable import write_whole
 from engine.errors import EngineError, VenueError
+from engine.keep_trying import Trouble, keep_trying
 from engine.near_names import near_names
 from shards.unusable import UNUSABLE_FRAME, reason_of
+from shards.venues.listing import Listing, usable
 from shards.venues.spec import Venue
 
 _log = logging.getLogger(__name__)
@@ -46,15 +48,16 @@ class TimedEvent(msgspec.Struct, frozen=True):
     event: InstrumentEvent
 
 
-class Listing(msgspec.Struct):
+class VenueListing(msgspec.Struct):
     """The file of one venue. Events are in it because they must not be told twice, or never, when
-    the process ends between two files.
+    the process ends between two files. `unreadable` is what could not be read, and why, by symbol.
     """
 
     venue: str
     fetched_ns: int
     instruments: list[Instrument]
     events: list[TimedEvent] = []
+    unreadable: dict[str, str] = {}
 
 
 class Instruments:
@@ -74,6 +77,7 @@ class Instruments:
         self._announce = announce
         self._refresh_s = refresh_s
         self._listings: dict[str, dict[str, Instrument]] = {}
+        self._unreadable: dict[str, Mapping[str, str]] = {}
         self._under_way: dict[str, asyncio.Task[list[InstrumentEvent]]] = {}
         self._refreshed_s: dict[str, float] = {}
         self._asker_count = 0
@@ -87,7 +91,7 @@ class Instruments:
             if path is None or not path.exists():
                 continue
             try:
-                listing = msgspec.json.decode(path.read_bytes(), type=Listing)
+                listing = msgspec.json.decode(path.read_bytes(), type=VenueListing)
             except (OSError, *UNUSABLE_FRAME) as error:
                 _log.warning(f"instruments of {name}: the copy on disk is of no use: {error}")
                 continue
@@ -95,6 +99,7 @@ class Instruments:
             if known:
                 self._listings[name] = known
             self._events[name].extend(listing.events)
+            self._unreadable[name] = listing.unreadable
 
     async def run(self) -> None:
         """Keep every venue's listing fresh, until cancelled."""
@@ -115,6 +120,10 @@ class Instruments:
     def get(self, venue: str, symbol: str) -> Instrument | None:
         """An instrument, or None."""
         return self._listings.get(venue, {}).get(symbol)
+
+    def unreadable(self, venue: str) -> Mapping[str, str]:
+        """Symbols that the venue lists in a way nobody understands, and what is wrong with them."""
+        return self._unreadable.get(venue, {})
 
     def near(self, venue: str, symbol: str) -> list[str]:
         """Symbols that may have been meant."""
@@ -169,32 +178,32 @@ class Instruments:
             raise
         self.errors.pop(venue, None)
         before = self._listings.get(venue)
-        events = [] if before is None else differences(venue, before, found)
-        self._listings[venue] = found
+        # A row nobody understands is no delisting: what was known of it stays.
+        kept = {name: before[name] for name in found.unreadable if before and name in before}
+        now = {**found.known, **kept}
+        events = [] if before is None else differences(venue, before, now)
+        events += _oddities(venue, self.unreadable(venue), found)
+        self._listings[venue], self._unreadable[venue] = now, found.unreadable
         now_ns = wall_ns()
         self._events[venue].extend(TimedEvent(now_ns, event) for event in events)
         for event in events[:_EVENTS_LOGGED]:
             _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
         if (more := len(events) - _EVENTS_LOGGED) > 0:
             _log.info(f"{venue}: and {more} more")
-        self._announce(venue, list(found.values()), events)
-        self._save(Listing(venue, now_ns, list(found.values()), list(self._events[venue])))
+        self._announce(venue, list(now.values()), events)
+        kept_events = list(self._events[venue])
+        unreadable = dict(found.unreadable)
+        self._save(VenueListing(venue, now_ns, list(now.values()), kept_events, unreadable))
         return events
 
-    async def _listing(self, venue: Venue) -> dict[str, Instrument]:
+    async def _listing(self, venue: Venue) -> Listing:
         """What the venue lists now. Raises VenueError, also for an answer nobody can use."""
         body = await self._fetch(venue)
         try:
-            found = dict(venue.parse_instruments(body))
+            return usable(venue.name, venue.parse_instruments(body))
         except UNUSABLE_FRAME as error:
             reason = reason_of(error)
             raise VenueError(f"{venue.name}: a listing nobody can use ({reason})") from error
-        for symbol in [each for each in found if not is_symbol(each)]:
-            _log.warning(f"{venue.name} lists {symbol[:64]!a}, which is no symbol: left out")
-            del found[symbol]
-        if not found:  # believed, it would delist everything
-            raise VenueError(f"{venue.name} lists nothing: what was known stays")
-        return found
 
     def _fetched(self, venue: str, fetch: asyncio.Task[list[InstrumentEvent]]) -> None:
         del self._under_way[venue]
@@ -203,20 +212,15 @@ class Instruments:
 
     async def _keep_fresh(self, venue: str) -> None:
         backoff = Backoff(1.0, _RETRY_MAX_S)
+        trouble = Trouble(f"instruments of {venue}", "what was known stays", backoff, _log)
         while True:
-            try:
-                await self.refresh(venue)
-                backoff.reset()
-                delay_s = self._refresh_s
-            except EngineError as error:
-                delay_s = backoff.next_s()
-                _log.warning(f"instruments of {venue}: {error}; again in {delay_s:.0f} s")
-            await asyncio.sleep(delay_s)
+            await keep_trying(partial(self.refresh, venue), trouble)
+            await asyncio.sleep(self._refresh_s)
 
     def _path(self, venue: str) -> Path | None:
         return self._directory / f"{venue}.json" if self._directory else None
 
-    def _save(self, listing: Listing) -> None:
+    def _save(self, listing: VenueListing) -> None:
         path = self._path(listing.venue)
         if path is None:
             return
@@ -225,6 +229,17 @@ class Instruments:
             write_whole(path, msgspec.json.encode(listing))
         except OSError as error:
             _log.warning(f"instruments of {listing.venue} are not kept: {error.strerror}")
+
+
+def _oddities(venue: str, before: Mapping[str, str], found: Listing) -> list[InstrumentEvent]:
+    """Rows that cannot be read, where that or the reason is new, and those that can be again."""
+    events = [
+        InstrumentEvent(venue, symbol, "unreadable", why)
+        for symbol, why in sorted(found.unreadable.items())
+        if before.get(symbol) != why
+    ]
+    again = sorted(before.keys() & found.known.keys())
+    return events + [InstrumentEvent(venue, symbol, "readable") for symbol in again]
 
 
 def differences(

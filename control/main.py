@@ -128,7 +128,8 @@ async def _watch_loop(health: Health, channel: Channel[ToChild]) -> None:
     """Measure how late this process's own event loop is, and tell the supervisor that it turns."""
     metrics = ProcessMetrics("control")
     while True:
-        channel.send(Heartbeat())
+        worst = health.worst_light()
+        channel.send(Heartbeat(worst.status, worst.reason))
         started_s = monotonic_s()
         await asyncio.sleep(_LAG_LOOK_S)
         lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)

@@ -14,13 +14,25 @@ def memory_free_fraction(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> float:
     return min([_of_machine(proc), *_of_groups(proc, cgroups)])
 
 
+def memory_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """The memory of the machine, or what of it we may use; 0 where the kernel does not tell."""
+    total = _numbers(proc / "meminfo").get("MemTotal", 0) << 10  # in kB
+    limits = [limit for limit, _ in _groups(proc, cgroups) if limit]
+    return min([total, *limits]) if total else min(limits, default=0)
+
+
 def _of_machine(proc: Path) -> float:
     sizes = _numbers(proc / "meminfo")
     return sizes.get("MemAvailable", 1) / max(sizes.get("MemTotal", 1), 1)
 
 
 def _of_groups(proc: Path, cgroups: Path) -> Iterator[float]:
-    """A limit of any group around ours is ours, too."""
+    for limit, used in _groups(proc, cgroups):
+        yield max(0.0, 1.0 - used / max(limit, 1))
+
+
+def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
+    """Limit and usage of every group around ours that has a limit: it is ours, too."""
     for line in _text(proc / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2
@@ -37,11 +49,13 @@ def _of_groups(proc: Path, cgroups: Path) -> Iterator[float]:
                 break
 
 
-def _of_group(group: Path, limit_file: str, usage_file: str, cache_name: str) -> Iterator[float]:
+def _of_group(
+    group: Path, limit_file: str, usage_file: str, cache_name: str
+) -> Iterator[tuple[int, int]]:
     limit, usage = _text(group / limit_file).strip(), _text(group / usage_file).strip()
     if limit.isdigit() and usage.isdigit():  # "max": no limit
         cache = _numbers(group / "memory.stat").get(cache_name, 0)  # given up before anything dies
-        yield max(0.0, 1.0 - (int(usage) - cache) / max(int(limit), 1))
+        yield int(limit), int(usage) - cache
 
 
 def _numbers(file: Path) -> dict[str, int]:

@@ -23,10 +23,12 @@ _ERROR_TEXT = {
     409: "The stream exists already",
     413: "The body is too large",
     415: "The body must be plain application/json",
-    422: "The exchange does not offer this (`offered` has what it does), or not any more",
+    422: "The exchange does not offer this (`offered` has what it does), or not any more; or"
+    " `flush_rows` would be more than `max_rows_per_copy` allows, here or in the configuration",
     429: "Too many, try again after `Retry-After` seconds",
     503: "Not now, try again after `Retry-After` seconds; `error` says why",
 }
+_NO_TEXT = "The same body: the answer is no, or the light is red"
 _ALWAYS = (400, 401, 403, 429)
 _RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _PATH_TYPES: dict[str, Any] = {
@@ -119,7 +121,7 @@ def _content(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     }
     return {
         str(status): {
-            "description": operation.summary,
+            "description": operation.summary if status < 400 else _NO_TEXT,
             **({"headers": headers} if headers else {}),
             "content": {
                 media_type: {"schema": schemas.of(kinds) if kinds else {"type": "string"}}

@@ -1,12 +1,11 @@
 """Command-line options that several commands share, and how they change the configuration."""
 
 import argparse
-import difflib
 from pathlib import Path
 
 import msgspec
 
-from control.schemas import VENUE_OF_SPELLING
+from control.schemas import known_venue, unknown_venue
 from engine import config
 from engine.config import LoadedConfig
 from engine.errors import ConfigError
@@ -53,9 +52,7 @@ def add_service(parser: argparse.ArgumentParser) -> None:
 
 def load(options: argparse.Namespace) -> LoadedConfig:
     """The configuration with the command line's wishes, which win over file and environment."""
-    loaded = _with_known_venues(config.load(options.config))
-    if options.state_dir is not None:
-        loaded = loaded.with_state_dir(options.state_dir)
+    loaded = _with_known_venues(config.load(options.config, state_dir=options.state_dir))
     port = getattr(options, "port", None)
     if port is not None:
         control = msgspec.structs.replace(loaded.config.control, port=port)
@@ -82,12 +79,9 @@ def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
 
 
 def _known_venue(loaded: LoadedConfig, section: str, name: str) -> str:
-    venue = VENUE_OF_SPELLING.get(name)
+    venue = known_venue(name)
     if venue is None:
-        near = difflib.get_close_matches(name, VENUE_OF_SPELLING, n=1)
-        known = ", ".join(sorted(VENUE_OF_SPELLING))
-        hint = f"did you mean {near[0]}?" if near else f"known: {known}"
-        raise ConfigError(f"{loaded.source}: {section}: unknown venue {name!r}; {hint}")
+        raise ConfigError(f"{loaded.source}: {section}: unknown venue {unknown_venue(name)}")
     return venue
 
 

@@ -8,9 +8,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.catalog import SYMBOL_PATTERN, Instrument, StreamKey, StreamKind, Transport
+from engine.catalog import (
+    SYMBOL_PATTERN,
+    Instrument,
+    StreamKey,
+    StreamKind,
+    Transport,
+    bare_name,
+)
 from engine.commands import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
 from engine.status import StreamReport
+from engine.wrong_input import nearest
 from shards.venues import VENUES
 
 BULK_MAX = 5000
@@ -22,6 +30,20 @@ def spelled(venue: str) -> str:
 
 
 VENUE_OF_SPELLING = {name: venue for venue in VENUES for name in (spelled(venue), venue)}
+_VENUE_OF_BARE_NAME = {bare_name(venue): venue for venue in VENUES}
+
+
+def known_venue(name: str) -> str | None:
+    """The venue that somebody means, in any case and with any signs between the words."""
+    return _VENUE_OF_BARE_NAME.get(bare_name(name))
+
+
+def unknown_venue(name: str) -> str:
+    """What to say of a name that means none."""
+    near = nearest(name, VENUE_OF_SPELLING)
+    hint = f"did you mean {near}?" if near else f"known: {', '.join(sorted(VENUE_OF_SPELLING))}"
+    return f"{name[:64]!a}; {hint}"
+
 
 Exchange = Annotated[
     str,
@@ -50,7 +72,9 @@ class _Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class KnobsPatch(KnobChanges, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Knobs to change; absent ones stay. null: back to the configured value."""
+    """Knobs to change; absent ones stay. null: back to the configured value. `flush_rows` may not
+    be more than `max_rows_per_copy` (422), which no schema can say.
+    """
 
     db_writes_enabled: bool | UnsetType = UNSET
     redis_publishes_enabled: bool | UnsetType = UNSET
@@ -294,7 +318,7 @@ class InstrumentRow(msgspec.Struct):
 
 
 class InstrumentEventRow(msgspec.Struct):
-    """A listing changed: `listed`, `delisted` or `changed`."""
+    """A listing changed: `listed`, `delisted`, `changed`, `unreadable` or `readable`."""
 
     exchange: str
     symbol: str
@@ -310,6 +334,8 @@ class RefreshResult(msgspec.Struct):
     instrument_count: int
     event_count: int
     error: str = ""
+    unreadable_count: int = 0
+    """Symbols whose rows nobody understands: `GET /instruments/events` says why."""
 
 
 class LimiterRow(msgspec.Struct):

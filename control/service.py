@@ -1,9 +1,12 @@
 """Runs one engine from the command line: everything around the supervisor, in order.
 
-    port → lock → private servers → supervisor → (time passes) → drain → last look → servers down
+    wishes → lock → port, machine → private servers → supervisor → (time passes) → drain → last look
+    → servers down
 
-Whatever fails, what was started before it is taken down in reverse. The first signal drains; the
-second kills the children, whose rows then wait in rings and journal for the next start.
+What is cheap and certain is checked first, so that each refusal names the true cause and nothing
+was touched for it: a second engine on one directory hears of the first one, not of its port.
+Whatever fails, what was started before it is taken down in reverse. The first SIGTERM or SIGINT
+drains; the second kills the children, whose rows then wait in rings and journal for the next start.
 """
 
 import asyncio
@@ -13,33 +16,40 @@ import os
 import shutil
 import signal
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import msgspec
-import psycopg
 
+from control import standard_streams
 from control.auth import Guard
 from control.exits import Exit
-from control.view import Addresses, watch
-from engine import instance, logs, migrations, preflight
+from control.memory import memory_bytes
+from control.view import Addresses, can_show_view, watch
+from engine import handles, instance, logs, migrations, preflight, signals
 from engine.catalog import StreamKey
 from engine.clock import wall_ns
 from engine.config import LoadedConfig, Secret, masked_url
+from engine.database_session import HOUSEKEEPING, session
 from engine.errors import ConfigError
 from engine.layout import Layout, open_layout
 from engine.private.keeper import PrivateServer
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
+from engine.quoting import shell_word
+from engine.redis_memory import RedisPlan, plan_redis
+from engine.registry import Registry
 from engine.settings import LogSettings, VenueSettings
 from engine.status import EngineStatus
 from engine.supervisor import Supervisor, SupervisorSettings
-from shards.venues import venue_limits
+from shards.venues import socket_count, venue_limits
 
 _log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ class ServiceOptions:
     with_redis: bool = True
     fresh: bool = False
     """Begin with an empty state directory and an empty private database (the demo)."""
+    ends_when: Callable[[EngineStatus], bool] = lambda _: False
+    """What is no reason to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +82,11 @@ class Ground:
 class Scenario(Protocol):
     """What makes `up` and `demo` differ."""
 
-    def prepare(
-        self, ground: Ground, stack: contextlib.ExitStack
-    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
-        """Streams and venue settings; what must be undone at the end goes on the stack."""
+    def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
+        """What is collected, known before anything starts."""
+
+    def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
+        """Venue settings; what must be undone at the end goes on the stack."""
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """The time is up or (`hurried`) a signal came; everything still runs."""
@@ -119,24 +132,30 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_interruptible())
         Guard.load(config.control.token_file, config.control.read_token_file)  # or refuse to start
-        listener = stack.enter_context(bind(config.control.host, config.control.port))
+        streams = scenario.streams(options.loaded)
         layout = open_layout(options.loaded.state_dir)
         stack.enter_context(instance.hold(layout))
+        listener = stack.enter_context(bind(config.control.host, config.control.port))
+        ring_plan, cpus = _plan(options.loaded, layout)
+        sockets = socket_count(streams, config.venues)
+        handles.demand(handles.needed(len(cpus), sockets), handles.raise_limit())
         if options.fresh:
             _empty(layout)
-        has_view = sys.stdout.isatty() and not options.json
+        has_view = can_show_view() and not options.json
         log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
         logs.set_up(log, "supervisor")
-        ring_plan, cpus = _plan(options.loaded, layout)
+        if ring_plan.note:
+            _log.warning(ring_plan.note)
+        redis_plan = _redis_plan(options, layout)
         servers: list[PrivateServer] = []
         ground = Ground(
             options,
             layout,
             database_url=_database(options, layout, stack, servers),
-            redis_url=_redis(options, layout, stack, servers),
+            redis_url=_redis(options, layout, stack, servers, redis_plan),
             servers=servers,
         )
-        streams, venues = scenario.prepare(ground, stack)
+        venues = scenario.prepare(ground, stack)
         port = listener.getsockname()[1]
         settings = SupervisorSettings(
             layout=layout,
@@ -150,6 +169,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             port=port,
             database_url=ground.database_url,
             redis_url=ground.redis_url,
+            redis_plan=redis_plan,
             limits=venue_limits(),
             shares_limits=config.limits.shared and not options.fresh,
         )
@@ -160,11 +180,9 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             _log.info(line)
         with asyncio.Runner() as runner:
             outcome = runner.run(_run(settings, ground, scenario, addresses, has_view))
-        if options.json:
-            sys.stdout.write(msgspec.json.encode(outcome.summary).decode() + "\n")
-        elif outcome.text:
-            sys.stdout.write(outcome.text.rstrip("\n") + "\n")
-        sys.stdout.flush()
+        text = msgspec.json.encode(outcome.summary).decode() if options.json else outcome.text
+        if text:
+            standard_streams.say(text)
         return outcome.exit_code
 
 
@@ -177,14 +195,14 @@ async def _run(
 ) -> Outcome:
     stop = _Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     supervisor = stop.supervisor = Supervisor(
         settings, migrate=migrations.migrate, servers=ground.servers
     )
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
-        await _live(supervisor, stop, ground.options.run_s)
+        await _live(supervisor, stop, ground.options)
         if not stop.forced:
             await scenario.before_drain(supervisor, hurried=stop.asked.is_set())
     finally:
@@ -200,21 +218,29 @@ async def _run(
     return scenario.after_drain(ground, supervisor.status(), delivered)
 
 
-async def _live(supervisor: Supervisor, stop: _Stop, run_s: float | None) -> None:
-    """Start, then wait for the first of: the time is up, a signal, nothing left to collect."""
+async def _live(supervisor: Supervisor, stop: _Stop, options: ServiceOptions) -> None:
+    """Start, then wait for the first of: the time is up, a signal, nothing left to collect, or
+    what the options want to end for.
+    """
     asked = asyncio.create_task(stop.asked.wait())
     starting = asyncio.create_task(supervisor.start())
+    unfit = asyncio.create_task(_until(options.ends_when, supervisor))
     try:
         await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             return
         starting.result()
-        ends: list[asyncio.Future[Any]] = [asked, supervisor.failed]
-        await asyncio.wait(ends, timeout=run_s, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [asked, supervisor.failed, unfit]
+        await asyncio.wait(ends, timeout=options.run_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        asked.cancel()
-        starting.cancel()
-        await asyncio.gather(asked, starting, return_exceptions=True)
+        for task in (asked, starting, unfit):
+            task.cancel()
+        await asyncio.gather(asked, starting, unfit, return_exceptions=True)
+
+
+async def _until(condition: Callable[[EngineStatus], bool], supervisor: Supervisor) -> None:
+    while not condition(supervisor.status()):
+        await asyncio.sleep(_LOOK_S)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -242,7 +268,7 @@ def make_note(ground: Ground, host: str, port: int) -> instance.EngineNote:
         pid=os.getpid(),
         control_url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
         database=database,
-        psql=f"psql '{database}'" if ground.database_url else "",
+        psql=f"psql {shell_word(database)}" if ground.database_url else "",
         redis=redis,
         redis_cli=_redis_cli(redis) if ground.redis_url else "",
         started_ns=wall_ns(),
@@ -251,8 +277,9 @@ def make_note(ground: Ground, host: str, port: int) -> instance.EngineNote:
 
 def _redis_cli(url: str) -> str:
     if url.startswith("unix://"):
-        return f"redis-cli -s {url.removeprefix('unix://').partition('?')[0]}"
-    return f"redis-cli -u '{url}'"
+        path = unquote(url.removeprefix("unix://").partition("?")[0])
+        return f"redis-cli -s {shell_word(path)}"
+    return f"redis-cli -u {shell_word(url)}"
 
 
 def _plan(loaded: LoadedConfig, layout: Layout) -> tuple[preflight.RingPlan, list[int | None]]:
@@ -267,8 +294,6 @@ def _plan(loaded: LoadedConfig, layout: Layout) -> tuple[preflight.RingPlan, lis
         preflight.shm_free_bytes(layout.shm_dir.parent),
         preflight.file_bytes(instance.leftover_rings(layout)),
     )
-    if ring_plan.note:
-        _log.warning(ring_plan.note)
     return ring_plan, cpus
 
 
@@ -282,12 +307,13 @@ def _database(
         return None
     if options.loaded.database_url is not None and not options.fresh:
         return options.loaded.database_url
-    server = PrivatePostgres(layout.state_dir, layout.instance)
+    added = options.loaded.config.database.private_settings
+    server = PrivatePostgres(layout.state_dir, layout.instance, added)
     stack.callback(server.stop)
     servers.append(server)
     url = server.start(_log.info)
     if options.fresh:
-        with psycopg.connect(url, autocommit=True) as connection:
+        with session(url, HOUSEKEEPING) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
     return Secret(url)
@@ -298,15 +324,27 @@ def _redis(
     layout: Layout,
     stack: contextlib.ExitStack,
     servers: list[PrivateServer],
+    plan: RedisPlan,
 ) -> Secret | None:
     if not options.with_redis:
         return None
+    if plan.note:
+        _log.warning(plan.note)
     if options.loaded.redis_url is not None and not options.fresh:
         return options.loaded.redis_url
-    server = PrivateValkey(layout.state_dir, layout.instance)
+    server = PrivateValkey(layout.state_dir, layout.instance, plan.memory_bytes)
     stack.callback(server.stop)
     servers.append(server)
     return Secret(server.start(_log.info))
+
+
+def _redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:
+    """For the streams of the file and those that commands have added, as far as they are known."""
+    keys = {entry.key for entry in Registry(layout.registry).wanted()}
+    keys.update([] if options.fresh else options.loaded.stream_keys())
+    redis = options.loaded.config.redis
+    kinds = [key.kind for key in keys]
+    return plan_redis(redis.memory_mb, redis.stream_maxlen, kinds, memory_bytes())
 
 
 def _empty(layout: Layout) -> None:
@@ -322,12 +360,15 @@ def _empty(layout: Layout) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """While the servers start there is no loop yet: SIGTERM unwinds as Ctrl-C does."""
+    """While the servers start there is no loop yet: SIGTERM unwinds as Ctrl-C does, and what nobody
+    means is ignored from now on.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
         raise KeyboardInterrupt
 
+    signals.ignore_what_is_not_meant()
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

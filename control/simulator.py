@@ -6,15 +6,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import Any
 
-import control
+from engine import signals
+from engine.child import child_environment
 from engine.errors import EngineError
 from engine.settings import VenueSettings
 
 _STOP_TIMEOUT_S = 2.0
-_ROOT = str(Path(control.__file__).parents[1])
 
 
 class SimulatorError(EngineError):
@@ -26,13 +25,14 @@ class SimulatorProcess:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         """Start it and wait for its addresses. Raises SimulatorError."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "shards.simulator", *arguments, "--exit-with-stdin"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=_ROOT,
-            process_group=0,
-        )
+        with signals.held_back():
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "shards.simulator", *arguments, "--exit-with-stdin"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=child_environment(),
+                process_group=0,
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         try:

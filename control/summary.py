@@ -1,18 +1,19 @@
 """What an engine did, in numbers: for `--json` and for the last lines in a terminal.
 
-received + what an earlier run had left = stored + skipped + quarantined + lost + backlog
+Rows are accounted for in `control.ending`; the rest of the numbers is here.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from control.ending import Ending
 from engine.commands import StreamCounts
-from engine.records import RecordKind
+from engine.records import NOT_MARKET_DATA
 from engine.status import EngineStatus
 
 
-def engine_summary(status: EngineStatus) -> dict[str, Any]:
-    """Totals since the engine started, of market data: records of gaps are counted as gaps."""
+def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
+    """Totals since the engine started, of market data: what is said about rows is no row."""
     writer = status.writer
     counted = StreamCounts.total(status.counts_by_kind.values())
     received, stored = status.rows_by_kind(), _without_gaps(writer.stored_rows)
@@ -59,6 +60,7 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
             }
             for kind in ("trade", "book", *sorted(received.keys() - {"trade", "book"}))
         },
+        "equation": ending.summary(),
         "latency_us": writer.latency_us,
         "cpu_s": {
             **{shard.child.name: round(shard.cpu_s, 2) for shard in status.shards},
@@ -67,28 +69,18 @@ def engine_summary(status: EngineStatus) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def engine_text(status: EngineStatus) -> str:
+def engine_text(status: EngineStatus, ending: Ending) -> str:
     """The same for eyes."""
-    summary = engine_summary(status)
+    summary = engine_summary(status, ending)
+    received = ending.equation() if ending.accounts else f"received {summary['received']:,}"
     lines = [
         f"ran {status.uptime_s:,.1f} s with {len(status.streams)} streams",
-        f"received {summary['received']:,} rows, stored {summary['stored']:,}{not_stored(summary)},"
-        f" published {summary['published']:,}",
+        f"{received}; published {summary['published']:,}",
         f"gaps {summary['gaps']:,} (missing rows {summary['declared_missing']:,}),"
         f" dropped {summary['dropped']:,}, quarantined {summary['quarantined']:,},"
         f" malformed frames {sum(summary['malformed'].values()):,}",
     ]
-    lines += latency_lines(status)
-    return "\n".join(lines)
-
-
-def not_stored(summary: Mapping[str, Any]) -> str:
-    """What became of received rows that are not in the database, where there are any."""
-    texts = {
-        "skipped": "kept out by knobs", "lost": "lost after their receipt",
-        "backlog": "waiting in the journal",
-    }  # fmt: skip
-    return "".join(f", {text} {summary[name]:,}" for name, text in texts.items() if summary[name])
+    return "\n".join([*lines, *latency_lines(status), *ending.lines()])
 
 
 _STAGES = {
@@ -110,7 +102,7 @@ def latency_lines(status: EngineStatus) -> list[str]:
 
 
 def _without_gaps(rows: Mapping[str, int]) -> dict[str, int]:
-    return {kind: count for kind, count in rows.items() if kind != RecordKind.GAP}
+    return {kind: count for kind, count in rows.items() if kind not in NOT_MARKET_DATA}
 
 
 def _malformed(status: EngineStatus) -> dict[str, int]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from control.standard_streams import say
 from engine.logs import escaped
 
 _STYLE_OF = {
@@ -21,13 +22,13 @@ _STYLE_OF = {
 
 def print_json(body: object) -> None:
     """One JSON value, and nothing else, on stdout."""
-    sys.stdout.write(json.dumps(body) + "\n")
+    say(json.dumps(body))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
     """A table, or a sentence when there is nothing. Numbers stand to the right."""
     if not rows:
-        sys.stdout.write(f"{empty}\n")
+        say(f"{empty}")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for place, name in enumerate(columns):
@@ -46,7 +47,7 @@ def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
     """Name and value, one a line."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        sys.stdout.write(f"{name:<{width}}  {_cell(value).plain}\n")
+        say(f"{name:<{width}}  {_cell(value).plain}")
 
 
 def _cell(value: Any) -> Text:

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from control.rates import Rates
+from control.stores import psql_command
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.instance import EngineNote
@@ -36,6 +40,9 @@ _LIVE_INTERVAL_S = 0.4
 _LAST_FRAME_S = 1.0
 """So long a terminal may take for the last frame."""
 _PLAIN_INTERVAL_S = 5.0
+_PLAIN_INTERVAL_S_MAX = 60.0
+_PLAIN_GROWTH = 1.3
+_NUMBERS = re.compile(r"\d[\d,.]*")
 _PLAIN_LOOK_S = 0.25
 _LOG_LINES = 6
 _PANEL_FRAME_LINES = 2
@@ -70,7 +77,8 @@ class Addresses:
         """From the engine's note."""
         key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
-        return cls(note.psql or "off", redis, note.control_url, f"{note.control_url}/ui", log_file)
+        psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
+        return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
 
     def lines(self) -> list[str]:
         """One line each."""
@@ -83,56 +91,58 @@ class Addresses:
         ]
 
 
-@dataclass(slots=True)
-class _Rates:
-    """Differences of two looks at the same counters."""
-
-    at_s: float = 0.0
-    counts: dict[str, int] | None = None
-
-    def update(self, counts: dict[str, int]) -> dict[str, float]:
-        now_s = monotonic_s()
-        elapsed_s = now_s - self.at_s
-        before = self.counts or counts
-        rates = {
-            name: max(0, count - before.get(name, 0)) / elapsed_s if elapsed_s > 0 else 0.0
-            for name, count in counts.items()
-        }
-        self.at_s, self.counts = now_s, counts
-        return rates
+def can_show_view() -> bool:
+    """Whether standard output is a terminal that can be drawn on."""
+    able = os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+    return able and sys.stdout.isatty()
 
 
 async def watch(status: Callable[[], EngineStatus], addresses: Addresses, *, live: bool) -> None:
     """Show the engine until cancelled."""
-    rates = _Rates()
-    rates.update(_counts(status()))
-    if not live:
-        await _log_lines(status, rates)
+    rates = Rates()
+    if live:
+        try:
+            await _draw(status, rates, addresses)
+        except OSError as error:  # a line that was cut; the engine has other things to do
+            _log.warning(f"the terminal is gone: {error.strerror}; lines in the log instead")
+    await _log_lines(status, rates)
+
+
+async def _draw(status: Callable[[], EngineStatus], rates: Rates, addresses: Addresses) -> None:
     screen = Live(console=Console(file=sys.stdout), auto_refresh=False, transient=False)
     # Beside the loop: a terminal that nobody reads (Ctrl-S, a cut line) holds up who writes to it.
     await in_thread(screen.start, "view")
     try:
         while True:
             now = status()
-            shown = render(now, rates.update(_counts(now)), addresses)
+            shown = render(now, rates.update(now), addresses)
             await in_thread(partial(screen.update, shown, refresh=True), "view")
             await asyncio.sleep(_LIVE_INTERVAL_S)
     finally:
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, OSError):
             await asyncio.wait_for(in_thread(screen.stop, "view"), _LAST_FRAME_S)
 
 
-async def _log_lines(status: Callable[[], EngineStatus], rates: _Rates) -> None:
-    """A line every few seconds, and one at once when the number of live streams has changed."""
-    shown, due_s = -1, monotonic_s() + _PLAIN_INTERVAL_S
+async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
+    """A line every few seconds, ever more seldom while all goes as before; within those few seconds
+    when that has changed, and at once when the number of live streams has.
+    """
+    shown, before, shown_s, pause_s = -1, ("", "", "", ""), monotonic_s(), _PLAIN_INTERVAL_S
     while True:
         await asyncio.sleep(_PLAIN_LOOK_S)
         now = status()
+        now_rates = rates.update(now)
         live = _live_count(now)
         settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
-        if settled or monotonic_s() >= due_s:
-            _log.info(plain_line(now, rates.update(_counts(now))))
-            shown, due_s = live, monotonic_s() + _PLAIN_INTERVAL_S
+        reason = _NUMBERS.sub("#", now.reason)
+        goes = (now.status, reason, now.writer.database_state, now.writer.redis_state)
+        if goes != before:
+            pause_s = _PLAIN_INTERVAL_S
+        if settled or monotonic_s() >= shown_s + pause_s:
+            _log.info(plain_line(now, now_rates))
+            if goes == before:
+                pause_s = min(pause_s * _PLAIN_GROWTH, _PLAIN_INTERVAL_S_MAX)
+            shown, before, shown_s = live, goes, monotonic_s()
 
 
 def _live_count(status: EngineStatus) -> int:
@@ -145,8 +155,8 @@ def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
     writer = status.writer
     return (
         f"{status.status} ({status.reason}) streams {live}/{len(status.streams)} live,"
-        f" {rates.get('frames', 0):,.0f} frames/s, {rates.get('rows', 0):,.0f} rows/s in,"
-        f" {rates.get('stored', 0):,.0f} rows/s stored, {rates.get('published', 0):,.0f} rows/s"
+        f" {_per_s(rates, 'frames')} frames/s, {_per_s(rates, 'rows')} rows/s in,"
+        f" {_per_s(rates, 'stored')} rows/s stored, {_per_s(rates, 'published')} rows/s"
         f" published, backlog {writer.backlog_rows:,}, gaps"
         f" {sum(stream.gap_count for stream in status.streams)}, dropped"
         f" {sum(writer.dropped_rows.values())}, database {writer.database_state}, redis"
@@ -231,8 +241,8 @@ def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, st
         "symbol": stream.symbol,
         "kind": stream.kind,
         "state": stream.state.value + (f": {stream.reason}" if stream.reason else ""),
-        "frames/s": f"{rates.get(f'frames {stream.slot}', 0):,.0f}",
-        "rows/s": f"{rates.get(f'rows {stream.slot}', 0):,.0f}",
+        "frames/s": _per_s(rates, f"frames {stream.slot}"),
+        "rows/s": _per_s(rates, f"rows {stream.slot}"),
         "rows": f"{stream.row_count:,}",
         "last": _age(stream),
         "gaps": f"{stream.gap_count:,}",
@@ -248,8 +258,8 @@ def _total_cells(status: EngineStatus, rates: dict[str, float]) -> dict[str, str
         "symbol": "",
         "kind": "",
         "state": "",
-        "frames/s": f"{rates.get('frames', 0):,.0f}",
-        "rows/s": f"{rates.get('rows', 0):,.0f}",
+        "frames/s": _per_s(rates, "frames"),
+        "rows/s": _per_s(rates, "rows"),
         "rows": f"{sum(stream.row_count for stream in streams):,}",
         "last": "",
         "gaps": f"{sum(stream.gap_count for stream in streams):,}",
@@ -262,8 +272,8 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
     writer = status.writer
     latency = writer.recent_latency_us.get("database", {}).get("p99")
     parts = [
-        f"stored {rates.get('stored', 0):,.0f} rows/s ({sum(writer.stored_rows.values()):,})",
-        f"published {rates.get('published', 0):,.0f} rows/s",
+        f"stored {_per_s(rates, 'stored')} rows/s ({sum(writer.stored_rows.values()):,})",
+        f"published {_per_s(rates, 'published')} rows/s",
         f"backlog {writer.backlog_rows:,}",
         f"dropped {sum(writer.dropped_rows.values()):,}",
         f"journal {writer.journal_bytes / 2**20:,.0f} MB",
@@ -278,17 +288,9 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
     return Text("writer  " + " · ".join(parts))
 
 
-def _counts(status: EngineStatus) -> dict[str, int]:
-    counts = {
-        "frames": sum(stream.frame_count for stream in status.streams),
-        "rows": sum(stream.row_count for stream in status.streams),
-        "stored": sum(status.writer.stored_rows.values()),
-        "published": sum(status.writer.published_rows.values()),
-    }
-    for stream in status.streams:
-        counts[f"frames {stream.slot}"] = stream.frame_count
-        counts[f"rows {stream.slot}"] = stream.row_count
-    return counts
+def _per_s(rates: Mapping[str, float], name: str) -> str:
+    """A rate, or a dash where there is none yet: that is not the rate zero."""
+    return f"{rates[name]:,.0f}" if name in rates else "-"
 
 
 def _age(stream: StreamReport) -> str:

@@ -10,6 +10,7 @@ from engine.config import Config, Secret
 from engine.layout import Layout
 from engine.lease_desk import Share
 from engine.redis_link import parse_redis_url
+from engine.redis_memory import RedisPlan
 from engine.settings import (
     ControlSettings,
     LimitSettings,
@@ -64,6 +65,7 @@ class SupervisorSettings:
     port: int
     database_url: Secret | None = None
     redis_url: Secret | None = None
+    redis_plan: RedisPlan | None = None
     limits: list[LimitSettings | SeatSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""
     shares_limits: bool = False
@@ -91,6 +93,7 @@ async def spawn_writer(
 ) -> Child:
     """The writer, which knows the knobs before it stores its first row."""
     config = settings.config
+    plan = settings.redis_plan or RedisPlan()
     birth = WriterSettings(
         paths=Paths.of(settings.layout),
         rings=settings.rings,
@@ -106,6 +109,8 @@ async def spawn_writer(
         redis_prefix=config.redis.prefix,
         redis_stream_maxlen=config.redis.stream_maxlen,
         redis_publish=config.redis.publish,
+        redis_memory_bytes=plan.memory_bytes,
+        redis_needed_bytes=plan.needed_bytes,
         knobs=knobs,
     )
     return await Child.spawn(

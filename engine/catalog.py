@@ -11,6 +11,7 @@ import enum
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final, Self
 
 import msgspec
 
@@ -18,12 +19,17 @@ from engine.durable import UNREADABLE, LineFile
 from engine.errors import EngineError
 
 _LETTERS = "A-Za-z0-9\u00c0-\u1fff\u2c00-\ud7ff"
-_SYMBOL = rf"[{_LETTERS}][{_LETTERS}._:/@-]{{0,31}}"
+_SYMBOL = rf"[{_LETTERS}@][{_LETTERS}._:/@-]{{0,31}}"
 SYMBOL_PATTERN = f"^{_SYMBOL}$"
-"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT). No control
-characters, no spaces, no quotes, no marks that turn the direction of writing; at most 96 bytes.
-Whether there is such a symbol, only the venue's listing tells.
+"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT), and pairs
+that have only a number (Hyperliquid: @107). No control characters, no spaces, no quotes, no marks
+that turn the direction of writing; at most 96 bytes. Whether there is such a symbol, only the
+venue's listing tells.
 """
+
+
+UNKNOWN_SYMBOL: Final = "unknown symbol"
+"""So begins the reason of a stream whose venue does not list its symbol."""
 
 
 def is_symbol(text: str) -> bool:
@@ -33,7 +39,21 @@ def is_symbol(text: str) -> bool:
     return re.fullmatch(_SYMBOL, text) is not None and text.isprintable()
 
 
-class StreamKind(enum.StrEnum):
+class _AnyCase(enum.StrEnum):
+    """Names that people type: `trades`, `open_interest` and `OPENINTEREST` are understood, too."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Self | None":
+        typed = bare_name(value) if isinstance(value, str) else ""
+        return next((each for each in cls if bare_name(each.value) == typed), None)
+
+
+def bare_name(text: str) -> str:
+    """What is left of a name without case and signs between its words."""
+    return re.sub(r"[\s_-]", "", text).lower()
+
+
+class StreamKind(_AnyCase):
     """What a stream carries, spelled as in the control API."""
 
     TRADES = "Trades"
@@ -45,7 +65,7 @@ class StreamKind(enum.StrEnum):
     LIQUIDATIONS = "Liquidations"
 
 
-class Transport(enum.StrEnum):
+class Transport(_AnyCase):
     """How a stream arrives."""
 
     WS = "Ws"

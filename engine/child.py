@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 import engine
+from engine import signals
 from engine.channel import Channel, supervisor_channel
 from engine.commands import FromChild
 from engine.process import ExitCode
@@ -62,13 +63,13 @@ class Child:
         """Start `target` (`module:function`) and hand it its settings."""
         assert threading.current_thread() is threading.main_thread(), "pdeathsig follows the thread"
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, signals.held_back():
             process = subprocess.Popen(  # noqa: ASYNC220 - must be the main thread, see above
                 [sys.executable, "-P", "-m", "engine.process", name, target, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *pass_fds],
                 process_group=0,
-                env=_environment(),
+                env=child_environment(),
             )
         pidfd = os.pidfd_open(process.pid)
         with contextlib.suppress(OSError):
@@ -115,7 +116,7 @@ class Child:
             self._ended.set_result(code)
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The parent's environment, with the parent's own code first: one version in all processes."""
     inherited = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{inherited}" if inherited else _ROOT}

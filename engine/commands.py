@@ -7,7 +7,7 @@ of one of the two unions at the end, told apart by its `type`.
 import enum
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -135,7 +135,7 @@ class SystemStatus(msgspec.Struct, tag=True):
 class KeyResult(msgspec.Struct):
     """What became of one stream of a command. `error_kind` is machine readable, "" is success:
     `stream_exists`, `stream_not_found`, `not_offered`, `limit`, `unavailable` (the engine drains),
-    `invalid_argument` (then `field` names the knob).
+    `contradiction` (then `field` names the knob).
     """
 
     key: StreamKey
@@ -309,7 +309,9 @@ class RenewBook(msgspec.Struct, tag=True):
 
 
 class InstrumentEvent(msgspec.Struct, frozen=True):
-    """A listing changed: `listed`, `delisted` or `changed` (then `detail` says what)."""
+    """A listing changed: `listed`, `delisted` or `changed`; or its row cannot be read
+    (`unreadable`), or can be again (`readable`). `detail` says what is new or wrong.
+    """
 
     venue: str
     symbol: str
@@ -366,7 +368,14 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class Heartbeat(msgspec.Struct, tag=True):
-    """Control: its loop turns. The others say so with their status."""
+    """Control: its loop turns. The others say so with their status.
+
+    It also judges what only it looks at (memory, open files, CPU, how long rows wait): its worst
+    light goes into the engine's own, so that log, view and API say the same.
+    """
+
+    light: Literal["green", "yellow", "red"] = "green"
+    reason: str = ""
 
 
 class InstrumentsResolved(msgspec.Struct, tag=True):
@@ -402,6 +411,14 @@ class RingStatus(msgspec.Struct):
     redis_seq: int
     dropped_count: int
     capacity: int
+    epoch: int = 0
+    born_seq: int = 0
+    """Its head when this writer began."""
+    begun_seq: int | None = None
+    """Where the database's cursor stood when this writer found it; None until it has. A database
+    that was set back takes it back, below 0 where it lost more than there was at first."""
+    found_rows: int = 0
+    """Rows that turned out to have passed the cursor when the database was there again."""
 
 
 class LatencyHistogram(msgspec.Struct):
@@ -454,6 +471,16 @@ class WriterStatus(msgspec.Struct, tag=True):
     """Why rows are not journalled; empty while they are."""
     lost_rows: int = 0
     """Rows that neither ring nor journal held any more when the database was ready for them."""
+    lost_by_kind: dict[str, int] = {}
+    """The same by record kind."""
+    quarantine_rows: dict[str, int] = {}
+    """Rows that are in quarantine now; `quarantined_rows` came there since this writer began."""
+    waits_for: str = ""
+    """Why rows wait although the database is there: our clock, or a table that refuses every row.
+    Empty while none do."""
+    redis_bytes: int = 0
+    """What the streams in Redis take, and what they may."""
+    redis_budget_bytes: int = 0
 
 
 FromChild = (

@@ -19,20 +19,21 @@ import psycopg
 from msgspec import Meta
 from psycopg.conninfo import conninfo_to_dict
 
-from engine.catalog import SYMBOL_PATTERN, StreamKey, StreamKind, Transport
+from engine.catalog import StreamKey, StreamKind, Transport, is_symbol
 from engine.errors import ConfigError
+from engine.layout import must_be_text
 from engine.masking import mask_url
+from engine.private.postgres_settings import check_settings
 from engine.redis_link import parse_redis_url
 from engine.settings import Admission, VenueSettings
 from engine.wrong_input import explain
 
 _MAX_FILE_BYTES = 1 << 20
+_SHOWN_SYMBOL = 64
 _FAST_KINDS = ("trade", "book", "quote")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-Symbol = Annotated[str, Meta(pattern=SYMBOL_PATTERN)]
-
 
 PreferredTransport = Callable[[str, StreamKind], Transport]
 """(venue, kind) to the transport used when the configuration names none."""
@@ -98,6 +99,8 @@ class DatabaseConfig(_Section, frozen=True):
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
     max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    private_settings: dict[str, str] = {}
+    """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
 
 
 class RedisConfig(_Section, frozen=True):
@@ -107,6 +110,9 @@ class RedisConfig(_Section, frozen=True):
     url_file: str | None = None
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
     stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
+    memory_mb: Annotated[int, Meta(ge=8, le=1 << 20)] | None = None
+    """Of the private server; of another one, what the streams may take. Absent: a part of this
+    machine's (`engine.redis_memory`)."""
     publish: bool = False
 
 
@@ -138,6 +144,7 @@ class RingRecords(_Section, frozen=True):
     open_interest: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
     liquidation: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
     gap: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    coverage: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
 
 
 class ShardsConfig(_Section, frozen=True):
@@ -155,11 +162,12 @@ class LogConfig(_Section, frozen=True):
 
 class StreamsConfig(_Section, frozen=True):
     """`[[streams]]`: every symbol with every kind, at one venue. Without `transport` each kind
-    comes the way its venue prefers.
+    comes the way its venue prefers. A text that can be no symbol costs its own streams alone
+    (`LoadedConfig.no_symbols`), as a symbol does that the venue does not list.
     """
 
     venue: str
-    symbols: Annotated[list[Symbol], Meta(min_length=1)]
+    symbols: Annotated[list[str], Meta(min_length=1)]
     kinds: Annotated[list[StreamKind], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [StreamKind.TRADES, StreamKind.L2_BOOK]
     )
@@ -170,7 +178,7 @@ class StreamsConfig(_Section, frozen=True):
         """The streams this entry names."""
         return [
             StreamKey(self.venue, symbol, kind, self.transport or preferred(self.venue, kind))
-            for symbol in self.symbols
+            for symbol in filter(is_symbol, self.symbols)
             for kind in self.kinds
         ]
 
@@ -208,11 +216,21 @@ class LoadedConfig:
 
     def with_state_dir(self, state_dir: Path) -> "LoadedConfig":
         """The same with another state directory."""
-        return replace(self, state_dir=state_dir.expanduser().absolute())
+        return replace(self, state_dir=_at_home(state_dir).absolute())
 
     def with_config(self, config: Config) -> "LoadedConfig":
         """The same with another configuration, e.g. after command-line options."""
         return replace(self, config=config)
+
+    def no_symbols(self) -> list[str]:
+        """What of the configured symbols can be none, a line each, fit to be shown."""
+        return [
+            f"{self.source}: streams[{number}].symbols[{place}]: {text[:_SHOWN_SYMBOL]!a} can be no"
+            " symbol: left out"
+            for number, entry in enumerate(self.config.streams)
+            for place, text in enumerate(entry.symbols)
+            if not is_symbol(text)
+        ]
 
     def stream_keys(self, preferred: PreferredTransport = always_ws) -> list[StreamKey]:
         """Every configured stream once, in the order of the file. What each venue prefers is known
@@ -222,16 +240,20 @@ class LoadedConfig:
         return list(dict.fromkeys(keys))
 
 
-def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Read `path` (or nothing), apply the environment, check everything.
+def load(
+    path: Path | None, env: Mapping[str, str] = os.environ, state_dir: Path | None = None
+) -> LoadedConfig:
+    """Read `path` (or nothing), apply the environment, check everything. A `state_dir` given here
+    wins over both.
 
     Raises ConfigError with one line that names the file and the key.
     """
     source = str(path) if path is not None else "defaults"
+    must_be_text(path or Path(), "configuration")
     config = _decode(_read(path), source) if path is not None else Config()
     config = _with_environment(config, env)
     _check(config, source)
-    base = path.absolute().parent if path is not None else Path.cwd()
+    base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
     redis_url = _server_url("redis", config.redis, parse_redis_url, env, source, base)
     if config.limits.shared and redis_url is None:
@@ -242,7 +264,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> LoadedConfig
     return LoadedConfig(
         config=config,
         source=source,
-        state_dir=_state_dir(config, env),
+        state_dir=_state_dir(config, env, state_dir),
         database_url=_server_url(
             "database", config.database, _check_database_url, env, source, base
         ),
@@ -324,7 +346,7 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
             " proxy in front of it and set control.behind_proxy = true, or listen on 127.0.0.1"
         )
     files = {
-        name: str(base / Path(value).expanduser())
+        name: str(base / _at_home(Path(value)))
         for name in ("token_file", "read_token_file")
         if (value := getattr(control, name)) is not None
     }
@@ -352,6 +374,10 @@ def _check(config: Config, source: str) -> None:
                 f"{source}: database.flush_rows = {database.flush_rows} is more than"
                 f" shards.ring_records.{kind} = {capacity}: the ring would fill before a flush"
             )
+    try:
+        check_settings(database.private_settings)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: database.private_settings: {error}") from None
     cpus = config.shards.cpus
     if cpus is not None and not cpus:
         raise ConfigError(f"{source}: shards.cpus: an empty list leaves no shard")
@@ -360,13 +386,30 @@ def _check(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: shards.cpus: CPU {cpu} is listed twice")
 
 
-def _state_dir(config: Config, env: Mapping[str, str]) -> Path:
-    chosen = env.get("FTS_STATE_DIR") or config.state_dir
+def default_state_dir(env: Mapping[str, str] = os.environ) -> Path:
+    """Where state is when nobody says."""
+    return _state_dir(Config(), env, None)
+
+
+def _state_dir(config: Config, env: Mapping[str, str], given: Path | None) -> Path:
+    chosen = given or env.get("FTS_STATE_DIR") or config.state_dir
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return _at_home(Path(chosen)).absolute()
     state_home = env.get("XDG_STATE_HOME")
-    root = Path(state_home) if state_home else Path.home() / ".local" / "state"
+    root = Path(state_home) if state_home else _at_home(Path("~/.local/state"))
     return (root / "fintickstreams").absolute()
+
+
+def _at_home(path: Path) -> Path:
+    """`path` with `~` and `~name` filled in."""
+    must_be_text(path, "path")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{path}: nobody knows that home directory: set HOME, or choose a state directory with"
+            " --state-dir, FTS_STATE_DIR or state_dir"
+        ) from None
 
 
 def _server_url(
@@ -390,7 +433,7 @@ def _server_url(
         raise ConfigError(f"{source}: {section}.url and {section}.url_file are both set: keep one")
     elif url_file is not None:
         origin = f"{source}: {section}.url_file"
-        text = _secret_file(base / Path(url_file).expanduser(), origin)
+        text = _secret_file(base / _at_home(Path(url_file)), origin)
     elif url is not None:
         origin, text, in_plain_sight = f"{source}: {section}.url", url, True
     else:

@@ -2,21 +2,36 @@
 
 `engine.json` is for `fts doctor` and for people: process, control address, how to reach the
 database by hand. It holds no password. A file without a holder of the lock is a leftover.
+
+While no engine runs, `engine.private.host` may hold the lock to keep the private database open for
+who reads it; `database.json` is its note. It makes way for an engine: collecting comes first.
 """
 
 import contextlib
 import fcntl
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from engine.clock import monotonic_s
 from engine.durable import UNREADABLE
 from engine.errors import InstanceBusyError
 from engine.layout import Layout, usable
 
 _NOTE = "engine.json"
+_HOST_NOTE = "database.json"
+_BUSY_S = 0.2
+"""So long a lock may be held by who only looks whether it is."""
+_MAKES_WAY_S = 20.0
+"""So long a private database may take to stop."""
+_POLL_S = 0.01
+
+_Note = TypeVar("_Note", bound=msgspec.Struct)
 
 
 class EngineNote(msgspec.Struct, frozen=True):
@@ -31,9 +46,18 @@ class EngineNote(msgspec.Struct, frozen=True):
     started_ns: int = 0
 
 
+class HostNote(msgspec.Struct, frozen=True):
+    """What `database.json` holds: who keeps the private database open, and where it answers."""
+
+    pid: int
+    url: str = ""
+    """Empty until it does."""
+
+
 @contextlib.contextmanager
-def hold(layout: Layout) -> Iterator[None]:
-    """Own the state directory, or raise InstanceBusyError.
+def hold(layout: Layout, *, evicts: bool = True) -> Iterator[None]:
+    """Own the state directory, or raise InstanceBusyError. Who only keeps the private database open
+    has to leave it to us, if this `evicts`.
 
     The lock dies with the process, however it ends. The file stays: removing it would let two
     processes lock two different files of the same name.
@@ -41,14 +65,7 @@ def hold(layout: Layout) -> Iterator[None]:
     with usable(layout.state_dir):
         fd = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise InstanceBusyError(
-                f"another engine (pid {holder}) runs on {layout.state_dir};"
-                " stop it or choose another --state-dir"
-            ) from error
+        _lock(fd, layout, evicts)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         try:
@@ -60,8 +77,36 @@ def hold(layout: Layout) -> Iterator[None]:
         os.close(fd)
 
 
+def _lock(fd: int, layout: Layout, evicts: bool) -> None:
+    ends_s = monotonic_s() + _BUSY_S
+    while not _try_lock(fd):
+        if evicts and (host := read_host_note(layout)) is not None:
+            evicts = False
+            with contextlib.suppress(OSError):
+                os.kill(host.pid, signal.SIGTERM)
+                ends_s = monotonic_s() + _MAKES_WAY_S
+        if monotonic_s() > ends_s:
+            raise InstanceBusyError(
+                f"another engine (pid {_holder(fd) or 'unknown'}) runs on {layout.state_dir};"
+                " stop it or choose another --state-dir"
+            )
+        time.sleep(_POLL_S)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(fd: int) -> str:
+    return os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+
+
 def is_held(layout: Layout) -> bool:
-    """Whether an engine runs on this state directory."""
+    """Whether an engine runs on this state directory, or its private database is kept open."""
     try:
         fd = os.open(layout.lock_file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -77,7 +122,15 @@ def is_held(layout: Layout) -> bool:
 
 def write_note(layout: Layout, note: EngineNote) -> None:
     """Publish the note in one step: a reader sees all of it or none."""
-    path = layout.state_dir / _NOTE
+    _write(layout.state_dir / _NOTE, note)
+
+
+def write_host_note(layout: Layout, note: HostNote) -> None:
+    """The same for who keeps the private database open."""
+    _write(layout.state_dir / _HOST_NOTE, note)
+
+
+def _write(path: Path, note: msgspec.Struct) -> None:
     half = path.with_suffix(".json.tmp")
     half.write_bytes(msgspec.json.encode(note) + b"\n")
     half.chmod(0o600)
@@ -86,17 +139,29 @@ def write_note(layout: Layout, note: EngineNote) -> None:
 
 def read_note(layout: Layout) -> EngineNote | None:
     """The note of a running engine, or None."""
-    if not is_held(layout):
+    return _read(layout.state_dir / _NOTE, EngineNote) if is_held(layout) else None
+
+
+def read_host_note(layout: Layout) -> HostNote | None:
+    """The note of who keeps the private database open and holds the lock for it, or None."""
+    note = _read(layout.state_dir / _HOST_NOTE, HostNote)
+    if note is None or not is_held(layout):
         return None
+    holder = layout.lock_file.read_bytes().decode("ascii", "replace").strip()
+    return note if holder == str(note.pid) else None
+
+
+def _read(path: Path, kind: type[_Note]) -> _Note | None:
     try:
-        return msgspec.json.decode((layout.state_dir / _NOTE).read_bytes(), type=EngineNote)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, *UNREADABLE):
         return None
 
 
 def remove_note(layout: Layout) -> None:
-    """Take the note away at the end."""
-    (layout.state_dir / _NOTE).unlink(missing_ok=True)
+    """Take the notes away at the end."""
+    for name in (_NOTE, _HOST_NOTE):
+        (layout.state_dir / name).unlink(missing_ok=True)
 
 
 def leftover_rings(layout: Layout) -> list[Path]:

@@ -36,7 +36,7 @@ class Trouble:
         log: logging.Logger,
         clock_s: Callable[[], float] = monotonic_s,
     ) -> None:
-        self._what = what
+        self.what = what
         self._consequence = consequence
         self._backoff = backoff
         self._log = log
@@ -44,10 +44,18 @@ class Trouble:
         self.text = ""
         self.since_s = 0.0
         """Since when nothing has been done (monotonic), while `text` says why."""
+        self.has_worked = False
         self._failures = 0
         self._was_said = False
         self._said: dict[str, tuple[float, int]] = {}
         """By shape of the text: when it was said, and how often it was met since."""
+
+    @property
+    def state(self) -> str:
+        """`down` while work does not get done, `connecting` before any was, else `up`."""
+        if self.text:
+            return "down"
+        return "up" if self.has_worked else "connecting"
 
     def met(self, error: Exception | str) -> float:
         """Note a failure; return how many seconds to wait before the next try."""
@@ -62,12 +70,13 @@ class Trouble:
     def over(self) -> None:
         """Work was done."""
         self._backoff.reset()
+        self.has_worked = True
         if not self.text:
             return
         if self._was_said:
             seconds = self._clock_s() - self.since_s
             tries = f"{self._failures} failed tries" if self._failures > 1 else "one failed try"
-            self._log.info("%s: works again, after %s in %.1f s", self._what, tries, seconds)
+            self._log.info("%s: works again, after %s in %.1f s", self.what, tries, seconds)
         self.text, self._was_said = "", False
 
     def _say(self, now_s: float) -> None:
@@ -77,7 +86,7 @@ class Trouble:
             self._said[shape] = said_s, unsaid + 1
             return
         again = f" (and {unsaid} times before, unsaid)" if unsaid else ""
-        self._log.warning("%s: %s%s; %s", self._what, self.text, again, self._consequence)
+        self._log.warning("%s: %s%s; %s", self.what, self.text, again, self._consequence)
         self._was_said = True
         self._said[shape] = now_s, 0
         if len(self._said) > _REMEMBERED_TEXTS:

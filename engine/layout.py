@@ -1,7 +1,6 @@
 """Where an engine keeps its files: one state directory and one shared-memory directory."""
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.durable import write_whole
+from engine.durable import sync_directory, write_whole
 from engine.errors import ConfigError, EngineError
 
 
@@ -96,6 +95,7 @@ def open_layout(state_dir: Path, shm_root: Path = Path("/dev/shm")) -> Layout:  
 @contextlib.contextmanager
 def usable(state_dir: Path) -> Iterator[None]:
     """Say what to do when the state directory cannot be made, read or written: a ConfigError."""
+    must_be_text(state_dir, "state directory")
     try:
         yield
     except OSError as error:
@@ -105,15 +105,33 @@ def usable(state_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_identity(path: Path) -> None:
-    """Whole or not at all; whoever else opens this directory at the same time gets the same one."""
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def must_be_text(path: Path, what: str) -> None:
+    """Raise ConfigError for a name with bytes that are no UTF-8: paths travel in JSON messages."""
+    raw = os.fsencode(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if not path.exists():
-            write_whole(path, f"{secrets.token_hex(6)}\n".encode())
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        shown = raw.decode("utf-8", "backslashreplace")
+        raise ConfigError(
+            f"{what} {shown}: byte {error.start + 1} of that name is no UTF-8; choose another name"
+        ) from None
+
+
+def _write_identity(path: Path) -> None:
+    """Whole or not at all; whoever else opens this directory at the same time gets the same one.
+    Without a lock: the directory itself may be locked by whoever starts us (`flock DIR fts up`).
+    """
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    write_whole(fresh, f"{secrets.token_hex(6)}\n".encode())
+    try:
+        os.link(fresh, path)  # unlike a rename it replaces nobody's
+    except FileExistsError:
+        pass
+    except OSError:
+        fresh.replace(path)  # a file system without hard links
     finally:
-        os.close(fd)
+        fresh.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def _read_identity(path: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from engine.backoff import Backoff
 from engine.clock import boot_id, monotonic_s, wall_ns
 from engine.commands import (
     LeaseBlocked,
@@ -28,6 +29,7 @@ from engine.commands import (
     SeatsWanted,
 )
 from engine.durable import UNREADABLE, write_whole
+from engine.keep_trying import Trouble
 from engine.lease_sharing import LeaseSharing
 from engine.limits import BLOCK_S_MAX, REFUSALS, Budget, Spent, Waiter, refusal_in_words
 from engine.seats import Seats
@@ -103,6 +105,11 @@ class LeaseDesk:
         self._path = path
         self._boot = boot_id()
         self._grant = grant
+        self._refusals = {
+            pool: Trouble(f"{pool[0]} {pool[1]}", "all wait", Backoff(), _log)
+            for pool in self._budgets
+        }
+        """Said once: a venue may refuse once a second."""
         self._timers: dict[Pool, asyncio.TimerHandle] = {}
         self._save_handle: asyncio.Handle | None = None
         self._sharing: LeaseSharing | None = None
@@ -177,10 +184,8 @@ class LeaseDesk:
         if message.retry_after_s is not None:
             delay_s = min(message.retry_after_s, BLOCK_S_MAX)
             budget.block_until(now_s + delay_s, message.status)
-            _log.warning(
-                f"{message.venue} {message.pool}: {refusal_in_words(message.status)}: nobody asks"
-                f" for {delay_s:.0f} s"
-            )
+            words = f"{refusal_in_words(message.status)}: nobody asks for {delay_s:.0f} s"
+            self._refusals[pool].met(words)
             self._tell_blocked(pool, budget.waiting_clients)
             self._save(durable=True)
         self._serve(pool)

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from engine.alarm import Alarm
+from engine.backoff import Backoff
 from engine.clock import monotonic_s
 from engine.errors import RedisUnavailableError
+from engine.keep_trying import Trouble
 from engine.limits import Budget
 from engine.shared_limits import Pool, SharedLimits
 
@@ -19,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S: Final = 1.0
 """As old as this may be what we know of the others. A flushed Redis is told again within it."""
-_RETRY_S: Final = 0.5
+_DELAYS_S: Final = (0.5, 5.0)
 
 HandOut = Callable[[Pool, float | None], None]
 """Grants the waiters of a pool these units, or what its own window allows."""
@@ -35,6 +37,7 @@ class LeaseSharing:
         hand_out: HandOut,
         *,
         alone_without_redis: bool,
+        backoff: Backoff | None = None,
     ) -> None:
         self._shared = shared
         self._budgets = budgets
@@ -44,8 +47,13 @@ class LeaseSharing:
         self._venue_used: dict[Pool, float] = {}
         self._alarm = Alarm()
         self._task: asyncio.Task[None] | None = None
-        self.problem = ""
-        """Why Redis cannot be asked; empty while it answers."""
+        does = "this engine goes on alone" if alone_without_redis else "requests wait for it"
+        self._trouble = Trouble("shared limits", does, backoff or Backoff(*_DELAYS_S), _log)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be agreed on; empty while it can."""
+        return self._trouble.text
 
     def start(self) -> "asyncio.Task[None]":
         """Begin to serve. Returns the task to watch."""
@@ -78,16 +86,17 @@ class LeaseSharing:
         while True:
             try:
                 await self._shared.connect()
-                if self.problem:
-                    _log.info("limits are shared again: Redis answers")
-                self.problem = ""
                 while True:
                     await self._serve_due()
+                    self._trouble.over()
                     if not await self._alarm.wait(_LOOK_INTERVAL_S):
                         self._due.update(self._budgets)
             except RedisUnavailableError as error:
-                self._lost(str(error))
-            await asyncio.sleep(_RETRY_S)
+                delay_s = self._trouble.met(error)
+            if self._goes_on_alone:
+                for pool in list(self._budgets):
+                    self._serve_alone(pool)
+            await asyncio.sleep(delay_s)
 
     async def _serve_due(self) -> None:
         while self._due:
@@ -120,12 +129,3 @@ class LeaseSharing:
         if units := budget.fitting(now_s):
             self._shared.spent(pool, units)
         self._hand_out(pool, units)
-
-    def _lost(self, reason: str) -> None:
-        if not self.problem:
-            does = "this engine goes on alone" if self._goes_on_alone else "requests wait for it"
-            _log.warning(f"shared limits: {reason}; {does}")
-        self.problem = reason
-        if self._goes_on_alone:
-            for pool in list(self._budgets):
-                self._serve_alone(pool)

@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import re
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from engine.settings import LogSettings
 _ROTATE_BYTES = 64 << 20
 _KEPT_COUNT = 5
 """Old logs, `fts.log.1` the youngest."""
+_STDERR = 2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -69,12 +69,14 @@ class _FileHandler(_DescriptorHandler):
     def _follow(self) -> None:
         """Be in the file that has the name, and let that not be a large one."""
         if os.fstat(self._fd).st_size >= _ROTATE_BYTES:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            # A lock of its own: one on the log itself could be held by whoever reads it.
+            lock = _open(Path(f"{self._path}.lock"))
             try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 if self._has_the_name():  # nobody else was faster
                     self._put_aside()
             finally:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                os.close(lock)
         if not self._has_the_name():
             fd = _open(self._path)
             os.close(self._fd)
@@ -100,9 +102,14 @@ def escaped(text: str) -> str:
 
 def set_up(settings: LogSettings, process: str) -> None:
     """Make the root logger write for `process`. Called once, first thing in every process."""
-    handlers: list[logging.Handler] = [_FileHandler(Path(settings.file))]
-    if settings.to_stderr:
-        handlers.append(_DescriptorHandler(sys.stderr.fileno()))
+    handlers: list[logging.Handler] = []
+    problem = ""
+    try:
+        handlers.append(_FileHandler(Path(settings.file)))
+    except OSError as error:
+        problem = f"{settings.file}: {error.strerror}: logging to standard error alone"
+    if settings.to_stderr or problem:
+        handlers.append(_DescriptorHandler(_STDERR))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -114,6 +121,8 @@ def set_up(settings: LogSettings, process: str) -> None:
         # They report every connection; what matters of those we say ourselves.
         logging.getLogger(talkative).setLevel(max(root.level, logging.WARNING))
     logging.captureWarnings(True)
+    if problem:
+        root.warning(problem)
 
 
 def last_lines(file: Path, count: int) -> list[str]:

@@ -168,9 +168,10 @@ class Member:
         self._child = None
         self.ready.clear()
         self.report.pid = 0
+        how = describe_exit(self.exit_code)
         if self._leaving.is_set():
-            self.report.state = "ended"
-        return describe_exit(self.exit_code)
+            self.report.state, self.report.reason = "ended", how if self.exit_code else ""
+        return how
 
     def _take(self, message: FromChild) -> None:
         self._heard_s = monotonic_s()

@@ -148,7 +148,7 @@ class WriterMetrics:
             for name, text in (
                 ("stored", "Rows in the database"),
                 ("published", "Rows in Redis"),
-                ("overrun", "Rows that Redis was too slow for"),
+                ("overrun", "Rows that Redis was too slow for, or refused"),
                 ("quarantined", "Rows that the database refuses"),
                 ("skipped", "Rows that a knob keeps from the database"),
                 ("unpublished", "Rows that a knob keeps from Redis"),
@@ -160,8 +160,15 @@ class WriterMetrics:
         self._lost = Growth(
             "fts_writer_lost_rows_total", "Rows that neither journal nor database has"
         )
+        self._quarantine = _gauge(
+            "fts_writer_quarantine_rows", "Rows that are in quarantine now", "kind"
+        )
         self._backlog = _gauge("fts_writer_backlog_rows", "Rows that wait for the database")
         self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
+        self._redis_bytes = _gauge("fts_writer_redis_bytes", "What the streams in Redis take")
+        self._redis_budget = _gauge(
+            "fts_writer_redis_budget_bytes", "What the streams in Redis may take"
+        )
         self._up = _gauge("fts_writer_sink_up", "1 when the sink works", "sink")
         self._latencies: dict[str, LatencyBuckets] = {}
 
@@ -173,8 +180,13 @@ class WriterMetrics:
                 growth.feed(rows.get(kind.value, 0), kind.value)
         self._inexact.feed(status.inexact_rows)
         self._lost.feed(status.lost_rows)
+        for kind in RecordKind:
+            self._quarantine.labels(kind.value).set(status.quarantine_rows.get(kind.value, 0))
         self._backlog.set(status.backlog_rows)
         self._journal.set(status.journal_bytes)
+        if status.redis_state != "off":
+            self._redis_bytes.set(status.redis_bytes)
+            self._redis_budget.set(status.redis_budget_bytes)
         self._up.labels("journal").set(not status.journal_error)
         for sink, state in (("database", status.database_state), ("redis", status.redis_state)):
             if state != "off":

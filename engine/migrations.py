@@ -2,11 +2,15 @@
 
 Table `schema_version` remembers name and checksum of every applied file. A file that changed since,
 or a version this code does not have, stops everything: better no start than a guess about a schema.
+
+The files decide by themselves between hypertables and partitions: they look whether the database
+has TimescaleDB. So it is made, where that is possible, before the first table of ticks.
 """
 
 import hashlib
+import logging
 import re
-import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +18,19 @@ from pathlib import Path
 
 import psycopg
 
+from engine.backoff import Backoff
+from engine.clock import monotonic_s
+from engine.database_session import MIGRATION, Session, session
+from engine.database_words import unavailable
 from engine.errors import DatabaseUnavailableError, MigrationError
-from engine.masking import scrub
+
+_log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _LOCK_KEY = 0x66747301
 """Advisory lock: two engines that start together migrate one after the other."""
-_CONNECT_TIMEOUT_S = 10
+_LOCKED_FOR_S_MAX = 60.0
+"""So long a lock that others hold is asked for again before that is told as a failure."""
 
 _CREATE_VERSIONS = """
     CREATE TABLE IF NOT EXISTS schema_version (
@@ -30,7 +40,17 @@ _CREATE_VERSIONS = """
     )
 """
 
-Connection = psycopg.Connection[tuple[str, ...]]
+_SEE_EXTENSION = """
+    SELECT set_config('search_path', concat_ws(', ', current_setting('search_path'), (
+        SELECT quote_ident(n.nspname)
+        FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
+        WHERE e.extname = 'timescaledb')), true)
+"""
+_TIMESCALEDB = """
+    SELECT (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'timescaledb'),
+        (SELECT a.default_version FROM pg_available_extensions AS a WHERE a.name = 'timescaledb'),
+        to_regclass('trade') IS NOT NULL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +67,14 @@ class Migration:
 
 
 def sql_dir() -> Path:
-    """Folder of the files: next to `engine/` in a checkout, else where the wheel put its data.
+    """Folder of the files: next to `engine/`, in a checkout as in the installed package.
 
-    Raises MigrationError when neither is there.
+    Raises MigrationError when they are not there.
     """
-    checkout = Path(__file__).resolve().parent.parent / "sql"
-    installed = Path(sys.prefix) / "share" / "fintickstreams" / "sql"
-    for folder in (checkout, installed):
-        if any(folder.glob("0001_*.sql")):
-            return folder
-    raise MigrationError(f"no migrations in {checkout} nor in {installed}")
+    folder = Path(__file__).resolve().parent.parent / "sql"
+    if not any(folder.glob("0001_*.sql")):
+        raise MigrationError(f"no migrations in {folder}")
+    return folder
 
 
 def load_migrations(folder: Path) -> list[Migration]:
@@ -78,14 +96,33 @@ def migrate(
     Raises MigrationError, and DatabaseUnavailableError where trying again may help.
     """
     migrations = load_migrations(folder or sql_dir())
-    applied = []
+    applied: list[str] = []
+    backoff, ends_s = Backoff(0.25, 5.0), monotonic_s() + _LOCKED_FOR_S_MAX
+    while True:
+        try:
+            _apply_all(database_url, migrations, applied, progress)
+        except _LockedError as error:
+            if monotonic_s() > ends_s:
+                raise DatabaseUnavailableError(str(error), was_answered=True) from None
+            _tell(f"{error}; trying again", progress)
+            time.sleep(backoff.next_s())
+        else:
+            return applied
+
+
+def _apply_all(
+    database_url: str,
+    migrations: Sequence[Migration],
+    applied: list[str],
+    progress: Callable[[str], None],
+) -> None:
+    _offer_timescaledb(database_url, progress)
     with _session(database_url) as connection:
         _create_version_table(connection)
         for migration in migrations:
             if _apply(connection, migrations, migration):
                 progress(f"applied {migration.file_name}")
                 applied.append(migration.file_name)
-    return applied
 
 
 def pending(database_url: str, folder: Path | None = None) -> list[str]:
@@ -97,35 +134,66 @@ def pending(database_url: str, folder: Path | None = None) -> list[str]:
     return [m.file_name for m in migrations if m.file_name not in known]
 
 
+class _LockedError(Exception):
+    """Another session holds what this needs."""
+
+
 @contextmanager
-def _session(database_url: str) -> Iterator[Connection]:
-    """A connection; its errors leave as ours, without passwords."""
+def _session(database_url: str) -> Iterator[Session]:
+    """A session; its errors leave as ours, without passwords."""
     try:
-        with psycopg.connect(
-            database_url,
-            autocommit=True,
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            application_name="fts-migrate",
-        ) as connection:
+        with session(database_url, MIGRATION) as connection:
             yield connection
+    except psycopg.errors.LockNotAvailable as error:
+        raise _LockedError(str(unavailable(error, database_url))) from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise DatabaseUnavailableError(scrub(str(error).strip(), database_url)) from None
+        raise unavailable(error, database_url) from None
     except psycopg.Error as error:
-        raise MigrationError(scrub(str(error).strip(), database_url)) from error
+        raise MigrationError(str(unavailable(error, database_url))) from error
 
 
-def _create_version_table(connection: Connection) -> None:
+def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> None:
+    """Make the extension where a database without tables of ours may have it. What a server's
+    settings say of it only some users may read, so it is tried: in a session of its own, for the
+    extension ends a session where it is not preloaded.
+    """
+    with _session(database_url) as connection:
+        row = connection.execute(_TIMESCALEDB).fetchone()
+    assert row is not None
+    present, available, has_ticks = row
+    if has_ticks or not (present or available):
+        return
+    if not present:
+        try:
+            with session(database_url, MIGRATION) as connection:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        except (psycopg.Error, DatabaseUnavailableError) as error:
+            words = str(unavailable(error, database_url))
+            text = f"TimescaleDB {available} is there, but: {words}: ticks go into partitions"
+            _tell(text, progress)
+            return
+    _tell(f"TimescaleDB {present or available}: ticks go into hypertables", progress)
+
+
+def _tell(text: str, progress: Callable[[str], None]) -> None:
+    """For whoever migrates by hand, and for the engine's log."""
+    _log.info(text)
+    progress(text)
+
+
+def _create_version_table(connection: Session) -> None:
     """Even IF NOT EXISTS can collide between two sessions; hence under the lock."""
     with connection.transaction():
         _lock(connection)
         connection.execute(_CREATE_VERSIONS)
 
 
-def _apply(connection: Connection, migrations: Sequence[Migration], migration: Migration) -> bool:
+def _apply(connection: Session, migrations: Sequence[Migration], migration: Migration) -> bool:
     with connection.transaction():
         _lock(connection)
         if migration.file_name in _known_versions(connection, migrations):
             return False
+        connection.execute(_SEE_EXTENSION)
         try:
             connection.execute(migration.text.encode())
         except psycopg.OperationalError:
@@ -139,11 +207,11 @@ def _apply(connection: Connection, migrations: Sequence[Migration], migration: M
     return True
 
 
-def _lock(connection: Connection) -> None:
+def _lock(connection: Session) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
 
 
-def _known_versions(connection: Connection, migrations: Sequence[Migration]) -> set[str]:
+def _known_versions(connection: Session, migrations: Sequence[Migration]) -> set[str]:
     rows = connection.execute("SELECT file_name, checksum FROM schema_version").fetchall()
     stored = {row[0]: row[1] for row in rows}
     ours = {m.file_name: m.checksum for m in migrations}

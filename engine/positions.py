@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.mapped import MappedEntries
-from engine.records import RecordArray, RecordKind, RecordSpec
+from engine.records import CoverageMark, RecordArray, RecordKind, RecordSpec
 
 ENTRY = np.dtype([("id_hi", "<i8"), ("id", "<i8"), ("ts_event", "<i8"), ("ts_recv", "<i8")])
 
@@ -52,9 +52,47 @@ class Positions:
         known = self._file.up_to(int(slots.max()) if len(slots) else 0)["ts_recv"][slots]
         self.advance(newest[newest["ts_recv"] > known])
 
+    @property
+    def newest_ns(self) -> int:
+        """The latest `ts_event` of all streams; 0 without any."""
+        return int(self._file.up_to(0)["ts_event"].max(initial=0))
+
     def close(self) -> None:
         """Unmap; the file stays."""
         self._file.close()
+
+
+LISTENING = -1
+"""In place of a `CoverageEnd`."""
+
+
+class CoveragePositions(Positions):
+    """How each stream's last interval of listening stands: `id_hi` is how it ended, or LISTENING,
+    `id` its carrier, `ts_event` up to when the stream was heard.
+    """
+
+    def advance(self, records: RecordArray) -> None:
+        """Note what is new. Few records: a stream has one when it begins and one when it ends."""
+        for record in records:
+            slot, carrier, at = (int(record[name]) for name in ("stream", "carrier", "at"))
+            entries = self._file.up_to(slot)
+            if record["mark"] == CoverageMark.ALIVE:
+                carried = (entries["id_hi"] == LISTENING) & (entries["id"] == carrier)
+                entries["ts_event"][carried] = np.maximum(entries["ts_event"][carried], at)
+                continue
+            began = record["mark"] == CoverageMark.BEGAN
+            end = LISTENING if began else int(record["end"])
+            entries[slot] = (end, carrier, at, int(record["ts_recv"]))
+
+    def catch_up(self, records: RecordArray) -> None:
+        """Note what may have been noted before."""
+        for place, record in enumerate(records):
+            is_new = (
+                record["ts_recv"]
+                > self._file.up_to(int(record["stream"]))["ts_recv"][record["stream"]]
+            )
+            if is_new or record["mark"] == CoverageMark.ALIVE:
+                self.advance(records[place : place + 1])
 
 
 def read_position(directory: Path, kind: RecordKind, slot: int) -> Position | None:

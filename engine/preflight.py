@@ -23,6 +23,7 @@ PREFERRED_RECORDS = {
     RecordKind.OPEN_INTEREST: 1 << 14,
     RecordKind.LIQUIDATION: 1 << 14,
     RecordKind.GAP: 1 << 12,
+    RecordKind.COVERAGE: 1 << 12,
 }
 """Ring capacities when shared memory is ample: 137 MB a shard."""
 _SHRINKABLE = (RecordKind.TRADE, RecordKind.BOOK, RecordKind.QUOTE)

@@ -29,7 +29,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import uvloop
 
-from engine import logs, metric_files
+from engine import logs, metric_files, signals
 from engine.channel import Channel, child_channel
 from engine.commands import ToChild
 from engine.errors import EngineError
@@ -81,7 +81,7 @@ def read_birth(sock: socket.socket, kind: type[typing.Any]) -> typing.Any:
 def main(arguments: list[str]) -> int:
     """Run the target named on the command line; return its exit code."""
     name, target_name, fd = arguments
-    _ignore_terminal_signals()
+    _leave_signals_to_the_supervisor()
     _die_with_parent()
     sock = socket.socket(fileno=int(fd))
     sock.set_inheritable(False)
@@ -116,9 +116,10 @@ async def _run(target: Target, settings: typing.Any, sock: socket.socket) -> int
         await channel.close()
 
 
-def _ignore_terminal_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+def _leave_signals_to_the_supervisor() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    signals.ignore_what_is_not_meant()
 
 
 def _die_with_parent() -> None:

@@ -17,6 +17,8 @@ Liquidation, 56      stream u4 | flags u2 | side u1 | - | ts_event i8 | ts_recv 
                      | price f8 | avg_price f8 | qty f8 | filled_qty f8
 Gap, 64 bytes        stream u4 | flags u2 | reason u1 | state u1 | ts_event i8 | ts_recv i8
                      | from_seq i8 | to_seq i8 | from_ts i8 | to_ts i8 | missing i8
+Coverage, 48 bytes   stream u4 | flags u2 | mark u1 | end u1 | ts_event i8 | ts_recv i8
+                     | carrier i8 | at i8 | since i8
 
 A quote's side without an order has price and quantity 0. A funding row's `index` is the venue's
 index or oracle price; `next_ts` and `interval_s` are 0 where its message does not tell them, and a
@@ -49,6 +51,7 @@ class Flag(enum.IntFlag):
     LAST_IN_EVENT = 4
     AFTER_GAP = 8
     BACKFILLED = 16
+    """From the venue's replay of the recent past, not live: its age is no latency."""
     INEXACT = 32
     NO_RATE = 64
     """A funding row with prices only: the contract pays no funding."""
@@ -109,6 +112,37 @@ class GapState(enum.IntEnum):
     UNPROVABLE = 4
 
 
+class CoverageMark(enum.IntEnum):
+    """What a coverage record says of its stream and its carrier (a socket, or a poller)."""
+
+    BEGAN = 1
+    """From `at` on (venue time) the stream is heard. What was missed since `since`, when it was
+    heard before, is named by gaps (0: it never was)."""
+    ENDED = 2
+    """It was heard up to `at`; `end` says why it ended."""
+    ALIVE = 3
+    """Every stream that began on this carrier and has not ended is heard up to `at`."""
+
+
+class CoverageEnd(enum.IntEnum):
+    """Why an interval ended; the text of each is in table `coverage_end`."""
+
+    STOPPED = 1
+    """Nobody wanted the stream: it was removed, or the engine was stopped."""
+    RECONNECT = 2
+    """Its socket was lost."""
+    HANDOVER = 3
+    """Another socket goes on, and nothing is missing in between."""
+    SILENCE = 4
+    """What comes at a steady pace did not come, or polls were not answered."""
+    FAILED = 5
+    """It could not run any more."""
+    RESYNC = 6
+    """A book lost its chain and waits for a snapshot."""
+    CRASH = 7
+    """The process died; written by the writer, with the time of the carrier's last ALIVE."""
+
+
 class RecordKind(enum.StrEnum):
     """Kinds of record; the value is the table's name."""
 
@@ -119,7 +153,12 @@ class RecordKind(enum.StrEnum):
     OPEN_INTEREST = "open_interest"
     LIQUIDATION = "liquidation"
     GAP = "gap"
+    COVERAGE = "coverage"
+    """No rows of a table, but what the writer keeps table `coverage` with."""
 
+
+NOT_MARKET_DATA = frozenset({RecordKind.GAP, RecordKind.COVERAGE})
+"""What is said about rows, and counted apart from them."""
 
 RATE_DECIMALS = 12
 """Of funding rates; venues send 8 to 10. Rates below 4503 are proven."""
@@ -154,6 +193,7 @@ class RecordSpec:
     kind: RecordKind
     dtype: np.dtype[np.void]
     columns: tuple[Column, ...]
+    """None where the records are no rows of a table."""
     id_field: str
     """Field that orders the rows of a stream: trade id or sequence."""
 
@@ -321,6 +361,20 @@ GAP = RecordSpec(
     id_field="to_seq",
 )  # fmt: skip
 
+COVERAGE = RecordSpec(
+    RecordKind.COVERAGE,
+    np.dtype(
+        [
+            ("stream", "<u4"), ("flags", "<u2"), ("mark", "u1"), ("end", "u1"),
+            ("ts_event", "<i8"), ("ts_recv", "<i8"), ("carrier", "<i8"), ("at", "<i8"),
+            ("since", "<i8"),
+        ]
+    ),
+    (),
+    id_field="carrier",
+)  # fmt: skip
+
 SPECS: dict[RecordKind, RecordSpec] = {
-    spec.kind: spec for spec in (TRADE, BOOK, QUOTE, FUNDING, OPEN_INTEREST, LIQUIDATION, GAP)
+    spec.kind: spec
+    for spec in (TRADE, BOOK, QUOTE, FUNDING, OPEN_INTEREST, LIQUIDATION, GAP, COVERAGE)
 }

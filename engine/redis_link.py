@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
-from engine.errors import ConfigError, RedisUnavailableError
+from engine.errors import ConfigError, RedisFullError, RedisUnavailableError
 from engine.masking import mask_url, scrub
 
 _READ_BYTES: Final = 1 << 16
@@ -97,16 +97,24 @@ class RedisLink:
         return link
 
     async def call(self, commands: Sequence[Command], deadline_s: float) -> list[Any]:
-        """Send all commands at once, return their replies in order.
+        """As `ask`, and an error reply (also one inside EXEC) is raised, and closes the link."""
+        replies = await self.ask(commands, deadline_s)
+        error_reply = first_error(replies)
+        if error_reply is not None:
+            raise self.refused(error_reply)
+        return replies
 
-        Raises RedisUnavailableError for an error reply (also one inside EXEC), a lost connection,
-        or when not all replies are there after `deadline_s`. The link is closed then.
+    async def ask(self, commands: Sequence[Command], deadline_s: float) -> list[Any]:
+        """Send all commands at once, return their replies in order, error replies among them.
+
+        Raises RedisUnavailableError for a lost connection, or when not all replies are there after
+        `deadline_s`. The link is closed then.
         """
         try:
             async with asyncio.timeout(deadline_s):
                 self._writer.write(b"".join(map(_pack, commands)))
                 await self._writer.drain()
-                replies = [await self._reply() for _ in commands]
+                return [await self._reply() for _ in commands]
         except TimeoutError:
             self.close()
             raise RedisUnavailableError(
@@ -119,12 +127,13 @@ class RedisLink:
         except BaseException:
             self.close()
             raise
-        error_reply = _first_error(replies)
-        if error_reply is not None:
-            self.close()
-            text = scrub(str(error_reply), self._address.url)
-            raise RedisUnavailableError(f"{self._address}: {text}")
-        return replies
+
+    def refused(self, error_reply: hiredis.ReplyError) -> RedisUnavailableError:
+        """Close the link; return the error to raise for what the server answered."""
+        self.close()
+        text = scrub(str(error_reply), self._address.url)
+        kind = RedisFullError if text.startswith("OOM") else RedisUnavailableError
+        return kind(f"{self._address}: {text}")
 
     @property
     def is_closed(self) -> bool:
@@ -166,7 +175,7 @@ async def _open_streams(
     return await asyncio.open_connection(address.host, address.port, ssl=context)
 
 
-def _first_error(replies: Sequence[Any]) -> hiredis.ReplyError | None:
+def first_error(replies: Sequence[Any]) -> hiredis.ReplyError | None:
     """The most telling error: EXECABORT only says that there was another."""
     errors = []
     for reply in replies:

@@ -13,28 +13,31 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from engine.alarm import Alarm
+from engine.backoff import Backoff
 from engine.catalog import StreamKey
 from engine.commands import Knobs
 from engine.config import Secret
-from engine.masking import scrub
+from engine.database_session import REGISTRY, session
+from engine.database_words import unavailable
+from engine.errors import DatabaseUnavailableError
+from engine.keep_trying import Trouble, keep_trying
 from engine.registry import Origin, Registry, RegistryEntry
 from engine.threads import in_thread
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S: Final = 3
 _ANSWER_WITHIN_S: Final = 20.0
 """A database that is logged into and then silent must hold up neither a start nor the mirror."""
 _SETTLE_S: Final = 0.1
 """A burst of commands is mirrored once."""
-_FIRST_DELAY_S: Final = 0.5
-_DELAY_S_MAX: Final = 30.0
+_DELAYS_S: Final = (0.5, 30.0)
 _COMPARE_EVERY_S: Final = 300.0
 _LOCK_KEY: Final = 0x66747304
+
+_FAILURES: Final = (psycopg.Error, OSError, DatabaseUnavailableError)
 
 _SELECT = """
     SELECT venue, symbol, kind, transport, knobs, origin, added_ns, removed
@@ -64,6 +67,7 @@ class RegistryMirror:
         database_url: Secret | None,
         on_adopted: Callable[[list[RegistryEntry]], None],
         compare_every_s: float = _COMPARE_EVERY_S,
+        backoff: Backoff | None = None,
     ) -> None:
         self._registry = registry
         self._name = name
@@ -75,6 +79,12 @@ class RegistryMirror:
         self._changed = Alarm()
         self._task: asyncio.Task[None] | None = None
         self.mirrored_revision = -1
+        self._trouble = Trouble(
+            "stream registry",
+            "not mirrored yet, trying again",
+            backoff or Backoff(*_DELAYS_S),
+            _log,
+        )
 
     async def first_attempt(self) -> None:
         """Adopt before anything starts, if this registry is new here and the database answers."""
@@ -82,10 +92,8 @@ class RegistryMirror:
             return
         try:
             self._registry.adopt(await self._fetch(), self._name)
-        except (psycopg.Error, OSError) as error:
-            _log.warning(
-                f"the stream registry of the database cannot be read yet: {self._words(error)}"
-            )
+        except _FAILURES as error:
+            self._trouble.met(self._words(error))
 
     def start(self) -> "asyncio.Task[None] | None":
         """Begin to keep the table equal. Returns the task to watch, if there is one."""
@@ -109,23 +117,16 @@ class RegistryMirror:
         return self._registry.joined_with == self._name
 
     async def _keep(self) -> None:
-        delay_s, told = _FIRST_DELAY_S, ""
         while True:
             if await self._changed.wait(self._compare_every_s):
                 await asyncio.sleep(_SETTLE_S)
-            while True:
-                try:
-                    await self._reconcile()
-                except (psycopg.Error, OSError) as error:
-                    text = self._words(error)
-                    if text != told:
-                        told = text
-                        _log.warning(f"stream registry: not mirrored yet: {told}; trying again")
-                    await asyncio.sleep(delay_s)
-                    delay_s = min(delay_s * 2, _DELAY_S_MAX)
-                    continue
-                delay_s, told = _FIRST_DELAY_S, ""
-                break
+            await keep_trying(self._try_to_reconcile, self._trouble)
+
+    async def _try_to_reconcile(self) -> None:
+        try:
+            await self._reconcile()
+        except _FAILURES as error:
+            raise unavailable(error, self._url()) from None
 
     async def _reconcile(self) -> None:
         if not self._is_joined:
@@ -135,32 +136,26 @@ class RegistryMirror:
             self._on_adopted(self._adopted)
             self._adopted = []
         revision, entries = self._registry.revision, self._registry.entries()
-        conninfo = self._conninfo()
+        url = self._url()
         async with asyncio.timeout(_ANSWER_WITHIN_S):
-            await in_thread(lambda: _store(conninfo, self._name, entries), "registry")
+            await in_thread(lambda: _store(url, self._name, entries), "registry")
         self.mirrored_revision = revision
 
     async def _fetch(self) -> list[RegistryEntry]:
-        conninfo = self._conninfo()
+        url = self._url()
         async with asyncio.timeout(_ANSWER_WITHIN_S):
-            return await in_thread(lambda: _load(conninfo, self._name), "registry")
+            return await in_thread(lambda: _load(url, self._name), "registry")
 
     def _words(self, error: Exception) -> str:
+        return str(unavailable(error, self._url()))
+
+    def _url(self) -> str:
         assert self._database_url is not None
-        text = scrub(str(error).strip(), self._database_url.reveal())
-        return (text or type(error).__name__).splitlines()[0]
-
-    def _conninfo(self) -> str:
-        assert self._database_url is not None
-        return make_conninfo(
-            self._database_url.reveal(),
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            application_name="fts-registry",
-        )
+        return self._database_url.reveal()
 
 
-def _load(conninfo: str, name: str) -> list[RegistryEntry]:
-    with psycopg.connect(conninfo) as connection:
+def _load(database_url: str, name: str) -> list[RegistryEntry]:
+    with session(database_url, REGISTRY) as connection:
         rows = connection.execute(_SELECT, (name,)).fetchall()
     entries = []
     for row in rows:
@@ -171,10 +166,14 @@ def _load(conninfo: str, name: str) -> list[RegistryEntry]:
     return entries
 
 
-def _store(conninfo: str, name: str, entries: Sequence[RegistryEntry]) -> None:
+def _store(database_url: str, name: str, entries: Sequence[RegistryEntry]) -> None:
     """Make the table equal to `entries`, touching only what differs, in one transaction."""
     wanted = {entry.key: entry for entry in entries}
-    with psycopg.connect(conninfo) as connection, connection.cursor() as cursor:
+    with (
+        session(database_url, REGISTRY) as connection,
+        connection.transaction(),
+        connection.cursor() as cursor,
+    ):
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
         stored: dict[tuple[Any, ...], RegistryEntry | None] = {}
         for row in cursor.execute(_SELECT, (name,)).fetchall():

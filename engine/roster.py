@@ -118,7 +118,7 @@ class Roster:
             return not_found(key)
         knobs = changes.over(entry.knobs)
         if problem := knobs.contradiction(self._max_rows_per_copy):
-            return KeyResult(key, "invalid_argument", problem, field="flush_rows")
+            return KeyResult(key, "contradiction", problem, field="flush_rows")
         if entry.knobs != knobs:
             self._registry.put([RegistryEntry(key, knobs, entry.origin, entry.added_ns)])
             self._totals[slot].report.knobs = knobs

@@ -9,15 +9,16 @@ import logging
 from collections.abc import Callable
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
+from engine.backoff import Backoff
 from engine.config import Secret
-from engine.errors import ConfigError, EngineError, MigrationError
+from engine.database_words import unavailable
+from engine.errors import DatabaseUnavailableError, EngineError, MigrationError
+from engine.keep_trying import Trouble, keep_trying
 from engine.threads import in_thread
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 3
 _FIRST_DELAY_S = 0.5
 _DELAY_S_MAX = 10.0
 _FIRST_ATTEMPT_S = 30.0
@@ -33,7 +34,22 @@ class SchemaKeeper:
         self._database_url = database_url
         self._migrate = migrate
         self._task: asyncio.Task[None] | None = None
-        self.problem = ""
+        self._tried = asyncio.Event()
+        self._trouble = Trouble(
+            "database schema",
+            "collecting goes on, rows wait in the journal, and it is tried again until it works",
+            Backoff(_FIRST_DELAY_S, _DELAY_S_MAX),
+            _log,
+        )
+        self._is_late = False
+        self._refusal = ""
+
+    @property
+    def problem(self) -> str:
+        """Why the schema is not what it should be; empty when it is."""
+        if self._refusal or self._trouble.text:
+            return self._refusal or self._trouble.text
+        return "the database has not finished the schema yet" if self._is_late else ""
 
     async def first_attempt(self) -> "asyncio.Task[None] | None":
         """Migrate, or go on trying in the background: the task to watch. Raises MigrationError for
@@ -41,14 +57,22 @@ class SchemaKeeper:
         """
         if self._database_url is None or self._migrate is None:
             return None
-        attempt = asyncio.create_task(self._attempt(), name="schema")
-        done, _ = await asyncio.wait({attempt}, timeout=_FIRST_ATTEMPT_S)
-        if done and attempt.result():
+        self._task = asyncio.create_task(self._keep(), name="schema")
+        tried = asyncio.create_task(self._tried.wait())
+        try:
+            await asyncio.wait(
+                {self._task, tried},
+                timeout=_FIRST_ATTEMPT_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            tried.cancel()
+        if self._task.done():
+            self._task.result()
             return None
-        if not done:
-            self.problem = "the database has not finished the schema yet"
+        self._is_late = True
+        if not self._trouble.text:
             _log.warning(f"{self.problem}; collecting goes on, rows wait in the journal")
-        self._task = asyncio.create_task(self._retry(attempt), name="schema-retry")
         return self._task
 
     async def close(self) -> None:
@@ -57,58 +81,37 @@ class SchemaKeeper:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _retry(self, attempt: "asyncio.Task[bool]") -> None:
-        """Try until it is done; `attempt` is the first."""
-        delay_s = _FIRST_DELAY_S
-        while True:
-            try:
-                if await attempt:
-                    return
-            except MigrationError as error:
-                self.problem = str(error)
-                _log.error(f"database schema: {error}; rows wait in the journal")
-                return
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, _DELAY_S_MAX)
-            attempt = asyncio.create_task(self._attempt(), name="schema")
-
-    async def _attempt(self) -> bool:
-        assert self._database_url is not None
-        migrate = self._migrate
-        assert migrate is not None
+    async def _keep(self) -> None:
+        """Try until it is done. What no time will cure stops the start, or only this task."""
         try:
-            conninfo = make_conninfo(
-                self._database_url.reveal(), connect_timeout=_CONNECT_TIMEOUT_S
-            )
-        except psycopg.ProgrammingError:
-            # The text of this error repeats the address, password included.
-            raise ConfigError("the database address is neither a URL nor key=value") from None
-        try:
-            applied = await in_thread(lambda: migrate(conninfo), "schema")
-        except (psycopg.OperationalError, OSError) as error:
-            self._unreachable(error)
-            return False
-        except EngineError as error:
-            if not error.retriable:
+            applied = await keep_trying(self._attempt, self._trouble)
+        except MigrationError as error:
+            if not self._is_late:
                 raise
-            self._unreachable(error)
-            return False
-        except psycopg.Error as error:
-            raise MigrationError(f"database schema: {_first_line(error)}") from error
-        self.problem = ""
+            self._refusal = str(error)
+            _log.error(f"database schema: {error}; rows wait in the journal")
+            return
+        self._is_late = False
         if applied:
             _log.info(f"database schema: applied {', '.join(applied)}")
-        return True
 
-    def _unreachable(self, error: Exception) -> None:
-        text = _first_line(error)
-        if text != self.problem:
-            _log.warning(
-                f"the database cannot be reached: {text}; collecting goes on, rows wait in the"
-                " journal, and it is tried again until it answers"
-            )
-        self.problem = text
+    async def _attempt(self) -> list[str]:
+        assert self._database_url is not None
+        assert self._migrate is not None
+        url, migrate = self._database_url.reveal(), self._migrate
+        try:
+            return await in_thread(lambda: migrate(url), "schema")
+        except (psycopg.Error, OSError, EngineError) as error:
+            if isinstance(error, EngineError) and not error.retriable:
+                raise
+            if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.OperationalError):
+                raise MigrationError(f"database schema: {unavailable(error, url)}") from error
+            raise _told(unavailable(error, url)) from None
+        finally:
+            # Whoever waits for the first attempt looks after its failure has been noted.
+            asyncio.get_running_loop().call_soon(self._tried.set)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _told(error: DatabaseUnavailableError) -> DatabaseUnavailableError:
+    how = "answers and refuses" if error.was_answered else "cannot be reached"
+    return DatabaseUnavailableError(f"the database {how}: {error}", was_answered=error.was_answered)

@@ -3,8 +3,11 @@
 A segment is made with `O_EXCL` and `posix_fallocate`: on a full tmpfs, `ftruncate` and a later
 write would end the process with SIGBUS, while `posix_fallocate` fails with ENOSPC at once. No
 resource tracker is involved (`multiprocessing.shared_memory` unlinks a segment when any process
-that attached it exits), so a file outlives every process until it is removed on purpose. The lock
-(`flock`) is held by the producer; the kernel frees it when the producer dies, however it dies.
+that attached it exits), so a file outlives every process until it is removed on purpose.
+
+The producer holds a lock (`flock`), which the kernel frees when it dies, however it dies. It is on
+a file of its own, which nobody else has a reason to open: whoever only reads a segment could keep
+the next producer out with a lock on the segment itself.
 """
 
 import errno
@@ -23,6 +26,7 @@ class Segment:
         self.path = path
         self.memory = memory
         self._fd = fd
+        self._lock_fd = -1
 
     @property
     def size_bytes(self) -> int:
@@ -34,20 +38,36 @@ class Segment:
         """Whether the file has lost its name: whoever maps that name now gets another one."""
         return os.fstat(self._fd).st_nlink == 0
 
+    @property
+    def lock_path(self) -> Path:
+        """The file that the producer locks, beside the segment."""
+        return self.path.with_suffix(".lock")
+
     def lock(self) -> None:
-        """Become the one producer. Raises RingBusyError when another process is."""
+        """Become the one producer. Raises RingBusyError when somebody else is."""
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fd = os.open(
+                self.lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise SegmentError(f"cannot open {self.lock_path}: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(fd)
             raise RingBusyError(f"{self.path.name} already has a producer") from None
+        self._lock_fd = fd
 
     def close(self) -> None:
         """Unmap and unlock. Views of `memory` must be released first."""
         self.memory.close()
         os.close(self._fd)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
 
     def unlink(self) -> None:
-        """Remove the file; processes that have it mapped keep their mapping."""
+        """Remove the file and its lock; processes that have it mapped keep their mapping."""
+        self.lock_path.unlink(missing_ok=True)  # first: a lock alone would be found by nobody
         self.path.unlink(missing_ok=True)
 
 

@@ -100,6 +100,10 @@ class WriterSettings(msgspec.Struct, frozen=True):
     journal_sync_interval_s: float = 1.0
     redis_prefix: str = "fts"
     redis_stream_maxlen: int = 10_000
+    redis_memory_bytes: int = 256 << 20
+    """What the streams, and what it takes to send them, may take of the server."""
+    redis_needed_bytes: int = 0
+    """What the streams of the start need to hold all rows they may."""
     redis_publish: bool = False
     cpu: int | None = None
     status_interval_s: float = 0.5

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.account import Account, Moves, RingMoves
 from engine.catalog import StreamKey, StreamKind
 from engine.clock import monotonic_s
 from engine.commands import (
@@ -22,8 +23,11 @@ from engine.commands import (
     WriterStatus,
     sum_by_kind,
 )
+from engine.flush_delay import FlushDelay
+from engine.records import NOT_MARKET_DATA
 
 Light = Literal["green", "yellow", "red"]
+Judgement = tuple[Light, str]
 Phase = Literal["starting", "running", "draining", "stopped"]
 ChildState = Literal["starting", "up", "restarting", "ended"]
 
@@ -38,7 +42,6 @@ KINDS_OF_STREAM: dict[StreamKind, tuple[str, ...]] = {
 }
 """The record kinds that each kind of stream produces: one row of each, or none of any."""
 
-_TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
 _QUANTILES = (0.5, 0.9, 0.99)
 _STEPS_A_DECADE = 10
 _RECENT_S = 60.0
@@ -89,6 +92,8 @@ class ShardReport(msgspec.Struct):
     loop_lag_ms: float = 0.0
     rss_bytes: int = 0
     cpu_s: float = 0.0
+    taken_s: float = 0.0
+    """When it said so, with its streams, on the monotonic clock; 0: not yet."""
 
 
 class WriterReport(msgspec.Struct):
@@ -100,6 +105,10 @@ class WriterReport(msgspec.Struct):
     published_rows: dict[str, int] = {}
     overrun_rows: dict[str, int] = {}
     quarantined_rows: dict[str, int] = {}
+    quarantine_rows: dict[str, int] = {}
+    """Rows that are in quarantine now, also those of earlier engines on this state directory."""
+    waits_for: str = ""
+    """Why rows wait although the database is there; empty while none do."""
     dropped_rows: dict[str, int] = {}
     skipped_rows: dict[str, int] = {}
     unpublished_rows: dict[str, int] = {}
@@ -107,13 +116,21 @@ class WriterReport(msgspec.Struct):
     lost_rows: int = 0
     """Rows that neither ring nor journal held when the database was ready for them: damage, or a
     database that was set back. They are in the ledger as gaps."""
+    lost_by_kind: dict[str, int] = {}
+    moves: dict[str, Moves] = {}
+    """What the rings took and the database's cursors passed."""
     journal_error: str = ""
     """Why rows are not journalled; empty while they are."""
     database_state: str = "starting"
     database_error: str = ""
     redis_state: str = "starting"
     redis_error: str = ""
+    redis_bytes: int = 0
+    """What the streams in Redis take, and what they may."""
+    redis_budget_bytes: int = 0
     backlog_rows: int = 0
+    flush_delay_s: float = 0.0
+    """Age of the rows that are being stored."""
     journal_bytes: int = 0
     rss_bytes: int = 0
     cpu_s: float = 0.0
@@ -121,6 +138,8 @@ class WriterReport(msgspec.Struct):
     """Percentiles by stage, since the writer was born."""
     recent_latency_us: dict[str, dict[str, float]] = {}
     """The same of the last minute; a stage is empty where nothing passed it in that time."""
+    taken_s: float = 0.0
+    """When it said so, on the monotonic clock; 0: not yet."""
 
 
 class LimiterReport(msgspec.Struct):
@@ -176,6 +195,27 @@ class EngineStatus(msgspec.Struct):
             for kind in kinds:
                 rows[kind] += count(counts) // len(kinds)
         return dict(rows)
+
+    def accounts(self) -> dict[str, Account]:
+        """What became of the rows of market data, by kind; of none where there is no database.
+        Exact at the end: while it runs, shards and writer are not heard at the same moment.
+        """
+        if self.writer.database_state == "off":
+            return {}
+        writer = self.writer
+        counted = {
+            "stored": writer.stored_rows, "skipped": writer.skipped_rows,
+            "quarantined": writer.quarantined_rows, "lost": writer.lost_by_kind,
+            "refused": self.refused_by_kind(), "dropped": writer.dropped_rows,
+        }  # fmt: skip
+        kinds = set().union(*counted.values(), writer.moves) - NOT_MARKET_DATA
+        return {
+            kind: Account.of(
+                writer.moves.get(kind, Moves()),
+                {name: rows.get(kind, 0) for name, rows in counted.items()},
+            )
+            for kind in sorted(kinds)
+        }
 
 
 class StreamTotals:
@@ -245,18 +285,20 @@ class WriterTotals:
 
     COUNTS = (
         "stored_rows", "published_rows", "overrun_rows", "quarantined_rows", "skipped_rows",
-        "unpublished_rows",
+        "unpublished_rows", "lost_by_kind",
     )  # fmt: skip
 
     def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
         self.report = WriterReport(ChildReport("writer"))
         self._clock_s = clock_s
+        self._flush_delay = FlushDelay()
         self._recent: dict[str, RecentLatency] = {}
         self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
         self._inexact_base = self._lost_base = 0
-        self._dropped: dict[str, int] = {}
+        self._rings = RingMoves()
+        self._dropped: dict[tuple[str, int], int] = {}
         self._dropped_base: Counter[str] = Counter()
-        self._kind_of_ring: dict[str, str] = {}
+        self._kind_of_ring: dict[tuple[str, int], str] = {}
 
     def update(self, status: WriterStatus) -> None:
         """Take in what the writer says now."""
@@ -268,34 +310,44 @@ class WriterTotals:
         report.lost_rows = self._lost_base + status.lost_rows
         for name in (
             "received_rows", "database_state", "database_error", "redis_state", "redis_error",
-            "backlog_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s",
+            "redis_bytes", "redis_budget_bytes", "backlog_rows", "journal_bytes", "journal_error",
+            "rss_bytes", "cpu_s", "quarantine_rows", "waits_for",
         ):  # fmt: skip
             setattr(report, name, getattr(status, name))
         report.latency_us = {
             stage: summarize(histogram) for stage, histogram in status.latency.items()
         }
-        now_s = self._clock_s()
+        report.taken_s = now_s = self._clock_s()
+        taken = sum(report.stored_rows.values()) + sum(report.quarantined_rows.values())
+        report.flush_delay_s = self._flush_delay.update(now_s, taken, status.backlog_rows)
         report.recent_latency_us = {
             stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
             for stage, each in status.latency.items()
         }
         self._count_drops(status)
+        report.moves = self._rings.update(status.rings)
 
     def writer_ended(self) -> None:
         """The writer is gone: its counts become the base of the next one's."""
         self._base = {name: dict(getattr(self.report, name)) for name in self.COUNTS}
+        self._rings.writer_ended()
         self._recent.clear()  # its successor's histograms begin anew
         self._inexact_base = self.report.inexact_rows
         self._lost_base = self.report.lost_rows
 
     def _count_drops(self, status: WriterStatus) -> None:
-        """Rings count drops themselves; a count that shrinks belongs to a new ring."""
+        """Rings count drops themselves; a count that shrinks belongs to a new ring. What the rings
+        of an earlier run had dropped before this engine is not this engine's.
+        """
         for ring in status.rings:
-            before = self._dropped.get(ring.ring, 0)
-            if ring.dropped_count < before:
+            key = ring.ring, ring.epoch
+            before = self._dropped.get(key)
+            if before is None and ring.born_seq:
+                self._dropped_base[ring.kind] -= ring.dropped_count
+            elif before is not None and ring.dropped_count < before:
                 self._dropped_base[ring.kind] += before
-            self._dropped[ring.ring] = ring.dropped_count
-            self._kind_of_ring[ring.ring] = ring.kind
+            self._dropped[key] = ring.dropped_count
+            self._kind_of_ring[key] = ring.kind
         now = Counter(self._dropped_base)
         for name, count in self._dropped.items():
             now[self._kind_of_ring[name]] += count
@@ -304,6 +356,7 @@ class WriterTotals:
 
 def update_shard(report: ShardReport, status: ShardStatus) -> None:
     """Copy a shard's own numbers; its streams are totalled apart."""
+    report.taken_s = monotonic_s()
     for name in (
         "connection_count", "reconnect_count", "malformed_by_reason", "loop_lag_ms", "rss_bytes",
         "cpu_s",
@@ -327,72 +380,6 @@ def summarize(histogram: LatencyHistogram) -> dict[str, float]:
     last = max(bucket for bucket, count in enumerate(histogram.counts) if count)
     summary["max"] = _upper_edge_us(last)
     return summary
-
-
-_SINKS = {"postgres": "database", "valkey": "redis"}
-
-
-def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterReport:
-    """The writer as it is while these of the engine's own servers are not up: it knows only that
-    nobody answers, or not even that yet.
-    """
-    for server in servers:
-        if server.state != "up":
-            sink, problem = _SINKS[server.name], f"private {server.name}: {server.reason}"
-            writer = msgspec.structs.replace(
-                writer, **{f"{sink}_state": "down", f"{sink}_error": f"{problem}; it starts again"}
-            )
-    return writer
-
-
-def judge(
-    phase: Phase, children: list[ChildReport], writer: WriterReport, streams: list[StreamReport]
-) -> tuple[Light, str]:
-    """One light and the reason for it, worst first."""
-    if phase in ("starting", "draining", "stopped"):
-        return "yellow", phase
-    for child in children:
-        if child.state != "up":
-            light: Light = "yellow" if child.name == "control" else "red"
-            return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
-    if writer.database_state == "down":
-        return "red", f"database is down: {writer.database_error}; rows wait in the journal"
-    if writer.journal_error:
-        return "yellow", f"{writer.journal_error}; rows are in memory only until they are stored"
-    if writer.lost_rows:
-        return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
-    by_streams = _judge_streams(streams)
-    if by_streams is not None and by_streams[0] != "green":
-        return by_streams
-    if writer.redis_state == "down":
-        return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
-    if quarantined := sum(writer.quarantined_rows.values()):
-        return "yellow", f"{quarantined} rows are quarantined"
-    return by_streams or ("green", "all streams deliver")
-
-
-def _judge_streams(streams: list[StreamReport]) -> tuple[Light, str] | None:
-    """What the streams alone say; None when all of them deliver."""
-    troubled = [stream for stream in streams if stream.state in _TROUBLED]
-    if troubled and len(troubled) == len(streams):
-        return "red", f"no stream delivers: {_name(troubled[0])}: {troubled[0].reason}"
-    if troubled:
-        first = troubled[0]
-        return "yellow", (
-            f"{len(troubled)} of {len(streams)} streams in trouble: {_name(first)} is"
-            f" {first.state}: {first.reason}"
-        )
-    live = sum(stream.state is StreamState.LIVE for stream in streams)
-    if streams and not live:
-        first = streams[0]
-        return "yellow", f"no stream is live yet: {_name(first)} is {first.state}: {first.reason}"
-    if live < len(streams):
-        return "green", f"{live} of {len(streams)} streams deliver, the others are starting"
-    return None if streams else ("green", "no stream is wanted yet")
-
-
-def _name(stream: StreamReport) -> str:
-    return f"{stream.venue}/{stream.symbol}/{stream.kind}"
 
 
 def _upper_edge_us(bucket: int) -> float:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from engine import metric_files
+from engine.account import Account
 from engine.births import (
     SupervisorSettings,
     Targets,
@@ -61,6 +62,7 @@ from engine.commands import (
 from engine.control_feed import ControlFeed
 from engine.errors import ConfigError, EngineError
 from engine.instrument_facts import InstrumentFacts
+from engine.judgement import GREEN, judge, without_servers, worst
 from engine.lease_desk import LeaseDesk
 from engine.listings import Listings
 from engine.member import Member
@@ -72,13 +74,12 @@ from engine.roster import Roster
 from engine.schema import SchemaKeeper
 from engine.status import (
     EngineStatus,
+    Judgement,
     Phase,
     ShardReport,
     ShardTotals,
     WriterTotals,
-    judge,
     update_shard,
-    without_servers,
 )
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
@@ -139,6 +140,7 @@ class Supervisor:
         self._writer = self._make_writer()
         self._control = self._make_control()
         self._feed = ControlFeed(self._control, self.status)
+        self._seen_by_control: Judgement = GREEN
         self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
         """Resolves with the reason when the engine cannot be of any use."""
 
@@ -214,6 +216,8 @@ class Supervisor:
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         if light == "green" and (refusal := self._leases.refusal):
             light, reason = "yellow", refusal
+        if self._phase == "running" and self._control.report.state == "up":
+            light, reason = worst([(light, reason), self._seen_by_control])
         return EngineStatus(
             status=light,
             reason=reason,
@@ -325,6 +329,7 @@ class Supervisor:
     def _on_control_death(self, reason: str) -> None:
         del reason
         metric_files.child_ended(self._settings.layout, self._control.name)
+        self._seen_by_control = GREEN
         self._feed.control_ended()
         self._leases.client_ended(self._control.name)
 
@@ -334,8 +339,8 @@ class Supervisor:
         match message:
             case Ready():
                 self._feed.tell_status()
-            case Heartbeat():
-                pass  # a member notes whenever its child speaks
+            case Heartbeat():  # a member notes whenever its child speaks
+                self._seen_by_control = (message.light, message.reason)
             case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case InstrumentsLoaded():
@@ -438,7 +443,7 @@ class Supervisor:
         if self._settings.database_url is None:
             return True
         if writer_code == 0 and writer.backlog_rows == 0:
-            _log.info("all accepted rows are in the database")
+            _log.info(_delivered(Account.total(self.status().accounts())))
             return True
         layout = self._settings.layout
         with contextlib.suppress(OSError):
@@ -449,3 +454,15 @@ class Supervisor:
                 f" and {layout.shm_dir}; the next start on this state directory delivers them"
             )
         return False
+
+
+def _delivered(account: Account) -> str:
+    """What may be said when nothing waits any more."""
+    if not max(account.stored, account.skipped, account.quarantined, account.lost, account.unheard):
+        return "no row was accepted: the database has nothing to take"
+    if account.quarantined or account.lost:
+        return (
+            f"all accepted rows are in the database, but for {account.quarantined:,} in quarantine"
+            f" and {account.lost:,} that are lost and declared"
+        )
+    return "all accepted rows are in the database"

@@ -4,6 +4,7 @@ there instead. What the type allows is looked up only for a refusal.
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import inspect
@@ -25,7 +26,8 @@ def explain(message: str, kind: Any) -> tuple[str, str]:
         return _below(path, text.split("`")[1]), "required"
     if text.startswith("Invalid enum value ") and (choices := _choices(kind, path, in_keys)):
         value = text.removeprefix("Invalid enum value ")[:80]
-        return path, f"{value} is none of {', '.join(choices)}"
+        hint = _hint(value.strip("'"), choices)
+        return path, f"{value} is none of {', '.join(choices)}{hint}"
     return path, " ".join(text.split())[:300]
 
 
@@ -33,9 +35,16 @@ def _below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _hint(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name that may have been meant, in any case; "" where none is near."""
+    by_bare = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_bare, n=1)
+    return by_bare[near[0]] if near else ""
 
 
 def _fields(kind: Any, path: str) -> list[str]:

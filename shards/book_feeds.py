@@ -11,9 +11,10 @@ as refused rows, and a book of deltas starts anew from a snapshot.
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
+from engine.clock import monotonic_s
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
-from engine.records import GapReason, GapState
+from engine.records import CoverageEnd, GapReason, GapState
 from engine.ring import RingProducer
 from shards.book_rows import BookEvent, brought_up, put_event
 from shards.gaps import Edges, GapLedger
@@ -28,6 +29,11 @@ NOT_LISTENING: Final = (StreamState.BACKOFF, StreamState.STOPPED, StreamState.FA
 
 
 _WAITING: Final = "waiting for a snapshot that fits"
+
+_AHEAD_S_MAX: Final = 10.0
+"""Events come within a fraction of a second of a snapshot that holds them, or they never will."""
+_AHEAD_IDS_MAX: Final = 100_000_000
+"""No book changes so often in that time."""
 
 
 class _BookStream(Stream):
@@ -77,6 +83,8 @@ class DeltaBook(_BookStream):
         self._synced = False
         self._buffer: list[tuple[int, BookEvent]] = []
         self._snapshot: BookEvent | None = None
+        self._snapshot_s = 0.0
+        """Since when the snapshot waits for an event that reaches it (monotonic)."""
         self._requested = False
         self._since: list[tuple[int, BookEvent]] | None = None
         """While the book is renewed: what was written since the request."""
@@ -153,11 +161,35 @@ class DeltaBook(_BookStream):
         self._requested = False
         if self.state in NOT_LISTENING or self.is_settled:
             return
-        self._snapshot = snapshot
+        self._snapshot, self._snapshot_s = snapshot, monotonic_s()
         if self._synced:
             self._renewed()
         else:
             self._join()
+        if snapshot.seq - self._last_seq > _AHEAD_IDS_MAX:
+            self._give_up_snapshot()
+
+    def tick(self, now_ns: int) -> None:
+        """A snapshot that no event reaches is not waited for any longer."""
+        super().tick(now_ns)
+        if self._snapshot is None:
+            return
+        late_s = self.lag_ns / 1e9  # events that are on their way for so long may still reach it
+        if monotonic_s() - self._snapshot_s > _AHEAD_S_MAX + late_s:
+            self._give_up_snapshot()
+
+    def _give_up_snapshot(self) -> None:
+        """Ask for another one. What was received meanwhile is kept for that."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None:
+            return  # it was joined
+        ahead = snapshot.seq - self._last_seq
+        if not self._synced:
+            self.reason = (
+                f"snapshot {snapshot.seq} is {ahead:,} ids ahead of the newest event"
+                f" {self._last_seq}; another one is asked for"
+            )
+        self._request()
 
     def _join(self) -> None:
         """Put snapshot and buffered events together, if they meet."""
@@ -181,7 +213,7 @@ class DeltaBook(_BookStream):
         stored = [self._put(event) for event in events]
         if all(stored):
             self._synced = True
-            self.live()
+            self.live(event.ts_event)
         else:
             self._unsync()
 
@@ -226,7 +258,8 @@ class DeltaBook(_BookStream):
             self.duplicate_count += event.row_count
             return False
         elif event.prev_seq > self._last_seq:
-            edges = Edges(self._last_seq + 1, event.prev_seq, self._last_ts, event.ts_event, -1)
+            from_ts = self.missed_since(self._last_ts, event.ts_event)
+            edges = Edges(self._last_seq + 1, event.prev_seq, from_ts, event.ts_event, -1)
             reason = self.interruption
             if self.unreadable.links(self._last_seq, event.prev_seq):
                 reason = GapReason.UNREADABLE
@@ -261,6 +294,7 @@ class DeltaBook(_BookStream):
 
     def _unsync(self) -> None:
         """The book is unknown until a snapshot fits; the next event asks for one."""
+        self.stop_listening(CoverageEnd.RESYNC, self.newest_ts)
         self._synced = False
         self._snapshot = None
         self._since = None
@@ -294,9 +328,14 @@ class SnapshotBook(_BookStream):
 
     def fell_silent(self) -> None:
         """Books come at a steady pace, changed or not: some are missing."""
+        self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.SILENCE
+
+    def heard_until(self, silent_s: float) -> int:
+        """Up to the last one, for the same reason."""
+        return self._last_ts
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once a book as new as the first is stored."""
@@ -318,7 +357,7 @@ class SnapshotBook(_BookStream):
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
                 self.declare(self.interruption, GapState.UNPROVABLE, edges, event.ts_recv)
             self.has_data = True
-            self.live()
+            self.live(event.ts_event)
         self._put(event._replace(prev_seq=self._last_seq, is_snapshot=True))
         self._last_seq = event.seq
         self._last_ts = event.ts_event

@@ -8,6 +8,7 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
+from engine.keep_trying import Trouble
 from shards.book_feeds import NOT_LISTENING, DeltaBook
 from shards.book_rows import BookEvent
 from shards.rest import VenueRest
@@ -17,6 +18,7 @@ from shards.venues.spec import Venue
 
 log = logging.getLogger(__name__)
 
+_SHOWN_TEXT = 300
 _FIRST_DELAY_S = 0.1
 _DELAY_S_MAX = 10.0
 _PAUSE_S = 10.0
@@ -37,6 +39,10 @@ class BookSnapshots:
         self._parse = venue.parse_book_snapshot
         self._rest = rest
         self._rings = rings
+        self._trouble = Trouble(
+            f"{venue.name}: book snapshots", "books that begin wait for them", Backoff(), log
+        )
+        """What is said of hundreds of books that fail at once."""
         self._wanted: asyncio.Queue[DeltaBook] = asyncio.Queue()
         self._fetching: set[DeltaBook] = set()
         self._asking: set[DeltaBook] = set()
@@ -117,9 +123,12 @@ class BookSnapshots:
         try:
             snapshot = self._parse(await self._rest.fetch(self._call, book.key.symbol))
         except (VenueError, *UNUSABLE_FRAME) as error:
-            log.warning("%s: snapshot: %s", book.key, error)
+            self._trouble.met(error)
+            if book.state is StreamState.SYNCING:
+                book.reason = f"snapshot: {error}"[:_SHOWN_TEXT]
             self.want(book)
             return
+        self._trouble.over()
         self._fetched_s[book.slot] = monotonic_s()
         book.on_snapshot(
             BookEvent(

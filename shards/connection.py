@@ -10,12 +10,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from picows import (
-    WSCloseCode,
     WSError,
-    WSFrame,
-    WSInvalidStatusError,
-    WSListener,
     WSMsgType,
+    WSProtocolError,
     WSTransport,
     ws_connect,
 )
@@ -24,23 +21,36 @@ from engine.alarm import Alarm
 from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
-from engine.limits import REFUSALS, refusal_in_words
+from engine.keep_trying import Trouble
+from shards.answers import address_of
+from shards.coverage import Carriers
 from shards.handover import Handover
+from shards.handshakes import why_refused
 from shards.leases import Refusable, Turnstile
+from shards.listener import MAX_FRAME_BYTES, FrameListener
+from shards.refusals import BANNED, speaks_of_ban, told_wait_s
 from shards.salvage import Salvage
-from shards.stream import MalformedFrameError, Stream
+from shards.stream import Stream
 from shards.suspects import Suspects
-from shards.unusable import UNUSABLE_FRAME, UnusableFrames
-from shards.venues.spec import Control, Feeds, FrameDecoder, SocketGroup, Venue
+from shards.unusable import UnusableFrames
+from shards.venues.spec import Control, Feeds, SocketGroup, Venue
 
 log = logging.getLogger(__name__)
 
+_library_log = logging.getLogger("picows.venues")
+_library_log.setLevel(logging.CRITICAL)  # why a socket ended is told, and folded, here
+
+_CONNECT_TIMEOUT_S = 10.0
+"""Name, connection and TLS, until the handshake is sent; none of them has a limit of its own."""
 _HANDSHAKE_TIMEOUT_S = 5.0
-_MAX_FRAME_BYTES = 16 << 20
+_CLOSING_S_MAX = 0.5
+"""A venue that does not answer a close, or its end of TLS, is cut off."""
 _READ_BUFFER_BYTES = 256 << 10
-_STABLE_AFTER_S = 10.0
+_STABLE_AFTER_S = 60.0
+"""A socket that has stood for so long works, though its streams may be silent by nature."""
 _SHOWN_TEXT = 300
 _VENUE_SAID = "; the venue said: "
+_REQUESTS_REMEMBERED = 256
 _LIFETIME_SPREAD = 0.9
 """Sockets that were opened together live from this part of their time to all of it."""
 
@@ -83,15 +93,22 @@ class Connection:
         self._connects = connects
         self._messages = messages
         self._lifetime_s = lifetime_s
-        self._backoff = Backoff()
+        self._trouble = Trouble(
+            f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), log
+        )
         self._transport: WSTransport | None = None
         self._feeds = Feeds()
         for stream in topics.values():
             self._feeds.add(stream)
         self._decode = venue.build_decoder(self._feeds, self._on_control)
         self._request_id = 0
+        self._requests: dict[int, Sequence[str]] = {}
+        """What the last ones were about: a refusal may name one."""
+        self._refusal_count = 0
         self.last_frame_s = 0.0
         self.connect_count = 0
+        self.carrier = 0
+        """Names the present socket in the records of coverage."""
         self.due = ""
         """Why this socket should be replaced by another one soon; empty while it should not."""
         self._unusable = UnusableFrames(venue.name)
@@ -151,9 +168,13 @@ class Connection:
 
     def _begin(self, stream: Stream) -> None:
         if self.is_connected:
-            stream.connected()
+            self._carry(stream)
         else:
             stream.state, stream.reason = StreamState.CONNECTING, f"connecting to {self._url}"
+
+    def _carry(self, stream: Stream) -> None:
+        stream.carrier = self.carrier
+        stream.connected()
 
     def expect(self, topic: str, handover: Handover) -> None:
         """Subscribe a stream as well that another socket delivers until the handover is over."""
@@ -176,6 +197,8 @@ class Connection:
         self._feeds.add(stream)
         if anew:
             self._begin(stream)
+        else:
+            stream.carried_on(self.carrier)
 
     def close_first(self) -> None:
         """End this socket and open it anew: there is no room for another one beside it."""
@@ -198,16 +221,18 @@ class Connection:
         while True:
             await self._connects.acquire()
             self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
-            reason, delay_s = await self._live_once()
-            silent_s = self.silent_s
+            reason = await self._live_once()
+            silent_s, is_planned = self.silent_s, self.due == PLANNED
             is_replaced = self._hand_on(reason, silent_s)
             for stream in self._served:
                 stream.disconnected(reason, silent_s)
             self._publish()
             if is_replaced:
                 return
-            log.info("%s %s: %s; again in %.1f s", self._venue.name, self._url, reason, delay_s)
-            await asyncio.sleep(delay_s)
+            if is_planned:
+                log.info("%s: %s", self._venue.name, reason)
+            else:
+                await asyncio.sleep(self._trouble.met(reason))
 
     def _hand_on(self, reason: str, silent_s: float) -> bool:
         """The socket has ended: let others take what they were about to. Returns whether nothing
@@ -222,46 +247,55 @@ class Connection:
         self.due, self._closes_first = "", False
         return False
 
-    async def _live_once(self) -> tuple[str, float]:
-        """One life of the socket. Returns why it ended, and how long to wait."""
+    async def _live_once(self) -> str:
+        """One life of the socket. Returns why it ended."""
         try:
-            transport, _ = await ws_connect(
-                lambda: _FrameListener(self, self._decode, self._publish),
-                self._url,
-                websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
-                disconnect_on_exception=True,
-                enable_auto_ping=self._group.json_ping is None,
-                auto_ping_idle_timeout=self._group.ping_interval_s,
-                auto_ping_reply_timeout=min(5.0, self._group.ping_interval_s),
-                enable_auto_pong=False,
-                max_frame_size=_MAX_FRAME_BYTES,
-                max_redirects=0,
-                read_buffer_init_size=_READ_BUFFER_BYTES,
-            )
+            transport = await self._connect()
         except (WSError, OSError, TimeoutError) as error:
-            return f"cannot connect: {self._why_refused(error)}", self._backoff.next_s()
-        started_s = monotonic_s()
+            return f"cannot connect: {why_refused(error, self._url, self._connects)}"
         self._transport = transport
-        self.last_frame_s = started_s
+        self.last_frame_s = monotonic_s()
         self.connect_count += 1
+        self.carrier = Carriers.name_new()
         for stream in self._served:
-            stream.connected()
+            self._carry(stream)
         try:
-            reason = await self._serve(transport)
+            return await self._serve(transport)
         finally:
             self._transport = None
             transport.disconnect(graceful=False)
-        if monotonic_s() - started_s >= _STABLE_AFTER_S:
-            self._backoff.reset()
-        return reason, self._backoff.next_s()
 
-    def _why_refused(self, error: Exception) -> str:
-        """In words. A venue that says "not now" is left alone by every process, as REST is."""
-        response = error.response if isinstance(error, WSInvalidStatusError) else None
-        if response is None or response.status not in REFUSALS:
-            return str(error) or type(error).__name__
-        wait_s = self._connects.refused(response.status, response.headers.get("Retry-After"))
-        return f"{refusal_in_words(int(response.status))}; nobody asks for {wait_s:.0f} s"
+    async def _connect(self) -> WSTransport:
+        """Open a socket. Who gives up, or is not waited for any more, leaves none behind: one that
+        opened later would be nobody's, and the venue would count it.
+        """
+        is_over = False
+
+        def listener() -> FrameListener:
+            if is_over:
+                raise WSError("nobody waits for this socket any more")
+            return FrameListener(self, self._decode, self._publish)
+
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                transport, _ = await ws_connect(
+                    listener,
+                    self._url,
+                    websocket_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+                    logger_name=_library_log,
+                    disconnect_on_exception=True,
+                    enable_auto_ping=self._group.json_ping is None,
+                    auto_ping_idle_timeout=self._group.ping_interval_s,
+                    auto_ping_reply_timeout=min(5.0, self._group.ping_interval_s),
+                    enable_auto_pong=False,
+                    max_frame_size=MAX_FRAME_BYTES,
+                    max_redirects=0,
+                    read_buffer_init_size=_READ_BUFFER_BYTES,
+                )
+        except BaseException:
+            is_over = True
+            raise
+        return transport
 
     async def _serve(self, transport: WSTransport) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""
@@ -269,9 +303,10 @@ class Connection:
         work = [asyncio.create_task(self._subscribe(transport))]
         if self._group.json_ping is not None:
             work.append(asyncio.create_task(self._ping(transport, self._group.json_ping)))
-        ends_at_s = monotonic_s() + self._lifetime_s * random.uniform(_LIFETIME_SPREAD, 1.0)  # noqa: S311 - spread, no secret
+        began_s = monotonic_s()
+        ends_at_s = began_s + self._lifetime_s * random.uniform(_LIFETIME_SPREAD, 1.0)  # noqa: S311 - spread, no secret
         try:
-            while not closed.done():
+            while not closed.done() and transport.close_handshake is None:
                 await asyncio.wait(
                     [closed, *work], timeout=1.0, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -286,12 +321,39 @@ class Connection:
                 if self._closes_first:
                     return self.due
                 self._try_again(now_s)
-            self._look_for_cause()
-            return _closing_words(transport, closed)
+                if not closed.done():
+                    self._note_work(lived_s=now_s - began_s)
+            await asyncio.wait([closed], timeout=_CLOSING_S_MAX)
+            return self._why_closed(transport, closed, monotonic_s() - began_s)
         finally:
             for task in (closed, *work):
                 task.cancel()
             await asyncio.gather(closed, *work, return_exceptions=True)
+
+    def _note_work(self, lived_s: float) -> None:
+        """Delays start over once the socket has done what it is for. That it was opened, or that a
+        subscription was acknowledged, is nothing yet.
+        """
+        if lived_s >= _STABLE_AFTER_S or any(stream.has_data for stream in self._served):
+            self._trouble.over()
+
+    def _why_closed(
+        self, transport: WSTransport, closed: "asyncio.Task[None]", lived_s: float
+    ) -> str:
+        error = closed.exception() if closed.done() else None
+        if isinstance(error, WSProtocolError):
+            return f"the venue broke the WebSocket protocol (RFC 6455): {error}"
+        self._note_work(lived_s)
+        self._look_for_cause()
+        if error is not None:
+            return f"disconnected: {error}"
+        handshake = transport.close_handshake
+        if handshake is None or handshake.recv is None:
+            return "disconnected"
+        words = f"closed by the venue: {handshake.recv.code} {handshake.recv.reason}"
+        if speaks_of_ban(body := words.encode("utf-8", "replace")):
+            self._connects.refused(BANNED, told_wait_s({}, body))
+        return words
 
     def _look_for_cause(self) -> None:
         """The venue hung up: where it does so for a name, leave that out and save the others."""
@@ -307,7 +369,7 @@ class Connection:
     def _try_again(self, now_s: float) -> None:
         for topic in self._suspects.due_again(now_s):
             if topic not in self._coming:
-                self._topics[topic].connected()
+                self._carry(self._topics[topic])
             self._changed.ring()
 
     async def _subscribe(self, transport: WSTransport) -> None:
@@ -316,11 +378,7 @@ class Connection:
         self._silent.clear()
         self._suspects.opened()
         while True:
-            ended = [
-                topic
-                for topic in self._subscribed
-                if topic not in self._topics and not self.due  # what is replaced just ends
-            ]
+            ended = [topic for topic in self._subscribed if self._must_end(topic)]
             begun = [
                 topic
                 for topic in self._topics
@@ -335,6 +393,14 @@ class Connection:
                 await self._send(transport, self._venue.subscribe, begun or list(self._silent))
             else:
                 await self._changed.wait()
+
+    def _must_end(self, topic: str) -> bool:
+        """Whether the venue is to be told that a topic is subscribed no more, for now or for good:
+        what is replaced with its socket just ends.
+        """
+        if topic in self._topics:
+            return topic in self._silent and self._group.refuses_repeats
+        return not self.due
 
     async def _send_alone(self, transport: WSTransport, topic: str) -> None:
         await asyncio.sleep(self._suspects.pause_s(monotonic_s()))
@@ -355,7 +421,9 @@ class Connection:
         if self._messages is not None:
             await self._messages.acquire()
         ends = render is self._venue.unsubscribe
-        batch = [topic for topic in topics if (topic not in self._topics) is ends]
+        batch = [
+            topic for topic in topics if (self._must_end(topic) if ends else topic in self._topics)
+        ]
         del batch[self._group.topics_per_message :]
         if not batch:
             return
@@ -368,12 +436,17 @@ class Connection:
             for topic in self._coming.keys() & set(batch):
                 self._coming[topic].subscribed(monotonic_s())
         self._request_id += 1
+        self._requests[self._request_id] = batch
+        self._requests.pop(self._request_id - _REQUESTS_REMEMBERED, None)
         for frame in render(batch, self._request_id):
             transport.send(WSMsgType.TEXT, frame)
             await asyncio.sleep(self._group.message_interval_s)
 
     def resubscribe(self, stream: Stream) -> None:
-        """Ask once more for a stream that stays silent. A repeated subscribe is harmless."""
+        """Ask once more for a stream that stays silent. Where a repeated subscribe is refused, it
+        is ended before: rows that fall between are found missing by their ids, and streams without
+        ids have declared the silence.
+        """
         self._silent.update(topic for topic, known in self._topics.items() if known is stream)
         self._changed.ring()
 
@@ -389,91 +462,37 @@ class Connection:
         """
         self._salvage.take(payload, wall_ns(), error)
 
-    def _on_control(self, control: Control, text: str) -> None:
+    def _on_control(self, control: Control, text: str, request_id: int | None = None, /) -> None:
         if control is Control.REFUSED:
-            log.warning("%s refused: %s", self._venue.name, text[:_SHOWN_TEXT])
-            self._show_refusal(text[:_SHOWN_TEXT])
-        elif control is Control.CLOSING:
+            self._refused(text, request_id)
+        elif control is Control.CLOSING and self.due != text:
             log.info("%s: %s", self._venue.name, text)
             self.due = text
 
-    def _show_refusal(self, text: str) -> None:
-        """A refusal seldom names what it is about: whoever waits for data shows it meanwhile."""
-        for stream in self._served:
-            is_new = stream.state is StreamState.SYNCING and not stream.has_data
-            if is_new or stream.state is StreamState.STALE:
-                waits = stream.reason.partition(_VENUE_SAID)[0]
-                stream.reason = f"{waits}{_VENUE_SAID}{text}"
+    def _refused(self, text: str, request_id: int | None) -> None:
+        """The venue said no. Whoever it is about shows that while it waits for data; where that
+        is not said, whoever waits.
+        """
+        shown = text[:_SHOWN_TEXT]
+        self._refusal_count += 1
+        if self._refusal_count & (self._refusal_count - 1) == 0:  # a flood must not fill the log
+            count = self._refusal_count
+            log.warning("%s refused (%d so far on this socket): %s", self._venue.name, count, shown)
+        if speaks_of_ban(body := text.encode("utf-8", "replace")):
+            self._connects.refused(BANNED, told_wait_s({}, body))
+        about = self._venue.topics_in(text, self._topics)
+        if about is None and request_id is not None:
+            about = set(self._requests.get(request_id, ()))
+        for stream in self._served if about is None else map(self._topics.get, about):
+            if stream is not None:
+                self._show_refusal(stream, shown)
+
+    def _show_refusal(self, stream: Stream, text: str) -> None:
+        is_new = stream.state is StreamState.SYNCING and not stream.has_data
+        if is_new or stream.state is StreamState.STALE:
+            waits = stream.reason.partition(_VENUE_SAID)[0]
+            stream.reason = f"{waits}{_VENUE_SAID}{text}"
 
     def _set_state(self, state: StreamState, reason: str) -> None:
         for stream in self._served:
             stream.state, stream.reason = state, reason
-
-
-class _FrameListener(WSListener):
-    """The frame callback: the hot path starts here."""
-
-    def __init__(
-        self, connection: Connection, decode: FrameDecoder, publish: Callable[[], None]
-    ) -> None:
-        self._connection = connection
-        self._decode = decode
-        self._publish = publish
-        self._fragments = bytearray()
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Decode one frame into the ring; publish once per read of the socket."""
-        if frame.msg_type is WSMsgType.TEXT and frame.fin:
-            payload = frame.get_payload_as_bytes()
-            try:
-                self._decode(payload, wall_ns())
-            except UNUSABLE_FRAME as error:
-                self._connection.unusable(error, payload)
-        else:
-            self._on_rare_frame(transport, frame)
-        if frame.last_in_buffer:
-            connection = self._connection
-            connection.last_frame_s = monotonic_s()
-            self._publish()
-
-    def is_user_specific_pong(self, frame: WSFrame) -> bool:
-        """A pong is taken by the library: publish what came before it in the same read."""
-        self._connection.last_frame_s = monotonic_s()
-        self._publish()
-        return frame.msg_type is WSMsgType.PONG
-
-    def _on_rare_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        if kind is WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
-        elif kind is WSMsgType.CLOSE:
-            transport.send_close(WSCloseCode.OK)
-            transport.disconnect()
-        elif kind is WSMsgType.BINARY:
-            payload = frame.get_payload_as_bytes()
-            self._connection.unusable(MalformedFrameError("binary"), payload)
-        elif kind is not WSMsgType.PONG:
-            self._on_fragment(frame)
-
-    def _on_fragment(self, frame: WSFrame) -> None:
-        self._fragments += frame.get_payload_as_bytes()
-        if len(self._fragments) > _MAX_FRAME_BYTES:
-            raise MalformedFrameError("too_large")
-        if not frame.fin:
-            return
-        payload = bytes(self._fragments)
-        self._fragments.clear()
-        try:
-            self._decode(payload, wall_ns())
-        except UNUSABLE_FRAME as error:
-            self._connection.unusable(error, payload)
-
-
-def _closing_words(transport: WSTransport, closed: "asyncio.Task[None]") -> str:
-    error = closed.exception()
-    if error is not None:
-        return f"disconnected: {error}"
-    handshake = transport.close_handshake
-    if handshake is not None and handshake.recv is not None:
-        return f"closed by the venue: {handshake.recv.code} {handshake.recv.reason}"
-    return "disconnected"

@@ -4,14 +4,14 @@ from itertools import islice
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
-from engine.clock import monotonic_s, wall_ns
+from engine.clock import monotonic_s
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
 from engine.records import Flag, GapState
 from engine.ring import RingProducer
 from shards.gaps import Edges, GapLedger
-from shards.stream import Frame
-from shards.timed import LATE_NS, TimedStream
+from shards.stream import Frame, Stream
+from shards.timed import TimedStream
 
 _PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
 _PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
@@ -142,24 +142,22 @@ class Liquidations(TimedStream):
     """
 
     in_any_order: ClassVar = True
+    listens_without_rows: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
         super().__init__(spec, ring, gaps, last)
-        self._deaf_since_ns = self._last_ts
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int | float, ...], None] = {}
 
-    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
-        """Note since when nobody listens: what the venue had pushed when the socket was last heard
-        has arrived, of what it pushed since nothing is known. Never before the last one stored.
-        """
-        if self.state is StreamState.LIVE:
-            now_ns = wall_ns()
-            heard_ns = now_ns - int(silent_s * 1e9)
-            self._deaf_since_ns = min(max(heard_ns - LATE_NS, self._last_ts), now_ns)
-        super().disconnected(reason, silent_s)
+    def heard_until(self, silent_s: float) -> int:
+        """There may be none for hours: it is heard as long as its socket is."""
+        return Stream.heard_until(self, silent_s)
+
+    @property
+    def _is_own_clock(self) -> bool:
+        return True  # as far as listening is concerned
 
     def tick(self, now_ns: int) -> None:
         """Go live without a row."""
@@ -194,9 +192,9 @@ class Liquidations(TimedStream):
 
     def _heard(self, now_ns: int) -> None:
         """The subscription works: what was said before it was not heard."""
-        if 0 < self._deaf_since_ns < now_ns:  # else another socket listened all the time
-            edges = Edges(0, 0, self._deaf_since_ns, now_ns, -1)
+        since = self.missed_since(self._last_ts, now_ns)
+        if 0 < since < now_ns and not self.is_heard:  # else another socket listened all the time
+            edges = Edges(0, 0, since, now_ns, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)
-        self._deaf_since_ns = 0
         self.has_data = True
-        self.live()
+        self.live(now_ns)

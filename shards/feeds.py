@@ -9,6 +9,7 @@ from engine.positions import read_position
 from engine.records import RecordKind
 from shards.book_feeds import DeltaBook
 from shards.contract_feeds import FundingOpenInterest
+from shards.coverage import CoverageLedger
 from shards.gaps import GapLedger
 from shards.rings import ShardRings
 from shards.stream import Stream
@@ -35,6 +36,7 @@ def make_stream(
     gaps: GapLedger,
     positions_dir: Path,
     want_snapshot: Callable[[DeltaBook], None],
+    coverage: CoverageLedger | None = None,
 ) -> Stream:
     """The feed of a stream, or a stream that has failed because its venue does not offer it."""
     channel = venue.channels.get((spec.key.kind, spec.key.transport))
@@ -42,7 +44,21 @@ def make_stream(
         stream = Stream(spec, rings.gap, gaps, None)
         stream.failed(not_offered(venue, spec))
         return stream
-    rule = channel.rule
+    stream = _make_feed(spec, venue, rings, gaps, positions_dir, want_snapshot)
+    heard = read_position(positions_dir, RecordKind.COVERAGE, spec.slot)
+    stream.resume(coverage or CoverageLedger(), heard)
+    return stream
+
+
+def _make_feed(
+    spec: StreamSpec,
+    venue: Venue,
+    rings: ShardRings,
+    gaps: GapLedger,
+    positions_dir: Path,
+    want_snapshot: Callable[[DeltaBook], None],
+) -> Stream:
+    rule = venue.channels[spec.key.kind, spec.key.transport].rule
     kind = RECORD_KIND[rule]
     last = read_position(positions_dir, kind, spec.slot)
     if rule is FeedRule.DELTA_BOOK:

@@ -7,15 +7,16 @@ unknown is stored as NULL rather than guessed.
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Final
 
 from engine.backoff import Backoff
 from engine.clock import monotonic_s
 from engine.errors import VenueError
+from engine.keep_trying import Trouble
 from shards.contract_feeds import FundingRates
 from shards.rest import VenueRest
 from shards.unusable import UNUSABLE_FRAME
+from shards.venues.listing import Readings
 from shards.venues.spec import FundingIntervals
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class IntervalSource:
         self._rest = rest
         self._intervals = intervals
         self._streams: dict[int, FundingRates] = {}
-        self._known: Mapping[str, int] | None = None
+        self._known: Readings[int] | None = None
         self._answered_s = 0.0
         self._tried = asyncio.Event()
 
@@ -49,24 +50,30 @@ class IntervalSource:
     async def first_try(self) -> None:
         """Return once the venue has answered or has failed to; after a while in any case."""
         try:
-            await asyncio.wait_for(self._tried.wait(), _PATIENCE_S)
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._tried.wait()
         except TimeoutError:
             log.warning("%s: no answer yet; intervals stay unknown", self._intervals.call.path)
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        backoff = Backoff(1.0, self._intervals.refresh_s)
+        path, refresh_s = self._intervals.call.path, self._intervals.refresh_s
+        trouble = Trouble(path, "intervals go unknown in a while", Backoff(1.0, refresh_s), log)
+        odd = Trouble(path, "their intervals are unknown", Backoff(), log)
         while True:
             try:
                 body = await self._rest.fetch(self._intervals.call)
                 self._known = self._intervals.parse(body)
             except (VenueError, *UNUSABLE_FRAME) as error:
-                log.warning("%s: %s", self._intervals.call.path, str(error)[:200])
-                delay_s = backoff.next_s()
+                delay_s = trouble.met(error)
             else:
+                trouble.over()
                 self._answered_s = monotonic_s()
-                backoff.reset()
-                delay_s = self._intervals.refresh_s
+                delay_s = refresh_s
+                if why := _oddities(self._known):
+                    odd.met(why)
+                else:
+                    odd.over()
                 for stream in self._streams.values():
                     self._tell(stream)
             self._tried.set()
@@ -83,7 +90,23 @@ class IntervalSource:
                 self._tell(stream)
 
     def _tell(self, stream: FundingRates) -> None:
-        if self._known is None:
-            stream.interval_s = 0
-        else:
-            stream.interval_s = self._known.get(stream.key.symbol, self._intervals.usual_s)
+        stream.interval_s = self._interval_s(stream.key.symbol)
+
+    def _interval_s(self, symbol: str) -> int:
+        """What is known of it, 0 where that is nothing. A symbol that is not named pays as usual,
+        but one whose row cannot be read does not; a row without a name may be anybody's.
+        """
+        found = self._known
+        if found is None:
+            return 0
+        is_unsure = symbol in found.unreadable or found.nameless > 0
+        return found.known.get(symbol, 0 if is_unsure else self._intervals.usual_s)
+
+
+def _oddities(found: Readings[int]) -> str:
+    """The rows that cannot be read, in words; empty where there are none."""
+    count = len(found.unreadable) + found.nameless
+    if not count:
+        return ""
+    example = next((f", e.g. {name}: {why}" for name, why in found.unreadable.items()), "")
+    return f"{count} rows cannot be read{example}"

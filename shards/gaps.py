@@ -36,6 +36,11 @@ class GapLedger:
         self._waiting.append((slot, 0, reason, state, now_ns, now_ns, *edges))
         self.flush()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is not on record yet."""
+        return bool(self._waiting)
+
     def flush(self) -> None:
         """Write what waits, as far as there is room."""
         while self._waiting and self._ring.has_room():

@@ -9,22 +9,25 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from engine.backoff import Backoff
-from engine.catalog import Instrument
+from engine.catalog import UNKNOWN_SYMBOL, Instrument
 from engine.clock import monotonic_s
 from engine.commands import StreamSpec
 from engine.errors import VenueError
+from engine.keep_trying import Trouble
 from engine.near_names import near_names
 from shards.rest import VenueRest
 from shards.sockets import Spawn
 from shards.unusable import UNUSABLE_FRAME
+from shards.venues.listing import Listing, usable
 from shards.venues.spec import Venue
 
 log = logging.getLogger(__name__)
 
+_SHOWN_TEXT: Final = 200
 _PATIENCE_S: Final = 5.0
 """The answer usually takes a fraction of a second."""
 _LOOK_S: Final = 0.1
@@ -43,17 +46,23 @@ class InstrumentSource:
         self._venue = venue
         self._rest = rest
         self._spawn = spawn
-        self._listed: Mapping[str, Instrument] = {}
+        self._listing = Listing({})
         self._listed_s = float("-inf")
         self._asked_s = float("-inf")
         self._is_asking = False
         self._tried = asyncio.Event()
         self._answered = asyncio.Event()
-        self._error = ""
+        self._trouble = Trouble(
+            f"{venue.name}: instruments", "streams that begin wait for them", Backoff(), log
+        )
 
     def get(self, symbol: str) -> Instrument | None:
         """The instrument as the venue described it last, or None."""
-        return self._listed.get(symbol)
+        return self._listing.known.get(symbol)
+
+    def is_unreadable(self, symbol: str) -> bool:
+        """Whether the venue lists it in a way nobody understands."""
+        return symbol in self._listing.unreadable
 
     @property
     def listed_s(self) -> float:
@@ -73,7 +82,11 @@ class InstrumentSource:
         if not self._is_asking:
             return ""
         call = self._venue.instruments
-        reason = self._rest.waits_for(call.pool) or self._error or "the venue was asked"
+        reason = (
+            self._rest.waits_for(call.pool)
+            or self._trouble.text[:_SHOWN_TEXT]
+            or "the venue was asked"
+        )
         return f"instruments: {reason}"
 
     async def ask(self, wanted: Iterable[StreamSpec], *, patient: bool = True) -> bool:
@@ -97,45 +110,48 @@ class InstrumentSource:
 
     async def _first_try(self) -> None:
         """Return when the venue has been tried; not much later than it was asked, and at once where
-        nobody may ask it.
+        nobody may ask it. (`asyncio.wait_for` would swallow a cancellation that comes with the
+        answer, and the task it was meant for would wait for ever.)
         """
         until_s = self._asked_s + _PATIENCE_S
         pool = self._venue.instruments.pool
         while not self._rest.is_blocked(pool) and (left_s := until_s - monotonic_s()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._tried.wait(), min(left_s, _LOOK_S))
+                async with asyncio.timeout(min(left_s, _LOOK_S)):
+                    await self._tried.wait()
                 return
 
     def _trusted_s(self, spec: StreamSpec) -> float:
         """For how long our last answer is good enough for a stream."""
-        known = self._listed.get(spec.key.symbol)
+        known = self._listing.known.get(spec.key.symbol)
         if spec.listed_s > self._listed_s and spec.instrument != known:
             return -math.inf
         agreed = known is not None and spec.instrument in (None, known)
         return _AGE_S_MAX if agreed else _MISSING_AGE_S
 
     def why_unknown(self, symbol: str) -> str:
-        """What to say of a symbol the venue does not list."""
-        near = near_names(symbol, self._listed)
+        """What to say of a symbol that the venue does not list, or not so that it can be read."""
+        name = self._venue.name
+        if why := self._listing.unreadable.get(symbol):
+            return f"{name} lists {symbol!r}, but its row cannot be read: {why}"
+        near = near_names(symbol, self._listing.known)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        return f"{self._venue.name} lists no {symbol!r}{hint}"
+        if count := self._listing.nameless:
+            hint += f" ({count} rows of its listing have no name that can be read)"
+        return f"{UNKNOWN_SYMBOL}: {name} lists no {symbol!r}{hint}"
 
     async def _fetch(self) -> None:
-        backoff = Backoff()
         while self._is_asking:
             try:
                 body = await self._rest.fetch(self._venue.instruments)
-                listed = self._venue.parse_instruments(body)
-                if not listed:
-                    raise VenueError(f"{self._venue.name} says it lists nothing")
+                listing = usable(self._venue.name, self._venue.parse_instruments(body))
             except (VenueError, *UNUSABLE_FRAME) as error:
-                delay_s = backoff.next_s()
-                self._error = str(error)[:200]
-                log.warning("instruments: %s; again in %.1f s", self._error, delay_s)
+                delay_s = self._trouble.met(error)
                 self._tried.set()
                 await asyncio.sleep(delay_s)
             else:
-                self._listed, self._listed_s = listed, monotonic_s()
-                self._is_asking, self._error = False, ""
+                self._listing, self._listed_s = listing, monotonic_s()
+                self._is_asking = False
+                self._trouble.over()
         self._tried.set()
         self._answered.set()

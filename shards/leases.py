@@ -6,7 +6,6 @@ with its task leaves nothing behind but units that count as spent.
 
 import asyncio
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +20,7 @@ from engine.commands import (
     SeatsGranted,
     SeatsWanted,
 )
-from engine.limits import BLOCK_S_MAX, REFUSALS, refusal_in_words
+from engine.limits import REFUSALS, refusal_in_words
 
 Send = Callable[[FromChild], None]
 
@@ -44,8 +43,8 @@ class Line(Turnstile, Protocol):
 class Refusable(Turnstile, Protocol):
     """A turnstile that can be closed by what the venue says."""
 
-    def refused(self, status: int, retry_after: str | None) -> float:
-        """The venue refused with this status and `Retry-After`. Returns the seconds to wait."""
+    def refused(self, status: int, wait_s: float | None) -> float:
+        """The venue refused with this status, and said for how long. Returns how long it is."""
 
 
 class LeaseClient:
@@ -159,11 +158,11 @@ class Lease:
         finally:
             self.waiting_count -= 1
 
-    def refused(self, status: int, retry_after: str | None) -> float:
-        """The venue refused (`REFUSALS`): nobody asks for as long as its `Retry-After` says, or as
-        is usual. Returns those seconds.
+    def refused(self, status: int, wait_s: float | None) -> float:
+        """The venue refused (`REFUSALS`): nobody asks for as long as it said (`shards.refusals`),
+        or as is usual. Returns those seconds.
         """
-        wait_s = _retry_after_s(retry_after, REFUSALS[status].wait_s)
+        wait_s = REFUSALS[status].wait_s if wait_s is None else wait_s
         self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + wait_s)
         self.refused_with = status
         self.client.tell(LimitFeedback(self.venue, self.pool, retry_after_s=wait_s, status=status))
@@ -235,14 +234,3 @@ class HeldSeats:
             self._answered_id = message.request_id
             self.count = message.count
             self._on_change()
-
-
-def _retry_after_s(header: str | None, usual_s: float) -> float:
-    """Seconds to wait. What is no number of them (a date, `nan`) is no reason to go on at once."""
-    try:
-        wait_s = float(header or usual_s)
-    except ValueError:
-        return usual_s
-    if math.isnan(wait_s):
-        return usual_s
-    return min(max(wait_s, 1.0), BLOCK_S_MAX)

@@ -25,6 +25,8 @@ from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamState
 from engine.errors import VenueError
+from engine.keep_trying import Trouble
+from shards.coverage import Carriers
 from shards.leases import Line
 from shards.rest import VenueRest
 from shards.timed import TimedStream
@@ -76,11 +78,11 @@ class Poller:
         interval_s: float,
         share: PollShare,
     ) -> None:
-        self._venue = venue
         self._channel = channel
         self._rest = rest
         self._publish = publish
         self._wanted_interval_s = interval_s
+        self.carrier = Carriers.name_new()
         self._share = share
         share.pollers.append(self)
         self._streams: dict[str, TimedStream] = {}
@@ -89,6 +91,10 @@ class Poller:
         """When (monotonic) the next sample is due of each symbol that has had one."""
         self._tasks: asyncio.TaskGroup | None = None
         self._failing: set[str] = set()
+        call = channel.batch or channel.call
+        assert call is not None
+        path = call.path.partition("?")[0]
+        self._trouble = Trouble(f"{venue}: polls of {path}", "samples are missed", Backoff(), log)
         self._unusable = UnusableFrames(venue)
 
     @property
@@ -117,6 +123,7 @@ class Poller:
     def add(self, stream: TimedStream) -> None:
         """Sample one more stream."""
         self._streams[stream.key.symbol] = stream
+        stream.carrier = self.carrier
         stream.polled(self.interval_s)
         self._arrange()
 
@@ -146,6 +153,7 @@ class Poller:
         for stream in self._streams.values():
             silent = stream.silent_s(now_s) > limit_s
             if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+                stream.poll_missed()
                 stream.state = StreamState.STALE
                 stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
                 log.warning("%s: %s", stream.key, why or stream.reason)
@@ -213,9 +221,11 @@ class Poller:
                 reason = self._deliver(symbol, body, due_s)
                 if not reason:
                     self._failing.discard(symbol)
+                    if not self._failing:
+                        self._trouble.over()
                     return
             if not self._failing:  # of hundreds that fail at once, one is said; all show it
-                log.warning("%s %s: %s", self._venue, symbol or "(all)", reason)
+                self._trouble.met(reason)
             self._failing.add(symbol)
             for stream in self._served(symbol):
                 stream.poll_failed(reason)

@@ -95,9 +95,10 @@ class Quotes(Stream):
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
         elif not self.has_data and last_seq != _NONE_YET:
             first = min(last_seq + 1, seq)  # another quote of the same ms leaves no number between
-            edges = Edges(first, max(first, seq - 1), last_ts, ts_event, -1)
+            from_ts = self.missed_since(last_ts, ts_event)
+            edges = Edges(first, max(first, seq - 1), from_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
         if not self.has_data:
             self.has_data = True
-            self.live()
+            self.live(ts_event)
         return not repeats

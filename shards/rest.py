@@ -8,12 +8,15 @@ them.
 import asyncio
 import contextlib
 import logging
+from typing import NoReturn
 
 import aiohttp
 
 from engine.errors import VenueError
 from engine.limits import REFUSALS, refusal_in_words
+from shards.answers import address_of, no_json
 from shards.leases import Lease, LeaseClient
+from shards.refusals import BANNED, speaks_of_ban, told_wait_s
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.spec import REST_WEIGHT, RestCall, Venue
@@ -22,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _MAX_BODY_BYTES = 32 << 20
+_WORDS_BYTES = 2048
+_WORDS_TIMEOUT_S = 2.0
+"""Of a refusal: the status says enough."""
 
 
 class VenueRest:
@@ -54,24 +60,42 @@ class VenueRest:
                 call.method, url, data=body, headers=headers, allow_redirects=False
             ) as reply:
                 is_refused = reply.status in REFUSALS  # whatever becomes of the body
-                payload = b"" if is_refused else await _read_capped(reply)
+                payload = await (_read_words(reply) if is_refused else _read_capped(reply))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
-            raise VenueError(f"{self._venue}: {call.method} {url}: {reason}") from error
+            raise VenueError(f"{self._what(call, symbol)}: {reason}") from error
         self._pass_on_used_weight(reply)
-        if is_refused:
-            retry_after = reply.headers.get("Retry-After")
-            wait_s = self._leases[call.pool].refused(reply.status, retry_after)
-            for pool in self._refused_with(call.pool, reply.status):
-                self._leases[pool].refused(reply.status, retry_after)
-            words = refusal_in_words(reply.status)
-            raise VenueError(f"{self._venue}: {words}; nobody asks for {wait_s:.0f} s")
-        if reply.status != 200:
-            text = payload[:200].decode("utf-8", "backslashreplace")
-            raise VenueError(f"{self._venue}: {call.method} {url}: HTTP {reply.status} {text!r}")
+        if is_refused or speaks_of_ban(payload):
+            self._refused(call, reply, payload)
+        self._check(reply, payload, self._what(call, symbol))
         if call == self._listing_call:
             self._heed(payload)
         return payload
+
+    def _what(self, call: RestCall, symbol: str) -> str:
+        """A call in words, without what may be secret in its address."""
+        of = f" ({symbol})" if symbol else ""
+        return f"{self._venue}: {call.method} {address_of(self._base_url + call.path)}{of}"
+
+    def _refused(self, call: RestCall, reply: aiohttp.ClientResponse, payload: bytes) -> NoReturn:
+        """The venue wants to be left alone: nobody asks."""
+        status = reply.status if reply.status in REFUSALS else BANNED
+        told_s = told_wait_s(reply.headers, payload)
+        wait_s = self._leases[call.pool].refused(status, told_s)
+        for pool in self._refused_with(call.pool, status):
+            self._leases[pool].refused(status, told_s)
+        words = refusal_in_words(status)
+        raise VenueError(f"{self._venue}: {words}; nobody asks for {wait_s:.0f} s")
+
+    @staticmethod
+    def _check(reply: aiohttp.ClientResponse, payload: bytes, what: str) -> None:
+        """Raises VenueError for what cannot be the answer."""
+        instead = no_json(reply.headers.get("Content-Type", ""), payload)
+        if reply.status != 200:
+            text = instead or repr(payload[:200].decode("utf-8", "backslashreplace"))
+            raise VenueError(f"{what}: HTTP {reply.status}: {text}")
+        if instead:
+            raise VenueError(f"{what} answered {instead}")
 
     def _refused_with(self, pool: str, status: int) -> set[str]:
         """Which pools rest as well: all of a banned address, and polls with what they draw on.
@@ -111,6 +135,18 @@ class VenueRest:
         """Close the connections."""
         await self._session.close()
         await asyncio.sleep(0)
+
+
+async def _read_words(reply: aiohttp.ClientResponse) -> bytes:
+    """The beginning of a refusal's body, as far as it comes soon: it may say for how long."""
+    parts = bytearray()
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async with asyncio.timeout(_WORDS_TIMEOUT_S):
+            async for chunk in reply.content.iter_any():
+                parts += chunk
+                if len(parts) >= _WORDS_BYTES:
+                    break
+    return bytes(parts[:_WORDS_BYTES])
 
 
 async def _read_capped(reply: aiohttp.ClientResponse) -> bytes:

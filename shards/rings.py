@@ -37,7 +37,9 @@ class ShardRings:
         """The ring of a kind, for somebody who will write to it."""
         ring = self._all[kind]
         if ring not in self._used:
-            self._used = (*self._used, ring)
+            # Coverage is shown last: what it claims to be there must be there.
+            last = self._all.get(RecordKind.COVERAGE)
+            self._used = tuple(sorted((*self._used, ring), key=lambda used: used is last))
         return ring
 
     @property
@@ -54,6 +56,11 @@ class ShardRings:
     def gap(self) -> RingProducer:
         """The ring of gaps."""
         return self[RecordKind.GAP]
+
+    @property
+    def coverage(self) -> RingProducer:
+        """The ring of what is listened to."""
+        return self[RecordKind.COVERAGE]
 
     def publish(self) -> None:
         """Show readers what was written, and wake the writer if it sleeps. Called once a read of a

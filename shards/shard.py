@@ -59,16 +59,20 @@ class Shard:
         """Serve until told to drain or the supervisor is gone. Returns the exit code."""
         ticker = asyncio.create_task(self._tick())
         obeying = asyncio.create_task(self._obey())
+        in_order = False
         try:
             await asyncio.wait([ticker, obeying, self._fault], return_when=asyncio.FIRST_COMPLETED)
             for done in (self._fault, ticker, obeying):
                 if done.done():
                     done.result()
+            in_order = True
         finally:
             ticker.cancel()
             obeying.cancel()
             await asyncio.gather(ticker, obeying, return_exceptions=True)
-            await asyncio.gather(*(session.close() for session in self._sessions.values()))
+            await asyncio.gather(
+                *(session.close(in_order=in_order) for session in self._sessions.values())
+            )
             self._report()
             await self._channel.flush()
             self._rings.close()

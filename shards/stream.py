@@ -4,11 +4,12 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-from engine.clock import monotonic_s
+from engine.clock import monotonic_s, wall_ns
 from engine.commands import StreamCounts, StreamSpec, StreamState, StreamStatus
 from engine.positions import Position
-from engine.records import Flag, GapReason, GapState
+from engine.records import CoverageEnd, Flag, GapReason, GapState
 from engine.ring import RingProducer
+from shards.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.gaps import DropSpan, Edges, GapLedger
 from shards.unreadable import Unreadable, UnreadableSpan
 
@@ -43,8 +44,9 @@ def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> boo
 
 _REMEMBERED_MARKS: Final = 256
 _BEHIND_NS: Final = 10_000_000_000
-_LAG_NS_MAX: Final = 600_000_000_000
 _SET_BACK_NS: Final = 60_000_000_000
+_WRONG_CLOCK_NS: Final = 600_000_000_000
+"""A stream heard last so long before its last row was heard by a wrong clock."""
 
 
 def is_set_back(ts_event: int, last_ts: int) -> bool:
@@ -64,6 +66,8 @@ class Stream:
 
     in_any_order: ClassVar = False
     """Whether rows are known by what they say, so that it matters not when they come."""
+    listens_without_rows: ClassVar = False
+    """Whether it may be heard, and a gap begin, though it has never had a row."""
 
     ids_tell: ClassVar = False
     """Whether the ids of the next row tell what is missing before it. What could not be read is
@@ -105,6 +109,14 @@ class Stream:
         """Whether a frame has arrived on the present connection."""
         self.next_flags = 0
         """Flags of the next row: AFTER_GAP once a gap is on record."""
+        self.coverage = CoverageLedger()
+        self.carrier = 0
+        """Names the socket or poller that brings it."""
+        self._listening_on = 0
+        """The carrier on which it is heard; 0 while it is not."""
+        self._began_ts = 0
+        self._heard_until = last.ts_event if last else 0
+        """While it is not heard: up to when (venue time) it was; 0 when it never was."""
 
     @property
     def frame_count(self) -> int:
@@ -118,7 +130,7 @@ class Stream:
         """
         if not (self.last_recv_ns and self._last_ts):
             return 0
-        return min(max(self.last_recv_ns - self._last_ts, 0), _LAG_NS_MAX)
+        return max(self.last_recv_ns - self._last_ts, 0)
 
     def connected(self) -> None:
         """A (new) connection subscribes this stream."""
@@ -130,6 +142,9 @@ class Stream:
         """The connection is gone; ids may have jumped when the next one delivers. For its last
         `silent_s` seconds nothing of any stream came through it.
         """
+        is_deaf = self._may_be_deaf
+        end = CoverageEnd.SILENCE if is_deaf else CoverageEnd.RECONNECT
+        self.stop_listening(end, self.newest_ts if is_deaf else self.heard_until(silent_s))
         self.state = StreamState.BACKOFF
         self.reason = reason
         if self.interruption is GapReason.SEQUENCE:
@@ -137,8 +152,33 @@ class Stream:
 
     def removed(self, silent_s: float = 0.0) -> None:
         """Nobody wants the stream any more. It keeps its place, should it be wanted again."""
-        self.disconnected("removed", silent_s)
+        self.ended_in_order("removed", silent_s)
+
+    @property
+    def _may_be_deaf(self) -> bool:
+        """Whether its socket was heard, and yet nothing of the stream may have come through it."""
+        return self.interruption is GapReason.SILENCE or self.state is StreamState.STALE
+
+    def ended_in_order(self, reason: str, silent_s: float = 0.0) -> None:
+        """It is let go of on purpose; what is missed until it is wanted again says so."""
+        until = self.newest_ts if self._may_be_deaf else self.heard_until(silent_s)
+        if self._listening_on or self.interruption is GapReason.SEQUENCE:
+            self.interruption = GapReason.STOPPED
+        self.stop_listening(CoverageEnd.STOPPED, until)
+        self.disconnected(reason, silent_s)
         self.state = StreamState.STOPPED
+
+    def resume(self, coverage: CoverageLedger, heard: Position | None) -> None:
+        """Go on where an earlier process ended: `heard` is the stream's place in
+        `engine.positions.CoveragePositions`, if it has one.
+        """
+        self.coverage = coverage
+        if heard is None or not (self._heard_until or self.listens_without_rows):
+            return
+        if heard.ts_event > self._heard_until - _WRONG_CLOCK_NS:
+            self._heard_until = heard.ts_event
+        was_stopped = heard.id_hi == CoverageEnd.STOPPED
+        self.interruption = GapReason.STOPPED if was_stopped else GapReason.RESTART
 
     def wanted_again(self, spec: StreamSpec) -> None:
         """The stream starts anew where it ended; what it counted belongs to its earlier life."""
@@ -151,6 +191,7 @@ class Stream:
 
     def failed(self, reason: str) -> None:
         """The stream cannot run; the reason says what to do."""
+        self.stop_listening(CoverageEnd.FAILED, self.newest_ts)
         self.state = StreamState.FAILED
         self.reason = reason
 
@@ -179,11 +220,65 @@ class Stream:
         """
         raise NotImplementedError
 
-    def live(self) -> None:
-        """Rows flow; a later jump is the venue's own."""
+    def live(self, from_ts: int) -> None:
+        """Rows flow, the first of them at `from_ts` (venue time, ns); a later jump is the venue's
+        own.
+        """
         self.state = StreamState.LIVE
         self.reason = ""
         self.interruption = GapReason.SEQUENCE
+        if not self._listening_on:
+            self._listen(from_ts + BEGINS_AFTER_NS)
+
+    def _listen(self, at: int) -> None:
+        self._listening_on = self.carrier or 1
+        self._began_ts = at
+        self.coverage.began(self.slot, self._listening_on, at, self._heard_until)
+        self._heard_until = 0
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it is on record as listened to."""
+        return bool(self._listening_on)
+
+    @property
+    def newest_ts(self) -> int:
+        """Venue time of the newest row; 0 while there was none."""
+        return self._last_ts
+
+    def stop_listening(self, end: CoverageEnd, until: int) -> None:
+        """The stream is not heard any more, only up to `until` (venue time; 0: since it began)."""
+        if self._listening_on:
+            self._heard_until = until or self._began_ts
+            # A row may claim to be of the future.
+            at = min(self._heard_until, max(self._began_ts, wall_ns()))
+            self.coverage.ended(self.slot, self._listening_on, at, end)
+            self._listening_on = 0
+
+    def carried_on(self, carrier: int) -> None:
+        """Another socket goes on with the stream, and nothing is missing in between."""
+        self.carrier = carrier
+        if self._listening_on:
+            self.stop_listening(CoverageEnd.HANDOVER, max(self.newest_ts, self._began_ts))
+            self._listen(self._heard_until)
+
+    def heard_until(self, silent_s: float) -> int:
+        """Venue time up to which nothing is missing that was said through the present socket, of
+        which nothing came for its last `silent_s` seconds. Streams that come when something happens
+        are heard as long as their socket is.
+        """
+        now_ns = wall_ns()
+        heard_ns = now_ns - int(silent_s * 1e9)
+        return min(max(heard_ns - LATE_NS, self.newest_ts), now_ns)
+
+    def missed_since(self, last_ts: int, until_ts: int) -> int:
+        """Where the gap begins that ends at `until_ts`, after the last row at `last_ts`: not before
+        the stream was heard last. What is said to be after its end was said by a wrong clock.
+        """
+        if self._listening_on or self.interruption in (GapReason.SEQUENCE, GapReason.SILENCE):
+            return last_ts
+        known = [ts for ts in (self._heard_until, last_ts) if 0 < ts <= until_ts]
+        return max(known, default=min(last_ts, until_ts))
 
     def on_unreadable(self, item: Unreadable) -> None:
         """Take what no row can be made of: it is counted, and declared before the next row."""
@@ -206,11 +301,6 @@ class Stream:
         """Another socket delivers from now on; what it brings may lie a little behind."""
         self._repeated = Counter(self.unreadable_marks)
         self._repeated_until_ns = now_ns + _BEHIND_NS
-
-    @property
-    def newest_ts(self) -> int:
-        """Venue time (ns) of the newest row; 0 while there was none."""
-        return self._last_ts
 
     def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """Put a gap on record; the next row will say that it follows one. What was refused before
@@ -243,6 +333,11 @@ class Stream:
             self._declare_drops(now_ns)
             if not self.ids_tell:
                 self._declare_unreadable(now_ns)
+
+    @property
+    def has_undeclared(self) -> bool:
+        """Whether something that was received is neither in a ring nor declared."""
+        return bool(self.drops.count or self.unreadable.is_open)
 
     def declare_pending(self, now_ns: int) -> None:
         """Put on record what a full ring has refused so far, whether it has room again or not, and

@@ -4,20 +4,17 @@ What is missed while nobody listens cannot be counted, so it is an unprovable ga
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from engine.catalog import Transport
+from engine.clock import monotonic_ns
 from engine.commands import StreamSpec, StreamState
 from engine.positions import Position
-from engine.records import GapReason, GapState
+from engine.records import CoverageEnd, GapReason, GapState
 from engine.ring import RingProducer
+from shards.coverage import LATE_NS
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_set_back
-
-LATE_NS: Final = 2_000_000_000
-"""A row is pushed up to a second after it happened and takes its time to get here; the two clocks
-differ as well: of what happened that long before a connection was heard last nothing is known.
-"""
 
 
 class TimedStream(Stream):
@@ -32,12 +29,28 @@ class TimedStream(Stream):
         self._last_ts = last.ts_event if last else 0
         self._before_last_ts = 0
         self._content: Any = None
+        self._clock_ns = 0
 
     def fell_silent(self) -> None:
         """What should have come is missing, and no id will tell."""
+        self.stop_listening(CoverageEnd.SILENCE, self.heard_until(0.0))
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.SILENCE
+
+    def tick(self, now_ns: int) -> None:
+        """Also: where times are those of our own clock, and it was set, listening begins anew."""
+        super().tick(now_ns)
+        clock_ns, self._clock_ns = self._clock_ns, now_ns - monotonic_ns()
+        was_set = abs(self._clock_ns - clock_ns) > LATE_NS and clock_ns
+        if was_set and self.is_heard and self._is_own_clock:
+            self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
+            self._heard_until = 0
+            self._listen(now_ns)
+
+    @property
+    def _is_own_clock(self) -> bool:
+        return self._last_ts == self.last_recv_ns
 
     def polled(self, interval_s: float) -> None:
         """A poller takes this stream on."""
@@ -50,6 +63,7 @@ class TimedStream(Stream):
 
     def poll_missed(self) -> None:
         """No answer came before the next one was due: the next row follows a gap."""
+        self.stop_listening(CoverageEnd.SILENCE, self.heard_until(0.0))
         self.has_data = False
         if self.interruption is GapReason.SEQUENCE:
             self.interruption = GapReason.POLL_MISSED
@@ -95,11 +109,8 @@ class TimedStream(Stream):
         elif not is_new:
             self.duplicate_count += self._rows_per_element
         elif not self.has_data and self._last_ts:
-            from_ts = self._last_ts
-            if is_own_clock and self.key.transport is Transport.WS:
-                # What followed the last row may have left the venue before that one came.
-                from_ts = min(max(self._before_last_ts, from_ts - LATE_NS), from_ts)
-            edges = Edges(0, 0, min(from_ts, ts_event), ts_event, -1)
+            from_ts = min(self._gap_from(is_own_clock=is_own_clock), ts_event)
+            edges = Edges(0, 0, from_ts, ts_event, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
         if is_new:
             self._before_last_ts = self._last_ts
@@ -107,8 +118,22 @@ class TimedStream(Stream):
         self._content = content
         if not self.has_data or self.state is not StreamState.LIVE:
             self.has_data = True
-            self.live()
+            self.live(ts_event)
         return is_new
+
+    def heard_until(self, silent_s: float) -> int:
+        """What comes at a steady pace is heard up to its last row: if a later one is missing, that
+        is when nobody can say since when.
+        """
+        return self._gap_from(is_own_clock=self._is_own_clock)
+
+    def _gap_from(self, *, is_own_clock: bool) -> int:
+        """Where a gap after the last row begins."""
+        from_ts = self._last_ts
+        if is_own_clock and self.key.transport is Transport.WS:
+            # What followed the last row may have left the venue before that one came.
+            from_ts = min(max(self._before_last_ts, from_ts - LATE_NS), from_ts)
+        return from_ts
 
     def _store(
         self, ring: RingProducer, pack: Callable[..., None], ts_event: int, ts_recv: int, *rest: Any

@@ -14,7 +14,7 @@ from typing import ClassVar, Final, NamedTuple
 from engine.clock import wall_ns
 from engine.commands import StreamSpec
 from engine.positions import Position
-from engine.records import TRADE, GapReason, GapState
+from engine.records import TRADE, Flag, GapReason, GapState
 from engine.ring import HEADER_BYTES, RingProducer
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered, is_set_back
@@ -26,6 +26,7 @@ _ROW_BYTES: Final = TRADE.dtype.itemsize
 _NONE_YET: Final = -1
 _LOOK_CLOSER: Final = -2
 _REMEMBERED_TRADES: Final = 4096
+_BACKFILLED: Final = int(Flag.BACKFILLED)
 
 
 class TradeRow(NamedTuple):
@@ -41,14 +42,14 @@ class TradeRow(NamedTuple):
 class _TradeStream(Stream):
     """Writes trades; subclasses decide which."""
 
-    def _put(self, row: TradeRow, ts_recv: int) -> None:
+    def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
         trade_id, side, ts_event, price, qty = row
         ring = self.ring
         seq = ring.reserve()
         if seq < 0:
             self.dropped(0, ts_event, 1)  # ids without order: the span of time names the rows
             return
-        flags = self.next_flags and self.settle(ts_recv)
+        flags = (self.next_flags and self.settle(ts_recv)) | more_flags
         _PACK_TRADE(
             ring.buffer, ring.offset_of(seq), self.slot, flags, side,
             ts_event, ts_recv, trade_id, price, qty,
@@ -126,11 +127,12 @@ class ContiguousTrades(_TradeStream):
             self.duplicate_count += 1
             return False
         elif trade_id > expected:
-            edges = Edges(expected, trade_id - 1, last_ts, ts_event, trade_id - expected)
-            self.declare(self.interruption, GapState.OPEN, edges, ts_recv)
+            from_ts = self.missed_since(last_ts, ts_event)
+            edges = Edges(expected, trade_id - 1, from_ts, ts_event, trade_id - expected)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
         if not self.has_data:
             self.has_data = True
-            self.live()
+            self.live(ts_event)
         return True
 
     def on_unreadable(self, item: Unreadable) -> None:
@@ -158,10 +160,10 @@ class ContiguousTrades(_TradeStream):
         is_known = first_seq is not None and next_id <= first_seq <= trade_id - count
         first_id = first_seq if first_seq is not None and is_known else next_id
         rest = self.unreadable.take(ts_event)
-        last_ts = self._last_ts
+        last_ts = self.missed_since(self._last_ts, ts_event)
         if first_id > next_id:
             edges = Edges(next_id, first_id - 1, last_ts, ts_event, first_id - next_id)
-            self.declare(self.interruption, GapState.OPEN, edges, ts_recv)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
         if count:
             edges = Edges(first_id, first_id + count - 1, last_ts, ts_event, count)
             self.declare(GapReason.UNREADABLE, GapState.UNRECOVERABLE, edges, ts_recv)
@@ -173,6 +175,8 @@ class ContiguousTrades(_TradeStream):
 
 class HistoryTrades(_TradeStream):
     """Trades known by (time, id), with replayed history after each subscribe."""
+
+    listens_without_rows: ClassVar = True
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -209,10 +213,13 @@ class HistoryTrades(_TradeStream):
         self.last_recv_ns = ts_recv
         if len(rows) > 1:
             rows = sorted(rows, key=_event_time)  # a restart goes on from the last one written
+        replayed = 0
         if not self.has_data:
+            newest_ts = rows[-1].ts_event if rows else ts_recv
+            replayed = _BACKFILLED  # the venue's recent past: its age is no latency
             rows = self._join(rows, ts_recv)
             self.has_data = True
-            self.live()
+            self.live(rows[0].ts_event if rows else newest_ts)
         recent = self._recent
         for row in rows:
             key = (row.ts_event, row.trade_id)
@@ -221,7 +228,7 @@ class HistoryTrades(_TradeStream):
                 continue
             recent[key] = None
             self._last = key
-            self._put(row, ts_recv)
+            self._put(row, ts_recv, replayed)
         if len(recent) > 2 * _REMEMBERED_TRADES:
             for key in list(islice(recent, len(recent) - _REMEMBERED_TRADES)):
                 del recent[key]
@@ -235,6 +242,10 @@ class HistoryTrades(_TradeStream):
         (a restart) they are known: the venue sends what a block traded in one frame.
         """
         if self._last is None or not rows:
+            if since := self._last[0] if self._last else self._heard_until:
+                until_ts = rows[0].ts_event if rows else ts_recv
+                edges = Edges(0, 0, since, until_ts, -1)
+                self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
             return rows
         last_ts = self._last[0]
         if is_set_back(rows[-1].ts_event, last_ts):
@@ -254,7 +265,7 @@ class HistoryTrades(_TradeStream):
             if self.interruption is GapReason.SEQUENCE
             else self.interruption
         )
-        edges = Edges(0, 0, last_ts, until_ts, -1)
+        edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new
 

@@ -15,6 +15,7 @@ from shards.book_feeds import DeltaBook
 from shards.book_snapshots import BookSnapshots
 from shards.connection import Connection
 from shards.contract_feeds import FundingRates
+from shards.coverage import LATE_NS, CoverageLedger
 from shards.feeds import make_stream
 from shards.funding_intervals import IntervalSource
 from shards.gaps import GapLedger
@@ -36,6 +37,7 @@ _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
 _TRY_AGAIN_EVERY_S = 300.0
 """A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
+_ALIVE_EVERY_S = 1.0
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
@@ -66,6 +68,8 @@ class VenueSession:
         self._store_instruments = store_instruments
         self._on_fault = on_fault
         self._gaps = GapLedger(rings.gap)
+        self._coverage = CoverageLedger(rings.coverage)
+        self._told_alive_s = monotonic_s()
         self._rest = VenueRest(venue, settings.rest_url, leases)
         self._sockets = VenueSockets(
             venue, settings, leases, rings.publish, self._spawn, shard_count
@@ -171,6 +175,7 @@ class VenueSession:
         self._gaps.flush()
         for stream in self.streams:
             stream.tick(now_ns)
+        self._tell_alive(now_ns, now_s)
         self._sockets.tick(now_s)
         self._snapshots.tick(now_s)
         self._poll_share.weight_per_minute = self._poll_weight()
@@ -182,22 +187,50 @@ class VenueSession:
         self._forget_removed()
         self._try_postponed()
 
+    def _tell_alive(self, now_ns: int, now_s: float) -> None:
+        """Put on record up to when each socket and poller was heard. Not while something that was
+        received is neither in a ring nor declared.
+        """
+        self._coverage.flush()
+        if now_s - self._told_alive_s < _ALIVE_EVERY_S:
+            return
+        if self._gaps.is_waiting:
+            return
+        self._told_alive_s = now_s
+        for connection in self.connections:
+            heard = _heard(connection.streams)
+            if connection.is_connected and heard:
+                at = now_ns - int(connection.silent_s * 1e9) - LATE_NS
+                self._coverage.alive(heard[0].slot, connection.carrier, at)
+        for poller in self.pollers.values():
+            polled = _heard(poller.streams)
+            if polled:
+                at = min(stream.last_recv_ns for stream in polled) - LATE_NS
+                self._coverage.alive(polled[0].slot, poller.carrier, at)
+
     def _poll_weight(self) -> float:
         """This shard's part of what polls may spend in a minute."""
         allowed = spendable(self._rest.weight_per_minute)[REST_POLLS]
         return allowed * _POLL_MARGIN / self._shard_count
 
-    async def close(self) -> None:
-        """Close every socket. What was buffered for a snapshot is written."""
+    async def close(self, *, in_order: bool = True) -> None:
+        """Close every socket. What was buffered for a snapshot is written. Not `in_order`: what is
+        missed until the next process goes on is the fault of this one.
+        """
+        silent_s = {stream: self._sockets.silent_s(stream) for stream in self.streams}
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for stream in self.streams:
-            stream.disconnected("stopped")
+            if in_order:
+                stream.ended_in_order("stopped", silent_s[stream])
+            else:
+                stream.disconnected("stopped", silent_s[stream])
             stream.declare_pending(wall_ns())
             stream.state = StreamState.STOPPED
         self._gaps.flush()
+        self._coverage.flush()
         await self._rest.close()
 
     def _try_postponed(self) -> None:
@@ -233,6 +266,7 @@ class VenueSession:
             self._gaps,
             self._layout.positions_dir,
             self._snapshots.want,
+            self._coverage,
         )
 
     def _is_offered(self, stream: Stream) -> bool:
@@ -240,7 +274,8 @@ class VenueSession:
 
     async def _bring_up(self, streams: list[Stream]) -> None:
         """Instruments first: an unknown symbol must never be subscribed. While the venue does not
-        say what it lists, what the engine knew before will do.
+        say what it lists, or of a symbol nothing that can be read, what the engine knew before
+        will do.
         """
         wanted = [stream.spec for stream in streams]
         if not await self._instruments.ask(wanted, patient=False):
@@ -249,7 +284,9 @@ class VenueSession:
             await self._instruments.ask(wanted)
         listed = []
         for stream in filter(self._is_wanted, streams):
-            if self._instruments.get(stream.key.symbol) is None:
+            symbol = stream.key.symbol
+            is_known = self._facts(stream) is not None and self._instruments.is_unreadable(symbol)
+            if self._instruments.get(symbol) is None and not is_known:
                 self._not_listed(stream)
             else:
                 self._postponed.pop(stream.slot, None)
@@ -286,7 +323,7 @@ class VenueSession:
         return listed or stream.spec.instrument
 
     def _not_listed(self, stream: Stream) -> None:
-        """The venue does not know the symbol, or no more."""
+        """The venue does not know the symbol, or no more, or says nothing of it we understand."""
         reason = self._instruments.why_unknown(stream.key.symbol)
         if stream.slot in self._begun:
             stream.disconnected(reason, self._sockets.silent_s(stream))
@@ -374,3 +411,9 @@ class VenueSession:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_fault(error)
+
+
+def _heard(streams: Iterable[Stream]) -> list[Stream]:
+    """Those that are listened to; none while one of them has something to declare."""
+    found = [stream for stream in streams if stream.is_heard]
+    return [] if any(stream.has_undeclared for stream in found) else found

@@ -1,11 +1,16 @@
-"""Private servers for the tests: one PostgreSQL and one Valkey a session, one database a test."""
+"""Private servers for the tests: one PostgreSQL and one Valkey a session, one database a test.
+
+With FTS_TEST_TIMESCALE_DSN (the URL of a superuser's database on a server that has TimescaleDB
+loaded) the tests' databases are made there, so that the suite runs on hypertables. Tests that stop
+and crash a server keep the private one.
+"""
 
 import itertools
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -15,7 +20,6 @@ from engine.migrations import migrate
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
 
-_TEMPLATE = "fts_template"
 _numbers = itertools.count(1)
 
 
@@ -48,24 +52,68 @@ def server_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def postgres(server_dir: Path) -> Iterator[PrivatePostgres]:
     """A running server. A test that stops it starts it again."""
     server = PrivatePostgres(server_dir, "test")
-    url = server.start()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {_TEMPLATE}")
-    migrate(database_at(url, _TEMPLATE))
+    server.start()
     yield server
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def timescale() -> Iterator["Databases | None"]:
+    """The server of FTS_TEST_TIMESCALE_DSN."""
+    url = os.environ.get("FTS_TEST_TIMESCALE_DSN")
+    databases = Databases(lambda: url) if url else None
+    yield databases
+    if databases is not None:
+        databases.drop_template()
+
+
+@pytest.fixture(scope="session")
+def private_databases() -> "list[Databases]":
+    """Room for the databases of the private server, once a test needs it."""
+    return []
+
+
 @pytest.fixture
-def empty_database_url(postgres: PrivatePostgres) -> Iterator[str]:
+def databases(
+    request: pytest.FixtureRequest,
+    timescale: "Databases | None",
+    private_databases: "list[Databases]",
+) -> "Databases":
+    """Where this test's databases are made."""
+    if timescale is not None and "postgres" not in request.fixturenames:
+        return timescale
+    server: PrivatePostgres = request.getfixturevalue("postgres")
+    if not private_databases:
+        private_databases.append(Databases(server.start))
+    return private_databases[0]
+
+
+@pytest.fixture
+def make_database(databases: "Databases") -> Iterator[Callable[[str], str]]:
+    """`make_database("ENCODING 'LATIN1' LOCALE 'C'")`: an empty one, its URL."""
+    names: list[str] = []
+
+    def make(options: str = "") -> str:
+        names.append(databases.make(f"TEMPLATE template0 {options}"))
+        return databases.url(names[-1])
+
+    yield make
+    for name in names:
+        databases.drop(name)
+
+
+@pytest.fixture
+def empty_database_url(make_database: Callable[[str], str]) -> str:
     """A database of the test's own, without tables."""
-    yield from _fresh_database(postgres, "template0")
+    return make_database("")
 
 
 @pytest.fixture
-def database_url(postgres: PrivatePostgres) -> Iterator[str]:
+def database_url(databases: "Databases") -> Iterator[str]:
     """A database of the test's own, migrated."""
-    yield from _fresh_database(postgres, _TEMPLATE)
+    name = databases.make(f"TEMPLATE {databases.template()} STRATEGY wal_log")
+    yield databases.url(name)
+    databases.drop(name)
 
 
 @pytest.fixture(scope="session")
@@ -89,11 +137,46 @@ def database_at(url: str, name: str) -> str:
     return f"{head.rpartition('/')[0]}/{name}?{query}"
 
 
-def _fresh_database(postgres: PrivatePostgres, template: str) -> Iterator[str]:
-    server_url = postgres.start()
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
-    yield database_at(server_url, name)
-    with psycopg.connect(postgres.start(), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+class Databases:
+    """Makes and drops databases on a server."""
+
+    def __init__(self, server_url: Callable[[], str]) -> None:
+        self._server_url = server_url
+        self._template = ""
+
+    def url(self, name: str) -> str:
+        """Address of a database of this name."""
+        return database_at(self._server_url(), name)
+
+    def make(self, options: str) -> str:
+        """Name of a new database."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        self._execute(f"CREATE DATABASE {name} {options}")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop it, whoever is in it."""
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def template(self) -> str:
+        """A migrated database to copy. Nobody may be in it meanwhile, and an extension's workers
+        go wherever they are let in: so nobody is.
+        """
+        if not self._template:
+            name = self.make("TEMPLATE template0")
+            migrate(self.url(name))
+            self._execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            self._execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+            self._template = name
+        return self._template
+
+    def drop_template(self) -> None:
+        """Leave nothing behind on a server that is not ours."""
+        if self._template:
+            self.drop(self._template)
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self._server_url(), autocommit=True) as connection:
+            connection.execute(statement.encode())

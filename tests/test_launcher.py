@@ -33,7 +33,7 @@ class Checkout:
     """A copy of the launcher with tools and interpreters of the test's choice."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root / "a path with spaces"
+        self.root = root / "a path 'with' \"signs\" %d 币,é #"
         self.root.mkdir()
         self.bin = root / "bin"
         self.bin.mkdir()
@@ -240,3 +240,27 @@ def test_the_environment_can_live_elsewhere(checkout: Checkout, tmp_path: Path) 
     assert checkout.run("version", FTS_VENV=str(elsewhere)).returncode == 0
     assert (elsewhere / "made-from").exists()
     assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.fault("N23")
+def test_the_environment_may_be_named_from_where_one_is(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.python("python3.12")
+    for arguments in (["version"], ["test"]):
+        done = subprocess.run(
+            checkout.command(*arguments), env=checkout.env(FTS_VENV="mine"), cwd=tmp_path,
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "made-from").exists()
+
+
+@pytest.mark.fault("N23")
+@pytest.mark.parametrize("name", ["a:b", "$c", "two\nlines"])
+def test_a_place_where_python_makes_no_environment_is_named(
+    checkout: Checkout, tmp_path: Path, name: str
+) -> None:
+    checkout.python("python3.12")
+    done = checkout.run("version", FTS_VENV=str(tmp_path / name))
+    assert done.returncode == 2
+    assert "set FTS_VENV to a directory without" in done.stderr
+    assert not checkout.made()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from control.exits import Exit
+from control.standard_streams import say
 from engine.errors import ConfigError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -45,9 +46,9 @@ def run(options: argparse.Namespace) -> int:
             return Exit.FAILED
         results = _results(json.loads(report.read_text(encoding="utf-8")))
     if options.json:
-        sys.stdout.write(json.dumps(results) + "\n")
+        say(json.dumps(results))
     else:
-        sys.stdout.write("\n".join(_line(result) for result in results) + "\n")
+        say("\n".join(_line(result) for result in results))
     return Exit.OK
 
 

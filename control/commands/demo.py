@@ -4,17 +4,21 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from control.ending import Ending
 from control.exits import Exit
 from control.ledger_check import LedgerCheck, Verdict
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.simulator import SimulatorProcess
-from control.summary import engine_summary, latency_lines, not_stored
+from control.stores import psql_command
+from control.summary import engine_summary, latency_lines
 from engine.catalog import StreamKey, StreamKind, Transport
 from engine.clock import monotonic_s, wall_ns
 from engine.config import DEFAULT_STREAMS, LoadedConfig
@@ -36,20 +40,27 @@ _log = logging.getLogger(__name__)
 
 _EPILOG = """\
 examples:
-  fts demo                                  until Ctrl-C, with a live view
+  fts demo                                  until Ctrl-C, with a live view; then the proof
   fts demo --for 15 --rate 20000 --json     a proof: exit code 0 only if nothing is missing
   fts demo --for 15 --rate max              how fast is this machine?
   fts demo --all-kinds --symbols 2          quotes, funding, open interest, liquidations as well
 
 While it runs, the database and the Redis keys printed at start hold live data. The demo has a state
-directory of its own and empties it at every start; what a run stored stays until the next one.
+directory of its own and empties it at every start; what a run stored stays until the next one, and
+`fts psql` reads it. A run without end is proven by counts and sums, which take no room; with
+--all-kinds its ledger grows by a few MB an hour.
 """
 
+_ADVICE = (
+    "A run without end is proven by counts and sums alone: run with --for SECONDS to have every row"
+    " compared."
+)
 _PLAIN = ((StreamKind.TRADES, Transport.WS), (StreamKind.L2_BOOK, Transport.WS))
 _STABLE_LOOKS = 6
 _LOOK_S = 0.2
 _SETTLE_S_MAX = 60.0
-_SETTLE_HURRIED_S_MAX = 1.5
+_SETTLE_HURRIED_S_MAX = 20.0
+"""After Ctrl-C. It takes a second or two where nothing waits; once more ends it at once."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -96,28 +107,33 @@ class Demo:
         self._sent: dict[str, int] = {}
         self._settled_ns = 0
 
-    def prepare(
-        self, ground: Ground, stack: contextlib.ExitStack
-    ) -> tuple[list[StreamKey], dict[str, VenueSettings]]:
-        """Start the simulator. A run without end keeps no ledger: it would grow for ever."""
+    def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
+        """Of the simulator, whatever is configured."""
+        del loaded
+        return demo_streams(self._symbols, all_kinds=self._all_kinds)
+
+    def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
+        """Start the simulator. The ledger of a run without end has sums in place of most rows: they
+        would grow for ever.
+        """
         if note := streams_note(ground.options.loaded):
             _log.warning(note)
         arguments = ["--port", "0", "--rate", self._rate]
         arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
-        if ground.options.run_s is not None and ground.database_url is not None:
+        if ground.database_url is not None:
             self._ledger_dir = ground.layout.state_dir / "ledger"
             arguments += ["--ledger", str(self._ledger_dir)]
+            arguments += ["--ledger-in-sums"] if ground.options.run_s is None else []
         self._simulator = SimulatorProcess(arguments)
         stack.callback(self._simulator.stop)
         overrides = self._simulator.venues()
         configured = ground.options.loaded.config.venues
-        venues = {
+        return {
             name: msgspec.structs.replace(
                 configured.get(name, VenueSettings()), rest_url=at.rest_url, ws_url=at.ws_url
             )
             for name, at in overrides.items()
         }
-        return demo_streams(self._symbols, all_kinds=self._all_kinds), venues
 
     async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
         """Stop the market, then wait until what it sent has arrived and is stored."""
@@ -137,14 +153,17 @@ class Demo:
 
     def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
         """Compare with the ledger where there is one, else with the simulator's counters."""
-        summary = engine_summary(status) | {"delivered": delivered}
+        ending = Ending.of(status, delivered=delivered)
+        summary = engine_summary(status, ending) | {"delivered": delivered}
         if self._ledger_dir is None or ground.database_url is None:
             summary["sent"] = sum(self._sent.values())
-            is_bounded = ground.options.run_s is not None
-            return Outcome(Exit.OK, summary, short_text(summary, is_bounded=is_bounded))
+            return Outcome(ending.exit_code, summary, short_text(summary, ending))
+        if not sum(self._sent.values()):
+            return Outcome(ending.exit_code, summary, "stopped before anything was sent")
         assert self._simulator is not None
         self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
-        check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
+        with _interruptible():
+            check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
         total = Verdict()
         for verdict in check.verdicts.values():
             total.add(verdict)
@@ -163,13 +182,19 @@ class Demo:
             summary["sent"] > 0
             and summary["sent"] == total.stored + total.declared_missing
             and not (total.duplicates or total.missing or total.altered)
+            and not ending.problem
         )
         summary["ok"] = fine
-        text = _proof_text(summary, status)
+        summary["by_sums"] = ground.options.run_s is None
+        text = f"{_proof_text(summary, status, ending)}\n{_where(ground)}"
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 
-    def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float]:
-        """From the first row received to the last row committed, start and stop left out."""
+    def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float | None]:
+        """From the first row received to the last row committed, start and stop left out; nothing
+        where no row was.
+        """
+        if not check.first_recv_ns:
+            return dict.fromkeys(("seconds", "trades_per_s", "levels_per_s"))
         seconds = max(self._settled_ns - check.first_recv_ns, 1) / 1e9
         stored = status.writer.stored_rows
         return {
@@ -236,35 +261,59 @@ def streams_note(loaded: LoadedConfig) -> str:
     )
 
 
-def short_text(summary: dict[str, Any], *, is_bounded: bool) -> str:
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A comparison holds up the loop and its signals: a second one ends it all the same."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _where(ground: Ground) -> str:
+    """How to read it now that nothing runs."""
+    return f"read it with: {psql_command(ground.layout.state_dir)}"
+
+
+def short_text(summary: dict[str, Any], ending: Ending) -> str:
     """The last lines of a run that is not compared with a ledger, and why it was not."""
-    advice = (
-        "Nothing was compared with the simulator's ledger: that takes a database."
-        if is_bounded
-        else "Run with --for SECONDS to have every row compared with the simulator's ledger."
+    advice = "Nothing was compared with the simulator's ledger: that takes a database."
+    received = ending.equation() if ending.accounts else f"received {summary['received']:,}"
+    numbers = (
+        f"sent {summary['sent']:,} rows, {received}, published {summary['published']:,},"
+        f" gaps {summary['gaps']:,}"
     )
-    return (
-        f"sent {summary['sent']:,} rows, received {summary['received']:,},"
-        f" stored {summary['stored']:,}{not_stored(summary)}, published {summary['published']:,},"
-        f" dropped {summary['dropped']:,}, gaps {summary['gaps']:,}\n{advice}"
-    )
+    return "\n".join([numbers, *ending.lines(), advice])
 
 
-def _proof_text(summary: dict[str, Any], status: EngineStatus) -> str:
+def _proof_text(summary: dict[str, Any], status: EngineStatus, ending: Ending) -> str:
     equation = (
         f"sent {summary['sent']:,} = stored {summary['stored']:,}"
         f" + declared missing {summary['declared_missing']:,}"
     )
     faults = ", ".join(f"{name} {summary[name]:,}" for name in ("duplicates", "missing", "altered"))
-    rates = summary["rates"]
     lines = [
         f"{'PROVEN' if summary['ok'] else 'FAILED'}: {equation}; {faults}",
-        f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
-        f" over {rates['seconds']:,} s; published {summary['published']:,},"
+        ending.equation(),
+        *ending.lines(),
+        *([_ADVICE] if summary["by_sums"] and not summary["ok"] else []),
+        f"{_rates_text(summary['rates'])}; published {summary['published']:,},"
         f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",
         *latency_lines(status),
     ]
     return "\n".join(lines)
+
+
+def _rates_text(rates: dict[str, Any]) -> str:
+    if rates["seconds"] is None:
+        return "stored nothing"
+    return (
+        f"stored {rates['trades_per_s']:,} trades/s and {rates['levels_per_s']:,} book levels/s"
+        f" over {rates['seconds']:,} s"
+    )
 
 
 def _rate(text: str) -> str:

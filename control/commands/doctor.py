@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
-from psycopg.conninfo import make_conninfo
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -21,12 +19,16 @@ from control.commands.version import version
 from control.exits import Exit
 from control.options import add_config, load
 from control.service import bind
-from engine import instance, migrations, preflight
+from control.standard_streams import say
+from engine import handles, instance, migrations, preflight
 from engine.config import LoadedConfig, masked_url
-from engine.errors import ConfigError, EngineError
+from engine.database_facts import DatabaseFacts, read_facts
+from engine.database_session import DOCTOR, session
+from engine.database_words import unavailable
+from engine.errors import ConfigError, DatabaseUnavailableError, EngineError
 from engine.layout import Layout, open_layout
 from engine.masking import scrub
-from shards.venues import VENUES
+from shards.venues import VENUES, preferred_transport, socket_count
 
 _EPILOG = """\
 examples:
@@ -36,6 +38,11 @@ examples:
 Exit code 0 when everything needed is there (an unreachable venue is only noted), else 1.
 """
 _TIMEOUT_S = 2.0
+_IN_QUARANTINE = """
+    SELECT count(*) FROM quarantined_row WHERE state = 1 AND starts_with(ring, %s)
+"""
+_SESSIONS = 6
+"""Writer, listings, registry, and for moments migration, witness and doctor."""
 _SHM = Path("/dev/shm")  # noqa: S108 - shared memory, not a temporary file
 
 Level = Literal["ok", "note", "problem"]
@@ -48,6 +55,12 @@ class Finding(msgspec.Struct, frozen=True):
     level: Level
     text: str
     advice: str = ""
+
+
+class DatabaseFinding(Finding, frozen=True):
+    """The database's first line, with everything that is known of it."""
+
+    facts: DatabaseFacts = msgspec.field(default_factory=DatabaseFacts)
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -71,9 +84,9 @@ def run(options: argparse.Namespace) -> int:
     healthy = all(finding.level != "problem" for finding in findings)
     if options.json:
         body = {"healthy": healthy, "findings": findings, "config": masked_config(loaded)}
-        sys.stdout.write(msgspec.json.encode(body).decode() + "\n")
+        say(msgspec.json.encode(body).decode())
     else:
-        sys.stdout.write("\n".join(_lines(findings)) + "\n")
+        say("\n".join(_lines(findings)))
     return Exit.OK if healthy else Exit.FAILED
 
 
@@ -86,10 +99,14 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
         f" {platform.system()} {platform.machine()}",
     )
     yield Finding("config", "ok", f"{loaded.source}; {_flat(masked_config(loaded))}")
+    for line in loaded.no_symbols():
+        yield Finding("config", "note", line, "write it as the venue does")
     yield from _engines(layout)
     yield _control_port(loaded, layout)
     yield from _machine(loaded, layout)
-    yield _database(loaded)
+    yield _open_files(loaded)
+    yield from _database(loaded, layout)
+    yield _quarantine(loaded, layout)
     yield _redis(loaded)
     for name, venue in VENUES.items():
         override = loaded.config.venues.get(name)
@@ -125,6 +142,9 @@ def _engine(topic: str, state_dir: Path, layout: Layout) -> Finding:
             )  # fmt: skip
         return Finding(topic, "ok", text)
     note = instance.read_note(layout)
+    if note is None and (host := instance.read_host_note(layout)) is not None:
+        text = f"none runs on {state_dir}; its database is open for readers (pid {host.pid})"
+        return Finding(topic, "ok", text)
     if note is None:
         return Finding(topic, "note", f"one is starting on {state_dir}")
     parts = [f"runs on {state_dir} (pid {note.pid})", f"control {note.control_url}"]
@@ -171,28 +191,141 @@ def _machine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield Finding("shared memory", "note" if plan.note else "ok", text, plan.note)
 
 
-def _database(loaded: LoadedConfig) -> Finding:
-    if loaded.database_url is None:
-        return Finding("database", "ok", "private PostgreSQL, started with the engine")
-    url = loaded.database_url.reveal()
-    shown = masked_url(loaded.database_url)
+def _open_files(loaded: LoadedConfig) -> Finding:
+    """As the engine counts them before it starts anything."""
+    allowed = preflight.allowed_cpus()
+    shards = len(loaded.config.shards.cpus or allowed[-max(1, len(allowed) // 2) :])
+    streams = loaded.stream_keys(preferred_transport)
+    counts = handles.needed(shards, socket_count(streams, loaded.config.venues))
+    limit = handles.raise_limit()
     try:
-        conninfo = make_conninfo(url, connect_timeout=int(_TIMEOUT_S))
-        with psycopg.connect(conninfo) as connection:
-            server = connection.info.server_version // 10_000
-        waiting = migrations.pending(conninfo)
+        handles.demand(counts, limit)
+    except ConfigError as error:
+        text, _, advice = str(error).removeprefix("open files: ").partition("; ")
+        return Finding("open files", "problem", text, advice)
+    return Finding(
+        "open files", "ok", f"a process may have {limit:,} and needs {max(counts.values()):,}"
+    )
+
+
+def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
+    url = loaded.database_url.reveal() if loaded.database_url is not None else ""
+    shown = masked_url(loaded.database_url)
+    if not url:
+        note = instance.read_note(layout) if instance.is_held(layout) else None
+        url = note.database if note is not None else ""
+        if not url.startswith("postgres"):
+            yield Finding("database", "ok", "private PostgreSQL, started with the engine")
+            return
+        shown = f"private, {url}"
+    try:
+        with session(url, DOCTOR) as connection:
+            facts = read_facts(connection)
+        waiting = migrations.pending(url)
     except (psycopg.Error, EngineError, OSError) as error:
-        text = scrub(str(error).strip().splitlines()[0], url)
-        return Finding(
-            "database", "problem", f"{shown}: {text}",
-            "check address, network and password; a running engine keeps rows in its journal",
-        )  # fmt: skip
+        yield _unusable(shown, unavailable(error, url))
+        return
+    name = f"{shown}: PostgreSQL {facts.version}, {facts.encoding}, schema {facts.schema}"
     if waiting:
-        return Finding(
-            "database", "note", f"{shown}: PostgreSQL {server}, {len(waiting)} migrations pending",
-            "`fts up` applies them at start, or run `fts migrate`",
+        yield DatabaseFinding(
+            "database", "note", f"{name}, {len(waiting)} migrations pending",
+            "`fts up` applies them at start, or run `fts migrate`", facts,
         )  # fmt: skip
-    return Finding("database", "ok", f"{shown}: PostgreSQL {server}, schema up to date")
+    else:
+        yield DatabaseFinding("database", "ok", f"{name} is up to date", "", facts)
+    yield from _about(facts)
+
+
+def _unusable(shown: str, error: DatabaseUnavailableError) -> Finding:
+    text, _, advice = str(error).rpartition("; ")
+    if not (error.was_answered and text):
+        reach = "" if error.was_answered else "check address, network and password; "
+        text, advice = str(error), f"{reach}a running engine keeps rows in its journal"
+    return Finding("database", "problem", f"{shown}: {text}", advice)
+
+
+def _about(facts: DatabaseFacts) -> Iterator[Finding]:
+    """What an operator wants to know of a database, beside that it is there."""
+    if not facts.holds_any_name:
+        yield Finding(
+            "encoding", "note", f"{facts.encoding} lacks letters that venues use: they are escaped",
+            "make the database in UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)",
+        )  # fmt: skip
+    yield _layout_of(facts)
+    size = f"{(facts.size_bytes or 0) / 2**20:,.0f} MB, {facts.days_kept} days kept"
+    if facts.rows_a_day is not None and facts.bytes_a_day is not None:
+        size += (
+            f"; about {facts.rows_a_day:,.0f} rows and {facts.bytes_a_day / 2**20:,.0f} MB a day"
+        )
+    yield Finding("size", "ok", size)
+    yield _sessions_of(facts)
+    if facts.synchronous_standbys:
+        level: Level = "ok" if facts.standbys_in_sync != 0 else "note"
+        yield Finding(
+            "standby", level,
+            f"COMMIT waits for {facts.synchronous_standbys!r}"
+            f" ({facts.standbys_in_sync} in step, as far as this user may see)",
+            "" if level == "ok" else "without one in step nothing is stored for good",
+        )  # fmt: skip
+
+
+def _layout_of(facts: DatabaseFacts) -> Finding:
+    if facts.layout == "hypertables":
+        columns = ", ".join(facts.columnstore) or "none"
+        retention = ", ".join(f"{k} {v}" for k, v in facts.retention.items()) or "none"
+        return Finding(
+            "layout", "ok",
+            f"hypertables, TimescaleDB {facts.timescaledb} ({facts.timescaledb_licence} licence);"
+            f" columnstore: {columns}; retention: {retention}",
+        )  # fmt: skip
+    text = "daily partitions" if facts.layout == "partitions" else facts.layout
+    available = facts.timescaledb or facts.timescaledb_available
+    if available and facts.layout == "partitions":
+        return Finding(
+            "layout", "note", f"{text}, although TimescaleDB {available} is there",
+            "hypertables are made only in a database that has the extension from the start",
+        )  # fmt: skip
+    return Finding("layout", "ok", f"{text}, without TimescaleDB")
+
+
+def _sessions_of(facts: DatabaseFacts) -> Finding:
+    free = facts.connections_free
+    parts = [f"{free} connections free" if free is not None else "connections not visible"]
+    if facts.is_pooled:
+        parts.append("a session pool or proxy stands between")
+    if facts.inherited:
+        given = ", ".join(f"{name} = {value}" for name, value in facts.inherited.items())
+        parts.append(f"role and database set {given}: what matters to the engine it sets itself")
+    if free is not None and free < _SESSIONS:
+        return Finding(
+            "sessions", "note", "; ".join(parts),
+            f"an engine opens up to {_SESSIONS}: raise max_connections, or close others",
+        )  # fmt: skip
+    return Finding("sessions", "ok", "; ".join(parts))
+
+
+def _quarantine(loaded: LoadedConfig, layout: Layout) -> Finding:
+    """How many rows wait in quarantine; the database knows, wherever the files are."""
+    if not any(layout.quarantine_dir.glob("*.jsonl")):
+        return Finding("quarantine", "ok", "empty")
+    note = instance.read_note(layout)
+    url = note.database if note else ""
+    if loaded.database_url is not None:
+        url = loaded.database_url.reveal()
+    try:
+        with session(url, DOCTOR) as connection:
+            (count,) = connection.execute(_IN_QUARANTINE, (f"{layout.instance}/",)).fetchone() or ()
+    except (psycopg.Error, EngineError, OSError):
+        return Finding(
+            "quarantine", "note", f"{layout.quarantine_dir} holds rows that were refused",
+            "`fts quarantine list` tells which of them still wait",
+        )  # fmt: skip
+    if not count:
+        return Finding("quarantine", "ok", "empty: all rows were stored or dropped since")
+    return Finding(
+        "quarantine", "note", f"{count:,} rows wait in {layout.quarantine_dir}",
+        "`fts quarantine list` says why; `retry` stores them, `drop` gives them up",
+    )  # fmt: skip
 
 
 def _redis(loaded: LoadedConfig) -> Finding:

@@ -26,7 +26,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the verdict and the lights; 1 unless all are green."""
     client = connect(options)
-    lights = {name: client.get(f"/health/{name}") for name in _PARTS}
+    lights = {name: client.light(name) for name in _PARTS}
     engine = lights["runtime"]["engine"]
     if options.json:
         print_json(lights)

@@ -25,7 +25,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    parser.set_defaults(run=None)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, text, run in (
         ("list", "instruments by filter", run_list),
         ("refresh", "fetch the listings now", run_refresh),
@@ -59,8 +60,13 @@ def run_list(options: argparse.Namespace) -> int:
 def run_refresh(options: argparse.Namespace) -> int:
     """Fetch now; 1 when an exchange did not answer."""
     rows = connect(options).ask("POST", "/instruments/refresh", exchange=options.exchange)
-    columns = ("exchange", "instrument_count", "event_count", "error")
-    _show(options, [{"error": ""} | row for row in rows], columns, "nothing to refresh")
+    columns = ("exchange", "instrument_count", "unreadable_count", "event_count", "error")
+    _show(
+        options,
+        [{"error": "", "unreadable_count": 0} | row for row in rows],
+        columns,
+        "nothing to refresh",
+    )
     return Exit.FAILED if any(row.get("error") for row in rows) else Exit.OK
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from control.exits import Exit
 from control.options import add_config, load
+from control.standard_streams import say
 from engine import instance, migrations
 from engine.config import masked_url
 from engine.layout import open_layout
@@ -42,17 +43,18 @@ def run(options: argparse.Namespace) -> int:
         if url is None:
             layout = open_layout(loaded.state_dir)
             stack.enter_context(instance.hold(layout))
-            server = PrivatePostgres(layout.state_dir, layout.instance)
+            added = loaded.config.database.private_settings
+            server = PrivatePostgres(layout.state_dir, layout.instance, added)
             stack.callback(server.stop)
             url = server.start(_say)
         applied = migrations.migrate(url, _say)
     if options.json:
         names = ", ".join(f'"{name}"' for name in applied)
-        sys.stdout.write(f'{{"applied": [{names}]}}\n')
+        say(f'{{"applied": [{names}]}}')
     elif applied:
-        sys.stdout.write(f"applied {', '.join(applied)} to {masked_url(loaded.database_url)}\n")
+        say(f"applied {', '.join(applied)} to {masked_url(loaded.database_url)}")
     else:
-        sys.stdout.write("the schema is up to date\n")
+        say("the schema is up to date")
     return Exit.OK
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from control.client import EXIT_CODES, Client, add_client_options, connect, stream_path
 from control.exits import Exit
+from control.standard_streams import say
 from control.tables import print_facts, print_json, print_table
 from engine.catalog import StreamKind, Transport
 from engine.clock import wall_ns
 from engine.commands import Knobs
+from engine.wrong_input import nearest
 
 _KINDS = [kind.value for kind in StreamKind]
 _TRANSPORTS = [transport.value for transport in Transport]
@@ -41,7 +43,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    parser.set_defaults(run=None)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, text, run in (
         ("list", "streams with their state", run_list),
         ("add", "begin streams", run_add),
@@ -63,15 +66,15 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
     if name == "list":
         for option in ("--exchange", "--symbol"):
             verb.add_argument(option)
-        verb.add_argument("--kind", choices=_KINDS)
-        verb.add_argument("--transport", choices=_TRANSPORTS)
+        verb.add_argument("--kind", type=_kind)
+        verb.add_argument("--transport", type=_transport)
         verb.add_argument("--state", help="pending, live, stale, ...")
         return
     verb.add_argument("exchange", metavar="EXCHANGE")
     if name in ("add", "remove"):
         verb.add_argument("symbols", metavar="SYMBOL", nargs="*")
-        verb.add_argument("--kind", choices=_KINDS, action="append", required=True, dest="kinds")
-        verb.add_argument("--transport", choices=_TRANSPORTS)
+        verb.add_argument("--kind", type=_kind, action="append", required=True, dest="kinds")
+        verb.add_argument("--transport", type=_transport)
         verb.add_argument("--all", action="store_true", help="all instruments that pass the filter")
         for option, hint in (
             ("--base", ""), ("--quote", ""), ("--match", ": symbols like BTC*"),
@@ -84,10 +87,10 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
     if name == "snapshot":
         verb.set_defaults(kind=StreamKind.L2_BOOK.value)
     else:
-        verb.add_argument("kind", metavar="KIND", choices=_KINDS)
+        verb.add_argument("kind", metavar="KIND", type=_kind)
     if name == "set":
         verb.add_argument("knobs", metavar="KNOB=VALUE", nargs="+", type=_knob)
-    verb.add_argument("--transport", choices=_TRANSPORTS)
+    verb.add_argument("--transport", type=_transport)
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -158,7 +161,7 @@ def run_snapshot(options: argparse.Namespace) -> int:
     if options.json:
         print_json(answer)
     else:
-        sys.stdout.write("asked for: the whole book follows in the stream\n")
+        say("asked for: the whole book follows in the stream")
     return Exit.OK
 
 
@@ -179,7 +182,7 @@ def _bulk(options: argparse.Namespace, method: str, done: str) -> int:
             name = f"{result['exchange']}/{result['symbol']}/{result['kind']}"
             sys.stderr.write(f"{name}: {result['error']}\n")
         noun = "stream" if len(results) == 1 else "streams"
-        sys.stdout.write(f"{len(results) - len(refused)} of {len(results)} {noun} {done}\n")
+        say(f"{len(results) - len(refused)} of {len(results)} {noun} {done}")
     return Exit.FAILED if refused else Exit.OK
 
 
@@ -216,6 +219,24 @@ def _path(client: Client, options: argparse.Namespace) -> str:
         )
         transport = rows[0]["transport"] if rows else Transport.WS.value
     return stream_path(options.exchange, options.symbol, options.kind, transport)
+
+
+def _kind(text: str) -> str:
+    return _spelled(StreamKind, text)
+
+
+def _transport(text: str) -> str:
+    return _spelled(Transport, text)
+
+
+def _spelled(names: type[StreamKind] | type[Transport], text: str) -> str:
+    """As the API spells what was typed in any case."""
+    try:
+        return names(text).value
+    except ValueError:
+        near = nearest(text, names)
+        hint = f"; did you mean {near}?" if near else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{hint}") from None
 
 
 def _knob(text: str) -> tuple[str, Any]:

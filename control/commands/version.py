@@ -2,11 +2,11 @@
 
 import argparse
 import platform
-import sys
 from importlib import metadata
 from typing import Any
 
 from control.exits import Exit
+from control.standard_streams import say
 
 
 def version() -> str:
@@ -30,5 +30,5 @@ def version_text() -> str:
 
 def run(_: argparse.Namespace) -> int:
     """Print it."""
-    sys.stdout.write(f"{version_text()}\n")
+    say(f"{version_text()}")
     return Exit.OK

@@ -15,7 +15,7 @@ from control.auth import Guard
 from control.backend import Backend
 from control.errors import ApiError
 from control.instruments import Instruments
-from control.schemas import VENUE_OF_SPELLING
+from control.schemas import known_venue, unknown_venue
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class Operation:
     handler: Handler
     summary: str
     answers: Mapping[int, tuple[Any, ...]]
-    """Successful statuses and the types their bodies can have; () is text."""
+    """Statuses of answers, a 503 that says no among them, and the types of their bodies; () is
+    text."""
     query: type[msgspec.Struct] | None = None
     body: tuple[Any, ...] = ()
     """Types the body can have; () is no body."""
@@ -58,12 +59,11 @@ class Operation:
 
 def venue_of(exchange: str, field_name: str = "exchange") -> str:
     """The venue behind either spelling. Raises ApiError (400)."""
-    venue = VENUE_OF_SPELLING.get(exchange)
+    venue = known_venue(exchange)
     if venue is None:
-        known = ", ".join(sorted(VENUE_OF_SPELLING))
         raise ApiError(
             "invalid_argument",
-            f"{field_name}: unknown exchange {exchange[:64]!a}; known: {known}",
+            f"{field_name}: unknown exchange {unknown_venue(exchange)}",
             field=field_name,
         )
     return venue
@@ -78,7 +78,7 @@ def running_venue(services: Services, exchange: str, field_name: str = "exchange
     """The same where a stream is named that runs: of a venue that this version does not know, too.
     A registry that another version wrote may hold some.
     """
-    if exchange not in VENUE_OF_SPELLING and any(
+    if known_venue(exchange) is None and any(
         exchange == key.venue for key in services.backend.streams
     ):
         return exchange

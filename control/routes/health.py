@@ -62,7 +62,7 @@ async def runtime_health(_: Request, services: Services) -> Response:
     backend = services.backend
     status, light = backend.status, backend.lights()["runtime"]
     refusal = backend.health.refusal(services.admissions.policy)
-    return json_response(
+    return _shown(
         RuntimeHealth(
             ok=light.status == "green",
             status=light.status,
@@ -85,12 +85,17 @@ async def runtime_health(_: Request, services: Services) -> Response:
 async def database_health(_: Request, services: Services) -> Response:
     """The database: reachable, and not behind."""
     status = services.backend.status
-    return json_response(_sink(services, "db", status, services.backend.health.flush_delay_s))
+    return _shown(_sink(services, "db", status, services.backend.health.flush_delay_s))
 
 
 async def redis_health(_: Request, services: Services) -> Response:
     """Redis: reachable."""
-    return json_response(_sink(services, "redis", services.backend.status, 0.0))
+    return _shown(_sink(services, "redis", services.backend.status, 0.0))
+
+
+def _shown(health: RuntimeHealth | SinkHealth) -> Response:
+    """A light with all that is known; who only looks at the status code sees that it is red."""
+    return json_response(health, 503 if health.status == "red" else 200)
 
 
 def _sink(
@@ -138,12 +143,14 @@ async def show_metrics(request: Request, services: Services) -> Response:
     return Response(body, headers={"content-type": media_type})
 
 
+_SINK_ANSWERS = {200: (SinkHealth,), 503: (SinkHealth,)}
 OPERATIONS = [
     Operation(
-        "GET", "/health/runtime", runtime_health, "The processes", {200: (RuntimeHealth,)}
+        "GET", "/health/runtime", runtime_health, "The processes",
+        {200: (RuntimeHealth,), 503: (RuntimeHealth,)},
     ),
-    Operation("GET", "/health/db", database_health, "The database", {200: (SinkHealth,)}),
-    Operation("GET", "/health/redis", redis_health, "Redis", {200: (SinkHealth,)}),
+    Operation("GET", "/health/db", database_health, "The database", _SINK_ANSWERS),
+    Operation("GET", "/health/redis", redis_health, "Redis", _SINK_ANSWERS),
     Operation(
         "GET", "/limiters", limiters, "Budgets of the exchanges", {200: (list[LimiterRow],)},
         query=ExchangeChoice,

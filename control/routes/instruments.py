@@ -132,7 +132,8 @@ async def _refresh(services: Services, venue: str) -> _Outcome:
         except EngineError as error:
             failure = str(error)
     count = sum(1 for _ in services.instruments.of(venue))
-    return _Outcome(RefreshResult(venue, count, event_count, failure), retry_after_s)
+    unreadable = len(services.instruments.unreadable(venue))
+    return _Outcome(RefreshResult(venue, count, event_count, failure, unreadable), retry_after_s)
 
 
 def _blocked_s(services: Services, venue: str) -> float:

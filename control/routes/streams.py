@@ -175,7 +175,7 @@ def _requests_for(
                 services, item, f"[{place}].", suggests=len(items) <= _SUGGESTED_FOR_MAX
             )
         except ApiError as error:
-            if error.kind == "invalid_argument":
+            if error.kind in ("invalid_argument", "contradiction"):
                 raise  # the request itself is wrong: nothing of it is done
             key = StreamKey(
                 venue_of(item.exchange), item.symbol, item.kind, item.transport or Transport.WS
@@ -290,6 +290,9 @@ def _check_symbol(
     if instrument is not None:
         services.admissions.check_instrument(instrument, field)
         return
+    if why := services.instruments.unreadable(venue).get(symbol):
+        text = f"{venue} lists {symbol!a}, but its row cannot be read: {why}"
+        raise ApiError("unknown_symbol", text, field=f"{field}symbol")
     near = services.instruments.near(venue, symbol) if suggests else []
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ApiError(
@@ -388,7 +391,7 @@ OPERATIONS = [
     ),
     Operation(
         "PATCH", f"{_STREAM}/knobs", patch_knobs, "Change knobs of a stream", {200: (_Ok,)},
-        body=(KnobsPatch,), errors=(404, 413, 415, 503),
+        body=(KnobsPatch,), errors=(404, 413, 415, 422, 503),
     ),
     Operation(
         "POST", f"{_STREAM}/snapshot", take_snapshot,

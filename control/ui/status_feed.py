@@ -160,7 +160,7 @@ def writer_line(status: EngineStatus) -> WriterLine:
         overrun=sum(writer.overrun_rows.values()),
         dropped=sum(writer.dropped_rows.values()),
         lost=writer.lost_rows,
-        quarantined=sum(writer.quarantined_rows.values()),
+        quarantined=sum(writer.quarantine_rows.values()),
         inexact=writer.inexact_rows,
         backlog_rows=writer.backlog_rows,
         journal_bytes=writer.journal_bytes,

@@ -36,13 +36,21 @@ def server_home(state_dir: Path, name: str, instance: str, account: Account) -> 
     return home
 
 
-def socket_dir(state_dir: Path, home: Path, name: str, socket_name: str, account: Account) -> Path:
-    """Directory for a Unix socket, mode 0700, short enough for the kernel's 107 bytes.
+def known_home(state_dir: Path, name: str) -> Path:
+    """Where server `name` has its files, if it ever had any."""
+    record = state_dir / f"{name}.home"
+    if record.exists():
+        return Path(record.read_text(encoding="utf-8").strip())
+    return state_dir / name
 
-    `home/run` when that is short enough, else a directory under /tmp with an unguessable name.
+
+def socket_dir(state_dir: Path, home: Path, name: str, socket_name: str, account: Account) -> Path:
+    """Directory for a Unix socket, mode 0700, that clients can name.
+
+    `home/run` when they can, else a directory under /tmp with an unguessable name.
     """
     near = home / "run"
-    if len(os.fsencode(near / socket_name)) <= _SOCKET_PATH_BYTES_MAX:
+    if _can_be_named(near / socket_name):
         near.mkdir(mode=0o700, exist_ok=True)
         _give(near, account)
         return near
@@ -51,10 +59,23 @@ def socket_dir(state_dir: Path, home: Path, name: str, socket_name: str, account
         far = Path(record.read_text(encoding="utf-8").strip())
         if _is_ours(far, account):
             return far
-    far = Path(tempfile.mkdtemp(prefix="fts-"))
+    far = _elsewhere(socket_name)
     _give(far, account)
     _write_record(record, far)
     return far
+
+
+def _can_be_named(socket: Path) -> bool:
+    """The kernel takes 107 bytes, and PostgreSQL's clients take a comma for the end of a host."""
+    return len(os.fsencode(socket)) <= _SOCKET_PATH_BYTES_MAX and "," not in str(socket)
+
+
+def _elsewhere(socket_name: str) -> Path:
+    far = Path(tempfile.mkdtemp(prefix="fts-"))
+    if _can_be_named(far / socket_name):
+        return far
+    far.rmdir()  # a TMPDIR that is no better
+    return Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp"))
 
 
 def can_reach(path: Path, account: Account) -> bool:

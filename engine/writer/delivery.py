@@ -1,80 +1,39 @@
-"""Two consumers of the sources: the database (every row, exactly once) and Redis (best effort).
+"""The database's consumer of the sources: every row, exactly once.
 
-Each runs on its own cursor and its own connection, so neither can hold up the other. A failing
-sink is retried with a capped, jittered backoff; what it has not taken stays in ring and journal.
+It runs on its own cursor and its own connection, so it holds up no other sink. A failing database
+is retried with a capped, jittered backoff, which starts over when rows were delivered; what it has
+not taken stays in ring and journal. `trouble` is the one verdict that log, status and lights read.
 """
 
 import asyncio
 import logging
-import random
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engine.alarm import Alarm
+from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
-from engine.errors import EngineError
+from engine.errors import TableRefusesError
+from engine.keep_trying import keep_trying
 from engine.records import GAP, RecordArray
 from engine.writer import losses
+from engine.writer.clock_doubt import ClockDoubt
+from engine.writer.coverage import CoverageGate, is_coverage
 from engine.writer.held_back import HeldBack
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
-from engine.writer.postgres import PostgresSink, Slice
-from engine.writer.redis import RedisSink
+from engine.writer.postgres import CommitResult, PostgresSink, Slice
+from engine.writer.sink_trouble import delivered, sink_trouble
 from engine.writer.source import Source
 from engine.writer.sources import Sources
+from engine.writer.table_waits import TableWaits
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_MIN_S = 0.1
-_BACKOFF_MAX_S = 5.0
 _DURABLE_EVERY_S = 2.0
-_GAPS_WAITING_MAX = 64
-"""Losses whose gaps wait for Redis."""
-
-
-class SinkHealth:
-    """State of a sink in words, for status messages; logs each change once."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.state = "connecting"
-        self.error = ""
-
-    def up(self) -> None:
-        """The sink works."""
-        if self.state != "up":
-            log.info("%s: connected", self.name)
-        self.state, self.error = "up", ""
-
-    def down(self, error: Exception) -> None:
-        """The sink failed and will be tried again."""
-        text = str(error).strip().split("\n")[0]
-        if self.state != "down" or text != self.error:
-            log.warning("%s: %s; nothing is lost, trying again", self.name, text)
-        self.state, self.error = "down", text
-
-
-async def _keep_trying(
-    health: SinkHealth,
-    connect: Callable[[], Awaitable[None]],
-    deliver: Callable[[], Awaitable[None]],
-) -> None:
-    """Connect and deliver for ever; a retriable error means backoff and a new connection."""
-    failures = 0
-    while True:
-        try:
-            await connect()
-            health.up()
-            failures = 0
-            await deliver()
-        except EngineError as error:
-            if not error.retriable:
-                raise
-            health.down(error)
-        delay = min(_BACKOFF_MIN_S * 2**failures, _BACKOFF_MAX_S)
-        failures = min(failures + 1, 10)
-        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+_QUARANTINE_LOOK_S = 10.0
+"""Rows that somebody takes out of quarantine are seen after so long."""
 
 
 class DatabaseDelivery:
@@ -86,35 +45,74 @@ class DatabaseDelivery:
         sink: PostgresSink,
         knobs: KnobTable,
         on_loss: Callable[[RecordArray], None] | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self._sources = sources
         self._sink = sink
         self._knobs = knobs
         self._held_back = HeldBack(knobs)
+        self._gate = CoverageGate()
         self._on_loss = on_loss
         self._durable_at_s = 0.0
         self._undurable = False
-        self.health = SinkHealth("database")
+        self._tables = TableWaits()
+        self._clock = ClockDoubt(sink.venue)
+        self._waiting: set[tuple[str, int]] = set()
+        """Sources whose rows do not go into the present flush, whatever there is of them."""
+        self._quarantine_at_s = 0.0
+        self.trouble = sink_trouble("database", "nothing is lost, trying again", backoff, log)
         self.latency = Latency()
         self.stored_rows: Counter[str] = Counter()
         self.quarantined_rows: Counter[str] = Counter()
+        self.in_quarantine: Counter[str] = Counter()
+        """Rows that are in quarantine now, whoever put them there."""
         self.skipped_rows: Counter[str] = Counter()
-        self.lost_rows = 0
+        self.lost_by_kind: Counter[str] = Counter()
         self.inexact_rows = 0
         self.arrived = Alarm()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        await _keep_trying(self.health, self._connect, self._deliver)
+        await keep_trying(self._work, self.trouble)
+
+    async def _work(self) -> None:
+        await self._connect()
+        await self._deliver()
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """State and error. A database that owes an answer is as good as away."""
+        if self._sink.overdue:
+            return "down", self._sink.overdue
+        return self.trouble.state, self.trouble.text
 
     @property
     def backlog_rows(self) -> int:
         """Rows the database does not have yet."""
-        return sum(source.backlog_rows for source in self._sources)
+        return sum(source.backlog_rows for source in self._sources if not is_coverage(source))
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that neither ring nor journal held any more."""
+        return self.lost_by_kind.total()
+
+    @property
+    def waits_for(self) -> str:
+        """Why rows of a working database wait: our clock, or a table. Empty while none do."""
+        return self._clock.text or self._tables.text
+
+    @property
+    def _ready_rows(self) -> int:
+        """The backlog without what waits for something else than the next flush."""
+        return sum(
+            source.backlog_rows
+            for source in self._sources
+            if (source.key, source.epoch) not in self._waiting and not is_coverage(source)
+        )
 
     def rows_arrived(self) -> None:
         """Rows were pumped; a full batch is not kept waiting for the flush interval."""
-        if self.backlog_rows >= self._knobs.flush_rows:
+        if self._ready_rows >= self._knobs.flush_rows:
             self.arrived.ring()
 
     async def _connect(self) -> None:
@@ -133,6 +131,9 @@ class DatabaseDelivery:
             source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
             oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
         await self._sink.forget_cursors_before(oldest)
+        await self._sink.close_coverage(self._sources.instance, self._sources)
+        await self._sink.adopt_quarantine()
+        await self._count_quarantine()
 
     async def _deliver(self) -> None:
         while True:
@@ -140,12 +141,22 @@ class DatabaseDelivery:
             durable = self._durable_is_due()
             slices = self._slices()
             if slices or durable:
-                await self._commit(slices, durable=durable)
+                try:
+                    await self._commit(slices, durable=durable)
+                except TableRefusesError as error:
+                    self._tables.refused(error)
+            delivered(self.trouble, log)
+            if self.in_quarantine and monotonic_s() >= self._quarantine_at_s:
+                await self._count_quarantine()
+
+    async def _count_quarantine(self) -> None:
+        self.in_quarantine = Counter(await self._sink.quarantined())
+        self._quarantine_at_s = monotonic_s() + _QUARANTINE_LOOK_S
 
     async def _wait_for_rows(self) -> None:
         """Return when a full batch is there, or the flush interval is over."""
         knobs, started_s = self._knobs, monotonic_s()
-        while self.backlog_rows < knobs.flush_rows:
+        while self._ready_rows < knobs.flush_rows:
             if not await self.arrived.wait(started_s + knobs.flush_interval_s - monotonic_s()):
                 return
 
@@ -157,10 +168,19 @@ class DatabaseDelivery:
         room = self._knobs.max_rows_per_copy
         slices: list[Slice] = []
         self._held_back.begin()
+        self._forget_waits()
+        self._gate.look(self._sources)
+        reached: dict[Source, int] = {}
         for source in self._sources:
+            if is_coverage(source):
+                continue
             seq = source.database_seq
             while room > 0 and seq < source.head_seq:
+                if self._is_to_wait(source):
+                    break
                 first_seq, records = source.read(seq, room)
+                if self._is_to_wait(source, records, lost=first_seq > seq):
+                    break
                 if first_seq > seq:
                     gaps = losses.declare(source, seq, first_seq, wall_ns())
                     slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
@@ -170,11 +190,38 @@ class DatabaseDelivery:
                 slices.append(self._piece(source, seq, first_seq, records))
                 seq = first_seq + len(records)
                 room -= len(records)
-        return slices
+            reached[source] = seq
+        return [*slices, *self._gate.open(reached)]
+
+    def _forget_waits(self) -> None:
+        """What waited and is not there any more, because a knob or another writer took it."""
+        self._waiting.clear()
+        behind = [source for source in self._sources if source.backlog_rows]
+        self._clock.only({(source.key, source.epoch) for source in behind})
+        # Any row may come with gaps that are to be declared.
+        self._tables.only(
+            {source.spec.table for source in behind} | ({GAP.table} if behind else set())
+        )
+
+    def _is_to_wait(
+        self, source: Source, records: RecordArray | None = None, *, lost: bool = False
+    ) -> bool:
+        """Whether nothing more of a source goes into the present flush; asked before its next rows
+        are read, and again with them."""
+        key, kind = (source.key, source.epoch), source.spec.kind
+        if records is None:
+            waits = self._clock.waits(key) or self._tables.waits(kind.value)
+        else:
+            waits = self._clock.doubts(key, kind, records)
+            waits = waits or (lost and self._tables.waits(GAP.kind.value))
+        if waits:
+            self._waiting.add(key)
+        return waits
 
     def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
         """The rows that knobs let through."""
         kind = source.spec.kind
+        records = self._clock.put_right(records)
         chosen = self._knobs.to_store(records, kind)
         if chosen is not None:
             self._held_back.note(kind, records[~chosen], wall_ns())
@@ -184,8 +231,11 @@ class DatabaseDelivery:
 
     async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
         held_back = list(self._held_back.spans)
-        result = await self._sink.commit(slices, held_back, durable=durable)
+        result = await self._sink.commit(
+            slices, held_back, durable=durable, impatient=self._tables.impatient
+        )
         self._held_back.committed()
+        self._tables.taken({s.spec.table for s in slices if len(s.records)})
         now_ns = wall_ns()
         by_source = {(source.key, source.epoch): source for source in self._sources}
         for piece in slices:
@@ -196,6 +246,8 @@ class DatabaseDelivery:
                 if self._on_loss:
                     self._on_loss(piece.records)
                 continue
+            if not piece.spec.columns:
+                continue
             if piece.lost_count:
                 self._report_loss(piece)
             self.skipped_rows[piece.spec.kind.value] += piece.held_back_count
@@ -203,16 +255,25 @@ class DatabaseDelivery:
         for source in self._sources:
             source.committed(source.database_seq, durable=durable)
         self.stored_rows.update(result.stored_rows)
-        self.quarantined_rows.update(result.quarantined_rows)
         self.inexact_rows += result.inexact_rows
+        self._note_quarantined(result)
         self._undurable = not durable
         if durable:
             self._durable_at_s = monotonic_s()
             self._sources.remove_delivered()
 
+    def _note_quarantined(self, result: CommitResult) -> None:
+        """Count what was refused, tell Redis of its gaps, have what follows flagged."""
+        self.quarantined_rows.update(result.quarantined_rows)
+        self.in_quarantine.update(result.quarantined_rows)
+        if result.gaps is not None and self._on_loss:
+            self._on_loss(result.gaps)
+        for kind, slot in result.interrupted:
+            self._held_back.lost(kind, [slot])
+
     def _report_loss(self, piece: Slice) -> None:
         """Rows that neither ring nor journal holds any more: damage, or a restored database."""
-        self.lost_rows += piece.lost_count
+        self.lost_by_kind[piece.spec.kind.value] += piece.lost_count
         log.error(
             "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
             piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,
@@ -225,83 +286,3 @@ class DatabaseDelivery:
             self._undurable = True
             self.arrived.ring()
             await asyncio.sleep(0.01)
-
-
-class RedisDelivery:
-    """Live rings to Redis. Lags at most a ring; what it could not take is counted as overrun."""
-
-    def __init__(self, sources: Sources, sink: RedisSink, knobs: KnobTable) -> None:
-        self._sources = sources
-        self._sink = sink
-        self._knobs = knobs
-        self.health = SinkHealth("redis")
-        self.latency = Latency()
-        self.published_rows: Counter[str] = Counter()
-        self.overrun_rows: Counter[str] = Counter()
-        self.unpublished_rows: Counter[str] = Counter()
-        self.arrived = Alarm()
-        self._gaps: deque[RecordArray] = deque(maxlen=_GAPS_WAITING_MAX)
-
-    def declare(self, gaps: RecordArray) -> None:
-        """Publish gaps the database has just been told, with the next rows."""
-        chosen = self._knobs.to_publish(gaps)
-        self._gaps.append(gaps if chosen is None else gaps[chosen])
-
-    async def run(self) -> None:
-        """Publish until cancelled."""
-        await _keep_trying(self.health, self._connect, self._deliver)
-
-    def rows_arrived(self) -> None:
-        """Rows were pumped; live data is published at once."""
-        self.arrived.ring()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether Redis has everything."""
-        return all(not s.is_live or s.redis_seq >= s.head_seq for s in self._sources)
-
-    async def _connect(self) -> None:
-        await self._sink.connect()
-        for source in self._sources:
-            if source.is_live:
-                published = await self._sink.cursor(source.key, source.epoch)
-                if published is not None:
-                    source.redis_seq = max(min(published, source.head_seq), source.first_seq)
-
-    async def _deliver(self) -> None:
-        while True:
-            slices = self._slices()
-            if not slices:
-                await self.arrived.wait()
-                continue
-            gaps = list(self._gaps)
-            await self._sink.publish(slices, gaps)
-            for records in gaps:
-                self._gaps.popleft()
-                self.published_rows[GAP.kind.value] += len(records)
-            now_ns = wall_ns()
-            for piece in slices:
-                self.published_rows[piece.spec.kind.value] += len(piece.records)
-                self.unpublished_rows[piece.spec.kind.value] += piece.held_back_count
-                self.latency.add(piece.records, now_ns)
-            self._advance(slices)
-
-    def _slices(self) -> list[Slice]:
-        slices: list[Slice] = []
-        for source in self._sources:
-            if not source.is_live or source.redis_seq >= source.head_seq:
-                continue
-            oldest = source.ring_first_seq
-            if source.redis_seq < oldest:
-                self.overrun_rows[source.spec.kind.value] += oldest - source.redis_seq
-                source.redis_seq = oldest
-            seq, records = source.read(source.redis_seq, self._knobs.flush_rows)
-            if len(records):
-                piece = Slice(source.key, source.epoch, seq, seq, records, source.spec)
-                slices.append(piece.without(self._knobs.to_publish(records)))
-        return slices
-
-    def _advance(self, slices: Sequence[Slice]) -> None:
-        ends = {(p.ring, p.epoch): p.end_seq for p in slices}
-        for source in self._sources:
-            source.redis_seq = ends.get((source.key, source.epoch), source.redis_seq)

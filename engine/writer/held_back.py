@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.records import Flag, RecordArray, RecordKind
+from engine.records import NOT_MARKET_DATA, Flag, RecordArray, RecordKind
 from engine.writer.knobs import KnobTable
 
 _AFTER_GAP = int(Flag.AFTER_GAP)
-_TICK_KINDS = tuple(kind for kind in RecordKind if kind is not RecordKind.GAP)
+_TICK_KINDS = tuple(kind for kind in RecordKind if kind not in NOT_MARKET_DATA)
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class HeldBack:
 
     def lost(self, kind: RecordKind, slots: Iterable[int]) -> None:
         """Rows of these streams may be lost before those of the present flush."""
-        if kind is not RecordKind.GAP:
+        if kind not in NOT_MARKET_DATA:
             self._resumed.update((kind, slot) for slot in slots)
 
     @property

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.commands import LatencyHistogram
-from engine.records import RecordArray
+from engine.records import Flag, RecordArray
 
 _BUCKETS: Final = 90
+_BACKFILLED: Final = int(Flag.BACKFILLED)
 _MOST_SAMPLES: Final = 256
 
 
@@ -27,9 +28,14 @@ class Latency:
         self.add_ns(now_ns - records["ts_recv"][::step], weight=step)
 
     def add_receipt(self, records: RecordArray) -> None:
-        """Count the time from the venue's event to our reception of it, by two clocks."""
+        """Count the time from the venue's event to our reception of it, by two clocks: of live rows
+        that carry a time of the venue. Where it gives none, both times are ours and the same.
+        """
         step = max(1, len(records) // _MOST_SAMPLES)
-        self.add_ns(records["ts_recv"][::step] - records["ts_event"][::step], weight=step)
+        rows = records[::step]
+        ages_ns = rows["ts_recv"] - rows["ts_event"]
+        is_live = (ages_ns != 0) & (rows["flags"] & _BACKFILLED == 0)
+        self.add_ns(ages_ns[is_live], weight=step)
 
     def add_ns(self, ages_ns: npt.NDArray[np.int64], weight: int = 1) -> None:
         """Count latencies given in nanoseconds."""

@@ -4,7 +4,6 @@ It has a connection and a task of its own. A transaction is short and touches fe
 shares the lock of the stream table with the tick path; a database that is away only delays it.
 """
 
-import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -14,20 +13,22 @@ import msgspec
 import psycopg
 
 from engine.alarm import Alarm
+from engine.backoff import Backoff
 from engine.catalog import Instrument
 from engine.commands import InstrumentEvent, StoreInstruments
-from engine.errors import EngineError
+from engine.database_session import LISTINGS, AsyncSession, open_session
+from engine.keep_trying import Trouble, keep_trying
 from engine.settings import WriterSettings
 from engine.writer.refusals import unavailable
-from engine.writer.session import Connection, open_session
 from engine.writer.streams import fact_values, insert_version, lock_durably
+
+Connection = AsyncSession
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 50
 """Instruments in one transaction: a few milliseconds."""
-_DELAY_S_MIN: Final = 0.5
-_DELAY_S_MAX: Final = 30.0
+_DELAYS_S: Final = (0.5, 30.0)
 
 _SELECT_NEWEST = """
     SELECT DISTINCT ON (symbol) symbol, version, price_decimals, qty_decimals,
@@ -54,13 +55,21 @@ _LOG = """
 class ListingStore:
     """Stores listings one after the other; `saved` is told of each."""
 
-    def __init__(self, settings: WriterSettings, saved: Callable[[StoreInstruments], None]) -> None:
+    def __init__(
+        self,
+        settings: WriterSettings,
+        saved: Callable[[StoreInstruments], None],
+        backoff: Backoff | None = None,
+    ) -> None:
         assert settings.database_url, "without a URL there is no store"
         self._url = settings.database_url
-        self._name = f"fts-listings-{settings.paths.instance}"
+        self._instance = settings.paths.instance
         self._saved = saved
         self._waiting: deque[StoreInstruments] = deque()
         self._arrived = Alarm()
+        self.trouble = Trouble(
+            "instruments", "not stored yet, trying again", backoff or Backoff(*_DELAYS_S), log
+        )
 
     def take(self, message: StoreInstruments) -> None:
         """Store this when its turn comes. The listing before it need not repeat what this one says:
@@ -78,27 +87,20 @@ class ListingStore:
 
     async def run(self) -> None:
         """Store until cancelled."""
-        delay_s, told = _DELAY_S_MIN, ""
         while True:
             if not self._waiting:
                 await self._arrived.wait()
-                continue
-            try:
-                await self._store_all()
-                delay_s, told = _DELAY_S_MIN, ""
-            except EngineError as error:
-                if str(error) != told:
-                    told = str(error)
-                    log.warning("instruments are not stored yet: %s; trying again", told)
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, _DELAY_S_MAX)
+            await keep_trying(self._store_all, self.trouble)
 
     async def _store_all(self) -> None:
-        connection = await open_session(self._url, self._name)
+        if not self._waiting:
+            return
+        connection = await open_session(self._url, LISTINGS, self._instance)
         try:
             while self._waiting:
                 await store_listing(connection, self._waiting[0])
                 self._saved(self._waiting.popleft())
+                self.trouble.over()
         except psycopg.Error as error:
             raise unavailable(error, self._url) from None
         finally:

@@ -31,12 +31,14 @@ from engine.commands import (
 from engine.metrics import ProcessMetrics, WriterMetrics
 from engine.settings import WriterSettings
 from engine.usage import resident_bytes
-from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.writer.delivery import DatabaseDelivery
+from engine.writer.journal_sync import keep_synced
 from engine.writer.knobs import KnobTable
 from engine.writer.latency import Latency
 from engine.writer.listing import ListingStore
 from engine.writer.postgres import PostgresSink
 from engine.writer.redis import RedisSink
+from engine.writer.redis_delivery import RedisDelivery
 from engine.writer.source import Source
 from engine.writer.sources import Sources
 
@@ -86,7 +88,8 @@ class Writer:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._settings.doorbell_fd, self._on_doorbell)
         tasks = [asyncio.create_task(self._pump(), name="pump")]
-        tasks += [asyncio.create_task(self._sync_journal(), name="journal-sync")]
+        synced = keep_synced(self.sources, self._settings.journal_sync_interval_s)
+        tasks += [asyncio.create_task(synced, name="journal-sync")]
         tasks += [asyncio.create_task(self._report(), name="status")]
         tasks += [
             asyncio.create_task(sink.run(), name=type(sink).__name__)
@@ -148,20 +151,6 @@ class Writer:
     def _ask_for_doorbell(self, wanted: bool) -> None:
         for source in self.sources:
             source.ask_for_doorbell(wanted)
-
-    async def _sync_journal(self) -> None:
-        """fdatasync what was appended, once per interval, off the loop."""
-        while True:
-            await asyncio.sleep(self._settings.journal_sync_interval_s)
-            for source in list(self.sources):
-                unsynced = source.journal.take_unsynced()
-                if unsynced is None:
-                    continue
-                try:
-                    await asyncio.to_thread(unsynced.sync)
-                except OSError as error:
-                    log.error("journal %s: fdatasync: %s", source.name, error.strerror)
-                    source.journal.retire_segment()
 
     async def _obey(self) -> int:
         """Commands from the supervisor; its death (end of file) is an order to leave at once.
@@ -249,9 +238,14 @@ class Writer:
     def _status(self) -> WriterStatus:
         received: Counter[str] = Counter()
         for source in self.sources:
-            received[source.spec.kind.value] += source.head_seq if source.is_live else 0
+            if source.spec.columns:
+                received[source.spec.kind.value] += source.head_seq if source.is_live else 0
         usage = resource.getrusage(resource.RUSAGE_SELF)
         database, redis = self._database, self._redis
+        if redis:
+            redis.note_overrun()
+        used_bytes, budget_bytes = redis.memory_bytes if redis else (0, 0)
+        database_state, database_error = database.verdict if database else ("off", "")
         return WriterStatus(
             rings=[_ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
@@ -260,10 +254,10 @@ class Writer:
             overrun_rows=dict(redis.overrun_rows) if redis else {},
             quarantined_rows=dict(database.quarantined_rows) if database else {},
             inexact_rows=database.inexact_rows if database else 0,
-            database_state=database.health.state if database else "off",
-            database_error=database.health.error if database else "",
-            redis_state=redis.health.state if redis else "off",
-            redis_error=redis.health.error if redis else "",
+            database_state=database_state,
+            database_error=database_error,
+            redis_state=redis.trouble.state if redis else "off",
+            redis_error=redis.trouble.text if redis else "",
             backlog_rows=database.backlog_rows if database else 0,
             journal_bytes=sum(source.journal.size_bytes for source in self.sources),
             latency={name: latency.histogram() for name, latency in self._latencies().items()},
@@ -273,6 +267,11 @@ class Writer:
             unpublished_rows=dict(redis.unpublished_rows) if redis else {},
             journal_error=next((s.journal_error for s in self.sources if s.journal_error), ""),
             lost_rows=database.lost_rows if database else 0,
+            quarantine_rows=dict(database.in_quarantine) if database else {},
+            waits_for=database.waits_for if database else "",
+            redis_bytes=used_bytes,
+            redis_budget_bytes=budget_bytes,
+            lost_by_kind=dict(database.lost_by_kind) if database else {},
         )
 
 
@@ -286,6 +285,10 @@ def _ring_status(source: Source) -> RingStatus:
         redis_seq=source.redis_seq,
         dropped_count=source.dropped_count,
         capacity=source.capacity,
+        epoch=source.epoch,
+        born_seq=source.born_seq,
+        begun_seq=source.begun_seq,
+        found_rows=source.found_rows,
     )
 
 

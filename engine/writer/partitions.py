@@ -6,12 +6,13 @@ wait behind it.
 """
 
 import datetime as dt
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from engine.clock import wall_ns
+from engine.database_session import AsyncSession
 from engine.errors import DatabaseUnavailableError
 from engine.writer.screen import DAY_NS
 
@@ -19,7 +20,7 @@ _LOCK_KEY: Final = 0x66747302
 _OVERLAP = "42P17"
 """invalid_object_definition: somebody's own partition covers this day already."""
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 class Partitions:

@@ -8,44 +8,33 @@ the cursor to learn what became of a COMMIT whose answer it never got. Where a c
 that are lost, the same transaction says so (table ring_loss, and gaps among the rows).
 """
 
+import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
 
 import psycopg
-from psycopg import sql
 
 from engine.catalog import Catalog
-from engine.errors import DatabaseUnavailableError, FencedError
-from engine.records import SPECS, GapReason, GapState, RecordKind, RecordSpec
+from engine.clock import wall_ns
+from engine.database_session import WRITER, AsyncSession, open_session
+from engine.errors import DatabaseUnavailableError, FencedError, TableRefusesError
+from engine.records import GapReason, GapState, RecordKind
 from engine.settings import WriterSettings
-from engine.writer.batch import (
-    Batch,
-    CommitResult,
-    Pieces,
-    Slice,
-    halves,
-    is_spotless,
-    raised,
-    refused_row,
-    screen,
-    unscreened,
-)
-from engine.writer.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
+from engine.writer import quarantine_table
+from engine.writer.adoption import adopt
+from engine.writer.batch import Batch, CommitResult, Slice
+from engine.writer.coverage import close_coverage, store_coverage
 from engine.writer.held_back import HeldSpan
-from engine.writer.partitions import Partitions
-from engine.writer.quarantine import Quarantine, RefusedRow
-from engine.writer.refusals import is_for_later, unavailable
-from engine.writer.session import open_session
-from engine.writer.streams import StreamRegistry, unresolved
+from engine.writer.overdue import Overdue
+from engine.writer.quarantine import Quarantine
+from engine.writer.refusals import Fault, fault_of, in_words, unavailable
+from engine.writer.refused import Refusals, declare
+from engine.writer.source import Source
+from engine.writer.tables import Tables
 
 __all__ = ["CommitResult", "PostgresSink", "Slice"]
-
-_ENCODE_ROWS: Final = 8192
-_HOPELESS_ROWS: Final = 1000
-"""So many rows refused one by one and none taken: the table is at fault, not the rows."""
 
 _MOVE_CURSORS = """
     UPDATE ingest_cursor AS c
@@ -112,51 +101,70 @@ _END_HOLDER = """
       AND a.application_name = current_setting('application_name')
 """
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+_log = logging.getLogger(__name__)
+
+Connection = AsyncSession
 
 
 @dataclass(slots=True)
 class _Attempt:
     """What one transaction has done so far; counts only if it commits."""
 
-    isolating: bool
+    storing: RecordKind | None = None
+    """Whose table is being written to."""
     stored_rows: Counter[str] = field(default_factory=Counter)
-    refused: list[RefusedRow] = field(default_factory=list)
     inexact_rows: int = 0
+    refusals: Refusals | None = None
+
+    def result(self) -> CommitResult:
+        refused = self.refusals
+        if refused is None:
+            return CommitResult(self.stored_rows, inexact_rows=self.inexact_rows)
+        quarantined = Counter(row.table for row in refused.rows)
+        return CommitResult(
+            self.stored_rows, quarantined, self.inexact_rows, refused.gaps, refused.interrupted
+        )
 
 
 class PostgresSink:
     """One connection to PostgreSQL. Not for two tasks at a time.
 
     Every error that trying again may cure is a DatabaseUnavailableError or a FencedError; the
-    connection is closed then: `connect`, read the cursors, go on. Cancelling is safe anywhere.
+    connection is closed then: `connect`, read the cursors, go on. Not so after a TableRefusesError,
+    which is about one table: the others' rows can be committed. Cancelling is safe anywhere.
     """
 
     def __init__(self, settings: WriterSettings, catalog: Catalog) -> None:
         assert settings.database_url, "without a URL there is no sink"
         layout = settings.paths.layout()
         self._url = settings.database_url
-        self._application_name = f"fts-writer-{layout.instance}"
-        self._streams = StreamRegistry(catalog)
-        self._partitions = Partitions()
+        self._instance = layout.instance
+        self._tables = Tables(catalog)
         self._quarantine = Quarantine(layout.quarantine_dir)
-        self._encoders = {kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items()}
         self._connection: Connection | None = None
+        self._overdue = Overdue(self._url)
         self._any_cursor: tuple[str, int] | None = None
         self._last_recv_ns: dict[tuple[str, int], int] = {}
+        self._has_adopted = False
 
     async def connect(self) -> None:
         """Open a new connection in place of the old one, and forget what the old one knew."""
         await self.close()
-        self._streams.forget()
-        self._partitions.forget()
-        self._connection = await open_session(self._url, self._application_name)
+        self._tables.forget()
+        self._connection = await open_session(self._url, WRITER, self._instance)
+        self._overdue.watch(self._connection)
 
     async def close(self) -> None:
         """Close the connection, if any."""
+        self._overdue.end()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
+
+    @property
+    def overdue(self) -> str:
+        """Why an answer is late; empty while none is."""
+        return self._overdue.text
 
     async def cursor(self, ring: str, epoch: int, first_seq: int) -> int:
         """Sequence of the next row to store; a new ring starts at `first_seq`.
@@ -194,34 +202,88 @@ class PostgresSink:
         async with self._connected() as connection:
             await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
 
+    async def close_coverage(self, instance: str, sources: Iterable[Source]) -> None:
+        """End the intervals of rings of this instance that are no more."""
+        async with self._connected() as connection:
+            await close_coverage(connection, instance, sources)
+
     def last_recv_ns(self, ring: str, epoch: int) -> int:
         """`ts_recv` of the last row below the cursor when it was read; 0 while there was none."""
         return self._last_recv_ns.get((ring, epoch), 0)
 
+    def venue(self, slot: int) -> str:
+        """The venue of a slot; empty where the catalog does not know it."""
+        return self._tables.streams.venue(slot)
+
+    async def adopt_quarantine(self) -> None:
+        """Declare, once, what a version before set aside without telling. Never in the way."""
+        if self._has_adopted:
+            return
+        async with self._connected() as connection:
+            try:
+                count = await adopt(
+                    connection, self._tables, self._quarantine.read(), self._instance
+                )
+            except psycopg.Error as error:
+                if fault_of(error) is Fault.LATER:
+                    raise
+                _log.warning("rows in quarantine cannot be declared: %s", in_words(error))
+                count = 0
+        self._has_adopted = True
+        if count:
+            _log.warning("%d rows that an earlier version set aside are declared now", count)
+
+    async def quarantined(self) -> dict[str, int]:
+        """How many rows of this instance are in quarantine, by table."""
+        async with self._connected() as connection:
+            return await quarantine_table.count(connection, self._instance)
+
     async def commit(
-        self, slices: Sequence[Slice], held_back: Sequence[HeldSpan] = (), *, durable: bool
+        self,
+        slices: Sequence[Slice],
+        held_back: Sequence[HeldSpan] = (),
+        *,
+        durable: bool,
+        impatient: Collection[str] = (),
     ) -> CommitResult:
         """Store the rows, declare what is held back and move the cursors, in one transaction.
 
         Slices of one ring are contiguous and in order. `durable`: when this returns, everything
         committed so far survives a crash of the server, too; it may come without slices.
-        Raises FencedError when a cursor is elsewhere, and DatabaseUnavailableError.
+        Raises FencedError when a cursor is elsewhere, TableRefusesError when a table takes no rows
+        (`impatient` names those whose state has lasted so long that rows alone in it are set
+        aside), and DatabaseUnavailableError.
         """
         async with self._connected() as connection:
-            batch = await self._prepare(connection, slices, held_back)
-            attempt = _Attempt(isolating=False)
+            slots = [span.slot for span in held_back]
+            batch = await self._tables.prepare(connection, slices, slots)
+            batch.held_back = held_back
+            attempt = _Attempt()
             try:
                 await self._transact(connection, batch, attempt, durable)
             except psycopg.Error as error:
-                if is_for_later(error):
-                    raise
-                # A row is to blame; or its day's partition, dropped since we made it.
-                self._partitions.forget()
-                await self._make_partitions(connection, batch)
-                attempt = _Attempt(isolating=True)
+                await self._find_blame(connection, batch, attempt.storing, error, impatient)
+                attempt = _Attempt()
                 await self._transact(connection, batch, attempt, durable)
-        refused = Counter(row.table for row in (*batch.refused, *attempt.refused))
-        return CommitResult(attempt.stored_rows, refused, attempt.inexact_rows)
+        return attempt.result()
+
+    async def _find_blame(
+        self,
+        connection: Connection,
+        batch: Batch,
+        storing: RecordKind | None,
+        error: psycopg.Error,
+        impatient: Collection[str],
+    ) -> None:
+        """Take the rows that are to blame out of the batch, or say who else is."""
+        fault = fault_of(error)
+        if fault is Fault.LATER or (fault is Fault.TABLE and storing is None):
+            raise error
+        if fault is Fault.TABLE and storing is not None and storing.value not in impatient:
+            raise TableRefusesError(storing.value, in_words(error))
+        self._tables.partitions.forget()  # its day's may have been dropped since we made it
+        await self._tables.make_partitions(connection, batch)
+        await self._tables.find_blame(connection, batch)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -231,56 +293,49 @@ class PostgresSink:
             raise DatabaseUnavailableError("not connected")
         try:
             yield connection
+        except TableRefusesError:
+            raise  # the transaction is rolled back, and the session is as good as before
         except psycopg.Error as error:
+            why = self._overdue.text
             self._drop(connection)
-            raise unavailable(error, self._url) from None
+            raise unavailable(error, self._url, why) from None
         except BaseException:
             self._drop(connection)
             raise
 
     def _drop(self, connection: Connection) -> None:
         """Close without a word: the server rolls back what was open. Never waits."""
+        self._overdue.end()
         connection.pgconn.finish()
         self._connection = None
-
-    async def _prepare(
-        self, connection: Connection, slices: Sequence[Slice], held_back: Sequence[HeldSpan]
-    ) -> Batch:
-        """Register streams, sort out bad rows, raise decimals, make partitions."""
-        self._streams.catch_up()
-        unknown = {span.slot for span in held_back if not self._streams.is_resolved(span.slot)}
-        for piece in slices:
-            unknown.update(unresolved(self._streams.lookup, piece.records["stream"]))
-        if unknown:
-            await self._streams.resolve(connection, sorted(unknown))
-        if not _has_strangers(unknown, self._streams) and is_spotless(slices, self._streams):
-            batch = unscreened(slices)
-        else:
-            batch = screen(slices, self._streams)
-            for slot, decimals in raised(batch, self._streams).items():
-                await self._streams.raise_decimals(connection, slot, *decimals)
-        batch.held_back = [span for span in held_back if self._streams.is_resolved(span.slot)]
-        await self._make_partitions(connection, batch)
-        return batch
-
-    async def _make_partitions(self, connection: Connection, batch: Batch) -> None:
-        for kind in batch.pieces:
-            await self._partitions.ensure(connection, kind.value, batch.days(kind))
 
     async def _transact(
         self, connection: Connection, batch: Batch, attempt: _Attempt, durable: bool
     ) -> None:
+        if batch.refused:
+            attempt.refusals = declare(batch, wall_ns())
         async with connection.transaction():
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
             await self._move_cursors(connection, batch.slices)
             await self._declare_held_back(connection, batch.held_back)
+            await store_coverage(connection, batch.slices, self._tables.streams.lookup.stream_id)
             for kind, pieces in batch.pieces.items():
-                if attempt.isolating:
-                    await self._store_isolating(connection, kind, pieces, attempt)
-                else:
-                    await self._store(connection, kind, pieces, attempt)
-            self._quarantine.write((*batch.refused, *attempt.refused))
+                attempt.storing = kind
+                attempt.inexact_rows += await self._tables.store(connection, kind, pieces)
+                attempt.stored_rows[kind.value] += sum(
+                    len(piece.records) for piece in pieces if not piece.origin.is_declaration
+                )
+            attempt.storing = None
+            if attempt.refusals is not None:
+                await self._set_aside(connection, attempt.refusals)
+
+    async def _set_aside(self, connection: Connection, refusals: Refusals) -> None:
+        """Last, right before COMMIT: what a crash makes of the file in between nobody counts."""
+        streams = self._tables.streams
+        stream_ids = [streams.stream_id(slot) for slot in refusals.gaps["stream"].tolist()]
+        await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
+        self._quarantine.write(refusals.rows, streams.name)
 
     async def _move_cursors(self, connection: Connection, slices: Sequence[Slice]) -> None:
         """Compare-and-set, before anything else: whoever is not at the cursor stops here."""
@@ -311,57 +366,17 @@ class PostgresSink:
     async def _declare_held_back(self, connection: Connection, spans: Sequence[HeldSpan]) -> None:
         """Let the gap of each stream begin or grow."""
         if spans:
-            stream_id = self._streams.lookup.stream_id
+            streams = self._tables.streams
             values = {
                 "reason": int(GapReason.NOT_STORED),
                 "state": int(GapState.UNRECOVERABLE),
-                "stream_id": [int(stream_id[span.slot]) for span in spans],
+                "stream_id": [streams.stream_id(span.slot) for span in spans],
                 "detected": [span.detected_ns for span in spans],
                 "from_ts": [span.from_ts for span in spans],
                 "to_ts": [span.to_ts for span in spans],
                 "missing": [span.count for span in spans],
             }
             await connection.execute(_DECLARE_HELD_BACK, values)
-
-    async def _store(
-        self, connection: Connection, kind: RecordKind, pieces: Pieces, attempt: _Attempt
-    ) -> None:
-        encoder = self._encoders[kind]
-        lookup = self._streams.lookup
-        inexact_before = encoder.inexact_count
-        async with (
-            connection.cursor() as cursor,
-            cursor.copy(_copy_statement(encoder.spec)) as copy,
-        ):
-            await copy.write(COPY_HEADER)
-            for piece in pieces:
-                for start in range(0, len(piece.records), encoder.capacity):
-                    rows = piece.records[start : start + encoder.capacity]
-                    await copy.write(encoder.encode(rows, lookup))
-            await copy.write(COPY_TRAILER)
-        attempt.stored_rows[kind.value] += sum(len(piece.records) for piece in pieces)
-        attempt.inexact_rows += encoder.inexact_count - inexact_before
-
-    async def _store_isolating(
-        self, connection: Connection, kind: RecordKind, pieces: Pieces, attempt: _Attempt
-    ) -> None:
-        """Store what can be stored: halves, and halves of halves, down to the rows to blame."""
-        try:
-            async with connection.transaction():  # a savepoint
-                await self._store(connection, kind, pieces, attempt)
-        except psycopg.Error as error:
-            if is_for_later(error):
-                raise
-            if sum(len(piece.records) for piece in pieces) > 1:
-                for half in halves(pieces):
-                    await self._store_isolating(connection, kind, half, attempt)
-                return
-            text = f"{error.sqlstate}: {str(error).strip()}"
-            attempt.refused.append(refused_row(pieces[0], 0, text, self._streams))
-            if len(attempt.refused) >= _HOPELESS_ROWS and not attempt.stored_rows[kind.value]:
-                raise DatabaseUnavailableError(
-                    f"table {kind.value} refuses every row: {text}"
-                ) from None
 
 
 async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) -> tuple[int, int]:
@@ -375,15 +390,3 @@ async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) 
 def _columns(drained: Mapping[tuple[str, int], int]) -> tuple[list[str], list[int], list[int]]:
     """Rings, epochs and their ends."""
     return [ring for ring, _ in drained], [epoch for _, epoch in drained], list(drained.values())
-
-
-def _has_strangers(slots: set[int], streams: StreamRegistry) -> bool:
-    """Whether one of `slots` is still unknown after the look-up."""
-    return any(not streams.is_resolved(slot) for slot in slots)
-
-
-def _copy_statement(spec: RecordSpec) -> sql.Composed:
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-        sql.Identifier(spec.table),
-        sql.SQL(", ").join(sql.Identifier(column.name) for column in spec.columns),
-    )

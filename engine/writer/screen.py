@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.clock import wall_ns
-from engine.records import RecordArray, RecordSpec
+from engine.records import RecordArray, RecordKind, RecordSpec
 from engine.writer.copy import StreamLookup
 from engine.writer.exact import MANTISSA_LIMIT, POWERS_OF_TEN, FloatArray, storable
 
@@ -15,7 +15,7 @@ _CHUNK_ROWS: Final = 4096
 DAY_NS: Final = 86_400_000_000_000
 TIME_MIN_NS: Final = 1_230_768_000_000_000_000
 """2009-01-01 UTC. Earlier or far future times would make absurd partitions."""
-_FUTURE_NS: Final = DAY_NS
+FUTURE_NS: Final = DAY_NS
 
 _UNKNOWN_SLOT = "its slot is not in the stream table"
 _BAD_TIME = "ts_event is before 2009 or more than a day ahead"
@@ -50,7 +50,7 @@ def unstorable(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> 
     good = np.ones(len(records), np.bool_)
     checks = (
         (_UNKNOWN_SLOT, lookup.resolved(records["stream"])),
-        (_BAD_TIME, _time_is_sane(records["ts_event"])),
+        (_BAD_TIME, _may_be_stored_at(records, spec)),
         (_BAD_NUMBER, _numbers_fit(records, spec, lookup)),
     )
     for reason, passed in checks:
@@ -68,7 +68,9 @@ def is_clean(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> bo
     Every slot must lie inside the lookup.
     """
     times = records["ts_event"]
-    if times.min() < TIME_MIN_NS or times.max() > wall_ns() + _FUTURE_NS:
+    if spec.kind is not RecordKind.GAP and (
+        times.min() < TIME_MIN_NS or times.max() > wall_ns() + FUTURE_NS
+    ):
         return False
     for name, scale in _fixed_fields(spec):
         if not storable(records[name], scale).all():
@@ -114,8 +116,17 @@ def _proven(values: FloatArray, scale: FloatArray) -> npt.NDArray[np.bool_]:
         return proven & (np.abs(scaled, out=scaled) < MANTISSA_LIMIT)
 
 
-def _time_is_sane(times: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    return (times >= TIME_MIN_NS) & (times <= wall_ns() + _FUTURE_NS)
+def _may_be_stored_at(records: RecordArray, spec: RecordSpec) -> npt.NDArray[np.bool_]:
+    """A gap may be of any time: it is stamped by our clock, which may be wrong, and its table has
+    no partitions that could become absurd."""
+    if spec.kind is RecordKind.GAP:
+        return np.ones(len(records), np.bool_)
+    return time_is_sane(records["ts_event"])
+
+
+def time_is_sane(times: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each can be a venue's time of what has happened."""
+    return (times >= TIME_MIN_NS) & (times <= wall_ns() + FUTURE_NS)
 
 
 def _numbers_fit(

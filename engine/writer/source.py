@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from engine.backoff import Backoff
 from engine.clock import monotonic_s, wall_ns
 from engine.errors import JournalError
+from engine.keep_trying import Trouble
 from engine.positions import Positions
-from engine.records import RecordArray, RecordSpec
+from engine.records import NOT_MARKET_DATA, SPECS, RecordArray, RecordKind, RecordSpec
 from engine.ring import RingReader
 from engine.segment import Segment
 from engine.writer.journal import Journal
@@ -28,6 +30,9 @@ from engine.writer.members import Members
 
 _log = logging.getLogger(__name__)
 
+_PUSHED: Final = frozenset(SPECS) - NOT_MARKET_DATA - {RecordKind.OPEN_INTEREST}
+"""What a venue sends when it happens. A sample's time is when the venue computed it, and a gap's
+when it began: how old they are says nothing of the way here."""
 _JOURNAL_RETRY_S: Final = 0.5
 """A full disk is not asked again for every batch."""
 
@@ -75,7 +80,12 @@ class Source:
         self.name = name
         self.spec = spec
         self.journal = journal
-        self.journal_error = ""
+        self._journal_trouble = Trouble(
+            f"journal {name}",
+            "rows stay in memory until the database has them",
+            Backoff(_JOURNAL_RETRY_S, _JOURNAL_RETRY_S),
+            _log,
+        )
         self._journal_retry_at_s = 0.0
         self._positions = positions
         self._latencies = latencies
@@ -91,11 +101,25 @@ class Source:
         self.database_seq = self.head_seq if self.is_drained else self.first_seq
         self.durable_seq = self.database_seq
         self.redis_seq = self.head_seq
+        self.redis_counted_seq = self.head_seq
+        """Rows before it are counted: as published, overrun, or kept from Redis by a knob."""
+        self.redis_is_known = False
+        """Whether Redis has said how far it got."""
+        self.born_seq = self.head_seq
+        self.begun_seq: int | None = None
+        """Where the cursor was when we found it first, less what the database has lost since."""
+        self.found_rows = 0
+        """Rows that had passed the cursor without our hearing of it."""
 
     @property
     def key(self) -> str:
         """The ring's name in the cursors of shared databases: `<instance>/<ring>`."""
         return f"{self._instance}/{self.name}"
+
+    @property
+    def journal_error(self) -> str:
+        """Why rows are not journalled; empty while they are."""
+        return self._journal_trouble.text
 
     @property
     def epoch(self) -> int:
@@ -167,7 +191,8 @@ class Source:
             batch = reader.slice(self.position_seq, head)
             self._positions.advance(batch)
             self._members.advance(self.position_seq, batch)
-            self._latencies.receipt.add_receipt(batch)
+            if self.spec.kind in _PUSHED:
+                self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
             taken += len(batch)
         if self.journal_seq < head:
@@ -176,23 +201,19 @@ class Source:
         return taken
 
     def _append(self, reader: RingReader, head: int) -> None:
-        if self.journal_error and monotonic_s() < self._journal_retry_at_s:
+        if self._journal_trouble.text and monotonic_s() < self._journal_retry_at_s:
             return
         while self.journal_seq < head:
             batch = reader.slice(self.journal_seq, head)
             try:
                 self.journal.append(self.journal_seq, batch)
             except JournalError as error:
-                if not self.journal_error:
-                    _log.error(f"{error}; rows stay in memory until the database has them")
-                self.journal_error = str(error)
-                self._journal_retry_at_s = monotonic_s() + _JOURNAL_RETRY_S
+                self._journal_retry_at_s = monotonic_s() + self._journal_trouble.met(error)
                 return
-            if self.journal_error:
-                _log.info(f"{self.name}: rows are journalled again")
-                self.journal_error = ""
+            self._journal_trouble.over()
             self.journal_seq += len(batch)
-            self._latencies.journal.add(batch, wall_ns())
+            if self.spec.columns:
+                self._latencies.journal.add(batch, wall_ns())
 
     def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
         """Return (sequence of the first row, rows) at or after `from_seq`.
@@ -222,6 +243,11 @@ class Source:
         """Note what the database has; durable means flushed there, so the journal may forget. A
         database that was set back has lost what was durable.
         """
+        if self.begun_seq is None:
+            self.begun_seq = database_seq
+        else:
+            self.begun_seq -= max(self.database_seq - database_seq, 0)
+            self.found_rows += max(database_seq - self.database_seq, 0)
         self.database_seq = database_seq
         self.durable_seq = database_seq if durable else min(self.durable_seq, database_seq)
         if durable:

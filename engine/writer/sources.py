@@ -16,7 +16,7 @@ from typing import Final
 
 from engine.clock import wall_ns
 from engine.layout import Layout
-from engine.positions import Positions
+from engine.positions import CoveragePositions, Positions
 from engine.records import SPECS, RecordKind, RecordSpec
 from engine.ring import RingReader, format_ring, ring_bytes
 from engine.segment import Segment, attach_segment, create_segment
@@ -33,6 +33,10 @@ _REMEMBERED_NS: Final = 30 * 86_400 * 1_000_000_000
 """The age of the oldest backup that is noticed for sure; cursors are kept as long."""
 _REMEMBERED_EPOCHS: Final = 64
 """Of one ring, 8 KB each: somebody may start and stop all day."""
+_STAMPED_BY_VENUES: Final = (
+    RecordKind.TRADE, RecordKind.BOOK, RecordKind.QUOTE, RecordKind.LIQUIDATION,
+)  # fmt: skip
+"""Not funding and open interest, which have our time where a venue gives none."""
 
 
 class Sources:
@@ -41,9 +45,7 @@ class Sources:
     def __init__(self, layout: Layout, segment_bytes: int) -> None:
         self._layout = layout
         self._segment_bytes = segment_bytes
-        self._positions = {
-            kind: Positions(layout.positions_dir, spec) for kind, spec in SPECS.items()
-        }
+        self._positions = {kind: _positions(layout, spec) for kind, spec in SPECS.items()}
         self._sources: list[Source] = []
         self._drained: dict[tuple[str, int], int] = {}
         self.latencies = PumpLatencies()
@@ -122,14 +124,21 @@ class Sources:
     def _forget_old(self) -> None:
         """Each ring's newest drained epoch stays, and what was drained as long ago as no backup is
         restored goes: when its successor was made is when it had ended.
+
+        A clock of ours that is a year ahead for a minute must not empty the memory: it is as late
+        as it says and as the venues say.
         """
-        oldest = wall_ns() - _REMEMBERED_NS
+        oldest = min(wall_ns(), self._venues_ns()) - _REMEMBERED_NS
         for key, found in groupby(sorted(self._drained), key=lambda drained: drained[0]):
             epochs = [epoch for _, epoch in found]
             for place, (epoch, successor) in enumerate(pairwise(epochs), start=1):
                 if successor < oldest or len(epochs) - place >= _REMEMBERED_EPOCHS:
                     del self._drained[key, epoch]
                     self._without_ring(self._ring_of(key), epoch).forget()
+
+    def _venues_ns(self) -> int:
+        """The newest time that a venue told."""
+        return max(self._positions[kind].newest_ns for kind in _STAMPED_BY_VENUES)
 
     def _create(self, settings: RingSettings) -> Segment:
         spec = _spec_of(settings.ring)
@@ -189,6 +198,11 @@ class Sources:
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)
         return Journal(directory, spec, epoch, self._segment_bytes)
+
+
+def _positions(layout: Layout, spec: RecordSpec) -> Positions:
+    made = CoveragePositions if spec.kind is RecordKind.COVERAGE else Positions
+    return made(layout.positions_dir, spec)
 
 
 def _is_journal(directory: Path) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
-import psycopg
 
 from engine.catalog import Catalog, CatalogEntry, Instrument, StreamKey
+from engine.database_session import AsyncSession
 from engine.writer.copy import StreamLookup
 
 _LOCK_KEY: Final = 0x66747303
@@ -39,7 +39,7 @@ _INSERT_STREAM = """
     INSERT INTO stream (instrument_id, kind, transport) VALUES (%s, %s, %s) RETURNING stream_id
 """
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+Connection = AsyncSession
 
 
 class StreamRegistry:
@@ -76,6 +76,15 @@ class StreamRegistry:
         """The stream of a slot, for people."""
         entry = self._catalog.get(slot)
         return str(entry.key) if entry else f"slot {slot}"
+
+    def venue(self, slot: int) -> str:
+        """The venue of a slot; empty where the catalog does not know it."""
+        entry = self._catalog.get(slot)
+        return entry.key.venue if entry else ""
+
+    def stream_id(self, slot: int) -> int:
+        """The database's id of a slot's stream; 0, which is nobody's, where it is not resolved."""
+        return int(self.lookup.stream_id[slot]) if self.is_resolved(slot) else 0
 
     async def resolve(self, connection: Connection, slots: Iterable[int]) -> None:
         """Resolve `slots` that the catalog knows; the others stay unresolved.

@@ -12,6 +12,7 @@
 | `liquidation.bin`   | LIQUIDATION   | forced orders written to at least one live socket    |
 | `interval.bin`      | INTERVAL      | funding intervals, each time a venue says another    |
 | `unreadable.bin`    | UNREADABLE    | elements sent that no client can read (same fault)   |
+| `sums.json`    | sums   | instead of the first four and `quote.bin`, if there is no end  |
 | `ledger.json`  | names  | symbols in the order the rows refer to                         |
 
 A row is in a file once, however many sockets it went to. What REST served (`rest` is 1) is there
@@ -27,6 +28,16 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shards.simulator.ledger_sums import (
+    SUMMED,
+    Numbers,
+    SummedRows,
+    SumsKey,
+    Totals,
+    read_sums,
+    write_sums,
+)
 
 __all__ = [
     "ASK_PRESENT",
@@ -205,6 +216,8 @@ class LedgerRows:
     liquidation: Rows
     interval: Rows
     unreadable: Rows
+    sums: Totals | None = None
+    """Of the kinds that have no rows here."""
 
 
 class _File:
@@ -246,10 +259,18 @@ class Ledger:
     """Appends rows; without a directory it keeps none, and the counters elsewhere suffice."""
 
     def __init__(
-        self, directory: Path | None, venues: tuple[str, ...], symbols: list[tuple[str, str]]
+        self,
+        directory: Path | None,
+        venues: tuple[str, ...],
+        symbols: list[tuple[str, str]],
+        *,
+        in_sums: bool = False,
     ) -> None:
-        """Open the files; an existing ledger in `directory` is continued only if it fits."""
-        self._files: dict[str, _File] = {}
+        """Open the files; an existing ledger in `directory` is continued only if it fits. With
+        `in_sums` the heavy kinds take no room, and it is a new one.
+        """
+        self._files: dict[str, _File | SummedRows] = {}
+        self._totals: dict[SumsKey, Numbers] | None = {} if in_sums else None
         self._venues = venues
         self._numbers = {pair: number for number, pair in enumerate(symbols)}
         self._index: Path | None = None
@@ -259,7 +280,11 @@ class Ledger:
         directory.mkdir(parents=True, exist_ok=True)
         self._index = directory / "ledger.json"
         self._continue(self._index)
-        self._files = {name: _File(directory / f"{name}.bin") for name, _ in _FILES}
+        for name, dtype in _FILES:
+            if self._totals is not None and name in SUMMED:
+                self._files[name] = SummedRows(name, dtype, self._totals)
+            else:
+                self._files[name] = _File(directory / f"{name}.bin")
 
     def _continue(self, index: Path) -> None:
         """Take over the numbers of an existing ledger; those listed while it ran come last."""
@@ -344,9 +369,12 @@ class Ledger:
         """Hand everything to the kernel, so that another process can read it."""
         for file in self._files.values():
             file.flush()
+        if self._totals is not None and self._index is not None:
+            write_sums(self._index.parent, self._totals)
 
     def close(self) -> None:
         """Flush and close; the ledger takes no more rows."""
+        self.flush()
         for file in self._files.values():
             file.close()
         self._files = {}
@@ -362,4 +390,5 @@ def read_ledger(path: Path) -> LedgerRows:
         content = file.read_bytes() if file.exists() else b""  # a ledger older than the kind
         rows[name] = np.frombuffer(content, dtype, count=len(content) // dtype.itemsize)
     symbols = tuple((str(venue), str(symbol)) for venue, symbol in names["symbols"])
-    return LedgerRows(venues=tuple(names["venues"]), symbols=symbols, **rows)
+    sums = read_sums(path)
+    return LedgerRows(venues=tuple(names["venues"]), symbols=symbols, sums=sums, **rows)

@@ -10,6 +10,7 @@ from threading import Thread
 
 import uvloop
 
+from engine import handles, signals
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings, add_arguments, settings_from
 
@@ -21,6 +22,8 @@ _READ_BYTES = 4096
 
 def run(settings: SimulatorSettings) -> None:
     """Run a simulator until SIGTERM or SIGINT."""
+    handles.raise_limit()
+    signals.ignore_what_is_not_meant()
     uvloop.run(_serve(settings))
 
 

@@ -67,7 +67,8 @@ class Simulator:
         count, seed = settings.symbols, settings.seed
         names = [(VENUE_NAMES[0], i.symbol) for i in binance_instruments(count)]
         names += [(VENUE_NAMES[1], i.symbol) for i in hyperliquid_instruments(count)]
-        self.ledger = Ledger(settings.ledger, VENUE_NAMES, names)
+        in_sums = settings.ledger_in_sums
+        self.ledger = Ledger(settings.ledger, VENUE_NAMES, names, in_sums=in_sums)
         binance = BinanceVenue(count, seed, self.ledger, settings.liquidations_per_minute)
         coins = HyperliquidVenue(count, seed, self.ledger, settings.slow_book_s)
         add_binance_rest(self._app, binance, gates[0])

@@ -23,6 +23,8 @@ class SimulatorSettings:
     """Instruments per venue."""
     seed: int = 1
     ledger: Path | None = None
+    ledger_in_sums: bool = False
+    """Trades, books and quotes as sums alone: nothing grows with time."""
     replay: Path | None = None
     speed: float = 1.0
     """Replay pace; 0 is as fast as possible."""
@@ -81,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--symbols", type=int, default=10, help="instruments per venue")
     add("--seed", type=int, default=1, help="same seed, same market")
     add("--ledger", type=Path, help="directory for the record of everything sent")
+    add("--ledger-in-sums", action="store_true", help="trades, books and quotes as sums alone")
     add("--replay", type=Path, help="directory of a recorded session to serve instead")
     add("--speed", type=float, default=1.0, help="pace of the replay; 0 is as fast as possible")
     add("--binance-share", type=float, default=0.8, help="part of all trades on binance_linear")
@@ -103,6 +106,7 @@ def settings_from(args: argparse.Namespace) -> SimulatorSettings:
         symbols=args.symbols,
         seed=args.seed,
         ledger=args.ledger,
+        ledger_in_sums=args.ledger_in_sums,
         replay=args.replay,
         speed=args.speed,
         binance_share=args.binance_share,

@@ -1,7 +1,11 @@
 """The venues. Adding one: its file or folder, its line here, its folder in `tests/data/`."""
 
-from engine.catalog import StreamKind, Transport
-from engine.settings import LimitSettings, SeatSettings
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from engine.catalog import StreamKey, StreamKind, Transport
+from engine.settings import LimitSettings, SeatSettings, VenueSettings
 from shards.venues import binance_linear, budgets, hyperliquid_perp, spec
 from shards.venues.spec import Venue
 
@@ -18,3 +22,19 @@ def preferred_transport(venue: str, kind: StreamKind) -> Transport:
 def venue_limits() -> list[LimitSettings | SeatSettings]:
     """The limits that all processes of an engine share."""
     return [limit for venue in VENUES.values() for limit in budgets.limits_of(venue)]
+
+
+def socket_count(streams: Iterable[StreamKey], settings: Mapping[str, VenueSettings]) -> int:
+    """How many WebSockets these streams take at most."""
+    pushed = Counter(key.venue for key in streams if key.transport is Transport.WS)
+    return sum(
+        math.ceil(count / _streams_per_socket(VENUES[name], settings.get(name)))
+        + len(VENUES[name].groups)
+        for name, count in pushed.items()
+        if name in VENUES
+    )
+
+
+def _streams_per_socket(venue: Venue, settings: VenueSettings | None) -> int:
+    configured = settings.streams_per_connection if settings else None
+    return configured or min(group.streams_per_connection for group in venue.groups.values())

@@ -5,13 +5,13 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from engine.catalog import Instrument, StreamKind, Transport
+from engine.catalog import StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import Level
@@ -25,6 +25,7 @@ from shards.handover import Handover
 from shards.quote_feeds import Quotes
 from shards.stream import Stream
 from shards.trade_feeds import ContiguousTrades, HistoryTrades
+from shards.venues.listing import Listing, Readings
 
 
 class FeedRule(enum.Enum):
@@ -123,8 +124,19 @@ class Control(enum.Enum):
     GREETING = "greeting"
 
 
-ControlHandler = Callable[[Control, str], None]
-"""Called with a control frame's meaning and its text (what was acknowledged or refused)."""
+class ControlHandler(Protocol):
+    """Called with a control frame's meaning and its text (what was acknowledged or refused), and
+    with the id of the request it answers, where it names one.
+    """
+
+    def __call__(self, control: Control, text: str, request_id: int | None = None, /) -> None:
+        """Take it in."""
+
+
+def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
+    """Which of `topics` a venue's words name literally; None where they name nothing."""
+    return {topic for topic in topics if topic in text} or None
+
 
 FrameDecoder = Callable[[bytes, int], None]
 """(payload, ts_recv in ns): delivers to feeds or to the control handler.
@@ -174,6 +186,8 @@ class SocketGroup:
     lifetime_s: float
     hangs_up_on_unknown: bool = False
     """Whether a name the venue does not know costs the whole socket (`shards.suspects`)."""
+    refuses_repeats: bool = False
+    """Whether what is subscribed must be unsubscribed before it can be subscribed again."""
     json_ping: bytes | None = None
     ping_interval_s: float = 10.0
     """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
@@ -237,11 +251,12 @@ class PollChannel:
 class FundingIntervals:
     """A call that tells how often contracts pay funding, where their rows do not say it.
 
-    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`.
+    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`, unless a row
+    of its answer could not be read that may be about it.
     """
 
     call: RestCall
-    parse: Callable[[bytes], Mapping[str, int]]
+    parse: Callable[[bytes], Readings[int]]
     usual_s: int
     refresh_s: float
 
@@ -277,7 +292,11 @@ class Venue:
     shapes: tuple[Shape, ...]
     """Of every kind of frame that rows are made of."""
     instruments: RestCall
-    parse_instruments: Callable[[bytes], Mapping[str, Instrument]]
+    parse_instruments: Callable[[bytes], Listing]
+    topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
+    """Which topics a refusal is about by its words: none that we know (an empty set), or None where
+    it names nothing.
+    """
     parse_rest_weight: Callable[[bytes], float | None] | None = None
     """The weight an address may spend in a minute, where the answer to `instruments` says so."""
     used_weight_header: str | None = None

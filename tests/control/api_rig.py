@@ -164,7 +164,7 @@ class Supervisor:
             return KeyResult(key, "stream_not_found", f"{key} is not running")
         knobs = changes.over(self.streams[key].knobs)
         if problem := knobs.contradiction(MAX_ROWS_PER_COPY):
-            return KeyResult(key, "invalid_argument", problem, field="flush_rows")
+            return KeyResult(key, "contradiction", problem, field="flush_rows")
         self.streams[key].knobs = knobs
         return KeyResult(key)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from control.app import OPERATIONS
 from control.routes import Operation
-from tests.control.api_rig import BINANCE, Rig, run_with_rig
+from tests.control.api_rig import BINANCE, MAX_ROWS_PER_COPY, Rig, run_with_rig
 from tests.control.test_client_commands import engine
 
 JSON = st.recursive(
@@ -71,7 +71,7 @@ def api_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def api_schema(api_url: str) -> Any:
-    # What an exchange offers for a kind, and which of two knobs may be larger, no schema says.
+    # What an exchange offers for a kind, and which of two knobs may be larger, no schema says: 422.
     expected = ["2xx", "404", "409", "422", "429"]
     config = schemathesis.Config.from_dict(
         {"checks": {"positive_data_acceptance": {"expected-statuses": expected}}}
@@ -100,6 +100,64 @@ def test_every_answer_is_as_the_document_says(operation: Operation, api_schema: 
         case.call_and_validate()
 
     check()
+
+
+@pytest.mark.fault("N47")
+def test_every_path_says_which_methods_it_answers_to_all_others() -> None:
+    described = {
+        operation.path: {each.method for each in OPERATIONS if each.path == operation.path}
+        for operation in OPERATIONS
+    }
+    values = {"exchange": "BinanceLinear", "symbol": "PURR/USDC", "kind": "L2Book",
+              "transport": "Ws"}  # fmt: skip
+
+    async def scenario(rig: Rig) -> None:
+        for path, methods in described.items():
+            asked = path.replace(":path", "").format_map(values)
+            answered = methods | ({"HEAD"} if "GET" in methods else set())
+            for method in {
+                "GET",
+                "HEAD",
+                "POST",
+                "PUT",
+                "PATCH",
+                "DELETE",
+                "TRACE",
+                "X",
+            } - answered:
+                answer = await rig.ask(method, asked)
+                assert answer.status == 405, (method, asked)
+                assert set(answer.headers["allow"].split(", ")) == answered
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("N47")
+@settings(max_examples=100, deadline=None)
+@given(
+    flush_rows=st.none() | st.integers(1, 10_000_000),
+    most=st.none() | st.integers(1000, 10_000_000),
+    shape=st.sampled_from(["one", "list", "filter"]),
+)
+def test_knobs_that_the_schema_allows_are_taken_or_contradict_each_other(
+    flush_rows: int | None, most: int | None, shape: str
+) -> None:
+    knobs = {"flush_rows": flush_rows, "max_rows_per_copy": most}
+    stream: dict[str, Any] = {"exchange": "BinanceLinear", "kind": "Trades", "knobs": knobs}
+    which: dict[str, Any] = {"filter": {}} if shape == "filter" else {"symbol": "BTCUSDT"}
+    body = stream | which
+    contradict = (flush_rows or 0) > (most or MAX_ROWS_PER_COPY)
+
+    async def scenario(rig: Rig) -> None:
+        answer = await rig.ask("POST", "/streams", [body] if shape == "list" else body)
+        assert (answer.status == 422) == contradict, answer.body
+        assert answer.status in (200, 201, 422)
+        if contradict:
+            assert answer.body["kind"] == "contradiction"
+            assert answer.body["field"].endswith("knobs.flush_rows")
+            assert rig.supervisor.streams == {}, "nothing of it is done"
+
+    run_with_rig(scenario)
 
 
 def test_the_document_has_every_operation_and_every_reference_resolves() -> None:

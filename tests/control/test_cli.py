@@ -1,8 +1,11 @@
 """The command line as a user meets it: bad input ends at once, in one line, with the right code."""
 
 import argparse
+import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +19,7 @@ from control.commands.doctor import Finding, examine
 from control.options import load
 from control.service import Ground, ServiceOptions, make_note
 from engine import instance
+from engine.config import Secret
 from engine.config import load as load_config
 from engine.errors import ConfigError
 from engine.layout import open_layout
@@ -235,3 +239,129 @@ def test_version_and_help_teach() -> None:
         done = fts(command, "--help")
         assert done.returncode == 0
         assert "fts " + command in done.stdout
+
+
+@pytest.mark.fault("N24")
+@pytest.mark.parametrize("command", ["demo", "doctor", "up", "streams list", "migrate"])
+@pytest.mark.parametrize("option", ["--state-dir", "--config"])
+def test_a_path_that_is_no_text_is_one_line(tmp_path: Path, command: str, option: str) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    if option == "--config":
+        path.write_text("")
+    line = refused(fts(*command.split(), option, str(path), FTS_STATE_DIR=str(tmp_path / "state")))
+    assert "caf\\xe9: byte" in line
+    assert "is no UTF-8" in line
+
+
+@pytest.mark.fault("N31")
+def test_without_a_home_directory_it_asks_for_a_state_directory(tmp_path: Path) -> None:
+    nobody = {"HOME": "", "XDG_STATE_HOME": "", "FTS_STATE_DIR": "~nosuchuser/state"}
+    line = refused(fts("doctor", **nobody))
+    assert line.startswith("fts: ~nosuchuser/state: nobody knows that home directory: set HOME")
+    assert fts("doctor", "--state-dir", str(tmp_path), **nobody).returncode in (0, 1)
+
+
+@pytest.mark.fault("N23")
+def test_lines_for_people_can_be_pasted(tmp_path: Path) -> None:
+    database = Secret("postgresql://fts@/fts?host=/a%20b/it%27s")
+    redis = Secret("unix:///a%20b/it%27s/valkey.sock?db=0")
+    options = ServiceOptions(load_config(None, {}))
+    ground = Ground(options, open_layout(tmp_path), database, redis)
+    note = make_note(ground, "127.0.0.1", 1)
+    assert shlex.split(note.psql) == ["psql", database.reveal()]
+    assert shlex.split(note.redis_cli) == ["redis-cli", "-s", "/a b/it's/valkey.sock"]
+
+
+@pytest.mark.fault("N35")
+def test_a_second_engine_hears_of_the_first_and_not_of_its_port(tmp_path: Path) -> None:
+    layout = open_layout(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", 0)) as taken, instance.hold(layout):
+        port = str(taken.getsockname()[1])
+        for command in ("up", "demo"):
+            (layout.state_dir / "this-is-a-demo").touch()
+            line = refused(fts(command, "--state-dir", str(layout.state_dir), "--port", port), 3)
+            assert f"another engine (pid {os.getpid()}) runs on {layout.state_dir}" in line
+
+
+@pytest.mark.fault("N35")
+def test_a_refused_demo_keeps_what_the_last_one_stored(tmp_path: Path) -> None:
+    layout = open_layout(tmp_path / "state")
+    (layout.state_dir / "this-is-a-demo").touch()
+    layout.catalog.write_text("kept")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "port" in refused(fts("demo", "--state-dir", str(layout.state_dir), "--port", port))
+    assert layout.catalog.read_text() == "kept"
+
+
+@pytest.mark.fault("N33")
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_too_few_open_files_are_counted_before_anything_starts(
+    tmp_path: Path, command: str
+) -> None:
+    text = f"ulimit -n 64; exec {shlex.quote(sys.executable)} -P -m control.cli {command}"
+    done = subprocess.run(
+        ["sh", "-c", f"{text} --port 0 --state-dir {shlex.quote(str(tmp_path / 's'))}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    line = refused(done)
+    assert re.search(r"open files: the \w+ needs \d+ and may have 64; raise the hard limit", line)
+    assert not (tmp_path / "s" / "postgres").exists()
+
+
+@pytest.mark.fault("N31")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_stop_no_command(closed: str) -> None:
+    text = f"exec {shlex.quote(sys.executable)} -P -m control.cli version {closed}"
+    done = subprocess.run(
+        ["sh", "-c", text], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+
+
+@pytest.mark.fault("N31")
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "control.cli", "version"], stdout=full,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "fts: standard output: No space left on device\n")
+
+
+@pytest.mark.fault("N31")
+def test_letters_that_standard_output_does_not_have_are_written_out(tmp_path: Path) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = fts("doctor", "--state-dir", str(tmp_path / "币"), **ascii_only)
+    assert "Traceback" not in done.stderr
+    assert "\\u5e01" in done.stdout
+
+
+@pytest.mark.fault("N33")
+def test_doctor_counts_open_files_as_the_engine_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = open_layout(tmp_path)
+    loaded = load(argparse.Namespace(config=None, state_dir=tmp_path))
+
+    def finding() -> Finding:
+        return next(each for each in examine(loaded, layout) if each.topic == "open files")
+
+    assert finding().level == "ok"
+    monkeypatch.setattr("engine.handles.raise_limit", lambda: 64)
+    assert (finding().level, "and may have 64" in finding().text) == ("problem", True)
+    assert finding().advice.startswith("raise the hard limit")
+
+
+@pytest.mark.fault("N11")
+def test_doctor_names_what_can_be_no_symbol(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text("[[streams]]\nvenue = 'hyperliquid_perp'\nsymbols = ['BTC', \"a\\u001bb\"]")
+    loaded = load_config(config, {})
+    findings = list(itertools.islice(examine(loaded, open_layout(tmp_path / "state")), 3))
+    (named,) = [each for each in findings if each.topic == "config" and each.level == "note"]
+    assert named.text.endswith("streams[0].symbols[1]: 'a\\x1bb' can be no symbol: left out")

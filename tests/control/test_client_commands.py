@@ -12,7 +12,7 @@ import pytest
 
 from control import client
 from control.auth import Guard
-from control.cli import main
+from control.cli import main, parser
 from control.service import Ground, ServiceOptions, make_note
 from engine import instance
 from engine.commands import RenewBook
@@ -170,7 +170,6 @@ def test_what_cannot_be_asked_is_exit_code_2(
         ("streams", "set", "binance_linear", "BTCUSDT", "Trades", "flush_rows=fast"),
         ("streams", "add", "binance_linear", "BTCUSDT"),
         ("streams", "add", "binance_linear", "BTCUSDT", "--kind", "Candles"),
-        ("streams",),
         ("instruments", "eat"),
     ],
 )
@@ -178,6 +177,53 @@ def test_bad_arguments_are_usage_errors(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))
     assert ended.value.code == 2
+
+
+@pytest.mark.fault("N37")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("strems",), "argument COMMAND: unknown: 'strems'; did you mean streams?"),
+        (("streams", "lst"), "argument VERB: unknown: 'lst'; did you mean list?"),
+        (("up", "--confg", "x"), "unrecognized arguments: --confg x; did you mean --config?"),
+        (("demo", "--all-kind"), None),
+        (("streams", "list", "--kind", "trads"), "'trads' is none of Trades, L2Book, Ticker,"),
+        (("streams", "list", "--kind", "trads"), "did you mean Trades?"),
+        (("zzz",), "unknown: 'zzz'; one of up, demo, streams,"),
+    ],
+)
+def test_what_was_meant_is_guessed_from_what_was_typed(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str | None
+) -> None:
+    if expected is None:  # argparse completes what is unambiguous
+        assert parser().parse_args(list(arguments)).all_kinds
+        return
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(list(arguments))
+    assert ended.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.fault("N37")
+@pytest.mark.parametrize("arguments", [(), ("streams",), ("instruments",)])
+def test_who_names_no_command_sees_which_there_are(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 0
+    assert "examples:" in (text := capsys.readouterr().out) or "start here:" in text
+
+
+@pytest.mark.fault("N37")
+def test_the_refusal_of_one_stream_names_what_was_typed(fts: Fts) -> None:
+    with engine() as (_, url):
+        add = ("streams", "add", "binance_liner", "BTCUSDT", "--kind", "trades")
+        code, _, err = fts(*add, url=url)
+        said = "exchange: unknown exchange 'binance_liner'; did you mean binance_linear?"
+        assert (code, err) == (2, f"fts: {said}\n")
+        ask = ("streams", "list", "--exchange", "BINANCE-LINEAR", "--kind", "l2book")
+        assert fts(*ask, url=url)[0] == 0
 
 
 def test_nobody_there_is_exit_code_3(fts: Fts) -> None:

@@ -147,6 +147,33 @@ def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) 
     assert (tmp_path / "state" / "instruments" / "binance_linear.json").exists()
 
 
+@pytest.mark.fault("N45")
+def test_a_supervisor_that_stands_still_shows_in_the_probes(tmp_path: Path) -> None:
+    async def scenario(parent: Parent, client: Client) -> None:
+        assert (await ask(client, "GET", "/readyz"))["ok"] is True
+        async with asyncio.timeout(30):
+            while True:  # nobody speaks to it meanwhile
+                try:
+                    await ask(client, "GET", "/readyz")
+                except RefusedError as error:
+                    assert (error.status, error.body["reason"]) == (503, "supervisor")
+                    break
+                await asyncio.sleep(0.1)
+        assert (await ask(client, "GET", "/livez"))["ok"] is True, "that takes longer"
+        parent.tell()
+        async with asyncio.timeout(10):
+            while not await ready(client):
+                await asyncio.sleep(0.05)
+
+    async def ready(client: Client) -> bool:
+        try:
+            return bool((await ask(client, "GET", "/readyz"))["ok"])
+        except RefusedError:
+            return False
+
+    run_control(tmp_path, AWAY, scenario)
+
+
 def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
     simulator = SimulatorProcess(["--port", "0", "--rate", "10", "--symbols", "2"])
     venues = simulator.venues()

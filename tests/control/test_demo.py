@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from control.commands.demo import short_text, streams_note
+import pytest
+
+from control.commands.demo import _rates_text, short_text, streams_note
+from control.ending import Ending
 from control.summary import engine_summary
 from engine.config import load
 from engine.status import ChildReport, EngineStatus, WriterReport
@@ -11,9 +14,9 @@ from engine.status import ChildReport, EngineStatus, WriterReport
 def test_a_demo_does_not_advise_what_was_done() -> None:
     child = ChildReport("writer", "up")
     status = EngineStatus("green", "", "stopped", "x", 3.0, [], WriterReport(child), child, [])
-    summary = engine_summary(status) | {"sent": 0}
-    assert "--for SECONDS" in short_text(summary, is_bounded=False)
-    without_database = short_text(summary, is_bounded=True)
+    ending = Ending.of(status, delivered=True)
+    summary = engine_summary(status, ending) | {"sent": 0}
+    without_database = short_text(summary, ending)
     assert "--for" not in without_database
     assert "that takes a database" in without_database
 
@@ -24,3 +27,9 @@ def test_a_demo_says_that_it_does_not_collect_the_configured_streams(tmp_path: P
     assert streams_note(load(config, {})) == ""
     config.write_text("[[streams]]\nvenue = 'binance_linear'\nsymbols = ['SOLUSDT']\n")
     assert streams_note(load(config, {})).startswith(f"{config}: [[streams]] is for `fts up`")
+
+
+@pytest.mark.fault("N28")
+def test_a_demo_that_stored_nothing_has_no_rate() -> None:
+    rates = {"seconds": None, "trades_per_s": None, "levels_per_s": None}
+    assert _rates_text(rates) == "stored nothing"

@@ -76,7 +76,7 @@ def test_without_the_token_every_route_but_the_public_ones_is_a_401(
 def test_the_public_list_is_short() -> None:
     async def scenario(rig: Rig) -> None:
         ours = {path for path in rig.app.public_paths if not path.startswith("/ui")}
-        assert ours == {"/docs", "/openapi.json"}
+        assert ours == {"/docs", "/openapi.json", "/livez", "/readyz", "/startupz"}
 
     run_with_rig(scenario)
 

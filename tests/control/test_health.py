@@ -8,7 +8,6 @@ import pytest
 
 from control import health as health_module
 from control.health import (
-    FlushDelay,
     Health,
     HealthLight,
     HeldLight,
@@ -16,6 +15,9 @@ from control.health import (
     open_files,
 )
 from engine.commands import StreamState
+from engine.flush_delay import FlushDelay
+from engine.judgement import worst
+from engine.status import ChildReport, EngineStatus, Light, WriterReport
 from tests.control.api_rig import Rig, run_with_rig
 from tests.control.test_streams_api import BTC, BTC_KEY
 
@@ -61,6 +63,18 @@ def test_flush_delay_is_the_age_of_what_is_being_stored() -> None:
     assert delay.update(7.0, stored=5, backlog=1) == 0.0, "a new engine counts anew"
 
 
+@pytest.mark.fault("P03")
+def test_an_outage_of_days_is_told_in_its_full_length() -> None:
+    """Two statuses a second are too many to remember each."""
+    delay, two_days_s = FlushDelay(), 2 * 86_400
+    delay.update(0.0, stored=100, backlog=0)
+    for number in range(1, 2 * two_days_s + 1):
+        told_s = delay.update(number / 2, stored=100, backlog=number)
+    assert told_s == two_days_s
+    half = delay.update(two_days_s + 0.5, stored=100 + two_days_s, backlog=two_days_s)
+    assert half == pytest.approx(two_days_s / 2, rel=0.01)
+
+
 def test_the_kernel_knows_our_files() -> None:
     count, most = open_files(os.getpid())
     assert 0 < count < most
@@ -72,13 +86,20 @@ def show(rig: Rig, **writer: Any) -> None:
     rig.supervisor.tell()
 
 
-FINE = {"database_state": "up", "redis_state": "up", "journal_error": "", "backlog_rows": 0}
+FINE = {
+    "database_state": "up",
+    "redis_state": "up",
+    "journal_error": "",
+    "backlog_rows": 0,
+    "waits_for": "",
+}
 TROUBLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"database_state": "down", "database_error": "refused"}, "db", "red", "refused"),
     ({"database_state": "connecting"}, "db", "yellow", "connecting"),
     ({"journal_error": "no space left"}, "db", "yellow", "no space left"),
     ({"backlog_rows": 3_000_000}, "db", "yellow", "3,000,000 rows wait"),
     ({"redis_state": "down", "redis_error": "timeout"}, "redis", "red", "timeout"),
+    ({"waits_for": "table trade refuses every row: 0A000"}, "db", "red", "table trade refuses"),
 ]
 
 
@@ -104,7 +125,7 @@ def test_trouble_refuses_new_streams_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("policy", "accepted"), [("green", []), ("yellow", [1, 2, 3, 4]), ("any", [0, 1, 2, 3, 4])]
+    ("policy", "accepted"), [("green", []), ("yellow", [1, 2, 3, 4]), ("any", [0, 1, 2, 3, 4, 5])]
 )
 def test_the_policy_decides_what_trouble_is_too_much(policy: str, accepted: list[int]) -> None:
     async def scenario(rig: Rig) -> None:
@@ -161,6 +182,23 @@ def test_the_verdict_is_never_better_than_a_light() -> None:
         assert body["engine"] == {"status": "yellow", "reason": "redis is down: timeout"}
 
     run_with_rig(scenario)
+
+
+@pytest.mark.fault("N25")
+def test_what_only_control_sees_is_in_the_light_that_the_supervisor_shows() -> None:
+    health = Health(0.0)
+    assert health.worst_light() == HealthLight("green", ""), "nothing was judged yet"
+    child = ChildReport("writer", "up")
+    writer = WriterReport(child, database_state="up", redis_state="up", backlog_rows=60_000_000)
+    status = EngineStatus("green", "fine", "running", "x", 1.0, [], writer, child, [])
+    health.take(status)
+    seen = health.worst_light()
+    assert (seen.status, "rows wait for the database" in seen.reason) == ("red", True)
+    own: tuple[Light, str] = (status.status, status.reason)
+    assert worst([own, (seen.status, seen.reason)]) == (seen.status, seen.reason)
+    writer.backlog_rows, writer.redis_state, writer.redis_error = 0, "down", "away"
+    health.take(status)
+    assert health.worst_light() == HealthLight("yellow", "redis is down: away")
 
 
 def test_a_restarting_child_is_red() -> None:

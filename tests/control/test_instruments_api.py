@@ -75,6 +75,38 @@ def test_the_first_listing_is_no_event_and_later_changes_are(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("N04")
+def test_a_row_that_cannot_be_read_is_no_delisting_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    odd = b'{"universe":[{"name":"BTC","szDecimals":3},{"name":"ETH","szDecimals":null}]}'
+
+    async def scenario() -> None:
+        venue = Venue(meta("BTC", "ETH"))
+        service, told = make(venue, tmp_path)
+        await service.refresh(HL)
+        venue.body = odd
+        (event,) = await service.refresh(HL)
+        assert (event.symbol, event.event) == ("ETH", "unreadable")
+        assert event.detail.startswith("szDecimals: Expected `int`, got `null`")
+        assert service.get(HL, "ETH").qty_decimals == 3, "what was known of it stays"
+        assert [each.symbol for each in told[-1][1]] == ["BTC", "ETH"]
+        assert await service.refresh(HL) == []
+        service, _ = make(venue, tmp_path)
+        assert await service.refresh(HL) == [], "nor again after a restart"
+        assert service.unreadable(HL) == {"ETH": event.detail}
+        venue.body = meta("BTC", "ETH")
+        assert await service.refresh(HL) == [InstrumentEvent(HL, "ETH", "readable")]
+        venue.body = odd
+        await service.refresh(HL)
+        venue.body = meta("BTC")
+        assert await service.refresh(HL) == [InstrumentEvent(HL, "ETH", "delisted")]
+
+    asyncio.run(scenario())
+    assert caplog.text.count("ETH unreadable") == 2, "each time it is new"
+
+
 def test_events_are_kept_across_restarts_the_newest_of_each_venue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,10 +211,10 @@ def test_an_empty_listing_is_not_believed(tmp_path: Path) -> None:
         venue.body = meta("BTC", "ETH")
         await service.refresh(HL)
         venue.body = meta()
-        with pytest.raises(VenueError, match="lists nothing: what was known stays"):
+        with pytest.raises(VenueError, match="lists nothing"):
             await service.refresh(HL)
         assert service.get(HL, "ETH") is not None
-        assert service.errors[HL] == "hyperliquid_perp lists nothing: what was known stays"
+        assert service.errors[HL] == "hyperliquid_perp lists nothing"
         assert (len(told), service.events()) == (1, [])
         restarted, _ = make(venue, tmp_path)
         assert restarted.get(HL, "ETH") is not None
@@ -193,6 +225,7 @@ def test_an_empty_listing_is_not_believed(tmp_path: Path) -> None:
 @pytest.mark.fault("A07")
 def test_what_is_no_symbol_is_not_listed(caplog: pytest.LogCaptureFixture) -> None:
     """Listed, it could be collected by a filter and then not be named by anybody."""
+    caplog.set_level("INFO")
 
     async def scenario() -> None:
         service, told = make(Venue(meta("BTC", "币安人生", "B\u202eTC", "A B", "A" * 33)))
@@ -201,7 +234,7 @@ def test_what_is_no_symbol_is_not_listed(caplog: pytest.LogCaptureFixture) -> No
         assert [each.symbol for each in told[0][1]] == ["BTC", "币安人生"]
 
     asyncio.run(scenario())
-    assert "lists 'B\\u202eTC', which is no symbol: left out" in caplog.text
+    assert "'B\\u202eTC' unreadable no name of an instrument" in caplog.text
 
 
 DEEP = b'{"universe":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -209,7 +242,7 @@ DEEP = b'{"universe":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 @pytest.mark.fault("M11")
 @pytest.mark.parametrize(
-    "body", [DEEP, b'{"universe":[{"name":"\xff","szDecimals":1}]}', b"[]", b"<html>", b""]
+    "body", [DEEP, b'{"universe":[{"name":"\\ud800"}]}', b"[]", b"<html>", b""]
 )
 def test_an_answer_nobody_can_use_is_the_venues_trouble_alone(
     body: bytes, monkeypatch: pytest.MonkeyPatch

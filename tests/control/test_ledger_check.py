@@ -57,7 +57,10 @@ def connection(database_url: str) -> Any:
             "INSERT INTO stream (instrument_id, kind, transport)"
             " VALUES (1, 'Trades', 'Ws'), (1, 'L2Book', 'Ws')"
         )
-        for table in ("trade", "book"):
+        partitioned = (
+            "SELECT relname FROM pg_class WHERE relname IN ('trade', 'book') AND relkind = 'p'"
+        )
+        for (table,) in connection.execute(partitioned).fetchall():
             connection.execute(f"CREATE TABLE {table}_all PARTITION OF {table} DEFAULT")
         connection.execute(
             "INSERT INTO trade SELECT now(), 0, 1, 1, 0, 'B', 8123450, 15, 0, id"

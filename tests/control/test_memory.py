@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from control.memory import memory_free_fraction
+from control.memory import memory_bytes, memory_free_fraction
 
 MACHINE = "MemTotal:  1000 kB\nMemFree:  1 kB\nMemAvailable:  600 kB\nHugePages_Total:  0\n"
 
@@ -65,3 +65,19 @@ def test_the_tightest_bound_counts(
 def test_where_the_kernel_does_not_tell_nothing_is_short(tmp_path: Path) -> None:
     assert memory_free_fraction(tmp_path, tmp_path) == 1.0
     assert 0 < memory_free_fraction() < 1
+
+
+@pytest.mark.parametrize(
+    ("groups", "bytes_in_all"),
+    [
+        ({}, 1000 << 10),
+        (group_2("a/b/", "max", 900), 1000 << 10),
+        (group_2("a/b/", "5000", 900) | group_2("a/", "4000", 800), 4000),
+    ],
+)
+def test_what_we_may_use_is_bounded_by_every_group(
+    tmp_path: Path, groups: dict[str, str], bytes_in_all: int
+) -> None:
+    proc = written(tmp_path / "proc", {"meminfo": MACHINE, "self/cgroup": "0::/a/b\n"})
+    assert memory_bytes(proc, written(tmp_path / "groups", groups)) == bytes_in_all
+    assert memory_bytes(tmp_path / "nothing", tmp_path) == 0

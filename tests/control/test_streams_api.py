@@ -108,7 +108,7 @@ def test_both_spellings_and_no_transport(exchange: str) -> None:
         (BTC | {"knobs": {"flush_rows": 0}}, 400, "invalid_argument", "knobs.flush_rows"),
         (
             BTC | {"knobs": {"flush_rows": 1001, "max_rows_per_copy": 1000}},
-            400, "invalid_argument", "knobs.flush_rows",
+            422, "contradiction", "knobs.flush_rows",
         ),
         ({"exchange": "BinanceLinear"}, 400, "invalid_argument", "symbol"),
         ([BTC, BTC | {"kind": 1}], 400, "invalid_argument", "[1].kind"),
@@ -133,17 +133,44 @@ def test_what_is_wrong_is_named(body: Any, status: int, kind: str, field: str) -
 
 def test_a_wrong_word_comes_with_the_right_ones() -> None:
     kinds = "Trades, L2Book, Ticker, Funding, OpenInterest, FundingOpenInterest, Liquidations"
+    hint, ex = "did you mean Trades?", "did you mean BinanceLinear?"
 
     async def scenario(rig: Rig) -> None:
         for method, path, body, expected in (
-            ("POST", "", [BTC | {"kind": "trades"}], f"[0].kind: 'trades' is none of {kinds}"),
-            ("POST", "", BTC | {"transport": "ws"}, "transport: 'ws' is none of Ws, HttpPoll"),
+            (
+                "POST",
+                "",
+                [BTC | {"kind": "trads"}],
+                f"[0].kind: 'trads' is none of {kinds}; {hint}",
+            ),
+            ("POST", "", BTC | {"transport": "tcp"}, "transport: 'tcp' is none of Ws, HttpPoll"),
+            (
+                "POST",
+                "",
+                BTC | {"exchange": "Binance"},
+                f"exchange: unknown exchange 'Binance'; {ex}",
+            ),
             ("POST", "", BTC | {"knob": {}}, "knob: unknown key; did you mean knobs?"),
-            ("GET", "?kind=trades", None, f"kind: 'trades' is none of {kinds}"),
+            ("GET", "?kind=trads", None, f"kind: 'trads' is none of {kinds}; {hint}"),
             ("GET", "?exchnge=x", None, "exchnge: unknown key; did you mean exchange?"),
         ):
             answer = await rig.ask(method, f"/streams{path}", body)
             assert (answer.status, answer.body["error"]) == (400, expected)
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("N37")
+def test_names_are_understood_in_any_case() -> None:
+    async def scenario(rig: Rig) -> None:
+        typed = {"exchange": "BINANCE_linear", "symbol": "BTCUSDT", "kind": "l2_book"}
+        answer = await rig.ask("POST", "/streams", typed | {"transport": "WS"})
+        assert answer.status == 201, answer.body
+        for query in ("kind=l2book", "exchange=binancelinear&transport=ws", "kind=L2BOOK"):
+            (row,) = (await rig.ask("GET", f"/streams?{query}")).body
+            assert (row["kind"], row["exchange"]) == ("L2Book", "binance_linear")
+        path = "/streams/BinanceLINEAR/BTCUSDT/l2book/ws"
+        assert (await rig.ask("GET", path)).status == 200
 
     run_with_rig(scenario)
 
@@ -157,6 +184,18 @@ def test_unknown_symbol_comes_with_near_names_and_refusals_with_what_is_offered(
         answer = await rig.ask("POST", "/streams", BTC | {"transport": "HttpPoll"})
         assert answer.status == 422
         assert "Funding/HttpPoll" in answer.body["offered"]
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("N04")
+def test_a_symbol_whose_row_cannot_be_read_is_refused_with_the_field() -> None:
+    async def scenario(rig: Rig) -> None:
+        why = "quoteAsset: Expected `str`, got `null`"
+        rig.instruments._unreadable["binance_linear"] = {"ODDUSDT": why}
+        answer = await rig.ask("POST", "/streams", BTC | {"symbol": "ODDUSDT"})
+        assert (answer.status, answer.body["kind"]) == (404, "unknown_symbol")
+        assert answer.body["error"].endswith(f"but its row cannot be read: {why}")
 
     run_with_rig(scenario)
 
@@ -415,9 +454,9 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
             assert (answer.status, answer.body.get("field", "")) == (400, field)
         for patch in ({"flush_rows": 100_001}, {"flush_rows": 1001, "max_rows_per_copy": 1000}):
             answer = await rig.ask("PATCH", path, patch)
-            assert (answer.status, answer.body.get("field", "")) == (400, "flush_rows")
+            assert (answer.status, answer.body.get("field", "")) == (422, "flush_rows")
             added = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT", "knobs": patch})
-            assert (added.status, added.body["field"]) == (400, "knobs.flush_rows")
+            assert (added.status, added.body["field"]) == (422, "knobs.flush_rows")
         missing = await rig.ask("PATCH", path.replace("BTCUSDT", "ETHUSDT"), {})
         assert (missing.status, missing.body["kind"]) == (404, "stream_not_found")
 

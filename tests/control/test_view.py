@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from control.view import Addresses, render, watch
+from control.view import Addresses, can_show_view, render, watch
 from engine.commands import StreamState
 from engine.status import ChildReport, EngineStatus, StreamReport, WriterReport
 
@@ -135,3 +137,78 @@ def test_the_log_has_what_the_table_leaves(tmp_path: Path) -> None:
         assert text.count("\n") < rows
         assert text.count("line ") >= least
         assert "line 99" in text
+
+
+@pytest.mark.fault("N31")
+def test_a_terminal_that_is_gone_leaves_lines_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def isatty(self) -> bool:
+            return True
+
+    async def look() -> None:
+        shown = status_of([a_stream(0)])
+        watching = asyncio.create_task(watch(lambda: shown, ADDRESSES, live=True))
+        while "streams 1/1 live" not in caplog.text:
+            assert not watching.done(), watching
+            await asyncio.sleep(0.02)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with caplog.at_level("INFO"):
+        asyncio.run(asyncio.wait_for(look(), 20))
+    assert "the terminal is gone: Input/output error" in caplog.text
+
+
+@pytest.mark.fault("N31")
+@pytest.mark.parametrize("term", ["", "dumb", "unknown", None])
+def test_a_terminal_that_nobody_can_draw_on_gets_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, term: str | None
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    if term is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", term)
+    assert not can_show_view()
+    monkeypatch.setenv("TERM", "xterm")
+    assert can_show_view()
+
+
+@pytest.mark.fault("N26")
+def test_a_quiet_engine_says_so_ever_more_seldom_and_an_outage_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half an hour, with Redis away in its last third."""
+    now_s, out_from_s, ends_s = 0.0, 1_200.0, 1_800.0
+    said_s: list[float] = []
+
+    async def pass_time(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        if len(caplog.records) > len(said_s):
+            said_s.append(now_s)
+        if now_s >= ends_s:
+            raise asyncio.CancelledError
+
+    def status() -> EngineStatus:
+        engine = status_of([a_stream(slot) for slot in range(4)])
+        engine.writer.redis_state = "down" if now_s >= out_from_s else "up"
+        return engine
+
+    monkeypatch.setattr("control.view.monotonic_s", lambda: now_s)
+    monkeypatch.setattr("control.view.asyncio.sleep", pass_time)
+    with caplog.at_level("INFO"), contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(watch(status, ADDRESSES, live=False))
+    assert len(said_s) <= 60
+    assert said_s[2] < 20, "often at first"
+    assert max(after - before for before, after in pairwise(said_s)) < 62
+    told_s = next(at_s for at_s in said_s if at_s >= out_from_s)
+    assert told_s <= out_from_s + 6
+    assert sum(out_from_s <= at_s < out_from_s + 30 for at_s in said_s) >= 3

@@ -173,13 +173,15 @@ def resolve(specs: list[StreamSpec]) -> InstrumentsResolved:
 
 
 async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
-    """Takes the status and keeps the last one on disk. Part: deaf-control."""
+    """Takes the status and keeps the last one on disk. Parts: deaf-control, worried-control."""
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
     channel.send(Ready(port=settings.port))
     await channel.flush()
     stand_still_once(directory / "part.deaf-control")
-    beat = asyncio.create_task(_beat(channel, Heartbeat()))
+    is_worried = (directory / "part.worried-control").exists()
+    said = Heartbeat("red", "rows wait 70 s for the database") if is_worried else Heartbeat()
+    beat = asyncio.create_task(_beat(channel, said))
     while (message := await channel.receive()) is not None:
         match message:
             case SystemStatus():

@@ -94,7 +94,7 @@ def test_describing_with_the_same_facts_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "symbol",
-    ["BTCUSDT", "kPEPE", "xyz:TSLA", "PURR/USDC", "A@1", "币安人生USDT", "БТЦ", "비트"],
+    ["BTCUSDT", "kPEPE", "xyz:TSLA", "PURR/USDC", "A@1", "@107", "币安人生USDT", "БТЦ", "비트"],
 )
 def test_a_symbol_is_a_name_in_any_script(symbol: str) -> None:
     assert is_symbol(symbol)
@@ -107,7 +107,7 @@ def test_a_symbol_is_a_name_in_any_script(symbol: str) -> None:
     [
         "", "A B", "A\n", "A\x00", "A\x1b[2J", "A'", 'A"', "A`", "A\\", "A;--", "A%", "A{b=",
         "A\u00a0", "A\u2019", "A\u201d", "A\uff07", "A\u202eB", "A\u200b", "A\u3000", "A\u061c",
-        "A\ud800", "A\ufeff", "A" * 33, "币" * 33, "-A", "/etc/passwd", "A<b>",
+        "A\ud800", "A\ufeff", "A" * 33, "币" * 33, "-A", "@\x1b", "/etc/passwd", "A<b>",
     ],
 )  # fmt: skip
 def test_what_is_no_symbol(text: str) -> None:

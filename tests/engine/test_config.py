@@ -48,22 +48,26 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         ("[control]\nprot = 1", "control.prot: unknown key; did you mean port?"),
         ("colour = 1", "colour: unknown key"),
         ("[venues.binance_linear]\nwsurl = ''", "wsurl: unknown key; did you mean ws_url?"),
-        ("[venues.a.poll_interval_s]\nfunding = 1", "'funding' is none of Trades, L2Book, Ticker"),
+        ("[venues.a.poll_interval_s]\nfunds = 1", "'funds' is none of Trades, L2Book, Ticker"),
         ("[limits]\nwithout_redis = 'go'", "limits.without_redis: 'go' is none of alone, wait"),
         ("[control]\nport = '80'", "control.port: Expected `int`, got `str`"),
         ("[control]\nport = 70000", "control.port: Expected `int` <= 65535"),
         ("[database]\nflush_rows = 0", "database.flush_rows: Expected `int` >= 1"),
+        (
+            "[database.private_settings]\nhba_file = '/x'",
+            "database.private_settings: hba_file belongs to the engine",
+        ),
         ("[log]\nlevel = 'LOUD'", "log.level: 'LOUD' is none of DEBUG, ERROR, INFO, WARNING"),
         ("[[streams]]\nvenue = 'x'", "streams[0].symbols: required"),
         (
             "[[streams]]\nvenue = 'x'\nsymbols = []",
             "streams[0].symbols: Expected `array` of length",
         ),
-        ("[[streams]]\nvenue = 'x'\nsymbols = ['A B']", "streams[0].symbols[0]: Expected `str`"),
+        ("[[streams]]\nvenue = 'x'\nsymbols = [7]", "streams[0].symbols[0]: Expected `str`"),
         (
             "[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['Trade']",
             "streams[0].kinds[0]: 'Trade' is none of Trades, L2Book, Ticker, Funding, OpenInterest,"
-            " FundingOpenInterest, Liquidations",
+            " FundingOpenInterest, Liquidations; did you mean Trades?",
         ),
         ("state_dir = 1\nstate_dir = 2", "not TOML"),
         ("[control", "not TOML"),
@@ -219,6 +223,23 @@ def test_secret_never_shows_itself() -> None:
         msgspec.json.encode(secret)
 
 
+@pytest.mark.fault("N11")
+@pytest.mark.parametrize(
+    "text", ["A B", "A\x00", "\x1b[31mA", "A\u202eB", "x" * 33, "", "-A", "../etc", "A\u200b"]
+)
+def test_a_text_that_can_be_no_symbol_costs_its_own_streams_alone(
+    tmp_path: Path, text: str
+) -> None:
+    listed = msgspec.json.encode(["BTC", text, "@107", "xyz:TSLA"]).decode()
+    loaded = load(write(tmp_path, f"[[streams]]\nvenue = 'x'\nsymbols = {listed}"), {})
+    assert {key.symbol for key in loaded.stream_keys()} == {"BTC", "@107", "xyz:TSLA"}
+    (line,) = loaded.no_symbols()
+    place = f"{tmp_path / 'fts.toml'}: streams[0].symbols[1]: "
+    assert line == f"{place}{text!a} can be no symbol: left out"
+    assert line.isascii()
+    assert line.isprintable()
+
+
 def test_streams_of_every_kind_and_transport_can_be_named(tmp_path: Path) -> None:
     text = (
         "[venues.binance_linear]\npoll_interval_s = { OpenInterest = 2.5 }\n"
@@ -292,3 +313,16 @@ def test_configured_rings_that_do_not_fit_are_refused_with_both_sizes(tmp_path: 
 def test_every_shard_gets_a_ring_of_every_kind() -> None:
     names = [ring.ring for ring in preflight.plan_rings(Config(), "x", 2, AMPLE).rings]
     assert names == [f"shard-{shard}.{kind}" for shard in range(2) for kind in RecordKind]
+
+
+@pytest.mark.fault("N37")
+@pytest.mark.parametrize("typed", ["trades", "TRADES", "Open_Interest", "open-interest", "l2book"])
+def test_kinds_are_understood_in_any_case(tmp_path: Path, typed: str) -> None:
+    file = tmp_path / "fts.toml"
+    file.write_text(
+        f"[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['{typed}']\ntransport = 'httppoll'\n"
+    )
+    (key,) = load(file, {}).stream_keys()
+    assert key.kind in (StreamKind.TRADES, StreamKind.OPEN_INTEREST, StreamKind.L2_BOOK)
+    assert key.kind.value.lower() == typed.lower().replace("_", "").replace("-", "")
+    assert key.transport is Transport.HTTP_POLL

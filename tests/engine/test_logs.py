@@ -1,8 +1,10 @@
 """Log lines: one event one line, whatever is in it."""
 
+import fcntl
 import logging
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +80,7 @@ def test_only_so_many_old_logs_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     logs.set_up(LogSettings(str(log), to_stderr=False), "writer")
     for number in range(500):
         logging.getLogger("x").info(f"line {number}")
-    names = ["fts.log", *(f"fts.log.{age}" for age in range(1, 6))]
+    names = ["fts.log", *(f"fts.log.{age}" for age in range(1, 6)), "fts.log.lock"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     newest = [number for name in reversed(names) for number in numbers(tmp_path / name)]
     assert newest == list(range(newest[0], 500)), "the oldest lines are gone, in order"
@@ -95,3 +97,26 @@ def test_last_lines_of_a_log_that_is_not_there(tmp_path: Path) -> None:
     assert logs.last_lines(tmp_path / "none", 3) == []
     (tmp_path / "log").write_text("".join(f"{n}\n" for n in range(9000)))
     assert logs.last_lines(tmp_path / "log", 2) == ["8998", "8999"]
+
+
+@pytest.mark.fault("N48")
+def test_a_reader_with_a_lock_on_the_log_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_ROTATE_BYTES", 100)
+    file = tmp_path / "log"
+    logs.set_up(LogSettings(str(file), to_stderr=False), "writer")
+    with file.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        writing = threading.Thread(target=_log_lines, args=(10,), daemon=True)
+        writing.start()
+        writing.join(10)
+        is_done = not writing.is_alive()
+    writing.join()
+    assert is_done
+    assert len(file.read_text().splitlines()) < 10, "it was put aside meanwhile"
+
+
+def _log_lines(count: int) -> None:
+    for number in range(count):
+        logging.getLogger("x").info(f"a line of some length, number {number}")

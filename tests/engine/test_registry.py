@@ -319,4 +319,4 @@ def test_a_database_that_logs_in_and_falls_silent_holds_up_nothing(
     with psycopg.connect(database_url) as holder:
         holder.execute("LOCK TABLE stream_registry IN ACCESS EXCLUSIVE MODE")
         asyncio.run(scenario())
-    assert "cannot be read yet" in caplog.text
+    assert "not mirrored yet" in caplog.text

@@ -1,5 +1,6 @@
 """The ring against a ten-line model, and what happens when processes die or memory runs out."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -177,6 +178,20 @@ def test_second_producer_is_refused_and_death_frees_the_ring(tmp_path: Path) -> 
         child.wait()
     segment.lock()
     segment.close()
+
+
+@pytest.mark.fault("N48")
+@pytest.mark.parametrize("operation", [fcntl.LOCK_SH, fcntl.LOCK_EX], ids=["shared", "exclusive"])
+def test_who_reads_a_ring_cannot_keep_its_producer_out(tmp_path: Path, operation: int) -> None:
+    segment = create_segment(tmp_path / "shm" / "a.ring", ring_bytes(TRADE, 16))
+    with segment.path.open("rb") as reader:
+        fcntl.flock(reader, operation)
+        segment.lock()
+        with pytest.raises(RingBusyError):
+            attach_segment(segment.path, writable=True).lock()
+    segment.unlink()
+    segment.close()
+    assert list(segment.path.parent.iterdir()) == []
 
 
 @pytest.mark.fault("S01")

@@ -74,7 +74,7 @@ def test_changes_of_different_knobs_do_not_undo_each_other(tmp_path: Path) -> No
     assert roster.knobs() == {0: wanted}
     for impossible in (KnobChanges(max_rows_per_copy=19), KnobChanges(flush_rows=1001)):
         result = roster.set_knobs(key("A"), impossible)
-        assert (result.error_kind, result.field) == ("invalid_argument", "flush_rows")
+        assert (result.error_kind, result.field) == ("contradiction", "flush_rows")
         assert "is more than max_rows_per_copy" in result.error
     assert roster.knobs() == {0: wanted}, "what was refused changed nothing"
 

@@ -1,5 +1,6 @@
 """The aggregate: totals across lives, percentiles that never flatter, one light with a reason."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from engine.commands import (
     StreamStatus,
     WriterStatus,
 )
+from engine.judgement import judge
 from engine.status import (
     ChildReport,
     EngineStatus,
@@ -20,7 +22,6 @@ from engine.status import (
     StreamTotals,
     WriterReport,
     WriterTotals,
-    judge,
     summarize,
 )
 
@@ -114,7 +115,8 @@ def test_latencies_of_the_last_minute_forget_what_was_before() -> None:
 
 
 def test_the_light_names_the_worst_thing_first() -> None:
-    up, writer = ChildReport("shard-0", "up"), WriterReport(ChildReport("writer", "up"))
+    up = ChildReport("shard-0", "up")
+    writer = WriterReport(ChildReport("writer", "up"), database_state="up", redis_state="up")
     live = StreamTotals(0, KEY, 0).report
     live.state = StreamState.LIVE
     assert judge("starting", [up], writer, [live]) == ("yellow", "starting")
@@ -152,3 +154,26 @@ def test_a_dead_journal_and_lost_rows_are_no_green_light() -> None:
     assert judge("running", [], totals.report, []) == (
         "yellow", "5 rows were lost after their receipt: see the gaps",
     )  # fmt: skip
+
+
+@pytest.mark.fault("N02")
+@pytest.mark.fault("N05")
+def test_rows_that_wait_are_red_and_rows_in_quarantine_yellow_until_none_is() -> None:
+    totals = WriterTotals()
+    totals.report.child.state = "up"
+    status = writer_status(7)
+    status.waits_for = "table trade refuses every row: 0A000: frozen"
+    status.quarantine_rows = {"trade": 2, "book": 1}
+    totals.update(status)
+    assert judge("running", [], totals.report, []) == (
+        "red", "table trade refuses every row: 0A000: frozen; rows wait in the journal",
+    )  # fmt: skip
+    totals.writer_ended()
+    status.waits_for = ""
+    totals.update(status)
+    assert judge("running", [], totals.report, []) == (
+        "yellow", "3 rows are in quarantine: see `fts quarantine list`",
+    )  # fmt: skip
+    status.quarantine_rows = {}
+    totals.update(status)
+    assert judge("running", [], totals.report, [])[0] == "green", "stored or dropped by a person"

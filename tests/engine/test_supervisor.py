@@ -15,6 +15,7 @@ import msgspec
 import psutil
 import pytest
 
+from control.view import plain_line
 from engine import instance
 from engine.catalog import Catalog, StreamKey, StreamKind
 from engine.child import Child, describe_exit
@@ -229,6 +230,19 @@ def test_killed_writer_and_control_return(layout: Layout) -> None:
     run(layout, scenario)
 
 
+@pytest.mark.fault("N25")
+def test_what_only_control_sees_is_in_the_one_verdict(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        engine.part("worried-control")
+        await engine.supervisor.start()
+        await until(lambda: engine.supervisor.status().status == "red")
+        status = engine.supervisor.status()
+        assert status.reason == "rows wait 70 s for the database"
+        assert "red (rows wait 70 s for the database)" in plain_line(status, {})
+
+    run(layout, scenario)
+
+
 @pytest.mark.fault("V05")
 def test_hung_child_is_killed_and_replaced(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
@@ -379,7 +393,6 @@ def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> No
         await until(lambda: engine.supervisor.status().status == "green")
 
     run(layout, scenario, database_url=Secret("postgresql:///none"), migrate=migrate)
-    assert all("connect_timeout" in url for url in attempts)
 
 
 @pytest.mark.fault("V04")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from engine.private.postgres import PrivatePostgres
@@ -59,7 +60,25 @@ def test_outage_longer_than_the_ring_is_bridged_by_the_journal(
         lambda: rig.simulator.status()["sent"]["trade"] > sent_before + 80_000, "four seconds"
     )
     postgres.start()
-    engine.wait_for_count("database: connected", 2)
+    engine.wait_for_count("database: works again", 1)
     verdict = rig.finish()
     assert_equation(verdict)
     assert verdict.declared_missing == 0
+
+
+@pytest.mark.fault("N02")
+def test_a_table_that_refuses_everything_for_a_while_costs_nothing(make_rig: MakeRig) -> None:
+    """As a frozen chunk does: real flushes are far smaller than any brake that counts rows."""
+    rig = make_rig(rate="4000")
+    engine = rig.start()
+    rig.until_more_rows(1000)
+    with psycopg.connect(rig.database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE trade ADD CONSTRAINT frozen CHECK (price < 0) NOT VALID")
+        engine.wait_for("red (table trade refuses every row: 23514: ")
+        rig.until_more_rows(1000)  # of books
+        connection.execute("ALTER TABLE trade DROP CONSTRAINT frozen")
+    verdict = rig.finish()
+    assert_equation(verdict)
+    assert verdict.declared_missing == 0
+    assert not list((rig.directory / "state").glob("quarantine/*"))
+    assert engine.log.count("WARNING writer database: table trade") == 1, "said once"

@@ -1,5 +1,7 @@
 """SIGKILL anywhere, at any instant: sent = stored exactly once + declared as gap."""
 
+import contextlib
+import fcntl
 import random
 import signal
 import time
@@ -8,6 +10,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from engine.layout import open_layout
 from tests.flow.rig import SHARD, WRITER, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
@@ -31,6 +34,21 @@ def test_killed_shard_comes_back_and_declares_what_it_missed(make_rig: MakeRig) 
     assert_equation(rig.finish())
     gaps = rig.query("SELECT DISTINCT reason FROM gaps WHERE venue = 'binance_linear'")
     assert ("restart",) in gaps
+
+
+@pytest.mark.fault("N48")
+def test_a_locked_ring_keeps_no_shard_out(make_rig: MakeRig) -> None:
+    """As `flock -s` does, or any reader that wants to be polite."""
+    rig = make_rig(rate="1000")
+    engine = rig.start()
+    with contextlib.ExitStack() as stack:
+        for path in open_layout(rig.directory / "state").shm_dir.glob("*.ring"):
+            fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        engine.child(SHARD).kill()
+        engine.wait_for_count("shard-0 is ready", 2)
+        rig.until_more_rows(500)
+    assert "already has a producer" not in engine.log
+    assert_equation(rig.finish())
 
 
 @pytest.mark.fault("W01")

@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from engine.catalog import StreamKey, StreamKind
 from engine.layout import open_layout
 from tests.flow.processes import Fts
 
+_REASON_OF_TERM = {
+    "skipped": "not_stored", "dropped": "ring_full", "refused": "unreadable",
+    "quarantined": "quarantined",
+}  # fmt: skip
 SHARD, WRITER = "shards.main:run", "engine.writer.main:run"
 
 
@@ -39,11 +43,12 @@ class Rig:
         streams: list[tuple[str, str]] | None = None,
         all_kinds: bool = False,
         venue_settings: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.database_url = database_url
         self.ledger_dir = directory / "ledger"
-        self._environment = {"FTS_DATABASE_URL": database_url}
+        self._environment = {**(environment or {}), "FTS_DATABASE_URL": database_url}
         if redis_url is not None:
             self._environment["FTS_REDIS_URL"] = redis_url
         self._redis_options = () if redis_url is not None else ("--no-redis",)
@@ -155,9 +160,21 @@ class Rig:
         self.quiet()
         assert self.engine is not None
         self.engine.signal(signal.SIGTERM)
-        code, _ = self.engine.end()
-        assert code == 0, self.engine.log
+        code, output = self.engine.end()
+        equation = msgspec.json.decode(output.splitlines()[-1])["equation"]
+        assert equation["holds"], equation
+        assert code == 0 or "streams failed" in str(equation["unfinished"]), self.engine.log
+        self._assert_declared(equation["total"])
         return self.verdict()
+
+    def _assert_declared(self, account: dict[str, int]) -> None:
+        """What reached the engine and is not stored is in gaps of the reason that it has. (There
+        may be more in them: of an earlier engine of the same rig.)
+        """
+        declared = dict(self.query("SELECT reason, sum(greatest(missing, 0)) FROM gaps GROUP BY 1"))
+        for term, reason in _REASON_OF_TERM.items():
+            assert declared.get(reason, 0) >= account[term], (term, account, declared)
+        assert "journal_loss" in declared or not account["lost"], (account, declared)
 
     def verdict(self) -> Verdict:
         """The equation, over all streams."""

@@ -88,20 +88,34 @@ def test_demo_of_all_kinds_proves_each_of_them(state_dir: Path, tmp_path: Path) 
 
 
 @pytest.mark.fault("V01")
-def test_endless_demo_drains_on_ctrl_c_and_leaves_nothing(state_dir: Path) -> None:
-    with running("demo", "--symbols", "2", "--state-dir", str(state_dir)) as fts:
+@pytest.mark.fault("N46")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_endless_demo_proves_itself_when_it_is_told_to_stop(
+    state_dir: Path, number: signal.Signals
+) -> None:
+    kinds = ["--all-kinds"] if number == signal.SIGTERM else []
+    with running("demo", "--symbols", "2", *kinds, "--state-dir", str(state_dir)) as fts:
         fts.wait_for("control is ready")
-        fts.wait_for("streams 8/8 live")
+        fts.wait_for(" live, ")
+        fts.wait_for("green (")
         processes = fts.descendants()
         assert len(processes) >= 6
-        fts.signal(signal.SIGINT)
-        code, output = fts.end(10.0)
-    assert code == 0, fts.log
+        fts.signal(number)
+        code, output = fts.end(60.0)
+    assert code == 0, (output, fts.log)
     assert "all accepted rows are in the database" in fts.log
-    numbers = [int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", output)]
-    sent, received, stored, published = numbers[:4]
-    assert 0 < sent <= received == stored == published, output  # books fetched by REST beside
+    first = output.splitlines()[0]
+    assert first.startswith("PROVEN: sent "), output
+    sent, stored, declared = map(int, re.findall(r"\d+", first.replace(",", ""))[:3])
+    assert sent == stored + declared > 0
     assert leftovers(state_dir, processes) == []
+    assert not list((state_dir / "ledger").glob("trade.bin")), "it takes no room"
+    assert output.splitlines()[-1] == f"read it with: fts psql --state-dir {state_dir}"
+    asked = ("psql", "--state-dir", str(state_dir), "-XAtc", "SELECT count(*) > 0 FROM trades")
+    with running(*asked) as psql:
+        assert psql.end() == (0, "t\n")
+    with running("db", "stop", "--state-dir", str(state_dir)) as closing:
+        assert closing.end()[0] == 0
 
 
 @pytest.mark.fault("V03")
@@ -149,7 +163,8 @@ def test_unknown_symbols_end_the_start_with_a_suggestion(
     assert "BTCUSDT" in last
 
 
-def test_one_unknown_symbol_does_not_stop_the_others(
+@pytest.mark.fault("N29")
+def test_one_unknown_symbol_does_not_stop_the_others_and_is_told_at_the_end(
     state_dir: Path, tmp_path: Path, simulator: SimulatorProcess
 ) -> None:
     config = configured(tmp_path, simulator, "'BTCUSTD', 'ETHUSDT'")
@@ -158,11 +173,14 @@ def test_one_unknown_symbol_does_not_stop_the_others(
         "--state-dir", str(state_dir),
     ) as fts:  # fmt: skip
         code, output = fts.end()
-    assert code == 0, fts.log
+    assert code == 4, fts.log
+    (unfinished,) = json.loads(output)["equation"]["unfinished"]
+    assert unfinished.startswith("2 of 4 streams failed: binance_linear/BTCUSTD/")
     assert json.loads(output)["stored"] > 0
 
 
 @pytest.mark.fault("V02")
+@pytest.mark.fault("N29")
 def test_unreachable_database_is_said_and_loses_nothing(
     state_dir: Path, tmp_path: Path, simulator: SimulatorProcess
 ) -> None:
@@ -172,7 +190,9 @@ def test_unreachable_database_is_said_and_loses_nothing(
     with running(*common, FTS_DATABASE_URL=f"postgresql://u:canary@/d?host={tmp_path}") as fts:
         code, output = fts.end()
     first = json.loads(output)
-    assert code == 0, fts.log
+    assert code == 4, fts.log
+    assert f"{first['received']:,} rows wait" in str(first["equation"]["unfinished"])
+    assert first["equation"]["total"]["waiting"] == first["received"]
     assert "the database cannot be reached" in fts.log
     assert "the next start on this state directory delivers them" in fts.log
     assert "canary" not in fts.log + output
@@ -185,3 +205,23 @@ def test_unreachable_database_is_said_and_loses_nothing(
     assert code == 0, fts.log
     assert second["delivered"] is True
     assert second["stored"] >= first["received"] + second["received"]
+    assert second["equation"]["holds"] is True
+    assert second["equation"]["total"]["left"] == first["received"], "exactly what the first left"
+
+
+@pytest.mark.fault("N29")
+def test_an_engine_that_never_ran_a_stream_is_no_success(state_dir: Path, tmp_path: Path) -> None:
+    """Nothing answers: neither the venue, nor the database. It used to be "all accepted rows are
+    in the database", exit code 0."""
+    config = tmp_path / "fts.toml"
+    nobody = "rest_url = 'http://127.0.0.1:1'\nws_url = 'ws://127.0.0.1:1'\n"
+    config.write_text(f"[venues.binance_linear]\n{nobody}[[streams]]\nvenue = 'binance_linear'\n"
+                      "symbols = ['BTCUSDT']\n")  # fmt: skip
+    with running(
+        "up", "--config", str(config), "--port", "0", "--no-redis", "--for", "1",
+        "--state-dir", str(state_dir), FTS_DATABASE_URL=f"postgresql://u@/d?host={tmp_path}",
+    ) as fts:  # fmt: skip
+        code, output = fts.end()
+    assert code == 4, fts.log
+    assert "unfinished: no stream has delivered anything" in output
+    assert "all accepted rows are in the database" not in fts.log

@@ -36,10 +36,10 @@ class MemoryRings:
         self._readers[spec.kind.value] = RingReader(memory, spec)
         return RingProducer(memory, spec)
 
-    def rows(self, kind: str) -> RecordArray:
-        """Everything published so far (the rings must not have wrapped)."""
+    def rows(self, kind: str, from_seq: int = 0) -> RecordArray:
+        """Everything published so far (the rings must not have wrapped since `from_seq`)."""
         self.rings.publish()
-        return self._readers[kind].poll(0).copy()
+        return self._readers[kind].poll(from_seq).copy()
 
     def release(self, kind: str) -> None:
         """Free all space."""
@@ -67,7 +67,7 @@ class Open:
     async def acquire(self, units: float = 1.0) -> None:
         """At once."""
 
-    def refused(self, status: int, retry_after: str | None) -> float:
+    def refused(self, status: int, wait_s: float | None) -> float:
         """Never mind."""
         return 0.0
 

@@ -404,7 +404,7 @@ def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: flo
         server = await asyncio.start_server(refuse, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         connection = rig.open(port, 3600, VENUE.groups["market"], connects)
-        connection._backoff = Backoff(0.01, 0.01)
+        connection._trouble._backoff = Backoff(0.01, 0.01)
         task = asyncio.create_task(connection.run())
         async with asyncio.timeout(10):
             # The second time it gets its lease it sees the ban and does not use it.

@@ -142,18 +142,28 @@ def test_an_interval_that_changes_is_picked_up(tmp_path: Path, transport: Transp
 
 
 @pytest.mark.fault("H03")
-def test_an_answer_that_cannot_be_read_tells_nothing(
+@pytest.mark.fault("N04")
+def test_a_row_that_cannot_be_read_tells_nothing_of_its_symbol_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(rig: Rig) -> None:
         market = rig.simulator.binance
         assert isinstance(market, BinanceVenue)
         with monkeypatch.context() as broken:
-            broken.setattr(market.contracts, "funding_info", lambda _: [{"symbol": "BTCUSDT"}])
-            rig.start("ETHUSDT")
-            await rig.until(lambda: len(rig.intervals(1)) >= 2)
-            assert set(rig.intervals(1)) == {0}
-        await rig.until(lambda: rig.intervals(1)[-1] == 4 * HOUR_S)
+            rows = [{"symbol": "ETHUSDT"}, {"symbol": "SOLUSDT", "fundingIntervalHours": 1}]
+            broken.setattr(market.contracts, "funding_info", lambda _: rows)
+            rig.start("BTCUSDT", "ETHUSDT")
+            btc, eth = (stream.slot for stream in rig.session.streams)
+            rig.start("SOLUSDT")
+            sol = rig.session.streams[-1].slot
+            await rig.until(lambda: all(len(rig.intervals(n)) >= 2 for n in (btc, eth, sol)))
+            assert set(rig.intervals(eth)) == {0}, "its own row is the odd one"
+            assert set(rig.intervals(btc)) == {8 * HOUR_S}, "a symbol without a row pays as usual"
+            assert set(rig.intervals(sol)) == {HOUR_S}
+            rows[0] = {"symbol": None}
+            await rig.until(lambda: rig.intervals(btc)[-1] == 0)
+            assert rig.intervals(sol)[-1] == HOUR_S, "the row without a name is not its"
+        await rig.until(lambda: rig.intervals(eth)[-1] == 4 * HOUR_S)
 
     run(tmp_path, often(0.05), test)
 

@@ -41,6 +41,12 @@ SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 Reply = tuple[int, object]
 
 
+FILTERS = [
+    {"filterType": "PRICE_FILTER", "tickSize": "0.1"},
+    {"filterType": "LOT_SIZE", "stepSize": "0.001"},
+]
+
+
 class Server:
     """REST of a venue: every answer has a later time than the one before. `script` overrides the
     next answers of a path.
@@ -81,7 +87,7 @@ class Server:
         if request.path.endswith("exchangeInfo"):
             return {"symbols": [
                 {"symbol": s, "status": "TRADING", "baseAsset": s[:3], "quoteAsset": "USDT",
-                 "filters": []} for s in self.symbols
+                 "filters": FILTERS} for s in self.symbols
             ]}  # fmt: skip
         if request.path.endswith("openInterest"):
             return {"symbol": symbol, "openInterest": "12.5", "time": self._time_ms}
@@ -378,7 +384,7 @@ def test_unusable_answers_are_counted_and_tried_again() -> None:
     async def test(rig: Rig) -> None:
         path = "/fapi/v1/openInterest?symbol=BTCUSDT"
         rig.server.script[path] = [
-            (200, "<html>"), (200, {"symbol": "BTCUSDT", "openInterest": "nan", "time": 1}),
+            (200, "{"), (200, {"symbol": "BTCUSDT", "openInterest": "nan", "time": 1}),
         ]  # fmt: skip
         poller = rig.poller(StreamKind.OPEN_INTEREST)
         stream = rig.stream(1, "BTCUSDT", StreamKind.OPEN_INTEREST)

@@ -1,7 +1,6 @@
 """A name that makes the venue hang up is found, and costs the others a few cuts."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from shards.simulator.settings import SimulatorSettings
 from shards.suspects import MOMENT_S, Suspects
 from shards.venue_session import VenueSession
 from shards.venues import VENUES
+from shards.venues.listing import Listing
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
 
 
@@ -82,9 +82,9 @@ def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
     monkeypatch.setattr(suspects, "_LEFT_OUT_S", 1.0)
     venue = VENUES["hyperliquid_perp"]
 
-    def with_ghost(body: bytes) -> Mapping[str, Instrument]:
-        known = venue.parse_instruments(body)
-        return {**known, GHOST: known["BTC"]}
+    def with_ghost(body: bytes) -> Listing:
+        known = venue.parse_instruments(body).known
+        return Listing({**known, GHOST: known["BTC"]})
 
     async def store(_: dict[int, Instrument], __: float) -> None:
         await asyncio.sleep(0)

@@ -161,6 +161,21 @@ def test_history_that_reaches_back_proves_that_nothing_is_missing() -> None:
     assert feed.duplicate_count == 2
 
 
+@pytest.mark.fault("N28")
+def test_what_the_venue_replays_is_told_apart_from_what_is_live() -> None:
+    double = MemoryRings()
+    feed = make_history_feed(double)
+    feed.on_trades(history(1, 2, 3), 1)
+    feed.on_trades(history(4), 2)
+    feed.disconnected("cut")
+    feed.connected()
+    feed.on_trades(history(6, 5, 4, 3, 2), 3)
+    feed.on_trades(history(7), 4)
+    rows = double.rows("trade")
+    replayed = rows["trade_id"][rows["flags"] & Flag.BACKFILLED != 0]
+    assert sorted(replayed.tolist()) == [1, 2, 3, 5, 6]
+
+
 def test_history_that_falls_short_is_an_unprovable_gap() -> None:
     double = MemoryRings()
     feed = make_history_feed(double)

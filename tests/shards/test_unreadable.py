@@ -226,9 +226,11 @@ def test_one_gap_names_the_id_of_a_trade_that_cannot_be_read(number: str | None)
     frames = [agg_trade(1), agg_trade(2, "NaN", number), agg_trade(3), agg_trade(6)]
     heard = hear(BINANCE, "BTCUSDT", StreamKind.TRADES, frames)
     assert heard.rows["trade"]["trade_id"].tolist() == [101, 103, 106]
-    named = heard.gaps[["reason", "from_seq", "to_seq", "missing"]].tolist()
-    assert named == [(GapReason.UNREADABLE, 102, 102, 1), (GapReason.SEQUENCE, 104, 105, 2)]
-    assert heard.gaps["state"][0] == GapState.UNRECOVERABLE
+    named = heard.gaps[["reason", "state", "from_seq", "to_seq", "missing"]].tolist()
+    assert named == [
+        (GapReason.UNREADABLE, GapState.UNRECOVERABLE, 102, 102, 1),
+        (GapReason.SEQUENCE, GapState.UNRECOVERABLE, 104, 105, 2),
+    ]
 
 
 @pytest.mark.fault("N03")

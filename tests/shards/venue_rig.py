@@ -138,7 +138,8 @@ class Rig:
             return self.refusals.pop(0)
         symbols = [
             {"symbol": name, "status": "TRADING", "baseAsset": name, "quoteAsset": "USDT",
-             "filters": [{"filterType": "PRICE_FILTER", "tickSize": self.tick_size}]}
+             "filters": [{"filterType": "PRICE_FILTER", "tickSize": self.tick_size},
+                         {"filterType": "LOT_SIZE", "stepSize": "0.001"}]}
             for name in self.listed
         ]  # fmt: skip
         headers = {"X-MBX-USED-WEIGHT-1M": "7"}

@@ -27,6 +27,7 @@ from shards.venues.binance_linear.messages import (
 )
 from shards.venues.digits import decoder, read_number
 from shards.venues.elements import funding_row, take_one, take_parts
+from shards.venues.listing import Readings, RowReader
 from shards.venues.spec import (
     BookSnapshot,
     Control,
@@ -47,7 +48,7 @@ _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
 _decode_premium_index = decoder(PremiumIndex)
 _decode_open_interest = decoder(OpenInterest)
 _decode_named = msgspec.json.Decoder(Named).decode
-_decode_funding_info = msgspec.json.Decoder(list[FundingInfo]).decode
+_funding_rows = RowReader(FundingInfo, "symbol")
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -146,7 +147,7 @@ def _on_reply(payload: bytes, on_control: ControlHandler) -> bool:
         return False
     elif reply.error is not None or reply.code is not None:
         text = reply.error.msg if reply.error else reply.msg
-        on_control(Control.REFUSED, text)
+        on_control(Control.REFUSED, text, reply.id)
     elif reply.id is not None:
         on_control(Control.ACK, str(reply.id))
     else:
@@ -196,11 +197,9 @@ def _symbol_of(part: bytes) -> str | None:
         return text_of(members(part).get("symbol"))
 
 
-def parse_funding_intervals(body: bytes) -> dict[str, int]:
-    """`/fapi/v1/fundingInfo`: seconds by symbol. Refused as a whole when a row cannot be read: a
-    symbol left out would pass for one that pays as usual.
-    """
-    return {row.symbol: row.fundingIntervalHours * 3600 for row in _decode_funding_info(body)}
+def parse_funding_intervals(body: bytes) -> Readings[int]:
+    """`/fapi/v1/fundingInfo`: seconds by symbol."""
+    return _funding_rows.read(_decode_parts(body), lambda row: row.fundingIntervalHours * 3600)
 
 
 def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable) -> None:

@@ -1,12 +1,12 @@
 """Binance USD-M messages: the wire's own names, and only the fields that are used."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from shards.venues.digits import Computed, ComputedRate
-from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity
+from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity, Word
 
 WireLevel = tuple[Price, Quantity]
 
@@ -104,22 +104,14 @@ class Depth(Struct, gc=False):
     T: Millis = 0
 
 
-class Filter(Struct, gc=False):
-    """A member of `filters`; only two kinds matter here."""
-
-    filterType: str
-    tickSize: str = ""
-    stepSize: str = ""
-
-
-class Symbol(Struct, gc=False):
-    """A member of `exchangeInfo.symbols`."""
+class Symbol(Struct):
+    """A member of `exchangeInfo.symbols`. Of its filters only two matter here."""
 
     symbol: str
-    status: str
-    baseAsset: str
-    quoteAsset: str
-    filters: list[Filter]
+    status: Word
+    baseAsset: Word
+    quoteAsset: Word
+    filters: list[dict[str, Any]]
 
 
 class RateLimit(Struct, gc=False):
@@ -132,15 +124,15 @@ class RateLimit(Struct, gc=False):
 
 
 class RateLimits(Struct, gc=False):
-    """`GET /fapi/v1/exchangeInfo`, where only the limits matter."""
+    """`GET /fapi/v1/exchangeInfo`, where only the limits matter. Each is a `RateLimit`."""
 
-    rateLimits: list[RateLimit] = []
+    rateLimits: list[msgspec.Raw] = []
 
 
 class ExchangeInfo(Struct, gc=False):
-    """`GET /fapi/v1/exchangeInfo`."""
+    """`GET /fapi/v1/exchangeInfo`. Each is a `Symbol`."""
 
-    symbols: list[Symbol]
+    symbols: list[msgspec.Raw]
 
 
 class Named(Struct, gc=False):

@@ -1,12 +1,15 @@
 """What Binance USD-M is: addresses, limits, channels, calls."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
+from shards.unusable import UNUSABLE_FRAME
 from shards.venues.binance_linear.decode import (
     SHAPES,
     build_decoder,
@@ -15,7 +18,8 @@ from shards.venues.binance_linear.decode import (
     parse_book_snapshot,
     parse_funding_intervals,
 )
-from shards.venues.binance_linear.messages import ExchangeInfo, RateLimits
+from shards.venues.binance_linear.messages import ExchangeInfo, RateLimit, RateLimits, Symbol
+from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.spec import (
     Channel,
     FeedRule,
@@ -30,6 +34,8 @@ from shards.venues.spec import (
 
 _decode_exchange_info = msgspec.json.Decoder(ExchangeInfo).decode
 _decode_rate_limits = msgspec.json.Decoder(RateLimits).decode
+_decode_rate_limit = msgspec.json.Decoder(RateLimit).decode
+_symbols = RowReader(Symbol, "symbol")
 _MINUTES = {"SECOND": 1 / 60, "MINUTE": 1.0, "HOUR": 60.0, "DAY": 1440.0}
 
 
@@ -43,33 +49,44 @@ def unsubscribe(topics: Sequence[str], request_id: int) -> list[bytes]:
     return [msgspec.json.encode({"method": "UNSUBSCRIBE", "params": topics, "id": request_id})]
 
 
-def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
+def parse_instruments(body: bytes) -> Listing:
     """Instruments by symbol. `pricePrecision` is not the tick: the filters are."""
-    instruments = {}
-    for symbol in _decode_exchange_info(body).symbols:
-        sizes = {f.filterType: f.tickSize or f.stepSize for f in symbol.filters}
-        tick, lot = sizes.get("PRICE_FILTER", "0.01"), sizes.get("LOT_SIZE", "0.001")
-        instruments[symbol.symbol] = Instrument(
-            venue=VENUE.name,
-            symbol=symbol.symbol,
-            price_decimals=decimals_of(tick),
-            qty_decimals=decimals_of(lot),
-            base=symbol.baseAsset,
-            quote=symbol.quoteAsset,
-            tick_size=tick,
-            lot_size=lot,
-            status=symbol.status,
-        )
-    return instruments
+    return _symbols.read(_decode_exchange_info(body).symbols, _instrument)
+
+
+def _instrument(row: Symbol) -> Instrument:
+    tick = _size(row.filters, "PRICE_FILTER", "tickSize")
+    lot = _size(row.filters, "LOT_SIZE", "stepSize")
+    return Instrument(
+        venue=VENUE.name,
+        symbol=row.symbol,
+        price_decimals=decimals_of(tick),
+        qty_decimals=decimals_of(lot),
+        base=row.baseAsset,
+        quote=row.quoteAsset,
+        tick_size=tick,
+        lot_size=lot,
+        status=row.status,
+    )
+
+
+def _size(filters: Sequence[dict[str, Any]], kind: str, name: str) -> str:
+    found = next((each for each in filters if each.get("filterType") == kind), None)
+    if found is None:
+        raise ValueError(f"filters: no {kind}")
+    return step_size(f"filters: {kind}.{name}", found.get(name))
 
 
 def parse_rest_weight(body: bytes) -> float | None:
-    """The strictest limit on weight that `exchangeInfo` announces, per minute."""
-    per_minute = [
-        each.limit / (each.intervalNum * _MINUTES[each.interval])
-        for each in _decode_rate_limits(body).rateLimits
-        if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _MINUTES
-    ]
+    """The strictest limit on weight that `exchangeInfo` announces, per minute, as far as its limits
+    can be read.
+    """
+    per_minute = []
+    for raw in _decode_rate_limits(body).rateLimits:
+        with contextlib.suppress(*UNUSABLE_FRAME):
+            each = _decode_rate_limit(raw)
+            if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _MINUTES:
+                per_minute.append(each.limit / (each.intervalNum * _MINUTES[each.interval]))
     return min(per_minute, default=None)
 
 

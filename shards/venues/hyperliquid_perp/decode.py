@@ -22,6 +22,7 @@ from shards.venues.hyperliquid_perp.messages import (
     Error,
     L2Book,
     MetaAndAssetCtxs,
+    Named,
     Pong,
     SubscriptionResponse,
     Trade,
@@ -42,10 +43,13 @@ FUNDING_INTERVAL_S = 3600
 """Funding is paid every hour; the message does not tell when the next hour is over."""
 
 _SIDE = {"B": int(Side.BUY), "A": int(Side.SELL)}
+_IS_SO = ("Already subscribed", "Already unsubscribed")
+"""Errors that say that what was asked for is so."""
 _NO_ORDER = (0.0, 0.0)
 
 _Frame = Trades | L2Book | Bbo | ActiveAssetCtx | SubscriptionResponse | Error | Pong
 _decode_ctx = decoder(AssetCtx)
+_decode_named = msgspec.json.Decoder(Named).decode
 _decode_meta_and_ctxs = msgspec.json.Decoder(MetaAndAssetCtxs).decode
 
 
@@ -93,7 +97,8 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
         elif type(message) is SubscriptionResponse:
             on_control(Control.ACK, bytes(message.data).decode())
         elif type(message) is Error:
-            on_control(Control.REFUSED, message.data)
+            is_so = message.data.startswith(_IS_SO)
+            on_control(Control.ACK if is_so else Control.REFUSED, message.data)
         else:
             on_control(Control.PONG, "")
 
@@ -164,8 +169,15 @@ def _names_and_ctxs(body: bytes) -> tuple[Sequence[str | None], Sequence[bytes]]
     except UNUSABLE_FRAME:
         halves = elements(body)
         coins = elements(members(halves[0]).get("universe", b"")) if len(halves) == 2 else []
-        names = [text_of(members(coin).get("name")) for coin in coins]
+        names = [_name_of(coin) for coin in coins]
         if not any(names):
             raise
         return names, elements(halves[1])
-    return [coin.name for coin in meta.universe], [bytes(ctx) for ctx in ctxs]
+    return [_name_of(coin) for coin in meta.universe], [bytes(ctx) for ctx in ctxs]
+
+
+def _name_of(coin: bytes | msgspec.Raw) -> str | None:
+    try:
+        return _decode_named(coin).name
+    except UNUSABLE_FRAME:
+        return text_of(members(bytes(coin)).get("name"))

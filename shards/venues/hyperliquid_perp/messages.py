@@ -112,12 +112,6 @@ class Coin(Struct, gc=False):
     isDelisted: bool = False
 
 
-class MetaReply(Struct, gc=False):
-    """`{"type": "meta"}`."""
-
-    universe: list[Coin]
-
-
 class Named(Struct, gc=False):
     """A member of `universe` where only its place matters."""
 
@@ -125,9 +119,11 @@ class Named(Struct, gc=False):
 
 
 class Universe(Struct, gc=False):
-    """All coins, the delisted as well: they keep their places."""
+    """`{"type": "meta"}`: all coins, the delisted as well. One that cannot be read keeps its place
+    like the others, so each is a `Coin`, or only `Named`, in its turn.
+    """
 
-    universe: list[Named]
+    universe: list[msgspec.Raw]
 
 
 MetaAndAssetCtxs = tuple[Universe, list[msgspec.Raw]]

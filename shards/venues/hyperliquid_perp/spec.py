@@ -1,16 +1,23 @@
 """What Hyperliquid is: addresses, limits, channels, calls."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from engine.catalog import Instrument, StreamKind, Transport
 from engine.settings import VenueSettings
 from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
-from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, MetaReply
+from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
+from shards.venues.listing import Listing, RowReader
 from shards.venues.spec import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
 
-_decode_meta = msgspec.json.Decoder(MetaReply).decode
+_OBJECTS_MAX = 16
+_decode_object = json.JSONDecoder().raw_decode
+_decode_meta = msgspec.json.Decoder(Universe).decode
+_coins = RowReader(Coin, "name")
 
 
 def subscribe(topics: Sequence[str], _: int) -> list[bytes]:
@@ -23,21 +30,48 @@ def unsubscribe(topics: Sequence[str], _: int) -> list[bytes]:
     return [b'{"method":"unsubscribe","subscription":%b}' % topic.encode() for topic in topics]
 
 
-def parse_instruments(body: bytes) -> Mapping[str, Instrument]:
-    """Coins by name. There is no fixed tick; decimals follow from `szDecimals`."""
+def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
+    """Which subscriptions an error repeats. The venue adds the defaults of fields that were not
+    sent, and may wrap a subscription into the message it came in.
+    """
+    named = [each for each in _objects(text) if "type" in each]
+    if not named:
+        return None
+    wanted = {topic: json.loads(topic).items() for topic in topics}
     return {
-        coin.name: Instrument(
-            venue=VENUE.name,
-            symbol=coin.name,
-            price_decimals=PERP_DECIMALS - coin.szDecimals,
-            qty_decimals=coin.szDecimals,
-            base=coin.name,
-            quote="USDC",
-            lot_size=f"{10.0**-coin.szDecimals:.{coin.szDecimals}f}",
-            status="DELISTED" if coin.isDelisted else "TRADING",
-        )
-        for coin in _decode_meta(body).universe
+        topic
+        for topic, items in wanted.items()
+        if any(all(each.get(key) == value for key, value in items) for each in named)
     }
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """JSON objects in the midst of words, those inside others too."""
+    at = -1
+    for _ in range(_OBJECTS_MAX):
+        if (at := text.find("{", at + 1)) < 0:
+            return
+        with contextlib.suppress(ValueError, RecursionError):
+            found, _ = _decode_object(text, at)
+            yield found
+
+
+def parse_instruments(body: bytes) -> Listing:
+    """Coins by name. There is no fixed tick; decimals follow from `szDecimals`."""
+    return _coins.read(_decode_meta(body).universe, _instrument)
+
+
+def _instrument(coin: Coin) -> Instrument:
+    return Instrument(
+        venue=VENUE.name,
+        symbol=coin.name,
+        price_decimals=PERP_DECIMALS - coin.szDecimals,
+        qty_decimals=coin.szDecimals,
+        base=coin.name,
+        quote="USDC",
+        lot_size=f"{10.0**-coin.szDecimals:.{coin.szDecimals}f}",
+        status="DELISTED" if coin.isDelisted else "TRADING",
+    )
 
 
 def _trades_topic(symbol: str, _: VenueSettings) -> str:
@@ -73,6 +107,7 @@ VENUE = Venue(
             idle_timeout_s=60.0,
             lifetime_s=7 * 24 * 3600.0,
             hangs_up_on_unknown=True,
+            refuses_repeats=True,
             json_ping=b'{"method":"ping"}',
             ping_interval_s=30.0,
         )
@@ -110,6 +145,7 @@ VENUE = Venue(
     build_decoder=build_decoder,
     tag="channel",
     shapes=SHAPES,
+    topics_in=topics_in,
     instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
     parse_instruments=parse_instruments,
 )

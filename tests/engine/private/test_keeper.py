@@ -9,11 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from engine.judgement import judge, without_servers
 from engine.private.keeper import PrivateServer, ServerKeeper
 from engine.private.postgres import PrivatePostgres
 from engine.private.valkey import PrivateValkey
 from engine.restarts import RestartBudget
-from engine.status import ChildReport, WriterReport, judge, without_servers
+from engine.status import ChildReport, WriterReport
 from tests.engine.private.scripted_server import ScriptedServer
 
 

@@ -12,9 +12,10 @@ import psycopg
 import pytest
 
 from engine.clock import monotonic_s
-from engine.errors import ServerStartError
+from engine.errors import ConfigError, ServerStartError
 from engine.private.homes import server_home, socket_dir
 from engine.private.postgres import PrivatePostgres
+from engine.private.postgres_settings import settings_with
 from engine.private.server_process import Account, processes_of
 
 _ENGINE = """
@@ -66,6 +67,50 @@ def test_data_survive_stop_crash_and_restart(server: PrivatePostgres) -> None:
     assert _count(url) == 1000
     server.stop()
     assert server.pid is None
+
+
+def test_names_in_any_script_and_one_order_on_every_machine(server: PrivatePostgres) -> None:
+    with psycopg.connect(server.start()) as connection:
+        found = connection.execute(
+            "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database"
+            " WHERE datname = current_database()"
+        ).fetchone()
+    assert found == ("UTF8", "C", "C")
+
+
+def test_a_configuration_adds_settings_but_not_where_the_server_is(
+    server_dir: Path, tmp_path: Path
+) -> None:
+    folder = server_dir / f"tuned-{tmp_path.name}"
+    folder.mkdir(mode=0o700)
+    settings = {"shared_preload_libraries": "auto_explain", "max_connections": "23"}
+    server = PrivatePostgres(folder, "own", settings)
+    try:
+        with psycopg.connect(server.start()) as connection:
+            found = connection.execute(
+                "SELECT current_setting('shared_preload_libraries'),"
+                " current_setting('max_connections'), current_setting('jit')"
+            ).fetchone()
+        server.stop()
+        server = PrivatePostgres(folder, "own")  # by somebody who has read no configuration
+        with psycopg.connect(server.start()) as connection:
+            row = connection.execute("SHOW shared_preload_libraries").fetchone()
+    finally:
+        server.stop()
+    assert found == ("auto_explain", "23", "off")
+    assert row == ("auto_explain",)
+
+
+@pytest.mark.parametrize("name", ["hba_file", "Listen_Addresses", "a b", "x=y", ""])
+def test_settings_that_are_not_for_a_configuration_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError):
+        PrivatePostgres(tmp_path, "own", {name: "1"})
+
+
+def test_nothing_of_ours_calls_home() -> None:
+    settings = settings_with({"shared_preload_libraries": "timescaledb"})
+    assert settings["timescaledb.telemetry_level"] == "off"
+    assert "timescaledb.telemetry_level" not in settings_with({})
 
 
 def test_it_listens_on_no_port_and_lets_nobody_else_in(server: PrivatePostgres) -> None:

@@ -5,8 +5,10 @@ import psycopg
 import pytest
 
 from engine.catalog import Catalog
+from engine.clock import wall_ns
 from engine.layout import Layout
-from engine.records import RecordArray
+from engine.positions import Positions
+from engine.records import TRADE, RecordArray
 from engine.writer.postgres import PostgresSink
 from engine.writer.sources import Sources
 from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
@@ -222,11 +224,38 @@ def test_what_was_drained_is_forgotten_in_the_end(
     receive(layout, trades(0), ring_stays=False)
     assert remembered(layout) == epochs[2:], "a ring without rows is none to remember"
     days_30 = 30 * 86_400 * 1_000_000_000
+    venues_say(layout, epochs[4] + days_30 + 1)
     monkeypatch.setattr("engine.writer.sources.wall_ns", lambda: epochs[4] + days_30)
     assert remembered(layout) == epochs[3:], "the last but one ended when the last began"
     monkeypatch.setattr("engine.writer.sources.wall_ns", lambda: epochs[4] + days_30 + 1)
     assert remembered(layout) == epochs[4:]
     assert [path.name for path in (layout.journal_dir / RING).iterdir()] == [str(epochs[4])]
+
+
+@pytest.mark.fault("N01")
+def test_a_clock_that_is_a_year_ahead_for_a_while_makes_us_forget_nothing(
+    layout: Layout, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a database that is restored a week later would lack rows, and nobody would notice."""
+    epochs = []
+    for _ in range(3):
+        epochs.append(receive(layout, fresh(trades(10)), ring_stays=False))
+        had_by_a_database(layout)
+    year_ns = 365 * 86_400 * 1_000_000_000
+    for offset_ns in (year_ns, -year_ns, 0):
+        monkeypatch.setattr(
+            "engine.writer.sources.wall_ns", lambda offset_ns=offset_ns: wall_ns() + offset_ns
+        )
+        assert remembered(layout) == epochs
+
+
+def venues_say(layout: Layout, now_ns: int) -> None:
+    """A row of that time was received."""
+    positions = Positions(layout.positions_dir, TRADE)
+    row = np.zeros(1, TRADE.dtype)
+    row["ts_event"] = row["ts_recv"] = now_ns
+    positions.advance(row)
+    positions.close()
 
 
 def had_by_a_database(layout: Layout) -> None:

@@ -1,65 +1,26 @@
 """Knobs of streams: what is held back, what is not, and when rows are flushed."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
-import uvloop
 
 from engine.catalog import Catalog
 from engine.commands import Knobs
 from engine.layout import Layout
-from engine.records import GAP, TRADE, RecordArray, RecordKind, RecordSpec
-from engine.ring import RingProducer
-from engine.segment import attach_segment
-from engine.settings import RingSettings
-from engine.writer.delivery import DatabaseDelivery, RedisDelivery
+from engine.records import GAP, RecordKind
+from engine.writer.delivery import DatabaseDelivery
 from engine.writer.knobs import KnobTable
 from engine.writer.postgres import PostgresSink
 from engine.writer.redis import RedisSink
-from engine.writer.sources import Sources
+from engine.writer.redis_delivery import RedisDelivery
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.engine.writer.ring_bench import Bench, deliver, until
 
 UNSTORED = Knobs(db_writes_enabled=False)
 UNPUBLISHED = Knobs(redis_publishes_enabled=False)
-
-
-class Bench:
-    """Rings with a producer, and the deliveries behind them."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.sources = Sources(layout, 1 << 20)
-        self.sources.open(
-            [RingSettings(f"shard-0.{kind}", kind, 1 << 12) for kind in ("trade", "gap")]
-        )
-        self._producers: dict[RecordKind, RingProducer] = {}
-        self._segments = []
-        for spec in (TRADE, GAP):
-            path = layout.ring_path(f"shard-0.{spec.kind.value}")
-            self._segments.append(attach_segment(path, writable=True))
-            memory = memoryview(self._segments[-1].memory)
-            self._producers[spec.kind] = RingProducer(memory, spec)
-
-    def put(self, rows: RecordArray, spec: RecordSpec = TRADE) -> None:
-        producer = self._producers[spec.kind]
-        seq = producer.reserve(len(rows))
-        start = 0
-        for view in producer.views(seq, len(rows)):
-            view[:] = rows[start : start + len(view)]
-            start += len(view)
-        producer.publish()
-        for source in self.sources:
-            source.pump()
-
-    def close(self) -> None:
-        for producer in self._producers.values():
-            producer.close()
-        for segment in self._segments:
-            segment.close()
-        self.sources.remove_all()
 
 
 @pytest.fixture
@@ -68,27 +29,6 @@ def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
     bench = Bench(layout)
     yield bench
     bench.close()
-
-
-def deliver(
-    delivery: DatabaseDelivery | RedisDelivery, body: Callable[[], Awaitable[None]]
-) -> None:
-    async def main() -> None:
-        task = asyncio.create_task(delivery.run())
-        try:
-            async with asyncio.timeout(30):
-                await body()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await delivery._sink.close()
-
-    uvloop.run(main())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 def stored(url: str, table: str) -> dict[str, int]:
@@ -195,7 +135,7 @@ def test_a_stream_that_is_never_stored_is_declared_over_restarts_and_lost_answer
     )
 
     async def stored_again() -> None:
-        await until(lambda: delivery.health.state == "up")
+        await until(lambda: delivery.trouble.state == "up")
         knobs.set({})
         bench.put(trades(400, first_id=1600))
         await until(lambda: delivery.backlog_rows == 0)

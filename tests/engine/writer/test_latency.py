@@ -2,9 +2,10 @@
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given
 
-from engine.records import TRADE
+from engine.records import TRADE, Flag
 from engine.status import summarize
 from engine.writer.latency import Latency
 
@@ -36,3 +37,21 @@ def test_clocks_that_disagree_count_as_no_time() -> None:
     latency = Latency()
     latency.add_receipt(rows)
     assert latency.histogram().counts[0] == 3
+
+
+@pytest.mark.fault("N28")
+def test_only_live_rows_with_a_time_of_the_venue_have_a_latency() -> None:
+    rows = np.zeros(6, TRADE.dtype)
+    rows["ts_recv"] = 60_000_000_000
+    rows["ts_event"] = rows["ts_recv"] - 2_000_000
+    rows["ts_event"][:2] = 1
+    rows["flags"][:2] = Flag.BACKFILLED, Flag.BACKFILLED | Flag.AFTER_GAP
+    rows["ts_event"][2] = rows["ts_recv"][2]
+    latency = Latency()
+    latency.add_receipt(rows)
+    assert sum(latency.histogram().counts) == 3
+    assert summarize(latency.histogram())["max"] <= 2600
+    assert latency.histogram().sum_us == pytest.approx(3 * 2000)
+    nothing = Latency()
+    nothing.add_receipt(rows[:3])
+    assert summarize(nothing.histogram()) == {}

@@ -9,9 +9,9 @@ import uvloop
 
 from engine.catalog import Instrument
 from engine.commands import InstrumentEvent, StoreInstruments
+from engine.database_session import WRITER, open_session
 from engine.private.postgres import PrivatePostgres
 from engine.writer.listing import ListingStore, store_listing
-from engine.writer.session import open_session
 from tests.conftest import database_at
 from tests.engine.writer.conftest import MakeSettings
 
@@ -26,7 +26,7 @@ def instrument(symbol: str, **changes: Any) -> Instrument:
 
 def store(url: str, *messages: StoreInstruments) -> list[int]:
     async def main() -> list[int]:
-        connection = await open_session(url, "test")
+        connection = await open_session(url, WRITER)
         try:
             return [await store_listing(connection, message) for message in messages]
         finally:

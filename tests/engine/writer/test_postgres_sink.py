@@ -13,13 +13,13 @@ import uvloop
 
 from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
 from engine.commands import StoreInstruments
+from engine.database_session import WRITER, open_session
 from engine.errors import DatabaseUnavailableError, FencedError
 from engine.layout import Layout
 from engine.records import BOOK, GAP, TRADE, GapReason, GapState, RecordArray, Side
 from engine.writer.batch import Slice
 from engine.writer.listing import store_listing
 from engine.writer.postgres import PostgresSink
-from engine.writer.session import open_session
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
 
 RING = "shard-0.trade"
@@ -123,7 +123,7 @@ def test_gaps_are_readable(run: Run, database_url: str) -> None:
         "SELECT venue, symbol, kind, from_seq, to_seq, missing, reason, state, "
         "from_time, to_time = detected FROM gaps",
     )
-    assert found == [("acme", "S1", "Trades", 5, 9, 3, "reconnect", "open", None, True)]
+    assert found == [("acme", "S1", "Trades", 5, 9, 3, "reconnect", "unrecoverable", None, True)]
 
 
 def test_the_newest_rows_are_read_from_the_index(
@@ -299,7 +299,7 @@ def priced(trades: MakeTrades, number: int, price: float) -> Slice:
 
 async def list_now(url: str, instrument: Instrument) -> None:
     """What the writer does with a listing."""
-    connection = await open_session(url, "test")
+    connection = await open_session(url, WRITER)
     await store_listing(connection, StoreInstruments("acme", [instrument], [], 1))
     await connection.close()
 
@@ -461,6 +461,7 @@ def test_a_missing_right_is_no_rows_fault(
     assert not quarantined(layout)
 
 
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
 def test_partitions_are_made_for_the_days_of_the_rows(
     run: Run, database_url: str, trades: MakeTrades
 ) -> None:
@@ -480,6 +481,7 @@ def test_partitions_are_made_for_the_days_of_the_rows(
     assert found == [("trade_p20260527", 2), ("trade_p20260528", 2), ("trade_p20260707", 2)]
 
 
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
 def test_a_partition_dropped_under_the_writer_is_made_again(
     run: Run, database_url: str, layout: Layout, trades: MakeTrades
 ) -> None:
@@ -514,6 +516,7 @@ def test_writers_that_make_the_same_partition_do_not_collide(
     assert select(database_url, "SELECT count(*) FROM stream WHERE kind = 'Trades'") == [(4,)]
 
 
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
 def test_somebody_elses_partition_is_used(run: Run, database_url: str, trades: MakeTrades) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute(

@@ -188,7 +188,7 @@ def test_without_a_journal_rows_stay_in_the_ring_until_durable(
         source.pump()
         assert shard.put(67)
     source.pump()
-    assert "journalled again" in caplog.text
+    assert "works again" in caplog.text
     assert source.read(64, 10)[1]["trade_id"].tolist() == [67]
     shard.close()
     sources.remove_all()

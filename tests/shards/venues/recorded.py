@@ -59,7 +59,7 @@ class Bench:
             )
         else:
             self.decode = venue.build_decoder(
-                feeds, lambda control, text: self.controls.append((control, text))
+                feeds, lambda control, text, *_: self.controls.append((control, text))
             )
 
     def rows(self) -> list[dict[str, Any]]:

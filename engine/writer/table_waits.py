@@ -1,0 +1,67 @@
+"""Tables that take no rows for now: theirs wait, and the other tables go on."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+from engine.backoff import Backoff
+from engine.clock import monotonic_s
+from engine.errors import TableRefusesError
+from engine.keep_trying import Trouble
+
+_log = logging.getLogger(__name__)
+
+_TABLE_FIRST_S: Final = 0.25
+_TABLE_MOST_S: Final = 5.0
+_PATIENCE_S: Final = 600.0
+"""For this long the rows of a table wait for it to change, even if it takes others than these: a
+chunk may be frozen while it is being moved. Then they are to blame, such as a late row for a day
+that is archived for good."""
+
+
+class TableWaits:
+    """Tables that take no rows for now. Each is tried again at its own pace."""
+
+    def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
+        self._clock_s = clock_s
+        self._troubles: dict[str, Trouble] = {}
+        self._next_s: dict[str, float] = {}
+
+    def refused(self, error: TableRefusesError) -> None:
+        """A table took none of the rows."""
+        trouble = self._troubles.get(error.table)
+        if trouble is None:
+            trouble = self._troubles[error.table] = Trouble(
+                "database",
+                "its rows wait in the journal, other tables go on",
+                Backoff(_TABLE_FIRST_S, _TABLE_MOST_S),
+                _log,
+                self._clock_s,
+            )
+        self._next_s[error.table] = self._clock_s() + trouble.met(error)
+
+    def taken(self, tables: Iterable[str]) -> None:
+        """These took rows."""
+        for table in tables:
+            if table in self._next_s:
+                self._troubles[table].over()
+                del self._next_s[table]
+
+    def only(self, tables: Collection[str]) -> None:
+        """These are all tables that rows wait for: what another one said is over."""
+        self.taken([table for table in self._next_s if table not in tables])
+
+    def waits(self, table: str) -> bool:
+        """Whether it is not to be tried yet."""
+        return self._clock_s() < self._next_s.get(table, 0.0)
+
+    @property
+    def impatient(self) -> frozenset[str]:
+        """Tables that have been in this state for so long that rows may be set aside."""
+        long_ago_s = self._clock_s() - _PATIENCE_S
+        return frozenset(t for t in self._next_s if self._troubles[t].since_s <= long_ago_s)
+
+    @property
+    def text(self) -> str:
+        """What the first of them says; empty while all take rows."""
+        return next((self._troubles[table].text for table in self._next_s), "")

@@ -1,0 +1,122 @@
+"""The heavy kinds of a ledger as sums: what a run without end can keep.
+
+For every instrument, the number of rows and the sums of their id and of every number in them. A row
+that is missing, doubled or altered changes at least one of them. They take the room of a few dozen
+integers an instrument however long it runs; rows wait to be added up in chunks of 1 MB.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FILE_NAME = "sums.json"
+_CHUNK_BYTES = 1 << 20
+_SIDES = (ord("B"), ord("b"))
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
+
+class SumsKey(NamedTuple):
+    """What rows are added up together. The decimals are those of their mantissas."""
+
+    name: str
+    """`trade`, `delta`, `whole` (books), or `quote`."""
+    symbol: int
+    price_decimals: int
+    qty_decimals: int
+
+
+Totals: TypeAlias = Mapping[SumsKey, tuple[int, ...]]
+"""Rows, ids, prices, quantities, and how many rows buy or bid; of a quote: rows, bids, bid
+quantities, asks, ask quantities (not every venue's have an id)."""
+
+_FIELDS = {
+    "trade": ("trade_id", "price_mantissa", "qty_mantissa"),
+    "withheld": ("trade_id", "price_mantissa", "qty_mantissa"),
+    "book": ("seq", "price_mantissa", "qty_mantissa"),
+    "quote": ("bid_mantissa", "bid_qty_mantissa", "ask_mantissa", "ask_qty_mantissa"),
+}
+SUMMED = frozenset({*_FIELDS, "snapshot"})
+"""What is added up; snapshots were asked for, and are in no proof."""
+
+
+class SummedRows:
+    """Takes the rows of one ledger file, and adds them to the totals."""
+
+    def __init__(
+        self, name: str, dtype: "np.dtype[np.void]", totals: "dict[SumsKey, Numbers]"
+    ) -> None:
+        self._name, self._dtype, self._totals = name, dtype, totals
+        self._chunks: list[bytes] = []
+        self._pending = 0
+
+    def append(self, rows: "npt.NDArray[np.void]") -> None:
+        """Rows are added up a megabyte at a time."""
+        if self._name not in _FIELDS:
+            return
+        self._chunks.append(rows.tobytes())
+        self._pending += rows.nbytes
+        if self._pending >= _CHUNK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add up what waits."""
+        if not self._chunks:
+            return
+        rows = np.frombuffer(b"".join(self._chunks), self._dtype)
+        self._chunks.clear()
+        self._pending = 0
+        for key, sums in _added(self._name, rows):
+            self._totals[key] = self._totals.get(key, _NOTHING) + sums
+
+    close = flush
+
+
+_NOTHING = np.zeros(1, object)
+
+
+def _added(name: str, rows: "npt.NDArray[np.void]") -> Iterator[tuple[SumsKey, Numbers]]:
+    if name == "quote":
+        rows = rows[rows["rest"] == 0]  # what REST serves is no stream's
+    if not len(rows):
+        return
+    marks = np.zeros((len(rows), 4), np.int64)
+    marks[:, 0], marks[:, 1] = rows["symbol"], rows["price_decimals"]
+    marks[:, 2] = rows["qty_decimals"]
+    if name == "book":
+        marks[:, 3] = rows["snapshot"]
+    groups, places = np.unique(marks, axis=0, return_inverse=True)
+    order = np.argsort(places.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(places.ravel(), minlength=len(groups)))
+    for mark, part in zip(groups, np.split(rows[order], ends[:-1]), strict=True):
+        columns = [part[field].astype(np.int64) for field in _FIELDS[name]]
+        sums = [len(part), *map(exact_sum, columns)]
+        if name != "quote":
+            sums.append(int(np.isin(part["side"], _SIDES).sum()))
+        symbol, price, qty, snapshot = mark.tolist()
+        kind = {"withheld": "trade", "book": "whole" if snapshot else "delta"}.get(name, name)
+        yield SumsKey(kind, symbol, price, qty), np.array(sums, object)
+
+
+def exact_sum(values: Numbers) -> int:
+    """A sum that cannot overflow: high and low halves apart."""
+    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
+
+
+def write_sums(directory: Path, totals: Mapping[SumsKey, Numbers]) -> None:
+    """Put the totals on disk, whole."""
+    scratch = directory / f"{FILE_NAME}.new"
+    scratch.write_text(json.dumps([[*key, *sums.tolist()] for key, sums in totals.items()]))
+    scratch.replace(directory / FILE_NAME)
+
+
+def read_sums(directory: Path) -> Totals | None:
+    """The totals, or None where the ledger has rows."""
+    path = directory / FILE_NAME
+    if not path.exists():
+        return None
+    width = len(SumsKey._fields)
+    return {SumsKey(*entry[:width]): tuple(entry[width:]) for entry in json.loads(path.read_text())}

@@ -1,0 +1,91 @@
+"""Rings with a producer, for the deliveries behind them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from engine.layout import Layout
+from engine.records import GAP, TRADE, RecordArray, RecordKind, RecordSpec
+from engine.ring import RingProducer
+from engine.segment import attach_segment
+from engine.settings import RingSettings
+from engine.writer.delivery import DatabaseDelivery
+from engine.writer.redis_delivery import RedisDelivery
+from engine.writer.source import Source
+from engine.writer.sources import Sources
+
+
+class Bench:
+    """A ring of trades and one of gaps, pumped whenever rows are put."""
+
+    def __init__(self, layout: Layout, capacity: int = 1 << 12) -> None:
+        self.sources = Sources(layout, 1 << 20)
+        self.sources.open(
+            [RingSettings(f"shard-0.{kind}", kind, capacity) for kind in ("trade", "gap")]
+        )
+        self._producers: dict[RecordKind, RingProducer] = {}
+        self._segments = []
+        for spec in (TRADE, GAP):
+            path = layout.ring_path(f"shard-0.{spec.kind.value}")
+            self._segments.append(attach_segment(path, writable=True))
+            memory = memoryview(self._segments[-1].memory)
+            self._producers[spec.kind] = RingProducer(memory, spec)
+
+    @property
+    def trades(self) -> Source:
+        """The source of the trades."""
+        return next(source for source in self.sources if source.spec is TRADE)
+
+    def put(self, rows: RecordArray, spec: RecordSpec = TRADE) -> None:
+        """Receive these rows."""
+        producer = self._producers[spec.kind]
+        seq = producer.reserve(len(rows))
+        start = 0
+        for view in producer.views(seq, len(rows)):
+            view[:] = rows[start : start + len(view)]
+            start += len(view)
+        producer.publish()
+        for source in self.sources:
+            source.pump()
+
+    def close(self) -> None:
+        """Remove everything."""
+        for producer in self._producers.values():
+            producer.close()
+        for segment in self._segments:
+            segment.close()
+        self.sources.remove_all()
+
+
+def deliver(
+    delivery: DatabaseDelivery | RedisDelivery, body: Callable[[], Awaitable[None]]
+) -> None:
+    """Run the delivery beside `body`, until that has ended."""
+
+    async def main() -> None:
+        task = asyncio.create_task(delivery.run())
+        try:
+            async with asyncio.timeout(30):
+                await body()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await delivery._sink.close()
+
+    uvloop.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another task brings about."""
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def assert_counted_once(delivery: RedisDelivery, received: int) -> None:
+    """The equation, for trades."""
+    counted = sum(
+        rows["trade"]
+        for rows in (delivery.published_rows, delivery.overrun_rows, delivery.unpublished_rows)
+    )
+    assert counted + delivery.waiting_rows == received

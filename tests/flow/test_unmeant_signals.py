@@ -1,0 +1,139 @@
+"""What ends other programs does not end an engine: signals, listeners that leave, a deaf log."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flow.processes import ROOT, Fts
+from tests.flow.rig import remove_shared_memory
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
+
+_NOWHERE = """
+[venues.binance_linear]
+rest_url = "http://127.0.0.1:9"
+ws_url = "ws://127.0.0.1:9"
+[venues.hyperliquid_perp]
+rest_url = "http://127.0.0.1:9"
+ws_url = "ws://127.0.0.1:9"
+"""
+"""Nobody answers there; the processes run all the same."""
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> Iterator[list[str]]:
+    config = tmp_path / "fts.toml"
+    config.write_text(_NOWHERE)
+    yield ["up", "--config", str(config), "--state-dir", str(tmp_path / "state"), "--port", "0",
+           "--no-database", "--no-redis"]  # fmt: skip
+    remove_shared_memory(tmp_path / "state")
+
+
+@pytest.mark.fault("N36")
+def test_signals_that_nobody_means_are_ignored_with_a_word_in_every_process(
+    arguments: list[str],
+) -> None:
+    engine = Fts(*arguments)
+    try:
+        engine.wait_for("control is ready")
+        children = engine.descendants()
+        assert len(children) >= 3
+        said = 0
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            engine.signal(number)
+            for child in children:
+                child.send_signal(number)
+            said += 1 + len(children)
+            engine.wait_for_count(" ignored: ", said)
+        assert "supervisor SIGHUP ignored: the configuration is read at the start" in engine.log
+        assert [child for child in children if not child.is_running()] == []
+        engine.signal(signal.SIGTERM)
+        assert engine.end()[0] == 0, engine.log
+    finally:
+        engine.kill()
+    assert "killed by" not in engine.log
+
+
+@pytest.mark.fault("N36")
+def test_nohup_needs_no_word(arguments: list[str]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        engine = Fts(*arguments)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        engine.wait_for("control is ready")
+        engine.signal(signal.SIGHUP)
+        engine.signal(signal.SIGUSR1)
+        engine.wait_for("SIGUSR1 ignored")
+        engine.signal(signal.SIGTERM)
+        assert engine.end()[0] == 0, engine.log
+    finally:
+        engine.kill()
+    assert "SIGHUP" not in engine.log
+
+
+@pytest.mark.fault("N36")
+def test_the_simulator_alone_goes_on_as_well(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "control.cli", "simulate", "--port", "0", "--symbols", "1"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "rest_url" in process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        assert "SIGHUP ignored" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.fault("N31")
+@pytest.mark.parametrize("closed", ["2>&1 | head -1", ">&- 2>&- <&-", "2>&1 | (exec <&-; exit)"])
+def test_whoever_stops_reading_the_log_stops_nothing(arguments: list[str], closed: str) -> None:
+    program = [sys.executable, "-P", "-m", "control.cli", *arguments, "--for", "2"]
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$@" {closed}', "bash", *program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    state_dir = Path(arguments[arguments.index("--state-dir") + 1])
+    assert "control is ready" in (state_dir / "fts.log").read_text()
+
+
+def _a_directory(log: Path) -> None:
+    log.mkdir()
+
+
+def _a_broken_link(log: Path) -> None:
+    log.symlink_to("/nonexistent/fts.log")
+
+
+@pytest.mark.fault("N31")
+@pytest.mark.parametrize("spoil", [_a_directory, _a_broken_link])
+def test_without_its_log_file_it_says_so_on_standard_error(
+    arguments: list[str], spoil: Callable[[Path], None]
+) -> None:
+    log = Path(arguments[arguments.index("--state-dir") + 1]) / "fts.log"
+    log.parent.mkdir()
+    spoil(log)
+    engine = Fts(*arguments)
+    try:
+        engine.wait_for("control is ready")
+        for process in ("supervisor", "writer", "shard-0", "control"):
+            engine.wait_for(f"{process} {log}: ")
+        engine.signal(signal.SIGTERM)
+        assert engine.end()[0] == 0, engine.log
+    finally:
+        engine.kill()
+    if log.is_dir():
+        shutil.rmtree(log)
