@@ -39,6 +39,7 @@ row is stored once, however often and by whomever it is tried.
 
 exit codes: 0 done, 1 rows are still refused, 2 cannot be asked like this, 3 there is no database
 """
+_TABLES = [kind.value for kind in RecordKind if kind is not RecordKind.COVERAGE]
 _STATES = {"open": "waits", "repaired": "stored", "unrecoverable": "dropped"}
 
 
@@ -70,7 +71,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def _add_choice(verb: argparse.ArgumentParser, name: str) -> None:
     if name != "list":
         verb.add_argument("ids", metavar="ROW", nargs="*", help="a row, as `show` names it")
-    verb.add_argument("--table", choices=[kind.value for kind in RecordKind])
+    verb.add_argument("--table", choices=_TABLES)
     verb.add_argument("--stream", metavar="VENUE/SYMBOL[/KIND[/TRANSPORT]]")
     if name in ("list", "show"):
         verb.add_argument(
