@@ -120,7 +120,8 @@ async def _draw(status: Callable[[], EngineStatus], rates: Rates, addresses: Add
             await asyncio.sleep(_LIVE_INTERVAL_S)
     finally:
         with contextlib.suppress(TimeoutError, OSError):
-            await asyncio.wait_for(in_thread(screen.stop, "view"), _LAST_FRAME_S)
+            async with asyncio.timeout(_LAST_FRAME_S):
+                await in_thread(screen.stop, "view")
 
 
 async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:

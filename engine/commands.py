@@ -476,10 +476,8 @@ class WriterStatus(msgspec.Struct, tag=True):
     quarantine_rows: dict[str, int] = {}
     """Rows that are in quarantine now; `quarantined_rows` came there since this writer began."""
     waits_for: str = ""
-    """Why rows wait although the database is there: our clock, or a table that refuses every row.
-    Empty while none do."""
-    redis_bytes: int = 0
-    """What the streams in Redis take, and what they may."""
+    """Why rows wait though the database is there (our clock, a table); empty while none do."""
+    redis_bytes: int = 0  # what the streams in Redis take, and below, what they may
     redis_budget_bytes: int = 0
 
 

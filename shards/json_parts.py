@@ -14,7 +14,7 @@ import msgspec
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]++|[\]}]++|[,:]', re.DOTALL)
 """A run of brackets is one token, so that depth costs nothing."""
 _OPEN, _CLOSE, _COMMA, _COLON = b"[{", b"]}", ord(","), ord(":")
-_BYTES_MAX: Final = 4 << 20
+BYTES_MAX: Final = 4 << 20
 """What is larger is not looked at: 1 MiB takes some tens of milliseconds."""
 
 _decode_text = msgspec.json.Decoder(str).decode
@@ -60,7 +60,7 @@ def _spans(text: bytes) -> Iterator[tuple[int, int, int]]:
     closed the rest is the last part.
     """
     depth, start, colon = 0, len(text), -1
-    for token in _TOKEN.finditer(text if len(text) <= _BYTES_MAX else b""):
+    for token in _TOKEN.finditer(text if len(text) <= BYTES_MAX else b""):
         at, end = token.span()
         sign = text[at]
         if sign in _OPEN:

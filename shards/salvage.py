@@ -9,14 +9,15 @@ Whose an element is, its symbol says; in a message of one symbol its neighbours 
 element that names nobody may have been anybody's of that kind of stream on that socket. With one
 such stream it is that one's. With several, each declares that it may miss something there
 (`UNKNOWN`: missing is not known), unless the ids of its rows will tell; the frame is counted by
-reason alone, for no stream's count would be true. What is no JSON object, or of another type of
-message, is no row and is only counted.
+reason alone, for no stream's count would be true. The same goes for a message whose very type
+cannot be read. What is no JSON object, or of another type of message, is no row and is only
+counted.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from shards.json_parts import elements, members, text_of
+from shards.json_parts import BYTES_MAX, elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.digits import decoder
@@ -55,8 +56,13 @@ class Salvage:
             self._take_message(frame, payload, shape, ts_recv, error)
             return
         self._on_unusable(error, payload)
-        if tag is None and not self._carriers.isdisjoint(frame):
+        if tag is None and self._may_carry(frame, payload):
             suspect(self._feeds.all, ts_recv)
+
+    def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
+        """Whether a message whose type cannot be read may have been one with rows."""
+        too_long = len(payload) > BYTES_MAX and payload[:1] == b"{"
+        return too_long or self._tag in frame or not self._carriers.isdisjoint(frame)
 
     def _take_message(
         self,

@@ -32,6 +32,9 @@ _FALSE_ALARMS_MAX = 3
 _REFUSED_S = 60.0
 """For so long no seats are asked for silent streams after there were none."""
 
+_NAMED_MAX = 5
+"""Streams that the log names when many fall silent at once."""
+
 _LINGER_S = 5.0
 """An empty socket waits so long for a new stream: connections are a budget, too."""
 
@@ -144,9 +147,11 @@ class VenueSockets:
         for connection in self.connections:
             if connection.is_connected and connection.due:
                 self._replace(connection)
+        silent: list[Stream] = []
         for connection in self.connections:
             if connection.is_connected:
-                self._watch(connection, now_s)
+                silent += self._watch(connection, now_s)
+        _say_silent(silent)
         self._say_why_blocked()
         for connection, since_s in list(self._empty_since_s.items()):
             if connection.due or now_s - since_s >= _LINGER_S:
@@ -296,14 +301,15 @@ class VenueSockets:
             for stream in streams
         }
 
-    def _watch(self, connection: Connection, now_s: float) -> None:
+    def _watch(self, connection: Connection, now_s: float) -> list[Stream]:
         """A subscription that is acknowledged proves nothing: each stream must deliver. A silent
         one is subscribed again, and after as long a silence once more on another socket as well.
 
         Whether an instrument is quiet or its socket deaf is not guessed: the socket that brings
         the next row keeps the stream. If that is the old one, it was a false alarm, and the stream
-        may be silent for twice as long before the next.
+        may be silent for twice as long before the next. Returns those that just fell silent.
         """
+        fell_silent = []
         for stream in connection.streams:
             limit_s = self._channel(stream).stale_after_s
             if self._settings.stale_after_s and limit_s != math.inf:
@@ -314,13 +320,14 @@ class VenueSockets:
             elif stream.state in (StreamState.LIVE, StreamState.SYNCING):
                 stream.state = StreamState.STALE
                 stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
-                log.warning("%s: %s", stream.key, stream.reason)
+                fell_silent.append(stream)
                 stream.fell_silent()
                 connection.resubscribe(stream)
             elif stream.state is StreamState.STALE and stream.slot not in self._moves:
                 alarms = min(self._false_alarms[stream.slot], _FALSE_ALARMS_MAX)
                 if silent_s > 2 * limit_s * 2**alarms:
                     self._ask_elsewhere(stream, connection, silent_s)
+        return fell_silent
 
     def _heard(self, stream: Stream) -> None:
         """Something has come through the socket that carries the stream."""
@@ -362,6 +369,14 @@ class VenueSockets:
         channel = self._venue.channels[stream.key.kind, stream.key.transport]
         assert isinstance(channel, Channel)
         return channel
+
+
+def _say_silent(streams: Sequence[Stream]) -> None:
+    """A venue that falls silent does so for hundreds at once: a few are named."""
+    for stream in streams[:_NAMED_MAX]:
+        log.warning("%s: %s", stream.key, stream.reason)
+    if (more := len(streams) - _NAMED_MAX) > 0:
+        log.warning("%s: and %d more streams fell silent", streams[0].key.venue, more)
 
 
 def _reconnects(connection: Connection) -> int:

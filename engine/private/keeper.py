@@ -22,6 +22,7 @@ from engine.threads import in_thread
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.5
+_CUT_EVERY_S = 60.0
 
 
 class PrivateServer(Protocol):
@@ -41,6 +42,9 @@ class PrivateServer(Protocol):
 
     def is_running(self) -> bool:
         """Whether the process lives."""
+
+    def cut_log(self) -> None:
+        """Keep only the end of a long log."""
 
     def prepare(self) -> None:
         """Everything before the process, in any thread."""
@@ -73,10 +77,13 @@ class ServerKeeper:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep(self) -> None:
-        server, report = self._server, self.report
+        server, report, cut_due_s = self._server, self.report, 0.0
         while True:
             while server.is_running():
                 await asyncio.sleep(_LOOK_EVERY_S)
+                if monotonic_s() >= cut_due_s:
+                    server.cut_log()
+                    cut_due_s = monotonic_s() + _CUT_EVERY_S
             reason = describe_exit(server.exit_code)
             while reason:
                 delay_s = self._budget.died(monotonic_s())

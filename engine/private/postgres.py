@@ -163,6 +163,11 @@ class PrivatePostgres:
         self._process.stop(signal.SIGQUIT, _STOP_TIMEOUT_S)
         self._process = None
 
+    def cut_log(self) -> None:
+        """Keep only the end of what the server has logged, where that is long."""
+        if self._process is not None:
+            self._process.cut_log()
+
     def is_running(self) -> bool:
         """Whether the server process lives."""
         return self._process is not None and self._process.is_running

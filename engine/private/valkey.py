@@ -108,6 +108,11 @@ class PrivateValkey:
         self.stop()
         return self.start()
 
+    def cut_log(self) -> None:
+        """Keep only the end of what the server has logged, where that is long."""
+        if self._process is not None:
+            self._process.cut_log()
+
     def is_running(self) -> bool:
         """Whether the server process lives."""
         return self._process is not None and self._process.is_running

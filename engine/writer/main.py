@@ -191,7 +191,8 @@ class Writer:
             await self._until(lambda: self._redis is None or self._redis.is_idle, _REDIS_GRACE_S)
         if self._database:
             try:
-                await asyncio.wait_for(self._database.finish(), ends_at_s - monotonic_s())
+                async with asyncio.timeout(ends_at_s - monotonic_s()):
+                    await self._database.finish()
             except TimeoutError:
                 log.warning("the database did not take everything within %.0f s", deadline_s)
         self._send_status()

@@ -6,13 +6,14 @@ looked for among the rows, and found out to be the table's where none of them is
 """
 
 import enum
+import re
 from typing import Final
 
 import psycopg
 
 from engine.database_words import unavailable
 
-__all__ = ["Fault", "fault_of", "in_words", "is_for_later", "unavailable"]
+__all__ = ["Fault", "fault_of", "in_full", "in_words", "is_for_later", "unavailable"]
 
 
 class Fault(enum.Enum):
@@ -74,6 +75,7 @@ _CLASSES: Final[dict[str, Fault]] = {
     "TS": Fault.TABLE,  # TimescaleDB
     "XX": Fault.ROW,  # internal error: may well be a row's doing
 }
+_CHUNK: Final = re.compile(r'"_hyper_\d+_\d+_chunk"')
 _STATES: Final[dict[str, Fault]] = {
     "XX001": Fault.LATER,  # damaged data
     "XX002": Fault.LATER,  # damaged index: an operator's case, like the line before
@@ -95,4 +97,11 @@ def is_for_later(error: psycopg.Error) -> bool:
 
 def in_words(error: psycopg.Error) -> str:
     """Code and first line of a refusal: the others quote the row."""
-    return f"{error.sqlstate}: {str(error).strip().split(chr(10))[0]}"
+    return in_full(error).split("\n")[0]
+
+
+def in_full(error: psycopg.Error) -> str:
+    """Code and text of a refusal, alike for like faults: a chunk that TimescaleDB makes for a row
+    that is refused goes with it, and the next one has another number.
+    """
+    return f"{error.sqlstate}: {_CHUNK.sub('(a chunk)', str(error).strip())}"

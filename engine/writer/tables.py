@@ -30,7 +30,7 @@ from engine.writer.batch import (
 )
 from engine.writer.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
 from engine.writer.partitions import Partitions
-from engine.writer.refusals import in_words, is_for_later
+from engine.writer.refusals import in_full, in_words, is_for_later
 from engine.writer.streams import StreamRegistry, unresolved
 
 _ENCODE_ROWS: Final = 8192
@@ -139,7 +139,7 @@ class Tables:
         """Halves, and halves of halves, down to single rows. What is taken stays in the
         transaction: the next row may be refused because of it."""
         if sum(len(piece.records) for piece in pieces) == 1:
-            return [(pieces[0], f"{error.sqlstate}: {str(error).strip()}")]
+            return [(pieces[0], in_full(error))]
         found: list[tuple[Piece, str]] = []
         for half in halves(pieces):
             refusal = await self._refusal(connection, kind, half)

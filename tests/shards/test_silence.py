@@ -107,3 +107,16 @@ def test_many_silent_streams_share_one_more_socket(tmp_path: Path) -> None:
         assert rig.sockets.empty()
 
     run(tmp_path, test, stale_after_s=STALE_AFTER_S)
+
+
+def test_many_that_fall_silent_at_once_do_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(rig: Rig) -> None:
+        await delivering(rig, *[1] * 40)
+        states = [stream.status for stream in rig.session.streams]
+        await ticking_until(rig, lambda: all(each().state == "stale" for each in states))
+
+    run(tmp_path, test, stale_after_s=2.0)
+    assert caplog.text.count("subscribed again") < 40
+    assert "more streams fell silent" in caplog.text

@@ -282,6 +282,20 @@ def test_what_names_nobody_may_have_been_anybodys(damage: bytes) -> None:
 
 
 @pytest.mark.fault("N03")
+@pytest.mark.parametrize(
+    "frame",
+    [b'{"e":"bookTi', b'{"e":null,"x":1}', ticker(2).replace(b'"e"', b'"E"'),
+     ticker(2).replace(b'"bookTicker"', b'"bookTicker","zz":"' + b"x" * (5 << 20) + b'\xff"')[:-1]],
+    ids=["cut off", "null", "missing", "too long to be looked at"],
+)  # fmt: skip
+def test_a_message_whose_type_cannot_be_read_may_have_been_any(frame: bytes) -> None:
+    heard = hear(BINANCE, "BTCUSDT", StreamKind.TICKER, [ticker(1), frame, ticker(3)])
+    assert len(heard.rows["quote"]) == 2
+    (gap,) = heard.gaps
+    assert (gap["reason"], gap["missing"]) == (GapReason.UNREADABLE, -1)
+
+
+@pytest.mark.fault("N03")
 def test_what_is_no_message_of_ours_is_only_counted() -> None:
     garbage = [b"", b"17", b"[" * 100_000, b"\xff\xfe", b'{"e":"kline","s":"BTCUSDT"}', b'{"x":1}']
     heard = hear(BINANCE, "BTCUSDT", StreamKind.TICKER, [ticker(1), *garbage, ticker(2)])

@@ -27,6 +27,9 @@ class ScriptedServer:
     def spawn(self) -> None:
         self.alive = True
 
+    def cut_log(self) -> None:
+        pass
+
     def wait_until_ready(self, timeout_s: float) -> None:
         assert timeout_s == math.inf, "a recovery that is ended begins once more"
         if self.starts <= self.refusals:
