@@ -220,7 +220,7 @@ def test_a_poll_that_cannot_be_read_is_declared_and_repeated() -> None:
         assert stream.refused_count == 1
         (gap,) = rig.double.rows("gap")
         assert (gap["reason"], gap["missing"]) == (GapReason.UNREADABLE, 1)
-        assert sum(poller.malformed_by_reason.values()) == 3
+        assert sum(poller.malformed_by_reason.values()) == 2, "the page is said by the call"
 
     run(test)
 
