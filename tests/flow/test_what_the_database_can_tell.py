@@ -1,15 +1,13 @@
 """Every query of docs/what-the-database-can-tell.md, against data whose truth is known: the ledger
-of the simulator, and the books it serves.
+of the simulator.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import psycopg
@@ -23,6 +21,7 @@ pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
 
 PAGE = ROOT / "docs" / "what-the-database-can-tell.md"
 Answers = list[tuple[Any, ...]]
+SIDES = {ord("b"): "bid", ord("a"): "ask"}
 
 
 def queries() -> dict[str, str]:
@@ -42,7 +41,6 @@ class Truth:
 
     def __init__(self, rig: Rig) -> None:
         self.ledger: LedgerRows = read_ledger(rig.ledger_dir)
-        self.rest_url = rig.simulator.venues()["binance_linear"].rest_url
         self.binance = self.ledger.symbols.index(("binance_linear", "BTCUSDT"))
         self.hyperliquid = self.ledger.symbols.index(("hyperliquid_perp", "BTC"))
 
@@ -52,22 +50,22 @@ class Truth:
         return chosen
 
     def book(self) -> dict[tuple[str, Decimal], Decimal]:
-        """The book of Binance as the venue serves it now."""
-        address = f"{self.rest_url}/fapi/v1/depth?symbol=BTCUSDT&limit=1000"
-        with urlopen(address) as reply:  # noqa: S310 - the simulator
-            depth = json.load(reply)
-        return {
-            (side, Decimal(price)): Decimal(quantity)
-            for side, levels in (("bid", depth["bids"]), ("ask", depth["asks"]))
-            for price, quantity in levels
-        }
+        """The book of Binance after the last change it pushed: its changes on the last whole one
+        that it served. (What it would serve now may have changed since.)
+        """
+        whole, changes = self.rows("snapshot", self.binance), self.rows("book", self.binance)
+        first_seq = whole["seq"].max()
+        book = {}
+        for row in (*whole[whole["seq"] == first_seq], *changes[changes["seq"] > first_seq]):
+            if int(row["side"]) in SIDES:
+                book[SIDES[int(row["side"])], _number(row, "price")] = _number(row, "qty")
+        return {level: quantity for level, quantity in book.items() if quantity}
 
     def whole_book(self) -> dict[tuple[str, Decimal], Decimal]:
         """The book that Hyperliquid pushed last."""
         rows = self.rows("book", self.hyperliquid)
-        sides = {ord("b"): "bid", ord("a"): "ask"}
         return {
-            (sides[int(row["side"])], _number(row, "price")): _number(row, "qty")
+            (SIDES[int(row["side"])], _number(row, "price")): _number(row, "qty")
             for row in rows[rows["seq"] == rows["seq"].max()]
         }
 
