@@ -168,7 +168,6 @@ def test_demo_never_empties_a_directory_that_is_not_its_own(tmp_path: Path) -> N
         (["up", "--port", "99999"], "--port"),
         (["up", "--prot", "1"], "--prot"),
         (["nonsense"], "nonsense"),
-        ([], "COMMAND"),
     ],
 )
 def test_bad_options_are_usage_errors(arguments: list[str], expected: str) -> None:

@@ -189,7 +189,7 @@ def test_bad_arguments_are_usage_errors(arguments: tuple[str, ...]) -> None:
         (("demo", "--all-kind"), None),
         (("streams", "list", "--kind", "trads"), "'trads' is none of Trades, L2Book, Ticker,"),
         (("streams", "list", "--kind", "trads"), "did you mean Trades?"),
-        (("zzz",), "unknown: 'zzz'; one of up, demo, streams,"),
+        (("zzz",), "unknown: 'zzz'; one of up, demo, psql, redis, streams,"),
     ],
 )
 def test_what_was_meant_is_guessed_from_what_was_typed(

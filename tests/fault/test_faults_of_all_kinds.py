@@ -3,6 +3,7 @@ holds for each of them, and each row of funding says the interval the venue said
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,16 @@ def start(make_rig: MakeRig) -> Rig:
     return rig
 
 
+LOST_SOCKETS = """
+    SELECT count(DISTINCT connection) FROM coverage_intervals
+    WHERE venue = 'hyperliquid_perp' AND transport = 'Ws' AND how_ended = 'reconnect'
+"""
+
+
+def lost_sockets(rig: Rig, count: int) -> bool:
+    return rig.query(LOST_SOCKETS) == [(count,)]
+
+
 @pytest.mark.fault("X01")
 @pytest.mark.fault("X02")
 @pytest.mark.parametrize("fault", ["disconnect", "close"])
@@ -35,7 +46,7 @@ def test_what_every_kind_misses_while_cut_off_is_declared(make_rig: MakeRig, fau
     for round_ in range(1, 4):
         for venue in VENUES:
             rig.fault(fault=fault, venue=venue)
-        rig.engine.wait_for_count("hyperliquid_perp ws://", round_)
+        rig.until(partial(lost_sockets, rig, round_), "the lost socket")
         rig.until_every_stream_delivers()
     rig.until(lambda: rig.query(LATE)[0][0] > 3, "liquidations after the last cut")
     assert_equation(rig.finish())

@@ -16,6 +16,7 @@ from tests.flow.rig import remove_shared_memory
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
 
 _NOWHERE = """
+streams = []
 [venues.binance_linear]
 rest_url = "http://127.0.0.1:9"
 ws_url = "ws://127.0.0.1:9"
@@ -23,7 +24,7 @@ ws_url = "ws://127.0.0.1:9"
 rest_url = "http://127.0.0.1:9"
 ws_url = "ws://127.0.0.1:9"
 """
-"""Nobody answers there; the processes run all the same."""
+"""Nobody answers there, and nothing is wanted; the processes run all the same."""
 
 
 @pytest.fixture
