@@ -162,7 +162,7 @@ def test_a_migration_waits_for_a_lock_by_trying_again(
             time.sleep(0.05)
     thread.join(30)
     assert said[-1] == "applied 0002_b.sql"
-    assert "another session holds a lock" in said[0]
+    assert any("another session holds a lock" in text for text in said)
 
 
 @pytest.mark.fault("N15")
