@@ -198,10 +198,7 @@ class Writer:
         self._send_status()
         undelivered = self.sources.remove_all()
         if undelivered:
-            log.warning(
-                "%d rows stay in %s; the next start delivers them",
-                undelivered, self._settings.paths.layout().journal_dir,
-            )  # fmt: skip
+            log.warning("%d rows are left for the next start", undelivered)
         await self._channel.flush()
         return EXIT_UNDELIVERED if undelivered else 0
 
