@@ -124,7 +124,12 @@ def _unfinished(
     status: EngineStatus, total: Account, delivered: bool, streams: Sequence[StreamReport]
 ) -> Iterator[str]:
     received = sum(status.rows_by_kind().values())
-    if total.waiting:
+    if total.waiting and status.writer.journal_error:
+        yield (
+            f"{total.waiting:,} rows wait for the next start, not all of them in the journal: a"
+            f" reboot loses those in memory ({status.writer.journal_error})"
+        )
+    elif total.waiting:
         yield f"{total.waiting:,} rows wait in the journal for the next start"
     elif not delivered:
         yield "the database has not taken everything; the next start delivers the rest"

@@ -135,6 +135,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         streams = scenario.streams(options.loaded)
         layout = open_layout(options.loaded.state_dir)
         stack.enter_context(instance.hold(layout))
+        stack.enter_context(instance.hold_rings(layout))
         listener = stack.enter_context(bind(config.control.host, config.control.port))
         ring_plan, cpus = _plan(options.loaded, layout)
         sockets = socket_count(streams, config.venues)

@@ -29,6 +29,10 @@ class JournalError(EngineError):
     """A journal segment cannot be read or written."""
 
 
+class QuarantineError(EngineError):
+    """A file of refused rows cannot be read."""
+
+
 class InstanceBusyError(EngineError):
     """Another engine runs on the same state directory."""
 

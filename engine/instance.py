@@ -20,7 +20,7 @@ import msgspec
 
 from engine.clock import monotonic_s
 from engine.durable import UNREADABLE
-from engine.errors import InstanceBusyError
+from engine.errors import InstanceBusyError, SegmentError
 from engine.layout import Layout, usable
 
 _NOTE = "engine.json"
@@ -74,6 +74,34 @@ def hold(layout: Layout, *, evicts: bool = True) -> Iterator[None]:
             remove_note(layout)
             os.ftruncate(fd, 0)
     finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def hold_rings(layout: Layout) -> Iterator[None]:
+    """Own the rings as well, or raise InstanceBusyError: whoever copies a state directory has an
+    engine of the same name, whose writer would take and remove the rows of the one that runs.
+    """
+    path = layout.shm_dir.with_name(f"{layout.shm_dir.name}.lock")
+    fd = -1
+    while fd < 0:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SegmentError(f"cannot open {path}: {error.strerror}") from error
+        if not _try_lock(fd):
+            os.close(fd)
+            raise InstanceBusyError(
+                f"another engine uses {layout.shm_dir}: its state directory is a copy of"
+                f" {layout.state_dir}, or this one of that; stop it or choose another --state-dir"
+            )
+        if not os.fstat(fd).st_nlink:  # its holder has just removed it
+            os.close(fd)
+            fd = -1
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
         os.close(fd)
 
 

@@ -48,11 +48,11 @@ def judge_database(writer: WriterReport) -> Judgement:
     if writer.database_state == "off":
         return GREEN
     if writer.database_state == "down":
-        return "red", f"the database is down: {writer.database_error}; rows wait in the journal"
+        return "red", f"the database is down: {writer.database_error}; {_where_rows_wait(writer)}"
     if writer.database_state != "up":
         return "yellow", f"the database is {writer.database_state}"
     if writer.waits_for:
-        return "red", f"{writer.waits_for}; rows wait in the journal"
+        return "red", f"{writer.waits_for}; {_where_rows_wait(writer)}"
     journal: Judgement = GREEN
     if writer.journal_error:
         text = f"{writer.journal_error}; rows are in memory only until they are stored"
@@ -65,6 +65,13 @@ def judge_database(writer: WriterReport) -> Judgement:
             above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for the database"),
         ]
     )
+
+
+def _where_rows_wait(writer: WriterReport) -> str:
+    """Those the database does not take. Memory has no room for long, and a reboot empties it."""
+    if writer.journal_error:
+        return f"rows are in memory only, while that has room: {writer.journal_error}"
+    return "rows wait in the journal"
 
 
 def judge(

@@ -449,9 +449,11 @@ class Supervisor:
         with contextlib.suppress(OSError):
             rest = f"{writer.backlog_rows:,} rows" if writer.backlog_rows else "the rest"
             why = f" ({writer.database_error})" if writer.database_error else ""
+            peril = " (a reboot empties that)" if writer.journal_error else ""
             _log.warning(
                 f"the database has not taken everything{why}: {rest} wait in {layout.journal_dir}"
-                f" and {layout.shm_dir}; the next start on this state directory delivers them"
+                f" and {layout.shm_dir}{peril};"
+                " the next start on this state directory delivers them"
             )
         return False
 

@@ -43,6 +43,7 @@ _IN_QUARANTINE = """
 """
 _SESSIONS = 6
 """Writer, listings, registry, and for moments migration, witness and doctor."""
+_FEW_SEGMENTS = 10
 _SHM = Path("/dev/shm")  # noqa: S108 - shared memory, not a temporary file
 
 Level = Literal["ok", "note", "problem"]
@@ -104,6 +105,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield from _engines(layout)
     yield _control_port(loaded, layout)
     yield from _machine(loaded, layout)
+    yield _disk(loaded, layout.state_dir)
     yield _open_files(loaded)
     yield from _database(loaded, layout)
     yield _quarantine(loaded, layout)
@@ -189,6 +191,25 @@ def _machine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
         return
     text = f"{plan.bytes_free / 2**20:,.0f} MB free, rings need {plan.bytes_needed / 2**20:,.0f} MB"
     yield Finding("shared memory", "note" if plan.note else "ok", text, plan.note)
+
+
+def _disk(loaded: LoadedConfig, state_dir: Path) -> Finding:
+    """Whether journal, log and private servers have room to grow."""
+    usage = os.statvfs(state_dir)
+    free_mb, segment_mb = usage.f_bavail * usage.f_frsize / 2**20, loaded.config.journal.segment_mb
+    text = f"{free_mb:,.0f} MB free for {state_dir}"
+    if usage.f_files and not usage.f_favail:
+        return Finding("disk", "problem", f"{text}, but no file can be added", "remove some")
+    if free_mb < segment_mb:
+        return Finding(
+            "disk", "problem", f"{text}: not even one file of the journal, {segment_mb:,} MB",
+            "make room: what the database does not take is in memory only, while that has room",
+        )  # fmt: skip
+    if free_mb < _FEW_SEGMENTS * segment_mb:
+        return Finding(
+            "disk", "note", text, "rows of a long outage of the database would not fit in there"
+        )
+    return Finding("disk", "ok", text)
 
 
 def _open_files(loaded: LoadedConfig) -> Finding:

@@ -38,10 +38,8 @@ def server_home(state_dir: Path, name: str, instance: str, account: Account) -> 
 
 def known_home(state_dir: Path, name: str) -> Path:
     """Where server `name` has its files, if it ever had any."""
-    record = state_dir / f"{name}.home"
-    if record.exists():
-        return Path(record.read_text(encoding="utf-8").strip())
-    return state_dir / name
+    home = state_dir / name
+    return _recorded(state_dir / f"{name}.home", home) or home
 
 
 def socket_dir(state_dir: Path, home: Path, name: str, socket_name: str, account: Account) -> Path:
@@ -56,12 +54,12 @@ def socket_dir(state_dir: Path, home: Path, name: str, socket_name: str, account
         return near
     record = state_dir / f"{name}.socket"
     if record.exists():
-        far = Path(record.read_text(encoding="utf-8").strip())
-        if _is_ours(far, account):
-            return far
+        place, _, whose = record.read_text(encoding="utf-8").strip().partition("\n")
+        if whose == str(home) and _is_ours(Path(place), account):  # a copy must not take ours
+            return Path(place)
     far = _elsewhere(socket_name)
     _give(far, account)
-    _write_record(record, far)
+    _write_record(record, f"{far}\n{home}")
     return far
 
 
@@ -97,15 +95,25 @@ def can_reach(path: Path, account: Account) -> bool:
 
 def _remembered(record: Path, preferred: Path, instance: str, account: Account) -> Path:
     """The place chosen at the first start: a later change of modes must not lose the data."""
-    if record.exists():
-        return Path(record.read_text(encoding="utf-8").strip())
+    if (recorded := _recorded(record, preferred)) is not None:
+        return recorded
     if not preferred.exists():
         _open_for_group(preferred.parent, account)
         if not can_reach(preferred.parent, account):
             preferred = _ROOT_FALLBACK / instance / preferred.name
             preferred.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    _write_record(record, preferred)
+    _write_record(record, str(preferred))
     return preferred
+
+
+def _recorded(record: Path, preferred: Path) -> Path | None:
+    """What is on record, if anything is. Only a place elsewhere counts as it is written: a state
+    directory that was moved or copied took what is in it along, and that path is another's now.
+    """
+    if not record.exists():
+        return None
+    place = Path(record.read_text(encoding="utf-8").strip())
+    return place if place.is_relative_to(_ROOT_FALLBACK) else preferred
 
 
 def _open_for_group(state_dir: Path, account: Account) -> None:
@@ -131,7 +139,7 @@ def _is_ours(directory: Path, account: Account) -> bool:
     return directory.is_dir() and not directory.is_symlink() and status.st_uid == account.uid
 
 
-def _write_record(record: Path, value: Path) -> None:
+def _write_record(record: Path, value: str) -> None:
     fresh = record.with_name(f"{record.name}.{secrets.token_hex(4)}")
     fresh.write_text(f"{value}\n", encoding="utf-8")
     fresh.replace(record)

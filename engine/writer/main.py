@@ -62,6 +62,7 @@ class Writer:
         self._metrics, self._process = WriterMetrics(), ProcessMetrics("writer")
         self.sources = Sources(layout, settings.journal_segment_bytes)
         self.sources.open(settings.rings)
+        self.sources.on_delivered = self._send_status
         catalog = Catalog(layout.catalog)
         self._knobs = KnobTable(settings)
         self._listings = (
@@ -198,10 +199,7 @@ class Writer:
         self._send_status()
         undelivered = self.sources.remove_all()
         if undelivered:
-            log.warning(
-                "%d rows stay in %s; the next start delivers them",
-                undelivered, self._settings.paths.layout().journal_dir,
-            )  # fmt: skip
+            log.warning("%d rows are left for the next start", undelivered)
         await self._channel.flush()
         return EXIT_UNDELIVERED if undelivered else 0
 
@@ -248,7 +246,7 @@ class Writer:
         used_bytes, budget_bytes = redis.memory_bytes if redis else (0, 0)
         database_state, database_error = database.verdict if database else ("off", "")
         return WriterStatus(
-            rings=[_ring_status(source) for source in self.sources if not source.is_drained],
+            rings=[ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
             stored_rows=dict(database.stored_rows) if database else {},
             published_rows=dict(redis.published_rows) if redis else {},
@@ -276,7 +274,8 @@ class Writer:
         )
 
 
-def _ring_status(source: Source) -> RingStatus:
+def ring_status(source: Source) -> RingStatus:
+    """What the supervisor is told of a source."""
     return RingStatus(
         ring=source.name,
         kind=source.spec.kind.value,

@@ -19,7 +19,12 @@ import psycopg
 from engine.catalog import Catalog
 from engine.clock import wall_ns
 from engine.database_session import WRITER, AsyncSession, open_session
-from engine.errors import DatabaseUnavailableError, FencedError, TableRefusesError
+from engine.errors import (
+    DatabaseUnavailableError,
+    FencedError,
+    QuarantineError,
+    TableRefusesError,
+)
 from engine.records import GapReason, GapState, RecordKind
 from engine.settings import WriterSettings
 from engine.writer import quarantine_table
@@ -224,6 +229,9 @@ class PostgresSink:
                 count = await adopt(
                     connection, self._tables, self._quarantine.read(), self._instance
                 )
+            except QuarantineError as error:
+                _log.warning("%s; rows of an earlier version wait there to be declared", error)
+                count = 0
             except psycopg.Error as error:
                 if fault_of(error) is Fault.LATER:
                     raise

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.clock import wall_ns
 from engine.durable import sync_directory
-from engine.errors import DatabaseUnavailableError
+from engine.errors import DatabaseUnavailableError, QuarantineError
 from engine.records import SPECS, RecordArray, RecordKind
 from engine.writer.refused import RefusedRow
 
@@ -88,17 +88,14 @@ class Quarantine:
 
     def read(self) -> Iterator[QuarantinedRow]:
         """Every line, oldest file first, twice where it was written twice. Half a line, which a
-        crash leaves, is no row: its cursor never moved.
+        crash leaves, is no row: its cursor never moved. Raises QuarantineError.
         """
         for path in sorted(self._directory.glob("*.jsonl")):
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        entry = msgspec.json.decode(line, type=QuarantinedRow)
-                    except (msgspec.MsgspecError, UnicodeDecodeError):
-                        continue
-                    if entry.table in SPECS:
-                        yield entry
+            try:
+                with path.open("rb") as file:
+                    yield from _entries(file)
+            except OSError as error:
+                raise QuarantineError(f"refused rows: {path}: {error.strerror}") from error
 
     def _append(self, path: Path, text: bytes) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,6 +108,16 @@ class Quarantine:
             os.fsync(file.fileno())
         if is_new:
             sync_directory(self._directory)
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[QuarantinedRow]:
+    for line in lines:
+        try:
+            entry = msgspec.json.decode(line, type=QuarantinedRow)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        if entry.table in SPECS:
+            yield entry
 
 
 def _ends_torn(fd: int) -> bool:

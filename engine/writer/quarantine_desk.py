@@ -15,7 +15,7 @@ import psycopg
 
 from engine.catalog import Catalog
 from engine.database_session import QUARANTINE, AsyncSession, open_session
-from engine.errors import TableRefusesError
+from engine.errors import EngineError, TableRefusesError
 from engine.layout import Layout
 from engine.records import SPECS, GapState, RecordKind
 from engine.writer import quarantine_table
@@ -70,6 +70,9 @@ class QuarantineDesk:
         except psycopg.Error as error:
             await desk.close()
             raise unavailable(error, database_url) from None
+        except EngineError:
+            await desk.close()
+            raise
         return desk
 
     async def close(self) -> None:

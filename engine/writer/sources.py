@@ -9,7 +9,7 @@ back, becomes a source again, and its rows are declared lost.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final
@@ -49,6 +49,9 @@ class Sources:
         self._sources: list[Source] = []
         self._drained: dict[tuple[str, int], int] = {}
         self.latencies = PumpLatencies()
+        self.on_delivered: Callable[[], object] = lambda: None
+        """Called before sources go of which the database has everything: the last chance to say
+        how they stand."""
 
     def __iter__(self) -> Iterator[Source]:
         return iter(tuple(self._sources))  # who waits between two must not miss one
@@ -94,7 +97,10 @@ class Sources:
 
     def remove_delivered(self) -> None:
         """Forget sources without a ring whose rows the database has for good."""
-        for source in [s for s in self._sources if not s.is_live and s.is_delivered]:
+        delivered = [s for s in self._sources if not s.is_live and s.is_delivered]
+        if delivered:
+            self.on_delivered()
+        for source in delivered:
             log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
             source.remove()
             self._sources.remove(source)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -354,6 +355,36 @@ def test_doctor_counts_open_files_as_the_engine_does(
     monkeypatch.setattr("engine.handles.raise_limit", lambda: 64)
     assert (finding().level, "and may have 64" in finding().text) == ("problem", True)
     assert finding().advice.startswith("raise the hard limit")
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "files_free", "level", "said"),
+    [
+        (5_000, 9, "ok", "5,000 MB free"),
+        (600, 9, "note", "600 MB free"),
+        (63, 9, "problem", "not even one file of the journal"),
+        (5_000, 0, "problem", "no file can be added"),
+    ],
+)
+def test_doctor_names_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    free_mb: int, files_free: int, level: str, said: str,
+) -> None:  # fmt: skip
+    layout = open_layout(tmp_path / "state")
+    loaded = load(argparse.Namespace(config=None, state_dir=layout.state_dir, port=0))
+    statvfs = os.statvfs
+
+    def filled(path: os.PathLike[str]) -> SimpleNamespace | os.statvfs_result:
+        if Path(path) != layout.state_dir:
+            return statvfs(path)
+        return SimpleNamespace(
+            f_bavail=free_mb << 8, f_frsize=4096, f_files=1000, f_favail=files_free
+        )
+
+    monkeypatch.setattr(os, "statvfs", filled)
+    found = next(each for each in examine(loaded, layout) if each.topic == "disk")
+    assert (found.level, said in found.text) == (level, True)
+    assert bool(found.advice) == (level != "ok")
 
 
 @pytest.mark.fault("N11")

@@ -57,6 +57,8 @@ CASES: list[tuple[str, EngineStatus, bool, list[StreamReport], Exit, str]] = [
     ("unreadable", status(WELL, refused=2), True, [LIVE], Exit.OK, "received 102 ="),
     ("database down", status(Moves(100, 0, 0, 100), stored_rows={}), False, [LIVE],
      Exit.UNFINISHED, "100 rows wait in the journal for the next start"),
+    ("the disk is full, too", status(Moves(100, 0, 0, 100), stored_rows={}, journal_error="full"),
+     False, [LIVE], Exit.UNFINISHED, "a reboot loses those in memory (full)"),
     ("only gaps wait", status(WELL), False, [LIVE], Exit.UNFINISHED, "has not taken everything"),
     ("quarantine", status(WELL, stored_rows={"trade": 99}, quarantined_rows={"trade": 1},
                           quarantine_rows={"trade": 3}), True, [LIVE],

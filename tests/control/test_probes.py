@@ -61,6 +61,8 @@ def test_a_sound_engine_passes_with_and_without_streams() -> None:
         ({"database_state": "off", "redis_state": "off"}, ""),
         ({"journal_error": "no space left"}, ""),
         (UNDELIVERED | {"journal_error": "no space left"}, "journal"),
+        ({"waits_for": "table trade refuses every row"}, ""),
+        ({"waits_for": "table trade refuses every row", "journal_error": "no space"}, "journal"),
     ],
 )
 def test_no_sink_makes_the_engine_die_and_none_makes_it_unready_while_rows_are_kept(

@@ -14,7 +14,7 @@ from engine.commands import (
     StreamStatus,
     WriterStatus,
 )
-from engine.judgement import judge
+from engine.judgement import judge, judge_database
 from engine.status import (
     ChildReport,
     EngineStatus,
@@ -154,6 +154,26 @@ def test_a_dead_journal_and_lost_rows_are_no_green_light() -> None:
     assert judge("running", [], totals.report, []) == (
         "yellow", "5 rows were lost after their receipt: see the gaps",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("database", "waits_for"), [("down", ""), ("up", "table trade refuses every row: 0A000")]
+)
+def test_nothing_is_said_to_be_in_a_journal_that_takes_nothing(
+    database: str, waits_for: str
+) -> None:
+    totals = WriterTotals()
+    totals.report.child.state = "up"
+    status = writer_status(7)
+    status.database_state, status.database_error, status.waits_for = database, "gone", waits_for
+    totals.update(status)
+    assert judge_database(totals.report)[1].endswith("; rows wait in the journal")
+    status.journal_error = "no space left"
+    totals.update(status)
+    light, reason = judge_database(totals.report)
+    assert (light, "in the journal" in reason) == ("red", False)
+    assert "in memory only" in reason
+    assert reason.endswith("no space left"), "what to mend"
 
 
 @pytest.mark.fault("N02")

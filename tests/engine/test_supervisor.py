@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -436,6 +437,24 @@ def test_second_engine_on_the_same_state_directory_is_refused(layout: Layout) ->
         with pytest.raises(InstanceBusyError, match=f"pid {os.getpid()}"), instance.hold(layout):
             pass
     assert not instance.is_held(layout)
+
+
+def test_an_engine_on_a_copy_of_the_state_directory_is_refused(
+    layout: Layout, tmp_path: Path
+) -> None:
+    """It has the same rings: its writer would take, and at its end remove, what is not its own."""
+    copy = tmp_path / "copy"
+    shutil.copytree(layout.state_dir, copy)
+    other = open_layout(copy, layout.shm_dir.parent)
+    assert other.shm_dir == layout.shm_dir
+    lock = layout.shm_dir.with_name(f"{layout.shm_dir.name}.lock")
+    lock.touch()  # of one that was killed
+    for first, second in ((layout, other), (other, layout)):
+        with instance.hold_rings(first):
+            refused = pytest.raises(InstanceBusyError, match=f"a copy of {second.state_dir}")
+            with refused, instance.hold_rings(second):
+                pass
+        assert not lock.exists()
 
 
 def test_note_is_there_only_while_the_engine_runs(layout: Layout) -> None:

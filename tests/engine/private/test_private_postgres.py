@@ -1,6 +1,7 @@
 """The private PostgreSQL starts anywhere, recovers from anything, and dies with its engine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from engine.clock import monotonic_s
 from engine.errors import ConfigError, ServerStartError
-from engine.private.homes import server_home, socket_dir
+from engine.private.homes import known_home, server_home, socket_dir
 from engine.private.postgres import PrivatePostgres
 from engine.private.postgres_settings import settings_with
 from engine.private.server_process import Account, processes_of
@@ -240,6 +241,35 @@ def test_a_long_path_gets_a_short_socket_directory(tmp_path: Path) -> None:
     again = socket_dir(deep, home, "postgres", ".s.PGSQL.5432", _me())
     assert again != far
     again.rmdir()
+
+
+def test_a_copy_does_not_take_the_sockets_of_its_original(tmp_path: Path) -> None:
+    original, copy = tmp_path / ("d" * 90), tmp_path / ("e" * 90)
+    original.mkdir()
+    home = server_home(original, "postgres", "x", _me())
+    far = socket_dir(original, home, "postgres", ".s.PGSQL.5432", _me())
+    shutil.copytree(original, copy)
+    home = server_home(copy, "postgres", "x", _me())
+    own = socket_dir(copy, home, "postgres", ".s.PGSQL.5432", _me())
+    assert own != far
+    assert socket_dir(copy, home, "postgres", ".s.PGSQL.5432", _me()) == own
+    far.rmdir()
+    own.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs its server under another account")
+@pytest.mark.parametrize("how", ["cp -a", "mv"])
+def test_roots_data_are_found_where_the_state_directory_is_now(
+    server_dir: Path, tmp_path: Path, how: str
+) -> None:
+    """A command on a copy must not end the server of the original, nor a move hide the data."""
+    nobody = Account("nobody", 65534, 65534, drops=True)
+    state_dir, other = (server_dir / f"{name}-{tmp_path.name}" for name in ("first", "then"))
+    state_dir.mkdir(mode=0o700)
+    assert server_home(state_dir, "postgres", "x", nobody) == state_dir / "postgres"
+    subprocess.run([*how.split(), state_dir, other], check=True)
+    assert known_home(other, "postgres") == other / "postgres"
+    assert server_home(other, "postgres", "x", nobody) == other / "postgres"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs its server under another account")

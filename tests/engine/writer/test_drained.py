@@ -4,11 +4,13 @@ import numpy as np
 import psycopg
 import pytest
 
+from engine.account import Moves, RingMoves
 from engine.catalog import Catalog
 from engine.clock import wall_ns
 from engine.layout import Layout
 from engine.positions import Positions
 from engine.records import TRADE, RecordArray
+from engine.writer.main import ring_status
 from engine.writer.postgres import PostgresSink
 from engine.writer.sources import Sources
 from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
@@ -272,3 +274,27 @@ def remembered(layout: Layout) -> list[int]:
     epochs = [epoch for _, epoch in sources.drained]
     sources.remove_all()
     return sorted(epochs)
+
+
+@pytest.mark.fault("N29")
+def test_rows_that_the_database_had_before_are_not_counted_again(
+    layout: Layout, trades: MakeTrades
+) -> None:
+    """The machine went down: there is no ring, and the journal has what was stored as well. What is
+    left of it may be delivered before the supervisor has heard where the cursor was.
+    """
+    receive(layout, fresh(trades(100)), ring_stays=False)
+    sources, moves = Sources(layout, SEGMENT_BYTES), RingMoves()
+
+    def tell() -> dict[str, Moves]:
+        return moves.update(ring_status(source) for source in sources)
+
+    sources.on_delivered = tell
+    sources.open([])
+    assert tell() == {"trade": Moves(waiting=100)}, "as far as the journal knows"
+    (source,) = sources
+    source.committed(60, durable=False)
+    source.database_seq = 100
+    source.committed(100, durable=True)
+    sources.remove_delivered()
+    assert tell() == {"trade": Moves(moved=40)}

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
+from engine.errors import QuarantineError
 from engine.layout import Layout, open_layout
 from engine.records import BOOK, GAP, TRADE, GapState
 from engine.writer.quarantine import Quarantine
@@ -69,6 +70,22 @@ async def retry_all(desk: QuarantineDesk) -> Retried:
 
 async def waiting(desk: QuarantineDesk) -> list[int]:
     return [kept.row.seq for kept in await desk.rows() if kept.state is GapState.OPEN]
+
+
+def test_a_file_that_cannot_be_read_stops_no_writer_and_is_named_at_the_desk(
+    bench: Bench, layout: Layout, database_url: str, make_settings: MakeSettings,
+    trades: MakeTrades, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Of another owner, or on a failing disk; root can read all but a directory."""
+    path = layout.quarantine_dir / "trade-2026-01-01.jsonl"
+    path.mkdir(parents=True)
+    bench.put(trades(40))
+    delivery = bench.delivery(make_settings(database_url=database_url))
+    run(delivery, all_delivered(delivery))
+    assert select(database_url, _ONCE) == [(40, 40)]
+    assert str(path) in caplog.text
+    with pytest.raises(QuarantineError, match=path.name):
+        at_desk(layout, database_url, waiting)
 
 
 @pytest.mark.usefixtures("refused")
