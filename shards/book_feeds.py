@@ -349,9 +349,13 @@ class SnapshotBook(_BookStream):
             edges = Edges(0, 0, event.ts_event, event.ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
             self._last_seq = 0
-        elif event.seq <= self._last_seq:
+        elif event.seq == self._last_seq:
             self.duplicate_count += event.row_count
             return
+        elif event.seq < self._last_seq:
+            if not self.came_late(event.ts_event, event.row_count, event.ts_recv):
+                return
+            self._last_seq = 0
         if not self.has_data:
             if self._last_seq and event.seq > self._last_seq + 1:
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
