@@ -35,6 +35,11 @@ _REFUSED_S = 60.0
 _NAMED_MAX = 5
 """Streams that the log names when many fall silent at once."""
 
+_PATIENCE_S_MAX = 300.0
+"""A venue may announce the end of each socket as soon as it is open. The next one stays for a while
+then, twice as long each time, up to this: new sockets are a budget that all streams share.
+"""
+
 _LINGER_S = 5.0
 """An empty socket waits so long for a new stream: connections are a budget, too."""
 
@@ -230,11 +235,16 @@ class VenueSockets:
             return
         if connection.due == PLANNED and any(move.old.due for move in self._moves.values()):
             return
+        lived_s = monotonic_s() - connection.opened_s
+        if connection.due != PLANNED and lived_s < connection.patience_s:
+            return
         has_seats = self._has_seats(1, len(staying))
         if has_seats:
             log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
             self._closed_reconnect_count += 1
             new = self._open(connection.group, [])
+            if lived_s < _PATIENCE_S_MAX:
+                new.patience_s = min(max(2 * connection.patience_s, 1.0), _PATIENCE_S_MAX)
             for stream in staying:
                 self._move(stream, connection, new)
         elif has_seats is not None:
