@@ -83,6 +83,8 @@ class VenueSockets:
         self._seats = HeldSeats(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
         self._waiting: dict[int, Stream] = {}
         """Streams without a subscription."""
+        self._owners: dict[str, Stream] = {}
+        """By topic."""
         self._carriers: dict[int, Connection] = {}
         self._moves: dict[int, _Move] = {}
         self._false_alarms: Counter[int] = Counter()
@@ -118,8 +120,19 @@ class VenueSockets:
 
     def carry(self, streams: Sequence[Stream]) -> None:
         """Give streams a place on the sockets of their group, on new ones where those are full."""
-        self._waiting.update((stream.slot, stream) for stream in streams)
+        self._waiting.update((each.slot, each) for each in streams if self._is_alone(each))
         self._settle()
+
+    def _is_alone(self, stream: Stream) -> bool:
+        """Whether no other stream has its topic: symbols may differ in what topics do not tell. A
+        socket could serve one of them, and would take the rows of both for its own.
+        """
+        (topic,) = self._topics([stream])
+        owner = self._owners.setdefault(topic, stream)
+        if owner is not stream:
+            stream.failed(f"{self._venue.name} calls it {topic!r}, as it does {owner.key.symbol!r}")
+            log.error("%s: %s", stream.key, stream.reason)
+        return owner is stream
 
     def silent_s(self, stream: Stream) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
@@ -128,6 +141,9 @@ class VenueSockets:
 
     def remove(self, stream: Stream) -> None:
         """Carry this stream no more."""
+        (topic,) = self._topics([stream])
+        if self._owners.get(topic) is stream:
+            del self._owners[topic]
         self._waiting.pop(stream.slot, None)
         connection = self._carriers.pop(stream.slot, None)
         if connection is not None:
