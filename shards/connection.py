@@ -109,10 +109,8 @@ class Connection:
         self.connect_count = 0
         self.carrier = 0
         """Names the present socket in the records of coverage."""
-        self.opened_s = 0.0
-        """When the present socket was opened (monotonic)."""
-        self.patience_s = 0.0
-        """So long it stays, whatever the venue announces on it."""
+        self.opened_s = self.patience_s = 0.0
+        """Since when (monotonic) the socket is open; how long it stays, whatever is announced."""
         self.due = ""
         """Why this socket should be replaced by another one soon; empty while it should not."""
         self._unusable = UnusableFrames(venue.name)
