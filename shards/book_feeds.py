@@ -23,6 +23,8 @@ from shards.unreadable import Unreadable
 
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
+MAX_BUFFERED_ROWS: Final = 50_000
+"""And no more than 7 MB, for hundreds of books may wait while nobody may ask for snapshots."""
 
 NOT_LISTENING: Final = (StreamState.BACKOFF, StreamState.STOPPED, StreamState.FAILED)
 """What a book is in when a snapshot is of no use to it."""
@@ -82,6 +84,8 @@ class DeltaBook(_BookStream):
         self._last_ts = last.ts_event if last else 0
         self._synced = False
         self._buffer: list[tuple[int, BookEvent]] = []
+        self._kept_rows = 0
+        """In that, or in `_since`."""
         self._snapshot: BookEvent | None = None
         self._snapshot_s = 0.0
         """Since when the snapshot waits for an event that reaches it (monotonic)."""
@@ -104,7 +108,7 @@ class DeltaBook(_BookStream):
         written as a SNAPSHOT of that event's `seq`; events are written meanwhile as ever.
         """
         if self.is_settled:
-            self._since = []
+            self._since, self._kept_rows = [], 0
             self._request()
 
     def connected(self) -> None:
@@ -148,11 +152,12 @@ class DeltaBook(_BookStream):
                 self._while_renewed(first_seq, event)
             return
         self._buffer.append((first_seq, event))
+        self._kept_rows += event.row_count
         if self._snapshot is not None:
             self._join()
         elif not self._requested:
             self._request()
-        if len(self._buffer) > MAX_BUFFERED_EVENTS:
+        if len(self._buffer) > MAX_BUFFERED_EVENTS or self._kept_rows > MAX_BUFFERED_ROWS:
             self.reason = "no snapshot fits; the rows are stored without one"
             self._write_buffered()
 
@@ -206,7 +211,7 @@ class DeltaBook(_BookStream):
             self.reason = f"snapshot {snapshot.seq} is older than event {event.seq}"
             self._request()
             return
-        buffered, self._buffer = self._buffer, []
+        buffered = self._take_buffered()
         following = buffered[older:]
         events = [past for _, past in buffered[:older]] + [snapshot] + [e for _, e in following]
         self._snapshot = None
@@ -220,7 +225,8 @@ class DeltaBook(_BookStream):
     def _while_renewed(self, first_seq: int, event: BookEvent) -> None:
         assert self._since is not None
         self._since.append((first_seq, event))
-        if len(self._since) > MAX_BUFFERED_EVENTS:
+        self._kept_rows += event.row_count
+        if len(self._since) > MAX_BUFFERED_EVENTS or self._kept_rows > MAX_BUFFERED_ROWS:
             self._since = self._snapshot = None  # nothing of use for minutes: it is asked for again
         elif self._snapshot is not None:
             self._renewed()
@@ -306,9 +312,13 @@ class DeltaBook(_BookStream):
         self._request_snapshot(self)
 
     def _write_buffered(self) -> None:
-        buffered, self._buffer = self._buffer, []
-        for _, event in buffered:
+        for _, event in self._take_buffered():
             self._put(event)
+
+    def _take_buffered(self) -> list[tuple[int, BookEvent]]:
+        buffered, self._buffer = self._buffer, []
+        self._kept_rows = 0
+        return buffered
 
 
 class SnapshotBook(_BookStream):
@@ -349,9 +359,13 @@ class SnapshotBook(_BookStream):
             edges = Edges(0, 0, event.ts_event, event.ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
             self._last_seq = 0
-        elif event.seq <= self._last_seq:
+        elif event.seq == self._last_seq:
             self.duplicate_count += event.row_count
             return
+        elif event.seq < self._last_seq:
+            if not self.came_late(event.ts_event, event.row_count, event.ts_recv):
+                return
+            self._last_seq = 0
         if not self.has_data:
             if self._last_seq and event.seq > self._last_seq + 1:
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)

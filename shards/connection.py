@@ -109,6 +109,8 @@ class Connection:
         self.connect_count = 0
         self.carrier = 0
         """Names the present socket in the records of coverage."""
+        self.opened_s = self.patience_s = 0.0
+        """Since when (monotonic) the socket is open; how long it stays, whatever is announced."""
         self.due = ""
         """Why this socket should be replaced by another one soon; empty while it should not."""
         self._unusable = UnusableFrames(venue.name)
@@ -254,7 +256,7 @@ class Connection:
         except (WSError, OSError, TimeoutError) as error:
             return f"cannot connect: {why_refused(error, self._url, self._connects)}"
         self._transport = transport
-        self.last_frame_s = monotonic_s()
+        self.last_frame_s = self.opened_s = monotonic_s()
         self.connect_count += 1
         self.carrier = Carriers.name_new()
         for stream in self._served:

@@ -7,6 +7,7 @@ calls itself and never raises: of nonsense it makes some other nonsense, which i
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Final
 
 import msgspec
@@ -23,9 +24,10 @@ _decode_id = msgspec.json.Decoder(
 ).decode
 
 
-def elements(text: bytes) -> list[bytes]:
-    """The values of an array, each as it is written."""
-    return [value for start, _, stop in _spans(text) if (value := text[start:stop].strip())]
+def elements(text: bytes, limit: int | None = None) -> list[bytes]:
+    """The values of an array, each as it is written; with a limit no more than the first ones."""
+    values = (text[start:stop].strip() for start, _, stop in _spans(text))
+    return list(islice(filter(None, values), limit))
 
 
 def members(text: bytes) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.clock import monotonic_s
 from engine.commands import (
@@ -23,6 +23,9 @@ from engine.commands import (
 from engine.limits import REFUSALS, refusal_in_words
 
 Send = Callable[[FromChild], None]
+
+_SAME_BLOCK_S: Final = 1.0
+"""By so little later a block ends that is said once more."""
 
 
 class Turnstile(Protocol):
@@ -160,10 +163,15 @@ class Lease:
 
     def refused(self, status: int, wait_s: float | None) -> float:
         """The venue refused (`REFUSALS`): nobody asks for as long as it said (`shards.refusals`),
-        or as is usual. Returns those seconds.
+        or as is usual. Returns those seconds. What everybody knows is not told again: a venue may
+        say it a thousand times a second, and each time it is told it is written to the disk.
         """
         wait_s = REFUSALS[status].wait_s if wait_s is None else wait_s
-        self.blocked_until_s = max(self.blocked_until_s, monotonic_s() + wait_s)
+        until_s = monotonic_s() + wait_s
+        is_known = status == self.refused_with and until_s < self.blocked_until_s + _SAME_BLOCK_S
+        if is_known and self.is_blocked:
+            return wait_s
+        self.blocked_until_s = max(self.blocked_until_s, until_s)
         self.refused_with = status
         self.client.tell(LimitFeedback(self.venue, self.pool, retry_after_s=wait_s, status=status))
         return wait_s

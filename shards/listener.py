@@ -17,6 +17,8 @@ from shards.venues.spec import FrameDecoder
 
 MAX_FRAME_BYTES: Final = 16 << 20
 
+_UNSENT_BYTES_MAX: Final = 64 << 10
+
 _TEXT = WSMsgType.TEXT
 
 
@@ -68,7 +70,7 @@ class FrameListener(WSListener):
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._break_off(f"reserved bits are set in a frame of type {kind.name}")
         elif kind is WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
+            self._answer(transport, frame)
         elif kind is WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
@@ -76,6 +78,15 @@ class FrameListener(WSListener):
             self._on_fragment(frame)
         elif kind is not WSMsgType.PONG:
             self._on_first_fragment(frame)
+
+    @staticmethod
+    def _answer(transport: WSTransport, ping: WSFrame) -> None:
+        """A venue that pings and does not read must not fill our memory with answers; of pings
+        that have come meanwhile the last one is answered (RFC 6455, 5.5.3), or a later one.
+        """
+        unsent = transport.underlying_transport.get_write_buffer_size()
+        if unsent <= _UNSENT_BYTES_MAX:
+            transport.send_pong(ping.get_payload_as_bytes())
 
     def _on_first_fragment(self, frame: WSFrame) -> None:
         """The beginning of a message, or a whole one that is no text."""

@@ -194,7 +194,7 @@ class Poller:
             await self._sample(symbol, due_s)
             now_s, interval_s = monotonic_s(), self.interval_s
             # Samples that are overdue are not taken at once: they would say the same once more.
-            due_s += interval_s * max(1, math.ceil((now_s - due_s) / interval_s))
+            due_s = _next_due_s(due_s, now_s, interval_s)
             await asyncio.sleep(due_s - now_s)
 
     def _first_due_s(self, symbol: str) -> float:
@@ -251,7 +251,7 @@ class Poller:
             self._publish()
             return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
-            self._due_s[stream.key.symbol] = due_s + interval_s
+            self._due_s[stream.key.symbol] = _next_due_s(due_s, now_s, interval_s)
             self._show(stream, answered=stream.frame_count > count)
         self._publish()
         return ""
@@ -272,3 +272,8 @@ class Poller:
         if symbol == _ALL:
             return list(self._streams.values())
         return [self._streams[symbol]] if symbol in self._streams else []
+
+
+def _next_due_s(due_s: float, now_s: float, interval_s: float) -> float:
+    """When the sample is due that follows one that was due at `due_s` and taken at `now_s`."""
+    return due_s + interval_s * max(1, math.ceil((now_s - due_s) / interval_s))

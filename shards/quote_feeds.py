@@ -86,9 +86,10 @@ class Quotes(Stream):
         if set_back:
             edges = Edges(0, 0, ts_event, ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
-        elif repeats or (seq < last_seq and not renumbered):
+        elif repeats:
             self.duplicate_count += 1
-            if not repeats:
+        elif seq < last_seq and not renumbered:
+            if not self.came_late(ts_event, 1, ts_recv):
                 return False
         elif renumbered:
             edges = Edges(0, 0, last_ts, ts_event, -1)

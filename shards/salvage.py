@@ -15,14 +15,19 @@ counted.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from shards.json_parts import BYTES_MAX, elements, members, text_of
 from shards.stream import MalformedFrameError
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.digits import decoder
-from shards.venues.elements import accuse, suspect, unreadable
+from shards.venues.elements import suspect, unreadable
 from shards.venues.spec import Feeds, FrameDecoder, OnUnusable, Shape, Venue
+
+_ELEMENTS_MAX: Final = 65_536
+"""More of them than rows would fit into the largest message that is looked at are no rows: a flood
+of `0,0,0,…` must not hold up the other sockets, nor fill the memory.
+"""
 
 
 class _Part(NamedTuple):
@@ -78,16 +83,26 @@ class Salvage:
             symbol = text_of(members(body).get(shape.symbol))
             self._refuse([_Part(symbol, body, error)], shape, ts_recv, symbol)
             return
-        parts = [self._look_at(text, shape) for text in elements(body)]
-        owner = next((part.symbol for part in parts if part.symbol in room), None)
-        good = [part for part in parts if part.error is None and part.symbol in room]
-        bad = [part for part in parts if part not in good]
+        texts = elements(body, _ELEMENTS_MAX + 1)
+        if len(texts) > _ELEMENTS_MAX:
+            self._on_unusable(error, payload)
+            suspect(self._feeds.listening(shape.rule).values(), ts_recv)
+            return
+        owner: str | None = None
+        good: dict[str | None, list[bytes]] = {}
+        bad = []
+        for part in (self._look_at(text, shape) for text in texts):
+            if part.symbol in room:
+                owner = owner or part.symbol
+            if part.error is None and part.symbol in room:
+                good.setdefault(part.symbol, []).append(part.text)
+            else:
+                bad.append(part)
         if not bad:
             self._on_unusable(error, payload)
         self._refuse(bad, shape, ts_recv, owner)
-        for symbol in dict.fromkeys(part.symbol for part in good):
-            texts = [part.text for part in good if part.symbol == symbol]
-            self._decode(_message(self._tag, shape, texts), ts_recv)
+        for readable in good.values():
+            self._decode(_message(self._tag, shape, readable), ts_recv)
 
     def _look_at(self, text: bytes, shape: Shape) -> _Part:
         symbol = text_of(members(text).get(shape.symbol))
@@ -102,12 +117,19 @@ class Salvage:
     ) -> None:
         """Count parts; tell their streams. Those that name no stream here are `owner`'s."""
         room = self._feeds.room(shape.rule)
+        anybody = list(self._feeds.listening(shape.rule).values())
+        is_anybodys = False
         for part in parts:
             self._on_unusable(part.error or MalformedFrameError("mixed_coins"), part.text)
             named = room.get(part.symbol or "", room.get(owner or ""))
-            listening = list(self._feeds.listening(shape.rule).values())
-            item = unreadable(part.text, shape, ts_recv)
-            accuse(listening if named is None else [named], item)
+            if named is not None:
+                named.on_unreadable(unreadable(part.text, shape, ts_recv))
+            elif len(anybody) == 1:
+                anybody[0].on_unreadable(unreadable(part.text, shape, ts_recv))
+            else:
+                is_anybodys = True
+        if is_anybodys:  # once for all of them: none of these streams knows more by the second
+            suspect(anybody, ts_recv)
 
 
 def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> bytes:

@@ -35,6 +35,11 @@ _REFUSED_S = 60.0
 _NAMED_MAX = 5
 """Streams that the log names when many fall silent at once."""
 
+_PATIENCE_S_MAX = 300.0
+"""A venue may announce the end of each socket as soon as it is open. The next one stays for a while
+then, twice as long each time, up to this: new sockets are a budget that all streams share.
+"""
+
 _LINGER_S = 5.0
 """An empty socket waits so long for a new stream: connections are a budget, too."""
 
@@ -78,6 +83,8 @@ class VenueSockets:
         self._seats = HeldSeats(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
         self._waiting: dict[int, Stream] = {}
         """Streams without a subscription."""
+        self._owners: dict[str, Stream] = {}
+        """By topic."""
         self._carriers: dict[int, Connection] = {}
         self._moves: dict[int, _Move] = {}
         self._false_alarms: Counter[int] = Counter()
@@ -113,8 +120,19 @@ class VenueSockets:
 
     def carry(self, streams: Sequence[Stream]) -> None:
         """Give streams a place on the sockets of their group, on new ones where those are full."""
-        self._waiting.update((stream.slot, stream) for stream in streams)
+        self._waiting.update((each.slot, each) for each in streams if self._is_alone(each))
         self._settle()
+
+    def _is_alone(self, stream: Stream) -> bool:
+        """Whether no other stream has its topic: symbols may differ in what topics do not tell. A
+        socket could serve one of them, and would take the rows of both for its own.
+        """
+        (topic,) = self._topics([stream])
+        owner = self._owners.setdefault(topic, stream)
+        if owner is not stream:
+            stream.failed(f"{self._venue.name} calls it {topic!r}, as it does {owner.key.symbol!r}")
+            log.error("%s: %s", stream.key, stream.reason)
+        return owner is stream
 
     def silent_s(self, stream: Stream) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
@@ -123,6 +141,9 @@ class VenueSockets:
 
     def remove(self, stream: Stream) -> None:
         """Carry this stream no more."""
+        (topic,) = self._topics([stream])
+        if self._owners.get(topic) is stream:
+            del self._owners[topic]
         self._waiting.pop(stream.slot, None)
         connection = self._carriers.pop(stream.slot, None)
         if connection is not None:
@@ -230,11 +251,16 @@ class VenueSockets:
             return
         if connection.due == PLANNED and any(move.old.due for move in self._moves.values()):
             return
+        lived_s = monotonic_s() - connection.opened_s
+        if connection.due != PLANNED and lived_s < connection.patience_s:
+            return
         has_seats = self._has_seats(1, len(staying))
         if has_seats:
             log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
             self._closed_reconnect_count += 1
             new = self._open(connection.group, [])
+            if lived_s < _PATIENCE_S_MAX:
+                new.patience_s = min(max(2 * connection.patience_s, 1.0), _PATIENCE_S_MAX)
             for stream in staying:
                 self._move(stream, connection, new)
         elif has_seats is not None:

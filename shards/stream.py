@@ -11,6 +11,7 @@ from engine.records import CoverageEnd, Flag, GapReason, GapState
 from engine.ring import RingProducer
 from shards.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.gaps import DropSpan, Edges, GapLedger
+from shards.late import LateRows
 from shards.unreadable import Unreadable, UnreadableSpan
 
 
@@ -85,6 +86,7 @@ class Stream:
         self.gaps = gaps
         self.drops = DropSpan()
         self.unreadable = UnreadableSpan()
+        self._late = LateRows()
         self.unreadable_marks: deque[int] = deque(maxlen=_REMEMBERED_MARKS)
         """Of what could not be read lately: the next socket may bring it once more."""
         self._repeated: Counter[int] = Counter()
@@ -135,6 +137,7 @@ class Stream:
     def connected(self) -> None:
         """A (new) connection subscribes this stream."""
         self.has_data = False
+        self._late.socket_begins(self.newest_ts)
         self.subscribed_s = self._heard_s = monotonic_s()
         self.state, self.reason = StreamState.SYNCING, "subscribed, waiting for the first data"
 
@@ -301,6 +304,21 @@ class Stream:
         """Another socket delivers from now on; what it brings may lie a little behind."""
         self._repeated = Counter(self.unreadable_marks)
         self._repeated_until_ns = now_ns + _BEHIND_NS
+        self._late.socket_begins(self.newest_ts)
+
+    def came_late(self, ts_event: int, rows: int, now_ns: int) -> bool:
+        """Rows that are older than the newest one. True: they are to be stored all the same, for
+        the venue's clock goes that way now, and the time without rows is on record. Else they are
+        not: as a rule they are stored already, and where nobody knows, a gap says so.
+        """
+        is_new_time = self._late.add(ts_event, self.newest_ts)
+        if not is_new_time:
+            self.duplicate_count += rows
+            if self._late.is_open:
+                self.next_flags |= _AFTER_GAP
+            return False
+        self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, self._late.take(), now_ns)
+        return True
 
     def declare(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """Put a gap on record; the next row will say that it follows one. What was refused before
@@ -333,11 +351,13 @@ class Stream:
             self._declare_drops(now_ns)
             if not self.ids_tell:
                 self._declare_unreadable(now_ns)
+            if self._late.is_over:
+                self._declare_late(now_ns)
 
     @property
     def has_undeclared(self) -> bool:
         """Whether something that was received is neither in a ring nor declared."""
-        return bool(self.drops.count or self.unreadable.is_open)
+        return bool(self.drops.count or self.unreadable.is_open or self._late.is_open)
 
     def declare_pending(self, now_ns: int) -> None:
         """Put on record what a full ring has refused so far, whether it has room again or not, and
@@ -345,6 +365,12 @@ class Stream:
         """
         self._declare_drops(now_ns)
         self._declare_unreadable(now_ns)
+        self._declare_late(now_ns)
+
+    def _declare_late(self, now_ns: int) -> None:
+        if self._late.is_open:
+            edges = self._late.take()
+            self._record(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, now_ns)
 
     def _declare_drops(self, now_ns: int) -> None:
         if self.drops.count:

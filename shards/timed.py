@@ -93,10 +93,14 @@ class TimedStream(Stream):
         self.last_recv_ns = ts_recv
         is_own_clock = ts_event == ts_recv
         is_sample = is_own_clock or self.key.transport is Transport.HTTP_POLL
+        is_late = ts_event < self._last_ts and not is_sample
         set_back = not is_own_clock and is_set_back(ts_event, self._last_ts)
-        if ts_event < self._last_ts and not is_sample and not set_back:
-            self.duplicate_count += self._rows_per_element
+        if set_back:
+            edges = Edges(0, 0, ts_event, ts_event, -1)
+            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
+        elif is_late and not self.came_late(ts_event, self._rows_per_element, ts_recv):
             return False
+        set_back = set_back or is_late
         is_new = (
             is_sample
             or set_back
@@ -104,8 +108,7 @@ class TimedStream(Stream):
             or self._content not in (None, content)
         )
         if set_back:
-            edges = Edges(0, 0, ts_event, ts_event, -1)
-            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
+            pass  # that is on record
         elif not is_new:
             self.duplicate_count += self._rows_per_element
         elif not self.has_data and self._last_ts:

@@ -288,6 +288,7 @@ class VenueSession:
             is_known = self._facts(stream) is not None and self._instruments.is_unreadable(symbol)
             if self._instruments.get(symbol) is None and not is_known:
                 self._not_listed(stream)
+                await asyncio.sleep(0)  # near names of 20,000 take their time, of each stream
             else:
                 self._postponed.pop(stream.slot, None)
                 listed.append(stream)

@@ -5,6 +5,7 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 """
 
 import enum
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -134,8 +135,14 @@ class ControlHandler(Protocol):
 
 
 def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
-    """Which of `topics` a venue's words name literally; None where they name nothing."""
-    return {topic for topic in topics if topic in text} or None
+    """Which of `topics` a venue's words name literally; None where they name nothing. A word that
+    only ends with one (`flowusdt@…` with `wusdt@…`) names another.
+    """
+    return {topic for topic in topics if topic in text and _is_word(topic, text)} or None
+
+
+def _is_word(topic: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(topic)}(?!\w)", text) is not None
 
 
 FrameDecoder = Callable[[bytes, int], None]

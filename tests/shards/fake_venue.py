@@ -124,6 +124,18 @@ class FakeSocket:
                 found.append(json.loads(payload))
         return found
 
+    def pause(self) -> None:
+        """Read nothing any more of what the client sends."""
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._transport.resume_reading()
+
+    @property
+    def _transport(self) -> Any:
+        return self.writer.transport
+
     def cut(self) -> None:
         """Reset the connection."""
         self.writer.transport.abort()

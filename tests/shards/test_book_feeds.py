@@ -9,7 +9,12 @@ from engine.catalog import StreamKind
 from engine.commands import StreamState
 from engine.positions import Position
 from engine.records import Flag, GapReason, GapState, RecordArray, Side
-from shards.book_feeds import MAX_BUFFERED_EVENTS, DeltaBook, SnapshotBook
+from shards.book_feeds import (
+    MAX_BUFFERED_EVENTS,
+    MAX_BUFFERED_ROWS,
+    DeltaBook,
+    SnapshotBook,
+)
 from shards.book_rows import BookEvent, Level, put_event
 from tests.shards.doubles import MemoryRings, spec_of
 
@@ -197,6 +202,28 @@ def test_a_renewal_that_comes_to_nothing_is_given_up_and_stands_in_nobodys_way()
         assert asked == [feed], "a chain that breaks afterwards needs a snapshot"
         feed.on_snapshot(BookEvent(9001, 0, 9001, 1, [(3.0, 3.0)], [], is_snapshot=True))
         assert feed.is_synced
+
+
+@pytest.mark.fault("N08")
+def test_large_events_wait_for_a_snapshot_within_a_bound() -> None:
+    """Nobody may ask for snapshots while a venue forbids it, and hundreds of books wait."""
+    double = MemoryRings(1 << 17)
+    feed, _ = make(double)
+    levels = [(float(number), 1.0) for number in range(1, 1001)]
+    most = MAX_BUFFERED_ROWS // 1000
+    for seq in range(1, most + 1):
+        feed.on_event(seq, BookEvent(seq, seq - 1, seq, 1, levels, []))
+    assert len(double.rows("book")) == 0
+    feed.on_event(most + 1, BookEvent(most + 1, most, most + 1, 1, levels, []))
+    assert len(double.rows("book")) == 1000 * (most + 1), "stored without one"
+    feed.on_event(most + 2, BookEvent(most + 2, most + 1, most + 2, 1, levels, []))
+    feed.on_snapshot(BookEvent(most + 2, 0, most + 2, 1, levels, [], is_snapshot=True))
+    assert feed.is_synced
+    feed.renew()
+    for seq in range(most + 3, 2 * most + 4):
+        feed.on_event(seq, BookEvent(seq, seq - 1, seq, 1, levels, []))
+    assert feed.is_settled, "the renewal is given up as well"
+    assert len(double.rows("gap")) == 0
 
 
 def test_a_renewal_without_room_leaves_the_book_as_it_is() -> None:

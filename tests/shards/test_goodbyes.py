@@ -15,6 +15,8 @@ from engine.commands import StreamState
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
     CLOSE,
+    PING,
+    PONG,
     FakeRig,
     FakeVenue,
     agg_trade,
@@ -116,6 +118,33 @@ def test_many_sockets_end_at_once(
             assert monotonic_s() - began_s <= 2.0
             states = {stream.state for stream in rig.session.streams}
             assert states == {StreamState.STOPPED}
+
+    uvloop.run(body())
+
+
+@pytest.mark.fault("N12")
+def test_pings_are_answered_through_tls_as_long_as_the_venue_reads(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
+
+    async def body() -> None:
+        async with _sockets(certificate, tmp_path) as (rig, venue):
+            rig.session.start([spec_of(symbol=NAMES[0])])
+            socket = await venue.socket()
+            socket.raw(frame(PING, b"a"))
+            await rig.until(lambda: (PONG, b"a") in list(socket.received._queue))  # type: ignore[attr-defined]
+            (connection,) = rig.session.connections
+            assert connection._transport is not None
+            unsent = connection._transport.underlying_transport.get_write_buffer_size
+            socket.pause()
+            for _ in range(100):
+                socket.raw(frame(PING, b"x" * 125) * 1000)
+                await socket.writer.drain()
+            socket.send(agg_trade(NAMES[0], 1))
+            await rig.until(lambda: len(rig.double.rows("trade")) == 1)
+            assert unsent() < 1 << 20
+            assert connection.connect_count == 1
 
     uvloop.run(body())
 

@@ -24,7 +24,7 @@ from engine.commands import (
 )
 from engine.layout import open_layout
 from engine.lease_desk import LeaseDesk
-from engine.records import GapReason
+from engine.records import Flag, GapReason
 from engine.settings import LimitSettings, VenueSettings
 from shards.feeds import make_stream
 from shards.leases import Lease, LeaseClient
@@ -35,6 +35,7 @@ from shards.venue_session import VenueSession
 from shards.venues import VENUES
 from shards.venues.spec import PollChannel
 from tests.shards.doubles import MemoryRings, Open, free_leases, spec_of
+from tests.shards.fake_venue import Answer, binance_symbol, exchange_info, running
 
 VENUE = VENUES["binance_linear"]
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -547,3 +548,25 @@ def test_a_session_brings_up_polls_and_refuses_what_is_not_offered(tmp_path: Pat
         assert faults == []
 
     run(test)
+
+
+@pytest.mark.fault("H03")
+def test_one_answer_that_comes_late_is_one_gap(tmp_path: Path) -> None:
+    """What is asked next, on its schedule, is not late as well."""
+
+    async def body() -> None:
+        async with running(tmp_path, poll_interval_s={StreamKind.OPEN_INTEREST: 1.0}) as rig:
+            said = b'{"symbol":"BTCUSDT","openInterest":"1","time":1795000000000}'
+            rig.fake.answer("/fapi/v1/exchangeInfo", exchange_info(binance_symbol("BTCUSDT")))
+            late = Answer(said, drip_s=1.6 / len(said))
+            rig.fake.answer("/fapi/v1/openInterest", Answer(said), late, Answer(said))
+            rig.session.start(
+                [spec_of(kind=StreamKind.OPEN_INTEREST, transport=Transport.HTTP_POLL)]
+            )
+            await rig.until(lambda: len(rig.double.rows("open_interest")) == 4)
+            (gap,) = rig.double.rows("gap")
+            assert gap["reason"] == GapReason.POLL_MISSED
+            flags = rig.double.rows("open_interest")["flags"] & Flag.AFTER_GAP
+            assert flags.astype(bool).tolist() == [False, True, False, False]
+
+    uvloop.run(body())

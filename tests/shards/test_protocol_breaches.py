@@ -106,3 +106,33 @@ def test_what_the_protocol_allows_is_no_breach(tmp_path: Path) -> None:
             assert (PONG, b"a") in list(socket.received._queue)  # type: ignore[attr-defined]
 
     uvloop.run(body())
+
+
+@pytest.mark.fault("N12")
+def test_a_venue_that_pings_and_does_not_read_fills_no_memory(tmp_path: Path) -> None:
+    """What is not read of the answers stays here; the rows go on, and so do answers later."""
+
+    async def body() -> None:
+        async with running(tmp_path) as rig:
+            rig.fake.answer(INFO, exchange_info(binance_symbol("BTCUSDT")))
+            rig.session.start([spec_of()])
+            socket = await rig.fake.socket()
+            (connection,) = rig.session.connections
+            await rig.until(lambda: connection.is_connected)
+            transport = connection._transport
+            assert transport is not None
+            unsent = transport.underlying_transport.get_write_buffer_size
+            socket.pause()
+            for _ in range(100):
+                socket.raw(frame(PING, b"x" * 125) * 1000)
+                await socket.writer.drain()
+            socket.send(agg_trade("BTCUSDT", 1))
+            await rig.until(lambda: len(rig.double.rows("trade")) == 1)
+            assert unsent() < 1 << 20
+            socket.resume()
+            await rig.until(lambda: unsent() == 0)
+            socket.raw(frame(PING, b"once more"))
+            await rig.until(lambda: (PONG, b"once more") in list(socket.received._queue))  # type: ignore[attr-defined]
+            assert rig.fake.handshake_count == 1
+
+    uvloop.run(body())

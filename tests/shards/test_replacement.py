@@ -7,9 +7,21 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 
+from engine.clock import monotonic_s
 from engine.records import GapReason
 from shards.venues import VENUES
+from tests.shards.doubles import spec_of
+from tests.shards.fake_venue import (
+    TEXT,
+    FakeSocket,
+    agg_trade,
+    binance_symbol,
+    exchange_info,
+    frame,
+    running,
+)
 from tests.shards.test_connection import Server
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, spec, trade
 
@@ -191,3 +203,35 @@ def test_a_stream_that_ends_during_its_handover_ends_on_both_sockets(tmp_path: P
         assert not rig.session.malformed_by_reason
 
     run(tmp_path, test)
+
+
+@pytest.mark.fault("N39")
+def test_sockets_whose_end_is_announced_at_once_are_replaced_less_and_less(tmp_path: Path) -> None:
+    """New sockets are a budget of all streams: four a second leave nothing for the others."""
+
+    async def body() -> None:
+        async with running(tmp_path) as rig:
+            rig.fake.answer("/fapi/v1/exchangeInfo", exchange_info(binance_symbol("BTCUSDT")))
+            rig.fake.greeting = frame(TEXT, SHUTDOWN)
+            rig.session.start([spec_of()])
+            sockets: list[FakeSocket] = []
+            ends_s = monotonic_s() + 2.5
+            trade_id = 0
+
+            def goes_on() -> bool:
+                nonlocal trade_id
+                if not rig.fake.sockets.empty():
+                    sockets.append(rig.fake.sockets.get_nowait())
+                trade_id += 1
+                for socket in sockets:
+                    if not socket.ended.is_set():
+                        socket.send(agg_trade("BTCUSDT", trade_id))
+                return monotonic_s() > ends_s
+
+            await rig.until(goes_on)
+            assert 2 <= rig.fake.handshake_count <= 3, "at once, then after a second"
+            ids = rig.double.rows("trade")["trade_id"].tolist()
+            assert ids == [*range(ids[0], ids[-1] + 1)]
+            assert len(rig.double.rows("gap")) == 0
+
+    uvloop.run(body())

@@ -11,11 +11,13 @@ import uvloop
 from engine.clock import wall_ns
 from engine.commands import LimitFeedback, StreamState
 from shards.venues import VENUES
+from shards.venues.spec import topics_in
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
     CLOSE,
     FakeRig,
     FakeSocket,
+    agg_trade,
     binance_symbol,
     coin,
     exchange_info,
@@ -143,6 +145,49 @@ def test_a_refusal_of_a_request_is_about_its_topics(
 
 
 @pytest.mark.fault("N09")
+@pytest.mark.fault("N10")
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("unknown stream flowusdt@aggTrade", None),
+        ("unknown stream 'wusdt@aggTrade'", {"wusdt@aggTrade"}),
+        ("[flowusdt@aggTrade,btcusdt@aggTrade]", {"btcusdt@aggTrade"}),
+        ("wusdt@aggTrade", {"wusdt@aggTrade"}),
+    ],
+)
+def test_a_name_that_ends_with_another_is_not_that(said: str, named: set[str] | None) -> None:
+    assert topics_in(said, ["wusdt@aggTrade", "btcusdt@aggTrade"]) == named
+
+
+@pytest.mark.fault("N10")
+def test_symbols_that_share_a_topic_do_not_share_a_socket(tmp_path: Path) -> None:
+    """One that is subscribed under the name of another never gets a row, and spoils that one's."""
+
+    async def body() -> None:
+        async with running(tmp_path) as rig:
+            names = ("BTCUSDT", "BtcUSDT")
+            rig.fake.answer("/fapi/v1/exchangeInfo", exchange_info(*map(binance_symbol, names)))
+            rig.session.start([spec_of(n, symbol=name) for n, name in enumerate(names)])
+            socket = await rig.fake.socket()
+            socket.send(agg_trade("BTCUSDT", 1))
+            first, second = rig.session.streams
+            await rig.until(lambda: first.row_count == 1)
+            assert second.state is StreamState.FAILED
+            assert second.reason == (
+                "binance_linear calls it 'btcusdt@aggTrade', as it does 'BTCUSDT'"
+            )
+            rig.session.stop([first.slot, second.slot])
+            rig.session.start([spec_of(2, symbol="BtcUSDT")])
+
+            def goes_on() -> bool:
+                socket.send(agg_trade("BtcUSDT", 7))
+                return rig.session.streams[0].row_count == 1
+
+            await rig.until(goes_on)
+
+    uvloop.run(body())
+
+
 @pytest.mark.parametrize("how", ["error", "close"])
 def test_a_ban_that_a_socket_is_told_holds_back_all_connections(tmp_path: Path, how: str) -> None:
     async def body() -> None:

@@ -14,6 +14,7 @@ from engine.catalog import StreamKind
 from engine.clock import wall_ns
 from engine.records import SPECS, Flag, GapReason, GapState, RecordArray, RecordKind
 from engine.settings import VenueSettings
+from shards import salvage
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.connection import Connection
@@ -302,3 +303,45 @@ def test_what_is_no_message_of_ours_is_only_counted() -> None:
     assert len(heard.rows["quote"]) == 2
     assert len(heard.gaps) == 0
     assert sum(heard.reasons.values()) >= len(garbage)
+
+
+@pytest.mark.fault("N03")
+def test_one_bad_element_among_thousands_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elements that are compared with each other take half a minute in a message of 4 MB."""
+
+    def compared(*_: object) -> bool:
+        raise AssertionError("parts are compared with each other")
+
+    monkeypatch.setattr(salvage._Part, "__eq__", compared)
+    sizes = ["1"] * 400 + ["NaN"] + ["1"] * 400
+    heard = hear(HYPERLIQUID, "BTC", StreamKind.TRADES, [trades("1"), trades(*sizes)])
+    assert len(heard.rows["trade"]) == 800
+    assert heard.stream.refused_count == sum(heard.gaps["missing"]) == 1
+
+
+@pytest.mark.fault("N03")
+def test_a_flood_of_what_can_be_no_elements_is_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two million of them fit a message: one by one they hold up everybody for minutes."""
+    monkeypatch.setattr(salvage, "_ELEMENTS_MAX", 100)
+    nothing = b'{"channel":"trades","data":[%b]}' % b",".join([b"0"] * 101)
+    frames = [trades("1"), nothing, trades("1", "2")]
+    heard = hear(HYPERLIQUID, "BTC", StreamKind.TRADES, frames)
+    assert len(heard.rows["trade"]) == 2
+    assert heard.reasons == {"schema": 1}
+    (gap,) = heard.gaps
+    assert (gap["reason"], gap["missing"]) == (GapReason.UNREADABLE, -1)
+
+
+@pytest.mark.fault("N03")
+def test_many_elements_that_name_nobody_are_told_to_all_streams_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thousand nameless elements times hundreds of streams is work for minutes."""
+    told: list[int] = []
+    monkeypatch.setattr(salvage, "suspect", lambda feeds, _: told.append(len(feeds)))
+    nameless = b'{"channel":"trades","data":[%b]}' % b",".join([b"{}"] * 1000)
+    heard = hear(HYPERLIQUID, "BTC", StreamKind.TRADES, [nameless], 2)
+    assert heard.reasons == {"schema": 1000}
+    assert told == [3]

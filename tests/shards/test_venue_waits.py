@@ -1,6 +1,7 @@
 """What a hostile or sick venue can make us wait for, and write about: nothing without an end."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import uvloop
 
 from engine.catalog import StreamKind, Transport
-from engine.clock import monotonic_s
-from engine.commands import StreamState
+from engine.clock import monotonic_s, wall_ns
+from engine.commands import LimitFeedback, StreamState
 from shards import connection, rest
 from shards.venues import VENUES
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
     CLOSE,
+    TEXT,
     Answer,
     FakeRig,
     agg_trade,
@@ -71,6 +73,34 @@ def test_a_venue_that_accepts_and_hangs_up_is_asked_less_and_less_and_said_once(
     uvloop.run(body())
     said = [line for line in _lines(caplog) if "disconnected" in line]
     assert len(said) == 1, said
+
+
+@pytest.mark.fault("N09")
+def test_a_flood_of_words_about_one_ban_is_told_once(tmp_path: Path) -> None:
+    """Each telling is written to the disk by the process that all others wait for."""
+
+    async def body() -> None:
+        async with running(tmp_path) as rig:
+            _listing(rig)
+            rig.session.start([spec_of()])
+            socket = await rig.fake.socket()
+            until = wall_ns() // 10**6 + 500_000
+            refusal = {"id": 1, "error": {"code": -1003, "msg": f"IP banned until {until}."}}
+            socket.raw(frame(TEXT, json.dumps(refusal).encode()) * 2000)
+            socket.send(agg_trade("BTCUSDT", 1))
+            await rig.until(lambda: rig.session.streams[0].row_count == 1)
+            told = [each for each in rig.told if isinstance(each, LimitFeedback)]
+            assert len([each for each in told if each.retry_after_s is not None]) == 1
+            longer = {"id": 1, "error": {"code": -1003, "msg": f"banned until {until + 90_000}."}}
+            socket.send(longer)
+
+            def blocked_s() -> float:
+                reports = rig.desk.reports()
+                return max(each.blocked_s for each in reports if each.pool == "ws_connects")
+
+            await rig.until(lambda: blocked_s() > 550)
+
+    uvloop.run(body())
 
 
 @pytest.mark.fault("N39")
