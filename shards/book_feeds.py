@@ -60,7 +60,9 @@ class DeltaBook(_BookStream):
     The rules are Binance USD-M's (how to keep a local order book): buffer events, fetch a snapshot
     with id L, the first event at or after it must contain L or continue it (`prev_seq == L`); from
     then on each event's `prev_seq` is the `seq` before. Nothing the venue sent is thrown away:
-    events older than the snapshot are written in front of it, where they belong.
+    events that are part of the snapshot are written in front of it, where they belong, and its
+    time lies between theirs and those of the events after it: who orders by time, as readers do,
+    finds the same order.
 
     `request_snapshot` is called when the first event waits for a snapshot, and again when one was
     too old; the answer goes to `on_snapshot`.
@@ -211,9 +213,11 @@ class DeltaBook(_BookStream):
             self.reason = f"snapshot {snapshot.seq} is older than event {event.seq}"
             self._request()
             return
-        buffered = self._take_buffered()
-        following = buffered[older:]
-        events = [past for _, past in buffered[:older]] + [snapshot] + [e for _, e in following]
+        buffered = [each for _, each in self._take_buffered()]
+        if event.seq == snapshot.seq:
+            older += 1
+        past, following = buffered[:older], buffered[older:]
+        events = [*past, _between(past, snapshot, following), *following]
         self._snapshot = None
         stored = [self._put(event) for event in events]
         if all(stored):
@@ -319,6 +323,21 @@ class DeltaBook(_BookStream):
         buffered, self._buffer = self._buffer, []
         self._kept_rows = 0
         return buffered
+
+
+def _between(
+    past: Sequence[BookEvent], snapshot: BookEvent, following: Sequence[BookEvent]
+) -> BookEvent:
+    """The snapshot at a time at which it orders between these events: a venue may stamp it when it
+    answers. One that says what the last of `past` led to is of that moment.
+    """
+    ts_event = snapshot.ts_event
+    if following:
+        ts_event = min(ts_event, following[0].ts_event)
+    if past:
+        is_its_book = past[-1].seq == snapshot.seq
+        ts_event = past[-1].ts_event if is_its_book else max(ts_event, past[-1].ts_event)
+    return snapshot._replace(ts_event=ts_event)
 
 
 class SnapshotBook(_BookStream):

@@ -140,7 +140,8 @@ class Connection:
         """For how long nothing the venue said was heard: since the last frame, and for as long as
         that one was on its way. A process that stood still hears old news first.
         """
-        newest = max(self.streams, key=lambda stream: stream.last_recv_ns, default=None)
+        timed = (stream for stream in self.streams if stream.clocks_ns is not None)
+        newest = max(timed, key=lambda stream: stream.last_recv_ns, default=None)
         lag_s = newest.lag_ns / 1e9 if newest is not None else 0.0
         return monotonic_s() - self.last_frame_s + lag_s
 

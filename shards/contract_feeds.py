@@ -164,14 +164,14 @@ class Liquidations(TimedStream):
         super().tick(now_ns)
         settled = monotonic_s() - self.subscribed_s > _SETTLED_S
         if self.state is StreamState.SYNCING and settled:
-            self._heard(now_ns)
+            self._heard(now_ns + self.venue_ahead_ns, now_ns)
 
     def on_liquidation(self, row: LiquidationRow, ts_recv: int) -> None:
         """Take one order, checked by the venue's decoder."""
         self._frame_count += 1
         self.last_recv_ns = ts_recv
         if self.state is not StreamState.LIVE:
-            self._heard(ts_recv)
+            self._heard(max(ts_recv + self.venue_ahead_ns, row.ts_event), ts_recv)
         recent, key = self._recent, row[:5]
         if key in recent:
             self.duplicate_count += 1
@@ -190,11 +190,11 @@ class Liquidations(TimedStream):
         )  # fmt: skip
         self.next_flags &= ~_INEXACT
 
-    def _heard(self, now_ns: int) -> None:
-        """The subscription works: what was said before it was not heard."""
-        since = self.missed_since(self._last_ts, now_ns)
-        if 0 < since < now_ns and not self.is_heard:  # else another socket listened all the time
-            edges = Edges(0, 0, since, now_ns, -1)
+    def _heard(self, at: int, now_ns: int) -> None:
+        """The subscription works: what was said before `at` (venue time) was not heard."""
+        since = self.missed_since(self._last_ts, at)
+        if 0 < since < at and not self.is_heard:  # else another socket listened all the time
+            edges = Edges(0, 0, since, at, -1)
             self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)
         self.has_data = True
-        self.live(now_ns)
+        self.live(at)

@@ -103,6 +103,8 @@ class Stream:
         self.dropped_count = 0
         self.last_recv_ns = 0
         self._last_ts = 0
+        self.venue_ahead_ns = 0
+        """At least so much later than ours the venue's clock is, as its rows show."""
         self.subscribed_s = 0.0
         """When the present connection subscribed it (monotonic)."""
         self._heard_s = 0.0
@@ -126,13 +128,19 @@ class Stream:
         return self._frame_count
 
     @property
-    def lag_ns(self) -> int:
-        """How long the row that came last was on its way, by two clocks, which may differ by
-        anything; 0 where nobody knows.
+    def clocks_ns(self) -> int | None:
+        """What our clock said when the row came last less what the venue's said of it: how long it
+        was on its way, by two clocks, which may differ by anything. None where nobody knows, as of
+        rows without a time of the venue.
         """
-        if not (self.last_recv_ns and self._last_ts):
-            return 0
-        return max(self.last_recv_ns - self._last_ts, 0)
+        if not (self.last_recv_ns and self._last_ts) or self.last_recv_ns == self._last_ts:
+            return None
+        return self.last_recv_ns - self._last_ts
+
+    @property
+    def lag_ns(self) -> int:
+        """How long the row that came last was on its way; 0 where nobody knows."""
+        return max(self.clocks_ns or 0, 0)
 
     def connected(self) -> None:
         """A (new) connection subscribes this stream."""

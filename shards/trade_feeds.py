@@ -215,7 +215,8 @@ class HistoryTrades(_TradeStream):
             rows = sorted(rows, key=_event_time)  # a restart goes on from the last one written
         replayed = 0
         if not self.has_data:
-            newest_ts = rows[-1].ts_event if rows else ts_recv
+            newest_ts = rows[-1].ts_event if rows else ts_recv + self.venue_ahead_ns
+            self._last_ts = 0
             replayed = _BACKFILLED  # the venue's recent past: its age is no latency
             rows = self._join(rows, ts_recv)
             self.has_data = True
@@ -229,6 +230,7 @@ class HistoryTrades(_TradeStream):
             recent[key] = None
             self._last = key
             self._put(row, ts_recv, replayed)
+            self._last_ts = 0 if replayed else row.ts_event  # the past tells nothing of clocks
         if len(recent) > 2 * _REMEMBERED_TRADES:
             for key in list(islice(recent, len(recent) - _REMEMBERED_TRADES)):
                 del recent[key]
@@ -243,7 +245,7 @@ class HistoryTrades(_TradeStream):
         """
         if self._last is None or not rows:
             if since := self._last[0] if self._last else self._heard_until:
-                until_ts = rows[0].ts_event if rows else ts_recv
+                until_ts = rows[0].ts_event if rows else ts_recv + self.venue_ahead_ns
                 edges = Edges(0, 0, since, until_ts, -1)
                 self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
             return rows

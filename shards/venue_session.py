@@ -38,6 +38,7 @@ _POLL_MARGIN = 0.9
 _TRY_AGAIN_EVERY_S = 300.0
 """A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
 _ALIVE_EVERY_S = 1.0
+_RECENT_NS = 5_000_000_000
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
@@ -70,6 +71,8 @@ class VenueSession:
         self._gaps = GapLedger(rings.gap)
         self._coverage = CoverageLedger(rings.coverage)
         self._told_alive_s = monotonic_s()
+        self._ahead_ns = 0
+        """At most so much later than the venue's our clock is."""
         self._rest = VenueRest(venue, settings.rest_url, leases)
         self._sockets = VenueSockets(
             venue, settings, leases, rings.publish, self._spawn, shard_count
@@ -173,6 +176,7 @@ class VenueSession:
         """A few times a second: pending gaps, drops of quiet streams, silence."""
         now_ns, now_s = wall_ns(), monotonic_s()
         self._gaps.flush()
+        self._compare_clocks(now_ns)
         for stream in self.streams:
             stream.tick(now_ns)
         self._tell_alive(now_ns, now_s)
@@ -186,6 +190,22 @@ class VenueSession:
         self._say_why_waiting()
         self._forget_removed()
         self._try_postponed()
+
+    def _compare_clocks(self, now_ns: int) -> None:
+        """Coverage speaks in the venue's time, and our clock may be wrong by anything: what came
+        in the last seconds, and was on its way for no time or more, tells.
+        """
+        pushed = [stream for each in self.connections for stream in each.streams]
+        recent = [
+            stream.clocks_ns
+            for stream in pushed
+            if stream.clocks_ns is not None and 0 <= now_ns - stream.last_recv_ns < _RECENT_NS
+        ]
+        if not recent:
+            return
+        self._ahead_ns = max(min(recent), 0)
+        for stream in pushed:
+            stream.venue_ahead_ns = max(-max(recent), 0)
 
     def _tell_alive(self, now_ns: int, now_s: float) -> None:
         """Put on record up to when each socket and poller was heard. Not while something that was
@@ -205,7 +225,7 @@ class VenueSession:
         for poller in self.pollers.values():
             polled = _heard(poller.streams)
             if polled:
-                at = min(stream.last_recv_ns for stream in polled) - LATE_NS
+                at = min(stream.last_recv_ns for stream in polled) - self._ahead_ns - LATE_NS
                 self._coverage.alive(polled[0].slot, poller.carrier, at)
 
     def _poll_weight(self) -> float:

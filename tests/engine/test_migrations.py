@@ -35,6 +35,18 @@ def test_all_files_are_applied_once(empty_database_url: str) -> None:
     assert pending(empty_database_url) == []
 
 
+@pytest.mark.fault("N41")
+def test_completeness_of_a_stream_reads_its_own_gaps_alone(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO gap SELECT now(), 0, 0, n % 500, 2, 4, 0, 0, n, n, -1"
+            " FROM generate_series(1, 20000) AS n"
+        )
+        connection.execute("ANALYZE gap")
+        plan = connection.execute("EXPLAIN SELECT * FROM gaps WHERE stream_id = 7").fetchall()
+    assert "Seq Scan on gap g" not in str(plan), plan
+
+
 def test_pending_changes_nothing(empty_database_url: str) -> None:
     pending(empty_database_url)
     assert _one(empty_database_url, "SELECT to_regclass('schema_version') IS NULL") is True

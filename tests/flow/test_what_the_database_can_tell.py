@@ -93,7 +93,7 @@ def are_usable(answers: Answers, truth: Truth) -> None:
     assert len(withheld) == 3
     for started, ended in answers:
         assert started < ended
-        begin, end = started.timestamp() * 1e9, ended.timestamp() * 1e9
+        begin, end = (round(at.timestamp() * 1e6) * 1000 for at in (started, ended))
         assert not np.any((withheld >= begin) & (withheld < end))
 
 

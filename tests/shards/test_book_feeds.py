@@ -301,6 +301,30 @@ def test_direct_continuation_of_the_snapshot_is_accepted() -> None:
     assert feed.is_synced
 
 
+@pytest.mark.fault("N44")
+@pytest.mark.parametrize("stamped", [1, 20, 25, 99])
+@pytest.mark.parametrize("seq", [20, 23])
+def test_who_orders_by_time_applies_events_and_snapshot_as_they_were_written(
+    stamped: int, seq: int
+) -> None:
+    """Also where the venue stamps a snapshot when it answers, or serves an old one."""
+    double = MemoryRings()
+    feed, _ = make(double, Position(0, 5, 5, 5))
+    for event_seq in (10, 20, 30, 40):
+        prev_seq = max(event_seq - 10, 7)
+        event = BookEvent(event_seq, prev_seq, event_seq, 1, [(float(event_seq), 1.0)], [])
+        feed.on_event(event_seq - 9, event)
+    feed.on_snapshot(BookEvent(seq, 0, stamped, 1, [(1.0, 1.0)], [], is_snapshot=True))
+    assert feed.is_synced
+    rows = double.rows("book")
+    snapshot = (rows["flags"] & Flag.SNAPSHOT) != 0
+    read = np.lexsort((snapshot, rows["seq"], rows["ts_event"]))
+    assert rows["seq"].tolist() == [10, 20, seq, 30, 40]
+    assert read.tolist() == [0, 1, 2, 3, 4]
+    assert snapshot.tolist() == [False, False, True, False, False]
+    assert bool(rows["flags"][0] & Flag.AFTER_GAP), "what a reader meets first says so"
+
+
 def test_event_without_levels_keeps_its_link_in_the_chain() -> None:
     double = MemoryRings()
     feed, _ = make(double)

@@ -475,3 +475,69 @@ def test_a_clock_a_year_behind_claims_no_year(kind: Kind, tmp_path: Path) -> Non
     bench.put(feed, 200, wall_ns() + 1 * S)
     assert bench.marks()[-1]["since"] == last_ns
     assert bench.gap().from_ts == last_ns
+
+
+@pytest.mark.fault("N42")
+@pytest.mark.parametrize("by_row", [False, True], ids=["settled", "first row"])
+def test_where_our_clock_is_behind_listening_begins_by_the_venues(
+    by_row: bool, tmp_path: Path
+) -> None:
+    """What was said until then has the venue's times, and lies in the gap."""
+    (kind,) = [kind for kind in KINDS if kind.name == "liquidations"]
+    bench = Bench(kind, tmp_path)
+    feed = bench.feed()
+    bench.connect(feed, 11)
+    bench.put(feed, 100, wall_ns() - 60 * S)
+    feed.disconnected("cut")
+    venue_ns = wall_ns() + 30 * S
+    feed.venue_ahead_ns = 30 * S
+    bench.connect(feed, 22)
+    if by_row:
+        bench.put(feed, 200, venue_ns + 1 * S)
+    else:
+        feed.tick(wall_ns())
+    assert bench.gap().to_ts >= venue_ns
+    assert bench.marks()[-1]["at"] > bench.gap().to_ts
+
+
+@pytest.mark.fault("N42")
+@pytest.mark.parametrize("ahead_s", [-30, 30])
+def test_a_session_sees_which_clock_is_ahead(ahead_s: int, tmp_path: Path) -> None:
+    async def test(rig: venue_rig.Rig) -> None:
+        rig.session.start([venue_rig.spec(0)])
+        server = await rig.socket()
+        at_ms = wall_ns() // MS + ahead_s * 1000
+        server.send(venue_rig.trade(venue_rig.SYMBOLS[0], at_ms - 1_700_000_000_000))
+        await rig.until(lambda: len(rig.ids(0)) == 1)
+        rig.session.tick()
+        (feed,) = rig.session.streams
+        assert abs(feed.venue_ahead_ns - max(ahead_s, 0) * S) < S
+        (connection,) = rig.session.connections
+        assert abs(connection.silent_s - max(-ahead_s, 0)) < 1.0
+
+    venue_rig.run(tmp_path, test)
+
+
+def test_a_stream_whose_rows_have_our_own_times_tells_nothing_of_clocks(tmp_path: Path) -> None:
+    bench = Bench(KINDS[0], tmp_path)
+    feed = bench.feed()
+    assert feed.clocks_ns is None
+    feed.last_recv_ns = feed._last_ts = wall_ns()
+    assert feed.clocks_ns is None
+
+
+@pytest.mark.fault("N41")
+def test_live_trades_tell_how_late_they_are_and_the_repeated_past_does_not(tmp_path: Path) -> None:
+    """A socket that is heard late must not claim the time in between."""
+    (kind,) = [kind for kind in KINDS if kind.make is HistoryTrades]
+    bench = Bench(kind, tmp_path)
+    feed = bench.feed()
+    bench.connect(feed, 11)
+    bench.put(feed, 100, wall_ns() - 3600 * S)
+    assert feed.lag_ns == 0
+    bench.put(feed, 101, wall_ns() - 30 * S)
+    assert abs(feed.lag_ns - 30 * S) < S
+    feed.disconnected("cut")
+    bench.connect(feed, 22)
+    bench.put(feed, 102, wall_ns() - 3600 * S)
+    assert feed.lag_ns == 0

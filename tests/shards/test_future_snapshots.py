@@ -61,7 +61,7 @@ def test_a_snapshot_from_the_future_is_asked_for_again(
             rows = rig.double.rows("book")
             assert [int(seq) for seq in rows["seq"]] == [11, 12, 12, 15, 16, 16]
             assert [bool(flags & Flag.SNAPSHOT) for flags in rows["flags"]] == [
-                False, True, False, False, True, False,
+                False, False, True, False, False, True,
             ]  # fmt: skip
             (gap,) = rig.double.rows("gap")
             assert (gap["reason"], gap["from_seq"], gap["to_seq"]) == (GapReason.RESYNC, 13, 13)
