@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -48,8 +49,8 @@ async def _serve(settings: SimulatorSettings) -> None:
         _stop_at_end_of_stdin(loop, stop)
     simulator = Simulator(settings)
     await simulator.start()
-    sys.stdout.write(json.dumps(simulator.listening()) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # whoever started us was stopped meanwhile
+        os.write(sys.stdout.fileno(), f"{json.dumps(simulator.listening())}\n".encode())
     stopping = asyncio.create_task(stop.wait())
     failing = asyncio.create_task(simulator.wait_failed())
     done, _ = await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)

@@ -50,6 +50,20 @@ def test_it_ends_with_its_standard_input_when_told_so() -> None:
         assert process.returncode == 0
 
 
+@pytest.mark.fault("N31")
+def test_it_says_nothing_when_who_started_it_has_gone() -> None:
+    """Ctrl-C at the demo while its simulator starts."""
+    ours, theirs = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shards.simulator", "--exit-with-stdin"],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert process.communicate(timeout=20)[1] == b""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("options", [["--rate", "quick"], ["--symbols", "0"], ["--speed", "-1"]])
 def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
