@@ -105,12 +105,11 @@ class Connection:
         self._requests: dict[int, Sequence[str]] = {}
         """What the last ones were about: a refusal may name one."""
         self._refusal_count = 0
-        self.last_frame_s = 0.0
         self.connect_count = 0
         self.carrier = 0
         """Names the present socket in the records of coverage."""
-        self.opened_s = self.patience_s = 0.0
-        """Since when (monotonic) the socket is open; how long it stays, whatever is announced."""
+        self.last_frame_s = self.opened_s = self.patience_s = 0.0
+        """Last frame and opening of the socket (monotonic); how long it stays, come what may."""
         self.due = ""
         """Why this socket should be replaced by another one soon; empty while it should not."""
         self._unusable = UnusableFrames(venue.name)
