@@ -159,6 +159,10 @@ class Liquidations(TimedStream):
     def _is_own_clock(self) -> bool:
         return True  # as far as listening is concerned
 
+    def _begins_anew(self, now_ns: int) -> int:
+        """Its rows have the venue's times, which were not set: not before it was heard."""
+        return max(now_ns + self.venue_ahead_ns, self.newest_ts, self._began_ts)
+
     def tick(self, now_ns: int) -> None:
         """Go live without a row."""
         super().tick(now_ns)

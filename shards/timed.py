@@ -46,7 +46,11 @@ class TimedStream(Stream):
         if was_set and self.is_heard and self._is_own_clock:
             self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
             self._heard_until = 0
-            self._listen(now_ns)
+            self._listen(self._begins_anew(now_ns))
+
+    def _begins_anew(self, now_ns: int) -> int:
+        """From when on it is heard after our clock was set, in the time of its rows."""
+        return now_ns
 
     @property
     def _is_own_clock(self) -> bool:

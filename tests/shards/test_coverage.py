@@ -541,3 +541,19 @@ def test_live_trades_tell_how_late_they_are_and_the_repeated_past_does_not(tmp_p
     bench.connect(feed, 22)
     bench.put(feed, 102, wall_ns() - 3600 * S)
     assert feed.lag_ns == 0
+
+
+@pytest.mark.fault("N41")
+def test_a_clock_set_back_claims_no_time_before_the_subscription(tmp_path: Path) -> None:
+    (kind,) = [kind for kind in KINDS if kind.name == "liquidations"]
+    bench = Bench(kind, tmp_path)
+    feed = bench.feed()
+    bench.connect(feed, 11)
+    now_ns = wall_ns()
+    feed.tick(now_ns)
+    bench.put(feed, 100, now_ns)
+    first_at = bench.marks()[0]["at"]
+    feed.tick(now_ns - 90 * S)
+    assert bench.marks()[-1]["mark"] == CoverageMark.BEGAN
+    assert len(bench.marks()) == 3
+    assert bench.marks()[-1]["at"] >= first_at
