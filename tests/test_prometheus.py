@@ -13,11 +13,11 @@ PROMTOOL = shutil.which("promtool")
 
 
 def test_rules_ask_for_metrics_that_exist() -> None:
-    """tests/control/test_metrics.py holds the tables of README.md against the real thing."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """tests/control/test_metrics.py holds the tables of docs/metrics.md against the real thing."""
+    metrics = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     wanted = set(re.findall(r"fts_[a-z_]+", (FOLDER / "rules.yml").read_text(encoding="utf-8")))
     assert wanted
-    assert {name for name in wanted if f"`{name}`" not in readme} == set()
+    assert {name for name in wanted if f"`{name}`" not in metrics} == set()
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="no promtool (Debian: apt-get install prometheus)")

@@ -58,12 +58,26 @@ def test_migrations_are_numbered_without_holes() -> None:
 
 
 def test_every_configuration_key_is_in_the_reference() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
     keys = set(config_keys(Config))
-    assert keys - documented == set(), "keys without a row in README.md"
+    assert keys - documented == set(), "keys without a row in docs/configuration.md"
     rows = {key for key in documented if "." in key or key == "state_dir"}
-    assert rows - keys == set(), "rows in README.md without a key"
+    assert rows - keys == set(), "rows in docs/configuration.md without a key"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+        if not link.startswith("http")
+    ]
+    assert len(links) > 5
+    assert [link for page, link in links if not (page.parent / link).exists()] == []
+    unlisted = {page.name for page in pages[1:]} - {Path(link).name for _, link in links}
+    assert unlisted == set(), "pages that nobody finds"
 
 
 def config_keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:

@@ -93,10 +93,10 @@ def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
             for sample in family.samples:
                 assert set(sample.labels) <= LABELS
         assert "BTC" not in text, "symbols are no labels"
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        described = set(re.findall(r"`(fts_[a-z_]+)`", readme))
+        page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+        described = set(re.findall(r"`(fts_[a-z_]+)`", page))
         shown = {family.name + "_total" * (family.type == "counter") for family in found}
-        assert shown == described, "the tables of README.md"
+        assert shown == described, "the tables of docs/metrics.md"
 
     with life(layout, "control"):
         run_with_rig(scenario, layout=layout)

@@ -366,7 +366,7 @@ def test_a_server_that_is_too_small_or_drops_keys_is_told_once(
 def test_a_login_that_may_not_ask_for_sizes_is_enough(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commands that README names as needed."""
+    """The commands that docs/redis.md names as needed."""
     monkeypatch.setattr("engine.writer.redis_delivery._STOCK_EVERY_S", 0.01)
     needed = (
         "WATCH MULTI EXEC HGET HSET HKEYS HMGET HDEL XADD XTRIM XLEN EXPIRE PING CLIENT|SETNAME"
