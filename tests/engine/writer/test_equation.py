@@ -109,6 +109,7 @@ def test_it_holds_at_any_moment(
                     execute, database_url, "ALTER TABLE book DROP CONSTRAINT no"
                 )
             await asyncio.sleep(0.01)
+        bench.put(trades(30, first_id=50_000))  # a row is to blame only beside one that is taken
         await until(lambda: watching.done() or delivery.backlog_rows == 0)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
