@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engine.records import BOOK, SPECS, TRADE, RecordArray, RecordSpec
-from engine.writer.copy import CopyEncoder, StreamLookup
-from engine.writer.screen import is_clean
+from engine.data.kinds import BOOK, SPECS, TRADE, RecordArray, RecordSpec
+from engine.writer.rows.copy import CopyEncoder, StreamLookup
+from engine.writer.rows.screen import is_clean
 
 STREAM_COUNT = 500
 

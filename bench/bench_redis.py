@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engine.records import BOOK, TRADE, Flag, RecordArray, Side
-from engine.writer.events import book_events, by_stream, encode, trade_events
+from engine.data.kinds import BOOK, TRADE, Flag, RecordArray, Side
+from engine.writer.rows.events import book_events, by_stream, encode, trade_events
 
 STREAM_COUNT = 100
 LEVELS = 20

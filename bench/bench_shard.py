@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engine.catalog import StreamKey, StreamKind
-from engine.commands import StreamSpec
-from engine.records import BOOK, GAP, QUOTE, TRADE, RecordSpec
-from engine.ring import HEADER_BYTES, RingProducer, RingReader, format_ring, ring_bytes
+from engine.data.kinds import BOOK, GAP, QUOTE, TRADE, RecordSpec
+from engine.data.ring import HEADER_BYTES, RingProducer, RingReader, format_ring, ring_bytes
+from engine.data.slots import StreamKey, StreamKind
+from engine.messages.commands import StreamSpec
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import BookEvent
 from shards.gaps import GapLedger

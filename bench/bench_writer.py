@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engine.positions import Positions
-from engine.records import TRADE
-from engine.ring import RingProducer, RingReader, format_ring, ring_bytes
-from engine.writer.journal import Journal
+from engine.data.kinds import TRADE
+from engine.data.positions import Positions
+from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
+from engine.writer.sources.journal import Journal
 
 ROWS = 50_000
 

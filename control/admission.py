@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from control.errors import ApiError
 from control.health import Health
-from engine.catalog import Instrument, StreamKind, Transport
-from engine.commands import Knobs
-from engine.settings import Admission
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.messages.commands import Knobs
+from engine.messages.settings import Admission
 from shards.venues import VENUES
 from shards.venues.spec import Venue, capabilities
 

@@ -1,7 +1,7 @@
 """Who may do what: two tokens, compared in constant time, read again when their file changes.
 
 The command token allows everything, the read token only GET. Without any token the port is open to
-this machine (`engine.config` refuses other addresses then).
+this machine (`engine.start.config` refuses other addresses then).
 """
 
 import hmac
@@ -15,8 +15,8 @@ from pathlib import Path
 from starlette.requests import HTTPConnection
 
 from control.errors import ApiError
-from engine.clock import monotonic_s
-from engine.errors import ConfigError
+from engine.base.clock import monotonic_s
+from engine.base.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ import msgspec
 
 from control.errors import ApiError
 from control.health import Health, HealthLight
-from engine.catalog import Instrument, StreamKey
-from engine.commands import (
+from engine.data.layout import Layout
+from engine.data.slots import Instrument, StreamKey
+from engine.messages.commands import (
     AddStreams,
     CommandResult,
     FromChild,
@@ -34,8 +35,7 @@ from engine.commands import (
     SystemStatus,
     ToChild,
 )
-from engine.layout import Layout
-from engine.status import EngineStatus, StreamReport
+from engine.messages.status import EngineStatus, StreamReport
 from shards.leases import LeaseClient
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.clock import monotonic_s
+from engine.base.clock import monotonic_s
 
 _HELP = """\
 usage: ./fts test [PYTEST ARGUMENT ...]

@@ -35,10 +35,10 @@ from control.commands import (
     version,
 )
 from control.exits import Exit
-from engine.errors import ConfigError, EngineError, InstanceBusyError
-from engine.logs import escaped
-from engine.member import ChildStartError
-from engine.wrong_input import nearest
+from engine.base.errors import ConfigError, EngineError, InstanceBusyError
+from engine.base.wrong_input import nearest
+from engine.process.child_keeper import ChildStartError
+from engine.process.logs import escaped
 
 signal.signal(signal.SIGINT, _on_interrupt)
 

@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from control.auth import COMMAND_VARIABLE, READ_VARIABLE
 from control.options import add_config, load
-from engine import instance
-from engine.config import LoadedConfig
-from engine.errors import ConfigError, EngineError
-from engine.layout import open_layout
+from engine.base.errors import ConfigError, EngineError
+from engine.data.layout import open_layout
+from engine.process import instance
+from engine.start.config import LoadedConfig
 
 EXIT_CODES = """
 exit codes: 0 done, 1 refused by the engine, 2 cannot be asked like this, 3 no engine answers

@@ -1,8 +1,8 @@
 """How an engine ended: one object from its last status, which the text, `--json`, the log and the
 exit code are read from.
 
-The equation of `engine.account` is checked against what the shards counted by themselves, kind by
-kind. Where a process was killed, what it alone knew is a lower bound, and said to be.
+The equation of `engine.messages.account` is checked against what the shards counted by themselves,
+kind by kind. Where a process was killed, what it alone knew is a lower bound, and said to be.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from control.exits import Exit
-from engine.account import Account
-from engine.commands import StreamState
-from engine.status import EngineStatus, StreamReport
+from engine.messages.account import Account
+from engine.messages.commands import StreamState
+from engine.messages.status import EngineStatus, StreamReport
 
 _TERMS = {
     "stored": "stored", "skipped": "kept out by knobs", "quarantined": "put in quarantine",

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.logs import escaped
+from engine.process.logs import escaped
 
 STATUS_OF_KIND = {
     "invalid_argument": 400,

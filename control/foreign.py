@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from control.options import add_config, load
-from engine.config import LoadedConfig
+from engine.start.config import LoadedConfig
 
 _OURS = ("--config", "--state-dir")
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 
 from control.memory import memory_free_fraction
-from engine.clock import monotonic_s
-from engine.judgement import GREEN, RANK, above, judge_database, worst
-from engine.settings import Admission
-from engine.status import ChildReport, EngineStatus, Judgement, Light
-from engine.usage import resident_bytes
+from engine.base.clock import monotonic_s
+from engine.messages.judgement import GREEN, RANK, above, judge_database, worst
+from engine.messages.settings import Admission
+from engine.messages.status import ChildReport, EngineStatus, Judgement, Light
+from engine.process.usage import resident_bytes
 
 SILENT_AFTER_S = 5.0
 _PROBE_EVERY_S = 2.0

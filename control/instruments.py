@@ -15,14 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from engine.backoff import Backoff
-from engine.catalog import Instrument, is_symbol
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import InstrumentEvent
-from engine.durable import write_whole
-from engine.errors import EngineError, VenueError
-from engine.keep_trying import Trouble, keep_trying
-from engine.near_names import near_names
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.durable import write_whole
+from engine.base.errors import EngineError, VenueError
+from engine.base.keep_trying import Trouble, keep_trying
+from engine.data.slots import Instrument, is_symbol
+from engine.messages.commands import InstrumentEvent
+from engine.streams.near_names import near_names
 from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues.listing import Listing, usable
 from shards.venues.spec import Venue

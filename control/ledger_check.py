@@ -26,7 +26,7 @@ from control.ledger_kinds import check_kinds
 from control.ledger_sums import check_sums
 from control.ledger_unreadable import check_unreadable
 from control.verdict import Ints, Verdict, covered_by_gaps
-from engine.database_session import PROOF, session
+from engine.database.session import PROOF, session
 from shards.simulator.ledger import LedgerRows, Rows, read_ledger
 from shards.simulator.ledger_sums import exact_sum
 from shards.venues import VENUES

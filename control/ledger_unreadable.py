@@ -8,9 +8,9 @@ Where the elements went to nobody whole (a socket was cut under them) other gaps
 from collections.abc import Iterable, Mapping
 
 from control.verdict import Connection, Verdict, covered_by_gaps
-from engine.catalog import StreamKind, Transport
-from engine.records import GapReason
-from engine.status import KINDS_OF_STREAM
+from engine.data.kinds import GapReason
+from engine.data.slots import StreamKind, Transport
+from engine.messages.status import KINDS_OF_STREAM
 from shards.simulator.ledger import UNREADABLE_KINDS, LedgerRows, Rows
 
 __all__ = ["check_unreadable"]

@@ -24,12 +24,12 @@ from control.instruments import Instruments
 from control.protocol import BoundedHttp, Limits
 from control.routes import Services
 from control.venue_listings import VenueListings
-from engine.channel import Channel
-from engine.clock import monotonic_s
-from engine.commands import Drain, Heartbeat, Ready, ToChild
-from engine.metrics import ProcessMetrics
-from engine.process import ExitCode
-from engine.settings import ControlSettings
+from engine.base.clock import monotonic_s
+from engine.messages.commands import Drain, Heartbeat, Ready, ToChild
+from engine.messages.settings import ControlSettings
+from engine.process.birth import ExitCode
+from engine.process.metrics import ProcessMetrics
+from engine.process.pipe import Channel
 from shards.venues import VENUES
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _LAG_LOOK_S = 0.25
 
 
 class _Server(uvicorn.Server):
-    """A server whose signals belong to `engine.process`."""
+    """A server whose signals belong to `engine.process.birth`."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

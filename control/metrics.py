@@ -1,5 +1,5 @@
-"""What `/metrics` shows: the files of all processes merged (`engine.metric_files`), and what only
-the supervisor and the health lights know, from the last status. No name comes from both.
+"""What `/metrics` shows: the files of all processes merged (`engine.process.metric_files`), and
+what only the supervisor and the health lights know, from the last status. No name comes from both.
 """
 
 from collections import Counter
@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from control.backend import Backend
 from control.health import Health
-from engine import metric_files
-from engine.layout import Layout
-from engine.status import EngineStatus
+from engine.data.layout import Layout
+from engine.messages.status import EngineStatus
+from engine.process import metric_files
 
 MEDIA_TYPES = (CONTENT_TYPE_PLAIN_0_0_4, CONTENT_TYPE_LATEST)
 """What is answered, unless the client negotiates another version of them."""

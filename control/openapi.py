@@ -12,7 +12,7 @@ import msgspec
 from control.errors import ErrorBody
 from control.routes import Operation
 from control.schemas import Exchange, Symbol
-from engine.catalog import StreamKind, Transport
+from engine.data.slots import StreamKind, Transport
 
 _TITLE = "fintickstreams control API"
 _ERROR_TEXT = {

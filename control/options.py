@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from control.schemas import known_venue, unknown_venue
-from engine import config
-from engine.config import LoadedConfig
-from engine.errors import ConfigError
+from engine.base.errors import ConfigError
+from engine.start import config
+from engine.start.config import LoadedConfig
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

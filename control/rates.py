@@ -7,8 +7,8 @@ that silence; who divides by his own time calls a late report a lull and the nex
 from collections import deque
 from collections.abc import Callable
 
-from engine.clock import monotonic_s
-from engine.status import EngineStatus
+from engine.base.clock import monotonic_s
+from engine.messages.status import EngineStatus
 
 _SMOOTHED_S = 2.5
 _LATE_S = 1.5

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from control.errors import ApiError
-from engine.wrong_input import explain
+from engine.base.wrong_input import explain
 
 BODY_BYTES_MAX = 1 << 20
 _QUERY_FIELDS_MAX = 50

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from engine.catalog import (
+from engine.base.wrong_input import nearest
+from engine.data.slots import (
     SYMBOL_PATTERN,
     Instrument,
     StreamKey,
@@ -16,9 +17,8 @@ from engine.catalog import (
     Transport,
     bare_name,
 )
-from engine.commands import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
-from engine.status import StreamReport
-from engine.wrong_input import nearest
+from engine.messages.commands import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
+from engine.messages.status import StreamReport
 from shards.venues import VENUES
 
 BULK_MAX = 5000

@@ -29,22 +29,24 @@ from control.auth import Guard
 from control.exits import Exit
 from control.memory import memory_bytes
 from control.view import Addresses, can_show_view, watch
-from engine import handles, instance, logs, migrations, preflight, signals
-from engine.catalog import StreamKey
-from engine.clock import wall_ns
-from engine.config import LoadedConfig, Secret, masked_url
-from engine.database_session import HOUSEKEEPING, session
-from engine.errors import ConfigError
-from engine.layout import Layout, open_layout
-from engine.private.keeper import PrivateServer
-from engine.private.postgres import PrivatePostgres
-from engine.private.valkey import PrivateValkey
-from engine.quoting import shell_word
-from engine.redis_memory import RedisPlan, plan_redis
-from engine.registry import Registry
-from engine.settings import LogSettings, VenueSettings
-from engine.status import EngineStatus
-from engine.supervisor import Supervisor, SupervisorSettings
+from engine.base import handles, signals
+from engine.base.clock import wall_ns
+from engine.base.errors import ConfigError
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import StreamKey
+from engine.database.session import HOUSEKEEPING, session
+from engine.messages.settings import LogSettings, VenueSettings
+from engine.messages.status import EngineStatus
+from engine.process import instance, logs
+from engine.servers.postgres import PrivatePostgres
+from engine.servers.quoting import shell_word
+from engine.servers.server_keeper import PrivateServer
+from engine.servers.valkey import PrivateValkey
+from engine.start import migrations, preflight
+from engine.start.config import LoadedConfig, Secret, masked_url
+from engine.start.redis_memory import RedisPlan, plan_redis
+from engine.streams.wanted import Registry
+from engine.supervisor.supervisor import Supervisor, SupervisorSettings
 from shards.venues import socket_count, venue_limits
 
 _log = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
-from engine import signals
-from engine.child import child_environment
-from engine.errors import EngineError
-from engine.settings import VenueSettings
+from engine.base import signals
+from engine.base.errors import EngineError
+from engine.messages.settings import VenueSettings
+from engine.process.child import child_environment
 
 _STOP_TIMEOUT_S = 2.0
 

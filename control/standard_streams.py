@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Final
 
-from engine.errors import EngineError
+from engine.base.errors import EngineError
 
 
 class OutputError(EngineError):

@@ -9,13 +9,13 @@ from pathlib import Path
 from shlex import quote
 
 from control.client import UnreachableError
-from engine import instance
-from engine.config import LoadedConfig, Secret, default_state_dir, masked_url
-from engine.errors import ConfigError
-from engine.instance import EngineNote
-from engine.layout import Layout, open_layout
-from engine.masking import MASK
-from engine.private.postgres import has_database
+from engine.base.errors import ConfigError
+from engine.base.masking import MASK
+from engine.data.layout import Layout, open_layout
+from engine.process import instance
+from engine.process.instance import EngineNote
+from engine.servers.postgres import has_database
+from engine.start.config import LoadedConfig, Secret, default_state_dir, masked_url
 
 _OFF = "off"
 

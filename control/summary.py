@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from control.ending import Ending
-from engine.commands import StreamCounts
-from engine.records import NOT_MARKET_DATA
-from engine.status import EngineStatus
+from engine.data.kinds import NOT_MARKET_DATA
+from engine.messages.commands import StreamCounts
+from engine.messages.status import EngineStatus
 
 
 def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.standard_streams import say
-from engine.logs import escaped
+from engine.process.logs import escaped
 
 _STYLE_OF = {
     "live": "green", "up": "green", "green": "green", "ok": "green",

@@ -7,8 +7,8 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.clock import monotonic_s
-from engine.metrics import RequestMetrics
+from engine.base.clock import monotonic_s
+from engine.process.metrics import RequestMetrics
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from engine.settings import VenueSettings
+from engine.messages.settings import VenueSettings
 from shards.leases import LeaseClient
 from shards.rest import VenueRest
 from shards.venues.spec import Venue

@@ -27,12 +27,12 @@ from rich.text import Text
 
 from control.rates import Rates
 from control.stores import psql_command
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamState
-from engine.instance import EngineNote
-from engine.logs import last_lines
-from engine.status import EngineStatus, StreamReport
-from engine.threads import in_thread
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.threads import in_thread
+from engine.messages.commands import StreamState
+from engine.messages.status import EngineStatus, StreamReport
+from engine.process.instance import EngineNote
+from engine.process.logs import last_lines
 
 _log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The mechanism: records, rings, writer, supervisor. Knows no venue and no HTTP route."""
+"""The engine: processes, shared memory, the writer and its sinks. It knows no venue."""

@@ -11,11 +11,11 @@ as refused rows, and a book of deltas starts anew from a snapshot.
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
-from engine.clock import monotonic_s
-from engine.commands import StreamSpec, StreamState
-from engine.positions import Position
-from engine.records import CoverageEnd, GapReason, GapState
-from engine.ring import RingProducer
+from engine.base.clock import monotonic_s
+from engine.data.kinds import CoverageEnd, GapReason, GapState
+from engine.data.positions import Position
+from engine.data.ring import RingProducer
+from engine.messages.commands import StreamSpec, StreamState
 from shards.book_rows import BookEvent, brought_up, put_event
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered, is_set_back

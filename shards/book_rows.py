@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engine.records import BOOK, Flag, RecordArray, Side
-from engine.ring import HEADER_BYTES, RingProducer
+from engine.data.kinds import BOOK, Flag, RecordArray, Side
+from engine.data.ring import HEADER_BYTES, RingProducer
 
 Level = tuple[float, float]
 

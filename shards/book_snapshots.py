@@ -4,11 +4,11 @@ import asyncio
 import logging
 import random
 
-from engine.backoff import Backoff
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamState
-from engine.errors import VenueError
-from engine.keep_trying import Trouble
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.errors import VenueError
+from engine.base.keep_trying import Trouble
+from engine.messages.commands import StreamState
 from shards.book_feeds import NOT_LISTENING, DeltaBook
 from shards.book_rows import BookEvent
 from shards.rest import VenueRest

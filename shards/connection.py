@@ -17,11 +17,11 @@ from picows import (
     ws_connect,
 )
 
-from engine.alarm import Alarm
-from engine.backoff import Backoff
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamState
-from engine.keep_trying import Trouble
+from engine.base.alarm import Alarm
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.keep_trying import Trouble
+from engine.messages.commands import StreamState
 from shards.answers import address_of
 from shards.coverage import Carriers
 from shards.handover import Handover

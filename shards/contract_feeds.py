@@ -4,11 +4,11 @@ from itertools import islice
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
-from engine.clock import monotonic_s
-from engine.commands import StreamSpec, StreamState
-from engine.positions import Position
-from engine.records import Flag, GapState
-from engine.ring import RingProducer
+from engine.base.clock import monotonic_s
+from engine.data.kinds import Flag, GapState
+from engine.data.positions import Position
+from engine.data.ring import RingProducer
+from engine.messages.commands import StreamSpec, StreamState
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream
 from shards.timed import TimedStream

@@ -12,9 +12,9 @@ from collections import deque
 from struct import Struct
 from typing import Final
 
-from engine.clock import wall_ns
-from engine.records import CoverageEnd, CoverageMark
-from engine.ring import RingProducer
+from engine.base.clock import wall_ns
+from engine.data.kinds import CoverageEnd, CoverageMark
+from engine.data.ring import RingProducer
 
 LATE_NS: Final = 2_000_000_000
 """A row is pushed up to a second after it happened and takes its time to get here; the two clocks

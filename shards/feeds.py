@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from engine.commands import StreamSpec
-from engine.positions import read_position
-from engine.records import RecordKind
+from engine.data.kinds import RecordKind
+from engine.data.positions import read_position
+from engine.messages.commands import StreamSpec
 from shards.book_feeds import DeltaBook
 from shards.contract_feeds import FundingOpenInterest
 from shards.coverage import CoverageLedger

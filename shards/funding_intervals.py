@@ -9,10 +9,10 @@ import asyncio
 import logging
 from typing import Final
 
-from engine.backoff import Backoff
-from engine.clock import monotonic_s
-from engine.errors import VenueError
-from engine.keep_trying import Trouble
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s
+from engine.base.errors import VenueError
+from engine.base.keep_trying import Trouble
 from shards.contract_feeds import FundingRates
 from shards.rest import VenueRest
 from shards.unusable import UNUSABLE_FRAME

@@ -4,8 +4,8 @@ from collections import deque
 from struct import Struct
 from typing import NamedTuple
 
-from engine.records import GapReason, GapState
-from engine.ring import RingProducer
+from engine.data.kinds import GapReason, GapState
+from engine.data.ring import RingProducer
 
 _PACK_GAP = Struct("=IHBBqqqqqqq").pack_into
 

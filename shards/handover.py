@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamState
-from engine.records import GapReason
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.kinds import GapReason
+from engine.messages.commands import StreamState
 from shards.stream import Frame, Stream
 from shards.unreadable import Unreadable
 

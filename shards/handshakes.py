@@ -2,7 +2,7 @@
 
 from picows import WSHandshakeError
 
-from engine.limits import REFUSALS, refusal_in_words
+from engine.limits.budget import REFUSALS, refusal_in_words
 from shards.answers import address_of, web_page
 from shards.leases import Refusable
 from shards.refusals import BANNED, speaks_of_ban, told_wait_s

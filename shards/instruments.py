@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from engine.backoff import Backoff
-from engine.catalog import UNKNOWN_SYMBOL, Instrument
-from engine.clock import monotonic_s
-from engine.commands import StreamSpec
-from engine.errors import VenueError
-from engine.keep_trying import Trouble
-from engine.near_names import near_names
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s
+from engine.base.errors import VenueError
+from engine.base.keep_trying import Trouble
+from engine.data.slots import UNKNOWN_SYMBOL, Instrument
+from engine.messages.commands import StreamSpec
+from engine.streams.near_names import near_names
 from shards.rest import VenueRest
 from shards.sockets import Spawn
 from shards.unusable import UNUSABLE_FRAME

@@ -8,7 +8,7 @@ only time can tell: what goes on for longer than any repetition is the venue's n
 
 from typing import Final
 
-from engine.clock import monotonic_s
+from engine.base.clock import monotonic_s
 from shards.gaps import Edges
 
 _REPEATED_S: Final = 2.0

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from engine.clock import monotonic_s
-from engine.commands import (
+from engine.base.clock import monotonic_s
+from engine.limits.budget import REFUSALS, refusal_in_words
+from engine.messages.commands import (
     FromChild,
     LeaseBlocked,
     LeaseGranted,
@@ -20,7 +21,6 @@ from engine.commands import (
     SeatsGranted,
     SeatsWanted,
 )
-from engine.limits import REFUSALS, refusal_in_words
 
 Send = Callable[[FromChild], None]
 

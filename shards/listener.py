@@ -10,7 +10,7 @@ from typing import Final, NoReturn, Protocol
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
-from engine.clock import monotonic_s, wall_ns
+from engine.base.clock import monotonic_s, wall_ns
 from shards.stream import MalformedFrameError
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.spec import FrameDecoder

@@ -2,9 +2,9 @@
 
 import gc
 
-from engine.channel import Channel
-from engine.commands import Ready, ToChild
-from engine.settings import ShardSettings
+from engine.messages.commands import Ready, ToChild
+from engine.messages.settings import ShardSettings
+from engine.process.pipe import Channel
 from shards.shard import Shard
 
 

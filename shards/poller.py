@@ -21,11 +21,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engine.backoff import Backoff
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamState
-from engine.errors import VenueError
-from engine.keep_trying import Trouble
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.errors import VenueError
+from engine.base.keep_trying import Trouble
+from engine.messages.commands import StreamState
 from shards.coverage import Carriers
 from shards.leases import Line
 from shards.rest import VenueRest

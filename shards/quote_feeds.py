@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-from engine.commands import StreamSpec
-from engine.positions import Position
-from engine.records import GapReason, GapState
-from engine.ring import RingProducer
+from engine.data.kinds import GapReason, GapState
+from engine.data.positions import Position
+from engine.data.ring import RingProducer
+from engine.messages.commands import StreamSpec
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered, is_set_back
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from engine.clock import wall_ns
-from engine.limits import BLOCK_S_MAX
+from engine.base.clock import wall_ns
+from engine.limits.budget import BLOCK_S_MAX
 
 BANNED: Final = 418
 """Under whatever status a venue speaks of a ban, this is meant."""

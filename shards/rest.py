@@ -12,8 +12,8 @@ from typing import NoReturn
 
 import aiohttp
 
-from engine.errors import VenueError
-from engine.limits import REFUSALS, refusal_in_words
+from engine.base.errors import VenueError
+from engine.limits.budget import REFUSALS, refusal_in_words
 from shards.answers import address_of, no_json
 from shards.leases import Lease, LeaseClient
 from shards.refusals import BANNED, speaks_of_ban, told_wait_s

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping
 
-from engine.layout import Layout, ring_name
-from engine.records import SPECS, RecordKind
-from engine.ring import RingProducer
-from engine.segment import Segment, attach_segment
+from engine.data.kinds import SPECS, RecordKind
+from engine.data.layout import Layout, ring_name
+from engine.data.ring import RingProducer
+from engine.data.segment import Segment, attach_segment
 
 
 class ShardRings:

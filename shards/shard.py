@@ -6,10 +6,9 @@ import logging
 import resource
 from collections import Counter, defaultdict
 
-from engine.catalog import Instrument
-from engine.channel import Channel
-from engine.clock import monotonic_s
-from engine.commands import (
+from engine.base.clock import monotonic_s
+from engine.data.slots import Instrument
+from engine.messages.commands import (
     Drain,
     InstrumentsResolved,
     InstrumentsStored,
@@ -26,9 +25,10 @@ from engine.commands import (
     ToChild,
     sum_by_kind,
 )
-from engine.metrics import ProcessMetrics, ShardMetrics
-from engine.settings import ShardSettings, VenueSettings
-from engine.usage import resident_bytes
+from engine.messages.settings import ShardSettings, VenueSettings
+from engine.process.metrics import ProcessMetrics, ShardMetrics
+from engine.process.pipe import Channel
+from engine.process.usage import resident_bytes
 from shards.leases import LeaseClient
 from shards.rings import ShardRings
 from shards.venue_session import VenueSession

@@ -2,9 +2,9 @@
 
 A socket is opened when a stream finds no room on those there are, and closed when it has carried
 nothing for a while. Nobody else's socket is touched when a stream comes or goes. Where the venue
-limits what an address may have, subscriptions and sockets need a seat each (`engine.seats`): who
-gets none waits, says so, and begins by itself once there is one. Streams change their socket with
-both of them open (`shards.handover`), if there are seats for that.
+limits what an address may have, subscriptions and sockets need a seat each
+(`engine.limits.held_limits`): who gets none waits, says so, and begins by itself once there is one.
+Streams change their socket with both of them open (`shards.handover`), if there are seats for that.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from engine.clock import monotonic_s
-from engine.commands import StreamState
-from engine.settings import VenueSettings
+from engine.base.clock import monotonic_s
+from engine.messages.commands import StreamState
+from engine.messages.settings import VenueSettings
 from shards.connection import PLANNED, Connection
 from shards.handover import Handover
 from shards.leases import HeldSeats, Lease, LeaseClient

@@ -4,11 +4,11 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamCounts, StreamSpec, StreamState, StreamStatus
-from engine.positions import Position
-from engine.records import CoverageEnd, Flag, GapReason, GapState
-from engine.ring import RingProducer
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.kinds import CoverageEnd, Flag, GapReason, GapState
+from engine.data.positions import Position
+from engine.data.ring import RingProducer
+from engine.messages.commands import StreamCounts, StreamSpec, StreamState, StreamStatus
 from shards.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.gaps import DropSpan, Edges, GapLedger
 from shards.late import LateRows
@@ -61,7 +61,7 @@ def is_set_back(ts_event: int, last_ts: int) -> bool:
 class Stream:
     """What a feed knows of its stream. Feeds extend it with their sequencing rule.
 
-    `last` is the stream's last row of an earlier process (from `engine.positions`), or None.
+    `last` is the stream's last row of an earlier process (from `engine.data.positions`), or None.
     `interruption` says what a jump of ids is blamed on until the first row has arrived again.
     """
 
@@ -181,7 +181,7 @@ class Stream:
 
     def resume(self, coverage: CoverageLedger, heard: Position | None) -> None:
         """Go on where an earlier process ended: `heard` is the stream's place in
-        `engine.positions.CoveragePositions`, if it has one.
+        `engine.data.positions.CoveragePositions`, if it has one.
         """
         self.coverage = coverage
         if heard is None or not (self._heard_until or self.listens_without_rows):

@@ -6,12 +6,12 @@ What is missed while nobody listens cannot be counted, so it is an unprovable ga
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from engine.catalog import Transport
-from engine.clock import monotonic_ns
-from engine.commands import StreamSpec, StreamState
-from engine.positions import Position
-from engine.records import CoverageEnd, GapReason, GapState
-from engine.ring import RingProducer
+from engine.base.clock import monotonic_ns
+from engine.data.kinds import CoverageEnd, GapReason, GapState
+from engine.data.positions import Position
+from engine.data.ring import RingProducer
+from engine.data.slots import Transport
+from engine.messages.commands import StreamSpec, StreamState
 from shards.coverage import LATE_NS
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_set_back

@@ -11,11 +11,11 @@ from itertools import islice
 from struct import Struct
 from typing import ClassVar, Final, NamedTuple
 
-from engine.clock import wall_ns
-from engine.commands import StreamSpec
-from engine.positions import Position
-from engine.records import TRADE, Flag, GapReason, GapState
-from engine.ring import HEADER_BYTES, RingProducer
+from engine.base.clock import wall_ns
+from engine.data.kinds import TRADE, Flag, GapReason, GapState
+from engine.data.positions import Position
+from engine.data.ring import HEADER_BYTES, RingProducer
+from engine.messages.commands import StreamSpec
 from shards.gaps import Edges, GapLedger
 from shards.stream import Frame, Stream, is_renumbered, is_set_back
 from shards.unreadable import Unreadable
@@ -30,7 +30,7 @@ _BACKFILLED: Final = int(Flag.BACKFILLED)
 
 
 class TradeRow(NamedTuple):
-    """One trade; `ts_event` in ns, `side` a byte of `engine.records.Side`."""
+    """One trade; `ts_event` in ns, `side` a byte of `engine.data.kinds.Side`."""
 
     trade_id: int
     side: int

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from engine.catalog import Instrument, StreamKind, Transport
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamCounts, StreamSpec, StreamState
-from engine.layout import Layout
-from engine.settings import VenueSettings
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.layout import Layout
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.messages.commands import StreamCounts, StreamSpec, StreamState
+from engine.messages.settings import VenueSettings
 from shards.book_feeds import DeltaBook
 from shards.book_snapshots import BookSnapshots
 from shards.connection import Connection

@@ -16,9 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from engine.migrations import migrate
-from engine.private.postgres import PrivatePostgres
-from engine.private.valkey import PrivateValkey
+from engine.servers.postgres import PrivatePostgres
+from engine.servers.valkey import PrivateValkey
+from engine.start.migrations import migrate
 
 _numbers = itertools.count(1)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.config import Config, StreamsConfig
-from engine.settings import VenueSettings
+from engine.messages.settings import VenueSettings
+from engine.start.config import Config, StreamsConfig
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("engine", "shards", "control")

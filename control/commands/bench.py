@@ -10,7 +10,7 @@ from typing import Any
 
 from control.exits import Exit
 from control.standard_streams import say
-from engine.errors import ConfigError
+from engine.base.errors import ConfigError
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,10 +8,10 @@ from control.client import UnreachableError
 from control.exits import Exit
 from control.options import add_config, load
 from control.stores import Stores
-from engine import instance
-from engine.config import Secret, masked_url
-from engine.errors import ConfigError
-from engine.private import host
+from engine.base.errors import ConfigError
+from engine.process import instance
+from engine.servers import host
+from engine.start.config import Secret, masked_url
 
 _EPILOG = """\
   fts db start     open the private database, and leave it open until `fts db stop`

@@ -19,14 +19,14 @@ from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.simulator import SimulatorProcess
 from control.stores import psql_command
 from control.summary import engine_summary, latency_lines
-from engine.catalog import StreamKey, StreamKind, Transport
-from engine.clock import monotonic_s, wall_ns
-from engine.config import DEFAULT_STREAMS, LoadedConfig
-from engine.errors import ConfigError
-from engine.layout import usable
-from engine.settings import VenueSettings
-from engine.status import EngineStatus
-from engine.supervisor import Supervisor
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.errors import ConfigError
+from engine.data.layout import usable
+from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.messages.settings import VenueSettings
+from engine.messages.status import EngineStatus
+from engine.start.config import DEFAULT_STREAMS, LoadedConfig
+from engine.supervisor.supervisor import Supervisor
 from shards.simulator.instruments import (
     VENUE_NAMES,
     binance_instruments,

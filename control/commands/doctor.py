@@ -20,14 +20,16 @@ from control.exits import Exit
 from control.options import add_config, load
 from control.service import bind
 from control.standard_streams import say
-from engine import handles, instance, migrations, preflight
-from engine.config import LoadedConfig, masked_url
-from engine.database_facts import DatabaseFacts, read_facts
-from engine.database_session import DOCTOR, session
-from engine.database_words import unavailable
-from engine.errors import ConfigError, DatabaseUnavailableError, EngineError
-from engine.layout import Layout, open_layout
-from engine.masking import scrub
+from engine.base import handles
+from engine.base.errors import ConfigError, DatabaseUnavailableError, EngineError
+from engine.base.masking import scrub
+from engine.data.layout import Layout, open_layout
+from engine.database.facts import DatabaseFacts, read_facts
+from engine.database.session import DOCTOR, session
+from engine.database.words import unavailable
+from engine.process import instance
+from engine.start import migrations, preflight
+from engine.start.config import LoadedConfig, masked_url
 from shards.venues import VENUES, preferred_transport, socket_count
 
 _EPILOG = """\

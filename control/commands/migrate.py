@@ -8,10 +8,11 @@ from typing import Any
 from control.exits import Exit
 from control.options import add_config, load
 from control.standard_streams import say
-from engine import instance, migrations
-from engine.config import masked_url
-from engine.layout import open_layout
-from engine.private.postgres import PrivatePostgres
+from engine.data.layout import open_layout
+from engine.process import instance
+from engine.servers.postgres import PrivatePostgres
+from engine.start import migrations
+from engine.start.config import masked_url
 
 _EPILOG = """\
 examples:

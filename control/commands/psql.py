@@ -9,10 +9,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from control.foreign import add_foreign, become, split
 from control.stores import Stores
-from engine.config import Secret
-from engine.errors import ConfigError
-from engine.private import host
-from engine.private.postgres import client_program
+from engine.base.errors import ConfigError
+from engine.servers import host
+from engine.servers.postgres import client_program
+from engine.start.config import Secret
 
 _EPILOG = """\
 examples:

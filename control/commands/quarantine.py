@@ -12,15 +12,16 @@ from control.exits import Exit
 from control.options import add_config, load
 from control.stores import Stores
 from control.tables import print_json, print_table
-from engine import instance, migrations
-from engine.config import LoadedConfig
-from engine.errors import EngineError, MigrationError
-from engine.layout import Layout, open_layout
-from engine.private import host
-from engine.private.postgres import has_database
-from engine.records import RecordKind
-from engine.writer.quarantine import QuarantinedRow
-from engine.writer.quarantine_desk import Kept, QuarantineDesk
+from engine.base.errors import EngineError, MigrationError
+from engine.data.kinds import RecordKind
+from engine.data.layout import Layout, open_layout
+from engine.process import instance
+from engine.servers import host
+from engine.servers.postgres import has_database
+from engine.start import migrations
+from engine.start.config import LoadedConfig
+from engine.writer.rows.quarantine import QuarantinedRow
+from engine.writer.sinks.postgres.quarantine_desk import Kept, QuarantineDesk
 
 _EPILOG = """\
 A row goes into quarantine when the database cannot hold it (a price that is no number, a time

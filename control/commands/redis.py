@@ -15,8 +15,8 @@ from control.client import UnreachableError
 from control.exits import Exit
 from control.foreign import add_foreign, become, split
 from control.stores import Stores
-from engine.masking import scrub
-from engine.redis_link import parse_redis_url
+from engine.base.masking import scrub
+from engine.base.redis_link import parse_redis_url
 
 _EPILOG = """\
 examples:

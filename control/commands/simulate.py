@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from control.exits import Exit
-from engine.errors import ConfigError
+from engine.base.errors import ConfigError
 from shards.simulator import main as simulator
 
 _EPILOG = """\

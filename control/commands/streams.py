@@ -10,10 +10,10 @@ from control.client import EXIT_CODES, Client, add_client_options, connect, stre
 from control.exits import Exit
 from control.standard_streams import say
 from control.tables import print_facts, print_json, print_table
-from engine.catalog import StreamKind, Transport
-from engine.clock import wall_ns
-from engine.commands import Knobs
-from engine.wrong_input import nearest
+from engine.base.clock import wall_ns
+from engine.base.wrong_input import nearest
+from engine.data.slots import StreamKind, Transport
+from engine.messages.commands import Knobs
 
 _KINDS = [kind.value for kind in StreamKind]
 _TRANSPORTS = [transport.value for transport in Transport]

@@ -13,13 +13,13 @@ from control.exits import Exit
 from control.options import add_service, load
 from control.service import Ground, Outcome, ServiceOptions, run_service
 from control.summary import engine_summary, engine_text
-from engine.catalog import UNKNOWN_SYMBOL, StreamKey
-from engine.commands import StreamState
-from engine.config import LoadedConfig
-from engine.errors import ConfigError
-from engine.settings import VenueSettings
-from engine.status import EngineStatus, StreamReport
-from engine.supervisor import Supervisor
+from engine.base.errors import ConfigError
+from engine.data.slots import UNKNOWN_SYMBOL, StreamKey
+from engine.messages.commands import StreamState
+from engine.messages.settings import VenueSettings
+from engine.messages.status import EngineStatus, StreamReport
+from engine.start.config import LoadedConfig
+from engine.supervisor.supervisor import Supervisor
 from shards.venues import preferred_transport
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from control.health import HealthLight, ProcessReport
 from control.metrics import MEDIA_TYPES, Exposition
 from control.routes import Operation, Services, optional_venue
 from control.schemas import ExchangeChoice, LimiterRow
-from engine.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
+from engine.messages.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
 
 
 class Admittance(msgspec.Struct):

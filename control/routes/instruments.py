@@ -24,8 +24,8 @@ from control.schemas import (
     RefreshResult,
     instrument_row,
 )
-from engine.catalog import Instrument
-from engine.errors import EngineError
+from engine.base.errors import EngineError
+from engine.data.slots import Instrument
 from shards.venues import VENUES
 
 _ANSWER_WITHIN_S = 5.0

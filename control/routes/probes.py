@@ -14,8 +14,8 @@ from starlette.responses import Response
 from control.errors import json_response
 from control.health import SILENT_AFTER_S
 from control.routes import Operation, Services
-from engine.commands import StreamState
-from engine.status import EngineStatus
+from engine.messages.commands import StreamState
+from engine.messages.status import EngineStatus
 
 LIVE_SILENCE_S = 15.0
 """A supervisor says something twice a second. One that is silent for so long stands still."""

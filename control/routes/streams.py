@@ -29,9 +29,9 @@ from control.schemas import (
     stream_detail,
     stream_row,
 )
-from engine.catalog import StreamKey, StreamKind, Transport
-from engine.commands import KeyResult, Knobs, StreamRequest
-from engine.status import StreamReport
+from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.messages.commands import KeyResult, Knobs, StreamRequest
+from engine.messages.status import StreamReport
 from shards.venues import VENUES
 
 OK = "ok"

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from control.ui.ring_follower import RingFollower
 from control.ui.state import DashboardState
-from engine.catalog import StreamKind
-from engine.layout import Layout
-from engine.records import RecordArray, RecordKind
-from engine.status import KINDS_OF_STREAM, StreamReport
+from engine.data.kinds import RecordArray, RecordKind
+from engine.data.layout import Layout
+from engine.data.slots import StreamKind
+from engine.messages.status import KINDS_OF_STREAM, StreamReport
 
 _POLLS_A_TICK: Final = 4
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from engine.records import Flag, RecordArray, Side
+from engine.data.kinds import Flag, RecordArray, Side
 
 Level = tuple[float, float]
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from control.ui.digits import between, exact_text
 from control.ui.followed import Followed, carrying
-from engine.layout import Layout
-from engine.records import SPECS, Flag, RecordKind, Side
-from engine.status import StreamReport
+from engine.data.kinds import SPECS, Flag, RecordKind, Side
+from engine.data.layout import Layout
+from engine.messages.status import StreamReport
 
 Row = Mapping[str, Any]
 Decimals = tuple[int, int]

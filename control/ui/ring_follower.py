@@ -7,11 +7,11 @@ It has no say in the ring's life: the file may be missing, and may be replaced a
 from collections.abc import Iterator
 from typing import Final
 
-from engine.errors import RingLayoutError, SegmentError
-from engine.layout import Layout, ring_name
-from engine.records import SPECS, RecordArray, RecordKind
-from engine.ring import RingTap
-from engine.segment import Segment, attach_segment
+from engine.base.errors import RingLayoutError, SegmentError
+from engine.data.kinds import SPECS, RecordArray, RecordKind
+from engine.data.layout import Layout, ring_name
+from engine.data.ring import RingTap
+from engine.data.segment import Segment, attach_segment
 
 _ROWS_A_POLL: Final = 32_768
 """A poll copies 1.8 MB at most, about a millisecond: the event loop has others to serve."""

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import msgspec
 
-from engine.commands import Knobs
-from engine.layout import Layout
-from engine.status import EngineStatus, Light
+from engine.data.layout import Layout
+from engine.messages.commands import Knobs
+from engine.messages.status import EngineStatus, Light
 
 
 class HealthLight(Protocol):

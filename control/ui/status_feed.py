@@ -13,9 +13,9 @@ import msgspec
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.knob_ranges import KnobRange
 from control.ui.state import DashboardLimits, DashboardState, HealthLight, is_ending
-from engine.clock import monotonic_s, wall_ns
-from engine.status import EngineStatus, LimiterReport, ShardReport, StreamReport
-from engine.usage import resident_bytes
+from engine.base.clock import monotonic_s, wall_ns
+from engine.messages.status import EngineStatus, LimiterReport, ShardReport, StreamReport
+from engine.process.usage import resident_bytes
 
 
 class Hello(msgspec.Struct):

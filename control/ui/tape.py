@@ -13,10 +13,10 @@ from control.ui.followed import Followed, carrying, streams_of
 from control.ui.ladder import BookState, Ladder
 from control.ui.newest import NewestOfSymbol
 from control.ui.state import DashboardLimits, DashboardState, is_ending
-from engine.catalog import Catalog, Instrument
-from engine.clock import monotonic_s
-from engine.records import Flag, RecordKind, Side
-from engine.status import StreamReport
+from engine.base.clock import monotonic_s
+from engine.data.kinds import Flag, RecordKind, Side
+from engine.data.slots import Catalog, Instrument
+from engine.messages.status import StreamReport
 
 TRADES_A_BATCH: Final = 100
 """More than anybody reads in a tenth of a second; the others are counted."""

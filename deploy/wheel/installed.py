@@ -1,8 +1,8 @@
 """fintickstreams as it is installed: one package that holds `engine`, `shards`, `control`, `sql`.
 
 Those import each other by their own names. Only what is started here gets to see them: this
-directory goes on the path of our own processes (`engine.child` hands it on), and nobody else's
-`control` is hidden from anybody.
+directory goes on the path of our own processes (`engine.process.child` hands it on), and nobody
+else's `control` is hidden from anybody.
 """
 
 import sys

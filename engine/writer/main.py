@@ -12,11 +12,10 @@ import resource
 from collections import Counter
 from collections.abc import Callable
 
-from engine.alarm import Alarm
-from engine.catalog import Catalog
-from engine.channel import Channel
-from engine.clock import monotonic_s
-from engine.commands import (
+from engine.base.alarm import Alarm
+from engine.base.clock import monotonic_s
+from engine.data.slots import Catalog
+from engine.messages.commands import (
     Drain,
     InstrumentsSaved,
     Ready,
@@ -28,19 +27,20 @@ from engine.commands import (
     ToChild,
     WriterStatus,
 )
-from engine.metrics import ProcessMetrics, WriterMetrics
-from engine.settings import WriterSettings
-from engine.usage import resident_bytes
-from engine.writer.delivery import DatabaseDelivery
-from engine.writer.journal_sync import keep_synced
-from engine.writer.knobs import KnobTable
-from engine.writer.latency import Latency
-from engine.writer.listing import ListingStore
-from engine.writer.postgres import PostgresSink
-from engine.writer.redis import RedisSink
-from engine.writer.redis_delivery import RedisDelivery
-from engine.writer.source import Source
-from engine.writer.sources import Sources
+from engine.messages.settings import WriterSettings
+from engine.process.metrics import ProcessMetrics, WriterMetrics
+from engine.process.pipe import Channel
+from engine.process.usage import resident_bytes
+from engine.writer.consumer import DatabaseDelivery
+from engine.writer.redis_consumer import RedisDelivery
+from engine.writer.rows.knob_table import KnobTable
+from engine.writer.sinks.postgres.listing_store import ListingStore
+from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sinks.redis.sink import RedisSink
+from engine.writer.sources.journal_sync import keep_synced
+from engine.writer.sources.latency import Latency
+from engine.writer.sources.source import Source
+from engine.writer.sources.sources import Sources
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 import logging
 
-from engine.backoff import Backoff
-from engine.keep_trying import Trouble
+from engine.base.backoff import Backoff
+from engine.base.keep_trying import Trouble
 
 _BACKOFF_MIN_S = 0.1
 _BACKOFF_MAX_S = 5.0

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from engine.backoff import Backoff
-from engine.clock import monotonic_s
-from engine.errors import TableRefusesError
-from engine.keep_trying import Trouble
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s
+from engine.base.errors import TableRefusesError
+from engine.base.keep_trying import Trouble
 
 _log = logging.getLogger(__name__)
 

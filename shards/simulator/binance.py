@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from engine.clock import wall_ns
+from engine.base.clock import wall_ns
 from shards.simulator.binance_books import DEPTH_NAME, BinanceBooks
 from shards.simulator.binance_contracts import BINANCE_TERMS, BinanceContracts
 from shards.simulator.binance_listing import Listing

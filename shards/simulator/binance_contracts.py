@@ -6,7 +6,7 @@ under the same time. Open interest has no stream.
 
 from collections.abc import Callable, Sequence
 
-from engine.clock import wall_ns
+from engine.base.clock import wall_ns
 from shards.simulator.contracts import Contract, ContractBoard, Liquidation, Terms
 from shards.simulator.instruments import (
     BINANCE_LINEAR,

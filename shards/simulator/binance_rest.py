@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from engine.clock import wall_ns
+from engine.base.clock import wall_ns
 from shards.simulator.binance import BinanceVenue
 from shards.simulator.contracts import Contract
 from shards.simulator.frames import compact

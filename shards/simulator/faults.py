@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import pack
 
-from engine.clock import monotonic_ns, wall_ns
+from engine.base.clock import monotonic_ns, wall_ns
 from shards.simulator.binance import BinanceVenue
 from shards.simulator.frames import text_frame
 from shards.simulator.http_faults import RestGate

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from engine.clock import monotonic_ns
+from engine.base.clock import monotonic_ns
 from shards.simulator.meters import MINUTE_NS, Meter
 
 __all__ = ["RestGate"]

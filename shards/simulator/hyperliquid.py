@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import monotonic_ns
+from engine.base.clock import monotonic_ns
 from shards.simulator.binance import BOOK_SLOTS
 from shards.simulator.contracts import Contract, ContractBoard
 from shards.simulator.frames import text_frame

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from aiohttp import WSMsgType, web
 
-from engine.clock import wall_ns
+from engine.base.clock import wall_ns
 from shards.simulator.frames import compact
 from shards.simulator.http_faults import RestGate
 from shards.simulator.hyperliquid import Coin, HyperliquidVenue

@@ -6,7 +6,7 @@ fall silent (Hyperliquid's books go empty), and it trades again when it is liste
 
 from collections.abc import Mapping
 
-from engine.clock import wall_ns
+from engine.base.clock import wall_ns
 from shards.simulator.binance import BinanceVenue
 from shards.simulator.hyperliquid import HyperliquidVenue
 from shards.simulator.instruments import (

@@ -11,7 +11,7 @@ from threading import Thread
 
 import uvloop
 
-from engine import handles, signals
+from engine.base import handles, signals
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings, add_arguments, settings_from
 

@@ -1,6 +1,6 @@
 """Counts per window of the wall clock, with the largest window so far."""
 
-from engine.clock import wall_ns
+from engine.base.clock import wall_ns
 
 __all__ = ["MINUTE_NS", "SECOND_NS", "Meter"]
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.clock import monotonic_ns, wall_ns
+from engine.base.clock import monotonic_ns, wall_ns
 from shards.simulator.binance import BOOK_SLOTS
 from shards.simulator.ledger import Ledger
 from shards.simulator.sessions import Hub, Topic

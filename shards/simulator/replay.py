@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from aiohttp import web
 
-from engine.clock import monotonic_ns, wall_ns
+from engine.base.clock import monotonic_ns, wall_ns
 from shards.simulator.frames import compact, text_frame
 from shards.simulator.http_faults import RestGate
 from shards.simulator.instruments import BINANCE_LINEAR, VENUE_NAMES

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import monotonic_ns
+from engine.base.clock import monotonic_ns
 from shards.simulator.frames import text_frame
 from shards.simulator.meters import MINUTE_NS, SECOND_NS, Meter
 from shards.simulator.spoiling import Spoiler

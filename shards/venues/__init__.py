@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from engine.catalog import StreamKey, StreamKind, Transport
-from engine.settings import LimitSettings, SeatSettings, VenueSettings
+from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.messages.settings import LimitSettings, SeatSettings, VenueSettings
 from shards.venues import binance_linear, budgets, hyperliquid_perp, spec
 from shards.venues.spec import Venue
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from engine.settings import LimitSettings, SeatSettings
+from engine.messages.settings import LimitSettings, SeatSettings
 from shards.venues.spec import REST_WEIGHT, PollChannel, Venue
 
 REST_POLLS: Final = "rest_polls"

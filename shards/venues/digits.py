@@ -1,9 +1,9 @@
 """Numbers that a venue computes: as a double, with the knowledge whether that is what it wrote.
 
 What is traded has the instrument's decimals, so few digits that a double proves them, and its
-decoder pays nothing for that (`engine.writer.exact`). Rates, mark and index prices, average prices
-and open interest are computed by the venue and come with any number of digits, also with the noise
-of its own floating point ("12345.678900000001"). They are few, so their text is looked at:
+decoder pays nothing for that (`engine.writer.rows.exact`). Rates, mark and index prices, average
+prices and open interest are computed by the venue and come with any number of digits, also with the
+noise of its own floating point ("12345.678900000001"). They are few, so their text is looked at:
 
 - of more than 15 significant digits, or 15 decimals, the first 15 are taken (half to even): as many
   as a double holds for certain, and as the database has columns for;

@@ -2,7 +2,7 @@
 
 Rows are cut out of the answer undecoded and decoded one at a time. One that cannot be read is kept
 by its symbol with the field that is wrong, for whoever wants that symbol; the others are as good as
-ever. A symbol that no stream could carry (`engine.catalog.is_symbol`) is such a row too. An
+ever. A symbol that no stream could carry (`engine.data.slots.is_symbol`) is such a row too. An
 answer that is no JSON has no rows: it is refused whole.
 """
 
@@ -13,9 +13,9 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from engine.catalog import Instrument, is_symbol
-from engine.errors import VenueError
-from engine.wrong_input import explain
+from engine.base.errors import VenueError
+from engine.base.wrong_input import explain
+from engine.data.slots import Instrument, is_symbol
 from shards.unusable import UNUSABLE_FRAME
 
 Row = TypeVar("Row")

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from engine.catalog import StreamKind, Transport
-from engine.settings import VenueSettings
+from engine.data.slots import StreamKind, Transport
+from engine.messages.settings import VenueSettings
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import Level
 from shards.contract_feeds import (

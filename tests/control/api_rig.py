@@ -19,8 +19,9 @@ from control.instruments import Instruments
 from control.main import make_server
 from control.protocol import BoundedHttp, Limits
 from control.routes import Services
-from engine.catalog import Instrument, StreamKey, StreamKind, Transport
-from engine.commands import (
+from engine.data.layout import Layout
+from engine.data.slots import Instrument, StreamKey, StreamKind, Transport
+from engine.messages.commands import (
     AddStreams,
     CommandResult,
     FromChild,
@@ -34,9 +35,8 @@ from engine.commands import (
     StreamState,
     SystemStatus,
 )
-from engine.layout import Layout
-from engine.settings import Admission
-from engine.status import (
+from engine.messages.settings import Admission
+from engine.messages.status import (
     ChildReport,
     EngineStatus,
     Light,

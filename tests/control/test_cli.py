@@ -19,11 +19,11 @@ from control.cli import parser
 from control.commands.doctor import Finding, examine
 from control.options import load
 from control.service import Ground, ServiceOptions, make_note
-from engine import instance
-from engine.config import Secret
-from engine.config import load as load_config
-from engine.errors import ConfigError
-from engine.layout import open_layout
+from engine.base.errors import ConfigError
+from engine.data.layout import open_layout
+from engine.process import instance
+from engine.start.config import Secret
+from engine.start.config import load as load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -352,7 +352,7 @@ def test_doctor_counts_open_files_as_the_engine_does(
         return next(each for each in examine(loaded, layout) if each.topic == "open files")
 
     assert finding().level == "ok"
-    monkeypatch.setattr("engine.handles.raise_limit", lambda: 64)
+    monkeypatch.setattr("engine.base.handles.raise_limit", lambda: 64)
     assert (finding().level, "and may have 64" in finding().text) == ("problem", True)
     assert finding().advice.startswith("raise the hard limit")
 

@@ -14,10 +14,10 @@ from control import client
 from control.auth import Guard
 from control.cli import main, parser
 from control.service import Ground, ServiceOptions, make_note
-from engine import instance
-from engine.commands import RenewBook
-from engine.config import load
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.messages.commands import RenewBook
+from engine.process import instance
+from engine.start.config import load
 from tests.control.api_rig import Rig, served
 
 TOKEN = "c0ffee" + "0123456789" * 6

@@ -14,10 +14,9 @@ from control.instruments import Instruments
 from control.main import run
 from control.protocol import Limits
 from control.simulator import SimulatorProcess
-from engine.catalog import StreamKey, StreamKind
-from engine.channel import Channel
-from engine.child import Child
-from engine.commands import (
+from engine.data.layout import open_layout
+from engine.data.slots import StreamKey, StreamKind
+from engine.messages.commands import (
     AddStreams,
     CommandResult,
     Drain,
@@ -31,8 +30,9 @@ from engine.commands import (
     SystemStatus,
     ToChild,
 )
-from engine.layout import open_layout
-from engine.settings import ControlSettings, LogSettings, Paths, VenueSettings
+from engine.messages.settings import ControlSettings, LogSettings, Paths, VenueSettings
+from engine.process.child import Child
+from engine.process.pipe import Channel
 from tests.control.api_rig import Supervisor
 
 pytestmark = pytest.mark.flow

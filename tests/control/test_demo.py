@@ -7,8 +7,8 @@ import pytest
 from control.commands.demo import _rates_text, short_text, streams_note
 from control.ending import Ending
 from control.summary import engine_summary
-from engine.config import load
-from engine.status import ChildReport, EngineStatus, WriterReport
+from engine.messages.status import ChildReport, EngineStatus, WriterReport
+from engine.start.config import load
 
 
 def test_a_demo_does_not_advise_what_was_done() -> None:

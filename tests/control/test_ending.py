@@ -8,10 +8,16 @@ import pytest
 from control.ending import Ending
 from control.exits import Exit
 from control.summary import engine_summary, engine_text
-from engine.account import Moves
-from engine.catalog import StreamKind
-from engine.commands import StreamCounts, StreamState
-from engine.status import ChildReport, EngineStatus, ShardReport, StreamReport, WriterReport
+from engine.data.slots import StreamKind
+from engine.messages.account import Moves
+from engine.messages.commands import StreamCounts, StreamState
+from engine.messages.status import (
+    ChildReport,
+    EngineStatus,
+    ShardReport,
+    StreamReport,
+    WriterReport,
+)
 
 pytestmark = pytest.mark.fault("N29")
 

@@ -11,8 +11,8 @@ from control import auth
 from control.app import OPERATIONS
 from control.auth import Guard
 from control.service import run_service
-from engine.config import load
-from engine.errors import ConfigError
+from engine.base.errors import ConfigError
+from engine.start.config import load
 from tests.control.api_rig import DROP, Answer, Rig, run_with_rig
 
 COMMAND = "c0ffee" + "0123456789" * 6

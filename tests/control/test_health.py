@@ -14,10 +14,10 @@ from control.health import (
     Thresholds,
     open_files,
 )
-from engine.commands import StreamState
-from engine.flush_delay import FlushDelay
-from engine.judgement import worst
-from engine.status import ChildReport, EngineStatus, Light, WriterReport
+from engine.messages.commands import StreamState
+from engine.messages.flush_delay import FlushDelay
+from engine.messages.judgement import worst
+from engine.messages.status import ChildReport, EngineStatus, Light, WriterReport
 from tests.control.api_rig import Rig, run_with_rig
 from tests.control.test_streams_api import BTC, BTC_KEY
 

@@ -9,9 +9,9 @@ import pytest
 from control import instruments as module
 from control.instruments import Instruments, differences
 from control.routes import instruments as route
-from engine.catalog import Instrument
-from engine.commands import InstrumentEvent
-from engine.errors import VenueError
+from engine.base.errors import VenueError
+from engine.data.slots import Instrument
+from engine.messages.commands import InstrumentEvent
 from shards.venues import VENUES
 from tests.control.api_rig import Rig, instrument, run_with_rig
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from control.ledger_check import LedgerCheck, Verdict
-from engine.migrations import migrate
+from engine.start.migrations import migrate
 from shards.simulator.ledger import BOOK, TRADE, Ledger
 
 VENUES = ("binance_linear", "hyperliquid_perp")

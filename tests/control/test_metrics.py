@@ -13,15 +13,15 @@ from prometheus_client import parser
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as open_parser
 
-from engine import metric_files
-from engine.catalog import StreamKind
-from engine.commands import LatencyHistogram, StreamCounts
-from engine.layout import Layout, open_layout
-from engine.metrics import ProcessMetrics, ShardMetrics, WriterMetrics
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import StreamKind
+from engine.messages.commands import LatencyHistogram, StreamCounts
+from engine.process import metric_files
+from engine.process.metrics import ProcessMetrics, ShardMetrics, WriterMetrics
 from tests.control.api_rig import DROP, Rig, run_with_rig
 from tests.control.test_streams_api import BTC, BTC_KEY
-from tests.engine.metric_rig import life, samples
-from tests.engine.test_metrics import writer_status
+from tests.engine.process.metric_rig import life, samples
+from tests.engine.process.test_metrics import writer_status
 
 ROOT = Path(__file__).parents[2]
 PROMTOOL = shutil.which("promtool")

@@ -10,7 +10,7 @@ import pytest
 from control.auth import Guard
 from control.cli import main
 from control.routes import probes
-from engine.commands import StreamState
+from engine.messages.commands import StreamState
 from tests.control.api_rig import POLL, Rig, run_with_rig
 from tests.control.test_client_commands import TOKEN, engine
 from tests.control.test_streams_api import BTC_KEY

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from control.cli import main
-from engine import instance
-from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
-from engine.layout import Layout, open_layout
-from engine.migrations import migrate
-from engine.private.postgres import PrivatePostgres
-from engine.records import GAP, TRADE
-from engine.settings import LogSettings, Paths, WriterSettings
+from engine.data.kinds import GAP, TRADE
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.messages.settings import LogSettings, Paths, WriterSettings
+from engine.process import instance
+from engine.servers.postgres import PrivatePostgres
+from engine.start.migrations import migrate
 from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
 
 pytestmark = pytest.mark.fault("N05")

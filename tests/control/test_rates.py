@@ -6,7 +6,13 @@ import pytest
 
 from control.rates import Rates
 from control.view import plain_line
-from engine.status import ChildReport, EngineStatus, ShardReport, StreamReport, WriterReport
+from engine.messages.status import (
+    ChildReport,
+    EngineStatus,
+    ShardReport,
+    StreamReport,
+    WriterReport,
+)
 
 
 class Machine:

@@ -6,11 +6,11 @@ import pytest
 
 from control import service
 from control.service import ServiceOptions, _redis_plan
-from engine.catalog import StreamKey, StreamKind
-from engine.config import load
-from engine.layout import Layout, open_layout
-from engine.redis_memory import needed_bytes
-from engine.registry import Registry, RegistryEntry
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import StreamKey, StreamKind
+from engine.start.config import load
+from engine.start.redis_memory import needed_bytes
+from engine.streams.wanted import Registry, RegistryEntry
 
 MB = 1 << 20
 

@@ -7,8 +7,8 @@ from urllib.parse import quote, unquote
 import pytest
 
 from control.errors import ApiError
-from engine.catalog import StreamKey, StreamKind, Transport
-from engine.commands import AddStreams, StreamState
+from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.messages.commands import AddStreams, StreamState
 from tests.control.api_rig import Rig, instrument, run_with_rig
 
 BTC: dict[str, Any] = {

@@ -4,10 +4,10 @@ import pytest
 
 from control.ending import Ending
 from control.summary import engine_summary, engine_text
-from engine.account import Moves
-from engine.catalog import StreamKind
-from engine.commands import StreamCounts
-from engine.status import ChildReport, EngineStatus, WriterReport
+from engine.data.slots import StreamKind
+from engine.messages.account import Moves
+from engine.messages.commands import StreamCounts
+from engine.messages.status import ChildReport, EngineStatus, WriterReport
 
 
 def test_the_summary_says_where_every_received_row_is() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import aiohttp
 
-from engine.catalog import StreamKey, Transport
-from engine.settings import VenueSettings
+from engine.data.slots import StreamKey, Transport
+from engine.messages.settings import VenueSettings
 from shards.venues import VENUES
 from shards.venues.spec import Channel
 

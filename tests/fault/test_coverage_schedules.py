@@ -26,10 +26,10 @@ import pytest
 from control.client import Client, RefusedError
 from control.commands.demo import demo_streams
 from control.ledger_kinds import KINDS
-from engine import instance
-from engine.catalog import StreamKey, StreamKind, Transport
-from engine.clock import wall_ns
-from engine.layout import open_layout
+from engine.base.clock import wall_ns
+from engine.data.layout import open_layout
+from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.process import instance
 from shards.simulator.ledger import LedgerRows, Rows, read_ledger
 from tests.fault.observer import Observer
 from tests.flow.rig import SHARD, WRITER, Rig

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from engine.private.postgres import PrivatePostgres
+from engine.servers.postgres import PrivatePostgres
 from tests.flow.rig import Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]

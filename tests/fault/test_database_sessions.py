@@ -18,18 +18,19 @@ import psycopg
 import pytest
 import uvloop
 
-from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
-from engine.clock import monotonic_s
-from engine.commands import StoreInstruments
-from engine.config import Secret
-from engine.errors import DatabaseUnavailableError, MigrationError
-from engine.migrations import migrate
-from engine.private.postgres import PrivatePostgres
-from engine.records import TRADE, RecordArray
-from engine.schema import SchemaKeeper
-from engine.writer.batch import Slice
-from engine.writer.listing import ListingStore
-from engine.writer.postgres import PostgresSink
+from engine.base.clock import monotonic_s
+from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.data.kinds import TRADE, RecordArray
+from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.database import session
+from engine.messages.commands import StoreInstruments
+from engine.servers.postgres import PrivatePostgres
+from engine.start.config import Secret
+from engine.start.migrations import migrate
+from engine.start.schema_keeper import SchemaKeeper
+from engine.writer.rows.batch import Slice
+from engine.writer.sinks.postgres.listing_store import ListingStore
+from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.conftest import Databases
 from tests.engine.writer.conftest import (
     MakeSettings,
@@ -389,8 +390,8 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("engine.writer.overdue._LATE_AFTER_S", 0.5)
-    monkeypatch.setattr("engine.writer.overdue._LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("engine.writer.sinks.postgres.overdue._LATE_AFTER_S", 0.5)
+    monkeypatch.setattr("engine.writer.sinks.postgres.overdue._LOOK_EVERY_S", 0.1)
     url = replicated
     query(url, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
 
@@ -431,11 +432,10 @@ def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from engine import database_session  # noqa: PLC0415 - not there on what came before
 
-    hasty = {**database_session.WRITER.settings, "lock_timeout": "500ms"}
-    short = database_session.Purpose("writer", 1.0, settings=hasty)
-    monkeypatch.setattr("engine.writer.postgres.WRITER", short)
+    hasty = {**session.WRITER.settings, "lock_timeout": "500ms"}
+    short = session.Purpose("writer", 1.0, settings=hasty)
+    monkeypatch.setattr("engine.writer.sinks.postgres.sink.WRITER", short)
     query(replicated, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
 
     async def main() -> None:
@@ -544,13 +544,12 @@ def test_a_hung_server_is_red_and_left_after_a_while(
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from engine import database_session  # noqa: PLC0415 - not there on what came before
 
-    monkeypatch.setattr("engine.writer.overdue._LATE_AFTER_S", 0.5)
-    monkeypatch.setattr("engine.writer.overdue._LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr("engine.database_session._ASK_WITHIN_S", 0.5)
-    short = database_session.Purpose("writer", 4.0, settings=database_session.WRITER.settings)
-    monkeypatch.setattr("engine.writer.postgres.WRITER", short)
+    monkeypatch.setattr("engine.writer.sinks.postgres.overdue._LATE_AFTER_S", 0.5)
+    monkeypatch.setattr("engine.writer.sinks.postgres.overdue._LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("engine.database.session._ASK_WITHIN_S", 0.5)
+    short = session.Purpose("writer", 4.0, settings=session.WRITER.settings)
+    monkeypatch.setattr("engine.writer.sinks.postgres.sink.WRITER", short)
 
     async def main() -> None:
         sink = PostgresSink(make_settings(database_url=database_url), catalog)

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from engine import instance
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.process import instance
 from tests.control.hostile_requests import CLOSE, DISHONEST, GOOD, HOSTILE, exchange, status_of
 from tests.flow.rig import Rig, assert_equation
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from engine.layout import open_layout
+from engine.data.layout import open_layout
 from tests.flow.rig import SHARD, WRITER, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import metric_files
-from engine.layout import open_layout
-from tests.engine.metric_rig import scrape
+from engine.data.layout import open_layout
+from engine.process import metric_files
+from tests.engine.process.metric_rig import scrape
 from tests.flow.processes import ROOT
 from tests.flow.scraper import assert_buckets_rise, assert_no_step_back
 
@@ -25,7 +25,7 @@ def test_no_kill_leaves_a_file_that_cannot_be_read(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     layout = open_layout(tmp_path / "state", tmp_path)
     metric_files.begin(layout)
-    command = [sys.executable, "-m", "tests.engine.metric_writer"]
+    command = [sys.executable, "-m", "tests.engine.process.metric_writer"]
     seen: dict[str, float] = {}
     for life in range(LIVES):
         with subprocess.Popen(

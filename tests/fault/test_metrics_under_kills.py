@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.layout import open_layout
+from engine.data.layout import open_layout
 from tests.fault.test_killed_processes import random_pause
 from tests.flow.processes import Fts
 from tests.flow.rig import SHARD, WRITER, Rig, remove_shared_memory

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from redis import Redis
 
-from engine import instance
-from engine.layout import open_layout
-from engine.private.valkey import PrivateValkey
+from engine.data.layout import open_layout
+from engine.process import instance
+from engine.servers.valkey import PrivateValkey
 from tests.flow.rig import Rig, assert_equation
 
 MakeRig = Callable[..., Rig]

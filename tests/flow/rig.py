@@ -16,8 +16,8 @@ import psycopg
 from control.commands.demo import demo_streams
 from control.ledger_check import LedgerCheck, Verdict
 from control.simulator import SimulatorProcess
-from engine.catalog import StreamKey, StreamKind
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.data.slots import StreamKey, StreamKind
 from tests.flow.processes import Fts
 
 _REASON_OF_TERM = {

@@ -5,9 +5,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from engine import instance
-from engine.layout import open_layout
-from tests.engine.metric_rig import samples
+from engine.data.layout import open_layout
+from engine.process import instance
+from tests.engine.process.metric_rig import samples
 
 UNREADABLE = "fts_control_unreadable_metric_files"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.layout import open_layout
+from engine.data.layout import open_layout
 from tests.flow.processes import Fts
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]

@@ -18,11 +18,11 @@ import psycopg
 import pytest
 
 from control.commands.psql import connection_environment
-from engine import instance
-from engine.config import Secret
-from engine.layout import Layout, open_layout
-from engine.private.postgres import PrivatePostgres
-from engine.private.server_process import processes_of
+from engine.data.layout import Layout, open_layout
+from engine.process import instance
+from engine.servers.postgres import PrivatePostgres
+from engine.servers.server_process import processes_of
+from engine.start.config import Secret
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(120), pytest.mark.fault("N46")]

@@ -14,9 +14,9 @@ import pytest
 
 from control.service import bind
 from control.simulator import SimulatorProcess
-from engine import migrations, preflight
-from engine.catalog import StreamKey, StreamKind
-from engine.commands import (
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import StreamKey, StreamKind
+from engine.messages.commands import (
     AddStreams,
     FromChild,
     KnobChanges,
@@ -24,11 +24,11 @@ from engine.commands import (
     SetKnobs,
     StreamRequest,
 )
-from engine.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
-from engine.layout import Layout, open_layout
-from engine.settings import LogSettings, VenueSettings
-from engine.status import StreamReport
-from engine.supervisor import Supervisor, SupervisorSettings, Targets
+from engine.messages.settings import LogSettings, VenueSettings
+from engine.messages.status import StreamReport
+from engine.start import migrations, preflight
+from engine.start.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
+from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets
 from shards.simulator.instruments import binance_instruments, hyperliquid_instruments
 from shards.venues import venue_limits
 from tests.flow.processes import ROOT
@@ -83,7 +83,7 @@ class Plane:
                 port=0,
                 database_url=Secret(database_url),
                 limits=venue_limits(),
-                targets=Targets(control="tests.engine.fake_children:commander"),
+                targets=Targets(control="tests.engine.supervisor.fake_children:commander"),
             ),
             migrations.migrate,
         )

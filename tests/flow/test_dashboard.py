@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine import instance
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.process import instance
 from tests.control.ui.chromium import (
     ARGUMENTS,
     CHROMIUM,

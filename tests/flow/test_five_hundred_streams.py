@@ -12,8 +12,8 @@ import msgspec
 import psutil
 import pytest
 
-from engine import instance
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.process import instance
 from shards.simulator.instruments import binance_instruments, hyperliquid_instruments
 from tests.flow.rig import Rig, assert_equation
 

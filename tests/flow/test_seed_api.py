@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from engine import instance
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.process import instance
 from tests.flow.processes import Fts
 
 pytestmark = [

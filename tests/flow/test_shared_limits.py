@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from control.simulator import SimulatorProcess
-from engine import instance
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.process import instance
 from shards.simulator.instruments import binance_instruments
 from tests.flow.processes import Fts
 

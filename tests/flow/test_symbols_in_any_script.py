@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import redis
 
-from engine import instance
-from engine.layout import open_layout
+from engine.data.layout import open_layout
+from engine.process import instance
 from tests.flow.processes import ROOT
 from tests.flow.rig import Rig, assert_equation
 

@@ -2,8 +2,10 @@
 
 import asyncio
 
-from engine.catalog import StreamKey, StreamKind, Transport
-from engine.commands import (
+from engine.data.kinds import GAP, SPECS, RecordArray, RecordSpec
+from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
+from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.messages.commands import (
     FromChild,
     LeaseGranted,
     LeaseRequest,
@@ -11,8 +13,6 @@ from engine.commands import (
     SeatsWanted,
     StreamSpec,
 )
-from engine.records import GAP, SPECS, RecordArray, RecordSpec
-from engine.ring import RingProducer, RingReader, format_ring, ring_bytes
 from shards.gaps import GapLedger
 from shards.leases import LeaseClient
 from shards.rings import ShardRings

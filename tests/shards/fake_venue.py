@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.catalog import Instrument
-from engine.commands import (
+from engine.data.layout import open_layout
+from engine.data.slots import Instrument
+from engine.limits.lease_desk import LeaseDesk
+from engine.messages.commands import (
     FromChild,
     LeaseBlocked,
     LeaseGranted,
@@ -28,9 +30,7 @@ from engine.commands import (
     SeatsGranted,
     SeatsWanted,
 )
-from engine.layout import open_layout
-from engine.lease_desk import LeaseDesk
-from engine.settings import VenueSettings
+from engine.messages.settings import VenueSettings
 from shards.leases import LeaseClient
 from shards.venue_session import VenueSession
 from shards.venues import VENUES

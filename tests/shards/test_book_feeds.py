@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.catalog import StreamKind
-from engine.commands import StreamState
-from engine.positions import Position
-from engine.records import Flag, GapReason, GapState, RecordArray, Side
+from engine.data.kinds import Flag, GapReason, GapState, RecordArray, Side
+from engine.data.positions import Position
+from engine.data.slots import StreamKind
+from engine.messages.commands import StreamState
 from shards.book_feeds import (
     MAX_BUFFERED_EVENTS,
     MAX_BUFFERED_ROWS,

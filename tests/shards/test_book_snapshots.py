@@ -7,11 +7,11 @@ import msgspec
 import pytest
 import uvloop
 
-from engine.catalog import StreamKind
-from engine.clock import monotonic_s
-from engine.commands import LeaseBlocked, StreamState
-from engine.errors import VenueError
-from engine.records import Flag
+from engine.base.clock import monotonic_s
+from engine.base.errors import VenueError
+from engine.data.kinds import Flag
+from engine.data.slots import StreamKind
+from engine.messages.commands import LeaseBlocked, StreamState
 from shards import book_snapshots, instruments, venue_session
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent

@@ -8,12 +8,18 @@ import pytest
 import uvloop
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
-from engine.backoff import Backoff
-from engine.catalog import Transport
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import FromChild, LeaseGranted, LeaseRequest, LimitFeedback, StreamState
-from engine.records import GapReason
-from engine.settings import VenueSettings
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.kinds import GapReason
+from engine.data.slots import Transport
+from engine.messages.commands import (
+    FromChild,
+    LeaseGranted,
+    LeaseRequest,
+    LimitFeedback,
+    StreamState,
+)
+from engine.messages.settings import VenueSettings
 from shards.connection import Connection
 from shards.leases import Lease, LeaseClient, Refusable
 from shards.trade_feeds import ContiguousTrades

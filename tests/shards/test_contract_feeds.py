@@ -2,11 +2,11 @@
 
 import pytest
 
-from engine.catalog import StreamKind, Transport
-from engine.clock import wall_ns
-from engine.commands import StreamState
-from engine.positions import Position
-from engine.records import Flag, GapReason, GapState, RecordKind, Side
+from engine.base.clock import wall_ns
+from engine.data.kinds import Flag, GapReason, GapState, RecordKind, Side
+from engine.data.positions import Position
+from engine.data.slots import StreamKind, Transport
+from engine.messages.commands import StreamState
 from shards.contract_feeds import (
     FundingOpenInterest,
     FundingRates,

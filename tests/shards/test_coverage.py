@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from engine.catalog import StreamKind, Transport
-from engine.clock import monotonic_s, wall_ns
-from engine.positions import LISTENING, CoveragePositions, Position, read_position
-from engine.records import (
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.kinds import (
     COVERAGE,
     CoverageEnd,
     CoverageMark,
@@ -22,6 +20,8 @@ from engine.records import (
     RecordKind,
     Side,
 )
+from engine.data.positions import LISTENING, CoveragePositions, Position, read_position
+from engine.data.slots import StreamKind, Transport
 from shards import venue_session
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import BookEvent

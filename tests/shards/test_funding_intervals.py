@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 import uvloop
 
-from engine.catalog import Instrument, StreamKind, Transport
-from engine.clock import monotonic_s
-from engine.commands import StreamState
-from engine.layout import open_layout
-from engine.migrations import sql_dir
-from engine.records import GapReason
-from engine.settings import VenueSettings
+from engine.base.clock import monotonic_s
+from engine.data.kinds import GapReason
+from engine.data.layout import open_layout
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.messages.commands import StreamState
+from engine.messages.settings import VenueSettings
+from engine.start.migrations import sql_dir
 from shards import funding_intervals
 from shards.contract_feeds import FundingRates
 from shards.simulator.binance import BinanceVenue

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from engine.catalog import StreamKind
-from engine.clock import monotonic_s
-from engine.commands import StreamState
-from engine.records import Flag, GapReason
+from engine.base.clock import monotonic_s
+from engine.data.kinds import Flag, GapReason
+from engine.data.slots import StreamKind
+from engine.messages.commands import StreamState
 from shards import book_feeds, book_snapshots
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent

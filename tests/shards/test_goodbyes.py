@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.clock import monotonic_s
-from engine.commands import StreamState
+from engine.base.clock import monotonic_s
+from engine.messages.commands import StreamState
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
     CLOSE,

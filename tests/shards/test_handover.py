@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import StreamState
-from engine.records import GapReason, RecordKind, Side
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.kinds import GapReason, RecordKind, Side
+from engine.messages.commands import StreamState
 from shards.book_feeds import DeltaBook, SnapshotBook
 from shards.book_rows import BookEvent
 from shards.contract_feeds import (

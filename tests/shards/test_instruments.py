@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from engine.catalog import Instrument
-from engine.clock import monotonic_s
-from engine.commands import LeaseGranted, LeaseRequest, StreamState
+from engine.base.clock import monotonic_s
+from engine.data.slots import Instrument
+from engine.messages.commands import LeaseGranted, LeaseRequest, StreamState
 from shards import instruments
 from tests.shards.venue_rig import SYMBOLS, Rig, described, message, run, spec
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import StreamKind
-from engine.records import Flag, GapReason, GapState, RecordKind
+from engine.data.kinds import Flag, GapReason, GapState, RecordKind
+from engine.data.slots import StreamKind
 from shards import late
 from shards.book_feeds import SnapshotBook
 from shards.book_rows import BookEvent

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 import uvloop
 
-from engine.catalog import Instrument
-from engine.commands import StreamState
+from engine.data.slots import Instrument
+from engine.messages.commands import StreamState
 from shards import instruments
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (

@@ -12,9 +12,12 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from engine.catalog import Instrument, StreamKind, Transport
-from engine.clock import monotonic_s
-from engine.commands import (
+from engine.base.clock import monotonic_s
+from engine.data.kinds import Flag, GapReason
+from engine.data.layout import open_layout
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.limits.lease_desk import LeaseDesk
+from engine.messages.commands import (
     FromChild,
     LeaseBlocked,
     LeaseGranted,
@@ -22,10 +25,7 @@ from engine.commands import (
     SeatsGranted,
     StreamState,
 )
-from engine.layout import open_layout
-from engine.lease_desk import LeaseDesk
-from engine.records import Flag, GapReason
-from engine.settings import LimitSettings, VenueSettings
+from engine.messages.settings import LimitSettings, VenueSettings
 from shards.feeds import make_stream
 from shards.leases import Lease, LeaseClient
 from shards.poller import Poller, PollShare

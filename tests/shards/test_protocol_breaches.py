@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.commands import StreamState
-from engine.records import GapReason
+from engine.data.kinds import GapReason
+from engine.messages.commands import StreamState
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
     BINARY,

@@ -6,10 +6,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from engine.catalog import StreamKind
-from engine.commands import StreamState
-from engine.positions import Position
-from engine.records import Flag, GapReason, GapState, RecordKind
+from engine.data.kinds import Flag, GapReason, GapState, RecordKind
+from engine.data.positions import Position
+from engine.data.slots import StreamKind
+from engine.messages.commands import StreamState
 from shards.quote_feeds import Quotes
 from tests.shards.doubles import MemoryRings, spec_of
 

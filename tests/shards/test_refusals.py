@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.clock import wall_ns
-from engine.commands import LimitFeedback, StreamState
+from engine.base.clock import wall_ns
+from engine.messages.commands import LimitFeedback, StreamState
 from shards import refusals
 from shards.refusals import speaks_of_ban, told_wait_s
 from tests.shards.doubles import spec_of

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.layout import open_layout
-from engine.records import GapReason, Side
-from engine.settings import VenueSettings
+from engine.data.kinds import GapReason, Side
+from engine.data.layout import open_layout
+from engine.messages.settings import VenueSettings
 from shards.trade_feeds import ContiguousTrades
 from shards.venue_session import VenueSession
 from shards.venues import VENUES

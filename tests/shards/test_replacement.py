@@ -9,8 +9,8 @@ import msgspec
 import pytest
 import uvloop
 
-from engine.clock import monotonic_s
-from engine.records import GapReason
+from engine.base.clock import monotonic_s
+from engine.data.kinds import GapReason
 from shards.venues import VENUES
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from engine.commands import LimitFeedback, StreamState
+from engine.messages.commands import LimitFeedback, StreamState
 from shards import instruments
 from tests.shards.venue_rig import Rig, run, spec
 

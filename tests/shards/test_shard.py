@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.child import Child
-from engine.commands import (
+from engine.data.kinds import SPECS
+from engine.data.layout import Layout, open_layout, ring_name
+from engine.data.ring import format_ring, ring_bytes
+from engine.data.segment import create_segment
+from engine.messages.commands import (
     Drain,
     InstrumentsResolved,
     InstrumentsStored,
@@ -22,11 +25,8 @@ from engine.commands import (
     StreamState,
     StreamStatus,
 )
-from engine.layout import Layout, open_layout, ring_name
-from engine.records import SPECS
-from engine.ring import format_ring, ring_bytes
-from engine.segment import create_segment
-from engine.settings import LogSettings, Paths, ShardSettings, VenueSettings
+from engine.messages.settings import LogSettings, Paths, ShardSettings, VenueSettings
+from engine.process.child import Child
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
 from tests.shards.doubles import spec_of

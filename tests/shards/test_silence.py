@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import monotonic_s
-from engine.records import GapReason
+from engine.base.clock import monotonic_s
+from engine.data.kinds import GapReason
 from shards import handover, sockets
 from shards.venues import VENUES
 from tests.shards.test_replacement import delivering, gaps, replaced, ticking_until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import LeaseBlocked, StreamState
+from engine.base.clock import monotonic_s, wall_ns
+from engine.messages.commands import LeaseBlocked, StreamState
 from shards import sockets, venue_session
 from shards.venues import VENUES
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, spec, trade

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.catalog import Instrument
-from engine.commands import StreamState
-from engine.layout import open_layout
-from engine.settings import VenueSettings
+from engine.data.layout import open_layout
+from engine.data.slots import Instrument
+from engine.messages.commands import StreamState
+from engine.messages.settings import VenueSettings
 from shards import suspects
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings

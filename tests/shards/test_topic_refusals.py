@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from engine.clock import wall_ns
-from engine.commands import LimitFeedback, StreamState
+from engine.base.clock import wall_ns
+from engine.messages.commands import LimitFeedback, StreamState
 from shards.venues import VENUES
 from shards.venues.spec import topics_in
 from tests.shards.doubles import spec_of

@@ -4,9 +4,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from engine.clock import wall_ns
-from engine.positions import Position
-from engine.records import Flag, GapReason, GapState, RecordArray, Side
+from engine.base.clock import wall_ns
+from engine.data.kinds import Flag, GapReason, GapState, RecordArray, Side
+from engine.data.positions import Position
 from shards.trade_feeds import ContiguousTrades, HistoryTrades, TradeRow
 from shards.unreadable import Unreadable
 from tests.shards.doubles import MemoryRings, spec_of

@@ -10,10 +10,10 @@ import pytest
 import uvloop
 from picows import ws_create_server
 
-from engine.catalog import StreamKind
-from engine.clock import wall_ns
-from engine.records import SPECS, Flag, GapReason, GapState, RecordArray, RecordKind
-from engine.settings import VenueSettings
+from engine.base.clock import wall_ns
+from engine.data.kinds import SPECS, Flag, GapReason, GapState, RecordArray, RecordKind
+from engine.data.slots import StreamKind
+from engine.messages.settings import VenueSettings
 from shards import salvage
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from engine.catalog import StreamKind
-from engine.commands import LeaseBlocked, LeaseGranted, LeaseRequest, StreamState
+from engine.data.slots import StreamKind
+from engine.messages.commands import LeaseBlocked, LeaseGranted, LeaseRequest, StreamState
 from shards import instruments, venue_session
 from tests.shards.doubles import spec_of
 from tests.shards.venue_rig import SYMBOLS, Rig, described, message, run, spec, trade

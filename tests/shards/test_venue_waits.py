@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 import uvloop
 
-from engine.catalog import StreamKind, Transport
-from engine.clock import monotonic_s, wall_ns
-from engine.commands import LimitFeedback, StreamState
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.slots import StreamKind, Transport
+from engine.messages.commands import LimitFeedback, StreamState
 from shards import connection, rest
 from shards.venues import VENUES
 from tests.shards.doubles import spec_of

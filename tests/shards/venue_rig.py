@@ -12,8 +12,10 @@ import uvloop
 from aiohttp import web
 from picows import ws_create_server
 
-from engine.catalog import Instrument, StreamKind
-from engine.commands import (
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import Instrument, StreamKind
+from engine.limits.lease_desk import LeaseDesk
+from engine.messages.commands import (
     FromChild,
     LeaseBlocked,
     LeaseGranted,
@@ -23,9 +25,7 @@ from engine.commands import (
     SeatsWanted,
     StreamSpec,
 )
-from engine.layout import Layout, open_layout
-from engine.lease_desk import LeaseDesk
-from engine.settings import VenueSettings
+from engine.messages.settings import VenueSettings
 from shards.leases import LeaseClient
 from shards.venue_session import VenueSession
 from shards.venues import VENUES

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from engine.records import Side
+from engine.data.kinds import Side
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.contract_feeds import LiquidationRow

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from engine.catalog import Instrument, StreamKind, Transport
-from engine.settings import VenueSettings
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.messages.settings import VenueSettings
 from shards.unusable import UNUSABLE_FRAME
 from shards.venues.binance_linear.decode import (
     SHAPES,

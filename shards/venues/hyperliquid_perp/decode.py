@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from engine.records import Side
+from engine.data.kinds import Side
 from shards.book_rows import BookEvent
 from shards.json_parts import elements, members, text_of
 from shards.stream import MalformedFrameError

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from engine.catalog import Instrument, StreamKind, Transport
-from engine.settings import VenueSettings
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.messages.settings import VenueSettings
 from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
 from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
 from shards.venues.listing import Listing, RowReader

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import StreamKind
-from engine.records import RecordKind
+from engine.data.kinds import RecordKind
+from engine.data.slots import StreamKind
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, serving
 

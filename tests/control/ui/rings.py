@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
-from engine.layout import Layout, ring_name
-from engine.records import SPECS, Flag, RecordKind, Side
-from engine.ring import RingProducer, RingReader, format_ring, ring_bytes
-from engine.segment import Segment, create_segment
+from engine.data.kinds import SPECS, Flag, RecordKind, Side
+from engine.data.layout import Layout, ring_name
+from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
+from engine.data.segment import Segment, create_segment
+from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
 from shards.book_rows import BookEvent, Level, put_event
 
 NOW_NS = 1_780_000_000_000_000_000

@@ -22,9 +22,10 @@ from control.protocol import BoundedHttp, Limits
 from control.routes import Services
 from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
-from engine.catalog import Instrument, StreamKey
-from engine.clock import wall_ns
-from engine.commands import (
+from engine.base.clock import wall_ns
+from engine.data.layout import Layout
+from engine.data.slots import Instrument, StreamKey
+from engine.messages.commands import (
     AddStreams,
     FromChild,
     Knobs,
@@ -33,8 +34,7 @@ from engine.commands import (
     SetKnobs,
     StreamState,
 )
-from engine.layout import Layout
-from engine.status import (
+from engine.messages.status import (
     ChildReport,
     EngineStatus,
     LimiterReport,

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from engine.clock import monotonic_s
+from engine.base.clock import monotonic_s
 
 
 def free_listener(port: int = 0) -> socket.socket:

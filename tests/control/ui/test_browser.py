@@ -10,10 +10,10 @@ import pytest
 
 from control.health import HealthLight
 from control.ui.state import DashboardLimits
-from engine.clock import wall_ns
-from engine.commands import StreamState
-from engine.records import Side
-from engine.status import StreamReport
+from engine.base.clock import wall_ns
+from engine.data.kinds import Side
+from engine.messages.commands import StreamState
+from engine.messages.status import StreamReport
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
 from tests.control.ui.rings import ShardRing
 from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream

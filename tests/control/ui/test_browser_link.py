@@ -9,7 +9,7 @@ from starlette.routing import Mount
 
 from control import auth
 from control.auth import COMMAND_VARIABLE, READ_VARIABLE
-from engine.records import RecordKind
+from engine.data.kinds import RecordKind
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, open_page, row, some_streams
 from tests.control.ui.rings import ShardRing
 from tests.control.ui.scripted_engine import ScriptedEngine, serving

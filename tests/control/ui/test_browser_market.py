@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import StreamKind
-from engine.clock import wall_ns
-from engine.commands import StreamState
-from engine.records import RecordKind, Side
+from engine.base.clock import wall_ns
+from engine.data.kinds import RecordKind, Side
+from engine.data.slots import StreamKind
+from engine.messages.commands import StreamState
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, stream

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from control.ui.digits import between, exact_text
 from control.ui.ladder import LEVELS_MAX, BookState, Ladder
-from engine.records import BOOK, Flag, RecordArray, Side
+from engine.data.kinds import BOOK, Flag, RecordArray, Side
 
 FIRST, LAST = int(Flag.FIRST_IN_EVENT), int(Flag.LAST_IN_EVENT)
 SNAPSHOT, AFTER_GAP = int(Flag.SNAPSHOT), int(Flag.AFTER_GAP)

@@ -11,8 +11,8 @@ from control.ui.newest import LIQUIDATIONS_KEPT, percent
 from control.ui.ring_follower import RingFollower
 from control.ui.state import DashboardLimits
 from control.ui.tape import TRADES_A_BATCH, TapeView
-from engine.catalog import StreamKind
-from engine.records import Flag, RecordKind, Side
+from engine.data.kinds import Flag, RecordKind, Side
+from engine.data.slots import StreamKind
 from tests.control.ui.rings import NOW_NS, ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, stream
 

@@ -7,16 +7,16 @@ from typing import Any
 import psycopg
 import uvloop
 
-from engine.catalog import Catalog
-from engine.layout import Layout
-from engine.records import RecordArray, RecordKind, RecordSpec
-from engine.ring import RingProducer
-from engine.segment import Segment, attach_segment
-from engine.settings import RingSettings, WriterSettings
-from engine.writer.delivery import DatabaseDelivery
-from engine.writer.knobs import KnobTable
-from engine.writer.postgres import PostgresSink
-from engine.writer.sources import Sources
+from engine.data.kinds import RecordArray, RecordKind, RecordSpec
+from engine.data.layout import Layout
+from engine.data.ring import RingProducer
+from engine.data.segment import Segment, attach_segment
+from engine.data.slots import Catalog
+from engine.messages.settings import RingSettings, WriterSettings
+from engine.writer.consumer import DatabaseDelivery
+from engine.writer.rows.knob_table import KnobTable
+from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sources.sources import Sources
 
 
 class Bench:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.catalog import Catalog, Instrument, StreamKey, StreamKind
-from engine.layout import Layout, open_layout
-from engine.records import BOOK, TRADE, Flag, RecordArray, Side
-from engine.settings import LogSettings, Paths, WriterSettings
+from engine.data.kinds import BOOK, TRADE, Flag, RecordArray, Side
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.messages.settings import LogSettings, Paths, WriterSettings
 
 START_NS = 1_780_000_000_000_000_000
 STREAM_COUNT = 4

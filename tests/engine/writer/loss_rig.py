@@ -11,17 +11,17 @@ from pathlib import Path
 
 import uvloop
 
-from engine.catalog import Catalog
-from engine.clock import wall_ns
-from engine.layout import Layout, open_layout
-from engine.records import TRADE, RecordArray
-from engine.ring import RingProducer
-from engine.segment import attach_segment
-from engine.settings import LogSettings, Paths, RingSettings, WriterSettings
-from engine.writer.delivery import DatabaseDelivery
-from engine.writer.knobs import KnobTable
-from engine.writer.postgres import PostgresSink
-from engine.writer.sources import Sources
+from engine.base.clock import wall_ns
+from engine.data.kinds import TRADE, RecordArray
+from engine.data.layout import Layout, open_layout
+from engine.data.ring import RingProducer
+from engine.data.segment import attach_segment
+from engine.data.slots import Catalog
+from engine.messages.settings import LogSettings, Paths, RingSettings, WriterSettings
+from engine.writer.consumer import DatabaseDelivery
+from engine.writer.rows.knob_table import KnobTable
+from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sources.sources import Sources
 
 RING = "shard-0.trade"
 SEGMENT_BYTES = 2000

@@ -5,15 +5,15 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from engine.layout import Layout
-from engine.records import GAP, TRADE, RecordArray, RecordKind, RecordSpec
-from engine.ring import RingProducer
-from engine.segment import attach_segment
-from engine.settings import RingSettings
-from engine.writer.delivery import DatabaseDelivery
-from engine.writer.redis_delivery import RedisDelivery
-from engine.writer.source import Source
-from engine.writer.sources import Sources
+from engine.data.kinds import GAP, TRADE, RecordArray, RecordKind, RecordSpec
+from engine.data.layout import Layout
+from engine.data.ring import RingProducer
+from engine.data.segment import attach_segment
+from engine.messages.settings import RingSettings
+from engine.writer.consumer import DatabaseDelivery
+from engine.writer.redis_consumer import RedisDelivery
+from engine.writer.sources.source import Source
+from engine.writer.sources.sources import Sources
 
 
 class Bench:

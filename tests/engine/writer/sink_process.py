@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.catalog import Catalog
-from engine.errors import EngineError
-from engine.layout import open_layout
-from engine.records import TRADE, RecordArray
-from engine.settings import LogSettings, Paths, WriterSettings
-from engine.writer.batch import Slice
-from engine.writer.postgres import PostgresSink
+from engine.base.errors import EngineError
+from engine.data.kinds import TRADE, RecordArray
+from engine.data.layout import open_layout
+from engine.data.slots import Catalog
+from engine.messages.settings import LogSettings, Paths, WriterSettings
+from engine.writer.rows.batch import Slice
+from engine.writer.sinks.postgres.sink import PostgresSink
 
 RING = "shard-0.trade"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.catalog import Catalog
-from engine.commands import Knobs
-from engine.layout import Layout
-from engine.records import BOOK, GAP, TRADE, RecordArray
-from engine.writer.delivery import DatabaseDelivery
-from engine.writer.quarantine import Quarantine
+from engine.data.kinds import BOOK, GAP, TRADE, RecordArray
+from engine.data.layout import Layout
+from engine.data.slots import Catalog
+from engine.messages.commands import Knobs
+from engine.writer.consumer import DatabaseDelivery
+from engine.writer.rows.quarantine import Quarantine
 from tests.engine.writer.bench import Bench, execute, run, select, until
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.loss_rig import RING, deliver, receive

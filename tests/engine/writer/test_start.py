@@ -6,14 +6,14 @@ from typing import cast
 
 import uvloop
 
-from engine.channel import Channel
-from engine.commands import FromChild, Ready, ToChild
-from engine.layout import Layout, open_layout
-from engine.positions import Position, read_position
-from engine.records import TRADE, RecordKind
-from engine.ring import RingProducer, format_ring, ring_bytes
-from engine.segment import create_segment
-from engine.settings import LogSettings, Paths, RingSettings, WriterSettings
+from engine.data.kinds import TRADE, RecordKind
+from engine.data.layout import Layout, open_layout
+from engine.data.positions import Position, read_position
+from engine.data.ring import RingProducer, format_ring, ring_bytes
+from engine.data.segment import create_segment
+from engine.messages.commands import FromChild, Ready, ToChild
+from engine.messages.settings import LogSettings, Paths, RingSettings, WriterSettings
+from engine.process.pipe import Channel
 from engine.writer.main import Writer
 
 RING = "shard-0.trade"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from engine.clock import wall_ns
+from engine.base.clock import wall_ns
 from shards.simulator.http_faults import FUNDING_CALLS, TOLERATED_VIOLATIONS
 from shards.simulator.settings import SimulatorSettings
 

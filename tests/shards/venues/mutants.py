@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from msgspec import inspect
 
-from engine.catalog import StreamKind, Transport
-from engine.records import SPECS, Flag, RecordArray, RecordKind
+from engine.data.kinds import SPECS, Flag, RecordArray, RecordKind
+from engine.data.slots import StreamKind, Transport
 from shards.book_feeds import DeltaBook
 from shards.book_rows import BookEvent
 from shards.connection import Connection

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import StreamKind, Transport
-from engine.records import RecordKind
+from engine.data.kinds import RecordKind
+from engine.data.slots import StreamKind, Transport
 from shards.feeds import make_stream
 from shards.unusable import reason_of
 from shards.venues import VENUES

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.catalog import StreamKind, Transport
-from engine.commands import StreamState
-from engine.settings import LimitSettings, SeatSettings, VenueSettings
+from engine.data.slots import StreamKind, Transport
+from engine.messages.commands import StreamState
+from engine.messages.settings import LimitSettings, SeatSettings, VenueSettings
 from shards.feeds import make_stream
 from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues import VENUES, preferred_transport

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from hypothesis import given
 
-from engine.records import OPEN_INTEREST, Flag, RecordArray, RecordKind
-from engine.writer.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder, StreamLookup
-from engine.writer.events import open_interest_events
-from engine.writer.exact import raised_decimals
+from engine.data.kinds import OPEN_INTEREST, Flag, RecordArray, RecordKind
+from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder, StreamLookup
+from engine.writer.rows.events import open_interest_events
+from engine.writer.rows.exact import raised_decimals
 from shards.venues.digits import read_decimal
 from tests.shards.venues.mutants import TIME_MS, Market
 
@@ -110,7 +110,8 @@ def test_sql_and_redis_say_the_same_digits_and_when_they_are_not_the_venues(
 
 def store(connection: "psycopg.Connection[tuple[Decimal, bool]]", row: RecordArray, number: int
           ) -> tuple[Decimal, bool]:  # fmt: skip
-    """One row through COPY with the decimals it needs, as `engine.writer.batch` would have it."""
+    """One row through COPY with the decimals it needs, as `engine.writer.rows.batch` would have
+    it."""
     decimals = raised_decimals(row["qty"].astype(np.float64), 2)
     lookup = StreamLookup()
     lookup.set(int(row["stream"][0]), 1, 2, decimals)

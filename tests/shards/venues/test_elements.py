@@ -10,8 +10,8 @@ from random import Random
 import msgspec
 import pytest
 
-from engine.catalog import Transport
-from engine.records import GapReason
+from engine.data.kinds import GapReason
+from engine.data.slots import Transport
 from shards.json_parts import text_of
 from shards.stream import Stream
 from shards.venues import VENUES

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.catalog import StreamKind, Transport
-from engine.records import SPECS, RecordKind, Side
+from engine.data.kinds import SPECS, RecordKind, Side
+from engine.data.slots import StreamKind, Transport
 from shards.feeds import make_stream
 from shards.unusable import UNUSABLE_FRAME, reason_of
 from shards.venues import VENUES

@@ -1,0 +1,5 @@
+"""What every room stands on: clock, errors, files, signals, waiting, trying again, the Redis link.
+
+Imports nothing of ours.
+Never knows anything else of the engine.
+"""

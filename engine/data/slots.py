@@ -1,0 +1,212 @@
+"""The stream table: which slot of the rings is which stream, and its instrument's facts.
+
+A record carries a slot (`stream u4`), not a name. Slots are given out once per state directory and
+never reused, so that a journal written months ago still names its streams while the database was
+away. The file is JSON lines, appended and synced by the supervisor alone; the last line of a slot
+wins. An instrument's facts are in the file before its stream subscribes, so the writer never meets
+a record whose slot it cannot look up.
+"""
+
+import enum
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from engine.base.durable import UNREADABLE, LineFile
+from engine.base.errors import EngineError
+
+_LETTERS = "A-Za-z0-9\u00c0-\u1fff\u2c00-\ud7ff"
+_SYMBOL = rf"[{_LETTERS}@][{_LETTERS}._:/@-]{{0,31}}"
+SYMBOL_PATTERN = f"^{_SYMBOL}$"
+"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT), and pairs
+that have only a number (Hyperliquid: @107). No control characters, no spaces, no quotes, no marks
+that turn the direction of writing; at most 96 bytes. Whether there is such a symbol, only the
+venue's listing tells.
+"""
+
+
+UNKNOWN_SYMBOL: Final = "unknown symbol"
+"""So begins the reason of a stream whose venue does not list its symbol."""
+
+
+def is_symbol(text: str) -> bool:
+    """Whether `text` can be a symbol. Stricter than the pattern, which also serves other languages:
+    every character is one that shows.
+    """
+    return re.fullmatch(_SYMBOL, text) is not None and text.isprintable()
+
+
+class _AnyCase(enum.StrEnum):
+    """Names that people type: `trades`, `open_interest` and `OPENINTEREST` are understood, too."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Self | None":
+        typed = bare_name(value) if isinstance(value, str) else ""
+        return next((each for each in cls if bare_name(each.value) == typed), None)
+
+
+def bare_name(text: str) -> str:
+    """What is left of a name without case and signs between its words."""
+    return re.sub(r"[\s_-]", "", text).lower()
+
+
+class StreamKind(_AnyCase):
+    """What a stream carries, spelled as in the control API."""
+
+    TRADES = "Trades"
+    L2_BOOK = "L2Book"
+    TICKER = "Ticker"
+    FUNDING = "Funding"
+    OPEN_INTEREST = "OpenInterest"
+    FUNDING_OPEN_INTEREST = "FundingOpenInterest"
+    LIQUIDATIONS = "Liquidations"
+
+
+class Transport(_AnyCase):
+    """How a stream arrives."""
+
+    WS = "Ws"
+    HTTP_POLL = "HttpPoll"
+
+
+class StreamKey(msgspec.Struct, frozen=True, order=True):
+    """What makes a stream this stream and no other."""
+
+    venue: str
+    symbol: str
+    kind: StreamKind
+    transport: Transport = Transport.WS
+
+    def __str__(self) -> str:
+        return f"{self.venue}/{self.symbol}/{self.kind}/{self.transport}"
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """An instrument as its venue describes it. Sizes are the venue's own decimal strings.
+
+    `price_decimals` and `qty_decimals` are the exponents of the integer mantissas in the database.
+    """
+
+    venue: str
+    symbol: str
+    price_decimals: int
+    qty_decimals: int
+    base: str = ""
+    quote: str = ""
+    tick_size: str = ""
+    lot_size: str = ""
+    contract_size: str = "1"
+    status: str = ""
+
+
+class CatalogEntry(msgspec.Struct, frozen=True):
+    """One slot. `instrument` is None until the venue has named it."""
+
+    slot: int
+    key: StreamKey
+    instrument: Instrument | None = None
+
+
+class Catalog:
+    """The stream table in memory, with its file behind it.
+
+    One process (the supervisor) calls `assign` and `describe`; any other opens the same path and
+    calls `refresh` when it meets a slot it does not know.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = LineFile(path)
+        self._by_slot: dict[int, CatalogEntry] = {}
+        self._by_key: dict[StreamKey, CatalogEntry] = {}
+        self._by_symbol: dict[tuple[str, str], Instrument] = {}
+        self._doubtful: dict[int, CatalogEntry] = {}
+        self.line_count = 0
+        """Lines read or written so far: who keeps what an entry said looks again when it grows."""
+        self.refresh()
+
+    def refresh(self) -> list[CatalogEntry]:
+        """Read the lines appended since the last call. A torn last line waits for its end."""
+        entries = []
+        for line in self._file.read():
+            try:
+                entries.append(msgspec.json.decode(line, type=CatalogEntry))
+            except UNREADABLE as error:
+                raise EngineError(
+                    f"stream table {self._file.path} is damaged near byte {self._file.size_bytes}:"
+                    f" {error}"
+                ) from error
+            self._remember(entries[-1])
+        return entries
+
+    def assign(self, key: StreamKey) -> CatalogEntry:
+        """Return the slot of `key`, giving it the next free one at first sight."""
+        return self.assign_all([key])[0]
+
+    def assign_all(self, keys: Iterable[StreamKey]) -> list[CatalogEntry]:
+        """The same for many, with one write to disk."""
+        wanted = list(keys)
+        fresh = dict.fromkeys(key for key in wanted if key not in self._by_key)
+        first = len(self._by_slot)
+        self._append(CatalogEntry(slot, key) for slot, key in enumerate(fresh, first))
+        return [self._by_key[key] for key in wanted]
+
+    def describe(self, slot: int, instrument: Instrument) -> CatalogEntry:
+        """Record the instrument behind a slot, on disk before this returns."""
+        self.describe_all({slot: instrument})
+        return self._by_slot[slot]
+
+    def describe_all(self, instruments: Mapping[int, Instrument]) -> None:
+        """The same for many, with one write to disk."""
+        self._append(
+            CatalogEntry(slot, self._by_slot[slot].key, instrument)
+            for slot, instrument in instruments.items()
+            if self._by_slot[slot].instrument != instrument
+        )
+
+    def get(self, slot: int) -> CatalogEntry | None:
+        """The entry of a slot, or None."""
+        return self._by_slot.get(slot)
+
+    def find(self, key: StreamKey) -> CatalogEntry | None:
+        """The entry of a stream that has a slot already, or None."""
+        return self._by_key.get(key)
+
+    def instrument(self, venue: str, symbol: str) -> Instrument | None:
+        """An instrument as any of its streams described it last, or None."""
+        return self._by_symbol.get((venue, symbol))
+
+    def __iter__(self) -> Iterator[CatalogEntry]:
+        return iter(self._by_slot.values())
+
+    def __len__(self) -> int:
+        return len(self._by_slot)
+
+    def _append(self, entries: Iterable[CatalogEntry]) -> None:
+        """Write entries and remember them. Raises OSError.
+
+        Whole lines that a failed write left may have been read by the writer already: taking them
+        back would give their slots away twice. So they count, and are written once more, because
+        nobody knows whether they are safe on disk; only half a line is cut off.
+        """
+        entries = [*self._doubtful.values(), *entries]
+        if not entries:
+            return
+        lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+        try:
+            self._file.append(lines)
+        except OSError:
+            self._doubtful |= {entry.slot: entry for entry in self.refresh()}
+            raise
+        self._doubtful.clear()
+        for entry in entries:
+            self._remember(entry)
+
+    def _remember(self, entry: CatalogEntry) -> None:
+        self.line_count += 1
+        self._by_slot[entry.slot] = entry
+        self._by_key[entry.key] = entry
+        if entry.instrument is not None:
+            self._by_symbol[entry.key.venue, entry.key.symbol] = entry.instrument

@@ -1,0 +1,176 @@
+"""What a database is like, for who has to look after it: `fts doctor` shows all of it.
+
+Everything here is read, nothing is changed. What a user may not see is left out (None), for a
+report that fails on its least important line is no report.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from engine.data.kinds import SPECS
+from engine.database.session import Session
+
+_TABLES: Final = [spec.table for spec in SPECS.values()]
+
+_SERVER: Final = """
+    SELECT current_setting('server_version'), current_setting('server_encoding'),
+        (SELECT datcollate FROM pg_database WHERE datname = current_database()),
+        pg_database_size(current_database()),
+        current_setting('max_connections')::int
+            - current_setting('superuser_reserved_connections')::int,
+        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+        current_setting('synchronous_standby_names'),
+        (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))
+"""
+_INHERITED: Final = """
+    SELECT split_part(c.said, '=', 1), substr(c.said, strpos(c.said, '=') + 1)
+    FROM pg_db_role_setting AS s CROSS JOIN LATERAL unnest(s.setconfig) AS c (said)
+    WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+    ORDER BY s.setrole <> 0, s.setdatabase <> 0
+"""
+_LAYOUT: Final = """
+    SELECT (SELECT c.relkind FROM pg_class AS c WHERE c.oid = to_regclass('trade')),
+        (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'timescaledb'),
+        (SELECT a.default_version FROM pg_available_extensions AS a WHERE a.name = 'timescaledb'),
+        current_setting('timescaledb.license', true)
+"""
+_DAYS: Final = """
+    SELECT count(*), coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
+    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = to_regclass(%s)
+"""
+_PARTITION_BYTES: Final = """
+    SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::int8
+    FROM pg_inherits AS i WHERE i.inhparent = to_regclass(%s)
+"""
+_AGE_DAYS: Final = """
+    SELECT extract(epoch FROM now() - min(applied_at))::float8 / 86400 FROM schema_version
+"""
+_HYPERTABLES: Final = """
+    SELECT h.hypertable_name::text, h.compression_enabled,
+        (SELECT j.config ->> 'drop_after' FROM timescaledb_information.jobs AS j
+         WHERE j.proc_name = 'policy_retention' AND j.hypertable_schema = h.hypertable_schema
+            AND j.hypertable_name = h.hypertable_name LIMIT 1)
+    FROM timescaledb_information.hypertables AS h
+    WHERE h.hypertable_schema = current_schema() AND h.hypertable_name = ANY (%s)
+"""
+_SECONDS_A_DAY: Final = 86_400
+
+
+class DatabaseFacts(msgspec.Struct):
+    """One database. None: this user may not see it, or it is not there yet."""
+
+    version: str = ""
+    encoding: str = ""
+    collation: str = ""
+    holds_any_name: bool = True
+    """Names that the encoding lacks are stored escaped (engine/database/text.py)."""
+    schema: str = ""
+    layout: str = "none yet"
+    """`hypertables`, `partitions`, `tables`."""
+    timescaledb: str | None = None
+    """Version of the extension in this database."""
+    timescaledb_available: str | None = None
+    timescaledb_licence: str | None = None
+    columnstore: list[str] = []
+    """Hypertables with it."""
+    retention: dict[str, str] = {}
+    """Tables whose old rows are dropped, and after how long."""
+    size_bytes: int | None = None
+    rows_by_table: dict[str, int] = {}
+    """As the statistics say."""
+    days_kept: int = 0
+    rows_a_day: float | None = None
+    bytes_a_day: float | None = None
+    connections_free: int | None = None
+    """For this user, who is in the one that asked."""
+    synchronous_standbys: str = ""
+    """`synchronous_standby_names`, whose answer a durable COMMIT waits for."""
+    standbys_in_sync: int | None = None
+    is_pooled: bool = False
+    """Somebody stands between: a session pool, or a proxy."""
+    inherited: dict[str, str] = {}
+    """What `ALTER ROLE … SET` and `ALTER DATABASE … SET` give a session; the engine's own sessions
+    take of it only what they do not set themselves."""
+
+
+def read_facts(session: Session) -> DatabaseFacts:
+    """Everything about this session's database."""
+    facts = DatabaseFacts(encoding=session.seen.encoding, schema=_text(session, "current_schema()"))
+    facts.is_pooled = session.seen.backend_pid != session.pgconn.backend_pid
+    facts.holds_any_name = facts.encoding in ("UTF8", "SQL_ASCII")
+    for values in _rows(session, _SERVER):
+        (
+            facts.version, _, facts.collation, facts.size_bytes, slots, taken,
+            facts.synchronous_standbys, facts.standbys_in_sync,
+        ) = values  # fmt: skip
+        facts.connections_free = max(slots - taken, 0)
+    facts.inherited = dict(_rows(session, _INHERITED))
+    _read_layout(session, facts)
+    _read_growth(session, facts)
+    return facts
+
+
+def _read_layout(session: Session, facts: DatabaseFacts) -> None:
+    for kind, version, available, licence in _rows(session, _LAYOUT):
+        facts.timescaledb, facts.timescaledb_available = version, available
+        facts.timescaledb_licence = licence if version else None
+        kinds: Mapping[str | None, str] = {"p": "partitions", "r": "tables"}
+        facts.layout = kinds.get(kind, facts.layout)
+    if facts.timescaledb is None:
+        return
+    for name, has_columnstore, drop_after in _rows(session, _HYPERTABLES, (_TABLES,)):
+        facts.layout = "hypertables"
+        if has_columnstore:
+            facts.columnstore.append(name)
+        if drop_after:
+            facts.retention[name] = drop_after
+
+
+def _read_growth(session: Session, facts: DatabaseFacts) -> None:
+    """Rows and bytes a day: what is kept, over the days it was collected in."""
+    size_bytes = 0
+    for table in _TABLES:
+        for days, rows in _rows(session, _DAYS, (table,)):
+            facts.days_kept = max(facts.days_kept, days)
+            facts.rows_by_table[table] = rows
+        hyper = facts.layout == "hypertables" and table in _TABLES
+        query = "SELECT hypertable_size(%s)" if hyper else _PARTITION_BYTES
+        for (found,) in _rows(session, _in_extension(session, query), (table,)):
+            size_bytes += found or 0
+    for (age_days,) in _rows(session, _AGE_DAYS):
+        if age_days and facts.days_kept:
+            days = max(min(age_days, facts.days_kept), 1 / 24)
+            facts.rows_a_day = round(sum(facts.rows_by_table.values()) / days)
+            facts.bytes_a_day = round(size_bytes / days)
+
+
+def _in_extension(session: Session, query: str) -> str:
+    """`query` with the functions of TimescaleDB named by the schema they are in."""
+    if "hypertable_size" not in query:
+        return query
+    found = _rows(
+        session,
+        "SELECT quote_ident(n.nspname) FROM pg_extension AS e"
+        " JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'",
+    )
+    return query.replace("hypertable_size", f"{found[0][0]}.hypertable_size") if found else query
+
+
+def _text(session: Session, expression: str) -> str:
+    rows = _rows(session, f"SELECT {expression}")
+    return str(rows[0][0] or "") if rows else ""
+
+
+def _rows(session: Session, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Nothing where this user may not look, or the server is too old to know."""
+    try:
+        return session.execute(query.encode(), values or None).fetchall()
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error:
+        return []

@@ -1,0 +1,154 @@
+"""What became of every row: one equation, from what is exact.
+
+    left + received = stored + skipped + quarantined + lost + unheard + refused + dropped + waiting
+
+| term        | rows that                                             | known from          |
+|-------------|-------------------------------------------------------|---------------------|
+| left        | an earlier run left in rings and journal, or a        | heads and cursors   |
+|             | database that was set back has to take once more      |                     |
+| received    | a socket of ours got: accepted, or refused or dropped | heads, and counters |
+| stored      | the database took                                     | the writer's count  |
+| skipped     | a knob keeps out                                      | the writer's count  |
+| quarantined | the database refuses for good                         | the writer's count  |
+| lost        | neither ring nor journal held when they were due      | the writer's count  |
+| unheard     | passed the cursor, and nobody heard how: the writer   | cursors             |
+|             | was killed, or the answer to a COMMIT was lost        |                     |
+| refused     | nothing could be made of                              | the shards' count   |
+| dropped     | no ring had room for                                  | the ring itself     |
+| waiting     | wait in ring and journal, for this run or the next    | heads and cursors   |
+
+Heads of rings are in shared memory, and cursors in the database: they outlive every process, so
+what is accepted, what moved and what waits is exact whoever is killed. What a shard counted in its
+last half second is not: after a shard was killed `refused` is a lower bound.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from engine.messages.commands import RingStatus
+
+
+class Moves(msgspec.Struct):
+    """Rows of the rings of one kind, since the engine started."""
+
+    accepted: int = 0
+    """Came into the rings."""
+    moved: int = 0
+    """The database's cursors passed."""
+    found: int = 0
+    """Of those, how many nobody heard of before a reconnect."""
+    waiting: int = 0
+    """Are still ahead of the cursors."""
+
+
+class _Ring:
+    """One ring and epoch, over the lives of the writer."""
+
+    def __init__(self, ring: RingStatus) -> None:
+        self.kind = ring.kind
+        self._born_seq = ring.born_seq
+        self._head_seq = self._cursor_seq = ring.born_seq
+        self._moved = self._moved_before = 0
+        self._found = self._found_before = 0
+        self._ended_seq = -1
+        """Where the cursor stood when the last writer was heard last; -1 when that is settled."""
+        self._is_known = False
+
+    def update(self, ring: RingStatus) -> None:
+        """Take in what the writer says."""
+        self._head_seq, self._cursor_seq = ring.head_seq, ring.database_seq
+        self._is_known = ring.begun_seq is not None
+        if ring.begun_seq is None:
+            return
+        if self._ended_seq >= 0:
+            self._moved_before += max(ring.begun_seq - self._ended_seq, 0)
+            self._ended_seq = -1
+        self._moved = ring.database_seq - ring.begun_seq
+        self._found = ring.found_rows
+
+    def delivered(self) -> None:
+        """The writer has let go of it: the database has all of it."""
+        self._moved += self._head_seq - self._cursor_seq
+        self._cursor_seq = self._head_seq
+
+    def writer_ended(self) -> None:
+        """The next one counts anew."""
+        self._moved_before, self._moved = self._moved_before + self._moved, 0
+        self._found_before, self._found = self._found_before + self._found, 0
+        if self._is_known or self._ended_seq < 0:
+            # Where nobody has told, the cursor is where the journal begins, or beyond.
+            self._ended_seq = self._cursor_seq
+        self._is_known = False
+
+    def add_to(self, moves: Moves) -> None:
+        """Add this ring's rows."""
+        moves.accepted += self._head_seq - self._born_seq
+        moves.moved += self._moved_before + self._moved
+        moves.found += self._found_before + self._found
+        moves.waiting += max(self._head_seq - self._cursor_seq, 0)
+
+
+class RingMoves:
+    """All rings of an engine, over the lives of its writer."""
+
+    def __init__(self) -> None:
+        self._rings: dict[tuple[str, int], _Ring] = {}
+
+    def update(self, rings: Iterable[RingStatus]) -> dict[str, Moves]:
+        """Take in what the writer says; return the sums by record kind."""
+        gone = set(self._rings)
+        for ring in rings:
+            key = ring.ring, ring.epoch
+            gone.discard(key)
+            self._rings.setdefault(key, _Ring(ring)).update(ring)
+        for key in gone:
+            self._rings[key].delivered()
+        sums: defaultdict[str, Moves] = defaultdict(Moves)
+        for each in self._rings.values():
+            each.add_to(sums[each.kind])
+        return dict(sums)
+
+    def writer_ended(self) -> None:
+        """The writer is gone: the next one counts anew."""
+        for ring in self._rings.values():
+            ring.writer_ended()
+
+
+class Account(msgspec.Struct, frozen=True):
+    """The equation, of one kind or of all of them."""
+
+    left: int = 0
+    received: int = 0
+    stored: int = 0
+    skipped: int = 0
+    quarantined: int = 0
+    lost: int = 0
+    unheard: int = 0
+    refused: int = 0
+    dropped: int = 0
+    waiting: int = 0
+
+    @classmethod
+    def of(cls, moves: Moves, counted: Mapping[str, int]) -> "Account":
+        """From what is exact, and what was counted of the terms that only counters know."""
+        settled = sum(counted[name] for name in ("stored", "skipped", "quarantined", "lost"))
+        return cls(
+            left=moves.moved + moves.waiting - moves.accepted,
+            received=moves.accepted + counted["refused"] + counted["dropped"],
+            unheard=moves.moved - settled,
+            waiting=moves.waiting,
+            **counted,
+        )
+
+    @classmethod
+    def total(cls, accounts: Mapping[str, "Account"]) -> "Account":
+        """All kinds together."""
+        names = cls.__struct_fields__
+        return cls(**{n: sum(getattr(each, n) for each in accounts.values()) for n in names})
+
+    @property
+    def accepted(self) -> int:
+        """What came into the rings."""
+        return self.received - self.refused - self.dropped

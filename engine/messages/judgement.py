@@ -1,0 +1,123 @@
+"""Lights and their reasons: the one judge that log, view, API, metrics and exit code read."""
+
+from typing import Final
+
+import msgspec
+
+from engine.messages.commands import StreamState
+from engine.messages.status import ChildReport, Judgement, Light, Phase, StreamReport, WriterReport
+
+_TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
+_SINKS = {"postgres": "database", "valkey": "redis"}
+
+
+def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterReport:
+    """The writer as it is while these of the engine's own servers are not up: it knows only that
+    nobody answers, or not even that yet.
+    """
+    for server in servers:
+        if server.state != "up":
+            sink, problem = _SINKS[server.name], f"private {server.name}: {server.reason}"
+            writer = msgspec.structs.replace(
+                writer, **{f"{sink}_state": "down", f"{sink}_error": f"{problem}; it starts again"}
+            )
+    return writer
+
+
+RANK: Final[dict[Light, int]] = {"green": 0, "yellow": 1, "red": 2}
+GREEN: Final[Judgement] = ("green", "")
+_FLUSH_DELAY_S: Final = (5.0, 60.0)
+_BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
+"""Where yellow and red begin."""
+
+
+def worst(found: list[Judgement]) -> Judgement:
+    """The worst of several; the first of equals."""
+    return max(found, key=lambda judged: RANK[judged[0]], default=GREEN)
+
+
+def above(value: float, limits: tuple[float, float], text: str) -> Judgement:
+    """Green below the first limit, red from the second on."""
+    if value < limits[0]:
+        return GREEN
+    return ("red" if value >= limits[1] else "yellow"), text
+
+
+def judge_database(writer: WriterReport) -> Judgement:
+    """The database's light: the same for the log, the view, the API and the exit code."""
+    if writer.database_state == "off":
+        return GREEN
+    if writer.database_state == "down":
+        return "red", f"the database is down: {writer.database_error}; {_where_rows_wait(writer)}"
+    if writer.database_state != "up":
+        return "yellow", f"the database is {writer.database_state}"
+    if writer.waits_for:
+        return "red", f"{writer.waits_for}; {_where_rows_wait(writer)}"
+    journal: Judgement = GREEN
+    if writer.journal_error:
+        text = f"{writer.journal_error}; rows are in memory only until they are stored"
+        journal = ("yellow", text)
+    delay_s, waiting = writer.flush_delay_s, writer.backlog_rows
+    return worst(
+        [
+            journal,
+            above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for the database"),
+            above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for the database"),
+        ]
+    )
+
+
+def _where_rows_wait(writer: WriterReport) -> str:
+    """Those the database does not take. Memory has no room for long, and a reboot empties it."""
+    if writer.journal_error:
+        return f"rows are in memory only, while that has room: {writer.journal_error}"
+    return "rows wait in the journal"
+
+
+def judge(
+    phase: Phase, children: list[ChildReport], writer: WriterReport, streams: list[StreamReport]
+) -> Judgement:
+    """One light and the reason for it, worst first."""
+    if phase in ("starting", "draining", "stopped"):
+        return "yellow", phase
+    for child in children:
+        if child.state != "up":
+            light: Light = "yellow" if child.name == "control" else "red"
+            return light, f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
+    database = judge_database(writer)
+    if database[0] != "green":
+        return database
+    if writer.lost_rows:
+        return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
+    by_streams = _judge_streams(streams)
+    if by_streams is not None and by_streams[0] != "green":
+        return by_streams
+    if writer.redis_state == "down":
+        return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
+    if quarantined := sum(writer.quarantine_rows.values()):
+        return "yellow", f"{quarantined} rows are in quarantine: see `fts quarantine list`"
+    return by_streams or ("green", "all streams deliver")
+
+
+def _judge_streams(streams: list[StreamReport]) -> Judgement | None:
+    """What the streams alone say; None when all of them deliver."""
+    troubled = [stream for stream in streams if stream.state in _TROUBLED]
+    if troubled and len(troubled) == len(streams):
+        return "red", f"no stream delivers: {_name(troubled[0])}: {troubled[0].reason}"
+    if troubled:
+        first = troubled[0]
+        return "yellow", (
+            f"{len(troubled)} of {len(streams)} streams in trouble: {_name(first)} is"
+            f" {first.state}: {first.reason}"
+        )
+    live = sum(stream.state is StreamState.LIVE for stream in streams)
+    if streams and not live:
+        first = streams[0]
+        return "yellow", f"no stream is live yet: {_name(first)} is {first.state}: {first.reason}"
+    if live < len(streams):
+        return "green", f"{live} of {len(streams)} streams deliver, the others are starting"
+    return None if streams else ("green", "no stream is wanted yet")
+
+
+def _name(stream: StreamReport) -> str:
+    return f"{stream.venue}/{stream.symbol}/{stream.kind}"

@@ -1,0 +1,152 @@
+"""Birth of a child process: `python -m engine.process.birth <name> <module:function> <fd>`.
+
+The child learns everything from its pipe: the first frame is its settings, of the type that the
+target's `settings` parameter is annotated with. Then it starts logging, claims its metrics, pins
+itself and runs `async def run(settings, channel) -> int` on uvloop; what that returns is its exit
+code.
+
+Invariants
+- A child never outlives its parent: end of file on the pipe tells it to leave, and the kernel
+  kills it should it not listen (PR_SET_PDEATHSIG). That signal fires when the *thread* that
+  started the child ends, so children are started by the main thread alone.
+- Only the supervisor decides when a child leaves. A terminal's Ctrl-C reaches every process of the
+  group, so children ignore it and wait for `Drain`.
+"""
+
+import asyncio
+import ctypes
+import enum
+import importlib
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import typing
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import uvloop
+
+from engine.base import signals
+from engine.base.errors import EngineError
+from engine.messages.commands import ToChild
+from engine.messages.settings import LogSettings, Paths
+from engine.process import logs, metric_files
+from engine.process.pipe import Channel, child_channel
+
+Target = Callable[[typing.Any, "Channel[ToChild]"], Awaitable[int]]
+
+_PR_SET_PDEATHSIG = 1
+_LENGTH = struct.Struct("<I")
+_BIRTH_TIMEOUT_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class ExitCode(enum.IntEnum):
+    """How a child ended. Other codes come from the interpreter itself."""
+
+    OK = 0
+    FAULT = 40
+    """An exception nobody handled; the log has it."""
+    REFUSED = 41
+    """An EngineError: the child says what is wrong and trying again at once will not help."""
+    NOT_BORN = 42
+    """The settings never arrived or were not for this target."""
+
+
+def load_target(name: str) -> Target:
+    """Import `module:function`."""
+    module, _, function = name.partition(":")
+    target = getattr(importlib.import_module(module), function)
+    assert callable(target), name
+    return typing.cast("Target", target)
+
+
+def settings_type(target: Target) -> type[typing.Any]:
+    """The type its `settings` parameter is annotated with."""
+    return typing.cast("type[typing.Any]", typing.get_type_hints(target)["settings"])
+
+
+def read_birth(sock: socket.socket, kind: type[typing.Any]) -> typing.Any:
+    """Read the first frame, and not a byte more: the rest belongs to the channel."""
+    sock.settimeout(_BIRTH_TIMEOUT_S)
+    (size,) = _LENGTH.unpack(_read_exactly(sock, _LENGTH.size))
+    body = _read_exactly(sock, size)
+    sock.settimeout(None)
+    return msgspec.json.decode(body, type=kind)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the target named on the command line; return its exit code."""
+    name, target_name, fd = arguments
+    _leave_signals_to_the_supervisor()
+    _die_with_parent()
+    sock = socket.socket(fileno=int(fd))
+    sock.set_inheritable(False)
+    try:
+        target = load_target(target_name)
+        settings = read_birth(sock, settings_type(target))
+    except (EOFError, OSError, msgspec.MsgspecError) as error:
+        sys.stderr.write(f"{name}: not started: {error}\n")
+        return ExitCode.NOT_BORN
+    log: LogSettings = settings.log
+    logs.set_up(log, name)
+    paths: Paths | None = getattr(settings, "paths", None)
+    if paths is not None:
+        metric_files.claim(paths.layout(), name)
+    _pin(getattr(settings, "cpu", None))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(target, settings, sock))
+    except EngineError as error:
+        _log.error(f"stopped: {error}")
+        return ExitCode.REFUSED
+    except Exception:  # noqa: BLE001 - the last line of defence of the process
+        _log.exception("stopped by a fault")
+        return ExitCode.FAULT
+
+
+async def _run(target: Target, settings: typing.Any, sock: socket.socket) -> int:
+    channel = await child_channel(sock)
+    try:
+        return await target(settings, channel)
+    finally:
+        await channel.close()
+
+
+def _leave_signals_to_the_supervisor() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signals.ignore_what_is_not_meant()
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent ends. Linux only; elsewhere the pipe suffices."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _pin(cpu: int | None) -> None:
+    if cpu is None:
+        return
+    try:
+        os.sched_setaffinity(0, {cpu})
+    except OSError as error:
+        _log.warning(f"cannot pin to CPU {cpu}: {error.strerror}; running unpinned")
+
+
+def _read_exactly(sock: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        part = sock.recv(size - len(parts))
+        if not part:
+            raise EOFError("the parent is gone")
+        parts += part
+    return bytes(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,199 @@
+"""One engine a state directory: the lock, and the note that tells others where the engine is.
+
+`engine.json` is for `fts doctor` and for people: process, control address, how to reach the
+database by hand. It holds no password. A file without a holder of the lock is a leftover.
+
+While no engine runs, `engine.servers.host` may hold the lock to keep the private database open for
+who reads it; `database.json` is its note. It makes way for an engine: collecting comes first.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from engine.base.clock import monotonic_s
+from engine.base.durable import UNREADABLE
+from engine.base.errors import InstanceBusyError, SegmentError
+from engine.data.layout import Layout, usable
+
+_NOTE = "engine.json"
+_HOST_NOTE = "database.json"
+_BUSY_S = 0.2
+"""So long a lock may be held by who only looks whether it is."""
+_MAKES_WAY_S = 20.0
+"""So long a private database may take to stop."""
+_POLL_S = 0.01
+
+_Note = TypeVar("_Note", bound=msgspec.Struct)
+
+
+class EngineNote(msgspec.Struct, frozen=True):
+    """What `engine.json` holds. Addresses are masked."""
+
+    pid: int
+    control_url: str
+    database: str = ""
+    psql: str = ""
+    redis: str = ""
+    redis_cli: str = ""
+    started_ns: int = 0
+
+
+class HostNote(msgspec.Struct, frozen=True):
+    """What `database.json` holds: who keeps the private database open, and where it answers."""
+
+    pid: int
+    url: str = ""
+    """Empty until it does."""
+
+
+@contextlib.contextmanager
+def hold(layout: Layout, *, evicts: bool = True) -> Iterator[None]:
+    """Own the state directory, or raise InstanceBusyError. Who only keeps the private database open
+    has to leave it to us, if this `evicts`.
+
+    The lock dies with the process, however it ends. The file stays: removing it would let two
+    processes lock two different files of the same name.
+    """
+    with usable(layout.state_dir):
+        fd = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(fd, layout, evicts)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            yield
+        finally:
+            remove_note(layout)
+            os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def hold_rings(layout: Layout) -> Iterator[None]:
+    """Own the rings as well, or raise InstanceBusyError: whoever copies a state directory has an
+    engine of the same name, whose writer would take and remove the rows of the one that runs.
+    """
+    path = layout.shm_dir.with_name(f"{layout.shm_dir.name}.lock")
+    fd = -1
+    while fd < 0:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SegmentError(f"cannot open {path}: {error.strerror}") from error
+        if not _try_lock(fd):
+            os.close(fd)
+            raise InstanceBusyError(
+                f"another engine uses {layout.shm_dir}: its state directory is a copy of"
+                f" {layout.state_dir}, or this one of that; stop it or choose another --state-dir"
+            )
+        if not os.fstat(fd).st_nlink:  # its holder has just removed it
+            os.close(fd)
+            fd = -1
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _lock(fd: int, layout: Layout, evicts: bool) -> None:
+    ends_s = monotonic_s() + _BUSY_S
+    while not _try_lock(fd):
+        if evicts and (host := read_host_note(layout)) is not None:
+            evicts = False
+            with contextlib.suppress(OSError):
+                os.kill(host.pid, signal.SIGTERM)
+                ends_s = monotonic_s() + _MAKES_WAY_S
+        if monotonic_s() > ends_s:
+            raise InstanceBusyError(
+                f"another engine (pid {_holder(fd) or 'unknown'}) runs on {layout.state_dir};"
+                " stop it or choose another --state-dir"
+            )
+        time.sleep(_POLL_S)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(fd: int) -> str:
+    return os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+
+
+def is_held(layout: Layout) -> bool:
+    """Whether an engine runs on this state directory, or its private database is kept open."""
+    try:
+        fd = os.open(layout.lock_file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def write_note(layout: Layout, note: EngineNote) -> None:
+    """Publish the note in one step: a reader sees all of it or none."""
+    _write(layout.state_dir / _NOTE, note)
+
+
+def write_host_note(layout: Layout, note: HostNote) -> None:
+    """The same for who keeps the private database open."""
+    _write(layout.state_dir / _HOST_NOTE, note)
+
+
+def _write(path: Path, note: msgspec.Struct) -> None:
+    half = path.with_suffix(".json.tmp")
+    half.write_bytes(msgspec.json.encode(note) + b"\n")
+    half.chmod(0o600)
+    half.replace(path)
+
+
+def read_note(layout: Layout) -> EngineNote | None:
+    """The note of a running engine, or None."""
+    return _read(layout.state_dir / _NOTE, EngineNote) if is_held(layout) else None
+
+
+def read_host_note(layout: Layout) -> HostNote | None:
+    """The note of who keeps the private database open and holds the lock for it, or None."""
+    note = _read(layout.state_dir / _HOST_NOTE, HostNote)
+    if note is None or not is_held(layout):
+        return None
+    holder = layout.lock_file.read_bytes().decode("ascii", "replace").strip()
+    return note if holder == str(note.pid) else None
+
+
+def _read(path: Path, kind: type[_Note]) -> _Note | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, *UNREADABLE):
+        return None
+
+
+def remove_note(layout: Layout) -> None:
+    """Take the notes away at the end."""
+    for name in (_NOTE, _HOST_NOTE):
+        (layout.state_dir / name).unlink(missing_ok=True)
+
+
+def leftover_rings(layout: Layout) -> list[Path]:
+    """Ring files that a crash left in shared memory; the next writer drains and removes them."""
+    if not layout.shm_dir.is_dir():
+        return []
+    return sorted(layout.shm_dir.glob("*.ring"))

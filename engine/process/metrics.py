@@ -1,0 +1,234 @@
+"""Every metric object, once. Made by the process that feeds it, after
+`engine.process.metric_files.claim`.
+
+Names are `fts_<room>_<noun>_<unit>[_total]`. Labels come from closed sets (exchange, kind, reason,
+sink, process, route, method, status), never from symbols.
+
+Nothing here is called per row or frame: shards and writer hand over the integers they keep anyway,
+a few times a second, and what these have grown by is added.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Final
+
+from prometheus_client import Counter, Gauge, Histogram, values
+from prometheus_client.utils import INF, floatToGoString
+
+from engine.data.kinds import RecordKind
+from engine.data.slots import StreamKind
+from engine.messages.commands import LatencyHistogram, StreamCounts, WriterStatus
+from engine.process.metric_files import GAUGE_MODE
+
+_STEPS: Final = {0: 1, 3: 2, 6: 4}
+"""Of the ten buckets to a decade, those that end at 1, 2 (1.995) and 4 (3.981): rounded up, so
+that what is counted below an edge is below it.
+"""
+LATENCY_EDGES_S: Final = {
+    step: _STEPS[step % 10] * 10.0 ** (step // 10 - 6)
+    for step in range(10, 81)
+    if step % 10 in _STEPS
+}
+"""Upper edges from 10 µs to 100 s, by the number of fine buckets below them."""
+_REQUEST_EDGES_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
+_LAG_EDGES_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
+
+
+class Growth:
+    """A counter fed from a total that only grows while this process lives."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...] = ()) -> None:
+        self._counter = Counter(name, text, labels, registry=None)
+        self._seen: dict[tuple[str, ...], float] = {}
+
+    def feed(self, total: float, *labels: str) -> None:
+        """Add what the total has grown by since the last time. A first 0 makes the series known."""
+        seen = self._seen.get(labels)
+        if seen is None or total > seen:
+            child = self._counter.labels(*labels) if labels else self._counter
+            child.inc(total - (seen or 0))
+            self._seen[labels] = total
+
+
+class LatencyBuckets:
+    """A histogram fed from counts by bucket, where the library's own takes single observations.
+
+    It is made of the same values as the library's, so the library merges and shows it.
+    """
+
+    def __init__(self, name: str, text: str, labels: Mapping[str, str]) -> None:
+        def value(suffix: str, names: tuple[str, ...], texts: tuple[str, ...]) -> Any:
+            return values.ValueClass("histogram", name, name + suffix, names, texts, text)
+
+        names, texts = tuple(labels), tuple(labels.values())
+        self._sum = value("_sum", names, texts)
+        self._buckets = [
+            value("_bucket", (*names, "le"), (*texts, floatToGoString(edge)))
+            for edge in (*LATENCY_EDGES_S.values(), INF)
+        ]
+        self._seen = LatencyHistogram([])
+
+    def feed(self, now: LatencyHistogram) -> None:
+        """Add what the histogram has grown by since the last time."""
+        before, self._seen = self._seen, now
+        bounds = [0, *LATENCY_EDGES_S, None]
+        for bucket, (first, last) in zip(self._buckets, pairwise(bounds), strict=True):
+            bucket.inc(sum(now.counts[first:last]) - sum(before.counts[first:last]))
+        self._sum.inc((now.sum_us - before.sum_us) / 1e6)
+
+
+class ProcessMetrics:
+    """What every process says of itself."""
+
+    def __init__(self, process: str) -> None:
+        self._process = process
+        self._cpu = Growth(
+            "fts_engine_process_cpu_seconds_total", "CPU time, user and system", ("process",)
+        )
+        self._lag = Histogram(
+            "fts_engine_process_loop_lag_seconds",
+            "How late the event loop was, looked at a few times a second",
+            ("process",),
+            buckets=_LAG_EDGES_S,
+            registry=None,
+        )
+
+    def feed(self, cpu_s: float, loop_lag_s: float) -> None:
+        """One look at the event loop."""
+        self._cpu.feed(cpu_s, self._process)
+        self._lag.labels(self._process).observe(loop_lag_s)
+
+
+class ShardMetrics:
+    """What a shard received, by exchange."""
+
+    def __init__(self) -> None:
+        self._streams = [
+            (name, Growth(f"fts_shards_{noun}_total", text, ("exchange", "kind")))
+            for name, noun, text in (
+                ("frame_count", "frames", "Frames received"),
+                ("row_count", "rows", "Rows received"),
+                ("gap_count", "gaps", "Gaps declared"),
+                ("missing_count", "missing_rows", "Rows declared missing"),
+                ("duplicate_count", "duplicate_rows", "Rows refused as repeated"),
+                ("refused_count", "refused_rows", "Rows refused as unreadable"),
+            )
+        ]
+        self._malformed = Growth(
+            "fts_shards_malformed_frames_total", "Frames of no use", ("exchange", "reason")
+        )
+        self._reconnects = Growth(
+            "fts_shards_reconnects_total", "Sockets opened again", ("exchange",)
+        )
+        self._connections = _gauge("fts_shards_connections", "Open sockets", "exchange")
+
+    def feed(
+        self,
+        exchange: str,
+        counts_by_kind: Mapping[StreamKind, StreamCounts],
+        malformed_by_reason: Mapping[str, int],
+        reconnect_count: int,
+        connection_count: int,
+    ) -> None:
+        """Totals of one exchange, since this process was born."""
+        for kind, counts in counts_by_kind.items():
+            for name, growth in self._streams:
+                growth.feed(getattr(counts, name), exchange, kind)
+        for reason, count in malformed_by_reason.items():
+            self._malformed.feed(count, exchange, reason)
+        self._reconnects.feed(reconnect_count, exchange)
+        self._connections.labels(exchange).set(connection_count)
+
+
+class WriterMetrics:
+    """What the writer delivered, by record kind, and how fast."""
+
+    def __init__(self) -> None:
+        self._rows = {
+            f"{name}_rows": Growth(f"fts_writer_{name}_rows_total", text, ("kind",))
+            for name, text in (
+                ("stored", "Rows in the database"),
+                ("published", "Rows in Redis"),
+                ("overrun", "Rows that Redis was too slow for, or refused"),
+                ("quarantined", "Rows that the database refuses"),
+                ("skipped", "Rows that a knob keeps from the database"),
+                ("unpublished", "Rows that a knob keeps from Redis"),
+            )
+        }
+        self._inexact = Growth(
+            "fts_writer_inexact_rows_total", "Rows whose numbers had to be rounded"
+        )
+        self._lost = Growth(
+            "fts_writer_lost_rows_total", "Rows that neither journal nor database has"
+        )
+        self._quarantine = _gauge(
+            "fts_writer_quarantine_rows", "Rows that are in quarantine now", "kind"
+        )
+        self._backlog = _gauge("fts_writer_backlog_rows", "Rows that wait for the database")
+        self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
+        self._redis_bytes = _gauge("fts_writer_redis_bytes", "What the streams in Redis take")
+        self._redis_budget = _gauge(
+            "fts_writer_redis_budget_bytes", "What the streams in Redis may take"
+        )
+        self._up = _gauge("fts_writer_sink_up", "1 when the sink works", "sink")
+        self._latencies: dict[str, LatencyBuckets] = {}
+
+    def feed(self, status: WriterStatus) -> None:
+        """Totals since this process was born."""
+        for name, growth in self._rows.items():
+            rows: Mapping[str, int] = getattr(status, name)
+            for kind in RecordKind:
+                growth.feed(rows.get(kind.value, 0), kind.value)
+        self._inexact.feed(status.inexact_rows)
+        self._lost.feed(status.lost_rows)
+        for kind in RecordKind:
+            self._quarantine.labels(kind.value).set(status.quarantine_rows.get(kind.value, 0))
+        self._backlog.set(status.backlog_rows)
+        self._journal.set(status.journal_bytes)
+        if status.redis_state != "off":
+            self._redis_bytes.set(status.redis_bytes)
+            self._redis_budget.set(status.redis_budget_bytes)
+        self._up.labels("journal").set(not status.journal_error)
+        for sink, state in (("database", status.database_state), ("redis", status.redis_state)):
+            if state != "off":
+                self._up.labels(sink).set(state == "up")
+        for stage, histogram in status.latency.items():
+            if stage not in self._latencies:
+                self._latencies[stage] = _latency_of(stage)
+            self._latencies[stage].feed(histogram)
+
+
+class RequestMetrics:
+    """Requests to the control port, up to the first byte of their answer."""
+
+    def __init__(self) -> None:
+        self._requests = Counter(
+            "fts_control_requests_total",
+            "Requests answered",
+            ("route", "method", "status"),
+            registry=None,
+        )
+        self._seconds = Histogram(
+            "fts_control_request_duration_seconds",
+            "From a request to the first byte of its answer",
+            ("route",),
+            buckets=_REQUEST_EDGES_S,
+            registry=None,
+        )
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one."""
+        self._requests.labels(route, method, f"{status // 100}xx").inc()
+        self._seconds.labels(route).observe(seconds)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(name, text, labels, multiprocess_mode=GAUGE_MODE, registry=None)
+
+
+def _latency_of(stage: str) -> LatencyBuckets:
+    if stage == "receipt":
+        text = "From the venue's event to its reception, by two clocks"
+        return LatencyBuckets("fts_writer_receipt_latency_seconds", text, {})
+    text = "From reception to delivery, sampled"
+    return LatencyBuckets("fts_writer_latency_seconds", text, {"sink": stage})

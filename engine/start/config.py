@@ -1,0 +1,488 @@
+"""Configuration: one TOML file, every key optional, every default written here and nowhere else.
+
+Unknown keys, wrong types and numbers out of range end in a `ConfigError` that names the file and
+the path of the key. Secrets come from the environment or from files of their own; the TOML file
+may name a database, never its password. What depends on the machine (CPUs, free shared memory) is
+checked by `engine.start.preflight`, so that this module stays a function of its input.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import psycopg
+from msgspec import Meta
+from psycopg.conninfo import conninfo_to_dict
+
+from engine.base.errors import ConfigError
+from engine.base.masking import mask_url
+from engine.base.redis_link import parse_redis_url
+from engine.base.wrong_input import explain
+from engine.data.layout import must_be_text
+from engine.data.slots import StreamKey, StreamKind, Transport, is_symbol
+from engine.messages.settings import Admission, VenueSettings
+from engine.start.postgres_settings import check_settings
+
+_MAX_FILE_BYTES = 1 << 20
+_SHOWN_SYMBOL = 64
+_FAST_KINDS = ("trade", "book", "quote")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+PreferredTransport = Callable[[str, StreamKind], Transport]
+"""(venue, kind) to the transport used when the configuration names none."""
+
+
+def always_ws(_venue: str, _kind: StreamKind) -> Transport:
+    """The preference of somebody who knows no venue."""
+    return Transport.WS
+
+
+class Secret:
+    """Text that does not show itself. `reveal` is the one way out, so its uses can be counted."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself: for the pipe to a child or for a client library."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(****)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ControlConfig(_Section, frozen=True):
+    """`[control]`: where the control process listens, who may talk to it, what it admits.
+
+    Port 0 means a free one. Token files hold one line, mode 0600.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    token_file: str | None = None
+    read_token_file: str | None = None
+    behind_proxy: bool = False
+    """A TLS proxy stands in front: the only way to listen to more than this machine."""
+    allowed_hosts: list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}$")]] = []
+    admission: Admission = "green"
+    health_hold_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
+
+
+class DatabaseConfig(_Section, frozen=True):
+    """`[database]`: without `url` and `url_file`, a private PostgreSQL in the state directory."""
+
+    url: str | None = None
+    url_file: str | None = None
+    flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+    flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
+    max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    private_settings: dict[str, str] = {}
+    """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
+
+
+class RedisConfig(_Section, frozen=True):
+    """`[redis]`: without `url` and `url_file`, a private Valkey in the state directory."""
+
+    url: str | None = None
+    url_file: str | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
+    stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
+    memory_mb: Annotated[int, Meta(ge=8, le=1 << 20)] | None = None
+    """Of the private server; of another one, what the streams may take. Absent: a part of this
+    machine's (`engine.start.redis_memory`)."""
+    publish: bool = False
+
+
+class LimitsConfig(_Section, frozen=True):
+    """`[limits]`: the venues' budgets. `shared` asks all engines of one `group`, which leave from
+    one address, through their common Redis before anything is sent to a venue.
+    """
+
+    shared: bool = False
+    group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "default"
+    without_redis: Literal["wait", "alone"] = "wait"
+    """`wait` keeps the limits strict; `alone` lets each engine use the whole budget meanwhile."""
+
+
+class JournalConfig(_Section, frozen=True):
+    """`[journal]`: the rings' tail on disk."""
+
+    segment_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
+    sync_interval_s: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
+
+
+class RingRecords(_Section, frozen=True):
+    """`[shards.ring_records]`: capacities, powers of two. Absent ones fit the shared memory."""
+
+    trade: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    book: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    quote: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    funding: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    open_interest: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    liquidation: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    gap: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+    coverage: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+
+
+class ShardsConfig(_Section, frozen=True):
+    """`[shards]`: one shard for each CPU listed. Absent: half the CPUs, the last ones."""
+
+    cpus: list[Annotated[int, Meta(ge=0, le=65535)]] | None = None
+    ring_records: RingRecords = RingRecords()
+
+
+class LogConfig(_Section, frozen=True):
+    """`[log]`."""
+
+    level: LogLevel = "INFO"
+
+
+class StreamsConfig(_Section, frozen=True):
+    """`[[streams]]`: every symbol with every kind, at one venue. Without `transport` each kind
+    comes the way its venue prefers. A text that can be no symbol costs its own streams alone
+    (`LoadedConfig.no_symbols`), as a symbol does that the venue does not list.
+    """
+
+    venue: str
+    symbols: Annotated[list[str], Meta(min_length=1)]
+    kinds: Annotated[list[StreamKind], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [StreamKind.TRADES, StreamKind.L2_BOOK]
+    )
+
+    transport: Transport | None = None
+
+    def keys(self, preferred: PreferredTransport) -> list[StreamKey]:
+        """The streams this entry names."""
+        return [
+            StreamKey(self.venue, symbol, kind, self.transport or preferred(self.venue, kind))
+            for symbol in filter(is_symbol, self.symbols)
+            for kind in self.kinds
+        ]
+
+
+DEFAULT_STREAMS = [
+    StreamsConfig(venue="binance_linear", symbols=["BTCUSDT", "ETHUSDT"]),
+    StreamsConfig(venue="hyperliquid_perp", symbols=["BTC", "ETH"]),
+]
+
+
+class Config(_Section, frozen=True):
+    """The TOML file."""
+
+    state_dir: str | None = None
+    control: ControlConfig = ControlConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    redis: RedisConfig = RedisConfig()
+    limits: LimitsConfig = LimitsConfig()
+    journal: JournalConfig = JournalConfig()
+    shards: ShardsConfig = ShardsConfig()
+    log: LogConfig = LogConfig()
+    venues: dict[str, VenueSettings] = {}
+    streams: list[StreamsConfig] = msgspec.field(default_factory=lambda: list(DEFAULT_STREAMS))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A checked configuration with its secrets beside it, masked. `source` is for messages."""
+
+    config: Config
+    source: str
+    state_dir: Path
+    database_url: Secret | None
+    redis_url: Secret | None
+
+    def with_state_dir(self, state_dir: Path) -> "LoadedConfig":
+        """The same with another state directory."""
+        return replace(self, state_dir=_at_home(state_dir).absolute())
+
+    def with_config(self, config: Config) -> "LoadedConfig":
+        """The same with another configuration, e.g. after command-line options."""
+        return replace(self, config=config)
+
+    def no_symbols(self) -> list[str]:
+        """What of the configured symbols can be none, a line each, fit to be shown."""
+        return [
+            f"{self.source}: streams[{number}].symbols[{place}]: {text[:_SHOWN_SYMBOL]!a} can be no"
+            " symbol: left out"
+            for number, entry in enumerate(self.config.streams)
+            for place, text in enumerate(entry.symbols)
+            if not is_symbol(text)
+        ]
+
+    def stream_keys(self, preferred: PreferredTransport = always_ws) -> list[StreamKey]:
+        """Every configured stream once, in the order of the file. What each venue prefers is known
+        to `shards.venues`, which this room does not import.
+        """
+        keys = [key for entry in self.config.streams for key in entry.keys(preferred)]
+        return list(dict.fromkeys(keys))
+
+
+def load(
+    path: Path | None, env: Mapping[str, str] = os.environ, state_dir: Path | None = None
+) -> LoadedConfig:
+    """Read `path` (or nothing), apply the environment, check everything. A `state_dir` given here
+    wins over both.
+
+    Raises ConfigError with one line that names the file and the key.
+    """
+    source = str(path) if path is not None else "defaults"
+    must_be_text(path or Path(), "configuration")
+    config = _decode(_read(path), source) if path is not None else Config()
+    config = _with_environment(config, env)
+    _check(config, source)
+    base = path.absolute().parent if path is not None else Path()  # then no key names a file
+    config = _with_token_files(config, env, source, base)
+    redis_url = _server_url("redis", config.redis, parse_redis_url, env, source, base)
+    if config.limits.shared and redis_url is None:
+        raise ConfigError(
+            f"{source}: limits.shared: engines share limits through a Redis they have in common;"
+            " set redis.url, redis.url_file or FTS_REDIS_URL"
+        )
+    return LoadedConfig(
+        config=config,
+        source=source,
+        state_dir=_state_dir(config, env, state_dir),
+        database_url=_server_url(
+            "database", config.database, _check_database_url, env, source, base
+        ),
+        redis_url=redis_url,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(text) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {_MAX_FILE_BYTES} bytes: not a configuration")
+    return text
+
+
+def _decode(text: bytes, source: str) -> Config:
+    try:
+        table = tomllib.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not UTF-8 (byte {error.start})") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{source}: not TOML: {_one_line(str(error))}") from error
+    try:
+        return msgspec.convert(table, Config)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ConfigError(f"{source}: {_explain(error, Config)}") from error
+
+
+def _explain(error: Exception, kind: type) -> str:
+    """The key, and what is wrong with it."""
+    key, text = explain(str(error), kind)
+    return f"{key or 'top level'}: {text}"
+
+
+def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
+    level = env.get("FTS_LOG_LEVEL")
+    if level:
+        try:
+            log = msgspec.convert({"level": level.upper()}, LogConfig)
+        except msgspec.ValidationError as error:
+            raise ConfigError(
+                f"environment: FTS_LOG_LEVEL: {_explain(error, LogConfig)}"
+            ) from error
+        config = msgspec.structs.replace(config, log=log)
+    port = env.get("FTS_CONTROL_PORT")
+    if port:
+        try:
+            number = msgspec.convert({"port": port}, ControlConfig, strict=False).port
+        except msgspec.ValidationError as error:
+            raise ConfigError(
+                f"environment: FTS_CONTROL_PORT: {_explain(error, ControlConfig)}"
+            ) from error
+        control = msgspec.structs.replace(config.control, port=number)
+        config = msgspec.structs.replace(config, control=control)
+    return config
+
+
+def _with_token_files(config: Config, env: Mapping[str, str], source: str, base: Path) -> Config:
+    """Token files by absolute path. Who listens to more than this machine asks for a token."""
+    control = config.control
+    has_token = bool(control.token_file or env.get("FTS_CONTROL_TOKEN"))
+    if (control.behind_proxy or control.allowed_hosts) and not has_token:
+        raise ConfigError(
+            f"{source}: control.behind_proxy, control.allowed_hosts: whom the proxy lets through"
+            " could command this engine: set control.token_file or FTS_CONTROL_TOKEN"
+        )
+    if control.host not in LOOPBACK and not has_token:
+        raise ConfigError(
+            f"{source}: control.host: {control.host!r} is not a loopback address"
+            f" ({', '.join(LOOPBACK)}), so clients must show a token: set control.token_file or"
+            " FTS_CONTROL_TOKEN"
+        )
+    if control.host not in LOOPBACK and not control.behind_proxy:
+        raise ConfigError(
+            f"{source}: control.host: {control.host!r} would carry tokens in clear text: put a TLS"
+            " proxy in front of it and set control.behind_proxy = true, or listen on 127.0.0.1"
+        )
+    files = {
+        name: str(base / _at_home(Path(value)))
+        for name in ("token_file", "read_token_file")
+        if (value := getattr(control, name)) is not None
+    }
+    return msgspec.structs.replace(config, control=msgspec.structs.replace(control, **files))
+
+
+def _check(config: Config, source: str) -> None:
+    """Rules between keys; each message names both values."""
+    database = config.database
+    if database.flush_rows > database.max_rows_per_copy:
+        raise ConfigError(
+            f"{source}: database.flush_rows = {database.flush_rows} is more than"
+            f" database.max_rows_per_copy = {database.max_rows_per_copy}"
+        )
+    for kind in RingRecords.__struct_fields__:
+        capacity = getattr(config.shards.ring_records, kind)
+        if capacity is None:
+            continue
+        if capacity & (capacity - 1):
+            raise ConfigError(
+                f"{source}: shards.ring_records.{kind}: {capacity} is not a power of two"
+            )
+        if kind in _FAST_KINDS and database.flush_rows > capacity:
+            raise ConfigError(
+                f"{source}: database.flush_rows = {database.flush_rows} is more than"
+                f" shards.ring_records.{kind} = {capacity}: the ring would fill before a flush"
+            )
+    try:
+        check_settings(database.private_settings)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: database.private_settings: {error}") from None
+    cpus = config.shards.cpus
+    if cpus is not None and not cpus:
+        raise ConfigError(f"{source}: shards.cpus: an empty list leaves no shard")
+    for cpu in cpus or ():
+        if (cpus or []).count(cpu) > 1:
+            raise ConfigError(f"{source}: shards.cpus: CPU {cpu} is listed twice")
+
+
+def default_state_dir(env: Mapping[str, str] = os.environ) -> Path:
+    """Where state is when nobody says."""
+    return _state_dir(Config(), env, None)
+
+
+def _state_dir(config: Config, env: Mapping[str, str], given: Path | None) -> Path:
+    chosen = given or env.get("FTS_STATE_DIR") or config.state_dir
+    if chosen:
+        return _at_home(Path(chosen)).absolute()
+    state_home = env.get("XDG_STATE_HOME")
+    root = Path(state_home) if state_home else _at_home(Path("~/.local/state"))
+    return (root / "fintickstreams").absolute()
+
+
+def _at_home(path: Path) -> Path:
+    """`path` with `~` and `~name` filled in."""
+    must_be_text(path, "path")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{path}: nobody knows that home directory: set HOME, or choose a state directory with"
+            " --state-dir, FTS_STATE_DIR or state_dir"
+        ) from None
+
+
+def _server_url(
+    section: str,
+    written: DatabaseConfig | RedisConfig,
+    check: Callable[[str], object],
+    env: Mapping[str, str],
+    source: str,
+    base: Path,
+) -> Secret | None:
+    """The address of a server: environment first, then the file named, then the plain key.
+
+    `check` raises a ConfigError that says what is wrong without repeating a password.
+    """
+    variable = f"FTS_{section.upper()}_URL"
+    url, url_file = written.url, written.url_file
+    in_plain_sight = False
+    if env.get(variable):
+        origin, text = variable, env[variable].strip()
+    elif url is not None and url_file is not None:
+        raise ConfigError(f"{source}: {section}.url and {section}.url_file are both set: keep one")
+    elif url_file is not None:
+        origin = f"{source}: {section}.url_file"
+        text = _secret_file(base / _at_home(Path(url_file)), origin)
+    elif url is not None:
+        origin, text, in_plain_sight = f"{source}: {section}.url", url, True
+    else:
+        return None
+    try:
+        check(text)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    if in_plain_sight and has_password(text):
+        raise ConfigError(
+            f"{origin}: holds a password; move it to {variable} or to a file"
+            f" named by {section}.url_file"
+        )
+    return Secret(text)
+
+
+def _secret_file(path: Path, origin: str) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{origin}: cannot read {path}") from error
+    if not text:
+        raise ConfigError(f"{origin}: {path} is empty")
+    return text
+
+
+def _check_database_url(url: str) -> None:
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # The text of this error repeats the address, password included.
+        raise ConfigError(
+            "neither a URL (postgresql://user@host/database) nor key=value words"
+            " (host=… dbname=…) that PostgreSQL's client understands"
+        ) from None
+
+
+def has_password(url: str) -> bool:
+    """Whether a server address carries a password: in a URL or in `key=value` form."""
+    if "://" not in url:
+        return any(word.strip().startswith("password") for word in url.split())
+    parts = urlsplit(url)
+    return bool(parts.password) or any(key == "password" for key, _ in parse_qsl(parts.query))
+
+
+def masked_url(secret: Secret | None) -> str:
+    """An address fit for eyes and logs."""
+    return mask_url(secret.reveal()) if secret is not None else "private"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,225 @@
+"""Applies the numbered files of `sql/` to a database, each once, in order.
+
+Table `schema_version` remembers name and checksum of every applied file. A file that changed since,
+or a version this code does not have, stops everything: better no start than a guess about a schema.
+
+The files decide by themselves between hypertables and partitions: they look whether the database
+has TimescaleDB. So it is made, where that is possible, before the first table of ticks.
+"""
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from engine.base.backoff import Backoff
+from engine.base.clock import monotonic_s
+from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.database.session import MIGRATION, Session, session
+from engine.database.words import unavailable
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_LOCK_KEY = 0x66747301
+"""Advisory lock: two engines that start together migrate one after the other."""
+_LOCKED_FOR_S_MAX = 60.0
+"""So long a lock that others hold is asked for again before that is told as a failure."""
+
+_CREATE_VERSIONS = """
+    CREATE TABLE IF NOT EXISTS schema_version (
+        file_name  text PRIMARY KEY,
+        checksum   text NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now()
+    )
+"""
+
+_SEE_EXTENSION = """
+    SELECT set_config('search_path', concat_ws(', ', current_setting('search_path'), (
+        SELECT quote_ident(n.nspname)
+        FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
+        WHERE e.extname = 'timescaledb')), true)
+"""
+_TIMESCALEDB = """
+    SELECT (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'timescaledb'),
+        (SELECT a.default_version FROM pg_available_extensions AS a WHERE a.name = 'timescaledb'),
+        to_regclass('trade') IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of `sql/`."""
+
+    file_name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """Hex digest of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def sql_dir() -> Path:
+    """Folder of the files: next to `engine/`, in a checkout as in the installed package.
+
+    Raises MigrationError when they are not there.
+    """
+    folder = Path(__file__).resolve().parents[2] / "sql"
+    if not any(folder.glob("0001_*.sql")):
+        raise MigrationError(f"no migrations in {folder}")
+    return folder
+
+
+def load_migrations(folder: Path) -> list[Migration]:
+    """The files in order. Raises MigrationError for a number that is missing or there twice."""
+    names = sorted(p.name for p in folder.glob("*.sql") if _NAME.fullmatch(p.name))
+    numbers = [int(name[:4]) for name in names]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise MigrationError(f"files in {folder} are not numbered 1, 2, 3, ...: {names}")
+    return [Migration(n, (folder / n).read_text(encoding="utf-8")) for n in names]
+
+
+def migrate(
+    database_url: str,
+    progress: Callable[[str], None] = lambda _text: None,
+    folder: Path | None = None,
+) -> list[str]:
+    """Apply what is missing; return the names of the applied files.
+
+    Raises MigrationError, and DatabaseUnavailableError where trying again may help.
+    """
+    migrations = load_migrations(folder or sql_dir())
+    applied: list[str] = []
+    backoff, ends_s = Backoff(0.25, 5.0), monotonic_s() + _LOCKED_FOR_S_MAX
+    while True:
+        try:
+            _apply_all(database_url, migrations, applied, progress)
+        except _LockedError as error:
+            if monotonic_s() > ends_s:
+                raise DatabaseUnavailableError(str(error), was_answered=True) from None
+            _tell(f"{error}; trying again", progress)
+            time.sleep(backoff.next_s())
+        else:
+            return applied
+
+
+def _apply_all(
+    database_url: str,
+    migrations: Sequence[Migration],
+    applied: list[str],
+    progress: Callable[[str], None],
+) -> None:
+    _offer_timescaledb(database_url, progress)
+    with _session(database_url) as connection:
+        _create_version_table(connection)
+        for migration in migrations:
+            if _apply(connection, migrations, migration):
+                progress(f"applied {migration.file_name}")
+                applied.append(migration.file_name)
+
+
+def pending(database_url: str, folder: Path | None = None) -> list[str]:
+    """Names of the files `migrate` would apply. Changes nothing; raises as `migrate` does."""
+    migrations = load_migrations(folder or sql_dir())
+    with _session(database_url) as connection:
+        exists = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
+        known = _known_versions(connection, migrations) if exists and exists[0] else set()
+    return [m.file_name for m in migrations if m.file_name not in known]
+
+
+class _LockedError(Exception):
+    """Another session holds what this needs."""
+
+
+@contextmanager
+def _session(database_url: str) -> Iterator[Session]:
+    """A session; its errors leave as ours, without passwords."""
+    try:
+        with session(database_url, MIGRATION) as connection:
+            yield connection
+    except psycopg.errors.LockNotAvailable as error:
+        raise _LockedError(str(unavailable(error, database_url))) from None
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise unavailable(error, database_url) from None
+    except psycopg.Error as error:
+        raise MigrationError(str(unavailable(error, database_url))) from error
+
+
+def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> None:
+    """Make the extension where a database without tables of ours may have it. What a server's
+    settings say of it only some users may read, so it is tried: in a session of its own, for the
+    extension ends a session where it is not preloaded.
+    """
+    with _session(database_url) as connection:
+        row = connection.execute(_TIMESCALEDB).fetchone()
+    assert row is not None
+    present, available, has_ticks = row
+    if has_ticks or not (present or available):
+        return
+    if not present:
+        try:
+            with session(database_url, MIGRATION) as connection:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+        except (psycopg.Error, DatabaseUnavailableError) as error:
+            words = str(unavailable(error, database_url))
+            text = f"TimescaleDB {available} is there, but: {words}: ticks go into partitions"
+            _tell(text, progress)
+            return
+    _tell(f"TimescaleDB {present or available}: ticks go into hypertables", progress)
+
+
+def _tell(text: str, progress: Callable[[str], None]) -> None:
+    """For whoever migrates by hand, and for the engine's log."""
+    _log.info(text)
+    progress(text)
+
+
+def _create_version_table(connection: Session) -> None:
+    """Even IF NOT EXISTS can collide between two sessions; hence under the lock."""
+    with connection.transaction():
+        _lock(connection)
+        connection.execute(_CREATE_VERSIONS)
+
+
+def _apply(connection: Session, migrations: Sequence[Migration], migration: Migration) -> bool:
+    with connection.transaction():
+        _lock(connection)
+        if migration.file_name in _known_versions(connection, migrations):
+            return False
+        connection.execute(_SEE_EXTENSION)
+        try:
+            connection.execute(migration.text.encode())
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            raise MigrationError(f"{migration.file_name}: {error}") from error
+        connection.execute(
+            "INSERT INTO schema_version (file_name, checksum) VALUES (%s, %s)",
+            (migration.file_name, migration.checksum),
+        )
+    return True
+
+
+def _lock(connection: Session) -> None:
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+
+
+def _known_versions(connection: Session, migrations: Sequence[Migration]) -> set[str]:
+    rows = connection.execute("SELECT file_name, checksum FROM schema_version").fetchall()
+    stored = {row[0]: row[1] for row in rows}
+    ours = {m.file_name: m.checksum for m in migrations}
+    if unknown := sorted(set(stored) - set(ours)):
+        raise MigrationError(
+            f"the database has {', '.join(unknown)}, which this version does not know: "
+            "it was made by a newer one"
+        )
+    if changed := sorted(name for name in stored if stored[name] != ours[name]):
+        raise MigrationError(f"{', '.join(changed)} changed after it was applied")
+    return set(stored)

@@ -1,0 +1,117 @@
+"""Brings the database's schema up to date at start, without making the start wait for a database.
+
+The first attempt is part of the start. When the database cannot be reached, the attempt is
+repeated in the background; the market data is collected meanwhile and waits in the journal.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import psycopg
+
+from engine.base.backoff import Backoff
+from engine.base.errors import DatabaseUnavailableError, EngineError, MigrationError
+from engine.base.keep_trying import Trouble, keep_trying
+from engine.base.threads import in_thread
+from engine.database.words import unavailable
+from engine.start.config import Secret
+
+_log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S = 0.5
+_DELAY_S_MAX = 10.0
+_FIRST_ATTEMPT_S = 30.0
+"""A server that is logged into and then silent, or a long migration, must not hold up the start."""
+
+
+class SchemaKeeper:
+    """Migrates once, as soon as that is possible. `problem` says why it has not happened."""
+
+    def __init__(
+        self, database_url: Secret | None, migrate: Callable[[str], list[str]] | None
+    ) -> None:
+        self._database_url = database_url
+        self._migrate = migrate
+        self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+        self._trouble = Trouble(
+            "database schema",
+            "collecting goes on, rows wait in the journal, and it is tried again until it works",
+            Backoff(_FIRST_DELAY_S, _DELAY_S_MAX),
+            _log,
+        )
+        self._is_late = False
+        self._refusal = ""
+
+    @property
+    def problem(self) -> str:
+        """Why the schema is not what it should be; empty when it is."""
+        if self._refusal or self._trouble.text:
+            return self._refusal or self._trouble.text
+        return "the database has not finished the schema yet" if self._is_late else ""
+
+    async def first_attempt(self) -> "asyncio.Task[None] | None":
+        """Migrate, or go on trying in the background: the task to watch. Raises MigrationError for
+        a schema that is not ours.
+        """
+        if self._database_url is None or self._migrate is None:
+            return None
+        self._task = asyncio.create_task(self._keep(), name="schema")
+        tried = asyncio.create_task(self._tried.wait())
+        try:
+            await asyncio.wait(
+                {self._task, tried},
+                timeout=_FIRST_ATTEMPT_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            tried.cancel()
+        if self._task.done():
+            self._task.result()
+            return None
+        self._is_late = True
+        if not self._trouble.text:
+            _log.warning(f"{self.problem}; collecting goes on, rows wait in the journal")
+        return self._task
+
+    async def close(self) -> None:
+        """Stop trying."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        """Try until it is done. What no time will cure stops the start, or only this task."""
+        try:
+            applied = await keep_trying(self._attempt, self._trouble)
+        except MigrationError as error:
+            if not self._is_late:
+                raise
+            self._refusal = str(error)
+            _log.error(f"database schema: {error}; rows wait in the journal")
+            return
+        self._is_late = False
+        if applied:
+            _log.info(f"database schema: applied {', '.join(applied)}")
+
+    async def _attempt(self) -> list[str]:
+        assert self._database_url is not None
+        assert self._migrate is not None
+        url, migrate = self._database_url.reveal(), self._migrate
+        try:
+            return await in_thread(lambda: migrate(url), "schema")
+        except (psycopg.Error, OSError, EngineError) as error:
+            if isinstance(error, EngineError) and not error.retriable:
+                raise
+            if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.OperationalError):
+                raise MigrationError(f"database schema: {unavailable(error, url)}") from error
+            raise _told(unavailable(error, url)) from None
+        finally:
+            # Whoever waits for the first attempt looks after its failure has been noted.
+            asyncio.get_running_loop().call_soon(self._tried.set)
+
+
+def _told(error: DatabaseUnavailableError) -> DatabaseUnavailableError:
+    how = "answers and refuses" if error.was_answered else "cannot be reached"
+    return DatabaseUnavailableError(f"the database {how}: {error}", was_answered=error.was_answered)

@@ -1,0 +1,239 @@
+"""The streams of a running engine: which are wanted, on which shard, with which knobs.
+
+Commands change the roster; what a shard or the writer must be told follows from it. It talks to
+nobody itself: the supervisor sends what it returns. The registry remembers it on disk before a
+command is answered, and the last accepted command wins.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from engine.base.clock import wall_ns
+from engine.data.slots import Catalog, CatalogEntry, StreamKey
+from engine.messages.commands import (
+    KeyResult,
+    KnobChanges,
+    Knobs,
+    ShardStatus,
+    StreamRequest,
+    StreamSpec,
+)
+from engine.messages.status import StreamReport, StreamTotals
+from engine.streams.placement import spread
+from engine.streams.wanted import Origin, Registry, RegistryEntry
+
+STREAMS_MAX = 20_000
+"""Far above what the venues allow one address; it bounds what abuse can make us remember."""
+
+ByShard = dict[int, list[StreamSpec]]
+
+
+class Roster:
+    """Owned by the supervisor, which is the only one to change it."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        registry: Registry,
+        shard_count: int,
+        max_rows_per_copy: int,
+        now_ns: Callable[[], int] = wall_ns,
+    ) -> None:
+        self._catalog = catalog
+        self._registry = registry
+        self._max_rows_per_copy = max_rows_per_copy
+        self._now_ns = now_ns
+        self._totals: dict[int, StreamTotals] = {}
+        self._lives: Counter[int] = Counter()
+        """How often a slot was given up: a shard may still speak of such a life."""
+        self._slots: dict[StreamKey, int] = {}
+        self._shards: list[dict[int, StreamSpec]] = [{} for _ in range(shard_count)]
+        self._homes: dict[tuple[str, str], int] = {}
+        """Where a symbol was last: it returns there, beside what its shard still knows of it."""
+        self._crowds: Counter[tuple[int, str]] = Counter()
+        """Streams of a venue on a shard."""
+        self._ended_knobs: dict[int, Knobs] = {}
+        self.was_commanded = False
+        """Whether a command ever had a say, now or before a restart."""
+
+    def open(self, configured: Sequence[StreamKey]) -> None:
+        """Take in the registry and the configuration; deal everything out to the shards."""
+        self._registry.seed(configured, self._now_ns())
+        self.was_commanded = any(
+            entry.removed or entry.origin is Origin.COMMAND for entry in self._registry.entries()
+        )
+        for removed in self._registry.entries():
+            if removed.removed and (known := self._catalog.find(removed.key)) is not None:
+                self._keep_back(known.slot, removed.knobs)
+        wanted = self._registry.wanted()
+        entries = self._catalog.assign_all(entry.key for entry in wanted)
+        placed = spread([self._spec(entry) for entry in entries], len(self._shards))
+        for shard, specs in enumerate(placed):
+            for spec in specs:
+                self._enter(spec, shard)
+
+    def add(self, requests: Sequence[StreamRequest]) -> tuple[list[KeyResult], ByShard]:
+        """Want these streams. Returns a result for each, and what each shard has to start."""
+        results, fresh = [], dict[StreamKey, Knobs]()
+        for request in requests:
+            key = request.key
+            if key in self._slots or key in fresh:
+                results.append(KeyResult(key, "stream_exists", f"{key} is collected already"))
+            elif len(self._slots) + len(fresh) >= STREAMS_MAX:
+                results.append(KeyResult(key, "limit", f"{STREAMS_MAX} streams are the limit"))
+            else:
+                fresh[key] = request.knobs
+                results.append(KeyResult(key))
+        now_ns = self._now_ns()
+        entries = [RegistryEntry(key, knobs, added_ns=now_ns) for key, knobs in fresh.items()]
+        return results, self._begin(entries)
+
+    def adopt(self, entries: Iterable[RegistryEntry]) -> tuple[ByShard, dict[int, list[int]]]:
+        """What the registry took over from its mirror, late: streams to start, slots to stop."""
+        begun = [e for e in entries if not e.removed and e.key not in self._slots]
+        gone = [e.key for e in entries if e.removed and e.key in self._slots]
+        for entry in entries:
+            if not entry.removed and (slot := self._slots.get(entry.key)) is not None:
+                self._totals[slot].report.knobs = entry.knobs
+        return self._begin(begun), self._leave(gone)
+
+    def remove(self, keys: Sequence[StreamKey]) -> tuple[list[KeyResult], dict[int, list[int]]]:
+        """Want these streams no more. Returns results, and the slots each shard has to stop."""
+        results, gone = [], dict[StreamKey, None]()
+        for key in keys:
+            if key in self._slots and key not in gone:
+                gone[key] = None
+                results.append(KeyResult(key))
+            else:
+                results.append(not_found(key))
+        if gone:
+            self.was_commanded = True
+            self._registry.remove(gone)
+        return results, self._leave(gone)
+
+    def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
+        """Tune a stream; knobs that `changes` does not name stay as they are now."""
+        entry, slot = self._registry.get(key), self._slots.get(key)
+        if entry is None or slot is None:
+            return not_found(key)
+        knobs = changes.over(entry.knobs)
+        if problem := knobs.contradiction(self._max_rows_per_copy):
+            return KeyResult(key, "contradiction", problem, field="flush_rows")
+        if entry.knobs != knobs:
+            self._registry.put([RegistryEntry(key, knobs, entry.origin, entry.added_ns)])
+            self._totals[slot].report.knobs = knobs
+        return KeyResult(key)
+
+    def knobs(self) -> dict[int, Knobs]:
+        """Knobs by slot, where they are not the defaults. Of a stream that was removed, what keeps
+        its last rows out of a sink: some wait in the journal, and nobody wanted them there.
+        """
+        default = Knobs()
+        return self._ended_knobs | {
+            slot: totals.report.knobs
+            for slot, totals in self._totals.items()
+            if totals.report.knobs != default
+        }
+
+    def home(self, key: StreamKey) -> tuple[int, int] | None:
+        """(shard, slot) of a stream; None when it is not collected."""
+        slot = self._slots.get(key)
+        return None if slot is None else (self._totals[slot].report.shard, slot)
+
+    def stored_again(self, before: Mapping[int, Knobs]) -> dict[int, list[int]]:
+        """By shard, the slots whose rows the database gets now and did not with those knobs."""
+        resumed: defaultdict[int, list[int]] = defaultdict(list)
+        for slot, knobs in before.items():
+            report = self._totals[slot].report if slot in self._totals else None
+            if report and report.knobs.db_writes_enabled and not knobs.db_writes_enabled:
+                resumed[report.shard].append(slot)
+        return dict(resumed)
+
+    def specs(self, shard: int) -> list[StreamSpec]:
+        """What a shard has to run."""
+        return list(self._shards[shard].values())
+
+    def reports(self) -> list[StreamReport]:
+        """Every stream, as the status shows it."""
+        return [totals.report for totals in self._totals.values()]
+
+    def update(self, status: ShardStatus) -> None:
+        """Take in what a shard says of its streams; removed ones are nobody's business, nor are
+        earlier lives of those that came back.
+        """
+        mine = self._shards[status.shard]
+        for stream in status.streams:
+            spec = mine.get(stream.slot)
+            if spec is not None and spec.life == stream.life:
+                self._totals[stream.slot].update(stream)
+
+    def shard_ended(self, shard: int, reason: str) -> None:
+        """A shard is gone; its streams wait for the next one."""
+        for slot in self._shards[shard]:
+            self._totals[slot].shard_ended(reason)
+
+    def _spec(self, entry: CatalogEntry) -> StreamSpec:
+        return StreamSpec(entry.slot, entry.key, life=self._lives[entry.slot])
+
+    def _begin(self, entries: Sequence[RegistryEntry]) -> ByShard:
+        if not entries:
+            return {}
+        if any(entry.origin is Origin.COMMAND for entry in entries):
+            self.was_commanded = True
+        slots = self._catalog.assign_all(entry.key for entry in entries)
+        self._registry.put(entries)
+        begun: defaultdict[int, list[StreamSpec]] = defaultdict(list)
+        for entry in slots:
+            spec = self._spec(entry)
+            shard = self._choose(entry.key)
+            self._enter(spec, shard)
+            begun[shard].append(spec)
+        return dict(begun)
+
+    def _leave(self, keys: Iterable[StreamKey]) -> dict[int, list[int]]:
+        ended: defaultdict[int, list[int]] = defaultdict(list)
+        for key in keys:
+            slot = self._slots.pop(key)
+            report = self._totals.pop(slot).report
+            shard = report.shard
+            self._keep_back(slot, report.knobs)
+            del self._shards[shard][slot]
+            self._lives[slot] += 1
+            self._crowds[shard, key.venue] -= 1
+            ended[shard].append(slot)
+        return dict(ended)
+
+    def _enter(self, spec: StreamSpec, shard: int) -> None:
+        totals = StreamTotals(spec.slot, spec.key, shard)
+        entry = self._registry.get(spec.key)
+        if entry is not None:
+            totals.report.knobs, totals.report.added_ns = entry.knobs, entry.added_ns
+        totals.report.reason = "accepted, waiting for its shard"
+        self._ended_knobs.pop(spec.slot, None)
+        self._totals[spec.slot] = totals
+        self._slots[spec.key] = spec.slot
+        self._shards[shard][spec.slot] = spec
+        self._crowds[shard, spec.key.venue] += 1
+        self._homes[spec.key.venue, spec.key.symbol] = shard
+
+    def _keep_back(self, slot: int, knobs: Knobs) -> None:
+        """Until the slot lives again; a stream that is gone has no say in the flush limits."""
+        if knobs.keeps_rows_back:
+            self._ended_knobs[slot] = Knobs(knobs.db_writes_enabled, knobs.redis_publishes_enabled)
+
+    def _choose(self, key: StreamKey) -> int:
+        """Beside its symbol, else on the emptiest shard; among equals the one with fewest streams
+        of the venue, then the first.
+        """
+        home = self._homes.get((key.venue, key.symbol))
+        if home is not None:
+            return home
+        return min(
+            range(len(self._shards)),
+            key=lambda shard: (len(self._shards[shard]), self._crowds[shard, key.venue], shard),
+        )
+
+
+def not_found(key: StreamKey) -> KeyResult:
+    """The answer to a command on a stream that nobody wants."""
+    return KeyResult(key, "stream_not_found", f"{key} is not collected")

@@ -1,0 +1,113 @@
+"""Obeys commands: streams come, go and are tuned, on disk first; then whom it concerns is told.
+
+A shard or writer that is not there now learns everything when it is ready, so nothing waits here.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from engine.data.slots import StreamKey
+from engine.messages.commands import (
+    AddStreams,
+    KeyResult,
+    Knobs,
+    RemoveStreams,
+    RenewBook,
+    RenewBooks,
+    SetKnobs,
+    SetStreamKnobs,
+    StartStreams,
+    StopStreams,
+    StreamSpec,
+)
+from engine.streams.instrument_facts import InstrumentFacts
+from engine.streams.running_streams import Roster, not_found
+from engine.streams.wanted import RegistryEntry
+
+_log = logging.getLogger(__name__)
+
+Command = AddStreams | RemoveStreams | SetKnobs | RenewBook
+ToShard = StartStreams | StopStreams | RenewBooks
+
+
+class CommandDesk:
+    """Changes the roster. `to_shard` and `to_writer` reach who is ready, and nobody else."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        facts: InstrumentFacts,
+        to_shard: Callable[[int, ToShard], None],
+        to_writer: Callable[[SetStreamKnobs], None],
+    ) -> None:
+        self._roster = roster
+        self._facts = facts
+        self._to_shard = to_shard
+        self._to_writer = to_writer
+
+    def obey(self, command: Command) -> list[KeyResult]:
+        """What became of each stream of the command."""
+        knobs = self._roster.knobs()
+        try:
+            match command:
+                case AddStreams():
+                    results, started = self._roster.add(command.streams)
+                    self._start(started)
+                case RemoveStreams():
+                    results, stopped = self._roster.remove(command.keys)
+                    self._stop(stopped)
+                case SetKnobs():
+                    results = [self._roster.set_knobs(command.key, command.changes)]
+                case RenewBook():
+                    results = [self._renew(command.key)]
+        except OSError as error:  # the disk is full: what is not on disk was not accepted
+            _log.error(f"a command could not be written down: {error}")
+            return refuse(command, f"cannot be written down: {error.strerror}")
+        self._tell_knobs(knobs)
+        return results
+
+    def adopt(self, entries: Iterable[RegistryEntry]) -> None:
+        """The database came back and remembers streams of an earlier life."""
+        knobs = self._roster.knobs()
+        started, stopped = self._roster.adopt(entries)
+        self._stop(stopped)
+        self._start(started)
+        self._tell_knobs(knobs)
+
+    def _start(self, by_shard: Mapping[int, Sequence[StreamSpec]]) -> None:
+        for index, specs in by_shard.items():
+            self._to_shard(index, StartStreams(self._facts.brief(specs)))
+
+    def _stop(self, by_shard: Mapping[int, Sequence[int]]) -> None:
+        for index, slots in by_shard.items():
+            self._to_shard(index, StopStreams(list(slots)))
+
+    def _tell_knobs(self, before: dict[int, Knobs]) -> None:
+        if (knobs := self._roster.knobs()) != before:
+            self._to_writer(SetStreamKnobs(knobs))
+            # The database missed changes of these books: it can follow them from a new start only.
+            for index, slots in self._roster.stored_again(before).items():
+                self._to_shard(index, RenewBooks(slots))
+
+    def _renew(self, key: StreamKey) -> KeyResult:
+        home = self._roster.home(key)
+        if home is None:
+            return not_found(key)
+        shard, slot = home
+        self._to_shard(shard, RenewBooks([slot]))
+        return KeyResult(key)
+
+
+def refuse(command: Command, reason: str) -> list[KeyResult]:
+    """The same answer for every stream of a command."""
+    return [KeyResult(key, "unavailable", reason) for key in _keys_of(command)]
+
+
+def _keys_of(command: Command) -> list[StreamKey]:
+    match command:
+        case AddStreams():
+            return [request.key for request in command.streams]
+        case RemoveStreams():
+            return command.keys
+        case SetKnobs() | RenewBook():
+            return [command.key]

@@ -1,0 +1,170 @@
+"""What one engine is made of, and how each of its children is born: settings over the pipe."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from engine.base.redis_link import parse_redis_url
+from engine.data.layout import Layout
+from engine.data.slots import StreamKey
+from engine.limits.lease_desk import Share
+from engine.limits.shared_budgets import SharedLimits
+from engine.messages.commands import Knobs
+from engine.messages.settings import (
+    ControlSettings,
+    LimitSettings,
+    LogSettings,
+    Paths,
+    RingSettings,
+    SeatSettings,
+    ShardSettings,
+    VenueSettings,
+    WriterSettings,
+)
+from engine.process.child import Child
+from engine.start.config import Config, Secret
+from engine.start.redis_memory import RedisPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What runs in the children, by dotted name: the engine imports neither room."""
+
+    shard: str = "shards.main:run"
+    writer: str = "engine.writer.main:run"
+    control: str = "control.main:run"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Every deadline of the supervisor. A stop takes at most the drains and two graces."""
+
+    ready_s: float = 60.0
+    writer_ready_s: float = 600.0
+    """The writer reads the journal back before it is ready; that may be hours of data."""
+    hung_after_s: float = 8.0
+    shard_drain_s: float = 2.0
+    writer_drain_s: float = 5.0
+    control_drain_s: float = 1.0
+    grace_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """What one engine is made of. `cpus` has one entry a shard; `streams` is what the
+    configuration names.
+    """
+
+    layout: Layout
+    config: Config
+    rings: list[RingSettings]
+    cpus: list[int | None]
+    streams: list[StreamKey]
+    venues: dict[str, VenueSettings]
+    log: LogSettings
+    listen_fd: int
+    port: int
+    database_url: Secret | None = None
+    redis_url: Secret | None = None
+    redis_plan: RedisPlan | None = None
+    limits: list[LimitSettings | SeatSettings] = field(default_factory=list)
+    """The venues' budgets, shared by all processes."""
+    shares_limits: bool = False
+    """Whether `redis_url` is where engines behind one address share those budgets."""
+    targets: Targets = Targets()
+    timing: Timing = Timing()
+
+    @property
+    def registry_name(self) -> str:
+        """Whose rows of `stream_registry` are ours."""
+        return self.config.database.registry_name or self.layout.instance
+
+    def share_limits(self) -> Share | None:
+        """How the other engines' spending is seen; None when the budgets are ours alone."""
+        if not self.shares_limits:
+            return None
+        assert self.redis_url is not None, "budgets are shared through Redis"
+        prefix = f"fts:limits:{self.config.limits.group}"
+        address = parse_redis_url(self.redis_url.reveal())
+        return partial(SharedLimits, address, prefix, self.layout.instance)
+
+
+async def spawn_writer(
+    settings: SupervisorSettings, doorbell_fd: int, knobs: dict[int, Knobs]
+) -> Child:
+    """The writer, which knows the knobs before it stores its first row."""
+    config = settings.config
+    plan = settings.redis_plan or RedisPlan()
+    birth = WriterSettings(
+        paths=Paths.of(settings.layout),
+        rings=settings.rings,
+        doorbell_fd=doorbell_fd,
+        log=settings.log,
+        database_url=_reveal(settings.database_url),
+        redis_url=_reveal(settings.redis_url),
+        flush_rows=config.database.flush_rows,
+        flush_interval_s=config.database.flush_interval_ms / 1e3,
+        max_rows_per_copy=config.database.max_rows_per_copy,
+        journal_segment_bytes=config.journal.segment_mb << 20,
+        journal_sync_interval_s=config.journal.sync_interval_s,
+        redis_prefix=config.redis.prefix,
+        redis_stream_maxlen=config.redis.stream_maxlen,
+        redis_publish=config.redis.publish,
+        redis_memory_bytes=plan.memory_bytes,
+        redis_needed_bytes=plan.needed_bytes,
+        knobs=knobs,
+    )
+    return await Child.spawn(
+        "writer", settings.targets.writer, birth, pass_fds=[doorbell_fd], oom_score_adj=100
+    )
+
+
+async def spawn_shard(settings: SupervisorSettings, doorbell_fd: int, index: int) -> Child:
+    """A shard; its streams follow when it is ready."""
+    birth = ShardSettings(
+        index=index,
+        cpu=settings.cpus[index],
+        paths=Paths.of(settings.layout),
+        venues=settings.venues,
+        doorbell_fd=doorbell_fd,
+        log=settings.log,
+        shard_count=len(settings.cpus),
+    )
+    return await Child.spawn(
+        f"shard-{index}",
+        settings.targets.shard,
+        birth,
+        pass_fds=[doorbell_fd],
+        oom_score_adj=300,
+    )
+
+
+async def spawn_control(settings: SupervisorSettings) -> Child:
+    """The control process, on the socket that is bound already."""
+    control = settings.config.control
+    birth = ControlSettings(
+        host=control.host,
+        port=settings.port,
+        log=settings.log,
+        listen_fd=settings.listen_fd,
+        paths=Paths.of(settings.layout),
+        venues=settings.venues,
+        token_file=control.token_file,
+        read_token_file=control.read_token_file,
+        allowed_hosts=control.allowed_hosts,
+        behind_proxy=control.behind_proxy,
+        admission=control.admission,
+        health_hold_s=control.health_hold_s,
+        instruments_refresh_s=control.instruments_refresh_s,
+        configured_knobs=Knobs(
+            flush_rows=settings.config.database.flush_rows,
+            flush_interval_ms=settings.config.database.flush_interval_ms,
+            max_rows_per_copy=settings.config.database.max_rows_per_copy,
+        ),
+    )
+    return await Child.spawn(
+        "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
+    )
+
+
+def _reveal(secret: Secret | None) -> str | None:
+    return secret.reveal() if secret is not None else None

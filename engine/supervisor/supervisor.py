@@ -1,0 +1,470 @@
+"""The supervisor: starts the children in order, keeps them alive, takes them down in order.
+
+    start   schema → doorbell → writer → shards with their streams → control
+    stop    shards (intake ends) → writer (commits what there is) → control
+
+It never touches market data: it knows pids, pipes, the stream table and a restart budget.
+
+Invariants
+- A shard is started only when the rings of its predecessor are in the journal (`SyncRings`):
+  otherwise it would resume from positions that lag behind what was received.
+- A slot's instrument is on disk before its stream subscribes (`InstrumentsStored`).
+- A database that is away never stops a start; it is migrated when it comes back.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.errors import ConfigError, EngineError
+from engine.data.slots import Catalog
+from engine.limits.lease_desk import LeaseDesk
+from engine.messages.account import Account
+from engine.messages.commands import (
+    AddStreams,
+    CommandResult,
+    FromChild,
+    Heartbeat,
+    InstrumentsLoaded,
+    InstrumentsResolved,
+    InstrumentsSaved,
+    InstrumentsStored,
+    KeyResult,
+    LeaseRequest,
+    LimitFeedback,
+    Ready,
+    RemoveStreams,
+    RenewBook,
+    RingsSynced,
+    SeatsWanted,
+    SetKnobs,
+    SetStreamKnobs,
+    ShardStatus,
+    StartStreams,
+    StreamState,
+    ToChild,
+    WriterStatus,
+    sum_by_kind,
+)
+from engine.messages.judgement import GREEN, judge, without_servers, worst
+from engine.messages.status import (
+    EngineStatus,
+    Judgement,
+    Phase,
+    ShardReport,
+    ShardTotals,
+    WriterTotals,
+    update_shard,
+)
+from engine.process import metric_files
+from engine.process.child_keeper import Member
+from engine.servers.server_keeper import PrivateServer, ServerKeeper
+from engine.start.schema_keeper import SchemaKeeper
+from engine.streams.instrument_facts import InstrumentFacts
+from engine.streams.listing_outbox import Listings
+from engine.streams.running_streams import Roster
+from engine.streams.wanted import Registry
+from engine.streams.wanted_mirror import RegistryMirror
+from engine.supervisor.command_desk import Command, CommandDesk, refuse
+from engine.supervisor.control_feed import ControlFeed
+from engine.supervisor.ring_syncs import RingSyncs
+from engine.supervisor.spawning import (
+    SupervisorSettings,
+    Targets,
+    Timing,
+    spawn_control,
+    spawn_shard,
+    spawn_writer,
+)
+
+__all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
+
+_log = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+
+
+@dataclass(slots=True)
+class _Shard:
+    member: Member
+    report: ShardReport
+    rings: list[str] = field(default_factory=list)
+    totals: ShardTotals = field(default_factory=ShardTotals)
+
+
+class Supervisor:
+    """One engine. Call `start`, wait for `failed` or a reason of your own, then `stop`."""
+
+    def __init__(
+        self,
+        settings: SupervisorSettings,
+        migrate: Callable[[str], list[str]] | None = None,
+        servers: Iterable[PrivateServer] = (),
+    ) -> None:
+        self._settings = settings
+        self._phase: Phase = "starting"
+        self._started_s = monotonic_s()
+        self._doorbell_fd = -1
+        self._catalog = Catalog(settings.layout.catalog)
+        self._registry = Registry(settings.layout.registry)
+        self._roster = Roster(
+            self._catalog,
+            self._registry,
+            len(settings.cpus),
+            settings.config.database.max_rows_per_copy,
+        )
+        self._shards: list[_Shard] = []
+        self._writer_totals = WriterTotals()
+        self._syncs = RingSyncs()
+        self._facts = InstrumentFacts(self._catalog, self._on_facts_stored)
+        self._desk = CommandDesk(self._roster, self._facts, self._tell_shard, self._tell_writer)
+        self._listings = Listings()
+        self._tick_task: asyncio.Task[None] | None = None
+        self._servers = [ServerKeeper(server) for server in servers]
+        self._schema = SchemaKeeper(settings.database_url, migrate)
+        self._mirror = RegistryMirror(
+            self._registry, settings.registry_name, settings.database_url, self._desk.adopt
+        )
+        self._leases = LeaseDesk(
+            settings.limits,
+            settings.layout.limits,
+            self._send_to,
+            settings.share_limits(),
+            alone_without_redis=settings.config.limits.without_redis == "alone",
+        )
+        self._writer = self._make_writer()
+        self._control = self._make_control()
+        self._feed = ControlFeed(self._control, self.status)
+        self._seen_by_control: Judgement = GREEN
+        self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
+        """Resolves with the reason when the engine cannot be of any use."""
+
+    async def start(self) -> None:
+        """Bring everything up, in order. On failure the caller still calls `stop`."""
+        timing = self._settings.timing
+        metric_files.begin(self._settings.layout)
+        for keeper in self._servers:
+            self._watch(f"the keeper of {keeper.report.name}", keeper.start())
+        self._watch("the keeper of the schema", await self._schema.first_attempt())
+        if not self._schema.problem:
+            await self._mirror.first_attempt()
+        try:
+            self._roster.open(self._settings.streams)
+        except OSError as error:
+            where = self._settings.layout.state_dir
+            raise EngineError(f"{where} takes no new stream: {error.strerror}") from error
+        self._watch("the mirror of the registry", self._mirror.start())
+        self._watch("the sharing of limits", self._leases.start())
+        self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._tick_task = asyncio.create_task(self._tick(), name="tick")
+        self._watch("the watch over the children", self._tick_task)
+        await self._writer.start(timing.writer_ready_s)
+        for index in range(len(self._settings.cpus)):
+            self._add_shard(index)
+        await asyncio.gather(*(shard.member.start(timing.ready_s) for shard in self._shards))
+        await self._control.start(timing.ready_s)
+        if self._phase == "starting":
+            self._phase = "running"
+
+    async def stop(self) -> bool:
+        """Take everything down, in order; True when all accepted rows are where they belong."""
+        timing = self._settings.timing
+        self._phase = "draining"
+        self._feed.tell_status()  # what watches the engine learns it before the end
+        await asyncio.gather(*(keeper.close() for keeper in self._servers))
+        await asyncio.gather(
+            *(shard.member.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
+        )
+        code, _ = await asyncio.gather(
+            self._writer.leave(timing.writer_drain_s, timing.grace_s),
+            self._control.leave(timing.control_drain_s, timing.grace_s),
+        )
+        self._phase = "stopped"
+        await asyncio.gather(self._schema.close(), self._mirror.close(), self._leases.close())
+        if self._tick_task is not None:
+            self._tick_task.cancel()
+            await asyncio.gather(self._tick_task, return_exceptions=True)
+        if self._doorbell_fd >= 0:
+            os.close(self._doorbell_fd)
+            self._doorbell_fd = -1
+        metric_files.end(self._settings.layout)
+        return self._report_delivery(code)
+
+    def kill(self) -> None:
+        """SIGKILL every child. Rings and journal stay, and the next start delivers them."""
+        for member in self._members():
+            member.kill()
+
+    def status(self) -> EngineStatus:
+        """The whole engine, now."""
+        servers = [keeper.report for keeper in self._servers]
+        writer = without_servers(self._writer_totals.report, servers)
+        streams = self._roster.reports()
+        light, reason = judge(
+            self._phase, [member.report for member in self._members()], writer, streams
+        )
+        if light == "green" and self._schema.problem:
+            light, reason = "red", self._schema.problem
+        if light != "red" and self._facts.problem:
+            light, reason = "red", f"streams cannot begin: {self._facts.problem}"
+        if self._leases.problem and light != "red":
+            light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
+        if light == "green" and (refusal := self._leases.refusal):
+            light, reason = "yellow", refusal
+        if self._phase == "running" and self._control.report.state == "up":
+            light, reason = worst([(light, reason), self._seen_by_control])
+        return EngineStatus(
+            status=light,
+            reason=reason,
+            phase=self._phase,
+            instance=self._settings.layout.instance,
+            uptime_s=round(monotonic_s() - self._started_s, 3),
+            shards=[shard.report for shard in self._shards],
+            writer=writer,
+            control=self._control.report,
+            streams=streams,
+            limiters=self._leases.reports(),
+            counts_by_kind=sum_by_kind(shard.totals.by_kind for shard in self._shards),
+            servers=servers,
+        )
+
+    # -- making children ---------------------------------------------------------------------
+
+    def _make_writer(self) -> Member:
+        member = Member(
+            name="writer",
+            spawn=lambda: spawn_writer(self._settings, self._doorbell_fd, self._roster.knobs()),
+            on_message=self._on_writer_message,
+            on_death=self._on_writer_death,
+            on_fault=self._on_fault,
+            hung_after_s=self._settings.timing.hung_after_s,
+        )
+        member.report = self._writer_totals.report.child
+        return member
+
+    def _make_control(self) -> Member:
+        return Member(
+            name="control",
+            spawn=lambda: spawn_control(self._settings),
+            on_message=self._on_control_message,
+            on_death=self._on_control_death,
+            on_fault=self._on_fault,
+            hung_after_s=self._settings.timing.hung_after_s,
+        )
+
+    def _add_shard(self, index: int) -> None:
+        member = Member(
+            name=f"shard-{index}",
+            spawn=lambda: spawn_shard(self._settings, self._doorbell_fd, index),
+            on_message=partial(self._on_shard_message, index),
+            on_death=partial(self._on_shard_death, index),
+            on_fault=self._on_fault,
+            before_rebirth=partial(self._sync_rings, index),
+            hung_after_s=self._settings.timing.hung_after_s,
+        )
+        report = ShardReport(member.report, index, self._settings.cpus[index])
+        prefix = f"shard-{index}."
+        rings = [each.ring for each in self._settings.rings if each.ring.startswith(prefix)]
+        self._shards.append(_Shard(member, report, rings))
+
+    # -- what children say -------------------------------------------------------------------
+
+    def _on_shard_message(self, index: int, message: FromChild) -> None:
+        shard = self._shards[index]
+        match message:
+            case Ready():
+                shard.member.send(StartStreams(self._facts.brief(self._roster.specs(index))))
+            case ShardStatus():
+                update_shard(shard.report, message)
+                shard.totals.update(message)
+                self._roster.update(message)
+            case InstrumentsResolved():
+                self._facts.resolved(index, message)
+            case LeaseRequest():
+                self._leases.ask(shard.member.name, message)
+            case SeatsWanted():
+                self._leases.want(shard.member.name, message)
+            case LimitFeedback():
+                self._leases.feedback(message)
+            case _:
+                _log.error(f"{shard.member.name} sent {type(message).__name__}: ignored")
+
+    def _on_facts_stored(self, index: int, slots: list[int]) -> None:
+        self._shards[index].member.send(InstrumentsStored(slots))
+
+    def _on_shard_death(self, index: int, reason: str) -> None:
+        name = self._shards[index].member.name
+        self._shards[index].totals.shard_ended()
+        metric_files.child_ended(self._settings.layout, name)
+        self._facts.shard_ended(index)
+        self._roster.shard_ended(index, f"{name} {reason}")
+        self._leases.client_ended(name)
+
+    def _on_writer_message(self, message: FromChild) -> None:
+        match message:
+            case WriterStatus():
+                self._writer_totals.update(message)
+            case RingsSynced():
+                self._syncs.answered(message)
+            case InstrumentsSaved():
+                self._listings.saved(message)
+            case Ready():
+                self._writer.send(SetStreamKnobs(self._roster.knobs()))
+                for listing in self._listings:
+                    self._writer.send(listing)
+            case _:
+                _log.error(f"writer sent {type(message).__name__}: ignored")
+
+    def _on_writer_death(self, reason: str) -> None:
+        del reason
+        metric_files.child_ended(self._settings.layout, self._writer.name)
+        self._writer_totals.writer_ended()
+        self._syncs.writer_ended()
+
+    def _on_control_death(self, reason: str) -> None:
+        del reason
+        metric_files.child_ended(self._settings.layout, self._control.name)
+        self._seen_by_control = GREEN
+        self._feed.control_ended()
+        self._leases.client_ended(self._control.name)
+
+    # -- commands ----------------------------------------------------------------------------
+
+    def _on_control_message(self, message: FromChild) -> None:
+        match message:
+            case Ready():
+                self._feed.tell_status()
+            case Heartbeat():  # a member notes whenever its child speaks
+                self._seen_by_control = (message.light, message.reason)
+            case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
+                self._feed.answer(CommandResult(message.request_id, self._obey(message)))
+            case InstrumentsLoaded():
+                self._facts.listed(message)
+                listing = self._listings.take(message, wall_ns())
+                self._tell_writer(listing)
+                if self._settings.database_url is None:
+                    self._listings.saved(InstrumentsSaved(listing.venue, listing.loaded_ns))
+            case LeaseRequest():
+                self._leases.ask(self._control.name, message)
+            case LimitFeedback():
+                self._leases.feedback(message)
+            case _:
+                _log.error(f"control sent {type(message).__name__}: ignored")
+
+    def _obey(self, command: Command) -> list[KeyResult]:
+        if self._phase not in ("starting", "running"):
+            return refuse(command, f"the engine is {self._phase}")
+        results = self._desk.obey(command)
+        self._mirror.changed()
+        return results
+
+    def _tell_shard(self, index: int, message: ToChild) -> None:
+        if index < len(self._shards) and self._shards[index].member.ready.is_set():
+            self._shards[index].member.send(message)
+
+    def _tell_writer(self, message: ToChild) -> None:
+        if self._writer.ready.is_set():
+            self._writer.send(message)
+
+    async def _sync_rings(self, index: int) -> None:
+        shard = self._shards[index]
+        await self._syncs.sync(self._writer, shard.rings, shard.member.name)
+
+    # -- watching ----------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        before_s = monotonic_s()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now_s = monotonic_s()
+            # After a suspend every child looks silent; nobody is hung until we have listened.
+            overslept = now_s - before_s > 4 * _TICK_S
+            before_s = now_s
+            for member in self._members():
+                if overslept:
+                    member.excuse(now_s)
+                else:
+                    member.check_hung(now_s)
+            self._facts.store()
+            self._feed.tell_status()
+            self._check_usable()
+
+    def _watch(self, name: str, task: "asyncio.Task[None] | None") -> None:
+        """A task that fails is to be seen now, not when it is awaited at the end."""
+
+        def look(ended: "asyncio.Task[None]") -> None:
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                self._on_fault(name, error)
+
+        if task is not None:
+            task.add_done_callback(look)
+
+    def _on_fault(self, name: str, error: BaseException) -> None:
+        """A bug, and nobody looks after this part any more: end in order, to be started clean."""
+        _log.error(f"{name} failed", exc_info=error)
+        if not self.failed.done():
+            self.failed.set_result(EngineError(f"{name} failed: {error!r} (see the log)"))
+
+    def _check_usable(self) -> None:
+        """Give up when the venues refused every stream from the first: only a new configuration
+        can help. Symbols that were listed once may be listed again, and then begin by themselves.
+        """
+        reports = self._roster.reports()
+        if not reports or self.failed.done() or self._phase not in ("starting", "running"):
+            return
+        if self._roster.was_commanded:
+            return  # whoever added or removed streams can do so again
+        if all(
+            report.state is StreamState.FAILED
+            and self._catalog.instrument(report.venue, report.symbol) is None
+            for report in reports
+        ):
+            reasons = dict.fromkeys(
+                f"{report.venue}/{report.symbol}: {report.reason}" for report in reports
+            )
+            self.failed.set_result(ConfigError("no stream is usable: " + "; ".join(reasons)))
+
+    def _send_to(self, client: str, message: ToChild) -> None:
+        """Send to a child by its name."""
+        for member in self._members():
+            if member.name == client:
+                member.send(message)
+
+    def _members(self) -> list[Member]:
+        return [*(shard.member for shard in self._shards), self._writer, self._control]
+
+    def _report_delivery(self, writer_code: int | None) -> bool:
+        writer = self._writer_totals.report
+        if self._settings.database_url is None:
+            return True
+        if writer_code == 0 and writer.backlog_rows == 0:
+            _log.info(_delivered(Account.total(self.status().accounts())))
+            return True
+        layout = self._settings.layout
+        with contextlib.suppress(OSError):
+            rest = f"{writer.backlog_rows:,} rows" if writer.backlog_rows else "the rest"
+            why = f" ({writer.database_error})" if writer.database_error else ""
+            peril = " (a reboot empties that)" if writer.journal_error else ""
+            _log.warning(
+                f"the database has not taken everything{why}: {rest} wait in {layout.journal_dir}"
+                f" and {layout.shm_dir}{peril};"
+                " the next start on this state directory delivers them"
+            )
+        return False
+
+
+def _delivered(account: Account) -> str:
+    """What may be said when nothing waits any more."""
+    if not max(account.stored, account.skipped, account.quarantined, account.lost, account.unheard):
+        return "no row was accepted: the database has nothing to take"
+    if account.quarantined or account.lost:
+        return (
+            f"all accepted rows are in the database, but for {account.quarantined:,} in quarantine"
+            f" and {account.lost:,} that are lost and declared"
+        )
+    return "all accepted rows are in the database"

@@ -1,0 +1,143 @@
+"""Looks at rows before the database does: which can never be stored, which need more decimals."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.base.clock import wall_ns
+from engine.data.kinds import RecordArray, RecordKind, RecordSpec
+from engine.writer.rows.copy import StreamLookup
+from engine.writer.rows.exact import MANTISSA_LIMIT, POWERS_OF_TEN, FloatArray, storable
+
+_CHUNK_ROWS: Final = 4096
+DAY_NS: Final = 86_400_000_000_000
+TIME_MIN_NS: Final = 1_230_768_000_000_000_000
+"""2009-01-01 UTC. Earlier or far future times would make absurd partitions."""
+FUTURE_NS: Final = DAY_NS
+
+_UNKNOWN_SLOT = "its slot is not in the stream table"
+_BAD_TIME = "ts_event is before 2009 or more than a day ahead"
+_BAD_NUMBER = "a price, quantity or rate is not a finite number that fits 64 bits"
+
+Offsets = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Rows of one slice that go to quarantine: their offsets in it, and why."""
+
+    offsets: Offsets
+    reason: str
+
+
+def number_fields(spec: RecordSpec) -> tuple[tuple[str, str], ...]:
+    """(field, transform) of the columns that become mantissas with the instrument's decimals."""
+    return tuple((c.source, c.transform) for c in spec.columns if c.transform in ("price", "qty"))
+
+
+def _fixed_fields(spec: RecordSpec) -> tuple[tuple[str, np.float64], ...]:
+    """(field, scale) of the columns whose decimals never change."""
+    return tuple(
+        (c.source, POWERS_OF_TEN[c.decimals]) for c in spec.columns if c.transform == "fixed"
+    )
+
+
+def unstorable(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> list[Refused]:
+    """Rows no database would take, each once, under its first reason."""
+    refused: list[Refused] = []
+    good = np.ones(len(records), np.bool_)
+    checks = (
+        (_UNKNOWN_SLOT, lookup.resolved(records["stream"])),
+        (_BAD_TIME, _may_be_stored_at(records, spec)),
+        (_BAD_NUMBER, _numbers_fit(records, spec, lookup)),
+    )
+    for reason, passed in checks:
+        bad = good & ~passed
+        if bad.any():
+            refused.append(Refused(np.flatnonzero(bad), reason))
+            good &= ~bad
+    return refused
+
+
+def is_clean(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> bool:
+    """Whether `unstorable` and `unproven` would find nothing: one pass, and nearly always True.
+
+    A number with fixed decimals need not be proven here: nothing could be raised for it.
+    Every slot must lie inside the lookup.
+    """
+    times = records["ts_event"]
+    if spec.kind is not RecordKind.GAP and (
+        times.min() < TIME_MIN_NS or times.max() > wall_ns() + FUTURE_NS
+    ):
+        return False
+    for name, scale in _fixed_fields(spec):
+        if not storable(records[name], scale).all():
+            return False
+    fields = number_fields(spec)
+    if not fields:
+        return True
+    for start in range(0, len(records), _CHUNK_ROWS):
+        chunk = records[start : start + _CHUNK_ROWS]
+        slots = chunk["stream"].astype(np.intp)
+        for name, transform in fields:
+            if not _proven(chunk[name], scales(lookup, transform)[slots]).all():
+                return False
+    return True
+
+
+def unproven(records: RecordArray, field: str, scale_by_slot: FloatArray) -> RecordArray:
+    """The rows whose `field` is not exact with their slot's decimals."""
+    rows: RecordArray = records[
+        ~_proven(records[field], scale_by_slot[records["stream"].astype(np.intp)])
+    ]
+    return rows
+
+
+def scales(lookup: StreamLookup, transform: str) -> FloatArray:
+    """The lookup's scales for `price` or `qty`."""
+    return lookup.price_scale if transform == "price" else lookup.qty_scale
+
+
+def days(records: RecordArray) -> set[int]:
+    """Days since 1970 UTC that the rows fall on."""
+    times = records["ts_event"]
+    first, last = int(times.min()) // DAY_NS, int(times.max()) // DAY_NS
+    if last - first < 2:
+        return {first, last}
+    return {int(day) for day in np.unique(times // DAY_NS)}
+
+
+def _proven(values: FloatArray, scale: FloatArray) -> npt.NDArray[np.bool_]:
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.rint(values * scale)
+        proven: npt.NDArray[np.bool_] = scaled / scale == values
+        return proven & (np.abs(scaled, out=scaled) < MANTISSA_LIMIT)
+
+
+def _may_be_stored_at(records: RecordArray, spec: RecordSpec) -> npt.NDArray[np.bool_]:
+    """A gap may be of any time: it is stamped by our clock, which may be wrong, and its table has
+    no partitions that could become absurd."""
+    if spec.kind is RecordKind.GAP:
+        return np.ones(len(records), np.bool_)
+    return time_is_sane(records["ts_event"])
+
+
+def time_is_sane(times: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each can be a venue's time of what has happened."""
+    return (times >= TIME_MIN_NS) & (times <= wall_ns() + FUTURE_NS)
+
+
+def _numbers_fit(
+    records: RecordArray, spec: RecordSpec, lookup: StreamLookup
+) -> npt.NDArray[np.bool_]:
+    fits = np.ones(len(records), np.bool_)
+    for name, scale in _fixed_fields(spec):
+        fits &= storable(records[name], scale)
+    slots = np.minimum(records["stream"], max(len(lookup.stream_id) - 1, 0)).astype(np.intp)
+    if len(lookup.stream_id) == 0:
+        return fits
+    for name, transform in number_fields(spec):
+        fits &= storable(records[name], scales(lookup, transform)[slots])
+    return fits

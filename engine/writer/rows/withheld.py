@@ -1,0 +1,108 @@
+"""What knobs keep out of the database is declared: one gap a stream, which grows while it lasts.
+
+That nobody wanted the rows does not help whoever reads the table later. The gap begins and grows in
+the transaction whose cursor passes the rows, so its count is exact whatever dies; after a restart
+of the writer a new one goes on where the last one ends. It names no ids (not every venue's have an
+order) but the times of the first and the last row, and how many there were.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.data.kinds import NOT_MARKET_DATA, Flag, RecordArray, RecordKind
+from engine.writer.rows.knob_table import KnobTable
+
+_AFTER_GAP = int(Flag.AFTER_GAP)
+_TICK_KINDS = tuple(kind for kind in RecordKind if kind not in NOT_MARKET_DATA)
+
+
+@dataclass(slots=True)
+class HeldSpan:
+    """Rows of one stream, held back between two cursors; `detected_ns` names their gap."""
+
+    slot: int
+    detected_ns: int
+    from_ts: int
+    to_ts: int
+    count: int
+
+
+class HeldBack:
+    """Collects what a flush holds back, remembers the gaps that still grow, and flags the rows that
+    follow one.
+    """
+
+    def __init__(self, knobs: KnobTable) -> None:
+        self._knobs = knobs
+        self._growing: dict[int, int] = {}
+        """Slot to `detected_ns` of its gap."""
+        self._seen: set[tuple[RecordKind, int]] = set()
+        """Whose rows are missing from the growing gaps on."""
+        self._resumed: set[tuple[RecordKind, int]] = set()
+        """Streams whose next row shall say that it follows a gap."""
+        self._spans: dict[int, HeldSpan] = {}
+        self._noted: set[tuple[RecordKind, int]] = set()
+        self._inherited = set(knobs.held_back)
+        """Held back when this writer began: an earlier one may have declared the gap."""
+        self._marked: set[tuple[RecordKind, int]] = set()
+
+    def begin(self) -> None:
+        """A flush begins; one that failed is forgotten with what it noted."""
+        self._spans, self._noted, self._marked = {}, set(), set()
+        for slot in [slot for slot in self._growing if self._knobs.stores(slot)]:
+            del self._growing[slot]
+            mine = {each for each in self._seen if each[1] == slot}
+            self._seen -= mine
+            self._resumed |= mine
+        for slot in [slot for slot in self._inherited if self._knobs.stores(slot)]:
+            self._inherited.remove(slot)
+            self._resumed.update((kind, slot) for kind in _TICK_KINDS)
+
+    def note(self, kind: RecordKind, rows: RecordArray, now_ns: int) -> None:
+        """These rows are held back by the present flush."""
+        for slot in np.unique(rows["stream"]).tolist():
+            times = rows["ts_event"][rows["stream"] == slot]
+            first_ts, last_ts = int(times.min()), int(times.max())
+            span = self._spans.get(slot)
+            if span is None:
+                detected_ns = self._growing.get(slot, now_ns)
+                span = self._spans[slot] = HeldSpan(slot, detected_ns, first_ts, last_ts, 0)
+            span.from_ts, span.to_ts = min(span.from_ts, first_ts), max(span.to_ts, last_ts)
+            span.count += len(times)
+            self._noted.add((kind, slot))
+
+    def mark(self, kind: RecordKind, rows: RecordArray) -> RecordArray:
+        """The rows to store; the first of a stream after such a gap is flagged AFTER_GAP."""
+        due = [slot for of, slot in self._resumed - self._marked if of is kind]
+        if not due:
+            return rows
+        # Some wait for ever, their stream being gone: the usual case must stay one look at a mask.
+        is_due = np.zeros(max(due) + 2, np.bool_)
+        is_due[due] = True
+        hits = np.flatnonzero(is_due[np.minimum(rows["stream"], len(is_due) - 1)])
+        if not len(hits):
+            return rows
+        rows = rows.copy()
+        slots, firsts = np.unique(rows["stream"][hits], return_index=True)
+        rows["flags"][hits[firsts]] |= _AFTER_GAP
+        self._marked.update((kind, slot) for slot in slots.tolist())
+        return rows
+
+    def lost(self, kind: RecordKind, slots: Iterable[int]) -> None:
+        """Rows of these streams may be lost before those of the present flush."""
+        if kind not in NOT_MARKET_DATA:
+            self._resumed.update((kind, slot) for slot in slots)
+
+    @property
+    def spans(self) -> Iterable[HeldSpan]:
+        """What the present flush holds back, a stream each."""
+        return self._spans.values()
+
+    def committed(self) -> None:
+        """The present flush is in the database."""
+        for span in self._spans.values():
+            self._growing[span.slot] = span.detected_ns
+        self._seen |= self._noted
+        self._resumed -= self._marked

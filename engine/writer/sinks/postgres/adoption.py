@@ -1,0 +1,123 @@
+"""Rows that an earlier version set aside without telling: they get their gap and their note.
+
+Its files do not say whether the commit followed that moved the cursor past a row. So a row counts
+as quarantined only if its cursor is past it, and no row like it is in its table.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from psycopg import sql
+
+from engine.base.clock import wall_ns
+from engine.data.kinds import SPECS, RecordKind, RecordSpec
+from engine.database.session import AsyncSession
+from engine.writer.rows.batch import Batch, Blamed, Piece, Slice
+from engine.writer.rows.quarantine import QuarantinedRow
+from engine.writer.rows.refused import declare
+from engine.writer.rows.screen import unstorable
+from engine.writer.sinks.postgres import quarantine_table
+from engine.writer.sinks.postgres.tables import Tables
+
+_CURSORS = "SELECT ring, epoch, sequence FROM ingest_cursor WHERE starts_with(ring, %s)"
+_TEMPORARY = "quarantine_adoption"
+
+Connection = AsyncSession
+
+
+async def adopt(
+    connection: Connection, tables: Tables, entries: Iterable[QuarantinedRow], instance: str
+) -> int:
+    """Declare those of `entries` that nobody declared; return how many. Own transaction."""
+    mine = {
+        entry.key: entry
+        for entry in entries
+        if not entry.detected and entry.ring.startswith(f"{instance}/") and entry.is_whole
+    }
+    if not mine:
+        return 0
+    slots = {int(entry.row.get("stream", -1)) for entry in mine.values()}
+    await tables.streams.resolve(connection, sorted(slot for slot in slots if slot >= 0))
+    async with connection.transaction():
+        await quarantine_table.lock(connection)
+        known = await quarantine_table.states(connection, instance)
+        cursors = await _cursors(connection, instance)
+        batch = Batch([])
+        for kind in SPECS:
+            waiting = [
+                entry
+                for key, entry in sorted(mine.items())
+                if entry.table == kind.value and key not in known and _is_passed(entry, cursors)
+            ]
+            if waiting:
+                await _refuse_missing(connection, tables, kind, waiting, batch)
+        if batch.refused:
+            refusals = declare(batch, wall_ns())
+            stream_ids = [tables.streams.stream_id(s) for s in refusals.gaps["stream"].tolist()]
+            await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
+    return len(batch.refused)
+
+
+async def _cursors(connection: Connection, instance: str) -> dict[tuple[str, int], int]:
+    found = await connection.execute(_CURSORS, (f"{instance}/",))
+    return {(ring, epoch): sequence for ring, epoch, sequence in await found.fetchall()}
+
+
+def _is_passed(entry: QuarantinedRow, cursors: Mapping[tuple[str, int], int]) -> bool:
+    """Whether the writer is done with the row. A cursor that is gone was at its end for a month."""
+    return cursors.get((entry.ring, entry.epoch), entry.seq + 1) > entry.seq
+
+
+async def _refuse_missing(
+    connection: Connection,
+    tables: Tables,
+    kind: RecordKind,
+    entries: Sequence[QuarantinedRow],
+    batch: Batch,
+) -> None:
+    """Add to the batch, as refused, those of the entries that are not in their table."""
+    records = np.concatenate([entry.record() for entry in entries])
+    stored = await _stored(connection, tables, Slice("", 0, 0, 0, records, SPECS[kind]))
+    by_ring: dict[tuple[str, int], list[int]] = {}
+    for place, entry in enumerate(entries):
+        if place not in stored:
+            by_ring.setdefault((entry.ring, entry.epoch), []).append(place)
+    slices = []
+    for (ring, epoch), places in by_ring.items():
+        seqs = np.array([entries[place].seq for place in places])
+        first = int(seqs[0])
+        origin = Slice(ring, epoch, first, first, records[places], SPECS[kind], seqs - first)
+        slices.append(origin)
+        batch.refused += [
+            Blamed(origin, offset, entries[place].error) for offset, place in enumerate(places)
+        ]
+    batch.slices = [*batch.slices, *slices]
+
+
+async def _stored(connection: Connection, tables: Tables, origin: Slice) -> set[int]:
+    """Places of the rows whose like is in the table."""
+    piece = Piece(origin, origin.records)
+    for group in unstorable(origin.records, origin.spec, tables.streams.lookup):
+        piece = piece.without(group.offsets)
+    if not len(piece.records):
+        return set()
+    create, select = _comparison(origin.spec)
+    await connection.execute(create)
+    await tables.store(connection, origin.spec.kind, [piece], into=_TEMPORARY)
+    found = await connection.execute(select)
+    places = {piece.offset(number - 1) for (number,) in await found.fetchall()}
+    await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(_TEMPORARY)))
+    return places
+
+
+def _comparison(spec: RecordSpec) -> tuple[sql.Composed, sql.Composed]:
+    """Makes a table like it, whose rows count themselves; selects those that are in both."""
+    names = [sql.Identifier(column.name) for column in spec.columns if column.name != "flags"]
+    same = sql.SQL(" AND ").join(sql.SQL("a.{0} = t.{0}").format(name) for name in names)
+    table, temporary = sql.Identifier(spec.table), sql.Identifier(_TEMPORARY)
+    return (
+        sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}, number serial)").format(temporary, table),
+        sql.SQL(
+            "SELECT a.number FROM {} AS a WHERE EXISTS (SELECT FROM {} AS t WHERE {})"
+        ).format(temporary, table, same),
+    )  # fmt: skip

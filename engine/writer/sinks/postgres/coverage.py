@@ -1,0 +1,194 @@
+"""Table `coverage`: one row for each interval in which a stream was listened to.
+
+The rows say up to when everything is stored or declared, so a coverage record may be stored only
+once all that was received before it is. A shard publishes its coverage ring last; `CoverageGate`
+notes how far the coverage rings go, then how far every other one does, and lets the former through
+when the database has the latter. A database that lags has claims that lag, and never wrong ones.
+
+An interval that nobody has ended reaches as far as its carrier (a socket or a poller) was heard:
+table `coverage_carrier`, one small row that moves about once a second. That is where the interval
+ended if the process has died, and the next one that begins for the stream writes it down.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.kinds import CoverageEnd, CoverageMark, RecordArray, RecordKind
+from engine.database.session import AsyncSession
+from engine.writer.rows.batch import Slice
+from engine.writer.sources.source import Source
+
+_HEARD = """
+    INSERT INTO coverage_carrier AS k (ring, epoch, carrier, heard)
+    SELECT %s, %s, * FROM unnest(%s::bigint[], %s::bigint[])
+    ON CONFLICT (ring, epoch, carrier) DO UPDATE SET heard = excluded.heard
+"""
+_CRASHED = """
+    UPDATE coverage AS c
+    SET "end" = %(crash)s, ended = greatest(c.started, (
+        SELECT k.heard FROM coverage_carrier AS k
+        WHERE k.ring = c.ring AND k.epoch = c.epoch AND k.carrier = c.carrier))
+    WHERE c."end" IS NULL AND starts_with(c.ring, %(instance)s)
+"""
+_OF_SLOTS = " AND c.slot = ANY(%(slots)s)"
+_OF_RING = " AND c.ring = %(ring)s AND c.epoch = %(epoch)s"
+_OF_NO_RING = (
+    " AND (c.ring, c.epoch) NOT IN (SELECT * FROM unnest(%(rings)s::text[], %(epochs)s::bigint[]))"
+)
+_BEGIN = """
+    INSERT INTO coverage (stream_id, slot, ring, epoch, carrier, started, since)
+    SELECT stream_id, slot, %s, %s, carrier, at, nullif(since, 0)
+    FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+        AS b (stream_id, slot, carrier, at, since)
+"""
+_END = """
+    UPDATE coverage AS c SET "end" = e.how, ended = greatest(c.started, e.at)
+    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[])
+        AS e (slot, carrier, at, how)
+    WHERE c.ring = %s AND c.epoch = %s AND c.slot = e.slot AND c.carrier = e.carrier
+      AND c.started = (SELECT max(n.started) FROM coverage AS n
+                       WHERE n.ring = c.ring AND n.epoch = c.epoch AND n.slot = c.slot
+                         AND n.carrier = c.carrier)
+"""
+_FORGET_CARRIERS = """
+    DELETE FROM coverage_carrier AS k WHERE starts_with(k.ring, %s) AND NOT EXISTS (
+        SELECT FROM coverage AS c WHERE c."end" IS NULL AND c.ring = k.ring
+            AND c.epoch = k.epoch AND c.carrier = k.carrier)
+      AND (k.ring, k.epoch) NOT IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))
+"""
+
+Connection = AsyncSession
+
+
+class CoverageGate:
+    """Decides which coverage records go into the next transaction."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Source, int] = {}
+        """How far coverage may be stored once the targets are."""
+        self._targets: dict[Source, int] = {}
+
+    def look(self, sources: Iterable[Source]) -> None:
+        """Called before rows are read: note where everything stands, coverage first."""
+        if self._targets:
+            return
+        known = list(sources)
+        self._ends = {source: source.head_seq for source in known if is_coverage(source)}
+        self._targets = {source: source.head_seq for source in known if not is_coverage(source)}
+
+    def open(self, reached: Mapping[Source, int]) -> Iterator[Slice]:
+        """Called when the rows are chosen, with how far each source will be stored: the coverage
+        records that may follow them."""
+        if any(reached.get(s, s.database_seq) < end for s, end in self._targets.items()):
+            return
+        self._targets = {}
+        for source, end_seq in self._ends.items():
+            yield from _slices(source, end_seq)
+
+
+def is_coverage(source: Source) -> bool:
+    """Whether the records of a source say what was listened to."""
+    return source.spec.kind is RecordKind.COVERAGE
+
+
+def _slices(source: Source, end_seq: int) -> Iterator[Slice]:
+    seq = source.database_seq
+    while seq < end_seq:
+        first_seq, records = source.read(seq, end_seq - seq)
+        if first_seq == seq and not len(records):
+            return
+        yield Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
+        seq = first_seq + len(records)
+
+
+async def store_coverage(
+    connection: Connection, slices: Sequence[Slice], stream_ids: npt.NDArray[np.int32]
+) -> None:
+    """Bring the tables up to date with the coverage records among `slices`, in the transaction
+    that moves the cursors past them. Every slot the stream table knows must be resolved."""
+    for piece in slices:
+        if piece.spec.kind is not RecordKind.COVERAGE:
+            continue
+        ring = _Ring(connection, piece)
+        if piece.lost_count:  # an end may be among what is lost
+            await ring.crashed(_OF_RING, {})
+        await ring.store(piece.records, stream_ids)
+
+
+async def close_coverage(connection: Connection, instance: str, sources: Iterable[Source]) -> None:
+    """End what rings that are no more have left open, and forget their carriers."""
+    known = [(source.key, source.epoch) for source in sources if is_coverage(source)]
+    rings, epochs = [ring for ring, _ in known], [epoch for _, epoch in known]
+    values = {
+        "crash": CoverageEnd.CRASH,
+        "instance": f"{instance}/",
+        "rings": rings,
+        "epochs": epochs,
+    }
+    await connection.execute(_CRASHED + _OF_NO_RING, values)
+    await connection.execute(_FORGET_CARRIERS, (f"{instance}/", rings, epochs))
+
+
+class _Ring:
+    """The intervals of one (ring, epoch)."""
+
+    def __init__(self, connection: Connection, piece: Slice) -> None:
+        self._connection = connection
+        self._ring, self._epoch = piece.ring, piece.epoch
+        self._instance = piece.ring.rpartition("/")[0] + "/"
+
+    async def store(self, records: RecordArray, stream_ids: npt.NDArray[np.int32]) -> None:
+        known = (records["stream"] < len(stream_ids)) & (records["mark"] != CoverageMark.ALIVE)
+        alive = records[records["mark"] == CoverageMark.ALIVE]
+        if len(alive):  # first: what has died was heard before what follows it began
+            await self._heard(
+                dict(zip(alive["carrier"].tolist(), alive["at"].tolist(), strict=True))
+            )
+        marks = records[known]
+        marks = marks[stream_ids[marks["stream"]] >= 0]
+        for has_begun, run in _runs(marks):
+            await (self._begin(run, stream_ids) if has_begun else self._end(run))
+
+    async def crashed(self, which: str, values: dict[str, Any]) -> None:
+        """End what is open as far as it was heard."""
+        own = {"crash": CoverageEnd.CRASH, "instance": self._instance}
+        own |= {"ring": self._ring, "epoch": self._epoch}
+        await self._connection.execute(_CRASHED + which, own | values)
+
+    async def _heard(self, heard: dict[int, int]) -> None:
+        values = (self._ring, self._epoch, list(heard), list(heard.values()))
+        await self._connection.execute(_HEARD, values)
+
+    async def _begin(self, run: RecordArray, stream_ids: npt.NDArray[np.int32]) -> None:
+        slots = run["stream"].tolist()
+        await self.crashed(_OF_SLOTS, {"slots": slots})
+        values = (
+            self._ring, self._epoch, stream_ids[run["stream"]].tolist(), slots,
+            *(run[name].tolist() for name in ("carrier", "at", "since")),
+        )  # fmt: skip
+        await self._connection.execute(_BEGIN, values)
+
+    async def _end(self, run: RecordArray) -> None:
+        values = (*(run[name].tolist() for name in ("stream", "carrier", "at", "end")),
+                  self._ring, self._epoch)  # fmt: skip
+        await self._connection.execute(_END, values)
+
+
+def _runs(marks: RecordArray) -> Iterator[tuple[bool, RecordArray]]:
+    """Split into runs that one statement can do: all begin or all end, and no stream twice."""
+    place, seen, number = {}, set[tuple[int, bool]](), 0
+    before: bool | None = None
+    for index, (slot, mark) in enumerate(
+        zip(marks["stream"].tolist(), marks["mark"].tolist(), strict=True)
+    ):
+        begins = mark == CoverageMark.BEGAN
+        if begins is not before or (slot, begins) in seen:
+            number, before, seen = number + 1, begins, set()
+        seen.add((slot, begins))
+        place[index] = (number, begins)
+    for (_, begins), indices in groupby(place, key=place.__getitem__):
+        yield begins, marks[list(indices)]

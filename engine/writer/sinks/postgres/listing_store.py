@@ -1,0 +1,200 @@
+"""Instrument listings into the database: versions of instruments, and the log of changes.
+
+It has a connection and a task of its own. A transaction is short and touches few rows, because it
+shares the lock of the stream table with the tick path; a database that is away only delays it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from engine.base.alarm import Alarm
+from engine.base.backoff import Backoff
+from engine.base.keep_trying import Trouble, keep_trying
+from engine.data.slots import Instrument
+from engine.database.session import LISTINGS, AsyncSession, open_session
+from engine.messages.commands import InstrumentEvent, StoreInstruments
+from engine.messages.settings import WriterSettings
+from engine.writer.sinks.postgres.refusals import unavailable
+from engine.writer.sinks.postgres.stream_ids import fact_values, insert_version, lock_durably
+
+Connection = AsyncSession
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 50
+"""Instruments in one transaction: a few milliseconds."""
+_DELAYS_S: Final = (0.5, 30.0)
+
+_SELECT_NEWEST = """
+    SELECT DISTINCT ON (symbol) symbol, version, price_decimals, qty_decimals,
+           base, quote, tick_size, lot_size, contract_size, status
+    FROM instrument WHERE venue = %s AND symbol = ANY(%s) ORDER BY symbol, version DESC
+"""
+_DELIST = """
+    INSERT INTO instrument (
+        venue, symbol, version, base, quote, price_decimals, qty_decimals, price_unit, qty_unit,
+        tick_size, lot_size, contract_size, status)
+    SELECT venue, symbol, version + 1, base, quote, price_decimals, qty_decimals, price_unit,
+           qty_unit, tick_size, lot_size, contract_size, 'DELISTED'
+    FROM (SELECT DISTINCT ON (symbol) * FROM instrument WHERE venue = %s AND symbol = ANY(%s)
+          ORDER BY symbol, version DESC) AS newest
+    WHERE status <> 'DELISTED'
+"""
+_IS_LOGGED = "SELECT EXISTS (SELECT FROM instrument_event WHERE venue = %s AND loaded = %s)"
+_LOG = """
+    INSERT INTO instrument_event (time, venue, symbol, event, detail, loaded)
+    VALUES (to_timestamp(%s), %s, %s, %s, %s, %s)
+"""
+
+
+class ListingStore:
+    """Stores listings one after the other; `saved` is told of each."""
+
+    def __init__(
+        self,
+        settings: WriterSettings,
+        saved: Callable[[StoreInstruments], None],
+        backoff: Backoff | None = None,
+    ) -> None:
+        assert settings.database_url, "without a URL there is no store"
+        self._url = settings.database_url
+        self._instance = settings.paths.instance
+        self._saved = saved
+        self._waiting: deque[StoreInstruments] = deque()
+        self._arrived = Alarm()
+        self.trouble = Trouble(
+            "instruments", "not stored yet, trying again", backoff or Backoff(*_DELAYS_S), log
+        )
+
+    def take(self, message: StoreInstruments) -> None:
+        """Store this when its turn comes. The listing before it need not repeat what this one says:
+        a database that is away for days must not fill the memory.
+        """
+        for place in reversed(range(len(self._waiting))):
+            older = self._waiting[place]
+            if older.venue == message.venue:
+                now = {each.symbol: each for each in message.instruments}
+                differs = [each for each in older.instruments if now.get(each.symbol) != each]
+                self._waiting[place] = msgspec.structs.replace(older, instruments=differs)
+                break
+        self._waiting.append(message)
+        self._arrived.ring()
+
+    async def run(self) -> None:
+        """Store until cancelled."""
+        while True:
+            if not self._waiting:
+                await self._arrived.wait()
+            await keep_trying(self._store_all, self.trouble)
+
+    async def _store_all(self) -> None:
+        if not self._waiting:
+            return
+        connection = await open_session(self._url, LISTINGS, self._instance)
+        try:
+            while self._waiting:
+                await store_listing(connection, self._waiting[0])
+                self._saved(self._waiting.popleft())
+                self.trouble.over()
+        except psycopg.Error as error:
+            raise unavailable(error, self._url) from None
+        finally:
+            connection.pgconn.finish()
+
+
+async def store_listing(connection: Connection, message: StoreInstruments) -> int:
+    """Add a version of every instrument that changed, and the events; return how many versions.
+
+    Storing the same listing again adds nothing.
+    """
+    added = 0
+    for start in range(0, len(message.instruments), _AT_ONCE):
+        part = message.instruments[start : start + _AT_ONCE]
+        added += await _store_versions(connection, message.venue, part)
+    if message.events:
+        async with connection.transaction():
+            await lock_durably(connection)
+            await _store_events(connection, message)
+    return added
+
+
+async def _store_versions(
+    connection: Connection, venue: str, instruments: Sequence[Instrument]
+) -> int:
+    symbols = [instrument.symbol for instrument in instruments]
+    if not _changed(instruments, await _newest(connection, venue, symbols)):
+        return 0  # nearly always, and then without the lock
+    async with connection.transaction():
+        await lock_durably(connection)
+        newest = await _newest(connection, venue, symbols)
+        changed = _changed(instruments, newest)
+        for instrument in changed:
+            version, price_decimals, qty_decimals = newest.get(instrument.symbol, _NONE)[:3]
+            await insert_version(
+                connection,
+                instrument,
+                version + 1,
+                (
+                    max(price_decimals, instrument.price_decimals),
+                    max(qty_decimals, instrument.qty_decimals),
+                ),
+            )
+        return len(changed)
+
+
+_NONE: Final[tuple[Any, ...]] = (0, 0, 0)
+
+
+async def _newest(
+    connection: Connection, venue: str, symbols: Sequence[str]
+) -> dict[str, tuple[Any, ...]]:
+    """The newest version of each symbol: version, decimals, facts, status."""
+    cursor = await connection.execute(_SELECT_NEWEST, (venue, list(symbols)))
+    return {symbol: tuple(rest) for symbol, *rest in await cursor.fetchall()}
+
+
+def _changed(
+    instruments: Iterable[Instrument], newest: dict[str, tuple[Any, ...]]
+) -> list[Instrument]:
+    """Those whose newest version does not say what the venue says. More decimals than the venue
+    names are kept: rows proved that they are needed.
+    """
+    changed = []
+    for instrument in instruments:
+        known = newest.get(instrument.symbol)
+        if known is not None:
+            _, price_decimals, qty_decimals, *facts = known
+            if (
+                price_decimals >= instrument.price_decimals
+                and qty_decimals >= instrument.qty_decimals
+                and tuple(facts) == (*fact_values(instrument), instrument.status)
+            ):
+                continue
+        changed.append(instrument)
+    return changed
+
+
+async def _store_events(connection: Connection, message: StoreInstruments) -> None:
+    cursor = await connection.execute(_IS_LOGGED, (message.venue, message.loaded_ns))
+    row = await cursor.fetchone()
+    assert row is not None
+    if row[0]:
+        return
+    listed = {instrument.symbol for instrument in message.instruments}
+    gone = [e.symbol for e in message.events if e.event == "delisted" and e.symbol not in listed]
+    if gone:
+        await connection.execute(_DELIST, (message.venue, gone))
+    async with connection.cursor() as cursor:
+        await cursor.executemany(_LOG, [_event_row(message, event) for event in message.events])
+
+
+def _event_row(message: StoreInstruments, event: InstrumentEvent) -> tuple[Any, ...]:
+    return (
+        message.loaded_ns / 1e9, event.venue, event.symbol, event.event, event.detail,
+        message.loaded_ns,
+    )  # fmt: skip

@@ -1,0 +1,172 @@
+"""Rows that leave quarantine: stored after all, or given up. For a person at the command line.
+
+It works beside a running engine and without one. What decides is table `quarantined_row`: a row
+that is stored, or dropped, is marked so in the transaction that does it, under a lock, so that it
+happens once however often it is asked for and whoever dies in between. The files are only read.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import psycopg
+
+from engine.base.errors import EngineError, TableRefusesError
+from engine.data.kinds import SPECS, GapState, RecordKind
+from engine.data.layout import Layout
+from engine.data.slots import Catalog
+from engine.database.session import QUARANTINE, AsyncSession, open_session
+from engine.writer.rows.batch import Batch, Slice
+from engine.writer.rows.quarantine import Quarantine, QuarantinedRow
+from engine.writer.sinks.postgres import quarantine_table
+from engine.writer.sinks.postgres.adoption import adopt
+from engine.writer.sinks.postgres.refusals import is_for_later, unavailable
+from engine.writer.sinks.postgres.tables import Tables
+
+_ROWS_AT_ONCE: Final = 1000
+
+Connection = AsyncSession
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row that is or was in quarantine, and what became of it."""
+
+    row: QuarantinedRow
+    state: GapState
+
+
+@dataclass(slots=True)
+class Retried:
+    """What came of trying again."""
+
+    stored: list[QuarantinedRow] = field(default_factory=list)
+    refused: list[tuple[QuarantinedRow, str]] = field(default_factory=list)
+    """Still in quarantine, and why."""
+
+
+class QuarantineDesk:
+    """The quarantine of one state directory in one database.
+
+    Raises DatabaseUnavailableError; everything that was reported before then holds.
+    """
+
+    def __init__(self, connection: Connection, layout: Layout, database_url: str) -> None:
+        self._connection = connection
+        self._instance = layout.instance
+        self._url = database_url
+        self._files = Quarantine(layout.quarantine_dir)
+        self._tables = Tables(Catalog(layout.catalog))
+
+    @classmethod
+    async def open(cls, layout: Layout, database_url: str) -> "QuarantineDesk":
+        """Connect; rows that an earlier version set aside are declared now, if they are not yet."""
+        connection = await open_session(database_url, QUARANTINE, layout.instance)
+        desk = cls(connection, layout, database_url)
+        try:
+            await adopt(connection, desk._tables, desk._files.read(), layout.instance)
+        except psycopg.Error as error:
+            await desk.close()
+            raise unavailable(error, database_url) from None
+        except EngineError:
+            await desk.close()
+            raise
+        return desk
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+    async def rows(self) -> list[Kept]:
+        """Every row of which the files tell and the database knows, in order of receipt."""
+        try:
+            states = await quarantine_table.states(self._connection, self._instance)
+        except psycopg.Error as error:
+            raise unavailable(error, self._url) from None
+        found = {row.key: row for row in self._files.read()}
+        return [Kept(row, states[key]) for key, row in sorted(found.items()) if key in states]
+
+    async def retry(self, rows: Sequence[QuarantinedRow]) -> Retried:
+        """Store what can be stored now; its gaps are repaired in the same transactions."""
+        done = Retried(refused=[(r, "its line is damaged") for r in rows if not r.is_whole])
+        try:
+            for kind, part in _portions(row for row in rows if row.is_whole):
+                await self._retry(kind, part, done)
+        except psycopg.Error as error:
+            raise unavailable(error, self._url) from None
+        return done
+
+    async def drop(self, rows: Sequence[QuarantinedRow]) -> int:
+        """Give rows up: their gaps stay, unrecoverable. Returns how many were still there."""
+        count = 0
+        try:
+            for _, part in _portions(rows):
+                async with _durably(self._connection):
+                    claimed = await quarantine_table.claim(self._connection, (r.key for r in part))
+                    await quarantine_table.settle(self._connection, claimed, GapState.UNRECOVERABLE)
+                    count += len(claimed)
+        except psycopg.Error as error:
+            raise unavailable(error, self._url) from None
+        return count
+
+    async def _retry(self, kind: RecordKind, rows: Sequence[QuarantinedRow], done: Retried) -> None:
+        records = np.concatenate([row.record() for row in rows])
+        origin = Slice("quarantine", 0, 0, 0, records, SPECS[kind])
+        try:
+            batch = await self._tables.prepare(self._connection, [origin])
+            stored = await self._store(kind, rows, batch)
+        except TableRefusesError as error:
+            done.refused += [(row, str(error)) for row in rows]
+            return
+        done.stored += stored
+        done.refused += [(rows[blamed.offset], blamed.error) for blamed in batch.refused]
+
+    async def _store(
+        self, kind: RecordKind, rows: Sequence[QuarantinedRow], batch: Batch
+    ) -> list[QuarantinedRow]:
+        try:
+            return await self._store_claimed(kind, rows, batch)
+        except psycopg.Error as error:
+            if is_for_later(error):
+                raise
+        await self._tables.find_blame(self._connection, batch)
+        return await self._store_claimed(kind, rows, batch)
+
+    async def _store_claimed(
+        self, kind: RecordKind, rows: Sequence[QuarantinedRow], batch: Batch
+    ) -> list[QuarantinedRow]:
+        pieces = batch.pieces.get(kind, [])
+        if not pieces:
+            return []
+        (piece,) = pieces
+        async with _durably(self._connection):
+            wanted = {rows[piece.offset(n)].key: piece.offset(n) for n in range(len(piece.records))}
+            claimed = await quarantine_table.claim(self._connection, wanted)
+            gone = [offset for key, offset in wanted.items() if key not in claimed]
+            left = piece.without(np.array(gone, np.int64))
+            if len(left.records):
+                await self._tables.store(self._connection, kind, [left])
+                await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
+        return [rows[offset] for key, offset in wanted.items() if key in claimed]
+
+
+@asynccontextmanager
+async def _durably(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that is on disk when it ends: no journal has these rows any more."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL synchronous_commit = on")
+        yield
+
+
+def _portions(
+    rows: Iterable[QuarantinedRow],
+) -> Iterator[tuple[RecordKind, Sequence[QuarantinedRow]]]:
+    """By kind, and not too many at once: what was done before a crash is done."""
+    of_kind: dict[RecordKind, list[QuarantinedRow]] = {}
+    for row in rows:
+        of_kind.setdefault(RecordKind(row.table), []).append(row)
+    for kind, found in of_kind.items():
+        for start in range(0, len(found), _ROWS_AT_ONCE):
+            yield kind, found[start : start + _ROWS_AT_ONCE]

@@ -1,0 +1,400 @@
+"""Rows into PostgreSQL, exactly once.
+
+One transaction a commit: first every ring's cursor moves by compare-and-set, then one binary COPY a
+record kind, then COMMIT. The row lock of the cursor orders two writers, and the comparison lets
+only one of them go on: a successor that started while its predecessor's COMMIT was under way is
+fenced and reads the cursor again. After any failure the connection is closed, and the caller reads
+the cursor to learn what became of a COMMIT whose answer it never got. Where a cursor passes rows
+that are lost, the same transaction says so (table ring_loss, and gaps among the rows).
+"""
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+
+from engine.base.clock import wall_ns
+from engine.base.errors import (
+    DatabaseUnavailableError,
+    FencedError,
+    QuarantineError,
+    TableRefusesError,
+)
+from engine.data.kinds import GapReason, GapState, RecordKind
+from engine.data.slots import Catalog
+from engine.database.session import WRITER, AsyncSession, open_session
+from engine.messages.settings import WriterSettings
+from engine.writer.rows.batch import Batch, CommitResult, Slice
+from engine.writer.rows.quarantine import Quarantine
+from engine.writer.rows.refused import Refusals, declare
+from engine.writer.rows.withheld import HeldSpan
+from engine.writer.sinks.postgres import quarantine_table
+from engine.writer.sinks.postgres.adoption import adopt
+from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
+from engine.writer.sinks.postgres.overdue import Overdue
+from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words, unavailable
+from engine.writer.sinks.postgres.tables import Tables
+from engine.writer.sources.source import Source
+
+__all__ = ["CommitResult", "PostgresSink", "Slice"]
+
+_MOVE_CURSORS = """
+    UPDATE ingest_cursor AS c
+    SET sequence = m.new_seq, last_recv = coalesce(m.last_recv, c.last_recv),
+        backend_pid = pg_backend_pid(), updated_at = now()
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+        AS m (ring, epoch, old_seq, new_seq, last_recv)
+    WHERE c.ring = m.ring AND c.epoch = m.epoch AND c.sequence = m.old_seq
+"""
+_CLAIM_CURSOR = """
+    INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
+    VALUES (%s, %s, %s, pg_backend_pid())
+    ON CONFLICT (ring, epoch) DO UPDATE SET backend_pid = pg_backend_pid(), updated_at = now()
+    RETURNING sequence, last_recv
+"""
+_INTRODUCE = """
+    INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
+    SELECT d.ring, d.epoch, d.end_seq, pg_backend_pid()
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS d (ring, epoch, end_seq)
+    WHERE NOT EXISTS (SELECT FROM ingest_cursor AS c WHERE starts_with(c.ring, %s))
+    ON CONFLICT DO NOTHING
+"""
+_LACKING = """
+    SELECT d.ring, d.epoch
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS d (ring, epoch, end_seq)
+    LEFT JOIN ingest_cursor AS c ON c.ring = d.ring AND c.epoch = d.epoch
+    WHERE coalesce(c.sequence, 0) < d.end_seq
+"""
+_FORGET_CURSORS = """
+    DELETE FROM ingest_cursor AS c USING unnest(%s::text[], %s::bigint[]) AS k (ring, epoch)
+    WHERE c.ring = k.ring AND c.epoch < k.epoch AND c.updated_at < now() - interval '30 days'
+"""
+_DECLARE_LOSS = """
+    INSERT INTO ring_loss AS l (ring, epoch, from_sequence, to_sequence) VALUES (%s, %s, %s, %s)
+    ON CONFLICT (ring, epoch, from_sequence) DO UPDATE
+    SET to_sequence = greatest(l.to_sequence, excluded.to_sequence), detected = now()
+"""
+_DECLARE_HELD_BACK = """
+    WITH held AS (
+        SELECT *, timestamptz 'epoch' + detected / 1000 * interval '1 microsecond' AS time
+        FROM unnest(%(stream_id)s::int[], %(detected)s::bigint[], %(from_ts)s::bigint[],
+                    %(to_ts)s::bigint[], %(missing)s::bigint[])
+            AS h (stream_id, detected, from_ts, to_ts, missing)
+    ), grown AS (
+        UPDATE gap AS g
+        SET from_ts = least(g.from_ts, held.from_ts), to_ts = greatest(g.to_ts, held.to_ts),
+            missing = g.missing + held.missing
+        FROM held
+        WHERE g.time = held.time AND g.stream_id = held.stream_id
+            AND g.reason = %(reason)s
+        RETURNING g.stream_id
+    )
+    INSERT INTO gap (time, time_sub_us, ts_recv, stream_id, reason, state,
+                     from_seq, to_seq, from_ts, to_ts, missing)
+    SELECT time, detected %% 1000, detected, stream_id, %(reason)s, %(state)s, 0, 0,
+           from_ts, to_ts, missing
+    FROM held WHERE stream_id NOT IN (SELECT stream_id FROM grown)
+"""
+_TOUCH_CURSOR = "UPDATE ingest_cursor SET updated_at = now() WHERE ring = %s AND epoch = %s"
+_END_HOLDER = """
+    SELECT pg_terminate_backend(a.pid)
+    FROM ingest_cursor c JOIN pg_stat_activity a ON a.pid = c.backend_pid
+    WHERE c.ring = %s AND c.epoch = %s AND a.pid <> pg_backend_pid()
+      AND a.application_name = current_setting('application_name')
+"""
+
+_log = logging.getLogger(__name__)
+
+Connection = AsyncSession
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one transaction has done so far; counts only if it commits."""
+
+    storing: RecordKind | None = None
+    """Whose table is being written to."""
+    stored_rows: Counter[str] = field(default_factory=Counter)
+    inexact_rows: int = 0
+    refusals: Refusals | None = None
+
+    def result(self) -> CommitResult:
+        refused = self.refusals
+        if refused is None:
+            return CommitResult(self.stored_rows, inexact_rows=self.inexact_rows)
+        quarantined = Counter(row.table for row in refused.rows)
+        return CommitResult(
+            self.stored_rows, quarantined, self.inexact_rows, refused.gaps, refused.interrupted
+        )
+
+
+class PostgresSink:
+    """One connection to PostgreSQL. Not for two tasks at a time.
+
+    Every error that trying again may cure is a DatabaseUnavailableError or a FencedError; the
+    connection is closed then: `connect`, read the cursors, go on. Not so after a TableRefusesError,
+    which is about one table: the others' rows can be committed. Cancelling is safe anywhere.
+    """
+
+    def __init__(self, settings: WriterSettings, catalog: Catalog) -> None:
+        assert settings.database_url, "without a URL there is no sink"
+        layout = settings.paths.layout()
+        self._url = settings.database_url
+        self._instance = layout.instance
+        self._tables = Tables(catalog)
+        self._quarantine = Quarantine(layout.quarantine_dir)
+        self._connection: Connection | None = None
+        self._overdue = Overdue(self._url)
+        self._any_cursor: tuple[str, int] | None = None
+        self._last_recv_ns: dict[tuple[str, int], int] = {}
+        self._has_adopted = False
+
+    async def connect(self) -> None:
+        """Open a new connection in place of the old one, and forget what the old one knew."""
+        await self.close()
+        self._tables.forget()
+        self._connection = await open_session(self._url, WRITER, self._instance)
+        self._overdue.watch(self._connection)
+
+    async def close(self) -> None:
+        """Close the connection, if any."""
+        self._overdue.end()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    @property
+    def overdue(self) -> str:
+        """Why an answer is late; empty while none is."""
+        return self._overdue.text
+
+    async def cursor(self, ring: str, epoch: int, first_seq: int) -> int:
+        """Sequence of the next row to store; a new ring starts at `first_seq`.
+
+        Takes the row's lock, so it waits for a predecessor's COMMIT that is still under way. A
+        predecessor that hangs on to the lock is ended after the lock timeout.
+        """
+        async with self._connected() as connection:
+            try:
+                sequence, recv_ns = await _claim(connection, ring, epoch, first_seq)
+            except psycopg.errors.LockNotAvailable:
+                await connection.execute(_END_HOLDER, (ring, epoch))
+                sequence, recv_ns = await _claim(connection, ring, epoch, first_seq)
+        self._last_recv_ns[ring, epoch] = recv_ns
+        self._any_cursor = (ring, epoch)
+        return sequence
+
+    async def introduce(self, instance: str, drained: Mapping[tuple[str, int], int]) -> None:
+        """A database that has never had rows of an instance need not know of what was drained
+        before it: it counts as stored. All at once, for with its first cursor it is not new.
+        """
+        async with self._connected() as connection:
+            await connection.execute(_INTRODUCE, (*_columns(drained), f"{instance}/"))
+
+    async def lacking(self, drained: Mapping[tuple[str, int], int]) -> list[tuple[str, int]]:
+        """Which of these the database has not all rows of: it was set back."""
+        async with self._connected() as connection:
+            found = await connection.execute(_LACKING, _columns(drained))
+            return [(ring, epoch) for ring, epoch in await found.fetchall()]
+
+    async def forget_cursors_before(self, epochs: Mapping[str, int]) -> None:
+        """Remove the cursors of each ring's epochs older than these: nothing of them is left. Not
+        at once: a state directory brought back from a backup may have their journals again.
+        """
+        async with self._connected() as connection:
+            await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
+
+    async def close_coverage(self, instance: str, sources: Iterable[Source]) -> None:
+        """End the intervals of rings of this instance that are no more."""
+        async with self._connected() as connection:
+            await close_coverage(connection, instance, sources)
+
+    def last_recv_ns(self, ring: str, epoch: int) -> int:
+        """`ts_recv` of the last row below the cursor when it was read; 0 while there was none."""
+        return self._last_recv_ns.get((ring, epoch), 0)
+
+    def venue(self, slot: int) -> str:
+        """The venue of a slot; empty where the catalog does not know it."""
+        return self._tables.streams.venue(slot)
+
+    async def adopt_quarantine(self) -> None:
+        """Declare, once, what a version before set aside without telling. Never in the way."""
+        if self._has_adopted:
+            return
+        async with self._connected() as connection:
+            try:
+                count = await adopt(
+                    connection, self._tables, self._quarantine.read(), self._instance
+                )
+            except QuarantineError as error:
+                _log.warning("%s; rows of an earlier version wait there to be declared", error)
+                count = 0
+            except psycopg.Error as error:
+                if fault_of(error) is Fault.LATER:
+                    raise
+                _log.warning("rows in quarantine cannot be declared: %s", in_words(error))
+                count = 0
+        self._has_adopted = True
+        if count:
+            _log.warning("%d rows that an earlier version set aside are declared now", count)
+
+    async def quarantined(self) -> dict[str, int]:
+        """How many rows of this instance are in quarantine, by table."""
+        async with self._connected() as connection:
+            return await quarantine_table.count(connection, self._instance)
+
+    async def commit(
+        self,
+        slices: Sequence[Slice],
+        held_back: Sequence[HeldSpan] = (),
+        *,
+        durable: bool,
+        impatient: Collection[str] = (),
+    ) -> CommitResult:
+        """Store the rows, declare what is held back and move the cursors, in one transaction.
+
+        Slices of one ring are contiguous and in order. `durable`: when this returns, everything
+        committed so far survives a crash of the server, too; it may come without slices.
+        Raises FencedError when a cursor is elsewhere, TableRefusesError when a table takes no rows
+        (`impatient` names those whose state has lasted so long that rows alone in it are set
+        aside), and DatabaseUnavailableError.
+        """
+        async with self._connected() as connection:
+            slots = [span.slot for span in held_back]
+            batch = await self._tables.prepare(connection, slices, slots)
+            batch.held_back = held_back
+            attempt = _Attempt()
+            try:
+                await self._transact(connection, batch, attempt, durable)
+            except psycopg.Error as error:
+                await self._find_blame(connection, batch, attempt.storing, error, impatient)
+                attempt = _Attempt()
+                await self._transact(connection, batch, attempt, durable)
+        return attempt.result()
+
+    async def _find_blame(
+        self,
+        connection: Connection,
+        batch: Batch,
+        storing: RecordKind | None,
+        error: psycopg.Error,
+        impatient: Collection[str],
+    ) -> None:
+        """Take the rows that are to blame out of the batch, or say who else is."""
+        fault = fault_of(error)
+        if fault is Fault.LATER or (fault is Fault.TABLE and storing is None):
+            raise error
+        if fault is Fault.TABLE and storing is not None and storing.value not in impatient:
+            raise TableRefusesError(storing.value, in_words(error))
+        self._tables.partitions.forget()  # its day's may have been dropped since we made it
+        await self._tables.make_partitions(connection, batch)
+        await self._tables.find_blame(connection, batch)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """The connection; whatever goes wrong with it, it is closed and not used again."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            raise DatabaseUnavailableError("not connected")
+        try:
+            yield connection
+        except TableRefusesError:
+            raise  # the transaction is rolled back, and the session is as good as before
+        except psycopg.Error as error:
+            why = self._overdue.text
+            self._drop(connection)
+            raise unavailable(error, self._url, why) from None
+        except BaseException:
+            self._drop(connection)
+            raise
+
+    def _drop(self, connection: Connection) -> None:
+        """Close without a word: the server rolls back what was open. Never waits."""
+        self._overdue.end()
+        connection.pgconn.finish()
+        self._connection = None
+
+    async def _transact(
+        self, connection: Connection, batch: Batch, attempt: _Attempt, durable: bool
+    ) -> None:
+        if batch.refused:
+            attempt.refusals = declare(batch, wall_ns())
+        async with connection.transaction():
+            if durable:
+                await connection.execute("SET LOCAL synchronous_commit = on")
+            await self._move_cursors(connection, batch.slices)
+            await self._declare_held_back(connection, batch.held_back)
+            await store_coverage(connection, batch.slices, self._tables.streams.lookup.stream_id)
+            for kind, pieces in batch.pieces.items():
+                attempt.storing = kind
+                attempt.inexact_rows += await self._tables.store(connection, kind, pieces)
+                attempt.stored_rows[kind.value] += sum(
+                    len(piece.records) for piece in pieces if not piece.origin.is_declaration
+                )
+            attempt.storing = None
+            if attempt.refusals is not None:
+                await self._set_aside(connection, attempt.refusals)
+
+    async def _set_aside(self, connection: Connection, refusals: Refusals) -> None:
+        """Last, right before COMMIT: what a crash makes of the file in between nobody counts."""
+        streams = self._tables.streams
+        stream_ids = [streams.stream_id(slot) for slot in refusals.gaps["stream"].tolist()]
+        await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
+        self._quarantine.write(refusals.rows, streams.name)
+
+    async def _move_cursors(self, connection: Connection, slices: Sequence[Slice]) -> None:
+        """Compare-and-set, before anything else: whoever is not at the cursor stops here."""
+        moves: dict[tuple[str, int], tuple[int, int, int | None]] = {}
+        for piece in slices:
+            key = (piece.ring, piece.epoch)
+            start_seq, end_seq, recv_ns = moves.get(key, (piece.start_seq, piece.start_seq, None))
+            assert piece.start_seq == end_seq, "slices of a ring are contiguous"
+            moves[key] = (start_seq, piece.end_seq, piece.last_recv_ns or recv_ns)
+        if not moves:
+            if self._any_cursor is not None:  # a COMMIT without WAL of its own flushes nothing
+                await connection.execute(_TOUCH_CURSOR, self._any_cursor)
+            return
+        values = (
+            [ring for ring, _ in moves],
+            [epoch for _, epoch in moves],
+            *map(list, zip(*moves.values(), strict=True)),
+        )
+        moved = await connection.execute(_MOVE_CURSORS, values)
+        if moved.rowcount != len(moves):
+            rings = ", ".join(f"{ring}/{epoch}" for ring, epoch in moves)
+            raise FencedError(f"the cursor of one of {rings} is not where this writer left it")
+        for piece in slices:
+            if piece.lost_count:
+                loss = (piece.ring, piece.epoch, piece.start_seq, piece.first_seq)
+                await connection.execute(_DECLARE_LOSS, loss)
+
+    async def _declare_held_back(self, connection: Connection, spans: Sequence[HeldSpan]) -> None:
+        """Let the gap of each stream begin or grow."""
+        if spans:
+            streams = self._tables.streams
+            values = {
+                "reason": int(GapReason.NOT_STORED),
+                "state": int(GapState.UNRECOVERABLE),
+                "stream_id": [streams.stream_id(span.slot) for span in spans],
+                "detected": [span.detected_ns for span in spans],
+                "from_ts": [span.from_ts for span in spans],
+                "to_ts": [span.to_ts for span in spans],
+                "missing": [span.count for span in spans],
+            }
+            await connection.execute(_DECLARE_HELD_BACK, values)
+
+
+async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) -> tuple[int, int]:
+    """(sequence of the cursor, `ts_recv` of the last row below it)."""
+    found = await connection.execute(_CLAIM_CURSOR, (ring, epoch, first_seq))
+    row = await found.fetchone()
+    assert row is not None, "an upsert returns its row"
+    return row[0], row[1] or 0
+
+
+def _columns(drained: Mapping[tuple[str, int], int]) -> tuple[list[str], list[int], list[int]]:
+    """Rings, epochs and their ends."""
+    return [ring for ring, _ in drained], [epoch for _, epoch in drained], list(drained.values())

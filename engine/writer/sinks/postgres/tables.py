@@ -1,0 +1,173 @@
+"""Rows into their tables, on a connection and in a transaction of the caller's.
+
+Registers streams, screens rows, makes partitions, copies, and finds out who is to blame when a COPY
+is refused: a row is, only if its table takes others at the same moment. A table that takes none of
+them is in a state of its own, and its rows wait.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from engine.base.errors import DatabaseUnavailableError, TableRefusesError
+from engine.data.kinds import SPECS, RecordKind, RecordSpec
+from engine.data.slots import Catalog
+from engine.database.session import AsyncSession
+from engine.writer.rows.batch import (
+    Batch,
+    Piece,
+    Pieces,
+    Slice,
+    halves,
+    is_spotless,
+    nth,
+    raised,
+    screen,
+    unscreened,
+)
+from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
+from engine.writer.sinks.postgres.partitions import Partitions
+from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
+from engine.writer.sinks.postgres.stream_ids import StreamRegistry, unresolved
+
+_ENCODE_ROWS: Final = 8192
+_PROBES: Final = 128
+"""Rows of a refused flush, taken at random, that are tried one by one until one is accepted. Where
+one in twenty would be, that fails once in 700 times, and the next try takes others."""
+
+Connection = AsyncSession
+
+
+class Tables:
+    """What one connection knows of its database. Not for two tasks at a time."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.streams = StreamRegistry(catalog)
+        self.partitions = Partitions()
+        self._encoders = {
+            kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items() if spec.columns
+        }
+
+    def forget(self) -> None:
+        """The connection is a new one, and may be to another database."""
+        self.streams.forget()
+        self.partitions.forget()
+
+    async def prepare(
+        self, connection: Connection, slices: Sequence[Slice], more_slots: Iterable[int] = ()
+    ) -> Batch:
+        """Register streams, sort out bad rows, raise decimals, make partitions."""
+        streams = self.streams
+        streams.catch_up()
+        unknown = {slot for slot in more_slots if not streams.is_resolved(slot)}
+        for piece in slices:
+            unknown.update(unresolved(streams.lookup, piece.records["stream"]))
+        if unknown:
+            await streams.resolve(connection, sorted(unknown))
+        if not _has_strangers(unknown, streams) and is_spotless(slices, streams):
+            batch = unscreened(slices)
+        else:
+            batch = screen(slices, streams)
+            for slot, decimals in raised(batch, streams).items():
+                await streams.raise_decimals(connection, slot, *decimals)
+        await self.make_partitions(connection, batch)
+        return batch
+
+    async def make_partitions(self, connection: Connection, batch: Batch) -> None:
+        """Partitions for the days of the rows. Raises TableRefusesError where there can be none."""
+        for kind in batch.pieces:
+            try:
+                await self.partitions.ensure(connection, kind.value, batch.days(kind))
+            except psycopg.Error as error:
+                if is_for_later(error):
+                    raise
+                raise TableRefusesError(kind.value, in_words(error)) from None
+            except DatabaseUnavailableError as error:
+                raise TableRefusesError(kind.value, str(error)) from None
+
+    async def store(
+        self, connection: Connection, kind: RecordKind, pieces: Pieces, into: str = ""
+    ) -> int:
+        """Copy rows into their table, or another one like it; return how many had to be rounded."""
+        encoder = self._encoders[kind]
+        inexact_before = encoder.inexact_count
+        async with (
+            connection.cursor() as cursor,
+            cursor.copy(_copy_statement(encoder.spec, into)) as copy,
+        ):
+            await copy.write(COPY_HEADER)
+            for piece in pieces:
+                for start in range(0, len(piece.records), encoder.capacity):
+                    rows = piece.records[start : start + encoder.capacity]
+                    await copy.write(encoder.encode(rows, self.streams.lookup))
+            await copy.write(COPY_TRAILER)
+        return encoder.inexact_count - inexact_before
+
+    async def find_blame(self, connection: Connection, batch: Batch) -> None:
+        """Refuse the rows of a batch that their table does not take. Nothing is stored meanwhile.
+
+        Raises TableRefusesError for a table that takes none, and psycopg.Error for a server that
+        is in no state to say anything about rows.
+        """
+        async with connection.transaction(force_rollback=True):
+            await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            blamed: list[tuple[Piece, str]] = []
+            for kind, pieces in batch.pieces.items():
+                error = await self._refusal(connection, kind, pieces)
+                if error is not None:
+                    await self._see_one_taken(connection, kind, pieces, error)
+                    blamed += await self._blame(connection, kind, pieces, error)
+        batch.refuse(blamed)
+
+    async def _see_one_taken(
+        self, connection: Connection, kind: RecordKind, pieces: Pieces, error: psycopg.Error
+    ) -> None:
+        """Raise TableRefusesError unless the table takes a row of these."""
+        count = sum(len(piece.records) for piece in pieces)
+        for place in random.sample(range(count), min(count, _PROBES)):
+            one = [nth(pieces, place)]
+            if await self._refusal(connection, kind, one, undo=True) is None:
+                return
+        raise TableRefusesError(kind.value, in_words(error))
+
+    async def _blame(
+        self, connection: Connection, kind: RecordKind, pieces: Pieces, error: psycopg.Error
+    ) -> list[tuple[Piece, str]]:
+        """Halves, and halves of halves, down to single rows. What is taken stays in the
+        transaction: the next row may be refused because of it."""
+        if sum(len(piece.records) for piece in pieces) == 1:
+            return [(pieces[0], in_full(error))]
+        found: list[tuple[Piece, str]] = []
+        for half in halves(pieces):
+            refusal = await self._refusal(connection, kind, half)
+            if refusal is not None:
+                found += await self._blame(connection, kind, half, refusal)
+        return found
+
+    async def _refusal(
+        self, connection: Connection, kind: RecordKind, pieces: Pieces, *, undo: bool = False
+    ) -> psycopg.Error | None:
+        """What the table says to these rows, in a savepoint; None when it takes them."""
+        try:
+            async with connection.transaction(force_rollback=undo):
+                await self.store(connection, kind, pieces)
+        except psycopg.Error as error:
+            if is_for_later(error):
+                raise
+            return error
+        return None
+
+
+def _has_strangers(slots: set[int], streams: StreamRegistry) -> bool:
+    """Whether one of `slots` is still unknown after the look-up."""
+    return any(not streams.is_resolved(slot) for slot in slots)
+
+
+def _copy_statement(spec: RecordSpec, into: str) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        sql.Identifier(into or spec.table),
+        sql.SQL(", ").join(sql.Identifier(column.name) for column in spec.columns),
+    )

@@ -1,0 +1,371 @@
+"""Rows to Redis streams and channels: a live view, never in the database's way.
+
+Each flush is one MULTI/EXEC: an XADD for every stream (several events an entry) and the move of the
+cursors. The cursor hash is watched from its last reading on, so a predecessor's EXEC that was still
+under way makes ours fail instead of publishing twice; the watch rides on the flush before, and
+costs no round trip.
+
+The streams stay within their memory (`engine.writer.sinks.redis.room`), also on a server that is
+full: XTRIM is allowed there, XADD is not, so the next connection begins with making room.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import hiredis
+import numpy as np
+
+from engine.base.clock import monotonic_s
+from engine.base.errors import FencedError, RedisFullError, RedisUnavailableError
+from engine.base.masking import scrub
+from engine.base.redis_link import Command, RedisLink, first_error, parse_redis_url
+from engine.data.kinds import Flag, RecordArray, RecordKind
+from engine.data.slots import Catalog, CatalogEntry
+from engine.messages.settings import WriterSettings
+from engine.start.redis_memory import does_not_fit
+from engine.writer.rows.batch import Slice
+from engine.writer.rows.events import EVENTS, by_stream, encode, gap_events
+from engine.writer.sinks.redis.room import Held, Room, ServerMemory
+
+_log = logging.getLogger(__name__)
+
+_EVENTS_PER_ENTRY: Final = 500
+_ROWS_PER_ENTRY: Final = 2_000
+"""Levels of a book, 25 bytes each: what Redis can only drop whole stays small."""
+_DEADLINE_S: Final = 2.0
+_KEPT_S: Final = 7 * 86_400
+"""A stream that gets no entry for a week is gone, whoever wanted it once."""
+_RENEWED_EVERY_S: Final = 3_600.0
+_KEYS_PER_SCAN: Final = 1_000
+
+
+@dataclass(slots=True)
+class Published:
+    """What one flush did. Rows are by kind; `refusals` say by key why Redis did not take some."""
+
+    event_count: int = 0
+    refused_rows: Counter[str] = field(default_factory=Counter)
+    refusals: dict[str, str] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    """Keys that took entries."""
+
+
+class _Entry(NamedTuple):
+    """One stream entry to write."""
+
+    kind: RecordKind
+    key: str
+    events: Sequence[Any]
+    row_count: int
+
+
+class RedisSink:
+    """One connection to Redis. Not for two tasks at a time.
+
+    Every failure is a RedisUnavailableError or a FencedError; then `connect`, read the cursors, go
+    on. Nothing waits longer than the deadline.
+    """
+
+    def __init__(
+        self, settings: WriterSettings, catalog: Catalog, deadline_s: float = _DEADLINE_S
+    ) -> None:
+        assert settings.redis_url, "without a URL there is no sink"
+        self._address = parse_redis_url(settings.redis_url)
+        self._name = f"fts-writer-{settings.paths.instance}"
+        self._prefix = settings.redis_prefix
+        self._cursor_key = f"{settings.redis_prefix}:cursor"
+        self._publish = settings.redis_publish
+        self._needed_bytes = settings.redis_needed_bytes
+        self._memory_bytes = settings.redis_memory_bytes
+        self._deadline_s = deadline_s
+        self._catalog = catalog
+        self._link: RedisLink | None = None
+        self._cursors: dict[str, int | None] = {}
+        self._was_full = False
+        self._renewed_s: dict[str, float] = {}
+        self._said_level_bytes = math.inf
+        self._server_is_known = False
+        self.room = Room(settings.redis_memory_bytes, settings.redis_stream_maxlen)
+
+    async def connect(self) -> None:
+        """Open a new connection in place of the old one. On a server that was full, make room."""
+        await self.close()
+        self._cursors.clear()
+        self._link = await RedisLink.open(self._address, self._name, self._deadline_s)
+        if self._was_full:
+            await self._make_room()
+            self._was_full = False
+
+    async def close(self) -> None:
+        """Close the connection, if any."""
+        if self._link is not None:
+            link, self._link = self._link, None
+            await link.wait_closed()
+
+    async def cursor(self, ring: str, epoch: int) -> int | None:
+        """Sequence of the next row to publish; None when Redis knows nothing of this ring."""
+        field = _cursor_field(ring, epoch)
+        replies = await self._call([("WATCH", self._cursor_key), ("HGET", self._cursor_key, field)])
+        self._cursors[field] = None if replies[1] is None else int(replies[1])
+        return self._cursors[field]
+
+    async def introduce(self, cursors: Mapping[tuple[str, int], int]) -> None:
+        """Write down where we begin (by ring and epoch), and forget the epochs before. That proves
+        that the server takes what we write, and not only our connection.
+        """
+        (known,) = await self._call([("HKEYS", self._cursor_key)])
+        epochs = dict(cursors.keys())
+        old = [name for name in known if _is_before(name, epochs)]
+        commands: list[Command] = [("HDEL", self._cursor_key, *old)] if old else []
+        ends = {_cursor_field(*source): seq for source, seq in cursors.items()}
+        if ends or commands:
+            await self._transact(commands, ends)
+
+    async def publish(self, slices: Sequence[Slice], gaps: Sequence[RecordArray] = ()) -> Published:
+        """Publish the rows, and gaps that are rows of no ring, and move the cursors.
+
+        Raises FencedError when somebody else moved a cursor meanwhile, RedisUnavailableError.
+        """
+        ends = {_cursor_field(s.ring, s.epoch): s.end_seq for s in slices}
+        published = Published()
+        if not ends:
+            return published
+        pieces = [(piece.spec.kind, piece.records) for piece in slices]
+        pieces += [(RecordKind.GAP, records) for records in gaps]
+        entries: list[_Entry | None] = []
+        commands: list[Command] = []
+        for entry in self._entries(pieces, published.refused_rows):
+            payload = encode(entry.events)
+            commands.append(self._append(entry, payload))
+            entries.append(entry)
+            if self._publish:
+                commands.append(("PUBLISH", entry.key, payload))
+                entries.append(None)
+        outcomes = await self._transact(commands, ends)
+        for sent, outcome in zip(entries, outcomes, strict=True):
+            if sent is None:
+                continue
+            if isinstance(outcome, hiredis.ReplyError):
+                published.refused_rows[sent.kind.value] += sent.row_count
+                published.refusals[sent.key] = f"{sent.key}: {self._scrubbed(outcome)}"
+            else:
+                published.event_count += len(sent.events)
+                published.written.add(sent.key)
+        return published
+
+    async def take_stock(self) -> None:
+        """See what the streams take, and trim those that take more than their share."""
+        server, held = await self._measure(self.room.keys)
+        await self._trim(self.room.take_stock(held, server))
+        if 2 * self.room.level_bytes < self._said_level_bytes:
+            self._said_level_bytes = self.room.level_bytes
+            _log.info(
+                "redis: %d streams share %.0f MB: the largest keep %.0f kB each; redis.memory_mb"
+                " or the server's maxmemory would give them more",
+                len(held), self.room.budget_bytes / 2**20, self.room.level_bytes / 1024,
+            )  # fmt: skip
+
+    async def _transact(self, commands: Sequence[Command], ends: Mapping[str, int]) -> list[Any]:
+        """Run the commands and move the cursors, all or nothing; watch on. Returns what became of
+        each command: one that is refused inside EXEC does not stop its neighbours.
+        """
+        moves = [part for field, end_seq in ends.items() for part in (field, end_seq)]
+        replies = await self._ask(
+            [
+                ("MULTI",),
+                *commands,
+                *([("HSET", self._cursor_key, *moves)] if moves else []),
+                ("EXEC",),
+                ("WATCH", self._cursor_key),
+                ("HMGET", self._cursor_key, *ends) if ends else ("PING",),
+            ]
+        )
+        outcomes = replies[-3]
+        not_run = first_error([*replies[:-3], *([] if isinstance(outcomes, list) else [outcomes])])
+        moved = outcomes[len(commands) :] if isinstance(outcomes, list) else []
+        error = not_run or first_error([*moved, *replies[-2:]])
+        if error is not None:
+            raise self._refused(error)
+        if outcomes is None:
+            self._fence("somebody else moved a Redis cursor")
+        self._cursors.update(ends)
+        if ends and [None if v is None else int(v) for v in replies[-1]] != list(ends.values()):
+            self._fence("a Redis cursor moved right after ours")
+        return list(outcomes[: len(commands)])
+
+    async def _make_room(self) -> None:
+        """Cut what streams hold on a server that is full, those that nobody writes to any more
+        included.
+        """
+        keys = list(dict.fromkeys([*self.room.keys, *await self._stream_keys()]))
+        server, held = await self._measure(keys)
+        self.room.was_full(held)
+        await self._trim(self.room.take_stock(held, server))
+
+    async def _trim(self, trims: Iterable[tuple[str, int]]) -> None:
+        """Cut streams, and renew the time for which those that are written to are kept."""
+        commands: list[Command] = [("XTRIM", key, "MAXLEN", "~", count) for key, count in trims]
+        now_s, keys = monotonic_s(), self.room.keys
+        renewed_s = {key: self._renewed_s.get(key, -_RENEWED_EVERY_S) for key in keys}
+        for key in keys:
+            if now_s - renewed_s[key] >= _RENEWED_EVERY_S:
+                commands.append(("EXPIRE", key, _KEPT_S))
+                renewed_s[key] = now_s
+        self._renewed_s = renewed_s
+        if commands:
+            await self._ask(commands)
+
+    async def _measure(self, keys: Sequence[str]) -> tuple[ServerMemory | None, dict[str, Held]]:
+        """What the server has, and what these streams take of it. A login that may not ask for
+        that goes by what was written.
+        """
+        asked: list[Command] = [("INFO", "memory")]
+        for key in keys:
+            asked += [("XLEN", key), ("MEMORY", "USAGE", key)]
+        info, *sizes = await self._ask(asked)
+        held = {}
+        for key, entry_count, byte_count in zip(keys, sizes[::2], sizes[1::2], strict=True):
+            if not isinstance(entry_count, int) or byte_count is None:
+                continue  # no stream, or none any more
+            estimate = round(entry_count * self.room.mean_bytes(key))
+            is_told = isinstance(byte_count, int)
+            held[key] = Held(byte_count if is_told else estimate, entry_count)
+        server = _server_memory(info)
+        if server is not None:
+            self._say_what_is_short(server)
+        return server, held
+
+    def _say_what_is_short(self, server: ServerMemory) -> None:
+        """Once: a server of others may be bounded below what all rows take, or drop keys."""
+        if self._server_is_known:
+            return
+        self._server_is_known = True
+        if 0 < server.most < self._memory_bytes:
+            text = does_not_fit(self._needed_bytes, server.most, "its maxmemory")
+            if text:
+                _log.warning("redis: %s", text)
+        if server.most and server.policy not in ("", "noeviction"):
+            _log.warning(
+                "redis: its maxmemory-policy is %s: when it is full it drops whole streams, or the"
+                " cursors by which nothing is published twice; set noeviction",
+                server.policy,
+            )
+
+    async def _stream_keys(self) -> list[str]:
+        """Every stream of ours on the server; none where the login may not look."""
+        keys: list[str] = []
+        pattern, cursor = f"{self._prefix}:*", b"0"
+        while True:
+            (reply,) = await self._ask(
+                [("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SCAN, "TYPE", "stream")]
+            )
+            if isinstance(reply, hiredis.ReplyError):
+                return keys
+            cursor, found = reply
+            keys += [key.decode("utf-8", "surrogateescape") for key in found]
+            if cursor == b"0":
+                return keys
+
+    async def _call(self, commands: Sequence[Command]) -> list[Any]:
+        replies = await self._ask(commands)
+        if (error := first_error(replies)) is not None:
+            raise self._refused(error)
+        return replies
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        if self._link is None or self._link.is_closed:
+            raise RedisUnavailableError("not connected")
+        return await self._link.ask(commands, self._deadline_s)
+
+    def _refused(self, error: hiredis.ReplyError) -> RedisUnavailableError:
+        assert self._link is not None
+        refused = self._link.refused(error)
+        self._was_full = self._was_full or isinstance(refused, RedisFullError)
+        return refused
+
+    def _scrubbed(self, error: hiredis.ReplyError) -> str:
+        return scrub(str(error), self._address.url)
+
+    def _fence(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.close()
+        raise FencedError(f"{reason}: another writer, or a flushed server")
+
+    def _entries(
+        self, pieces: Sequence[tuple[RecordKind, RecordArray]], refused_rows: Counter[str]
+    ) -> Iterator[_Entry]:
+        """Every stream entry to write."""
+        for kind, records in pieces:
+            if not len(records):
+                continue
+            for slot, rows in by_stream(records):
+                known = self._known(slot)
+                if known is None:
+                    refused_rows[kind.value] += len(rows)  # the database sink quarantines them
+                    continue
+                key, events = self._events(kind, known, rows)
+                if len(rows) <= _EVENTS_PER_ENTRY:
+                    yield _Entry(kind, key, events, len(rows))
+                    continue
+                starts = _event_starts(kind, rows)
+                at_once = max(1, min(_EVENTS_PER_ENTRY, _ROWS_PER_ENTRY * len(events) // len(rows)))
+                for start in range(0, len(events), at_once):
+                    stop = min(start + at_once, len(events))
+                    yield _Entry(kind, key, events[start:stop], starts[stop] - starts[start])
+
+    def _known(self, slot: int) -> CatalogEntry | None:
+        entry = self._catalog.get(slot)
+        if entry is None:
+            self._catalog.refresh()
+            entry = self._catalog.get(slot)
+        return entry
+
+    def _events(
+        self, kind: RecordKind, entry: CatalogEntry, rows: RecordArray
+    ) -> tuple[str, Sequence[Any]]:
+        key = entry.key
+        if kind is RecordKind.GAP:
+            return f"{self._prefix}:gaps", gap_events(rows, key.venue, key.symbol, key.kind)
+        word, events_of = EVENTS[kind]
+        return f"{self._prefix}:{word}:{key.venue}:{key.symbol}", events_of(rows)
+
+    def _append(self, entry: _Entry, payload: bytes) -> Command:
+        """An XADD that keeps what the stream may hold."""
+        kept = self.room.entries_kept(entry.key, entry.row_count, len(payload))
+        return ("XADD", entry.key, "MAXLEN", "~", kept, "*", "events", payload)
+
+
+def _event_starts(kind: RecordKind, rows: RecordArray) -> Sequence[int]:
+    """Where each event begins in the rows of a stream, and where the last one ends."""
+    if kind is not RecordKind.BOOK:
+        return range(len(rows) + 1)
+    is_first = (rows["flags"] & int(Flag.FIRST_IN_EVENT)) != 0
+    is_first[0] = True
+    starts: list[int] = np.flatnonzero(is_first).tolist()
+    return [*starts, len(rows)]
+
+
+def _server_memory(info: object) -> ServerMemory | None:
+    """Of the answer to INFO; None where that is refused, or not what we know."""
+    if not isinstance(info, bytes):
+        return None
+    lines = dict(line.partition(b":")[::2] for line in info.splitlines())
+    try:
+        policy = lines.get(b"maxmemory_policy", b"").decode("ascii", "replace")
+        return ServerMemory(int(lines[b"used_memory"]), int(lines[b"maxmemory"]), policy)
+    except (KeyError, ValueError):
+        return None
+
+
+def _cursor_field(ring: str, epoch: int) -> str:
+    return f"{ring}/{epoch}"
+
+
+def _is_before(field: bytes, epochs: Mapping[str, int]) -> bool:
+    """Whether a cursor is one of an earlier epoch of these rings."""
+    ring, _, epoch = field.decode("utf-8", "surrogateescape").rpartition("/")
+    return epoch.isdecimal() and int(epoch) < epochs.get(ring, 0)

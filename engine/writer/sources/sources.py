@@ -1,0 +1,221 @@
+"""All sources of the writer: the rings it must have ready, and what earlier runs left behind.
+
+At start every ring file found in shared memory is attached (a crash leaves them), rings the
+configuration wants and that are not there are created with a new epoch, and journals of other
+epochs become sources without a ring. All of it is delivered before anything is removed.
+
+How far drained epochs went is remembered: one that a database lacks rows of, because it was set
+back, becomes a source again, and its rows are declared lost.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Final
+
+from engine.base.clock import wall_ns
+from engine.data.kinds import SPECS, RecordKind, RecordSpec
+from engine.data.layout import Layout
+from engine.data.positions import CoveragePositions, Positions
+from engine.data.ring import RingReader, format_ring, ring_bytes
+from engine.data.segment import Segment, attach_segment, create_segment
+from engine.messages.settings import RingSettings
+from engine.writer.sources.journal import Journal
+from engine.writer.sources.source import LiveRing, PumpLatencies, Source, journal_directory
+
+log = logging.getLogger(__name__)
+
+_POSITIONS_AGE_S: Final = 120.0
+"""After a power cut positions are as the kernel wrote them last, which it does twice a minute. A
+shard that goes on from there would take rows for new which are in the journal."""
+_REMEMBERED_NS: Final = 30 * 86_400 * 1_000_000_000
+"""The age of the oldest backup that is noticed for sure; cursors are kept as long."""
+_REMEMBERED_EPOCHS: Final = 64
+"""Of one ring, 8 KB each: somebody may start and stop all day."""
+_STAMPED_BY_VENUES: Final = (
+    RecordKind.TRADE, RecordKind.BOOK, RecordKind.QUOTE, RecordKind.LIQUIDATION,
+)  # fmt: skip
+"""Not funding and open interest, which have our time where a venue gives none."""
+
+
+class Sources:
+    """The list, and the parts its members share."""
+
+    def __init__(self, layout: Layout, segment_bytes: int) -> None:
+        self._layout = layout
+        self._segment_bytes = segment_bytes
+        self._positions = {kind: _positions(layout, spec) for kind, spec in SPECS.items()}
+        self._sources: list[Source] = []
+        self._drained: dict[tuple[str, int], int] = {}
+        self.latencies = PumpLatencies()
+        self.on_delivered: Callable[[], object] = lambda: None
+        """Called before sources go of which the database has everything: the last chance to say
+        how they stand."""
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(tuple(self._sources))  # who waits between two must not miss one
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    @property
+    def instance(self) -> str:
+        """Whose rings they are: the first part of their names in shared databases."""
+        return self._layout.instance
+
+    @property
+    def drained(self) -> dict[tuple[str, int], int]:
+        """How far each (key, epoch) went of which a database had all, for good."""
+        recalled = {(s.key, s.epoch): s.head_seq for s in self._sources if s.is_drained}
+        return self._drained | recalled
+
+    def recall(self, lacking: Iterable[tuple[str, int]]) -> None:
+        """Make sources again of drained epochs that the database has not all of."""
+        for key, epoch in lacking:
+            if self._drained.pop((key, epoch), None) is not None:
+                self._sources.append(self._without_ring(self._ring_of(key), epoch))
+        self._sources.sort(key=lambda source: source.epoch)
+
+    def open(self, wanted: list[RingSettings]) -> None:
+        """Attach and create rings, then find older journals."""
+        found = {path.stem: path for path in sorted(self._layout.shm_dir.glob("*.ring"))}
+        for ring, path in found.items():
+            self._add(ring, attach_segment(path, writable=True))
+        for settings in wanted:
+            if settings.ring not in found:
+                self._add(settings.ring, self._create(settings))
+        live = {(source.name, source.epoch) for source in self._sources}
+        for directory in sorted(self._layout.journal_dir.glob("*/*")):
+            ring = directory.parent.name
+            if not _is_journal(directory):
+                log.warning("%s is no journal of ours: left alone", directory)
+            elif (ring, int(directory.name)) not in live:
+                self._add_journal(ring, int(directory.name))
+        self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
+        self._forget_old()
+
+    def remove_delivered(self) -> None:
+        """Forget sources without a ring whose rows the database has for good."""
+        delivered = [s for s in self._sources if not s.is_live and s.is_delivered]
+        if delivered:
+            self.on_delivered()
+        for source in delivered:
+            log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
+            source.remove()
+            self._sources.remove(source)
+            self._remember(source)
+        self._forget_old()
+
+    def remove_all(self) -> int:
+        """Clean end: remove rings and delivered journals. Returns the rows not yet delivered."""
+        undelivered = sum(source.backlog_rows for source in self._sources)
+        for source in self._sources:
+            source.remove()
+            self._remember(source)
+        self._sources.clear()
+        self._forget_old()
+        for positions in self._positions.values():
+            positions.close()
+        if self._layout.shm_dir.exists() and not any(self._layout.shm_dir.iterdir()):
+            self._layout.shm_dir.rmdir()
+        return undelivered
+
+    def _remember(self, source: Source) -> None:
+        """Close a source; what the database has all of is not looked at again without need."""
+        if source.is_drained and source.head_seq:
+            self._drained[source.key, source.epoch] = source.head_seq
+        source.close()
+
+    def _forget_old(self) -> None:
+        """Each ring's newest drained epoch stays, and what was drained as long ago as no backup is
+        restored goes: when its successor was made is when it had ended.
+
+        A clock of ours that is a year ahead for a minute must not empty the memory: it is as late
+        as it says and as the venues say.
+        """
+        oldest = min(wall_ns(), self._venues_ns()) - _REMEMBERED_NS
+        for key, found in groupby(sorted(self._drained), key=lambda drained: drained[0]):
+            epochs = [epoch for _, epoch in found]
+            for place, (epoch, successor) in enumerate(pairwise(epochs), start=1):
+                if successor < oldest or len(epochs) - place >= _REMEMBERED_EPOCHS:
+                    del self._drained[key, epoch]
+                    self._without_ring(self._ring_of(key), epoch).forget()
+
+    def _venues_ns(self) -> int:
+        """The newest time that a venue told."""
+        return max(self._positions[kind].newest_ns for kind in _STAMPED_BY_VENUES)
+
+    def _create(self, settings: RingSettings) -> Segment:
+        spec = _spec_of(settings.ring)
+        path = self._layout.ring_path(settings.ring)
+        unfinished = path.with_suffix(".new")
+        unfinished.unlink(missing_ok=True)
+        segment = create_segment(unfinished, ring_bytes(spec, settings.capacity))
+        with memoryview(segment.memory) as memory:
+            format_ring(memory, spec, settings.capacity, wall_ns())
+        unfinished.rename(path)
+        segment.path = path
+        return segment
+
+    def _add(self, ring: str, segment: Segment) -> None:
+        spec = _spec_of(ring)
+        reader = RingReader(memoryview(segment.memory), spec)
+        journal = self._journal(ring, reader.epoch, spec)
+        positions = self._positions[spec.kind]
+        source = Source(
+            self._layout.instance,
+            ring,
+            spec,
+            journal,
+            positions,
+            self.latencies,
+            LiveRing(reader, segment),
+        )
+        waiting = source.head_seq - source.journal_seq
+        if waiting:
+            log.info("%s holds %d rows of an earlier run", ring, waiting)
+        self._sources.append(source)
+
+    def _add_journal(self, ring: str, epoch: int) -> None:
+        source = self._without_ring(ring, epoch)
+        if source.head_seq == 0:
+            source.forget()
+            return
+        if source.is_drained:
+            source.remove()  # whatever of it was left when the writer was killed
+            self._remember(source)
+            return
+        for rows in source.journal.newest_rows(_POSITIONS_AGE_S):
+            self._positions[source.spec.kind].catch_up(rows)
+        directory = source.journal.directory
+        log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
+        self._sources.append(source)
+
+    def _without_ring(self, ring: str, epoch: int) -> Source:
+        spec = _spec_of(ring)
+        journal = self._journal(ring, epoch, spec)
+        positions = self._positions[spec.kind]
+        return Source(self.instance, ring, spec, journal, positions, self.latencies, None)
+
+    def _ring_of(self, key: str) -> str:
+        return key.removeprefix(f"{self.instance}/")
+
+    def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
+        directory = journal_directory(self._layout.journal_dir, ring, epoch)
+        return Journal(directory, spec, epoch, self._segment_bytes)
+
+
+def _positions(layout: Layout, spec: RecordSpec) -> Positions:
+    made = CoveragePositions if spec.kind is RecordKind.COVERAGE else Positions
+    return made(layout.positions_dir, spec)
+
+
+def _is_journal(directory: Path) -> bool:
+    kind = directory.parent.name.rpartition(".")[2]
+    return directory.is_dir() and directory.name.isdecimal() and kind in SPECS
+
+
+def _spec_of(ring: str) -> RecordSpec:
+    """A ring's name ends in its record kind."""
+    return SPECS[RecordKind(ring.rpartition(".")[2])]

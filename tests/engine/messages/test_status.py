@@ -1,0 +1,199 @@
+"""The aggregate: totals across lives, percentiles that never flatter, one light with a reason."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.data.slots import StreamKey, StreamKind
+from engine.messages.commands import (
+    LatencyHistogram,
+    RingStatus,
+    ShardStatus,
+    StreamCounts,
+    StreamState,
+    StreamStatus,
+    WriterStatus,
+)
+from engine.messages.judgement import judge, judge_database
+from engine.messages.status import (
+    ChildReport,
+    EngineStatus,
+    ShardTotals,
+    StreamTotals,
+    WriterReport,
+    WriterTotals,
+    summarize,
+)
+
+KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
+
+
+def writer_status(stored: int, dropped: int = 0) -> WriterStatus:
+    ring = RingStatus("shard-0.trade", "trade", 0, 0, 0, 0, dropped, 64)
+    return WriterStatus(
+        [ring], {}, {"trade": stored}, {}, {}, {}, 1, "up", "", "up", "", 0, 0, {}, 0, 0.0
+    )
+
+
+def test_stream_counts_survive_their_shard() -> None:
+    totals = StreamTotals(0, KEY, 0)
+    totals.update(StreamStatus(0, StreamState.LIVE, row_count=7))
+    totals.shard_ended("shard-0 killed by SIGKILL")
+    assert totals.report.state is StreamState.PENDING
+    totals.update(StreamStatus(0, StreamState.LIVE, row_count=5))
+    assert totals.report.row_count == 12
+
+
+def shard_status(**rows: int) -> ShardStatus:
+    counts = {StreamKind(kind): StreamCounts(1, count) for kind, count in rows.items()}
+    return ShardStatus(0, [], counts, {}, 0, 0, 0.0, 0, 0.0)
+
+
+def test_counts_by_kind_survive_their_shard() -> None:
+    totals = ShardTotals()
+    totals.update(shard_status(Trades=7))
+    totals.update(shard_status(Trades=9, FundingOpenInterest=4))
+    totals.shard_ended()
+    totals.update(shard_status(Trades=2, L2Book=1))
+    child = ChildReport("writer", "up")
+    status = EngineStatus(
+        "green", "", "running", "x", 1.0, [], WriterReport(child), child, [],
+        counts_by_kind=totals.by_kind,
+    )  # fmt: skip
+    assert status.rows_by_kind() == {"trade": 11, "funding": 2, "open_interest": 2, "book": 1}
+
+
+def test_writer_counts_survive_their_writer() -> None:
+    totals = WriterTotals()
+    totals.update(writer_status(7, dropped=3))
+    totals.writer_ended()
+    totals.update(writer_status(5, dropped=3))
+    assert totals.report.stored_rows == {"trade": 12}
+    assert totals.report.inexact_rows == 2
+    assert totals.report.dropped_rows == {"trade": 3}, "the ring counts these itself"
+    totals.update(writer_status(5, dropped=1))
+    assert totals.report.dropped_rows == {"trade": 4}, "a smaller count is a new ring's"
+
+
+@given(st.lists(st.integers(0, 50), max_size=70))
+def test_percentiles_are_ordered_and_cover_their_share(counts: list[int]) -> None:
+    summary = summarize(LatencyHistogram(counts))
+    if not sum(counts):
+        assert summary == {}
+        return
+    assert summary["p50"] <= summary["p90"] <= summary["p99"] <= summary["max"]
+    below = sum(
+        count for bucket, count in enumerate(counts)
+        if round(10 ** ((bucket + 1) / 10), 1) <= summary["p90"]
+    )  # fmt: skip
+    assert below >= 0.9 * sum(counts)
+
+
+def test_latencies_of_the_last_minute_forget_what_was_before() -> None:
+    now_s = [0.0]
+    totals = WriterTotals(lambda: now_s[0])
+    status = writer_status(1)
+
+    def told(at_s: float, *counts: int) -> dict[str, float]:
+        now_s[0] = at_s
+        status.latency = {"database": LatencyHistogram([*counts])}
+        totals.update(status)
+        return totals.report.recent_latency_us["database"]
+
+    slow, fast = round(10**0.3, 1), round(10**0.1, 1)
+    assert told(0.0, 0, 0, 0) == {}
+    assert told(0.5, 0, 0, 9)["max"] == slow, "what was counted in the first half second is seen"
+    for at_s in range(1, 60):
+        assert told(at_s, at_s, 0, 9)["p99"] == slow
+    for at_s in range(60, 70):
+        shown = told(at_s, at_s, 0, 9)
+    assert shown == dict.fromkeys(("p50", "p90", "p99", "max"), fast)
+    assert totals.report.latency_us["database"]["max"] == slow, "since birth it is still there"
+    assert told(200.0, 69, 0, 9) == {}, "nothing passed for a minute"
+    totals.writer_ended()
+    assert told(201.0, 0, 2, 0)["max"] == round(10**0.2, 1), "another writer counts from 0"
+
+
+def test_the_light_names_the_worst_thing_first() -> None:
+    up = ChildReport("shard-0", "up")
+    writer = WriterReport(ChildReport("writer", "up"), database_state="up", redis_state="up")
+    live = StreamTotals(0, KEY, 0).report
+    live.state = StreamState.LIVE
+    assert judge("starting", [up], writer, [live]) == ("yellow", "starting")
+    assert judge("running", [up], writer, [live]) == ("green", "all streams deliver")
+    waiting = StreamTotals(2, KEY, 0).report
+    waiting.state, waiting.reason = StreamState.CONNECTING, "the venue does not answer"
+    light, reason = judge("running", [up], writer, [waiting])
+    assert (light, "the venue does not answer" in reason) == ("yellow", True)
+    light, reason = judge("running", [up], writer, [live, waiting])
+    assert (light, reason) == ("green", "1 of 2 streams deliver, the others are starting")
+    stale = StreamTotals(1, KEY, 0).report
+    stale.state, stale.reason = StreamState.STALE, "silent"
+    assert judge("running", [up], writer, [live, stale])[0] == "yellow"
+    assert judge("running", [up], writer, [stale])[0] == "red"
+    writer.redis_state = "down"
+    assert judge("running", [up], writer, [live])[0] == "yellow"
+    writer.database_state = "down"
+    assert judge("running", [up], writer, [live])[0] == "red"
+    dead = ChildReport("shard-0", "restarting", reason="killed by SIGKILL")
+    light, reason = judge("running", [dead], writer, [live])
+    assert (light, "SIGKILL" in reason) == ("red", True)
+
+
+def test_a_dead_journal_and_lost_rows_are_no_green_light() -> None:
+    totals = WriterTotals()
+    totals.report.child.state = "up"
+    status = writer_status(7)
+    status.journal_error, status.lost_rows = "no space left", 3
+    totals.update(status)
+    assert judge("running", [], totals.report, [])[0] == "yellow"
+    assert "no space left" in judge("running", [], totals.report, [])[1]
+    totals.writer_ended()
+    status.journal_error, status.lost_rows = "", 2
+    totals.update(status)
+    assert judge("running", [], totals.report, []) == (
+        "yellow", "5 rows were lost after their receipt: see the gaps",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("database", "waits_for"), [("down", ""), ("up", "table trade refuses every row: 0A000")]
+)
+def test_nothing_is_said_to_be_in_a_journal_that_takes_nothing(
+    database: str, waits_for: str
+) -> None:
+    totals = WriterTotals()
+    totals.report.child.state = "up"
+    status = writer_status(7)
+    status.database_state, status.database_error, status.waits_for = database, "gone", waits_for
+    totals.update(status)
+    assert judge_database(totals.report)[1].endswith("; rows wait in the journal")
+    status.journal_error = "no space left"
+    totals.update(status)
+    light, reason = judge_database(totals.report)
+    assert (light, "in the journal" in reason) == ("red", False)
+    assert "in memory only" in reason
+    assert reason.endswith("no space left"), "what to mend"
+
+
+@pytest.mark.fault("N02")
+@pytest.mark.fault("N05")
+def test_rows_that_wait_are_red_and_rows_in_quarantine_yellow_until_none_is() -> None:
+    totals = WriterTotals()
+    totals.report.child.state = "up"
+    status = writer_status(7)
+    status.waits_for = "table trade refuses every row: 0A000: frozen"
+    status.quarantine_rows = {"trade": 2, "book": 1}
+    totals.update(status)
+    assert judge("running", [], totals.report, []) == (
+        "red", "table trade refuses every row: 0A000: frozen; rows wait in the journal",
+    )  # fmt: skip
+    totals.writer_ended()
+    status.waits_for = ""
+    totals.update(status)
+    assert judge("running", [], totals.report, []) == (
+        "yellow", "3 rows are in quarantine: see `fts quarantine list`",
+    )  # fmt: skip
+    status.quarantine_rows = {}
+    totals.update(status)
+    assert judge("running", [], totals.report, [])[0] == "green", "stored or dropped by a person"

@@ -1,0 +1,80 @@
+"""One child and its keeper: what the keeper cannot handle ends the child, never the watch."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from engine.messages.commands import FromChild, Ready
+from engine.messages.settings import ControlSettings, LogSettings
+from engine.process.child import Child
+from engine.process.child_keeper import Member
+from tests.engine.supervisor.test_supervisor import FAKES, until
+
+
+def keep(
+    tmp_path: Path,
+    scenario: Callable[[Member], Awaitable[None]],
+    on_message: Callable[[FromChild], None] = lambda _: None,
+    on_death: Callable[[str], None] = lambda _: None,
+    on_fault: Callable[[str, BaseException], None] = lambda *_: None,
+) -> None:
+    settings = ControlSettings("127.0.0.1", 0, LogSettings(str(tmp_path / "log"), to_stderr=False))
+    member = Member(
+        name="control",
+        spawn=lambda: Child.spawn("control", f"{FAKES}:control", settings),
+        on_message=on_message,
+        on_death=on_death,
+        on_fault=on_fault,
+    )
+
+    async def main() -> None:
+        try:
+            await scenario(member)
+        finally:
+            member.kill()
+            await member.leave(1.0, 1.0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault("S13")
+def test_child_that_says_what_nobody_can_handle_is_killed_and_replaced(tmp_path: Path) -> None:
+    lives = 0
+
+    def handle(message: FromChild) -> None:
+        nonlocal lives
+        lives += isinstance(message, Ready)
+        if lives == 2:
+            raise OSError(28, "No space left on device")
+
+    async def scenario(member: Member) -> None:
+        await member.start(20)
+        assert member._child is not None
+        member._child.kill()
+        await until(lambda: lives == 3 and member.report.state == "up")
+        assert member.report.restart_count == 2
+
+    keep(tmp_path, scenario, on_message=handle)
+
+
+def test_keeper_that_fails_says_so_and_still_leaves_in_order(tmp_path: Path) -> None:
+    faults: list[str] = []
+
+    def stumble(reason: str) -> None:
+        raise ValueError(reason)
+
+    async def scenario(member: Member) -> None:
+        await member.start(20)
+        assert member._child is not None
+        member._child.kill()
+        await until(lambda: faults)
+        assert faults == ["control: killed by SIGKILL"]
+        assert member.report.state == "ended"
+        await member.leave(1.0, 1.0)
+
+    keep(
+        tmp_path, scenario, on_death=stumble,
+        on_fault=lambda name, error: faults.append(f"{name}: {error}"),
+    )  # fmt: skip

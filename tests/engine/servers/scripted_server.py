@@ -1,0 +1,37 @@
+"""A private server that is none: for who keeps servers alive."""
+
+import math
+import signal
+
+from engine.base.errors import ServerStartError
+
+
+class ScriptedServer:
+    """Dies and refuses to start as it is told."""
+
+    name = "postgres"
+    exit_code = -signal.SIGKILL
+    pid = 7
+
+    def __init__(self, refusals: int = 0) -> None:
+        self.alive = True
+        self.refusals = refusals
+        self.starts = 0
+
+    def is_running(self) -> bool:
+        return self.alive
+
+    def prepare(self) -> None:
+        self.starts += 1
+
+    def spawn(self) -> None:
+        self.alive = True
+
+    def cut_log(self) -> None:
+        pass
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        assert timeout_s == math.inf, "a recovery that is ended begins once more"
+        if self.starts <= self.refusals:
+            self.alive = False
+            raise ServerStartError("no room for its memory")

@@ -1,0 +1,71 @@
+"""What a private server says is bounded, also while it runs for months."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.servers import server_keeper as keeper_module
+from engine.servers import server_process
+from engine.servers.server_keeper import ServerKeeper
+from engine.servers.server_process import Account, ServerProcess
+from tests.engine.servers.scripted_server import ScriptedServer
+
+CHATTER = "while :; do echo 0123456789; sleep 0.001; done"
+MOST = 2_000
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(6_000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("never")
+
+
+def test_a_log_is_cut_under_a_server_that_goes_on_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_process, "_LOG_BYTES_MAX", MOST)
+    log = tmp_path / "server.log"
+    account = Account("", os.geteuid(), os.getegid(), drops=False)
+    server = ServerProcess.spawn(
+        ["/bin/sh", "-c", CHATTER],
+        account=account,
+        log=log,
+        parent_death_signal=signal.SIGKILL,
+    )
+    try:
+        for _ in range(3):
+            until(lambda: log.stat().st_size > MOST)
+            server.cut_log()
+            assert log.stat().st_size < MOST / 2
+    finally:
+        server.stop(signal.SIGKILL, 1.0)
+    lines = log.read_bytes().splitlines()
+    assert b"\0" not in log.read_bytes(), "no hole where the server goes on"
+    assert set(lines[1:-1]) <= {b"0123456789"}
+
+
+def test_a_kept_server_has_its_log_cut_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(keeper_module, "_CUT_EVERY_S", 0.01)
+    cuts: list[str] = []
+
+    class Chatty(ScriptedServer):
+        def cut_log(self) -> None:
+            cuts.append(self.name)
+
+    async def main() -> None:
+        keeper = ServerKeeper(Chatty())
+        keeper.start()
+        async with asyncio.timeout(30):
+            while len(cuts) < 3:
+                await asyncio.sleep(0.005)
+        await keeper.close()
+
+    asyncio.run(main())

@@ -1,0 +1,328 @@
+"""Configuration: what is accepted, and that every refusal names its file and key."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.base.errors import ConfigError
+from engine.data.kinds import RecordKind
+from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.start import preflight
+from engine.start.config import Config, LoadedConfig, Secret, has_password, load, masked_url
+
+AMPLE = 10 << 30
+
+
+def write(directory: Path, text: str | bytes) -> Path:
+    path = directory / "fts.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def refusal(directory: Path, text: str | bytes, env: dict[str, str] | None = None) -> str:
+    """The one line with which this file is refused."""
+    path = write(directory, text)
+    with pytest.raises(ConfigError) as refused:
+        load(path, env or {})
+    message = str(refused.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def test_nothing_is_required(tmp_path: Path) -> None:
+    for loaded in (load(None, {}), load(write(tmp_path, ""), {})):
+        assert loaded.config == Config()
+        assert loaded.database_url is None
+        assert StreamKey("hyperliquid_perp", "ETH", StreamKind.L2_BOOK) in loaded.stream_keys()
+        assert len(loaded.stream_keys()) == 8
+
+
+@pytest.mark.fault("C01")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[control]\nprot = 1", "control.prot: unknown key; did you mean port?"),
+        ("colour = 1", "colour: unknown key"),
+        ("[venues.binance_linear]\nwsurl = ''", "wsurl: unknown key; did you mean ws_url?"),
+        ("[venues.a.poll_interval_s]\nfunds = 1", "'funds' is none of Trades, L2Book, Ticker"),
+        ("[limits]\nwithout_redis = 'go'", "limits.without_redis: 'go' is none of alone, wait"),
+        ("[control]\nport = '80'", "control.port: Expected `int`, got `str`"),
+        ("[control]\nport = 70000", "control.port: Expected `int` <= 65535"),
+        ("[database]\nflush_rows = 0", "database.flush_rows: Expected `int` >= 1"),
+        (
+            "[database.private_settings]\nhba_file = '/x'",
+            "database.private_settings: hba_file belongs to the engine",
+        ),
+        ("[log]\nlevel = 'LOUD'", "log.level: 'LOUD' is none of DEBUG, ERROR, INFO, WARNING"),
+        ("[[streams]]\nvenue = 'x'", "streams[0].symbols: required"),
+        (
+            "[[streams]]\nvenue = 'x'\nsymbols = []",
+            "streams[0].symbols: Expected `array` of length",
+        ),
+        ("[[streams]]\nvenue = 'x'\nsymbols = [7]", "streams[0].symbols[0]: Expected `str`"),
+        (
+            "[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['Trade']",
+            "streams[0].kinds[0]: 'Trade' is none of Trades, L2Book, Ticker, Funding, OpenInterest,"
+            " FundingOpenInterest, Liquidations; did you mean Trades?",
+        ),
+        ("state_dir = 1\nstate_dir = 2", "not TOML"),
+        ("[control", "not TOML"),
+        (b"\xff\xfe", "not UTF-8 (byte 0)"),
+        (b"#" * (2 << 20), "larger than"),
+        ("[shards]\ncpus = []", "shards.cpus: an empty list"),
+        ("[control]\nhost = '0.0.0.0'", "control.host: '0.0.0.0' is not a loopback address"),
+        ("[control]\nbehind_proxy = true", "set control.token_file or FTS_CONTROL_TOKEN"),
+        ("[control]\nallowed_hosts = ['a.example']", "set control.token_file"),
+        ("[redis]\nprefix = 'a b'", "redis.prefix: Expected `str` matching"),
+    ],
+)
+def test_refusals_name_the_key(tmp_path: Path, text: str | bytes, expected: str) -> None:
+    assert expected in refusal(tmp_path, text)
+
+
+@pytest.mark.fault("C02")
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("[database]\nflush_rows = 9\nmax_rows_per_copy = 8", ("= 9", "= 8")),
+        ("[shards]\ncpus = [1, 0, 1]", ("CPU 1",)),
+        ("[shards.ring_records]\ntrade = 1000", ("1000", "power of two")),
+        ("[shards.ring_records]\nbook = 1024", ("= 50000", "= 1024")),
+        ("[redis]\nurl = 'redis://a'\nurl_file = 'b'", ("redis.url ", "redis.url_file")),
+        ("[limits]\nshared = true", ("limits.shared", "redis.url", "FTS_REDIS_URL")),
+    ],
+)
+def test_contradictions_name_both_values(
+    tmp_path: Path, text: str, values: tuple[str, ...]
+) -> None:
+    message = refusal(tmp_path, text)
+    assert all(value in message for value in values), message
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        load(tmp_path / "none.toml", {})
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_config_or_one_line_of_refusal(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes
+) -> None:
+    path = write(tmp_path_factory.mktemp("config"), text)
+    try:
+        load(path, {})
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+def test_environment_wins_over_the_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "state_dir = '/a'\n[log]\nlevel = 'ERROR'\n[database]\nurl = 'postgresql://h/d'"
+    )
+    env = {
+        "FTS_STATE_DIR": "/b",
+        "FTS_LOG_LEVEL": "debug",
+        "FTS_CONTROL_PORT": "0",
+        "FTS_DATABASE_URL": "postgresql://u:pw@h/e",
+        "FTS_REDIS_URL": "redis://:pw@h",
+    }
+    loaded = load(path, env)
+    assert loaded.state_dir == Path("/b")
+    assert loaded.config.log.level == "DEBUG"
+    assert loaded.config.control.port == 0
+    assert loaded.database_url == Secret("postgresql://u:pw@h/e")
+    assert loaded.redis_url == Secret("redis://:pw@h")
+
+
+@pytest.mark.parametrize(
+    "env", [{"FTS_LOG_LEVEL": "loud"}, {"FTS_CONTROL_PORT": "x"}, {"FTS_CONTROL_PORT": "70000"}]
+)
+def test_bad_environment_names_the_variable(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(env))):
+        load(None, env)
+
+
+@pytest.mark.parametrize(
+    ("section", "url"),
+    [
+        ("database", "mysql://u@h/d"),
+        ("database", "foo"),
+        ("redis", "foo"),
+        ("redis", "http://h"),
+        ("redis", "redis://[h"),
+        ("redis", "redis://h:99999"),
+        ("redis", "redis://h/-1"),
+        ("redis", "redis://h/x"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused_where_it_stands(
+    tmp_path: Path, section: str, url: str
+) -> None:
+    assert f"{section}.url: " in refusal(tmp_path, f"[{section}]\nurl = '{url}'")
+    variable = f"FTS_{section.upper()}_URL"
+    with pytest.raises(ConfigError, match=f"^{variable}: "):
+        load(None, {variable: url})
+
+
+def test_a_refused_address_keeps_its_password_to_itself() -> None:
+    for variable, url in (
+        ("FTS_DATABASE_URL", "mysql://u:pw@h/d"),
+        ("FTS_DATABASE_URL", "password='pw host=h"),
+        ("FTS_REDIS_URL", "redis://u:pw@h/x"),
+        ("FTS_REDIS_URL", "http://u:pw@h"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            load(None, {variable: url})
+        assert "pw" not in str(refused.value)
+
+
+def test_state_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(None, {"XDG_STATE_HOME": "/x"}).state_dir == Path("/x/fintickstreams")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    expected = Path("/home/somebody/.local/state/fintickstreams")
+    assert load(None, {}).state_dir == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:pw@h/d",
+        "postgresql://u@h/d?password=pw",
+        "host=h password=pw",
+        "host=h password = pw",
+    ],
+)
+def test_password_in_the_file_is_refused_and_never_repeated(tmp_path: Path, url: str) -> None:
+    message = refusal(tmp_path, f"[database]\nurl = '{url}'")
+    assert "FTS_DATABASE_URL" in message
+    assert "pw" not in message.replace("url_file", "")
+    assert has_password(url)
+    assert "pw" not in masked_url(Secret(url))
+
+
+def test_secret_file_is_read_relative_to_the_config(tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text("postgresql://u:pw@h/d\n")
+    loaded = load(write(tmp_path, "[database]\nurl_file = 'dsn'"), {})
+    assert loaded.database_url == Secret("postgresql://u:pw@h/d")
+    assert "cannot read" in refusal(tmp_path, "[database]\nurl_file = 'none'")
+    (tmp_path / "empty").touch()
+    assert "is empty" in refusal(tmp_path, "[database]\nurl_file = 'empty'")
+
+
+def test_secret_never_shows_itself() -> None:
+    secret = Secret("canary")
+    loaded = LoadedConfig(Config(), "x", Path("/x"), secret, secret)
+    for shown in (repr(secret), str(secret), f"{secret}", repr(loaded)):
+        assert "canary" not in shown
+    assert secret.reveal() == "canary"
+    with pytest.raises(TypeError):
+        msgspec.json.encode(secret)
+
+
+@pytest.mark.fault("N11")
+@pytest.mark.parametrize(
+    "text", ["A B", "A\x00", "\x1b[31mA", "A\u202eB", "x" * 33, "", "-A", "../etc", "A\u200b"]
+)
+def test_a_text_that_can_be_no_symbol_costs_its_own_streams_alone(
+    tmp_path: Path, text: str
+) -> None:
+    listed = msgspec.json.encode(["BTC", text, "@107", "xyz:TSLA"]).decode()
+    loaded = load(write(tmp_path, f"[[streams]]\nvenue = 'x'\nsymbols = {listed}"), {})
+    assert {key.symbol for key in loaded.stream_keys()} == {"BTC", "@107", "xyz:TSLA"}
+    (line,) = loaded.no_symbols()
+    place = f"{tmp_path / 'fts.toml'}: streams[0].symbols[1]: "
+    assert line == f"{place}{text!a} can be no symbol: left out"
+    assert line.isascii()
+    assert line.isprintable()
+
+
+def test_streams_of_every_kind_and_transport_can_be_named(tmp_path: Path) -> None:
+    text = (
+        "[venues.binance_linear]\npoll_interval_s = { OpenInterest = 2.5 }\n"
+        "[[streams]]\nvenue = 'binance_linear'\nsymbols = ['A']\n"
+        "kinds = ['OpenInterest', 'Liquidations']\n"
+        "[[streams]]\nvenue = 'binance_linear'\nsymbols = ['A']\n"
+        "kinds = ['Funding']\ntransport = 'HttpPoll'\n"
+    )
+    loaded = load(write(tmp_path, text), {})
+
+    def preferred(venue: str, kind: StreamKind) -> Transport:
+        assert venue == "binance_linear"
+        return Transport.HTTP_POLL if kind is StreamKind.OPEN_INTEREST else Transport.WS
+
+    assert [str(key) for key in loaded.stream_keys(preferred)] == [
+        "binance_linear/A/OpenInterest/HttpPoll",
+        "binance_linear/A/Liquidations/Ws",
+        "binance_linear/A/Funding/HttpPoll",
+    ]
+    intervals = loaded.config.venues["binance_linear"].poll_interval_s
+    assert intervals == {StreamKind.OPEN_INTEREST: 2.5}
+    assert "poll_interval_s" in refusal(
+        tmp_path, "[venues.binance_linear]\npoll_interval_s = { Funding = 0 }"
+    )
+    assert "transport" in refusal(
+        tmp_path, "[[streams]]\nvenue = 'a'\nsymbols = ['A']\ntransport = 'ftp'"
+    )
+
+
+def test_a_ring_of_a_slow_kind_may_be_smaller_than_a_flush(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "[shards.ring_records]\nfunding = 64"), {}).config
+    assert config.shards.ring_records.funding == 64
+    assert "power of two" in refusal(tmp_path, "[shards.ring_records]\nliquidation = 100")
+    assert "before a flush" in refusal(tmp_path, "[shards.ring_records]\nquote = 64")
+
+
+def test_shards_take_the_last_half_of_the_cpus() -> None:
+    assert preflight.shard_cpus(Config(), "x", [0]) == [0]
+    assert preflight.shard_cpus(Config(), "x", [0, 1]) == [1]
+    assert preflight.shard_cpus(Config(), "x", [2, 3, 5, 7]) == [5, 7]
+
+
+@pytest.mark.fault("C02")
+def test_forbidden_cpu_is_refused_with_the_allowed_ones(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "[shards]\ncpus = [9]"), {}).config
+    with pytest.raises(ConfigError, match=r"CPU 9 is not among the allowed CPUs 0, 1"):
+        preflight.shard_cpus(config, "x", [0, 1])
+
+
+def test_rings_shrink_to_a_small_shared_memory_and_say_so() -> None:
+    ample = preflight.plan_rings(Config(), "x", 1, AMPLE)
+    assert ample.note == ""
+    assert {ring.ring: ring.capacity for ring in ample.rings}["shard-0.trade"] == 1 << 20
+    small = preflight.plan_rings(Config(), "x", 2, 64 << 20)
+    assert small.bytes_needed <= (64 << 20) * 0.8
+    assert "rings hold" in small.note
+    for ring in small.rings:
+        assert ring.capacity & (ring.capacity - 1) == 0
+
+
+@pytest.mark.fault("C02")
+def test_configured_rings_that_do_not_fit_are_refused_with_both_sizes(tmp_path: Path) -> None:
+    text = "[shards.ring_records]\ntrade = 1048576\nbook = 1048576"
+    config = load(write(tmp_path, text), {}).config
+    with pytest.raises(ConfigError, match=r"need [\d,]+ bytes .* of the 67,108,864 bytes free"):
+        preflight.plan_rings(config, "x", 1, 64 << 20)
+    # A crash's leftovers give way to the new rings.
+    assert preflight.plan_rings(config, "x", 1, 64 << 20, reclaimable_bytes=256 << 20).rings
+
+
+def test_every_shard_gets_a_ring_of_every_kind() -> None:
+    names = [ring.ring for ring in preflight.plan_rings(Config(), "x", 2, AMPLE).rings]
+    assert names == [f"shard-{shard}.{kind}" for shard in range(2) for kind in RecordKind]
+
+
+@pytest.mark.fault("N37")
+@pytest.mark.parametrize("typed", ["trades", "TRADES", "Open_Interest", "open-interest", "l2book"])
+def test_kinds_are_understood_in_any_case(tmp_path: Path, typed: str) -> None:
+    file = tmp_path / "fts.toml"
+    file.write_text(
+        f"[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['{typed}']\ntransport = 'httppoll'\n"
+    )
+    (key,) = load(file, {}).stream_keys()
+    assert key.kind in (StreamKind.TRADES, StreamKind.OPEN_INTEREST, StreamKind.L2_BOOK)
+    assert key.kind.value.lower() == typed.lower().replace("_", "").replace("-", "")
+    assert key.transport is Transport.HTTP_POLL

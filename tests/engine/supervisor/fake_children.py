@@ -1,0 +1,286 @@
+"""Children that behave, or misbehave, on command: run by `engine.process.birth` in supervisor
+tests.
+
+A fake learns its part from small files in the state directory, because its settings are the real
+ones. What it lived through it appends to `events.jsonl`, for the tests to read.
+"""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+
+from engine.base.errors import EngineError
+from engine.data.slots import Instrument, StreamKind
+from engine.messages.commands import (
+    CommandResult,
+    Drain,
+    FromChild,
+    Heartbeat,
+    InstrumentsResolved,
+    InstrumentsSaved,
+    InstrumentsStored,
+    Ready,
+    RingsSynced,
+    SetStreamKnobs,
+    ShardStatus,
+    StartStreams,
+    StopStreams,
+    StoreInstruments,
+    StreamCounts,
+    StreamSpec,
+    StreamState,
+    StreamStatus,
+    SyncRings,
+    SystemStatus,
+    ToChild,
+    WriterStatus,
+    sum_by_kind,
+)
+from engine.messages.settings import ControlSettings, ShardSettings, WriterSettings
+from engine.process.pipe import Channel
+
+
+def note(directory: Path, **event: object) -> None:
+    """Append an event in one write."""
+    line = json.dumps({"pid": os.getpid(), **event}) + "\n"
+    fd = os.open(directory / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, line.encode())
+    os.close(fd)
+
+
+def writer_status(state: str = "up", backlog_rows: int = 0) -> WriterStatus:
+    """A status with 10 stored trades."""
+    return WriterStatus(
+        rings=[],
+        received_rows={"trade": 10},
+        stored_rows={"trade": 10},
+        published_rows={},
+        overrun_rows={},
+        quarantined_rows={},
+        inexact_rows=0,
+        database_state=state,
+        database_error="",
+        redis_state="up",
+        redis_error="",
+        backlog_rows=backlog_rows,
+        journal_bytes=0,
+        latency={},
+        rss_bytes=0,
+        cpu_s=0.0,
+    )
+
+
+async def writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+    """Is ready at once, syncs rings, drains. Part `backlog`: cannot deliver."""
+    directory = Path(settings.paths.state_dir)
+    backlog = 7 if (directory / "part.backlog").exists() else 0
+    note(directory, who="writer", what="born")
+    channel.send(Ready())
+    channel.send(writer_status(backlog_rows=backlog))
+    beat = asyncio.create_task(_beat(channel, writer_status(backlog_rows=backlog)))
+    try:
+        while (message := await channel.receive()) is not None:
+            match message:
+                case SyncRings():
+                    note(directory, who="writer", what="sync", rings=message.rings)
+                    channel.send(RingsSynced(message.request_id))
+                case Drain():
+                    note(directory, who="writer", what="drain")
+                    return 0
+                case SetStreamKnobs():
+                    off = [s for s, each in message.knobs.items() if not each.db_writes_enabled]
+                    note(directory, who="writer", what="knobs", off=off)
+                case StoreInstruments():
+                    note(directory, who="writer", what="listing", count=len(message.instruments))
+                    if not (directory / "part.forgetful").exists():
+                        channel.send(InstrumentsSaved(message.venue, message.loaded_ns))
+                case _:
+                    note(directory, who="writer", what=type(message).__name__)
+        return 1
+    finally:
+        beat.cancel()
+
+
+async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
+    """Resolves instruments and reports live streams. Parts: refuse, stillborn, deaf, mute,
+    failed.
+    """
+    directory = Path(settings.paths.state_dir)
+    note(directory, who=f"shard-{settings.index}", what="born")
+    running: list[int] = []
+    counts = Counts()
+    if (directory / "part.refuse").exists():
+        raise EngineError("this shard never starts")
+    stand_still_once(directory / "part.stillborn")
+    channel.send(Ready())
+    beats: list[asyncio.Task[None]] = []
+    while (message := await channel.receive()) is not None:
+        match message:
+            case StartStreams():
+                running += [spec.slot for spec in message.streams]
+                counts.kinds |= {spec.slot: spec.key.kind for spec in message.streams}
+                note_streams(directory, settings.index, message.streams)
+                failed = (directory / "part.failed").exists()  # nobody lists such symbols
+                status = shard_status(settings.index, running, counts, failed=True)
+                channel.send(status if failed else resolve(message.streams))
+            case InstrumentsStored():
+                note(directory, who=f"shard-{settings.index}", what="stored", slots=message.slots)
+                counts.add(5, message.slots)
+                status = shard_status(settings.index, message.slots, counts, failed=False)
+                channel.send(status)
+                if not (directory / "part.mute").exists():
+                    beats.append(asyncio.create_task(_beat(channel, status)))
+            case StopStreams():
+                note(directory, who=f"shard-{settings.index}", what="stop", slots=message.slots)
+                running = [slot for slot in running if slot not in message.slots]
+                for beat in beats:
+                    beat.cancel()
+                counts.add(2, message.slots)  # no status has said so before they are removed
+                status = shard_status(settings.index, running, counts, failed=False)
+                beats.append(asyncio.create_task(_beat(channel, status)))
+            case Drain() if not (directory / "part.deaf").exists():
+                note(directory, who=f"shard-{settings.index}", what="drain")
+                break
+            case _:
+                pass
+    for beat in beats:
+        beat.cancel()
+    return 0
+
+
+def stand_still_once(part: Path) -> None:
+    """Stop as under a debugger, if the part says so; the next process goes on."""
+    if part.exists():
+        part.unlink()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def note_streams(directory: Path, shard: int, specs: list[StreamSpec]) -> None:
+    """Which streams a shard was told to start, and how much it was told of their instruments."""
+    slots = [spec.slot for spec in specs]
+    decimals = [spec.instrument.price_decimals if spec.instrument else None for spec in specs]
+    note(directory, who=f"shard-{shard}", what="streams", slots=slots, decimals=decimals)
+
+
+def resolve(specs: list[StreamSpec]) -> InstrumentsResolved:
+    """Every symbol is an instrument with 2 and 3 decimals."""
+    return InstrumentsResolved(
+        {spec.slot: Instrument(spec.key.venue, spec.key.symbol, 2, 3) for spec in specs}
+    )
+
+
+async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
+    """Takes the status and keeps the last one on disk. Parts: deaf-control, worried-control."""
+    directory = Path(settings.log.file).parent
+    note(directory, who="control", what="born")
+    channel.send(Ready(port=settings.port))
+    await channel.flush()
+    stand_still_once(directory / "part.deaf-control")
+    is_worried = (directory / "part.worried-control").exists()
+    said = Heartbeat("red", "rows wait 70 s for the database") if is_worried else Heartbeat()
+    beat = asyncio.create_task(_beat(channel, said))
+    while (message := await channel.receive()) is not None:
+        match message:
+            case SystemStatus():
+                half = directory / "status.tmp"
+                half.write_bytes(bytes(message.body))
+                half.replace(directory / "status.json")
+            case Drain():
+                note(directory, who="control", what="drain")
+                break
+            case _:
+                pass
+    beat.cancel()
+    return 0
+
+
+async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int:
+    """A control process that sends what tests write into `commands.jsonl`, and keeps answers and
+    the last status on disk.
+    """
+    directory = Path(settings.log.file).parent
+    note(directory, who="control", what="born")
+    channel.send(Ready(port=settings.port))
+    sending = asyncio.create_task(_send_commands(directory / "commands.jsonl", channel))
+    beat = asyncio.create_task(_beat(channel, Heartbeat()))
+    try:
+        while (message := await channel.receive()) is not None:
+            match message:
+                case SystemStatus():
+                    half = directory / "status.tmp"
+                    half.write_bytes(bytes(message.body))
+                    half.replace(directory / "status.json")
+                case CommandResult():
+                    kinds = [result.error_kind for result in message.results]
+                    note(
+                        directory, who="control", what="answer", id=message.request_id, kinds=kinds
+                    )
+                case Drain():
+                    break
+                case _:
+                    note(directory, who="control", what=type(message).__name__)
+    finally:
+        sending.cancel()
+        beat.cancel()
+    return 0
+
+
+async def _send_commands(path: Path, channel: Channel[ToChild]) -> None:
+    offset = 0
+    while True:
+        if path.exists():  # noqa: ASYNC240 - a test's small file
+            with path.open("rb") as file:
+                file.seek(offset)
+                for line in file:
+                    if line.endswith(b"\n"):
+                        offset += len(line)
+                        channel.send(msgspec.json.decode(line, type=FromChild))
+        await asyncio.sleep(0.01)
+
+
+async def stubborn_writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+    """Is ready, then stops itself as a debugger would: alive, and deaf to everything."""
+    note(Path(settings.paths.state_dir), who="writer", what="born")
+    channel.send(Ready())
+    await channel.flush()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return 0
+
+
+class Counts:
+    """Rows by the kind of their stream."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[int, StreamKind] = {}
+        self.by_kind: dict[StreamKind, StreamCounts] = {}
+
+    def add(self, rows: int, slots: list[int]) -> None:
+        more = [{self.kinds[slot]: StreamCounts(rows, rows)} for slot in slots]
+        self.by_kind = sum_by_kind([self.by_kind, *more])
+
+
+def shard_status(index: int, slots: list[int], counts: Counts, *, failed: bool) -> ShardStatus:
+    """Five rows a stream."""
+    state = StreamState.FAILED if failed else StreamState.LIVE
+    reason = "unknown symbol; did you mean BTCUSDT?" if failed else ""
+    return ShardStatus(
+        shard=index,
+        streams=[StreamStatus(slot, state, reason, row_count=5) for slot in slots],
+        counts_by_kind=counts.by_kind,
+        malformed_by_reason={},
+        connection_count=1,
+        reconnect_count=0,
+        loop_lag_ms=0.0,
+        rss_bytes=1,
+        cpu_s=0.1,
+    )
+
+
+async def _beat(channel: Channel[ToChild], status: ShardStatus | WriterStatus | Heartbeat) -> None:
+    while True:
+        await asyncio.sleep(0.1)
+        channel.send(status)

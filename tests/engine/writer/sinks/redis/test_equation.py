@@ -1,0 +1,151 @@
+"""Every row of a ring counts once for Redis, in whatever order outages and rows come."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.base.backoff import Backoff
+from engine.base.errors import RedisUnavailableError
+from engine.data.kinds import RecordArray
+from engine.data.layout import open_layout
+from engine.messages.commands import Knobs
+from engine.writer import redis_consumer as delivery_module
+from engine.writer.redis_consumer import RedisDelivery
+from engine.writer.rows.batch import Slice
+from engine.writer.rows.knob_table import KnobTable
+from engine.writer.sinks.redis.room import Room
+from engine.writer.sinks.redis.sink import Published
+from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver, until
+
+UNPUBLISHED = Knobs(redis_publishes_enabled=False)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of outages are not to be read by anybody."""
+    monkeypatch.setattr(delivery_module, "log", logging.Logger("quiet", logging.CRITICAL))
+
+
+class ScriptedSink:
+    """A Redis in a few lines: it can be away, refuse, lose its answer, and lose its memory."""
+
+    def __init__(self) -> None:
+        self.room = Room(1 << 20, 100)
+        self.does = "works"
+        self.cursors: dict[tuple[str, int], int] = {}
+        self.ids: list[int] = []
+        self._saved: tuple[dict[tuple[str, int], int], list[int]] = {}, []
+
+    def save(self) -> None:
+        self._saved = dict(self.cursors), list(self.ids)
+
+    def restore(self) -> None:
+        self.cursors, self.ids = dict(self._saved[0]), list(self._saved[1])
+        self.does = "refuses"  # whoever was connected notices
+
+    def flush(self) -> None:
+        self.cursors, self.ids = {}, []
+        self.does = "refuses"
+
+    async def connect(self) -> None:
+        await asyncio.sleep(0)
+        if self.does == "is away":
+            raise RedisUnavailableError("connection refused")
+
+    async def close(self) -> None:
+        pass
+
+    async def take_stock(self) -> None:
+        pass
+
+    async def cursor(self, ring: str, epoch: int) -> int | None:
+        return self.cursors.get((ring, epoch))
+
+    async def introduce(self, cursors: dict[tuple[str, int], int]) -> None:
+        self.cursors |= cursors
+
+    async def publish(self, slices: Sequence[Slice], gaps: Sequence[RecordArray] = ()) -> Published:
+        del gaps
+        await asyncio.sleep(0)
+        if self.does in ("refuses", "is away"):
+            raise RedisUnavailableError("READONLY")
+        published = Published()
+        for piece in slices:
+            self.cursors[piece.ring, piece.epoch] = piece.end_seq
+            ids = piece.records["trade_id"].tolist()
+            if self.does == "refuses a key":
+                published.refused_rows["trade"] += sum(n % 4 == 1 for n in ids)
+                published.refusals["fts:trades:acme:S1"] = "WRONGTYPE"
+                ids = [n for n in ids if n % 4 != 1]
+            self.ids += ids
+        if self.does == "loses its answer":
+            self.does = "works"
+            raise RedisUnavailableError("connection lost")
+        return published
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("receive"), st.integers(1, 2_000)),
+    st.tuples(
+        st.sampled_from(
+            ["works", "is away", "refuses", "loses its answer", "refuses a key", "flush", "save",
+             "restore", "hide", "show"]
+        ),
+        st.just(0),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.fault("N26")
+@pytest.mark.fault("R01")
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(STEPS, max_size=20))
+def test_every_row_counts_once_whatever_happens(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_settings: MakeSettings,
+    trades: MakeTrades,
+    steps: list[tuple[str, int]],
+) -> None:
+    folder = tmp_path_factory.mktemp("equation")
+    bench = Bench(open_layout(folder / "state", folder / "shm"))
+    knobs, sink = KnobTable(make_settings(flush_rows=500)), ScriptedSink()
+    delivery = RedisDelivery(bench.sources, sink, knobs, Backoff(1e-4, 1e-4))  # type: ignore[arg-type]
+    received = 0
+
+    def check() -> None:
+        delivery.note_overrun()
+        assert_counted_once(delivery, received)
+
+    async def body() -> None:
+        nonlocal received
+        for what, count in steps:
+            if what == "receive":
+                bench.put(trades(count, first_id=received))
+                received += count
+                delivery.rows_arrived()
+            elif what in ("flush", "save", "restore"):
+                getattr(sink, what)()
+            elif what in ("hide", "show"):
+                knobs.set({2: UNPUBLISHED} if what == "hide" else {})
+            else:
+                sink.does = what
+            for _ in range(6):
+                await asyncio.sleep(0)
+            check()
+        sink.does = "works"
+        delivery.rows_arrived()
+        await until(lambda: delivery.is_idle and delivery.trouble.text != "READONLY")
+
+    try:
+        deliver(delivery, body)
+        check()
+    finally:
+        bench.close()
+    assert delivery.waiting_rows == 0
+    if not {"restore", "flush"} & {what for what, _ in steps}:
+        assert len(sink.ids) == len(set(sink.ids)) == delivery.published_rows["trade"]
