@@ -11,13 +11,13 @@ from engine.data.kinds import BOOK, GAP, QUOTE, TRADE, RecordSpec
 from engine.data.ring import HEADER_BYTES, RingProducer, RingReader, format_ring, ring_bytes
 from engine.data.slots import StreamKey, StreamKind
 from engine.messages.commands import StreamSpec
-from shards.book_feeds import DeltaBook, SnapshotBook
-from shards.book_rows import BookEvent
-from shards.gaps import GapLedger
-from shards.quote_feeds import Quotes
-from shards.trade_feeds import ContiguousTrades, HistoryTrades
+from shards.feeds.book_rows import BookEvent
+from shards.feeds.books import DeltaBook, SnapshotBook
+from shards.feeds.declared.gaps import GapLedger
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import ContiguousTrades, HistoryTrades
 from shards.venues import VENUES
-from shards.venues.spec import Feeds, FrameDecoder
+from shards.venues.kit import Feeds, FrameDecoder
 
 FRAMES = 20_000
 TS_RECV = 1_795_000_000_000_000_000

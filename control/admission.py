@@ -9,7 +9,7 @@ from engine.data.slots import Instrument, StreamKind, Transport
 from engine.messages.commands import Knobs
 from engine.messages.settings import Admission
 from shards.venues import VENUES
-from shards.venues.spec import Venue, capabilities
+from shards.venues.kit import Venue, capabilities
 
 TRADING = "TRADING"
 """The status of an instrument that can be traded now."""

@@ -17,6 +17,7 @@ from control.errors import ApiError
 from control.health import Health, HealthLight
 from engine.data.layout import Layout
 from engine.data.slots import Instrument, StreamKey
+from engine.limits.leases import LeaseClient
 from engine.messages.commands import (
     AddStreams,
     CommandResult,
@@ -36,7 +37,6 @@ from engine.messages.commands import (
     ToChild,
 )
 from engine.messages.status import EngineStatus, StreamReport
-from shards.leases import LeaseClient
 
 _log = logging.getLogger(__name__)
 

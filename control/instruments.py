@@ -23,9 +23,9 @@ from engine.base.keep_trying import Trouble, keep_trying
 from engine.data.slots import Instrument, is_symbol
 from engine.messages.commands import InstrumentEvent
 from engine.streams.near_names import near_names
-from shards.unusable import UNUSABLE_FRAME, reason_of
+from shards.venues.bad_frames import UNUSABLE_FRAME, reason_of
+from shards.venues.kit import Venue
 from shards.venues.listing import Listing, usable
-from shards.venues.spec import Venue
 
 _log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from control.ledger_sums import check_sums
 from control.ledger_unreadable import check_unreadable
 from control.verdict import Ints, Verdict, covered_by_gaps
 from engine.database.session import PROOF, session
-from shards.simulator.ledger import LedgerRows, Rows, read_ledger
-from shards.simulator.ledger_sums import exact_sum
+from shards.simulator.core.ledger import LedgerRows, Rows, read_ledger
+from shards.simulator.core.ledger_sums import exact_sum
 from shards.venues import VENUES
 
 __all__ = ["LedgerCheck", "Sums", "Verdict"]

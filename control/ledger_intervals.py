@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from control.verdict import Connection
-from shards.simulator.ledger import LedgerRows
+from shards.simulator.core.ledger import LedgerRows
 from shards.venues import VENUES
 
 __all__ = ["count_wrong_intervals"]

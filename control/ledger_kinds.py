@@ -25,7 +25,7 @@ from control.ledger_intervals import count_wrong_intervals
 from control.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.slots import StreamKind, Transport
 from engine.messages.status import KINDS_OF_STREAM
-from shards.simulator.ledger import ASK_PRESENT, BID_PRESENT, LedgerRows, Rows
+from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, LedgerRows, Rows
 
 __all__ = ["KINDS", "LedgerKind", "check_kinds"]
 

@@ -8,8 +8,8 @@ how many. To know which rows, run with a ledger of rows (`fts demo --for`).
 from collections.abc import Iterable, Sequence
 
 from control.verdict import Connection, Verdict
-from shards.simulator.ledger import LedgerRows
-from shards.simulator.ledger_sums import Totals
+from shards.simulator.core.ledger import LedgerRows
+from shards.simulator.core.ledger_sums import Totals
 from shards.venues import VENUES
 
 __all__ = ["check_sums"]

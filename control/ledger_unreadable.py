@@ -11,7 +11,7 @@ from control.verdict import Connection, Verdict, covered_by_gaps
 from engine.data.kinds import GapReason
 from engine.data.slots import StreamKind, Transport
 from engine.messages.status import KINDS_OF_STREAM
-from shards.simulator.ledger import UNREADABLE_KINDS, LedgerRows, Rows
+from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, Rows
 
 __all__ = ["check_unreadable"]
 

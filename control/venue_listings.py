@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from engine.limits.leases import LeaseClient
 from engine.messages.settings import VenueSettings
-from shards.leases import LeaseClient
-from shards.rest import VenueRest
-from shards.venues.spec import Venue
+from shards.transport.rest import VenueRest
+from shards.venues.kit import Venue
 
 
 class VenueListings:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 
 from engine.base.clock import monotonic_s
 from engine.data.slots import Instrument
+from engine.limits.leases import LeaseClient
 from engine.messages.commands import (
     Drain,
     InstrumentsResolved,
@@ -29,9 +30,8 @@ from engine.messages.settings import ShardSettings, VenueSettings
 from engine.process.metrics import ProcessMetrics, ShardMetrics
 from engine.process.pipe import Channel
 from engine.process.usage import resident_bytes
-from shards.leases import LeaseClient
-from shards.rings import ShardRings
-from shards.venue_session import VenueSession
+from shards.session.rings import ShardRings
+from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
 
 log = logging.getLogger(__name__)

@@ -27,14 +27,14 @@ from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.start.config import DEFAULT_STREAMS, LoadedConfig
 from engine.supervisor.supervisor import Supervisor
-from shards.simulator.instruments import (
+from shards.simulator.core.instruments import (
     VENUE_NAMES,
     binance_instruments,
     hyperliquid_instruments,
 )
 from shards.simulator.settings import parse_rate
 from shards.venues import VENUES
-from shards.venues.spec import capabilities
+from shards.venues.kit import capabilities
 
 _log = logging.getLogger(__name__)
 

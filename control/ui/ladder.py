@@ -1,9 +1,9 @@
 """The price ladder of one stream, kept from rows of its book ring. Pure: no ring, no clock.
 
-The rules are the ring's own (`shards.book_feeds`): rows apply in order, quantity 0 removes a level,
-a SNAPSHOT event replaces the book, and after a row flagged AFTER_GAP the book is unknown until the
-next SNAPSHOT. A ladder that joins late knows only the levels it has seen change; it says `partial`
-until a snapshot comes by. What it shows then is true, and it is not all.
+The rules are the ring's own (`shards.feeds.books`): rows apply in order, quantity 0 removes a
+level, a SNAPSHOT event replaces the book, and after a row flagged AFTER_GAP the book is unknown
+until the next SNAPSHOT. A ladder that joins late knows only the levels it has seen change; it says
+`partial` until a snapshot comes by. What it shows then is true, and it is not all.
 """
 
 import enum

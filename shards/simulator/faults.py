@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from struct import pack
 
 from engine.base.clock import monotonic_ns, wall_ns
-from shards.simulator.binance import BinanceVenue
-from shards.simulator.frames import text_frame
-from shards.simulator.http_faults import RestGate
-from shards.simulator.hyperliquid import HyperliquidVenue
-from shards.simulator.ledger import UNREADABLE_KINDS
-from shards.simulator.sessions import Hub, Session
-from shards.simulator.spoiling import FRAME_VALUES, REST_VALUES
+from shards.simulator.core.frames import text_frame
+from shards.simulator.core.ledger import UNREADABLE_KINDS
+from shards.simulator.core.rest_gate import RestGate
+from shards.simulator.core.sessions import Hub, Session
+from shards.simulator.core.spoiling import FRAME_VALUES, REST_VALUES
+from shards.simulator.venues.binance import BinanceVenue
+from shards.simulator.venues.hyperliquid import HyperliquidVenue
 
 __all__ = ["MALFORMED", "FaultError", "FaultTarget", "inject"]
 

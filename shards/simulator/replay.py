@@ -19,11 +19,11 @@ import numpy as np
 from aiohttp import web
 
 from engine.base.clock import monotonic_ns, wall_ns
-from shards.simulator.frames import compact, text_frame
-from shards.simulator.http_faults import RestGate
-from shards.simulator.instruments import BINANCE_LINEAR, VENUE_NAMES
-from shards.simulator.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Ledger, Rows
-from shards.simulator.sessions import Hub, Session, write_all
+from shards.simulator.core.frames import compact, text_frame
+from shards.simulator.core.instruments import BINANCE_LINEAR, VENUE_NAMES
+from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Ledger, Rows
+from shards.simulator.core.rest_gate import RestGate
+from shards.simulator.core.sessions import Hub, Session, write_all
 
 __all__ = ["Capture", "ReplayVenue", "add_replay_rest", "read_capture"]
 

@@ -8,24 +8,24 @@ from typing import Any
 
 from aiohttp import web
 
-from shards.simulator.binance import BinanceVenue
-from shards.simulator.binance_rest import add_binance_rest
-from shards.simulator.binance_routes import add_binance_streams
-from shards.simulator.faults import FaultTarget, inject
-from shards.simulator.http_faults import RestGate
-from shards.simulator.hyperliquid import HyperliquidVenue
-from shards.simulator.hyperliquid_routes import add_hyperliquid
-from shards.simulator.instruments import (
+from shards.simulator.core.instruments import (
     VENUE_NAMES,
     binance_instruments,
     hyperliquid_instruments,
 )
-from shards.simulator.ledger import Ledger
-from shards.simulator.listings import change_instruments
-from shards.simulator.pace import MAX_RATE, PacedVenue, Pacer
+from shards.simulator.core.ledger import Ledger
+from shards.simulator.core.pace import MAX_RATE, PacedVenue, Pacer
+from shards.simulator.core.rest_gate import RestGate
+from shards.simulator.core.sessions import Hub
+from shards.simulator.faults import FaultTarget, inject
+from shards.simulator.listing_changes import change_instruments
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture
-from shards.simulator.sessions import Hub
 from shards.simulator.settings import SimulatorSettings, parse_rate
+from shards.simulator.venues.binance import BinanceVenue
+from shards.simulator.venues.binance_rest import add_binance_rest
+from shards.simulator.venues.binance_routes import add_binance_streams
+from shards.simulator.venues.hyperliquid import HyperliquidVenue
+from shards.simulator.venues.hyperliquid_routes import add_hyperliquid
 
 __all__ = ["Simulator"]
 

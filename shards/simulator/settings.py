@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.simulator.pace import MAX_RATE
+from shards.simulator.core.pace import MAX_RATE
 
 __all__ = ["SimulatorSettings", "add_arguments", "parse_rate", "settings_from"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from engine.data.slots import StreamKey, StreamKind, Transport
 from engine.messages.settings import LimitSettings, SeatSettings, VenueSettings
-from shards.venues import binance_linear, budgets, hyperliquid_perp, spec
-from shards.venues.spec import Venue
+from shards.venues import binance_linear, budgets, hyperliquid_perp, kit
+from shards.venues.kit import Venue
 
 VENUES: dict[str, Venue] = {
     venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE)
@@ -16,7 +16,7 @@ VENUES: dict[str, Venue] = {
 
 def preferred_transport(venue: str, kind: StreamKind) -> Transport:
     """How a kind comes from a venue (which may be unknown) when nobody said how."""
-    return spec.preferred_transport(VENUES[venue], kind) if venue in VENUES else Transport.WS
+    return kit.preferred_transport(VENUES[venue], kind) if venue in VENUES else Transport.WS
 
 
 def venue_limits() -> list[LimitSettings | SeatSettings]:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from engine.messages.settings import LimitSettings, SeatSettings
-from shards.venues.spec import REST_WEIGHT, PollChannel, Venue
+from shards.venues.kit import REST_WEIGHT, PollChannel, Venue
 
 REST_POLLS: Final = "rest_polls"
 """The part of `REST_WEIGHT` that polls may use. A poll needs both."""

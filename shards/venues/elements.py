@@ -7,13 +7,13 @@ may have been meant for any stream that is not named elsewhere in the answer.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from shards.contract_feeds import FundingRow
-from shards.json_parts import elements, id_of, members, text_of
-from shards.stream import MalformedFrameError
-from shards.unreadable import UNKNOWN, Unreadable
-from shards.unusable import UNUSABLE_FRAME
+from shards.feeds.contracts import FundingRow
+from shards.feeds.declared.unreadable import UNKNOWN, Unreadable
+from shards.feeds.feed import MalformedFrameError
+from shards.venues.bad_frames import UNUSABLE_FRAME
 from shards.venues.digits import Computed, ComputedRate
-from shards.venues.spec import Feeds, OnUnusable, Shape
+from shards.venues.json_parts import elements, id_of, members, text_of
+from shards.venues.kit import Feeds, OnUnusable, Shape
 from shards.venues.wire import NS_PER_MS, TIME_MS_MAX
 
 Take = Callable[[str | None, bytes], None]

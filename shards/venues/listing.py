@@ -16,7 +16,7 @@ import msgspec
 from engine.base.errors import VenueError
 from engine.base.wrong_input import explain
 from engine.data.slots import Instrument, is_symbol
-from shards.unusable import UNUSABLE_FRAME
+from shards.venues.bad_frames import UNUSABLE_FRAME
 
 Row = TypeVar("Row")
 Fact = TypeVar("Fact")

@@ -10,7 +10,7 @@ import pytest
 
 from control.ledger_check import LedgerCheck, Verdict
 from engine.start.migrations import migrate
-from shards.simulator.ledger import BOOK, TRADE, Ledger
+from shards.simulator.core.ledger import BOOK, TRADE, Ledger
 
 VENUES = ("binance_linear", "hyperliquid_perp")
 

@@ -12,7 +12,7 @@ import pytest
 
 from control.ledger_kinds import check_kinds
 from control.verdict import Verdict
-from shards.simulator.ledger import ASK_PRESENT, BID_PRESENT, Ledger, read_ledger
+from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, Ledger, read_ledger
 
 VENUES = ("binance_linear", "hyperliquid_perp")
 SYMBOLS = [("binance_linear", "BTCUSDT"), ("hyperliquid_perp", "BTC")]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.ledger_check import LedgerCheck, Verdict
-from shards.simulator import ledger_sums
-from shards.simulator.ledger import QUOTE, TRADE, Ledger
-from shards.simulator.ledger_sums import SummedRows, SumsKey
+from shards.simulator.core import ledger_sums
+from shards.simulator.core.ledger import QUOTE, TRADE, Ledger
+from shards.simulator.core.ledger_sums import SummedRows, SumsKey
 from tests.control.test_ledger_check import VENUES, connection, deltas, trades
 
 pytestmark = pytest.mark.fault("N46")

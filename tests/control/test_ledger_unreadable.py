@@ -9,7 +9,7 @@ import pytest
 
 from control.ledger_unreadable import check_unreadable
 from control.verdict import Verdict
-from shards.simulator.ledger import Ledger, read_ledger
+from shards.simulator.core.ledger import Ledger, read_ledger
 
 MS = 1_795_000_000_000
 NS = 1_000_000

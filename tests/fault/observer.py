@@ -12,7 +12,7 @@ import aiohttp
 from engine.data.slots import StreamKey, Transport
 from engine.messages.settings import VenueSettings
 from shards.venues import VENUES
-from shards.venues.spec import Channel
+from shards.venues.kit import Channel
 
 _Topics = dict[tuple[str, str], list[str]]
 """By venue and path of the socket."""

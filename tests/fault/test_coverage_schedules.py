@@ -30,7 +30,7 @@ from engine.base.clock import wall_ns
 from engine.data.layout import open_layout
 from engine.data.slots import StreamKey, StreamKind, Transport
 from engine.process import instance
-from shards.simulator.ledger import LedgerRows, Rows, read_ledger
+from shards.simulator.core.ledger import LedgerRows, Rows, read_ledger
 from tests.fault.observer import Observer
 from tests.flow.rig import SHARD, WRITER, Rig
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from shards.simulator.ledger import read_ledger
+from shards.simulator.core.ledger import read_ledger
 from tests.flow.rig import SHARD, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]

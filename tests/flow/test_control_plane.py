@@ -29,7 +29,7 @@ from engine.messages.status import StreamReport
 from engine.start import migrations, preflight
 from engine.start.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets
-from shards.simulator.instruments import binance_instruments, hyperliquid_instruments
+from shards.simulator.core.instruments import binance_instruments, hyperliquid_instruments
 from shards.venues import venue_limits
 from tests.flow.processes import ROOT
 

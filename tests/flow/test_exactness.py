@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import redis
 
-from shards.simulator.ledger import Rows, read_ledger
+from shards.simulator.core.ledger import Rows, read_ledger
 from tests.flow.rig import Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]

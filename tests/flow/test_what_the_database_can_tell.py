@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from shards.simulator.ledger import LedgerRows, Rows, read_ledger
+from shards.simulator.core.ledger import LedgerRows, Rows, read_ledger
 from tests.flow.processes import ROOT
 from tests.flow.rig import Rig
 

@@ -5,6 +5,7 @@ import asyncio
 from engine.data.kinds import GAP, SPECS, RecordArray, RecordSpec
 from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
 from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.limits.leases import LeaseClient
 from engine.messages.commands import (
     FromChild,
     LeaseGranted,
@@ -13,9 +14,8 @@ from engine.messages.commands import (
     SeatsWanted,
     StreamSpec,
 )
-from shards.gaps import GapLedger
-from shards.leases import LeaseClient
-from shards.rings import ShardRings
+from shards.feeds.declared.gaps import GapLedger
+from shards.session.rings import ShardRings
 
 
 class MemoryRings:

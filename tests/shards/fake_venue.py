@@ -21,6 +21,7 @@ from typing import Any
 from engine.data.layout import open_layout
 from engine.data.slots import Instrument
 from engine.limits.lease_desk import LeaseDesk
+from engine.limits.leases import LeaseClient
 from engine.messages.commands import (
     FromChild,
     LeaseBlocked,
@@ -31,11 +32,10 @@ from engine.messages.commands import (
     SeatsWanted,
 )
 from engine.messages.settings import VenueSettings
-from shards.leases import LeaseClient
-from shards.venue_session import VenueSession
+from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
 from shards.venues.budgets import limits_of
-from shards.venues.spec import Venue
+from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10

@@ -15,6 +15,7 @@ from picows import ws_create_server
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import Instrument, StreamKind
 from engine.limits.lease_desk import LeaseDesk
+from engine.limits.leases import LeaseClient
 from engine.messages.commands import (
     FromChild,
     LeaseBlocked,
@@ -26,13 +27,12 @@ from engine.messages.commands import (
     StreamSpec,
 )
 from engine.messages.settings import VenueSettings
-from shards.leases import LeaseClient
-from shards.venue_session import VenueSession
+from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
 from shards.venues.budgets import limits_of
-from shards.venues.spec import Venue
+from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings, spec_of
-from tests.shards.test_connection import Server
+from tests.shards.transport.test_connection import Server
 
 SYMBOLS = [f"S{number}USDT" for number in range(450)]
 

@@ -5,6 +5,6 @@ subscription on the wrong one is acknowledged and stays silent. Aggregate trade 
 one per symbol; depth events chain by `pu` (previous `u` of this stream); times are milliseconds.
 """
 
-from shards.venues.binance_linear.spec import VENUE
+from shards.venues.binance_linear.venue import VENUE
 
 __all__ = ["VENUE"]

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 import msgspec
 
 from engine.data.kinds import Side
-from shards.book_feeds import DeltaBook
-from shards.book_rows import BookEvent
-from shards.contract_feeds import LiquidationRow
-from shards.json_parts import elements, members, text_of
-from shards.stream import MalformedFrameError
-from shards.unusable import UNUSABLE_FRAME
+from shards.feeds.book_rows import BookEvent
+from shards.feeds.books import DeltaBook
+from shards.feeds.contracts import LiquidationRow
+from shards.feeds.feed import MalformedFrameError
+from shards.venues.bad_frames import UNUSABLE_FRAME
 from shards.venues.binance_linear.messages import (
     AggTrade,
     BookTicker,
@@ -27,8 +26,8 @@ from shards.venues.binance_linear.messages import (
 )
 from shards.venues.digits import decoder, read_number
 from shards.venues.elements import funding_row, take_one, take_parts
-from shards.venues.listing import Readings, RowReader
-from shards.venues.spec import (
+from shards.venues.json_parts import elements, members, text_of
+from shards.venues.kit import (
     BookSnapshot,
     Control,
     ControlHandler,
@@ -38,6 +37,7 @@ from shards.venues.spec import (
     OnUnusable,
     Shape,
 )
+from shards.venues.listing import Readings, RowReader
 from shards.venues.wire import NS_PER_MS
 
 _Message = AggTrade | DepthUpdate | BookTicker | MarkPriceUpdate | ForceOrder

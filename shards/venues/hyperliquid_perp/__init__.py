@@ -5,6 +5,6 @@ first `trades` frame after a subscribe repeats the recent past. Subscribing a co
 not list drops the connection with everything on it, so only coins its `meta` names are subscribed.
 """
 
-from shards.venues.hyperliquid_perp.spec import VENUE
+from shards.venues.hyperliquid_perp.venue import VENUE
 
 __all__ = ["VENUE"]

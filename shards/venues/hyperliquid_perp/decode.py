@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from engine.data.kinds import Side
-from shards.book_rows import BookEvent
-from shards.json_parts import elements, members, text_of
-from shards.stream import MalformedFrameError
-from shards.trade_feeds import TradeRow
-from shards.unusable import UNUSABLE_FRAME
+from shards.feeds.book_rows import BookEvent
+from shards.feeds.feed import MalformedFrameError
+from shards.feeds.trades import TradeRow
+from shards.venues.bad_frames import UNUSABLE_FRAME
 from shards.venues.digits import decoder, read_number
 from shards.venues.elements import funding_row, take_parts
 from shards.venues.hyperliquid_perp.messages import (
@@ -28,7 +27,8 @@ from shards.venues.hyperliquid_perp.messages import (
     Trade,
     Trades,
 )
-from shards.venues.spec import (
+from shards.venues.json_parts import elements, members, text_of
+from shards.venues.kit import (
     Control,
     ControlHandler,
     FeedRule,

@@ -9,7 +9,7 @@ from engine.data.layout import Layout, ring_name
 from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
 from engine.data.segment import Segment, create_segment
 from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
-from shards.book_rows import BookEvent, Level, put_event
+from shards.feeds.book_rows import BookEvent, Level, put_event
 
 NOW_NS = 1_780_000_000_000_000_000
 

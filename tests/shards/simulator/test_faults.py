@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from shards.simulator.core.ledger import read_ledger
 from shards.simulator.faults import MALFORMED
-from shards.simulator.ledger import read_ledger
 from shards.simulator.settings import SimulatorSettings
 
 if TYPE_CHECKING:

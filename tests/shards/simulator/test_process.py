@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.simulator.ledger import BOOK, TRADE, read_ledger
+from shards.simulator.core.ledger import BOOK, TRADE, read_ledger
 from shards.simulator.main import main
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from shards.simulator.ledger import read_ledger
+from shards.simulator.core.ledger import read_ledger
 from shards.simulator.replay import read_capture
 from shards.simulator.settings import SimulatorSettings
 

@@ -12,19 +12,19 @@ from msgspec import inspect
 
 from engine.data.kinds import SPECS, Flag, RecordArray, RecordKind
 from engine.data.slots import StreamKind, Transport
-from shards.book_feeds import DeltaBook
-from shards.book_rows import BookEvent
-from shards.connection import Connection
-from shards.feeds import make_stream
-from shards.poller import Poller, PollShare
-from shards.stream import Stream
-from shards.timed import TimedStream
-from shards.unusable import UNUSABLE_FRAME
+from shards.feeds.book_rows import BookEvent
+from shards.feeds.books import DeltaBook
+from shards.feeds.feed import Stream
+from shards.feeds.unnumbered import TimedStream
+from shards.session.make_feed import make_stream
+from shards.transport.connection import Connection
+from shards.transport.poller import Poller, PollShare
 from shards.venues import VENUES
+from shards.venues.bad_frames import UNUSABLE_FRAME
 from shards.venues.binance_linear.decode import OPEN_INTEREST, PREMIUM_INDEX
 from shards.venues.digits import decoder
 from shards.venues.hyperliquid_perp.decode import CTX
-from shards.venues.spec import PollChannel, Shape, Venue, capabilities
+from shards.venues.kit import PollChannel, Shape, Venue, capabilities
 from tests.shards.doubles import MemoryRings, Open, spec_of
 
 DEEP = b"[" * 100_000 + b"]" * 100_000

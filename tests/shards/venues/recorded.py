@@ -14,10 +14,10 @@ import pytest
 
 from engine.data.kinds import RecordKind
 from engine.data.slots import StreamKind, Transport
-from shards.feeds import make_stream
-from shards.unusable import reason_of
+from shards.session.make_feed import make_stream
 from shards.venues import VENUES
-from shards.venues.spec import Control, Feeds, FrameDecoder, PollChannel, Venue
+from shards.venues.bad_frames import reason_of
+from shards.venues.kit import Control, Feeds, FrameDecoder, PollChannel, Venue
 from tests.shards.doubles import MemoryRings, spec_of
 
 DATA = Path(__file__).parents[2] / "data"

@@ -12,12 +12,12 @@ import pytest
 from engine.data.slots import StreamKind, Transport
 from engine.messages.commands import StreamState
 from engine.messages.settings import LimitSettings, SeatSettings, VenueSettings
-from shards.feeds import make_stream
-from shards.unusable import UNUSABLE_FRAME, reason_of
+from shards.session.make_feed import make_stream
 from shards.venues import VENUES, preferred_transport
+from shards.venues.bad_frames import UNUSABLE_FRAME, reason_of
 from shards.venues.budgets import limits_of
+from shards.venues.kit import Channel, PollChannel, RestCall, Venue, capabilities, decimals_of
 from shards.venues.listing import Readings
-from shards.venues.spec import Channel, PollChannel, RestCall, Venue, capabilities, decimals_of
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, bench, cases, cases_of, parsers
 

@@ -12,10 +12,10 @@ import pytest
 
 from engine.data.kinds import GapReason
 from engine.data.slots import Transport
-from shards.json_parts import text_of
-from shards.stream import Stream
+from shards.feeds.feed import Stream
 from shards.venues import VENUES
-from shards.venues.spec import PollChannel
+from shards.venues.json_parts import text_of
+from shards.venues.kit import PollChannel
 from shards.venues.wire import TIME_MS_MAX
 from tests.shards.venues.mutants import (
     HOSTILE,

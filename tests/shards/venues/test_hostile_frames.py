@@ -19,10 +19,10 @@ from hypothesis import given, settings
 
 from engine.data.kinds import SPECS, RecordKind, Side
 from engine.data.slots import StreamKind, Transport
-from shards.feeds import make_stream
-from shards.unusable import UNUSABLE_FRAME, reason_of
+from shards.session.make_feed import make_stream
 from shards.venues import VENUES
-from shards.venues.spec import Feeds, PollChannel, Venue, capabilities
+from shards.venues.bad_frames import UNUSABLE_FRAME, reason_of
+from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, cases_of, parsers, symbol_of
 

@@ -30,8 +30,11 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.offset_ns = 0
-        for module in ("screen", "clock_doubt", "delivery", "sources", "quarantine", "postgres"):
-            monkeypatch.setattr(f"engine.writer.rows.{module}.wall_ns", self.now_ns)
+        for module in (
+            "consumer", "sources.sources", "sinks.postgres.sink",
+            "rows.screen", "rows.clock_doubt", "rows.quarantine",
+        ):  # fmt: skip
+            monkeypatch.setattr(f"engine.writer.{module}.wall_ns", self.now_ns)
 
     def now_ns(self) -> int:
         return wall_ns() + self.offset_ns

@@ -1,0 +1,205 @@
+"""What a derivative has beside trades and book: funding, open interest, liquidations."""
+
+from itertools import islice
+from struct import Struct
+from typing import Any, ClassVar, Final, NamedTuple
+
+from engine.base.clock import monotonic_s
+from engine.data.kinds import Flag, GapState
+from engine.data.positions import Position
+from engine.data.ring import RingProducer
+from engine.messages.commands import StreamSpec, StreamState
+from shards.feeds.declared.gaps import Edges, GapLedger
+from shards.feeds.feed import Frame, Stream
+from shards.feeds.unnumbered import TimedStream
+
+_PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
+_PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
+_PACK_LIQUIDATION: Final = Struct("=IHBxqqdddd").pack_into
+_NO_RATE: Final = int(Flag.NO_RATE)
+_INEXACT: Final = int(Flag.INEXACT)
+_REMEMBERED_LIQUIDATIONS: Final = 1024
+_SETTLED_S: Final = 5.0
+"""After so long on a socket a subscription counts as heard, though nothing has come."""
+
+
+class FundingRow(NamedTuple):
+    """`rate` is None for a contract without funding; 0 is what the row does not tell. `is_exact` is
+    whether each number is the one the venue wrote.
+    """
+
+    rate: float | None
+    mark_price: float
+    index_price: float
+    next_ts: int = 0
+    interval_s: int = 0
+    is_exact: bool = True
+
+
+class _FundingStream(TimedStream):
+    def _store_funding(
+        self, ring: RingProducer, ts_event: int, ts_recv: int, row: FundingRow
+    ) -> None:
+        rate, mark, index, next_ts, interval_s, is_exact = row
+        if rate is None:
+            rate = 0.0
+            interval_s = 0
+            self.next_flags |= _NO_RATE
+        if not is_exact:
+            self.next_flags |= _INEXACT
+        self._store(
+            ring, _PACK_FUNDING, ts_event, ts_recv,
+            ts_event, ts_recv, rate, mark, index, next_ts, interval_s,
+        )  # fmt: skip
+        self.next_flags &= ~(_NO_RATE | _INEXACT)
+
+
+class FundingRates(_FundingStream):
+    """Funding rate, mark and index price."""
+
+    interval_s = 0
+    """What the venue said apart from the rows (`shards.session.funding_intervals`); 0 is
+    unknown."""
+
+    def on_funding(self, ts_event: int, ts_recv: int, row: FundingRow) -> None:
+        """Take one state, checked by the venue's decoder."""
+        if self._accept(ts_event, ts_recv, row):
+            if not row.interval_s:
+                row = row._replace(interval_s=self.interval_s)
+            self._store_funding(self.ring, ts_event, ts_recv, row)
+
+
+class _OpenInterestStream(TimedStream):
+    def _store_open_interest(
+        self, ring: RingProducer, ts_event: int, ts_recv: int, qty: float, *, is_exact: bool
+    ) -> None:
+        if not is_exact:
+            self.next_flags |= _INEXACT
+        self._store(ring, _PACK_OPEN_INTEREST, ts_event, ts_recv, ts_event, ts_recv, qty)
+        self.next_flags &= ~_INEXACT
+
+
+class OpenInterestPoints(_OpenInterestStream):
+    """Open interest."""
+
+    def on_open_interest(
+        self, ts_event: int, ts_recv: int, qty: float, is_exact: bool = True
+    ) -> None:
+        """Take one state, checked by the venue's decoder; `is_exact` as in FundingRow."""
+        if self._accept(ts_event, ts_recv, qty):
+            self._store_open_interest(self.ring, ts_event, ts_recv, qty, is_exact=is_exact)
+
+
+class FundingOpenInterest(_FundingStream, _OpenInterestStream):
+    """Both in one message of the venue: a row of each kind, with the same times."""
+
+    _rows_per_element: ClassVar = 2
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        ring: RingProducer,
+        gaps: GapLedger,
+        last: Position | None,
+        open_interest_ring: RingProducer,
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._open_interest_ring = open_interest_ring
+
+    def _content_of(self, frame: Frame) -> Any:
+        return frame[2:4]
+
+    def on_both(
+        self, ts_event: int, ts_recv: int, row: FundingRow, qty: float, is_exact: bool = True
+    ) -> None:
+        """Take one state, checked by the venue's decoder; `is_exact` is about `qty`."""
+        if not self._accept(ts_event, ts_recv, (row, qty)):
+            return
+        after_gap = self.next_flags
+        self._store_funding(self.ring, ts_event, ts_recv, row)
+        self.next_flags |= after_gap
+        ring = self._open_interest_ring
+        self._store_open_interest(ring, ts_event, ts_recv, qty, is_exact=is_exact)
+
+
+class LiquidationRow(NamedTuple):
+    """One liquidation order; the first five fields are its natural key. `ts_event` in ns;
+    `is_exact` is about the average price, which the venue computes.
+    """
+
+    ts_event: int
+    side: int
+    price: float
+    qty: float
+    filled_qty: float
+    avg_price: float
+    is_exact: bool = True
+
+
+class Liquidations(TimedStream):
+    """Liquidation orders. There may be none for hours, so silence is no sign of anything: the
+    stream is live once it has been subscribed for a while, and the time nobody listened is declared
+    then and not when a next one happens to come.
+    """
+
+    in_any_order: ClassVar = True
+    listens_without_rows: ClassVar = True
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        # A dict as an ordered set: keys leave in the order they came.
+        self._recent: dict[tuple[int | float, ...], None] = {}
+
+    def heard_until(self, silent_s: float) -> int:
+        """There may be none for hours: it is heard as long as its socket is."""
+        return Stream.heard_until(self, silent_s)
+
+    @property
+    def _is_own_clock(self) -> bool:
+        return True  # as far as listening is concerned
+
+    def _begins_anew(self, now_ns: int) -> int:
+        """Its rows have the venue's times, which were not set: not before it was heard."""
+        return max(now_ns + self.venue_ahead_ns, self.newest_ts, self._began_ts)
+
+    def tick(self, now_ns: int) -> None:
+        """Go live without a row."""
+        super().tick(now_ns)
+        settled = monotonic_s() - self.subscribed_s > _SETTLED_S
+        if self.state is StreamState.SYNCING and settled:
+            self._heard(now_ns + self.venue_ahead_ns, now_ns)
+
+    def on_liquidation(self, row: LiquidationRow, ts_recv: int) -> None:
+        """Take one order, checked by the venue's decoder."""
+        self._frame_count += 1
+        self.last_recv_ns = ts_recv
+        if self.state is not StreamState.LIVE:
+            self._heard(max(ts_recv + self.venue_ahead_ns, row.ts_event), ts_recv)
+        recent, key = self._recent, row[:5]
+        if key in recent:
+            self.duplicate_count += 1
+            return
+        recent[key] = None
+        if len(recent) > 2 * _REMEMBERED_LIQUIDATIONS:
+            for old in list(islice(recent, len(recent) - _REMEMBERED_LIQUIDATIONS)):
+                del recent[old]
+        ts_event, side, price, qty, filled_qty, avg_price, is_exact = row
+        self._last_ts = ts_event
+        if not is_exact:
+            self.next_flags |= _INEXACT
+        self._store(
+            self.ring, _PACK_LIQUIDATION, ts_event, ts_recv,
+            side, ts_event, ts_recv, price, avg_price, qty, filled_qty,
+        )  # fmt: skip
+        self.next_flags &= ~_INEXACT
+
+    def _heard(self, at: int, now_ns: int) -> None:
+        """The subscription works: what was said before `at` (venue time) was not heard."""
+        since = self.missed_since(self._last_ts, at)
+        if 0 < since < at and not self.is_heard:  # else another socket listened all the time
+            edges = Edges(0, 0, since, at, -1)
+            self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)
+        self.has_data = True
+        self.live(at)

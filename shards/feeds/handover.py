@@ -1,0 +1,149 @@
+"""A stream on its way to its next socket, while its present one still delivers.
+
+Both sockets bring the same rows, the one a little before the other. The present one goes on storing
+them; what the next one brings is kept here, until it certainly goes on from what is stored: each
+kind of stream says when that is so (`Stream.following`). Then the next one takes over, with what
+was kept and is not stored yet, and nothing is lost or repeated. The hot path knows nothing of this:
+a decoder finds a `Handover` where it would find the stream.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.kinds import GapReason
+from engine.messages.commands import StreamState
+from shards.feeds.declared.unreadable import Unreadable
+from shards.feeds.feed import Frame, Stream
+
+_PATIENCE_S: Final = 30.0
+"""For so long after its subscription the next socket may take to join."""
+_SETTLED_S: Final = 5.0
+"""Rows pushed before a subscription took effect have come through the present socket by then."""
+_CONFIRMED_S: Final = 5.0
+"""A socket that was silent and has not brought within that what another one has, is deaf."""
+_KEPT_MAX: Final = 20_000
+"""Frames: some seconds of the busiest stream. Sockets of one venue are not further apart."""
+
+
+class Handover:
+    """Takes the frames of one stream on its next socket.
+
+    `on_over` is called once, when the stream belongs to the next socket; its argument says whether
+    it starts anew there, because rows may be missing in between.
+
+    `ask_again` has the next socket subscribe once more, when it has brought nothing.
+
+    With `is_for_silence` the present socket is suspected to bring nothing any more; the next one
+    may take as long as it likes, for the instrument may be quiet.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        on_over: Callable[[bool], None],
+        ask_again: Callable[[], None],
+        *,
+        is_for_silence: bool = False,
+    ) -> None:
+        self.stream = stream
+        self.is_for_silence = is_for_silence
+        self._on_over = on_over
+        self._ask_again = ask_again
+        self._frames: list[Frame] = []
+        self._unreadable: list[tuple[int, Unreadable]] = []
+        """With the number of frames that came before each."""
+        self._method = ""
+        self._subscribed_s = math.inf
+        self._first_s = math.inf
+        self._heard_ns = 0
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Any method a decoder delivers frames to."""
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+
+        def take(*frame: Any) -> None:
+            now_s = monotonic_s()
+            self._method = name
+            self._first_s = min(self._first_s, now_s)
+            self._frames.append(frame)
+            if not self._try(now_s) and len(self._frames) > _KEPT_MAX:
+                self._break("its two sockets are too far apart", 0.0)
+
+        return take
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """The stream takes it with the frames it came between, if those are not stored by then; it
+        knows what the present socket has brought as well.
+        """
+        self._unreadable.append((len(self._frames), item))
+        del self._unreadable[:-_KEPT_MAX]
+
+    def subscribed(self, now_s: float) -> None:
+        """The next socket has asked for the stream."""
+        if self._subscribed_s == math.inf:
+            self._subscribed_s = now_s
+            self._heard_ns = self.stream.last_recv_ns
+
+    def start_over(self) -> None:
+        """The next socket is gone; it comes back. The present one goes on."""
+        self._frames.clear()
+        self._unreadable.clear()
+        self._subscribed_s = self._first_s = math.inf
+
+    def lost(self, reason: str, silent_s: float) -> None:
+        """The present socket is gone, and for its last `silent_s` seconds it brought nothing."""
+        if not self._try(monotonic_s()):
+            self._break(reason, silent_s)
+
+    def tick(self, now_s: float) -> None:
+        """Called a few times a second: the present socket may have caught up, or time is up."""
+        if self._try(now_s):
+            return
+        is_stale = self.stream.state is StreamState.STALE
+        if is_stale and now_s - self._first_s > _CONFIRMED_S:
+            self.stream.interruption = GapReason.SILENCE
+            self._break("it fell silent on its socket", 0.0)
+            return
+        if self.is_for_silence or now_s - self._subscribed_s < _PATIENCE_S:
+            return
+        if self._frames:
+            self._break("its next socket does not join", 0.0)
+        elif self.stream.last_recv_ns == self._heard_ns:
+            self._end((), anew=False)  # both are quiet: nothing was missed
+        else:  # the present socket is better than none
+            self._subscribed_s, self._heard_ns = now_s, self.stream.last_recv_ns
+            self._ask_again()
+
+    def _try(self, now_s: float) -> bool:
+        """Hand over if nothing can be missing; tell whether that was so."""
+        stream, frames = self.stream, self._frames
+        following: Sequence[Frame] | None = None
+        if stream.in_any_order:
+            following = frames if now_s - self._subscribed_s > _SETTLED_S else None
+        elif frames:
+            following = stream.following(frames) if stream.has_data else frames
+        if following is None:
+            return False
+        self._end(following, anew=False)
+        return True
+
+    def _break(self, reason: str, silent_s: float) -> None:
+        """Hand over without proof: the stream declares what its ids do not disprove."""
+        self.stream.disconnected(reason, silent_s)
+        self._end(self._frames, anew=True)
+
+    def _end(self, frames: Sequence[Frame], *, anew: bool) -> None:
+        stored = len(self._frames) - len(frames)
+        unreadable = [(place - stored, item) for place, item in self._unreadable if place >= stored]
+        self._frames, self._unreadable = [], []
+        self._on_over(anew)
+        self.stream.handed_over(wall_ns())
+        for place, frame in enumerate(frames):
+            while unreadable and unreadable[0][0] <= place:
+                self.stream.on_unreadable(unreadable.pop(0)[1])
+            getattr(self.stream, self._method)(*frame)
+        for _, item in unreadable:
+            self.stream.on_unreadable(item)

@@ -1,0 +1,276 @@
+"""Trades: two rules of completeness, one way into the ring.
+
+`ContiguousTrades`: the venue numbers a symbol's trades without holes (Binance `a`), so every
+missing row is known by its id. `HistoryTrades`: the venue's ids say nothing (Hyperliquid `tid` is a
+hash), but the first frame after a subscribe repeats the recent past; finding our last trade in it
+proves that nothing was missed.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from struct import Struct
+from typing import ClassVar, Final, NamedTuple
+
+from engine.base.clock import wall_ns
+from engine.data.kinds import TRADE, Flag, GapReason, GapState
+from engine.data.positions import Position
+from engine.data.ring import HEADER_BYTES, RingProducer
+from engine.messages.commands import StreamSpec
+from shards.feeds.declared.gaps import Edges, GapLedger
+from shards.feeds.declared.unreadable import Unreadable
+from shards.feeds.feed import Frame, Stream, is_renumbered, is_set_back
+
+_PACK_TRADE: Final = Struct("=IHBxqq8xqdd").pack_into
+"""The upper half of the trade id is zero here: both kinds of id fit 64 bits."""
+_ROW_BYTES: Final = TRADE.dtype.itemsize
+_NONE_YET: Final = -1
+_LOOK_CLOSER: Final = -2
+_REMEMBERED_TRADES: Final = 4096
+_BACKFILLED: Final = int(Flag.BACKFILLED)
+
+
+class TradeRow(NamedTuple):
+    """One trade; `ts_event` in ns, `side` a byte of `engine.data.kinds.Side`."""
+
+    trade_id: int
+    side: int
+    ts_event: int
+    price: float
+    qty: float
+
+
+class _TradeStream(Stream):
+    """Writes trades; subclasses decide which."""
+
+    def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
+        trade_id, side, ts_event, price, qty = row
+        ring = self.ring
+        seq = ring.reserve()
+        if seq < 0:
+            self.dropped(0, ts_event, 1)  # ids without order: the span of time names the rows
+            return
+        flags = (self.next_flags and self.settle(ts_recv)) | more_flags
+        _PACK_TRADE(
+            ring.buffer, ring.offset_of(seq), self.slot, flags, side,
+            ts_event, ts_recv, trade_id, price, qty,
+        )  # fmt: skip
+        self.row_count += 1
+
+
+class ContiguousTrades(_TradeStream):
+    """Trades whose ids grow by one. A repeated id is dropped, a jump is declared exactly, also one
+    over trades that came and could not be read.
+    """
+
+    ids_tell: ClassVar = True
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._next_id = last.id + 1 if last else _NONE_YET
+        self._expected = _LOOK_CLOSER
+        """`_next_id`, or a value no id has where the next row must be looked at closely."""
+        self._last_ts = last.ts_event if last else 0
+
+    @property
+    def frame_count(self) -> int:
+        """One frame a trade: counting them apart would cost the hot path."""
+        return self._frame_count + self.row_count + self.duplicate_count
+
+    def connected(self) -> None:
+        """A new connection: its first row is looked at closely."""
+        super().connected()
+        self._expected = _LOOK_CLOSER
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """All, once the first is the next one or stored."""
+        return frames if frames[0][0] <= self._next_id else None
+
+    def on_trade(
+        self, trade_id: int, side: int, ts_event: int, ts_recv: int, price: float, qty: float
+    ) -> None:
+        """Take one trade from the wire, checked by the venue's decoder.
+
+        The common case is written out rather than shared with `_put`: this is the hottest line
+        of the system, and a call costs as much as what it would hide.
+        """
+        self.last_recv_ns = ts_recv
+        if trade_id != self._expected and not self._accept_jump(trade_id, ts_event, ts_recv):
+            return
+        self._expected = self._next_id = trade_id + 1
+        self._last_ts = ts_event
+        ring = self.ring
+        seq = ring.next_seq
+        if seq >= ring.limit_seq and ring.reserve() < 0:
+            self.dropped(trade_id, ts_event, 1)
+            return
+        ring.next_seq = seq + 1
+        flags = self.next_flags and self.settle(ts_recv)
+        _PACK_TRADE(
+            ring.buffer, HEADER_BYTES + (seq & ring.mask) * _ROW_BYTES, self.slot, flags, side,
+            ts_event, ts_recv, trade_id, price, qty,
+        )  # fmt: skip
+        self.row_count += 1
+
+    def _accept_jump(self, trade_id: int, ts_event: int, ts_recv: int) -> bool:
+        """First row on a connection, or an id that does not follow. False: already stored."""
+        if self.unreadable.is_open and 0 <= self._next_id < trade_id:
+            self._name_unreadable(trade_id, ts_event, ts_recv)
+        expected, last_ts = self._next_id, self._last_ts
+        if expected < 0:
+            pass  # the first row ever
+        elif is_renumbered(trade_id, expected - 1, ts_event, last_ts):
+            edges = Edges(0, 0, last_ts, ts_event, -1)
+            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
+        elif trade_id < expected:
+            self.duplicate_count += 1
+            return False
+        elif trade_id > expected:
+            from_ts = self.missed_since(last_ts, ts_event)
+            edges = Edges(expected, trade_id - 1, from_ts, ts_event, trade_id - expected)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+        if not self.has_data:
+            self.has_data = True
+            self.live(ts_event)
+        return True
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Wait for the next trade to tell which id it had. One that is stored is only repeated."""
+        if item.rows < 0:
+            return  # if it was a trade of this stream, its id will be missing
+        if item.seq is not None and item.seq < self._next_id and self._is_old(item):
+            self.last_recv_ns = item.ts_recv
+            self.duplicate_count += 1
+            return
+        super().on_unreadable(item)
+        self._expected = _LOOK_CLOSER
+
+    def _is_old(self, item: Unreadable) -> bool:
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq or 0, self._next_id - 1, at, self._last_ts)
+
+    def _name_unreadable(self, trade_id: int, ts_event: int, ts_recv: int) -> None:
+        """Declare what could not be read in front of `trade_id` under the ids that are missing
+        there. Where its own id could not be read it is taken for the first of them: each id is
+        named once and the number is right.
+        """
+        next_id, first_seq = self._next_id, self.unreadable.first_seq
+        count = min(self.unreadable.rows, trade_id - next_id)
+        is_known = first_seq is not None and next_id <= first_seq <= trade_id - count
+        first_id = first_seq if first_seq is not None and is_known else next_id
+        rest = self.unreadable.take(ts_event)
+        last_ts = self.missed_since(self._last_ts, ts_event)
+        if first_id > next_id:
+            edges = Edges(next_id, first_id - 1, last_ts, ts_event, first_id - next_id)
+            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+        if count:
+            edges = Edges(first_id, first_id + count - 1, last_ts, ts_event, count)
+            self.declare(GapReason.UNREADABLE, GapState.UNRECOVERABLE, edges, ts_recv)
+        if rest.missing > count:  # what has no place in the sequence
+            edges = rest._replace(from_seq=0, to_seq=0, missing=rest.missing - count)
+            self.declare(GapReason.UNREADABLE, GapState.UNPROVABLE, edges, ts_recv)
+        self._next_id = first_id + count
+
+
+class HistoryTrades(_TradeStream):
+    """Trades known by (time, id), with replayed history after each subscribe."""
+
+    listens_without_rows: ClassVar = True
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._last = (last.ts_event, last.id) if last else None
+        # A dict as an ordered set: keys leave in the order they came.
+        self._recent: dict[tuple[int, int], None] = {}
+
+    def connected(self) -> None:
+        """The first frame repeats the past, also what could not be read of it."""
+        super().connected()
+        self.handed_over(wall_ns())
+
+    @property
+    def newest_ts(self) -> int:
+        """That of the newest trade."""
+        return self._last[0] if self._last else 0
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """All from the first known trade on: it is in both, and neither has a hole after it. What
+        is older than that may be older than what is remembered.
+        """
+        history, ts_recv = frames[0]
+        rows = sorted(history, key=_event_time)
+        for start, row in enumerate(rows):
+            if (row.ts_event, row.trade_id) in self._recent:
+                return [(rows[start:], ts_recv), *frames[1:]]
+        return None
+
+    def on_trades(self, rows: Sequence[TradeRow], ts_recv: int) -> None:
+        """Take one frame, checked by the venue's decoder. Rows already stored are dropped."""
+        self._frame_count += 1
+        self.last_recv_ns = ts_recv
+        if len(rows) > 1:
+            rows = sorted(rows, key=_event_time)  # a restart goes on from the last one written
+        replayed = 0
+        if not self.has_data:
+            newest_ts = rows[-1].ts_event if rows else ts_recv + self.venue_ahead_ns
+            self._last_ts = 0
+            replayed = _BACKFILLED  # the venue's recent past: its age is no latency
+            rows = self._join(rows, ts_recv)
+            self.has_data = True
+            self.live(rows[0].ts_event if rows else newest_ts)
+        recent = self._recent
+        for row in rows:
+            key = (row.ts_event, row.trade_id)
+            if key in recent:
+                self.duplicate_count += 1
+                continue
+            recent[key] = None
+            self._last = key
+            self._put(row, ts_recv, replayed)
+            self._last_ts = 0 if replayed else row.ts_event  # the past tells nothing of clocks
+        if len(recent) > 2 * _REMEMBERED_TRADES:
+            for key in list(islice(recent, len(recent) - _REMEMBERED_TRADES)):
+                del recent[key]
+
+    def _join(self, rows: Sequence[TradeRow], ts_recv: int) -> Sequence[TradeRow]:
+        """The first frame of a connection: return the part of it that is new.
+
+        Our last trade inside the frame proves that nothing is missing. Without it, everything
+        newer than our last trade is new, and what lies between cannot be known. Trades of its very
+        millisecond, in whatever order they come, are told apart by memory; where there is none
+        (a restart) they are known: the venue sends what a block traded in one frame.
+        """
+        if self._last is None or not rows:
+            if since := self._last[0] if self._last else self._heard_until:
+                until_ts = rows[0].ts_event if rows else ts_recv + self.venue_ahead_ns
+                edges = Edges(0, 0, since, until_ts, -1)
+                self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+            return rows
+        last_ts = self._last[0]
+        if is_set_back(rows[-1].ts_event, last_ts):
+            edges = Edges(0, 0, rows[0].ts_event, rows[-1].ts_event, -1)
+            self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
+            return rows
+        first_ts = last_ts if self._recent else last_ts + 1
+        known = [row for row in rows if row.ts_event < first_ts]
+        new = [row for row in rows if row.ts_event >= first_ts]
+        self._recent.update(((row.ts_event, row.trade_id), None) for row in known)
+        self.duplicate_count += len(known)
+        if any((row.ts_event, row.trade_id) == self._last for row in rows):
+            return new
+        until_ts = new[0].ts_event if new else rows[-1].ts_event
+        reason = (
+            GapReason.HISTORY_SHORT
+            if self.interruption is GapReason.SEQUENCE
+            else self.interruption
+        )
+        edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
+        self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
+        return new
+
+
+def _event_time(row: TradeRow) -> int:
+    return row.ts_event

@@ -1,0 +1,5 @@
+"""One venue in one shard: begin, end, poll, snapshots, its rings.
+
+Imports `transport` and below.
+Never knows the bytes of a protocol.
+"""

@@ -1,0 +1,440 @@
+"""All of a shard's streams of one venue: how each begins, how it ends, what it all amounts to."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from engine.base.clock import monotonic_s, wall_ns
+from engine.data.layout import Layout
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.limits.leases import Lease, LeaseClient
+from engine.messages.commands import StreamCounts, StreamSpec, StreamState
+from engine.messages.settings import VenueSettings
+from shards.feeds.books import DeltaBook
+from shards.feeds.contracts import FundingRates
+from shards.feeds.declared.coverage import LATE_NS, CoverageLedger
+from shards.feeds.declared.gaps import GapLedger
+from shards.feeds.feed import Stream
+from shards.feeds.unnumbered import TimedStream
+from shards.session.book_snapshots import BookSnapshots
+from shards.session.funding_intervals import IntervalSource
+from shards.session.instruments import InstrumentSource
+from shards.session.make_feed import make_stream
+from shards.session.rings import ShardRings
+from shards.transport.connection import Connection
+from shards.transport.poller import Poller, PollShare
+from shards.transport.rest import VenueRest
+from shards.transport.sockets import VenueSockets
+from shards.venues.budgets import REST_POLLS, spendable
+from shards.venues.kit import PollChannel, Venue
+
+log = logging.getLogger(__name__)
+
+_SNAPSHOTS_AT_ONCE = 4
+_POLL_MARGIN = 0.9
+"""Of a shard's part of the polls' budget: calls that fail are repeated."""
+_TRY_AGAIN_EVERY_S = 300.0
+"""A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
+_ALIVE_EVERY_S = 1.0
+_RECENT_NS = 5_000_000_000
+_REMEMBERED_S = 300.0
+"""A removed stream is remembered; by then its last row is in the positions of the writer."""
+
+StoreInstruments = Callable[[dict[int, Instrument], float], Awaitable[None]]
+"""Hands instruments, and when they were listed, to the supervisor; returns when the stream table
+has them on disk."""
+
+
+class VenueSession:
+    """One venue inside one shard."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        settings: VenueSettings,
+        rings: ShardRings,
+        layout: Layout,
+        store_instruments: StoreInstruments,
+        on_fault: Callable[[BaseException], None],
+        leases: LeaseClient,
+        *,
+        shard_count: int = 1,
+    ) -> None:
+        self._venue = venue
+        self._settings = settings
+        self._rings = rings
+        self._layout = layout
+        self._store_instruments = store_instruments
+        self._on_fault = on_fault
+        self._gaps = GapLedger(rings.gap)
+        self._coverage = CoverageLedger(rings.coverage)
+        self._told_alive_s = monotonic_s()
+        self._ahead_ns = 0
+        """At most so much later than the venue's our clock is."""
+        self._rest = VenueRest(venue, settings.rest_url, leases)
+        self._sockets = VenueSockets(
+            venue, settings, leases, rings.publish, self._spawn, shard_count
+        )
+        self._instruments = InstrumentSource(venue, self._rest, self._spawn)
+        self._snapshots = BookSnapshots(venue, self._rest, rings, settings.book_snapshot_interval_s)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._by_slot: dict[int, Stream] = {}
+        self._removed: dict[int, tuple[float, Stream]] = {}
+        self._postponed: dict[int, Stream] = {}
+        """Streams whose symbols the venue does not list, or not yet."""
+        self._tried_again_s = monotonic_s()
+        self._described: dict[int, Instrument] = {}
+        """What the stream table has been told."""
+        self._begun: set[int] = set()
+        """Slots that have a socket or a poller."""
+        self.pollers: dict[StreamKind, Poller] = {}
+        self._shard_count = shard_count
+        self._poll_share = PollShare(
+            Lease(leases, venue.name, REST_POLLS),
+            self._poll_weight(),
+            lambda: self._snapshots.is_wanted,
+        )
+        self._intervals: IntervalSource | None = None
+        self._removed_counts: dict[StreamKind, StreamCounts] = {}
+        for _ in range(_SNAPSHOTS_AT_ONCE if venue.book_snapshot else 0):
+            self._spawn(self._snapshots.work())
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The streams that are wanted."""
+        return list(self._by_slot.values())
+
+    @property
+    def counts_by_kind(self) -> dict[StreamKind, StreamCounts]:
+        """What streams have counted, by their kind; also those that are removed now."""
+        counts = {kind: [removed] for kind, removed in self._removed_counts.items()}
+        for stream in self._by_slot.values():
+            counts.setdefault(stream.key.kind, []).append(stream.counts())
+        return {kind: StreamCounts.total(each) for kind, each in counts.items()}
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The sockets there are."""
+        return self._sockets.connections
+
+    @property
+    def malformed_by_reason(self) -> Counter[str]:
+        """Frames and answers nobody could use, also on sockets that are closed now."""
+        total = self._sockets.malformed_by_reason
+        for poller in self.pollers.values():
+            total.update(poller.malformed_by_reason)
+        return total
+
+    @property
+    def reconnect_count(self) -> int:
+        """How often a socket had to be opened anew."""
+        return self._sockets.reconnect_count
+
+    def start(self, specs: list[StreamSpec]) -> None:
+        """Begin these streams in the background; their state tells how it goes. Nobody else's
+        socket is touched. A stream that runs already goes on.
+        """
+        streams = []
+        for spec in specs:
+            if spec.slot not in self._by_slot:
+                self._by_slot[spec.slot] = self._recall(spec) or self._make_stream(spec)
+                streams.append(self._by_slot[spec.slot])
+        offered = [stream for stream in streams if self._is_offered(stream)]
+        for stream in streams:
+            if stream not in offered:
+                log.error("%s: %s", stream.key, stream.reason)
+        if offered:
+            self._spawn(self._bring_up(offered))
+
+    def stop(self, slots: Iterable[int]) -> None:
+        """End these streams. What they had received is written."""
+        for slot in slots:
+            stream = self._by_slot.pop(slot, None)
+            if stream is None:
+                continue
+            stream.removed(self._sockets.silent_s(stream))
+            stream.declare_pending(wall_ns())  # nobody looks after it any more
+            counts, kind = stream.counts(), stream.key.kind
+            removed = self._removed_counts.get(kind, StreamCounts())
+            self._removed_counts[kind] = StreamCounts.total([removed, counts])
+            if self._is_offered(stream):
+                self._removed[slot] = (monotonic_s(), stream)
+            self._take_off(stream)
+        self._gaps.flush()
+        self._rings.publish()
+
+    def renew_books(self, slots: Iterable[int]) -> None:
+        """Have these books, where they run, start anew from a fresh snapshot."""
+        for slot in slots:
+            book = self._by_slot.get(slot)
+            if isinstance(book, DeltaBook) and book.is_synced:
+                self._snapshots.renew(book)
+
+    def tick(self) -> None:
+        """A few times a second: pending gaps, drops of quiet streams, silence."""
+        now_ns, now_s = wall_ns(), monotonic_s()
+        self._gaps.flush()
+        self._compare_clocks(now_ns)
+        for stream in self.streams:
+            stream.tick(now_ns)
+        self._tell_alive(now_ns, now_s)
+        self._sockets.tick(now_s)
+        self._snapshots.tick(now_s)
+        self._poll_share.weight_per_minute = self._poll_weight()
+        for poller in self.pollers.values():
+            poller.watch(now_s)
+        if self._intervals is not None:
+            self._intervals.tick()
+        self._say_why_waiting()
+        self._forget_removed()
+        self._try_postponed()
+
+    def _compare_clocks(self, now_ns: int) -> None:
+        """Coverage speaks in the venue's time, and our clock may be wrong by anything: what came
+        in the last seconds, and was on its way for no time or more, tells.
+        """
+        pushed = [stream for each in self.connections for stream in each.streams]
+        recent = [
+            stream.clocks_ns
+            for stream in pushed
+            if stream.clocks_ns is not None and 0 <= now_ns - stream.last_recv_ns < _RECENT_NS
+        ]
+        if not recent:
+            return
+        self._ahead_ns = max(min(recent), 0)
+        for stream in pushed:
+            stream.venue_ahead_ns = max(-max(recent), 0)
+
+    def _tell_alive(self, now_ns: int, now_s: float) -> None:
+        """Put on record up to when each socket and poller was heard. Not while something that was
+        received is neither in a ring nor declared.
+        """
+        self._coverage.flush()
+        if now_s - self._told_alive_s < _ALIVE_EVERY_S:
+            return
+        if self._gaps.is_waiting:
+            return
+        self._told_alive_s = now_s
+        for connection in self.connections:
+            heard = _heard(connection.streams)
+            if connection.is_connected and heard:
+                at = now_ns - int(connection.silent_s * 1e9) - LATE_NS
+                self._coverage.alive(heard[0].slot, connection.carrier, at)
+        for poller in self.pollers.values():
+            polled = _heard(poller.streams)
+            if polled:
+                at = min(stream.last_recv_ns for stream in polled) - self._ahead_ns - LATE_NS
+                self._coverage.alive(polled[0].slot, poller.carrier, at)
+
+    def _poll_weight(self) -> float:
+        """This shard's part of what polls may spend in a minute."""
+        allowed = spendable(self._rest.weight_per_minute)[REST_POLLS]
+        return allowed * _POLL_MARGIN / self._shard_count
+
+    async def close(self, *, in_order: bool = True) -> None:
+        """Close every socket. What was buffered for a snapshot is written. Not `in_order`: what is
+        missed until the next process goes on is the fault of this one.
+        """
+        silent_s = {stream: self._sockets.silent_s(stream) for stream in self.streams}
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for stream in self.streams:
+            if in_order:
+                stream.ended_in_order("stopped", silent_s[stream])
+            else:
+                stream.disconnected("stopped", silent_s[stream])
+            stream.declare_pending(wall_ns())
+            stream.state = StreamState.STOPPED
+        self._gaps.flush()
+        self._coverage.flush()
+        await self._rest.close()
+
+    def _try_postponed(self) -> None:
+        """New listings are announced for a time; whoever waits for one asked for it before."""
+        now_s = monotonic_s()
+        due = now_s - self._tried_again_s >= _TRY_AGAIN_EVERY_S
+        if self._postponed and due and not self._instruments.trouble:
+            self._tried_again_s = now_s
+            self._spawn(self._bring_up(list(self._postponed.values())))
+
+    def _forget_removed(self) -> None:
+        now_s = monotonic_s()
+        for slot, (removed_s, _) in list(self._removed.items()):
+            if now_s - removed_s < _REMEMBERED_S:
+                break  # the oldest come first
+            del self._removed[slot]
+
+    def _recall(self, spec: StreamSpec) -> Stream | None:
+        """A stream that was removed a moment ago goes on where it ended: its last rows may not
+        have reached the writer's positions yet.
+        """
+        known = self._removed.pop(spec.slot, None)
+        if known is None:
+            return None
+        known[1].wanted_again(spec)
+        return known[1]
+
+    def _make_stream(self, spec: StreamSpec) -> Stream:
+        return make_stream(
+            spec,
+            self._venue,
+            self._rings,
+            self._gaps,
+            self._layout.positions_dir,
+            self._snapshots.want,
+            self._coverage,
+        )
+
+    def _is_offered(self, stream: Stream) -> bool:
+        return (stream.key.kind, stream.key.transport) in self._venue.channels
+
+    async def _bring_up(self, streams: list[Stream]) -> None:
+        """Instruments first: an unknown symbol must never be subscribed. While the venue does not
+        say what it lists, or of a symbol nothing that can be read, what the engine knew before
+        will do.
+        """
+        wanted = [stream.spec for stream in streams]
+        if not await self._instruments.ask(wanted, patient=False):
+            hopeful = [stream for stream in streams if stream.slot not in self._postponed]
+            await self._begin([stream for stream in hopeful if self._facts(stream)])
+            await self._instruments.ask(wanted)
+        listed = []
+        for stream in filter(self._is_wanted, streams):
+            symbol = stream.key.symbol
+            is_known = self._facts(stream) is not None and self._instruments.is_unreadable(symbol)
+            if self._instruments.get(symbol) is None and not is_known:
+                self._not_listed(stream)
+                await asyncio.sleep(0)  # near names of 20,000 take their time, of each stream
+            else:
+                self._postponed.pop(stream.slot, None)
+                listed.append(stream)
+        await self._describe(listed)
+        await self._begin(listed)
+
+    async def _begin(self, streams: Sequence[Stream]) -> None:
+        """Let streams subscribe whose instruments are known."""
+        waiting = list(filter(self._is_waiting, streams))
+        await self._describe(waiting)
+        paying = [stream for stream in waiting if isinstance(stream, FundingRates)]
+        self._listen([stream for stream in waiting if stream not in paying])
+        if paying:
+            await self._learn_intervals(paying)
+            self._listen(paying)
+
+    async def _describe(self, streams: Sequence[Stream]) -> None:
+        """The stream table must know what is known here before the first row."""
+        news = {
+            stream.slot: facts
+            for stream in streams
+            if (facts := self._facts(stream)) is not None
+            and facts != self._described.get(stream.slot)
+        }
+        if news:
+            await self._store_instruments(news, self._instruments.listed_s)
+            self._described |= news
+
+    def _facts(self, stream: Stream) -> Instrument | None:
+        listed = self._instruments.get(stream.key.symbol)
+        if self._instruments.is_asking:
+            return stream.spec.instrument or listed
+        return listed or stream.spec.instrument
+
+    def _not_listed(self, stream: Stream) -> None:
+        """The venue does not know the symbol, or no more, or says nothing of it we understand."""
+        reason = self._instruments.why_unknown(stream.key.symbol)
+        if stream.slot in self._begun:
+            stream.disconnected(reason, self._sockets.silent_s(stream))
+            self._take_off(stream)
+        self._postpone(stream, reason)
+
+    def _postpone(self, stream: Stream, reason: str) -> None:
+        if stream.reason != reason:
+            log.error("%s: %s", stream.key, reason)
+        stream.failed(reason)
+        self._postponed[stream.slot] = stream
+
+    async def _learn_intervals(self, paying: Sequence[FundingRates]) -> None:
+        """Funding streams wait a moment for what their rows should say; nobody else does."""
+        if self._venue.funding_intervals is None:
+            return
+        if self._intervals is None:
+            self._intervals = IntervalSource(self._rest, self._venue.funding_intervals)
+            self._spawn(self._intervals.run())
+        await self._intervals.first_try()
+        for stream in paying:
+            if self._is_waiting(stream):
+                self._intervals.add(stream)
+
+    def _listen(self, streams: Sequence[Stream]) -> None:
+        """Give each stream that is still wanted its socket or its poller."""
+        waiting = list(filter(self._is_waiting, streams))
+        self._begun.update(stream.slot for stream in waiting)
+        on_sockets = [each for each in waiting if each.key.transport is Transport.WS]
+        self._sockets.carry(on_sockets)
+        for stream in waiting:
+            if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
+                self._poller(stream.key.kind).add(stream)
+
+    def _take_off(self, stream: Stream) -> None:
+        """Let nothing come for this stream any more."""
+        self._postponed.pop(stream.slot, None)
+        self._snapshots.forget(stream.slot)
+        if self._intervals is not None:
+            self._intervals.remove(stream.slot)
+        if stream.slot in self._begun:
+            self._begun.discard(stream.slot)
+            if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
+                self._poller(stream.key.kind).remove(stream)
+            else:
+                self._sockets.remove(stream)
+
+    def _is_wanted(self, stream: Stream) -> bool:
+        return self._by_slot.get(stream.slot) is stream
+
+    def _is_waiting(self, stream: Stream) -> bool:
+        """Whether a stream is still wanted and has neither socket nor poller yet."""
+        return self._is_wanted(stream) and stream.slot not in self._begun
+
+    def _say_why_waiting(self) -> None:
+        """Streams that cannot begin before the venue has said what it lists."""
+        if reason := self._instruments.trouble:
+            for stream in filter(self._is_waiting, self.streams):
+                if stream.slot not in self._postponed and self._is_offered(stream):
+                    stream.state, stream.reason = StreamState.CONNECTING, reason
+
+    def _poller(self, kind: StreamKind) -> Poller:
+        if kind not in self.pollers:
+            channel = self._venue.channels[kind, Transport.HTTP_POLL]
+            assert isinstance(channel, PollChannel)
+            self.pollers[kind] = Poller(
+                self._venue.name,
+                channel,
+                self._rest,
+                self._rings.publish,
+                interval_s=self._settings.poll_interval_s.get(kind, channel.interval_s),
+                share=self._poll_share,
+            )
+            self._spawn(self.pollers[kind].run())
+        return self.pollers[kind]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
+        """A fault in a task is a bug: it ends the process, which is then restarted clean."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_fault(error)
+
+
+def _heard(streams: Iterable[Stream]) -> list[Stream]:
+    """Those that are listened to; none while one of them has something to declare."""
+    found = [stream for stream in streams if stream.is_heard]
+    return [] if any(stream.has_undeclared for stream in found) else found

@@ -1,0 +1,193 @@
+"""What a perpetual has beside trades and a book: mark and index price, funding, open interest.
+
+A contract takes new values once a second, and its numbers are those of one moment: `ts_ms` names
+it, and whoever asks twice within the second gets the same. Values come from the instrument's own
+random stream; only the middle of its book comes from outside. All numbers are integers.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shards.simulator.core.instruments import Instrument
+from shards.simulator.core.market import Draws
+
+__all__ = ["Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
+
+_PHASES = 200
+"""Slots of 5 ms in a second: contracts take their values one after the other, not in a burst."""
+
+_SETTLEMENT_COUNT = 500
+_FIRST_SETTLEMENTS = 30
+_LIQUIDATION_SPACING_MS = 1000
+_PARTIAL_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A venue's way with funding and mark prices."""
+
+    rate_decimals: int
+    usual_rate: int
+    """Mantissa the rate is drawn back to."""
+    rate_limit: int
+    interval_ms: int
+    mark_decimals: int | None
+    """Decimals of mark and index prices; None: those of the instrument's prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Funding that was paid."""
+
+    ts_ms: int
+    rate: int
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Liquidation:
+    """A forced order. Prices in ticks, quantities in lots."""
+
+    ts_ms: int
+    sold: bool
+    """A long was liquidated."""
+    price: int
+    average: int
+    qty: int
+    filled: int
+
+
+class Contract:
+    """Mark, index, funding and open interest of one instrument."""
+
+    def __init__(
+        self, index: int, number: int, instrument: Instrument, seeds: tuple[int, int], terms: Terms
+    ) -> None:
+        """`seeds` are the simulator's and the instrument's; `number` is the ledger's."""
+        self.index = index
+        self.number = number
+        self.interval_ms = terms.interval_ms
+        """How often funding is paid; it may be changed while the market runs."""
+        self.instrument = instrument
+        self.terms = terms
+        self._draws = Draws(np.random.default_rng(np.random.SeedSequence((*seeds, 2))))
+        self.mark_decimals = instrument.price_decimals
+        if terms.mark_decimals is not None:
+            self.mark_decimals = terms.mark_decimals
+        self._basis = 0.0
+        self.ts_ms = 0
+        self.ticks = 0
+        self.mark = self.index_price = self.average = self.settle = 0
+        self.rate = round(terms.usual_rate * (1 + 0.2 * self._draws.normal()))
+        self.open_interest = round(instrument.median_qty * 150_000)
+        self.settlements: deque[Settlement] = deque(maxlen=_SETTLEMENT_COUNT)
+        self.served_ms = {"funding": 0, "open_interest": 0}
+        """Which moment's values REST gave out last, by kind."""
+        self._liquidated_ms = 0
+
+    def change_grid(self, instrument: Instrument) -> None:
+        """Go on with prices and quantities on another grid."""
+        old, self.instrument = self.instrument, instrument
+        shift = instrument.qty_decimals - old.qty_decimals
+        self.open_interest = max(1, round(self.open_interest * 10.0**shift))
+        if self.terms.mark_decimals is None:
+            self.mark_decimals = instrument.price_decimals
+
+    def tick(self, now_ms: int, middle: float) -> bool:
+        """Take new values, unless these are of this moment; `middle` of the book is in ticks."""
+        if now_ms <= self.ts_ms:
+            return False
+        normal = self._draws.normal
+        first, passed = self.ts_ms == 0, self.ts_ms // self.interval_ms
+        self.ts_ms = now_ms
+        self.ticks += 1
+        shift = self.mark_decimals - self.instrument.price_decimals
+        unit = self.instrument.tick * 10.0**shift
+        index = middle * (1 + 1e-5 * normal())
+        self._basis = 0.95 * self._basis + 2e-5 * normal()
+        self.index_price = max(1, round(index * unit))
+        self.mark = max(1, round(index * (1 + self._basis) * unit))
+        self.average = self.mark if first else round(0.9 * self.average + 0.1 * self.mark)
+        self.settle = max(1, round(index * (1 + 1e-6 * normal()) * unit))
+        if first:
+            self._settle_the_past(now_ms)
+        elif now_ms // self.interval_ms > passed:
+            paid_ms = now_ms // self.interval_ms * self.interval_ms
+            self.settlements.append(Settlement(paid_ms, self.rate, self.mark))
+        self.rate = self._drifted(self.rate, 0.02)
+        move = 1 + int(abs(normal()) * self.instrument.median_qty)
+        grows = self._draws.uniform() < 0.5 or self.open_interest < 4 * move
+        self.open_interest += move if grows else -move
+        return True
+
+    def _drifted(self, rate: int, share: float) -> int:
+        usual, limit = self.terms.usual_rate, self.terms.rate_limit
+        moved = rate + round(0.01 * (usual - rate) + share * usual * self._draws.normal())
+        return max(-limit, min(limit, moved))
+
+    def _settle_the_past(self, now_ms: int) -> None:
+        interval_ms = self.interval_ms
+        last = now_ms // interval_ms
+        rate = self.rate
+        for number in range(last - _FIRST_SETTLEMENTS + 1, last + 1):
+            rate = self._drifted(rate, 0.5)
+            mark = max(1, round(self.mark * (1 + 0.01 * self._draws.normal())))
+            self.settlements.append(Settlement(number * interval_ms, rate, mark))
+
+    @property
+    def next_funding_ms(self) -> int:
+        """When funding is paid next."""
+        return (self.ts_ms // self.interval_ms + 1) * self.interval_ms
+
+    def first_served(self, kind: str) -> bool:
+        """Tell whether REST gives these values out for the first time; remember that it does."""
+        if self.served_ms[kind] == self.ts_ms:
+            return False
+        self.served_ms[kind] = self.ts_ms
+        return True
+
+    def liquidate(self, probability: float, middle: float) -> Liquidation | None:
+        """Force a position out, at random and at most once a second."""
+        uniform, normal = self._draws.uniform, self._draws.normal
+        if uniform() >= probability or self.ts_ms - self._liquidated_ms < _LIQUIDATION_SPACING_MS:
+            return None
+        self._liquidated_ms = self.ts_ms
+        sold = uniform() < 0.5
+        away = -1 if sold else 1
+        average = max(1, round(middle * (1 + away * 2e-4 * abs(normal()))))
+        price = max(1, round(average * (1 + away * 6e-4)))
+        qty = max(1, round(self.instrument.median_qty * float(np.exp(0.8 * normal()))))
+        filled = max(1, qty * 3 // 5) if uniform() < _PARTIAL_SHARE else qty
+        return Liquidation(self.ts_ms, sold, price, average, qty, filled)
+
+
+class ContractBoard:
+    """The contracts of a venue somebody has asked for, and whose turn it is."""
+
+    def __init__(self, make: Callable[[int], Contract], middle: Callable[[int], float]) -> None:
+        self._make = make
+        self.middle = middle
+        self._contracts: dict[int, Contract] = {}
+        self._phases: list[list[Contract]] = [[] for _ in range(_PHASES)]
+        self._phase = 0
+
+    def at(self, index: int, now_ms: int) -> Contract:
+        """Give a contract; it lives from the first time anyone asks."""
+        contract = self._contracts.get(index)
+        if contract is None:
+            contract = self._contracts[index] = self._make(index)
+            contract.tick(now_ms, self.middle(index))
+            self._phases[index % _PHASES].append(contract)
+        return contract
+
+    def known(self, index: int) -> Contract | None:
+        """Give a contract if anyone has asked for it."""
+        return self._contracts.get(index)
+
+    def next_turn(self) -> Iterable[Contract]:
+        """Give those that take new values in this slot of 5 ms."""
+        self._phase = (self._phase + 1) % _PHASES
+        return self._phases[self._phase]

@@ -1,0 +1,420 @@
+"""The sockets of one venue in one shard: which stream rides on which, and whether it is heard.
+
+A socket is opened when a stream finds no room on those there are, and closed when it has carried
+nothing for a while. Nobody else's socket is touched when a stream comes or goes. Where the venue
+limits what an address may have, subscriptions and sockets need a seat each
+(`engine.limits.held_limits`): who gets none waits, says so, and begins by itself once there is one.
+Streams change their socket with both of them open (`shards.feeds.handover`), if there are seats for
+that.
+"""
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+from engine.base.clock import monotonic_s
+from engine.limits.leases import HeldSeats, Lease, LeaseClient
+from engine.messages.commands import StreamState
+from engine.messages.settings import VenueSettings
+from shards.feeds.feed import Stream
+from shards.feeds.handover import Handover
+from shards.transport.connection import PLANNED, Connection
+from shards.venues.budgets import SOCKETS, SUBSCRIPTIONS
+from shards.venues.kit import Channel, SocketGroup, Venue
+
+log = logging.getLogger(__name__)
+
+_FALSE_ALARMS_MAX = 3
+"""After so many a stream's silence grows suspicious no later."""
+
+_REFUSED_S = 60.0
+"""For so long no seats are asked for silent streams after there were none."""
+
+_NAMED_MAX = 5
+"""Streams that the log names when many fall silent at once."""
+
+_PATIENCE_S_MAX = 300.0
+"""A venue may announce the end of each socket as soon as it is open. The next one stays for a while
+then, twice as long each time, up to this: new sockets are a budget that all streams share.
+"""
+
+_LINGER_S = 5.0
+"""An empty socket waits so long for a new stream: connections are a budget, too."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Lets work run in the background; a fault in it ends the process."""
+
+
+class _Move(NamedTuple):
+    """A stream on its way from one socket to another."""
+
+    handover: Handover
+    topic: str
+    old: Connection
+    new: Connection
+
+
+class VenueSockets:
+    """Connections and the streams on them."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        settings: VenueSettings,
+        leases: LeaseClient,
+        publish: Callable[[], None],
+        spawn: Spawn,
+        shard_count: int,
+    ) -> None:
+        self._venue = venue
+        self._settings = settings
+        self._publish = publish
+        self._spawn = spawn
+        self._connects = Lease(leases, venue.name, "ws_connects")
+        self._messages = (
+            Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
+        )
+        self._shard_count = shard_count
+        self._subscriptions = HeldSeats(
+            leases, venue.name, SUBSCRIPTIONS, venue.subscriptions_max, self._settle
+        )
+        self._seats = HeldSeats(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
+        self._waiting: dict[int, Stream] = {}
+        """Streams without a subscription."""
+        self._owners: dict[str, Stream] = {}
+        """By topic."""
+        self._carriers: dict[int, Connection] = {}
+        self._moves: dict[int, _Move] = {}
+        self._false_alarms: Counter[int] = Counter()
+        """How often a stream was silent for long and its socket proved to be all right."""
+        self._spare_sockets = self._spare_subscriptions = 0
+        """Seats that are asked for so that streams can move."""
+        self._refused_until_s = 0.0
+        self._connections: list[Connection] = []
+        self._running: dict[Connection, asyncio.Task[None]] = {}
+        """Those that have a seat."""
+        self._closing: list[asyncio.Task[None]] = []
+        self._empty_since_s: dict[Connection, float] = {}
+        self._closed_malformed: Counter[str] = Counter()
+        self._closed_reconnect_count = 0
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The sockets there are."""
+        return list(self._connections)
+
+    @property
+    def malformed_by_reason(self) -> Counter[str]:
+        """Frames nobody could use, also on sockets that are closed now."""
+        total = Counter(self._closed_malformed)
+        for connection in self._connections:
+            total.update(connection.malformed_by_reason)
+        return total
+
+    @property
+    def reconnect_count(self) -> int:
+        """How often a socket had to be opened anew."""
+        return self._closed_reconnect_count + sum(map(_reconnects, self._connections))
+
+    def carry(self, streams: Sequence[Stream]) -> None:
+        """Give streams a place on the sockets of their group, on new ones where those are full."""
+        self._waiting.update((each.slot, each) for each in streams if self._is_alone(each))
+        self._settle()
+
+    def _is_alone(self, stream: Stream) -> bool:
+        """Whether no other stream has its topic: symbols may differ in what topics do not tell. A
+        socket could serve one of them, and would take the rows of both for its own.
+        """
+        (topic,) = self._topics([stream])
+        owner = self._owners.setdefault(topic, stream)
+        if owner is not stream:
+            stream.failed(f"{self._venue.name} calls it {topic!r}, as it does {owner.key.symbol!r}")
+            log.error("%s: %s", stream.key, stream.reason)
+        return owner is stream
+
+    def silent_s(self, stream: Stream) -> float:
+        """For how long nothing at all has come through the stream's socket; 0 without one."""
+        connection = self._carriers.get(stream.slot)
+        return connection.silent_s if connection is not None else 0.0
+
+    def remove(self, stream: Stream) -> None:
+        """Carry this stream no more."""
+        (topic,) = self._topics([stream])
+        if self._owners.get(topic) is stream:
+            del self._owners[topic]
+        self._waiting.pop(stream.slot, None)
+        connection = self._carriers.pop(stream.slot, None)
+        if connection is not None:
+            self._take_off(connection, stream)
+        move = self._moves.pop(stream.slot, None)
+        if move is not None:
+            self._take_off(move.new, stream)
+        self._false_alarms.pop(stream.slot, None)
+
+    def _take_off(self, connection: Connection, stream: Stream) -> None:
+        connection.remove(stream)
+        if not connection.stream_count:
+            self._empty_since_s[connection] = monotonic_s()
+
+    def tick(self, now_s: float) -> None:
+        """Look for silence, replace sockets that are due, and let go of those that have carried
+        nothing for a while.
+        """
+        self._spare_sockets = self._spare_subscriptions = 0
+        for move in list(self._moves.values()):
+            move.handover.tick(now_s)
+        for connection in self.connections:
+            if connection.is_connected and connection.due:
+                self._replace(connection)
+        silent: list[Stream] = []
+        for connection in self.connections:
+            if connection.is_connected:
+                silent += self._watch(connection, now_s)
+        _say_silent(silent)
+        self._say_why_blocked()
+        for connection, since_s in list(self._empty_since_s.items()):
+            if connection.due or now_s - since_s >= _LINGER_S:
+                self._close(connection)
+        self._settle()
+
+    def _say_why_blocked(self) -> None:
+        if self._connects.is_blocked and (why := self._connects.wait):
+            for connection in self._connections:
+                for stream in connection.streams:
+                    if stream.state is StreamState.CONNECTING:
+                        stream.reason = why
+
+    def _settle(self) -> None:
+        """Let in what there are seats for, and give back those of what has ended."""
+        subscribed = sum(connection.subscription_count for connection in self._connections)
+        self._subscriptions.want(subscribed + len(self._waiting) + self._spare_subscriptions)
+        room = max(self._subscriptions.count - subscribed, 0)
+        admitted = list(self._waiting.values())[:room]
+        for stream in admitted:
+            del self._waiting[stream.slot]
+        self._place(admitted)
+        self._closing = [task for task in self._closing if not task.done()]
+        self._seats.want(len(self._connections) + len(self._closing) + self._spare_sockets)
+        for connection in self._connections:
+            free = self._seats.count - len(self._running) - len(self._closing)
+            if connection not in self._running and free > 0:
+                self._running[connection] = self._spawn(connection.run())
+        _wait(list(self._waiting.values()), self._subscriptions)
+        for connection in self._connections:
+            if connection not in self._running:
+                _wait(connection.streams, self._seats)
+
+    def _place(self, streams: Sequence[Stream]) -> None:
+        for name, group in self._venue.groups.items():
+            waiting = [each for each in streams if self._channel(each).group == name]
+            size = self._size(group)
+            for connection in self._connections:
+                free = size - connection.stream_count
+                if connection.group is group and not connection.due and free > 0 and waiting:
+                    connection.add(self._topics(waiting[:free]))
+                    self._put_on(connection, waiting[:free])
+                    waiting = waiting[free:]
+            for start in range(0, len(waiting), size):
+                self._open(group, waiting[start : start + size])
+
+    def _close(self, connection: Connection) -> None:
+        del self._empty_since_s[connection]
+        self._connections.remove(connection)
+        if (task := self._running.pop(connection, None)) is not None:
+            task.cancel()
+            self._closing.append(task)
+        self._closed_malformed.update(connection.malformed_by_reason)
+        self._closed_reconnect_count += _reconnects(connection)
+
+    def _size(self, group: SocketGroup) -> int:
+        """How many streams share a socket: as configured, or as many as it takes for all that an
+        address may subscribe to fit its sockets, however it is divided among the shards.
+        """
+        size = self._settings.streams_per_connection or group.streams_per_connection
+        venue = self._venue
+        if venue.subscriptions_max is None or venue.sockets_max is None:
+            return size
+        full = max(venue.sockets_max - self._shard_count + 1, 1)  # the last of a shard may be empty
+        return max(size, math.ceil(venue.subscriptions_max / full))
+
+    def _replace(self, connection: Connection) -> None:
+        """Move every stream to a new socket before this one ends. One socket after the other, if
+        there is time: nothing is to be renewed all at once.
+        """
+        for move in self._moves.values():
+            if move.old is connection:
+                move.handover.is_for_silence = False
+        staying = [stream for stream in connection.streams if stream.slot not in self._moves]
+        if not staying:
+            return
+        if connection.due == PLANNED and any(move.old.due for move in self._moves.values()):
+            return
+        lived_s = monotonic_s() - connection.opened_s
+        if connection.due != PLANNED and lived_s < connection.patience_s:
+            return
+        has_seats = self._has_seats(1, len(staying))
+        if has_seats:
+            log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
+            self._closed_reconnect_count += 1
+            new = self._open(connection.group, [])
+            if lived_s < _PATIENCE_S_MAX:
+                new.patience_s = min(max(2 * connection.patience_s, 1.0), _PATIENCE_S_MAX)
+            for stream in staying:
+                self._move(stream, connection, new)
+        elif has_seats is not None:
+            connection.close_first()
+
+    def _has_seats(self, sockets: int, subscriptions: int) -> bool | None:
+        """Whether so many may be held besides what is; None while that is being asked."""
+        held = len(self._connections) + len(self._closing)
+        subscribed = sum(connection.subscription_count for connection in self._connections)
+        free = self._subscriptions.count - subscribed - len(self._waiting)
+        if self._seats.count - held >= sockets and free >= subscriptions:
+            self._spare_sockets = self._spare_subscriptions = 0
+            return True
+        if self._seats.is_refused or self._subscriptions.is_refused:
+            return False
+        self._spare_sockets = max(self._spare_sockets, sockets)
+        self._spare_subscriptions = max(self._spare_subscriptions, subscriptions)
+        return None
+
+    def _move(
+        self, stream: Stream, old: Connection, new: Connection, *, is_for_silence: bool = False
+    ) -> None:
+        (topic,) = self._topics([stream])
+
+        def on_over(anew: bool) -> None:
+            del self._moves[stream.slot]
+            self._take_off(old, stream)
+            self._carriers[stream.slot] = new
+            new.take_over(topic, anew=anew)
+            if is_for_silence and stream.has_data and not anew:
+                self._false_alarms[stream.slot] += 1
+
+        handover = Handover(
+            stream, on_over, lambda: new.resubscribe(stream), is_for_silence=is_for_silence
+        )
+        self._moves[stream.slot] = _Move(handover, topic, old, new)
+        self._empty_since_s.pop(new, None)
+        old.leave_to(topic, handover)
+        new.expect(topic, handover)
+
+    def _open(self, group: SocketGroup, streams: Sequence[Stream]) -> Connection:
+        connection = Connection(
+            self._venue,
+            group,
+            (self._settings.ws_url or self._venue.ws_url).rstrip("/") + group.path,
+            self._topics(streams),
+            self._publish,
+            self._connects,
+            lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
+            messages=self._messages,
+        )
+        self._connections.append(connection)
+        self._put_on(connection, streams)
+        return connection
+
+    def _put_on(self, connection: Connection, streams: Sequence[Stream]) -> None:
+        self._empty_since_s.pop(connection, None)
+        for stream in streams:
+            self._carriers[stream.slot] = connection
+
+    def _topics(self, streams: Sequence[Stream]) -> dict[str, Stream]:
+        return {
+            self._channel(stream).topic(stream.key.symbol, self._settings): stream
+            for stream in streams
+        }
+
+    def _watch(self, connection: Connection, now_s: float) -> list[Stream]:
+        """A subscription that is acknowledged proves nothing: each stream must deliver. A silent
+        one is subscribed again, and after as long a silence once more on another socket as well.
+
+        Whether an instrument is quiet or its socket deaf is not guessed: the socket that brings
+        the next row keeps the stream. If that is the old one, it was a false alarm, and the stream
+        may be silent for twice as long before the next. Returns those that just fell silent.
+        """
+        fell_silent = []
+        for stream in connection.streams:
+            limit_s = self._channel(stream).stale_after_s
+            if self._settings.stale_after_s and limit_s != math.inf:
+                limit_s = self._settings.stale_after_s
+            silent_s = stream.silent_s(now_s)
+            if silent_s <= limit_s:
+                self._heard(stream)
+            elif stream.state in (StreamState.LIVE, StreamState.SYNCING):
+                stream.state = StreamState.STALE
+                stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
+                fell_silent.append(stream)
+                stream.fell_silent()
+                connection.resubscribe(stream)
+            elif stream.state is StreamState.STALE and stream.slot not in self._moves:
+                alarms = min(self._false_alarms[stream.slot], _FALSE_ALARMS_MAX)
+                if silent_s > 2 * limit_s * 2**alarms:
+                    self._ask_elsewhere(stream, connection, silent_s)
+        return fell_silent
+
+    def _heard(self, stream: Stream) -> None:
+        """Something has come through the socket that carries the stream."""
+        if stream.state is StreamState.STALE:
+            stream.heard_again()
+        move = self._moves.get(stream.slot)
+        if move is not None and move.handover.is_for_silence:
+            del self._moves[stream.slot]
+            move.old.keep(move.topic)
+            self._take_off(move.new, stream)
+            self._false_alarms[stream.slot] += 1
+
+    def _ask_elsewhere(self, stream: Stream, connection: Connection, silent_s: float) -> None:
+        """Subscribe a silent stream on a second socket, if the venue allows that."""
+        if monotonic_s() < self._refused_until_s:
+            return
+        size = self._size(connection.group)
+        others = [
+            other
+            for other in self._connections
+            if other.group is connection.group and other is not connection and not other.due
+        ]
+        other = next((each for each in others if each.stream_count < size), None)
+        has_seats = self._has_seats(int(other is None), 1)
+        if has_seats:
+            other = other or self._open(connection.group, [])
+            self._move(stream, connection, other, is_for_silence=True)
+            reason = f"no data for {silent_s:.0f} s, subscribed on another socket as well"
+        elif has_seats is None:
+            return
+        else:
+            self._refused_until_s = monotonic_s() + _REFUSED_S
+            reason = "subscribed again in vain, and no other socket is allowed"
+        if stream.reason != reason:
+            stream.reason = reason
+            log.warning("%s: %s", stream.key, reason)
+
+    def _channel(self, stream: Stream) -> Channel:
+        channel = self._venue.channels[stream.key.kind, stream.key.transport]
+        assert isinstance(channel, Channel)
+        return channel
+
+
+def _say_silent(streams: Sequence[Stream]) -> None:
+    """A venue that falls silent does so for hundreds at once: a few are named."""
+    for stream in streams[:_NAMED_MAX]:
+        log.warning("%s: %s", stream.key, stream.reason)
+    if (more := len(streams) - _NAMED_MAX) > 0:
+        log.warning("%s: and %d more streams fell silent", streams[0].key.venue, more)
+
+
+def _reconnects(connection: Connection) -> int:
+    return max(connection.connect_count - 1, 0)
+
+
+def _wait(streams: Sequence[Stream], seats: HeldSeats) -> None:
+    """Show what streams wait for."""
+    for stream in streams:
+        if seats.is_refused and stream.reason != seats.why_waiting:
+            stream.failed(seats.why_waiting)
+            log.error("%s: %s", stream.key, stream.reason)
+        elif not seats.is_refused and stream.state is not StreamState.FAILED:
+            stream.state, stream.reason = StreamState.CONNECTING, seats.why_waiting

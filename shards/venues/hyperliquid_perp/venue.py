@@ -1,0 +1,151 @@
+"""What Hyperliquid is: addresses, limits, channels, calls."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.messages.settings import VenueSettings
+from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
+from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
+from shards.venues.kit import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
+from shards.venues.listing import Listing, RowReader
+
+_OBJECTS_MAX = 16
+_decode_object = json.JSONDecoder().raw_decode
+_decode_meta = msgspec.json.Decoder(Universe).decode
+_coins = RowReader(Coin, "name")
+
+
+def subscribe(topics: Sequence[str], _: int) -> list[bytes]:
+    """One frame a topic: arrays are refused. A topic is the subscription object as JSON."""
+    return [b'{"method":"subscribe","subscription":%b}' % topic.encode() for topic in topics]
+
+
+def unsubscribe(topics: Sequence[str], _: int) -> list[bytes]:
+    """One frame a topic, with the same subscription object."""
+    return [b'{"method":"unsubscribe","subscription":%b}' % topic.encode() for topic in topics]
+
+
+def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
+    """Which subscriptions an error repeats. The venue adds the defaults of fields that were not
+    sent, and may wrap a subscription into the message it came in.
+    """
+    named = [each for each in _objects(text) if "type" in each]
+    if not named:
+        return None
+    wanted = {topic: json.loads(topic).items() for topic in topics}
+    return {
+        topic
+        for topic, items in wanted.items()
+        if any(all(each.get(key) == value for key, value in items) for each in named)
+    }
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """JSON objects in the midst of words, those inside others too."""
+    at = -1
+    for _ in range(_OBJECTS_MAX):
+        if (at := text.find("{", at + 1)) < 0:
+            return
+        with contextlib.suppress(ValueError, RecursionError):
+            found, _ = _decode_object(text, at)
+            yield found
+
+
+def parse_instruments(body: bytes) -> Listing:
+    """Coins by name. There is no fixed tick; decimals follow from `szDecimals`."""
+    return _coins.read(_decode_meta(body).universe, _instrument)
+
+
+def _instrument(coin: Coin) -> Instrument:
+    return Instrument(
+        venue=VENUE.name,
+        symbol=coin.name,
+        price_decimals=PERP_DECIMALS - coin.szDecimals,
+        qty_decimals=coin.szDecimals,
+        base=coin.name,
+        quote="USDC",
+        lot_size=f"{10.0**-coin.szDecimals:.{coin.szDecimals}f}",
+        status="DELISTED" if coin.isDelisted else "TRADING",
+    )
+
+
+def _trades_topic(symbol: str, _: VenueSettings) -> str:
+    return msgspec.json.encode({"type": "trades", "coin": symbol}).decode()
+
+
+def _book_topic(symbol: str, settings: VenueSettings) -> str:
+    subscription: dict[str, str | bool] = {"type": "l2Book", "coin": symbol}
+    if settings.book_channel == "fast":
+        subscription["fast"] = True
+    return msgspec.json.encode(subscription).decode()
+
+
+def _quotes_topic(symbol: str, _: VenueSettings) -> str:
+    return msgspec.json.encode({"type": "bbo", "coin": symbol}).decode()
+
+
+def _ctx_topic(symbol: str, _: VenueSettings) -> str:
+    return msgspec.json.encode({"type": "activeAssetCtx", "coin": symbol}).decode()
+
+
+VENUE = Venue(
+    name="hyperliquid_perp",
+    rest_url="https://api.hyperliquid.xyz",
+    ws_url="wss://api.hyperliquid.xyz",
+    groups={
+        "ws": SocketGroup(
+            path="/ws",
+            streams_per_connection=200,
+            topics_per_message=1,
+            # 2000 messages a minute over all sockets, which share a budget of their own.
+            message_interval_s=0.02,
+            idle_timeout_s=60.0,
+            lifetime_s=7 * 24 * 3600.0,
+            hangs_up_on_unknown=True,
+            refuses_repeats=True,
+            json_ping=b'{"method":"ping"}',
+            ping_interval_s=30.0,
+        )
+    },
+    channels={
+        (StreamKind.TRADES, Transport.WS): Channel(
+            "ws", FeedRule.HISTORY_TRADES, _trades_topic, 300.0
+        ),
+        (StreamKind.L2_BOOK, Transport.WS): Channel(
+            # Every 5.4 s, or 0.54 s the fast one, changed or not.
+            "ws",
+            FeedRule.SNAPSHOT_BOOK,
+            _book_topic,
+            15.0,
+        ),
+        (StreamKind.TICKER, Transport.WS): Channel("ws", FeedRule.QUOTES, _quotes_topic, 300.0),
+        (StreamKind.FUNDING_OPEN_INTEREST, Transport.WS): Channel(
+            "ws", FeedRule.FUNDING_OPEN_INTEREST, _ctx_topic, 30.0
+        ),
+        (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
+            FeedRule.FUNDING_OPEN_INTEREST,
+            decode_meta_and_ctxs,
+            interval_s=10.0,
+            stale_after_s=60.0,
+            batch=RestCall("POST", "/info", weight=20, body='{"type":"metaAndAssetCtxs"}'),
+        ),
+    },
+    rest_weight_per_minute=1200,
+    connects_per_minute=25,
+    messages_per_minute=2000,
+    subscriptions_max=1000,
+    sockets_max=10,
+    subscribe=subscribe,
+    unsubscribe=unsubscribe,
+    build_decoder=build_decoder,
+    tag="channel",
+    shapes=SHAPES,
+    topics_in=topics_in,
+    instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
+    parse_instruments=parse_instruments,
+)

@@ -1,0 +1,347 @@
+"""What a venue is to this project: data, and a few pure functions. No subclassing.
+
+A venue file declares one `Venue`. Everything that differs between venues is a value here; only
+decoding is code. Rule numbers in venue files refer to the venue's public documentation.
+"""
+
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+from engine.data.slots import StreamKind, Transport
+from engine.messages.settings import VenueSettings
+from shards.feeds.book_rows import Level
+from shards.feeds.books import DeltaBook, SnapshotBook
+from shards.feeds.contracts import (
+    FundingOpenInterest,
+    FundingRates,
+    Liquidations,
+    OpenInterestPoints,
+)
+from shards.feeds.feed import Stream
+from shards.feeds.handover import Handover
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import ContiguousTrades, HistoryTrades
+from shards.venues.listing import Listing, Readings
+
+
+class FeedRule(enum.Enum):
+    """How a channel's rows prove their completeness."""
+
+    CONTIGUOUS_TRADES = ContiguousTrades
+    HISTORY_TRADES = HistoryTrades
+    DELTA_BOOK = DeltaBook
+    SNAPSHOT_BOOK = SnapshotBook
+    QUOTES = Quotes
+    FUNDING = FundingRates
+    OPEN_INTEREST = OpenInterestPoints
+    FUNDING_OPEN_INTEREST = FundingOpenInterest
+    LIQUIDATIONS = Liquidations
+
+
+class _Nobody:
+    """Takes whatever a decoder delivers, and does nothing with it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _ignore
+
+
+def _ignore(*_: object) -> None:
+    return
+
+
+_NOBODY: Final = _Nobody()
+
+
+@dataclass(slots=True)
+class Feeds:
+    """The feeds of one connection or poller, by wire symbol: where decoders deliver."""
+
+    contiguous_trades: dict[str, ContiguousTrades] = field(default_factory=dict)
+    history_trades: dict[str, HistoryTrades] = field(default_factory=dict)
+    delta_books: dict[str, DeltaBook] = field(default_factory=dict)
+    snapshot_books: dict[str, SnapshotBook] = field(default_factory=dict)
+    quotes: dict[str, Quotes] = field(default_factory=dict)
+    funding: dict[str, FundingRates] = field(default_factory=dict)
+    open_interest: dict[str, OpenInterestPoints] = field(default_factory=dict)
+    funding_open_interest: dict[str, FundingOpenInterest] = field(default_factory=dict)
+    liquidations: dict[str, Liquidations] = field(default_factory=dict)
+
+    def add(self, stream: Stream, handover: Handover | None = None) -> None:
+        """Route the frames of the stream's symbol to it, or to its handover."""
+        self._room_of(stream)[stream.key.symbol] = handover or stream
+
+    def remove(self, stream: Stream) -> None:
+        """Route what still comes of the stream to nobody: frames that were under way when it was
+        unsubscribed are no fault of the venue's. Costs the hot path nothing.
+        """
+        room = self._room_of(stream)
+        taker = room.get(stream.key.symbol)
+        if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
+            room[stream.key.symbol] = _NOBODY
+
+    def room(self, rule: FeedRule) -> Mapping[str, Any]:
+        """The feeds of one rule by symbol; also those that take nothing any more."""
+        return self._rooms()[rule.value]
+
+    def listening(self, rule: FeedRule) -> Mapping[str, Any]:
+        """The same without those."""
+        room = self.room(rule)
+        return {symbol: feed for symbol, feed in room.items() if feed is not _NOBODY}
+
+    @property
+    def all(self) -> Sequence[Any]:
+        """All that listen, of every rule."""
+        return [feed for rule in FeedRule for feed in self.listening(rule).values()]
+
+    def _room_of(self, stream: Stream) -> dict[str, Any]:
+        return self._rooms()[type(stream)]
+
+    def _rooms(self) -> dict[type[Stream], dict[str, Any]]:
+        return {
+            ContiguousTrades: self.contiguous_trades,
+            HistoryTrades: self.history_trades,
+            DeltaBook: self.delta_books,
+            SnapshotBook: self.snapshot_books,
+            Quotes: self.quotes,
+            FundingRates: self.funding,
+            OpenInterestPoints: self.open_interest,
+            FundingOpenInterest: self.funding_open_interest,
+            Liquidations: self.liquidations,
+        }
+
+
+class Control(enum.Enum):
+    """A frame that is not data."""
+
+    ACK = "ack"
+    REFUSED = "refused"
+    PONG = "pong"
+    CLOSING = "closing"
+    GREETING = "greeting"
+
+
+class ControlHandler(Protocol):
+    """Called with a control frame's meaning and its text (what was acknowledged or refused), and
+    with the id of the request it answers, where it names one.
+    """
+
+    def __call__(self, control: Control, text: str, request_id: int | None = None, /) -> None:
+        """Take it in."""
+
+
+def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
+    """Which of `topics` a venue's words name literally; None where they name nothing. A word that
+    only ends with one (`flowusdt@…` with `wusdt@…`) names another.
+    """
+    return {topic for topic in topics if topic in text and _is_word(topic, text)} or None
+
+
+def _is_word(topic: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(topic)}(?!\w)", text) is not None
+
+
+FrameDecoder = Callable[[bytes, int], None]
+"""(payload, ts_recv in ns): delivers to feeds or to the control handler.
+
+Raises msgspec.MsgspecError, UnicodeDecodeError, RecursionError or ValueError for a frame it cannot
+use; nothing of such a frame has been delivered.
+"""
+
+
+def no_levels(_: Mapping[str, bytes]) -> Sequence[bytes]:
+    """Of what is no book."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where in a message, or a part of an answer, that the decoder has refused the elements are of
+    which rows are made, and what they say of themselves (`shards.venues.salvage`).
+
+    The message's type is `tag`; an element, or with `is_list` an array of them, is at `path`.
+    Members of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives, of the
+    members of a book, the arrays whose elements are a row each; others are `row_count` rows.
+    """
+
+    rule: FeedRule
+    element: type[Struct]
+    tag: str = ""
+    path: tuple[str, ...] = ()
+    is_list: bool = False
+    symbol: str = ""
+    seq: str = ""
+    prev_seq: str = ""
+    time: str = ""
+    levels: Callable[[Mapping[str, bytes]], Sequence[bytes]] = no_levels
+    row_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SocketGroup:
+    """One kind of WebSocket of a venue, with its limits."""
+
+    path: str
+    streams_per_connection: int
+    topics_per_message: int
+    message_interval_s: float
+    idle_timeout_s: float
+    lifetime_s: float
+    hangs_up_on_unknown: bool = False
+    """Whether a name the venue does not know costs the whole socket
+    (`shards.transport.hangups`)."""
+    refuses_repeats: bool = False
+    """Whether what is subscribed must be unsubscribed before it can be subscribed again."""
+    json_ping: bytes | None = None
+    ping_interval_s: float = 10.0
+    """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """How one kind of stream is subscribed and sequenced."""
+
+    group: str
+    rule: FeedRule
+    topic: Callable[[str, VenueSettings], str]
+    stale_after_s: float
+    """Silence after which something is wrong; infinite where silence is normal."""
+
+
+REST_WEIGHT: Final = "rest_weight"
+"""The pool that most calls of a venue share."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestPool:
+    """A budget some calls have to themselves: `budget` units in any `window_s` seconds."""
+
+    budget: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestCall:
+    """One REST request; `{symbol}` in `path` or `body` is filled in. It costs `weight` units of
+    `pool`.
+    """
+
+    method: str
+    path: str
+    weight: int
+    body: str = ""
+    pool: str = REST_WEIGHT
+
+
+OnUnusable = Callable[[Exception, bytes], None]
+"""Called with a part of an answer that could not be used; the other parts are delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollChannel:
+    """How one kind of stream is polled. `call` answers for one symbol, `batch` for all at once; at
+    least one is there, and both answers are read by `decode` (body, feeds, ts_recv in ns).
+    """
+
+    rule: FeedRule
+    decode: Callable[[bytes, Feeds, int, OnUnusable], None]
+    interval_s: float
+    stale_after_s: float
+    call: RestCall | None = None
+    batch: RestCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FundingIntervals:
+    """A call that tells how often contracts pay funding, where their rows do not say it.
+
+    `parse` gives seconds by symbol; a symbol it does not name pays every `usual_s`, unless a row
+    of its answer could not be read that may be about it.
+    """
+
+    call: RestCall
+    parse: Callable[[bytes], Readings[int]]
+    usual_s: int
+    refresh_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BookSnapshot:
+    """A REST book: absolute levels as of update id `seq` at `ts_event` (ns)."""
+
+    seq: int
+    ts_event: int
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+
+
+@dataclass(frozen=True, slots=True)
+class Venue:
+    """Everything a shard must know of a venue."""
+
+    name: str
+    rest_url: str
+    ws_url: str
+    groups: Mapping[str, SocketGroup]
+    channels: Mapping[tuple[StreamKind, Transport], Channel | PollChannel]
+    rest_weight_per_minute: int
+    connects_per_minute: int
+    subscribe: Callable[[Sequence[str], int], Sequence[bytes]]
+    """(topics, request id) to the frames that subscribe them."""
+    unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
+    """The same to end them."""
+    build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
+    tag: str
+    """The member of a frame that says which `Shape` it has."""
+    shapes: tuple[Shape, ...]
+    """Of every kind of frame that rows are made of."""
+    instruments: RestCall
+    parse_instruments: Callable[[bytes], Listing]
+    topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
+    """Which topics a refusal is about by its words: none that we know (an empty set), or None where
+    it names nothing.
+    """
+    parse_rest_weight: Callable[[bytes], float | None] | None = None
+    """The weight an address may spend in a minute, where the answer to `instruments` says so."""
+    used_weight_header: str | None = None
+    """Reply header with the weight the venue has counted in this minute."""
+    subscriptions_max: int | None = None
+    """What one address may have subscribed at once, where the venue limits that."""
+    sockets_max: int | None = None
+    """And over how many sockets."""
+    messages_per_minute: int | None = None
+    """What clients may send over all sockets of an address, where the venue limits that."""
+    rest_pools: Mapping[str, RestPool] = field(default_factory=dict)
+    """Pools besides `REST_WEIGHT` that calls name."""
+    funding_intervals: FundingIntervals | None = None
+    book_snapshot: RestCall | None = None
+    parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
+
+
+def capabilities(venue: Venue) -> list[tuple[StreamKind, Transport]]:
+    """What a venue offers: kind and transport, WebSocket first."""
+    kinds, transports = list(StreamKind), list(Transport)
+    return sorted(venue.channels, key=lambda o: (kinds.index(o[0]), transports.index(o[1])))
+
+
+def preferred_transport(venue: Venue, kind: StreamKind) -> Transport:
+    """How a kind comes when nobody said how. WebSocket where the kind is not offered at all."""
+    offered = [transport for each, transport in capabilities(venue) if each is kind]
+    return offered[0] if offered else Transport.WS
+
+
+DECIMALS_MAX: Final = 15
+"""As many as a double can prove (`sql/0002_instruments.sql`)."""
+
+
+def decimals_of(step: str) -> int:
+    """Decimal places a step size allows: `0.00100` and `1e-3` are 3, `1` and `10` are 0. More than
+    the database takes are cut, so that a nonsense of the venue's costs exactness and no row.
+    """
+    mantissa, _, exponent = step.lower().partition("e")
+    fraction = mantissa.partition(".")[2].rstrip("0")
+    return min(max(len(fraction) - int(exponent or 0), 0), DECIMALS_MAX)

@@ -1,0 +1,147 @@
+"""What can be used of a message that a decoder has refused, and whose the rest is.
+
+A decoder takes a frame whole, which is fast, or refuses it whole. A refused frame comes here and is
+taken apart down to its elements, the smallest units of which rows are made (`Shape`): those that
+can be read are delivered as ever, each of the others is counted by reason and handed to its stream,
+which declares it as a gap of reason `unreadable`.
+
+Whose an element is, its symbol says; in a message of one symbol its neighbours say it as well. An
+element that names nobody may have been anybody's of that kind of stream on that socket. With one
+such stream it is that one's. With several, each declares that it may miss something there
+(`UNKNOWN`: missing is not known), unless the ids of its rows will tell; the frame is counted by
+reason alone, for no stream's count would be true. The same goes for a message whose very type
+cannot be read. What is no JSON object, or of another type of message, is no row and is only
+counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from shards.feeds.feed import MalformedFrameError
+from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.digits import decoder
+from shards.venues.elements import suspect, unreadable
+from shards.venues.json_parts import BYTES_MAX, elements, members, text_of
+from shards.venues.kit import Feeds, FrameDecoder, OnUnusable, Shape, Venue
+
+_ELEMENTS_MAX: Final = 65_536
+"""More of them than rows would fit into the largest message that is looked at are no rows: a flood
+of `0,0,0,…` must not hold up the other sockets, nor fill the memory.
+"""
+
+
+class _Part(NamedTuple):
+    """One element as it was written, with the error that says why it is none."""
+
+    symbol: str | None
+    text: bytes
+    error: Exception | None
+
+
+class Salvage:
+    """The slow path of one socket's frames."""
+
+    def __init__(
+        self, venue: Venue, feeds: Feeds, decode: FrameDecoder, on_unusable: OnUnusable
+    ) -> None:
+        self._tag = venue.tag
+        self._shapes = {shape.tag: shape for shape in venue.shapes}
+        self._decoders = {shape.tag: decoder(shape.element) for shape in venue.shapes}
+        self._carriers = {name for shape in venue.shapes for name in (*shape.path, shape.symbol)}
+        self._feeds = feeds
+        self._decode = decode
+        self._on_unusable = on_unusable
+
+    def take(self, payload: bytes, ts_recv: int, error: Exception) -> None:
+        """Use what can be used of a frame that was refused with `error`."""
+        frame = members(payload)
+        tag = text_of(frame.get(self._tag))
+        shape = self._shapes.get(tag or "")
+        if shape is not None:
+            self._take_message(frame, payload, shape, ts_recv, error)
+            return
+        self._on_unusable(error, payload)
+        if tag is None and self._may_carry(frame, payload):
+            suspect(self._feeds.all, ts_recv)
+
+    def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
+        """Whether a message whose type cannot be read may have been one with rows."""
+        too_long = len(payload) > BYTES_MAX and payload[:1] == b"{"
+        return too_long or self._tag in frame or not self._carriers.isdisjoint(frame)
+
+    def _take_message(
+        self,
+        frame: Mapping[str, bytes],
+        payload: bytes,
+        shape: Shape,
+        ts_recv: int,
+        error: Exception,
+    ) -> None:
+        room = self._feeds.room(shape.rule)
+        body = _follow(payload, frame, shape.path)
+        if not shape.is_list:
+            symbol = text_of(members(body).get(shape.symbol))
+            self._refuse([_Part(symbol, body, error)], shape, ts_recv, symbol)
+            return
+        texts = elements(body, _ELEMENTS_MAX + 1)
+        if len(texts) > _ELEMENTS_MAX:
+            self._on_unusable(error, payload)
+            suspect(self._feeds.listening(shape.rule).values(), ts_recv)
+            return
+        owner: str | None = None
+        good: dict[str | None, list[bytes]] = {}
+        bad = []
+        for part in (self._look_at(text, shape) for text in texts):
+            if part.symbol in room:
+                owner = owner or part.symbol
+            if part.error is None and part.symbol in room:
+                good.setdefault(part.symbol, []).append(part.text)
+            else:
+                bad.append(part)
+        if not bad:
+            self._on_unusable(error, payload)
+        self._refuse(bad, shape, ts_recv, owner)
+        for readable in good.values():
+            self._decode(_message(self._tag, shape, readable), ts_recv)
+
+    def _look_at(self, text: bytes, shape: Shape) -> _Part:
+        symbol = text_of(members(text).get(shape.symbol))
+        try:
+            self._decoders[shape.tag](text)
+        except UNUSABLE_FRAME as error:
+            return _Part(symbol, text, error)
+        return _Part(symbol, text, None)
+
+    def _refuse(
+        self, parts: Sequence[_Part], shape: Shape, ts_recv: int, owner: str | None
+    ) -> None:
+        """Count parts; tell their streams. Those that name no stream here are `owner`'s."""
+        room = self._feeds.room(shape.rule)
+        anybody = list(self._feeds.listening(shape.rule).values())
+        is_anybodys = False
+        for part in parts:
+            self._on_unusable(part.error or MalformedFrameError("mixed_coins"), part.text)
+            named = room.get(part.symbol or "", room.get(owner or ""))
+            if named is not None:
+                named.on_unreadable(unreadable(part.text, shape, ts_recv))
+            elif len(anybody) == 1:
+                anybody[0].on_unreadable(unreadable(part.text, shape, ts_recv))
+            else:
+                is_anybodys = True
+        if is_anybodys:  # once for all of them: none of these streams knows more by the second
+            suspect(anybody, ts_recv)
+
+
+def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> bytes:
+    for name in path:
+        payload = frame.get(name, b"")
+        frame = members(payload)
+    return payload
+
+
+def _message(tag: str, shape: Shape, texts: Sequence[bytes]) -> bytes:
+    """A frame of these elements alone."""
+    text = b"[" + b",".join(texts) + b"]"
+    for name in reversed(shape.path):
+        text = b'{"%b":%b}' % (name.encode(), text)
+    return b'{"%b":"%b",%b' % (tag.encode(), shape.tag.encode(), text[1:])
