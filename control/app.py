@@ -13,14 +13,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Scope
 
-from control import openapi, ui
-from control.commands.version import version
-from control.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
-from control.gate import Gate
-from control.requests import ClientGoneError
-from control.routes import Operation, Services, health, instruments, probes, streams
-from control.traffic import Traffic
+from control import ui
+from control.api import openapi
+from control.api.routes import Operation, Services, health, instruments, probes, streams
+from control.http.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
+from control.http.gate import Gate
+from control.http.requests import ClientGoneError
+from control.http.traffic import Traffic
 from control.ui.state import DashboardLimits
+from control.version import version
 
 OPERATIONS: Sequence[Operation] = [
     *probes.OPERATIONS, *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,

@@ -15,15 +15,15 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from control.admission import Admissions, offered_by
+from control.api.admission import Admissions, offered_by
+from control.api.routes import Services
 from control.app import Api
-from control.auth import Guard
-from control.backend import Backend
-from control.health import Health
-from control.instruments import Instruments
-from control.protocol import BoundedHttp, Limits
-from control.routes import Services
-from control.venue_listings import VenueListings
+from control.http.auth import Guard
+from control.http.protocol import BoundedHttp, Limits
+from control.state.backend import Backend
+from control.state.health import Health
+from control.state.listing_fetch import VenueListings
+from control.state.listings import Instruments
 from engine.base.clock import monotonic_s
 from engine.messages.commands import Drain, Heartbeat, Ready, ToChild
 from engine.messages.settings import ControlSettings

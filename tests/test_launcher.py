@@ -85,7 +85,7 @@ def test_first_use_makes_the_environment_and_later_uses_do_not(checkout: Checkou
     assert first.returncode == 0, first.stderr
     assert "making the environment with Python 3.12.0" in first.stderr
     assert "installing the locked packages" in first.stderr
-    assert first.stdout.splitlines() == ["ran: -P -m control.cli demo --for 1 2", "/"]
+    assert first.stdout.splitlines() == ["ran: -P -m control.cli.main demo --for 1 2", "/"]
     second = checkout.run("demo")
     assert second.stderr == ""
     assert checkout.made() == 1
@@ -230,7 +230,7 @@ def test_it_works_through_a_link(checkout: Checkout) -> None:
 def test_test_runs_the_checks_from_the_root(checkout: Checkout) -> None:
     checkout.python("python3.12")
     done = checkout.run("test", "-k", "ring")
-    assert done.stdout.splitlines() == ["ran: -P -m control.checks -k ring", str(checkout.root)]
+    assert done.stdout.splitlines() == ["ran: -P -m control.cli.checks -k ring", str(checkout.root)]
 
 
 def test_the_environment_can_live_elsewhere(checkout: Checkout, tmp_path: Path) -> None:

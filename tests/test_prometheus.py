@@ -13,7 +13,8 @@ PROMTOOL = shutil.which("promtool")
 
 
 def test_rules_ask_for_metrics_that_exist() -> None:
-    """tests/control/test_metrics.py holds the tables of docs/metrics.md against the real thing."""
+    """tests/control/state/test_exposition.py holds the tables of docs/metrics.md against the real
+    thing."""
     metrics = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     wanted = set(re.findall(r"fts_[a-z_]+", (FOLDER / "rules.yml").read_text(encoding="utf-8")))
     assert wanted

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec.inspect import IntType, StructType, UnionType, type_info
 
-from control.schemas import KnobsPatch
+from control.api.schemas import KnobsPatch
 from engine.messages.commands import Knobs
 
 

@@ -12,6 +12,6 @@ from pathlib import Path
 def main() -> int:
     """The command line."""
     sys.path.insert(0, str(Path(__file__).parent))
-    from control.cli import main as run  # noqa: PLC0415 - not to be found before
+    from control.cli.main import main as run  # noqa: PLC0415 - not to be found before
 
     return run()

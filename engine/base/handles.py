@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from engine.base.errors import ConfigError
-from engine.data.kinds import SPECS
 
 _HANDLES_MAX: Final = 1 << 20
 """More is asked for by nobody, and some programs look at every number below their limit."""
@@ -36,11 +35,10 @@ def raise_limit() -> int:
     return wanted
 
 
-def needed(shard_count: int, socket_count: int) -> dict[str, int]:
-    """Handles by process. `socket_count` is of all venues; one shard may have them all for a while,
-    when another one is away.
+def needed(shard_count: int, kinds: int, socket_count: int) -> dict[str, int]:
+    """Handles by process, where every shard has a ring of each of `kinds` record kinds.
+    `socket_count` is of all venues; one shard may have them all for a while, when another is away.
     """
-    kinds = len(SPECS)
     return {
         "the supervisor": _OF_ANY_PROCESS + _OF_A_CHILD * (shard_count + 5),
         "the writer": _OF_ANY_PROCESS + _OF_A_SOURCE * kinds * shard_count,

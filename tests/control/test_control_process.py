@@ -9,11 +9,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from control.client import Client, RefusedError
-from control.instruments import Instruments
+from control.cli.remote.client import Client, RefusedError
+from control.http.protocol import Limits
 from control.main import run
-from control.protocol import Limits
-from control.simulator import SimulatorProcess
+from control.proof.simulator import SimulatorProcess
+from control.state.listings import Instruments
 from engine.data.layout import open_layout
 from engine.data.slots import StreamKey, StreamKind
 from engine.messages.commands import (
@@ -33,7 +33,7 @@ from engine.messages.commands import (
 from engine.messages.settings import ControlSettings, LogSettings, Paths, VenueSettings
 from engine.process.child import Child
 from engine.process.pipe import Channel
-from tests.control.api_rig import Supervisor
+from tests.control.api.api_rig import Supervisor
 
 pytestmark = pytest.mark.flow
 AWAY = dict.fromkeys(

@@ -23,9 +23,9 @@ import psutil
 import psycopg
 import pytest
 
-from control.client import Client, RefusedError
-from control.commands.demo import demo_streams
-from control.ledger_kinds import KINDS
+from control.cli.commands.demo import demo_streams
+from control.cli.remote.client import Client, RefusedError
+from control.proof.ledger_kinds import KINDS
 from engine.base.clock import wall_ns
 from engine.data.layout import open_layout
 from engine.data.slots import StreamKey, StreamKind, Transport

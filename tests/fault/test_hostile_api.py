@@ -10,7 +10,7 @@ import pytest
 
 from engine.data.layout import open_layout
 from engine.process import instance
-from tests.control.hostile_requests import CLOSE, DISHONEST, GOOD, HOSTILE, exchange, status_of
+from tests.control.api.hostile_requests import CLOSE, DISHONEST, GOOD, HOSTILE, exchange, status_of
 from tests.flow.rig import Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]

@@ -18,7 +18,7 @@ class Fts:
     def __init__(self, *arguments: str, **environment: str) -> None:
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("FTS_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "control.cli", *arguments],
+            [sys.executable, "-P", "-m", "control.cli.main", *arguments],
             env={**inherited, "PYTHONPATH": str(ROOT), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

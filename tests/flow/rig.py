@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import msgspec
 import psycopg
 
-from control.commands.demo import demo_streams
-from control.ledger_check import LedgerCheck, Verdict
-from control.simulator import SimulatorProcess
+from control.cli.commands.demo import demo_streams
+from control.proof.ledger_check import LedgerCheck, Verdict
+from control.proof.simulator import SimulatorProcess
 from engine.data.layout import open_layout
 from engine.data.slots import StreamKey, StreamKind
 from tests.flow.processes import Fts

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from control.commands.demo import demo_streams
-from control.ledger_kinds import KINDS
-from control.simulator import SimulatorProcess
+from control.cli.commands.demo import demo_streams
+from control.proof.ledger_kinds import KINDS
+from control.proof.simulator import SimulatorProcess
 from tests.flow.processes import Fts
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from control.commands.psql import connection_environment
+from control.cli.stores.psql import connection_environment
 from engine.data.layout import Layout, open_layout
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
@@ -48,7 +48,7 @@ def left() -> Iterator[Layout]:
 def command(*arguments: str, env: Mapping[str, str] = {}) -> "subprocess.Popen[str]":
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("FTS_")}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "control.cli", *arguments],
+        [sys.executable, "-P", "-m", "control.cli.main", *arguments],
         env={**inherited, "PYTHONPATH": str(ROOT), **env},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -12,8 +12,8 @@ import msgspec
 import psycopg
 import pytest
 
-from control.service import bind
-from control.simulator import SimulatorProcess
+from control.cli.service import bind
+from control.proof.simulator import SimulatorProcess
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKey, StreamKind
 from engine.messages.commands import (

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from control.simulator import SimulatorProcess
+from control.proof.simulator import SimulatorProcess
 from engine.data.layout import open_layout
 from engine.process import instance
 from shards.simulator.core.instruments import binance_instruments

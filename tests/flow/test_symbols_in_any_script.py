@@ -42,7 +42,7 @@ def ask(address: str, method: str, path: str, body: object) -> Any:
 def fts(rig: Rig, *arguments: str) -> str:
     """The command line, as another process: its words travel as bytes."""
     state = str(rig.directory / "state")
-    command = [sys.executable, "-m", "control.cli", *arguments, "--state-dir", state]
+    command = [sys.executable, "-m", "control.cli.main", *arguments, "--state-dir", state]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()

@@ -6,8 +6,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from control.exits import Exit
-from control.simulator import SimulatorProcess
+from control.cli.exits import Exit
+from control.proof.simulator import SimulatorProcess
 from tests.flow.processes import Fts
 from tests.flow.rig import remove_shared_memory
 

@@ -83,7 +83,8 @@ def test_nohup_needs_no_word(arguments: list[str]) -> None:
 @pytest.mark.fault("N36")
 def test_the_simulator_alone_goes_on_as_well(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "control.cli", "simulate", "--port", "0", "--symbols", "1"],
+        [sys.executable, "-P", "-m", "control.cli.main", "simulate", "--port", "0",
+         "--symbols", "1"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
@@ -100,7 +101,7 @@ def test_the_simulator_alone_goes_on_as_well(tmp_path: Path) -> None:
 @pytest.mark.fault("N31")
 @pytest.mark.parametrize("closed", ["2>&1 | head -1", ">&- 2>&- <&-", "2>&1 | (exec <&-; exit)"])
 def test_whoever_stops_reading_the_log_stops_nothing(arguments: list[str], closed: str) -> None:
-    program = [sys.executable, "-P", "-m", "control.cli", *arguments, "--for", "2"]
+    program = [sys.executable, "-P", "-m", "control.cli.main", *arguments, "--for", "2"]
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$@" {closed}', "bash", *program],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,

@@ -13,11 +13,12 @@ import numpy as np
 from engine.base.clock import monotonic_ns, wall_ns
 from shards.simulator.core.ledger import Ledger
 from shards.simulator.core.sessions import Hub, Topic
-from shards.simulator.venues.binance import BOOK_SLOTS
 
-__all__ = ["MAX_RATE", "PacedVenue", "Pacer"]
+__all__ = ["BOOK_SLOTS", "MAX_RATE", "PacedVenue", "Pacer"]
 
 MAX_RATE = float("inf")
+BOOK_SLOTS = 20
+"""Books step every 100 ms, spread over this many slots so that a thousand do not burst."""
 
 _TICK_S = 0.005
 _SLOT_NS = 100_000_000 // BOOK_SLOTS

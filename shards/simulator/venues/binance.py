@@ -19,16 +19,12 @@ from shards.simulator.core.instruments import (
     binance_instruments,
 )
 from shards.simulator.core.ledger import TRADE, Ledger, Rows
+from shards.simulator.core.pace import BOOK_SLOTS
 from shards.simulator.core.sessions import Hub, Session, Topic, write_all
 from shards.simulator.core.trade_frames import AggTrades
 from shards.simulator.venues.binance_books import DEPTH_NAME, BinanceBooks
 from shards.simulator.venues.binance_contracts import BINANCE_TERMS, BinanceContracts
 from shards.simulator.venues.binance_listing import Listing
-
-__all__ = ["BOOK_SLOTS", "BinanceVenue"]
-
-BOOK_SLOTS = 20
-"""Books step every 100 ms, spread over this many slots so that a thousand do not burst."""
 
 _HISTORY_ROWS = 1 << 17
 """Trades of a symbol REST can still give: more than sockets at full speed hold in flight."""

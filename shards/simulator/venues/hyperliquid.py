@@ -24,9 +24,9 @@ from shards.simulator.core.instruments import (
 )
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Ledger, Rows
 from shards.simulator.core.market import Market
+from shards.simulator.core.pace import BOOK_SLOTS
 from shards.simulator.core.sessions import Hub, Session, Topic, write_all
 from shards.simulator.core.trade_frames import CoinTradeRenderer, CoinTrades, size_text
-from shards.simulator.venues.binance import BOOK_SLOTS
 from shards.simulator.venues.hyperliquid_contexts import HYPERLIQUID_TERMS, AssetContexts
 
 __all__ = ["Coin", "HyperliquidVenue"]

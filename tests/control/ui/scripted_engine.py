@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from control.admission import Admissions
+from control.api.admission import Admissions
+from control.api.routes import Services
 from control.app import Api
-from control.auth import Guard
-from control.backend import Backend
-from control.health import Health, HealthLight
-from control.instruments import Instruments
+from control.http.auth import Guard
+from control.http.protocol import BoundedHttp, Limits
 from control.main import make_server
-from control.protocol import BoundedHttp, Limits
-from control.routes import Services
+from control.state.backend import Backend
+from control.state.health import Health, HealthLight
+from control.state.listings import Instruments
 from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
@@ -43,7 +43,7 @@ from engine.messages.status import (
     WriterReport,
 )
 from shards.venues import VENUES
-from tests.control.api_rig import BINANCE, HYPERLIQUID, OFFERS, Supervisor, instrument
+from tests.control.api.api_rig import BINANCE, HYPERLIQUID, OFFERS, Supervisor, instrument
 from tests.control.ui.sockets import free_listener
 
 CONFIGURED = Knobs(flush_rows=50_000, flush_interval_ms=50, max_rows_per_copy=100_000)

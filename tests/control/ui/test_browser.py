@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from control.health import HealthLight
+from control.state.health import HealthLight
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
 from engine.data.kinds import Side

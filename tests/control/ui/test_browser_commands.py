@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from control.health import HealthLight
+from control.state.health import HealthLight
 from engine.data.slots import StreamKey, StreamKind, Transport
 from engine.messages.commands import Knobs
-from tests.control.api_rig import instrument
+from tests.control.api.api_rig import instrument
 from tests.control.ui.chromium import expect, needs_chromium, open_page, row
 from tests.control.ui.scripted_engine import LISTED, ScriptedEngine, serving, stream
 from tests.control.ui.sockets import wait_for

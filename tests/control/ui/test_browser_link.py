@@ -7,8 +7,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from control import auth
-from control.auth import COMMAND_VARIABLE, READ_VARIABLE
+from control.http import auth
+from control.http.auth import COMMAND_VARIABLE, READ_VARIABLE
 from engine.data.kinds import RecordKind
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, open_page, row, some_streams
 from tests.control.ui.rings import ShardRing

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from control.health import HealthLight
+from control.state.health import HealthLight
 from control.ui.state import DashboardLimits
 from control.ui.status_feed import STREAM_COLUMNS, StatusFeed
 from engine.data.kinds import RecordKind

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 import pytest
 
-from control.view import plain_line
+from control.cli.terminal.live_view import plain_line
 from engine.base.errors import EngineError, InstanceBusyError
 from engine.data.kinds import RecordKind
 from engine.data.layout import Layout, open_layout

@@ -1,0 +1,90 @@
+"""Whether a new stream may begin: the engine's health against the policy, and what venues offer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control.http.errors import ApiError
+from control.state.health import Health
+from engine.data.slots import Instrument, StreamKind, Transport
+from engine.messages.commands import Knobs
+from engine.messages.settings import Admission
+from shards.venues import VENUES
+from shards.venues.kit import Venue, capabilities
+
+TRADING = "TRADING"
+"""The status of an instrument that can be traded now."""
+_ENDED = frozenset({"DELISTED", "CLOSE", "DELIVERED"})
+"""Statuses that an instrument does not leave; those before and between trading it does."""
+
+Offers = Mapping[str, Mapping[StreamKind, tuple[Transport, ...]]]
+"""What each venue can deliver and how, in order of preference."""
+
+
+def offered_by(venues: Mapping[str, Venue] = VENUES) -> Offers:
+    """From the venues' own declarations."""
+    offers: dict[str, dict[StreamKind, tuple[Transport, ...]]] = {}
+    for name, venue in venues.items():
+        kinds = offers.setdefault(name, {})
+        for kind, transport in capabilities(venue):
+            kinds[kind] = (*kinds.get(kind, ()), transport)
+    return offers
+
+
+@dataclass(frozen=True, slots=True)
+class Admissions:
+    """The gate in front of `POST /streams`."""
+
+    offers: Offers
+    policy: Admission
+    max_rows_per_copy: int | None
+    """The configured one."""
+
+    def check_health(self, health: Health) -> None:
+        """Raises ApiError (503) with the reason and when to try again."""
+        if reason := health.refusal(self.policy):
+            raise ApiError("unhealthy", f"no new streams while {reason}", retry_after_s=5.0)
+
+    def check_instrument(
+        self, instrument: Instrument, field: str = "", *, may_wait: bool = False
+    ) -> None:
+        """Raises ApiError (422) for an instrument of which nothing can come any more, or, where
+        nobody has said that the stream `may_wait` for it, nothing now.
+        """
+        status = instrument.status
+        if status in _ENDED:
+            when, hint = "any more", ""
+        elif status in (TRADING, "") or may_wait:
+            return
+        else:
+            when, hint = "now", "; a filter that names this status begins the stream and waits"
+        raise ApiError(
+            "not_offered",
+            f"{instrument.venue} does not trade {instrument.symbol} {when}: its status is"
+            f" {status}{hint}",
+            field=f"{field}symbol",
+        )
+
+    def check_knobs(self, knobs: Knobs, field: str = "") -> None:
+        """Raises ApiError (422) for knobs that contradict each other or the configuration."""
+        if problem := knobs.contradiction(self.max_rows_per_copy):
+            raise ApiError("contradiction", problem, field=f"{field}flush_rows")
+
+    def transport(
+        self, venue: str, kind: StreamKind, transport: Transport | None, field: str = ""
+    ) -> Transport:
+        """The transport to use. Raises ApiError (422) with everything the venue does offer."""
+        offered = self.offers.get(venue, {}).get(kind, ())
+        if transport is None and offered:
+            return offered[0]
+        if transport is not None and transport in offered:
+            return transport
+        what = f"{kind}" if transport is None else f"{kind} over {transport}"
+        everything = [
+            f"{each}/{how}" for each, ways in self.offers.get(venue, {}).items() for how in ways
+        ]
+        raise ApiError(
+            "not_offered",
+            f"{venue} does not offer {what}; it offers {', '.join(everything) or 'nothing'}",
+            field=f"{field}kind",
+            offered=everything,
+        )

@@ -1,0 +1,85 @@
+"""The API's routes, one module a noun. Each module lists its operations; `control.api.openapi`
+documents exactly those.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control.api.admission import Admissions
+from control.api.schemas import known_venue, unknown_venue
+from control.http.auth import Guard
+from control.http.errors import ApiError
+from control.state.backend import Backend
+from control.state.listings import Instruments
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes work with."""
+
+    backend: Backend
+    admissions: Admissions
+    instruments: Instruments
+    guard: Guard
+
+
+Handler = Callable[[Request, Services], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path, with everything its documentation says."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, tuple[Any, ...]]
+    """Statuses of answers, a 503 that says no among them, and the types of their bodies; () is
+    text."""
+    query: type[msgspec.Struct] | None = None
+    body: tuple[Any, ...] = ()
+    """Types the body can have; () is no body."""
+    needs_body: bool = True
+    errors: tuple[int, ...] = ()
+    """Statuses of refusals beside those that every route has."""
+    media_types: tuple[str, ...] = ("application/json",)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A unique name."""
+        return str(getattr(self.handler, "__name__", self.path))
+
+
+def venue_of(exchange: str, field_name: str = "exchange") -> str:
+    """The venue behind either spelling. Raises ApiError (400)."""
+    venue = known_venue(exchange)
+    if venue is None:
+        raise ApiError(
+            "invalid_argument",
+            f"{field_name}: unknown exchange {unknown_venue(exchange)}",
+            field=field_name,
+        )
+    return venue
+
+
+def optional_venue(exchange: str | None) -> str | None:
+    """The same for a filter."""
+    return None if exchange is None else venue_of(exchange)
+
+
+def running_venue(services: Services, exchange: str, field_name: str = "exchange") -> str:
+    """The same where a stream is named that runs: of a venue that this version does not know, too.
+    A registry that another version wrote may hold some.
+    """
+    if known_venue(exchange) is None and any(
+        exchange == key.venue for key in services.backend.streams
+    ):
+        return exchange
+    return venue_of(exchange, field_name)

@@ -1,0 +1,162 @@
+"""`/health`, `/limiters`, `/metrics`: how the engine is."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control.api.routes import Operation, Services, optional_venue
+from control.api.schemas import ExchangeChoice, LimiterRow
+from control.http import requests
+from control.http.errors import json_response
+from control.state.exposition import MEDIA_TYPES, Exposition
+from control.state.health import HealthLight, ProcessReport
+from engine.messages.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
+
+
+class Admittance(msgspec.Struct):
+    """Whether new streams are accepted now."""
+
+    policy: str
+    accepts: bool
+    reason: str
+
+
+class RuntimeHealth(msgspec.Struct):
+    """The processes' light, and the verdict on the engine as a whole (`engine`): it is the worst of
+    the three lights, where a red Redis weighs as yellow, the streams, and rows that are lost or set
+    aside. Only the lights keep new streams out.
+    """
+
+    ok: bool
+    status: Light
+    reason: str
+    engine: HealthLight
+    phase: str
+    instance: str
+    uptime_s: float
+    stream_count: int
+    memory_free_fraction: float
+    admission: Admittance
+    processes: list[ProcessReport]
+    shards: list[ShardReport]
+    writer: WriterReport | None
+    control: ChildReport | None
+
+
+class SinkHealth(msgspec.Struct):
+    """A sink of the writer. Rows are since the engine started, latencies of the last minute."""
+
+    ok: bool
+    status: Light
+    reason: str
+    state: str
+    error: str
+    delivered_rows: int
+    waiting_rows: int
+    flush_delay_s: float
+    latency_us: dict[str, float]
+
+
+async def runtime_health(_: Request, services: Services) -> Response:
+    """Processes, memory, file handles, event-loop lag."""
+    backend = services.backend
+    status, light = backend.status, backend.lights()["runtime"]
+    refusal = backend.health.refusal(services.admissions.policy)
+    return _shown(
+        RuntimeHealth(
+            ok=light.status == "green",
+            status=light.status,
+            reason=light.reason,
+            engine=backend.verdict(),
+            phase=status.phase if status else "starting",
+            instance=status.instance if status else "",
+            uptime_s=status.uptime_s if status else 0.0,
+            stream_count=len(backend.streams),
+            memory_free_fraction=round(backend.health.memory_free_fraction, 3),
+            admission=Admittance(services.admissions.policy, not refusal, refusal),
+            processes=backend.health.processes,
+            shards=status.shards if status else [],
+            writer=status.writer if status else None,
+            control=status.control if status else None,
+        )
+    )
+
+
+async def database_health(_: Request, services: Services) -> Response:
+    """The database: reachable, and not behind."""
+    status = services.backend.status
+    return _shown(_sink(services, "db", status, services.backend.health.flush_delay_s))
+
+
+async def redis_health(_: Request, services: Services) -> Response:
+    """Redis: reachable."""
+    return _shown(_sink(services, "redis", services.backend.status, 0.0))
+
+
+def _shown(health: RuntimeHealth | SinkHealth) -> Response:
+    """A light with all that is known; who only looks at the status code sees that it is red."""
+    return json_response(health, 503 if health.status == "red" else 200)
+
+
+def _sink(
+    services: Services, name: str, status: EngineStatus | None, flush_delay_s: float
+) -> SinkHealth:
+    light = services.backend.lights()[name]
+    writer = status.writer if status else WriterReport(ChildReport("writer"))
+    is_db = name == "db"
+    rows = writer.stored_rows if is_db else writer.published_rows
+    state = writer.database_state if is_db else writer.redis_state
+    return SinkHealth(
+        ok=light.status == "green",
+        status=light.status,
+        reason="not configured" if state == "off" else light.reason,
+        state=state,
+        error=writer.database_error if is_db else writer.redis_error,
+        delivered_rows=sum(rows.values()),
+        waiting_rows=writer.backlog_rows if is_db else 0,
+        flush_delay_s=round(flush_delay_s, 3),
+        latency_us=writer.recent_latency_us.get("database" if is_db else "redis", {}),
+    )
+
+
+async def limiters(request: Request, services: Services) -> Response:
+    """Budgets of the exchanges and what is left of them."""
+    venue = optional_venue(requests.query(request, ExchangeChoice).exchange)
+    status = services.backend.status
+    return json_response(
+        [
+            LimiterRow(
+                each.venue, each.pool, each.budget, each.window_s, each.used,
+                max(each.budget - each.used, 0.0), each.venue_used, each.blocked_s,
+                each.waiting_count, each.others_used, each.blocked_reason,
+            )
+            for each in (status.limiters if status else [])
+            if venue in (None, each.venue)
+        ]
+    )  # fmt: skip
+
+
+async def show_metrics(request: Request, services: Services) -> Response:
+    """Prometheus text or OpenMetrics, whichever `Accept` prefers. No process can break it."""
+    accept = request.headers.get("accept")
+    body, media_type = Exposition(services.backend).encode(accept)
+    return Response(body, headers={"content-type": media_type})
+
+
+_SINK_ANSWERS = {200: (SinkHealth,), 503: (SinkHealth,)}
+OPERATIONS = [
+    Operation(
+        "GET", "/health/runtime", runtime_health, "The processes",
+        {200: (RuntimeHealth,), 503: (RuntimeHealth,)},
+    ),
+    Operation("GET", "/health/db", database_health, "The database", _SINK_ANSWERS),
+    Operation("GET", "/health/redis", redis_health, "Redis", _SINK_ANSWERS),
+    Operation(
+        "GET", "/limiters", limiters, "Budgets of the exchanges", {200: (list[LimiterRow],)},
+        query=ExchangeChoice,
+    ),
+    Operation(
+        "GET", "/metrics", show_metrics, "Prometheus metrics", {200: ()},
+        media_types=MEDIA_TYPES,
+    ),
+]  # fmt: skip

@@ -1,0 +1,189 @@
+"""`/instruments`: what the exchanges list."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from control.api.routes import Operation, Services, optional_venue, venue_of
+from control.api.schemas import (
+    Count,
+    EventsQuery,
+    ExchangeChoice,
+    Exists,
+    ExistsQuery,
+    InstrumentEventRow,
+    InstrumentFilter,
+    InstrumentRow,
+    InstrumentsCountQuery,
+    InstrumentsQuery,
+    RefreshResult,
+    instrument_row,
+)
+from control.http import requests
+from control.http.errors import ApiError, json_response
+from engine.base.errors import EngineError
+from engine.data.slots import Instrument
+from shards.venues import VENUES
+
+_ANSWER_WITHIN_S = 5.0
+"""A client waits no longer for a venue, which may be blocked for an hour."""
+_ASKERS_MAX = 16
+"""Clients that wait at a time: their connections are not there for others."""
+
+
+async def list_instruments(request: Request, services: Services) -> Response:
+    """Instruments by filter and name; the header says how many there are in all."""
+    wanted = requests.query(request, InstrumentsQuery)
+    found = list(_filtered(services, wanted))
+    page = found[wanted.offset : wanted.offset + wanted.limit]
+    headers = {"X-Total-Count": str(len(found))}
+    return json_response([instrument_row(each) for each in page], headers=headers)
+
+
+async def count_instruments(request: Request, services: Services) -> Response:
+    """How many instruments pass the filter."""
+    wanted = requests.query(request, InstrumentsCountQuery)
+    return json_response(Count(sum(1 for _ in _filtered(services, wanted))))
+
+
+async def instrument_exists(request: Request, services: Services) -> Response:
+    """Whether an exchange lists a symbol, and what may have been meant."""
+    wanted = requests.query(request, ExistsQuery)
+    venue = venue_of(wanted.exchange)
+    exists = services.instruments.get(venue, wanted.symbol) is not None
+    near = [] if exists else services.instruments.near(venue, wanted.symbol)
+    return json_response(Exists(exists, near))
+
+
+async def list_instrument_events(request: Request, services: Services) -> Response:
+    """Listings, delistings and changes that were noticed, newest first."""
+    wanted = requests.query(request, EventsQuery)
+    venue = optional_venue(wanted.exchange)
+    rows = [
+        InstrumentEventRow(
+            timed.event.venue, timed.event.symbol, timed.event.event, timed.event.detail,
+            timed.at_ns,
+        )
+        for timed in services.instruments.events(venue)[: wanted.limit]
+    ]  # fmt: skip
+    return json_response(rows)
+
+
+async def refresh_instruments(request: Request, services: Services) -> Response:
+    """Fetch the listings now, of the exchange that the query or the body names, else of all. A
+    venue that does not answer is named; what was known stays. When all of them let us wait, the
+    answer is 503, and the fetch goes on.
+    """
+    choices = [requests.query(request, ExchangeChoice)]
+    if body := await requests.read_body(request):
+        choices.append(requests.checked(requests.parse_json(body), ExchangeChoice))
+    chosen = {venue_of(each.exchange) for each in choices if each.exchange is not None}
+    venues = sorted(chosen) or list(VENUES)
+    waits_s = [services.instruments.wait_s(venue) for venue in venues]
+    if all(wait_s > 0 for wait_s in waits_s):
+        raise ApiError(
+            "too_many_requests", "the exchange was asked a moment ago",
+            retry_after_s=min(waits_s),
+        )  # fmt: skip
+    due = [venue for venue, wait_s in zip(venues, waits_s, strict=True) if wait_s <= 0]
+    with services.instruments.asking() as asker_count:
+        if asker_count > _ASKERS_MAX:
+            raise ApiError(
+                "too_many_requests", "others wait for this already", retry_after_s=_ANSWER_WITHIN_S
+            )
+        outcomes = await asyncio.gather(*(_refresh(services, venue) for venue in due))
+    if all(outcome.retry_after_s for outcome in outcomes):
+        text = "; ".join(outcome.row.error for outcome in outcomes)
+        retry_after_s = min(outcome.retry_after_s for outcome in outcomes)
+        raise ApiError("unavailable", text, retry_after_s=retry_after_s)
+    asked = {outcome.row.exchange: outcome.row for outcome in outcomes}
+    return json_response([asked.get(venue) or _just_asked(services, venue) for venue in venues])
+
+
+def _just_asked(services: Services, venue: str) -> RefreshResult:
+    count = sum(1 for _ in services.instruments.of(venue))
+    return RefreshResult(venue, count, 0, "it was asked a moment ago")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a refresh. `retry_after_s` above 0: that is not known yet."""
+
+    row: RefreshResult
+    retry_after_s: float = 0.0
+
+
+async def _refresh(services: Services, venue: str) -> _Outcome:
+    event_count, failure, retry_after_s = 0, "", 0.0
+    blocked_s = _blocked_s(services, venue)
+    if blocked_s > _ANSWER_WITHIN_S:
+        failure = f"{venue} told us not to ask for another {blocked_s:,.0f} s"
+        retry_after_s = blocked_s
+    else:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                event_count = len(await services.instruments.refresh(venue))
+        except TimeoutError:
+            failure = f"{venue} is being asked, for more than {_ANSWER_WITHIN_S:g} s"
+            retry_after_s = max(_blocked_s(services, venue), _ANSWER_WITHIN_S)
+        except EngineError as error:
+            failure = str(error)
+    count = sum(1 for _ in services.instruments.of(venue))
+    unreadable = len(services.instruments.unreadable(venue))
+    return _Outcome(RefreshResult(venue, count, event_count, failure, unreadable), retry_after_s)
+
+
+def _blocked_s(services: Services, venue: str) -> float:
+    """How long the venue's REST must not be asked."""
+    status = services.backend.status
+    return max(
+        (
+            each.blocked_s
+            for each in (status.limiters if status else [])
+            if (each.venue, each.pool) == (venue, "rest_weight")
+        ),
+        default=0.0,
+    )
+
+
+def _filtered(
+    services: Services, wanted: InstrumentsQuery | InstrumentsCountQuery
+) -> Iterator[Instrument]:
+    venue = optional_venue(wanted.exchange)
+    conditions = InstrumentFilter(
+        symbol=wanted.symbol, base=wanted.base, quote=wanted.quote, status=wanted.status
+    )
+    text = (wanted.q or "").casefold()
+    for each in services.instruments.of(venue):
+        if conditions.matches(each) and text in each.symbol.casefold():
+            yield each
+
+
+OPERATIONS = [
+    Operation(
+        "GET", "/instruments", list_instruments, "Instruments by filter",
+        {200: (list[InstrumentRow],)}, query=InstrumentsQuery,
+        headers={"X-Total-Count": "how many instruments pass the filter"},
+    ),
+    Operation(
+        "GET", "/instruments/count", count_instruments, "How many instruments", {200: (Count,)},
+        query=InstrumentsCountQuery,
+    ),
+    Operation(
+        "GET", "/instruments/exists", instrument_exists, "Whether an exchange lists a symbol",
+        {200: (Exists,)}, query=ExistsQuery,
+    ),
+    Operation(
+        "GET", "/instruments/events", list_instrument_events,
+        "Listings, delistings and changes, newest first", {200: (list[InstrumentEventRow],)},
+        query=EventsQuery,
+    ),
+    Operation(
+        "POST", "/instruments/refresh", refresh_instruments, "Fetch the listings now",
+        {200: (list[RefreshResult],)}, query=ExchangeChoice, body=(ExchangeChoice,),
+        needs_body=False, errors=(413, 415, 503),
+    ),
+]  # fmt: skip

@@ -1,0 +1,78 @@
+"""`./fts test`: everything that must hold before a change goes in, with one line for each.
+
+Lint, format, types and layers take seconds and come first; arguments go to pytest.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.base.clock import monotonic_s
+
+_HELP = """\
+usage: ./fts test [PYTEST ARGUMENT ...]
+
+Lint, format, types, layers and the test suite, with one line for each; 0 when all passed.
+
+examples:
+  ./fts test                        everything, in less than 15 minutes
+  ./fts test tests/engine           the tests of one folder, and the checks before them
+  ./fts test -k ring -x             those whose names have "ring", until the first failure
+"""
+_ROOT = Path(__file__).resolve().parents[2]
+_WORKERS_MAX = 3
+"""Flow tests start real servers; more of them at once would measure each other."""
+
+
+def checks(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Name and command of each check."""
+    tools = Path(sys.executable).parent
+    # One more than there are CPUs: most tests wait for servers and clocks. Long ones come last, so
+    # a worker that is done takes from those that are not.
+    workers = str(min(_WORKERS_MAX, (os.cpu_count() or 1) + 1))
+    has_xdist = importlib.util.find_spec("xdist") is not None
+    parallel = ["-n", workers, "--dist", "worksteal"] if has_xdist else []
+    return [
+        ("lint", [str(tools / "ruff"), "check", "--quiet", "."]),
+        ("format", [str(tools / "ruff"), "format", "--check", "--quiet", "."]),
+        ("types", [sys.executable, "-m", "mypy", "--no-error-summary"]),
+        ("layers", [str(tools / "lint-imports"), "--no-cache"]),
+        ("tests", [sys.executable, "-m", "pytest", "-q", *parallel, *pytest_arguments]),
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all of them; 0 when all passed."""
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(_HELP)
+        return 0
+    outcomes: list[tuple[str, bool, float]] = []
+    for name, command in checks(arguments):
+        sys.stdout.write(f"== {name}\n")
+        sys.stdout.flush()
+        started_s = monotonic_s()
+        passed = _passes(name, command)
+        outcomes.append((name, passed, monotonic_s() - started_s))
+    sys.stdout.write("\n")
+    for name, passed, seconds in outcomes:
+        sys.stdout.write(f"{'ok    ' if passed else 'FAILED'} {name:<8} {seconds:6.1f} s\n")
+    return 0 if all(passed for _, passed, _ in outcomes) else 1
+
+
+def _passes(name: str, command: list[str]) -> bool:
+    """Run one; the quiet ones show their output only when they fail."""
+    if name == "tests":
+        return subprocess.run(command, cwd=_ROOT, check=False).returncode == 0
+    done = subprocess.run(
+        command, cwd=_ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode != 0:
+        sys.stdout.write(done.stdout)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Commands that run something: an engine, a demo, a simulator, a benchmark, a check-up."""

@@ -1,0 +1,48 @@
+"""`fts simulate`: the venue simulator alone."""
+
+import argparse
+from typing import Any
+
+from control.cli.exits import Exit
+from engine.base.errors import ConfigError
+from shards.simulator import main as simulator
+
+_EPILOG = """\
+examples:
+  fts simulate --port 9000 --rate 5000      both venues on one port, 5000 trades a second
+  fts simulate --replay DIR                 a recorded session instead of made-up prices
+
+The first line on stdout is JSON with the addresses to put under [venues.<name>].
+
+While it runs, on the same port:
+  GET  /simulator/status                    what was sent, weight used, connections, refusals
+  POST /simulator/rate                      {"trades_per_s": number or "max"}
+  POST /simulator/pause, /simulator/resume
+  POST /simulator/faults                    {"fault": "disconnect", "venue": "binance_linear"}
+  POST /simulator/limits                    {"enforced": true}: 429, 418 above the venues' budgets
+  POST /simulator/instruments               {"venue": "binance_linear", "action": "list" | "delist"
+                                            | "change", "symbol": "NEWUSDT", "tick_size": "0.001"}
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`fts simulate`: its options are the simulator's own."""
+    parser = commands.add_parser(
+        "simulate",
+        help="run the venue simulator alone",
+        description="Speaks the wire protocols of both venues, with a ledger of every row sent.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    simulator.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    try:
+        settings = simulator.settings_from(options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    simulator.run(settings)
+    return Exit.OK

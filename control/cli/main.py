@@ -1,0 +1,134 @@
+"""`fts`: reads the command line, runs one command, turns errors into one line and an exit code."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from control.cli.terminal import standard_streams
+
+standard_streams.prepare()  # before anything opens a file
+# The imports below take half a second. Nothing has begun, so Ctrl-C ends it without a word, where
+# an exception would end in a traceback of whatever is being imported.
+_on_interrupt = signal.getsignal(signal.SIGINT)
+if _on_interrupt is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from control.cli.commands import bench, demo, doctor, simulate, up, version
+from control.cli.exits import Exit
+from control.cli.remote import health, instruments, limiters, streams
+from control.cli.remote.client import RefusedError, UnreachableError
+from control.cli.stores import db, migrate, psql, quarantine, redis
+from engine.base.errors import ConfigError, EngineError, InstanceBusyError
+from engine.base.wrong_input import nearest
+from engine.process.child_keeper import ChildStartError
+from engine.process.logs import escaped
+
+signal.signal(signal.SIGINT, _on_interrupt)
+
+_COMMANDS = (
+    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, simulate, db,
+    migrate, doctor, bench, version,
+)  # fmt: skip
+
+_EPILOG = """\
+start here:
+  fts demo                     live ticks from a simulated venue into a private database and Redis
+  fts doctor                   what is configured, what is reachable, what to do about it
+  fts up                       the same engine against the real venues
+  fts streams list             what a running engine collects
+
+exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 already running
+(or, for commands that ask a running engine: none answers), 4 ended in order with something left
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says what may have been meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = nearest(str(value), map(str, action.choices))
+            hint = f"did you mean {near}?" if near else f"one of {', '.join(action.choices)}"
+            raise argparse.ArgumentError(action, f"unknown: {value!r}; {hint}")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever, with a hint for an option that nobody knows."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hints = [nearest(each.partition("=")[0], self._options()) for each in unknown]
+            hint = "".join(f"; did you mean {each}?" for each in hints[:1] if each)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
+
+    def _options(self) -> set[str]:
+        """Of this command and of those below it."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                for below in action.choices.values():
+                    found |= below._options()
+        return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = Parser(
+        prog="fts",
+        description="Tick-level market data into PostgreSQL and Redis; nothing is lost silently.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=version.version_text())
+    root.set_defaults(run=None)
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
+    for module in _COMMANDS:
+        module.add_parser(commands)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = argparse.Namespace()
+    try:
+        parser().parse_args(arguments, options)
+        code = int(options.run(options)) if options.run else _help(options)
+        standard_streams.flush()
+        return code
+    except InstanceBusyError as error:
+        return _complain(error, Exit.BUSY)
+    except UnreachableError as error:
+        return _complain(error, Exit.UNREACHABLE)
+    except RefusedError as error:
+        if getattr(options, "json", False):
+            standard_streams.say(json.dumps(error.body))
+        # The engine calls a wrong request 400: that is how it was asked.
+        return _complain(error, Exit.USAGE if error.status == 400 else Exit.FAILED)
+    except (ConfigError, ChildStartError) as error:
+        return _complain(error, Exit.USAGE)
+    except EngineError as error:
+        return _complain(error, Exit.FAILED)
+    except KeyboardInterrupt:
+        return Exit.FAILED
+    except BrokenPipeError:
+        standard_streams.give_up_stdout()
+        return Exit.FAILED
+
+
+def _help(options: argparse.Namespace) -> int:
+    """What there is, for who names nothing of it."""
+    chosen = [options.command] if options.command else []
+    parser().parse_args([*chosen, "--help"])
+    return Exit.OK
+
+
+def _complain(error: EngineError, code: Exit) -> int:
+    line = " ".join(str(error).split())  # the database's client explains itself in several
+    sys.stderr.write(f"fts: {escaped(line)}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

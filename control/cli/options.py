@@ -1,0 +1,101 @@
+"""Command-line options that several commands share, and how they change the configuration."""
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from control.api.schemas import known_venue, unknown_venue
+from engine.base.errors import ConfigError
+from engine.start import config
+from engine.start.config import LoadedConfig
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--state-dir`."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file; every key in it is optional"
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="where journal, log and private servers live"
+        " (default: $XDG_STATE_HOME/fintickstreams or ~/.local/state/fintickstreams)",
+    )
+
+
+def add_service(parser: argparse.ArgumentParser) -> None:
+    """What `up` and `demo` share."""
+    add_config(parser)
+    parser.add_argument(
+        "--for",
+        dest="run_s",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after this long (default: run until Ctrl-C)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="end with one JSON object on stdout; no live view"
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        metavar="N",
+        help="control port on the loopback address, 0 for a free one",
+    )
+    parser.add_argument("--no-redis", action="store_true", help="do not publish to Redis")
+    parser.add_argument(
+        "--no-database", action="store_true", help="do not store; live data through Redis only"
+    )
+
+
+def load(options: argparse.Namespace) -> LoadedConfig:
+    """The configuration with the command line's wishes, which win over file and environment."""
+    loaded = _with_known_venues(config.load(options.config, state_dir=options.state_dir))
+    port = getattr(options, "port", None)
+    if port is not None:
+        control = msgspec.structs.replace(loaded.config.control, port=port)
+        loaded = loaded.with_config(msgspec.structs.replace(loaded.config, control=control))
+    return loaded
+
+
+def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
+    """With the engine's spelling of every venue. Raises ConfigError for one that nobody knows."""
+    streams = [
+        msgspec.structs.replace(entry, venue=_known_venue(loaded, "streams", entry.venue))
+        for entry in loaded.config.streams
+    ]
+    venues = {
+        _known_venue(loaded, "venues", name): settings
+        for name, settings in loaded.config.venues.items()
+    }
+    if len(venues) < len(loaded.config.venues):
+        names = ", ".join(loaded.config.venues)
+        raise ConfigError(f"{loaded.source}: venues: one of them is there twice: {names}")
+    return loaded.with_config(
+        msgspec.structs.replace(loaded.config, streams=streams, venues=venues)
+    )
+
+
+def _known_venue(loaded: LoadedConfig, section: str, name: str) -> str:
+    venue = known_venue(name)
+    if venue is None:
+        raise ConfigError(f"{loaded.source}: {section}: unknown venue {unknown_venue(name)}")
+    return venue
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 365 * 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0-65535)")
+    return int(text)

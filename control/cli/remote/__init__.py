@@ -1,0 +1,1 @@
+"""Commands asked of a running engine, over its API."""

@@ -1,0 +1,87 @@
+"""Which database and which Redis a command line means: those of the engine that runs, the
+configured ones, or the private database that an engine left.
+
+The engine is chosen as everywhere: the one on the state directory, or the demo below it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from control.cli.remote.client import UnreachableError
+from engine.base.errors import ConfigError
+from engine.base.masking import MASK
+from engine.data.layout import Layout, open_layout
+from engine.process import instance
+from engine.process.instance import EngineNote
+from engine.servers.postgres import has_database
+from engine.start.config import LoadedConfig, Secret, default_state_dir, masked_url
+
+_OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What there is."""
+
+    loaded: LoadedConfig
+    engine: EngineNote | None
+    """The engine that runs."""
+    layout: Layout | None
+    """Where a private database is that no engine has open."""
+
+    @classmethod
+    def find(cls, loaded: LoadedConfig) -> "Stores":
+        """Look at the state directory and the demo below it."""
+        places = [each for each in (loaded.state_dir, loaded.state_dir / "demo") if _is_used(each)]
+        for place in places:
+            if (note := instance.read_note(open_layout(place))) is not None:
+                return cls(loaded, note, None)
+        if loaded.database_url is None:
+            for place in places:
+                if has_database(place):
+                    return cls(loaded, None, open_layout(place))
+        return cls(loaded, None, None)
+
+    def database(self) -> Secret:
+        """The database of the engine or the configured one. Raises UnreachableError."""
+        return self._url("database", self.loaded.database_url)
+
+    def redis(self) -> Secret:
+        """The Redis of the engine or the configured one. Raises UnreachableError."""
+        return self._url("redis", self.loaded.redis_url)
+
+    def _url(self, name: str, configured: Secret | None) -> Secret:
+        if self.engine is None:
+            if configured is None:
+                raise UnreachableError(_NOTHING[name].format(self.loaded.state_dir))
+            return configured
+        noted: str = getattr(self.engine, name)
+        if noted == _OFF:
+            raise UnreachableError(f"the engine that runs (pid {self.engine.pid}) has no {name}")
+        if MASK not in noted:
+            return Secret(noted)
+        if configured is None or masked_url(configured) != noted:
+            raise ConfigError(
+                f"the engine that runs (pid {self.engine.pid}) uses {noted}: name its configuration"
+                " with --config, for the password"
+            )
+        return configured
+
+
+def psql_command(state_dir: Path) -> str:
+    """What opens the database of this state directory, whatever else runs."""
+    chosen = "" if state_dir == default_state_dir() else f" --state-dir {quote(str(state_dir))}"
+    return f"fts psql{chosen}"
+
+
+def _is_used(state_dir: Path) -> bool:
+    return (state_dir / "instance").exists()
+
+
+_NOTHING = {
+    "database": "nothing has been stored in {} yet; `fts demo` or `fts up` does, or name another"
+    " directory with --state-dir",
+    "redis": "no engine runs on {}, and its private Valkey keeps nothing when it ends; start one"
+    " with `fts up` or `fts demo`",
+}

@@ -1,0 +1,1 @@
+"""What people see in a terminal: tables, the live view, numbers, text that any terminal takes."""

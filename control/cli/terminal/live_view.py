@@ -1,0 +1,300 @@
+"""What a person sees while the engine runs: a live table in a terminal, else lines now and then."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    Group,
+    JustifyMethod,
+    RenderableType,
+    RenderResult,
+)
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from control.cli.stores.which import psql_command
+from control.cli.terminal.rates import Rates
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.threads import in_thread
+from engine.messages.commands import StreamState
+from engine.messages.status import EngineStatus, StreamReport
+from engine.process.instance import EngineNote
+from engine.process.logs import last_lines
+
+_log = logging.getLogger(__name__)
+
+_LIVE_INTERVAL_S = 0.4
+_LAST_FRAME_S = 1.0
+"""So long a terminal may take for the last frame."""
+_PLAIN_INTERVAL_S = 5.0
+_PLAIN_INTERVAL_S_MAX = 60.0
+_PLAIN_GROWTH = 1.3
+_NUMBERS = re.compile(r"\d[\d,.]*")
+_PLAIN_LOOK_S = 0.25
+_LOG_LINES = 6
+_PANEL_FRAME_LINES = 2
+_TABLE_FRAME_LINES = 2
+"""Its head and its totals."""
+_STATE_WIDTH_MIN, _STATE_WIDTH_MAX = 10, 40
+_WORDS = frozenset({"venue", "symbol", "kind", "state"})
+_DROPPED_FIRST = ("dups", "frames/s", "rows", "missing", "last")
+"""Columns that a narrow terminal does without, in this order."""
+_COLOUR = {"green": "green", "yellow": "yellow", "red": "red"}
+_STATE_STYLE = {
+    StreamState.LIVE: "green",
+    StreamState.STALE: "red",
+    StreamState.BACKOFF: "red",
+    StreamState.FAILED: "red",
+}
+_WORST_FIRST = ("red", "yellow", "green")
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where to look: shown at start and beside the table."""
+
+    psql: str
+    redis: str
+    control: str
+    dashboard: str
+    log_file: Path
+
+    @classmethod
+    def of(cls, note: EngineNote, redis_prefix: str, log_file: Path) -> "Addresses":
+        """From the engine's note."""
+        key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
+        redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
+        psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
+        return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
+
+    def lines(self) -> list[str]:
+        """One line each."""
+        return [
+            f"database  {self.psql}",
+            f"redis     {self.redis}",
+            f"control   {self.control}",
+            f"dashboard {self.dashboard}",
+            f"log       {self.log_file}",
+        ]
+
+
+def can_show_view() -> bool:
+    """Whether standard output is a terminal that can be drawn on."""
+    able = os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+    return able and sys.stdout.isatty()
+
+
+async def watch(status: Callable[[], EngineStatus], addresses: Addresses, *, live: bool) -> None:
+    """Show the engine until cancelled."""
+    rates = Rates()
+    if live:
+        try:
+            await _draw(status, rates, addresses)
+        except OSError as error:  # a line that was cut; the engine has other things to do
+            _log.warning(f"the terminal is gone: {error.strerror}; lines in the log instead")
+    await _log_lines(status, rates)
+
+
+async def _draw(status: Callable[[], EngineStatus], rates: Rates, addresses: Addresses) -> None:
+    screen = Live(console=Console(file=sys.stdout), auto_refresh=False, transient=False)
+    # Beside the loop: a terminal that nobody reads (Ctrl-S, a cut line) holds up who writes to it.
+    await in_thread(screen.start, "view")
+    try:
+        while True:
+            now = status()
+            shown = render(now, rates.update(now), addresses)
+            await in_thread(partial(screen.update, shown, refresh=True), "view")
+            await asyncio.sleep(_LIVE_INTERVAL_S)
+    finally:
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_LAST_FRAME_S):
+                await in_thread(screen.stop, "view")
+
+
+async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
+    """A line every few seconds, ever more seldom while all goes as before; within those few seconds
+    when that has changed, and at once when the number of live streams has.
+    """
+    shown, before, shown_s, pause_s = -1, ("", "", "", ""), monotonic_s(), _PLAIN_INTERVAL_S
+    while True:
+        await asyncio.sleep(_PLAIN_LOOK_S)
+        now = status()
+        now_rates = rates.update(now)
+        live = _live_count(now)
+        settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
+        reason = _NUMBERS.sub("#", now.reason)
+        goes = (now.status, reason, now.writer.database_state, now.writer.redis_state)
+        if goes != before:
+            pause_s = _PLAIN_INTERVAL_S
+        if settled or monotonic_s() >= shown_s + pause_s:
+            _log.info(plain_line(now, now_rates))
+            if goes == before:
+                pause_s = min(pause_s * _PLAIN_GROWTH, _PLAIN_INTERVAL_S_MAX)
+            shown, before, shown_s = live, goes, monotonic_s()
+
+
+def _live_count(status: EngineStatus) -> int:
+    return sum(stream.state is StreamState.LIVE for stream in status.streams)
+
+
+def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
+    """The engine in one line."""
+    live = _live_count(status)
+    writer = status.writer
+    return (
+        f"{status.status} ({status.reason}) streams {live}/{len(status.streams)} live,"
+        f" {_per_s(rates, 'frames')} frames/s, {_per_s(rates, 'rows')} rows/s in,"
+        f" {_per_s(rates, 'stored')} rows/s stored, {_per_s(rates, 'published')} rows/s"
+        f" published, backlog {writer.backlog_rows:,}, gaps"
+        f" {sum(stream.gap_count for stream in status.streams)}, dropped"
+        f" {sum(writer.dropped_rows.values())}, database {writer.database_state}, redis"
+        f" {writer.redis_state}"
+    )
+
+
+def render(status: EngineStatus, rates: dict[str, float], addresses: Addresses) -> RenderableType:
+    """The live view."""
+    return _Screen(status, rates, addresses)
+
+
+class _Screen:
+    """As much as the terminal has room for. A live view is cropped from below, so where to look
+    comes first, and the table takes only what is left.
+    """
+
+    def __init__(self, status: EngineStatus, rates: dict[str, float], addresses: Addresses) -> None:
+        self._status, self._rates, self._addresses = status, rates, addresses
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        status = self._status
+        head = Text.assemble(
+            ("● ", _COLOUR[status.status]),
+            (f"{status.status}", f"bold {_COLOUR[status.status]}"),
+            f"  {status.reason}   up {status.uptime_s:,.0f} s   ",
+            ("Ctrl-C drains and stops", "dim"),
+        )
+        where = Text("\n".join(self._addresses.lines()), style="dim", overflow="fold")
+        top = Group(head, where, _writer_line(status, self._rates))
+        # The last line stays free: the newline at the end would push the first one out of sight.
+        room = options.size.height - 1 - len(console.render_lines(top, options, pad=False))
+        yield top
+        table_lines = len(status.streams) + _TABLE_FRAME_LINES
+        log_lines = min(_LOG_LINES, max(room // 3, room - table_lines) - _PANEL_FRAME_LINES)
+        if log_lines > 0:
+            room -= log_lines + _PANEL_FRAME_LINES
+        yield from _stream_table(status, self._rates, options.max_width, room)
+        if log_lines > 0:
+            tail = "\n".join(last_lines(self._addresses.log_file, log_lines))
+            text = Text(tail, overflow="ellipsis", no_wrap=True)
+            yield Panel(text, title="log", title_align="left", border_style="dim")
+
+
+def _stream_table(
+    status: EngineStatus, rates: dict[str, float], width: int, height: int
+) -> Iterator[RenderableType]:
+    """The streams in trouble first, then as many as fit; numbers are left out, never cut."""
+    streams = sorted(status.streams, key=lambda stream: (_rank(stream), stream.slot))
+    if len(streams) + _TABLE_FRAME_LINES > height:
+        streams = streams[: max(1, height - _TABLE_FRAME_LINES - 1)]
+    rows = [_stream_cells(stream, rates) for stream in streams]
+    rows.append(_total_cells(status, rates))
+    widths = {name: max(len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
+    widths["state"] = min(widths["state"], _STATE_WIDTH_MAX)
+    least = widths | {"state": min(widths["state"], _STATE_WIDTH_MIN)}
+    for name in _DROPPED_FIRST:
+        if sum(least.values()) + len(least) - 1 > width:
+            del least[name], widths[name]
+    excess = sum(widths.values()) + len(widths) - 1 - width
+    widths["state"] = max(least["state"], widths["state"] - max(0, excess))
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for name, columns in widths.items():
+        justify: JustifyMethod = "left" if name in _WORDS else "right"
+        table.add_column(name, width=columns, justify=justify, no_wrap=True)
+    for stream, row in zip(streams, rows, strict=False):
+        styles = {"state": _STATE_STYLE.get(stream.state, "yellow")}
+        table.add_row(*(Text(row[name], style=styles.get(name, "")) for name in widths))
+    table.add_row(*(rows[-1][name] for name in widths), style="bold")
+    yield table
+    if hidden := len(status.streams) - len(streams):
+        yield Text(f"and {hidden} more streams", style="dim")
+
+
+def _rank(stream: StreamReport) -> int:
+    return _WORST_FIRST.index(_STATE_STYLE.get(stream.state, "yellow"))
+
+
+def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, str]:
+    return {
+        "venue": stream.venue,
+        "symbol": stream.symbol,
+        "kind": stream.kind,
+        "state": stream.state.value + (f": {stream.reason}" if stream.reason else ""),
+        "frames/s": _per_s(rates, f"frames {stream.slot}"),
+        "rows/s": _per_s(rates, f"rows {stream.slot}"),
+        "rows": f"{stream.row_count:,}",
+        "last": _age(stream),
+        "gaps": f"{stream.gap_count:,}",
+        "missing": f"{stream.missing_count:,}",
+        "dups": f"{stream.duplicate_count:,}",
+    }
+
+
+def _total_cells(status: EngineStatus, rates: dict[str, float]) -> dict[str, str]:
+    streams = status.streams
+    return {
+        "venue": "all",
+        "symbol": "",
+        "kind": "",
+        "state": "",
+        "frames/s": _per_s(rates, "frames"),
+        "rows/s": _per_s(rates, "rows"),
+        "rows": f"{sum(stream.row_count for stream in streams):,}",
+        "last": "",
+        "gaps": f"{sum(stream.gap_count for stream in streams):,}",
+        "missing": f"{sum(stream.missing_count for stream in streams):,}",
+        "dups": f"{sum(stream.duplicate_count for stream in streams):,}",
+    }
+
+
+def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
+    writer = status.writer
+    latency = writer.recent_latency_us.get("database", {}).get("p99")
+    parts = [
+        f"stored {_per_s(rates, 'stored')} rows/s ({sum(writer.stored_rows.values()):,})",
+        f"published {_per_s(rates, 'published')} rows/s",
+        f"backlog {writer.backlog_rows:,}",
+        f"dropped {sum(writer.dropped_rows.values()):,}",
+        f"journal {writer.journal_bytes / 2**20:,.0f} MB",
+        f"database {writer.database_state}",
+        f"redis {writer.redis_state}",
+    ]
+    if latency is not None:
+        parts.append(f"received to committed p99 {latency / 1e3:,.0f} ms")
+    for name, error in (("database", writer.database_error), ("redis", writer.redis_error)):
+        if error:
+            parts.append(f"{name}: {error}")
+    return Text("writer  " + " · ".join(parts))
+
+
+def _per_s(rates: Mapping[str, float], name: str) -> str:
+    """A rate, or a dash where there is none yet: that is not the rate zero."""
+    return f"{rates[name]:,.0f}" if name in rates else "-"
+
+
+def _age(stream: StreamReport) -> str:
+    if not stream.last_recv_ns:
+        return "-"
+    return f"{max(0, wall_ns() - stream.last_recv_ns) / 1e9:.1f} s"

@@ -1,0 +1,113 @@
+"""What an engine did, in numbers: for `--json` and for the last lines in a terminal.
+
+Rows are accounted for in `control.cli.ending`; the rest of the numbers is here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from control.cli.ending import Ending
+from engine.data.kinds import NOT_MARKET_DATA
+from engine.messages.commands import StreamCounts
+from engine.messages.status import EngineStatus
+
+
+def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
+    """Totals since the engine started, of market data: what is said about rows is no row."""
+    writer = status.writer
+    counted = StreamCounts.total(status.counts_by_kind.values())
+    received, stored = status.rows_by_kind(), _without_gaps(writer.stored_rows)
+    refused = status.refused_by_kind()
+    published, dropped = map(_without_gaps, (writer.published_rows, writer.dropped_rows))
+    skipped = _without_gaps(writer.skipped_rows)
+    seconds = max(status.uptime_s, 1e-9)
+    return {
+        "uptime_s": status.uptime_s,
+        "received": sum(received.values()),
+        "stored": sum(stored.values()),
+        "skipped": sum(skipped.values()),
+        "lost": writer.lost_rows,
+        "published": sum(published.values()),
+        "dropped": sum(dropped.values()),
+        "declared_missing": counted.missing_count,
+        "gaps": counted.gap_count,
+        "duplicates_refused": counted.duplicate_count,
+        "refused": counted.refused_count,
+        "quarantined": sum(writer.quarantined_rows.values()),
+        "inexact": writer.inexact_rows,
+        "overrun": sum(writer.overrun_rows.values()),
+        "backlog": writer.backlog_rows,
+        "malformed": _malformed(status),
+        "restarts": sum(
+            child.restart_count
+            for child in (
+                *(shard.child for shard in status.shards), writer.child, status.control,
+                *status.servers,
+            )
+        ),
+        "rates": {
+            "received_rows_per_s": round(sum(received.values()) / seconds),
+            "stored_rows_per_s": round(sum(stored.values()) / seconds),
+        },
+        "by_kind": {
+            kind: {
+                "received": received.get(kind, 0),
+                "stored": stored.get(kind, 0),
+                "skipped": skipped.get(kind, 0),
+                "published": published.get(kind, 0),
+                "dropped": dropped.get(kind, 0),
+                "refused": refused.get(kind, 0),
+            }
+            for kind in ("trade", "book", *sorted(received.keys() - {"trade", "book"}))
+        },
+        "equation": ending.summary(),
+        "latency_us": writer.latency_us,
+        "cpu_s": {
+            **{shard.child.name: round(shard.cpu_s, 2) for shard in status.shards},
+            "writer": round(writer.cpu_s, 2),
+        },
+    }  # fmt: skip
+
+
+def engine_text(status: EngineStatus, ending: Ending) -> str:
+    """The same for eyes."""
+    summary = engine_summary(status, ending)
+    received = ending.equation() if ending.accounts else f"received {summary['received']:,}"
+    lines = [
+        f"ran {status.uptime_s:,.1f} s with {len(status.streams)} streams",
+        f"{received}; published {summary['published']:,}",
+        f"gaps {summary['gaps']:,} (missing rows {summary['declared_missing']:,}),"
+        f" dropped {summary['dropped']:,}, quarantined {summary['quarantined']:,},"
+        f" malformed frames {sum(summary['malformed'].values()):,}",
+    ]
+    return "\n".join([*lines, *latency_lines(status), *ending.lines()])
+
+
+_STAGES = {
+    "receipt": "venue's event to shard",
+    "journal": "shard to journal",
+    "database": "shard to committed row",
+    "redis": "shard to Redis",
+}
+
+
+def latency_lines(status: EngineStatus) -> list[str]:
+    """One line a stage."""
+    return [
+        f"{_STAGES.get(stage, stage)}: "
+        + ", ".join(f"{name} {value / 1e3:,.1f} ms" for name, value in figures.items())
+        for stage, figures in status.writer.latency_us.items()
+        if figures
+    ]
+
+
+def _without_gaps(rows: Mapping[str, int]) -> dict[str, int]:
+    return {kind: count for kind, count in rows.items() if kind not in NOT_MARKET_DATA}
+
+
+def _malformed(status: EngineStatus) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for shard in status.shards:
+        for reason, count in shard.malformed_by_reason.items():
+            totals[reason] = totals.get(reason, 0) + count
+    return totals

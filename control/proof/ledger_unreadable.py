@@ -1,0 +1,72 @@
+"""Compares what the simulator sent unreadably with the gaps that declare it.
+
+Of such an element nothing is stored, so its stream must have declared it: it lies inside one of the
+stream's gaps, and those of reason `unreadable` count neither fewer rows than were sent nor more.
+Where the elements went to nobody whole (a socket was cut under them) other gaps may name them.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from control.proof.verdict import Connection, Verdict, covered_by_gaps
+from engine.data.kinds import GapReason
+from engine.data.slots import StreamKind, Transport
+from engine.messages.status import KINDS_OF_STREAM
+from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, Rows
+
+__all__ = ["check_unreadable"]
+
+_STREAMS = """
+    SELECT i.venue, i.symbol, s.kind, s.transport, array_agg(s.stream_id)
+    FROM stream s JOIN instrument i USING (instrument_id) GROUP BY 1, 2, 3, 4
+"""
+_COUNTED = """
+    SELECT coalesce(sum(missing), 0) FROM gap
+    WHERE stream_id = ANY(%s) AND reason = %s AND missing > 0
+"""
+_TRANSPORTS = (Transport.WS, Transport.HTTP_POLL)
+"""By the ledger's `rest`."""
+
+_Source = tuple[str, str, str, Transport]
+"""Venue, symbol, kind of row, and how it came."""
+
+
+def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str, Verdict]:
+    """The verdict on all of them; none where there were none."""
+    if not len(ledger.unreadable):
+        return {}
+    streams: dict[_Source, list[int]] = {}
+    for venue, symbol, stream_kind, transport, ids in connection.execute(_STREAMS):
+        for kind in KINDS_OF_STREAM[StreamKind(stream_kind)]:
+            streams[venue, symbol, kind, Transport(transport)] = ids
+    total = Verdict()
+    for source, part in _by_source(ledger):
+        total.add(_judge(part, streams.get(source), connection))
+    return {"unreadable": total}
+
+
+def _by_source(ledger: LedgerRows) -> Iterable[tuple[_Source, Rows]]:
+    rows = ledger.unreadable
+    for kind in range(len(UNREADABLE_KINDS)):
+        for rest, transport in enumerate(_TRANSPORTS):
+            some = rows[(rows["kind"] == kind) & (rows["rest"] == rest)]
+            for number in set(some["symbol"].tolist()):
+                venue, symbol = ledger.symbols[number]
+                source = venue, symbol, UNREADABLE_KINDS[kind], transport
+                yield source, some[some["symbol"] == number]
+
+
+def _judge(part: Rows, stream_ids: list[int] | None, connection: Connection) -> Verdict:
+    sent = int(part["rows"].sum())
+    if stream_ids is None:  # nobody collects it
+        is_polled = bool(part["rest"][0])
+        return Verdict() if is_polled else Verdict(sent=sent, missing=sent)
+    covered = covered_by_gaps(connection, stream_ids, part["seq"], part["ts_event"])
+    declared = int(part["rows"][covered].sum())
+    query = connection.execute(_COUNTED, (stream_ids, int(GapReason.UNREADABLE))).fetchone()
+    assert query is not None
+    return Verdict(
+        sent=sent,
+        declared_missing=declared,
+        missing=sent - declared,
+        altered=max(0, int(query[0]) - sent),
+    )

@@ -1,0 +1,267 @@
+"""Three lights: runtime, database, Redis. A light worsens at once and improves only after it has
+been better for a while, so that it does not flicker with the load.
+
+What single streams do is not part of a light: a stale stream is no reason to refuse another one.
+The verdict on the whole engine takes in everything: the lights, the streams, and rows that are lost
+or set aside.
+"""
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from control.state.memory import memory_free_fraction
+from engine.base.clock import monotonic_s
+from engine.messages.judgement import GREEN, RANK, above, judge_database, worst
+from engine.messages.settings import Admission
+from engine.messages.status import ChildReport, EngineStatus, Judgement, Light
+from engine.process.usage import resident_bytes
+
+SILENT_AFTER_S = 5.0
+_PROBE_EVERY_S = 2.0
+_WINDOW_S = 10.0
+
+
+class HealthLight(msgspec.Struct, frozen=True):
+    """A light and the reason for it."""
+
+    status: Light
+    reason: str = ""
+
+
+class ProcessReport(msgspec.Struct):
+    """A process of the engine, as the kernel sees it."""
+
+    name: str
+    pid: int
+    state: str
+    restart_count: int
+    rss_bytes: int = 0
+    open_files: int = 0
+    open_files_max: int = 0
+    cpu_percent: float = 0.0
+    loop_lag_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where yellow and red begin."""
+
+    loop_lag_ms: tuple[float, float] = (500.0, 5000.0)
+    memory_free_fraction: tuple[float, float] = (0.08, 0.03)
+    open_files_fraction: tuple[float, float] = (0.8, 0.95)
+    cpu_percent: tuple[float, float] = (97.0, 1000.0)
+    """A saturated process is late, not broken: never red."""
+
+
+class HeldLight:
+    """A light with hold-down."""
+
+    def __init__(self, hold_s: float) -> None:
+        self._hold_s = hold_s
+        self._shown: Judgement = ("yellow", "starting")
+        self._better_since_s: float | None = None
+        self._is_new = True
+
+    @property
+    def shown(self) -> HealthLight:
+        """The light now."""
+        return HealthLight(*self._shown)
+
+    def update(self, judged: Judgement, now_s: float) -> None:
+        """Take in what is true now."""
+        if self._is_new or RANK[judged[0]] >= RANK[self._shown[0]]:
+            self._is_new, self._better_since_s, self._shown = False, None, judged
+            return
+        if self._better_since_s is None:
+            self._better_since_s = now_s
+        if now_s - self._better_since_s >= self._hold_s:
+            self._better_since_s, self._shown = None, judged
+
+    def reset(self, judged: Judgement) -> None:
+        """A start is no trouble: what follows it counts at once."""
+        self._is_new, self._better_since_s, self._shown = True, None, judged
+
+
+class Health:
+    """Judges each status, and what the kernel says of the processes."""
+
+    def __init__(self, hold_s: float = 5.0, thresholds: Thresholds = Thresholds()) -> None:
+        self._thresholds = thresholds
+        self._runtime, self._db, self._redis = (HeldLight(hold_s) for _ in range(3))
+        self._heard_s = monotonic_s()
+        self._probed_s = -_PROBE_EVERY_S
+        self._cpu: dict[str, deque[tuple[float, int, float]]] = {}
+        self._lags: dict[str, deque[float]] = {}
+        self._has_judged = False
+        self.flush_delay_s = 0.0
+        self.memory_free_fraction = 1.0
+        self.processes: list[ProcessReport] = []
+        self.own_loop_lag_ms = 0.0
+
+    @property
+    def silence_s(self) -> float:
+        """Since the supervisor was heard last."""
+        return monotonic_s() - self._heard_s
+
+    def lights(self) -> Mapping[str, HealthLight]:
+        """`runtime`, `db` and `redis`."""
+        silence_s = self.silence_s
+        runtime = self._runtime.shown
+        if silence_s > SILENT_AFTER_S:
+            runtime = HealthLight("red", f"the supervisor is silent for {silence_s:.0f} s")
+        return {"runtime": runtime, "db": self._db.shown, "redis": self._redis.shown}
+
+    def verdict(self, status: EngineStatus | None) -> HealthLight:
+        """The engine as a whole: the worst of what it says of itself and of the lights. Redis is
+        best effort: its red light weighs as yellow.
+        """
+        found: list[Judgement] = [] if status is None else [(status.status, status.reason)]
+        return HealthLight(*worst(found + _weighed(self.lights())))
+
+    def worst_light(self) -> HealthLight:
+        """What the supervisor takes into its own verdict; green before there was one to judge."""
+        if not self._has_judged:
+            return HealthLight(*GREEN)
+        lights = {"runtime": self._runtime, "db": self._db, "redis": self._redis}
+        return HealthLight(*worst(_weighed({name: each.shown for name, each in lights.items()})))
+
+    def refusal(self, admission: Admission) -> str:
+        """Why no new stream is accepted now; "" when it is. Redis is best effort: its red light
+        weighs as yellow.
+        """
+        allowed = {"green": 0, "yellow": 1, "any": 2}[admission]
+        for name, light in self.lights().items():
+            rank = RANK[light.status]
+            if min(rank, 1 if name == "redis" else 2) > allowed:
+                return f"{name} is {light.status}: {light.reason}"
+        return ""
+
+    def take(self, status: EngineStatus) -> None:
+        """Judge a fresh status."""
+        now_s = self._heard_s = monotonic_s()
+        if status.phase == "starting":
+            for light in (self._runtime, self._db, self._redis):
+                light.reset(("yellow", "starting"))
+            return
+        self._has_judged = True
+        if now_s - self._probed_s >= _PROBE_EVERY_S:
+            self._probed_s = now_s
+            self.memory_free_fraction = memory_free_fraction()
+            self.processes = self._processes(status, now_s)
+        self._runtime.update(self._judge_runtime(status), now_s)
+        self.flush_delay_s = status.writer.flush_delay_s
+        self._db.update(judge_database(status.writer), now_s)
+        self._redis.update(_judge_redis(status), now_s)
+
+    def _judge_runtime(self, status: EngineStatus) -> Judgement:
+        if status.phase != "running":
+            return "red", f"the engine is {status.phase}"
+        found = [_judge_child(child) for child in _children(status)]
+        limits = self._thresholds
+        found += [self._judge_lag(each.child.name, each.loop_lag_ms) for each in status.shards]
+        found.append(self._judge_lag("control", self.own_loop_lag_ms))
+        free = self.memory_free_fraction
+        below = limits.memory_free_fraction
+        if free < below[0]:
+            light: Light = "red" if free < below[1] else "yellow"
+            found.append((light, f"only {free:.1%} of the memory is free"))
+        for process in self.processes:
+            if process.open_files_max:
+                fraction = process.open_files / process.open_files_max
+                text = f"{process.name} has {process.open_files} of {process.open_files_max} files"
+                found.append(above(fraction, limits.open_files_fraction, text))
+            if process.name.startswith("shard"):
+                text = f"{process.name} uses {process.cpu_percent:.0f} % of a CPU"
+                found.append(above(process.cpu_percent, limits.cpu_percent, text))
+        return worst(found)
+
+    def _judge_lag(self, name: str, lag_ms: float) -> Judgement:
+        """A single late tick is noise; the middle one of five is not."""
+        lags = self._lags.setdefault(name, deque(maxlen=5))
+        lags.append(lag_ms)
+        middle = sorted(lags)[(len(lags) - 1) // 2]
+        return above(middle, self._thresholds.loop_lag_ms, f"{name} lags {middle:,.0f} ms")
+
+    def _processes(self, status: EngineStatus, now_s: float) -> list[ProcessReport]:
+        lags = {shard.child.name: shard.loop_lag_ms for shard in status.shards}
+        lags["control"] = self.own_loop_lag_ms
+        reports = []
+        for child in _children(status):
+            report = ProcessReport(child.name, child.pid, child.state, child.restart_count)
+            report.loop_lag_ms = round(lags.get(child.name, 0.0), 1)
+            pid = os.getpid() if child.name == "control" else child.pid
+            report.open_files, report.open_files_max = open_files(pid)
+            report.rss_bytes = resident_bytes(pid)
+            report.cpu_percent = self._cpu_percent(child.name, pid, cpu_seconds(pid), now_s)
+            reports.append(report)
+        return reports
+
+    def _cpu_percent(self, name: str, pid: int, cpu_s: float, now_s: float) -> float:
+        """Over the last seconds; a new process starts anew."""
+        samples = self._cpu.setdefault(name, deque())
+        if samples and samples[-1][1] != pid:
+            samples.clear()
+        samples.append((now_s, pid, cpu_s))
+        while now_s - samples[0][0] > _WINDOW_S:
+            samples.popleft()
+        first_s, _, first_cpu_s = samples[0]
+        if now_s - first_s < _WINDOW_S / 2:
+            return 0.0
+        return round(100 * (cpu_s - first_cpu_s) / (now_s - first_s), 1)
+
+
+def _weighed(lights: Mapping[str, HealthLight]) -> list[Judgement]:
+    """Redis is best effort: its red light weighs as yellow."""
+    return [
+        ("yellow" if name == "redis" and light.status == "red" else light.status, light.reason)
+        for name, light in lights.items()
+    ]
+
+
+def open_files(pid: int) -> tuple[int, int]:
+    """Open file handles of a process and its limit; zeros when it is gone."""
+    process = Path(f"/proc/{pid}")
+    try:
+        count = len(os.listdir(process / "fd"))  # noqa: PTH208 - no need of a path for each
+        for line in (process / "limits").read_text(encoding="ascii").splitlines():
+            if line.startswith("Max open files"):
+                soft = line.split()[3]
+                return count, int(soft) if soft.isdigit() else 0
+    except OSError:
+        pass
+    return 0, 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, user and system; 0 when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    # The name is in brackets and may hold anything; the numbers begin after the last bracket.
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _children(status: EngineStatus) -> list[ChildReport]:
+    return [*(shard.child for shard in status.shards), status.writer.child, status.control]
+
+
+def _judge_child(child: ChildReport) -> Judgement:
+    if child.state == "up" or child.name == "control":
+        return GREEN
+    return "red", f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
+
+
+def _judge_redis(status: EngineStatus) -> Judgement:
+    writer = status.writer
+    if writer.redis_state in ("up", "off"):
+        return GREEN
+    if writer.redis_state == "down":
+        return "red", f"redis is down: {writer.redis_error}"
+    return "yellow", f"redis is {writer.redis_state}"

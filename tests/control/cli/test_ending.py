@@ -1,0 +1,129 @@
+"""The verdict on a run: whatever is not well shows in the text, in JSON and in the exit code."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from control.cli.ending import Ending
+from control.cli.exits import Exit
+from control.cli.terminal.summary import engine_summary, engine_text
+from engine.data.slots import StreamKind
+from engine.messages.account import Moves
+from engine.messages.commands import StreamCounts, StreamState
+from engine.messages.status import (
+    ChildReport,
+    EngineStatus,
+    ShardReport,
+    StreamReport,
+    WriterReport,
+)
+
+pytestmark = pytest.mark.fault("N29")
+
+LIVE = StreamReport(0, "binance_linear", "BTCUSDT", "Trades", 0, state=StreamState.LIVE)
+FAILED = msgspec.structs.replace(
+    LIVE, symbol="BTCUSTD", state=StreamState.FAILED, reason="no such symbol"
+)
+
+
+def status(moves: Moves, rows: int = 100, refused: int = 0, **writer: Any) -> EngineStatus:
+    counts = {StreamKind.TRADES: StreamCounts(1, rows, refused_count=refused)}
+    report = WriterReport(
+        ChildReport("writer", "ended"), moves={"trade": moves},
+        **{"database_state": "up", "stored_rows": {"trade": moves.moved}, **writer},
+    )  # fmt: skip
+    shard = ShardReport(ChildReport("shard-0", "ended"), 0, 0)
+    return EngineStatus(
+        "green", "", "stopped", "x", 1.0, [shard], report, ChildReport("control"), [],
+        counts_by_kind=counts,
+    )  # fmt: skip
+
+
+def kill_shard(engine: EngineStatus) -> EngineStatus:
+    engine.shards[0].child.restart_count = 1
+    return engine
+
+
+def kill_writer(engine: EngineStatus) -> EngineStatus:
+    engine.writer.child.restart_count = 1
+    return engine
+
+
+WELL = Moves(100, 100)
+CASES: list[tuple[str, EngineStatus, bool, list[StreamReport], Exit, str]] = [
+    ("all stored", status(WELL), True, [LIVE], Exit.OK, ""),
+    ("rows of an earlier run", status(Moves(100, 120)), True, [LIVE], Exit.OK, "+ left over 20 ="),
+    ("knobs", status(WELL, stored_rows={"trade": 60}, skipped_rows={"trade": 40}), True, [LIVE],
+     Exit.OK, "kept out by knobs 40"),
+    ("lost and declared", status(WELL, stored_rows={"trade": 97}, lost_by_kind={"trade": 3}), True,
+     [LIVE], Exit.OK, "lost after their receipt 3"),
+    ("a full ring", status(WELL, dropped_rows={"trade": 4}), True, [LIVE], Exit.OK,
+     "received 104 = stored 100 + dropped by a full ring 4"),
+    ("unreadable", status(WELL, refused=2), True, [LIVE], Exit.OK, "received 102 ="),
+    ("database down", status(Moves(100, 0, 0, 100), stored_rows={}), False, [LIVE],
+     Exit.UNFINISHED, "100 rows wait in the journal for the next start"),
+    ("the disk is full, too", status(Moves(100, 0, 0, 100), stored_rows={}, journal_error="full"),
+     False, [LIVE], Exit.UNFINISHED, "a reboot loses those in memory (full)"),
+    ("only gaps wait", status(WELL), False, [LIVE], Exit.UNFINISHED, "has not taken everything"),
+    ("quarantine", status(WELL, stored_rows={"trade": 99}, quarantined_rows={"trade": 1},
+                          quarantine_rows={"trade": 3}), True, [LIVE],
+     Exit.UNFINISHED, "3 rows are in quarantine"),
+    ("a bad symbol", status(WELL), True, [LIVE, FAILED], Exit.UNFINISHED,
+     "1 of 2 streams failed: binance_linear/BTCUSTD/Trades: no such symbol"),
+    ("never a row", status(Moves(), rows=0), True,
+     [msgspec.structs.replace(LIVE, state=StreamState.CONNECTING)], Exit.UNFINISHED,
+     "no stream has delivered anything"),
+    ("a quiet stream", status(Moves(), rows=0), True, [LIVE], Exit.OK, "received 0 = stored 0"),
+    ("no stream wanted", status(Moves(), rows=0), True, [], Exit.OK, "received 0 = stored 0"),
+    ("a row nobody counted", status(WELL, stored_rows={"trade": 99}), True, [LIVE], Exit.FAILED,
+     "1 rows passed a cursor and were not counted"),
+    ("an answer that was lost", status(Moves(100, 100, 1), stored_rows={"trade": 99}), True,
+     [LIVE], Exit.OK, "committed without an answer 1"),
+    ("counted twice", status(WELL, stored_rows={"trade": 101}), True, [LIVE], Exit.FAILED,
+     "passed no cursor"),
+    ("a row from nowhere", status(Moves(100, 90, 0, 5), stored_rows={"trade": 90}), True, [LIVE],
+     Exit.FAILED, "passed 5 rows more"),
+    ("shards counted more", status(WELL, rows=101), True, [LIVE], Exit.FAILED, "shards counted"),
+    ("shards counted less", status(WELL, rows=99), True, [LIVE], Exit.FAILED, "shards counted"),
+    ("a killed shard", kill_shard(status(WELL, rows=90, refused=1)), True, [LIVE], Exit.OK,
+     "unreadable at least 1"),
+    ("a killed writer", kill_writer(status(WELL, stored_rows={"trade": 60})), True, [LIVE],
+     Exit.OK, "stored at least 60 + committed without an answer 40"),
+    ("nowhere", status(Moves(), database_state="off", stored_rows={}, redis_state="down",
+                       redis_error="refused"), True, [LIVE], Exit.UNFINISHED,
+     "no database is wanted and Redis is down: refused"),
+    ("no database", status(Moves(), database_state="off", stored_rows={}), True, [LIVE], Exit.OK,
+     "received 100"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "delivered", "streams", "code", "text"),
+    [pytest.param(*case[1:], id=case[0]) for case in CASES],
+)
+def test_text_json_and_exit_code_say_the_same(
+    engine: EngineStatus, delivered: bool, streams: list[StreamReport], code: Exit, text: str
+) -> None:
+    ending = Ending.of(engine, delivered=delivered, streams=streams)
+    assert ending.exit_code == code
+    shown = engine_text(engine, ending)
+    assert text in shown
+    assert ("does not hold" in shown) == (code == Exit.FAILED)
+    assert ("unfinished" in shown) == bool(ending.unfinished)
+    summary = msgspec.to_builtins(engine_summary(engine, ending)["equation"])
+    assert summary["holds"] == (code != Exit.FAILED)
+    assert bool(ending.unfinished) == (code == Exit.UNFINISHED) or code == Exit.FAILED
+    assert tuple(summary["unfinished"]) == ending.unfinished
+    if summary["by_kind"] and code != Exit.FAILED:
+        total = summary["total"]
+        terms = sum(total[name] for name in total if name not in ("left", "received"))
+        assert total["left"] + total["received"] == terms
+
+
+def test_many_failed_streams_are_named_by_a_few() -> None:
+    ending = Ending.of(status(WELL), delivered=True, streams=[FAILED] * 500)
+    (text,) = ending.unfinished
+    assert text.startswith("500 of 500 streams failed")
+    assert text.endswith("; and 497 more")
+    assert len(text) < 400

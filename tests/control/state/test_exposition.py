@@ -1,0 +1,210 @@
+"""`/metrics`: complete, in the format that was asked for, no label that a stranger could choose."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import parser
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import parser as open_parser
+
+from engine.data.layout import Layout, open_layout
+from engine.data.slots import StreamKind
+from engine.messages.commands import LatencyHistogram, StreamCounts
+from engine.process import metric_files
+from engine.process.metrics import ProcessMetrics, ShardMetrics, WriterMetrics
+from tests.control.api.api_rig import DROP, Rig, run_with_rig
+from tests.control.api.routes.test_streams import BTC, BTC_KEY
+from tests.engine.process.metric_rig import life, samples
+from tests.engine.process.test_metrics import writer_status
+
+ROOT = Path(__file__).parents[3]
+PROMTOOL = shutil.which("promtool")
+LABELS = {
+    "exchange", "kind", "state", "reason", "sink", "process", "pool", "part", "route", "method",
+    "status", "le",
+}  # fmt: skip
+NAME = re.compile(r"fts_(engine|shards|writer|control)(_[a-z]+)+")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Iterator[Layout]:
+    """Of an engine whose children have counted everything they can."""
+    layout = open_layout(tmp_path / "state", tmp_path)
+    metric_files.begin(layout)
+    latency = {s: LatencyHistogram([1] * 90) for s in ("receipt", "journal", "database", "redis")}
+    with life(layout, "writer"):
+        WriterMetrics().feed(writer_status(stored_rows={"trade": 12}, latency=latency))
+        ProcessMetrics("writer").feed(1.0, 0.0)
+    with life(layout, "shard-0"):
+        counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}
+        ShardMetrics().feed("binance_linear", counts, {"schema": 1}, 1, 1)
+        ProcessMetrics("shard-0").feed(1.0, 0.0)
+    yield layout
+    metric_files.end(layout)
+
+
+def full(rig: Rig) -> Rig:
+    """With everything the supervisor can say, and a symbol in it."""
+    rig.supervisor.run(BTC_KEY)
+    rig.supervisor.writer.dropped_rows = {"trade": 1}
+    rig.health._probed_s = -1e9
+    rig.supervisor.tell()
+    for process in rig.health.processes:
+        process.pid, process.rss_bytes, process.open_files = 1, 1, 1
+    return rig
+
+
+def families(text: str, *, is_open: bool = False) -> list[Metric]:
+    parse = open_parser if is_open else parser
+    return list(parse.text_string_to_metric_families(text))
+
+
+@pytest.mark.fault("V09")
+def test_metrics_parse_whatever_is_known() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.backend._status = None
+        text = (await rig.ask("GET", "/metrics")).text.decode()
+        assert "fts_control_health_level" in text
+        for phase in ("starting", "running", "draining"):
+            rig.supervisor.phase = phase
+            full(rig)
+            text = (await rig.ask("GET", "/metrics")).text.decode()
+            assert samples(text)['fts_engine_process_up{process="shard-0"}'] == 1
+
+    run_with_rig(scenario)
+
+
+def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        full(rig)
+        await rig.ask("GET", "/streams/BinanceLinear/BTCUSDT/Trades/Ws")
+        found = families(text := (await rig.ask("GET", "/metrics")).text.decode())
+        names = [family.name for family in found]
+        assert len(names) == len(set(names)), "each family comes once"
+        for family in found:
+            assert NAME.fullmatch(family.name)
+            assert family.documentation
+            for sample in family.samples:
+                assert set(sample.labels) <= LABELS
+        assert "BTC" not in text, "symbols are no labels"
+        page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+        described = set(re.findall(r"`(fts_[a-z_]+)`", page))
+        shown = {family.name + "_total" * (family.type == "counter") for family in found}
+        assert shown == described, "the tables of docs/metrics.md"
+
+    with life(layout, "control"):
+        run_with_rig(scenario, layout=layout)
+
+
+@pytest.mark.fault("V09")
+@pytest.mark.parametrize("body", [b"", b"\x40\x00", bytes(range(256))])
+def test_a_damaged_file_is_skipped_and_counted(layout: Layout, body: bytes) -> None:
+    async def scenario(rig: Rig) -> None:
+        skipped = "fts_control_unreadable_metric_files"
+        found = samples((await rig.ask("GET", "/metrics")).text.decode())
+        assert found[skipped] == 0
+        (layout.metrics_dir / "counter_shard-0.db").write_bytes(body)
+        answer = await rig.ask("GET", "/metrics")
+        found = samples(answer.text.decode())
+        assert (answer.status, found[skipped]) == (200, 1)
+        assert found['fts_writer_stored_rows_total{kind="trade"}'] == 12
+        assert not any(name.startswith("fts_shards_rows_total") for name in found)
+
+    run_with_rig(scenario, layout=layout)
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+
+
+def test_the_client_chooses_the_format(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        full(rig)
+        for accept, media_type in (
+            (DROP, "text/plain; version=0.0.4"),
+            ("*/*", "text/plain; version=0.0.4"),
+            ("text/html", "text/plain; version=0.0.4"),
+            (PROMETHEUS, "application/openmetrics-text; version=1.0.0"),
+        ):
+            answer = await rig.ask("GET", "/metrics", headers={"accept": accept})
+            assert answer.headers["content-type"].startswith(media_type)
+            is_open = "openmetrics" in media_type
+            found = families(answer.text.decode(), is_open=is_open)
+            assert "fts_writer_stored_rows" in {family.name for family in found}
+
+    run_with_rig(scenario, layout=layout)
+
+
+@pytest.mark.fault("A07")
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from(["application/openmetrics-text", "text/plain"]),
+    version=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12),
+    rest=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
+)
+def test_no_accept_header_is_a_fault(kind: str, version: str, rest: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        headers = {"accept": f"{kind};version={version};{rest}"}
+        answer = await rig.ask("GET", "/metrics", headers=headers)
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith(("text/plain", "application/openmetrics"))
+
+    run_with_rig(scenario)
+
+
+def test_requests_are_counted_by_route_and_outcome(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        for method, path in (
+            ("GET", "/streams/count"), ("GET", "/streams/count"), ("POST", "/streams/count"),
+            ("GET", "/streams/BinanceLinear/BTCUSDT/Trades/Ws"), ("GET", "/no/BTCUSDT"),
+            ("GET", "/ui/BTCUSDT.js"), ("BREW", "/streams/count"),
+        ):  # fmt: skip
+            await rig.ask(method, path)
+        await rig.ask("POST", "/streams", BTC)
+        await rig.ask("GET", "/streams", headers={"host": "evil.example"})
+        text = (await rig.ask("GET", "/metrics")).text.decode()
+        assert "BTCUSDT" not in text
+        prefix = "fts_control_requests_total"
+        counted = {n: v for n, v in samples(text).items() if n.startswith(prefix)}
+        stream = "/streams/{exchange}/{symbol}/{kind}/{transport}"
+        assert counted == {
+            prefix + f'{{method="{method}",route="{route}",status="{status}"}}': count
+            for method, route, status, count in (
+                ("GET", "/streams/count", "2xx", 2),
+                ("POST", "/streams/count", "4xx", 1),
+                ("GET", stream, "4xx", 1),
+                ("GET", "/ui/{name}", "4xx", 1),
+                ("POST", "/streams", "2xx", 1),
+                ("other", "/streams/count", "4xx", 1),
+                ("GET", "none", "4xx", 2),
+            )
+        }
+        took = samples(text)['fts_control_request_duration_seconds_count{route="/streams/count"}']
+        assert took == 4
+
+    with life(layout, "control"):
+        run_with_rig(scenario, layout=layout)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool (Debian: apt-get install prometheus)")
+def test_promtool_has_nothing_to_say(layout: Layout) -> None:
+    assert PROMTOOL is not None
+
+    async def scenario(rig: Rig) -> bytes:
+        await full(rig).ask("GET", "/streams")
+        return (await rig.ask("GET", "/metrics")).text
+
+    with life(layout, "control"):
+        text = run_with_rig(scenario, layout=layout)
+    checked = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
