@@ -56,10 +56,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with zipfile.ZipFile(other, "w") as archive:
         meta = "control-0.10.2.dist-info"
         archive.writestr("control/__init__.py", "NAME = 'python-control'\n")
-        archive.writestr("control/cli/main.py", "raise SystemExit('this is not fts')\n")
+        archive.writestr("control/cli.py", "raise SystemExit('this is not fts')\n")
         archive.writestr(f"{meta}/METADATA", _META)
         archive.writestr(f"{meta}/WHEEL", _WHEEL)
-        names = ("control/__init__.py", "control/cli/main.py", f"{meta}/METADATA", f"{meta}/WHEEL")
+        names = ("control/__init__.py", "control/cli.py", f"{meta}/METADATA", f"{meta}/WHEEL")
         record = "".join(f"{name},,\n" for name in (*names, f"{meta}/RECORD"))
         archive.writestr(f"{meta}/RECORD", record)
     return {"ours": ours, "other": other}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.kinds import Flag, RecordArray, RecordKind, RecordSpec
+from engine.writer.rows.copy import StreamLookup
 from engine.writer.rows.exact import raised_decimals
 from engine.writer.rows.screen import (
     Offsets,
@@ -19,7 +20,6 @@ from engine.writer.rows.screen import (
     unstorable,
 )
 from engine.writer.rows.withheld import HeldSpan
-from engine.writer.sinks.postgres.stream_ids import StreamRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +177,14 @@ class Batch:
                 pieces[place] = piece.flagged(offsets, flag)
 
 
-def screen(slices: Sequence[Slice], streams: StreamRegistry) -> Batch:
+def screen(slices: Sequence[Slice], lookup: StreamLookup) -> Batch:
     """Sort out the rows no database would take. The slots must have been looked up before."""
     batch = Batch(slices)
     for origin in slices:
         if not origin.spec.columns or not len(origin.records):
             continue
         piece = Piece(origin, origin.records)
-        for group in unstorable(origin.records, origin.spec, streams.lookup):
+        for group in unstorable(origin.records, origin.spec, lookup):
             batch.refused += [Blamed(origin, int(each), group.reason) for each in group.offsets]
             piece = piece.without(group.offsets)
         if len(piece.records):
@@ -192,10 +192,10 @@ def screen(slices: Sequence[Slice], streams: StreamRegistry) -> Batch:
     return batch
 
 
-def is_spotless(slices: Sequence[Slice], streams: StreamRegistry) -> bool:
+def is_spotless(slices: Sequence[Slice], lookup: StreamLookup) -> bool:
     """Whether nothing has to be refused and no decimals raised. The usual case, in one pass."""
     rows = [s for s in slices if s.spec.columns and len(s.records)]
-    return all(is_clean(s.records, s.spec, streams.lookup) for s in rows)
+    return all(is_clean(s.records, s.spec, lookup) for s in rows)
 
 
 def unscreened(slices: Sequence[Slice]) -> Batch:
@@ -207,9 +207,8 @@ def unscreened(slices: Sequence[Slice]) -> Batch:
     return batch
 
 
-def raised(batch: Batch, streams: StreamRegistry) -> dict[int, tuple[int, int]]:
+def raised(batch: Batch, lookup: StreamLookup) -> dict[int, tuple[int, int]]:
     """Slots whose rows prove with more decimals than they have: slot -> (price, qty) decimals."""
-    lookup = streams.lookup
     needs: dict[int, tuple[int, int]] = {}
     for kind, pieces in batch.pieces.items():
         for name, transform in number_fields(pieces[0].origin.spec):

@@ -67,11 +67,11 @@ class Tables:
             unknown.update(unresolved(streams.lookup, piece.records["stream"]))
         if unknown:
             await streams.resolve(connection, sorted(unknown))
-        if not _has_strangers(unknown, streams) and is_spotless(slices, streams):
+        if not _has_strangers(unknown, streams) and is_spotless(slices, streams.lookup):
             batch = unscreened(slices)
         else:
-            batch = screen(slices, streams)
-            for slot, decimals in raised(batch, streams).items():
+            batch = screen(slices, streams.lookup)
+            for slot, decimals in raised(batch, streams.lookup).items():
                 await streams.raise_decimals(connection, slot, *decimals)
         await self.make_partitions(connection, batch)
         return batch
