@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from engine.data.kinds import BOOK, GAP, QUOTE, TRADE, RecordSpec
 from engine.data.ring import HEADER_BYTES, RingProducer, RingReader, format_ring, ring_bytes
 from engine.data.slots import StreamKey, StreamKind
-from engine.messages.commands import StreamSpec
+from engine.messages.streams import StreamSpec
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook, SnapshotBook
 from shards.feeds.declared.gaps import GapLedger

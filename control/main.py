@@ -22,14 +22,15 @@ from control.http.auth import Guard
 from control.http.protocol import BoundedHttp, Limits
 from control.state.backend import Backend
 from control.state.health import Health
-from control.state.listing_fetch import VenueListings
-from control.state.listings import Instruments
+from control.state.listing_fetch import ListingFetch
+from control.state.listings import Listings
 from engine.base.clock import monotonic_s
-from engine.messages.commands import Drain, Heartbeat, Ready, ToChild
+from engine.messages.control import Heartbeat
+from engine.messages.pipes import Drain, Ready, ToChild
 from engine.messages.settings import ControlSettings
 from engine.process.birth import ExitCode
 from engine.process.metrics import ProcessMetrics
-from engine.process.pipe import Channel
+from engine.process.pipe import Pipe
 from shards.venues import VENUES
 
 _log = logging.getLogger(__name__)
@@ -45,14 +46,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
+async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     """Process entry."""
     listener = _listener(settings)
     health = Health(settings.health_hold_s)
     layout = settings.paths.layout() if settings.paths else None
-    backend = Backend(channel.send, health, layout, configured_knobs=settings.configured_knobs)
-    listings = VenueListings(settings.venues, backend.leases)
-    instruments = Instruments(
+    backend = Backend(pipe.send, health, layout, configured_knobs=settings.configured_knobs)
+    listings = ListingFetch(settings.venues, backend.leases)
+    instruments = Listings(
         VENUES,
         layout.state_dir / "instruments" if layout else None,
         listings.fetch,
@@ -66,13 +67,13 @@ async def run(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     services = Services(backend, admissions, instruments, guard)
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
     server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
-    channel.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
-    listening = asyncio.create_task(_listen(channel, backend), name="supervisor")
+    pipe.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
+    listening = asyncio.create_task(_listen(pipe, backend), name="supervisor")
     serving = asyncio.create_task(_serve(server, listener, backend), name="http")
     work = [
         listening,
         asyncio.create_task(instruments.run(), name="instruments"),
-        asyncio.create_task(_watch_loop(health, channel), name="loop-lag"),
+        asyncio.create_task(_watch_loop(health, pipe), name="loop-lag"),
     ]
     try:
         await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
@@ -98,9 +99,9 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, backend: Backe
     await server.serve(sockets=[listener])
 
 
-async def _listen(channel: Channel[ToChild], backend: Backend) -> None:
+async def _listen(pipe: Pipe[ToChild], backend: Backend) -> None:
     """Take in what the supervisor says, until it wants this process to leave or is gone."""
-    while (message := await channel.receive()) is not None and not isinstance(message, Drain):
+    while (message := await pipe.receive()) is not None and not isinstance(message, Drain):
         backend.take(message)
 
 
@@ -124,12 +125,12 @@ def make_server(app: ASGIApp, protocol: type[BoundedHttp]) -> uvicorn.Server:
     )
 
 
-async def _watch_loop(health: Health, channel: Channel[ToChild]) -> None:
+async def _watch_loop(health: Health, pipe: Pipe[ToChild]) -> None:
     """Measure how late this process's own event loop is, and tell the supervisor that it turns."""
     metrics = ProcessMetrics("control")
     while True:
         worst = health.worst_light()
-        channel.send(Heartbeat(worst.status, worst.reason))
+        pipe.send(Heartbeat(worst.status, worst.reason))
         started_s = monotonic_s()
         await asyncio.sleep(_LAG_LOOK_S)
         lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)

@@ -2,18 +2,18 @@
 
 import gc
 
-from engine.messages.commands import Ready, ToChild
+from engine.messages.pipes import Ready, ToChild
 from engine.messages.settings import ShardSettings
-from engine.process.pipe import Channel
+from engine.process.pipe import Pipe
 from shards.shard import Shard
 
 
-async def run(settings: ShardSettings, channel: Channel[ToChild]) -> int:
+async def run(settings: ShardSettings, pipe: Pipe[ToChild]) -> int:
     """Attach the rings, say so, and serve. What exists now lives for ever: keep the garbage
     collector from walking it again and again.
     """
-    shard = Shard(settings, channel)
+    shard = Shard(settings, pipe)
     gc.collect()
     gc.freeze()
-    channel.send(Ready())
+    pipe.send(Ready())
     return await shard.run()

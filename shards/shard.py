@@ -9,47 +9,43 @@ from collections import Counter, defaultdict
 from engine.base.clock import monotonic_s
 from engine.data.slots import Instrument
 from engine.limits.leases import LeaseClient
-from engine.messages.commands import (
-    Drain,
+from engine.messages.limits import LeaseBlocked, LeaseGranted, PlacesGranted
+from engine.messages.pipes import Drain, ShardStatus, ToChild
+from engine.messages.settings import ShardSettings, VenueSettings
+from engine.messages.streams import (
     InstrumentsResolved,
     InstrumentsStored,
-    LeaseBlocked,
-    LeaseGranted,
     RenewBooks,
-    SeatsGranted,
-    ShardStatus,
     StartStreams,
     StopStreams,
     StreamSpec,
     StreamState,
     StreamStatus,
-    ToChild,
     sum_by_kind,
 )
-from engine.messages.settings import ShardSettings, VenueSettings
 from engine.process.metrics import ProcessMetrics, ShardMetrics
-from engine.process.pipe import Channel
+from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
 from shards.session.rings import ShardRings
 from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Shard:
     """Owns connections. One event loop, no queue between socket and ring."""
 
-    def __init__(self, settings: ShardSettings, channel: Channel[ToChild]) -> None:
+    def __init__(self, settings: ShardSettings, pipe: Pipe[ToChild]) -> None:
         self._settings = settings
-        self._channel = channel
+        self._pipe = pipe
         self._layout = settings.paths.layout()
         self._rings = ShardRings.attach(self._layout, settings.index, settings.doorbell_fd)
         self._sessions: dict[str, VenueSession] = {}
         self._strangers: dict[int, StreamStatus] = {}
         """Streams of venues this version does not know, as another one may have left them."""
         self._waiting_for_store: dict[int, asyncio.Event] = {}
-        self._leases = LeaseClient(channel.send)
+        self._leases = LeaseClient(pipe.send)
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop_lag_ms = 0.0
         self._metrics = ShardMetrics()
@@ -74,12 +70,12 @@ class Shard:
                 *(session.close(in_order=in_order) for session in self._sessions.values())
             )
             self._report()
-            await self._channel.flush()
+            await self._pipe.flush()
             self._rings.close()
         return 0
 
     async def _obey(self) -> None:
-        while (message := await self._channel.receive()) is not None:
+        while (message := await self._pipe.receive()) is not None:
             match message:
                 case StartStreams():
                     self._start(message.streams)
@@ -87,14 +83,14 @@ class Shard:
                     self._stop(message.slots)
                 case RenewBooks():
                     self._renew_books(message.slots)
-                case LeaseGranted() | LeaseBlocked() | SeatsGranted():
+                case LeaseGranted() | LeaseBlocked() | PlacesGranted():
                     self._leases.take(message)
                 case InstrumentsStored():
                     self._on_stored(message.slots)
                 case Drain():
                     return
                 case _:
-                    log.error("a shard has no use for a %s", type(message).__name__)
+                    _log.error("a shard has no use for a %s", type(message).__name__)
 
     def _start(self, streams: list[StreamSpec]) -> None:
         by_venue: defaultdict[str, list[StreamSpec]] = defaultdict(list)
@@ -110,7 +106,7 @@ class Shard:
         """What a registry of another version wants must not cost the streams that can run."""
         for stream in streams:
             reason = f"unknown venue {stream.key.venue!r}; this version knows {', '.join(VENUES)}"
-            log.error("%s: %s", stream.key, reason)
+            _log.error("%s: %s", stream.key, reason)
             self._strangers[stream.slot] = StreamStatus(
                 stream.slot, StreamState.FAILED, reason, life=stream.life
             )
@@ -143,7 +139,7 @@ class Shard:
         """The stream table must know a stream before its first row."""
         waiting = self._waiting_for_store
         stored = {slot: waiting.setdefault(slot, asyncio.Event()) for slot in instruments}
-        self._channel.send(InstrumentsResolved(instruments, listed_s))
+        self._pipe.send(InstrumentsResolved(instruments, listed_s))
         await asyncio.gather(*(event.wait() for event in stored.values()))
 
     def _on_stored(self, slots: list[int]) -> None:
@@ -177,7 +173,7 @@ class Shard:
         for session in sessions:
             malformed.update(session.malformed_by_reason)
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        self._channel.send(
+        self._pipe.send(
             ShardStatus(
                 shard=self._settings.index,
                 streams=streams,

@@ -14,27 +14,30 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("engine", "shards", "control")
 MODULES_MAX = 12
 FAN_OUT_MAX = 16
-LINES_MAX = 40_015
+LINES_MAX = 40_050
 """Source lines of the three rooms. Lower it with every change that takes lines away; new venues,
 kinds, sinks and services raise it by what they need, which their commit says.
 """
 WIDE = {
-    "control/cli/commands/demo.py": 20,
-    "control/cli/commands/doctor.py": 19,
+    "control/cli/commands/demo.py": 19,
+    "control/cli/commands/doctor.py": 18,
     "control/cli/main.py": 22,
-    "control/cli/service.py": 29,
-    "engine/supervisor/supervisor.py": 21,
+    "control/cli/service.py": 27,
+    "engine/supervisor/supervisor.py": 18,
     "engine/writer/consumer.py": 17,
-    "engine/writer/main.py": 18,
+    "engine/writer/main.py": 17,
     "engine/writer/sinks/postgres/sink.py": 17,
-    "shards/session/venue_session.py": 23,
+    "shards/session/venue_session.py": 22,
     "shards/transport/connection.py": 17,
 }
 """Modules that import more of ours than FAN_OUT_MAX, and how many."""
-AMBIGUOUS = {
-    "Account", "BookEvent", "Channel", "HealthLight", "Instrument", "Session", "StreamRow",
-}  # fmt: skip
-"""Public classes of one name."""
+DEAD = (
+    r"Catalog|CatalogEntry|Registry|RegistryEntry|RegistryMirror|Roster|roster|StreamRegistry|Member"
+    r"|births|SeatSettings|HeldSeats|SeatsWanted|SeatsGranted|HeldBack|HeldSpan|Suspects|TimedStream"
+    r"|Unusable\w*|UNUSABLE_FRAME|StoreInstruments|InstrumentsSaved|InstrumentsLoaded|VenueListings"
+    r"|child_channel|supervisor_channel|SinkHealth"
+)
+"""Names that meant two things, or were a second word for one. GLOSSARY.md has those that stayed."""
 UNTESTED = {
     "C": "03",
     "D": "04 05 06",
@@ -93,14 +96,15 @@ def test_no_module_needs_half_the_house() -> None:
 
 
 def imported(text: str) -> set[str]:
-    """Modules of ours that this one imports."""
+    """Modules of ours that this one imports; messages are words, and count as one."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ROOMS:
             for name in node.names:
                 full = f"{node.module}.{name.name}"
                 is_module = (ROOT / f"{full.replace('.', '/')}.py").exists()
-                found.add(full if is_module else str(node.module))
+                module = full if is_module else str(node.module)
+                found.add("messages" if module.startswith("engine.messages.") else module)
     return found
 
 
@@ -113,9 +117,13 @@ def test_a_public_class_is_the_only_one_of_its_name() -> None:
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(path)
-    doubled = {name: paths for name, paths in homes.items() if len(paths) > 1}
-    assert {name: paths for name, paths in doubled.items() if name not in AMBIGUOUS} == {}
-    assert AMBIGUOUS - set(doubled) == set(), "ambiguous no more: take them off the list"
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def test_dead_names_stay_dead() -> None:
+    dead = re.compile(rf"\b({DEAD})\b")
+    found = {path: dead.findall(text) for path, text in sources()}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_the_house_does_not_grow_unnoticed() -> None:

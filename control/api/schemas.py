@@ -17,8 +17,8 @@ from engine.data.slots import (
     Transport,
     bare_name,
 )
-from engine.messages.commands import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
 from engine.messages.status import StreamReport
+from engine.messages.streams import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
 from shards.venues import VENUES
 
 BULK_MAX = 5000

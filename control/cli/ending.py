@@ -11,8 +11,8 @@ from typing import Any
 
 from control.cli.exits import Exit
 from engine.messages.account import Account
-from engine.messages.commands import StreamState
 from engine.messages.status import EngineStatus, StreamReport
+from engine.messages.streams import StreamState
 
 _TERMS = {
     "stored": "stored", "skipped": "kept out by knobs", "quarantined": "put in quarantine",

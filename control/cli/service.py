@@ -46,7 +46,7 @@ from engine.servers.valkey import PrivateValkey
 from engine.start import migrations, preflight
 from engine.start.config import LoadedConfig, Secret, masked_url
 from engine.start.redis_memory import RedisPlan, plan_redis
-from engine.streams.wanted import Registry
+from engine.streams.wanted import Wanted
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings
 from shards.venues import socket_count, venue_limits
 
@@ -344,7 +344,7 @@ def _redis(
 
 def _redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:
     """For the streams of the file and those that commands have added, as far as they are known."""
-    keys = {entry.key for entry in Registry(layout.registry).wanted()}
+    keys = {entry.key for entry in Wanted(layout.wanted).wanted()}
     keys.update([] if options.fresh else options.loaded.stream_keys())
     redis = options.loaded.config.redis
     kinds = [key.kind for key in keys]
@@ -358,7 +358,7 @@ def _empty(layout: Layout) -> None:
         layout.state_dir / "ledger",
     ):  # fmt: skip
         shutil.rmtree(directory, ignore_errors=True)
-    for file in (layout.catalog, layout.registry, layout.limits, layout.log_file):
+    for file in (layout.slots, layout.wanted, layout.limits, layout.log_file):
         file.unlink(missing_ok=True)
 
 

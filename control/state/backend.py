@@ -18,25 +18,20 @@ from control.state.health import Health, HealthLight
 from engine.data.layout import Layout
 from engine.data.slots import Instrument, StreamKey
 from engine.limits.leases import LeaseClient
-from engine.messages.commands import (
+from engine.messages.control import (
     AddStreams,
     CommandResult,
-    FromChild,
-    InstrumentEvent,
-    InstrumentsLoaded,
     KeyResult,
-    KnobChanges,
-    Knobs,
-    LeaseBlocked,
-    LeaseGranted,
     RemoveStreams,
     RenewBook,
     SetKnobs,
-    StreamRequest,
     SystemStatus,
-    ToChild,
 )
+from engine.messages.limits import LeaseBlocked, LeaseGranted
+from engine.messages.listings import InstrumentEvent, ListingLoaded
+from engine.messages.pipes import FromChild, ToChild
 from engine.messages.status import EngineStatus, StreamReport
+from engine.messages.streams import KnobChanges, Knobs, StreamRequest
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +139,7 @@ class Backend:
         self, venue: str, instruments: list[Instrument], events: list[InstrumentEvent]
     ) -> None:
         """Hand a venue's listing on for the database."""
-        self._send(InstrumentsLoaded(venue, instruments, events))
+        self._send(ListingLoaded(venue, instruments, events))
 
     # -- inside ------------------------------------------------------------------------------
 

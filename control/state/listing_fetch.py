@@ -8,7 +8,7 @@ from shards.transport.rest import VenueRest
 from shards.venues.kit import Venue
 
 
-class VenueListings:
+class ListingFetch:
     """REST clients, one a venue, made at first use. Close it in the loop that used it."""
 
     def __init__(self, settings: Mapping[str, VenueSettings], leases: LeaseClient) -> None:

@@ -21,9 +21,9 @@ from engine.base.durable import write_whole
 from engine.base.errors import EngineError, VenueError
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.data.slots import Instrument, is_symbol
-from engine.messages.commands import InstrumentEvent
+from engine.messages.listings import InstrumentEvent
 from engine.streams.near_names import near_names
-from shards.venues.bad_frames import UNUSABLE_FRAME, reason_of
+from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Venue
 from shards.venues.listing import Listing, usable
 
@@ -60,7 +60,7 @@ class VenueListing(msgspec.Struct):
     unreadable: dict[str, str] = {}
 
 
-class Instruments:
+class Listings:
     """All venues' instruments. `fetch` pays for its requests with the venue's budget."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Instruments:
                 continue
             try:
                 listing = msgspec.json.decode(path.read_bytes(), type=VenueListing)
-            except (OSError, *UNUSABLE_FRAME) as error:
+            except (OSError, *BAD_FRAME) as error:
                 _log.warning(f"instruments of {name}: the copy on disk is of no use: {error}")
                 continue
             known = {each.symbol: each for each in listing.instruments if is_symbol(each.symbol)}
@@ -201,7 +201,7 @@ class Instruments:
         body = await self._fetch(venue)
         try:
             return usable(venue.name, venue.parse_instruments(body))
-        except UNUSABLE_FRAME as error:
+        except BAD_FRAME as error:
             reason = reason_of(error)
             raise VenueError(f"{venue.name}: a listing nobody can use ({reason})") from error
 

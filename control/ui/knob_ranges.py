@@ -4,7 +4,7 @@ import msgspec
 from msgspec.inspect import IntType, StructType, UnionType, type_info
 
 from control.api.schemas import KnobsPatch
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 
 
 class KnobRange(msgspec.Struct):

@@ -69,7 +69,7 @@ PUBLIC_PATHS: Final = frozenset({"/ui", "/ui/"} | {f"/ui/{name}" for name in FIL
 
 
 class _Viewers:
-    """Seats for those who watch."""
+    """HeldLimit for those who watch."""
 
     def __init__(self, limit: int) -> None:
         self.count = 0

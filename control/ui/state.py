@@ -6,11 +6,11 @@ from typing import Protocol
 import msgspec
 
 from engine.data.layout import Layout
-from engine.messages.commands import Knobs
 from engine.messages.status import EngineStatus, Light
+from engine.messages.streams import Knobs
 
 
-class HealthLight(Protocol):
+class ShownLight(Protocol):
     """One health light and the reason for it, as `GET /health/...` has them."""
 
     @property
@@ -43,11 +43,11 @@ class DashboardState(Protocol):
         """Of the control process."""
         ...
 
-    def lights(self) -> Mapping[str, HealthLight]:
+    def lights(self) -> Mapping[str, ShownLight]:
         """`runtime`, `db` and `redis`."""
         ...
 
-    def verdict(self) -> HealthLight:
+    def verdict(self) -> ShownLight:
         """The engine as a whole, streams included."""
         ...
 

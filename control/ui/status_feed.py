@@ -12,7 +12,7 @@ import msgspec
 
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.knob_ranges import KnobRange
-from control.ui.state import DashboardLimits, DashboardState, HealthLight, is_ending
+from control.ui.state import DashboardLimits, DashboardState, ShownLight, is_ending
 from engine.base.clock import monotonic_s, wall_ns
 from engine.messages.status import EngineStatus, LimiterReport, ShardReport, StreamReport
 from engine.process.usage import resident_bytes
@@ -34,12 +34,12 @@ class LightLine(msgspec.Struct):
     reason: str
 
     @classmethod
-    def of(cls, light: HealthLight) -> "LightLine":
+    def of(cls, light: ShownLight) -> "LightLine":
         """From the control process."""
         return cls(light.status, light.reason)
 
 
-class StreamRow(msgspec.Struct, array_like=True):
+class StreamLine(msgspec.Struct, array_like=True):
     """One stream as the page's table has it."""
 
     slot: int
@@ -63,7 +63,7 @@ class StreamRow(msgspec.Struct, array_like=True):
     max_rows_per_copy: int | None
 
     @classmethod
-    def of(cls, stream: StreamReport) -> "StreamRow":
+    def of(cls, stream: StreamReport) -> "StreamLine":
         """From the engine's report."""
         knobs = stream.knobs
         return cls(
@@ -75,7 +75,7 @@ class StreamRow(msgspec.Struct, array_like=True):
         )  # fmt: skip
 
 
-STREAM_COLUMNS = StreamRow.__struct_fields__
+STREAM_COLUMNS = StreamLine.__struct_fields__
 
 
 class ShardLine(msgspec.Struct):
@@ -146,7 +146,7 @@ class Snapshot(msgspec.Struct):
     control: ControlLine | None = None
     shards: list[ShardLine] = []
     limiters: list[LimiterReport] = []
-    streams: list[StreamRow] = []
+    streams: list[StreamLine] = []
 
 
 def writer_line(status: EngineStatus) -> WriterLine:
@@ -189,7 +189,7 @@ def snapshot(state: DashboardState) -> Snapshot:
         ),
         [ShardLine.of(shard) for shard in status.shards],
         status.limiters,
-        [StreamRow.of(stream) for stream in status.streams],
+        [StreamLine.of(stream) for stream in status.streams],
     )  # fmt: skip
 
 

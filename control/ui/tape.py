@@ -15,7 +15,7 @@ from control.ui.newest import NewestOfSymbol
 from control.ui.state import DashboardLimits, DashboardState, is_ending
 from engine.base.clock import monotonic_s
 from engine.data.kinds import Flag, RecordKind, Side
-from engine.data.slots import Catalog, Instrument
+from engine.data.slots import Instrument, Slots
 from engine.messages.status import StreamReport
 
 TRADES_A_BATCH: Final = 100
@@ -38,7 +38,7 @@ class TapeView:
         self.venue, self.symbol = venue, symbol
         self._state = state
         self._limits = limits
-        self._catalog = Catalog(state.layout.catalog)
+        self._slots = Slots(state.layout.slots)
         self._trades = Followed(state.layout, RecordKind.TRADE, _TRADE_HISTORY_ROWS)
         self._book = Followed(state.layout, RecordKind.BOOK, _BOOK_HISTORY_ROWS)
         self._newest = NewestOfSymbol(state.layout)
@@ -108,9 +108,9 @@ class TapeView:
             yield event_frame("stream", described)
 
     def _find_instrument(self, reports: list[StreamReport]) -> None:
-        self._catalog.refresh()  # appended lines only; a venue may have raised its decimals
+        self._slots.refresh()  # appended lines only; a venue may have raised its decimals
         for report in (self._trades.report, self._book.report, *reports):
-            entry = self._catalog.get(report.slot) if report is not None else None
+            entry = self._slots.get(report.slot) if report is not None else None
             if entry is not None and entry.instrument is not None:
                 self._instrument = entry.instrument
                 return

@@ -21,12 +21,12 @@ class Layout:
     shm_dir: Path
 
     @property
-    def catalog(self) -> Path:
+    def slots(self) -> Path:
         """The stream table (`engine.data.slots`)."""
         return self.state_dir / "streams.jsonl"
 
     @property
-    def registry(self) -> Path:
+    def wanted(self) -> Path:
         """Which streams are wanted, with their knobs (`engine.streams.wanted`)."""
         return self.state_dir / "registry.jsonl"
 

@@ -102,7 +102,7 @@ class Instrument(msgspec.Struct, frozen=True):
     status: str = ""
 
 
-class CatalogEntry(msgspec.Struct, frozen=True):
+class Slot(msgspec.Struct, frozen=True):
     """One slot. `instrument` is None until the venue has named it."""
 
     slot: int
@@ -110,7 +110,7 @@ class CatalogEntry(msgspec.Struct, frozen=True):
     instrument: Instrument | None = None
 
 
-class Catalog:
+class Slots:
     """The stream table in memory, with its file behind it.
 
     One process (the supervisor) calls `assign` and `describe`; any other opens the same path and
@@ -119,20 +119,20 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self._file = LineFile(path)
-        self._by_slot: dict[int, CatalogEntry] = {}
-        self._by_key: dict[StreamKey, CatalogEntry] = {}
+        self._by_slot: dict[int, Slot] = {}
+        self._by_key: dict[StreamKey, Slot] = {}
         self._by_symbol: dict[tuple[str, str], Instrument] = {}
-        self._doubtful: dict[int, CatalogEntry] = {}
+        self._doubtful: dict[int, Slot] = {}
         self.line_count = 0
         """Lines read or written so far: who keeps what an entry said looks again when it grows."""
         self.refresh()
 
-    def refresh(self) -> list[CatalogEntry]:
+    def refresh(self) -> list[Slot]:
         """Read the lines appended since the last call. A torn last line waits for its end."""
         entries = []
         for line in self._file.read():
             try:
-                entries.append(msgspec.json.decode(line, type=CatalogEntry))
+                entries.append(msgspec.json.decode(line, type=Slot))
             except UNREADABLE as error:
                 raise EngineError(
                     f"stream table {self._file.path} is damaged near byte {self._file.size_bytes}:"
@@ -141,19 +141,19 @@ class Catalog:
             self._remember(entries[-1])
         return entries
 
-    def assign(self, key: StreamKey) -> CatalogEntry:
+    def assign(self, key: StreamKey) -> Slot:
         """Return the slot of `key`, giving it the next free one at first sight."""
         return self.assign_all([key])[0]
 
-    def assign_all(self, keys: Iterable[StreamKey]) -> list[CatalogEntry]:
+    def assign_all(self, keys: Iterable[StreamKey]) -> list[Slot]:
         """The same for many, with one write to disk."""
         wanted = list(keys)
         fresh = dict.fromkeys(key for key in wanted if key not in self._by_key)
         first = len(self._by_slot)
-        self._append(CatalogEntry(slot, key) for slot, key in enumerate(fresh, first))
+        self._append(Slot(slot, key) for slot, key in enumerate(fresh, first))
         return [self._by_key[key] for key in wanted]
 
-    def describe(self, slot: int, instrument: Instrument) -> CatalogEntry:
+    def describe(self, slot: int, instrument: Instrument) -> Slot:
         """Record the instrument behind a slot, on disk before this returns."""
         self.describe_all({slot: instrument})
         return self._by_slot[slot]
@@ -161,16 +161,16 @@ class Catalog:
     def describe_all(self, instruments: Mapping[int, Instrument]) -> None:
         """The same for many, with one write to disk."""
         self._append(
-            CatalogEntry(slot, self._by_slot[slot].key, instrument)
+            Slot(slot, self._by_slot[slot].key, instrument)
             for slot, instrument in instruments.items()
             if self._by_slot[slot].instrument != instrument
         )
 
-    def get(self, slot: int) -> CatalogEntry | None:
+    def get(self, slot: int) -> Slot | None:
         """The entry of a slot, or None."""
         return self._by_slot.get(slot)
 
-    def find(self, key: StreamKey) -> CatalogEntry | None:
+    def find(self, key: StreamKey) -> Slot | None:
         """The entry of a stream that has a slot already, or None."""
         return self._by_key.get(key)
 
@@ -178,13 +178,13 @@ class Catalog:
         """An instrument as any of its streams described it last, or None."""
         return self._by_symbol.get((venue, symbol))
 
-    def __iter__(self) -> Iterator[CatalogEntry]:
+    def __iter__(self) -> Iterator[Slot]:
         return iter(self._by_slot.values())
 
     def __len__(self) -> int:
         return len(self._by_slot)
 
-    def _append(self, entries: Iterable[CatalogEntry]) -> None:
+    def _append(self, entries: Iterable[Slot]) -> None:
         """Write entries and remember them. Raises OSError.
 
         Whole lines that a failed write left may have been read by the writer already: taking them
@@ -204,7 +204,7 @@ class Catalog:
         for entry in entries:
             self._remember(entry)
 
-    def _remember(self, entry: CatalogEntry) -> None:
+    def _remember(self, entry: Slot) -> None:
         self.line_count += 1
         self._by_slot[entry.slot] = entry
         self._by_key[entry.key] = entry

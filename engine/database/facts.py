@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 
 from engine.data.kinds import SPECS
-from engine.database.session import Session
+from engine.database.session import DatabaseSession
 
 _TABLES: Final = [spec.table for spec in SPECS.values()]
 
@@ -98,7 +98,7 @@ class DatabaseFacts(msgspec.Struct):
     take of it only what they do not set themselves."""
 
 
-def read_facts(session: Session) -> DatabaseFacts:
+def read_facts(session: DatabaseSession) -> DatabaseFacts:
     """Everything about this session's database."""
     facts = DatabaseFacts(encoding=session.seen.encoding, schema=_text(session, "current_schema()"))
     facts.is_pooled = session.seen.backend_pid != session.pgconn.backend_pid
@@ -115,7 +115,7 @@ def read_facts(session: Session) -> DatabaseFacts:
     return facts
 
 
-def _read_layout(session: Session, facts: DatabaseFacts) -> None:
+def _read_layout(session: DatabaseSession, facts: DatabaseFacts) -> None:
     for kind, version, available, licence in _rows(session, _LAYOUT):
         facts.timescaledb, facts.timescaledb_available = version, available
         facts.timescaledb_licence = licence if version else None
@@ -131,7 +131,7 @@ def _read_layout(session: Session, facts: DatabaseFacts) -> None:
             facts.retention[name] = drop_after
 
 
-def _read_growth(session: Session, facts: DatabaseFacts) -> None:
+def _read_growth(session: DatabaseSession, facts: DatabaseFacts) -> None:
     """Rows and bytes a day: what is kept, over the days it was collected in."""
     size_bytes = 0
     for table in _TABLES:
@@ -149,7 +149,7 @@ def _read_growth(session: Session, facts: DatabaseFacts) -> None:
             facts.bytes_a_day = round(size_bytes / days)
 
 
-def _in_extension(session: Session, query: str) -> str:
+def _in_extension(session: DatabaseSession, query: str) -> str:
     """`query` with the functions of TimescaleDB named by the schema they are in."""
     if "hypertable_size" not in query:
         return query
@@ -161,12 +161,14 @@ def _in_extension(session: Session, query: str) -> str:
     return query.replace("hypertable_size", f"{found[0][0]}.hypertable_size") if found else query
 
 
-def _text(session: Session, expression: str) -> str:
+def _text(session: DatabaseSession, expression: str) -> str:
     rows = _rows(session, f"SELECT {expression}")
     return str(rows[0][0] or "") if rows else ""
 
 
-def _rows(session: Session, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def _rows(
+    session: DatabaseSession, query: str, values: tuple[Any, ...] = ()
+) -> list[tuple[Any, ...]]:
     """Nothing where this user may not look, or the server is too old to know."""
     try:
         return session.execute(query.encode(), values or None).fetchall()

@@ -192,7 +192,7 @@ class _Request(NamedTuple):
 _Steps = Generator[_Request, list[tuple[Any, ...]], None]
 
 
-class Session(psycopg.Connection[tuple[Any, ...]]):
+class DatabaseSession(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose waits end by our clock."""
 
     purpose: Purpose = WITNESS
@@ -255,7 +255,7 @@ class AsyncSession(psycopg.AsyncConnection[tuple[Any, ...]]):
 
 
 @contextmanager
-def session(database_url: str, purpose: Purpose, instance: str = "") -> Iterator[Session]:
+def session(database_url: str, purpose: Purpose, instance: str = "") -> Iterator[DatabaseSession]:
     """A session in autocommit mode, closed at the end. Raises DatabaseUnavailableError where none
     can be had; what its statements raise is psycopg's.
     """
@@ -326,7 +326,7 @@ async def why_it_waits(database_url: str, backend_pid: int) -> str:
     return "the server says: " + words.waiting(*(each or "" for each in found))
 
 
-def _open(database_url: str, purpose: Purpose, instance: str) -> Session:
+def _open(database_url: str, purpose: Purpose, instance: str) -> DatabaseSession:
     connection = _connect(database_url, purpose, instance)
     try:
         steps = _settle(connection)
@@ -359,10 +359,10 @@ def _ask_twin(database_url: str, request: _Request) -> list[tuple[Any, ...]]:
         twin.pgconn.finish()
 
 
-def _connect(database_url: str, purpose: Purpose, instance: str) -> Session:
+def _connect(database_url: str, purpose: Purpose, instance: str) -> DatabaseSession:
     for conninfo in _addresses(database_url, purpose, instance):
         try:
-            connection = Session.connect(conninfo, autocommit=True)
+            connection = DatabaseSession.connect(conninfo, autocommit=True)
         except psycopg.Error as error:
             if _refuses_options(error):
                 continue
@@ -416,7 +416,7 @@ def _refuses_options(error: Exception) -> bool:
     return "unsupported startup parameter" in str(error) and "options" in str(error)
 
 
-def _settle(connection: "Session | AsyncSession") -> _Steps:
+def _settle(connection: "DatabaseSession | AsyncSession") -> _Steps:
     """Look, refuse what cannot work, then say everything that is not to be inherited."""
     purpose = connection.purpose
     [row] = yield _Request(_LOOK)

@@ -15,7 +15,7 @@ class _Share:
     held: int = 0
 
 
-class Seats:
+class HeldLimit:
     """One limit."""
 
     def __init__(self, limit: int) -> None:
@@ -24,12 +24,12 @@ class Seats:
 
     @property
     def held_count(self) -> int:
-        """Seats that are taken."""
+        """HeldLimit that are taken."""
         return sum(share.held for share in self._shares.values())
 
     @property
     def waiting_count(self) -> int:
-        """Seats that are wanted and not there."""
+        """HeldLimit that are wanted and not there."""
         return sum(share.wanted - share.held for share in self._shares.values())
 
     def held_by(self, client: str) -> tuple[int, int]:

@@ -24,18 +24,18 @@ from engine.base.clock import boot_id, monotonic_s, wall_ns
 from engine.base.durable import UNREADABLE, write_whole
 from engine.base.keep_trying import Trouble
 from engine.limits.budget import BLOCK_S_MAX, REFUSALS, Budget, Spent, Waiter, refusal_in_words
-from engine.limits.held_limits import Seats
+from engine.limits.held_limits import HeldLimit
 from engine.limits.lease_sharing import LeaseSharing
 from engine.limits.shared_budgets import Pool, SharedLimits
-from engine.messages.commands import (
+from engine.messages.limits import (
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
-    SeatsGranted,
-    SeatsWanted,
+    PlacesGranted,
+    PlacesWanted,
 )
-from engine.messages.settings import LimitSettings, SeatSettings
+from engine.messages.settings import HeldLimitSettings, LimitSettings
 from engine.messages.status import LimiterReport
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _SLACK_S: Final = 1.0
 """A window here is longer by this: a request leaves a little after it was granted."""
 _TIMER_S_MIN: Final = 0.001
 
-Grant = Callable[[str, LeaseGranted | LeaseBlocked | SeatsGranted], None]
+Grant = Callable[[str, LeaseGranted | LeaseBlocked | PlacesGranted], None]
 """Sends an answer to a client, by its name."""
 Share = Callable[[Mapping[Pool, float]], SharedLimits]
 """Makes the other engines' view of budgets with these windows, in seconds."""
@@ -85,7 +85,7 @@ class LeaseDesk:
 
     def __init__(
         self,
-        limits: Sequence[LimitSettings | SeatSettings],
+        limits: Sequence[LimitSettings | HeldLimitSettings],
         path: Path,
         grant: Grant,
         share: Share | None = None,
@@ -94,11 +94,11 @@ class LeaseDesk:
     ) -> None:
         self._windows: dict[Pool, float] = {}
         self._budgets: dict[Pool, Budget] = {}
-        self._seats: dict[Pool, Seats] = {}
+        self._places: dict[Pool, HeldLimit] = {}
         for limit in limits:
             pool = (limit.venue, limit.pool)
-            if isinstance(limit, SeatSettings):
-                self._seats[pool] = Seats(limit.count)
+            if isinstance(limit, HeldLimitSettings):
+                self._places[pool] = HeldLimit(limit.count)
             else:
                 self._windows[pool] = limit.window_s
                 window_s = limit.window_s + min(_SLACK_S, limit.window_s / 10)
@@ -154,15 +154,15 @@ class LeaseDesk:
         self._tell_blocked(pool, {client})
         self._serve(pool)
 
-    def want(self, client: str, request: SeatsWanted) -> None:
+    def want(self, client: str, request: PlacesWanted) -> None:
         """Answer with what there is; more follows when others let go. Without a limit: all."""
         pool = (request.venue, request.pool)
-        if pool in self._seats:
-            self._tell_seats(
-                pool, self._seats[pool].want(client, request.request_id, request.count)
+        if pool in self._places:
+            self._tell_places(
+                pool, self._places[pool].want(client, request.request_id, request.count)
             )
         else:
-            self._grant(client, SeatsGranted(request.request_id, *pool, request.count))
+            self._grant(client, PlacesGranted(request.request_id, *pool, request.count))
 
     def feedback(self, message: LimitFeedback) -> None:
         """Take in what the venue said of a budget."""
@@ -196,8 +196,8 @@ class LeaseDesk:
         for pool, budget in self._budgets.items():
             budget.forget_client(client)
             self._serve(pool)
-        for pool, seats in self._seats.items():
-            self._tell_seats(pool, seats.forget_client(client))
+        for pool, places in self._places.items():
+            self._tell_places(pool, places.forget_client(client))
 
     def reports(self) -> list[LimiterReport]:
         """Every budget, for `GET /limiters`."""
@@ -222,12 +222,12 @@ class LeaseDesk:
             LimiterReport(
                 venue=venue,
                 pool=name,
-                budget=float(seats.limit),
+                budget=float(places.limit),
                 window_s=None,
-                used=float(seats.held_count),
-                waiting_count=seats.waiting_count,
+                used=float(places.held_count),
+                waiting_count=places.waiting_count,
             )
-            for (venue, name), seats in self._seats.items()
+            for (venue, name), places in self._places.items()
         ]
 
     async def close(self) -> None:
@@ -245,10 +245,10 @@ class LeaseDesk:
         for client in clients if blocked_s else ():
             self._grant(client, LeaseBlocked(*pool, blocked_s, self._budgets[pool].refused_with))
 
-    def _tell_seats(self, pool: Pool, clients: set[str]) -> None:
+    def _tell_places(self, pool: Pool, clients: set[str]) -> None:
         for client in clients:
-            request_id, held = self._seats[pool].held_by(client)
-            self._grant(client, SeatsGranted(request_id, *pool, held))
+            request_id, held = self._places[pool].held_by(client)
+            self._grant(client, PlacesGranted(request_id, *pool, held))
 
     def _serve(self, pool: Pool) -> None:
         if self._sharing is not None:

@@ -12,15 +12,15 @@ from typing import Final, Protocol
 
 from engine.base.clock import monotonic_s
 from engine.limits.budget import REFUSALS, refusal_in_words
-from engine.messages.commands import (
-    FromChild,
+from engine.messages.limits import (
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
-    SeatsGranted,
-    SeatsWanted,
+    PlacesGranted,
+    PlacesWanted,
 )
+from engine.messages.pipes import FromChild
 
 Send = Callable[[FromChild], None]
 
@@ -59,7 +59,7 @@ class LeaseClient:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._blocked: dict[tuple[str, str], tuple[float, int]] = {}
         """Until when (monotonic), and with which status."""
-        self._seated: dict[tuple[str, str], Callable[[SeatsGranted], None]] = {}
+        self._placed: dict[tuple[str, str], Callable[[PlacesGranted], None]] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
         """Wait until the supervisor lets `units` through."""
@@ -72,15 +72,15 @@ class LeaseClient:
         finally:
             self._waiting.pop(request_id, None)
 
-    def take(self, answer: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+    def take(self, answer: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
         """The supervisor answers."""
         match answer:
             case LeaseGranted():
                 self.granted(answer)
             case LeaseBlocked():
                 self.blocked(answer)
-            case SeatsGranted():
-                self.seated(answer)
+            case PlacesGranted():
+                self.placed(answer)
 
     def granted(self, message: LeaseGranted) -> None:
         """An answer came. Its asker may have been cancelled meanwhile."""
@@ -99,18 +99,18 @@ class LeaseClient:
         """
         return self._blocked.get((venue, pool), (0.0, 0))
 
-    def tell(self, message: LimitFeedback | SeatsWanted) -> None:
+    def tell(self, message: LimitFeedback | PlacesWanted) -> None:
         """Pass on what the venue said, or what is held and wanted."""
         self._send(message)
 
-    def seated(self, message: SeatsGranted) -> None:
+    def placed(self, message: PlacesGranted) -> None:
         """So many may be held now."""
-        if take := self._seated.get((message.venue, message.pool)):
+        if take := self._placed.get((message.venue, message.pool)):
             take(message)
 
-    def on_seats(self, venue: str, pool: str, take: Callable[[SeatsGranted], None]) -> None:
+    def on_places(self, venue: str, pool: str, take: Callable[[PlacesGranted], None]) -> None:
         """Who is to hear of a pool's seats: one in a process."""
-        self._seated[venue, pool] = take
+        self._placed[venue, pool] = take
 
 
 @dataclass(slots=True)
@@ -186,7 +186,7 @@ class Lease:
         self.client.tell(LimitFeedback(self.venue, self.pool, budget=budget))
 
 
-class HeldSeats:
+class HeldPlaces:
     """What this process may hold of a venue's limit on what is held at once. Say how many are
     wanted in all, and hold no more than `count`; `on_change` is called when that grows.
     """
@@ -210,7 +210,7 @@ class HeldSeats:
         self._answered_id = 0
         self.count = 0
         if limit is not None:
-            client.on_seats(venue, pool, self._seated)
+            client.on_places(venue, pool, self._placed)
 
     @property
     def why_waiting(self) -> str:
@@ -235,9 +235,9 @@ class HeldSeats:
             return
         self.count = min(self.count, wanted)
         self._request_id += 1
-        self._client.tell(SeatsWanted(self._request_id, self._venue, self._pool, wanted))
+        self._client.tell(PlacesWanted(self._request_id, self._venue, self._pool, wanted))
 
-    def _seated(self, message: SeatsGranted) -> None:
+    def _placed(self, message: PlacesGranted) -> None:
         """What answers an earlier request was said before the supervisor heard of the last one."""
         if message.request_id == self._request_id:
             self._answered_id = message.request_id

@@ -1,4 +1,4 @@
-"""Everything that travels between processes: commands, settings, status, and what is read from it.
+"""Everything that travels between processes: commands, settings, status, and what follows from it.
 
 Imports `data` and `base`.
 Never knows how it travels.

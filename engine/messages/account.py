@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from engine.messages.commands import RingStatus
+from engine.messages.writer import RingStatus
 
 
 class Moves(msgspec.Struct):

@@ -4,8 +4,8 @@ from typing import Final
 
 import msgspec
 
-from engine.messages.commands import StreamState
 from engine.messages.status import ChildReport, Judgement, Light, Phase, StreamReport, WriterReport
+from engine.messages.streams import StreamState
 
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
 _SINKS = {"postgres": "database", "valkey": "redis"}

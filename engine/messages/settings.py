@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from engine.data.layout import Layout
 from engine.data.slots import StreamKind
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
 SnapshotInterval = Annotated[float, Meta(ge=60, le=604_800)]
@@ -120,7 +120,7 @@ class LimitSettings(msgspec.Struct, frozen=True):
     window_s: float
 
 
-class SeatSettings(msgspec.Struct, frozen=True):
+class HeldLimitSettings(msgspec.Struct, frozen=True):
     """What all processes together may hold of a venue at once: sockets, subscriptions."""
 
     venue: str

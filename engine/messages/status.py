@@ -1,30 +1,18 @@
 """The whole engine in one message: what the terminal view, `--json` and the control process show.
 
-Children count from their own birth. The totals here count from the engine's: when a child is born
-again, what its predecessor had counted is kept and added.
+Children count from their own birth; the totals here (`engine.messages.totals`) from the engine's.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from engine.base.clock import monotonic_s
 from engine.data.kinds import NOT_MARKET_DATA
-from engine.data.slots import StreamKey, StreamKind
-from engine.messages.account import Account, Moves, RingMoves
-from engine.messages.commands import (
-    Knobs,
-    LatencyHistogram,
-    ShardStatus,
-    StreamCounts,
-    StreamState,
-    StreamStatus,
-    WriterStatus,
-    sum_by_kind,
-)
-from engine.messages.flush_delay import FlushDelay
+from engine.data.slots import StreamKind
+from engine.messages.account import Account, Moves
+from engine.messages.streams import Knobs, StreamCounts, StreamState
 
 Light = Literal["green", "yellow", "red"]
 Judgement = tuple[Light, str]
@@ -41,11 +29,6 @@ KINDS_OF_STREAM: dict[StreamKind, tuple[str, ...]] = {
     StreamKind.LIQUIDATIONS: ("liquidation",),
 }
 """The record kinds that each kind of stream produces: one row of each, or none of any."""
-
-_QUANTILES = (0.5, 0.9, 0.99)
-_STEPS_A_DECADE = 10
-_RECENT_S = 60.0
-_LOOK_EVERY_S = 1.0
 
 
 class ChildReport(msgspec.Struct):
@@ -216,171 +199,3 @@ class EngineStatus(msgspec.Struct):
             )
             for kind in sorted(kinds)
         }
-
-
-class StreamTotals:
-    """Keeps a stream's counters growing across the lives of its shards."""
-
-    def __init__(self, slot: int, key: StreamKey, shard: int) -> None:
-        self.report = StreamReport(
-            slot, key.venue, key.symbol, key.kind.value, shard, key.transport.value
-        )
-        self._base = dict.fromkeys(StreamCounts._fields, 0)
-
-    def update(self, status: StreamStatus) -> None:
-        """Take in what the shard says now."""
-        report = self.report
-        report.state, report.reason = status.state, status.reason
-        report.last_recv_ns = max(report.last_recv_ns, status.last_recv_ns)
-        for name in StreamCounts._fields:
-            setattr(report, name, self._base[name] + getattr(status, name))
-
-    def shard_ended(self, reason: str) -> None:
-        """The shard is gone: its counts become the base of the next one's."""
-        self._base = {name: getattr(self.report, name) for name in StreamCounts._fields}
-        self.report.state, self.report.reason = StreamState.PENDING, reason
-
-
-class RecentLatency:
-    """The last minute of a histogram that only grows: what it has counted since it was looked at
-    a minute ago.
-    """
-
-    def __init__(self) -> None:
-        self._looks: deque[tuple[float, list[int]]] = deque()
-
-    def update(self, histogram: LatencyHistogram, now_s: float) -> LatencyHistogram:
-        """Take in the counts since birth; return those of the last minute."""
-        looks, counts = self._looks, histogram.counts
-        if not looks:
-            looks.append((now_s, [0] * len(counts)))
-        if now_s - looks[-1][0] >= _LOOK_EVERY_S:
-            looks.append((now_s, counts))
-        while len(looks) > 1 and looks[1][0] <= now_s - _RECENT_S:
-            looks.popleft()
-        before = looks[0][1]
-        return LatencyHistogram([now - then for now, then in zip(counts, before, strict=True)])
-
-
-class ShardTotals:
-    """Keeps what a shard counts, by kind of stream, growing across its lives. Nobody asks a shard
-    that is killed for a last word: what it counted after its last status is not in here.
-    """
-
-    def __init__(self) -> None:
-        self.by_kind: dict[StreamKind, StreamCounts] = {}
-        self._base: dict[StreamKind, StreamCounts] = {}
-
-    def update(self, status: ShardStatus) -> None:
-        """Take in what the shard says now."""
-        self.by_kind = sum_by_kind([self._base, status.counts_by_kind])
-
-    def shard_ended(self) -> None:
-        """The shard is gone: its counts become the base of the next one's."""
-        self._base = self.by_kind
-
-
-class WriterTotals:
-    """Keeps the writer's counters growing across its lives."""
-
-    COUNTS = (
-        "stored_rows", "published_rows", "overrun_rows", "quarantined_rows", "skipped_rows",
-        "unpublished_rows", "lost_by_kind",
-    )  # fmt: skip
-
-    def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
-        self.report = WriterReport(ChildReport("writer"))
-        self._clock_s = clock_s
-        self._flush_delay = FlushDelay()
-        self._recent: dict[str, RecentLatency] = {}
-        self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
-        self._inexact_base = self._lost_base = 0
-        self._rings = RingMoves()
-        self._dropped: dict[tuple[str, int], int] = {}
-        self._dropped_base: Counter[str] = Counter()
-        self._kind_of_ring: dict[tuple[str, int], str] = {}
-
-    def update(self, status: WriterStatus) -> None:
-        """Take in what the writer says now."""
-        report = self.report
-        for name in self.COUNTS:
-            total = Counter(self._base[name]) + Counter(getattr(status, name))
-            setattr(report, name, dict(total))
-        report.inexact_rows = self._inexact_base + status.inexact_rows
-        report.lost_rows = self._lost_base + status.lost_rows
-        for name in (
-            "received_rows", "database_state", "database_error", "redis_state", "redis_error",
-            "redis_bytes", "redis_budget_bytes", "backlog_rows", "journal_bytes", "journal_error",
-            "rss_bytes", "cpu_s", "quarantine_rows", "waits_for",
-        ):  # fmt: skip
-            setattr(report, name, getattr(status, name))
-        report.latency_us = {
-            stage: summarize(histogram) for stage, histogram in status.latency.items()
-        }
-        report.taken_s = now_s = self._clock_s()
-        taken = sum(report.stored_rows.values()) + sum(report.quarantined_rows.values())
-        report.flush_delay_s = self._flush_delay.update(now_s, taken, status.backlog_rows)
-        report.recent_latency_us = {
-            stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
-            for stage, each in status.latency.items()
-        }
-        self._count_drops(status)
-        report.moves = self._rings.update(status.rings)
-
-    def writer_ended(self) -> None:
-        """The writer is gone: its counts become the base of the next one's."""
-        self._base = {name: dict(getattr(self.report, name)) for name in self.COUNTS}
-        self._rings.writer_ended()
-        self._recent.clear()  # its successor's histograms begin anew
-        self._inexact_base = self.report.inexact_rows
-        self._lost_base = self.report.lost_rows
-
-    def _count_drops(self, status: WriterStatus) -> None:
-        """Rings count drops themselves; a count that shrinks belongs to a new ring. What the rings
-        of an earlier run had dropped before this engine is not this engine's.
-        """
-        for ring in status.rings:
-            key = ring.ring, ring.epoch
-            before = self._dropped.get(key)
-            if before is None and ring.born_seq:
-                self._dropped_base[ring.kind] -= ring.dropped_count
-            elif before is not None and ring.dropped_count < before:
-                self._dropped_base[ring.kind] += before
-            self._dropped[key] = ring.dropped_count
-            self._kind_of_ring[key] = ring.kind
-        now = Counter(self._dropped_base)
-        for name, count in self._dropped.items():
-            now[self._kind_of_ring[name]] += count
-        self.report.dropped_rows = dict(now)
-
-
-def update_shard(report: ShardReport, status: ShardStatus) -> None:
-    """Copy a shard's own numbers; its streams are totalled apart."""
-    report.taken_s = monotonic_s()
-    for name in (
-        "connection_count", "reconnect_count", "malformed_by_reason", "loop_lag_ms", "rss_bytes",
-        "cpu_s",
-    ):  # fmt: skip
-        setattr(report, name, getattr(status, name))
-
-
-def summarize(histogram: LatencyHistogram) -> dict[str, float]:
-    """Percentiles in microseconds. Each is its bucket's upper edge: never flattering."""
-    total = sum(histogram.counts)
-    if not total:
-        return {}
-    summary: dict[str, float] = {}
-    for quantile in _QUANTILES:
-        rank, seen = quantile * total, 0
-        for bucket, count in enumerate(histogram.counts):
-            seen += count
-            if seen >= rank:
-                summary[f"p{round(quantile * 100)}"] = _upper_edge_us(bucket)
-                break
-    last = max(bucket for bucket, count in enumerate(histogram.counts) if count)
-    summary["max"] = _upper_edge_us(last)
-    return summary
-
-
-def _upper_edge_us(bucket: int) -> float:
-    return round(float(10.0 ** ((bucket + 1) / _STEPS_A_DECADE)), 1)

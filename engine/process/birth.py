@@ -2,7 +2,7 @@
 
 The child learns everything from its pipe: the first frame is its settings, of the type that the
 target's `settings` parameter is annotated with. Then it starts logging, claims its metrics, pins
-itself and runs `async def run(settings, channel) -> int` on uvloop; what that returns is its exit
+itself and runs `async def run(settings, pipe) -> int` on uvloop; what that returns is its exit
 code.
 
 Invariants
@@ -31,12 +31,12 @@ import uvloop
 
 from engine.base import signals
 from engine.base.errors import EngineError
-from engine.messages.commands import ToChild
+from engine.messages.pipes import ToChild
 from engine.messages.settings import LogSettings, Paths
 from engine.process import logs, metric_files
-from engine.process.pipe import Channel, child_channel
+from engine.process.pipe import Pipe, child_pipe
 
-Target = Callable[[typing.Any, "Channel[ToChild]"], Awaitable[int]]
+Target = Callable[[typing.Any, "Pipe[ToChild]"], Awaitable[int]]
 
 _PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<I")
@@ -71,7 +71,7 @@ def settings_type(target: Target) -> type[typing.Any]:
 
 
 def read_birth(sock: socket.socket, kind: type[typing.Any]) -> typing.Any:
-    """Read the first frame, and not a byte more: the rest belongs to the channel."""
+    """Read the first frame, and not a byte more: the rest belongs to the pipe."""
     sock.settimeout(_BIRTH_TIMEOUT_S)
     (size,) = _LENGTH.unpack(_read_exactly(sock, _LENGTH.size))
     body = _read_exactly(sock, size)
@@ -110,11 +110,11 @@ def main(arguments: list[str]) -> int:
 
 
 async def _run(target: Target, settings: typing.Any, sock: socket.socket) -> int:
-    channel = await child_channel(sock)
+    pipe = await child_pipe(sock)
     try:
-        return await target(settings, channel)
+        return await target(settings, pipe)
     finally:
-        await channel.close()
+        await pipe.close()
 
 
 def _leave_signals_to_the_supervisor() -> None:

@@ -20,9 +20,9 @@ import msgspec
 
 import engine
 from engine.base import signals
-from engine.messages.commands import FromChild
+from engine.messages.pipes import FromChild
 from engine.process.birth import ExitCode
-from engine.process.pipe import Channel, supervisor_channel
+from engine.process.pipe import Pipe, supervisor_pipe
 
 _LENGTH = struct.Struct("<I")
 
@@ -40,11 +40,11 @@ class Child:
     """A running child. `wait` returns its exit code: negative means a signal."""
 
     def __init__(
-        self, name: str, process: "subprocess.Popen[bytes]", pidfd: int, channel: Channel[FromChild]
+        self, name: str, process: "subprocess.Popen[bytes]", pidfd: int, pipe: Pipe[FromChild]
     ) -> None:
         self.name = name
         self.pid = process.pid
-        self.channel = channel
+        self.pipe = pipe
         self._process = process
         self._pidfd = pidfd
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -88,7 +88,7 @@ class Child:
         ours.setblocking(False)
         with contextlib.suppress(ConnectionError):  # it died at once: `wait` will say so
             await asyncio.get_running_loop().sock_sendall(ours, _LENGTH.pack(len(body)) + body)
-        return cls(name, process, pidfd, await supervisor_channel(ours))
+        return cls(name, process, pidfd, await supervisor_pipe(ours))
 
     @property
     def is_running(self) -> bool:
@@ -113,7 +113,7 @@ class Child:
         except TimeoutError:
             self.kill()
             code = await self.wait()
-        await self.channel.close()
+        await self.pipe.close()
         return code
 
     def _reap(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import EngineError
-from engine.messages.commands import Drain, FromChild, Ready, ToChild
+from engine.messages.pipes import Drain, FromChild, Ready, ToChild
 from engine.messages.status import ChildReport
 from engine.process.child import Child, describe_exit
 from engine.process.restart_budget import RestartBudget
@@ -31,7 +31,7 @@ async def _nothing() -> None:
 
 
 @dataclass(slots=True)
-class Member:
+class ChildKeeper:
     """One child and its successors."""
 
     name: str
@@ -81,12 +81,12 @@ class Member:
     def send(self, message: ToChild) -> None:
         """Hand a message to the child, if there is one."""
         if self._child is not None:
-            self._child.channel.send(message)
+            self._child.pipe.send(message)
 
     @property
     def unsent_bytes(self) -> int:
         """What the child has not read yet, beyond what the kernel holds for it."""
-        return self._child.channel.unsent_bytes if self._child is not None else 0
+        return self._child.pipe.unsent_bytes if self._child is not None else 0
 
     async def leave(self, drain_s: float, grace_s: float) -> int | None:
         """Drain the child and end this member; return the exit code of its last child.
@@ -156,7 +156,7 @@ class Member:
         if self._leaving.is_set():
             child.kill()
         try:
-            while (message := await child.channel.receive()) is not None:
+            while (message := await child.pipe.receive()) is not None:
                 self._take(message)
         except EngineError as error:
             _log.error(f"{self.name} (pid {child.pid}): {error}: killed")

@@ -17,7 +17,8 @@ from prometheus_client.utils import INF, floatToGoString
 
 from engine.data.kinds import RecordKind
 from engine.data.slots import StreamKind
-from engine.messages.commands import LatencyHistogram, StreamCounts, WriterStatus
+from engine.messages.streams import StreamCounts
+from engine.messages.writer import LatencyHistogram, WriterStatus
 from engine.process.metric_files import GAUGE_MODE
 
 _STEPS: Final = {0: 1, 3: 2, 6: 4}

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from engine.base.errors import EngineError
-from engine.messages.commands import FromChild, ToChild
+from engine.messages.pipes import FromChild, ToChild
 
 _LENGTH = struct.Struct("<I")
 _MAX_BODY_BYTES = 64 << 20
@@ -21,7 +21,7 @@ _MAX_BODY_BYTES = 64 << 20
 Incoming = TypeVar("Incoming")
 
 
-class Channel(Generic[Incoming]):
+class Pipe(Generic[Incoming]):
     """One end of a pipe. `receive` returns None at end of file."""
 
     def __init__(
@@ -78,13 +78,13 @@ class Channel(Generic[Incoming]):
             return
 
 
-async def child_channel(sock: socket.socket) -> "Channel[ToChild]":
+async def child_pipe(sock: socket.socket) -> "Pipe[ToChild]":
     """The child's end: receives commands."""
     reader, writer = await asyncio.open_connection(sock=sock)
-    return Channel(reader, writer, msgspec.json.Decoder(ToChild))
+    return Pipe(reader, writer, msgspec.json.Decoder(ToChild))
 
 
-async def supervisor_channel(sock: socket.socket) -> "Channel[FromChild]":
+async def supervisor_pipe(sock: socket.socket) -> "Pipe[FromChild]":
     """The supervisor's end: receives reports."""
     reader, writer = await asyncio.open_connection(sock=sock)
-    return Channel(reader, writer, msgspec.json.Decoder(FromChild))
+    return Pipe(reader, writer, msgspec.json.Decoder(FromChild))

@@ -13,13 +13,13 @@ import tempfile
 from pathlib import Path
 
 from engine.base.errors import ServerStartError
-from engine.servers.server_process import Account
+from engine.servers.server_process import ServerAccount
 
 _SOCKET_PATH_BYTES_MAX = 107
 _ROOT_FALLBACK = Path("/var/lib/fintickstreams")
 
 
-def server_home(state_dir: Path, name: str, instance: str, account: Account) -> Path:
+def server_home(state_dir: Path, name: str, instance: str, account: ServerAccount) -> Path:
     """Directory of server `name`, made at first use, owned by `account`, mode 0700.
 
     Raises ServerStartError when no place can be reached.
@@ -42,7 +42,9 @@ def known_home(state_dir: Path, name: str) -> Path:
     return _recorded(state_dir / f"{name}.home", home) or home
 
 
-def socket_dir(state_dir: Path, home: Path, name: str, socket_name: str, account: Account) -> Path:
+def socket_dir(
+    state_dir: Path, home: Path, name: str, socket_name: str, account: ServerAccount
+) -> Path:
     """Directory for a Unix socket, mode 0700, that clients can name.
 
     `home/run` when they can, else a directory under /tmp with an unguessable name.
@@ -76,7 +78,7 @@ def _elsewhere(socket_name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix="fts-", dir="/tmp"))
 
 
-def can_reach(path: Path, account: Account) -> bool:
+def can_reach(path: Path, account: ServerAccount) -> bool:
     """Whether the mode bits let `account` walk down to `path`."""
     if not account.drops:
         return True
@@ -93,7 +95,7 @@ def can_reach(path: Path, account: Account) -> bool:
     return True
 
 
-def _remembered(record: Path, preferred: Path, instance: str, account: Account) -> Path:
+def _remembered(record: Path, preferred: Path, instance: str, account: ServerAccount) -> Path:
     """The place chosen at the first start: a later change of modes must not lose the data."""
     if (recorded := _recorded(record, preferred)) is not None:
         return recorded
@@ -116,7 +118,7 @@ def _recorded(record: Path, preferred: Path) -> Path | None:
     return place if place.is_relative_to(_ROOT_FALLBACK) else preferred
 
 
-def _open_for_group(state_dir: Path, account: Account) -> None:
+def _open_for_group(state_dir: Path, account: ServerAccount) -> None:
     status = state_dir.stat()
     if status.st_uid != 0 or status.st_mode & 0o011:
         return
@@ -124,13 +126,13 @@ def _open_for_group(state_dir: Path, account: Account) -> None:
     state_dir.chmod(0o710)
 
 
-def _give(directory: Path, account: Account) -> None:
+def _give(directory: Path, account: ServerAccount) -> None:
     if account.drops:
         os.chown(directory, account.uid, account.gid)
     directory.chmod(0o700)
 
 
-def _is_ours(directory: Path, account: Account) -> bool:
+def _is_ours(directory: Path, account: ServerAccount) -> bool:
     """Others may write where it lies: it is taken again only if its owner is right."""
     try:
         status = directory.lstat()

@@ -30,8 +30,8 @@ from engine.database.session import HOUSEKEEPING, session
 from engine.servers.homes import can_reach, known_home, server_home, socket_dir
 from engine.servers.quoting import postgres_name
 from engine.servers.server_process import (
-    Account,
     Progress,
+    ServerAccount,
     ServerProcess,
     current_account,
     end_processes_of,
@@ -53,7 +53,7 @@ _STOP_TIMEOUT_S = 4.0
 class _Ground:
     """Where a server about to start has its files, and which of them it runs."""
 
-    account: Account
+    account: ServerAccount
     programs: Path
     data: Path
     sockets: Path
@@ -219,7 +219,7 @@ def _url(sockets: Path, database: str) -> str:
     return f"postgresql://{_USER}@/{database}?host={quote(str(sockets), safe='/')}"
 
 
-def _programs(home: Path, account: Account) -> Path:
+def _programs(home: Path, account: ServerAccount) -> Path:
     """Folder of the server's programs, where `account` can run them.
 
     The wheel may be installed under /root; then the programs are copied next to the data.
@@ -262,7 +262,7 @@ def _fit_for_initdb(programs: Path) -> Iterator[Path]:
         yield Path(folder) / programs.relative_to(package.parent)
 
 
-def _create_cluster(programs: Path, home: Path, data: Path, account: Account) -> None:
+def _create_cluster(programs: Path, home: Path, data: Path, account: ServerAccount) -> None:
     """Run `initdb` aside and rename. One `syncfs` instead of an fsync for each of 1,000 files."""
     fresh = home / "data.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -287,7 +287,7 @@ def _create_cluster(programs: Path, home: Path, data: Path, account: Account) ->
         os.close(descriptor)
 
 
-def _check_version(programs: Path, data: Path, account: Account) -> None:
+def _check_version(programs: Path, data: Path, account: ServerAccount) -> None:
     text = run_tool([str(programs / "postgres"), "--version"], account, _environment())
     server = text.split()[-1].partition(".")[0]
     stored = (data / "PG_VERSION").read_text(encoding="ascii").strip()
@@ -298,7 +298,7 @@ def _check_version(programs: Path, data: Path, account: Account) -> None:
         )
 
 
-def _write_access_rules(data: Path, account: Account) -> None:
+def _write_access_rules(data: Path, account: ServerAccount) -> None:
     engine_user = "root" if account.drops else current_account().name
     rules = "local all all peer map=engine\n"
     names = "".join(

@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ServerAccount:
     """An operating system account. `drops` is True when the engine is root and the server not."""
 
     name: str
@@ -42,7 +42,7 @@ class Account:
     drops: bool
 
 
-def current_account() -> Account:
+def current_account() -> ServerAccount:
     """The account this process runs under.
 
     Raises ServerStartError when the uid has no name, as in some containers: `initdb` needs one.
@@ -54,10 +54,10 @@ def current_account() -> Account:
             f"user id {os.geteuid()} has no entry in /etc/passwd, which a private PostgreSQL "
             "needs; add one or set database_url"
         ) from None
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, drops=False)
+    return ServerAccount(entry.pw_name, entry.pw_uid, entry.pw_gid, drops=False)
 
 
-def unprivileged_account() -> Account:
+def unprivileged_account() -> ServerAccount:
     """The account a server that refuses root runs under: ours, or `postgres`, or `nobody`."""
     if os.geteuid() != 0:
         return current_account()
@@ -66,7 +66,7 @@ def unprivileged_account() -> Account:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(name, entry.pw_uid, entry.pw_gid, drops=True)
+        return ServerAccount(name, entry.pw_uid, entry.pw_gid, drops=True)
     raise ServerStartError(
         "PostgreSQL refuses to run as root and there is no account 'postgres' or 'nobody' to run "
         "it under; start the engine as another user or set database_url"
@@ -85,7 +85,7 @@ class ServerProcess:
         cls,
         argv: Sequence[str],
         *,
-        account: Account,
+        account: ServerAccount,
         log: Path,
         parent_death_signal: signal.Signals,
         environment: Mapping[str, str] | None = None,
@@ -167,7 +167,7 @@ class ServerProcess:
         return " | ".join(lines[-_LOG_TAIL_LINES:]) or f"(nothing in {self._log})"
 
 
-def run_tool(argv: Sequence[str], account: Account, environment: Mapping[str, str]) -> str:
+def run_tool(argv: Sequence[str], account: ServerAccount, environment: Mapping[str, str]) -> str:
     """Run a short program under `account`; return its output. Raises ServerStartError."""
     try:
         result = subprocess.run(  # noqa: S603  absolute path inside an installed wheel

@@ -20,8 +20,8 @@ from urllib.parse import quote
 from engine.base.errors import ServerStartError
 from engine.servers.homes import server_home, socket_dir
 from engine.servers.server_process import (
-    Account,
     Progress,
+    ServerAccount,
     ServerProcess,
     end_processes_of,
 )
@@ -36,7 +36,7 @@ _MEMORY_BYTES = 256 << 20
 class _Ground:
     """Where a server about to start has its files."""
 
-    account: Account
+    account: ServerAccount
     home: Path
     socket: Path
 
@@ -65,7 +65,7 @@ class PrivateValkey:
 
     def prepare(self, progress: Progress = lambda _text: None) -> None:
         """Everything before the server itself, in any thread: an old server ends."""
-        account = Account("", os.geteuid(), os.getegid(), drops=False)
+        account = ServerAccount("", os.geteuid(), os.getegid(), drops=False)
         home = server_home(self._state_dir, "valkey", self._instance, account)
         # It makes `home` its working directory, so survivors of a killed engine are found there.
         end_processes_of(

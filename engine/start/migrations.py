@@ -21,7 +21,7 @@ import psycopg
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
-from engine.database.session import MIGRATION, Session, session
+from engine.database.session import MIGRATION, DatabaseSession, session
 from engine.database.words import unavailable
 
 _log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class _LockedError(Exception):
 
 
 @contextmanager
-def _session(database_url: str) -> Iterator[Session]:
+def _session(database_url: str) -> Iterator[DatabaseSession]:
     """A session; its errors leave as ours, without passwords."""
     try:
         with session(database_url, MIGRATION) as connection:
@@ -181,14 +181,16 @@ def _tell(text: str, progress: Callable[[str], None]) -> None:
     progress(text)
 
 
-def _create_version_table(connection: Session) -> None:
+def _create_version_table(connection: DatabaseSession) -> None:
     """Even IF NOT EXISTS can collide between two sessions; hence under the lock."""
     with connection.transaction():
         _lock(connection)
         connection.execute(_CREATE_VERSIONS)
 
 
-def _apply(connection: Session, migrations: Sequence[Migration], migration: Migration) -> bool:
+def _apply(
+    connection: DatabaseSession, migrations: Sequence[Migration], migration: Migration
+) -> bool:
     with connection.transaction():
         _lock(connection)
         if migration.file_name in _known_versions(connection, migrations):
@@ -207,11 +209,11 @@ def _apply(connection: Session, migrations: Sequence[Migration], migration: Migr
     return True
 
 
-def _lock(connection: Session) -> None:
+def _lock(connection: DatabaseSession) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
 
 
-def _known_versions(connection: Session, migrations: Sequence[Migration]) -> set[str]:
+def _known_versions(connection: DatabaseSession, migrations: Sequence[Migration]) -> set[str]:
     rows = connection.execute("SELECT file_name, checksum FROM schema_version").fetchall()
     stored = {row[0]: row[1] for row in rows}
     ours = {m.file_name: m.checksum for m in migrations}

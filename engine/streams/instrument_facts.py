@@ -17,8 +17,9 @@ from typing import NamedTuple
 import msgspec
 
 from engine.base.clock import monotonic_s
-from engine.data.slots import Catalog, CatalogEntry, Instrument
-from engine.messages.commands import InstrumentsLoaded, InstrumentsResolved, StreamSpec
+from engine.data.slots import Instrument, Slot, Slots
+from engine.messages.listings import ListingLoaded
+from engine.messages.streams import InstrumentsResolved, StreamSpec
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ class InstrumentFacts:
     disk now.
     """
 
-    def __init__(self, catalog: Catalog, on_stored: Callable[[int, list[int]], None]) -> None:
-        self._catalog = catalog
+    def __init__(self, slots: Slots, on_stored: Callable[[int, list[int]], None]) -> None:
+        self._slots = slots
         self._on_stored = on_stored
         self._known: dict[Name, _Known] = {}
         self._unwritten: set[Name] = set()
@@ -48,7 +49,7 @@ class InstrumentFacts:
         self.problem = ""
         """Why nothing can be written; empty while it can."""
 
-    def listed(self, message: InstrumentsLoaded) -> None:
+    def listed(self, message: ListingLoaded) -> None:
         """What a venue lists now."""
         now_s = monotonic_s()
         self._listed[message.venue] = now_s, {each.symbol for each in message.instruments}
@@ -76,7 +77,7 @@ class InstrumentFacts:
         if not self._unwritten:
             return
         try:
-            self._catalog.describe_all(self._news())
+            self._slots.describe_all(self._news())
         except OSError as error:
             problem = f"the stream table cannot be written: {error.strerror}"
             if problem != self.problem:
@@ -105,7 +106,7 @@ class InstrumentFacts:
         asked = set[int]().union(*self._waiting.values())
         return {
             entry.slot: _not_coarser(self._known[name].facts, entry)
-            for entry in self._catalog
+            for entry in self._slots
             if (name := (entry.key.venue, entry.key.symbol)) in self._unwritten
             and (entry.instrument is not None or entry.slot in asked)
         }
@@ -113,7 +114,7 @@ class InstrumentFacts:
     def _brief(self, spec: StreamSpec) -> StreamSpec:
         venue, symbol = spec.key.venue, spec.key.symbol
         listed_s, listed = self._listed.get(venue, (0.0, {symbol}))
-        facts = self._catalog.instrument(venue, symbol)
+        facts = self._slots.instrument(venue, symbol)
         if symbol not in listed:
             facts = None
         elif (known := self._known.get((venue, symbol))) is not None:
@@ -121,7 +122,7 @@ class InstrumentFacts:
         return msgspec.structs.replace(spec, instrument=facts, listed_s=listed_s)
 
 
-def _not_coarser(facts: Instrument, entry: CatalogEntry) -> Instrument:
+def _not_coarser(facts: Instrument, entry: Slot) -> Instrument:
     """Decimals only grow: levels of a book may be older than its coarser tick."""
     if (before := entry.instrument) is None:
         return facts

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from engine.messages.commands import InstrumentsLoaded, InstrumentsSaved, StoreInstruments
+from engine.messages.listings import ListingLoaded, ListingStored, StoreListing
 
 _log = logging.getLogger(__name__)
 
@@ -18,19 +18,19 @@ _PENDING_MAX = 1000
 """Listings of a venue that wait; an hourly refresh fills this in six weeks without a database."""
 
 
-class Listings:
+class ListingOutbox:
     """What has been loaded and is not stored yet, by venue, oldest first."""
 
     def __init__(self) -> None:
-        self._pending: defaultdict[str, deque[StoreInstruments]] = defaultdict(
+        self._pending: defaultdict[str, deque[StoreListing]] = defaultdict(
             lambda: deque(maxlen=_PENDING_MAX)
         )
 
-    def __iter__(self) -> Iterator[StoreInstruments]:
+    def __iter__(self) -> Iterator[StoreListing]:
         for pending in self._pending.values():
             yield from pending
 
-    def take(self, loaded: InstrumentsLoaded, now_ns: int) -> StoreInstruments:
+    def take(self, loaded: ListingLoaded, now_ns: int) -> StoreListing:
         """Remember a listing; return what the writer is to be told."""
         pending = self._pending[loaded.venue]
         if len(pending) == _PENDING_MAX:
@@ -43,11 +43,11 @@ class Listings:
             # What is listed now is in the newest; the older ones still have events to tell.
             pending[-1] = msgspec.structs.replace(pending[-1], instruments=[])
             now_ns = max(now_ns, pending[-1].loaded_ns + 1)
-        message = StoreInstruments(loaded.venue, loaded.instruments, loaded.events, now_ns)
+        message = StoreListing(loaded.venue, loaded.instruments, loaded.events, now_ns)
         pending.append(message)
         return message
 
-    def saved(self, message: InstrumentsSaved) -> None:
+    def saved(self, message: ListingStored) -> None:
         """The database has it, and everything before it."""
         pending = self._pending[message.venue]
         while pending and pending[0].loaded_ns <= message.loaded_ns:

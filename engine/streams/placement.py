@@ -8,7 +8,7 @@ nothing but their names, so the same configuration gives the same placement afte
 from collections import defaultdict
 from collections.abc import Iterable
 
-from engine.messages.commands import StreamSpec
+from engine.messages.streams import StreamSpec
 
 
 def spread(streams: Iterable[StreamSpec], shard_count: int) -> list[list[StreamSpec]]:

@@ -1,6 +1,6 @@
 """The streams of a running engine: which are wanted, on which shard, with which knobs.
 
-Commands change the roster; what a shard or the writer must be told follows from it. It talks to
+Commands change them; what a shard or the writer must be told follows from it. It talks to
 nobody itself: the supervisor sends what it returns. The registry remembers it on disk before a
 command is answered, and the last accepted command wins.
 """
@@ -9,18 +9,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from engine.base.clock import wall_ns
-from engine.data.slots import Catalog, CatalogEntry, StreamKey
-from engine.messages.commands import (
-    KeyResult,
-    KnobChanges,
-    Knobs,
-    ShardStatus,
-    StreamRequest,
-    StreamSpec,
-)
-from engine.messages.status import StreamReport, StreamTotals
+from engine.data.slots import Slot, Slots, StreamKey
+from engine.messages.control import KeyResult
+from engine.messages.pipes import ShardStatus
+from engine.messages.status import StreamReport
+from engine.messages.streams import KnobChanges, Knobs, StreamRequest, StreamSpec
+from engine.messages.totals import StreamTotals
 from engine.streams.placement import spread
-from engine.streams.wanted import Origin, Registry, RegistryEntry
+from engine.streams.wanted import Origin, Wanted, WantedStream
 
 STREAMS_MAX = 20_000
 """Far above what the venues allow one address; it bounds what abuse can make us remember."""
@@ -28,25 +24,25 @@ STREAMS_MAX = 20_000
 ByShard = dict[int, list[StreamSpec]]
 
 
-class Roster:
+class RunningStreams:
     """Owned by the supervisor, which is the only one to change it."""
 
     def __init__(
         self,
-        catalog: Catalog,
-        registry: Registry,
+        slots: Slots,
+        wanted: Wanted,
         shard_count: int,
         max_rows_per_copy: int,
         now_ns: Callable[[], int] = wall_ns,
     ) -> None:
-        self._catalog = catalog
-        self._registry = registry
+        self._slots = slots
+        self._wanted = wanted
         self._max_rows_per_copy = max_rows_per_copy
         self._now_ns = now_ns
         self._totals: dict[int, StreamTotals] = {}
         self._lives: Counter[int] = Counter()
         """How often a slot was given up: a shard may still speak of such a life."""
-        self._slots: dict[StreamKey, int] = {}
+        self._slot_of: dict[StreamKey, int] = {}
         self._shards: list[dict[int, StreamSpec]] = [{} for _ in range(shard_count)]
         self._homes: dict[tuple[str, str], int] = {}
         """Where a symbol was last: it returns there, beside what its shard still knows of it."""
@@ -58,15 +54,15 @@ class Roster:
 
     def open(self, configured: Sequence[StreamKey]) -> None:
         """Take in the registry and the configuration; deal everything out to the shards."""
-        self._registry.seed(configured, self._now_ns())
+        self._wanted.seed(configured, self._now_ns())
         self.was_commanded = any(
-            entry.removed or entry.origin is Origin.COMMAND for entry in self._registry.entries()
+            entry.removed or entry.origin is Origin.COMMAND for entry in self._wanted.entries()
         )
-        for removed in self._registry.entries():
-            if removed.removed and (known := self._catalog.find(removed.key)) is not None:
+        for removed in self._wanted.entries():
+            if removed.removed and (known := self._slots.find(removed.key)) is not None:
                 self._keep_back(known.slot, removed.knobs)
-        wanted = self._registry.wanted()
-        entries = self._catalog.assign_all(entry.key for entry in wanted)
+        wanted = self._wanted.wanted()
+        entries = self._slots.assign_all(entry.key for entry in wanted)
         placed = spread([self._spec(entry) for entry in entries], len(self._shards))
         for shard, specs in enumerate(placed):
             for spec in specs:
@@ -77,23 +73,23 @@ class Roster:
         results, fresh = [], dict[StreamKey, Knobs]()
         for request in requests:
             key = request.key
-            if key in self._slots or key in fresh:
+            if key in self._slot_of or key in fresh:
                 results.append(KeyResult(key, "stream_exists", f"{key} is collected already"))
-            elif len(self._slots) + len(fresh) >= STREAMS_MAX:
+            elif len(self._slot_of) + len(fresh) >= STREAMS_MAX:
                 results.append(KeyResult(key, "limit", f"{STREAMS_MAX} streams are the limit"))
             else:
                 fresh[key] = request.knobs
                 results.append(KeyResult(key))
         now_ns = self._now_ns()
-        entries = [RegistryEntry(key, knobs, added_ns=now_ns) for key, knobs in fresh.items()]
+        entries = [WantedStream(key, knobs, added_ns=now_ns) for key, knobs in fresh.items()]
         return results, self._begin(entries)
 
-    def adopt(self, entries: Iterable[RegistryEntry]) -> tuple[ByShard, dict[int, list[int]]]:
+    def adopt(self, entries: Iterable[WantedStream]) -> tuple[ByShard, dict[int, list[int]]]:
         """What the registry took over from its mirror, late: streams to start, slots to stop."""
-        begun = [e for e in entries if not e.removed and e.key not in self._slots]
-        gone = [e.key for e in entries if e.removed and e.key in self._slots]
+        begun = [e for e in entries if not e.removed and e.key not in self._slot_of]
+        gone = [e.key for e in entries if e.removed and e.key in self._slot_of]
         for entry in entries:
-            if not entry.removed and (slot := self._slots.get(entry.key)) is not None:
+            if not entry.removed and (slot := self._slot_of.get(entry.key)) is not None:
                 self._totals[slot].report.knobs = entry.knobs
         return self._begin(begun), self._leave(gone)
 
@@ -101,26 +97,26 @@ class Roster:
         """Want these streams no more. Returns results, and the slots each shard has to stop."""
         results, gone = [], dict[StreamKey, None]()
         for key in keys:
-            if key in self._slots and key not in gone:
+            if key in self._slot_of and key not in gone:
                 gone[key] = None
                 results.append(KeyResult(key))
             else:
                 results.append(not_found(key))
         if gone:
             self.was_commanded = True
-            self._registry.remove(gone)
+            self._wanted.remove(gone)
         return results, self._leave(gone)
 
     def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
         """Tune a stream; knobs that `changes` does not name stay as they are now."""
-        entry, slot = self._registry.get(key), self._slots.get(key)
+        entry, slot = self._wanted.get(key), self._slot_of.get(key)
         if entry is None or slot is None:
             return not_found(key)
         knobs = changes.over(entry.knobs)
         if problem := knobs.contradiction(self._max_rows_per_copy):
             return KeyResult(key, "contradiction", problem, field="flush_rows")
         if entry.knobs != knobs:
-            self._registry.put([RegistryEntry(key, knobs, entry.origin, entry.added_ns)])
+            self._wanted.put([WantedStream(key, knobs, entry.origin, entry.added_ns)])
             self._totals[slot].report.knobs = knobs
         return KeyResult(key)
 
@@ -137,7 +133,7 @@ class Roster:
 
     def home(self, key: StreamKey) -> tuple[int, int] | None:
         """(shard, slot) of a stream; None when it is not collected."""
-        slot = self._slots.get(key)
+        slot = self._slot_of.get(key)
         return None if slot is None else (self._totals[slot].report.shard, slot)
 
     def stored_again(self, before: Mapping[int, Knobs]) -> dict[int, list[int]]:
@@ -172,16 +168,16 @@ class Roster:
         for slot in self._shards[shard]:
             self._totals[slot].shard_ended(reason)
 
-    def _spec(self, entry: CatalogEntry) -> StreamSpec:
+    def _spec(self, entry: Slot) -> StreamSpec:
         return StreamSpec(entry.slot, entry.key, life=self._lives[entry.slot])
 
-    def _begin(self, entries: Sequence[RegistryEntry]) -> ByShard:
+    def _begin(self, entries: Sequence[WantedStream]) -> ByShard:
         if not entries:
             return {}
         if any(entry.origin is Origin.COMMAND for entry in entries):
             self.was_commanded = True
-        slots = self._catalog.assign_all(entry.key for entry in entries)
-        self._registry.put(entries)
+        slots = self._slots.assign_all(entry.key for entry in entries)
+        self._wanted.put(entries)
         begun: defaultdict[int, list[StreamSpec]] = defaultdict(list)
         for entry in slots:
             spec = self._spec(entry)
@@ -193,7 +189,7 @@ class Roster:
     def _leave(self, keys: Iterable[StreamKey]) -> dict[int, list[int]]:
         ended: defaultdict[int, list[int]] = defaultdict(list)
         for key in keys:
-            slot = self._slots.pop(key)
+            slot = self._slot_of.pop(key)
             report = self._totals.pop(slot).report
             shard = report.shard
             self._keep_back(slot, report.knobs)
@@ -205,13 +201,13 @@ class Roster:
 
     def _enter(self, spec: StreamSpec, shard: int) -> None:
         totals = StreamTotals(spec.slot, spec.key, shard)
-        entry = self._registry.get(spec.key)
+        entry = self._wanted.get(spec.key)
         if entry is not None:
             totals.report.knobs, totals.report.added_ns = entry.knobs, entry.added_ns
         totals.report.reason = "accepted, waiting for its shard"
         self._ended_knobs.pop(spec.slot, None)
         self._totals[spec.slot] = totals
-        self._slots[spec.key] = spec.slot
+        self._slot_of[spec.key] = spec.slot
         self._shards[shard][spec.slot] = spec
         self._crowds[shard, spec.key.venue] += 1
         self._homes[spec.key.venue, spec.key.symbol] = shard

@@ -26,7 +26,7 @@ import msgspec
 from engine.base.durable import UNREADABLE, LineFile
 from engine.base.errors import EngineError
 from engine.data.slots import StreamKey
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Origin(enum.StrEnum):
     COMMAND = "command"
 
 
-class RegistryEntry(msgspec.Struct, frozen=True):
+class WantedStream(msgspec.Struct, frozen=True):
     """One stream. `removed` remembers that a command ended it."""
 
     key: StreamKey
@@ -55,18 +55,18 @@ class RegistryEntry(msgspec.Struct, frozen=True):
 class _Line(msgspec.Struct, omit_defaults=True):
     """One line of the file: an entry, a stream to forget, or the mirror it was joined with."""
 
-    entry: RegistryEntry | None = None
+    entry: WantedStream | None = None
     forget: StreamKey | None = None
     joined: str | None = None
 
 
-class Registry:
+class Wanted:
     """The wanted streams in memory, with their file behind them. One process owns it."""
 
     def __init__(self, path: Path) -> None:
         self._file = LineFile(path)
         self._compact_at_bytes = _COMPACT_MIN_BYTES
-        self._entries: dict[StreamKey, RegistryEntry] = {}
+        self._entries: dict[StreamKey, WantedStream] = {}
         self._configured: frozenset[StreamKey] = frozenset()
         self.joined_with: str | None = None
         """The mirror whose rows were adopted once; None: a new registry knows only itself."""
@@ -74,20 +74,20 @@ class Registry:
         """Grows with every change."""
         self._read()
 
-    def entries(self) -> list[RegistryEntry]:
+    def entries(self) -> list[WantedStream]:
         """Everything that is remembered, removed streams of the configuration included."""
         return list(self._entries.values())
 
-    def wanted(self) -> list[RegistryEntry]:
+    def wanted(self) -> list[WantedStream]:
         """The streams to run, in the order in which they were added."""
         return [entry for entry in self._entries.values() if not entry.removed]
 
-    def get(self, key: StreamKey) -> RegistryEntry | None:
+    def get(self, key: StreamKey) -> WantedStream | None:
         """The entry of a stream that is wanted."""
         entry = self._entries.get(key)
         return None if entry is None or entry.removed else entry
 
-    def put(self, entries: Iterable[RegistryEntry]) -> None:
+    def put(self, entries: Iterable[WantedStream]) -> None:
         """Want these streams, or want them differently; on disk before this returns."""
         self._append([_Line(entry=entry) for entry in entries])
 
@@ -116,14 +116,14 @@ class Registry:
             if entry.origin is Origin.CONFIG and entry.key not in named
         ]
         lines += [
-            _Line(entry=RegistryEntry(key, origin=Origin.CONFIG, added_ns=now_ns))
+            _Line(entry=WantedStream(key, origin=Origin.CONFIG, added_ns=now_ns))
             for key in dict.fromkeys(configured)
             if (known := self._entries.get(key)) is None
             or (known.removed and known.origin is Origin.COMMAND)
         ]
         self._append(lines)
 
-    def adopt(self, mirrored: Iterable[RegistryEntry], mirror: str) -> list[RegistryEntry]:
+    def adopt(self, mirrored: Iterable[WantedStream], mirror: str) -> list[WantedStream]:
         """Take over what a mirror remembers of an earlier life; return the changed entries.
 
         What is known here wins, removals included, but for streams that only the configuration's
@@ -133,7 +133,7 @@ class Registry:
         changed = {}
         for entry in mirrored:
             known = self._entries.get(entry.key)
-            if known is None or known == RegistryEntry(
+            if known is None or known == WantedStream(
                 entry.key, origin=Origin.CONFIG, added_ns=known.added_ns
             ):
                 changed[entry.key] = entry
@@ -158,7 +158,7 @@ class Registry:
             _log.warning(f"{self._file.path} cannot be rewritten shorter: {error.strerror}")
         self._compact_at_bytes = max(self._file.size_bytes * _GROWTH_MAX, _COMPACT_MIN_BYTES)
 
-    def _must_remember(self, removed: RegistryEntry, joined_with: str | None) -> bool:
+    def _must_remember(self, removed: WantedStream, joined_with: str | None) -> bool:
         return (
             removed.origin is Origin.CONFIG or joined_with is None or removed.knobs.keeps_rows_back
         )

@@ -23,9 +23,9 @@ from engine.base.threads import in_thread
 from engine.data.slots import StreamKey
 from engine.database.session import REGISTRY, session
 from engine.database.words import unavailable
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 from engine.start.config import Secret
-from engine.streams.wanted import Origin, Registry, RegistryEntry
+from engine.streams.wanted import Origin, Wanted, WantedStream
 
 _log = logging.getLogger(__name__)
 
@@ -57,15 +57,15 @@ _DELETE = """
 """
 
 
-class RegistryMirror:
+class WantedMirror:
     """The table of one registry. `on_adopted` gets what the table brought in after the start."""
 
     def __init__(
         self,
-        registry: Registry,
+        registry: Wanted,
         name: str,
         database_url: Secret | None,
-        on_adopted: Callable[[list[RegistryEntry]], None],
+        on_adopted: Callable[[list[WantedStream]], None],
         compare_every_s: float = _COMPARE_EVERY_S,
         backoff: Backoff | None = None,
     ) -> None:
@@ -74,7 +74,7 @@ class RegistryMirror:
         self._database_url = database_url
         self._on_adopted = on_adopted
         self._compare_every_s = compare_every_s
-        self._adopted: list[RegistryEntry] = []
+        self._adopted: list[WantedStream] = []
         """What has not begun yet: a full disk can refuse that."""
         self._changed = Alarm()
         self._task: asyncio.Task[None] | None = None
@@ -141,7 +141,7 @@ class RegistryMirror:
             await in_thread(lambda: _store(url, self._name, entries), "registry")
         self.mirrored_revision = revision
 
-    async def _fetch(self) -> list[RegistryEntry]:
+    async def _fetch(self) -> list[WantedStream]:
         url = self._url()
         async with asyncio.timeout(_ANSWER_WITHIN_S):
             return await in_thread(lambda: _load(url, self._name), "registry")
@@ -154,7 +154,7 @@ class RegistryMirror:
         return self._database_url.reveal()
 
 
-def _load(database_url: str, name: str) -> list[RegistryEntry]:
+def _load(database_url: str, name: str) -> list[WantedStream]:
     with session(database_url, REGISTRY) as connection:
         rows = connection.execute(_SELECT, (name,)).fetchall()
     entries = []
@@ -166,7 +166,7 @@ def _load(database_url: str, name: str) -> list[RegistryEntry]:
     return entries
 
 
-def _store(database_url: str, name: str, entries: Sequence[RegistryEntry]) -> None:
+def _store(database_url: str, name: str, entries: Sequence[WantedStream]) -> None:
     """Make the table equal to `entries`, touching only what differs, in one transaction."""
     wanted = {entry.key: entry for entry in entries}
     with (
@@ -175,7 +175,7 @@ def _store(database_url: str, name: str, entries: Sequence[RegistryEntry]) -> No
         connection.cursor() as cursor,
     ):
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
-        stored: dict[tuple[Any, ...], RegistryEntry | None] = {}
+        stored: dict[tuple[Any, ...], WantedStream | None] = {}
         for row in cursor.execute(_SELECT, (name,)).fetchall():
             try:
                 stored[row[:4]] = _entry(row)
@@ -190,10 +190,10 @@ def _store(database_url: str, name: str, entries: Sequence[RegistryEntry]) -> No
             cursor.executemany(_UPSERT, new)
 
 
-def _entry(row: Sequence[Any]) -> RegistryEntry:
+def _entry(row: Sequence[Any]) -> WantedStream:
     venue, symbol, kind, transport, knobs, origin, added_ns, removed = row
     key = {"venue": venue, "symbol": symbol, "kind": kind, "transport": transport}
-    return RegistryEntry(
+    return WantedStream(
         key=msgspec.convert(key, StreamKey),
         knobs=msgspec.convert(knobs, Knobs),
         origin=msgspec.convert(origin, Origin),
@@ -206,6 +206,6 @@ def _name(key: StreamKey) -> tuple[str, str, str, str]:
     return key.venue, key.symbol, key.kind.value, key.transport.value
 
 
-def _values(entry: RegistryEntry) -> tuple[Any, ...]:
+def _values(entry: WantedStream) -> tuple[Any, ...]:
     knobs = Jsonb(msgspec.to_builtins(entry.knobs))
     return knobs, entry.origin.value, entry.added_ns, entry.removed, entry.added_ns / 1e9

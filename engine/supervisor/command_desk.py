@@ -7,22 +7,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from engine.data.slots import StreamKey
-from engine.messages.commands import (
-    AddStreams,
-    KeyResult,
-    Knobs,
-    RemoveStreams,
-    RenewBook,
-    RenewBooks,
-    SetKnobs,
-    SetStreamKnobs,
-    StartStreams,
-    StopStreams,
-    StreamSpec,
-)
+from engine.messages.control import AddStreams, KeyResult, RemoveStreams, RenewBook, SetKnobs
+from engine.messages.streams import Knobs, RenewBooks, StartStreams, StopStreams, StreamSpec
+from engine.messages.writer import SetStreamKnobs
 from engine.streams.instrument_facts import InstrumentFacts
-from engine.streams.running_streams import Roster, not_found
-from engine.streams.wanted import RegistryEntry
+from engine.streams.running_streams import RunningStreams, not_found
+from engine.streams.wanted import WantedStream
 
 _log = logging.getLogger(__name__)
 
@@ -31,33 +21,33 @@ ToShard = StartStreams | StopStreams | RenewBooks
 
 
 class CommandDesk:
-    """Changes the roster. `to_shard` and `to_writer` reach who is ready, and nobody else."""
+    """Changes which streams run. `to_shard` and `to_writer` reach who is ready, and nobody else."""
 
     def __init__(
         self,
-        roster: Roster,
+        running: RunningStreams,
         facts: InstrumentFacts,
         to_shard: Callable[[int, ToShard], None],
         to_writer: Callable[[SetStreamKnobs], None],
     ) -> None:
-        self._roster = roster
+        self._running = running
         self._facts = facts
         self._to_shard = to_shard
         self._to_writer = to_writer
 
     def obey(self, command: Command) -> list[KeyResult]:
         """What became of each stream of the command."""
-        knobs = self._roster.knobs()
+        knobs = self._running.knobs()
         try:
             match command:
                 case AddStreams():
-                    results, started = self._roster.add(command.streams)
+                    results, started = self._running.add(command.streams)
                     self._start(started)
                 case RemoveStreams():
-                    results, stopped = self._roster.remove(command.keys)
+                    results, stopped = self._running.remove(command.keys)
                     self._stop(stopped)
                 case SetKnobs():
-                    results = [self._roster.set_knobs(command.key, command.changes)]
+                    results = [self._running.set_knobs(command.key, command.changes)]
                 case RenewBook():
                     results = [self._renew(command.key)]
         except OSError as error:  # the disk is full: what is not on disk was not accepted
@@ -66,10 +56,10 @@ class CommandDesk:
         self._tell_knobs(knobs)
         return results
 
-    def adopt(self, entries: Iterable[RegistryEntry]) -> None:
+    def adopt(self, entries: Iterable[WantedStream]) -> None:
         """The database came back and remembers streams of an earlier life."""
-        knobs = self._roster.knobs()
-        started, stopped = self._roster.adopt(entries)
+        knobs = self._running.knobs()
+        started, stopped = self._running.adopt(entries)
         self._stop(stopped)
         self._start(started)
         self._tell_knobs(knobs)
@@ -83,14 +73,14 @@ class CommandDesk:
             self._to_shard(index, StopStreams(list(slots)))
 
     def _tell_knobs(self, before: dict[int, Knobs]) -> None:
-        if (knobs := self._roster.knobs()) != before:
+        if (knobs := self._running.knobs()) != before:
             self._to_writer(SetStreamKnobs(knobs))
             # The database missed changes of these books: it can follow them from a new start only.
-            for index, slots in self._roster.stored_again(before).items():
+            for index, slots in self._running.stored_again(before).items():
                 self._to_shard(index, RenewBooks(slots))
 
     def _renew(self, key: StreamKey) -> KeyResult:
-        home = self._roster.home(key)
+        home = self._running.home(key)
         if home is None:
             return not_found(key)
         shard, slot = home

@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 
 from engine.base.clock import monotonic_s
-from engine.messages.commands import CommandResult, SystemStatus
+from engine.messages.control import CommandResult, SystemStatus
 from engine.messages.status import EngineStatus
-from engine.process.child_keeper import Member
+from engine.process.child_keeper import ChildKeeper
 
 _ANSWER_INTERVAL_S: Final = 0.01
 """Commands are answered in bundles, each behind one status: a flood of them costs little."""
@@ -22,7 +22,7 @@ _ANSWER_INTERVAL_S: Final = 0.01
 class ControlFeed:
     """Use it inside one event loop."""
 
-    def __init__(self, control: Member, status: Callable[[], EngineStatus]) -> None:
+    def __init__(self, control: ChildKeeper, status: Callable[[], EngineStatus]) -> None:
         self._control = control
         self._status = status
         self._answers: list[CommandResult] = []

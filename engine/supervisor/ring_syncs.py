@@ -9,8 +9,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from engine.messages.commands import RingsSynced, SyncRings
-from engine.process.child_keeper import Member
+from engine.messages.writer import RingsSynced, SyncRings
+from engine.process.child_keeper import ChildKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class RingSyncs:
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bool]] = {}
 
-    async def sync(self, writer: Member, rings: Sequence[str], whose: str) -> None:
+    async def sync(self, writer: ChildKeeper, rings: Sequence[str], whose: str) -> None:
         """Return when everything in `rings` is in the journal."""
         synced = False
         while not synced:

@@ -8,18 +8,18 @@ from engine.data.layout import Layout
 from engine.data.slots import StreamKey
 from engine.limits.lease_desk import Share
 from engine.limits.shared_budgets import SharedLimits
-from engine.messages.commands import Knobs
 from engine.messages.settings import (
     ControlSettings,
+    HeldLimitSettings,
     LimitSettings,
     LogSettings,
     Paths,
     RingSettings,
-    SeatSettings,
     ShardSettings,
     VenueSettings,
     WriterSettings,
 )
+from engine.messages.streams import Knobs
 from engine.process.child import Child
 from engine.start.config import Config, Secret
 from engine.start.redis_memory import RedisPlan
@@ -66,7 +66,7 @@ class SupervisorSettings:
     database_url: Secret | None = None
     redis_url: Secret | None = None
     redis_plan: RedisPlan | None = None
-    limits: list[LimitSettings | SeatSettings] = field(default_factory=list)
+    limits: list[LimitSettings | HeldLimitSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""
     shares_limits: bool = False
     """Whether `redis_url` is where engines behind one address share those budgets."""

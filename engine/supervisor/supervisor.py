@@ -22,54 +22,41 @@ from functools import partial
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError, EngineError
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.account import Account
-from engine.messages.commands import (
+from engine.messages.control import (
     AddStreams,
     CommandResult,
-    FromChild,
     Heartbeat,
-    InstrumentsLoaded,
-    InstrumentsResolved,
-    InstrumentsSaved,
-    InstrumentsStored,
     KeyResult,
-    LeaseRequest,
-    LimitFeedback,
-    Ready,
     RemoveStreams,
     RenewBook,
-    RingsSynced,
-    SeatsWanted,
     SetKnobs,
-    SetStreamKnobs,
-    ShardStatus,
-    StartStreams,
-    StreamState,
-    ToChild,
-    WriterStatus,
-    sum_by_kind,
 )
 from engine.messages.judgement import GREEN, judge, without_servers, worst
-from engine.messages.status import (
-    EngineStatus,
-    Judgement,
-    Phase,
-    ShardReport,
-    ShardTotals,
-    WriterTotals,
-    update_shard,
+from engine.messages.limits import LeaseRequest, LimitFeedback, PlacesWanted
+from engine.messages.listings import ListingLoaded, ListingStored
+from engine.messages.pipes import FromChild, Ready, ShardStatus, ToChild
+from engine.messages.status import EngineStatus, Judgement, Phase, ShardReport
+from engine.messages.streams import (
+    InstrumentsResolved,
+    InstrumentsStored,
+    StartStreams,
+    StreamState,
+    sum_by_kind,
 )
+from engine.messages.totals import ShardTotals, WriterTotals, update_shard
+from engine.messages.writer import RingsSynced, SetStreamKnobs, WriterStatus
 from engine.process import metric_files
-from engine.process.child_keeper import Member
+from engine.process.child_keeper import ChildKeeper
 from engine.servers.server_keeper import PrivateServer, ServerKeeper
 from engine.start.schema_keeper import SchemaKeeper
 from engine.streams.instrument_facts import InstrumentFacts
-from engine.streams.listing_outbox import Listings
-from engine.streams.running_streams import Roster
-from engine.streams.wanted import Registry
-from engine.streams.wanted_mirror import RegistryMirror
+from engine.streams.listing_outbox import ListingOutbox
+from engine.streams.running_streams import RunningStreams
+from engine.streams.wanted import Wanted
+from engine.streams.wanted_mirror import WantedMirror
 from engine.supervisor.command_desk import Command, CommandDesk, refuse
 from engine.supervisor.control_feed import ControlFeed
 from engine.supervisor.ring_syncs import RingSyncs
@@ -91,7 +78,7 @@ _TICK_S = 0.5
 
 @dataclass(slots=True)
 class _Shard:
-    member: Member
+    keeper: ChildKeeper
     report: ShardReport
     rings: list[str] = field(default_factory=list)
     totals: ShardTotals = field(default_factory=ShardTotals)
@@ -110,25 +97,25 @@ class Supervisor:
         self._phase: Phase = "starting"
         self._started_s = monotonic_s()
         self._doorbell_fd = -1
-        self._catalog = Catalog(settings.layout.catalog)
-        self._registry = Registry(settings.layout.registry)
-        self._roster = Roster(
-            self._catalog,
-            self._registry,
+        self._slots = Slots(settings.layout.slots)
+        self._wanted = Wanted(settings.layout.wanted)
+        self._running = RunningStreams(
+            self._slots,
+            self._wanted,
             len(settings.cpus),
             settings.config.database.max_rows_per_copy,
         )
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()
-        self._facts = InstrumentFacts(self._catalog, self._on_facts_stored)
-        self._desk = CommandDesk(self._roster, self._facts, self._tell_shard, self._tell_writer)
-        self._listings = Listings()
+        self._facts = InstrumentFacts(self._slots, self._on_facts_stored)
+        self._desk = CommandDesk(self._running, self._facts, self._tell_shard, self._tell_writer)
+        self._listings = ListingOutbox()
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = [ServerKeeper(server) for server in servers]
         self._schema = SchemaKeeper(settings.database_url, migrate)
-        self._mirror = RegistryMirror(
-            self._registry, settings.registry_name, settings.database_url, self._desk.adopt
+        self._mirror = WantedMirror(
+            self._wanted, settings.registry_name, settings.database_url, self._desk.adopt
         )
         self._leases = LeaseDesk(
             settings.limits,
@@ -154,7 +141,7 @@ class Supervisor:
         if not self._schema.problem:
             await self._mirror.first_attempt()
         try:
-            self._roster.open(self._settings.streams)
+            self._running.open(self._settings.streams)
         except OSError as error:
             where = self._settings.layout.state_dir
             raise EngineError(f"{where} takes no new stream: {error.strerror}") from error
@@ -166,7 +153,7 @@ class Supervisor:
         await self._writer.start(timing.writer_ready_s)
         for index in range(len(self._settings.cpus)):
             self._add_shard(index)
-        await asyncio.gather(*(shard.member.start(timing.ready_s) for shard in self._shards))
+        await asyncio.gather(*(shard.keeper.start(timing.ready_s) for shard in self._shards))
         await self._control.start(timing.ready_s)
         if self._phase == "starting":
             self._phase = "running"
@@ -178,7 +165,7 @@ class Supervisor:
         self._feed.tell_status()  # what watches the engine learns it before the end
         await asyncio.gather(*(keeper.close() for keeper in self._servers))
         await asyncio.gather(
-            *(shard.member.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
+            *(shard.keeper.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
         )
         code, _ = await asyncio.gather(
             self._writer.leave(timing.writer_drain_s, timing.grace_s),
@@ -197,16 +184,16 @@ class Supervisor:
 
     def kill(self) -> None:
         """SIGKILL every child. Rings and journal stay, and the next start delivers them."""
-        for member in self._members():
-            member.kill()
+        for keeper in self._keepers():
+            keeper.kill()
 
     def status(self) -> EngineStatus:
         """The whole engine, now."""
         servers = [keeper.report for keeper in self._servers]
         writer = without_servers(self._writer_totals.report, servers)
-        streams = self._roster.reports()
+        streams = self._running.reports()
         light, reason = judge(
-            self._phase, [member.report for member in self._members()], writer, streams
+            self._phase, [keeper.report for keeper in self._keepers()], writer, streams
         )
         if light == "green" and self._schema.problem:
             light, reason = "red", self._schema.problem
@@ -235,20 +222,20 @@ class Supervisor:
 
     # -- making children ---------------------------------------------------------------------
 
-    def _make_writer(self) -> Member:
-        member = Member(
+    def _make_writer(self) -> ChildKeeper:
+        keeper = ChildKeeper(
             name="writer",
-            spawn=lambda: spawn_writer(self._settings, self._doorbell_fd, self._roster.knobs()),
+            spawn=lambda: spawn_writer(self._settings, self._doorbell_fd, self._running.knobs()),
             on_message=self._on_writer_message,
             on_death=self._on_writer_death,
             on_fault=self._on_fault,
             hung_after_s=self._settings.timing.hung_after_s,
         )
-        member.report = self._writer_totals.report.child
-        return member
+        keeper.report = self._writer_totals.report.child
+        return keeper
 
-    def _make_control(self) -> Member:
-        return Member(
+    def _make_control(self) -> ChildKeeper:
+        return ChildKeeper(
             name="control",
             spawn=lambda: spawn_control(self._settings),
             on_message=self._on_control_message,
@@ -258,7 +245,7 @@ class Supervisor:
         )
 
     def _add_shard(self, index: int) -> None:
-        member = Member(
+        keeper = ChildKeeper(
             name=f"shard-{index}",
             spawn=lambda: spawn_shard(self._settings, self._doorbell_fd, index),
             on_message=partial(self._on_shard_message, index),
@@ -267,10 +254,10 @@ class Supervisor:
             before_rebirth=partial(self._sync_rings, index),
             hung_after_s=self._settings.timing.hung_after_s,
         )
-        report = ShardReport(member.report, index, self._settings.cpus[index])
+        report = ShardReport(keeper.report, index, self._settings.cpus[index])
         prefix = f"shard-{index}."
         rings = [each.ring for each in self._settings.rings if each.ring.startswith(prefix)]
-        self._shards.append(_Shard(member, report, rings))
+        self._shards.append(_Shard(keeper, report, rings))
 
     # -- what children say -------------------------------------------------------------------
 
@@ -278,31 +265,31 @@ class Supervisor:
         shard = self._shards[index]
         match message:
             case Ready():
-                shard.member.send(StartStreams(self._facts.brief(self._roster.specs(index))))
+                shard.keeper.send(StartStreams(self._facts.brief(self._running.specs(index))))
             case ShardStatus():
                 update_shard(shard.report, message)
                 shard.totals.update(message)
-                self._roster.update(message)
+                self._running.update(message)
             case InstrumentsResolved():
                 self._facts.resolved(index, message)
             case LeaseRequest():
-                self._leases.ask(shard.member.name, message)
-            case SeatsWanted():
-                self._leases.want(shard.member.name, message)
+                self._leases.ask(shard.keeper.name, message)
+            case PlacesWanted():
+                self._leases.want(shard.keeper.name, message)
             case LimitFeedback():
                 self._leases.feedback(message)
             case _:
-                _log.error(f"{shard.member.name} sent {type(message).__name__}: ignored")
+                _log.error(f"{shard.keeper.name} sent {type(message).__name__}: ignored")
 
     def _on_facts_stored(self, index: int, slots: list[int]) -> None:
-        self._shards[index].member.send(InstrumentsStored(slots))
+        self._shards[index].keeper.send(InstrumentsStored(slots))
 
     def _on_shard_death(self, index: int, reason: str) -> None:
-        name = self._shards[index].member.name
+        name = self._shards[index].keeper.name
         self._shards[index].totals.shard_ended()
         metric_files.child_ended(self._settings.layout, name)
         self._facts.shard_ended(index)
-        self._roster.shard_ended(index, f"{name} {reason}")
+        self._running.shard_ended(index, f"{name} {reason}")
         self._leases.client_ended(name)
 
     def _on_writer_message(self, message: FromChild) -> None:
@@ -311,10 +298,10 @@ class Supervisor:
                 self._writer_totals.update(message)
             case RingsSynced():
                 self._syncs.answered(message)
-            case InstrumentsSaved():
+            case ListingStored():
                 self._listings.saved(message)
             case Ready():
-                self._writer.send(SetStreamKnobs(self._roster.knobs()))
+                self._writer.send(SetStreamKnobs(self._running.knobs()))
                 for listing in self._listings:
                     self._writer.send(listing)
             case _:
@@ -343,12 +330,12 @@ class Supervisor:
                 self._seen_by_control = (message.light, message.reason)
             case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
-            case InstrumentsLoaded():
+            case ListingLoaded():
                 self._facts.listed(message)
                 listing = self._listings.take(message, wall_ns())
                 self._tell_writer(listing)
                 if self._settings.database_url is None:
-                    self._listings.saved(InstrumentsSaved(listing.venue, listing.loaded_ns))
+                    self._listings.saved(ListingStored(listing.venue, listing.loaded_ns))
             case LeaseRequest():
                 self._leases.ask(self._control.name, message)
             case LimitFeedback():
@@ -364,8 +351,8 @@ class Supervisor:
         return results
 
     def _tell_shard(self, index: int, message: ToChild) -> None:
-        if index < len(self._shards) and self._shards[index].member.ready.is_set():
-            self._shards[index].member.send(message)
+        if index < len(self._shards) and self._shards[index].keeper.ready.is_set():
+            self._shards[index].keeper.send(message)
 
     def _tell_writer(self, message: ToChild) -> None:
         if self._writer.ready.is_set():
@@ -373,7 +360,7 @@ class Supervisor:
 
     async def _sync_rings(self, index: int) -> None:
         shard = self._shards[index]
-        await self._syncs.sync(self._writer, shard.rings, shard.member.name)
+        await self._syncs.sync(self._writer, shard.rings, shard.keeper.name)
 
     # -- watching ----------------------------------------------------------------------------
 
@@ -385,11 +372,11 @@ class Supervisor:
             # After a suspend every child looks silent; nobody is hung until we have listened.
             overslept = now_s - before_s > 4 * _TICK_S
             before_s = now_s
-            for member in self._members():
+            for keeper in self._keepers():
                 if overslept:
-                    member.excuse(now_s)
+                    keeper.excuse(now_s)
                 else:
-                    member.check_hung(now_s)
+                    keeper.check_hung(now_s)
             self._facts.store()
             self._feed.tell_status()
             self._check_usable()
@@ -414,14 +401,14 @@ class Supervisor:
         """Give up when the venues refused every stream from the first: only a new configuration
         can help. Symbols that were listed once may be listed again, and then begin by themselves.
         """
-        reports = self._roster.reports()
+        reports = self._running.reports()
         if not reports or self.failed.done() or self._phase not in ("starting", "running"):
             return
-        if self._roster.was_commanded:
+        if self._running.was_commanded:
             return  # whoever added or removed streams can do so again
         if all(
             report.state is StreamState.FAILED
-            and self._catalog.instrument(report.venue, report.symbol) is None
+            and self._slots.instrument(report.venue, report.symbol) is None
             for report in reports
         ):
             reasons = dict.fromkeys(
@@ -431,12 +418,12 @@ class Supervisor:
 
     def _send_to(self, client: str, message: ToChild) -> None:
         """Send to a child by its name."""
-        for member in self._members():
-            if member.name == client:
-                member.send(message)
+        for keeper in self._keepers():
+            if keeper.name == client:
+                keeper.send(message)
 
-    def _members(self) -> list[Member]:
-        return [*(shard.member for shard in self._shards), self._writer, self._control]
+    def _keepers(self) -> list[ChildKeeper]:
+        return [*(shard.keeper for shard in self._shards), self._writer, self._control]
 
     def _report_delivery(self, writer_code: int | None) -> bool:
         writer = self._writer_totals.report

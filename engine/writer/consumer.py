@@ -19,7 +19,7 @@ from engine.base.keep_trying import keep_trying
 from engine.data.kinds import GAP, RecordArray
 from engine.writer.rows.clock_doubt import ClockDoubt
 from engine.writer.rows.knob_table import KnobTable
-from engine.writer.rows.withheld import HeldBack
+from engine.writer.rows.withheld import Withheld
 from engine.writer.sink_trouble import delivered, sink_trouble
 from engine.writer.sinks.postgres.coverage import CoverageGate, is_coverage
 from engine.writer.sinks.postgres.sink import CommitResult, PostgresSink, Slice
@@ -29,7 +29,7 @@ from engine.writer.sources.source import Source
 from engine.writer.sources.sources import Sources
 from engine.writer.table_waits import TableWaits
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _DURABLE_EVERY_S = 2.0
 _QUARANTINE_LOOK_S = 10.0
@@ -50,7 +50,7 @@ class DatabaseDelivery:
         self._sources = sources
         self._sink = sink
         self._knobs = knobs
-        self._held_back = HeldBack(knobs)
+        self._withheld = Withheld(knobs)
         self._gate = CoverageGate()
         self._on_loss = on_loss
         self._durable_at_s = 0.0
@@ -60,7 +60,7 @@ class DatabaseDelivery:
         self._waiting: set[tuple[str, int]] = set()
         """Sources whose rows do not go into the present flush, whatever there is of them."""
         self._quarantine_at_s = 0.0
-        self.trouble = sink_trouble("database", "nothing is lost, trying again", backoff, log)
+        self.trouble = sink_trouble("database", "nothing is lost, trying again", backoff, _log)
         self.latency = Latency()
         self.stored_rows: Counter[str] = Counter()
         self.quarantined_rows: Counter[str] = Counter()
@@ -145,7 +145,7 @@ class DatabaseDelivery:
                     await self._commit(slices, durable=durable)
                 except TableRefusesError as error:
                     self._tables.refused(error)
-            delivered(self.trouble, log)
+            delivered(self.trouble, _log)
             if self.in_quarantine and monotonic_s() >= self._quarantine_at_s:
                 await self._count_quarantine()
 
@@ -167,7 +167,7 @@ class DatabaseDelivery:
         """What goes into the next transaction: contiguous pieces of each source, oldest first."""
         room = self._knobs.max_rows_per_copy
         slices: list[Slice] = []
-        self._held_back.begin()
+        self._withheld.begin()
         self._forget_waits()
         self._gate.look(self._sources)
         reached: dict[Source, int] = {}
@@ -184,7 +184,7 @@ class DatabaseDelivery:
                 if first_seq > seq:
                     gaps = lost_rows.declare(source, seq, first_seq, wall_ns())
                     slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
-                    self._held_back.lost(source.spec.kind, gaps["stream"].tolist())
+                    self._withheld.lost(source.spec.kind, gaps["stream"].tolist())
                 elif not len(records):
                     break
                 slices.append(self._piece(source, seq, first_seq, records))
@@ -224,17 +224,17 @@ class DatabaseDelivery:
         records = self._clock.put_right(records)
         chosen = self._knobs.to_store(records, kind)
         if chosen is not None:
-            self._held_back.note(kind, records[~chosen], wall_ns())
+            self._withheld.note(kind, records[~chosen], wall_ns())
         piece = Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
-        piece = piece.without(chosen)
-        return replace(piece, records=self._held_back.mark(kind, piece.records))
+        piece = piece.keeping(chosen)
+        return replace(piece, records=self._withheld.mark(kind, piece.records))
 
     async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
-        held_back = list(self._held_back.spans)
+        withheld = list(self._withheld.spans)
         result = await self._sink.commit(
-            slices, held_back, durable=durable, impatient=self._tables.impatient
+            slices, withheld, durable=durable, impatient=self._tables.impatient
         )
-        self._held_back.committed()
+        self._withheld.committed()
         self._tables.taken({s.spec.table for s in slices if len(s.records)})
         now_ns = wall_ns()
         by_source = {(source.key, source.epoch): source for source in self._sources}
@@ -250,7 +250,7 @@ class DatabaseDelivery:
                 continue
             if piece.lost_count:
                 self._report_loss(piece)
-            self.skipped_rows[piece.spec.kind.value] += piece.held_back_count
+            self.skipped_rows[piece.spec.kind.value] += piece.withheld_count
             self.latency.add(piece.records, now_ns)
         for source in self._sources:
             source.committed(source.database_seq, durable=durable)
@@ -269,12 +269,12 @@ class DatabaseDelivery:
         if result.gaps is not None and self._on_loss:
             self._on_loss(result.gaps)
         for kind, slot in result.interrupted:
-            self._held_back.lost(kind, [slot])
+            self._withheld.lost(kind, [slot])
 
     def _report_loss(self, piece: Slice) -> None:
         """Rows that neither ring nor journal holds any more: damage, or a restored database."""
         self.lost_by_kind[piece.spec.kind.value] += piece.lost_count
-        log.error(
+        _log.error(
             "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
             piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,
         )  # fmt: skip

@@ -14,22 +14,13 @@ from collections.abc import Callable
 
 from engine.base.alarm import Alarm
 from engine.base.clock import monotonic_s
-from engine.data.slots import Catalog
-from engine.messages.commands import (
-    Drain,
-    InstrumentsSaved,
-    Ready,
-    RingsSynced,
-    RingStatus,
-    SetStreamKnobs,
-    StoreInstruments,
-    SyncRings,
-    ToChild,
-    WriterStatus,
-)
+from engine.data.slots import Slots
+from engine.messages.listings import ListingStored, StoreListing
+from engine.messages.pipes import Drain, Ready, ToChild
 from engine.messages.settings import WriterSettings
+from engine.messages.writer import RingsSynced, RingStatus, SetStreamKnobs, SyncRings, WriterStatus
 from engine.process.metrics import ProcessMetrics, WriterMetrics
-from engine.process.pipe import Channel
+from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.redis_consumer import RedisDelivery
@@ -42,7 +33,7 @@ from engine.writer.sources.latency import Latency
 from engine.writer.sources.source import Source
 from engine.writer.sources.sources import Sources
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 EXIT_UNDELIVERED = 4
 """Drained, but the database did not take everything in time: the rest waits in the journal."""
@@ -54,29 +45,29 @@ _REDIS_GRACE_S = 1.0
 class Writer:
     """Ties sources and sinks to one event loop."""
 
-    def __init__(self, settings: WriterSettings, channel: Channel[ToChild]) -> None:
+    def __init__(self, settings: WriterSettings, pipe: Pipe[ToChild]) -> None:
         layout = settings.paths.layout()
         self._settings = settings
-        self._channel = channel
+        self._pipe = pipe
         self._doorbell = Alarm()
         self._metrics, self._process = WriterMetrics(), ProcessMetrics("writer")
         self.sources = Sources(layout, settings.journal_segment_bytes)
         self.sources.open(settings.rings)
         self.sources.on_delivered = self._send_status
-        catalog = Catalog(layout.catalog)
+        slots = Slots(layout.slots)
         self._knobs = KnobTable(settings)
         self._listings = (
             ListingStore(settings, self._listing_saved) if settings.database_url else None
         )
         self._redis = (
-            RedisDelivery(self.sources, RedisSink(settings, catalog), self._knobs)
+            RedisDelivery(self.sources, RedisSink(settings, slots), self._knobs)
             if settings.redis_url
             else None
         )
         self._database = (
             DatabaseDelivery(
                 self.sources,
-                PostgresSink(settings, catalog),
+                PostgresSink(settings, slots),
                 self._knobs,
                 on_loss=self._redis.declare if self._redis else None,
             )
@@ -99,7 +90,7 @@ class Writer:
         ]
         commands = asyncio.create_task(self._obey(), name="commands")
         self._pump_once()  # shards begin where the rings end that an earlier engine left
-        self._channel.send(Ready())
+        self._pipe.send(Ready())
         await asyncio.wait([commands, *tasks], return_when=asyncio.FIRST_COMPLETED)
         loop.remove_reader(self._settings.doorbell_fd)
         for task in tasks:
@@ -158,20 +149,20 @@ class Writer:
 
         Rings and journal stay as they are then, and the next start delivers them.
         """
-        while (message := await self._channel.receive()) is not None:
+        while (message := await self._pipe.receive()) is not None:
             match message:
                 case SyncRings():
                     self._pump_once()
-                    self._channel.send(RingsSynced(message.request_id))
+                    self._pipe.send(RingsSynced(message.request_id))
                 case SetStreamKnobs():
                     self._set_knobs(message)
-                case StoreInstruments():
+                case StoreListing():
                     if self._listings:
                         self._listings.take(message)
                 case Drain():
                     return await self._drain(message.deadline_s)
                 case _:
-                    log.error("the writer has no use for a %s", type(message).__name__)
+                    _log.error("the writer has no use for a %s", type(message).__name__)
         return 0
 
     def _set_knobs(self, message: SetStreamKnobs) -> None:
@@ -180,8 +171,8 @@ class Writer:
         if self._database:
             self._database.arrived.ring()
 
-    def _listing_saved(self, message: StoreInstruments) -> None:
-        self._channel.send(InstrumentsSaved(message.venue, message.loaded_ns))
+    def _listing_saved(self, message: StoreListing) -> None:
+        self._pipe.send(ListingStored(message.venue, message.loaded_ns))
 
     async def _drain(self, deadline_s: float) -> int:
         """Deliver everything (the shards are gone by now), then remove rings and journal."""
@@ -195,12 +186,12 @@ class Writer:
                 async with asyncio.timeout(ends_at_s - monotonic_s()):
                     await self._database.finish()
             except TimeoutError:
-                log.warning("the database did not take everything within %.0f s", deadline_s)
+                _log.warning("the database did not take everything within %.0f s", deadline_s)
         self._send_status()
         undelivered = self.sources.remove_all()
         if undelivered:
-            log.warning("%d rows are left for the next start", undelivered)
-        await self._channel.flush()
+            _log.warning("%d rows are left for the next start", undelivered)
+        await self._pipe.flush()
         return EXIT_UNDELIVERED if undelivered else 0
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> None:
@@ -219,7 +210,7 @@ class Writer:
 
     def _send_status(self) -> WriterStatus:
         status = self._status()
-        self._channel.send(status)
+        self._pipe.send(status)
         self._metrics.feed(status)
         return status
 
@@ -292,9 +283,9 @@ def ring_status(source: Source) -> RingStatus:
     )
 
 
-async def run(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+async def run(settings: WriterSettings, pipe: Pipe[ToChild]) -> int:
     """Process entry. What exists now lives for ever: the garbage collector need not look at it."""
-    writer = Writer(settings, channel)
+    writer = Writer(settings, pipe)
     gc.collect()
     gc.freeze()
     return await writer.run()

@@ -28,7 +28,7 @@ from engine.writer.sources.latency import Latency
 from engine.writer.sources.source import Source
 from engine.writer.sources.sources import Sources
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _GAPS_WAITING_MAX = 64
 """Losses whose gaps wait for Redis; the oldest is overrun by one more."""
@@ -55,7 +55,7 @@ class RedisDelivery:
         self._sink = sink
         self._knobs = knobs
         self.trouble = sink_trouble(
-            "redis", "the database is not affected, trying again", backoff, log
+            "redis", "the database is not affected, trying again", backoff, _log
         )
         self.latency = Latency()
         self.published_rows: Counter[str] = Counter()
@@ -198,7 +198,7 @@ class RedisDelivery:
         for _, text in self._refusals.values():
             self.trouble.met(text)
             return
-        delivered(self.trouble, log)
+        delivered(self.trouble, _log)
 
     def _note_refusals(self, published: Published) -> None:
         for key in published.written:
@@ -245,5 +245,5 @@ class RedisDelivery:
             seq, records = source.read(source.redis_seq, self._rows_at_once)
             if len(records):
                 piece = Slice(source.key, source.epoch, seq, seq, records, source.spec)
-                slices.append(piece.without(self._knobs.to_publish(records)))
+                slices.append(piece.keeping(self._knobs.to_publish(records)))
         return slices

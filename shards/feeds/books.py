@@ -15,11 +15,11 @@ from engine.base.clock import monotonic_s
 from engine.data.kinds import CoverageEnd, GapReason, GapState
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
-from engine.messages.commands import StreamSpec, StreamState
+from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds.book_rows import BookEvent, brought_up, put_event
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Frame, Stream, is_renumbered, is_set_back
+from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
 
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
@@ -38,7 +38,7 @@ _AHEAD_IDS_MAX: Final = 100_000_000
 """No book changes so often in that time."""
 
 
-class _BookStream(Stream):
+class _BookStream(Feed):
     """Writes book events; subclasses decide which and in what order."""
 
     def _put(self, event: BookEvent) -> bool:

@@ -8,10 +8,10 @@ from engine.base.clock import monotonic_s
 from engine.data.kinds import Flag, GapState
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
-from engine.messages.commands import StreamSpec, StreamState
+from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds.declared.gaps import Edges, GapLedger
-from shards.feeds.feed import Frame, Stream
-from shards.feeds.unnumbered import TimedStream
+from shards.feeds.feed import Feed, Frame
+from shards.feeds.unnumbered import UnnumberedFeed
 
 _PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
 _PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
@@ -36,7 +36,7 @@ class FundingRow(NamedTuple):
     is_exact: bool = True
 
 
-class _FundingStream(TimedStream):
+class _FundingStream(UnnumberedFeed):
     def _store_funding(
         self, ring: RingProducer, ts_event: int, ts_recv: int, row: FundingRow
     ) -> None:
@@ -69,7 +69,7 @@ class FundingRates(_FundingStream):
             self._store_funding(self.ring, ts_event, ts_recv, row)
 
 
-class _OpenInterestStream(TimedStream):
+class _OpenInterestStream(UnnumberedFeed):
     def _store_open_interest(
         self, ring: RingProducer, ts_event: int, ts_recv: int, qty: float, *, is_exact: bool
     ) -> None:
@@ -136,7 +136,7 @@ class LiquidationRow(NamedTuple):
     is_exact: bool = True
 
 
-class Liquidations(TimedStream):
+class Liquidations(UnnumberedFeed):
     """Liquidation orders. There may be none for hours, so silence is no sign of anything: the
     stream is live once it has been subscribed for a while, and the time nobody listened is declared
     then and not when a next one happens to come.
@@ -154,7 +154,7 @@ class Liquidations(TimedStream):
 
     def heard_until(self, silent_s: float) -> int:
         """There may be none for hours: it is heard as long as its socket is."""
-        return Stream.heard_until(self, silent_s)
+        return Feed.heard_until(self, silent_s)
 
     @property
     def _is_own_clock(self) -> bool:

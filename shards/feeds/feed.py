@@ -8,7 +8,7 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.data.kinds import CoverageEnd, Flag, GapReason, GapState
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
-from engine.messages.commands import StreamCounts, StreamSpec, StreamState, StreamStatus
+from engine.messages.streams import StreamCounts, StreamSpec, StreamState, StreamStatus
 from shards.feeds.declared.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.feeds.declared.gaps import DropSpan, Edges, GapLedger
 from shards.feeds.declared.late import LateRows
@@ -58,7 +58,7 @@ def is_set_back(ts_event: int, last_ts: int) -> bool:
     return ts_event < last_ts - _SET_BACK_NS
 
 
-class Stream:
+class Feed:
     """What a feed knows of its stream. Feeds extend it with their sequencing rule.
 
     `last` is the stream's last row of an earlier process (from `engine.data.positions`), or None.

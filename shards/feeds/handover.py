@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.kinds import GapReason
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Frame, Stream
+from shards.feeds.feed import Feed, Frame
 
 _PATIENCE_S: Final = 30.0
 """For so long after its subscription the next socket may take to join."""
@@ -41,7 +41,7 @@ class Handover:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: Feed,
         on_over: Callable[[bool], None],
         ask_again: Callable[[], None],
         *,

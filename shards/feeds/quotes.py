@@ -12,15 +12,15 @@ from typing import Final
 from engine.data.kinds import GapReason, GapState
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
-from engine.messages.commands import StreamSpec
+from engine.messages.streams import StreamSpec
 from shards.feeds.declared.gaps import Edges, GapLedger
-from shards.feeds.feed import Frame, Stream, is_renumbered, is_set_back
+from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
 
 _PACK_QUOTE: Final = Struct("=IH2xqqqdddd").pack_into
 _NONE_YET: Final = -1
 
 
-class Quotes(Stream):
+class Quotes(Feed):
     """Quotes whose number never goes back; one that repeats the last quote is dropped."""
 
     def __init__(

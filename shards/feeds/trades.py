@@ -15,10 +15,10 @@ from engine.base.clock import wall_ns
 from engine.data.kinds import TRADE, Flag, GapReason, GapState
 from engine.data.positions import Position
 from engine.data.ring import HEADER_BYTES, RingProducer
-from engine.messages.commands import StreamSpec
+from engine.messages.streams import StreamSpec
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Frame, Stream, is_renumbered, is_set_back
+from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
 
 _PACK_TRADE: Final = Struct("=IHBxqq8xqdd").pack_into
 """The upper half of the trade id is zero here: both kinds of id fit 64 bits."""
@@ -39,7 +39,7 @@ class TradeRow(NamedTuple):
     qty: float
 
 
-class _TradeStream(Stream):
+class _TradeStream(Feed):
     """Writes trades; subclasses decide which."""
 
     def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:

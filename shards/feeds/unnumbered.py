@@ -11,13 +11,13 @@ from engine.data.kinds import CoverageEnd, GapReason, GapState
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.data.slots import Transport
-from engine.messages.commands import StreamSpec, StreamState
+from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds.declared.coverage import LATE_NS
 from shards.feeds.declared.gaps import Edges, GapLedger
-from shards.feeds.feed import Frame, Stream, is_set_back
+from shards.feeds.feed import Feed, Frame, is_set_back
 
 
-class TimedStream(Stream):
+class UnnumberedFeed(Feed):
     """Accepts rows in the order of their time and declares what lies between two connections."""
 
     _rows_per_element: ClassVar = 1

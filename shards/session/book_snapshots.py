@@ -8,15 +8,15 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import VenueError
 from engine.base.keep_trying import Trouble
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import NOT_LISTENING, DeltaBook
 from shards.session.rings import ShardRings
 from shards.transport.rest import VenueRest
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.kit import Venue
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SHOWN_TEXT = 300
 _FIRST_DELAY_S = 0.1
@@ -40,7 +40,7 @@ class BookSnapshots:
         self._rest = rest
         self._rings = rings
         self._trouble = Trouble(
-            f"{venue.name}: book snapshots", "books that begin wait for them", Backoff(), log
+            f"{venue.name}: book snapshots", "books that begin wait for them", Backoff(), _log
         )
         """What is said of hundreds of books that fail at once."""
         self._wanted: asyncio.Queue[DeltaBook] = asyncio.Queue()
@@ -122,7 +122,7 @@ class BookSnapshots:
         assert self._parse is not None
         try:
             snapshot = self._parse(await self._rest.fetch(self._call, book.key.symbol))
-        except (VenueError, *UNUSABLE_FRAME) as error:
+        except (VenueError, *BAD_FRAME) as error:
             self._trouble.met(error)
             if book.state is StreamState.SYNCING:
                 book.reason = f"snapshot: {error}"[:_SHOWN_TEXT]

@@ -15,11 +15,11 @@ from engine.base.errors import VenueError
 from engine.base.keep_trying import Trouble
 from shards.feeds.contracts import FundingRates
 from shards.transport.rest import VenueRest
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.kit import FundingIntervals
 from shards.venues.listing import Readings
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
 """So long the first rows wait for the first answer; it usually takes a fraction of a second."""
@@ -53,18 +53,18 @@ class IntervalSource:
             async with asyncio.timeout(_PATIENCE_S):
                 await self._tried.wait()
         except TimeoutError:
-            log.warning("%s: no answer yet; intervals stay unknown", self._intervals.call.path)
+            _log.warning("%s: no answer yet; intervals stay unknown", self._intervals.call.path)
 
     async def run(self) -> None:
         """Ask until cancelled."""
         path, refresh_s = self._intervals.call.path, self._intervals.refresh_s
-        trouble = Trouble(path, "intervals go unknown in a while", Backoff(1.0, refresh_s), log)
-        odd = Trouble(path, "their intervals are unknown", Backoff(), log)
+        trouble = Trouble(path, "intervals go unknown in a while", Backoff(1.0, refresh_s), _log)
+        odd = Trouble(path, "their intervals are unknown", Backoff(), _log)
         while True:
             try:
                 body = await self._rest.fetch(self._intervals.call)
                 self._known = self._intervals.parse(body)
-            except (VenueError, *UNUSABLE_FRAME) as error:
+            except (VenueError, *BAD_FRAME) as error:
                 delay_s = trouble.met(error)
             else:
                 trouble.over()
@@ -84,7 +84,7 @@ class IntervalSource:
         age_s = monotonic_s() - self._answered_s
         if self._known is not None and age_s > _TRUSTED_REFRESHES * self._intervals.refresh_s:
             path = self._intervals.call.path
-            log.warning("%s: unanswered for %.0f s; intervals are unknown", path, age_s)
+            _log.warning("%s: unanswered for %.0f s; intervals are unknown", path, age_s)
             self._known = None
             for stream in self._streams.values():
                 self._tell(stream)

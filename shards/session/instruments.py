@@ -17,15 +17,15 @@ from engine.base.clock import monotonic_s
 from engine.base.errors import VenueError
 from engine.base.keep_trying import Trouble
 from engine.data.slots import UNKNOWN_SYMBOL, Instrument
-from engine.messages.commands import StreamSpec
+from engine.messages.streams import StreamSpec
 from engine.streams.near_names import near_names
 from shards.transport.rest import VenueRest
 from shards.transport.sockets import Spawn
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.kit import Venue
 from shards.venues.listing import Listing, usable
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SHOWN_TEXT: Final = 200
 _PATIENCE_S: Final = 5.0
@@ -53,7 +53,7 @@ class InstrumentSource:
         self._tried = asyncio.Event()
         self._answered = asyncio.Event()
         self._trouble = Trouble(
-            f"{venue.name}: instruments", "streams that begin wait for them", Backoff(), log
+            f"{venue.name}: instruments", "streams that begin wait for them", Backoff(), _log
         )
 
     def get(self, symbol: str) -> Instrument | None:
@@ -145,7 +145,7 @@ class InstrumentSource:
             try:
                 body = await self._rest.fetch(self._venue.instruments)
                 listing = usable(self._venue.name, self._venue.parse_instruments(body))
-            except (VenueError, *UNUSABLE_FRAME) as error:
+            except (VenueError, *BAD_FRAME) as error:
                 delay_s = self._trouble.met(error)
                 self._tried.set()
                 await asyncio.sleep(delay_s)

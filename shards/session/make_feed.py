@@ -6,12 +6,12 @@ from typing import Final
 
 from engine.data.kinds import RecordKind
 from engine.data.positions import read_position
-from engine.messages.commands import StreamSpec
+from engine.messages.streams import StreamSpec
 from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import FundingOpenInterest
 from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
-from shards.feeds.feed import Stream
+from shards.feeds.feed import Feed
 from shards.session.rings import ShardRings
 from shards.venues.kit import FeedRule, Venue, capabilities
 
@@ -37,11 +37,11 @@ def make_stream(
     positions_dir: Path,
     want_snapshot: Callable[[DeltaBook], None],
     coverage: CoverageLedger | None = None,
-) -> Stream:
+) -> Feed:
     """The feed of a stream, or a stream that has failed because its venue does not offer it."""
     channel = venue.channels.get((spec.key.kind, spec.key.transport))
     if channel is None:
-        stream = Stream(spec, rings.gap, gaps, None)
+        stream = Feed(spec, rings.gap, gaps, None)
         stream.failed(not_offered(venue, spec))
         return stream
     stream = _make_feed(spec, venue, rings, gaps, positions_dir, want_snapshot)
@@ -57,7 +57,7 @@ def _make_feed(
     gaps: GapLedger,
     positions_dir: Path,
     want_snapshot: Callable[[DeltaBook], None],
-) -> Stream:
+) -> Feed:
     rule = venue.channels[spec.key.kind, spec.key.transport].rule
     kind = RECORD_KIND[rule]
     last = read_position(positions_dir, kind, spec.slot)
@@ -65,7 +65,7 @@ def _make_feed(
         return DeltaBook(spec, rings[kind], gaps, last, want_snapshot)
     if rule is FeedRule.FUNDING_OPEN_INTEREST:
         return FundingOpenInterest(spec, rings[kind], gaps, last, rings[RecordKind.OPEN_INTEREST])
-    feed: Stream = rule.value(spec, rings[kind], gaps, last)
+    feed: Feed = rule.value(spec, rings[kind], gaps, last)
     return feed
 
 

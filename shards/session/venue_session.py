@@ -10,14 +10,14 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.data.layout import Layout
 from engine.data.slots import Instrument, StreamKind, Transport
 from engine.limits.leases import Lease, LeaseClient
-from engine.messages.commands import StreamCounts, StreamSpec, StreamState
 from engine.messages.settings import VenueSettings
+from engine.messages.streams import StreamCounts, StreamSpec, StreamState
 from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import FundingRates
 from shards.feeds.declared.coverage import LATE_NS, CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
-from shards.feeds.feed import Stream
-from shards.feeds.unnumbered import TimedStream
+from shards.feeds.feed import Feed
+from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.book_snapshots import BookSnapshots
 from shards.session.funding_intervals import IntervalSource
 from shards.session.instruments import InstrumentSource
@@ -30,7 +30,7 @@ from shards.transport.sockets import VenueSockets
 from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.kit import PollChannel, Venue
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SNAPSHOTS_AT_ONCE = 4
 _POLL_MARGIN = 0.9
@@ -42,7 +42,7 @@ _RECENT_NS = 5_000_000_000
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
-StoreInstruments = Callable[[dict[int, Instrument], float], Awaitable[None]]
+StoreListing = Callable[[dict[int, Instrument], float], Awaitable[None]]
 """Hands instruments, and when they were listed, to the supervisor; returns when the stream table
 has them on disk."""
 
@@ -56,7 +56,7 @@ class VenueSession:
         settings: VenueSettings,
         rings: ShardRings,
         layout: Layout,
-        store_instruments: StoreInstruments,
+        store_instruments: StoreListing,
         on_fault: Callable[[BaseException], None],
         leases: LeaseClient,
         *,
@@ -80,9 +80,9 @@ class VenueSession:
         self._instruments = InstrumentSource(venue, self._rest, self._spawn)
         self._snapshots = BookSnapshots(venue, self._rest, rings, settings.book_snapshot_interval_s)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._by_slot: dict[int, Stream] = {}
-        self._removed: dict[int, tuple[float, Stream]] = {}
-        self._postponed: dict[int, Stream] = {}
+        self._by_slot: dict[int, Feed] = {}
+        self._removed: dict[int, tuple[float, Feed]] = {}
+        self._postponed: dict[int, Feed] = {}
         """Streams whose symbols the venue does not list, or not yet."""
         self._tried_again_s = monotonic_s()
         self._described: dict[int, Instrument] = {}
@@ -102,7 +102,7 @@ class VenueSession:
             self._spawn(self._snapshots.work())
 
     @property
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[Feed]:
         """The streams that are wanted."""
         return list(self._by_slot.values())
 
@@ -144,7 +144,7 @@ class VenueSession:
         offered = [stream for stream in streams if self._is_offered(stream)]
         for stream in streams:
             if stream not in offered:
-                log.error("%s: %s", stream.key, stream.reason)
+                _log.error("%s: %s", stream.key, stream.reason)
         if offered:
             self._spawn(self._bring_up(offered))
 
@@ -268,7 +268,7 @@ class VenueSession:
                 break  # the oldest come first
             del self._removed[slot]
 
-    def _recall(self, spec: StreamSpec) -> Stream | None:
+    def _recall(self, spec: StreamSpec) -> Feed | None:
         """A stream that was removed a moment ago goes on where it ended: its last rows may not
         have reached the writer's positions yet.
         """
@@ -278,7 +278,7 @@ class VenueSession:
         known[1].wanted_again(spec)
         return known[1]
 
-    def _make_stream(self, spec: StreamSpec) -> Stream:
+    def _make_stream(self, spec: StreamSpec) -> Feed:
         return make_stream(
             spec,
             self._venue,
@@ -289,10 +289,10 @@ class VenueSession:
             self._coverage,
         )
 
-    def _is_offered(self, stream: Stream) -> bool:
+    def _is_offered(self, stream: Feed) -> bool:
         return (stream.key.kind, stream.key.transport) in self._venue.channels
 
-    async def _bring_up(self, streams: list[Stream]) -> None:
+    async def _bring_up(self, streams: list[Feed]) -> None:
         """Instruments first: an unknown symbol must never be subscribed. While the venue does not
         say what it lists, or of a symbol nothing that can be read, what the engine knew before
         will do.
@@ -315,7 +315,7 @@ class VenueSession:
         await self._describe(listed)
         await self._begin(listed)
 
-    async def _begin(self, streams: Sequence[Stream]) -> None:
+    async def _begin(self, streams: Sequence[Feed]) -> None:
         """Let streams subscribe whose instruments are known."""
         waiting = list(filter(self._is_waiting, streams))
         await self._describe(waiting)
@@ -325,7 +325,7 @@ class VenueSession:
             await self._learn_intervals(paying)
             self._listen(paying)
 
-    async def _describe(self, streams: Sequence[Stream]) -> None:
+    async def _describe(self, streams: Sequence[Feed]) -> None:
         """The stream table must know what is known here before the first row."""
         news = {
             stream.slot: facts
@@ -337,13 +337,13 @@ class VenueSession:
             await self._store_instruments(news, self._instruments.listed_s)
             self._described |= news
 
-    def _facts(self, stream: Stream) -> Instrument | None:
+    def _facts(self, stream: Feed) -> Instrument | None:
         listed = self._instruments.get(stream.key.symbol)
         if self._instruments.is_asking:
             return stream.spec.instrument or listed
         return listed or stream.spec.instrument
 
-    def _not_listed(self, stream: Stream) -> None:
+    def _not_listed(self, stream: Feed) -> None:
         """The venue does not know the symbol, or no more, or says nothing of it we understand."""
         reason = self._instruments.why_unknown(stream.key.symbol)
         if stream.slot in self._begun:
@@ -351,9 +351,9 @@ class VenueSession:
             self._take_off(stream)
         self._postpone(stream, reason)
 
-    def _postpone(self, stream: Stream, reason: str) -> None:
+    def _postpone(self, stream: Feed, reason: str) -> None:
         if stream.reason != reason:
-            log.error("%s: %s", stream.key, reason)
+            _log.error("%s: %s", stream.key, reason)
         stream.failed(reason)
         self._postponed[stream.slot] = stream
 
@@ -369,17 +369,17 @@ class VenueSession:
             if self._is_waiting(stream):
                 self._intervals.add(stream)
 
-    def _listen(self, streams: Sequence[Stream]) -> None:
+    def _listen(self, streams: Sequence[Feed]) -> None:
         """Give each stream that is still wanted its socket or its poller."""
         waiting = list(filter(self._is_waiting, streams))
         self._begun.update(stream.slot for stream in waiting)
         on_sockets = [each for each in waiting if each.key.transport is Transport.WS]
         self._sockets.carry(on_sockets)
         for stream in waiting:
-            if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
+            if isinstance(stream, UnnumberedFeed) and stream.key.transport is Transport.HTTP_POLL:
                 self._poller(stream.key.kind).add(stream)
 
-    def _take_off(self, stream: Stream) -> None:
+    def _take_off(self, stream: Feed) -> None:
         """Let nothing come for this stream any more."""
         self._postponed.pop(stream.slot, None)
         self._snapshots.forget(stream.slot)
@@ -387,15 +387,15 @@ class VenueSession:
             self._intervals.remove(stream.slot)
         if stream.slot in self._begun:
             self._begun.discard(stream.slot)
-            if isinstance(stream, TimedStream) and stream.key.transport is Transport.HTTP_POLL:
+            if isinstance(stream, UnnumberedFeed) and stream.key.transport is Transport.HTTP_POLL:
                 self._poller(stream.key.kind).remove(stream)
             else:
                 self._sockets.remove(stream)
 
-    def _is_wanted(self, stream: Stream) -> bool:
+    def _is_wanted(self, stream: Feed) -> bool:
         return self._by_slot.get(stream.slot) is stream
 
-    def _is_waiting(self, stream: Stream) -> bool:
+    def _is_waiting(self, stream: Feed) -> bool:
         """Whether a stream is still wanted and has neither socket nor poller yet."""
         return self._is_wanted(stream) and stream.slot not in self._begun
 
@@ -434,7 +434,7 @@ class VenueSession:
             self._on_fault(error)
 
 
-def _heard(streams: Iterable[Stream]) -> list[Stream]:
+def _heard(streams: Iterable[Feed]) -> list[Feed]:
     """Those that are listened to; none while one of them has something to declare."""
     found = [stream for stream in streams if stream.is_heard]
     return [] if any(stream.has_undeclared for stream in found) else found

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from engine.base.clock import wall_ns
 from shards.simulator.core.instruments import (
-    Instrument,
+    Grid,
     binance_instrument,
     hyperliquid_instrument,
 )
@@ -116,7 +116,7 @@ def _on_hyperliquid(
     }
 
 
-def _price(instrument: Instrument, ticks: float) -> float:
+def _price(instrument: Grid, ticks: float) -> float:
     return float(ticks * instrument.tick / 10**instrument.price_decimals)
 
 

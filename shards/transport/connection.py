@@ -22,20 +22,20 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.keep_trying import Trouble
 from engine.limits.leases import Refusable, Turnstile
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.declared.coverage import Carriers
-from shards.feeds.feed import Stream
+from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.transport.answers import address_of
 from shards.transport.handshakes import why_refused
-from shards.transport.hangups import Suspects
+from shards.transport.hangups import Hangups
 from shards.transport.listener import MAX_FRAME_BYTES, FrameListener
 from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
-from shards.venues.bad_frames import UnusableFrames
+from shards.venues.bad_frames import BadFrames
 from shards.venues.kit import Control, Feeds, SocketGroup, Venue
 from shards.venues.salvage import Salvage
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _library_log = logging.getLogger("picows.venues")
 _library_log.setLevel(logging.CRITICAL)  # why a socket ended is told, and folded, here
@@ -69,7 +69,7 @@ class Connection:
         venue: Venue,
         group: SocketGroup,
         url: str,
-        topics: dict[str, Stream],
+        topics: dict[str, Feed],
         publish: Callable[[], None],
         connects: Refusable,
         *,
@@ -87,14 +87,14 @@ class Connection:
         self._going: dict[str, Handover] = {}
         """Topics that another socket is about to take."""
         self._closes_first = False
-        self._suspects = Suspects()
+        self._hangups = Hangups()
         self._changed = Alarm()
         self._publish = publish
         self._connects = connects
         self._messages = messages
         self._lifetime_s = lifetime_s
         self._trouble = Trouble(
-            f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), log
+            f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), _log
         )
         self._transport: WSTransport | None = None
         self._feeds = Feeds()
@@ -112,21 +112,21 @@ class Connection:
         """Last frame and opening of the socket (monotonic); how long it stays, come what may."""
         self.due = ""
         """Why this socket should be replaced by another one soon; empty while it should not."""
-        self._unusable = UnusableFrames(venue.name)
-        self.malformed_by_reason = self._unusable.by_reason
-        self._salvage = Salvage(venue, self._feeds, self._decode, self._unusable.add)
+        self._bad_frames = BadFrames(venue.name)
+        self.malformed_by_reason = self._bad_frames.by_reason
+        self._salvage = Salvage(venue, self._feeds, self._decode, self._bad_frames.add)
 
     @property
-    def streams(self) -> Sequence[Stream]:
+    def streams(self) -> Sequence[Feed]:
         """The streams of this socket; of those on their way here, the other socket's."""
         return [stream for topic, stream in self._topics.items() if topic not in self._coming]
 
     @property
-    def _served(self) -> list[Stream]:
+    def _served(self) -> list[Feed]:
         return [
             stream
             for topic, stream in self._topics.items()
-            if not (topic in self._coming or self._suspects.is_left_out(topic))
+            if not (topic in self._coming or self._hangups.is_left_out(topic))
         ]
 
     @property
@@ -160,7 +160,7 @@ class Connection:
         """The socket group it belongs to."""
         return self._group
 
-    def add(self, topics: Mapping[str, Stream]) -> None:
+    def add(self, topics: Mapping[str, Feed]) -> None:
         """Carry these streams as well, on the same socket."""
         self._topics.update(topics)
         for stream in topics.values():
@@ -168,13 +168,13 @@ class Connection:
             self._begin(stream)
         self._changed.ring()
 
-    def _begin(self, stream: Stream) -> None:
+    def _begin(self, stream: Feed) -> None:
         if self.is_connected:
             self._carry(stream)
         else:
             stream.state, stream.reason = StreamState.CONNECTING, f"connecting to {self._url}"
 
-    def _carry(self, stream: Stream) -> None:
+    def _carry(self, stream: Feed) -> None:
         stream.carrier = self.carrier
         stream.connected()
 
@@ -206,14 +206,14 @@ class Connection:
         """End this socket and open it anew: there is no room for another one beside it."""
         self._closes_first = True
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: Feed) -> None:
         """Carry this stream no more. What of it is under way is ignored."""
         for topic in [topic for topic, known in self._topics.items() if known is stream]:
             del self._topics[topic]
             self._silent.discard(topic)
             self._coming.pop(topic, None)
             self._going.pop(topic, None)
-            self._suspects.forget(topic)
+            self._hangups.forget(topic)
         self._feeds.remove(stream)
         self._changed.ring()
 
@@ -232,7 +232,7 @@ class Connection:
             if is_replaced:
                 return
             if is_planned:
-                log.info("%s: %s", self._venue.name, reason)
+                _log.info("%s: %s", self._venue.name, reason)
             else:
                 await asyncio.sleep(self._trouble.met(reason))
 
@@ -313,7 +313,7 @@ class Connection:
                     [closed, *work], timeout=1.0, return_when=asyncio.FIRST_COMPLETED
                 )
                 if fault := next((task.exception() for task in work if task.done()), None):
-                    log.error("%s %s", self._venue.name, self._url, exc_info=fault)
+                    _log.error("%s %s", self._venue.name, self._url, exc_info=fault)
                     return f"this socket's work failed: {fault!r}"
                 now_s = monotonic_s()
                 if now_s - self.last_frame_s > self._group.idle_timeout_s:
@@ -361,15 +361,15 @@ class Connection:
         """The venue hung up: where it does so for a name, leave that out and save the others."""
         if not self._group.hangs_up_on_unknown:
             return
-        topic = self._suspects.hung_up(monotonic_s())
+        topic = self._hangups.hung_up(monotonic_s())
         if topic in self._topics and topic not in self._coming:
             stream = self._topics[topic]
             stream.disconnected("disconnected", self.silent_s)
             stream.failed(f"{self._venue.name} hangs up when this is subscribed; tried again later")
-            log.error("%s: %s", stream.key, stream.reason)
+            _log.error("%s: %s", stream.key, stream.reason)
 
     def _try_again(self, now_s: float) -> None:
-        for topic in self._suspects.due_again(now_s):
+        for topic in self._hangups.due_again(now_s):
             if topic not in self._coming:
                 self._carry(self._topics[topic])
             self._changed.ring()
@@ -378,18 +378,18 @@ class Connection:
         """Tell the venue what has changed, for as long as the socket lives."""
         self._subscribed.clear()
         self._silent.clear()
-        self._suspects.opened()
+        self._hangups.opened()
         while True:
             ended = [topic for topic in self._subscribed if self._must_end(topic)]
             begun = [
                 topic
                 for topic in self._topics
-                if topic not in self._subscribed and not self._suspects.is_left_out(topic)
+                if topic not in self._subscribed and not self._hangups.is_left_out(topic)
             ]
-            begun.sort(key=self._suspects.must_go_alone)
+            begun.sort(key=self._hangups.must_go_alone)
             if ended:
                 await self._send(transport, self._venue.unsubscribe, ended)
-            elif begun and self._suspects.must_go_alone(begun[0]):
+            elif begun and self._hangups.must_go_alone(begun[0]):
                 await self._send_alone(transport, begun[0])
             elif begun or self._silent:
                 await self._send(transport, self._venue.subscribe, begun or list(self._silent))
@@ -405,11 +405,11 @@ class Connection:
         return not self.due
 
     async def _send_alone(self, transport: WSTransport, topic: str) -> None:
-        await asyncio.sleep(self._suspects.pause_s(monotonic_s()))
+        await asyncio.sleep(self._hangups.pause_s(monotonic_s()))
         if topic in self._topics:
             await self._send(transport, self._venue.subscribe, [topic])
-            await asyncio.sleep(self._suspects.pause_s(monotonic_s()))
-            self._suspects.cleared(topic)
+            await asyncio.sleep(self._hangups.pause_s(monotonic_s()))
+            self._hangups.cleared(topic)
 
     async def _send(
         self,
@@ -434,7 +434,7 @@ class Connection:
             self._subscribed.difference_update(batch)
         else:
             self._subscribed.update(batch)
-            self._suspects.sent(batch, monotonic_s())
+            self._hangups.sent(batch, monotonic_s())
             for topic in self._coming.keys() & set(batch):
                 self._coming[topic].subscribed(monotonic_s())
         self._request_id += 1
@@ -444,7 +444,7 @@ class Connection:
             transport.send(WSMsgType.TEXT, frame)
             await asyncio.sleep(self._group.message_interval_s)
 
-    def resubscribe(self, stream: Stream) -> None:
+    def resubscribe(self, stream: Feed) -> None:
         """Ask once more for a stream that stays silent. Where a repeated subscribe is refused, it
         is ended before: rows that fall between are found missing by their ids, and streams without
         ids have declared the silence.
@@ -458,7 +458,7 @@ class Connection:
             await asyncio.sleep(self._group.ping_interval_s)
             transport.send(WSMsgType.TEXT, ping)
 
-    def unusable(self, error: Exception, payload: bytes) -> None:
+    def bad_frames(self, error: Exception, payload: bytes) -> None:
         """Use what can be used of a frame that was refused; count the rest, and say so once in a
         while.
         """
@@ -468,7 +468,7 @@ class Connection:
         if control is Control.REFUSED:
             self._refused(text, request_id)
         elif control is Control.CLOSING and self.due != text:
-            log.info("%s: %s", self._venue.name, text)
+            _log.info("%s: %s", self._venue.name, text)
             self.due = text
 
     def _refused(self, text: str, request_id: int | None) -> None:
@@ -478,8 +478,8 @@ class Connection:
         shown = text[:_SHOWN_TEXT]
         self._refusal_count += 1
         if self._refusal_count & (self._refusal_count - 1) == 0:  # a flood must not fill the log
-            count = self._refusal_count
-            log.warning("%s refused (%d so far on this socket): %s", self._venue.name, count, shown)
+            venue, count = self._venue.name, self._refusal_count
+            _log.warning("%s refused (%d so far on this socket): %s", venue, count, shown)
         if speaks_of_ban(body := text.encode("utf-8", "replace")):
             self._connects.refused(BANNED, told_wait_s({}, body))
         about = self._venue.topics_in(text, self._topics)
@@ -489,7 +489,7 @@ class Connection:
             if stream is not None:
                 self._show_refusal(stream, shown)
 
-    def _show_refusal(self, stream: Stream, text: str) -> None:
+    def _show_refusal(self, stream: Feed, text: str) -> None:
         is_new = stream.state is StreamState.SYNCING and not stream.has_data
         if is_new or stream.state is StreamState.STALE:
             waits = stream.reason.partition(_VENUE_SAID)[0]

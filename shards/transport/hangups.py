@@ -17,7 +17,7 @@ _LEFT_OUT_S: Final = 10.0
 _LEFT_OUT_S_MAX: Final = 300.0
 
 
-class Suspects:
+class Hangups:
     """The topics of one connection."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError,
 
 from engine.base.clock import monotonic_s, wall_ns
 from shards.feeds.feed import MalformedFrameError
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.kit import FrameDecoder
 
 MAX_FRAME_BYTES: Final = 16 << 20
@@ -27,7 +27,7 @@ class Hearer(Protocol):
 
     last_frame_s: float
 
-    def unusable(self, error: Exception, payload: bytes) -> None:
+    def bad_frames(self, error: Exception, payload: bytes) -> None:
         """A message could not be used."""
 
 
@@ -50,8 +50,8 @@ class FrameListener(WSListener):
             payload = frame.get_payload_as_bytes()
             try:
                 self._decode(payload, wall_ns())
-            except UNUSABLE_FRAME as error:
-                self._connection.unusable(error, payload)
+            except BAD_FRAME as error:
+                self._connection.bad_frames(error, payload)
         else:
             self._on_rare_frame(transport, frame)
         if frame.last_in_buffer:
@@ -111,8 +111,8 @@ class FrameListener(WSListener):
             if kind is not WSMsgType.TEXT:
                 raise MalformedFrameError("binary")
             self._decode(payload, wall_ns())
-        except UNUSABLE_FRAME as error:
-            self._connection.unusable(error, payload)
+        except BAD_FRAME as error:
+            self._connection.bad_frames(error, payload)
 
     def _interrupt(self, _payload: bytes, _ts_recv: int) -> None:
         self._break_off("a message (TEXT) begins within another one")

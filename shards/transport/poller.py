@@ -26,14 +26,14 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import VenueError
 from engine.base.keep_trying import Trouble
 from engine.limits.leases import Line
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.declared.coverage import Carriers
-from shards.feeds.unnumbered import TimedStream
+from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.rest import VenueRest
-from shards.venues.bad_frames import UNUSABLE_FRAME, UnusableFrames
+from shards.venues.bad_frames import BAD_FRAME, BadFrames
 from shards.venues.kit import Feeds, PollChannel
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ALL = ""
 """In place of a symbol: the call that answers for all."""
@@ -85,7 +85,7 @@ class Poller:
         self.carrier = Carriers.name_new()
         self._share = share
         share.pollers.append(self)
-        self._streams: dict[str, TimedStream] = {}
+        self._streams: dict[str, UnnumberedFeed] = {}
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._due_s: dict[str, float] = {}
         """When (monotonic) the next sample is due of each symbol that has had one."""
@@ -94,18 +94,18 @@ class Poller:
         call = channel.batch or channel.call
         assert call is not None
         path = call.path.partition("?")[0]
-        self._trouble = Trouble(f"{venue}: polls of {path}", "samples are missed", Backoff(), log)
-        self._unusable = UnusableFrames(venue)
+        self._trouble = Trouble(f"{venue}: polls of {path}", "samples are missed", Backoff(), _log)
+        self._bad_frames = BadFrames(venue)
 
     @property
-    def streams(self) -> Sequence[TimedStream]:
+    def streams(self) -> Sequence[UnnumberedFeed]:
         """The streams it serves."""
         return list(self._streams.values())
 
     @property
     def malformed_by_reason(self) -> Counter[str]:
         """Answers, or parts of them, that could not be used."""
-        return self._unusable.by_reason
+        return self._bad_frames.by_reason
 
     @property
     def weight_per_minute(self) -> float:
@@ -120,14 +120,14 @@ class Poller:
         """Seconds between two samples of a stream: as wanted, or as the budget allows."""
         return self._wanted_interval_s * self._share.stretch
 
-    def add(self, stream: TimedStream) -> None:
+    def add(self, stream: UnnumberedFeed) -> None:
         """Sample one more stream."""
         self._streams[stream.key.symbol] = stream
         stream.carrier = self.carrier
         stream.polled(self.interval_s)
         self._arrange()
 
-    def remove(self, stream: TimedStream) -> None:
+    def remove(self, stream: UnnumberedFeed) -> None:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
             self._due_s.pop(stream.key.symbol, None)
@@ -156,7 +156,7 @@ class Poller:
                 stream.poll_missed()
                 stream.state = StreamState.STALE
                 stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
-                log.warning("%s: %s", stream.key, why or stream.reason)
+                _log.warning("%s: %s", stream.key, why or stream.reason)
             if why and stream.state is not StreamState.LIVE:
                 stream.reason = why
 
@@ -245,9 +245,9 @@ class Poller:
         for stream in served:
             feeds.add(stream)
         try:
-            self._channel.decode(body, feeds, wall_ns(), self._unusable.add)
-        except UNUSABLE_FRAME as error:
-            self._unusable.add(error, body)
+            self._channel.decode(body, feeds, wall_ns(), self._bad_frames.add)
+        except BAD_FRAME as error:
+            self._bad_frames.add(error, body)
             self._publish()
             return f"unusable answer: {str(error)[:200]}"
         for stream, count in zip(served, counts, strict=True):
@@ -256,7 +256,7 @@ class Poller:
         self._publish()
         return ""
 
-    def _show(self, stream: TimedStream, *, answered: bool) -> None:
+    def _show(self, stream: UnnumberedFeed, *, answered: bool) -> None:
         """What a reader of the stream's state has to know after an answer."""
         if not answered:
             stream.poll_missed()
@@ -268,7 +268,7 @@ class Poller:
             how = f"polled every {interval_s:.3g} s, as the REST budget allows"
             stream.reason = how if slowed else ""
 
-    def _served(self, symbol: str) -> list[TimedStream]:
+    def _served(self, symbol: str) -> list[UnnumberedFeed]:
         if symbol == _ALL:
             return list(self._streams.values())
         return [self._streams[symbol]] if symbol in self._streams else []

@@ -17,11 +17,11 @@ from engine.limits.budget import REFUSALS, refusal_in_words
 from engine.limits.leases import Lease, LeaseClient
 from shards.transport.answers import address_of, no_json
 from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.kit import REST_WEIGHT, RestCall, Venue
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _MAX_BODY_BYTES = 32 << 20
@@ -124,7 +124,7 @@ class VenueRest:
         """
         if self._parse_rest_weight is None:
             return
-        with contextlib.suppress(*UNUSABLE_FRAME):
+        with contextlib.suppress(*BAD_FRAME):
             announced = self._parse_rest_weight(listing)
             if announced is not None:
                 self.weight_per_minute = min(announced, self._weight_max)

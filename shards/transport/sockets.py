@@ -16,16 +16,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from engine.base.clock import monotonic_s
-from engine.limits.leases import HeldSeats, Lease, LeaseClient
-from engine.messages.commands import StreamState
+from engine.limits.leases import HeldPlaces, Lease, LeaseClient
 from engine.messages.settings import VenueSettings
-from shards.feeds.feed import Stream
+from engine.messages.streams import StreamState
+from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.transport.connection import PLANNED, Connection
 from shards.venues.budgets import SOCKETS, SUBSCRIPTIONS
 from shards.venues.kit import Channel, SocketGroup, Venue
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _FALSE_ALARMS_MAX = 3
 """After so many a stream's silence grows suspicious no later."""
@@ -78,20 +78,20 @@ class VenueSockets:
             Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
         )
         self._shard_count = shard_count
-        self._subscriptions = HeldSeats(
+        self._subscriptions = HeldPlaces(
             leases, venue.name, SUBSCRIPTIONS, venue.subscriptions_max, self._settle
         )
-        self._seats = HeldSeats(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
-        self._waiting: dict[int, Stream] = {}
+        self._places = HeldPlaces(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
+        self._waiting: dict[int, Feed] = {}
         """Streams without a subscription."""
-        self._owners: dict[str, Stream] = {}
+        self._owners: dict[str, Feed] = {}
         """By topic."""
         self._carriers: dict[int, Connection] = {}
         self._moves: dict[int, _Move] = {}
         self._false_alarms: Counter[int] = Counter()
         """How often a stream was silent for long and its socket proved to be all right."""
         self._spare_sockets = self._spare_subscriptions = 0
-        """Seats that are asked for so that streams can move."""
+        """HeldLimit that are asked for so that streams can move."""
         self._refused_until_s = 0.0
         self._connections: list[Connection] = []
         self._running: dict[Connection, asyncio.Task[None]] = {}
@@ -119,12 +119,12 @@ class VenueSockets:
         """How often a socket had to be opened anew."""
         return self._closed_reconnect_count + sum(map(_reconnects, self._connections))
 
-    def carry(self, streams: Sequence[Stream]) -> None:
+    def carry(self, streams: Sequence[Feed]) -> None:
         """Give streams a place on the sockets of their group, on new ones where those are full."""
         self._waiting.update((each.slot, each) for each in streams if self._is_alone(each))
         self._settle()
 
-    def _is_alone(self, stream: Stream) -> bool:
+    def _is_alone(self, stream: Feed) -> bool:
         """Whether no other stream has its topic: symbols may differ in what topics do not tell. A
         socket could serve one of them, and would take the rows of both for its own.
         """
@@ -132,15 +132,15 @@ class VenueSockets:
         owner = self._owners.setdefault(topic, stream)
         if owner is not stream:
             stream.failed(f"{self._venue.name} calls it {topic!r}, as it does {owner.key.symbol!r}")
-            log.error("%s: %s", stream.key, stream.reason)
+            _log.error("%s: %s", stream.key, stream.reason)
         return owner is stream
 
-    def silent_s(self, stream: Stream) -> float:
+    def silent_s(self, stream: Feed) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
         connection = self._carriers.get(stream.slot)
         return connection.silent_s if connection is not None else 0.0
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: Feed) -> None:
         """Carry this stream no more."""
         (topic,) = self._topics([stream])
         if self._owners.get(topic) is stream:
@@ -154,7 +154,7 @@ class VenueSockets:
             self._take_off(move.new, stream)
         self._false_alarms.pop(stream.slot, None)
 
-    def _take_off(self, connection: Connection, stream: Stream) -> None:
+    def _take_off(self, connection: Connection, stream: Feed) -> None:
         connection.remove(stream)
         if not connection.stream_count:
             self._empty_since_s[connection] = monotonic_s()
@@ -169,7 +169,7 @@ class VenueSockets:
         for connection in self.connections:
             if connection.is_connected and connection.due:
                 self._replace(connection)
-        silent: list[Stream] = []
+        silent: list[Feed] = []
         for connection in self.connections:
             if connection.is_connected:
                 silent += self._watch(connection, now_s)
@@ -197,17 +197,17 @@ class VenueSockets:
             del self._waiting[stream.slot]
         self._place(admitted)
         self._closing = [task for task in self._closing if not task.done()]
-        self._seats.want(len(self._connections) + len(self._closing) + self._spare_sockets)
+        self._places.want(len(self._connections) + len(self._closing) + self._spare_sockets)
         for connection in self._connections:
-            free = self._seats.count - len(self._running) - len(self._closing)
+            free = self._places.count - len(self._running) - len(self._closing)
             if connection not in self._running and free > 0:
                 self._running[connection] = self._spawn(connection.run())
         _wait(list(self._waiting.values()), self._subscriptions)
         for connection in self._connections:
             if connection not in self._running:
-                _wait(connection.streams, self._seats)
+                _wait(connection.streams, self._places)
 
-    def _place(self, streams: Sequence[Stream]) -> None:
+    def _place(self, streams: Sequence[Feed]) -> None:
         for name, group in self._venue.groups.items():
             waiting = [each for each in streams if self._channel(each).group == name]
             size = self._size(group)
@@ -255,34 +255,34 @@ class VenueSockets:
         lived_s = monotonic_s() - connection.opened_s
         if connection.due != PLANNED and lived_s < connection.patience_s:
             return
-        has_seats = self._has_seats(1, len(staying))
-        if has_seats:
-            log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
+        has_places = self._has_places(1, len(staying))
+        if has_places:
+            _log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
             self._closed_reconnect_count += 1
             new = self._open(connection.group, [])
             if lived_s < _PATIENCE_S_MAX:
                 new.patience_s = min(max(2 * connection.patience_s, 1.0), _PATIENCE_S_MAX)
             for stream in staying:
                 self._move(stream, connection, new)
-        elif has_seats is not None:
+        elif has_places is not None:
             connection.close_first()
 
-    def _has_seats(self, sockets: int, subscriptions: int) -> bool | None:
+    def _has_places(self, sockets: int, subscriptions: int) -> bool | None:
         """Whether so many may be held besides what is; None while that is being asked."""
         held = len(self._connections) + len(self._closing)
         subscribed = sum(connection.subscription_count for connection in self._connections)
         free = self._subscriptions.count - subscribed - len(self._waiting)
-        if self._seats.count - held >= sockets and free >= subscriptions:
+        if self._places.count - held >= sockets and free >= subscriptions:
             self._spare_sockets = self._spare_subscriptions = 0
             return True
-        if self._seats.is_refused or self._subscriptions.is_refused:
+        if self._places.is_refused or self._subscriptions.is_refused:
             return False
         self._spare_sockets = max(self._spare_sockets, sockets)
         self._spare_subscriptions = max(self._spare_subscriptions, subscriptions)
         return None
 
     def _move(
-        self, stream: Stream, old: Connection, new: Connection, *, is_for_silence: bool = False
+        self, stream: Feed, old: Connection, new: Connection, *, is_for_silence: bool = False
     ) -> None:
         (topic,) = self._topics([stream])
 
@@ -302,7 +302,7 @@ class VenueSockets:
         old.leave_to(topic, handover)
         new.expect(topic, handover)
 
-    def _open(self, group: SocketGroup, streams: Sequence[Stream]) -> Connection:
+    def _open(self, group: SocketGroup, streams: Sequence[Feed]) -> Connection:
         connection = Connection(
             self._venue,
             group,
@@ -317,18 +317,18 @@ class VenueSockets:
         self._put_on(connection, streams)
         return connection
 
-    def _put_on(self, connection: Connection, streams: Sequence[Stream]) -> None:
+    def _put_on(self, connection: Connection, streams: Sequence[Feed]) -> None:
         self._empty_since_s.pop(connection, None)
         for stream in streams:
             self._carriers[stream.slot] = connection
 
-    def _topics(self, streams: Sequence[Stream]) -> dict[str, Stream]:
+    def _topics(self, streams: Sequence[Feed]) -> dict[str, Feed]:
         return {
             self._channel(stream).topic(stream.key.symbol, self._settings): stream
             for stream in streams
         }
 
-    def _watch(self, connection: Connection, now_s: float) -> list[Stream]:
+    def _watch(self, connection: Connection, now_s: float) -> list[Feed]:
         """A subscription that is acknowledged proves nothing: each stream must deliver. A silent
         one is subscribed again, and after as long a silence once more on another socket as well.
 
@@ -356,7 +356,7 @@ class VenueSockets:
                     self._ask_elsewhere(stream, connection, silent_s)
         return fell_silent
 
-    def _heard(self, stream: Stream) -> None:
+    def _heard(self, stream: Feed) -> None:
         """Something has come through the socket that carries the stream."""
         if stream.state is StreamState.STALE:
             stream.heard_again()
@@ -367,7 +367,7 @@ class VenueSockets:
             self._take_off(move.new, stream)
             self._false_alarms[stream.slot] += 1
 
-    def _ask_elsewhere(self, stream: Stream, connection: Connection, silent_s: float) -> None:
+    def _ask_elsewhere(self, stream: Feed, connection: Connection, silent_s: float) -> None:
         """Subscribe a silent stream on a second socket, if the venue allows that."""
         if monotonic_s() < self._refused_until_s:
             return
@@ -378,43 +378,43 @@ class VenueSockets:
             if other.group is connection.group and other is not connection and not other.due
         ]
         other = next((each for each in others if each.stream_count < size), None)
-        has_seats = self._has_seats(int(other is None), 1)
-        if has_seats:
+        has_places = self._has_places(int(other is None), 1)
+        if has_places:
             other = other or self._open(connection.group, [])
             self._move(stream, connection, other, is_for_silence=True)
             reason = f"no data for {silent_s:.0f} s, subscribed on another socket as well"
-        elif has_seats is None:
+        elif has_places is None:
             return
         else:
             self._refused_until_s = monotonic_s() + _REFUSED_S
             reason = "subscribed again in vain, and no other socket is allowed"
         if stream.reason != reason:
             stream.reason = reason
-            log.warning("%s: %s", stream.key, reason)
+            _log.warning("%s: %s", stream.key, reason)
 
-    def _channel(self, stream: Stream) -> Channel:
+    def _channel(self, stream: Feed) -> Channel:
         channel = self._venue.channels[stream.key.kind, stream.key.transport]
         assert isinstance(channel, Channel)
         return channel
 
 
-def _say_silent(streams: Sequence[Stream]) -> None:
+def _say_silent(streams: Sequence[Feed]) -> None:
     """A venue that falls silent does so for hundreds at once: a few are named."""
     for stream in streams[:_NAMED_MAX]:
-        log.warning("%s: %s", stream.key, stream.reason)
+        _log.warning("%s: %s", stream.key, stream.reason)
     if (more := len(streams) - _NAMED_MAX) > 0:
-        log.warning("%s: and %d more streams fell silent", streams[0].key.venue, more)
+        _log.warning("%s: and %d more streams fell silent", streams[0].key.venue, more)
 
 
 def _reconnects(connection: Connection) -> int:
     return max(connection.connect_count - 1, 0)
 
 
-def _wait(streams: Sequence[Stream], seats: HeldSeats) -> None:
+def _wait(streams: Sequence[Feed], places: HeldPlaces) -> None:
     """Show what streams wait for."""
     for stream in streams:
-        if seats.is_refused and stream.reason != seats.why_waiting:
-            stream.failed(seats.why_waiting)
-            log.error("%s: %s", stream.key, stream.reason)
-        elif not seats.is_refused and stream.state is not StreamState.FAILED:
-            stream.state, stream.reason = StreamState.CONNECTING, seats.why_waiting
+        if places.is_refused and stream.reason != places.why_waiting:
+            stream.failed(places.why_waiting)
+            _log.error("%s: %s", stream.key, stream.reason)
+        elif not places.is_refused and stream.state is not StreamState.FAILED:
+            stream.state, stream.reason = StreamState.CONNECTING, places.why_waiting

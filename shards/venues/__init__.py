@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from engine.data.slots import StreamKey, StreamKind, Transport
-from engine.messages.settings import LimitSettings, SeatSettings, VenueSettings
+from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
 from shards.venues import binance_linear, budgets, hyperliquid_perp, kit
 from shards.venues.kit import Venue
 
@@ -19,7 +19,7 @@ def preferred_transport(venue: str, kind: StreamKind) -> Transport:
     return kit.preferred_transport(VENUES[venue], kind) if venue in VENUES else Transport.WS
 
 
-def venue_limits() -> list[LimitSettings | SeatSettings]:
+def venue_limits() -> list[LimitSettings | HeldLimitSettings]:
     """The limits that all processes of an engine share."""
     return [limit for venue in VENUES.values() for limit in budgets.limits_of(venue)]
 

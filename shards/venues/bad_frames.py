@@ -7,9 +7,9 @@ import msgspec
 
 from shards.feeds.feed import MalformedFrameError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-UNUSABLE_FRAME = (
+BAD_FRAME = (
     msgspec.MsgspecError,
     UnicodeDecodeError,
     RecursionError,
@@ -21,7 +21,7 @@ UNUSABLE_FRAME = (
 _SHOWN_PAYLOAD_BYTES = 120
 
 
-class UnusableFrames:
+class BadFrames:
     """The count of one connection or poller."""
 
     def __init__(self, venue: str) -> None:
@@ -34,7 +34,7 @@ class UnusableFrames:
         self.by_reason[reason] += 1
         seen = self.by_reason[reason]
         if seen & (seen - 1) == 0:
-            log.warning(
+            _log.warning(
                 "%s: unusable frame (%s, %d so far), skipped: %s: %r",
                 self._venue, reason, seen, str(error)[:200], payload[:_SHOWN_PAYLOAD_BYTES],
             )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from engine.messages.settings import LimitSettings, SeatSettings
+from engine.messages.settings import HeldLimitSettings, LimitSettings
 from shards.venues.kit import REST_WEIGHT, PollChannel, Venue
 
 REST_POLLS: Final = "rest_polls"
@@ -18,13 +18,13 @@ _POLL_SHARE = 0.6
 """Of that: the rest is always there for the snapshots of books that broke."""
 
 
-def limits_of(venue: Venue) -> list[LimitSettings | SeatSettings]:
+def limits_of(venue: Venue) -> list[LimitSettings | HeldLimitSettings]:
     """The limits of a venue that all processes share."""
     rest = spendable(venue.rest_weight_per_minute)
     if not any(isinstance(channel, PollChannel) for channel in venue.channels.values()):
         del rest[REST_POLLS]
     per_minute = {**rest, "ws_connects": venue.connects_per_minute * _SHARE}
-    limits: list[LimitSettings | SeatSettings] = [
+    limits: list[LimitSettings | HeldLimitSettings] = [
         LimitSettings(venue.name, pool, budget, 60.0) for pool, budget in per_minute.items()
     ]
     if venue.messages_per_minute is not None:
@@ -32,7 +32,9 @@ def limits_of(venue: Venue) -> list[LimitSettings | SeatSettings]:
         limits.append(LimitSettings(venue.name, "ws_messages", budget, 60.0))
     held = {SUBSCRIPTIONS: venue.subscriptions_max, SOCKETS: venue.sockets_max}
     limits += [
-        SeatSettings(venue.name, pool, count) for pool, count in held.items() if count is not None
+        HeldLimitSettings(venue.name, pool, count)
+        for pool, count in held.items()
+        if count is not None
     ]
     limits += [
         LimitSettings(venue.name, name, pool.budget * _SHARE, pool.window_s)

@@ -10,15 +10,15 @@ from typing import Any
 from shards.feeds.contracts import FundingRow
 from shards.feeds.declared.unreadable import UNKNOWN, Unreadable
 from shards.feeds.feed import MalformedFrameError
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import Computed, ComputedRate
 from shards.venues.json_parts import elements, id_of, members, text_of
-from shards.venues.kit import Feeds, OnUnusable, Shape
+from shards.venues.kit import Feeds, OnBadFrame, Shape
 from shards.venues.wire import NS_PER_MS, TIME_MS_MAX
 
 Take = Callable[[str | None, bytes], None]
 """Reads one part of an answer, whose symbol is given where the part itself does not say it, and
-delivers it. Raises what `UNUSABLE_FRAME` names.
+delivers it. Raises what `BAD_FRAME` names.
 """
 
 
@@ -75,7 +75,7 @@ def take_parts(
     shape: Shape,
     feeds: Feeds,
     ts_recv: int,
-    on_unusable: OnUnusable,
+    on_bad_frame: OnBadFrame,
     take: Take,
 ) -> None:
     """Deliver an answer for many symbols. What is said of symbols nobody collects is not looked at:
@@ -91,12 +91,12 @@ def take_parts(
             named.add(symbol)
             try:
                 take(symbol, part)
-            except UNUSABLE_FRAME as error:
-                on_unusable(error, part)
+            except BAD_FRAME as error:
+                on_bad_frame(error, part)
                 room[symbol].on_unreadable(unreadable(part, shape, ts_recv))
     unnamed = [feed for symbol, feed in feeds.listening(shape.rule).items() if symbol not in named]
     for part in orphans:
-        on_unusable(MalformedFrameError("schema"), part)
+        on_bad_frame(MalformedFrameError("schema"), part)
         accuse(unnamed, unreadable(part, shape, ts_recv))
 
 
@@ -106,7 +106,7 @@ def take_one(body: bytes, shape: Shape, feeds: Feeds, ts_recv: int, take: Take) 
     """
     try:
         take(None, body)
-    except UNUSABLE_FRAME:
+    except BAD_FRAME:
         if not members(body).keys().isdisjoint(shape.element.__struct_fields__):
             room = feeds.room(shape.rule)
             symbol = text_of(members(body).get(shape.symbol))

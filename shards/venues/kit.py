@@ -22,7 +22,7 @@ from shards.feeds.contracts import (
     Liquidations,
     OpenInterestPoints,
 )
-from shards.feeds.feed import Stream
+from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades, HistoryTrades
@@ -71,11 +71,11 @@ class Feeds:
     funding_open_interest: dict[str, FundingOpenInterest] = field(default_factory=dict)
     liquidations: dict[str, Liquidations] = field(default_factory=dict)
 
-    def add(self, stream: Stream, handover: Handover | None = None) -> None:
+    def add(self, stream: Feed, handover: Handover | None = None) -> None:
         """Route the frames of the stream's symbol to it, or to its handover."""
         self._room_of(stream)[stream.key.symbol] = handover or stream
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: Feed) -> None:
         """Route what still comes of the stream to nobody: frames that were under way when it was
         unsubscribed are no fault of the venue's. Costs the hot path nothing.
         """
@@ -98,10 +98,10 @@ class Feeds:
         """All that listen, of every rule."""
         return [feed for rule in FeedRule for feed in self.listening(rule).values()]
 
-    def _room_of(self, stream: Stream) -> dict[str, Any]:
+    def _room_of(self, stream: Feed) -> dict[str, Any]:
         return self._rooms()[type(stream)]
 
-    def _rooms(self) -> dict[type[Stream], dict[str, Any]]:
+    def _rooms(self) -> dict[type[Feed], dict[str, Any]]:
         return {
             ContiguousTrades: self.contiguous_trades,
             HistoryTrades: self.history_trades,
@@ -164,7 +164,7 @@ class Shape:
     which rows are made, and what they say of themselves (`shards.venues.salvage`).
 
     The message's type is `tag`; an element, or with `is_list` an array of them, is at `path`.
-    Members of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives, of the
+    Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives, of the
     members of a book, the arrays whose elements are a row each; others are `row_count` rows.
     """
 
@@ -237,7 +237,7 @@ class RestCall:
     pool: str = REST_WEIGHT
 
 
-OnUnusable = Callable[[Exception, bytes], None]
+OnBadFrame = Callable[[Exception, bytes], None]
 """Called with a part of an answer that could not be used; the other parts are delivered."""
 
 
@@ -248,7 +248,7 @@ class PollChannel:
     """
 
     rule: FeedRule
-    decode: Callable[[bytes, Feeds, int, OnUnusable], None]
+    decode: Callable[[bytes, Feeds, int, OnBadFrame], None]
     interval_s: float
     stale_after_s: float
     call: RestCall | None = None

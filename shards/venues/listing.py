@@ -16,7 +16,7 @@ import msgspec
 from engine.base.errors import VenueError
 from engine.base.wrong_input import explain
 from engine.data.slots import Instrument, is_symbol
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 
 Row = TypeVar("Row")
 Fact = TypeVar("Fact")
@@ -59,7 +59,7 @@ class RowReader(Generic[Row]):
             try:
                 row = self._decode(raw)
                 known[_symbol(getattr(row, self._name_field))] = make(row)
-            except UNUSABLE_FRAME as error:
+            except BAD_FRAME as error:
                 if name := self._name_in(raw):
                     unreadable[name] = self._why(error)
                 else:
@@ -72,7 +72,7 @@ class RowReader(Generic[Row]):
         """The symbol of a row that cannot be read, fit to be shown; empty where there is none."""
         try:
             row = msgspec.json.decode(raw)
-        except UNUSABLE_FRAME:
+        except BAD_FRAME:
             return ""
         name = row.get(self._name_field) if isinstance(row, dict) else None
         if not isinstance(name, str):

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from shards.feeds.feed import MalformedFrameError
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
 from shards.venues.elements import suspect, unreadable
 from shards.venues.json_parts import BYTES_MAX, elements, members, text_of
-from shards.venues.kit import Feeds, FrameDecoder, OnUnusable, Shape, Venue
+from shards.venues.kit import Feeds, FrameDecoder, OnBadFrame, Shape, Venue
 
 _ELEMENTS_MAX: Final = 65_536
 """More of them than rows would fit into the largest message that is looked at are no rows: a flood
@@ -42,7 +42,7 @@ class Salvage:
     """The slow path of one socket's frames."""
 
     def __init__(
-        self, venue: Venue, feeds: Feeds, decode: FrameDecoder, on_unusable: OnUnusable
+        self, venue: Venue, feeds: Feeds, decode: FrameDecoder, on_bad_frame: OnBadFrame
     ) -> None:
         self._tag = venue.tag
         self._shapes = {shape.tag: shape for shape in venue.shapes}
@@ -50,7 +50,7 @@ class Salvage:
         self._carriers = {name for shape in venue.shapes for name in (*shape.path, shape.symbol)}
         self._feeds = feeds
         self._decode = decode
-        self._on_unusable = on_unusable
+        self._on_bad_frame = on_bad_frame
 
     def take(self, payload: bytes, ts_recv: int, error: Exception) -> None:
         """Use what can be used of a frame that was refused with `error`."""
@@ -60,7 +60,7 @@ class Salvage:
         if shape is not None:
             self._take_message(frame, payload, shape, ts_recv, error)
             return
-        self._on_unusable(error, payload)
+        self._on_bad_frame(error, payload)
         if tag is None and self._may_carry(frame, payload):
             suspect(self._feeds.all, ts_recv)
 
@@ -85,7 +85,7 @@ class Salvage:
             return
         texts = elements(body, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
-            self._on_unusable(error, payload)
+            self._on_bad_frame(error, payload)
             suspect(self._feeds.listening(shape.rule).values(), ts_recv)
             return
         owner: str | None = None
@@ -99,7 +99,7 @@ class Salvage:
             else:
                 bad.append(part)
         if not bad:
-            self._on_unusable(error, payload)
+            self._on_bad_frame(error, payload)
         self._refuse(bad, shape, ts_recv, owner)
         for readable in good.values():
             self._decode(_message(self._tag, shape, readable), ts_recv)
@@ -108,7 +108,7 @@ class Salvage:
         symbol = text_of(members(text).get(shape.symbol))
         try:
             self._decoders[shape.tag](text)
-        except UNUSABLE_FRAME as error:
+        except BAD_FRAME as error:
             return _Part(symbol, text, error)
         return _Part(symbol, text, None)
 
@@ -120,7 +120,7 @@ class Salvage:
         anybody = list(self._feeds.listening(shape.rule).values())
         is_anybodys = False
         for part in parts:
-            self._on_unusable(part.error or MalformedFrameError("mixed_coins"), part.text)
+            self._on_bad_frame(part.error or MalformedFrameError("mixed_coins"), part.text)
             named = room.get(part.symbol or "", room.get(owner or ""))
             if named is not None:
                 named.on_unreadable(unreadable(part.text, shape, ts_recv))

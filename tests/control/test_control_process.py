@@ -13,26 +13,17 @@ from control.cli.remote.client import Client, RefusedError
 from control.http.protocol import Limits
 from control.main import run
 from control.proof.simulator import SimulatorProcess
-from control.state.listings import Instruments
+from control.state.listings import Listings
 from engine.data.layout import open_layout
 from engine.data.slots import StreamKey, StreamKind
-from engine.messages.commands import (
-    AddStreams,
-    CommandResult,
-    Drain,
-    FromChild,
-    InstrumentsLoaded,
-    KeyResult,
-    LeaseGranted,
-    LeaseRequest,
-    Ready,
-    StreamState,
-    SystemStatus,
-    ToChild,
-)
+from engine.messages.control import AddStreams, CommandResult, KeyResult, SystemStatus
+from engine.messages.limits import LeaseGranted, LeaseRequest
+from engine.messages.listings import ListingLoaded
+from engine.messages.pipes import Drain, FromChild, Ready, ToChild
 from engine.messages.settings import ControlSettings, LogSettings, Paths, VenueSettings
+from engine.messages.streams import StreamState
 from engine.process.child import Child
-from engine.process.pipe import Channel
+from engine.process.pipe import Pipe
 from tests.control.api.api_rig import Supervisor
 
 pytestmark = pytest.mark.flow
@@ -52,24 +43,24 @@ class Parent:
 
     async def serve(self) -> None:
         """Until the child is gone."""
-        while (message := await self.child.channel.receive()) is not None:
+        while (message := await self.child.pipe.receive()) is not None:
             self.heard.append(message)
             match message:
                 case LeaseRequest():
-                    self.child.channel.send(LeaseGranted(message.request_id))
+                    self.child.pipe.send(LeaseGranted(message.request_id))
                 case AddStreams():
                     for request in message.streams:
                         self.engine.run(request.key, StreamState.PENDING)
                     self.tell()
                     results = [KeyResult(request.key) for request in message.streams]
-                    self.child.channel.send(CommandResult(message.request_id, results))
+                    self.child.pipe.send(CommandResult(message.request_id, results))
                 case _:
                     pass
 
     def tell(self) -> None:
         """Send a status."""
         body = msgspec.Raw(msgspec.json.encode(self.engine.status()))
-        self.child.channel.send(SystemStatus(body))
+        self.child.pipe.send(SystemStatus(body))
 
     async def hear(self, kind: type[Any], count: int = 1) -> list[Any]:
         """Wait for messages of a kind."""
@@ -107,13 +98,13 @@ def run_control(
             if tells:
                 parent.tell()
             await scenario(parent, Client(f"http://127.0.0.1:{port}"))
-            child.channel.send(Drain(1.0))  # to nobody, where the scenario ended it
+            child.pipe.send(Drain(1.0))  # to nobody, where the scenario ended it
             assert await child.wait(10) == 0, layout.log_file.read_text()
         finally:
             child.kill()
             await child.wait()
             await serving
-            await child.channel.close()
+            await child.pipe.close()
 
     asyncio.run(main())
 
@@ -126,7 +117,7 @@ def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) 
     simulator = SimulatorProcess(["--port", "0", "--rate", "10", "--symbols", "3"])
 
     async def scenario(parent: Parent, client: Client) -> None:
-        loaded = await parent.hear(InstrumentsLoaded, 2)
+        loaded = await parent.hear(ListingLoaded, 2)
         assert {message.venue for message in loaded} == {"binance_linear", "hyperliquid_perp"}
         leases = await parent.hear(LeaseRequest, 2)
         assert {(lease.pool, lease.units) for lease in leases} == {
@@ -179,7 +170,7 @@ def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
     venues = simulator.venues()
 
     async def first(parent: Parent, _: Client) -> None:
-        await parent.hear(InstrumentsLoaded, 2)
+        await parent.hear(ListingLoaded, 2)
 
     async def second(_: Parent, client: Client) -> None:
         assert (await ask(client, "GET", "/instruments/count"))["count"] == 4
@@ -232,7 +223,7 @@ def test_behind_a_proxy_one_address_may_have_every_connection(tmp_path: Path) ->
     run_control(tmp_path, AWAY, scenario, behind_proxy=True)
 
 
-class Pipe:
+class SilentPipe:
     """The pipe to a supervisor that says nothing."""
 
     def send(self, message: FromChild) -> None:
@@ -247,15 +238,15 @@ class Pipe:
 def test_a_task_that_dies_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a control process would look well for ever; the supervisor starts a whole one."""
 
-    async def fault(_: Instruments) -> None:
+    async def fault(_: Listings) -> None:
         raise RuntimeError("a bug")
 
     async def scenario() -> None:
         settings = ControlSettings("127.0.0.1", 0, LogSettings(str(tmp_path / "log")))
         async with asyncio.timeout(20):
-            await run(settings, cast("Channel[ToChild]", Pipe()))
+            await run(settings, cast("Pipe[ToChild]", SilentPipe()))
 
-    monkeypatch.setattr(Instruments, "run", fault)
+    monkeypatch.setattr(Listings, "run", fault)
     with pytest.raises(RuntimeError, match="a bug"):
         asyncio.run(scenario())
 
@@ -263,7 +254,7 @@ def test_a_task_that_dies_ends_the_process(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.fault("V10")
 def test_it_leaves_when_the_supervisor_does(tmp_path: Path) -> None:
     async def scenario(parent: Parent, _: Client) -> None:
-        await parent.child.channel.close()
+        await parent.child.pipe.close()
         assert await parent.child.wait(10) == 0
 
     run_control(tmp_path, AWAY, scenario)

@@ -21,9 +21,9 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
 from engine.data.kinds import TRADE, RecordArray
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.database import session
-from engine.messages.commands import StoreInstruments
+from engine.messages.listings import StoreListing
 from engine.servers.postgres import PrivatePostgres
 from engine.start.config import Secret
 from engine.start.migrations import migrate
@@ -35,15 +35,15 @@ from tests.conftest import Databases
 from tests.engine.writer.conftest import (
     MakeSettings,
     MakeTrades,
-    catalog,
     layout,
     make_settings,
+    slots,
     trades,
 )
 from tests.flow.processes import Fts
 from tests.flow.rig import Rig, assert_equation
 
-__all__ = ["catalog", "layout", "make_settings", "trades"]
+__all__ = ["layout", "make_settings", "slots", "trades"]
 
 MakeDatabase = Callable[[str], str]
 _FAR_NAME = "币安人生USDT"
@@ -59,11 +59,11 @@ def query(url: str, text: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def store_rows(url: str, catalog: Catalog, make_settings: MakeSettings, rows: MakeTrades) -> int:
+def store_rows(url: str, slots: Slots, make_settings: MakeSettings, rows: MakeTrades) -> int:
     """Forty trades through the writer's sink, ten to a commit; how many it says it stored."""
 
     async def main() -> int:
-        sink, stored = PostgresSink(make_settings(database_url=url), catalog), 0
+        sink, stored = PostgresSink(make_settings(database_url=url), slots), 0
         await sink.connect()
         at = await sink.cursor("shard-0/trade", 1, 0)
         for start in range(at, 40, 10):
@@ -82,7 +82,7 @@ def store_rows(url: str, catalog: Catalog, make_settings: MakeSettings, rows: Ma
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "WIN1251", "EUC_JP"])
 def test_a_listed_name_outside_the_encoding_stops_nobody(
     make_database: MakeDatabase,
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
     encoding: str,
@@ -97,8 +97,8 @@ def test_a_listed_name_outside_the_encoding_stops_nobody(
             make_settings(database_url=url), lambda message: saved.append(message.loaded_ns)
         )
         task = asyncio.create_task(listings.run())
-        listings.take(StoreInstruments("acme", listed, [], 1))
-        listings.take(StoreInstruments("acme", listed, [], 2))
+        listings.take(StoreListing("acme", listed, [], 1))
+        listings.take(StoreListing("acme", listed, [], 2))
         async with asyncio.timeout(20):
             while len(saved) < 2:
                 await asyncio.sleep(0.01)
@@ -111,14 +111,14 @@ def test_a_listed_name_outside_the_encoding_stops_nobody(
     assert sorted(map(str, names)) == sorted(
         ["A", _FAR_NAME if encoding == "SQL_ASCII" else escaped, "Z"]
     ), "each once: the second listing found them all"
-    slot = catalog.assign(StreamKey("acme", _FAR_NAME, StreamKind.TRADES)).slot
+    slot = slots.assign(StreamKey("acme", _FAR_NAME, StreamKind.TRADES)).slot
 
     def rows(count: int, first_id: int = 0) -> RecordArray:
         made = trades(count, first_id)
         made["stream"][0] = slot
         return made
 
-    assert store_rows(url, catalog, make_settings, rows) == 40
+    assert store_rows(url, slots, make_settings, rows) == 40
     assert query(url, "SELECT count(*), count(DISTINCT symbol) FROM trades") == [(40, 5)]
 
 
@@ -133,7 +133,7 @@ _TIMEOUTS = (
 @pytest.mark.fault("N15")
 def test_timeouts_of_a_role_stop_no_migration_and_no_row(
     make_database: MakeDatabase,
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
 ) -> None:
@@ -141,7 +141,7 @@ def test_timeouts_of_a_role_stop_no_migration_and_no_row(
     for each in _TIMEOUTS:
         query(url, f"ALTER ROLE fts IN DATABASE {database_name(url)} SET {each}")
     assert len(migrate(url)) >= 12
-    assert store_rows(url, catalog, make_settings, trades) == 40
+    assert store_rows(url, slots, make_settings, trades) == 40
 
 
 @pytest.mark.fault("N15")
@@ -336,7 +336,7 @@ def pooled(postgres: PrivatePostgres, database_url: str) -> Iterator[Callable[[s
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 def test_a_pool_of_transactions_is_told_with_the_setting_to_change(
     pooled: Callable[[str], str],
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
     tmp_path: Path,
@@ -344,7 +344,7 @@ def test_a_pool_of_transactions_is_told_with_the_setting_to_change(
 ) -> None:
     url = pooled(mode)
     for attempt in (
-        lambda: store_rows(url, catalog, make_settings, trades),
+        lambda: store_rows(url, slots, make_settings, trades),
         lambda: migrate(url),
     ):
         with pytest.raises(DatabaseUnavailableError, match="session pool"):
@@ -358,13 +358,13 @@ def test_a_pool_of_transactions_is_told_with_the_setting_to_change(
 @pytest.mark.fault("N18")
 def test_a_pool_of_sessions_works(
     pooled: Callable[[str], str],
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
 ) -> None:
     url = pooled("session")
     assert migrate(url) == []
-    assert store_rows(url, catalog, make_settings, trades) == 40
+    assert store_rows(url, slots, make_settings, trades) == 40
 
 
 # -- N25, N49: servers that do not answer --------------------------------------------------------
@@ -385,7 +385,7 @@ def replicated(server_dir: Path, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.fault("N25")
 def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
     replicated: str,
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
@@ -396,7 +396,7 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
     query(url, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
 
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=url), catalog)
+        sink = PostgresSink(make_settings(database_url=url), slots)
         await sink.connect()
         await sink.cursor("shard-0/trade", 1, 0)
         await sink.commit([_piece(trades, 0)], durable=True)
@@ -427,7 +427,7 @@ def _piece(trades: MakeTrades, start: int) -> Slice:
 @pytest.mark.fault("N25")
 def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
     replicated: str,
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
@@ -439,7 +439,7 @@ def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
     query(replicated, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
 
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=replicated), catalog)
+        sink = PostgresSink(make_settings(database_url=replicated), slots)
         await sink.connect()
         await sink.cursor("shard-0/trade", 1, 0)
         await sink.commit([_piece(trades, 0)], durable=True)
@@ -506,12 +506,12 @@ def standing_still(*pids: int) -> Iterator[None]:
 def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
     postgres: PrivatePostgres,
     database_url: str,
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
 ) -> None:
     async def main() -> float:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await sink.connect()
         await sink.cursor("shard-0/trade", 1, 0)
         await sink.commit([_piece(trades, 0)], durable=True)
@@ -539,7 +539,7 @@ def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
 def test_a_hung_server_is_red_and_left_after_a_while(
     postgres: PrivatePostgres,
     database_url: str,
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
@@ -552,7 +552,7 @@ def test_a_hung_server_is_red_and_left_after_a_while(
     monkeypatch.setattr("engine.writer.sinks.postgres.sink.WRITER", short)
 
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await sink.connect()
         await sink.cursor("shard-0/trade", 1, 0)
         backend = (await _backend(database_url),)

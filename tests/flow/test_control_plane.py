@@ -16,16 +16,11 @@ from control.cli.service import bind
 from control.proof.simulator import SimulatorProcess
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKey, StreamKind
-from engine.messages.commands import (
-    AddStreams,
-    FromChild,
-    KnobChanges,
-    RemoveStreams,
-    SetKnobs,
-    StreamRequest,
-)
+from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
+from engine.messages.pipes import FromChild
 from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import StreamReport
+from engine.messages.streams import KnobChanges, StreamRequest
 from engine.start import migrations, preflight
 from engine.start.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets

@@ -6,14 +6,9 @@ from engine.data.kinds import GAP, SPECS, RecordArray, RecordSpec
 from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
 from engine.data.slots import StreamKey, StreamKind, Transport
 from engine.limits.leases import LeaseClient
-from engine.messages.commands import (
-    FromChild,
-    LeaseGranted,
-    LeaseRequest,
-    SeatsGranted,
-    SeatsWanted,
-    StreamSpec,
-)
+from engine.messages.limits import LeaseGranted, LeaseRequest, PlacesGranted, PlacesWanted
+from engine.messages.pipes import FromChild
+from engine.messages.streams import StreamSpec
 from shards.feeds.declared.gaps import GapLedger
 from shards.session.rings import ShardRings
 
@@ -79,9 +74,9 @@ def free_leases() -> LeaseClient:
         loop = asyncio.get_running_loop()
         if isinstance(message, LeaseRequest):
             loop.call_soon(client.take, LeaseGranted(message.request_id))
-        elif isinstance(message, SeatsWanted):
-            seats = SeatsGranted(message.request_id, message.venue, message.pool, message.count)
-            loop.call_soon(client.take, seats)
+        elif isinstance(message, PlacesWanted):
+            places = PlacesGranted(message.request_id, message.venue, message.pool, message.count)
+            loop.call_soon(client.take, places)
 
     client = LeaseClient(grant)
     return client

@@ -22,15 +22,15 @@ from engine.data.layout import open_layout
 from engine.data.slots import Instrument
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import LeaseClient
-from engine.messages.commands import (
-    FromChild,
+from engine.messages.limits import (
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
-    SeatsGranted,
-    SeatsWanted,
+    PlacesGranted,
+    PlacesWanted,
 )
+from engine.messages.pipes import FromChild
 from engine.messages.settings import VenueSettings
 from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
@@ -330,14 +330,14 @@ class FakeRig:
         return self.sessions[-1]
 
     def _hear(self, name: str, message: FromChild) -> None:
-        if isinstance(message, SeatsWanted):
+        if isinstance(message, PlacesWanted):
             self.desk.want(name, message)
         elif isinstance(message, LimitFeedback):
             self.desk.feedback(message)
         elif isinstance(message, LeaseRequest):
             self.desk.ask(name, message)
 
-    def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+    def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
         self._clients[name].take(message)
 
     async def _store(self, instruments: dict[int, Instrument], _: float) -> None:

@@ -11,21 +11,18 @@ from engine.data.kinds import SPECS
 from engine.data.layout import Layout, open_layout, ring_name
 from engine.data.ring import format_ring, ring_bytes
 from engine.data.segment import create_segment
-from engine.messages.commands import (
-    Drain,
+from engine.messages.limits import LeaseGranted, LeaseRequest
+from engine.messages.pipes import Drain, Ready, ShardStatus
+from engine.messages.settings import LogSettings, Paths, ShardSettings, VenueSettings
+from engine.messages.streams import (
     InstrumentsResolved,
     InstrumentsStored,
-    LeaseGranted,
-    LeaseRequest,
-    Ready,
-    ShardStatus,
     StartStreams,
     StopStreams,
     StreamSpec,
     StreamState,
     StreamStatus,
 )
-from engine.messages.settings import LogSettings, Paths, ShardSettings, VenueSettings
 from engine.process.child import Child
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
@@ -45,15 +42,15 @@ class Supervisor:
 
     async def serve(self) -> None:
         """Until the child is gone."""
-        channel = self.child.channel
-        while (message := await channel.receive()) is not None:
+        pipe = self.child.pipe
+        while (message := await pipe.receive()) is not None:
             match message:
                 case Ready():
                     self.is_ready.set()
                 case LeaseRequest():
-                    channel.send(LeaseGranted(message.request_id))
+                    pipe.send(LeaseGranted(message.request_id))
                 case InstrumentsResolved():
-                    channel.send(InstrumentsStored(list(message.instruments)))
+                    pipe.send(InstrumentsStored(list(message.instruments)))
                 case ShardStatus():
                     self.streams = {stream.slot: stream for stream in message.streams}
                 case _:
@@ -100,13 +97,13 @@ def run(tmp_path: Path, test: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:
             await asyncio.wait_for(supervisor.is_ready.wait(), 20)
             await test(supervisor)
-            child.channel.send(Drain(1.0))
+            child.pipe.send(Drain(1.0))
             assert await child.wait(10) == 0, layout.log_file.read_text()
         finally:
             child.kill()
             await child.wait()
             await serving
-            await child.channel.close()
+            await child.pipe.close()
             os.close(doorbell_fd)
             await simulator.close()
 
@@ -116,7 +113,7 @@ def run(tmp_path: Path, test: Callable[[Supervisor], Awaitable[None]]) -> None:
 def test_a_venue_of_another_version_costs_only_its_own_streams(tmp_path: Path) -> None:
     async def test(supervisor: Supervisor) -> None:
         stranger = spec_of(1, venue="atlantis_spot")
-        supervisor.child.channel.send(StartStreams([stranger, spec_of(2)]))
+        supervisor.child.pipe.send(StartStreams([stranger, spec_of(2)]))
         await supervisor.until(
             lambda streams: 2 in streams and streams[2].state is StreamState.LIVE
         )
@@ -125,7 +122,7 @@ def test_a_venue_of_another_version_costs_only_its_own_streams(tmp_path: Path) -
         assert refused.reason == (
             "unknown venue 'atlantis_spot'; this version knows binance_linear, hyperliquid_perp"
         )
-        supervisor.child.channel.send(StopStreams([1]))
+        supervisor.child.pipe.send(StopStreams([1]))
         await supervisor.until(lambda streams: 1 not in streams)
 
     run(tmp_path, test)
@@ -139,7 +136,7 @@ def test_every_status_says_which_life_of_a_stream_it_is_about(tmp_path: Path) ->
         )
 
     async def test(supervisor: Supervisor) -> None:
-        send = supervisor.child.channel.send
+        send = supervisor.child.pipe.send
         send(lives(1))
         await supervisor.until(lambda streams: 2 in streams and streams[2].row_count > 0)
         assert [supervisor.streams[slot].life for slot in (1, 2)] == [1, 1]

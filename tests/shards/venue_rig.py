@@ -16,17 +16,17 @@ from engine.data.layout import Layout, open_layout
 from engine.data.slots import Instrument, StreamKind
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import LeaseClient
-from engine.messages.commands import (
-    FromChild,
+from engine.messages.limits import (
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
-    SeatsGranted,
-    SeatsWanted,
-    StreamSpec,
+    PlacesGranted,
+    PlacesWanted,
 )
+from engine.messages.pipes import FromChild
 from engine.messages.settings import VenueSettings
+from engine.messages.streams import StreamSpec
 from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
 from shards.venues.budgets import limits_of
@@ -102,7 +102,7 @@ class Rig:
     def _send(self, name: str, message: FromChild) -> None:
         self.sent.append(message)
         loop = asyncio.get_running_loop()
-        if isinstance(message, SeatsWanted):
+        if isinstance(message, PlacesWanted):
             loop.call_soon(self.desk.want, name, message)
         elif isinstance(message, LimitFeedback):
             loop.call_soon(self.desk.feedback, message)
@@ -110,16 +110,16 @@ class Rig:
             granted = LeaseGranted(message.request_id)
             loop.call_soon(self.clients[name].granted, granted)
 
-    def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
-        if isinstance(message, SeatsGranted) and name in self.clients:
-            self.clients[name].seated(message)
+    def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
+        if isinstance(message, PlacesGranted) and name in self.clients:
+            self.clients[name].placed(message)
 
     def budget(self, pool: str) -> float:
         """What may be spent in a window, as the desk says."""
         (budget,) = [each.budget for each in self.desk.reports() if each.pool == pool]
         return budget
 
-    def seats(self) -> dict[str, tuple[float, int]]:
+    def places(self) -> dict[str, tuple[float, int]]:
         """Of what may be held at once, how much is held and how much is waited for."""
         return {
             each.pool.removeprefix("ws_"): (each.used, each.waiting_count)

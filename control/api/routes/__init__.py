@@ -15,7 +15,7 @@ from control.api.schemas import known_venue, unknown_venue
 from control.http.auth import Guard
 from control.http.errors import ApiError
 from control.state.backend import Backend
-from control.state.listings import Instruments
+from control.state.listings import Listings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Services:
 
     backend: Backend
     admissions: Admissions
-    instruments: Instruments
+    instruments: Listings
     guard: Guard
 
 

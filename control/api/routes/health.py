@@ -43,7 +43,7 @@ class RuntimeHealth(msgspec.Struct):
     control: ChildReport | None
 
 
-class SinkHealth(msgspec.Struct):
+class SinkLight(msgspec.Struct):
     """A sink of the writer. Rows are since the engine started, latencies of the last minute."""
 
     ok: bool
@@ -93,20 +93,20 @@ async def redis_health(_: Request, services: Services) -> Response:
     return _shown(_sink(services, "redis", services.backend.status, 0.0))
 
 
-def _shown(health: RuntimeHealth | SinkHealth) -> Response:
+def _shown(health: RuntimeHealth | SinkLight) -> Response:
     """A light with all that is known; who only looks at the status code sees that it is red."""
     return json_response(health, 503 if health.status == "red" else 200)
 
 
 def _sink(
     services: Services, name: str, status: EngineStatus | None, flush_delay_s: float
-) -> SinkHealth:
+) -> SinkLight:
     light = services.backend.lights()[name]
     writer = status.writer if status else WriterReport(ChildReport("writer"))
     is_db = name == "db"
     rows = writer.stored_rows if is_db else writer.published_rows
     state = writer.database_state if is_db else writer.redis_state
-    return SinkHealth(
+    return SinkLight(
         ok=light.status == "green",
         status=light.status,
         reason="not configured" if state == "off" else light.reason,
@@ -143,7 +143,7 @@ async def show_metrics(request: Request, services: Services) -> Response:
     return Response(body, headers={"content-type": media_type})
 
 
-_SINK_ANSWERS = {200: (SinkHealth,), 503: (SinkHealth,)}
+_SINK_ANSWERS = {200: (SinkLight,), 503: (SinkLight,)}
 OPERATIONS = [
     Operation(
         "GET", "/health/runtime", runtime_health, "The processes",

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from control.api.routes import Operation, Services
 from control.http.errors import json_response
 from control.state.health import SILENT_AFTER_S
-from engine.messages.commands import StreamState
 from engine.messages.status import EngineStatus
+from engine.messages.streams import StreamState
 
 LIVE_SILENCE_S = 15.0
 """A supervisor says something twice a second. One that is silent for so long stands still."""

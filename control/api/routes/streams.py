@@ -30,8 +30,9 @@ from control.api.schemas import (
 from control.http import requests
 from control.http.errors import ApiError, json_response
 from engine.data.slots import StreamKey, StreamKind, Transport
-from engine.messages.commands import KeyResult, Knobs, StreamRequest
+from engine.messages.control import KeyResult
 from engine.messages.status import StreamReport
+from engine.messages.streams import Knobs, StreamRequest
 from shards.venues import VENUES
 
 OK = "ok"

@@ -247,7 +247,7 @@ def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
             facts = read_facts(connection)
         waiting = migrations.pending(url)
     except (psycopg.Error, EngineError, OSError) as error:
-        yield _unusable(shown, unavailable(error, url))
+        yield _bad_frames(shown, unavailable(error, url))
         return
     name = f"{shown}: PostgreSQL {facts.version}, {facts.encoding}, schema {facts.schema}"
     if waiting:
@@ -260,7 +260,7 @@ def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield from _about(facts)
 
 
-def _unusable(shown: str, error: DatabaseUnavailableError) -> Finding:
+def _bad_frames(shown: str, error: DatabaseUnavailableError) -> Finding:
     text, _, advice = str(error).rpartition("; ")
     if not (error.was_answered and text):
         reach = "" if error.was_answered else "check address, network and password; "

@@ -15,9 +15,9 @@ from control.cli.service import Ground, Outcome, ServiceOptions, run_service
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.base.errors import ConfigError
 from engine.data.slots import UNKNOWN_SYMBOL, StreamKey
-from engine.messages.commands import StreamState
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus, StreamReport
+from engine.messages.streams import StreamState
 from engine.start.config import LoadedConfig
 from engine.supervisor.supervisor import Supervisor
 from shards.venues import preferred_transport

@@ -13,7 +13,7 @@ from control.cli.terminal.tables import print_facts, print_json, print_table
 from engine.base.clock import wall_ns
 from engine.base.wrong_input import nearest
 from engine.data.slots import StreamKind, Transport
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 
 _KINDS = [kind.value for kind in StreamKind]
 _TRANSPORTS = [transport.value for transport in Transport]

@@ -8,8 +8,8 @@ from typing import Any
 
 from control.cli.ending import Ending
 from engine.data.kinds import NOT_MARKET_DATA
-from engine.messages.commands import StreamCounts
 from engine.messages.status import EngineStatus
+from engine.messages.streams import StreamCounts
 
 
 def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from engine.writer.rows.screen import (
     unproven,
     unstorable,
 )
-from engine.writer.rows.withheld import HeldSpan
+from engine.writer.rows.withheld import WithheldSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Slice:
         """Sequence after the last row."""
         return self.first_seq + (len(self.records) if self.row_count is None else self.row_count)
 
-    def without(self, chosen: "np.ndarray[Any, np.dtype[np.bool_]] | None") -> "Slice":
+    def keeping(self, chosen: "np.ndarray[Any, np.dtype[np.bool_]] | None") -> "Slice":
         """The same piece of the ring with the chosen rows only; None chooses all."""
         if chosen is None:
             return self
@@ -55,7 +55,7 @@ class Slice:
         return self.first_seq + (offset if self.kept is None else int(self.kept[offset]))
 
     @property
-    def held_back_count(self) -> int:
+    def withheld_count(self) -> int:
         """Rows that knobs hold back."""
         if self.kept is None or self.row_count is None:
             return 0
@@ -147,7 +147,7 @@ class Batch:
     slices: Sequence[Slice]
     pieces: dict[RecordKind, Pieces] = field(default_factory=dict)
     refused: list[Blamed] = field(default_factory=list)
-    held_back: Sequence[HeldSpan] = ()
+    withheld: Sequence[WithheldSpan] = ()
 
     def days(self, kind: RecordKind) -> set[int]:
         """Days since 1970 UTC that the rows of a kind fall on."""

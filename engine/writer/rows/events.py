@@ -21,7 +21,7 @@ _UINT64: Final = (1 << 64) - 1
 encode: Final = msgspec.json.Encoder().encode
 
 
-class TradeEvent(msgspec.Struct, gc=False):
+class TradeJson(msgspec.Struct, gc=False):
     """One trade. `id` is a string where the venue's ids are UUIDs; times are ns since 1970."""
 
     id: int | str
@@ -32,7 +32,7 @@ class TradeEvent(msgspec.Struct, gc=False):
     qty: float
 
 
-class BookEvent(msgspec.Struct, omit_defaults=True):
+class BookJson(msgspec.Struct, omit_defaults=True):
     """One event of the venue. Where a flush cut it in two, the parts say so: `more` on the first,
     `continued` on the second."""
 
@@ -47,7 +47,7 @@ class BookEvent(msgspec.Struct, omit_defaults=True):
     continued: bool = False
 
 
-class QuoteEvent(msgspec.Struct, gc=False):
+class QuoteJson(msgspec.Struct, gc=False):
     """Best bid and offer; null where that side of the book is empty."""
 
     seq: int
@@ -59,7 +59,7 @@ class QuoteEvent(msgspec.Struct, gc=False):
     ask_qty: float | None
 
 
-class FundingEvent(msgspec.Struct, gc=False, omit_defaults=True):
+class FundingJson(msgspec.Struct, gc=False, omit_defaults=True):
     """A funding rate with mark and index price; null where the venue does not tell. `inexact` is
     there, and true, where the venue wrote more digits than these.
     """
@@ -74,8 +74,8 @@ class FundingEvent(msgspec.Struct, gc=False, omit_defaults=True):
     inexact: bool = False
 
 
-class OpenInterestEvent(msgspec.Struct, gc=False, omit_defaults=True):
-    """Open interest, in the venue's unit; `inexact` as of a FundingEvent."""
+class OpenInterestJson(msgspec.Struct, gc=False, omit_defaults=True):
+    """Open interest, in the venue's unit; `inexact` as of a FundingJson."""
 
     time: int
     recv: int
@@ -83,9 +83,9 @@ class OpenInterestEvent(msgspec.Struct, gc=False, omit_defaults=True):
     inexact: bool = False
 
 
-class LiquidationEvent(msgspec.Struct, gc=False, omit_defaults=True):
+class LiquidationJson(msgspec.Struct, gc=False, omit_defaults=True):
     """A liquidation order; `side` is the order's, so `sell` closed a long. `avg_price` is null
-    while nothing of it has been filled; `inexact` as of a FundingEvent.
+    while nothing of it has been filled; `inexact` as of a FundingJson.
     """
 
     time: int
@@ -98,7 +98,7 @@ class LiquidationEvent(msgspec.Struct, gc=False, omit_defaults=True):
     inexact: bool = False
 
 
-class GapEvent(msgspec.Struct):
+class GapJson(msgspec.Struct):
     """One gap of the ledger."""
 
     venue: str
@@ -125,14 +125,14 @@ def by_stream(records: RecordArray) -> Iterator[tuple[int, RecordArray]]:
         yield int(grouped["stream"][start]), grouped[start:stop]
 
 
-def trade_events(rows: RecordArray) -> list[TradeEvent]:
+def trade_events(rows: RecordArray) -> list[TradeJson]:
     """One event a row, of one stream."""
     ids: Sequence[int | str] = rows["trade_id"].tolist()
     if rows["trade_id_hi"].any():
         ids = list(map(_wide_id, rows["trade_id_hi"].tolist(), ids))
     return list(
         map(
-            TradeEvent,
+            TradeJson,
             ids,
             rows["ts_event"].tolist(),
             rows["ts_recv"].tolist(),
@@ -143,7 +143,7 @@ def trade_events(rows: RecordArray) -> list[TradeEvent]:
     )
 
 
-def book_events(rows: RecordArray) -> list[BookEvent]:
+def book_events(rows: RecordArray) -> list[BookJson]:
     """One event for each venue event, of one stream."""
     flags = rows["flags"]
     is_first = (flags & int(Flag.FIRST_IN_EVENT)) != 0
@@ -156,7 +156,7 @@ def book_events(rows: RecordArray) -> list[BookEvent]:
     heads = rows[starts]
     events = list(
         map(
-            BookEvent,
+            BookJson,
             heads["seq"].tolist(),
             heads["prev_seq"].tolist(),
             heads["ts_event"].tolist(),
@@ -171,7 +171,7 @@ def book_events(rows: RecordArray) -> list[BookEvent]:
     return events
 
 
-def quote_events(rows: RecordArray) -> list[QuoteEvent]:
+def quote_events(rows: RecordArray) -> list[QuoteJson]:
     """One event a row, of one stream."""
     sides = []
     for side in ("bid", "ask"):
@@ -180,13 +180,13 @@ def quote_events(rows: RecordArray) -> list[QuoteEvent]:
             values = rows[name].tolist()
             sides.append([v if p else None for v, p in zip(values, present, strict=True)])
     times = (rows[name].tolist() for name in ("seq", "ts_event", "ts_recv"))
-    return list(map(QuoteEvent, *times, *sides))
+    return list(map(QuoteJson, *times, *sides))
 
 
-def funding_events(rows: RecordArray) -> list[FundingEvent]:
+def funding_events(rows: RecordArray) -> list[FundingJson]:
     """One event a row, of one stream."""
     return [
-        FundingEvent(
+        FundingJson(
             time=int(row["ts_event"]),
             recv=int(row["ts_recv"]),
             rate=None if row["flags"] & int(Flag.NO_RATE) else float(row["rate"]),
@@ -200,10 +200,10 @@ def funding_events(rows: RecordArray) -> list[FundingEvent]:
     ]
 
 
-def open_interest_events(rows: RecordArray) -> list[OpenInterestEvent]:
+def open_interest_events(rows: RecordArray) -> list[OpenInterestJson]:
     """One event a row, of one stream."""
     columns = (rows[name].tolist() for name in ("ts_event", "ts_recv", "qty"))
-    return list(map(OpenInterestEvent, *columns, _inexact(rows)))
+    return list(map(OpenInterestJson, *columns, _inexact(rows)))
 
 
 def _inexact(rows: RecordArray) -> list[bool]:
@@ -211,11 +211,11 @@ def _inexact(rows: RecordArray) -> list[bool]:
     return flagged
 
 
-def liquidation_events(rows: RecordArray) -> list[LiquidationEvent]:
+def liquidation_events(rows: RecordArray) -> list[LiquidationJson]:
     """One event a row, of one stream."""
     return list(
         map(
-            LiquidationEvent,
+            LiquidationJson,
             rows["ts_event"].tolist(),
             rows["ts_recv"].tolist(),
             map(_SIDE_NAMES.get, rows["side"].tolist()),
@@ -238,10 +238,10 @@ EVENTS: Final[dict[RecordKind, tuple[str, Callable[[RecordArray], Sequence[Any]]
 """(word in the key, rows to events) of every kind that is published per instrument."""
 
 
-def gap_events(rows: RecordArray, venue: str, symbol: str, kind: str) -> list[GapEvent]:
+def gap_events(rows: RecordArray, venue: str, symbol: str, kind: str) -> list[GapJson]:
     """One event a row, of one stream."""
     return [
-        GapEvent(
+        GapJson(
             venue=venue,
             symbol=symbol,
             kind=kind,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.kinds import RecordArray, RecordKind
-from engine.messages.commands import ROWS_PER_COPY_MIN, Knobs
 from engine.messages.settings import WriterSettings
+from engine.messages.streams import ROWS_PER_COPY_MIN, Knobs
 
 Mask = npt.NDArray[np.bool_]
 
@@ -52,7 +52,7 @@ class KnobTable:
         return mask is None or bool(mask[min(slot, len(mask) - 1)])
 
     @property
-    def held_back(self) -> list[int]:
+    def withheld(self) -> list[int]:
         """Slots whose rows the database does not get."""
         mask = self._stored
         slots: list[int] = [] if mask is None else np.flatnonzero(~mask).tolist()

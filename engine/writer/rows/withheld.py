@@ -19,7 +19,7 @@ _TICK_KINDS = tuple(kind for kind in RecordKind if kind not in NOT_MARKET_DATA)
 
 
 @dataclass(slots=True)
-class HeldSpan:
+class WithheldSpan:
     """Rows of one stream, held back between two cursors; `detected_ns` names their gap."""
 
     slot: int
@@ -29,7 +29,7 @@ class HeldSpan:
     count: int
 
 
-class HeldBack:
+class Withheld:
     """Collects what a flush holds back, remembers the gaps that still grow, and flags the rows that
     follow one.
     """
@@ -42,9 +42,9 @@ class HeldBack:
         """Whose rows are missing from the growing gaps on."""
         self._resumed: set[tuple[RecordKind, int]] = set()
         """Streams whose next row shall say that it follows a gap."""
-        self._spans: dict[int, HeldSpan] = {}
+        self._spans: dict[int, WithheldSpan] = {}
         self._noted: set[tuple[RecordKind, int]] = set()
-        self._inherited = set(knobs.held_back)
+        self._inherited = set(knobs.withheld)
         """Held back when this writer began: an earlier one may have declared the gap."""
         self._marked: set[tuple[RecordKind, int]] = set()
 
@@ -68,7 +68,7 @@ class HeldBack:
             span = self._spans.get(slot)
             if span is None:
                 detected_ns = self._growing.get(slot, now_ns)
-                span = self._spans[slot] = HeldSpan(slot, detected_ns, first_ts, last_ts, 0)
+                span = self._spans[slot] = WithheldSpan(slot, detected_ns, first_ts, last_ts, 0)
             span.from_ts, span.to_ts = min(span.from_ts, first_ts), max(span.to_ts, last_ts)
             span.count += len(times)
             self._noted.add((kind, slot))
@@ -96,7 +96,7 @@ class HeldBack:
             self._resumed.update((kind, slot) for slot in slots)
 
     @property
-    def spans(self) -> Iterable[HeldSpan]:
+    def spans(self) -> Iterable[WithheldSpan]:
         """What the present flush holds back, a stream each."""
         return self._spans.values()
 

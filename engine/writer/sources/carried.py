@@ -30,7 +30,7 @@ _CLOCK_STEP_NS: Final = 3600 * 1_000_000_000
 _log = logging.getLogger(__name__)
 
 
-class Members:
+class Carried:
     """One 8-byte entry a slot: the sequence after the stream's newest row, 0 where it had none."""
 
     def __init__(self, directory: Path, epoch: int) -> None:

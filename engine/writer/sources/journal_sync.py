@@ -11,13 +11,16 @@ from engine.base.backoff import Backoff
 from engine.base.keep_trying import Trouble
 from engine.writer.sources.sources import Sources
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 async def keep_synced(sources: Sources, interval_s: float) -> None:
     """Sync what was appended, for ever."""
     trouble = Trouble(
-        "journal", "what it holds may not survive a power cut", Backoff(interval_s, interval_s), log
+        "journal",
+        "what it holds may not survive a power cut",
+        Backoff(interval_s, interval_s),
+        _log,
     )
     while True:
         await asyncio.sleep(interval_s)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.kinds import Flag, RecordArray
-from engine.messages.commands import LatencyHistogram
+from engine.messages.writer import LatencyHistogram
 
 _BUCKETS: Final = 90
 _BACKFILLED: Final = int(Flag.BACKFILLED)

@@ -24,7 +24,7 @@ from engine.data.kinds import NOT_MARKET_DATA, SPECS, RecordArray, RecordKind, R
 from engine.data.positions import Positions
 from engine.data.ring import RingReader
 from engine.data.segment import Segment
-from engine.writer.sources.carried import Members
+from engine.writer.sources.carried import Carried
 from engine.writer.sources.journal import Journal
 from engine.writer.sources.latency import Latency
 
@@ -90,7 +90,7 @@ class Source:
         self._positions = positions
         self._latencies = latencies
         self._ring = ring
-        self._members = Members(journal.directory, journal.epoch)
+        self._carried = Carried(journal.directory, journal.epoch)
         self.stored_recv_ns = 0
         """`ts_recv` of the last row the database has; 0 while unknown."""
         released = ring.reader.released if ring else journal.next_seq
@@ -134,14 +134,14 @@ class Source:
     @property
     def is_drained(self) -> bool:
         """Whether this is only the memory of a ring that the database had all of, for good."""
-        return self._members.is_drained
+        return self._carried.is_drained
 
     @property
     def head_seq(self) -> int:
         """Sequence after the last row."""
         if self._ring:
             return self._ring.reader.head
-        return max(self.journal.next_seq, self._members.end_seq)
+        return max(self.journal.next_seq, self._carried.end_seq)
 
     @property
     def backlog_rows(self) -> int:
@@ -190,7 +190,7 @@ class Source:
         while self.position_seq < head:
             batch = reader.slice(self.position_seq, head)
             self._positions.advance(batch)
-            self._members.advance(self.position_seq, batch)
+            self._carried.advance(self.position_seq, batch)
             if self.spec.kind in _PUSHED:
                 self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
@@ -237,7 +237,7 @@ class Source:
         """Slots of the streams that may have rows at or after `seq`. Without a ring the machine may
         have been cut off before it wrote down the newest, and every stream of the ring may have.
         """
-        return self._members.since(seq if self._ring else 0)
+        return self._carried.since(seq if self._ring else 0)
 
     def committed(self, database_seq: int, *, durable: bool) -> None:
         """Note what the database has; durable means flushed there, so the journal may forget. A
@@ -261,7 +261,7 @@ class Source:
     def close(self) -> None:
         """Let go of ring and journal; both stay on disk."""
         self.journal.close()
-        self._members.close()
+        self._carried.close()
         if self._ring:
             self._ring.close()
             self._ring = None
@@ -282,13 +282,13 @@ class Source:
                 segment.unlink()
         if delivered:
             # First, because rows it knows of and the journal does not have would count as lost.
-            self._members.drain()
+            self._carried.drain()
             self.journal.remove()
 
     def forget(self) -> None:
         """Close it, and remove the memory of a ring that was drained."""
-        self._members.close()
-        self._members.remove()
+        self._carried.close()
+        self._carried.remove()
         self.journal.remove()
 
     def _sync_journal(self) -> None:

@@ -24,7 +24,7 @@ from engine.messages.settings import RingSettings
 from engine.writer.sources.journal import Journal
 from engine.writer.sources.source import LiveRing, PumpLatencies, Source, journal_directory
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _POSITIONS_AGE_S: Final = 120.0
 """After a power cut positions are as the kernel wrote them last, which it does twice a minute. A
@@ -89,7 +89,7 @@ class Sources:
         for directory in sorted(self._layout.journal_dir.glob("*/*")):
             ring = directory.parent.name
             if not _is_journal(directory):
-                log.warning("%s is no journal of ours: left alone", directory)
+                _log.warning("%s is no journal of ours: left alone", directory)
             elif (ring, int(directory.name)) not in live:
                 self._add_journal(ring, int(directory.name))
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
@@ -101,7 +101,7 @@ class Sources:
         if delivered:
             self.on_delivered()
         for source in delivered:
-            log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
+            _log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
             source.remove()
             self._sources.remove(source)
             self._remember(source)
@@ -174,7 +174,7 @@ class Sources:
         )
         waiting = source.head_seq - source.journal_seq
         if waiting:
-            log.info("%s holds %d rows of an earlier run", ring, waiting)
+            _log.info("%s holds %d rows of an earlier run", ring, waiting)
         self._sources.append(source)
 
     def _add_journal(self, ring: str, epoch: int) -> None:
@@ -189,7 +189,7 @@ class Sources:
         for rows in source.journal.newest_rows(_POSITIONS_AGE_S):
             self._positions[source.spec.kind].catch_up(rows)
         directory = source.journal.directory
-        log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
+        _log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
         self._sources.append(source)
 
     def _without_ring(self, ring: str, epoch: int) -> Source:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.simulator.core.instruments import Instrument
+from shards.simulator.core.instruments import Grid
 from shards.simulator.core.market import Draws
 
 __all__ = ["Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
@@ -64,7 +64,7 @@ class Contract:
     """Mark, index, funding and open interest of one instrument."""
 
     def __init__(
-        self, index: int, number: int, instrument: Instrument, seeds: tuple[int, int], terms: Terms
+        self, index: int, number: int, instrument: Grid, seeds: tuple[int, int], terms: Terms
     ) -> None:
         """`seeds` are the simulator's and the instrument's; `number` is the ledger's."""
         self.index = index
@@ -88,7 +88,7 @@ class Contract:
         """Which moment's values REST gave out last, by kind."""
         self._liquidated_ms = 0
 
-    def change_grid(self, instrument: Instrument) -> None:
+    def change_grid(self, instrument: Grid) -> None:
         """Go on with prices and quantities on another grid."""
         old, self.instrument = self.instrument, instrument
         shift = instrument.qty_decimals - old.qty_decimals

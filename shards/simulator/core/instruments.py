@@ -11,7 +11,7 @@ __all__ = [
     "BINANCE_LINEAR",
     "HYPERLIQUID_PERP",
     "VENUE_NAMES",
-    "Instrument",
+    "Grid",
     "binance_instrument",
     "binance_instruments",
     "decimal_text",
@@ -122,7 +122,7 @@ _HYPERLIQUID_TABLE: tuple[tuple[str, int, float], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Instrument:
+class Grid:
     """One listed contract. `tick` is in units of the last printed price decimal."""
 
     symbol: str
@@ -178,10 +178,10 @@ def _median_qty(price: float, qty_decimals: int) -> float:
     return max(2.0, MEDIAN_NOTIONAL / price * float(10**qty_decimals))
 
 
-def _binance(row: tuple[str, float, int, int, int], rank: int) -> Instrument:
+def _binance(row: tuple[str, float, int, int, int], rank: int) -> Grid:
     symbol, price, decimals, tick, qty_decimals = row
     start = round(price * 10**decimals) // tick
-    return Instrument(
+    return Grid(
         symbol=symbol,
         start_ticks=start,
         low_ticks=max(start // 2, start - 500_000),
@@ -194,7 +194,7 @@ def _binance(row: tuple[str, float, int, int, int], rank: int) -> Instrument:
     )
 
 
-def binance_instruments(count: int) -> tuple[Instrument, ...]:
+def binance_instruments(count: int) -> tuple[Grid, ...]:
     """List the first `count` contracts; past the real names, synthetic ones follow."""
     rows = list(_BINANCE_TABLE[:count])
     for number in range(len(rows), count):
@@ -203,7 +203,7 @@ def binance_instruments(count: int) -> tuple[Instrument, ...]:
     return tuple(_binance(row, rank) for rank, row in enumerate(rows))
 
 
-def _hyperliquid(row: tuple[str, int, float], rank: int) -> Instrument:
+def _hyperliquid(row: tuple[str, int, float], rank: int) -> Grid:
     """Derive the grid from the price: five significant figures, at most 6 - szDecimals decimals.
 
     The band keeps the number of integer digits constant, so one tick is legal all through it.
@@ -213,7 +213,7 @@ def _hyperliquid(row: tuple[str, int, float], rank: int) -> Instrument:
     decimals = max(0, min(6 - size_decimals, 4 - magnitude))
     start = round(price * 10**decimals)
     ceiling = 10 ** (decimals + magnitude + 1) - 1
-    return Instrument(
+    return Grid(
         symbol=coin,
         start_ticks=start,
         low_ticks=max(start // 2, min(start - 100, 10 ** (decimals + magnitude))),
@@ -226,7 +226,7 @@ def _hyperliquid(row: tuple[str, int, float], rank: int) -> Instrument:
     )
 
 
-def hyperliquid_instruments(count: int) -> tuple[Instrument, ...]:
+def hyperliquid_instruments(count: int) -> tuple[Grid, ...]:
     """List the first `count` coins; past the real names, synthetic ones follow."""
     rows = list(_HYPERLIQUID_TABLE[:count])
     for number in range(len(rows), count):
@@ -242,7 +242,7 @@ _TICKS_LEAST = 1500
 """A price must be this many ticks: books reach hundreds of ticks down and may not reach zero."""
 
 
-def binance_instrument(symbol: str, price: float, tick_size: str, step_size: str) -> Instrument:
+def binance_instrument(symbol: str, price: float, tick_size: str, step_size: str) -> Grid:
     """Make a contract to list. Raises ValueError for a grid the price does not fit on."""
     tick, decimals = _grid("tick_size", tick_size)
     step, qty_decimals = _grid("step_size", step_size)
@@ -251,7 +251,7 @@ def binance_instrument(symbol: str, price: float, tick_size: str, step_size: str
     return _on_grid(_binance((symbol, price, decimals, tick, qty_decimals), _NEW_RANK))
 
 
-def hyperliquid_instrument(coin: str, price: float, size_decimals: int) -> Instrument:
+def hyperliquid_instrument(coin: str, price: float, size_decimals: int) -> Grid:
     """Make a coin to list. Raises ValueError for a grid the price does not fit on."""
     if not 0 <= size_decimals <= 5:
         raise ValueError(f"sz_decimals must be 0 to 5, not {size_decimals}")
@@ -261,7 +261,7 @@ def hyperliquid_instrument(coin: str, price: float, size_decimals: int) -> Instr
     return _on_grid(replace(made, low_ticks=low, high_ticks=high))
 
 
-def _on_grid(instrument: Instrument) -> Instrument:
+def _on_grid(instrument: Grid) -> Grid:
     if instrument.start_ticks < _TICKS_LEAST:
         raise ValueError(f"the price must be at least {_TICKS_LEAST} ticks")
     return instrument

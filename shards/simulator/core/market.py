@@ -13,7 +13,7 @@ from math import exp, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.simulator.core.instruments import Instrument
+from shards.simulator.core.instruments import Grid
 
 __all__ = ["SIZE_COUNT", "Draws", "Market", "Step", "TapeSlice"]
 
@@ -78,7 +78,7 @@ class Draws:
 class Market:
     """Price process, book and trade tape of one instrument."""
 
-    def __init__(self, instrument: Instrument, seed: int, stream: int, activity: int) -> None:
+    def __init__(self, instrument: Grid, seed: int, stream: int, activity: int) -> None:
         """Seed the four streams; `activity` is the book changes near the touch per step."""
         seeds = np.random.SeedSequence((seed, stream)).spawn(4)
         book_seed, tape_seed, size_seed, touch_seed = seeds

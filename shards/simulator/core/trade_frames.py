@@ -18,7 +18,7 @@ from shards.simulator.core.frames import (
     paste,
     text_frame,
 )
-from shards.simulator.core.instruments import Instrument, decimal_text, trimmed_text
+from shards.simulator.core.instruments import Grid, decimal_text, trimmed_text
 
 __all__ = [
     "ROWS_PER_FRAME",
@@ -55,7 +55,7 @@ class AggTradeRenderer:
     """Renders `aggTrade` frames of one symbol, bare or in the combined-stream wrapper."""
 
     def __init__(
-        self, instrument: Instrument, sizes: Integers, plain_sizes: Integers, *, combined: bool
+        self, instrument: Grid, sizes: Integers, plain_sizes: Integers, *, combined: bool
     ) -> None:
         symbol = instrument.symbol
         stream = f'{{"stream":"{symbol.lower()}@aggTrade","data":' if combined else ""
@@ -171,7 +171,7 @@ class CoinTradeRenderer:
 
     FRAME_HEAD = b'{"channel":"trades","data":['
 
-    def __init__(self, instrument: Instrument, sizes: Integers, rng: np.random.Generator) -> None:
+    def __init__(self, instrument: Grid, sizes: Integers, rng: np.random.Generator) -> None:
         decimals = instrument.price_decimals
 
         def price_text(tick: int) -> str:

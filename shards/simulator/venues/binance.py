@@ -15,7 +15,7 @@ from shards.simulator.core.frames import compact, payload_of
 from shards.simulator.core.instruments import (
     BINANCE_LINEAR,
     VENUE_NAMES,
-    Instrument,
+    Grid,
     binance_instruments,
 )
 from shards.simulator.core.ledger import TRADE, Ledger, Rows
@@ -24,7 +24,7 @@ from shards.simulator.core.sessions import Hub, Session, Topic, write_all
 from shards.simulator.core.trade_frames import AggTrades
 from shards.simulator.venues.binance_books import DEPTH_NAME, BinanceBooks
 from shards.simulator.venues.binance_contracts import BINANCE_TERMS, BinanceContracts
-from shards.simulator.venues.binance_listing import Listing
+from shards.simulator.venues.binance_listing import SymbolState
 
 _HISTORY_ROWS = 1 << 17
 """Trades of a symbol REST can still give: more than sockets at full speed hold in flight."""
@@ -51,8 +51,8 @@ class BinanceVenue:
         even_share = 1 << (_HISTORY_TOTAL_ROWS // count).bit_length() - 1
         self._history_rows = min(_HISTORY_ROWS, even_share)
         self._ledger = ledger
-        self._listings: dict[int, Listing] = {}
-        self._slots: list[list[Listing]] = [[] for _ in range(BOOK_SLOTS)]
+        self._listings: dict[int, SymbolState] = {}
+        self._slots: list[list[SymbolState]] = [[] for _ in range(BOOK_SLOTS)]
         self.books = BinanceBooks(self.hub, ledger)
         self.contracts = BinanceContracts(
             self.hub,
@@ -66,18 +66,18 @@ class BinanceVenue:
         """Each symbol's share of trades, before normalisation."""
         return [instrument.weight for instrument in self.instruments]
 
-    def listing(self, symbol: str) -> Listing | None:
+    def listing(self, symbol: str) -> SymbolState | None:
         """Give the symbol's state; its book lives from the first time anyone asks."""
         index = self._by_symbol.get(symbol)
         return None if index is None else self.listing_at(index)
 
-    def listing_at(self, index: int) -> Listing:
+    def listing_at(self, index: int) -> SymbolState:
         """Give the state of the symbol with this number."""
         listing = self._listings.get(index)
         if listing is None:
             instrument = self.instruments[index]
             number = self._ledger.number(self.hub.name, instrument.symbol)
-            listing = Listing(index, number, instrument, self._seed, self._history_rows)
+            listing = SymbolState(index, number, instrument, self._seed, self._history_rows)
             listing.halted = self.halted(index)
             self._listings[index] = listing
             self._slots[index % BOOK_SLOTS].append(listing)
@@ -166,7 +166,7 @@ class BinanceVenue:
             if self._ledger.enabled:
                 self._ledger.trades(self._trade_rows(listing, trades))
 
-    def _spoil_trade(self, topic: Topic, listing: Listing, now_ms: int) -> None:
+    def _spoil_trade(self, topic: Topic, listing: SymbolState, now_ms: int) -> None:
         symbol = listing.instrument.symbol
         trades = listing.trade(1, now_ms)
         payload = payload_of(bytes(listing.renderer(combined=False).render(trades)))
@@ -195,7 +195,7 @@ class BinanceVenue:
         topic.push(f"{listing.instrument.symbol.lower()}@aggTrade", compact(payload))
         return True
 
-    def _trade_rows(self, listing: Listing, trades: AggTrades) -> Rows:
+    def _trade_rows(self, listing: SymbolState, trades: AggTrades) -> Rows:
         instrument = listing.instrument
         rows = np.empty(len(trades.ticks), TRADE)
         rows["venue"] = BINANCE_LINEAR
@@ -209,7 +209,7 @@ class BinanceVenue:
         rows["qty_decimals"] = instrument.qty_decimals
         return rows
 
-    def list_symbol(self, instrument: Instrument) -> None:
+    def list_symbol(self, instrument: Grid) -> None:
         """List one more symbol, or let a halted one trade again."""
         index = self._by_symbol.get(instrument.symbol)
         if index is None:
@@ -226,7 +226,7 @@ class BinanceVenue:
             self._listings[index].halted = self.halted(index)
         self.hub.version += 1
 
-    def change_grid(self, index: int, instrument: Instrument, now_ms: int) -> None:
+    def change_grid(self, index: int, instrument: Grid, now_ms: int) -> None:
         """Let a symbol trade on another grid; its depth streams say what becomes of the levels."""
         self.instruments[index] = instrument
         contract = self.contracts.board.known(index)
@@ -246,6 +246,6 @@ class BinanceVenue:
                 self.books.nudge(listing, now_ms)
         self.contracts.step(now_ms, self.halted)
 
-    def step_book(self, listing: Listing, now_ms: int, *, withheld: bool = False) -> None:
+    def step_book(self, listing: SymbolState, now_ms: int, *, withheld: bool = False) -> None:
         """Advance one book."""
         self.books.step(listing, now_ms, withheld=withheld)

@@ -10,11 +10,11 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.simulator.core.instruments import BINANCE_LINEAR, Instrument, decimal_text
+from shards.simulator.core.instruments import BINANCE_LINEAR, Grid, decimal_text
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, Ledger, Rows
 from shards.simulator.core.market import Step
 from shards.simulator.core.sessions import Hub
-from shards.simulator.venues.binance_listing import DepthChain, Listing
+from shards.simulator.venues.binance_listing import DepthChain, SymbolState
 
 __all__ = ["DEPTH_NAME", "BinanceBooks"]
 
@@ -33,7 +33,7 @@ class BinanceBooks:
         self._hub = hub
         self._ledger = ledger
 
-    def step(self, listing: Listing, now_ms: int, *, withheld: bool = False) -> None:
+    def step(self, listing: SymbolState, now_ms: int, *, withheld: bool = False) -> None:
         """Advance a book by 100 ms. Its ids go on whether or not anyone listens."""
         change = listing.market.step()
         listing.steps += 1
@@ -45,7 +45,7 @@ class BinanceBooks:
                 chain.restart(listing.last_update)
         self.push_touch(listing, now_ms)
 
-    def nudge(self, listing: Listing, now_ms: int) -> None:
+    def nudge(self, listing: SymbolState, now_ms: int) -> None:
         """Change the touch half way to the next step."""
         listing.advance(listing.market.nudge(), listing.next_update())
         for name, chain in listing.chains.items():
@@ -54,7 +54,7 @@ class BinanceBooks:
                 chain.restart(listing.last_update)
         self.push_touch(listing, now_ms)
 
-    def change_grid(self, listing: Listing, instrument: Instrument, now_ms: int) -> None:
+    def change_grid(self, listing: SymbolState, instrument: Grid, now_ms: int) -> None:
         """Take every level away, then quote the levels of the new grid."""
         market = listing.market
         gone = Step(dict.fromkeys(market.bids, 0), dict.fromkeys(market.asks, 0))
@@ -64,13 +64,13 @@ class BinanceBooks:
         self._say(listing, Step(dict(market.bids), dict(market.asks)), now_ms)
         self.push_touch(listing, now_ms)
 
-    def _say(self, listing: Listing, change: Step, now_ms: int) -> None:
+    def _say(self, listing: SymbolState, change: Step, now_ms: int) -> None:
         listing.advance(change, listing.next_update())
         for name, chain in listing.chains.items():
             self._push_depth(listing, name, chain, now_ms)
             chain.restart(listing.last_update)
 
-    def _push_depth(self, listing: Listing, name: str, chain: DepthChain, now_ms: int) -> None:
+    def _push_depth(self, listing: SymbolState, name: str, chain: DepthChain, now_ms: int) -> None:
         symbol = listing.instrument.symbol
         stream = f"{symbol.lower()}@{name}"
         topic = self._hub.topic(stream)
@@ -101,7 +101,7 @@ class BinanceBooks:
                 rows["snapshot"] = int(count > 0)
                 self._ledger.book(rows)
 
-    def push_touch(self, listing: Listing, now_ms: int) -> None:
+    def push_touch(self, listing: SymbolState, now_ms: int) -> None:
         """Push the best bid and offer if it changed."""
         touch = listing.market.touch()
         if touch == listing.touch:
@@ -127,7 +127,7 @@ class BinanceBooks:
             self._hub.counts["quote"][listing.index] += 1
             self._ledger.quote(_quote_row(listing, now_ms, rest=0))
 
-    def touch(self, listing: Listing, now_ms: int) -> dict[str, object]:
+    def touch(self, listing: SymbolState, now_ms: int) -> dict[str, object]:
         """Answer `GET /ticker/bookTicker` for one symbol."""
         bid, bid_qty, ask, ask_qty = self._touch_texts(listing)
         if listing.served_update < listing.last_update:
@@ -145,7 +145,7 @@ class BinanceBooks:
         }
 
     @staticmethod
-    def _touch_texts(listing: Listing) -> tuple[str, str, str, str]:
+    def _touch_texts(listing: SymbolState) -> tuple[str, str, str, str]:
         bid, bid_qty, ask, ask_qty = listing.market.touch()
         decimals = listing.instrument.qty_decimals
         return (
@@ -155,7 +155,7 @@ class BinanceBooks:
             decimal_text(ask_qty, decimals),
         )
 
-    def depth(self, listing: Listing, limit: int, now_ms: int, *, stale: bool) -> bytes:
+    def depth(self, listing: SymbolState, limit: int, now_ms: int, *, stale: bool) -> bytes:
         """Answer `GET /depth`; a stale answer claims an id far behind every pushed event."""
         bids, asks = listing.market.top(limit)
         last = listing.last_update - (5_000_000 if stale else 0)
@@ -186,7 +186,7 @@ def _due(name: str, steps: int) -> bool:
 
 
 def book_rows(
-    listing: Listing, now_ms: int, chain: tuple[int, int], bids: Levels, asks: Levels
+    listing: SymbolState, now_ms: int, chain: tuple[int, int], bids: Levels, asks: Levels
 ) -> Rows:
     """Make ledger rows of an event; one marker row if it has no level."""
     levels: NDArray[np.int64] = np.array([*bids, *asks] or [(0, 0)], np.int64)
@@ -206,7 +206,7 @@ def book_rows(
     return rows
 
 
-def _quote_row(listing: Listing, now_ms: int, *, rest: int) -> tuple[int, ...]:
+def _quote_row(listing: SymbolState, now_ms: int, *, rest: int) -> tuple[int, ...]:
     bid, bid_qty, ask, ask_qty = listing.market.touch()
     grid = listing.instrument
     return (

@@ -10,7 +10,7 @@ from engine.base.clock import wall_ns
 from shards.simulator.core.contracts import Contract, ContractBoard, Liquidation, Terms
 from shards.simulator.core.instruments import (
     BINANCE_LINEAR,
-    Instrument,
+    Grid,
     decimal_text,
     signed_text,
 )
@@ -128,7 +128,7 @@ class BinanceContracts:
         if contract is not None:
             contract.interval_ms = hours * _HOUR_MS
 
-    def funding_info(self, instruments: Sequence[Instrument]) -> list[dict[str, object]]:
+    def funding_info(self, instruments: Sequence[Grid]) -> list[dict[str, object]]:
         """Answer `GET /fundingInfo`: only what is not as usual. What is left out is said, too."""
         intervals = {index: self.interval_h(index) for index in range(len(instruments))}
         for index, hours in intervals.items():
@@ -235,7 +235,7 @@ def _funding_row(contract: Contract, *, rest: int) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def _order_payload(instrument: Instrument, order: Liquidation) -> bytes:
+def _order_payload(instrument: Grid, order: Liquidation) -> bytes:
     symbol, decimals = instrument.symbol, instrument.qty_decimals
     price, average = (
         decimal_text(tick * instrument.tick, instrument.price_decimals)

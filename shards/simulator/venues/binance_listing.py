@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shards.simulator.core.instruments import BINANCE_LINEAR, Instrument, decimal_text
+from shards.simulator.core.instruments import BINANCE_LINEAR, Grid, decimal_text
 from shards.simulator.core.ledger import Rows
 from shards.simulator.core.market import Market, Step
 from shards.simulator.core.trade_frames import AggTradeRenderer, AggTrades
 
-__all__ = ["DepthChain", "Listing"]
+__all__ = ["DepthChain", "SymbolState"]
 
 _FIRST_TRADE_ID = 4_100_000_000
 _FIRST_RAW_ID = 8_100_000_000
@@ -57,11 +57,11 @@ class DepthChain:
         self.bids, self.asks = {}, {}
 
 
-class Listing:
+class SymbolState:
     """One symbol: its market, its id counters, its renderers and its recent trades."""
 
     def __init__(
-        self, index: int, number: int, instrument: Instrument, seed: int, history_rows: int
+        self, index: int, number: int, instrument: Grid, seed: int, history_rows: int
     ) -> None:
         """Open the book of symbol `index`, which the ledger knows under `number`."""
         self.index = index
@@ -87,11 +87,11 @@ class Listing:
         self._renderers: dict[bool, AggTradeRenderer] = {}
         self._price_texts: dict[int, str] = {}
 
-    def _open_market(self, instrument: Instrument, seed: int) -> Market:
+    def _open_market(self, instrument: Grid, seed: int) -> Market:
         activity = max(5, 22 // (1 + self.index // 3))
         return Market(instrument, seed, 2 * self.index + BINANCE_LINEAR, activity)
 
-    def change_grid(self, instrument: Instrument) -> None:
+    def change_grid(self, instrument: Grid) -> None:
         """Trade on another grid from now on: a book, sizes and texts of its own."""
         self.instrument = instrument
         self.market = self._open_market(instrument, self._seed)

@@ -8,7 +8,7 @@ from aiohttp import web
 from engine.base.clock import wall_ns
 from shards.simulator.core.contracts import Contract
 from shards.simulator.core.frames import compact
-from shards.simulator.core.instruments import Instrument, decimal_text
+from shards.simulator.core.instruments import Grid, decimal_text
 from shards.simulator.core.rest_gate import RestGate
 from shards.simulator.venues.binance import BinanceVenue
 
@@ -190,7 +190,7 @@ def _integer(request: web.Request, name: str, default: int | None) -> int | None
     return int(text) if text.isascii() and text.isdigit() else -1
 
 
-def _symbol(instrument: Instrument, status: str) -> dict[str, Any]:
+def _symbol(instrument: Grid, status: str) -> dict[str, Any]:
     symbol = instrument.symbol
     base = symbol.removesuffix("USDT")
     decimals, tick = instrument.price_decimals, instrument.tick

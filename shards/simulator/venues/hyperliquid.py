@@ -18,7 +18,7 @@ from shards.simulator.core.frames import text_frame
 from shards.simulator.core.instruments import (
     HYPERLIQUID_PERP,
     VENUE_NAMES,
-    Instrument,
+    Grid,
     hyperliquid_instruments,
     trimmed_text,
 )
@@ -51,7 +51,7 @@ Quote: TypeAlias = tuple[tuple[int, int] | None, tuple[int, int] | None]
 class Coin:
     """One coin: its market, its trade ids, its renderer and the rows a new subscriber gets."""
 
-    def __init__(self, index: int, number: int, instrument: Instrument, seed: int) -> None:
+    def __init__(self, index: int, number: int, instrument: Grid, seed: int) -> None:
         """Open the book of coin `index`, which the ledger knows under `number`."""
         self.index = index
         self.number = number
@@ -75,7 +75,7 @@ class Coin:
     def _stream(self) -> int:
         return 2 * self.index + HYPERLIQUID_PERP
 
-    def change_grid(self, instrument: Instrument, rng: np.random.Generator | None = None) -> None:
+    def change_grid(self, instrument: Grid, rng: np.random.Generator | None = None) -> None:
         """Trade on this grid from now on: a book, sizes and texts of its own."""
         self.instrument = instrument
         activity = 8 if self.index < _LIVELY_COINS else 3
@@ -346,7 +346,7 @@ class HyperliquidVenue:
             self.hub.counts["quote"][coin.index] += 1
             self._ledger.quote(_quote_row(coin, now_ms, quote))
 
-    def list_coin(self, instrument: Instrument) -> None:
+    def list_coin(self, instrument: Grid) -> None:
         """List one more coin, or let a delisted one trade again."""
         index = self._by_symbol.get(instrument.symbol)
         if index is None:
@@ -363,7 +363,7 @@ class HyperliquidVenue:
             self._coins[index].delisted = delisted
         self.hub.version += 1
 
-    def change_grid(self, index: int, instrument: Instrument) -> None:
+    def change_grid(self, index: int, instrument: Grid) -> None:
         """Let a coin trade on another grid."""
         self.instruments[index] = instrument
         contract = self.contexts.board.known(index)

@@ -9,7 +9,7 @@ from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import LiquidationRow
 from shards.feeds.feed import MalformedFrameError
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.messages import (
     AggTrade,
     BookTicker,
@@ -34,7 +34,7 @@ from shards.venues.kit import (
     FeedRule,
     Feeds,
     FrameDecoder,
-    OnUnusable,
+    OnBadFrame,
     Shape,
 )
 from shards.venues.listing import Readings, RowReader
@@ -161,7 +161,7 @@ def parse_book_snapshot(body: bytes) -> BookSnapshot:
     return BookSnapshot(depth.lastUpdateId, depth.T * NS_PER_MS, depth.bids, depth.asks)
 
 
-def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:
+def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
     """`/fapi/v1/premiumIndex`, of one symbol or of all."""
 
     def take(_: str | None, part: bytes) -> None:
@@ -175,7 +175,7 @@ def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: O
 
     if body.lstrip()[:1] == b"[":
         parts = [(_symbol_of(part), part) for part in _parts(body)]
-        take_parts(parts, PREMIUM_INDEX, feeds, ts_recv, on_unusable, take)
+        take_parts(parts, PREMIUM_INDEX, feeds, ts_recv, on_bad_frame, take)
     else:
         take_one(body, PREMIUM_INDEX, feeds, ts_recv, take)
 
@@ -183,7 +183,7 @@ def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: O
 def _parts(body: bytes) -> list[bytes]:
     try:
         return [bytes(part) for part in _decode_parts(body)]
-    except UNUSABLE_FRAME:
+    except BAD_FRAME:
         parts = elements(body)
         if not any(map(_symbol_of, parts)):
             raise
@@ -193,7 +193,7 @@ def _parts(body: bytes) -> list[bytes]:
 def _symbol_of(part: bytes) -> str | None:
     try:
         return _decode_named(part).symbol
-    except UNUSABLE_FRAME:
+    except BAD_FRAME:
         return text_of(members(part).get("symbol"))
 
 
@@ -202,7 +202,7 @@ def parse_funding_intervals(body: bytes) -> Readings[int]:
     return _funding_rows.read(_decode_parts(body), lambda row: row.fundingIntervalHours * 3600)
 
 
-def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnUnusable) -> None:
+def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame) -> None:
     """`/fapi/v1/openInterest`."""
 
     def take(_: str | None, part: bytes) -> None:

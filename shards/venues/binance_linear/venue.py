@@ -9,7 +9,7 @@ import msgspec
 
 from engine.data.slots import Instrument, StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.decode import (
     SHAPES,
     build_decoder,
@@ -83,7 +83,7 @@ def parse_rest_weight(body: bytes) -> float | None:
     """
     per_minute = []
     for raw in _decode_rate_limits(body).rateLimits:
-        with contextlib.suppress(*UNUSABLE_FRAME):
+        with contextlib.suppress(*BAD_FRAME):
             each = _decode_rate_limit(raw)
             if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _MINUTES:
                 per_minute.append(each.limit / (each.intervalNum * _MINUTES[each.interval]))

@@ -8,7 +8,7 @@ from engine.data.kinds import Side
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.feed import MalformedFrameError
 from shards.feeds.trades import TradeRow
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder, read_number
 from shards.venues.elements import funding_row, take_parts
 from shards.venues.hyperliquid_perp.messages import (
@@ -34,7 +34,7 @@ from shards.venues.kit import (
     FeedRule,
     Feeds,
     FrameDecoder,
-    OnUnusable,
+    OnBadFrame,
     Shape,
 )
 from shards.venues.wire import NS_PER_MS
@@ -149,7 +149,7 @@ def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
     feed.on_both(ts_recv, ts_recv, row, said.value, said.is_exact)
 
 
-def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: OnUnusable) -> None:
+def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
     """States of all coins. Like the socket's they carry no time: it is the one of receipt."""
 
     def take(coin: str | None, ctx: bytes) -> None:
@@ -159,14 +159,14 @@ def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_unusable: O
     names, ctxs = _names_and_ctxs(body)
     if len(names) != len(ctxs):
         raise MalformedFrameError("uneven_lists")
-    take_parts(zip(names, ctxs, strict=True), CTX, feeds, ts_recv, on_unusable, take)
+    take_parts(zip(names, ctxs, strict=True), CTX, feeds, ts_recv, on_bad_frame, take)
 
 
 def _names_and_ctxs(body: bytes) -> tuple[Sequence[str | None], Sequence[bytes]]:
     """The coins in their order and the states in theirs; None for a name that cannot be read."""
     try:
         meta, ctxs = _decode_meta_and_ctxs(body)
-    except UNUSABLE_FRAME:
+    except BAD_FRAME:
         halves = elements(body)
         coins = elements(members(halves[0]).get("universe", b"")) if len(halves) == 2 else []
         names = [_name_of(coin) for coin in coins]
@@ -179,5 +179,5 @@ def _names_and_ctxs(body: bytes) -> tuple[Sequence[str | None], Sequence[bytes]]
 def _name_of(coin: bytes | msgspec.Raw) -> str | None:
     try:
         return _decode_named(coin).name
-    except UNUSABLE_FRAME:
+    except BAD_FRAME:
         return text_of(members(bytes(coin)).get("name"))

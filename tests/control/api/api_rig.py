@@ -18,23 +18,20 @@ from control.http.protocol import BoundedHttp, Limits
 from control.main import make_server
 from control.state.backend import Backend
 from control.state.health import Health
-from control.state.listings import Instruments
+from control.state.listings import Listings
 from engine.data.layout import Layout
 from engine.data.slots import Instrument, StreamKey, StreamKind, Transport
-from engine.messages.commands import (
+from engine.messages.control import (
     AddStreams,
     CommandResult,
-    FromChild,
-    InstrumentsLoaded,
     KeyResult,
-    KnobChanges,
     RemoveStreams,
     RenewBook,
     SetKnobs,
-    StreamRequest,
-    StreamState,
     SystemStatus,
 )
+from engine.messages.listings import ListingLoaded
+from engine.messages.pipes import FromChild
 from engine.messages.settings import Admission
 from engine.messages.status import (
     ChildReport,
@@ -45,6 +42,7 @@ from engine.messages.status import (
     StreamReport,
     WriterReport,
 )
+from engine.messages.streams import KnobChanges, StreamRequest, StreamState
 from shards.venues import VENUES
 
 WS, POLL = Transport.WS, Transport.HTTP_POLL
@@ -86,7 +84,7 @@ class Supervisor:
         self.deaf = False
         self.answer_kind = ""
         self.received: list[FromChild] = []
-        self.stored_instruments: list[InstrumentsLoaded] = []
+        self.stored_instruments: list[ListingLoaded] = []
         self.backend: Backend | None = None
         self.writer = WriterReport(
             ChildReport("writer", "up"), database_state="up", redis_state="up"
@@ -99,7 +97,7 @@ class Supervisor:
     def send(self, message: FromChild) -> None:
         """The pipe: the answer comes in a later turn of the loop."""
         self.received.append(message)
-        if isinstance(message, InstrumentsLoaded):
+        if isinstance(message, ListingLoaded):
             self.stored_instruments.append(message)
         elif not self.deaf:
             results = self._results(message)
@@ -209,7 +207,7 @@ class Rig:
         self.health = Health(hold_s)
         self.backend = Backend(self.supervisor.send, self.health, layout, timeout_s)
         self.supervisor.backend = self.backend
-        self.instruments = Instruments(VENUES, None, self._fetch, self.backend.store_instruments)
+        self.instruments = Listings(VENUES, None, self._fetch, self.backend.store_instruments)
         if listed:
             self.instruments._listings = {
                 venue: {each.symbol: each for each in listing}

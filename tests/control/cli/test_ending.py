@@ -10,7 +10,6 @@ from control.cli.exits import Exit
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.data.slots import StreamKind
 from engine.messages.account import Moves
-from engine.messages.commands import StreamCounts, StreamState
 from engine.messages.status import (
     ChildReport,
     EngineStatus,
@@ -18,6 +17,7 @@ from engine.messages.status import (
     StreamReport,
     WriterReport,
 )
+from engine.messages.streams import StreamCounts, StreamState
 
 pytestmark = pytest.mark.fault("N29")
 

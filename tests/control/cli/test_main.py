@@ -287,11 +287,11 @@ def test_a_second_engine_hears_of_the_first_and_not_of_its_port(tmp_path: Path) 
 def test_a_refused_demo_keeps_what_the_last_one_stored(tmp_path: Path) -> None:
     layout = open_layout(tmp_path / "state")
     (layout.state_dir / "this-is-a-demo").touch()
-    layout.catalog.write_text("kept")
+    layout.slots.write_text("kept")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert "port" in refused(fts("demo", "--state-dir", str(layout.state_dir), "--port", port))
-    assert layout.catalog.read_text() == "kept"
+    assert layout.slots.read_text() == "kept"
 
 
 @pytest.mark.fault("N33")

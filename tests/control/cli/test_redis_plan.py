@@ -10,7 +10,7 @@ from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKey, StreamKind
 from engine.start.config import load
 from engine.start.redis_memory import needed_bytes
-from engine.streams.wanted import Registry, RegistryEntry
+from engine.streams.wanted import Wanted, WantedStream
 
 MB = 1 << 20
 
@@ -36,11 +36,11 @@ def test_streams_that_commands_added_count_as_well(tmp_path: Path, layout: Layou
     file = options(tmp_path, "streams = []\n[redis]\nstream_maxlen = 1000\n")
     assert _redis_plan(file, layout).needed_bytes == 0
     keys = [StreamKey("acme", f"S{number}", StreamKind.TRADES) for number in range(2_000)]
-    Registry(layout.registry).put([RegistryEntry(key) for key in keys])
+    Wanted(layout.wanted).put([WantedStream(key) for key in keys])
     plan = _redis_plan(file, layout)
     assert plan.needed_bytes == needed_bytes([StreamKind.TRADES] * 2_000, 1_000) > 256 * MB
     assert plan.memory_bytes == plan.needed_bytes, "more than the usual eighth of the machine"
-    assert Registry(layout.registry).wanted() != []
+    assert Wanted(layout.wanted).wanted() != []
 
 
 @pytest.mark.fault("N40")

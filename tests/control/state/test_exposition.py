@@ -15,7 +15,8 @@ from prometheus_client.openmetrics import parser as open_parser
 
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKind
-from engine.messages.commands import LatencyHistogram, StreamCounts
+from engine.messages.streams import StreamCounts
+from engine.messages.writer import LatencyHistogram
 from engine.process import metric_files
 from engine.process.metrics import ProcessMetrics, ShardMetrics, WriterMetrics
 from tests.control.api.api_rig import DROP, Rig, run_with_rig

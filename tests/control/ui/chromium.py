@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.messages.commands import StreamState
 from engine.messages.status import StreamReport
+from engine.messages.streams import StreamState
 from tests.control.ui.scripted_engine import stream
 
 sync_api = pytest.importorskip(

@@ -8,7 +8,7 @@ from engine.data.kinds import SPECS, Flag, RecordKind, Side
 from engine.data.layout import Layout, ring_name
 from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
 from engine.data.segment import Segment, create_segment
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from shards.feeds.book_rows import BookEvent, Level, put_event
 
 NOW_NS = 1_780_000_000_000_000_000
@@ -94,8 +94,8 @@ class ShardRing:
 
 def describe(layout: Layout, symbols: Sequence[tuple[str, StreamKind]], decimals: int = 2) -> None:
     """Give these streams slots 0, 1, … and say how many decimals their prices have."""
-    catalog = Catalog(layout.catalog)
+    slots = Slots(layout.slots)
     for symbol, kind in symbols:
-        entry = catalog.assign(StreamKey("binance_linear", symbol, kind))
+        entry = slots.assign(StreamKey("binance_linear", symbol, kind))
         instrument = Instrument("binance_linear", symbol, decimals, 3, tick_size="0.01")
-        catalog.describe(entry.slot, instrument)
+        slots.describe(entry.slot, instrument)

@@ -19,21 +19,14 @@ from control.http.protocol import BoundedHttp, Limits
 from control.main import make_server
 from control.state.backend import Backend
 from control.state.health import Health, HealthLight
-from control.state.listings import Instruments
+from control.state.listings import Listings
 from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
 from engine.data.layout import Layout
 from engine.data.slots import Instrument, StreamKey
-from engine.messages.commands import (
-    AddStreams,
-    FromChild,
-    Knobs,
-    RemoveStreams,
-    RenewBook,
-    SetKnobs,
-    StreamState,
-)
+from engine.messages.control import AddStreams, RemoveStreams, RenewBook, SetKnobs
+from engine.messages.pipes import FromChild
 from engine.messages.status import (
     ChildReport,
     EngineStatus,
@@ -42,6 +35,7 @@ from engine.messages.status import (
     StreamReport,
     WriterReport,
 )
+from engine.messages.streams import Knobs, StreamState
 from shards.venues import VENUES
 from tests.control.api.api_rig import BINANCE, HYPERLIQUID, OFFERS, Supervisor, instrument
 from tests.control.ui.sockets import free_listener
@@ -140,7 +134,7 @@ class ScriptedEngine:
             self.supervisor.send, self.health, self.layout, configured_knobs=CONFIGURED
         )
         self.supervisor.backend = self.backend
-        instruments = Instruments(VENUES, None, _no_venue, self.backend.store_instruments)
+        instruments = Listings(VENUES, None, _no_venue, self.backend.store_instruments)
         instruments._listings = {
             venue: {each.symbol: each for each in listing} for venue, listing in listed.items()
         }

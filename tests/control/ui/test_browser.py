@@ -12,8 +12,8 @@ from control.state.health import HealthLight
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
 from engine.data.kinds import Side
-from engine.messages.commands import StreamState
 from engine.messages.status import StreamReport
+from engine.messages.streams import StreamState
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
 from tests.control.ui.rings import ShardRing
 from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream

@@ -8,7 +8,7 @@ import pytest
 
 from control.state.health import HealthLight
 from engine.data.slots import StreamKey, StreamKind, Transport
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 from tests.control.api.api_rig import instrument
 from tests.control.ui.chromium import expect, needs_chromium, open_page, row
 from tests.control.ui.scripted_engine import LISTED, ScriptedEngine, serving, stream

@@ -9,7 +9,7 @@ import pytest
 from engine.base.clock import wall_ns
 from engine.data.kinds import RecordKind, Side
 from engine.data.slots import StreamKind
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, stream

@@ -13,7 +13,7 @@ from control.ui.state import DashboardLimits
 from control.ui.status_feed import STREAM_COLUMNS, StatusFeed
 from engine.data.kinds import RecordKind
 from engine.data.slots import StreamKind
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
 from tests.control.ui.sockets import Viewer, wait_for

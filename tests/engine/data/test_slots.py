@@ -8,8 +8,8 @@ import pytest
 from engine.base.errors import EngineError
 from engine.data.slots import (
     SYMBOL_PATTERN,
-    Catalog,
     Instrument,
+    Slots,
     StreamKey,
     StreamKind,
     is_symbol,
@@ -23,10 +23,10 @@ FACTS = Instrument("binance_linear", "BTCUSDT", price_decimals=1, qty_decimals=3
 
 
 def test_slots_are_given_once_and_survive_a_restart(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path / "streams.jsonl")
-    assert [catalog.assign(key).slot for key in (BTC, ETH, BTC)] == [0, 1, 0]
-    catalog.describe(0, FACTS)
-    again = Catalog(tmp_path / "streams.jsonl")
+    slots = Slots(tmp_path / "streams.jsonl")
+    assert [slots.assign(key).slot for key in (BTC, ETH, BTC)] == [0, 1, 0]
+    slots.describe(0, FACTS)
+    again = Slots(tmp_path / "streams.jsonl")
     assert again.assign(ETH).slot == 1
     entry = again.get(0)
     assert entry is not None
@@ -34,8 +34,8 @@ def test_slots_are_given_once_and_survive_a_restart(tmp_path: Path) -> None:
 
 
 def test_another_process_sees_new_lines_after_refresh(tmp_path: Path) -> None:
-    supervisor = Catalog(tmp_path / "streams.jsonl")
-    writer = Catalog(tmp_path / "streams.jsonl")
+    supervisor = Slots(tmp_path / "streams.jsonl")
+    writer = Slots(tmp_path / "streams.jsonl")
     supervisor.assign(BTC)
     assert writer.get(0) is None
     writer.refresh()
@@ -46,49 +46,49 @@ def test_another_process_sees_new_lines_after_refresh(tmp_path: Path) -> None:
 
 def test_half_a_line_is_cut_off_and_never_glued_to_the_next(tmp_path: Path) -> None:
     path = tmp_path / "streams.jsonl"
-    Catalog(path).assign(BTC)
+    Slots(path).assign(BTC)
     with path.open("ab") as file:
         file.write(b'{"slot":1,"key":{"ven')
-    catalog = Catalog(path)
-    assert len(catalog) == 1
-    catalog.assign(ETH)
-    assert [entry.key for entry in Catalog(path)] == [BTC, ETH]
+    slots = Slots(path)
+    assert len(slots) == 1
+    slots.assign(ETH)
+    assert [entry.key for entry in Slots(path)] == [BTC, ETH]
 
 
 def test_a_slot_that_a_full_disk_half_gave_away_names_one_stream_for_ever(tmp_path: Path) -> None:
     """The writer may have read a line before the supervisor learned that the rest did not fit."""
     path = tmp_path / "streams.jsonl"
-    supervisor = Catalog(path)
+    supervisor = Slots(path)
     supervisor.assign(BTC)
     with full_at(int(path.stat().st_size * 2.5)), pytest.raises(OSError):
         supervisor.assign_all([ETH, SOL])
-    writer = Catalog(path)
+    writer = Slots(path)
     assert [entry.key for entry in writer] == [BTC, ETH]
     assert supervisor.assign(SOL).slot == 2
     writer.refresh()
     assert [entry.key for entry in writer] == [BTC, ETH, SOL]
     assert supervisor.assign(ETH).slot == 1
-    assert [entry.key for entry in Catalog(path)] == [BTC, ETH, SOL]
+    assert [entry.key for entry in Slots(path)] == [BTC, ETH, SOL]
     assert path.read_bytes().count(b"ETHUSDT") == 2, "written once more: was the first one synced?"
 
 
 def test_damage_inside_the_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "streams.jsonl"
-    Catalog(path).assign(BTC)
+    Slots(path).assign(BTC)
     body = path.read_bytes()
     for damage in (b"garbage\n", body.replace(b"BTC", b"\xff\xfe"), b"[" * 100_000 + b"\n"):
         path.write_bytes(damage + body)
         with pytest.raises(EngineError, match=r"streams\.jsonl is damaged"):
-            Catalog(path)
+            Slots(path)
 
 
 def test_describing_with_the_same_facts_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "streams.jsonl"
-    catalog = Catalog(path)
-    catalog.assign(BTC)
-    catalog.describe(0, FACTS)
+    slots = Slots(path)
+    slots.assign(BTC)
+    slots.describe(0, FACTS)
     size = path.stat().st_size
-    catalog.describe(0, FACTS)
+    slots.describe(0, FACTS)
     assert path.stat().st_size == size
 
 

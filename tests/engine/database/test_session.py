@@ -24,8 +24,8 @@ from engine.database.session import (
     PURPOSES,
     REGISTRY,
     WRITER,
+    DatabaseSession,
     Purpose,
-    Session,
     is_shared,
     open_session,
     session,
@@ -130,7 +130,7 @@ def test_nobody_else_opens_a_session() -> None:
                 if not (isinstance(node, ast.Attribute) and node.attr == "connect"):
                     continue
                 owner = ast.unparse(node.value)
-                if owner in ("psycopg", "Session", "AsyncSession") or "Connection" in owner:
+                if owner in ("psycopg", "DatabaseSession", "AsyncSession") or "Connection" in owner:
                     callers.add(file.relative_to(_ROOT).as_posix())
     assert callers == {"engine/database/session.py"}
 
@@ -349,5 +349,5 @@ def test_whoever_has_a_state_was_answered_by_a_server() -> None:
 
 def test_a_session_belongs_to_its_with(database_url: str) -> None:
     with session(database_url, DOCTOR) as connection:
-        assert isinstance(connection, Session)
+        assert isinstance(connection, DatabaseSession)
     assert connection.closed

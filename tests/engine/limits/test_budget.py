@@ -12,15 +12,15 @@ from engine.base.clock import wall_ns
 from engine.limits import lease_desk
 from engine.limits.budget import Budget, Waiter
 from engine.limits.lease_desk import LeaseDesk
-from engine.messages.commands import (
+from engine.messages.limits import (
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
-    SeatsGranted,
-    SeatsWanted,
+    PlacesGranted,
+    PlacesWanted,
 )
-from engine.messages.settings import LimitSettings, SeatSettings
+from engine.messages.settings import HeldLimitSettings, LimitSettings
 
 STEPS = st.lists(
     st.tuples(
@@ -95,16 +95,16 @@ WEIGHT = LimitSettings("acme", "rest_weight", 10, 0.5)
 class Desk:
     """A desk that notes when it granted what."""
 
-    def __init__(self, path: Path, limit: LimitSettings | SeatSettings = WEIGHT) -> None:
+    def __init__(self, path: Path, limit: LimitSettings | HeldLimitSettings = WEIGHT) -> None:
         self.granted: list[tuple[float, str, int]] = []
         self.blocked: list[tuple[str, LeaseBlocked]] = []
-        self.seated: list[tuple[str, SeatsGranted]] = []
+        self.placed: list[tuple[str, PlacesGranted]] = []
         self.desk = LeaseDesk([limit], path, self._grant)
         self._loop = asyncio.get_running_loop()
 
-    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
-        if isinstance(message, SeatsGranted):
-            self.seated.append((client, message))
+    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
+        if isinstance(message, PlacesGranted):
+            self.placed.append((client, message))
             return
         if isinstance(message, LeaseBlocked):
             self.blocked.append((client, message))
@@ -281,22 +281,22 @@ def test_unreadable_notes_of_the_past_do_not_stop_an_engine(tmp_path: Path) -> N
 
 def test_what_is_held_is_counted_over_all_clients_and_freed_by_their_end(tmp_path: Path) -> None:
     async def body() -> None:
-        desk = Desk(tmp_path / "limits.json", SeatSettings("acme", "ws_sockets", 10))
-        desk.desk.want("shard-0", SeatsWanted(1, "acme", "ws_sockets", 7))
-        desk.desk.want("shard-1", SeatsWanted(5, "acme", "ws_sockets", 7))
-        assert desk.seated == [
-            ("shard-0", SeatsGranted(1, "acme", "ws_sockets", 7)),
-            ("shard-1", SeatsGranted(5, "acme", "ws_sockets", 3)),
+        desk = Desk(tmp_path / "limits.json", HeldLimitSettings("acme", "ws_sockets", 10))
+        desk.desk.want("shard-0", PlacesWanted(1, "acme", "ws_sockets", 7))
+        desk.desk.want("shard-1", PlacesWanted(5, "acme", "ws_sockets", 7))
+        assert desk.placed == [
+            ("shard-0", PlacesGranted(1, "acme", "ws_sockets", 7)),
+            ("shard-1", PlacesGranted(5, "acme", "ws_sockets", 3)),
         ]
         (report,) = desk.desk.reports()
         assert (report.used, report.budget, report.window_s) == (10, 10, None)
         assert report.waiting_count == 4
         desk.desk.client_ended("shard-0")
-        assert desk.seated[2:] == [("shard-1", SeatsGranted(5, "acme", "ws_sockets", 7))]
+        assert desk.placed[2:] == [("shard-1", PlacesGranted(5, "acme", "ws_sockets", 7))]
         (report,) = desk.desk.reports()
         assert (report.used, report.waiting_count) == (7, 0)
-        desk.desk.want("shard-1", SeatsWanted(6, "acme", "unlimited", 99))
-        assert desk.seated[-1] == ("shard-1", SeatsGranted(6, "acme", "unlimited", 99))
+        desk.desk.want("shard-1", PlacesWanted(6, "acme", "unlimited", 99))
+        assert desk.placed[-1] == ("shard-1", PlacesGranted(6, "acme", "unlimited", 99))
         await desk.desk.close()
 
     run(body)

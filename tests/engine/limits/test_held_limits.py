@@ -1,10 +1,10 @@
-"""Seats: never more than the limit, and nobody loses what he holds."""
+"""HeldLimit: never more than the limit, and nobody loses what he holds."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.limits.held_limits import Seats
+from engine.limits.held_limits import HeldLimit
 
 CLIENTS = "abcd"
 STEPS = st.lists(st.tuples(st.sampled_from(CLIENTS), st.integers(0, 12) | st.none()), max_size=60)
@@ -15,7 +15,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(CLIENTS), st.integers(0, 12) | st.non
 def test_seats_are_never_more_than_the_limit_and_none_stays_free_that_is_wanted(
     limit: int, steps: list[tuple[str, int | None]]
 ) -> None:
-    seats = Seats(limit)
+    places = HeldLimit(limit)
     wanted: dict[str, int] = {}
     held: dict[str, int] = {}
     """As the clients know it."""
@@ -24,28 +24,28 @@ def test_seats_are_never_more_than_the_limit_and_none_stays_free_that_is_wanted(
         if count is None:
             wanted.pop(client, None)
             held.pop(client, None)
-            told = seats.forget_client(client)
+            told = places.forget_client(client)
         else:
             wanted[client] = count
-            told = seats.want(client, request_id, count)
+            told = places.want(client, request_id, count)
             assert client in told
-            assert seats.held_by(client)[0] == request_id
+            assert places.held_by(client)[0] == request_id
         for each in told:
-            held[each] = seats.held_by(each)[1]
+            held[each] = places.held_by(each)[1]
         for each, had in before.items():
             if each != client:
                 assert held[each] >= had, "nobody takes what another one holds"
         assert all(held[each] <= wanted[each] for each in held)
-        assert sum(held.values()) == seats.held_count == min(limit, sum(wanted.values()))
-        assert seats.waiting_count == sum(wanted.values()) - seats.held_count
+        assert sum(held.values()) == places.held_count == min(limit, sum(wanted.values()))
+        assert places.waiting_count == sum(wanted.values()) - places.held_count
 
 
 def test_who_came_first_is_served_first() -> None:
-    seats = Seats(3)
-    assert seats.want("a", 1, 3) == {"a"}
-    assert seats.want("b", 1, 2) == {"b"}
-    assert seats.want("c", 1, 2) == {"c"}
-    assert seats.want("a", 2, 0) == {"a", "b", "c"}
-    assert [seats.held_by(client) for client in "abc"] == [(2, 0), (1, 2), (1, 1)]
-    assert seats.forget_client("b") == {"c"}
-    assert seats.held_by("c") == (1, 2)
+    places = HeldLimit(3)
+    assert places.want("a", 1, 3) == {"a"}
+    assert places.want("b", 1, 2) == {"b"}
+    assert places.want("c", 1, 2) == {"c"}
+    assert places.want("a", 2, 0) == {"a", "b", "c"}
+    assert [places.held_by(client) for client in "abc"] == [(2, 0), (1, 2), (1, 1)]
+    assert places.forget_client("b") == {"c"}
+    assert places.held_by("c") == (1, 2)

@@ -17,12 +17,12 @@ from engine.base.redis_link import Command, parse_redis_url
 from engine.limits.budget import Budget, Spent, Waiter
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.shared_budgets import Pool, SharedLimits
-from engine.messages.commands import (
+from engine.messages.limits import (
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
-    SeatsGranted,
+    PlacesGranted,
 )
 from engine.messages.settings import LimitSettings
 from engine.servers.valkey import PrivateValkey
@@ -84,7 +84,7 @@ class Engine:
         self._units[request_id] = units
         self.desk.ask("shard-0", LeaseRequest(request_id, *POOL, units))
 
-    def _granted(self, client: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+    def _granted(self, client: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
         del client
         if isinstance(message, LeaseBlocked):
             return

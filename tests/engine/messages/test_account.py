@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from engine.data.kinds import NOT_MARKET_DATA
 from engine.messages.account import Account, Moves, RingMoves
-from engine.messages.commands import RingStatus, WriterStatus
-from engine.messages.status import ChildReport, EngineStatus, WriterReport, WriterTotals
+from engine.messages.status import ChildReport, EngineStatus, WriterReport
+from engine.messages.totals import WriterTotals
+from engine.messages.writer import RingStatus, WriterStatus
 
 pytestmark = pytest.mark.fault("N29")
 

@@ -5,25 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.slots import StreamKey, StreamKind
-from engine.messages.commands import (
-    LatencyHistogram,
-    RingStatus,
-    ShardStatus,
-    StreamCounts,
-    StreamState,
-    StreamStatus,
-    WriterStatus,
-)
 from engine.messages.judgement import judge, judge_database
-from engine.messages.status import (
-    ChildReport,
-    EngineStatus,
-    ShardTotals,
-    StreamTotals,
-    WriterReport,
-    WriterTotals,
-    summarize,
-)
+from engine.messages.pipes import ShardStatus
+from engine.messages.status import ChildReport, EngineStatus, WriterReport
+from engine.messages.streams import StreamCounts, StreamState, StreamStatus
+from engine.messages.totals import ShardTotals, StreamTotals, WriterTotals, summarize
+from engine.messages.writer import LatencyHistogram, RingStatus, WriterStatus
 
 KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 

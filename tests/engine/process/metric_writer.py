@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.data.layout import open_layout
 from engine.data.slots import StreamKind
-from engine.messages.commands import StreamCounts
+from engine.messages.streams import StreamCounts
 from engine.process import metric_files
 from engine.process.metrics import ProcessMetrics, ShardMetrics
 

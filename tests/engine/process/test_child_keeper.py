@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from engine.messages.commands import FromChild, Ready
+from engine.messages.pipes import FromChild, Ready
 from engine.messages.settings import ControlSettings, LogSettings
 from engine.process.child import Child
-from engine.process.child_keeper import Member
+from engine.process.child_keeper import ChildKeeper
 from tests.engine.supervisor.test_supervisor import FAKES, until
 
 
 def keep(
     tmp_path: Path,
-    scenario: Callable[[Member], Awaitable[None]],
+    scenario: Callable[[ChildKeeper], Awaitable[None]],
     on_message: Callable[[FromChild], None] = lambda _: None,
     on_death: Callable[[str], None] = lambda _: None,
     on_fault: Callable[[str, BaseException], None] = lambda *_: None,
 ) -> None:
     settings = ControlSettings("127.0.0.1", 0, LogSettings(str(tmp_path / "log"), to_stderr=False))
-    member = Member(
+    keeper = ChildKeeper(
         name="control",
         spawn=lambda: Child.spawn("control", f"{FAKES}:control", settings),
         on_message=on_message,
@@ -31,10 +31,10 @@ def keep(
 
     async def main() -> None:
         try:
-            await scenario(member)
+            await scenario(keeper)
         finally:
-            member.kill()
-            await member.leave(1.0, 1.0)
+            keeper.kill()
+            await keeper.leave(1.0, 1.0)
 
     asyncio.run(main())
 
@@ -49,12 +49,12 @@ def test_child_that_says_what_nobody_can_handle_is_killed_and_replaced(tmp_path:
         if lives == 2:
             raise OSError(28, "No space left on device")
 
-    async def scenario(member: Member) -> None:
-        await member.start(20)
-        assert member._child is not None
-        member._child.kill()
-        await until(lambda: lives == 3 and member.report.state == "up")
-        assert member.report.restart_count == 2
+    async def scenario(keeper: ChildKeeper) -> None:
+        await keeper.start(20)
+        assert keeper._child is not None
+        keeper._child.kill()
+        await until(lambda: lives == 3 and keeper.report.state == "up")
+        assert keeper.report.restart_count == 2
 
     keep(tmp_path, scenario, on_message=handle)
 
@@ -65,14 +65,14 @@ def test_keeper_that_fails_says_so_and_still_leaves_in_order(tmp_path: Path) -> 
     def stumble(reason: str) -> None:
         raise ValueError(reason)
 
-    async def scenario(member: Member) -> None:
-        await member.start(20)
-        assert member._child is not None
-        member._child.kill()
+    async def scenario(keeper: ChildKeeper) -> None:
+        await keeper.start(20)
+        assert keeper._child is not None
+        keeper._child.kill()
         await until(lambda: faults)
         assert faults == ["control: killed by SIGKILL"]
-        assert member.report.state == "ended"
-        await member.leave(1.0, 1.0)
+        assert keeper.report.state == "ended"
+        await keeper.leave(1.0, 1.0)
 
     keep(
         tmp_path, scenario, on_death=stumble,

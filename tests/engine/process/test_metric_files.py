@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKind
-from engine.messages.commands import StreamCounts
+from engine.messages.streams import StreamCounts
 from engine.process import metric_files
 from engine.process.metrics import Growth, ProcessMetrics, RequestMetrics, ShardMetrics
 from tests.engine.process.metric_rig import life, scrape

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from engine.data.layout import Layout, open_layout
-from engine.messages.commands import LatencyHistogram, WriterStatus
+from engine.messages.writer import LatencyHistogram, WriterStatus
 from engine.process import metric_files
 from engine.process.metrics import LATENCY_EDGES_S, LatencyBuckets, WriterMetrics
 from engine.writer.sources.latency import Latency

@@ -16,7 +16,7 @@ from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, ServerStartError
 from engine.servers.homes import known_home, server_home, socket_dir
 from engine.servers.postgres import PrivatePostgres
-from engine.servers.server_process import Account, processes_of
+from engine.servers.server_process import ServerAccount, processes_of
 from engine.start.postgres_settings import settings_with
 
 _ENGINE = """
@@ -225,8 +225,8 @@ def test_a_server_that_cannot_start_says_why(
     assert not server.is_running()
 
 
-def _me() -> Account:
-    return Account("me", os.geteuid(), os.getegid(), drops=False)
+def _me() -> ServerAccount:
+    return ServerAccount("me", os.geteuid(), os.getegid(), drops=False)
 
 
 def test_a_long_path_gets_a_short_socket_directory(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_roots_data_are_found_where_the_state_directory_is_now(
     server_dir: Path, tmp_path: Path, how: str
 ) -> None:
     """A command on a copy must not end the server of the original, nor a move hide the data."""
-    nobody = Account("nobody", 65534, 65534, drops=True)
+    nobody = ServerAccount("nobody", 65534, 65534, drops=True)
     state_dir, other = (server_dir / f"{name}-{tmp_path.name}" for name in ("first", "then"))
     state_dir.mkdir(mode=0o700)
     assert server_home(state_dir, "postgres", "x", nobody) == state_dir / "postgres"
@@ -281,7 +281,7 @@ def test_roots_data_go_where_the_servers_account_can_walk(
     state_dir.mkdir(mode=0o700)
     fallback = server_dir / "fallback"
     monkeypatch.setattr("engine.servers.homes._ROOT_FALLBACK", fallback)
-    nobody = Account("nobody", 65534, 65534, drops=True)
+    nobody = ServerAccount("nobody", 65534, 65534, drops=True)
     home = server_home(state_dir, "postgres", "x", nobody)
     try:
         assert home == fallback / "x" / "postgres"

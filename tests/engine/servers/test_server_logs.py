@@ -12,7 +12,7 @@ import pytest
 from engine.servers import server_keeper as keeper_module
 from engine.servers import server_process
 from engine.servers.server_keeper import ServerKeeper
-from engine.servers.server_process import Account, ServerProcess
+from engine.servers.server_process import ServerAccount, ServerProcess
 from tests.engine.servers.scripted_server import ScriptedServer
 
 CHATTER = "while :; do echo 0123456789; sleep 0.001; done"
@@ -32,7 +32,7 @@ def test_a_log_is_cut_under_a_server_that_goes_on_writing(
 ) -> None:
     monkeypatch.setattr(server_process, "_LOG_BYTES_MAX", MOST)
     log = tmp_path / "server.log"
-    account = Account("", os.geteuid(), os.getegid(), drops=False)
+    account = ServerAccount("", os.geteuid(), os.getegid(), drops=False)
     server = ServerProcess.spawn(
         ["/bin/sh", "-c", CHATTER],
         account=account,

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from engine.base.clock import monotonic_s
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
-from engine.messages.commands import InstrumentsLoaded, InstrumentsResolved
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.messages.listings import ListingLoaded
+from engine.messages.streams import InstrumentsResolved
 from engine.streams.instrument_facts import InstrumentFacts
 from tests.engine.full_disk import full_at
 
@@ -30,20 +31,20 @@ class Rig:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.catalog = Catalog(path)
-        self.catalog.assign_all([TRADES, BOOK, OTHER, TICKER])
-        self.catalog.describe_all({0: OLD, 1: OLD, 2: ETH})
+        self.slots = Slots(path)
+        self.slots.assign_all([TRADES, BOOK, OTHER, TICKER])
+        self.slots.describe_all({0: OLD, 1: OLD, 2: ETH})
         self.stored: list[tuple[int, list[int]]] = []
-        self.facts = InstrumentFacts(self.catalog, lambda *stored: self.stored.append(stored))
+        self.facts = InstrumentFacts(self.slots, lambda *stored: self.stored.append(stored))
 
     def load(self, *instruments: Instrument) -> None:
-        self.facts.listed(InstrumentsLoaded("acme", list(instruments), []))
+        self.facts.listed(ListingLoaded("acme", list(instruments), []))
 
     def resolve(self, facts: Instrument, listed_s: float) -> None:
         self.facts.resolved(7, InstrumentsResolved({3: facts}, listed_s))
 
     def on_disk(self) -> list[Instrument | None]:
-        return [entry.instrument for entry in Catalog(self.path)]
+        return [entry.instrument for entry in Slots(self.path)]
 
 
 @pytest.fixture

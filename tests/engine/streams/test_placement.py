@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.slots import StreamKey, StreamKind
-from engine.messages.commands import StreamSpec
+from engine.messages.streams import StreamSpec
 from engine.streams.placement import spread
 
 SYMBOLS = st.lists(st.sampled_from("ABCDEFGHIJKLMNOP"), unique=True, min_size=1)

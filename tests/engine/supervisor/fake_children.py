@@ -15,33 +15,23 @@ import msgspec
 
 from engine.base.errors import EngineError
 from engine.data.slots import Instrument, StreamKind
-from engine.messages.commands import (
-    CommandResult,
-    Drain,
-    FromChild,
-    Heartbeat,
+from engine.messages.control import CommandResult, Heartbeat, SystemStatus
+from engine.messages.listings import ListingStored, StoreListing
+from engine.messages.pipes import Drain, FromChild, Ready, ShardStatus, ToChild
+from engine.messages.settings import ControlSettings, ShardSettings, WriterSettings
+from engine.messages.streams import (
     InstrumentsResolved,
-    InstrumentsSaved,
     InstrumentsStored,
-    Ready,
-    RingsSynced,
-    SetStreamKnobs,
-    ShardStatus,
     StartStreams,
     StopStreams,
-    StoreInstruments,
     StreamCounts,
     StreamSpec,
     StreamState,
     StreamStatus,
-    SyncRings,
-    SystemStatus,
-    ToChild,
-    WriterStatus,
     sum_by_kind,
 )
-from engine.messages.settings import ControlSettings, ShardSettings, WriterSettings
-from engine.process.pipe import Channel
+from engine.messages.writer import RingsSynced, SetStreamKnobs, SyncRings, WriterStatus
+from engine.process.pipe import Pipe
 
 
 def note(directory: Path, **event: object) -> None:
@@ -74,30 +64,30 @@ def writer_status(state: str = "up", backlog_rows: int = 0) -> WriterStatus:
     )
 
 
-async def writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+async def writer(settings: WriterSettings, pipe: Pipe[ToChild]) -> int:
     """Is ready at once, syncs rings, drains. Part `backlog`: cannot deliver."""
     directory = Path(settings.paths.state_dir)
     backlog = 7 if (directory / "part.backlog").exists() else 0
     note(directory, who="writer", what="born")
-    channel.send(Ready())
-    channel.send(writer_status(backlog_rows=backlog))
-    beat = asyncio.create_task(_beat(channel, writer_status(backlog_rows=backlog)))
+    pipe.send(Ready())
+    pipe.send(writer_status(backlog_rows=backlog))
+    beat = asyncio.create_task(_beat(pipe, writer_status(backlog_rows=backlog)))
     try:
-        while (message := await channel.receive()) is not None:
+        while (message := await pipe.receive()) is not None:
             match message:
                 case SyncRings():
                     note(directory, who="writer", what="sync", rings=message.rings)
-                    channel.send(RingsSynced(message.request_id))
+                    pipe.send(RingsSynced(message.request_id))
                 case Drain():
                     note(directory, who="writer", what="drain")
                     return 0
                 case SetStreamKnobs():
                     off = [s for s, each in message.knobs.items() if not each.db_writes_enabled]
                     note(directory, who="writer", what="knobs", off=off)
-                case StoreInstruments():
+                case StoreListing():
                     note(directory, who="writer", what="listing", count=len(message.instruments))
                     if not (directory / "part.forgetful").exists():
-                        channel.send(InstrumentsSaved(message.venue, message.loaded_ns))
+                        pipe.send(ListingStored(message.venue, message.loaded_ns))
                 case _:
                     note(directory, who="writer", what=type(message).__name__)
         return 1
@@ -105,7 +95,7 @@ async def writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
         beat.cancel()
 
 
-async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
+async def shard(settings: ShardSettings, pipe: Pipe[ToChild]) -> int:
     """Resolves instruments and reports live streams. Parts: refuse, stillborn, deaf, mute,
     failed.
     """
@@ -116,9 +106,9 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
     if (directory / "part.refuse").exists():
         raise EngineError("this shard never starts")
     stand_still_once(directory / "part.stillborn")
-    channel.send(Ready())
+    pipe.send(Ready())
     beats: list[asyncio.Task[None]] = []
-    while (message := await channel.receive()) is not None:
+    while (message := await pipe.receive()) is not None:
         match message:
             case StartStreams():
                 running += [spec.slot for spec in message.streams]
@@ -126,14 +116,14 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
                 note_streams(directory, settings.index, message.streams)
                 failed = (directory / "part.failed").exists()  # nobody lists such symbols
                 status = shard_status(settings.index, running, counts, failed=True)
-                channel.send(status if failed else resolve(message.streams))
+                pipe.send(status if failed else resolve(message.streams))
             case InstrumentsStored():
                 note(directory, who=f"shard-{settings.index}", what="stored", slots=message.slots)
                 counts.add(5, message.slots)
                 status = shard_status(settings.index, message.slots, counts, failed=False)
-                channel.send(status)
+                pipe.send(status)
                 if not (directory / "part.mute").exists():
-                    beats.append(asyncio.create_task(_beat(channel, status)))
+                    beats.append(asyncio.create_task(_beat(pipe, status)))
             case StopStreams():
                 note(directory, who=f"shard-{settings.index}", what="stop", slots=message.slots)
                 running = [slot for slot in running if slot not in message.slots]
@@ -141,7 +131,7 @@ async def shard(settings: ShardSettings, channel: Channel[ToChild]) -> int:
                     beat.cancel()
                 counts.add(2, message.slots)  # no status has said so before they are removed
                 status = shard_status(settings.index, running, counts, failed=False)
-                beats.append(asyncio.create_task(_beat(channel, status)))
+                beats.append(asyncio.create_task(_beat(pipe, status)))
             case Drain() if not (directory / "part.deaf").exists():
                 note(directory, who=f"shard-{settings.index}", what="drain")
                 break
@@ -173,17 +163,17 @@ def resolve(specs: list[StreamSpec]) -> InstrumentsResolved:
     )
 
 
-async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
+async def control(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     """Takes the status and keeps the last one on disk. Parts: deaf-control, worried-control."""
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
-    channel.send(Ready(port=settings.port))
-    await channel.flush()
+    pipe.send(Ready(port=settings.port))
+    await pipe.flush()
     stand_still_once(directory / "part.deaf-control")
     is_worried = (directory / "part.worried-control").exists()
     said = Heartbeat("red", "rows wait 70 s for the database") if is_worried else Heartbeat()
-    beat = asyncio.create_task(_beat(channel, said))
-    while (message := await channel.receive()) is not None:
+    beat = asyncio.create_task(_beat(pipe, said))
+    while (message := await pipe.receive()) is not None:
         match message:
             case SystemStatus():
                 half = directory / "status.tmp"
@@ -198,17 +188,17 @@ async def control(settings: ControlSettings, channel: Channel[ToChild]) -> int:
     return 0
 
 
-async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int:
+async def commander(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     """A control process that sends what tests write into `commands.jsonl`, and keeps answers and
     the last status on disk.
     """
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
-    channel.send(Ready(port=settings.port))
-    sending = asyncio.create_task(_send_commands(directory / "commands.jsonl", channel))
-    beat = asyncio.create_task(_beat(channel, Heartbeat()))
+    pipe.send(Ready(port=settings.port))
+    sending = asyncio.create_task(_send_commands(directory / "commands.jsonl", pipe))
+    beat = asyncio.create_task(_beat(pipe, Heartbeat()))
     try:
-        while (message := await channel.receive()) is not None:
+        while (message := await pipe.receive()) is not None:
             match message:
                 case SystemStatus():
                     half = directory / "status.tmp"
@@ -229,7 +219,7 @@ async def commander(settings: ControlSettings, channel: Channel[ToChild]) -> int
     return 0
 
 
-async def _send_commands(path: Path, channel: Channel[ToChild]) -> None:
+async def _send_commands(path: Path, pipe: Pipe[ToChild]) -> None:
     offset = 0
     while True:
         if path.exists():  # noqa: ASYNC240 - a test's small file
@@ -238,15 +228,15 @@ async def _send_commands(path: Path, channel: Channel[ToChild]) -> None:
                 for line in file:
                     if line.endswith(b"\n"):
                         offset += len(line)
-                        channel.send(msgspec.json.decode(line, type=FromChild))
+                        pipe.send(msgspec.json.decode(line, type=FromChild))
         await asyncio.sleep(0.01)
 
 
-async def stubborn_writer(settings: WriterSettings, channel: Channel[ToChild]) -> int:
+async def stubborn_writer(settings: WriterSettings, pipe: Pipe[ToChild]) -> int:
     """Is ready, then stops itself as a debugger would: alive, and deaf to everything."""
     note(Path(settings.paths.state_dir), who="writer", what="born")
-    channel.send(Ready())
-    await channel.flush()
+    pipe.send(Ready())
+    await pipe.flush()
     os.kill(os.getpid(), signal.SIGSTOP)
     return 0
 
@@ -280,7 +270,7 @@ def shard_status(index: int, slots: list[int], counts: Counts, *, failed: bool) 
     )
 
 
-async def _beat(channel: Channel[ToChild], status: ShardStatus | WriterStatus | Heartbeat) -> None:
+async def _beat(pipe: Pipe[ToChild], status: ShardStatus | WriterStatus | Heartbeat) -> None:
     while True:
         await asyncio.sleep(0.1)
-        channel.send(status)
+        pipe.send(status)

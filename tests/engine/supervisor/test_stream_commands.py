@@ -8,19 +8,12 @@ import msgspec
 import pytest
 
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
-from engine.messages.commands import (
-    AddStreams,
-    FromChild,
-    InstrumentEvent,
-    InstrumentsLoaded,
-    KnobChanges,
-    Knobs,
-    RemoveStreams,
-    SetKnobs,
-    StreamRequest,
-)
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
+from engine.messages.listings import InstrumentEvent, ListingLoaded
+from engine.messages.pipes import FromChild
 from engine.messages.status import EngineStatus
+from engine.messages.streams import KnobChanges, Knobs, StreamRequest
 from engine.start.config import Secret
 from engine.supervisor.supervisor import Targets
 from tests.engine.full_disk import full_at
@@ -107,8 +100,8 @@ def test_a_full_disk_holds_up_the_new_stream_and_nothing_else(layout: Layout) ->
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
         await until(lambda: engine.supervisor.status().status == "green")
-        slot_bytes = len(layout.catalog.read_bytes().splitlines(keepends=True)[0])
-        with full_at(layout.catalog.stat().st_size + slot_bytes + 10):
+        slot_bytes = len(layout.slots.read_bytes().splitlines(keepends=True)[0])
+        with full_at(layout.slots.stat().st_size + slot_bytes + 10):
             command(engine, AddStreams(1, [StreamRequest(SOL)]))
             await until(lambda: engine.supervisor.status().status == "red")
             assert "the stream table cannot be written" in engine.supervisor.status().reason
@@ -144,14 +137,14 @@ def test_shards_are_handed_the_instruments_that_are_known(layout: Layout) -> Non
         listed = Instrument("binance_linear", "BTCUSDT", 4, 3)
         command(
             engine,
-            InstrumentsLoaded("binance_linear", [listed], []),
+            ListingLoaded("binance_linear", [listed], []),
             AddStreams(1, [StreamRequest(quotes)]),
-            InstrumentsLoaded("binance_linear", [], []),
+            ListingLoaded("binance_linear", [], []),
             RemoveStreams(2, [quotes]),
             AddStreams(3, [StreamRequest(quotes)]),
         )
         await until(lambda: told(engine)[3:] == [[4], [None]])
-        facts = [entry.instrument for entry in Catalog(layout.catalog) if entry.key in STREAMS[:2]]
+        facts = [entry.instrument for entry in Slots(layout.slots) if entry.key in STREAMS[:2]]
         assert facts == [listed, listed], "a stream that runs goes by what is listed now"
 
     run(layout, first, targets=TARGETS)
@@ -194,7 +187,7 @@ def test_a_thousand_crossing_commands_end_as_the_last_one_says(layout: Layout) -
         shard = f"shard-{status.streams[-1].shard}"
         await until(lambda: sum(3 in e["slots"] for e in engine.events(shard, "streams")) == 501)
         await until(lambda: sum(3 in e["slots"] for e in engine.events(shard, "stop")) == 500)
-        assert len(Catalog(layout.catalog)) == 4, "one slot, however often"
+        assert len(Slots(layout.slots)) == 4, "one slot, however often"
 
     run(layout, scenario, targets=TARGETS)
 
@@ -254,7 +247,7 @@ def test_listings_wait_until_a_writer_has_stored_them(layout: Layout) -> None:
         await engine.supervisor.start()
         instrument = Instrument("acme", "A", 2, 3)
         event = InstrumentEvent("acme", "A", "listed")
-        command(engine, InstrumentsLoaded("acme", [instrument], [event]))
+        command(engine, ListingLoaded("acme", [instrument], [event]))
         await until(lambda: engine.events("writer", "listing"))
         (layout.state_dir / "part.forgetful").unlink()
         os.kill(engine.supervisor.status().writer.child.pid, signal.SIGKILL)

@@ -20,12 +20,12 @@ from control.cli.terminal.live_view import plain_line
 from engine.base.errors import EngineError, InstanceBusyError
 from engine.data.kinds import RecordKind
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Catalog, StreamKey, StreamKind
-from engine.messages.commands import LimitFeedback
+from engine.data.slots import Slots, StreamKey, StreamKind
+from engine.messages.limits import LimitFeedback
 from engine.messages.settings import ControlSettings, LimitSettings, LogSettings, RingSettings
 from engine.process import instance
 from engine.process.child import Child, describe_exit
-from engine.process.child_keeper import ChildStartError, Member
+from engine.process.child_keeper import ChildKeeper, ChildStartError
 from engine.start.config import Config, Secret
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets, Timing
 from tests.engine.full_disk import full_at
@@ -135,7 +135,7 @@ def test_start_describes_instruments_before_streams_go_live(layout: Layout) -> N
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
         await until(lambda: engine.supervisor.status().status == "green")
-        entries = list(Catalog(layout.catalog))
+        entries = list(Slots(layout.slots))
         assert [entry.key for entry in entries] == STREAMS
         assert all(entry.instrument is not None for entry in entries)
         assert engine.supervisor.status().rows_by_kind() == {"trade": 10, "book": 5}
@@ -274,7 +274,7 @@ def test_task_that_fails_in_the_background_ends_the_engine(
 ) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
-        monkeypatch.setattr(Member, "check_hung", lambda *_: 1 / 0)
+        monkeypatch.setattr(ChildKeeper, "check_hung", lambda *_: 1 / 0)
         reason = await asyncio.wait_for(engine.supervisor.failed, 20)
         assert "the watch over the children failed: ZeroDivisionError" in str(reason)
         assert await engine.supervisor.stop()
@@ -475,7 +475,7 @@ def test_child_without_its_birth_message_says_so(layout: Layout) -> None:
     async def scenario() -> None:
         child = await Child.spawn("odd", f"{FAKES}:shard", settings)
         assert describe_exit(await child.wait(20)) == "exit code 42: it never got its settings"
-        await child.channel.close()
+        await child.pipe.close()
 
     asyncio.run(scenario())
 

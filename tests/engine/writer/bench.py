@@ -11,7 +11,7 @@ from engine.data.kinds import RecordArray, RecordKind, RecordSpec
 from engine.data.layout import Layout
 from engine.data.ring import RingProducer
 from engine.data.segment import Segment, attach_segment
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.messages.settings import RingSettings, WriterSettings
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.knob_table import KnobTable
@@ -50,7 +50,7 @@ class Bench:
 
     def delivery(self, settings: WriterSettings, **options: Any) -> DatabaseDelivery:
         """A writer's way to the database; several after one another are restarts."""
-        sink = PostgresSink(settings, Catalog(self._layout.catalog))
+        sink = PostgresSink(settings, Slots(self._layout.slots))
         return DatabaseDelivery(self.sources, sink, KnobTable(settings), **options)
 
     def close(self) -> None:

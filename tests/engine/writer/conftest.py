@@ -8,7 +8,7 @@ import pytest
 
 from engine.data.kinds import BOOK, TRADE, Flag, RecordArray, Side
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.messages.settings import LogSettings, Paths, WriterSettings
 
 START_NS = 1_780_000_000_000_000_000
@@ -25,16 +25,16 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def catalog(layout: Layout) -> Catalog:
+def slots(layout: Layout) -> Slots:
     """Slots 0-3 are trades of S0..S3, slots 4-7 their books. Prices 2 decimals, sizes 3."""
-    catalog = Catalog(layout.catalog)
+    slots = Slots(layout.slots)
     for kind in (StreamKind.TRADES, StreamKind.L2_BOOK):
         for number in range(STREAM_COUNT):
-            entry = catalog.assign(StreamKey("acme", f"S{number}", kind))
-            catalog.describe(
+            entry = slots.assign(StreamKey("acme", f"S{number}", kind))
+            slots.describe(
                 entry.slot, Instrument("acme", f"S{number}", 2, 3, tick_size="0.01", status="on")
             )
-    return catalog
+    return slots
 
 
 @pytest.fixture

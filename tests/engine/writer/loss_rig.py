@@ -16,7 +16,7 @@ from engine.data.kinds import TRADE, RecordArray
 from engine.data.layout import Layout, open_layout
 from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, RingSettings, WriterSettings
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.knob_table import KnobTable
@@ -88,7 +88,7 @@ def deliver(
     )  # fmt: skip
     sources = Sources(layout, SEGMENT_BYTES)
     sources.open([])
-    sink = PostgresSink(settings, Catalog(layout.catalog))
+    sink = PostgresSink(settings, Slots(layout.slots))
     delivery = DatabaseDelivery(sources, sink, KnobTable(settings), on_loss)
 
     async def main() -> None:

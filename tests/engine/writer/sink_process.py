@@ -13,7 +13,7 @@ import numpy as np
 from engine.base.errors import EngineError
 from engine.data.kinds import TRADE, RecordArray
 from engine.data.layout import open_layout
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings
 from engine.writer.rows.batch import Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
@@ -47,7 +47,7 @@ async def _main(arguments: list[str]) -> None:
     state_dir, url, row_count, batch_rows, durable = arguments
     layout = open_layout(Path(state_dir), Path(state_dir) / "shm")
     settings = WriterSettings(Paths.of(layout), [], -1, LogSettings(""), database_url=url)
-    sink = PostgresSink(settings, Catalog(layout.catalog))
+    sink = PostgresSink(settings, Slots(layout.slots))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     while True:

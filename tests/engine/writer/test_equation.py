@@ -14,8 +14,8 @@ import pytest
 
 from engine.data.kinds import BOOK, GAP, TRADE, RecordArray
 from engine.data.layout import Layout
-from engine.data.slots import Catalog
-from engine.messages.commands import Knobs
+from engine.data.slots import Slots
+from engine.messages.streams import Knobs
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.quarantine import Quarantine
 from tests.engine.writer.bench import Bench, execute, run, select, until
@@ -29,8 +29,8 @@ ROWS = 2000
 
 
 @pytest.fixture
-def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
-    del catalog
+def bench(layout: Layout, slots: Slots) -> Iterator[Bench]:
+    del slots
     bench = Bench(layout, TRADE, BOOK, GAP)
     yield bench
     bench.close()
@@ -128,10 +128,10 @@ def test_it_holds_at_any_moment(
 
 
 def test_it_holds_in_the_database_after_any_crash(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     """A writer is killed again and again at random; each id is stored once or in a gap once."""
-    del catalog
+    del slots
     chance = random.Random(5)
     execute(database_url, "ALTER TABLE trade ADD CHECK (trade_id % 37 <> 5)")
     rows = trades(ROWS)

@@ -18,8 +18,8 @@ from engine.base.backoff import Backoff
 from engine.base.redis_link import parse_redis_url
 from engine.data.kinds import GAP, RecordArray
 from engine.data.layout import Layout
-from engine.data.slots import Catalog, StreamKey, StreamKind
-from engine.messages.commands import Knobs
+from engine.data.slots import Slots, StreamKey, StreamKind
+from engine.messages.streams import Knobs
 from engine.servers.valkey import PrivateValkey
 from engine.writer.redis_consumer import RedisDelivery
 from engine.writer.rows.knob_table import KnobTable
@@ -33,8 +33,8 @@ STREAMS = [f"fts:trades:acme:S{number}" for number in range(4)]
 
 
 @pytest.fixture
-def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
-    del catalog
+def bench(layout: Layout, slots: Slots) -> Iterator[Bench]:
+    del slots
     bench = Bench(layout)
     yield bench
     bench.close()
@@ -59,7 +59,7 @@ def make(bench: Bench, layout: Layout, redis_url: str, make_settings: MakeSettin
 
     def make(deadline_s: float = 1.0, **changes: object) -> RedisDelivery:
         settings = make_settings(redis_url=redis_url, **changes)
-        sink = RedisSink(settings, Catalog(layout.catalog), deadline_s)
+        sink = RedisSink(settings, Slots(layout.slots), deadline_s)
         return RedisDelivery(bench.sources, sink, KnobTable(settings), Backoff(0.02, 0.2))
 
     return make
@@ -223,9 +223,9 @@ def test_a_small_server_is_never_filled_and_new_streams_are_not_refused(
 ) -> None:
     """Forty streams that would hold 60 MB, on 8 MB: every one of them has its newest rows."""
     monkeypatch.setattr("engine.writer.redis_consumer._STOCK_EVERY_S", 0.05)
-    catalog = Catalog(layout.catalog)
-    slots = [
-        catalog.assign(StreamKey("acme", f"N{number}", StreamKind.TRADES)).slot
+    slots = Slots(layout.slots)
+    forty = [
+        slots.assign(StreamKey("acme", f"N{number}", StreamKind.TRADES)).slot
         for number in range(40)
     ]
     server.config_set("maxmemory", 8 * MB)
@@ -233,7 +233,7 @@ def test_a_small_server_is_never_filled_and_new_streams_are_not_refused(
 
     def burst(number: int) -> RecordArray:
         rows = trades(2_000, first_id=number * 2_000)
-        wanted = slots[: 5 + number]  # one more with every burst
+        wanted = forty[: 5 + number]  # one more with every burst
         rows["stream"] = [wanted[n % len(wanted)] for n in range(len(rows))]
         return rows
 
@@ -478,7 +478,7 @@ def through(bench: Bench, layout: Layout, redis_url: str, make_settings: MakeSet
         target = parse_redis_url(redis_url).path
         proxy = Proxy(f"{target}.proxy", target)
         settings = make_settings(redis_url=f"unix://{proxy.path}", **changes)
-        sink = RedisSink(settings, Catalog(layout.catalog), 1.0)
+        sink = RedisSink(settings, Slots(layout.slots), 1.0)
         knobs = KnobTable(settings)
         return proxy, RedisDelivery(bench.sources, sink, knobs, Backoff(0.01, 0.1))
 

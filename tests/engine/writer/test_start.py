@@ -11,9 +11,9 @@ from engine.data.layout import Layout, open_layout
 from engine.data.positions import Position, read_position
 from engine.data.ring import RingProducer, format_ring, ring_bytes
 from engine.data.segment import create_segment
-from engine.messages.commands import FromChild, Ready, ToChild
+from engine.messages.pipes import FromChild, Ready, ToChild
 from engine.messages.settings import LogSettings, Paths, RingSettings, WriterSettings
-from engine.process.pipe import Channel
+from engine.process.pipe import Pipe
 from engine.writer.main import Writer
 
 RING = "shard-0.trade"
@@ -61,7 +61,7 @@ def test_shards_are_let_in_only_when_old_rings_are_in_the_positions(tmp_path: Pa
         settings = WriterSettings(
             Paths.of(layout), [RingSettings(RING, "trade", 64)], doorbell_fd, LogSettings("")
         )
-        await Writer(settings, cast("Channel[ToChild]", supervisor)).run()
+        await Writer(settings, cast("Pipe[ToChild]", supervisor)).run()
         os.close(doorbell_fd)
 
     uvloop.run(main())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from engine.data.kinds import Flag, GapReason, GapState, RecordArray, Side
 from engine.data.positions import Position
 from engine.data.slots import StreamKind
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent, Level, put_event
 from shards.feeds.books import (
     MAX_BUFFERED_EVENTS,

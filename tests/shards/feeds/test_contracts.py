@@ -6,7 +6,7 @@ from engine.base.clock import wall_ns
 from engine.data.kinds import Flag, GapReason, GapState, RecordKind, Side
 from engine.data.positions import Position
 from engine.data.slots import StreamKind, Transport
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.contracts import (
     FundingOpenInterest,
     FundingRates,

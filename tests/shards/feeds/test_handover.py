@@ -8,7 +8,7 @@ import pytest
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.kinds import GapReason, RecordKind, Side
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook, SnapshotBook
 from shards.feeds.contracts import (
@@ -19,7 +19,7 @@ from shards.feeds.contracts import (
     Liquidations,
 )
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Stream
+from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades, HistoryTrades, TradeRow
@@ -36,7 +36,7 @@ def at(n: int) -> int:
 class Kind(NamedTuple):
     """How a kind of stream is made, fed with its row number `n`, and read."""
 
-    make: Callable[[MemoryRings], Stream]
+    make: Callable[[MemoryRings], Feed]
     feed: Callable[[Any, int], None]
     ring: str
     column: str
@@ -93,8 +93,8 @@ def both(double: MemoryRings) -> FundingOpenInterest:
     return FundingOpenInterest(spec_of(), rings[kind.FUNDING], double.gaps, None, other)
 
 
-def plain(feed: Callable[..., Stream], kind: RecordKind) -> Callable[[MemoryRings], Stream]:
-    def make(double: MemoryRings) -> Stream:
+def plain(feed: Callable[..., Feed], kind: RecordKind) -> Callable[[MemoryRings], Feed]:
+    def make(double: MemoryRings) -> Feed:
         stream = feed(spec_of(), double.rings[kind], double.gaps, None)
         stream.connected()
         return stream

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from engine.data.kinds import Flag, GapReason, GapState, RecordKind
 from engine.data.positions import Position
 from engine.data.slots import StreamKind
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds.quotes import Quotes
 from tests.shards.doubles import MemoryRings, spec_of
 

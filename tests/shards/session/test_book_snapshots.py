@@ -11,7 +11,8 @@ from engine.base.clock import monotonic_s
 from engine.base.errors import VenueError
 from engine.data.kinds import Flag
 from engine.data.slots import StreamKind
-from engine.messages.commands import LeaseBlocked, StreamState
+from engine.messages.limits import LeaseBlocked
+from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
 from shards.session import book_snapshots, instruments, venue_session

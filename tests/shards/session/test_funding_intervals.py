@@ -18,8 +18,8 @@ from engine.base.clock import monotonic_s
 from engine.data.kinds import GapReason
 from engine.data.layout import open_layout
 from engine.data.slots import Instrument, StreamKind, Transport
-from engine.messages.commands import StreamState
 from engine.messages.settings import VenueSettings
+from engine.messages.streams import StreamState
 from engine.start.migrations import sql_dir
 from shards.feeds.contracts import FundingRates
 from shards.session import funding_intervals

@@ -10,7 +10,7 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.data.kinds import Flag, GapReason
 from engine.data.slots import StreamKind
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.feeds import books
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook

@@ -8,7 +8,8 @@ from aiohttp import web
 
 from engine.base.clock import monotonic_s
 from engine.data.slots import Instrument
-from engine.messages.commands import LeaseGranted, LeaseRequest, StreamState
+from engine.messages.limits import LeaseGranted, LeaseRequest
+from engine.messages.streams import StreamState
 from shards.session import instruments
 from tests.shards.venue_rig import SYMBOLS, Rig, described, message, run, spec
 

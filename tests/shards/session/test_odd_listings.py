@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from engine.data.slots import Instrument
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from shards.session import instruments
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (

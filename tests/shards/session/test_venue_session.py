@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from engine.data.slots import StreamKind
-from engine.messages.commands import LeaseBlocked, LeaseGranted, LeaseRequest, StreamState
+from engine.messages.limits import LeaseBlocked, LeaseGranted, LeaseRequest
+from engine.messages.streams import StreamState
 from shards.session import instruments, venue_session
 from tests.shards.doubles import spec_of
 from tests.shards.venue_rig import SYMBOLS, Rig, described, message, run, spec, trade

@@ -11,7 +11,8 @@ import uvloop
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.slots import StreamKind, Transport
-from engine.messages.commands import LimitFeedback, StreamState
+from engine.messages.limits import LimitFeedback
+from engine.messages.streams import StreamState
 from shards.transport import connection, rest
 from shards.venues import VENUES
 from tests.shards.doubles import spec_of

@@ -13,14 +13,10 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.data.kinds import GapReason
 from engine.data.slots import Transport
 from engine.limits.leases import Lease, LeaseClient, Refusable
-from engine.messages.commands import (
-    FromChild,
-    LeaseGranted,
-    LeaseRequest,
-    LimitFeedback,
-    StreamState,
-)
+from engine.messages.limits import LeaseGranted, LeaseRequest, LimitFeedback
+from engine.messages.pipes import FromChild
 from engine.messages.settings import VenueSettings
+from engine.messages.streams import StreamState
 from shards.feeds.trades import ContiguousTrades
 from shards.transport.connection import Connection
 from shards.venues import VENUES

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from engine.base.clock import monotonic_s
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
     CLOSE,

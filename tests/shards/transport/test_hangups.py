@@ -9,20 +9,20 @@ import uvloop
 
 from engine.data.layout import open_layout
 from engine.data.slots import Instrument
-from engine.messages.commands import StreamState
 from engine.messages.settings import VenueSettings
+from engine.messages.streams import StreamState
 from shards.session.venue_session import VenueSession
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
 from shards.transport import hangups
-from shards.transport.hangups import MOMENT_S, Suspects
+from shards.transport.hangups import MOMENT_S, Hangups
 from shards.venues import VENUES
 from shards.venues.listing import Listing
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
 
 
 def test_who_is_alone_when_the_venue_hangs_up_twice_did_it() -> None:
-    found = Suspects()
+    found = Hangups()
     found.sent(["old"], 0.0)
     found.sent(["a", "b", "c"], 10.0)
     assert found.hung_up(10.2) is None
@@ -51,7 +51,7 @@ def test_who_is_alone_when_the_venue_hangs_up_twice_did_it() -> None:
 
 
 def test_who_is_tried_again_and_lives_is_above_suspicion() -> None:
-    found = Suspects()
+    found = Hangups()
     found.sent(["a"], 10.0)
     found.hung_up(10.1)
     found.sent(["a"], 11.0)
@@ -66,7 +66,7 @@ def test_who_is_tried_again_and_lives_is_above_suspicion() -> None:
 
 
 def test_a_cut_long_after_the_last_subscription_casts_no_suspicion() -> None:
-    found = Suspects()
+    found = Hangups()
     found.sent(["a"], 10.0)
     assert found.hung_up(10.0 + MOMENT_S) is None
     assert not found.must_go_alone("a")

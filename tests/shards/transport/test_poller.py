@@ -18,16 +18,11 @@ from engine.data.layout import open_layout
 from engine.data.slots import Instrument, StreamKind, Transport
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import Lease, LeaseClient
-from engine.messages.commands import (
-    FromChild,
-    LeaseBlocked,
-    LeaseGranted,
-    LeaseRequest,
-    SeatsGranted,
-    StreamState,
-)
+from engine.messages.limits import LeaseBlocked, LeaseGranted, LeaseRequest, PlacesGranted
+from engine.messages.pipes import FromChild
 from engine.messages.settings import LimitSettings, VenueSettings
-from shards.feeds.unnumbered import TimedStream
+from engine.messages.streams import StreamState
+from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.make_feed import make_stream
 from shards.session.venue_session import VenueSession
 from shards.transport.poller import Poller, PollShare
@@ -125,12 +120,12 @@ class Rig:
         self._tasks.append(asyncio.create_task(poller.run()))
         return poller
 
-    def stream(self, slot: int, symbol: str, kind: StreamKind) -> TimedStream:
+    def stream(self, slot: int, symbol: str, kind: StreamKind) -> UnnumberedFeed:
         spec = spec_of(slot, symbol=symbol, kind=kind, transport=Transport.HTTP_POLL)
         stream = make_stream(
             spec, VENUE, self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None
         )
-        assert isinstance(stream, TimedStream)
+        assert isinstance(stream, UnnumberedFeed)
         return stream
 
     async def until(self, done: Callable[[], bool]) -> None:
@@ -475,7 +470,7 @@ def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
                 assert isinstance(message, LeaseRequest)
                 desk.ask("shard-0", message)
 
-            def grant(_: str, message: LeaseGranted | LeaseBlocked | SeatsGranted) -> None:
+            def grant(_: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
                 assert isinstance(message, LeaseGranted)
                 clients.granted(message)
 

@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from engine.data.kinds import GapReason
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
     BINARY,

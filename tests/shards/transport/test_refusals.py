@@ -7,7 +7,8 @@ import pytest
 import uvloop
 
 from engine.base.clock import wall_ns
-from engine.messages.commands import LimitFeedback, StreamState
+from engine.messages.limits import LimitFeedback
+from engine.messages.streams import StreamState
 from shards.transport import refusals
 from shards.transport.refusals import speaks_of_ban, told_wait_s
 from tests.shards.doubles import spec_of

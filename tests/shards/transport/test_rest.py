@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from engine.messages.commands import LimitFeedback, StreamState
+from engine.messages.limits import LimitFeedback
+from engine.messages.streams import StreamState
 from shards.session import instruments
 from tests.shards.venue_rig import Rig, run, spec
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.base.clock import monotonic_s, wall_ns
-from engine.messages.commands import LeaseBlocked, StreamState
+from engine.messages.limits import LeaseBlocked
+from engine.messages.streams import StreamState
 from shards.session import venue_session
 from shards.transport import sockets
 from shards.venues import VENUES
@@ -107,10 +108,10 @@ def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(tmp_path: Pat
             "no place: binance_linear allows 4 subscriptions an address (ws_subscriptions),"
             " and all are taken"
         )
-        assert rig.seats() == {"subscriptions": (4, 1)}
+        assert rig.places() == {"subscriptions": (4, 1)}
         rig.session.stop([0])
         rig.session.tick()
-        assert rig.seats() == {"subscriptions": (4, 1)}, "the venue does not know yet"
+        assert rig.places() == {"subscriptions": (4, 1)}, "the venue does not know yet"
         assert (await message(server))["method"] == "UNSUBSCRIBE"
         rig.session.tick()
         assert (await message(server))["params"] == ["s4usdt@aggTrade"]
@@ -118,7 +119,7 @@ def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(tmp_path: Pat
         rig.session.stop([4])
         await message(server)
         rig.session.tick()
-        await rig.until(lambda: rig.seats() == {"subscriptions": (3, 0)})
+        await rig.until(lambda: rig.places() == {"subscriptions": (3, 0)})
 
     run(tmp_path, test, venue=venue)
 
@@ -135,7 +136,7 @@ def test_more_shards_than_sockets_wait_for_one_that_is_free(
         late, later = rig.shard("shard-1"), rig.shard("shard-2")
         for number, session in enumerate(rig.sessions):
             session.start([spec(number), spec(number + 3)])
-            while sum(rig.seats()["sockets"]) <= number:
+            while sum(rig.places()["sockets"]) <= number:
                 await asyncio.sleep(0.005)
         first, second = await rig.socket(), await rig.socket()
         await message(first)
@@ -145,7 +146,7 @@ def test_more_shards_than_sockets_wait_for_one_that_is_free(
         assert stream.status().reason == (
             "no place: binance_linear allows 2 sockets an address (ws_sockets), and all are taken"
         )
-        assert rig.seats() == {"subscriptions": (6, 0), "sockets": (2, 1)}
+        assert rig.places() == {"subscriptions": (6, 0), "sockets": (2, 1)}
         await rig.sessions.pop(0).close()
         del rig.clients["shard-0"]
         rig.desk.client_ended("shard-0")
@@ -153,14 +154,14 @@ def test_more_shards_than_sockets_wait_for_one_that_is_free(
             "s2usdt@aggTrade", "s5usdt@aggTrade",
         ]  # fmt: skip
         rig.shard("shard-0").start([spec(0)])
-        await rig.until(lambda: rig.seats()["sockets"] == (2, 1))
+        await rig.until(lambda: rig.places()["sockets"] == (2, 1))
         late.stop([1, 4])
         async with asyncio.timeout(10):
             while rig.sockets.empty():
                 late.tick()
                 await asyncio.sleep(0.01)
         assert (await message(await rig.socket()))["params"] == ["s0usdt@aggTrade"]
-        assert rig.seats() == {"subscriptions": (3, 0), "sockets": (2, 0)}
+        assert rig.places() == {"subscriptions": (3, 0), "sockets": (2, 0)}
 
     run(tmp_path, test, venue=venue, shard_count=3)
 

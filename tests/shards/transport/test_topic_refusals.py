@@ -9,7 +9,8 @@ import pytest
 import uvloop
 
 from engine.base.clock import wall_ns
-from engine.messages.commands import LimitFeedback, StreamState
+from engine.messages.limits import LimitFeedback
+from engine.messages.streams import StreamState
 from shards.venues import VENUES
 from shards.venues.kit import topics_in
 from tests.shards.doubles import spec_of

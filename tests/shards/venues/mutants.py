@@ -14,13 +14,13 @@ from engine.data.kinds import SPECS, Flag, RecordArray, RecordKind
 from engine.data.slots import StreamKind, Transport
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
-from shards.feeds.feed import Stream
-from shards.feeds.unnumbered import TimedStream
+from shards.feeds.feed import Feed
+from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.make_feed import make_stream
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
 from shards.venues import VENUES
-from shards.venues.bad_frames import UNUSABLE_FRAME
+from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.decode import OPEN_INTEREST, PREMIUM_INDEX
 from shards.venues.digits import decoder
 from shards.venues.hyperliquid_perp.decode import CTX
@@ -136,7 +136,7 @@ class Market:
         self._gives_snapshots = gives_snapshots
         self.double = MemoryRings(capacity, gap_capacity=capacity)
         self.symbols = [f"S{number}" for number in range(symbols)]
-        self.streams: dict[tuple[StreamKind, Transport, str], Stream] = {}
+        self.streams: dict[tuple[StreamKind, Transport, str], Feed] = {}
         self.offers = offers(self.venue)
         self.numbers: dict[tuple[StreamKind, Transport, str], int] = {}
         for kind, transport, _ in self.offers:
@@ -176,7 +176,7 @@ class Market:
         )  # fmt: skip
         for (each, transport, _), stream in self.streams.items():
             if each is kind and transport is Transport.HTTP_POLL:
-                assert isinstance(stream, TimedStream)
+                assert isinstance(stream, UnnumberedFeed)
                 poller.add(stream)
         return poller
 
@@ -201,8 +201,8 @@ class Market:
         """A frame arrives, as `_FrameListener` has it."""
         try:
             self.connection._decode(payload, TS_RECV)
-        except UNUSABLE_FRAME as error:
-            self.connection.unusable(error, payload)
+        except BAD_FRAME as error:
+            self.connection.bad_frames(error, payload)
 
     def answer(self, kind: StreamKind, texts: Mapping[str, bytes], *, alone: bool) -> None:
         """A poll of all symbols is answered, or of one alone."""
@@ -252,7 +252,7 @@ class Market:
             stream.tick(TS_RECV)
         self.double.rings.publish()
 
-    def rows(self, stream: Stream) -> int:
+    def rows(self, stream: Feed) -> int:
         """Its rows in the rings, without snapshots that were asked for."""
         found = 0
         for kind in SPECS:
@@ -264,7 +264,7 @@ class Market:
                 found += len(mine)
         return found
 
-    def gaps(self, stream: Stream) -> RecordArray:
+    def gaps(self, stream: Feed) -> RecordArray:
         """Its gaps."""
         rows = self.double.rows("gap")
         found: RecordArray = rows[rows["stream"] == stream.slot]
@@ -275,7 +275,7 @@ def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
     """Whether an element, alone, is one of the stream's by its definition."""
     try:
         decoder(shape.element)(text)
-    except UNUSABLE_FRAME:
+    except BAD_FRAME:
         return False
     said = json.loads(text.decode(errors="replace"))
     return not shape.symbol or said[shape.symbol] == symbol

@@ -43,7 +43,7 @@ class Bench:
     ) -> None:
         self.double = MemoryRings()
         self.controls: list[tuple[Control, str]] = []
-        self.unusable: list[str] = []
+        self.bad_frames: list[str] = []
         self.stream = make_stream(
             spec_of(3, venue.name, symbol, kind, transport), venue, self.double.rings,
             self.double.gaps, Path("/nowhere"), lambda _: None,
@@ -55,7 +55,7 @@ class Bench:
         self.decode: FrameDecoder
         if isinstance(channel, PollChannel):
             self.decode = lambda body, ts_recv: channel.decode(
-                body, feeds, ts_recv, lambda error, _: self.unusable.append(reason_of(error))
+                body, feeds, ts_recv, lambda error, _: self.bad_frames.append(reason_of(error))
             )
         else:
             self.decode = venue.build_decoder(

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from engine.data.slots import StreamKind, Transport
-from engine.messages.commands import StreamState
-from engine.messages.settings import LimitSettings, SeatSettings, VenueSettings
+from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
+from engine.messages.streams import StreamState
 from shards.session.make_feed import make_stream
 from shards.venues import VENUES, preferred_transport
-from shards.venues.bad_frames import UNUSABLE_FRAME, reason_of
+from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import limits_of
 from shards.venues.kit import Channel, PollChannel, RestCall, Venue, capabilities, decimals_of
 from shards.venues.listing import Readings
@@ -30,7 +30,7 @@ def test_frame_becomes_exactly_these_rows(name: str, case: dict[str, Any]) -> No
     assert [{key: row[key] for key in want} for row, want in zip(rows, case["rows"], strict=True)
             ] == case["rows"]  # fmt: skip
     assert all(row["ts_recv"] == TS_RECV and row["stream"] == 3 for row in rows)
-    assert on.unusable == case.get("unusable", [])
+    assert on.bad_frames == case.get("unusable", [])
 
 
 @pytest.mark.parametrize(("name", "case"), cases("rows"))
@@ -61,7 +61,7 @@ def test_frame_without_data_is_understood(name: str, case: dict[str, Any]) -> No
 @pytest.mark.parametrize(("name", "case"), cases("error"))
 def test_unusable_frame_is_refused_for_the_right_reason(name: str, case: dict[str, Any]) -> None:
     on = bench(name, case)
-    with pytest.raises(UNUSABLE_FRAME) as caught:
+    with pytest.raises(BAD_FRAME) as caught:
         on.decode(case["frame"].encode(), TS_RECV)
     assert reason_of(caught.value) == case["error"]
     assert on.rows() == []
@@ -141,8 +141,8 @@ def test_every_limit_is_there(name: str) -> None:
         )  # fmt: skip
         assert least > 0
         assert group.ping_interval_s < group.idle_timeout_s
-    seats = [limit for limit in limits_of(venue) if isinstance(limit, SeatSettings)]
-    assert all(limit.count > 0 for limit in seats)
+    places = [limit for limit in limits_of(venue) if isinstance(limit, HeldLimitSettings)]
+    assert all(limit.count > 0 for limit in places)
     budgets = [limit for limit in limits_of(venue) if isinstance(limit, LimitSettings)]
     limits = {limit.pool: limit for limit in budgets}
     assert {"rest_weight", "ws_connects"} <= limits.keys()

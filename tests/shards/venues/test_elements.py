@@ -12,7 +12,7 @@ import pytest
 
 from engine.data.kinds import GapReason
 from engine.data.slots import Transport
-from shards.feeds.feed import Stream
+from shards.feeds.feed import Feed
 from shards.venues import VENUES
 from shards.venues.json_parts import text_of
 from shards.venues.kit import PollChannel
@@ -54,7 +54,7 @@ def names_another(hostile: bytes | None) -> bool:
     return text_of(hostile) is not None
 
 
-def accounted(market: Market, stream: Stream) -> int:
+def accounted(market: Market, stream: Feed) -> int:
     """Rows of what was received: stored, refused, repeated, or dropped by a full ring."""
     return (
         market.rows(stream) + stream.refused_count + stream.duplicate_count + stream.dropped_count

@@ -21,7 +21,7 @@ from engine.data.kinds import SPECS, RecordKind, Side
 from engine.data.slots import StreamKind, Transport
 from shards.session.make_feed import make_stream
 from shards.venues import VENUES
-from shards.venues.bad_frames import UNUSABLE_FRAME, reason_of
+from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, cases_of, parsers, symbol_of
@@ -105,7 +105,7 @@ class Target:
 
     def __init__(self, venue: Venue) -> None:
         self.double = MemoryRings(gap_capacity=1 << 14)
-        self.unusable: list[Exception] = []
+        self.bad_frames: list[Exception] = []
         self.streams = []
         everything = Feeds()
         frames = self._frames(venue.build_decoder(everything, lambda *_: None))
@@ -133,7 +133,7 @@ class Target:
 
     def _answers(self, channel: PollChannel, feeds: Feeds) -> Read:
         return lambda body: channel.decode(
-            body, feeds, TS_RECV, lambda error, _: self.unusable.append(error)
+            body, feeds, TS_RECV, lambda error, _: self.bad_frames.append(error)
         )
 
     def contents(self) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ class Target:
         before = self.contents()
         try:
             read(frame)
-        except UNUSABLE_FRAME as error:
+        except BAD_FRAME as error:
             assert reason_of(error) in REASONS
             assert self.contents() == before, "something of a refused frame was stored"
 
@@ -207,7 +207,7 @@ def test_a_damaged_frame_is_used_whole_or_refused(name: str, seed: int) -> None:
         read = usual if random.random() < 0.8 else random.choice(target.readers)
         target.take(read, damaged(recording.frame, recording.spans, random))
     target.check_rows()
-    assert {reason_of(error) for error in target.unusable} <= REASONS
+    assert {reason_of(error) for error in target.bad_frames} <= REASONS
 
 
 @pytest.mark.fault("X11")
@@ -223,7 +223,7 @@ def test_a_damaged_answer_is_read_or_refused(name: str, call: str, seed: int) ->
     for _ in range(100):
         try:
             parse(damaged(body, spans, random))
-        except UNUSABLE_FRAME as error:
+        except BAD_FRAME as error:
             assert reason_of(error) in REASONS
 
 
@@ -238,7 +238,7 @@ def test_nothing_nested_too_deep_gets_through(name: str, deep: bytes) -> None:
     target = Target(VENUES[name])
     for read in target.readers:
         before = target.contents()
-        with pytest.raises(UNUSABLE_FRAME):
+        with pytest.raises(BAD_FRAME):
             read(deep)
         assert target.contents() == before
     for _, _, frame, spans in RECORDED[name]:
@@ -246,7 +246,7 @@ def test_nothing_nested_too_deep_gets_through(name: str, deep: bytes) -> None:
         for read in target.readers:
             target.take(read, frame[:begin] + deep + frame[end:])
     for parse in parsers(name).values():
-        with pytest.raises(UNUSABLE_FRAME):
+        with pytest.raises(BAD_FRAME):
             parse(deep)
 
 
@@ -264,7 +264,7 @@ def test_a_hostile_frame_is_one_of_the_expected_errors(name: str, frame: bytes) 
     target = Target(VENUES[name])
     read, *answers = target.readers
     before = target.contents()
-    with pytest.raises(UNUSABLE_FRAME):
+    with pytest.raises(BAD_FRAME):
         read(frame)
     for each in answers:
         target.take(each, frame)

@@ -17,14 +17,14 @@ from engine.base.backoff import Backoff
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.data.slots import Instrument
 from engine.database.session import LISTINGS, AsyncSession, open_session
-from engine.messages.commands import InstrumentEvent, StoreInstruments
+from engine.messages.listings import InstrumentEvent, StoreListing
 from engine.messages.settings import WriterSettings
 from engine.writer.sinks.postgres.refusals import unavailable
 from engine.writer.sinks.postgres.stream_ids import fact_values, insert_version, lock_durably
 
 Connection = AsyncSession
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 50
 """Instruments in one transaction: a few milliseconds."""
@@ -58,20 +58,20 @@ class ListingStore:
     def __init__(
         self,
         settings: WriterSettings,
-        saved: Callable[[StoreInstruments], None],
+        saved: Callable[[StoreListing], None],
         backoff: Backoff | None = None,
     ) -> None:
         assert settings.database_url, "without a URL there is no store"
         self._url = settings.database_url
         self._instance = settings.paths.instance
         self._saved = saved
-        self._waiting: deque[StoreInstruments] = deque()
+        self._waiting: deque[StoreListing] = deque()
         self._arrived = Alarm()
         self.trouble = Trouble(
-            "instruments", "not stored yet, trying again", backoff or Backoff(*_DELAYS_S), log
+            "instruments", "not stored yet, trying again", backoff or Backoff(*_DELAYS_S), _log
         )
 
-    def take(self, message: StoreInstruments) -> None:
+    def take(self, message: StoreListing) -> None:
         """Store this when its turn comes. The listing before it need not repeat what this one says:
         a database that is away for days must not fill the memory.
         """
@@ -107,7 +107,7 @@ class ListingStore:
             connection.pgconn.finish()
 
 
-async def store_listing(connection: Connection, message: StoreInstruments) -> int:
+async def store_listing(connection: Connection, message: StoreListing) -> int:
     """Add a version of every instrument that changed, and the events; return how many versions.
 
     Storing the same listing again adds nothing.
@@ -179,7 +179,7 @@ def _changed(
     return changed
 
 
-async def _store_events(connection: Connection, message: StoreInstruments) -> None:
+async def _store_events(connection: Connection, message: StoreListing) -> None:
     cursor = await connection.execute(_IS_LOGGED, (message.venue, message.loaded_ns))
     row = await cursor.fetchone()
     assert row is not None
@@ -193,7 +193,7 @@ async def _store_events(connection: Connection, message: StoreInstruments) -> No
         await cursor.executemany(_LOG, [_event_row(message, event) for event in message.events])
 
 
-def _event_row(message: StoreInstruments, event: InstrumentEvent) -> tuple[Any, ...]:
+def _event_row(message: StoreListing, event: InstrumentEvent) -> tuple[Any, ...]:
     return (
         message.loaded_ns / 1e9, event.venue, event.symbol, event.event, event.detail,
         message.loaded_ns,

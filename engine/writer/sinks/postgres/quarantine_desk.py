@@ -16,7 +16,7 @@ import psycopg
 from engine.base.errors import EngineError, TableRefusesError
 from engine.data.kinds import SPECS, GapState, RecordKind
 from engine.data.layout import Layout
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.database.session import QUARANTINE, AsyncSession, open_session
 from engine.writer.rows.batch import Batch, Slice
 from engine.writer.rows.quarantine import Quarantine, QuarantinedRow
@@ -58,7 +58,7 @@ class QuarantineDesk:
         self._instance = layout.instance
         self._url = database_url
         self._files = Quarantine(layout.quarantine_dir)
-        self._tables = Tables(Catalog(layout.catalog))
+        self._tables = Tables(Slots(layout.slots))
 
     @classmethod
     async def open(cls, layout: Layout, database_url: str) -> "QuarantineDesk":

@@ -24,13 +24,13 @@ from engine.base.errors import (
     TableRefusesError,
 )
 from engine.data.kinds import GapReason, GapState, RecordKind
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.database.session import WRITER, AsyncSession, open_session
 from engine.messages.settings import WriterSettings
 from engine.writer.rows.batch import Batch, CommitResult, Slice
 from engine.writer.rows.quarantine import Quarantine
 from engine.writer.rows.refused import Refusals, declare
-from engine.writer.rows.withheld import HeldSpan
+from engine.writer.rows.withheld import WithheldSpan
 from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.adoption import adopt
 from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
@@ -139,12 +139,12 @@ class PostgresSink:
     which is about one table: the others' rows can be committed. Cancelling is safe anywhere.
     """
 
-    def __init__(self, settings: WriterSettings, catalog: Catalog) -> None:
+    def __init__(self, settings: WriterSettings, slots: Slots) -> None:
         assert settings.database_url, "without a URL there is no sink"
         layout = settings.paths.layout()
         self._url = settings.database_url
         self._instance = layout.instance
-        self._tables = Tables(catalog)
+        self._tables = Tables(slots)
         self._quarantine = Quarantine(layout.quarantine_dir)
         self._connection: Connection | None = None
         self._overdue = Overdue(self._url)
@@ -217,7 +217,7 @@ class PostgresSink:
         return self._last_recv_ns.get((ring, epoch), 0)
 
     def venue(self, slot: int) -> str:
-        """The venue of a slot; empty where the catalog does not know it."""
+        """The venue of a slot; empty where the slot table does not know it."""
         return self._tables.streams.venue(slot)
 
     async def adopt_quarantine(self) -> None:
@@ -249,7 +249,7 @@ class PostgresSink:
     async def commit(
         self,
         slices: Sequence[Slice],
-        held_back: Sequence[HeldSpan] = (),
+        withheld: Sequence[WithheldSpan] = (),
         *,
         durable: bool,
         impatient: Collection[str] = (),
@@ -263,9 +263,9 @@ class PostgresSink:
         aside), and DatabaseUnavailableError.
         """
         async with self._connected() as connection:
-            slots = [span.slot for span in held_back]
+            slots = [span.slot for span in withheld]
             batch = await self._tables.prepare(connection, slices, slots)
-            batch.held_back = held_back
+            batch.withheld = withheld
             attempt = _Attempt()
             try:
                 await self._transact(connection, batch, attempt, durable)
@@ -326,7 +326,7 @@ class PostgresSink:
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
             await self._move_cursors(connection, batch.slices)
-            await self._declare_held_back(connection, batch.held_back)
+            await self._declare_withheld(connection, batch.withheld)
             await store_coverage(connection, batch.slices, self._tables.streams.lookup.stream_id)
             for kind, pieces in batch.pieces.items():
                 attempt.storing = kind
@@ -371,7 +371,9 @@ class PostgresSink:
                 loss = (piece.ring, piece.epoch, piece.start_seq, piece.first_seq)
                 await connection.execute(_DECLARE_LOSS, loss)
 
-    async def _declare_held_back(self, connection: Connection, spans: Sequence[HeldSpan]) -> None:
+    async def _declare_withheld(
+        self, connection: Connection, spans: Sequence[WithheldSpan]
+    ) -> None:
         """Let the gap of each stream begin or grow."""
         if spans:
             streams = self._tables.streams

@@ -1,11 +1,11 @@
 """Slots of the rings to streams of the database: registers them, and raises their decimals.
 
 An instrument's row in the database is a version: facts and decimals that never change. The newest
-version that has the catalog's facts and at least its decimals is used, so decimals that were raised
-stay raised after a restart; otherwise a new version is added, with streams of its own.
+version that has the slot table's facts and at least its decimals is used, so decimals that were
+raised stay raised after a restart; otherwise a new version is added, with streams of its own.
 
-When the catalog describes a slot anew, the slot's next rows go to the version that says so; what is
-stored keeps the version it was stored with. A slot's decimals never become fewer.
+When the slot table describes a slot anew, the slot's next rows go to the version that says so; what
+is stored keeps the version it was stored with. A slot's decimals never become fewer.
 """
 
 import decimal
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.data.slots import Catalog, CatalogEntry, Instrument, StreamKey
+from engine.data.slots import Instrument, Slot, Slots, StreamKey
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import StreamLookup
 
@@ -42,14 +42,14 @@ _INSERT_STREAM = """
 Connection = AsyncSession
 
 
-class StreamRegistry:
-    """Fills a `StreamLookup` from the catalog and the database."""
+class StreamIds:
+    """Fills a `StreamLookup` from the slot table and the database."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
         self._line_count = 0
         self._resolved_as: dict[int, Instrument] = {}
-        """What the catalog said of each slot that is resolved."""
+        """What the slot table said of each slot that is resolved."""
         self.lookup = StreamLookup()
 
     def forget(self) -> None:
@@ -58,28 +58,29 @@ class StreamRegistry:
         self._resolved_as.clear()
 
     def catch_up(self) -> None:
-        """Read what is new in the catalog; slots that it describes anew are to be resolved again.
+        """Read what is new in the slot table; slots that it describes anew are to be resolved
+        again.
 
         Called before every batch. Facts are on disk before anybody acts on them, so no message can
         come too early or too late for the rows it is about.
         """
-        self._catalog.refresh()
-        if self._catalog.line_count == self._line_count:
+        self._slots.refresh()
+        if self._slots.line_count == self._line_count:
             return
-        self._line_count = self._catalog.line_count
-        for entry in self._catalog:
+        self._line_count = self._slots.line_count
+        for entry in self._slots:
             if self._resolved_as.get(entry.slot, facts := _facts(entry)) != facts:
                 del self._resolved_as[entry.slot]
                 self.lookup.unset(entry.slot)
 
     def name(self, slot: int) -> str:
         """The stream of a slot, for people."""
-        entry = self._catalog.get(slot)
+        entry = self._slots.get(slot)
         return str(entry.key) if entry else f"slot {slot}"
 
     def venue(self, slot: int) -> str:
-        """The venue of a slot; empty where the catalog does not know it."""
-        entry = self._catalog.get(slot)
+        """The venue of a slot; empty where the slot table does not know it."""
+        entry = self._slots.get(slot)
         return entry.key.venue if entry else ""
 
     def stream_id(self, slot: int) -> int:
@@ -87,14 +88,14 @@ class StreamRegistry:
         return int(self.lookup.stream_id[slot]) if self.is_resolved(slot) else 0
 
     async def resolve(self, connection: Connection, slots: Iterable[int]) -> None:
-        """Resolve `slots` that the catalog knows; the others stay unresolved.
+        """Resolve `slots` that the slot table knows; the others stay unresolved.
 
         Own transaction, durable at once: rows that name a stream must not outlive it.
         """
         missing = [slot for slot in slots if not self.is_resolved(slot)]
         if not missing:
             return
-        facts = {e.slot: (e.key, _facts(e)) for slot in missing if (e := self._catalog.get(slot))}
+        facts = {e.slot: (e.key, _facts(e)) for slot in missing if (e := self._slots.get(slot))}
         if not facts:
             return
         async with connection.transaction():
@@ -111,8 +112,8 @@ class StreamRegistry:
         self, connection: Connection, slot: int, price_decimals: int, qty_decimals: int
     ) -> None:
         """Give the stream of `slot` at least these decimals. Own transaction."""
-        entry = self._catalog.get(slot)
-        assert entry is not None, "resolved slots are in the catalog"
+        entry = self._slots.get(slot)
+        assert entry is not None, "resolved slots are in the slot table"
         async with connection.transaction():
             await lock_durably(connection)
             facts = await _newest_known(connection, _facts(entry))
@@ -134,7 +135,7 @@ def unresolved(lookup: StreamLookup, slots: np.ndarray[Any, np.dtype[np.uint32]]
     return [int(slot) for slot in distinct[~lookup.resolved(distinct)]]
 
 
-def _facts(entry: CatalogEntry) -> Instrument:
+def _facts(entry: Slot) -> Instrument:
     """A stream whose venue has not described it yet starts with no decimals, and they are raised
     as its rows need them."""
     key = entry.key
@@ -173,9 +174,9 @@ async def _register(
 
 
 async def _newest_known(connection: Connection, facts: Instrument) -> Instrument:
-    """The catalog's facts, or those of the newest version where the catalog is behind: another
-    engine may have stored a listing that this one has not seen. What no version says is newer than
-    all of them.
+    """the slot table's facts, or those of the newest version where the slot table is behind:
+    another engine may have stored a listing that this one has not seen. What no version says is
+    newer than all of them.
     """
     versions = await _fetch(connection, _SELECT_INSTRUMENTS, (facts.venue, facts.symbol))
     said = (*fact_values(facts), facts.status)

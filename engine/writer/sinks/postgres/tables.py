@@ -14,7 +14,7 @@ from psycopg import sql
 
 from engine.base.errors import DatabaseUnavailableError, TableRefusesError
 from engine.data.kinds import SPECS, RecordKind, RecordSpec
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.database.session import AsyncSession
 from engine.writer.rows.batch import (
     Batch,
@@ -31,7 +31,7 @@ from engine.writer.rows.batch import (
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
 from engine.writer.sinks.postgres.partitions import Partitions
 from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
-from engine.writer.sinks.postgres.stream_ids import StreamRegistry, unresolved
+from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
 
 _ENCODE_ROWS: Final = 8192
 _PROBES: Final = 128
@@ -44,8 +44,8 @@ Connection = AsyncSession
 class Tables:
     """What one connection knows of its database. Not for two tasks at a time."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.streams = StreamRegistry(catalog)
+    def __init__(self, slots: Slots) -> None:
+        self.streams = StreamIds(slots)
         self.partitions = Partitions()
         self._encoders = {
             kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items() if spec.columns
@@ -161,7 +161,7 @@ class Tables:
         return None
 
 
-def _has_strangers(slots: set[int], streams: StreamRegistry) -> bool:
+def _has_strangers(slots: set[int], streams: StreamIds) -> bool:
     """Whether one of `slots` is still unknown after the look-up."""
     return any(not streams.is_resolved(slot) for slot in slots)
 

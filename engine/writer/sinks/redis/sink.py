@@ -24,7 +24,7 @@ from engine.base.errors import FencedError, RedisFullError, RedisUnavailableErro
 from engine.base.masking import scrub
 from engine.base.redis_link import Command, RedisLink, first_error, parse_redis_url
 from engine.data.kinds import Flag, RecordArray, RecordKind
-from engine.data.slots import Catalog, CatalogEntry
+from engine.data.slots import Slot, Slots
 from engine.messages.settings import WriterSettings
 from engine.start.redis_memory import does_not_fit
 from engine.writer.rows.batch import Slice
@@ -71,7 +71,7 @@ class RedisSink:
     """
 
     def __init__(
-        self, settings: WriterSettings, catalog: Catalog, deadline_s: float = _DEADLINE_S
+        self, settings: WriterSettings, slots: Slots, deadline_s: float = _DEADLINE_S
     ) -> None:
         assert settings.redis_url, "without a URL there is no sink"
         self._address = parse_redis_url(settings.redis_url)
@@ -82,7 +82,7 @@ class RedisSink:
         self._needed_bytes = settings.redis_needed_bytes
         self._memory_bytes = settings.redis_memory_bytes
         self._deadline_s = deadline_s
-        self._catalog = catalog
+        self._slots = slots
         self._link: RedisLink | None = None
         self._cursors: dict[str, int | None] = {}
         self._was_full = False
@@ -317,15 +317,15 @@ class RedisSink:
                     stop = min(start + at_once, len(events))
                     yield _Entry(kind, key, events[start:stop], starts[stop] - starts[start])
 
-    def _known(self, slot: int) -> CatalogEntry | None:
-        entry = self._catalog.get(slot)
+    def _known(self, slot: int) -> Slot | None:
+        entry = self._slots.get(slot)
         if entry is None:
-            self._catalog.refresh()
-            entry = self._catalog.get(slot)
+            self._slots.refresh()
+            entry = self._slots.get(slot)
         return entry
 
     def _events(
-        self, kind: RecordKind, entry: CatalogEntry, rows: RecordArray
+        self, kind: RecordKind, entry: Slot, rows: RecordArray
     ) -> tuple[str, Sequence[Any]]:
         key = entry.key
         if kind is RecordKind.GAP:

@@ -8,10 +8,10 @@ import pytest
 
 from control.api.routes import instruments as route
 from control.state import listings as module
-from control.state.listings import Instruments, differences
+from control.state.listings import Listings, differences
 from engine.base.errors import VenueError
 from engine.data.slots import Instrument
-from engine.messages.commands import InstrumentEvent
+from engine.messages.listings import InstrumentEvent
 from shards.venues import VENUES
 from tests.control.api.api_rig import Rig, instrument, run_with_rig
 
@@ -43,7 +43,7 @@ Told = list[tuple[str, list[Instrument], list[InstrumentEvent]]]
 def make(venue: Venue, directory: Path | None = None, refresh_s: float = 900) -> Any:
     told: Told = []
     only = {HL: VENUES[HL]}
-    service = Instruments(only, directory, venue.fetch, lambda *a: told.append(a), refresh_s)
+    service = Listings(only, directory, venue.fetch, lambda *a: told.append(a), refresh_s)
     service.load_files()
     return service, told
 

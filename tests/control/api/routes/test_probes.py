@@ -10,7 +10,7 @@ import pytest
 from control.api.routes import probes
 from control.cli.main import main
 from control.http.auth import Guard
-from engine.messages.commands import StreamState
+from engine.messages.streams import StreamState
 from tests.control.api.api_rig import POLL, Rig, run_with_rig
 from tests.control.api.routes.test_streams import BTC_KEY
 from tests.control.cli.remote.test_client_commands import TOKEN, engine

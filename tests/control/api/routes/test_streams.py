@@ -8,7 +8,8 @@ import pytest
 
 from control.http.errors import ApiError
 from engine.data.slots import StreamKey, StreamKind, Transport
-from engine.messages.commands import AddStreams, StreamState
+from engine.messages.control import AddStreams
+from engine.messages.streams import StreamState
 from tests.control.api.api_rig import Rig, instrument, run_with_rig
 
 BTC: dict[str, Any] = {

@@ -15,7 +15,7 @@ from control.cli.remote import client
 from control.cli.service import Ground, ServiceOptions, make_note
 from control.http.auth import Guard
 from engine.data.layout import open_layout
-from engine.messages.commands import RenewBook
+from engine.messages.control import RenewBook
 from engine.process import instance
 from engine.start.config import load
 from tests.control.api.api_rig import Rig, served

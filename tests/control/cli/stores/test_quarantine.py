@@ -15,7 +15,7 @@ import pytest
 from control.cli.main import main
 from engine.data.kinds import GAP, TRADE
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.messages.settings import LogSettings, Paths, WriterSettings
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
@@ -33,10 +33,10 @@ def state(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FTS_DATABASE_URL", database_url)
     execute(database_url, "ALTER TABLE trade ADD CONSTRAINT no CHECK (trade_id > 4)")
     layout = open_layout(tmp_path / "state")
-    catalog = Catalog(layout.catalog)
+    slots = Slots(layout.slots)
     for symbol in ("A", "B"):
-        entry = catalog.assign(StreamKey("acme", symbol, StreamKind.TRADES))
-        catalog.describe(entry.slot, Instrument("acme", symbol, 2, 3))
+        entry = slots.assign(StreamKey("acme", symbol, StreamKind.TRADES))
+        slots.describe(entry.slot, Instrument("acme", symbol, 2, 3))
     rows = np.zeros(10, TRADE.dtype)
     rows["stream"], rows["trade_id"] = np.arange(10) % 2, np.arange(10)
     rows["ts_event"] = rows["ts_recv"] = 1_780_000_000_000_000_000

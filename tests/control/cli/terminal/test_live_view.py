@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from control.cli.terminal.live_view import Addresses, can_show_view, render, watch
-from engine.messages.commands import StreamState
 from engine.messages.status import ChildReport, EngineStatus, StreamReport, WriterReport
+from engine.messages.streams import StreamState
 
 ADDRESSES = Addresses(
     psql="psql 'postgresql://fts@/fts?host=/home/somebody/.local/state/fts/demo/postgres/run'",

@@ -6,8 +6,8 @@ from control.cli.ending import Ending
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.data.slots import StreamKind
 from engine.messages.account import Moves
-from engine.messages.commands import StreamCounts
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
+from engine.messages.streams import StreamCounts
 
 
 def test_the_summary_says_where_every_received_row_is() -> None:

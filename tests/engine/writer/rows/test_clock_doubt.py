@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.base.clock import wall_ns
 from engine.data.kinds import FUNDING, GAP, TRADE, RecordArray, RecordKind
 from engine.data.layout import Layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.clock_doubt import ClockDoubt
 from tests.engine.writer.bench import Bench, run, select, until
@@ -59,10 +59,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def bench(layout: Layout) -> Iterator[Bench]:
     """Slot 0 is of acme, slot 1 of bolt, slot 2 of acme again, slot 3 a bolt without times."""
-    catalog = Catalog(layout.catalog)
+    slots = Slots(layout.slots)
     for venue, symbol in (("acme", "A"), ("bolt", "B"), ("acme", "C"), ("bolt", "D")):
-        entry = catalog.assign(StreamKey(venue, symbol, StreamKind.TRADES))
-        catalog.describe(entry.slot, Instrument(venue, symbol, 2, 3))
+        entry = slots.assign(StreamKey(venue, symbol, StreamKind.TRADES))
+        slots.describe(entry.slot, Instrument(venue, symbol, 2, 3))
     bench = Bench(layout, TRADE, FUNDING, GAP)
     yield bench
     bench.close()

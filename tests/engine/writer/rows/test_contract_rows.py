@@ -24,7 +24,7 @@ from engine.data.kinds import (
     Side,
 )
 from engine.data.layout import Layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind, Transport
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind, Transport
 from engine.writer.rows.batch import CommitResult, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sinks.redis.sink import RedisSink
@@ -35,18 +35,18 @@ NEXT_NS = START_NS + 3600 * 10**9
 
 
 @pytest.fixture
-def catalog(layout: Layout) -> Catalog:
+def slots(layout: Layout) -> Slots:
     """One slot a kind, in the order of `KINDS`. Prices 2 decimals, sizes 3."""
-    catalog = Catalog(layout.catalog)
+    slots = Slots(layout.slots)
     for kind in (
         StreamKind.TICKER, StreamKind.FUNDING_OPEN_INTEREST, StreamKind.LIQUIDATIONS,
     ):  # fmt: skip
         transport = (
             Transport.HTTP_POLL if kind is StreamKind.FUNDING_OPEN_INTEREST else Transport.WS
         )
-        entry = catalog.assign(StreamKey("acme", "S", kind, transport))
-        catalog.describe(entry.slot, Instrument("acme", "S", 2, 3))
-    return catalog
+        entry = slots.assign(StreamKey("acme", "S", kind, transport))
+        slots.describe(entry.slot, Instrument("acme", "S", 2, 3))
+    return slots
 
 
 def rows_of(spec: RecordSpec, slot: int, *rows: dict[str, Any]) -> RecordArray:
@@ -90,11 +90,11 @@ def slices() -> Iterator[Slice]:
 
 
 @pytest.fixture
-def stored(database_url: str, make_settings: MakeSettings, catalog: Catalog) -> CommitResult:
+def stored(database_url: str, make_settings: MakeSettings, slots: Slots) -> CommitResult:
     """All rows, committed in one transaction."""
 
     async def main() -> CommitResult:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await sink.connect()
         for piece in slices():
             await sink.cursor(piece.ring, 1, 0)
@@ -172,14 +172,14 @@ def test_the_newest_rows_are_read_from_the_index(
 
 @pytest.mark.fault("W04")
 def test_a_rate_no_database_can_hold_is_set_aside(
-    database_url: str, make_settings: MakeSettings, catalog: Catalog, layout: Layout
+    database_url: str, make_settings: MakeSettings, slots: Slots, layout: Layout
 ) -> None:
     rows = np.repeat(FUNDINGS[:1], 4)
     rows["rate"][1:3] = np.nan, 1e9
     rows["index"][3] = np.inf
 
     async def main() -> CommitResult:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await sink.connect()
         await sink.cursor("r", 1, 0)
         result = await sink.commit([Slice("r", 1, 0, 0, rows, FUNDING)], durable=False)
@@ -196,10 +196,10 @@ def test_a_rate_no_database_can_hold_is_set_aside(
 
 
 def test_redis_readers_get_every_kind_under_its_own_key(
-    redis_url: str, make_settings: MakeSettings, catalog: Catalog
+    redis_url: str, make_settings: MakeSettings, slots: Slots
 ) -> None:
     async def main() -> int:
-        sink = RedisSink(make_settings(redis_url=redis_url), catalog, deadline_s=1.0)
+        sink = RedisSink(make_settings(redis_url=redis_url), slots, deadline_s=1.0)
         await sink.connect()
         for piece in slices():
             await sink.cursor(piece.ring, 1)

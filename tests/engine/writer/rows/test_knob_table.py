@@ -9,8 +9,8 @@ import pytest
 
 from engine.data.kinds import GAP, RecordKind
 from engine.data.layout import Layout
-from engine.data.slots import Catalog
-from engine.messages.commands import Knobs
+from engine.data.slots import Slots
+from engine.messages.streams import Knobs
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.redis_consumer import RedisDelivery
 from engine.writer.rows.knob_table import KnobTable
@@ -24,8 +24,8 @@ UNPUBLISHED = Knobs(redis_publishes_enabled=False)
 
 
 @pytest.fixture
-def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
-    del catalog
+def bench(layout: Layout, slots: Slots) -> Iterator[Bench]:
+    del slots
     bench = Bench(layout)
     yield bench
     bench.close()
@@ -49,9 +49,7 @@ def test_rows_of_a_stream_that_is_not_stored_are_passed_over(
 ) -> None:
     settings = make_settings(database_url=database_url, knobs={1: UNSTORED}, flush_interval_s=0.01)
     knobs = KnobTable(settings)
-    delivery = DatabaseDelivery(
-        bench.sources, PostgresSink(settings, Catalog(layout.catalog)), knobs
-    )
+    delivery = DatabaseDelivery(bench.sources, PostgresSink(settings, Slots(layout.slots)), knobs)
 
     async def body() -> None:
         bench.put(trades(400))
@@ -114,7 +112,7 @@ def test_a_stream_that_is_never_stored_is_declared_over_restarts_and_lost_answer
 
     for first_id, expected in ((0, [200]), (800, [200, 200])):
         delivery = DatabaseDelivery(
-            bench.sources, PostgresSink(settings, Catalog(layout.catalog)), KnobTable(settings)
+            bench.sources, PostgresSink(settings, Slots(layout.slots)), KnobTable(settings)
         )
 
         async def body(first_id: int = first_id, delivery: DatabaseDelivery = delivery) -> None:
@@ -130,9 +128,7 @@ def test_a_stream_that_is_never_stored_is_declared_over_restarts_and_lost_answer
         deliver(delivery, body)
         assert sum(missing()) == sum(expected), "a row is declared once, whatever is repeated"
     knobs = KnobTable(settings)
-    delivery = DatabaseDelivery(
-        bench.sources, PostgresSink(settings, Catalog(layout.catalog)), knobs
-    )
+    delivery = DatabaseDelivery(bench.sources, PostgresSink(settings, Slots(layout.slots)), knobs)
 
     async def stored_again() -> None:
         await until(lambda: delivery.trouble.state == "up")
@@ -155,7 +151,7 @@ def test_a_bad_row_keeps_its_place_in_the_ring_when_others_are_held_back(
 ) -> None:
     settings = make_settings(database_url=database_url, knobs={0: UNSTORED}, flush_interval_s=0.01)
     delivery = DatabaseDelivery(
-        bench.sources, PostgresSink(settings, Catalog(layout.catalog)), KnobTable(settings)
+        bench.sources, PostgresSink(settings, Slots(layout.slots)), KnobTable(settings)
     )
     rows = trades(100)
     rows["price"][[0, 57]] = np.nan
@@ -180,7 +176,7 @@ def test_rows_of_a_stream_that_is_not_published_stay_out_of_redis(
 ) -> None:
     settings = make_settings(redis_url=redis_url, knobs={2: UNPUBLISHED})
     knobs = KnobTable(settings)
-    delivery = RedisDelivery(bench.sources, RedisSink(settings, Catalog(layout.catalog)), knobs)
+    delivery = RedisDelivery(bench.sources, RedisSink(settings, Slots(layout.slots)), knobs)
 
     async def body() -> None:
         for first_id in (0, 400):

@@ -13,7 +13,7 @@ import pytest
 
 from engine.data.kinds import BOOK, FUNDING, GAP, TRADE, GapReason, GapState, RecordArray
 from engine.data.layout import Layout
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine
 from tests.engine.writer.bench import Bench, all_delivered, execute, run, select, until
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
@@ -30,8 +30,8 @@ _GAPS = """
 
 
 @pytest.fixture
-def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
-    del catalog
+def bench(layout: Layout, slots: Slots) -> Iterator[Bench]:
+    del slots
     bench = Bench(layout, TRADE, BOOK, FUNDING, GAP)
     yield bench
     bench.close()
@@ -223,9 +223,9 @@ sink_process.asyncio.run(sink_process._main(sys.argv[1:]))
 
 
 def test_killed_between_file_and_commit_a_row_is_twice_in_the_file_and_once_in_the_gap(
-    layout: Layout, catalog: Catalog, database_url: str
+    layout: Layout, slots: Slots, database_url: str
 ) -> None:
-    del catalog
+    del slots
     execute(database_url, "ALTER TABLE trade ADD CHECK (trade_id NOT IN (17, 18, 90))")
     arguments = [str(layout.state_dir), database_url, "200", "100", "0"]
     codes = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from engine.data.kinds import TRADE, Flag
-from engine.messages.status import summarize
+from engine.messages.totals import summarize
 from engine.writer.sources.latency import Latency
 
 

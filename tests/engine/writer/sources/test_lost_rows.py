@@ -13,7 +13,7 @@ import pytest
 from engine.data.kinds import GapReason, GapState, RecordArray, RecordKind
 from engine.data.layout import Layout
 from engine.data.positions import read_position
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.writer.sources.journal_format import BLOCK_HEADER, SEGMENT_HEADER
 from engine.writer.sources.sources import Sources
 from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
@@ -142,7 +142,7 @@ def assert_equation(url: str, rows: RecordArray, lost_count: int | None = None) 
 @pytest.mark.fault("D02")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_a_damaged_journal_lost_is_declared(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades, damage: Damage
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades, damage: Damage
 ) -> None:
     rows = fresh(trades(ROWS))
     epoch = receive(layout, rows, ring_stays=False)
@@ -158,7 +158,7 @@ def test_what_a_damaged_journal_lost_is_declared(
     "damage", [flip_in_two, cut_the_last_short, delete_the_middle, delete_all, spoil_all]
 )
 def test_what_the_ring_still_holds_is_not_lost_with_the_journal(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades, damage: Damage
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades, damage: Damage
 ) -> None:
     rows = fresh(trades(ROWS))
     epoch = receive(layout, rows, ring_stays=True)
@@ -171,7 +171,7 @@ def test_what_the_ring_still_holds_is_not_lost_with_the_journal(
 
 
 def test_edges_are_the_neighbours_of_the_loss(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     """Between the last stored and the first stored row of a stream, where both are at hand."""
     rows = fresh(trades(ROWS))
@@ -194,7 +194,7 @@ def test_edges_are_the_neighbours_of_the_loss(
 
 
 def test_a_stream_that_provably_lost_nothing_is_left_alone(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     """By its ids, when they go on across the loss; by its last row, when that is older."""
     rows = fresh(trades(ROWS))
@@ -223,7 +223,7 @@ def losses_told(url: str) -> int:
 
 @pytest.mark.fault("W01")
 def test_a_writer_killed_while_it_declares_declares_once(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     rows = fresh(trades(3_000))
     epoch = receive(layout, rows, ring_stays=True)
@@ -258,7 +258,7 @@ def had_by_another_database(layout: Layout, upto_seq: int) -> None:
 
 @pytest.mark.fault("P08")
 def test_what_a_database_set_back_has_lost_is_declared(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     """Restored from a backup: the cursor is older than anything that ring and journal hold."""
     rows = fresh(trades(ROWS))
@@ -289,7 +289,7 @@ def test_what_a_database_set_back_has_lost_is_declared(
 
 @pytest.mark.fault("P08")
 def test_a_database_that_never_had_the_ring_is_told_what_it_lacks(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     rows = fresh(trades(ROWS))
     receive(layout, rows, ring_stays=True)
@@ -374,7 +374,7 @@ def test_positions_that_a_power_cut_set_back_follow_the_journal(
 
 @pytest.mark.fault("D02")
 def test_a_stream_whose_entry_is_damaged_may_have_lost_rows(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     rows = fresh(trades(ROWS))
     epoch = receive(layout, rows, ring_stays=False)

@@ -33,7 +33,7 @@ from shards.feeds.contracts import (
     OpenInterestPoints,
 )
 from shards.feeds.declared.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
-from shards.feeds.feed import Stream
+from shards.feeds.feed import Feed
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades, HistoryTrades, TradeRow
 from shards.session import venue_session
@@ -50,33 +50,33 @@ class Kind:
 
     name: str
     record: RecordKind
-    make: Callable[..., Stream]
-    put: Callable[[Stream, int, int], None]
+    make: Callable[..., Feed]
+    put: Callable[[Feed, int, int], None]
     is_steady: bool = False
     """Rows come at a steady pace: a gap begins at the last one."""
 
 
-def put_trade(feed: Stream, n: int, ts: int) -> None:
+def put_trade(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, ContiguousTrades)
     feed.on_trade(n, Side.BUY, ts, wall_ns(), 1.0, 1.0)
 
 
-def put_history(feed: Stream, n: int, ts: int) -> None:
+def put_history(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, HistoryTrades)
     feed.on_trades([TradeRow(n * 7919, Side.BUY, ts, 1.0, 1.0)], wall_ns())
 
 
-def put_quote(feed: Stream, n: int, ts: int) -> None:
+def put_quote(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, Quotes)
     feed.on_quote(n, ts, wall_ns(), (1.0 + n, 1.0, 2.0 + n, 1.0))
 
 
-def put_book(feed: Stream, n: int, ts: int) -> None:
+def put_book(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, SnapshotBook)
     feed.on_book(BookEvent(ts // MS, 0, ts, wall_ns(), [(1.0, 1.0)], [(2.0, 1.0)]))
 
 
-def put_delta(feed: Stream, n: int, ts: int) -> None:
+def put_delta(feed: Feed, n: int, ts: int) -> None:
     """Event n, and the snapshot it asks for."""
     assert isinstance(feed, DeltaBook)
     feed.on_event(n, BookEvent(n, n - 1, ts, wall_ns(), [(1.0, 1.0)], []))
@@ -84,22 +84,22 @@ def put_delta(feed: Stream, n: int, ts: int) -> None:
         feed.on_snapshot(BookEvent(n, 0, ts, wall_ns(), [(1.0, 1.0)], [], is_snapshot=True))
 
 
-def put_funding(feed: Stream, n: int, ts: int) -> None:
+def put_funding(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, FundingRates)
     feed.on_funding(ts, wall_ns(), FundingRow(0.0001 * n, 1.0, 1.0))
 
 
-def put_interest(feed: Stream, n: int, ts: int) -> None:
+def put_interest(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, OpenInterestPoints)
     feed.on_open_interest(ts, wall_ns(), float(n))
 
 
-def put_both(feed: Stream, n: int, ts: int) -> None:
+def put_both(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, FundingOpenInterest)
     feed.on_both(ts, wall_ns(), FundingRow(0.0001 * n, 1.0, 1.0), float(n))
 
 
-def put_liquidation(feed: Stream, n: int, ts: int) -> None:
+def put_liquidation(feed: Feed, n: int, ts: int) -> None:
     assert isinstance(feed, Liquidations)
     feed.on_liquidation(LiquidationRow(ts, Side.SELL, 1.0, float(n), 1.0, 1.0), wall_ns())
 
@@ -143,7 +143,7 @@ class Bench:
         self._written = 0
         self.last: Position | None = None
 
-    def feed(self) -> Stream:
+    def feed(self) -> Feed:
         """The feed of a process that begins now: it knows what the writer had noted."""
         self.note()
         spec = spec_of(SLOT, kind=StreamKind.TRADES, transport=Transport.WS)
@@ -153,12 +153,12 @@ class Bench:
         feed.resume(CoverageLedger(self.double.rings.coverage), heard)
         return feed
 
-    def connect(self, feed: Stream, carrier: int) -> None:
+    def connect(self, feed: Feed, carrier: int) -> None:
         feed.carrier = carrier
         feed.connected()
         feed.subscribed_s = monotonic_s() - 60
 
-    def put(self, feed: Stream, n: int, ts: int) -> None:
+    def put(self, feed: Feed, n: int, ts: int) -> None:
         self.kind.put(feed, n, ts)
         rows = self.double.rows(self.kind.record)
         newest = rows[-1]

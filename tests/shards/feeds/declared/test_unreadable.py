@@ -16,7 +16,7 @@ from engine.data.slots import StreamKind
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
-from shards.feeds.feed import Stream
+from shards.feeds.feed import Feed
 from shards.session.make_feed import make_stream
 from shards.transport.connection import Connection
 from shards.venues import VENUES, salvage
@@ -32,7 +32,7 @@ MS = 1_000_000
 class Heard:
     """What one stream made of the frames."""
 
-    def __init__(self, stream: Stream, double: MemoryRings) -> None:
+    def __init__(self, stream: Feed, double: MemoryRings) -> None:
         self.stream = stream
         self.gaps: RecordArray = double.rows("gap")
         rows = {kind: double.rows(kind) for kind in SPECS if kind is not RecordKind.GAP}

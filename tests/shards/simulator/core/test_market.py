@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shards.simulator.core.instruments import (
-    Instrument,
+    Grid,
     binance_instruments,
     hyperliquid_instruments,
 )
@@ -14,7 +14,7 @@ SAMPLE = (*binance_instruments(60)[::9], *hyperliquid_instruments(60)[::9])
 
 
 @pytest.mark.parametrize("instrument", SAMPLE, ids=lambda instrument: instrument.symbol)
-def test_changes_applied_to_the_first_book_give_every_later_book(instrument: Instrument) -> None:
+def test_changes_applied_to_the_first_book_give_every_later_book(instrument: Grid) -> None:
     market = Market(instrument, seed=3, stream=1, activity=12)
     bids, asks = dict(market.bids), dict(market.asks)
     for _ in range(300):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from shards.simulator.core.frames import text_frame
 from shards.simulator.core.instruments import (
-    Instrument,
+    Grid,
     binance_instruments,
     decimal_text,
     hyperliquid_instruments,
@@ -45,7 +45,7 @@ def compact(value: object) -> str:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(BINANCE), SEEDS, COUNTS, TIMES, st.integers(9, 11), st.booleans())
 def test_a_block_of_agg_trades_equals_frames_printed_by_json(
-    instrument: Instrument, seed: int, count: int, ts_ms: int, digits: int, combined: bool
+    instrument: Grid, seed: int, count: int, ts_ms: int, digits: int, combined: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     all_qty, plain_qty = sizes(rng)
@@ -87,7 +87,7 @@ def test_a_block_of_agg_trades_equals_frames_printed_by_json(
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(COINS), SEEDS, COUNTS, TIMES)
 def test_a_block_of_coin_trades_equals_frames_printed_by_json(
-    instrument: Instrument, seed: int, count: int, ts_ms: int
+    instrument: Grid, seed: int, count: int, ts_ms: int
 ) -> None:
     rng = np.random.default_rng(seed)
     all_qty, _ = sizes(rng)

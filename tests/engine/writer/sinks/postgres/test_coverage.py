@@ -25,7 +25,7 @@ from engine.data.kinds import (
 from engine.data.layout import Layout
 from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.messages.settings import RingSettings
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.knob_table import KnobTable
@@ -97,10 +97,10 @@ class Bench:
 
 @pytest.fixture
 def bench(
-    layout: Layout, catalog: Catalog, make_settings: MakeSettings, database_url: str
+    layout: Layout, slots: Slots, make_settings: MakeSettings, database_url: str
 ) -> Iterator[Bench]:
     settings = make_settings(database_url=database_url, max_rows_per_copy=1000, flush_rows=1000)
-    bench = Bench(layout, PostgresSink(settings, catalog), KnobTable(settings))
+    bench = Bench(layout, PostgresSink(settings, slots), KnobTable(settings))
     yield bench
     bench.close()
 

@@ -8,7 +8,7 @@ from engine.base.clock import wall_ns
 from engine.data.kinds import TRADE, RecordArray
 from engine.data.layout import Layout
 from engine.data.positions import Positions
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.messages.account import Moves, RingMoves
 from engine.writer.main import ring_status
 from engine.writer.sinks.postgres.sink import PostgresSink
@@ -35,7 +35,7 @@ def cursors(url: str) -> list[tuple[str, int, int]]:
 
 def test_cursors_of_drained_rings_go_and_no_other(
     layout: Layout,
-    catalog: Catalog,
+    slots: Slots,
     database_url: str,
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,7 +77,7 @@ def test_cursors_of_drained_rings_go_and_no_other(
 
 @pytest.mark.fault("P08")
 def test_a_backup_older_than_the_last_start_is_noticed(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     """Ring and journal of what it lacks were drained, and are gone with all their rows."""
     rows = fresh(trades(ROWS))
@@ -105,7 +105,7 @@ def test_a_backup_older_than_the_last_start_is_noticed(
 
 
 def test_a_new_database_need_not_know_what_an_old_one_has(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     receive(layout, fresh(trades(ROWS)), ring_stays=False)
     deliver(layout, database_url)
@@ -122,7 +122,7 @@ def test_a_new_database_need_not_know_what_an_old_one_has(
 @pytest.mark.parametrize("is_drained", [False, True])
 def test_a_damaged_entry_of_a_ring_that_is_gone_stops_nothing_and_loses_nothing(
     layout: Layout,
-    catalog: Catalog,
+    slots: Slots,
     database_url: str,
     trades: MakeTrades,
     junk: int,
@@ -144,7 +144,7 @@ def test_a_damaged_entry_of_a_ring_that_is_gone_stops_nothing_and_loses_nothing(
 
 def test_a_new_database_whose_link_breaks_between_two_cursors_is_still_new(
     layout: Layout,
-    catalog: Catalog,
+    slots: Slots,
     database_url: str,
     trades: MakeTrades,
     monkeypatch: pytest.MonkeyPatch,
@@ -173,7 +173,7 @@ def test_a_new_database_whose_link_breaks_between_two_cursors_is_still_new(
 
 @pytest.mark.fault("P08")
 def test_a_backup_of_several_starts_ago_is_noticed(
-    layout: Layout, catalog: Catalog, database_url: str, trades: MakeTrades
+    layout: Layout, slots: Slots, database_url: str, trades: MakeTrades
 ) -> None:
     """What it had of the first ring is known from its cursor, and of the next ones it has none."""
     epochs = []

@@ -20,7 +20,7 @@ from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, EngineError
 from engine.data.kinds import TRADE
 from engine.data.layout import Layout
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.servers.postgres import PrivatePostgres
 from engine.writer.rows.batch import Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
@@ -58,7 +58,7 @@ def _assert_exactly_once(url: str, row_count: int) -> None:
 
 @pytest.mark.fault("W01")
 def test_a_writer_killed_at_any_instant_stores_every_row_once(
-    layout: Layout, catalog: Catalog, database_url: str
+    layout: Layout, slots: Slots, database_url: str
 ) -> None:
     row_count, kills = 1_000_000, 0
     chance = random.Random(20261122)
@@ -95,7 +95,7 @@ def _wait_for_commit_under_way(connection: "psycopg.Connection[tuple[int]]") -> 
 
 @pytest.mark.fault("W02")
 def test_a_successor_waits_for_the_commit_of_a_killed_writer(
-    layout: Layout, catalog: Catalog, database_url: str, make_settings: MakeSettings
+    layout: Layout, slots: Slots, database_url: str, make_settings: MakeSettings
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -109,7 +109,7 @@ def test_a_successor_waits_for_the_commit_of_a_killed_writer(
                 seen += _wait_for_commit_under_way(connection)
                 process.send_signal(signal.SIGKILL)
                 # At once: the COMMIT is still under way in the server.
-                sink = PostgresSink(make_settings(database_url=database_url), catalog)
+                sink = PostgresSink(make_settings(database_url=database_url), slots)
                 uvloop.run(_finish(sink, step * 100_000))
         assert seen == 8
     with psycopg.connect(database_url) as connection:
@@ -129,7 +129,7 @@ async def _finish(sink: PostgresSink, row_count: int) -> None:
 def test_a_server_that_restarts_under_load_loses_and_doubles_nothing(
     postgres: PrivatePostgres,
     database_url: str,
-    catalog: Catalog,
+    slots: Slots,
     make_settings: MakeSettings,
     way: str,
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_server_that_restarts_under_load_loses_and_doubles_nothing(
     restarts = 0
 
     async def main() -> int:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         failures = 0
         while True:
             try:
@@ -165,10 +165,10 @@ def test_a_server_that_restarts_under_load_loses_and_doubles_nothing(
 
 @pytest.mark.fault("P02")
 def test_a_killed_backend_is_survived(
-    database_url: str, catalog: Catalog, make_settings: MakeSettings, trades: MakeTrades
+    database_url: str, slots: Slots, make_settings: MakeSettings, trades: MakeTrades
 ) -> None:
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await store(sink, 1000, 1000, durable=False)
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(backend_pid) FROM ingest_cursor")
@@ -182,11 +182,11 @@ def test_a_killed_backend_is_survived(
 
 
 def test_a_predecessor_that_hangs_on_to_its_cursor_is_ended(
-    database_url: str, catalog: Catalog, make_settings: MakeSettings
+    database_url: str, slots: Slots, make_settings: MakeSettings
 ) -> None:
     async def main() -> None:
         settings = make_settings(database_url=database_url)
-        sink = PostgresSink(settings, catalog)
+        sink = PostgresSink(settings, slots)
         await store(sink, 10, 10, durable=False)
         name = f"fts-writer-{settings.paths.instance}"
         stuck = psycopg.connect(database_url, application_name=name)
@@ -203,10 +203,10 @@ def test_a_predecessor_that_hangs_on_to_its_cursor_is_ended(
 
 
 def test_a_locked_table_is_a_matter_of_time(
-    database_url: str, catalog: Catalog, make_settings: MakeSettings
+    database_url: str, slots: Slots, make_settings: MakeSettings
 ) -> None:
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await store(sink, 10, 10, durable=False)
         with psycopg.connect(database_url) as connection:
             connection.execute("LOCK TABLE trade")
@@ -220,10 +220,10 @@ def test_a_locked_table_is_a_matter_of_time(
 
 
 def test_cancelling_anywhere_leaves_nothing_half_done(
-    database_url: str, catalog: Catalog, make_settings: MakeSettings
+    database_url: str, slots: Slots, make_settings: MakeSettings
 ) -> None:
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await store(sink, 10, 10, durable=False)
         for turns in range(0, 60, 3):
             task = asyncio.create_task(store(sink, 400_000, 5_000, durable=False))
@@ -255,10 +255,10 @@ _OF_THE_SERVER = (
 
 @pytest.mark.fault("P06")
 def test_no_row_is_blamed_for_the_state_of_the_server(
-    database_url: str, layout: Layout, catalog: Catalog, make_settings: MakeSettings
+    database_url: str, layout: Layout, slots: Slots, make_settings: MakeSettings
 ) -> None:
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute(_REFUSE)
             for state in _OF_THE_SERVER:
@@ -282,10 +282,10 @@ def test_no_row_is_blamed_for_the_state_of_the_server(
 
 
 @pytest.mark.fault("P07")
-def test_errors_tell_no_password(catalog: Catalog, make_settings: MakeSettings) -> None:
+def test_errors_tell_no_password(slots: Slots, make_settings: MakeSettings) -> None:
     async def main() -> None:
         url = "postgresql://fts:hunter2@127.0.0.1:1/fts?connect_timeout=2"
-        sink = PostgresSink(make_settings(database_url=url), catalog)
+        sink = PostgresSink(make_settings(database_url=url), slots)
         with pytest.raises(DatabaseUnavailableError) as caught:
             await sink.connect()
         assert "hunter2" not in str(caught.value)

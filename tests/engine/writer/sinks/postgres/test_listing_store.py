@@ -9,7 +9,7 @@ import uvloop
 
 from engine.data.slots import Instrument
 from engine.database.session import WRITER, open_session
-from engine.messages.commands import InstrumentEvent, StoreInstruments
+from engine.messages.listings import InstrumentEvent, StoreListing
 from engine.servers.postgres import PrivatePostgres
 from engine.writer.sinks.postgres.listing_store import ListingStore, store_listing
 from tests.conftest import database_at
@@ -24,7 +24,7 @@ def instrument(symbol: str, **changes: Any) -> Instrument:
     return Instrument("acme", symbol, **facts)
 
 
-def store(url: str, *messages: StoreInstruments) -> list[int]:
+def store(url: str, *messages: StoreListing) -> list[int]:
     async def main() -> list[int]:
         connection = await open_session(url, WRITER)
         try:
@@ -46,7 +46,7 @@ def versions(url: str, symbol: str) -> list[tuple[Any, ...]]:
 
 def test_every_change_is_a_version_and_nothing_else_is(database_url: str) -> None:
     hundred = [instrument(f"S{number}") for number in range(120)]
-    first = StoreInstruments("acme", hundred, [], 1)
+    first = StoreListing("acme", hundred, [], 1)
     assert store(database_url, first, first) == [120, 0]
     steps = [
         instrument("S7", tick_size="0.1", price_decimals=1),
@@ -55,7 +55,7 @@ def test_every_change_is_a_version_and_nothing_else_is(database_url: str) -> Non
         instrument("S7", tick_size="0.001", price_decimals=3, status="BREAK", contract_size="10"),
     ]
     for number, changed in enumerate(steps, 2):
-        assert store(database_url, StoreInstruments("acme", [changed], [], number)) == [1]
+        assert store(database_url, StoreListing("acme", [changed], [], number)) == [1]
     assert versions(database_url, "S7") == [
         (1, 2, "0.01", "1", "TRADING"),
         (2, 2, "0.1", "1", "TRADING"),
@@ -69,8 +69,8 @@ def test_events_are_appended_once_and_a_delisted_instrument_says_so(database_url
     both = [instrument("A"), instrument("B")]
     listed = [InstrumentEvent("acme", each.symbol, "listed") for each in both]
     gone = [InstrumentEvent("acme", "A", "delisted", "not in the listing")]
-    first = StoreInstruments("acme", both, listed, 1_780_000_000_000_000_000)
-    second = StoreInstruments("acme", both[1:], gone, 1_780_000_060_000_000_000)
+    first = StoreListing("acme", both, listed, 1_780_000_000_000_000_000)
+    second = StoreListing("acme", both[1:], gone, 1_780_000_060_000_000_000)
     store(database_url, first, second, first, second)
     with psycopg.connect(database_url) as connection:
         events = connection.execute(
@@ -99,8 +99,8 @@ def test_a_dead_database_only_delays_it(
         listings = ListingStore(settings, lambda message: saved.append(message.loaded_ns))
         postgres.stop()
         task = asyncio.create_task(listings.run())
-        listings.take(StoreInstruments("acme", [instrument("A")], [], 1))
-        listings.take(StoreInstruments("acme", [instrument("A", status="BREAK")], [], 2))
+        listings.take(StoreListing("acme", [instrument("A")], [], 1))
+        listings.take(StoreListing("acme", [instrument("A", status="BREAK")], [], 2))
         async with asyncio.timeout(30):
             while "not stored yet" not in caplog.text:
                 await asyncio.sleep(0.01)
@@ -122,8 +122,8 @@ def test_what_waits_for_a_dead_database_is_what_changed(make_settings: MakeSetti
     for number in range(1, 50):
         status = "BREAK" if number == 20 else "TRADING"
         many = [instrument(f"S{each}") for each in range(100)]
-        listings.take(StoreInstruments("acme", [*many, instrument("A", status=status)], [], number))
-        listings.take(StoreInstruments("other", many, [], number))
+        listings.take(StoreListing("acme", [*many, instrument("A", status=status)], [], number))
+        listings.take(StoreListing("other", many, [], number))
     waiting = [message.instruments for message in listings._waiting]
     assert [len(each) for each in waiting[-2:]] == [101, 100], "the newest are whole"
     older = [each for message in waiting[:-2] for each in message]
@@ -134,5 +134,5 @@ def test_what_waits_for_a_dead_database_is_what_changed(make_settings: MakeSetti
 def test_a_venue_without_a_tick_is_no_reason_for_a_version_each_time(
     database_url: str, tick_size: str
 ) -> None:
-    message = StoreInstruments("acme", [instrument("A", tick_size=tick_size)], [], 1)
+    message = StoreListing("acme", [instrument("A", tick_size=tick_size)], [], 1)
     assert store(database_url, message, message) == [1, 0]

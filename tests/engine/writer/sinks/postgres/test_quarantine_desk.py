@@ -17,7 +17,7 @@ import uvloop
 from engine.base.errors import QuarantineError
 from engine.data.kinds import BOOK, GAP, TRADE, GapState
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.writer.rows.quarantine import Quarantine
 from engine.writer.sinks.postgres.quarantine_desk import QuarantineDesk, Retried
 from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
@@ -30,8 +30,8 @@ _ONCE = "SELECT count(*), count(DISTINCT trade_id) FROM trade"
 
 
 @pytest.fixture
-def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
-    del catalog
+def bench(layout: Layout, slots: Slots) -> Iterator[Bench]:
+    del slots
     bench = Bench(layout, TRADE, BOOK, GAP)
     yield bench
     bench.close()
@@ -210,17 +210,17 @@ def test_killed_at_its_commit_a_retry_is_done_or_not_begun(
 
 
 def test_a_row_of_nobodys_slot_is_stored_once_the_stream_is_known(
-    bench: Bench, layout: Layout, catalog: Catalog, database_url: str,
+    bench: Bench, layout: Layout, slots: Slots, database_url: str,
     make_settings: MakeSettings, trades: MakeTrades,
 ) -> None:  # fmt: skip
     rows = trades(4)
-    rows["stream"][2] = len(catalog)
+    rows["stream"][2] = len(slots)
     bench.put(rows)
     delivery = bench.delivery(make_settings(database_url=database_url))
     run(delivery, all_delivered(delivery))
     assert "stream table" in at_desk(layout, database_url, retry_all).refused[0][1]
-    entry = catalog.assign(StreamKey("acme", "NEW", StreamKind.TRADES))
-    catalog.describe(entry.slot, Instrument("acme", "NEW", 2, 3))
+    entry = slots.assign(StreamKey("acme", "NEW", StreamKind.TRADES))
+    slots.describe(entry.slot, Instrument("acme", "NEW", 2, 3))
     assert len(at_desk(layout, database_url, retry_all).stored) == 1
     assert select(database_url, "SELECT symbol FROM trades WHERE trade_id = 2") == [("NEW",)]
     assert [row[3] for row in select(database_url, _GAPS)] == ["repaired"]

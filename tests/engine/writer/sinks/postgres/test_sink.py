@@ -14,9 +14,9 @@ import uvloop
 from engine.base.errors import DatabaseUnavailableError, FencedError
 from engine.data.kinds import BOOK, GAP, TRADE, GapReason, GapState, RecordArray, Side
 from engine.data.layout import Layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.database.session import WRITER, open_session
-from engine.messages.commands import StoreInstruments
+from engine.messages.listings import StoreListing
 from engine.writer.rows.batch import Slice
 from engine.writer.sinks.postgres.listing_store import store_listing
 from engine.writer.sinks.postgres.sink import PostgresSink
@@ -27,12 +27,12 @@ Run = Callable[[Callable[[PostgresSink], Awaitable[Any]]], Any]
 
 
 @pytest.fixture
-def run(database_url: str, make_settings: MakeSettings, catalog: Catalog) -> Run:
+def run(database_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
     """Run an async function on a connected sink of its own."""
 
     def run(body: Callable[[PostgresSink], Awaitable[Any]]) -> Any:
         async def main() -> Any:
-            sink = PostgresSink(make_settings(database_url=database_url), catalog)
+            sink = PostgresSink(make_settings(database_url=database_url), slots)
             await sink.connect()
             try:
                 return await body(sink)
@@ -257,7 +257,7 @@ def test_rows_without_proof_are_stored_rounded_and_flagged(
 
 
 def test_new_facts_make_a_new_version_and_keep_raised_decimals(
-    run: Run, database_url: str, catalog: Catalog, trades: MakeTrades
+    run: Run, database_url: str, slots: Slots, trades: MakeTrades
 ) -> None:
     finer = trades(1)
     finer["price"] = 1.2345
@@ -265,7 +265,7 @@ def test_new_facts_make_a_new_version_and_keep_raised_decimals(
     async def body(sink: PostgresSink) -> None:
         await sink.cursor(RING, 1, 0)
         await sink.commit([piece(finer)], durable=False)
-        catalog.describe(0, Instrument("acme", "S0", 1, 3, tick_size="0.1", status="on"))
+        slots.describe(0, Instrument("acme", "S0", 1, 3, tick_size="0.1", status="on"))
         await sink.connect()
         assert await sink.cursor(RING, 1, 0) == 1
         await sink.commit([piece(trades(1), 1)], durable=False)
@@ -300,7 +300,7 @@ def priced(trades: MakeTrades, number: int, price: float) -> Slice:
 async def list_now(url: str, instrument: Instrument) -> None:
     """What the writer does with a listing."""
     connection = await open_session(url, WRITER)
-    await store_listing(connection, StoreInstruments("acme", [instrument], [], 1))
+    await store_listing(connection, StoreListing("acme", [instrument], [], 1))
     await connection.close()
 
 
@@ -311,7 +311,7 @@ def test_a_changed_listing_is_what_the_next_rows_refer_to(
     """The supervisor writes the stream table, and the listing's own task the versions: whichever
     the sink meets first, no version mixes an old tick with new decimals.
     """
-    supervisor = Catalog(layout.catalog)
+    supervisor = Slots(layout.slots)
     steps = [
         (facts("0.0001", 4), 1.2345), (facts("0.1", 1), 1.5), (facts("0.1", 1, "BREAK"), 1.25),
         (facts("0.01", 2), 1.55),
@@ -360,9 +360,9 @@ def test_decimals_are_raised_from_what_was_listed_last(
 
 
 def test_a_stream_that_no_venue_described_starts_without_decimals(
-    run: Run, database_url: str, layout: Layout, catalog: Catalog, trades: MakeTrades
+    run: Run, database_url: str, layout: Layout, slots: Slots, trades: MakeTrades
 ) -> None:
-    slot = Catalog(layout.catalog).assign(StreamKey("acme", "NEW", StreamKind.TRADES)).slot
+    slot = Slots(layout.slots).assign(StreamKey("acme", "NEW", StreamKind.TRADES)).slot
     rows = trades(2)
     rows["stream"] = slot
 
@@ -499,10 +499,10 @@ def test_a_partition_dropped_under_the_writer_is_made_again(
 
 
 def test_writers_that_make_the_same_partition_do_not_collide(
-    database_url: str, make_settings: MakeSettings, catalog: Catalog, trades: MakeTrades
+    database_url: str, make_settings: MakeSettings, slots: Slots, trades: MakeTrades
 ) -> None:
     async def write(number: int) -> None:
-        sink = PostgresSink(make_settings(database_url=database_url), catalog)
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
         await sink.connect()
         await sink.cursor(f"r{number}", 1, 0)
         await sink.commit([piece(trades(100), 0, f"r{number}")], durable=False)

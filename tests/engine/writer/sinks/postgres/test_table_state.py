@@ -9,7 +9,7 @@ import pytest
 from engine.base.errors import TableRefusesError
 from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.writer.table_waits import TableWaits
 from tests.engine.writer.bench import Bench, execute, run, select, until
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
@@ -39,8 +39,8 @@ _STATES_OF_A_TABLE = {
 
 
 @pytest.fixture
-def bench(layout: Layout, catalog: Catalog) -> Iterator[Bench]:
-    del catalog
+def bench(layout: Layout, slots: Slots) -> Iterator[Bench]:
+    del slots
     bench = Bench(layout, TRADE, BOOK, GAP)
     yield bench
     bench.close()

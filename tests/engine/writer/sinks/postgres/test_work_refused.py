@@ -17,16 +17,16 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.redis_link import parse_redis_url
 from engine.data.kinds import TRADE
 from engine.data.layout import open_layout
-from engine.data.slots import Catalog, Instrument, StreamKey, StreamKind
+from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.limits.budget import Budget, Waiter
 from engine.limits.lease_sharing import LeaseSharing
 from engine.limits.shared_budgets import Pool, SharedLimits
-from engine.messages.commands import StoreInstruments
+from engine.messages.listings import StoreListing
 from engine.messages.settings import LogSettings, Paths, WriterSettings
 from engine.servers.valkey import PrivateValkey
 from engine.start.config import Secret
-from engine.streams.wanted import Registry, RegistryEntry
-from engine.streams.wanted_mirror import RegistryMirror
+from engine.streams.wanted import Wanted, WantedStream
+from engine.streams.wanted_mirror import WantedMirror
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.listing_store import ListingStore
@@ -66,11 +66,11 @@ def settings_at(path: Path, url: str) -> WriterSettings:
 async def delivery(path: Path, url: str) -> AsyncIterator[Client]:
     settings = settings_at(path, url)
     layout = settings.paths.layout()
-    catalog = Catalog(layout.catalog)
-    slot = catalog.assign(StreamKey("acme", "A", StreamKind.TRADES)).slot
-    catalog.describe(slot, Instrument("acme", "A", 2, 3))
+    slots = Slots(layout.slots)
+    slot = slots.assign(StreamKey("acme", "A", StreamKind.TRADES)).slot
+    slots.describe(slot, Instrument("acme", "A", 2, 3))
     bench = Bench(layout)
-    sink = PostgresSink(settings, Catalog(layout.catalog))
+    sink = PostgresSink(settings, Slots(layout.slots))
     client = DatabaseDelivery(bench.sources, sink, KnobTable(settings), backoff=backoff())
     rows = np.zeros(400, TRADE.dtype)
     rows["stream"], rows["price"], rows["qty"] = slot, 1.25, 0.001
@@ -91,7 +91,7 @@ async def listings(path: Path, url: str) -> AsyncIterator[Client]:
     saved: list[int] = []
     store = ListingStore(settings_at(path, url), lambda m: saved.append(m.loaded_ns), backoff())
     task = asyncio.create_task(store.run())
-    store.take(StoreInstruments("acme", [Instrument("acme", "A", 2, 3)], [], 1))
+    store.take(StoreListing("acme", [Instrument("acme", "A", 2, 3)], [], 1))
     try:
         yield Client(lambda: saved == [1], lambda: store.trouble.text)
     finally:
@@ -100,13 +100,13 @@ async def listings(path: Path, url: str) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def mirror(path: Path, url: str) -> AsyncIterator[Client]:
-    registry = Registry(path / "registry.jsonl")
-    registry.put([RegistryEntry(StreamKey("acme", "A", StreamKind.TRADES))])
-    client = RegistryMirror(registry, "name", Secret(url), lambda _: None, 300.0, backoff())
+    wanted = Wanted(path / "registry.jsonl")
+    wanted.put([WantedStream(StreamKey("acme", "A", StreamKind.TRADES))])
+    client = WantedMirror(wanted, "name", Secret(url), lambda _: None, 300.0, backoff())
     client.start()
     try:
         yield Client(
-            lambda: client.mirrored_revision == registry.revision, lambda: client._trouble.text
+            lambda: client.mirrored_revision == wanted.revision, lambda: client._trouble.text
         )
     finally:
         await client.close()

@@ -12,7 +12,7 @@ from engine.base.backoff import Backoff
 from engine.base.errors import RedisUnavailableError
 from engine.data.kinds import RecordArray
 from engine.data.layout import open_layout
-from engine.messages.commands import Knobs
+from engine.messages.streams import Knobs
 from engine.writer import redis_consumer as delivery_module
 from engine.writer.redis_consumer import RedisDelivery
 from engine.writer.rows.batch import Slice

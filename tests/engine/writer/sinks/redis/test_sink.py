@@ -15,7 +15,7 @@ from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, EngineError, FencedError, RedisUnavailableError
 from engine.base.redis_link import Command, RedisLink, parse_redis_url
 from engine.data.kinds import BOOK, GAP, TRADE, Flag, GapReason, GapState, RecordArray, Side
-from engine.data.slots import Catalog
+from engine.data.slots import Slots
 from engine.servers.valkey import PrivateValkey
 from engine.writer.rows.batch import Slice
 from engine.writer.sinks.redis.sink import RedisSink
@@ -26,12 +26,12 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(redis_url: str, make_settings: MakeSettings, catalog: Catalog) -> Run:
+def run(redis_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
     """Run an async function on a connected sink of its own."""
 
     def run(body: Body, **changes: object) -> Any:
         async def main() -> Any:
-            sink = RedisSink(make_settings(redis_url=redis_url, **changes), catalog, deadline_s=1.0)
+            sink = RedisSink(make_settings(redis_url=redis_url, **changes), slots, deadline_s=1.0)
             await sink.connect()
             try:
                 return await body(sink)
@@ -286,13 +286,13 @@ def test_error_replies_are_typed_and_move_no_cursor(
 
 
 def test_login_and_database_come_from_the_url(
-    run: Run, redis_url: str, make_settings: MakeSettings, catalog: Catalog, trades: MakeTrades
+    run: Run, redis_url: str, make_settings: MakeSettings, slots: Slots, trades: MakeTrades
 ) -> None:
     ask(redis_url, ("ACL", "SETUSER", "ann", "on", ">hunter2", "~*", "&*", "+@all"))
     base = redis_url.partition("?")[0]
 
     async def main(url: str) -> None:
-        sink = RedisSink(make_settings(redis_url=url), catalog, deadline_s=1.0)
+        sink = RedisSink(make_settings(redis_url=url), slots, deadline_s=1.0)
         try:
             await sink.connect()
             await sink.publish([piece(trades(4))])

@@ -1,0 +1,171 @@
+"""Streams as they travel: what is wanted of them, how they are, what they count."""
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from engine.data.slots import Instrument, StreamKey, StreamKind
+
+
+class StreamState(enum.StrEnum):
+    """Where a stream is in its life."""
+
+    PENDING = "pending"
+    CONNECTING = "connecting"
+    SYNCING = "syncing"
+    LIVE = "live"
+    STALE = "stale"
+    BACKOFF = "backoff"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What can be tuned on a running stream (the control API's word). None of the flush knobs
+    means the configured value; among streams the smallest one governs the writer.
+    """
+
+    db_writes_enabled: bool = True
+    redis_publishes_enabled: bool = True
+    flush_rows: int | None = None
+    flush_interval_ms: int | None = None
+    max_rows_per_copy: int | None = None
+
+    @property
+    def keeps_rows_back(self) -> bool:
+        """Whether there is a sink that gets none of the stream's rows."""
+        return not (self.db_writes_enabled and self.redis_publishes_enabled)
+
+    def contradiction(self, max_rows_per_copy: int | None) -> str:
+        """What is wrong between `flush_rows` and the rest, "" when nothing is. The argument is
+        the configured value, None where it is not known.
+        """
+        most = self.max_rows_per_copy or max_rows_per_copy
+        if self.flush_rows is None or most is None or self.flush_rows <= most:
+            return ""
+        return f"flush_rows = {self.flush_rows} is more than max_rows_per_copy = {most}"
+
+
+ROWS_PER_COPY_MIN: Final = 1000
+"""What one stream may at least ask for: smaller transactions would throttle all the others."""
+
+
+class KnobChanges(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Some knobs of a stream; the absent ones stay. None: back to the configured value."""
+
+    db_writes_enabled: bool | UnsetType = UNSET
+    redis_publishes_enabled: bool | UnsetType = UNSET
+    flush_rows: int | UnsetType | None = UNSET
+    flush_interval_ms: int | UnsetType | None = UNSET
+    max_rows_per_copy: int | UnsetType | None = UNSET
+
+    def over(self, knobs: Knobs) -> Knobs:
+        """`knobs` with these changes."""
+        changes = {
+            name: value
+            for name in self.__struct_fields__
+            if (value := getattr(self, name)) is not UNSET
+        }
+        return msgspec.structs.replace(knobs, **changes)
+
+
+class StreamSpec(msgspec.Struct, frozen=True):
+    """A stream as it is handed to a shard. `instrument` is what the engine knows of it already, as
+    a listing said that came at `listed_s` (monotonic; 0 where it is from an earlier run); `life`
+    tells this stream from one of the same slot that was removed before.
+    """
+
+    slot: int
+    key: StreamKey
+    instrument: Instrument | None = None
+    life: int = 0
+    listed_s: float = 0.0
+
+
+class StreamRequest(msgspec.Struct):
+    """A stream somebody wants, with knobs where not the defaults."""
+
+    key: StreamKey
+    knobs: Knobs = Knobs()
+
+
+class StreamCounts(NamedTuple):
+    """What a stream counts, or many of them together."""
+
+    frame_count: int = 0
+    row_count: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    duplicate_count: int = 0
+    refused_count: int = 0
+    """What the venue sent for the stream and no row could be made of."""
+
+    @classmethod
+    def total(cls, counts: "Iterable[StreamCounts]") -> "StreamCounts":
+        """The sum of each."""
+        return cls(*map(sum, zip(cls(), *counts, strict=True)))
+
+
+def sum_by_kind(
+    many: Iterable[Mapping[StreamKind, StreamCounts]],
+) -> dict[StreamKind, StreamCounts]:
+    """Kind by kind."""
+    found: defaultdict[StreamKind, list[StreamCounts]] = defaultdict(list)
+    for by_kind in many:
+        for kind, counts in by_kind.items():
+            found[kind].append(counts)
+    return {kind: StreamCounts.total(each) for kind, each in found.items()}
+
+
+class StreamStatus(msgspec.Struct):
+    """What a shard says of one of its streams. Counters only grow while the shard lives."""
+
+    slot: int
+    state: StreamState
+    reason: str = ""
+    frame_count: int = 0
+    row_count: int = 0
+    gap_count: int = 0
+    missing_count: int = 0
+    duplicate_count: int = 0
+    refused_count: int = 0
+    last_recv_ns: int = 0
+    life: int = 0
+    """As in its `StreamSpec`."""
+
+
+class StartStreams(msgspec.Struct, tag=True):
+    """Shard: begin these streams."""
+
+    streams: list[StreamSpec]
+
+
+class StopStreams(msgspec.Struct, tag=True):
+    """Shard: end these streams."""
+
+    slots: list[int]
+
+
+class RenewBooks(msgspec.Struct, tag=True):
+    """Shard: take a fresh snapshot of these books, where they run."""
+
+    slots: list[int]
+
+
+class InstrumentsStored(msgspec.Struct, tag=True):
+    """Shard: the stream table knows these slots' instruments; they may subscribe."""
+
+    slots: list[int]
+
+
+class InstrumentsResolved(msgspec.Struct, tag=True):
+    """Shard: the venue named these slots' instruments, at `listed_s` by the monotonic clock, which
+    all processes of a machine share; 0.0 where the shard only repeats what it was handed.
+    """
+
+    instruments: dict[int, Instrument]
+    listed_s: float = 0.0
