@@ -9,9 +9,11 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,13 +25,49 @@ from engine.start.migrations import migrate
 _numbers = itertools.count(1)
 
 
-def pytest_configure() -> None:
+_SERVERS = frozenset({"postgres", "valkey", "databases", "browser"})
+_WHOLE_FOLDERS = ("tests/flow", "tests/fault")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`./fts test fast`."""
+    parser.addoption(
+        "--fast", action="store_true",
+        help="leave out what needs a server, a process or a browser, or is marked `whole`",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Let SIGINT interrupt what the tests start, as it does from a terminal.
 
     A job in the background of a script begins with SIGINT ignored, and hands that on.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not fast."""
+    if config.getoption("--fast"):
+        slow = [item for item in items if _is_whole(config, item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+        sys.addaudithook(_refuse_processes)
+
+
+def _is_whole(config: pytest.Config, item: pytest.Item) -> bool:
+    folder = item.path.relative_to(config.rootpath).as_posix()
+    return (
+        folder.startswith(_WHOLE_FOLDERS)
+        or item.get_closest_marker("whole") is not None
+        or bool(_SERVERS & set(getattr(item, "fixturenames", ())))
+    )
+
+
+def _refuse_processes(event: str, _: tuple[Any, ...]) -> None:
+    """A test that starts a process is not fast, and has to say so."""
+    if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec"):
+        raise AssertionError("this test starts a process: mark it `whole`")
 
 
 @pytest.fixture(scope="session")

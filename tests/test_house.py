@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("engine", "shards", "control")
 MODULES_MAX = 12
 FAN_OUT_MAX = 16
-LINES_MAX = 40_050
+LINES_MAX = 40_061
 """Source lines of the three rooms. Lower it with every change that takes lines away; new venues,
 kinds, sinks and services raise it by what they need, which their commit says.
 """

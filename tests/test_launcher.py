@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[1]
 TOOLS = (
     "sh", "cat", "cksum", "dirname", "readlink", "mkdir", "rm", "mv", "sed", "grep", "tail", "head",

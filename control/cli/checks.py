@@ -13,12 +13,16 @@ from pathlib import Path
 from engine.base.clock import monotonic_s
 
 _HELP = """\
-usage: ./fts test [PYTEST ARGUMENT ...]
+usage: ./fts test [lint | fast] [PYTEST ARGUMENT ...]
 
 Lint, format, types, layers and the test suite, with one line for each; 0 when all passed.
 
+  lint      lint, format, types and layers alone: what a commit hook calls
+  fast      the tests that start no server, no process and no browser, in less than a minute
+
 examples:
   ./fts test                        everything, in less than 15 minutes
+  ./fts test fast -k ring           the fast ones whose names have "ring"
   ./fts test tests/engine           the tests of one folder, and the checks before them
   ./fts test -k ring -x             those whose names have "ring", until the first failure
 """
@@ -27,21 +31,33 @@ _WORKERS_MAX = 3
 """Flow tests start real servers; more of them at once would measure each other."""
 
 
-def checks(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+def checks(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Name and command of each check."""
+    which, *rest = arguments or ("",)
+    if which == "lint":
+        return _static()
+    if which == "fast":
+        return [_tests(["--fast", *rest])]
+    return [*_static(), _tests(arguments)]
+
+
+def _static() -> list[tuple[str, list[str]]]:
     tools = Path(sys.executable).parent
-    # One more than there are CPUs: most tests wait for servers and clocks. Long ones come last, so
-    # a worker that is done takes from those that are not.
-    workers = str(min(_WORKERS_MAX, (os.cpu_count() or 1) + 1))
-    has_xdist = importlib.util.find_spec("xdist") is not None
-    parallel = ["-n", workers, "--dist", "worksteal"] if has_xdist else []
     return [
         ("lint", [str(tools / "ruff"), "check", "--quiet", "."]),
         ("format", [str(tools / "ruff"), "format", "--check", "--quiet", "."]),
         ("types", [sys.executable, "-m", "mypy", "--no-error-summary"]),
         ("layers", [str(tools / "lint-imports"), "--no-cache"]),
-        ("tests", [sys.executable, "-m", "pytest", "-q", *parallel, *pytest_arguments]),
     ]
+
+
+def _tests(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    # One more than there are CPUs: most tests wait for servers and clocks. Long ones come last, so
+    # a worker that is done takes from those that are not.
+    workers = str(min(_WORKERS_MAX, (os.cpu_count() or 1) + 1))
+    has_xdist = importlib.util.find_spec("xdist") is not None
+    parallel = ["-n", workers, "--dist", "worksteal"] if has_xdist else []
+    return "tests", [sys.executable, "-m", "pytest", "-q", *parallel, *arguments]
 
 
 def main(arguments: Sequence[str]) -> int:

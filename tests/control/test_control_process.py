@@ -26,7 +26,7 @@ from engine.process.child import Child
 from engine.process.pipe import Pipe
 from tests.control.api.api_rig import Supervisor
 
-pytestmark = pytest.mark.flow
+pytestmark = [pytest.mark.whole, pytest.mark.flow]
 AWAY = dict.fromkeys(
     ("binance_linear", "hyperliquid_perp"), VenueSettings(rest_url="http://127.0.0.1:1")
 )

@@ -28,7 +28,7 @@ from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
 from tests.shards.doubles import spec_of
 
-pytestmark = pytest.mark.flow
+pytestmark = [pytest.mark.whole, pytest.mark.flow]
 BINANCE = "binance_linear"
 
 

@@ -15,6 +15,8 @@ from control.app import OPERATIONS
 from tests.control.api.api_rig import BINANCE, MAX_ROWS_PER_COPY, Rig, run_with_rig
 from tests.control.cli.remote.test_client_commands import engine
 
+pytestmark = pytest.mark.whole
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

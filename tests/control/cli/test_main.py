@@ -25,6 +25,8 @@ from engine.process import instance
 from engine.start.config import Secret
 from engine.start.config import load as load_config
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[3]
 
 

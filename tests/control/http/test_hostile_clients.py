@@ -23,6 +23,8 @@ from tests.control.api.hostile_requests import (
     status_of,
 )
 
+pytestmark = pytest.mark.whole
+
 QUICK = Limits(headers_s=0.3, body_s=0.4, write_s=0.4)
 
 

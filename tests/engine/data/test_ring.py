@@ -156,6 +156,7 @@ def test_tap_that_is_lapped_says_how_many_it_missed_and_shows_no_torn_row() -> N
     assert seen[-12:] == list(range(87, 99))
 
 
+@pytest.mark.whole
 def test_second_producer_is_refused_and_death_frees_the_ring(tmp_path: Path) -> None:
     path = tmp_path / "shm" / "a.ring"
     segment = create_segment(path, ring_bytes(TRADE, 16))
@@ -195,6 +196,7 @@ def test_who_reads_a_ring_cannot_keep_its_producer_out(tmp_path: Path, operation
 
 
 @pytest.mark.fault("S01")
+@pytest.mark.whole
 def test_kill_inside_a_write_leaves_nothing_torn_below_the_head(tmp_path: Path) -> None:
     """A producer is killed at random instants; every published row proves itself."""
     path = tmp_path / "kill.ring"
@@ -231,6 +233,7 @@ def _prove(batch: "np.ndarray[tuple[int], np.dtype[np.void]]", first_seq: int) -
     return len(batch)
 
 
+@pytest.mark.whole
 def test_full_shared_memory_is_an_error_and_not_a_dead_process(tmp_path: Path) -> None:
     """posix_fallocate fails where a later write would be SIGBUS. /dev/full is no tmpfs, so the
     limit is a file size limit, which the kernel reports the same way: at allocation.
@@ -253,6 +256,7 @@ def test_full_shared_memory_is_an_error_and_not_a_dead_process(tmp_path: Path) -
 
 
 @pytest.mark.skipif(not os.access("/bin/mount", os.X_OK) or os.geteuid() != 0, reason="needs mount")
+@pytest.mark.whole
 def test_full_tmpfs_names_the_remedy(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()

@@ -40,6 +40,7 @@ def keep(
 
 
 @pytest.mark.fault("S13")
+@pytest.mark.whole
 def test_child_that_says_what_nobody_can_handle_is_killed_and_replaced(tmp_path: Path) -> None:
     lives = 0
 
@@ -59,6 +60,7 @@ def test_child_that_says_what_nobody_can_handle_is_killed_and_replaced(tmp_path:
     keep(tmp_path, scenario, on_message=handle)
 
 
+@pytest.mark.whole
 def test_keeper_that_fails_says_so_and_still_leaves_in_order(tmp_path: Path) -> None:
     faults: list[str] = []
 

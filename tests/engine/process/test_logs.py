@@ -47,6 +47,7 @@ def test_no_text_breaks_out_of_its_line(text: str) -> None:
     assert len(logs.escaped(text).splitlines()) <= 1
 
 
+@pytest.mark.whole
 def test_processes_that_rotate_one_log_lose_no_line(tmp_path: Path) -> None:
     script = (
         "import logging, sys\n"

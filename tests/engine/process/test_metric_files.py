@@ -164,6 +164,7 @@ def test_files_that_nobody_of_ours_made_are_left_out(layout: Layout) -> None:
     cut=st.integers(0, 4096),
     damage=st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=1, max_size=8)), max_size=4),
 )
+@pytest.mark.whole
 def test_no_damage_fails_a_scrape_or_a_birth(
     tmp_path_factory: pytest.TempPathFactory, cut: int, damage: list[tuple[int, bytes]]
 ) -> None:

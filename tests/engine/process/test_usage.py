@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from engine.process.usage import resident_bytes
 
 _SIZE = 64 << 20
@@ -19,6 +21,7 @@ def test_memory_that_was_given_back_is_not_counted() -> None:
     assert resident_bytes() < most - _SIZE // 2
 
 
+@pytest.mark.whole
 def test_any_process_can_be_asked_and_one_that_is_gone_uses_nothing() -> None:
     assert resident_bytes(os.getpid()) > 0
     with subprocess.Popen(

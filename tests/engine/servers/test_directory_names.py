@@ -18,6 +18,8 @@ from engine.servers.postgres import PrivatePostgres
 from engine.servers.quoting import postgres_name, shell_word
 from engine.servers.valkey import PrivateValkey
 
+pytestmark = pytest.mark.whole
+
 NAMES = {
     "blank": "a b",
     "all at once": 'a "b" $c%d 币,é',

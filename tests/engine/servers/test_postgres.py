@@ -19,6 +19,8 @@ from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import ServerAccount, processes_of
 from engine.start.postgres_settings import settings_with
 
+pytestmark = pytest.mark.whole
+
 _ENGINE = """
 import sys
 from pathlib import Path

@@ -17,6 +17,8 @@ from engine.servers.server_keeper import PrivateServer, ServerKeeper
 from engine.servers.valkey import PrivateValkey
 from tests.engine.servers.scripted_server import ScriptedServer
 
+pytestmark = pytest.mark.whole
+
 
 async def _until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(60):

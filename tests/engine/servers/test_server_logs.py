@@ -15,6 +15,8 @@ from engine.servers.server_keeper import ServerKeeper
 from engine.servers.server_process import ServerAccount, ServerProcess
 from tests.engine.servers.scripted_server import ScriptedServer
 
+pytestmark = pytest.mark.whole
+
 CHATTER = "while :; do echo 0123456789; sleep 0.001; done"
 MOST = 2_000
 

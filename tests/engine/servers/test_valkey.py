@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.base.clock import monotonic_s
 from engine.base.redis_link import Command, RedisLink, parse_redis_url
 from engine.servers.valkey import PrivateValkey
+
+pytestmark = pytest.mark.whole
 
 
 def _ask(url: str, *commands: Command) -> list[Any]:

@@ -19,6 +19,8 @@ from engine.supervisor.supervisor import Targets
 from tests.engine.full_disk import full_at
 from tests.engine.supervisor.test_supervisor import FAKES, STREAMS, Engine, run, until
 
+pytestmark = pytest.mark.whole
+
 TARGETS = Targets(f"{FAKES}:shard", f"{FAKES}:writer", f"{FAKES}:commander")
 SOL = StreamKey("binance_linear", "SOLUSDT", StreamKind.TRADES)
 DOGE = StreamKey("hyperliquid_perp", "DOGE", StreamKind.TRADES)

@@ -31,6 +31,8 @@ from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets
 from tests.engine.full_disk import full_at
 from tests.engine.servers.scripted_server import ScriptedServer
 
+pytestmark = pytest.mark.whole
+
 FAKES = "tests.engine.supervisor.fake_children"
 STREAMS = [
     StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES),

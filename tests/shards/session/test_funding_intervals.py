@@ -31,6 +31,8 @@ from shards.venues import VENUES
 from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
 
+pytestmark = pytest.mark.whole
+
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
 HOUR_S = 3600
 BINANCE = VENUES["binance_linear"]

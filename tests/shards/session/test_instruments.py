@@ -37,6 +37,7 @@ def test_a_symbol_nobody_lists_is_never_subscribed_and_found_once_it_is_listed(
 
 
 @pytest.mark.fault("H05")
+@pytest.mark.whole
 def test_a_hostile_answer_costs_another_call_and_not_the_shard(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
         for body in (

@@ -150,6 +150,7 @@ def test_a_breach_after_rows_still_grows_the_delay(tmp_path: Path) -> None:
 
 @pytest.mark.fault("N39")
 @pytest.mark.parametrize("path", [INFO, "/fapi/v1/openInterest", "/fapi/v1/depth"])
+@pytest.mark.whole
 def test_calls_that_fail_again_and_again_are_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

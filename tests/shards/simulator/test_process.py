@@ -13,6 +13,8 @@ import pytest
 from shards.simulator.core.ledger import BOOK, TRADE, read_ledger
 from shards.simulator.main import main
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).parents[3]
 
 

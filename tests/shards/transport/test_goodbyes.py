@@ -27,6 +27,8 @@ from tests.shards.fake_venue import (
     serving,
 )
 
+pytestmark = pytest.mark.whole
+
 INFO = "/fapi/v1/exchangeInfo"
 NAMES = [f"S{number}USDT" for number in range(30)]
 

@@ -76,6 +76,7 @@ GHOST = "GHOST"
 
 
 @pytest.mark.fault("X18")
+@pytest.mark.whole
 def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -453,6 +453,7 @@ def test_intervals_the_budget_cannot_bear_grow_alike_and_the_streams_say_so() ->
 
 
 @pytest.mark.fault("H03")
+@pytest.mark.whole
 def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
     """All of 400 polls fail and are repeated, and many books want snapshots from the same budget:
     polls never take more than their pool has, so the others are served.
@@ -546,6 +547,7 @@ def test_a_session_brings_up_polls_and_refuses_what_is_not_offered(tmp_path: Pat
 
 
 @pytest.mark.fault("H03")
+@pytest.mark.whole
 def test_one_answer_that_comes_late_is_one_gap(tmp_path: Path) -> None:
     """What is asked next, on its schedule, is not late as well."""
 

@@ -206,6 +206,7 @@ def test_a_stream_that_ends_during_its_handover_ends_on_both_sockets(tmp_path: P
 
 
 @pytest.mark.fault("N39")
+@pytest.mark.whole
 def test_sockets_whose_end_is_announced_at_once_are_replaced_less_and_less(tmp_path: Path) -> None:
     """New sockets are a budget of all streams: four a second leave nothing for the others."""
 

@@ -42,6 +42,7 @@ def test_a_stream_its_socket_brings_no_more_goes_to_another_one(tmp_path: Path) 
 
 
 @pytest.mark.fault("X04")
+@pytest.mark.whole
 def test_a_quiet_instrument_stays_where_it_is_and_may_be_quiet_for_longer(tmp_path: Path) -> None:
     async def test(rig: Rig) -> None:
         first = await delivering(rig, 2)
@@ -110,6 +111,7 @@ def test_many_silent_streams_share_one_more_socket(tmp_path: Path) -> None:
     run(tmp_path, test, stale_after_s=STALE_AFTER_S)
 
 
+@pytest.mark.whole
 def test_many_that_fall_silent_at_once_do_not_fill_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

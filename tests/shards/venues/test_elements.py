@@ -206,6 +206,7 @@ def test_every_message_the_decoder_knows_has_a_shape(name: str) -> None:
 
 @pytest.mark.fault("N03")
 @pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.whole
 def test_thousands_of_mutants_among_good_elements(name: str) -> None:
     """All kinds and symbols at once, one value of every other element replaced at random, rings
     emptied at times and full at others: no exception, no neighbour lost, and every count adds up.

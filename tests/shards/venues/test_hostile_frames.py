@@ -26,6 +26,8 @@ from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, cases_of, parsers, symbol_of
 
+pytestmark = pytest.mark.whole
+
 FRAMES_PER_EXAMPLE = 300
 EXAMPLES = 200
 REASONS = {

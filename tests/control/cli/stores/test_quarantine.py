@@ -131,6 +131,7 @@ def test_an_older_schema_is_told_what_to_do(
     assert "run `fts migrate`" in capsys.readouterr().err
 
 
+@pytest.mark.whole
 def test_the_private_database_is_opened_for_it(
     server_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def test_where_to_look_is_in_sight_and_everything_fits(size: tuple[int, int], co
     assert any(line.startswith("all ") and "1,234,567" in line for line in lines)
 
 
+@pytest.mark.whole
 def test_a_terminal_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -17,7 +17,7 @@ from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine
 from tests.engine.writer.bench import Bench, all_delivered, execute, run, select, until
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
-from tests.engine.writer.sink_process import RING
+from tests.engine.writer.sinks.postgres.sink_process import RING
 
 pytestmark = pytest.mark.fault("N05")
 _ROOT = Path(__file__).parents[4]
@@ -207,7 +207,7 @@ _KILLED_IN_BETWEEN = """
 import os, signal, sys
 from pathlib import Path
 from engine.writer.rows.quarantine import Quarantine
-from tests.engine.writer import sink_process
+from tests.engine.writer.sinks.postgres import sink_process
 
 write = Quarantine.write
 def write_and_die(self, rows, *names):

@@ -168,6 +168,7 @@ def test_a_segment_without_its_header_holds_nothing_and_is_in_nobodys_way(tmp_pa
 
 
 @pytest.mark.fault("D01")
+@pytest.mark.whole
 def test_full_disk_leaves_no_half_block_and_the_journal_goes_on_later(tmp_path: Path) -> None:
     """RLIMIT_FSIZE plays the full disk: the kernel then writes short, or refuses."""
     script = Path(__file__).with_name("journal_on_full_disk.py")

@@ -88,6 +88,7 @@ def test_raw_trades_equal_the_ledger(simulated: "Simulated", tmp_path: Path) -> 
     run_trades(simulated, tmp_path / "ledger", 5000.0, combined=False)
 
 
+@pytest.mark.whole
 def test_wrapped_trades_at_full_speed_equal_the_ledger(
     simulated: "Simulated", tmp_path: Path
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, LedgerRows, Rows, read_ledger
 from shards.simulator.settings import SimulatorSettings
 
+pytestmark = pytest.mark.whole
+
 if TYPE_CHECKING:
     from tests.shards.simulator.conftest import Client, Simulated
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import pytest
 
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, LedgerRows, Rows, read_ledger
 from shards.simulator.settings import SimulatorSettings
+
+pytestmark = pytest.mark.whole
 
 if TYPE_CHECKING:
     from tests.shards.simulator.conftest import Client, Simulated

@@ -25,7 +25,7 @@ from engine.servers.postgres import PrivatePostgres
 from engine.writer.rows.batch import Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
-from tests.engine.writer.sink_process import RING, numbered_trades, store
+from tests.engine.writer.sinks.postgres.sink_process import RING, numbered_trades, store
 
 _PROGRAM = Path(__file__).with_name("sink_process.py")
 _ROOT = Path(__file__).parents[5]

@@ -105,6 +105,7 @@ STEPS = st.one_of(
 @pytest.mark.fault("R01")
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEPS, max_size=20))
+@pytest.mark.whole
 def test_every_row_counts_once_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory,
     make_settings: MakeSettings,
