@@ -75,14 +75,14 @@ def test_every_place_that_knows_symbols_knows_it(make_rig: MakeRig, redis_url: s
     shown = fts(rig, "streams", "show", "BinanceLinear", NAME, "Ticker").splitlines()
     assert ["knobs.flush_rows", "100"] in [line.split() for line in shown]
     fts(rig, "streams", "set", "BinanceLinear", NAME, "Ticker", "flush_rows=default")
+    with redis.Redis.from_url(redis_url) as server:
+        for key in (f"fts:trades:binance_linear:{NAME}", f"fts:book:hyperliquid_perp:{COIN}"):
+            rig.until(lambda key=key: server.xlen(key) > 0, key)  # type: ignore[misc]
+    rig.quiet()  # what is under way to a stream that ends is nobody's
     assert "1 of 1 stream ended" in fts(
         rig, "streams", "remove", "BinanceLinear", NAME, "--kind", "Ticker"
     )
     assert ask(api, "DELETE", "/streams", everything)["accepted"] == 1
-
-    with redis.Redis.from_url(redis_url) as server:
-        for key in (f"fts:trades:binance_linear:{NAME}", f"fts:book:hyperliquid_perp:{COIN}"):
-            rig.until(lambda key=key: server.xlen(key) > 0, key)  # type: ignore[misc]
-    assert_equation(rig.finish())
+    assert_equation(rig.stop())
     symbols = rig.query("SELECT DISTINCT symbol FROM trades ORDER BY 1")
     assert symbols == [(COIN,), (NAME,)]
