@@ -120,6 +120,14 @@ def test_a_public_class_is_the_only_one_of_its_name() -> None:
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
+def test_control_names_no_venue() -> None:
+    """What differs between venues is data of theirs; `proof` still has a list of its own."""
+    named = re.compile("binance|hyperliquid", re.IGNORECASE)
+    files = {*(ROOT / "control").rglob("*.*")} - {*(ROOT / "control/proof").rglob("*.*")}
+    texts = {path: path.read_text(encoding="utf-8") for path in files if path.suffix != ".pyc"}
+    assert [path for path, text in texts.items() if named.search(text)] == []
+
+
 def test_dead_names_stay_dead() -> None:
     dead = re.compile(rf"\b({DEAD})\b")
     found = {path: dead.findall(text) for path, text in sources()}

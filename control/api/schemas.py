@@ -25,7 +25,7 @@ BULK_MAX = 5000
 
 
 def spelled(venue: str) -> str:
-    """`binance_linear` as the seed's bodies spell it: `BinanceLinear`."""
+    """`some_venue` as the seed's bodies spell it: `SomeVenue`."""
     return "".join(part.capitalize() for part in venue.split("_"))
 
 

@@ -1,7 +1,9 @@
 """Command-line options that several commands share, and how they change the configuration."""
 
 import argparse
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -9,6 +11,52 @@ from control.api.schemas import known_venue, unknown_venue
 from engine.base.errors import ConfigError
 from engine.start import config
 from engine.start.config import LoadedConfig
+from shards.venues import VENUES
+
+EXAMPLE = next(iter(VENUES.values()))
+"""The venue that examples in help texts name."""
+
+
+Run = Callable[[argparse.Namespace], int]
+"""What a command does; returns its exit code."""
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[Any]",
+    name: str,
+    summary: str,
+    run: Run | None,
+    *,
+    epilog: str = "",
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    """A command; the lines of its epilog stay as they are."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser  # fmt: skip
+
+
+def add_verbs(
+    commands: "argparse._SubParsersAction[Any]",
+    name: str,
+    summary: str,
+    epilog: str,
+    verbs: Mapping[str, tuple[str, Run]],
+    *,
+    required: bool = False,
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """A command of several verbs, each with what it does and who does it; yields them."""
+    parser = add_command(commands, name, summary, None, epilog=epilog)
+    found = parser.add_subparsers(dest="verb", metavar="VERB", required=required)
+    for verb, (text, run) in verbs.items():
+        described = f"fts {name} {verb}: {text}."
+        yield verb, add_command(found, verb, text, run, epilog=epilog, description=described)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ page changes it changes through the public API. All its addresses are relative, 
 behind a proxy that serves it under a path of its own.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Final
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from control.api.schemas import known_venue
 from control.ui.event_stream import EventStream, Frames
 from control.ui.knob_ranges import knob_ranges
 from control.ui.state import DashboardLimits, DashboardState
@@ -117,7 +117,8 @@ class _Feeds:
 
     async def tape(self, request: Request) -> Response:
         """Trades and book of one symbol."""
-        venue = venue_name(request.query_params.get("exchange", ""))
+        exchange = request.query_params.get("exchange", "")
+        venue = known_venue(exchange) or exchange  # which may be one of another version
         symbol = request.query_params.get("symbol", "")
         for field, value in (("exchange", venue), ("symbol", symbol)):
             if not value or len(value) > _SYMBOL_MAX:
@@ -174,11 +175,6 @@ def routes(
         Route("/ui/tape", feeds.tape),
         Route("/ui/{name}", file),
     ]
-
-
-def venue_name(exchange: str) -> str:
-    """`BinanceLinear` and `binance_linear` are the same venue."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", exchange).lower()
 
 
 def _file(name: str) -> Response:

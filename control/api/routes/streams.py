@@ -313,20 +313,16 @@ def _knobs(services: Services, changes: KnobsPatch | None, field: str = "") -> K
 
 def _capabilities(services: Services, venues: Iterable[str]) -> list[Capability]:
     return [
-        Capability(venue, transport.value, kind.value, note_on(venue, kind))
+        Capability(venue, transport.value, kind.value, _note_on(venue, kind, transport))
         for venue in venues
         for kind, transports in services.admissions.offers.get(venue, {}).items()
         for transport in transports
     ]
 
 
-def note_on(venue: str, kind: StreamKind) -> str | None:
-    """What to know before one relies on it."""
-    if venue == "binance_linear" and kind is StreamKind.LIQUIDATIONS:
-        return "the exchange sends at most one liquidation a second and symbol"
-    if kind is StreamKind.FUNDING_OPEN_INTEREST:
-        return "funding and open interest in one stream"
-    return None
+def _note_on(venue: str, kind: StreamKind, transport: Transport) -> str | None:
+    channel = VENUES[venue].channels.get((kind, transport))
+    return (channel.note or None) if channel else None
 
 
 def _raise_refusal(result: KeyResult) -> None:

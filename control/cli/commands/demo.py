@@ -27,11 +27,7 @@ from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.start.config import DEFAULT_STREAMS, LoadedConfig
 from engine.supervisor.supervisor import Supervisor
-from shards.simulator.core.instruments import (
-    VENUE_NAMES,
-    binance_instruments,
-    hyperliquid_instruments,
-)
+from shards.simulator.core.instruments import listed_symbols
 from shards.simulator.settings import parse_rate
 from shards.venues import VENUES
 from shards.venues.kit import capabilities
@@ -206,11 +202,9 @@ class Demo:
 
 def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
     """Trades and books, or everything, of a simulator's instruments, `symbols` at each venue."""
-    names = [(VENUE_NAMES[0], each.symbol) for each in binance_instruments(symbols)]
-    names += [(VENUE_NAMES[1], each.symbol) for each in hyperliquid_instruments(symbols)]
     return [
         StreamKey(venue, symbol, kind, transport)
-        for venue, symbol in names
+        for venue, symbol in listed_symbols(symbols)
         for kind, transport in (capabilities(VENUES[venue]) if all_kinds else _PLAIN)
     ]
 

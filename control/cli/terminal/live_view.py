@@ -27,7 +27,8 @@ from rich.text import Text
 
 from control.cli.stores.which import psql_command
 from control.cli.terminal.rates import Rates
-from engine.base.clock import monotonic_s, wall_ns
+from control.cli.terminal.tables import age
+from engine.base.clock import monotonic_s
 from engine.base.threads import in_thread
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
@@ -245,7 +246,7 @@ def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, st
         "frames/s": _per_s(rates, f"frames {stream.slot}"),
         "rows/s": _per_s(rates, f"rows {stream.slot}"),
         "rows": f"{stream.row_count:,}",
-        "last": _age(stream),
+        "last": age(stream.last_recv_ns),
         "gaps": f"{stream.gap_count:,}",
         "missing": f"{stream.missing_count:,}",
         "dups": f"{stream.duplicate_count:,}",
@@ -292,9 +293,3 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
 def _per_s(rates: Mapping[str, float], name: str) -> str:
     """A rate, or a dash where there is none yet: that is not the rate zero."""
     return f"{rates[name]:,.0f}" if name in rates else "-"
-
-
-def _age(stream: StreamReport) -> str:
-    if not stream.last_recv_ns:
-        return "-"
-    return f"{max(0, wall_ns() - stream.last_recv_ns) / 1e9:.1f} s"
