@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,44 +18,21 @@ EXAMPLE = next(iter(VENUES.values()))
 
 Run = Callable[[argparse.Namespace], int]
 """What a command does; returns its exit code."""
-
-
-def add_command(
-    commands: "argparse._SubParsersAction[Any]",
-    name: str,
-    summary: str,
-    run: Run | None,
-    *,
-    epilog: str = "",
-    description: str | None = None,
-) -> argparse.ArgumentParser:
-    """A command; the lines of its epilog stay as they are."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser  # fmt: skip
+Verbs = Iterator[tuple[str, argparse.ArgumentParser]]
 
 
 def add_verbs(
-    commands: "argparse._SubParsersAction[Any]",
-    name: str,
-    summary: str,
-    epilog: str,
-    verbs: Mapping[str, tuple[str, Run]],
-    *,
-    required: bool = False,
-) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """A command of several verbs, each with what it does and who does it; yields them."""
-    parser = add_command(commands, name, summary, None, epilog=epilog)
+    parser: argparse.ArgumentParser, verbs: Mapping[str, tuple[str, Run]], *, required: bool = False
+) -> Verbs:
+    """Verbs of a command: what each does, and who does it. Yields them for their arguments. They
+    show the command's own examples.
+    """
     found = parser.add_subparsers(dest="verb", metavar="VERB", required=required)
-    for verb, (text, run) in verbs.items():
-        described = f"fts {name} {verb}: {text}."
-        yield verb, add_command(found, verb, text, run, epilog=epilog, description=described)
+    for name, (text, run) in verbs.items():
+        described = f"{parser.prog} {name}: {text}."
+        verb = found.add_parser(name, help=text, description=described, epilog=parser.epilog)
+        verb.set_defaults(run=run)
+        yield name, verb
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

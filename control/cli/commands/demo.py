@@ -66,7 +66,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="try it: the same engine against a simulated venue, no network needed",
         description="Runs the engine against the bundled simulator and checks what was stored.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_service(parser)
     parser.add_argument(

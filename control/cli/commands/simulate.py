@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from control.cli.exits import Exit
-from control.cli.options import EXAMPLE, add_command
+from control.cli.options import EXAMPLE
 from engine.base.errors import ConfigError
 from shards.simulator import main as simulator
 
@@ -28,12 +28,14 @@ While it runs, on the same port:
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts simulate`: its options are the simulator's own."""
-    description = "Speaks the wire protocols of both venues, with a ledger of every row sent."
-    parser = add_command(
-        commands, "simulate", "run the venue simulator alone", run, epilog=_EPILOG,
-        description=description,
-    )  # fmt: skip
+    parser = commands.add_parser(
+        "simulate",
+        help="run the venue simulator alone",
+        description="Speaks the wire protocols of both venues, with a ledger of every row sent.",
+        epilog=_EPILOG,
+    )
     simulator.add_arguments(parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -47,7 +47,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="collect from the real venues",
         description="Collects the configured streams into PostgreSQL and Redis until Ctrl-C.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_service(parser)
     parser.add_argument(

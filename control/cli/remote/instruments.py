@@ -19,13 +19,15 @@ examples:
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts instruments` and its verbs."""
+    parser = commands.add_parser(
+        "instruments", help="search and refresh what the exchanges list", epilog=_EPILOG
+    )
     verbs = {
         "list": ("instruments by filter", run_list),
         "refresh": ("fetch the listings now", run_refresh),
         "events": ("listings, delistings and changes, newest first", run_events),
     }
-    summary = "search and refresh what the exchanges list"
-    for name, verb in add_verbs(commands, "instruments", summary, _EPILOG, verbs):
+    for name, verb in add_verbs(parser, verbs):
         verb.add_argument("--exchange")
         if name == "list":
             verb.add_argument("q", metavar="TEXT", nargs="?", help="part of a symbol, in any case")

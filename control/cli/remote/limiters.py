@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from control.cli.exits import Exit
-from control.cli.options import add_command
 from control.cli.remote.client import EXIT_CODES, add_client_options, connect
 from control.cli.terminal.tables import show
 
@@ -17,9 +16,10 @@ _COLUMNS = (
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts limiters`."""
     summary = "budgets of the exchanges and what is left of them"
-    parser = add_command(commands, "limiters", summary, run, epilog=EXIT_CODES)
+    parser = commands.add_parser("limiters", help=summary, epilog=EXIT_CODES)
     parser.add_argument("--exchange")
     add_client_options(parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

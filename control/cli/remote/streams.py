@@ -37,6 +37,8 @@ knobs: {" ".join(_KNOBS)}
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts streams` and its verbs."""
+    summary = "list, add, remove, show and tune streams of a running engine"
+    parser = commands.add_parser("streams", help=summary, epilog=_EPILOG)
     verbs = {
         "list": ("streams with their state", run_list),
         "add": ("begin streams", run_add),
@@ -45,8 +47,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "set": ("change knobs of a stream", run_set),
         "snapshot": ("have the whole book of a stream fetched and stored now", run_snapshot),
     }
-    summary = "list, add, remove, show and tune streams of a running engine"
-    for name, verb in add_verbs(commands, "streams", summary, _EPILOG, verbs):
+    for name, verb in add_verbs(parser, verbs):
         _add_arguments(name, verb)
         add_client_options(verb)
 
