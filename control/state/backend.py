@@ -48,7 +48,8 @@ class Backend:
         configured_knobs: Knobs | None = None,
     ) -> None:
         self._send = send
-        self._health = health
+        self.health = health
+        """The lights, with their figures."""
         self._layout = layout
         self.configured_knobs = configured_knobs or Knobs()
         """What a stream's flush knobs are when nobody has set them."""
@@ -79,23 +80,9 @@ class Backend:
         """Where the engine keeps its files."""
         return self._layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
 
-    @property
-    def own_loop_lag_ms(self) -> float:
-        """Of this process."""
-        return self._health.own_loop_lag_ms
-
-    def lights(self) -> Mapping[str, HealthLight]:
-        """`runtime`, `db` and `redis`."""
-        return self._health.lights()
-
     def verdict(self) -> HealthLight:
         """The engine as a whole, streams included."""
-        return self._health.verdict(self._status)
-
-    @property
-    def health(self) -> Health:
-        """The lights, with their figures."""
-        return self._health
+        return self.health.verdict(self._status)
 
     def take(self, message: ToChild) -> None:
         """Handle what the supervisor says."""
@@ -169,7 +156,7 @@ class Backend:
         self._streams = {_key(report): report for report in status.streams}
         self._status = status
         self.heard.set()
-        self._health.take(status)
+        self.health.take(status)
 
 
 def _key(report: StreamReport) -> StreamKey:

@@ -17,9 +17,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from control.api.schemas import known_venue
+from control.state.backend import Backend
 from control.ui.event_stream import EventStream, Frames
 from control.ui.knob_ranges import knob_ranges
-from control.ui.state import DashboardLimits, DashboardState
+from control.ui.state import DashboardLimits
 from control.ui.status_feed import STREAM_COLUMNS, Hello, StatusFeed
 from control.ui.tape import TapeView, tape_frames
 
@@ -100,9 +101,7 @@ class _Feed(Response):
 class _Feeds:
     """The two feeds, with one count of viewers."""
 
-    def __init__(
-        self, state: DashboardState, limits: DashboardLimits, may_command: MayCommand
-    ) -> None:
+    def __init__(self, state: Backend, limits: DashboardLimits, may_command: MayCommand) -> None:
         self._state = state
         self._limits = limits
         self._may_command = may_command
@@ -149,7 +148,7 @@ class _Feeds:
 
 
 def routes(
-    state: DashboardState,
+    state: Backend,
     limits: DashboardLimits | None = None,
     may_command: MayCommand = lambda _: True,
 ) -> list[BaseRoute]:

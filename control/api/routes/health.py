@@ -60,7 +60,7 @@ class SinkLight(msgspec.Struct):
 async def runtime_health(_: Request, services: Services) -> Response:
     """Processes, memory, file handles, event-loop lag."""
     backend = services.backend
-    status, light = backend.status, backend.lights()["runtime"]
+    status, light = backend.status, backend.health.lights()["runtime"]
     refusal = backend.health.refusal(services.admissions.policy)
     return _shown(
         RuntimeHealth(
@@ -101,7 +101,7 @@ def _shown(health: RuntimeHealth | SinkLight) -> Response:
 def _sink(
     services: Services, name: str, status: EngineStatus | None, flush_delay_s: float
 ) -> SinkLight:
-    light = services.backend.lights()[name]
+    light = services.backend.health.lights()[name]
     writer = status.writer if status else WriterReport(ChildReport("writer"))
     is_db = name == "db"
     rows = writer.stored_rows if is_db else writer.published_rows
