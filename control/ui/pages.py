@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from control.api.schemas import known_venue
 from control.state.backend import Backend
 from control.ui.event_stream import EventStream, Frames
+from control.ui.followed import streams_of
 from control.ui.knob_ranges import knob_ranges
 from control.ui.state import DashboardLimits
 from control.ui.status_feed import STREAM_COLUMNS, Hello, StatusFeed
@@ -69,33 +70,20 @@ PUBLIC_PATHS: Final = frozenset({"/ui", "/ui/"} | {f"/ui/{name}" for name in FIL
 """What a browser must get before it can send a token."""
 
 
-class _Viewers:
-    """HeldLimit for those who watch."""
-
-    def __init__(self, limit: int) -> None:
-        self.count = 0
-        self._limit = limit
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the next one must be refused."""
-        return self.count >= self._limit
-
-
 class _Feed(Response):
     """An `EventStream` in the clothes of a Starlette response."""
 
-    def __init__(self, frames: Frames, limits: DashboardLimits, viewers: _Viewers) -> None:
+    def __init__(self, stream: EventStream, feeds: "_Feeds") -> None:
         self.background = None
-        self._stream = EventStream(frames, limits.viewer_buffer_bytes)
-        self._viewers = viewers
+        self._stream = stream
+        self._feeds = feeds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._viewers.count += 1
+        self._feeds.viewer_count += 1
         try:
             await self._stream(scope, receive, send)
         finally:
-            self._viewers.count -= 1
+            self._feeds.viewer_count -= 1
 
 
 class _Feeds:
@@ -106,7 +94,7 @@ class _Feeds:
         self._limits = limits
         self._may_command = may_command
         self._ranges = knob_ranges(state.configured_knobs)
-        self._viewers = _Viewers(limits.viewers_max)
+        self.viewer_count = 0
         self._status = StatusFeed(state, limits)
 
     async def events(self, request: Request) -> Response:
@@ -122,11 +110,9 @@ class _Feeds:
         for field, value in (("exchange", venue), ("symbol", symbol)):
             if not value or len(value) > _SYMBOL_MAX:
                 return _refusal(400, "invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
-        streams = self._state.status.streams if self._state.status else ()
-        if not any((stream.venue, stream.symbol) == (venue, symbol) for stream in streams):
+        if not streams_of(self._state, venue, symbol):
             return _refusal(404, "stream_not_found", "nothing of this symbol is collected")
-        refused = self._refuse(request)
-        if refused is not None:
+        if refused := self._refuse(request):
             return refused
         view = TapeView(self._state, venue, symbol, self._limits)
         return self._feed(tape_frames(view, self._limits))
@@ -136,7 +122,7 @@ class _Feeds:
             # A feed has no end, and so must not begin for somebody who only wants its head.
             headers = {"cache-control": "no-store"}
             return Response(headers=headers, media_type="text/event-stream")
-        if self._viewers.is_full:
+        if self.viewer_count >= self._limits.viewers_max:
             text = "all seats are taken; close another dashboard"
             response = _refusal(503, "too_many_viewers", text)
             response.headers["retry-after"] = "5"
@@ -144,7 +130,7 @@ class _Feeds:
         return None
 
     def _feed(self, frames: Frames) -> Response:
-        return _Feed(frames, self._limits, self._viewers)
+        return _Feed(EventStream(frames, self._limits.viewer_buffer_bytes), self)
 
 
 def routes(
