@@ -22,7 +22,6 @@ WIDE = {
     "control/cli/commands/demo.py": 19,
     "control/cli/commands/doctor.py": 18,
     "control/cli/main.py": 22,
-    "control/cli/service.py": 27,
     "engine/supervisor/supervisor.py": 18,
     "engine/writer/consumer.py": 17,
     "engine/writer/main.py": 17,
