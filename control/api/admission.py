@@ -13,8 +13,6 @@ from shards.venues.kit import Venue, capabilities
 
 TRADING = "TRADING"
 """The status of an instrument that can be traded now."""
-_ENDED = frozenset({"DELISTED", "CLOSE", "DELIVERED"})
-"""Statuses that an instrument does not leave; those before and between trading it does."""
 
 Offers = Mapping[str, Mapping[StreamKind, tuple[Transport, ...]]]
 """What each venue can deliver and how, in order of preference."""
@@ -51,7 +49,7 @@ class Admissions:
         nobody has said that the stream `may_wait` for it, nothing now.
         """
         status = instrument.status
-        if status in _ENDED:
+        if status in VENUES[instrument.venue].ended_statuses:
             when, hint = "any more", ""
         elif status in (TRADING, "") or may_wait:
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from control.api.routes import Operation
+from control.api.routes import TOTAL, Operation
 from control.api.schemas import Exchange, Symbol
 from control.http.errors import ErrorBody
 from engine.data.slots import StreamKind, Transport
@@ -115,14 +115,12 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _content(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
-    headers = {
-        name: {"description": text, "schema": {"type": "integer"}}
-        for name, text in operation.headers.items()
-    }
+    text = f"how many {operation.lists} pass the filter"
+    headers = {TOTAL: {"description": text, "schema": {"type": "integer"}}}
     return {
         str(status): {
             "description": operation.summary if status < 400 else _NO_TEXT,
-            **({"headers": headers} if headers else {}),
+            **({"headers": headers} if operation.lists else {}),
             "content": {
                 media_type: {"schema": schemas.of(kinds) if kinds else {"type": "string"}}
                 for media_type in operation.media_types

@@ -3,7 +3,7 @@ document, so that the document cannot be wrong about it.
 """
 
 import fnmatch
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -25,7 +25,7 @@ BULK_MAX = 5000
 
 
 def spelled(venue: str) -> str:
-    """`binance_linear` as the seed's bodies spell it: `BinanceLinear`."""
+    """`some_venue` as the seed's bodies spell it: `SomeVenue`."""
     return "".join(part.capitalize() for part in venue.split("_"))
 
 
@@ -357,44 +357,37 @@ class LimiterRow(msgspec.Struct):
     """What the exchange refused with."""
 
 
-def identifier(key: StreamKey) -> str:
+Row = TypeVar("Row", bound=msgspec.Struct)
+
+
+def row_of(kind: type[Row], source: object, **others: Any) -> Row:
+    """A row of what `source` has by the same names (its venue is the exchange), and of `others`."""
+    names = {name: _PLACES.get(name, name) for name in kind.__struct_fields__ if name not in others}
+    return kind(**{name: getattr(source, place) for name, place in names.items()}, **others)
+
+
+_PLACES = {"exchange": "venue"}
+_STATUS = {StreamState.STOPPED: "Stopped", StreamState.FAILED: "Failed"}
+
+
+def identifier(stream: StreamKey | StreamReport) -> str:
     """The seed's serialized stream id."""
-    return f"{key.venue}:{key.symbol}:{key.transport}:{key.kind}"
+    return f"{stream.venue}:{stream.symbol}:{stream.transport}:{stream.kind}"
 
 
 def stream_row(report: StreamReport) -> StreamRow:
     """A stream for lists."""
-    return StreamRow(**_row_fields(report))
+    return _stream(StreamRow, report)
 
 
 def stream_detail(report: StreamReport) -> StreamDetail:
     """A stream by itself."""
-    spec = StreamIdentity(report.venue, report.symbol, report.kind, report.transport)
-    return StreamDetail(**_row_fields(report), spec=spec)
+    return _stream(StreamDetail, report, spec=row_of(StreamIdentity, report))
 
 
-def instrument_row(instrument: Instrument) -> InstrumentRow:
-    """An instrument for lists."""
-    fields = {
-        name: getattr(instrument, name)
-        for name in InstrumentRow.__struct_fields__
-        if name != "exchange"
-    }
-    return InstrumentRow(exchange=instrument.venue, **fields)
-
-
-def _row_fields(report: StreamReport) -> dict[str, Any]:
-    status = {StreamState.STOPPED: "Stopped", StreamState.FAILED: "Failed"}
-    return {
-        "id": f"{report.venue}:{report.symbol}:{report.transport}:{report.kind}",
-        "status": status.get(report.state, "Running"),
-        "exchange": report.venue,
-        **{
-            name: getattr(report, name)
-            for name in StreamRow.__struct_fields__
-            if name not in ("id", "status", "exchange")
-        },
-    }
+def _stream(kind: type[Row], report: StreamReport, **others: Any) -> Row:
+    status = _STATUS.get(report.state, "Running")
+    return row_of(kind, report, id=identifier(report), status=status, **others)
 
 
 def _same(wanted: str | None, value: str) -> bool:

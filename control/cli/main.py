@@ -46,7 +46,11 @@ exit codes: 0 fine, 1 something is wrong or refused, 2 cannot run like this, 3 a
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says what may have been meant."""
+    """One that says what may have been meant. The lines of an epilog stay as they are."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **options)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -79,7 +83,6 @@ def parser() -> argparse.ArgumentParser:
         prog="fts",
         description="Tick-level market data into PostgreSQL and Redis; nothing is lost silently.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="version", version=version.version_text())
     root.set_defaults(run=None)

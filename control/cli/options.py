@@ -1,6 +1,7 @@
 """Command-line options that several commands share, and how they change the configuration."""
 
 import argparse
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,29 @@ from control.api.schemas import known_venue, unknown_venue
 from engine.base.errors import ConfigError
 from engine.start import config
 from engine.start.config import LoadedConfig
+from shards.venues import VENUES
+
+EXAMPLE = next(iter(VENUES.values()))
+"""The venue that examples in help texts name."""
+
+
+Run = Callable[[argparse.Namespace], int]
+"""What a command does; returns its exit code."""
+Verbs = Iterator[tuple[str, argparse.ArgumentParser]]
+
+
+def add_verbs(
+    parser: argparse.ArgumentParser, verbs: Mapping[str, tuple[str, Run]], *, required: bool = False
+) -> Verbs:
+    """Verbs of a command: what each does, and who does it. Yields them for their arguments. They
+    show the command's own examples.
+    """
+    found = parser.add_subparsers(dest="verb", metavar="VERB", required=required)
+    for name, (text, run) in verbs.items():
+        described = f"{parser.prog} {name}: {text}."
+        verb = found.add_parser(name, help=text, description=described, epilog=parser.epilog)
+        verb.set_defaults(run=run)
+        yield name, verb
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

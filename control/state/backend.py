@@ -48,8 +48,10 @@ class Backend:
         configured_knobs: Knobs | None = None,
     ) -> None:
         self._send = send
-        self._health = health
-        self._layout = layout
+        self.health = health
+        """The lights, with their figures."""
+        self.layout = layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
+        """Where the engine keeps its files."""
         self.configured_knobs = configured_knobs or Knobs()
         """What a stream's flush knobs are when nobody has set them."""
         self._timeout_s = timeout_s
@@ -57,45 +59,16 @@ class Backend:
         self._waiting: dict[int, asyncio.Future[CommandResult]] = {}
         self.leases = LeaseClient(send)
         """This process's way to the venues' shared budgets."""
-        self._streams: dict[StreamKey, StreamReport] = {}
-        self._status: EngineStatus | None = None
+        self.streams: Mapping[StreamKey, StreamReport] = {}
+        """Every stream there is."""
+        self.status: EngineStatus | None = None
+        """What the supervisor said last. A new object each time it speaks."""
         self.heard = asyncio.Event()
         """Whether the supervisor has said what runs."""
 
-    # -- what is known -----------------------------------------------------------------------
-
-    @property
-    def status(self) -> EngineStatus | None:
-        """What the supervisor said last."""
-        return self._status
-
-    @property
-    def streams(self) -> Mapping[StreamKey, StreamReport]:
-        """Every stream there is."""
-        return self._streams
-
-    @property
-    def layout(self) -> Layout:
-        """Where the engine keeps its files."""
-        return self._layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
-
-    @property
-    def own_loop_lag_ms(self) -> float:
-        """Of this process."""
-        return self._health.own_loop_lag_ms
-
-    def lights(self) -> Mapping[str, HealthLight]:
-        """`runtime`, `db` and `redis`."""
-        return self._health.lights()
-
     def verdict(self) -> HealthLight:
         """The engine as a whole, streams included."""
-        return self._health.verdict(self._status)
-
-    @property
-    def health(self) -> Health:
-        """The lights, with their figures."""
-        return self._health
+        return self.health.verdict(self.status)
 
     def take(self, message: ToChild) -> None:
         """Handle what the supervisor says."""
@@ -111,28 +84,22 @@ class Backend:
             case _:
                 _log.error(f"control has no use for a {type(message).__name__}")
 
-    # -- commands ----------------------------------------------------------------------------
-
     async def add(self, streams: list[StreamRequest]) -> list[KeyResult]:
         """Begin streams. Raises ApiError when nobody answers."""
-        request_id = next(self._ids)
-        return await self._command(AddStreams(request_id, streams), request_id)
+        return await self._command(AddStreams(next(self._ids), streams))
 
     async def remove(self, keys: list[StreamKey]) -> list[KeyResult]:
         """End streams. Raises ApiError when nobody answers."""
-        request_id = next(self._ids)
-        return await self._command(RemoveStreams(request_id, keys), request_id)
+        return await self._command(RemoveStreams(next(self._ids), keys))
 
     async def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
         """Tune a stream. Raises ApiError when nobody answers."""
-        request_id = next(self._ids)
-        (result,) = await self._command(SetKnobs(request_id, key, changes), request_id)
+        (result,) = await self._command(SetKnobs(next(self._ids), key, changes))
         return result
 
     async def renew_book(self, key: StreamKey) -> KeyResult:
         """Have a fresh snapshot of a book taken. Raises ApiError when nobody answers."""
-        request_id = next(self._ids)
-        (result,) = await self._command(RenewBook(request_id, key), request_id)
+        (result,) = await self._command(RenewBook(next(self._ids), key))
         return result
 
     def store_instruments(
@@ -141,11 +108,15 @@ class Backend:
         """Hand a venue's listing on for the database."""
         self._send(ListingLoaded(venue, instruments, events))
 
-    # -- inside ------------------------------------------------------------------------------
-
-    async def _command(self, message: FromChild, request_id: int) -> list[KeyResult]:
+    async def _command(
+        self, message: AddStreams | RemoveStreams | SetKnobs | RenewBook
+    ) -> list[KeyResult]:
+        future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
+        self._waiting[message.request_id] = future
         try:
-            answer = await self._ask(message, request_id, self._timeout_s)
+            self._send(message)
+            async with asyncio.timeout(self._timeout_s):
+                return (await future).results
         except TimeoutError:
             raise ApiError(
                 "unavailable",
@@ -153,32 +124,16 @@ class Backend:
                 " take effect",
                 retry_after_s=2.0,
             ) from None
-        return answer.results
-
-    async def _ask(self, message: FromChild, request_id: int, timeout_s: float) -> CommandResult:
-        future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = future
-        try:
-            self._send(message)
-            async with asyncio.timeout(timeout_s):
-                return await future
         finally:
-            self._waiting.pop(request_id, None)
+            self._waiting.pop(message.request_id, None)
 
     def _take_status(self, status: EngineStatus) -> None:
-        self._streams = {_key(report): report for report in status.streams}
-        self._status = status
+        self.streams = {_key(report): report for report in status.streams}
+        self.status = status
         self.heard.set()
-        self._health.take(status)
+        self.health.take(status)
 
 
 def _key(report: StreamReport) -> StreamKey:
-    return msgspec.convert(
-        {
-            "venue": report.venue,
-            "symbol": report.symbol,
-            "kind": report.kind,
-            "transport": report.transport,
-        },
-        StreamKey,
-    )
+    names = {name: getattr(report, name) for name in StreamKey.__struct_fields__}
+    return msgspec.convert(names, StreamKey)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from control.state.backend import Backend
 from control.ui.ring_follower import RingFollower
-from control.ui.state import DashboardState
 from engine.data.kinds import RecordArray, RecordKind
 from engine.data.layout import Layout
 from engine.data.slots import StreamKind
@@ -63,7 +63,7 @@ class Followed:
         self.follower.detach("closed")
 
 
-def streams_of(state: DashboardState, venue: str, symbol: str) -> list[StreamReport]:
+def streams_of(state: Backend, venue: str, symbol: str) -> list[StreamReport]:
     """The symbol's streams in the last status."""
     streams = state.status.streams if state.status else ()
     return [each for each in streams if each.symbol == symbol and each.venue == venue]

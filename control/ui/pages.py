@@ -6,7 +6,6 @@ page changes it changes through the public API. All its addresses are relative, 
 behind a proxy that serves it under a path of its own.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Final
@@ -17,9 +16,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from control.api.schemas import known_venue
+from control.state.backend import Backend
 from control.ui.event_stream import EventStream, Frames
+from control.ui.followed import streams_of
 from control.ui.knob_ranges import knob_ranges
-from control.ui.state import DashboardLimits, DashboardState
+from control.ui.state import DashboardLimits
 from control.ui.status_feed import STREAM_COLUMNS, Hello, StatusFeed
 from control.ui.tape import TapeView, tape_frames
 
@@ -68,46 +70,31 @@ PUBLIC_PATHS: Final = frozenset({"/ui", "/ui/"} | {f"/ui/{name}" for name in FIL
 """What a browser must get before it can send a token."""
 
 
-class _Viewers:
-    """HeldLimit for those who watch."""
-
-    def __init__(self, limit: int) -> None:
-        self.count = 0
-        self._limit = limit
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the next one must be refused."""
-        return self.count >= self._limit
-
-
 class _Feed(Response):
     """An `EventStream` in the clothes of a Starlette response."""
 
-    def __init__(self, frames: Frames, limits: DashboardLimits, viewers: _Viewers) -> None:
+    def __init__(self, stream: EventStream, feeds: "_Feeds") -> None:
         self.background = None
-        self._stream = EventStream(frames, limits.viewer_buffer_bytes)
-        self._viewers = viewers
+        self._stream = stream
+        self._feeds = feeds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._viewers.count += 1
+        self._feeds.viewer_count += 1
         try:
             await self._stream(scope, receive, send)
         finally:
-            self._viewers.count -= 1
+            self._feeds.viewer_count -= 1
 
 
 class _Feeds:
     """The two feeds, with one count of viewers."""
 
-    def __init__(
-        self, state: DashboardState, limits: DashboardLimits, may_command: MayCommand
-    ) -> None:
+    def __init__(self, state: Backend, limits: DashboardLimits, may_command: MayCommand) -> None:
         self._state = state
         self._limits = limits
         self._may_command = may_command
         self._ranges = knob_ranges(state.configured_knobs)
-        self._viewers = _Viewers(limits.viewers_max)
+        self.viewer_count = 0
         self._status = StatusFeed(state, limits)
 
     async def events(self, request: Request) -> Response:
@@ -117,16 +104,15 @@ class _Feeds:
 
     async def tape(self, request: Request) -> Response:
         """Trades and book of one symbol."""
-        venue = venue_name(request.query_params.get("exchange", ""))
+        exchange = request.query_params.get("exchange", "")
+        venue = known_venue(exchange) or exchange  # which may be one of another version
         symbol = request.query_params.get("symbol", "")
         for field, value in (("exchange", venue), ("symbol", symbol)):
             if not value or len(value) > _SYMBOL_MAX:
                 return _refusal(400, "invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
-        streams = self._state.status.streams if self._state.status else ()
-        if not any((stream.venue, stream.symbol) == (venue, symbol) for stream in streams):
+        if not streams_of(self._state, venue, symbol):
             return _refusal(404, "stream_not_found", "nothing of this symbol is collected")
-        refused = self._refuse(request)
-        if refused is not None:
+        if refused := self._refuse(request):
             return refused
         view = TapeView(self._state, venue, symbol, self._limits)
         return self._feed(tape_frames(view, self._limits))
@@ -136,7 +122,7 @@ class _Feeds:
             # A feed has no end, and so must not begin for somebody who only wants its head.
             headers = {"cache-control": "no-store"}
             return Response(headers=headers, media_type="text/event-stream")
-        if self._viewers.is_full:
+        if self.viewer_count >= self._limits.viewers_max:
             text = "all seats are taken; close another dashboard"
             response = _refusal(503, "too_many_viewers", text)
             response.headers["retry-after"] = "5"
@@ -144,11 +130,11 @@ class _Feeds:
         return None
 
     def _feed(self, frames: Frames) -> Response:
-        return _Feed(frames, self._limits, self._viewers)
+        return _Feed(EventStream(frames, self._limits.viewer_buffer_bytes), self)
 
 
 def routes(
-    state: DashboardState,
+    state: Backend,
     limits: DashboardLimits | None = None,
     may_command: MayCommand = lambda _: True,
 ) -> list[BaseRoute]:
@@ -174,11 +160,6 @@ def routes(
         Route("/ui/tape", feeds.tape),
         Route("/ui/{name}", file),
     ]
-
-
-def venue_name(exchange: str) -> str:
-    """`BinanceLinear` and `binance_linear` are the same venue."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", exchange).lower()
 
 
 def _file(name: str) -> Response:

@@ -1,55 +1,8 @@
-"""What the dashboard asks of the control process, and its limits."""
-
-from collections.abc import Mapping
-from typing import Protocol
+"""When a feed of the dashboard ends, and what its viewers may cost."""
 
 import msgspec
 
-from engine.data.layout import Layout
-from engine.messages.status import EngineStatus, Light
-from engine.messages.streams import Knobs
-
-
-class ShownLight(Protocol):
-    """One health light and the reason for it, as `GET /health/...` has them."""
-
-    @property
-    def status(self) -> Light: ...
-
-    @property
-    def reason(self) -> str: ...
-
-
-class DashboardState(Protocol):
-    """The control process, as far as the dashboard is concerned."""
-
-    @property
-    def status(self) -> EngineStatus | None:
-        """What the supervisor said last. A new object each time it speaks."""
-        ...
-
-    @property
-    def layout(self) -> Layout:
-        """Where the rings and the stream table are."""
-        ...
-
-    @property
-    def configured_knobs(self) -> Knobs:
-        """What the flush knobs of a stream are when nobody has set them."""
-        ...
-
-    @property
-    def own_loop_lag_ms(self) -> float:
-        """Of the control process."""
-        ...
-
-    def lights(self) -> Mapping[str, ShownLight]:
-        """`runtime`, `db` and `redis`."""
-        ...
-
-    def verdict(self) -> ShownLight:
-        """The engine as a whole, streams included."""
-        ...
+from engine.messages.status import EngineStatus
 
 
 def is_ending(status: EngineStatus | None) -> bool:

@@ -1,20 +1,24 @@
 """The engine's status as events: what it holds, in the shape the page reads.
 
-Streams travel as rows of `STREAM_COLUMNS`, because hundreds of them go out a few times a second.
+Streams travel as values of `STREAM_COLUMNS`: hundreds of them go out a few times a second.
 A status is encoded once, however many viewers there are.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 
+from control.state.backend import Backend
+from control.state.health import HealthLight
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.knob_ranges import KnobRange
-from control.ui.state import DashboardLimits, DashboardState, ShownLight, is_ending
+from control.ui.state import DashboardLimits, is_ending
 from engine.base.clock import monotonic_s, wall_ns
-from engine.messages.status import EngineStatus, LimiterReport, ShardReport, StreamReport
+from engine.messages.status import EngineStatus, LimiterReport, ShardReport
 from engine.process.usage import resident_bytes
 
 
@@ -27,55 +31,17 @@ class Hello(msgspec.Struct):
     """Whether the viewer's token allows more than looking."""
 
 
-class LightLine(msgspec.Struct):
-    """One health light."""
-
-    status: str
-    reason: str
-
-    @classmethod
-    def of(cls, light: ShownLight) -> "LightLine":
-        """From the control process."""
-        return cls(light.status, light.reason)
-
-
-class StreamLine(msgspec.Struct, array_like=True):
-    """One stream as the page's table has it."""
-
-    slot: int
-    venue: str
-    symbol: str
-    kind: str
-    transport: str
-    shard: int
-    state: str
-    reason: str
-    rows: int
-    gaps: int
-    missing: int
-    duplicates: int
-    last_recv_ms: int
-    added_ms: int
-    db: bool
-    redis: bool
-    flush_rows: int | None
-    flush_interval_ms: int | None
-    max_rows_per_copy: int | None
-
-    @classmethod
-    def of(cls, stream: StreamReport) -> "StreamLine":
-        """From the engine's report."""
-        knobs = stream.knobs
-        return cls(
-            stream.slot, stream.venue, stream.symbol, stream.kind, stream.transport, stream.shard,
-            stream.state.value, stream.reason, stream.row_count, stream.gap_count,
-            stream.missing_count, stream.duplicate_count, stream.last_recv_ns // 1_000_000,
-            stream.added_ns // 1_000_000, knobs.db_writes_enabled, knobs.redis_publishes_enabled,
-            knobs.flush_rows, knobs.flush_interval_ms, knobs.max_rows_per_copy,
-        )  # fmt: skip
-
-
-STREAM_COLUMNS = StreamLine.__struct_fields__
+_COLUMNS = {
+    "slot": "slot", "venue": "venue", "symbol": "symbol", "kind": "kind", "transport": "transport",
+    "shard": "shard", "state": "state", "reason": "reason", "rows": "row_count",
+    "gaps": "gap_count", "missing": "missing_count", "duplicates": "duplicate_count",
+    "last_recv_ns": "last_recv_ns", "db": "knobs.db_writes_enabled",
+    "redis": "knobs.redis_publishes_enabled", "flush_rows": "knobs.flush_rows",
+    "flush_interval_ms": "knobs.flush_interval_ms", "max_rows_per_copy": "knobs.max_rows_per_copy",
+}  # fmt: skip
+"""What the page's table calls things, and where a `StreamReport` has them."""
+STREAM_COLUMNS = tuple(_COLUMNS)
+_stream_values = attrgetter(*_COLUMNS.values())
 
 
 class ShardLine(msgspec.Struct):
@@ -137,16 +103,17 @@ class Snapshot(msgspec.Struct):
     phase: str
     instance: str
     uptime_s: float
-    verdict: LightLine
+    verdict: HealthLight
     """The engine as a whole; green only if all below is."""
-    said: LightLine
+    said: HealthLight
     """What the engine says of itself: a worse light must not hide a stream in trouble."""
-    lights: dict[str, LightLine]
+    lights: dict[str, HealthLight]
     writer: WriterLine | None = None
     control: ControlLine | None = None
     shards: list[ShardLine] = []
     limiters: list[LimiterReport] = []
-    streams: list[StreamLine] = []
+    streams: list[tuple[Any, ...]] = []
+    """Values of `STREAM_COLUMNS`."""
 
 
 def writer_line(status: EngineStatus) -> WriterLine:
@@ -172,31 +139,32 @@ def writer_line(status: EngineStatus) -> WriterLine:
     )
 
 
-def snapshot(state: DashboardState) -> Snapshot:
+def snapshot(state: Backend) -> Snapshot:
     """Everything, now."""
     status = state.status
-    verdict = LightLine.of(state.verdict())
-    lights = {name: LightLine.of(light) for name, light in state.lights().items()}
+    verdict = state.verdict()
+    lights = dict(state.health.lights())
     now_ms = wall_ns() // 1_000_000
     if status is None:
         return Snapshot(now_ms, "starting", "", 0.0, verdict, verdict, lights)
     return Snapshot(
         now_ms, status.phase, status.instance, status.uptime_s, verdict,
-        LightLine(status.status, status.reason), lights,
+        HealthLight(status.status, status.reason), lights,
         writer_line(status),
         ControlLine(
-            status.control.state, state.own_loop_lag_ms, resident_bytes(), time.process_time()
+            status.control.state, state.health.own_loop_lag_ms, resident_bytes(),
+            time.process_time(),
         ),
         [ShardLine.of(shard) for shard in status.shards],
         status.limiters,
-        [StreamLine.of(stream) for stream in status.streams],
+        list(map(_stream_values, status.streams)),
     )  # fmt: skip
 
 
 class StatusFeed:
     """The status as frames, shared by all viewers."""
 
-    def __init__(self, state: DashboardState, limits: DashboardLimits) -> None:
+    def __init__(self, state: Backend, limits: DashboardLimits) -> None:
         self._state = state
         self._limits = limits
         self._frame = b""

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from control.state.backend import Backend
 from control.ui.digits import between, exact_text
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.followed import Followed, carrying, streams_of
 from control.ui.ladder import BookState, Ladder
 from control.ui.newest import NewestOfSymbol
-from control.ui.state import DashboardLimits, DashboardState, is_ending
+from control.ui.state import DashboardLimits, is_ending
 from engine.base.clock import monotonic_s
 from engine.data.kinds import Flag, RecordKind, Side
 from engine.data.slots import Instrument, Slots
@@ -32,9 +33,7 @@ _GAP: Final = int(Flag.AFTER_GAP)
 class TapeView:
     """What one viewer of one symbol has been shown, and what comes next."""
 
-    def __init__(
-        self, state: DashboardState, venue: str, symbol: str, limits: DashboardLimits
-    ) -> None:
+    def __init__(self, state: Backend, venue: str, symbol: str, limits: DashboardLimits) -> None:
         self.venue, self.symbol = venue, symbol
         self._state = state
         self._limits = limits

@@ -210,6 +210,8 @@ class Channel:
     topic: Callable[[str, VenueSettings], str]
     stale_after_s: float
     """Silence after which something is wrong; infinite where silence is normal."""
+    note: str = ""
+    """What to know before one relies on it."""
 
 
 REST_WEIGHT: Final = "rest_weight"
@@ -253,6 +255,8 @@ class PollChannel:
     stale_after_s: float
     call: RestCall | None = None
     batch: RestCall | None = None
+    note: str = ""
+    """As of a `Channel`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +324,10 @@ class Venue:
     funding_intervals: FundingIntervals | None = None
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
+    examples: tuple[str, ...] = ()
+    """Symbols that everybody knows, for examples; at least two."""
+    ended_statuses: frozenset[str] = frozenset({"DELISTED"})
+    """What an instrument's status is for ever; the others it leaves again."""
 
 
 def capabilities(venue: Venue) -> list[tuple[StreamKind, Transport]]:

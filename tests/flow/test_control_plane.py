@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
-from control.cli.service import bind
+from control.cli.ground import bind
 from control.proof.simulator import SimulatorProcess
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKey, StreamKind

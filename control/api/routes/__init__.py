@@ -2,18 +2,18 @@
 documents exactly those.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from control.api.admission import Admissions
-from control.api.schemas import known_venue, unknown_venue
+from control.api.schemas import Count, Page, known_venue, unknown_venue
 from control.http.auth import Guard
-from control.http.errors import ApiError
+from control.http.errors import ApiError, json_response
 from control.state.backend import Backend
 from control.state.listings import Listings
 
@@ -28,6 +28,8 @@ class Services:
     guard: Guard
 
 
+TOTAL = "X-Total-Count"
+"""The header with the length of a list of which the answer is a page."""
 Handler = Callable[[Request, Services], Awaitable[Response]]
 
 
@@ -49,12 +51,30 @@ class Operation:
     errors: tuple[int, ...] = ()
     """Statuses of refusals beside those that every route has."""
     media_types: tuple[str, ...] = ("application/json",)
-    headers: dict[str, str] = field(default_factory=dict)
+    lists: str = ""
+    """What the answer is a page of; `TOTAL` says how many pass the filter."""
 
     @property
     def name(self) -> str:
         """A unique name."""
         return str(getattr(self.handler, "__name__", self.path))
+
+
+Found = TypeVar("Found")
+
+
+def page_of(
+    found: Iterable[Found], wanted: Page, row: Callable[[Found], msgspec.Struct]
+) -> Response:
+    """The wanted part of a list."""
+    every = list(found)
+    page = every[wanted.offset : wanted.offset + wanted.limit]
+    return json_response([row(each) for each in page], headers={TOTAL: str(len(every))})
+
+
+def count_of(found: Iterable[object]) -> Response:
+    """How many there are."""
+    return json_response(Count(sum(1 for _ in found)))
 
 
 def venue_of(exchange: str, field_name: str = "exchange") -> str:

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control.api.routes import Operation, Services, optional_venue
-from control.api.schemas import ExchangeChoice, LimiterRow
+from control.api.schemas import ExchangeChoice, LimiterRow, row_of
 from control.http import requests
 from control.http.errors import json_response
 from control.state.exposition import MEDIA_TYPES, Exposition
@@ -60,7 +60,7 @@ class SinkLight(msgspec.Struct):
 async def runtime_health(_: Request, services: Services) -> Response:
     """Processes, memory, file handles, event-loop lag."""
     backend = services.backend
-    status, light = backend.status, backend.lights()["runtime"]
+    status, light = backend.status, backend.health.lights()["runtime"]
     refusal = backend.health.refusal(services.admissions.policy)
     return _shown(
         RuntimeHealth(
@@ -101,7 +101,7 @@ def _shown(health: RuntimeHealth | SinkLight) -> Response:
 def _sink(
     services: Services, name: str, status: EngineStatus | None, flush_delay_s: float
 ) -> SinkLight:
-    light = services.backend.lights()[name]
+    light = services.backend.health.lights()[name]
     writer = status.writer if status else WriterReport(ChildReport("writer"))
     is_db = name == "db"
     rows = writer.stored_rows if is_db else writer.published_rows
@@ -125,15 +125,11 @@ async def limiters(request: Request, services: Services) -> Response:
     status = services.backend.status
     return json_response(
         [
-            LimiterRow(
-                each.venue, each.pool, each.budget, each.window_s, each.used,
-                max(each.budget - each.used, 0.0), each.venue_used, each.blocked_s,
-                each.waiting_count, each.others_used, each.blocked_reason,
-            )
+            row_of(LimiterRow, each, remaining=max(each.budget - each.used, 0.0))
             for each in (status.limiters if status else [])
             if venue in (None, each.venue)
         ]
-    )  # fmt: skip
+    )
 
 
 async def show_metrics(request: Request, services: Services) -> Response:

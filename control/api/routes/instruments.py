@@ -3,11 +3,19 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control.api.routes import Operation, Services, optional_venue, venue_of
+from control.api.routes import (
+    Operation,
+    Services,
+    count_of,
+    optional_venue,
+    page_of,
+    venue_of,
+)
 from control.api.schemas import (
     Count,
     EventsQuery,
@@ -20,7 +28,7 @@ from control.api.schemas import (
     InstrumentsCountQuery,
     InstrumentsQuery,
     RefreshResult,
-    instrument_row,
+    row_of,
 )
 from control.http import requests
 from control.http.errors import ApiError, json_response
@@ -37,16 +45,12 @@ _ASKERS_MAX = 16
 async def list_instruments(request: Request, services: Services) -> Response:
     """Instruments by filter and name; the header says how many there are in all."""
     wanted = requests.query(request, InstrumentsQuery)
-    found = list(_filtered(services, wanted))
-    page = found[wanted.offset : wanted.offset + wanted.limit]
-    headers = {"X-Total-Count": str(len(found))}
-    return json_response([instrument_row(each) for each in page], headers=headers)
+    return page_of(_filtered(services, wanted), wanted, partial(row_of, InstrumentRow))
 
 
 async def count_instruments(request: Request, services: Services) -> Response:
     """How many instruments pass the filter."""
-    wanted = requests.query(request, InstrumentsCountQuery)
-    return json_response(Count(sum(1 for _ in _filtered(services, wanted))))
+    return count_of(_filtered(services, requests.query(request, InstrumentsCountQuery)))
 
 
 async def instrument_exists(request: Request, services: Services) -> Response:
@@ -62,14 +66,10 @@ async def list_instrument_events(request: Request, services: Services) -> Respon
     """Listings, delistings and changes that were noticed, newest first."""
     wanted = requests.query(request, EventsQuery)
     venue = optional_venue(wanted.exchange)
-    rows = [
-        InstrumentEventRow(
-            timed.event.venue, timed.event.symbol, timed.event.event, timed.event.detail,
-            timed.at_ns,
-        )
-        for timed in services.instruments.events(venue)[: wanted.limit]
-    ]  # fmt: skip
-    return json_response(rows)
+    noticed = services.instruments.events(venue)[: wanted.limit]
+    return json_response(
+        [row_of(InstrumentEventRow, each.event, at_ns=each.at_ns) for each in noticed]
+    )
 
 
 async def refresh_instruments(request: Request, services: Services) -> Response:
@@ -166,7 +166,7 @@ OPERATIONS = [
     Operation(
         "GET", "/instruments", list_instruments, "Instruments by filter",
         {200: (list[InstrumentRow],)}, query=InstrumentsQuery,
-        headers={"X-Total-Count": "how many instruments pass the filter"},
+        lists="instruments",
     ),
     Operation(
         "GET", "/instruments/count", count_instruments, "How many instruments", {200: (Count,)},

@@ -8,7 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control.api.admission import TRADING
-from control.api.routes import Operation, Services, running_venue, venue_of
+from control.api.routes import (
+    Operation,
+    Services,
+    count_of,
+    page_of,
+    running_venue,
+    venue_of,
+)
 from control.api.schemas import (
     BulkItem,
     BulkResult,
@@ -24,6 +31,7 @@ from control.api.schemas import (
     StreamRow,
     StreamsQuery,
     identifier,
+    row_of,
     stream_detail,
     stream_row,
 )
@@ -53,16 +61,12 @@ async def capabilities_of_exchange(request: Request, services: Services) -> Resp
 async def list_streams(request: Request, services: Services) -> Response:
     """Streams by filter, oldest first; the header says how many there are in all."""
     wanted = requests.query(request, StreamsQuery)
-    found = list(_filtered(services, wanted))
-    page = found[wanted.offset : wanted.offset + wanted.limit]
-    headers = {"X-Total-Count": str(len(found))}
-    return json_response([stream_row(report) for report in page], headers=headers)
+    return page_of(_filtered(services, wanted), wanted, stream_row)
 
 
 async def count_streams(request: Request, services: Services) -> Response:
     """How many streams pass the filter."""
-    wanted = requests.query(request, CountQuery)
-    return json_response(Count(sum(1 for _ in _filtered(services, wanted))))
+    return count_of(_filtered(services, requests.query(request, CountQuery)))
 
 
 async def add_streams(request: Request, services: Services) -> Response:
@@ -77,12 +81,11 @@ async def add_streams(request: Request, services: Services) -> Response:
             return json_response(OK, 201, {"Location": _location(wanted.key)})
         case FilteredStreams() as filtered:
             accepted, refused, matched = _requests_by_filter(services, filtered)
-            results = await services.backend.add(accepted) if accepted else []
-            return json_response(_bulk_result([*results, *refused], matched))
         case items:
             accepted, refused = _requests_for(services, items)
-            results = await services.backend.add(accepted) if accepted else []
-            return json_response(_bulk_result([*results, *refused], len(items)))
+            matched = len(items)
+    results = await services.backend.add(accepted) if accepted else []
+    return json_response(_bulk_result([*results, *refused], matched))
 
 
 async def remove_streams(request: Request, services: Services) -> Response:
@@ -96,12 +99,11 @@ async def remove_streams(request: Request, services: Services) -> Response:
             keys = _running_by_filter(services, filtered)
             matched = len(keys)
             keys = keys[: filtered.filter.limit]
-            results = await services.backend.remove(keys) if keys else []
-            return json_response(_bulk_result(results, matched))
         case items:
             keys = [_running_key(services, item, f"[{place}].") for place, item in enumerate(items)]
-            results = await services.backend.remove(keys)
-            return json_response(_bulk_result(results, len(items)))
+            matched = len(keys)
+    results = await services.backend.remove(keys) if keys else []
+    return json_response(_bulk_result(results, matched))
 
 
 async def get_stream(request: Request, services: Services) -> Response:
@@ -313,20 +315,16 @@ def _knobs(services: Services, changes: KnobsPatch | None, field: str = "") -> K
 
 def _capabilities(services: Services, venues: Iterable[str]) -> list[Capability]:
     return [
-        Capability(venue, transport.value, kind.value, note_on(venue, kind))
+        Capability(venue, transport.value, kind.value, _note_on(venue, kind, transport))
         for venue in venues
         for kind, transports in services.admissions.offers.get(venue, {}).items()
         for transport in transports
     ]
 
 
-def note_on(venue: str, kind: StreamKind) -> str | None:
-    """What to know before one relies on it."""
-    if venue == "binance_linear" and kind is StreamKind.LIQUIDATIONS:
-        return "the exchange sends at most one liquidation a second and symbol"
-    if kind is StreamKind.FUNDING_OPEN_INTEREST:
-        return "funding and open interest in one stream"
-    return None
+def _note_on(venue: str, kind: StreamKind, transport: Transport) -> str | None:
+    channel = VENUES[venue].channels.get((kind, transport))
+    return (channel.note or None) if channel else None
 
 
 def _raise_refusal(result: KeyResult) -> None:
@@ -337,9 +335,9 @@ def _raise_refusal(result: KeyResult) -> None:
 
 def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:
     items = [
-        BulkItem(
-            result.key.venue, result.key.symbol, result.key.kind.value, result.key.transport.value,
-            not result.error_kind, result.error, result.error_kind,
+        row_of(
+            BulkItem, result.key, ok=not result.error_kind, error=result.error,
+            error_kind=result.error_kind,
         )
         for result in results
     ]  # fmt: skip
@@ -361,7 +359,7 @@ OPERATIONS = [
     Operation(
         "GET", "/streams", list_streams, "Streams by filter", {200: (list[StreamRow],)},
         query=StreamsQuery,
-        headers={"X-Total-Count": "how many streams pass the filter"},
+        lists="streams",
     ),
     Operation(
         "POST", "/streams", add_streams,

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import msgspec
 
 from control.cli.ending import Ending
 from control.cli.exits import Exit
+from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, load
-from control.cli.service import Ground, Outcome, ServiceOptions, run_service
+from control.cli.service import Look, Outcome, interruptible, run_service
 from control.cli.stores.which import psql_command
 from control.cli.terminal.summary import engine_summary, latency_lines
 from control.proof.ledger_check import LedgerCheck, Verdict
@@ -26,12 +26,7 @@ from engine.data.slots import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.start.config import DEFAULT_STREAMS, LoadedConfig
-from engine.supervisor.supervisor import Supervisor
-from shards.simulator.core.instruments import (
-    VENUE_NAMES,
-    binance_instruments,
-    hyperliquid_instruments,
-)
+from shards.simulator.core.instruments import listed_symbols
 from shards.simulator.settings import parse_rate
 from shards.venues import VENUES
 from shards.venues.kit import capabilities
@@ -70,7 +65,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="try it: the same engine against a simulated venue, no network needed",
         description="Runs the engine against the bundled simulator and checks what was stored.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_service(parser)
     parser.add_argument(
@@ -135,7 +129,7 @@ class Demo:
             for name, at in overrides.items()
         }
 
-    async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
+    async def before_drain(self, look: Look, *, hurried: bool) -> None:
         """Stop the market, then wait until what it sent has arrived and is stored."""
         assert self._simulator is not None
         settle_s_max = _SETTLE_HURRIED_S_MAX if hurried else _SETTLE_S_MAX
@@ -145,7 +139,7 @@ class Demo:
         before, stable = (0, 0), 0
         while stable < _STABLE_LOOKS and monotonic_s() < ends_s:
             await asyncio.sleep(_LOOK_S)
-            status = supervisor.status()
+            status = look()
             now = (sum(status.rows_by_kind().values()), sum(status.writer.stored_rows.values()))
             stable = stable + 1 if now == before else 0
             if now != before:
@@ -162,7 +156,8 @@ class Demo:
             return Outcome(ending.exit_code, summary, "stopped before anything was sent")
         assert self._simulator is not None
         self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
-        with _interruptible():
+        # A comparison holds up the loop and its signals: a second one ends it all the same.
+        with interruptible(signal.SIGINT, signal.SIGTERM):
             check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
         total = Verdict()
         for verdict in check.verdicts.values():
@@ -186,7 +181,8 @@ class Demo:
         )
         summary["ok"] = fine
         summary["by_sums"] = ground.options.run_s is None
-        text = f"{_proof_text(summary, status, ending)}\n{_where(ground)}"
+        read = f"read it with: {psql_command(ground.layout.state_dir)}"
+        text = f"{_proof_text(summary, status, ending)}\n{read}"
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 
     def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float | None]:
@@ -206,11 +202,9 @@ class Demo:
 
 def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
     """Trades and books, or everything, of a simulator's instruments, `symbols` at each venue."""
-    names = [(VENUE_NAMES[0], each.symbol) for each in binance_instruments(symbols)]
-    names += [(VENUE_NAMES[1], each.symbol) for each in hyperliquid_instruments(symbols)]
     return [
         StreamKey(venue, symbol, kind, transport)
-        for venue, symbol in names
+        for venue, symbol in listed_symbols(symbols)
         for kind, transport in (capabilities(VENUES[venue]) if all_kinds else _PLAIN)
     ]
 
@@ -221,16 +215,8 @@ def run(options: argparse.Namespace) -> int:
     if options.port is None:
         control = msgspec.structs.replace(loaded.config.control, port=0)
         loaded = loaded.with_config(msgspec.structs.replace(loaded.config, control=control))
-    service = ServiceOptions(
-        loaded=loaded,
-        run_s=options.run_s,
-        json=options.json,
-        with_database=not options.no_database,
-        with_redis=not options.no_redis,
-        fresh=True,
-    )
     demo = Demo(options.rate, options.symbols, options.seed, all_kinds=options.all_kinds)
-    return run_service(service, demo)
+    return run_service(ServiceOptions.of(options, loaded, fresh=True), demo)
 
 
 def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:
@@ -259,23 +245,6 @@ def streams_note(loaded: LoadedConfig) -> str:
         f"{loaded.source}: [[streams]] is for `fts up`; the demo collects the instruments of its"
         " simulator (--symbols, --all-kinds)"
     )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """A comparison holds up the loop and its signals: a second one ends it all the same."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _where(ground: Ground) -> str:
-    """How to read it now that nothing runs."""
-    return f"read it with: {psql_command(ground.layout.state_dir)}"
 
 
 def short_text(summary: dict[str, Any], ending: Ending) -> str:

@@ -16,8 +16,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from control.cli.exits import Exit
+from control.cli.ground import bind
 from control.cli.options import add_config, load
-from control.cli.service import bind
 from control.cli.terminal.standard_streams import say
 from control.version import version
 from engine.base import handles

@@ -4,10 +4,11 @@ import argparse
 from typing import Any
 
 from control.cli.exits import Exit
+from control.cli.options import EXAMPLE
 from engine.base.errors import ConfigError
 from shards.simulator import main as simulator
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   fts simulate --port 9000 --rate 5000      both venues on one port, 5000 trades a second
   fts simulate --replay DIR                 a recorded session instead of made-up prices
@@ -16,12 +17,12 @@ The first line on stdout is JSON with the addresses to put under [venues.<name>]
 
 While it runs, on the same port:
   GET  /simulator/status                    what was sent, weight used, connections, refusals
-  POST /simulator/rate                      {"trades_per_s": number or "max"}
+  POST /simulator/rate                      {{"trades_per_s": number or "max"}}
   POST /simulator/pause, /simulator/resume
-  POST /simulator/faults                    {"fault": "disconnect", "venue": "binance_linear"}
-  POST /simulator/limits                    {"enforced": true}: 429, 418 above the venues' budgets
-  POST /simulator/instruments               {"venue": "binance_linear", "action": "list" | "delist"
-                                            | "change", "symbol": "NEWUSDT", "tick_size": "0.001"}
+  POST /simulator/faults                    {{"fault": "disconnect", "venue": "{EXAMPLE.name}"}}
+  POST /simulator/limits                    {{"enforced": true}}: 429, 418 above the venues' budgets
+  POST /simulator/instruments               {{"venue": "{EXAMPLE.name}", "action": "list" | "delist"
+                                            | "change", "symbol": "NEWUSDT", "tick_size": "0.001"}}
 """
 
 
@@ -32,7 +33,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="run the venue simulator alone",
         description="Speaks the wire protocols of both venues, with a ledger of every row sent.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     simulator.add_arguments(parser)
     parser.set_defaults(run=run)

@@ -10,8 +10,9 @@ from typing import Any
 
 from control.cli.ending import Ending
 from control.cli.exits import Exit
+from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, load
-from control.cli.service import Ground, Outcome, ServiceOptions, run_service
+from control.cli.service import Look, Outcome, run_service
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.base.errors import ConfigError
 from engine.data.slots import UNKNOWN_SYMBOL, StreamKey
@@ -19,7 +20,6 @@ from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
 from engine.start.config import LoadedConfig
-from engine.supervisor.supervisor import Supervisor
 from shards.venues import preferred_transport
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="collect from the real venues",
         description="Collects the configured streams into PostgreSQL and Redis until Ctrl-C.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_service(parser)
     parser.add_argument(
@@ -79,9 +78,9 @@ class Up:
             _log.error(line)
         return loaded.config.venues
 
-    async def before_drain(self, supervisor: Supervisor, *, hurried: bool) -> None:
+    async def before_drain(self, look: Look, *, hurried: bool) -> None:
         """The venues do not stop for us; how the streams are now says whether they came to run."""
-        self._streams = copy.deepcopy(supervisor.status().streams)
+        self._streams = copy.deepcopy(look().streams)
         self._unknown = unknown_symbols(self._streams)
 
     def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
@@ -110,13 +109,7 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options)
     if options.strict and (wrong := loaded.no_symbols()):
         raise ConfigError("; ".join(wrong))
-    service = ServiceOptions(
-        loaded=loaded,
-        run_s=options.run_s,
-        json=options.json,
-        with_database=not options.no_database,
-        with_redis=not options.no_redis,
-    )
+    service = ServiceOptions.of(options, loaded)
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
     return run_service(service, Up(strict=options.strict))

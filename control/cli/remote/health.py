@@ -17,7 +17,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="how a running engine is: as a whole, its processes, database, Redis",
         description="Prints the verdict and the lights; exit code 1 unless all are green.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_client_options(parser)
     parser.set_defaults(run=run)

@@ -5,7 +5,7 @@ from typing import Any
 
 from control.cli.exits import Exit
 from control.cli.remote.client import EXIT_CODES, add_client_options, connect
-from control.cli.terminal.tables import print_json, print_table
+from control.cli.terminal.tables import show
 
 _COLUMNS = (
     "exchange", "pool", "used", "remaining", "budget", "window_s", "venue_used", "blocked_s",
@@ -15,12 +15,8 @@ _COLUMNS = (
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts limiters`."""
-    parser = commands.add_parser(
-        "limiters",
-        help="budgets of the exchanges and what is left of them",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    summary = "budgets of the exchanges and what is left of them"
+    parser = commands.add_parser("limiters", help=summary, epilog=EXIT_CODES)
     parser.add_argument("--exchange")
     add_client_options(parser)
     parser.set_defaults(run=run)
@@ -29,8 +25,5 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def run(options: argparse.Namespace) -> int:
     """Print them."""
     rows = connect(options).get("/limiters", exchange=options.exchange)
-    if options.json:
-        print_json(rows)
-    else:
-        print_table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows], "no limiters")
+    show(rows, _COLUMNS, "no limiters", as_json=options.json)
     return Exit.OK

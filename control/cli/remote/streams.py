@@ -3,14 +3,13 @@
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 from control.cli.exits import Exit
+from control.cli.options import EXAMPLE, add_verbs
 from control.cli.remote.client import EXIT_CODES, Client, add_client_options, connect, stream_path
 from control.cli.terminal.standard_streams import say
-from control.cli.terminal.tables import print_facts, print_json, print_table
-from engine.base.clock import wall_ns
+from control.cli.terminal.tables import age, moment, print_facts, print_json, show
 from engine.base.wrong_input import nearest
 from engine.data.slots import StreamKind, Transport
 from engine.messages.streams import Knobs
@@ -18,16 +17,17 @@ from engine.messages.streams import Knobs
 _KINDS = [kind.value for kind in StreamKind]
 _TRANSPORTS = [transport.value for transport in Transport]
 _KNOBS = list(Knobs.__struct_fields__)
+_ONE, _OTHER, *_ = EXAMPLE.examples
 
 _EPILOG = f"""\
 examples:
   fts streams list --state stale
-  fts streams add binance_linear BTCUSDT ETHUSDT --kind Trades --kind L2Book
-  fts streams add binance_linear --all --quote USDT --kind Trades
-  fts streams remove binance_linear BTCUSDT --kind Trades
-  fts streams show binance_linear BTCUSDT Trades
-  fts streams set binance_linear BTCUSDT Trades db_writes_enabled=false flush_rows=default
-  fts streams snapshot binance_linear BTCUSDT
+  fts streams add {EXAMPLE.name} {_ONE} {_OTHER} --kind Trades --kind L2Book
+  fts streams add {EXAMPLE.name} --all --quote USDT --kind Trades
+  fts streams remove {EXAMPLE.name} {_ONE} --kind Trades
+  fts streams show {EXAMPLE.name} {_ONE} Trades
+  fts streams set {EXAMPLE.name} {_ONE} Trades db_writes_enabled=false flush_rows=default
+  fts streams snapshot {EXAMPLE.name} {_ONE}
 
 kinds: {" ".join(_KINDS)}
 transports: {" ".join(_TRANSPORTS)} (without one: the first that the exchange offers)
@@ -37,29 +37,19 @@ knobs: {" ".join(_KNOBS)}
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts streams` and its verbs."""
-    parser = commands.add_parser(
-        "streams",
-        help="list, add, remove, show and tune streams of a running engine",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=None)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for name, text, run in (
-        ("list", "streams with their state", run_list),
-        ("add", "begin streams", run_add),
-        ("remove", "end streams", run_remove),
-        ("show", "one stream, in full", run_show),
-        ("set", "change knobs of a stream", run_set),
-        ("snapshot", "have the whole book of a stream fetched and stored now", run_snapshot),
-    ):
-        verb = verbs.add_parser(
-            name, help=text, description=f"fts streams {name}: {text}.", epilog=_EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+    summary = "list, add, remove, show and tune streams of a running engine"
+    parser = commands.add_parser("streams", help=summary, epilog=_EPILOG)
+    verbs = {
+        "list": ("streams with their state", run_list),
+        "add": ("begin streams", run_add),
+        "remove": ("end streams", run_remove),
+        "show": ("one stream, in full", run_show),
+        "set": ("change knobs of a stream", run_set),
+        "snapshot": ("have the whole book of a stream fetched and stored now", run_snapshot),
+    }
+    for name, verb in add_verbs(parser, verbs):
         _add_arguments(name, verb)
         add_client_options(verb)
-        verb.set_defaults(run=run)
 
 
 def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
@@ -99,22 +89,16 @@ def run_list(options: argparse.Namespace) -> int:
         "/streams", exchange=options.exchange, symbol=options.symbol, kind=options.kind,
         transport=options.transport, state=options.state,
     )  # fmt: skip
-    if options.json:
-        print_json(rows)
-        return Exit.OK
-    print_table(
-        ("exchange", "symbol", "kind", "transport", "state", "rows", "gaps", "missing", "last",
-         "reason"),
-        [
-            (
-                row["exchange"], row["symbol"], row["kind"], row["transport"], row["state"],
-                row["row_count"], row["gap_count"], row["missing_count"],
-                _age(row["last_recv_ns"]), row["reason"],
-            )
-            for row in rows
-        ],
-        "no streams",
+    if not options.json:
+        for row in rows:
+            row["last"] = age(row["last_recv_ns"])
+            row |= {name: row[f"{name[:-1]}_count"] for name in ("rows", "gaps")}
+            row["missing"] = row["missing_count"]
+    columns = (
+        "exchange", "symbol", "kind", "transport", "state", "rows", "gaps", "missing", "last",
+        "reason",
     )  # fmt: skip
+    show(rows, columns, "no streams", as_json=options.json)
     return Exit.OK
 
 
@@ -145,12 +129,13 @@ def run_show(options: argparse.Namespace) -> int:
 def run_set(options: argparse.Namespace) -> int:
     """Change knobs."""
     client = connect(options)
-    path = _path(client, options)
-    client.ask("PATCH", f"{path}/knobs", dict(options.knobs))
+    path = f"{_path(client, options)}/knobs"
+    client.ask("PATCH", path, dict(options.knobs))
+    body = client.get(path)
     if options.json:
-        print_json(client.get(f"{path}/knobs"))
+        print_json(body)
     else:
-        print_facts(list(client.get(f"{path}/knobs")["knobs"].items()))
+        print_facts(list(body["knobs"].items()))
     return Exit.OK
 
 
@@ -257,8 +242,4 @@ def _time(name: str, value: Any) -> Any:
     """A moment as people read it."""
     if not name.endswith("_ns"):
         return value
-    return f"{datetime.fromtimestamp(value / 1e9, UTC):%Y-%m-%d %H:%M:%S.%f}Z" if value else None
-
-
-def _age(last_recv_ns: int) -> str:
-    return f"{max(0, wall_ns() - last_recv_ns) / 1e9:.1f} s" if last_recv_ns else "-"
+    return moment(value, "%Y-%m-%d %H:%M:%S.%f") if value else None

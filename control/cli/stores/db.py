@@ -32,7 +32,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "db",
         help="open and close the private database without an engine",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=tuple(_ACTIONS), metavar="start|stop|url|status")
     add_config(parser)

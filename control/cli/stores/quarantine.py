@@ -3,15 +3,15 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from control.cli.exits import Exit
-from control.cli.options import add_config, load
+from control.cli.options import add_config, add_verbs, load
 from control.cli.stores.which import Stores
-from control.cli.terminal.tables import print_json, print_table
+from control.cli.terminal.tables import print_json, print_table, show
 from engine.base.errors import EngineError, MigrationError
 from engine.data.kinds import RecordKind
 from engine.data.layout import Layout, open_layout
@@ -50,23 +50,17 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "quarantine",
         help="rows that were refused: list them, store them after all, or give them up",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, text, work in (
-        ("list", "what is in quarantine, by stream and error", _list),
-        ("show", "the rows themselves", _show),
-        ("retry", "store what can be stored now", _retry),
-        ("drop", "give rows up: their gaps stay", _drop),
-    ):
-        verb = verbs.add_parser(
-            name, help=text, description=f"fts quarantine {name}: {text}.", epilog=_EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+    verbs = {
+        "list": ("what is in quarantine, by stream and error", run),
+        "show": ("the rows themselves", run),
+        "retry": ("store what can be stored now", run),
+        "drop": ("give rows up: their gaps stay", run),
+    }
+    for name, verb in add_verbs(parser, verbs, required=True):
         _add_choice(verb, name)
         add_config(verb)
         verb.add_argument("--json", action="store_true", help="print JSON")
-        verb.set_defaults(run=run, work=work)
 
 
 def _add_choice(verb: argparse.ArgumentParser, name: str) -> None:
@@ -119,8 +113,7 @@ def _database_url(loaded: LoadedConfig, layout: Layout) -> str:
 async def _work(options: argparse.Namespace, layout: Layout, url: str) -> int:
     desk = await QuarantineDesk.open(layout, url)
     try:
-        work: Callable[..., Awaitable[int]] = options.work
-        return await work(options, desk, _chosen(options, await desk.rows()))
+        return await _WORK[options.verb](options, desk, _chosen(options, await desk.rows()))
     finally:
         await desk.close()
 
@@ -151,10 +144,8 @@ async def _list(options: argparse.Namespace, desk: QuarantineDesk, rows: Sequenc
         groups[group] = groups.get(group, 0) + 1
     columns = ("table", "stream", "error", "state", "rows")
     table = [[*group, count] for group, count in groups.items()]
-    if options.json:
-        print_json([dict(zip(columns, row, strict=True)) for row in table])
-    else:
-        print_table(columns, table, "nothing is in quarantine")
+    named = [dict(zip(columns, row, strict=True)) for row in table]
+    show(named, columns, "nothing is in quarantine", as_json=options.json)
     return Exit.OK
 
 
@@ -198,6 +189,11 @@ async def _drop(options: argparse.Namespace, desk: QuarantineDesk, rows: Sequenc
     else:
         sys.stdout.write(f"{count:,} rows dropped; their gaps stay, unrecoverable\n")
     return Exit.OK
+
+
+_WORK: Mapping[str, Callable[..., Awaitable[int]]] = {
+    "list": _list, "show": _show, "retry": _retry, "drop": _drop,
+}  # fmt: skip
 
 
 def _id(row: QuarantinedRow) -> str:

@@ -12,16 +12,17 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from control.cli.exits import Exit
+from control.cli.options import EXAMPLE
 from control.cli.remote.client import UnreachableError
 from control.cli.stores.foreign import add_foreign, become, split
 from control.cli.stores.which import Stores
 from engine.base.masking import scrub
 from engine.base.redis_link import parse_redis_url
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   fts redis                                           interactive
-  fts redis XREVRANGE fts:trades:binance_linear:BTCUSDT + - COUNT 1
+  fts redis XREVRANGE fts:trades:{EXAMPLE.name}:{EXAMPLE.examples[0]} + - COUNT 1
   fts redis XLEN fts:gaps
 
 With a redis-cli or valkey-cli on PATH, and no password, it becomes that, and takes its options.

@@ -7,9 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import (
@@ -25,13 +23,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from control.cli.stores.which import psql_command
+from control.cli.addresses import Addresses
 from control.cli.terminal.rates import Rates
-from engine.base.clock import monotonic_s, wall_ns
+from control.cli.terminal.tables import age
+from engine.base.clock import monotonic_s
 from engine.base.threads import in_thread
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
-from engine.process.instance import EngineNote
 from engine.process.logs import last_lines
 
 _log = logging.getLogger(__name__)
@@ -60,35 +58,6 @@ _STATE_STYLE = {
     StreamState.FAILED: "red",
 }
 _WORST_FIRST = ("red", "yellow", "green")
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where to look: shown at start and beside the table."""
-
-    psql: str
-    redis: str
-    control: str
-    dashboard: str
-    log_file: Path
-
-    @classmethod
-    def of(cls, note: EngineNote, redis_prefix: str, log_file: Path) -> "Addresses":
-        """From the engine's note."""
-        key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
-        redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
-        psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
-        return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
-
-    def lines(self) -> list[str]:
-        """One line each."""
-        return [
-            f"database  {self.psql}",
-            f"redis     {self.redis}",
-            f"control   {self.control}",
-            f"dashboard {self.dashboard}",
-            f"log       {self.log_file}",
-        ]
 
 
 def can_show_view() -> bool:
@@ -245,7 +214,7 @@ def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, st
         "frames/s": _per_s(rates, f"frames {stream.slot}"),
         "rows/s": _per_s(rates, f"rows {stream.slot}"),
         "rows": f"{stream.row_count:,}",
-        "last": _age(stream),
+        "last": age(stream.last_recv_ns),
         "gaps": f"{stream.gap_count:,}",
         "missing": f"{stream.missing_count:,}",
         "dups": f"{stream.duplicate_count:,}",
@@ -292,9 +261,3 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
 def _per_s(rates: Mapping[str, float], name: str) -> str:
     """A rate, or a dash where there is none yet: that is not the rate zero."""
     return f"{rates[name]:,.0f}" if name in rates else "-"
-
-
-def _age(stream: StreamReport) -> str:
-    if not stream.last_recv_ns:
-        return "-"
-    return f"{max(0, wall_ns() - stream.last_recv_ns) / 1e9:.1f} s"

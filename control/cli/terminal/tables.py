@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.cli.terminal.standard_streams import say
+from engine.base.clock import wall_ns
 from engine.process.logs import escaped
 
 _STYLE_OF = {
@@ -25,10 +27,20 @@ def print_json(body: object) -> None:
     say(json.dumps(body))
 
 
+def show(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str, *, as_json: bool
+) -> None:
+    """Rows as they came, or these columns of them as a table."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(columns, [[row[name] for name in columns] for row in rows], empty)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
     """A table, or a sentence when there is nothing. Numbers stand to the right."""
     if not rows:
-        say(f"{empty}")
+        say(empty)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for place, name in enumerate(columns):
@@ -48,6 +60,16 @@ def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         say(f"{name:<{width}}  {_cell(value).plain}")
+
+
+def moment(ns: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A time as people read it."""
+    return f"{datetime.fromtimestamp(ns / 1e9, UTC):{form}}Z"
+
+
+def age(ns: int) -> str:
+    """How long ago that was; a dash for never."""
+    return f"{max(0, wall_ns() - ns) / 1e9:.1f} s" if ns else "-"
 
 
 def _cell(value: Any) -> Text:

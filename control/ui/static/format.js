@@ -46,7 +46,7 @@ export function lag(milliseconds) {
   return span(milliseconds / 1000);
 }
 
-// "binance_linear" is how the API spells it; a person reads "Binance linear".
+// "some_venue" is how the API spells it; a person reads "Some venue".
 export function venue(name) {
   const words = name.replace(/([a-z0-9])([A-Z])/g, "$1_$2").toLowerCase().replaceAll("_", " ");
   return words.charAt(0).toUpperCase() + words.slice(1);

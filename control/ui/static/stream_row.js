@@ -84,6 +84,6 @@ export function paintRow(row, nowMs, isReadOnly) {
 }
 
 export function paintLag(row, nowMs) {
-  row.lagMs = row.last_recv_ms ? nowMs - row.last_recv_ms : null;
+  row.lagMs = row.last_recv_ns ? nowMs - Math.floor(row.last_recv_ns / 1e6) : null;
   setText(row.cells.lag, format.lag(row.lagMs));
 }

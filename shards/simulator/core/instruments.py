@@ -17,6 +17,7 @@ __all__ = [
     "decimal_text",
     "hyperliquid_instrument",
     "hyperliquid_instruments",
+    "listed_symbols",
     "signed_text",
     "trimmed_text",
 ]
@@ -233,6 +234,12 @@ def hyperliquid_instruments(count: int) -> tuple[Grid, ...]:
         price = round(2.0 + (number * 7919 % 6000) / 1000.0, 4)
         rows.append((f"SIM{number:03d}", 1, price))
     return tuple(_hyperliquid(row, rank) for rank, row in enumerate(rows))
+
+
+def listed_symbols(count: int) -> list[tuple[str, str]]:
+    """Venue and symbol of all that a simulator lists, `count` at each venue."""
+    tables = zip(VENUE_NAMES, (binance_instruments, hyperliquid_instruments), strict=True)
+    return [(venue, each.symbol) for venue, listed in tables for each in listed(count)]
 
 
 _NEW_RANK = 5

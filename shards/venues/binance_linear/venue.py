@@ -163,7 +163,11 @@ VENUE = Venue(
         ),
         # At most the latest one a second and symbol is pushed, and often none for hours.
         (StreamKind.LIQUIDATIONS, Transport.WS): Channel(
-            "market", FeedRule.LIQUIDATIONS, _liquidations_topic, math.inf
+            "market",
+            FeedRule.LIQUIDATIONS,
+            _liquidations_topic,
+            math.inf,
+            note="the exchange sends at most one liquidation a second and symbol",
         ),
     },
     rest_weight_per_minute=2400,
@@ -187,4 +191,6 @@ VENUE = Venue(
     ),
     book_snapshot=RestCall("GET", "/fapi/v1/depth?symbol={symbol}&limit=1000", weight=20),
     parse_book_snapshot=parse_book_snapshot,
+    examples=("BTCUSDT", "ETHUSDT"),
+    ended_statuses=frozenset({"DELISTED", "CLOSE", "DELIVERED"}),
 )

@@ -18,6 +18,7 @@ _OBJECTS_MAX = 16
 _decode_object = json.JSONDecoder().raw_decode
 _decode_meta = msgspec.json.Decoder(Universe).decode
 _coins = RowReader(Coin, "name")
+_CTX_NOTE = "funding and open interest in one stream"
 
 
 def subscribe(topics: Sequence[str], _: int) -> list[bytes]:
@@ -125,7 +126,7 @@ VENUE = Venue(
         ),
         (StreamKind.TICKER, Transport.WS): Channel("ws", FeedRule.QUOTES, _quotes_topic, 300.0),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.WS): Channel(
-            "ws", FeedRule.FUNDING_OPEN_INTEREST, _ctx_topic, 30.0
+            "ws", FeedRule.FUNDING_OPEN_INTEREST, _ctx_topic, 30.0, note=_CTX_NOTE
         ),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
             FeedRule.FUNDING_OPEN_INTEREST,
@@ -133,6 +134,7 @@ VENUE = Venue(
             interval_s=10.0,
             stale_after_s=60.0,
             batch=RestCall("POST", "/info", weight=20, body='{"type":"metaAndAssetCtxs"}'),
+            note=_CTX_NOTE,
         ),
     },
     rest_weight_per_minute=1200,
@@ -148,4 +150,5 @@ VENUE = Venue(
     topics_in=topics_in,
     instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
     parse_instruments=parse_instruments,
+    examples=("BTC", "ETH"),
 )

@@ -15,10 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from control.cli.addresses import make_note
 from control.cli.commands.doctor import Finding, examine
+from control.cli.ground import Ground, ServiceOptions
 from control.cli.main import parser
 from control.cli.options import load
-from control.cli.service import Ground, ServiceOptions, make_note
 from engine.base.errors import ConfigError
 from engine.data.layout import open_layout
 from engine.process import instance

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from control.cli import service
-from control.cli.service import ServiceOptions, _redis_plan
+from control.cli import ground
+from control.cli.ground import ServiceOptions, redis_plan
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKey, StreamKind
 from engine.start.config import load
@@ -22,7 +22,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "memory_bytes", lambda: 2048 * MB)
+    monkeypatch.setattr(ground, "memory_bytes", lambda: 2048 * MB)
 
 
 def options(tmp_path: Path, text: str, *, fresh: bool = False) -> ServiceOptions:
@@ -34,10 +34,10 @@ def options(tmp_path: Path, text: str, *, fresh: bool = False) -> ServiceOptions
 @pytest.mark.fault("N40")
 def test_streams_that_commands_added_count_as_well(tmp_path: Path, layout: Layout) -> None:
     file = options(tmp_path, "streams = []\n[redis]\nstream_maxlen = 1000\n")
-    assert _redis_plan(file, layout).needed_bytes == 0
+    assert redis_plan(file, layout).needed_bytes == 0
     keys = [StreamKey("acme", f"S{number}", StreamKind.TRADES) for number in range(2_000)]
     Wanted(layout.wanted).put([WantedStream(key) for key in keys])
-    plan = _redis_plan(file, layout)
+    plan = redis_plan(file, layout)
     assert plan.needed_bytes == needed_bytes([StreamKind.TRADES] * 2_000, 1_000) > 256 * MB
     assert plan.memory_bytes == plan.needed_bytes, "more than the usual eighth of the machine"
     assert Wanted(layout.wanted).wanted() != []
@@ -46,7 +46,7 @@ def test_streams_that_commands_added_count_as_well(tmp_path: Path, layout: Layou
 @pytest.mark.fault("N40")
 def test_what_does_not_fit_is_said_at_start(tmp_path: Path, layout: Layout) -> None:
     text = "[redis]\nmemory_mb = 16\nstream_maxlen = 100000\n"
-    plan = _redis_plan(options(tmp_path, text), layout)
+    plan = redis_plan(options(tmp_path, text), layout)
     assert plan.memory_bytes == 16 * MB
     assert plan.note.startswith("redis.stream_maxlen rows of every stream take about ")
     assert plan.note.endswith(

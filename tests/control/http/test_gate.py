@@ -174,7 +174,7 @@ def test_any_other_address_needs_a_token_and_a_proxy(tmp_path: Path) -> None:
 
 
 def test_a_token_file_that_protects_nothing_stops_the_start(tmp_path: Path) -> None:
-    from control.cli.service import ServiceOptions  # noqa: PLC0415 - next to its use
+    from control.cli.ground import ServiceOptions  # noqa: PLC0415 - next to its use
 
     write(tmp_path / "token", COMMAND, 0o644)
     file = tmp_path / "fts.toml"

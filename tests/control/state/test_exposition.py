@@ -69,7 +69,7 @@ def families(text: str, *, is_open: bool = False) -> list[Metric]:
 @pytest.mark.fault("V09")
 def test_metrics_parse_whatever_is_known() -> None:
     async def scenario(rig: Rig) -> None:
-        rig.backend._status = None
+        rig.backend.status = None
         text = (await rig.ask("GET", "/metrics")).text.decode()
         assert "fts_control_health_level" in text
         for phase in ("starting", "running", "draining"):

@@ -93,7 +93,7 @@ def test_a_status_is_encoded_once_for_all_viewers(engine: ScriptedEngine) -> Non
 def test_before_the_first_status_the_page_knows_that_it_starts(
     engine: ScriptedEngine, port: int
 ) -> None:
-    engine.backend._status = None
+    engine.backend.status = None
     with Viewer(port, "/ui/events") as viewer:
         viewer.head()
         body = viewer.next_event("status")

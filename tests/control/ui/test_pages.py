@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control.ui.pages import CONTENT_SECURITY_POLICY, FILES, PUBLIC_PATHS, venue_name
+from control.ui.pages import CONTENT_SECURITY_POLICY, FILES, PUBLIC_PATHS
 from tests.control.ui.scripted_engine import ScriptedEngine, serving
 from tests.control.ui.sockets import Viewer
 
@@ -92,11 +92,3 @@ def test_the_files_travel_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["setuptools"]["package-data"]["control.ui"] == ["static/*"]
     assert {path.name for path in (ROOT / "control/ui/static").iterdir()} == set(FILES)
-
-
-@pytest.mark.parametrize(
-    ("spelling", "venue"),
-    [("BinanceLinear", "binance_linear"), ("hyperliquid_perp", "hyperliquid_perp"), ("", "")],
-)
-def test_both_spellings_of_an_exchange_are_one_venue(spelling: str, venue: str) -> None:
-    assert venue_name(spelling) == venue

@@ -170,7 +170,7 @@ def test_no_ring_and_no_stream_are_states_and_no_errors(
     assert "no trade ring yet" in described["trades"]["reason"]
     engine.say([])
     assert watch.events()["stream"]["trades"] is None
-    engine.backend._status = None
+    engine.backend.status = None
     assert watch.events() == {}
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from control.cli.addresses import make_note
+from control.cli.ground import Ground, ServiceOptions
 from control.cli.main import main, parser
 from control.cli.remote import client
-from control.cli.service import Ground, ServiceOptions, make_note
 from control.http.auth import Guard
 from engine.data.layout import open_layout
 from engine.messages.control import RenewBook

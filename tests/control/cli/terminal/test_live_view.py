@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from control.cli.terminal.live_view import Addresses, can_show_view, render, watch
+from control.cli.addresses import Addresses
+from control.cli.terminal.live_view import can_show_view, render, watch
 from engine.messages.status import ChildReport, EngineStatus, StreamReport, WriterReport
 from engine.messages.streams import StreamState
 

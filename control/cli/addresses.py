@@ -1,0 +1,64 @@
+"""Where everything of an engine is: the note that it leaves for others, and lines for people."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from control.cli.ground import Ground
+from control.cli.stores.which import psql_command
+from engine.base.clock import wall_ns
+from engine.process.instance import EngineNote
+from engine.servers.quoting import shell_word
+from engine.start.config import masked_url
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where to look: shown at start and beside the table."""
+
+    psql: str
+    redis: str
+    control: str
+    dashboard: str
+    log_file: Path
+
+    @classmethod
+    def of(cls, note: EngineNote, redis_prefix: str, log_file: Path) -> "Addresses":
+        """From the engine's note."""
+        key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
+        redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
+        psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
+        return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
+
+    def lines(self) -> list[str]:
+        """One line each."""
+        return [
+            f"database  {self.psql}",
+            f"redis     {self.redis}",
+            f"control   {self.control}",
+            f"dashboard {self.dashboard}",
+            f"log       {self.log_file}",
+        ]
+
+
+def make_note(ground: Ground, host: str, port: int) -> EngineNote:
+    """Where everything is, without passwords."""
+    database = masked_url(ground.database_url) if ground.database_url else "off"
+    redis = masked_url(ground.redis_url) if ground.redis_url else "off"
+    return EngineNote(
+        pid=os.getpid(),
+        control_url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+        database=database,
+        psql=f"psql {shell_word(database)}" if ground.database_url else "",
+        redis=redis,
+        redis_cli=_redis_cli(redis) if ground.redis_url else "",
+        started_ns=wall_ns(),
+    )
+
+
+def _redis_cli(url: str) -> str:
+    if url.startswith("unix://"):
+        path = unquote(url.removeprefix("unix://").partition("?")[0])
+        return f"redis-cli -s {shell_word(path)}"
+    return f"redis-cli -u {shell_word(url)}"
