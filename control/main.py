@@ -26,6 +26,7 @@ from control.state.listing_fetch import ListingFetch
 from control.state.listings import Listings
 from engine.base.clock import monotonic_s
 from engine.messages.control import Heartbeat
+from engine.messages.listings import ListingWanted
 from engine.messages.pipes import Drain, Ready, ToChild
 from engine.messages.settings import ControlSettings
 from engine.process.birth import ExitCode
@@ -57,8 +58,9 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
         VENUES,
         layout.state_dir / "instruments" if layout else None,
         listings.fetch,
-        backend.store_instruments,
+        backend.tell_listing,
         settings.instruments_refresh_s,
+        listings.waits_for,
     )
     instruments.load_files()
     guard = Guard.load(settings.token_file, settings.read_token_file)
@@ -68,12 +70,12 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
     server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
     pipe.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
-    listening = asyncio.create_task(_listen(pipe, backend), name="supervisor")
+    listening = asyncio.create_task(_listen(pipe, backend, instruments), name="supervisor")
     serving = asyncio.create_task(_serve(server, listener, backend), name="http")
     work = [
         listening,
         asyncio.create_task(instruments.run(), name="instruments"),
-        asyncio.create_task(_watch_loop(health, pipe), name="loop-lag"),
+        asyncio.create_task(_watch_loop(health, pipe, instruments), name="loop-lag"),
     ]
     try:
         await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
@@ -99,10 +101,13 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, backend: Backe
     await server.serve(sockets=[listener])
 
 
-async def _listen(pipe: Pipe[ToChild], backend: Backend) -> None:
+async def _listen(pipe: Pipe[ToChild], backend: Backend, listings: Listings) -> None:
     """Take in what the supervisor says, until it wants this process to leave or is gone."""
     while (message := await pipe.receive()) is not None and not isinstance(message, Drain):
-        backend.take(message)
+        if isinstance(message, ListingWanted):
+            listings.want(message.venue)
+        else:
+            backend.take(message)
 
 
 def make_server(app: ASGIApp, protocol: type[BoundedHttp]) -> uvicorn.Server:
@@ -125,12 +130,12 @@ def make_server(app: ASGIApp, protocol: type[BoundedHttp]) -> uvicorn.Server:
     )
 
 
-async def _watch_loop(health: Health, pipe: Pipe[ToChild]) -> None:
+async def _watch_loop(health: Health, pipe: Pipe[ToChild], listings: Listings) -> None:
     """Measure how late this process's own event loop is, and tell the supervisor that it turns."""
     metrics = ProcessMetrics("control")
     while True:
         worst = health.worst_light()
-        pipe.send(Heartbeat(worst.status, worst.reason))
+        pipe.send(Heartbeat(worst.status, worst.reason, listings.missing()))
         started_s = monotonic_s()
         await asyncio.sleep(_LAG_LOOK_S)
         lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)

@@ -7,14 +7,11 @@ import resource
 from collections import Counter, defaultdict
 
 from engine.base.clock import monotonic_s
-from engine.data.slots import Instrument
 from engine.limits.leases import LeaseClient
-from engine.messages.limits import LeaseBlocked, LeaseGranted, PlacesGranted
+from engine.messages.limits import BudgetAnnounced, LeaseBlocked, LeaseGranted, PlacesGranted
 from engine.messages.pipes import Drain, ShardStatus, ToChild
 from engine.messages.settings import ShardSettings, VenueSettings
 from engine.messages.streams import (
-    InstrumentsResolved,
-    InstrumentsStored,
     RenewBooks,
     StartStreams,
     StopStreams,
@@ -44,7 +41,6 @@ class Shard:
         self._sessions: dict[str, VenueSession] = {}
         self._strangers: dict[int, StreamStatus] = {}
         """Streams of venues this version does not know, as another one may have left them."""
-        self._waiting_for_store: dict[int, asyncio.Event] = {}
         self._leases = LeaseClient(pipe.send)
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop_lag_ms = 0.0
@@ -83,10 +79,8 @@ class Shard:
                     self._stop(message.slots)
                 case RenewBooks():
                     self._renew_books(message.slots)
-                case LeaseGranted() | LeaseBlocked() | PlacesGranted():
+                case LeaseGranted() | LeaseBlocked() | BudgetAnnounced() | PlacesGranted():
                     self._leases.take(message)
-                case InstrumentsStored():
-                    self._on_stored(message.slots)
                 case Drain():
                     return
                 case _:
@@ -128,24 +122,11 @@ class Shard:
                 self._settings.venues.get(name, VenueSettings()),
                 self._rings,
                 self._layout,
-                self._store_instruments,
                 self._on_fault,
                 self._leases,
                 shard_count=self._settings.shard_count,
             )
         return self._sessions[name]
-
-    async def _store_instruments(self, instruments: dict[int, Instrument], listed_s: float) -> None:
-        """The stream table must know a stream before its first row."""
-        waiting = self._waiting_for_store
-        stored = {slot: waiting.setdefault(slot, asyncio.Event()) for slot in instruments}
-        self._pipe.send(InstrumentsResolved(instruments, listed_s))
-        await asyncio.gather(*(event.wait() for event in stored.values()))
-
-    def _on_stored(self, slots: list[int]) -> None:
-        for slot in slots:
-            if slot in self._waiting_for_store:
-                self._waiting_for_store.pop(slot).set()
 
     def _on_fault(self, error: BaseException) -> None:
         if not self._fault.done():

@@ -16,7 +16,7 @@ import msgspec
 from control.http.errors import ApiError
 from control.state.health import Health, HealthLight
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, StreamKey
+from engine.data.slots import StreamKey
 from engine.limits.leases import LeaseClient
 from engine.messages.control import (
     AddStreams,
@@ -27,8 +27,8 @@ from engine.messages.control import (
     SetKnobs,
     SystemStatus,
 )
-from engine.messages.limits import LeaseBlocked, LeaseGranted
-from engine.messages.listings import InstrumentEvent, ListingLoaded
+from engine.messages.limits import BudgetAnnounced, LeaseBlocked, LeaseGranted
+from engine.messages.listings import ListingLoaded
 from engine.messages.pipes import FromChild, ToChild
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import KnobChanges, Knobs, StreamRequest
@@ -75,7 +75,7 @@ class Backend:
         match message:
             case SystemStatus():
                 self._take_status(msgspec.json.decode(message.body, type=EngineStatus))
-            case LeaseGranted() | LeaseBlocked():
+            case LeaseGranted() | LeaseBlocked() | BudgetAnnounced():
                 self.leases.take(message)
             case CommandResult():
                 future = self._waiting.pop(message.request_id, None)
@@ -102,11 +102,9 @@ class Backend:
         (result,) = await self._command(RenewBook(next(self._ids), key))
         return result
 
-    def store_instruments(
-        self, venue: str, instruments: list[Instrument], events: list[InstrumentEvent]
-    ) -> None:
-        """Hand a venue's listing on for the database."""
-        self._send(ListingLoaded(venue, instruments, events))
+    def tell_listing(self, listing: ListingLoaded) -> None:
+        """Hand a venue's listing on, for the streams and for the database."""
+        self._send(listing)
 
     async def _command(
         self, message: AddStreams | RemoveStreams | SetKnobs | RenewBook

@@ -23,6 +23,11 @@ class ListingFetch:
             self._clients[venue.name] = VenueRest(venue, override.rest_url, self._leases)
         return await self._clients[venue.name].fetch(venue.instruments)
 
+    def waits_for(self, venue: Venue) -> str:
+        """What a fetch waits for before it leaves; empty when none waits."""
+        client = self._clients.get(venue.name)
+        return client.waits_for(venue.instruments.pool) if client is not None else ""
+
     async def close(self) -> None:
         """Close the connections."""
         for client in self._clients.values():

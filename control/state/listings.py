@@ -21,7 +21,7 @@ from engine.base.durable import write_whole
 from engine.base.errors import EngineError, VenueError
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.data.slots import Instrument, is_symbol
-from engine.messages.listings import InstrumentEvent
+from engine.messages.listings import InstrumentEvent, ListingLoaded
 from engine.streams.near_names import near_names
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Venue
@@ -36,9 +36,10 @@ _EVENTS_LOGGED = 20
 _REFRESH_MIN_S = 10.0
 """Between two refreshes that somebody asked for."""
 _RETRY_MAX_S = 60.0
+_SHOWN_TEXT = 200
 
 Fetch = Callable[[Venue], Awaitable[bytes]]
-Announce = Callable[[str, list[Instrument], list[InstrumentEvent]], None]
+Announce = Callable[[ListingLoaded], None]
 
 
 class TimedEvent(msgspec.Struct, frozen=True):
@@ -70,12 +71,17 @@ class Listings:
         fetch: Fetch,
         announce: Announce,
         refresh_s: float = 900.0,
+        waits_for: Callable[[Venue], str] = lambda _: "",
     ) -> None:
+        """`waits_for` says what a fetch waits for before it leaves."""
         self._venues = venues
         self._directory = directory
         self._fetch = fetch
         self._announce = announce
         self._refresh_s = refresh_s
+        self._waits_for = waits_for
+        self._announced: set[str] = set()
+        self._wanted = {name: asyncio.Event() for name in venues}
         self._listings: dict[str, dict[str, Instrument]] = {}
         self._unreadable: dict[str, Mapping[str, str]] = {}
         self._under_way: dict[str, asyncio.Task[list[InstrumentEvent]]] = {}
@@ -141,6 +147,21 @@ class Listings:
         found = [timed for name in names for timed in reversed(self._events[name])]
         return sorted(found, key=lambda timed: timed.at_ns, reverse=True)
 
+    def want(self, venue: str) -> None:
+        """Somebody waits for what the venue does not list yet: look now, not when it is due."""
+        self._wanted[venue].set()
+
+    def missing(self) -> dict[str, str]:
+        """Of every venue, why its listing has not come in this process; empty where it has."""
+        return {
+            name: "" if name in self._announced else self._why_missing(venue)
+            for name, venue in self._venues.items()
+        }
+
+    def _why_missing(self, venue: Venue) -> str:
+        error = self.errors.get(venue.name, "")[:_SHOWN_TEXT]
+        return self._waits_for(venue) or error or "the venue was asked"
+
     def wait_s(self, venue: str) -> float:
         """How long somebody who asks for a refresh has to wait before asking."""
         last_s = self._refreshed_s.get(venue)
@@ -190,9 +211,10 @@ class Listings:
             _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
         if (more := len(events) - _EVENTS_LOGGED) > 0:
             _log.info(f"{venue}: and {more} more")
-        self._announce(venue, list(now.values()), events)
-        kept_events = list(self._events[venue])
         unreadable = dict(found.unreadable)
+        self._announce(ListingLoaded(venue, list(now.values()), events, unreadable, found.nameless))
+        self._announced.add(venue)
+        kept_events = list(self._events[venue])
         self._save(VenueListing(venue, now_ns, list(now.values()), kept_events, unreadable))
         return events
 
@@ -215,7 +237,10 @@ class Listings:
         trouble = Trouble(f"instruments of {venue}", "what was known stays", backoff, _log)
         while True:
             await keep_trying(partial(self.refresh, venue), trouble)
-            await asyncio.sleep(self._refresh_s)
+            self._wanted[venue].clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._refresh_s):
+                    await self._wanted[venue].wait()
 
     def _path(self, venue: str) -> Path | None:
         return self._directory / f"{venue}.json" if self._directory else None

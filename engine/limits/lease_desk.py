@@ -28,6 +28,8 @@ from engine.limits.held_limits import HeldLimit
 from engine.limits.lease_sharing import LeaseSharing
 from engine.limits.shared_budgets import Pool, SharedLimits
 from engine.messages.limits import (
+    BudgetAnnounced,
+    LeaseAnswer,
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
@@ -44,7 +46,7 @@ _SLACK_S: Final = 1.0
 """A window here is longer by this: a request leaves a little after it was granted."""
 _TIMER_S_MIN: Final = 0.001
 
-Grant = Callable[[str, LeaseGranted | LeaseBlocked | PlacesGranted], None]
+Grant = Callable[[str, LeaseAnswer], None]
 """Sends an answer to a client, by its name."""
 Share = Callable[[Mapping[Pool, float]], SharedLimits]
 """Makes the other engines' view of budgets with these windows, in seconds."""
@@ -111,6 +113,9 @@ class LeaseDesk:
             for pool in self._budgets
         }
         """Said once: a venue may refuse once a second."""
+        self._announced: dict[Pool, float] = {}
+        self._told: dict[tuple[str, Pool], float] = {}
+        """What a client has been told of it."""
         self._timers: dict[Pool, asyncio.TimerHandle] = {}
         self._save_handle: asyncio.Handle | None = None
         self._sharing: LeaseSharing | None = None
@@ -152,6 +157,7 @@ class LeaseDesk:
             return
         budget.ask(Waiter(client, request.request_id, request.units))
         self._tell_blocked(pool, {client})
+        self._tell_announced(client, pool)
         self._serve(pool)
 
     def want(self, client: str, request: PlacesWanted) -> None:
@@ -178,6 +184,7 @@ class LeaseDesk:
                 budget.venue_says(message.used, now_s)
             self._save_soon()
         if message.budget is not None and budget.announced(message.budget):
+            self._announced[pool] = budget.budget
             _log.warning(
                 f"{message.venue} {message.pool}: the venue allows {budget.budget:g} in"
                 f" {self._windows[pool]:g} s now"
@@ -195,6 +202,7 @@ class LeaseDesk:
         """A child is gone, and with it what it waited for and what it held."""
         for pool, budget in self._budgets.items():
             budget.forget_client(client)
+            self._told.pop((client, pool), None)
             self._serve(pool)
         for pool, places in self._places.items():
             self._tell_places(pool, places.forget_client(client))
@@ -244,6 +252,13 @@ class LeaseDesk:
         blocked_s = self._budgets[pool].blocked_s(monotonic_s())
         for client in clients if blocked_s else ():
             self._grant(client, LeaseBlocked(*pool, blocked_s, self._budgets[pool].refused_with))
+
+    def _tell_announced(self, client: str, pool: Pool) -> None:
+        """Who spreads its calls over a window must know how many fit."""
+        budget = self._announced.get(pool)
+        if budget is not None and budget != self._told.get((client, pool)):
+            self._told[client, pool] = budget
+            self._grant(client, BudgetAnnounced(*pool, budget))
 
     def _tell_places(self, pool: Pool, clients: set[str]) -> None:
         for client in clients:

@@ -13,6 +13,8 @@ from typing import Final, Protocol
 from engine.base.clock import monotonic_s
 from engine.limits.budget import REFUSALS, refusal_in_words
 from engine.messages.limits import (
+    BudgetAnnounced,
+    LeaseAnswer,
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
@@ -59,6 +61,8 @@ class LeaseClient:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._blocked: dict[tuple[str, str], tuple[float, int]] = {}
         """Until when (monotonic), and with which status."""
+        self.announced: dict[tuple[str, str], float] = {}
+        """By venue and pool: what is ours in a window, where the venue has announced it."""
         self._placed: dict[tuple[str, str], Callable[[PlacesGranted], None]] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
@@ -72,13 +76,15 @@ class LeaseClient:
         finally:
             self._waiting.pop(request_id, None)
 
-    def take(self, answer: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
+    def take(self, answer: LeaseAnswer) -> None:
         """The supervisor answers."""
         match answer:
             case LeaseGranted():
                 self.granted(answer)
             case LeaseBlocked():
                 self.blocked(answer)
+            case BudgetAnnounced():
+                self.announced[answer.venue, answer.pool] = answer.budget
             case PlacesGranted():
                 self.placed(answer)
 

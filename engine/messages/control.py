@@ -17,6 +17,8 @@ class Heartbeat(msgspec.Struct, tag=True):
 
     light: Literal["green", "yellow", "red"] = "green"
     reason: str = ""
+    listings: dict[str, str] | None = None
+    """Of every venue why this process has no listing yet, empty where it has sent one."""
 
 
 class SystemStatus(msgspec.Struct, tag=True):

@@ -33,6 +33,14 @@ class LeaseBlocked(msgspec.Struct, tag=True):
     status: int = 0
 
 
+class BudgetAnnounced(msgspec.Struct, tag=True):
+    """To who asks for leases: what is ours in a window, of what the venue has announced."""
+
+    venue: str
+    pool: str
+    budget: float
+
+
 class PlacesWanted(msgspec.Struct, tag=True):
     """Any child: of a limit on what may be held at once it wants `count` in all, those it has
     included. A smaller number lets go of the others; a child that ends lets go of all.
@@ -65,3 +73,7 @@ class LimitFeedback(msgspec.Struct, tag=True):
     status: int = 0
     budget: float | None = None
     """What may be spent in a window, as far as the settings allow as much."""
+
+
+LeaseAnswer = LeaseGranted | LeaseBlocked | BudgetAnnounced | PlacesGranted
+"""What a process that asks for leases and places is told."""

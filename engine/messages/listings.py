@@ -1,4 +1,4 @@
-"""What venues list, on its way to the database."""
+"""What venues list: from control, which fetches it, to the streams and to the database."""
 
 import msgspec
 
@@ -16,12 +16,22 @@ class InstrumentEvent(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class ListingWanted(msgspec.Struct, tag=True):
+    """Control: fetch what a venue lists soon; streams wait for symbols that it did not list."""
+
+    venue: str
+
+
 class ListingLoaded(msgspec.Struct, tag=True):
-    """Control: a venue's instruments as just fetched, for the writer to store."""
+    """Control: a venue's instruments as just fetched. `unreadable` is what it lists in a way nobody
+    understands, and why, by symbol; `nameless` counts rows of which not even that can be read.
+    """
 
     venue: str
     instruments: list[Instrument]
     events: list[InstrumentEvent]
+    unreadable: dict[str, str] = {}
+    nameless: int = 0
 
 
 class StoreListing(msgspec.Struct, tag=True):

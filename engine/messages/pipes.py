@@ -17,6 +17,7 @@ from engine.messages.control import (
     SystemStatus,
 )
 from engine.messages.limits import (
+    BudgetAnnounced,
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
@@ -24,10 +25,8 @@ from engine.messages.limits import (
     PlacesGranted,
     PlacesWanted,
 )
-from engine.messages.listings import ListingLoaded, ListingStored, StoreListing
+from engine.messages.listings import ListingLoaded, ListingStored, ListingWanted, StoreListing
 from engine.messages.streams import (
-    InstrumentsResolved,
-    InstrumentsStored,
     RenewBooks,
     StartStreams,
     StopStreams,
@@ -68,23 +67,23 @@ ToChild = (
     StartStreams
     | StopStreams
     | RenewBooks
-    | InstrumentsStored
     | SyncRings
     | Drain
     | SystemStatus
     | CommandResult
     | LeaseGranted
     | LeaseBlocked
+    | BudgetAnnounced
     | PlacesGranted
     | SetStreamKnobs
     | StoreListing
+    | ListingWanted
 )
 
 
 FromChild = (
     Ready
     | Heartbeat
-    | InstrumentsResolved
     | RingsSynced
     | ListingStored
     | ShardStatus

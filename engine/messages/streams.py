@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from engine.data.slots import Instrument, StreamKey, StreamKind
+from engine.data.slots import StreamKey, StreamKind
 
 
 class StreamState(enum.StrEnum):
@@ -74,16 +74,13 @@ class KnobChanges(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StreamSpec(msgspec.Struct, frozen=True):
-    """A stream as it is handed to a shard. `instrument` is what the engine knows of it already, as
-    a listing said that came at `listed_s` (monotonic; 0 where it is from an earlier run); `life`
-    tells this stream from one of the same slot that was removed before.
+    """A stream as it is handed to a shard, once its instrument is on disk. `life` tells it from one
+    of the same slot that was ended before.
     """
 
     slot: int
     key: StreamKey
-    instrument: Instrument | None = None
     life: int = 0
-    listed_s: float = 0.0
 
 
 class StreamRequest(msgspec.Struct):
@@ -139,7 +136,7 @@ class StreamStatus(msgspec.Struct):
 
 
 class StartStreams(msgspec.Struct, tag=True):
-    """Shard: begin these streams."""
+    """Shard: begin these streams; the stream table knows their instruments."""
 
     streams: list[StreamSpec]
 
@@ -154,18 +151,3 @@ class RenewBooks(msgspec.Struct, tag=True):
     """Shard: take a fresh snapshot of these books, where they run."""
 
     slots: list[int]
-
-
-class InstrumentsStored(msgspec.Struct, tag=True):
-    """Shard: the stream table knows these slots' instruments; they may subscribe."""
-
-    slots: list[int]
-
-
-class InstrumentsResolved(msgspec.Struct, tag=True):
-    """Shard: the venue named these slots' instruments, at `listed_s` by the monotonic clock, which
-    all processes of a machine share; 0.0 where the shard only repeats what it was handed.
-    """
-
-    instruments: dict[int, Instrument]
-    listed_s: float = 0.0

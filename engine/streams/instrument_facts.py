@@ -1,83 +1,93 @@
-"""What is known of the streams' instruments: on disk before a stream subscribes, and kept true.
+"""What is known of the streams' instruments: on disk before a stream begins, and kept true.
 
-A shard is handed what is known already, so that a venue that refuses REST requests for days holds
-up no stream that can do without. It names the instruments of its new streams and waits until the
-stream table has them. A disk that is full holds up those streams and nobody else: what waits is
-written once there is room.
+Control fetches what the venues list and hands it on. What an earlier run has left in the stream
+table is as good until then: a venue that refuses REST requests for days, or a control process that
+is away, holds up no stream whose instrument is known. A disk that is full holds up the streams
+that are to be described and nobody else: what waits is written once there is room.
 
-Control and the shards read the venues' listings each at times of their own. What was read last
-counts, whoever read it, and counts for every stream of the symbol: one that runs for months must
-not go by the tick of its first day.
+A listing counts for every stream of its symbols: one that runs for months must not go by the tick
+of its first day.
 """
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
-from engine.base.clock import monotonic_s
-from engine.data.slots import Instrument, Slot, Slots
+from engine.data.slots import UNKNOWN_SYMBOL, Instrument, Slot, Slots, StreamKey
 from engine.messages.listings import ListingLoaded
-from engine.messages.streams import InstrumentsResolved, StreamSpec
+from engine.messages.streams import StreamSpec
+from engine.streams.near_names import near_names
 
 _log = logging.getLogger(__name__)
 
-Name = tuple[str, str]
-"""Venue and symbol."""
 
-
-class _Known(NamedTuple):
-    facts: Instrument
-    listed_s: float
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    known: Mapping[str, Instrument]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    nameless: int = 0
 
 
 class InstrumentFacts:
-    """Between the shards and the stream table. `on_stored` gets a shard and its slots that are on
-    disk now.
-    """
+    """Between what control hears of the venues and the stream table."""
 
-    def __init__(self, slots: Slots, on_stored: Callable[[int, list[int]], None]) -> None:
+    def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._on_stored = on_stored
-        self._known: dict[Name, _Known] = {}
-        self._unwritten: set[Name] = set()
-        self._waiting: dict[int, set[int]] = {}
-        """Slots by shard."""
-        self._listed: dict[str, tuple[float, set[str]]] = {}
-        """By venue: when its listing came, and the symbols in it."""
+        self._listings: dict[str, _Listing] = {}
+        self._unwritten: set[str] = set()
+        """Venues whose listing may say what the stream table does not."""
+        self._trouble: Mapping[str, str] | None = None
+        """By venue: why its listing has not come. None while control has said nothing."""
+        self._control = "control is starting"
         self.problem = ""
         """Why nothing can be written; empty while it can."""
 
     def listed(self, message: ListingLoaded) -> None:
         """What a venue lists now."""
-        now_s = monotonic_s()
-        self._listed[message.venue] = now_s, {each.symbol for each in message.instruments}
-        self._learn(message.instruments, now_s)
-        self.store()
+        known = {each.symbol: each for each in message.instruments}
+        self._listings[message.venue] = _Listing(known, message.unreadable, message.nameless)
+        self._unwritten.add(message.venue)
 
-    def brief(self, specs: Iterable[StreamSpec]) -> list[StreamSpec]:
-        """The same streams with their instruments: as listed last, or else as described last. A
-        symbol that is not listed any more is for the shard to judge.
+    def heard(self, trouble: Mapping[str, str]) -> None:
+        """Control says why the listing of each of its venues has not come; empty where it has."""
+        self._trouble = trouble
+
+    def control_ended(self, reason: str) -> None:
+        """Nobody fetches, for a moment."""
+        self._trouble, self._control = None, f"control {reason}; it starts again"
+
+    def is_listed(self, venue: str) -> bool:
+        """Whether a listing of the venue has come in this run."""
+        return venue in self._listings
+
+    def get(self, key: StreamKey) -> Instrument | None:
+        """A stream's instrument as listed last, or else as described last; None for a symbol that
+        the last listing does not have.
         """
-        return [self._brief(each) for each in specs]
+        listing = self._listings.get(key.venue)
+        if listing is not None:
+            if (facts := listing.known.get(key.symbol)) is not None:
+                return facts
+            if key.symbol not in listing.unreadable:
+                return None
+        return self._slots.instrument(key.venue, key.symbol)
 
-    def resolved(self, shard: int, message: InstrumentsResolved) -> None:
-        """A shard has learned the instruments of these slots."""
-        self._learn(message.instruments.values(), message.listed_s)
-        self._waiting.setdefault(shard, set()).update(message.instruments)
-        self.store()
-
-    def shard_ended(self, shard: int) -> None:
-        """Nobody waits for these any more."""
-        self._waiting.pop(shard, None)
-
-    def store(self) -> None:
-        """Write down what waits, as far as the disk takes it."""
-        if not self._unwritten:
+    def store(self, beginning: Iterable[StreamSpec] = ()) -> None:
+        """Write down what is new of the streams that are described, and what is known of those that
+        are `beginning`, as far as the disk takes it.
+        """
+        news = {spec.slot: facts for spec in beginning if (facts := self.get(spec.key))}
+        if not news and not self._unwritten:
+            self.problem = ""
             return
+        if self._unwritten:
+            news |= {slot.slot: facts for slot in self._slots if (facts := self._newer(slot))}
         try:
-            self._slots.describe_all(self._news())
+            self._slots.describe_all(
+                {each: self._not_coarser(facts, each) for each, facts in news.items()}
+            )
         except OSError as error:
             problem = f"the stream table cannot be written: {error.strerror}"
             if problem != self.problem:
@@ -86,48 +96,57 @@ class InstrumentFacts:
             return
         self.problem = ""
         self._unwritten.clear()
-        waiting, self._waiting = self._waiting, {}
-        for shard, slots in waiting.items():
-            # Also for streams that were removed meanwhile: the shard waits for the answer.
-            self._on_stored(shard, sorted(slots))
 
-    def _learn(self, instruments: Iterable[Instrument], listed_s: float) -> None:
-        for facts in instruments:
-            name = (facts.venue, facts.symbol)
-            known = self._known.get(name)
-            if known is None or known.listed_s <= listed_s:
-                self._known[name] = _Known(facts, listed_s)
-            self._unwritten.add(name)
-
-    def _news(self) -> dict[int, Instrument]:
-        """What is to be written of the slots a shard asked about, and of those described before:
-        whether a stream can begin at all is for its shard to say.
+    def may_begin(self, spec: StreamSpec) -> bool:
+        """Whether a stream can run: its instrument is on disk, and its venue still lists it. One of
+        a venue that this version does not know is for its shard to refuse.
         """
-        asked = set[int]().union(*self._waiting.values())
-        return {
-            entry.slot: _not_coarser(self._known[name].facts, entry)
-            for entry in self._slots
-            if (name := (entry.key.venue, entry.key.symbol)) in self._unwritten
-            and (entry.instrument is not None or entry.slot in asked)
-        }
+        if self._is_strange(spec.key.venue):
+            return True
+        slot = self._slots.get(spec.slot)
+        is_described = slot is not None and slot.instrument is not None
+        return is_described and self.get(spec.key) is not None
 
-    def _brief(self, spec: StreamSpec) -> StreamSpec:
-        venue, symbol = spec.key.venue, spec.key.symbol
-        listed_s, listed = self._listed.get(venue, (0.0, {symbol}))
-        facts = self._slots.instrument(venue, symbol)
-        if symbol not in listed:
-            facts = None
-        elif (known := self._known.get((venue, symbol))) is not None:
-            facts, listed_s = known
-        return msgspec.structs.replace(spec, instrument=facts, listed_s=listed_s)
+    def is_unknown(self, key: StreamKey) -> bool:
+        """Whether the venue lists no such symbol, or says nothing of it that can be read."""
+        return self.is_listed(key.venue) and self.get(key) is None
 
+    def why_waiting(self, key: StreamKey) -> str:
+        """What to say of a stream that may not begin yet."""
+        if self.get(key) is not None:
+            return self.problem
+        if self._trouble is None:
+            return f"instruments: {self._control}"
+        return f"instruments: {self._trouble.get(key.venue) or 'the venue was asked'}"
 
-def _not_coarser(facts: Instrument, entry: Slot) -> Instrument:
-    """Decimals only grow: levels of a book may be older than its coarser tick."""
-    if (before := entry.instrument) is None:
-        return facts
-    return msgspec.structs.replace(
-        facts,
-        price_decimals=max(facts.price_decimals, before.price_decimals),
-        qty_decimals=max(facts.qty_decimals, before.qty_decimals),
-    )
+    def why_unknown(self, key: StreamKey) -> str:
+        """What to say of a symbol that `is_unknown`. Near names of 20,000 take their time."""
+        listing = self._listings[key.venue]
+        if why := listing.unreadable.get(key.symbol):
+            return f"{key.venue} lists {key.symbol!r}, but its row cannot be read: {why}"
+        near = near_names(key.symbol, listing.known)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        if listing.nameless:
+            hint += f" ({listing.nameless} rows of its listing have no name that can be read)"
+        return f"{UNKNOWN_SYMBOL}: {key.venue} lists no {key.symbol!r}{hint}"
+
+    def _is_strange(self, venue: str) -> bool:
+        is_listed = self.is_listed(venue)
+        return self._trouble is not None and not is_listed and venue not in self._trouble
+
+    def _newer(self, slot: Slot) -> Instrument | None:
+        """What a listing says of a slot that is described already."""
+        if slot.instrument is None or slot.key.venue not in self._unwritten:
+            return None
+        return self._listings[slot.key.venue].known.get(slot.key.symbol)
+
+    def _not_coarser(self, facts: Instrument, slot: int) -> Instrument:
+        """Decimals only grow: levels of a book may be older than its coarser tick."""
+        entry = self._slots.get(slot)
+        if entry is None or (before := entry.instrument) is None:
+            return facts
+        return msgspec.structs.replace(
+            facts,
+            price_decimals=max(facts.price_decimals, before.price_decimals),
+            qty_decimals=max(facts.qty_decimals, before.qty_decimals),
+        )

@@ -13,7 +13,7 @@ from engine.data.slots import Slot, Slots, StreamKey
 from engine.messages.control import KeyResult
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import StreamReport
-from engine.messages.streams import KnobChanges, Knobs, StreamRequest, StreamSpec
+from engine.messages.streams import KnobChanges, Knobs, StreamRequest, StreamSpec, StreamState
 from engine.messages.totals import StreamTotals
 from engine.streams.placement import spread
 from engine.streams.wanted import Origin, Wanted, WantedStream
@@ -162,6 +162,24 @@ class RunningStreams:
             spec = mine.get(stream.slot)
             if spec is not None and spec.life == stream.life:
                 self._totals[stream.slot].update(stream)
+
+    def say(self, slot: int, state: StreamState, reason: str) -> bool:
+        """How a stream is that no shard runs. Returns whether that is news."""
+        report = self._totals[slot].report
+        is_news = (report.state, report.reason) != (state, reason)
+        report.state, report.reason = state, reason
+        return is_news
+
+    def end_life(self, slot: int) -> StreamSpec:
+        """A stream is still wanted and its shard is to end it: what that says of it from now on is
+        about an earlier life. Returns the next one.
+        """
+        totals = self._totals[slot]
+        totals.shard_ended("")
+        self._lives[slot] += 1
+        key, shard = self._shards[totals.report.shard][slot].key, totals.report.shard
+        self._shards[shard][slot] = StreamSpec(slot, key, self._lives[slot])
+        return self._shards[shard][slot]
 
     def shard_ended(self, shard: int, reason: str) -> None:
         """A shard is gone; its streams wait for the next one."""

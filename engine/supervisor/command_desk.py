@@ -4,20 +4,19 @@ A shard or writer that is not there now learns everything when it is ready, so n
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 
 from engine.data.slots import StreamKey
 from engine.messages.control import AddStreams, KeyResult, RemoveStreams, RenewBook, SetKnobs
-from engine.messages.streams import Knobs, RenewBooks, StartStreams, StopStreams, StreamSpec
+from engine.messages.streams import Knobs, RenewBooks
 from engine.messages.writer import SetStreamKnobs
-from engine.streams.instrument_facts import InstrumentFacts
 from engine.streams.running_streams import RunningStreams, not_found
 from engine.streams.wanted import WantedStream
+from engine.supervisor.stream_starts import StreamStarts
 
 _log = logging.getLogger(__name__)
 
 Command = AddStreams | RemoveStreams | SetKnobs | RenewBook
-ToShard = StartStreams | StopStreams | RenewBooks
 
 
 class CommandDesk:
@@ -26,12 +25,12 @@ class CommandDesk:
     def __init__(
         self,
         running: RunningStreams,
-        facts: InstrumentFacts,
-        to_shard: Callable[[int, ToShard], None],
+        starts: StreamStarts,
+        to_shard: Callable[[int, RenewBooks], None],
         to_writer: Callable[[SetStreamKnobs], None],
     ) -> None:
         self._running = running
-        self._facts = facts
+        self._starts = starts
         self._to_shard = to_shard
         self._to_writer = to_writer
 
@@ -42,10 +41,10 @@ class CommandDesk:
             match command:
                 case AddStreams():
                     results, started = self._running.add(command.streams)
-                    self._start(started)
+                    self._starts.start(started)
                 case RemoveStreams():
                     results, stopped = self._running.remove(command.keys)
-                    self._stop(stopped)
+                    self._starts.stop(stopped)
                 case SetKnobs():
                     results = [self._running.set_knobs(command.key, command.changes)]
                 case RenewBook():
@@ -60,17 +59,9 @@ class CommandDesk:
         """The database came back and remembers streams of an earlier life."""
         knobs = self._running.knobs()
         started, stopped = self._running.adopt(entries)
-        self._stop(stopped)
-        self._start(started)
+        self._starts.stop(stopped)
+        self._starts.start(started)
         self._tell_knobs(knobs)
-
-    def _start(self, by_shard: Mapping[int, Sequence[StreamSpec]]) -> None:
-        for index, specs in by_shard.items():
-            self._to_shard(index, StartStreams(self._facts.brief(specs)))
-
-    def _stop(self, by_shard: Mapping[int, Sequence[int]]) -> None:
-        for index, slots in by_shard.items():
-            self._to_shard(index, StopStreams(list(slots)))
 
     def _tell_knobs(self, before: dict[int, Knobs]) -> None:
         if (knobs := self._running.knobs()) != before:

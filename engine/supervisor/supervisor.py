@@ -8,7 +8,7 @@ It never touches market data: it knows pids, pipes, the stream table and a resta
 Invariants
 - A shard is started only when the rings of its predecessor are in the journal (`SyncRings`):
   otherwise it would resume from positions that lag behind what was received.
-- A slot's instrument is on disk before its stream subscribes (`InstrumentsStored`).
+- A slot's instrument is on disk before its shard hears of the stream.
 - A database that is away never stops a start; it is migrated when it comes back.
 """
 
@@ -39,20 +39,13 @@ from engine.messages.limits import LeaseRequest, LimitFeedback, PlacesWanted
 from engine.messages.listings import ListingLoaded, ListingStored
 from engine.messages.pipes import FromChild, Ready, ShardStatus, ToChild
 from engine.messages.status import EngineStatus, Judgement, Phase, ShardReport
-from engine.messages.streams import (
-    InstrumentsResolved,
-    InstrumentsStored,
-    StartStreams,
-    StreamState,
-    sum_by_kind,
-)
+from engine.messages.streams import StreamState, sum_by_kind
 from engine.messages.totals import ShardTotals, WriterTotals, update_shard
 from engine.messages.writer import RingsSynced, SetStreamKnobs, WriterStatus
 from engine.process import metric_files
 from engine.process.child_keeper import ChildKeeper
 from engine.servers.server_keeper import PrivateServer, ServerKeeper
 from engine.start.schema_keeper import SchemaKeeper
-from engine.streams.instrument_facts import InstrumentFacts
 from engine.streams.listing_outbox import ListingOutbox
 from engine.streams.running_streams import RunningStreams
 from engine.streams.wanted import Wanted
@@ -68,6 +61,7 @@ from engine.supervisor.spawning import (
     spawn_shard,
     spawn_writer,
 )
+from engine.supervisor.stream_starts import StreamStarts
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 
@@ -108,8 +102,10 @@ class Supervisor:
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()
-        self._facts = InstrumentFacts(self._slots, self._on_facts_stored)
-        self._desk = CommandDesk(self._running, self._facts, self._tell_shard, self._tell_writer)
+        self._starts = StreamStarts(
+            self._running, self._slots, self._tell_shard, self._tell_control
+        )
+        self._desk = CommandDesk(self._running, self._starts, self._tell_shard, self._tell_writer)
         self._listings = ListingOutbox()
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = [ServerKeeper(server) for server in servers]
@@ -197,8 +193,8 @@ class Supervisor:
         )
         if light == "green" and self._schema.problem:
             light, reason = "red", self._schema.problem
-        if light != "red" and self._facts.problem:
-            light, reason = "red", f"streams cannot begin: {self._facts.problem}"
+        if light != "red" and self._starts.facts.problem:
+            light, reason = "red", f"streams cannot begin: {self._starts.facts.problem}"
         if self._leases.problem and light != "red":
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         if light == "green" and (refusal := self._leases.refusal):
@@ -265,13 +261,11 @@ class Supervisor:
         shard = self._shards[index]
         match message:
             case Ready():
-                shard.keeper.send(StartStreams(self._facts.brief(self._running.specs(index))))
+                self._starts.shard_ready(index)
             case ShardStatus():
                 update_shard(shard.report, message)
                 shard.totals.update(message)
                 self._running.update(message)
-            case InstrumentsResolved():
-                self._facts.resolved(index, message)
             case LeaseRequest():
                 self._leases.ask(shard.keeper.name, message)
             case PlacesWanted():
@@ -281,15 +275,11 @@ class Supervisor:
             case _:
                 _log.error(f"{shard.keeper.name} sent {type(message).__name__}: ignored")
 
-    def _on_facts_stored(self, index: int, slots: list[int]) -> None:
-        self._shards[index].keeper.send(InstrumentsStored(slots))
-
     def _on_shard_death(self, index: int, reason: str) -> None:
         name = self._shards[index].keeper.name
         self._shards[index].totals.shard_ended()
         metric_files.child_ended(self._settings.layout, name)
-        self._facts.shard_ended(index)
-        self._running.shard_ended(index, f"{name} {reason}")
+        self._starts.shard_ended(index, f"{name} {reason}")
         self._leases.client_ended(name)
 
     def _on_writer_message(self, message: FromChild) -> None:
@@ -314,7 +304,7 @@ class Supervisor:
         self._syncs.writer_ended()
 
     def _on_control_death(self, reason: str) -> None:
-        del reason
+        self._starts.facts.control_ended(reason)
         metric_files.child_ended(self._settings.layout, self._control.name)
         self._seen_by_control = GREEN
         self._feed.control_ended()
@@ -328,10 +318,12 @@ class Supervisor:
                 self._feed.tell_status()
             case Heartbeat():  # a member notes whenever its child speaks
                 self._seen_by_control = (message.light, message.reason)
+                if message.listings is not None:
+                    self._starts.facts.heard(message.listings)
             case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
             case ListingLoaded():
-                self._facts.listed(message)
+                self._starts.listed(message)
                 listing = self._listings.take(message, wall_ns())
                 self._tell_writer(listing)
                 if self._settings.database_url is None:
@@ -353,6 +345,10 @@ class Supervisor:
     def _tell_shard(self, index: int, message: ToChild) -> None:
         if index < len(self._shards) and self._shards[index].keeper.ready.is_set():
             self._shards[index].keeper.send(message)
+
+    def _tell_control(self, message: ToChild) -> None:
+        if self._control.ready.is_set():
+            self._control.send(message)
 
     def _tell_writer(self, message: ToChild) -> None:
         if self._writer.ready.is_set():
@@ -377,7 +373,7 @@ class Supervisor:
                     keeper.excuse(now_s)
                 else:
                     keeper.check_hung(now_s)
-            self._facts.store()
+            self._starts.tick(now_s)
             self._feed.tell_status()
             self._check_usable()
 

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, StreamKind, Transport
+from engine.data.slots import StreamKind, Transport
 from engine.limits.leases import Lease, LeaseClient
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamCounts, StreamSpec, StreamState
@@ -20,7 +20,6 @@ from shards.feeds.feed import Feed
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.book_snapshots import BookSnapshots
 from shards.session.funding_intervals import IntervalSource
-from shards.session.instruments import InstrumentSource
 from shards.session.make_feed import make_stream
 from shards.session.rings import ShardRings
 from shards.transport.connection import Connection
@@ -35,16 +34,10 @@ _log = logging.getLogger(__name__)
 _SNAPSHOTS_AT_ONCE = 4
 _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
-_TRY_AGAIN_EVERY_S = 300.0
-"""A stream whose symbol is not listed begins by itself once it is: so often is that looked for."""
 _ALIVE_EVERY_S = 1.0
 _RECENT_NS = 5_000_000_000
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
-
-StoreListing = Callable[[dict[int, Instrument], float], Awaitable[None]]
-"""Hands instruments, and when they were listed, to the supervisor; returns when the stream table
-has them on disk."""
 
 
 class VenueSession:
@@ -56,7 +49,6 @@ class VenueSession:
         settings: VenueSettings,
         rings: ShardRings,
         layout: Layout,
-        store_instruments: StoreListing,
         on_fault: Callable[[BaseException], None],
         leases: LeaseClient,
         *,
@@ -66,8 +58,8 @@ class VenueSession:
         self._settings = settings
         self._rings = rings
         self._layout = layout
-        self._store_instruments = store_instruments
         self._on_fault = on_fault
+        self._leases = leases
         self._gaps = GapLedger(rings.gap)
         self._coverage = CoverageLedger(rings.coverage)
         self._told_alive_s = monotonic_s()
@@ -77,16 +69,10 @@ class VenueSession:
         self._sockets = VenueSockets(
             venue, settings, leases, rings.publish, self._spawn, shard_count
         )
-        self._instruments = InstrumentSource(venue, self._rest, self._spawn)
         self._snapshots = BookSnapshots(venue, self._rest, rings, settings.book_snapshot_interval_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Feed] = {}
         self._removed: dict[int, tuple[float, Feed]] = {}
-        self._postponed: dict[int, Feed] = {}
-        """Streams whose symbols the venue does not list, or not yet."""
-        self._tried_again_s = monotonic_s()
-        self._described: dict[int, Instrument] = {}
-        """What the stream table has been told."""
         self._begun: set[int] = set()
         """Slots that have a socket or a poller."""
         self.pollers: dict[StreamKind, Poller] = {}
@@ -133,8 +119,8 @@ class VenueSession:
         return self._sockets.reconnect_count
 
     def start(self, specs: list[StreamSpec]) -> None:
-        """Begin these streams in the background; their state tells how it goes. Nobody else's
-        socket is touched. A stream that runs already goes on.
+        """Begin these streams; their state tells how it goes. The stream table knows their
+        instruments. Nobody else's socket is touched. A stream that runs already goes on.
         """
         streams = []
         for spec in specs:
@@ -145,8 +131,10 @@ class VenueSession:
         for stream in streams:
             if stream not in offered:
                 _log.error("%s: %s", stream.key, stream.reason)
-        if offered:
-            self._spawn(self._bring_up(offered))
+        paying = [stream for stream in offered if isinstance(stream, FundingRates)]
+        self._listen([stream for stream in offered if not isinstance(stream, FundingRates)])
+        if paying:
+            self._spawn(self._begin_paying(paying))
 
     def stop(self, slots: Iterable[int]) -> None:
         """End these streams. What they had received is written."""
@@ -187,9 +175,7 @@ class VenueSession:
             poller.watch(now_s)
         if self._intervals is not None:
             self._intervals.tick()
-        self._say_why_waiting()
         self._forget_removed()
-        self._try_postponed()
 
     def _compare_clocks(self, now_ns: int) -> None:
         """Coverage speaks in the venue's time, and our clock may be wrong by anything: what came
@@ -230,7 +216,8 @@ class VenueSession:
 
     def _poll_weight(self) -> float:
         """This shard's part of what polls may spend in a minute."""
-        allowed = spendable(self._rest.weight_per_minute)[REST_POLLS]
+        usual = spendable(self._venue.rest_weight_per_minute)[REST_POLLS]
+        allowed = self._leases.announced.get((self._venue.name, REST_POLLS), usual)
         return allowed * _POLL_MARGIN / self._shard_count
 
     async def close(self, *, in_order: bool = True) -> None:
@@ -252,14 +239,6 @@ class VenueSession:
         self._gaps.flush()
         self._coverage.flush()
         await self._rest.close()
-
-    def _try_postponed(self) -> None:
-        """New listings are announced for a time; whoever waits for one asked for it before."""
-        now_s = monotonic_s()
-        due = now_s - self._tried_again_s >= _TRY_AGAIN_EVERY_S
-        if self._postponed and due and not self._instruments.trouble:
-            self._tried_again_s = now_s
-            self._spawn(self._bring_up(list(self._postponed.values())))
 
     def _forget_removed(self) -> None:
         now_s = monotonic_s()
@@ -292,82 +271,16 @@ class VenueSession:
     def _is_offered(self, stream: Feed) -> bool:
         return (stream.key.kind, stream.key.transport) in self._venue.channels
 
-    async def _bring_up(self, streams: list[Feed]) -> None:
-        """Instruments first: an unknown symbol must never be subscribed. While the venue does not
-        say what it lists, or of a symbol nothing that can be read, what the engine knew before
-        will do.
-        """
-        wanted = [stream.spec for stream in streams]
-        if not await self._instruments.ask(wanted, patient=False):
-            hopeful = [stream for stream in streams if stream.slot not in self._postponed]
-            await self._begin([stream for stream in hopeful if self._facts(stream)])
-            await self._instruments.ask(wanted)
-        listed = []
-        for stream in filter(self._is_wanted, streams):
-            symbol = stream.key.symbol
-            is_known = self._facts(stream) is not None and self._instruments.is_unreadable(symbol)
-            if self._instruments.get(symbol) is None and not is_known:
-                self._not_listed(stream)
-                await asyncio.sleep(0)  # near names of 20,000 take their time, of each stream
-            else:
-                self._postponed.pop(stream.slot, None)
-                listed.append(stream)
-        await self._describe(listed)
-        await self._begin(listed)
-
-    async def _begin(self, streams: Sequence[Feed]) -> None:
-        """Let streams subscribe whose instruments are known."""
-        waiting = list(filter(self._is_waiting, streams))
-        await self._describe(waiting)
-        paying = [stream for stream in waiting if isinstance(stream, FundingRates)]
-        self._listen([stream for stream in waiting if stream not in paying])
-        if paying:
-            await self._learn_intervals(paying)
-            self._listen(paying)
-
-    async def _describe(self, streams: Sequence[Feed]) -> None:
-        """The stream table must know what is known here before the first row."""
-        news = {
-            stream.slot: facts
-            for stream in streams
-            if (facts := self._facts(stream)) is not None
-            and facts != self._described.get(stream.slot)
-        }
-        if news:
-            await self._store_instruments(news, self._instruments.listed_s)
-            self._described |= news
-
-    def _facts(self, stream: Feed) -> Instrument | None:
-        listed = self._instruments.get(stream.key.symbol)
-        if self._instruments.is_asking:
-            return stream.spec.instrument or listed
-        return listed or stream.spec.instrument
-
-    def _not_listed(self, stream: Feed) -> None:
-        """The venue does not know the symbol, or no more, or says nothing of it we understand."""
-        reason = self._instruments.why_unknown(stream.key.symbol)
-        if stream.slot in self._begun:
-            stream.disconnected(reason, self._sockets.silent_s(stream))
-            self._take_off(stream)
-        self._postpone(stream, reason)
-
-    def _postpone(self, stream: Feed, reason: str) -> None:
-        if stream.reason != reason:
-            _log.error("%s: %s", stream.key, reason)
-        stream.failed(reason)
-        self._postponed[stream.slot] = stream
-
-    async def _learn_intervals(self, paying: Sequence[FundingRates]) -> None:
+    async def _begin_paying(self, paying: Sequence[FundingRates]) -> None:
         """Funding streams wait a moment for what their rows should say; nobody else does."""
-        if self._venue.funding_intervals is None:
-            return
-        if self._intervals is None:
-            self._intervals = IntervalSource(self._rest, self._venue.funding_intervals)
-            self._spawn(self._intervals.run())
-        await self._intervals.first_try()
-        for stream in paying:
-            if self._is_waiting(stream):
+        if (intervals := self._venue.funding_intervals) is not None:
+            if self._intervals is None:
+                self._intervals = IntervalSource(self._rest, intervals)
+                self._spawn(self._intervals.run())
+            await self._intervals.first_try()
+            for stream in filter(self._is_waiting, paying):
                 self._intervals.add(stream)
+        self._listen(paying)
 
     def _listen(self, streams: Sequence[Feed]) -> None:
         """Give each stream that is still wanted its socket or its poller."""
@@ -381,7 +294,6 @@ class VenueSession:
 
     def _take_off(self, stream: Feed) -> None:
         """Let nothing come for this stream any more."""
-        self._postponed.pop(stream.slot, None)
         self._snapshots.forget(stream.slot)
         if self._intervals is not None:
             self._intervals.remove(stream.slot)
@@ -392,19 +304,9 @@ class VenueSession:
             else:
                 self._sockets.remove(stream)
 
-    def _is_wanted(self, stream: Feed) -> bool:
-        return self._by_slot.get(stream.slot) is stream
-
     def _is_waiting(self, stream: Feed) -> bool:
         """Whether a stream is still wanted and has neither socket nor poller yet."""
-        return self._is_wanted(stream) and stream.slot not in self._begun
-
-    def _say_why_waiting(self) -> None:
-        """Streams that cannot begin before the venue has said what it lists."""
-        if reason := self._instruments.trouble:
-            for stream in filter(self._is_waiting, self.streams):
-                if stream.slot not in self._postponed and self._is_offered(stream):
-                    stream.state, stream.reason = StreamState.CONNECTING, reason
+        return self._by_slot.get(stream.slot) is stream and stream.slot not in self._begun
 
     def _poller(self, kind: StreamKind) -> Poller:
         if kind not in self.pollers:

@@ -45,8 +45,6 @@ class VenueRest:
         self._listing_call = venue.instruments
         self._parse_rest_weight = venue.parse_rest_weight
         self._weight_max = venue.rest_weight_per_minute
-        self.weight_per_minute: float = venue.rest_weight_per_minute
-        """What the venue lets an address spend: what it announced, if that is less."""
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
 
     async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
@@ -105,10 +103,6 @@ class VenueRest:
             return self._leases.keys() - {pool}
         return {REST_POLLS} if pool == REST_WEIGHT else set()
 
-    def is_blocked(self, pool: str) -> bool:
-        """Whether the venue lets no call of a pool through."""
-        return self._leases[pool].is_blocked
-
     def waits_for(self, pool: str) -> str:
         """What calls of a pool wait for before they leave; empty when none waits."""
         return self._leases[pool].wait
@@ -127,8 +121,7 @@ class VenueRest:
         with contextlib.suppress(*BAD_FRAME):
             announced = self._parse_rest_weight(listing)
             if announced is not None:
-                self.weight_per_minute = min(announced, self._weight_max)
-                for pool, budget in spendable(self.weight_per_minute).items():
+                for pool, budget in spendable(min(announced, self._weight_max)).items():
                     self._leases[pool].announced(budget)
 
     async def close(self) -> None:

@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.layout import open_layout
-from engine.data.slots import Instrument
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import (
-    LeaseBlocked,
-    LeaseGranted,
+    LeaseAnswer,
     LeaseRequest,
     LimitFeedback,
-    PlacesGranted,
     PlacesWanted,
 )
 from engine.messages.pipes import FromChild
@@ -298,7 +295,6 @@ class FakeRig:
         self.double = MemoryRings()
         self.faults: list[BaseException] = []
         self.told: list[FromChild] = []
-        self.stored: list[dict[int, Instrument]] = []
         self._layout = open_layout(directory / "state", directory)
         addresses = {"rest_url": fake.url, "ws_url": fake.ws_url}
         self._settings = VenueSettings(**(addresses | settings))
@@ -322,7 +318,6 @@ class FakeRig:
                 self._settings,
                 rings,
                 self._layout,
-                self._store,
                 self.faults.append,
                 client,
             )
@@ -337,11 +332,12 @@ class FakeRig:
         elif isinstance(message, LeaseRequest):
             self.desk.ask(name, message)
 
-    def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
+    def _answer(self, name: str, message: LeaseAnswer) -> None:
         self._clients[name].take(message)
 
-    async def _store(self, instruments: dict[int, Instrument], _: float) -> None:
-        self.stored.append(instruments)
+    async def fetch_listing(self) -> bytes:
+        """As the control process does."""
+        return await self.session._rest.fetch(self.venue.instruments)
 
     async def until(self, condition: Any, within_s: float = 10.0) -> None:
         """Tick, as a shard does, until something is so."""

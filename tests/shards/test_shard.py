@@ -15,8 +15,6 @@ from engine.messages.limits import LeaseGranted, LeaseRequest
 from engine.messages.pipes import Drain, Ready, ShardStatus
 from engine.messages.settings import LogSettings, Paths, ShardSettings, VenueSettings
 from engine.messages.streams import (
-    InstrumentsResolved,
-    InstrumentsStored,
     StartStreams,
     StopStreams,
     StreamSpec,
@@ -33,7 +31,7 @@ BINANCE = "binance_linear"
 
 
 class Supervisor:
-    """The other end of the shard's pipe: grants every lease, stores every instrument."""
+    """The other end of the shard's pipe: grants every lease."""
 
     def __init__(self, child: Child) -> None:
         self.child = child
@@ -49,8 +47,6 @@ class Supervisor:
                     self.is_ready.set()
                 case LeaseRequest():
                     pipe.send(LeaseGranted(message.request_id))
-                case InstrumentsResolved():
-                    pipe.send(InstrumentsStored(list(message.instruments)))
                 case ShardStatus():
                     self.streams = {stream.slot: stream for stream in message.streams}
                 case _:

@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvloop
 from aiohttp import web
 from picows import ws_create_server
 
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Instrument, StreamKind
+from engine.data.slots import StreamKind
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import (
-    LeaseBlocked,
+    BudgetAnnounced,
+    LeaseAnswer,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
@@ -49,12 +49,6 @@ def spec(number: int, kind: StreamKind = StreamKind.TRADES) -> StreamSpec:
     return spec_of(number, symbol=SYMBOLS[number], kind=kind)
 
 
-def described(number: int) -> StreamSpec:
-    """The same, as the stream table knows it from an earlier run."""
-    facts = Instrument("binance_linear", SYMBOLS[number], 2, 3, SYMBOLS[number], "USDT", "0.01")
-    return msgspec.structs.replace(spec(number), instrument=facts)
-
-
 class Rig:
     """A venue with REST and sockets, and a session with it."""
 
@@ -62,7 +56,6 @@ class Rig:
         self, layout: Layout, settings: VenueSettings, venue: Venue, shard_count: int
     ) -> None:
         self.sockets: asyncio.Queue[Server] = asyncio.Queue()
-        self.listed = list(SYMBOLS)
         self.refusals: list[web.Response] = []
         self.snapshots: list[bytes] = []
         self.listing_count = 0
@@ -70,9 +63,6 @@ class Rig:
         self.sent: list[FromChild] = []
         self.withheld: set[str] = set()
         self.faults: list[BaseException] = []
-        self.stored: list[dict[int, Instrument]] = []
-        self.listed_s: list[float] = []
-        self.tick_size = "0.01"
         self.rate_limits: list[dict[str, Any]] = []
         self._layout, self._settings, self._venue = layout, settings, venue
         self._shard_count = shard_count
@@ -91,7 +81,6 @@ class Rig:
                 self._settings,
                 (double or MemoryRings()).rings,
                 self._layout,
-                self._store,
                 self.faults.append,
                 self.clients[name],
                 shard_count=self._shard_count,
@@ -110,9 +99,9 @@ class Rig:
             granted = LeaseGranted(message.request_id)
             loop.call_soon(self.clients[name].granted, granted)
 
-    def _answer(self, name: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
-        if isinstance(message, PlacesGranted) and name in self.clients:
-            self.clients[name].placed(message)
+    def _answer(self, name: str, message: LeaseAnswer) -> None:
+        if isinstance(message, PlacesGranted | BudgetAnnounced) and name in self.clients:
+            self.clients[name].take(message)
 
     def budget(self, pool: str) -> float:
         """What may be spent in a window, as the desk says."""
@@ -127,10 +116,9 @@ class Rig:
             if each.window_s is None
         }
 
-    async def _store(self, instruments: dict[int, Instrument], listed_s: float) -> None:
-        self.stored.append(instruments)
-        self.listed_s.append(listed_s)
-        await asyncio.sleep(0)
+    async def fetch_listing(self) -> bytes:
+        """As the control process does."""
+        return await self.session._rest.fetch(self._venue.instruments)
 
     async def exchange_info(self, _: web.Request) -> web.Response:
         self.listing_count += 1
@@ -138,9 +126,9 @@ class Rig:
             return self.refusals.pop(0)
         symbols = [
             {"symbol": name, "status": "TRADING", "baseAsset": name, "quoteAsset": "USDT",
-             "filters": [{"filterType": "PRICE_FILTER", "tickSize": self.tick_size},
+             "filters": [{"filterType": "PRICE_FILTER", "tickSize": "0.01"},
                          {"filterType": "LOT_SIZE", "stepSize": "0.001"}]}
-            for name in self.listed
+            for name in SYMBOLS
         ]  # fmt: skip
         headers = {"X-MBX-USED-WEIGHT-1M": "7"}
         body = {"rateLimits": self.rate_limits, "symbols": symbols}

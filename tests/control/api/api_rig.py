@@ -207,7 +207,7 @@ class Rig:
         self.health = Health(hold_s)
         self.backend = Backend(self.supervisor.send, self.health, layout, timeout_s)
         self.supervisor.backend = self.backend
-        self.instruments = Listings(VENUES, None, self._fetch, self.backend.store_instruments)
+        self.instruments = Listings(VENUES, None, self._fetch, self.backend.tell_listing)
         if listed:
             self.instruments._listings = {
                 venue: {each.symbol: each for each in listing}

@@ -134,7 +134,7 @@ class ScriptedEngine:
             self.supervisor.send, self.health, self.layout, configured_knobs=CONFIGURED
         )
         self.supervisor.backend = self.backend
-        instruments = Listings(VENUES, None, _no_venue, self.backend.store_instruments)
+        instruments = Listings(VENUES, None, _no_venue, self.backend.tell_listing)
         instruments._listings = {
             venue: {each.symbol: each for each in listing} for venue, listing in listed.items()
         }

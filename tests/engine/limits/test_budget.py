@@ -13,6 +13,7 @@ from engine.limits import lease_desk
 from engine.limits.budget import Budget, Waiter
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.limits import (
+    LeaseAnswer,
     LeaseBlocked,
     LeaseGranted,
     LeaseRequest,
@@ -102,14 +103,15 @@ class Desk:
         self.desk = LeaseDesk([limit], path, self._grant)
         self._loop = asyncio.get_running_loop()
 
-    def _grant(self, client: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
+    def _grant(self, client: str, message: LeaseAnswer) -> None:
         if isinstance(message, PlacesGranted):
             self.placed.append((client, message))
             return
         if isinstance(message, LeaseBlocked):
             self.blocked.append((client, message))
             return
-        self.granted.append((self._loop.time(), client, message.request_id))
+        if isinstance(message, LeaseGranted):
+            self.granted.append((self._loop.time(), client, message.request_id))
 
     def ask(
         self, client: str, request_id: int, units: float = 1, pool: str = "rest_weight"

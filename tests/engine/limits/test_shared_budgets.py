@@ -18,11 +18,10 @@ from engine.limits.budget import Budget, Spent, Waiter
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.shared_budgets import Pool, SharedLimits
 from engine.messages.limits import (
-    LeaseBlocked,
+    LeaseAnswer,
     LeaseGranted,
     LeaseRequest,
     LimitFeedback,
-    PlacesGranted,
 )
 from engine.messages.settings import LimitSettings
 from engine.servers.valkey import PrivateValkey
@@ -84,9 +83,9 @@ class Engine:
         self._units[request_id] = units
         self.desk.ask("shard-0", LeaseRequest(request_id, *POOL, units))
 
-    def _granted(self, client: str, message: LeaseGranted | LeaseBlocked | PlacesGranted) -> None:
+    def _granted(self, client: str, message: LeaseAnswer) -> None:
         del client
-        if isinstance(message, LeaseBlocked):
+        if not isinstance(message, LeaseGranted):
             return
         self.grants.append((monotonic_s(), self.name, self._units[message.request_id]))
 

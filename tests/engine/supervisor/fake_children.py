@@ -16,22 +16,22 @@ import msgspec
 from engine.base.errors import EngineError
 from engine.data.slots import Instrument, StreamKind
 from engine.messages.control import CommandResult, Heartbeat, SystemStatus
-from engine.messages.listings import ListingStored, StoreListing
+from engine.messages.listings import ListingLoaded, ListingStored, ListingWanted, StoreListing
 from engine.messages.pipes import Drain, FromChild, Ready, ShardStatus, ToChild
 from engine.messages.settings import ControlSettings, ShardSettings, WriterSettings
 from engine.messages.streams import (
-    InstrumentsResolved,
-    InstrumentsStored,
     StartStreams,
     StopStreams,
     StreamCounts,
-    StreamSpec,
     StreamState,
     StreamStatus,
     sum_by_kind,
 )
 from engine.messages.writer import RingsSynced, SetStreamKnobs, SyncRings, WriterStatus
 from engine.process.pipe import Pipe
+
+SYMBOLS = {"binance_linear": ("BTCUSDT", "SOLUSDT"), "hyperliquid_perp": ("ETH", "DOGE")}
+"""What the venues list."""
 
 
 def note(directory: Path, **event: object) -> None:
@@ -85,7 +85,7 @@ async def writer(settings: WriterSettings, pipe: Pipe[ToChild]) -> int:
                     off = [s for s, each in message.knobs.items() if not each.db_writes_enabled]
                     note(directory, who="writer", what="knobs", off=off)
                 case StoreListing():
-                    note(directory, who="writer", what="listing", count=len(message.instruments))
+                    note(directory, who="writer", what="listing", venue=message.venue)
                     if not (directory / "part.forgetful").exists():
                         pipe.send(ListingStored(message.venue, message.loaded_ns))
                 case _:
@@ -96,12 +96,10 @@ async def writer(settings: WriterSettings, pipe: Pipe[ToChild]) -> int:
 
 
 async def shard(settings: ShardSettings, pipe: Pipe[ToChild]) -> int:
-    """Resolves instruments and reports live streams. Parts: refuse, stillborn, deaf, mute,
-    failed.
-    """
+    """Reports live streams. Parts: refuse, stillborn, deaf, mute."""
     directory = Path(settings.paths.state_dir)
     note(directory, who=f"shard-{settings.index}", what="born")
-    running: list[int] = []
+    lives: dict[int, int] = {}
     counts = Counts()
     if (directory / "part.refuse").exists():
         raise EngineError("this shard never starts")
@@ -111,26 +109,22 @@ async def shard(settings: ShardSettings, pipe: Pipe[ToChild]) -> int:
     while (message := await pipe.receive()) is not None:
         match message:
             case StartStreams():
-                running += [spec.slot for spec in message.streams]
+                lives |= {spec.slot: spec.life for spec in message.streams}
                 counts.kinds |= {spec.slot: spec.key.kind for spec in message.streams}
-                note_streams(directory, settings.index, message.streams)
-                failed = (directory / "part.failed").exists()  # nobody lists such symbols
-                status = shard_status(settings.index, running, counts, failed=True)
-                pipe.send(status if failed else resolve(message.streams))
-            case InstrumentsStored():
-                note(directory, who=f"shard-{settings.index}", what="stored", slots=message.slots)
-                counts.add(5, message.slots)
-                status = shard_status(settings.index, message.slots, counts, failed=False)
+                slots = [spec.slot for spec in message.streams]
+                note(directory, who=f"shard-{settings.index}", what="streams", slots=slots)
+                counts.add(5, slots)
+                status = shard_status(settings.index, lives, counts)
                 pipe.send(status)
                 if not (directory / "part.mute").exists():
                     beats.append(asyncio.create_task(_beat(pipe, status)))
             case StopStreams():
                 note(directory, who=f"shard-{settings.index}", what="stop", slots=message.slots)
-                running = [slot for slot in running if slot not in message.slots]
+                lives = {slot: life for slot, life in lives.items() if slot not in message.slots}
                 for beat in beats:
                     beat.cancel()
                 counts.add(2, message.slots)  # no status has said so before they are removed
-                status = shard_status(settings.index, running, counts, failed=False)
+                status = shard_status(settings.index, lives, counts)
                 beats.append(asyncio.create_task(_beat(pipe, status)))
             case Drain() if not (directory / "part.deaf").exists():
                 note(directory, who=f"shard-{settings.index}", what="drain")
@@ -149,25 +143,28 @@ def stand_still_once(part: Path) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def note_streams(directory: Path, shard: int, specs: list[StreamSpec]) -> None:
-    """Which streams a shard was told to start, and how much it was told of their instruments."""
-    slots = [spec.slot for spec in specs]
-    decimals = [spec.instrument.price_decimals if spec.instrument else None for spec in specs]
-    note(directory, who=f"shard-{shard}", what="streams", slots=slots, decimals=decimals)
-
-
-def resolve(specs: list[StreamSpec]) -> InstrumentsResolved:
-    """Every symbol is an instrument with 2 and 3 decimals."""
-    return InstrumentsResolved(
-        {spec.slot: Instrument(spec.key.venue, spec.key.symbol, 2, 3) for spec in specs}
-    )
+def say_listings(directory: Path, pipe: Pipe[ToChild]) -> None:
+    """Every symbol is an instrument with 2 and 3 decimals. Part `unlisted`: only others are
+    listed. Part `no-listings`: the venues do not answer.
+    """
+    if (directory / "part.no-listings").exists():
+        pipe.send(Heartbeat(listings=dict.fromkeys(SYMBOLS, "HTTP 418: this address is banned")))
+        return
+    ending = "2" if (directory / "part.unlisted").exists() else ""
+    for venue, symbols in SYMBOLS.items():
+        listed = [Instrument(venue, symbol + ending, 2, 3) for symbol in symbols]
+        pipe.send(ListingLoaded(venue, listed, []))
+    pipe.send(Heartbeat(listings=dict.fromkeys(SYMBOLS, "")))
 
 
 async def control(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
-    """Takes the status and keeps the last one on disk. Parts: deaf-control, worried-control."""
+    """Takes the status and keeps the last one on disk. Parts: deaf-control, worried-control, and
+    those of `say_listings`.
+    """
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
     pipe.send(Ready(port=settings.port))
+    say_listings(directory, pipe)
     await pipe.flush()
     stand_still_once(directory / "part.deaf-control")
     is_worried = (directory / "part.worried-control").exists()
@@ -195,6 +192,7 @@ async def commander(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     directory = Path(settings.log.file).parent
     note(directory, who="control", what="born")
     pipe.send(Ready(port=settings.port))
+    say_listings(directory, pipe)
     sending = asyncio.create_task(_send_commands(directory / "commands.jsonl", pipe))
     beat = asyncio.create_task(_beat(pipe, Heartbeat()))
     try:
@@ -209,6 +207,8 @@ async def commander(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
                     note(
                         directory, who="control", what="answer", id=message.request_id, kinds=kinds
                     )
+                case ListingWanted():
+                    note(directory, who="control", what="wanted", venue=message.venue)
                 case Drain():
                     break
                 case _:
@@ -253,13 +253,14 @@ class Counts:
         self.by_kind = sum_by_kind([self.by_kind, *more])
 
 
-def shard_status(index: int, slots: list[int], counts: Counts, *, failed: bool) -> ShardStatus:
+def shard_status(index: int, lives: dict[int, int], counts: Counts) -> ShardStatus:
     """Five rows a stream."""
-    state = StreamState.FAILED if failed else StreamState.LIVE
-    reason = "unknown symbol; did you mean BTCUSDT?" if failed else ""
     return ShardStatus(
         shard=index,
-        streams=[StreamStatus(slot, state, reason, row_count=5) for slot in slots],
+        streams=[
+            StreamStatus(slot, StreamState.LIVE, row_count=5, life=life)
+            for slot, life in lives.items()
+        ],
         counts_by_kind=counts.by_kind,
         malformed_by_reason={},
         connection_count=1,

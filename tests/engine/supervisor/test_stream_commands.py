@@ -15,6 +15,7 @@ from engine.messages.pipes import FromChild
 from engine.messages.status import EngineStatus
 from engine.messages.streams import KnobChanges, Knobs, StreamRequest
 from engine.start.config import Secret
+from engine.supervisor import stream_starts
 from engine.supervisor.supervisor import Targets
 from tests.engine.full_disk import full_at
 from tests.engine.supervisor.test_supervisor import FAKES, STREAMS, Engine, run, until
@@ -83,7 +84,7 @@ def test_rows_of_removed_streams_count_to_the_last(layout: Layout) -> None:
 def test_commands_to_a_dead_shard_are_obeyed_by_its_successor(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
-        await until(lambda: engine.events("shard-1", "stored"))
+        await until(lambda: engine.events("shard-1", "streams"))
         shard = engine.supervisor.status().shards[1].child
         os.kill(shard.pid, signal.SIGKILL)
         command(engine, AddStreams(1, [StreamRequest(SOL)]), RemoveStreams(2, [STREAMS[2]]))
@@ -119,39 +120,70 @@ def test_a_full_disk_holds_up_the_new_stream_and_nothing_else(layout: Layout) ->
 
 
 @pytest.mark.fault("H02")
-def test_shards_are_handed_the_instruments_that_are_known(layout: Layout) -> None:
-    """A venue that bans our requests must not hold up streams that can begin without one."""
+def test_known_instruments_begin_while_the_venues_answer_nothing(layout: Layout) -> None:
+    """Neither their streams nor other kinds of them wait for a listing; new ones say why."""
     ticker = StreamKey("binance_linear", "BTCUSDT", StreamKind.TICKER)
-    quotes = StreamKey("binance_linear", "BTCUSDT", StreamKind.LIQUIDATIONS)
-
-    def told(engine: Engine) -> list[list[int | None]]:
-        return [event["decimals"] for event in engine.events("shard-0", "streams")]
 
     async def first(engine: Engine) -> None:
         await engine.supervisor.start()
         await until(lambda: engine.supervisor.status().status == "green")
-        command(engine, AddStreams(1, [StreamRequest(ticker)]))
-        await until(lambda: told(engine) == [[None, None], [2]])
 
     async def second(engine: Engine) -> None:
+        engine.part("no-listings")
         await engine.supervisor.start()
-        await until(lambda: told(engine)[2:] == [[2, 2, 2]])
-        listed = Instrument("binance_linear", "BTCUSDT", 4, 3)
-        command(
-            engine,
-            ListingLoaded("binance_linear", [listed], []),
-            AddStreams(1, [StreamRequest(quotes)]),
-            ListingLoaded("binance_linear", [], []),
-            RemoveStreams(2, [quotes]),
-            AddStreams(3, [StreamRequest(quotes)]),
-        )
-        await until(lambda: told(engine)[3:] == [[4], [None]])
-        facts = [entry.instrument for entry in Slots(layout.slots) if entry.key in STREAMS[:2]]
-        assert facts == [listed, listed], "a stream that runs goes by what is listed now"
+        status = engine.supervisor.status
+        command(engine, AddStreams(1, [StreamRequest(ticker), StreamRequest(SOL)]))
+        await until(lambda: [r.state for r in status().streams] == ["live"] * 4 + ["pending"])
+        await until(lambda: status().streams[-1].reason.startswith("instruments: HTTP 418"))
+        (layout.state_dir / "part.no-listings").unlink()
+        os.kill(status().control.pid, signal.SIGKILL)
+        await until(lambda: status().streams[-1].state == "live")
+        assert [e["slots"] for e in engine.events("shard-0", "stop")] == []
 
     run(layout, first, targets=TARGETS)
-    (layout.state_dir / "commands.jsonl").unlink()
     run(layout, second, targets=TARGETS)
+
+
+@pytest.mark.fault("A10")
+def test_a_symbol_that_nobody_lists_is_looked_for_and_begins_once_it_is_listed(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_starts, "_AGAIN_AFTER_S", 0.1)
+    new = StreamKey("binance_linear", "NEWUSDT", StreamKind.TRADES)
+
+    async def scenario(engine: Engine) -> None:
+        await engine.supervisor.start()
+        status = engine.supervisor.status
+        command(engine, AddStreams(1, [StreamRequest(new)]))
+        await until(lambda: status().streams[-1].state == "failed")
+        await until(lambda: len(engine.events("control", "wanted")) > 1)
+        assert {e["venue"] for e in engine.events("control", "wanted")} == {"binance_linear"}
+        listed = Instrument(new.venue, new.symbol, 4, 3)
+        command(engine, ListingLoaded(new.venue, [listed], []))
+        await until(lambda: status().streams[-1].state == "live")
+        assert next(e.instrument for e in Slots(layout.slots) if e.key == new) == listed
+        states = [report.state for report in status().streams]
+        assert states == ["live"] * 4, "what runs goes on, though it is listed no more"
+
+    run(layout, scenario, targets=TARGETS)
+
+
+def test_streams_that_wait_for_a_listing_can_be_removed(layout: Layout) -> None:
+    async def scenario(engine: Engine) -> None:
+        engine.part("no-listings")
+        await engine.supervisor.start()
+        status = engine.supervisor.status
+        command(engine, AddStreams(1, [StreamRequest(SOL)]), RemoveStreams(2, [SOL, STREAMS[0]]))
+        await until(lambda: answers(engine) == {1: [""], 2: ["", ""]})
+        os.kill(status().shards[0].child.pid, signal.SIGKILL)
+        await until(lambda: status().shards[0].child.restart_count == 1)
+        listed = [Instrument("binance_linear", symbol, 2, 3) for symbol in ("BTCUSDT", "SOLUSDT")]
+        command(engine, ListingLoaded("binance_linear", listed, []))
+        await until(lambda: [r.state for r in status().streams] == ["live", "pending"])
+        assert engine.events("shard-0", "streams")[0]["slots"] == [1]
+        assert engine.events("shard-0", "stop") == engine.events("shard-1", "streams") == []
+
+    run(layout, scenario, targets=TARGETS)
 
 
 def test_knobs_reach_the_writer_and_its_successor(layout: Layout) -> None:
@@ -233,7 +265,7 @@ def test_an_engine_without_streams_waits_for_commands(layout: Layout) -> None:
 
 def test_refused_streams_do_not_end_an_engine_that_takes_commands(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
-        engine.part("failed")
+        engine.part("unlisted")
         await engine.supervisor.start()
         command(engine, AddStreams(1, [StreamRequest(SOL)]))
         await until(lambda: [r.state for r in engine.supervisor.status().streams] == ["failed"])
@@ -250,13 +282,16 @@ def test_listings_wait_until_a_writer_has_stored_them(layout: Layout) -> None:
         instrument = Instrument("acme", "A", 2, 3)
         event = InstrumentEvent("acme", "A", "listed")
         command(engine, ListingLoaded("acme", [instrument], [event]))
-        await until(lambda: engine.events("writer", "listing"))
+        await until(lambda: told(engine) == 1)
         (layout.state_dir / "part.forgetful").unlink()
         os.kill(engine.supervisor.status().writer.child.pid, signal.SIGKILL)
-        await until(lambda: len(engine.events("writer", "listing")) == 2)
+        await until(lambda: told(engine) == 2)
         os.kill(engine.supervisor.status().writer.child.pid, signal.SIGKILL)
         await until(lambda: len(engine.events("writer", "born")) == 3)
         await until(lambda: engine.supervisor.status().status == "green")
-        assert len(engine.events("writer", "listing")) == 2
+        assert told(engine) == 2
+
+    def told(engine: Engine) -> int:
+        return sum(each["venue"] == "acme" for each in engine.events("writer", "listing"))
 
     run(layout, scenario, targets=TARGETS, database_url=Secret("postgresql:///none"))

@@ -136,7 +136,7 @@ def run(layout: Layout, scenario: Callable[[Engine], Awaitable[None]], **changes
 def test_start_describes_instruments_before_streams_go_live(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
-        await until(lambda: engine.supervisor.status().status == "green")
+        await until(lambda: engine.supervisor.status().reason == "all streams deliver")
         entries = list(Slots(layout.slots))
         assert [entry.key for entry in entries] == STREAMS
         assert all(entry.instrument is not None for entry in entries)
@@ -202,9 +202,9 @@ def test_streams_of_one_symbol_share_a_shard(layout: Layout) -> None:
 def test_killed_shard_returns_with_its_streams_after_the_writer_synced(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
-        await until(lambda: engine.events("shard-0", "stored"))
+        await until(lambda: engine.events("shard-0", "streams"))
         os.kill(engine.supervisor.status().shards[0].child.pid, signal.SIGKILL)
-        await until(lambda: len(engine.events("shard-0", "stored")) == 2)
+        await until(lambda: len(engine.events("shard-0", "streams")) == 2)
         synced = engine.events("writer", "sync")
         assert [event["rings"] for event in synced] == [[f"shard-0.{kind}" for kind in RecordKind]]
         assert engine.supervisor.status().shards[0].child.restart_count == 1
@@ -334,27 +334,31 @@ def test_a_disk_that_is_full_at_the_first_start_is_named(layout: Layout) -> None
 
 def test_all_streams_refused_makes_the_engine_useless_with_a_reason(layout: Layout) -> None:
     async def scenario(engine: Engine) -> None:
-        engine.part("failed")
+        engine.part("unlisted")
         await engine.supervisor.start()
         reason = await asyncio.wait_for(engine.supervisor.failed, 20)
-        assert "BTCUSDT: unknown symbol; did you mean" in str(reason)
+        assert "unknown symbol: binance_linear lists no 'BTCUSDT'; did you mean BTCUSDT2?" in (
+            str(reason)
+        )
 
     run(layout, scenario)
 
 
 def test_streams_that_were_listed_once_are_waited_for(layout: Layout) -> None:
-    """A venue in maintenance lists nothing for a while."""
+    """A venue in maintenance lists little for a while. What began on what was known ends."""
 
     async def listed(engine: Engine) -> None:
         await engine.supervisor.start()
         await until(lambda: engine.supervisor.status().status == "green")
 
     async def not_listed(engine: Engine) -> None:
-        engine.part("failed")
+        engine.part("unlisted")
         await engine.supervisor.start()
         status = engine.supervisor.status
         await until(lambda: all(report.state == "failed" for report in status().streams))
         await until(lambda: status().status == "red")
+        stopped = [e["slots"] for e in engine.events("shard-0", "stop")]
+        assert stopped == [[0, 1]], "it began, for it was known"
         engine.supervisor._check_usable()
         assert not engine.supervisor.failed.done()
 
@@ -390,7 +394,7 @@ def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> No
 
     async def scenario(engine: Engine) -> None:
         await engine.supervisor.start()
-        assert engine.supervisor.status().status == "red"
+        await until(lambda: engine.supervisor.status().status == "red")
         await until(lambda: len(attempts) >= 3)
         is_back.append(True)
         await until(lambda: engine.supervisor.status().status == "green")

@@ -15,13 +15,13 @@ from engine.messages.limits import LeaseBlocked
 from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
-from shards.session import book_snapshots, instruments, venue_session
+from shards.session import book_snapshots, venue_session
 from shards.session.book_snapshots import BookSnapshots
 from shards.transport.rest import VenueRest
 from shards.venues import VENUES
 from shards.venues.kit import RestCall
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
-from tests.shards.venue_rig import Rig, described, run, spec
+from tests.shards.venue_rig import Rig, run, spec
 
 VENUE = VENUES["binance_linear"]
 
@@ -112,10 +112,7 @@ def test_a_book_without_a_snapshot_is_not_live_because_events_come_again(
             assert book.status().state is StreamState.STALE
         rig.session.stop([9])
 
-    book_spec = msgspec.structs.replace(
-        spec(0, StreamKind.L2_BOOK), slot=9, instrument=described(0).instrument
-    )
-    monkeypatch.setattr(instruments, "_PATIENCE_S", 0.1)
+    book_spec = msgspec.structs.replace(spec(0, StreamKind.L2_BOOK), slot=9)
     run(tmp_path, test)
 
 

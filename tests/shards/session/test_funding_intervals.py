@@ -17,7 +17,7 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.data.kinds import GapReason
 from engine.data.layout import open_layout
-from engine.data.slots import Instrument, StreamKind, Transport
+from engine.data.slots import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamState
 from engine.start.migrations import sql_dir
@@ -61,13 +61,9 @@ class Rig:
             ),
             self.double.rings,
             open_layout(directory / "state", directory),
-            self._store,
             self.faults.append,
             free_leases(),
         )
-
-    async def _store(self, _: dict[int, Instrument], __: float) -> None:
-        await asyncio.sleep(0)
 
     def start(self, *symbols: str, transport: Transport = Transport.WS) -> None:
         first = 10 * (transport is Transport.HTTP_POLL)

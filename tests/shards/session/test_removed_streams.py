@@ -29,8 +29,7 @@ def test_rows_a_full_ring_refused_are_declared_though_it_stays_full(
         double = MemoryRings(capacity=64)
         session = VenueSession(
             VENUES["binance_linear"], NOWHERE, double.rings,
-            open_layout(tmp_path / "state", tmp_path), lambda *_: None,  # type: ignore[arg-type]
-            lambda _: None, free_leases(),
+            open_layout(tmp_path / "state", tmp_path), lambda _: None, free_leases(),
         )  # fmt: skip
         session.start([spec_of(3)])
         (feed,) = session.streams

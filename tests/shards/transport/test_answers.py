@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from engine.base.errors import VenueError
 from engine.data.slots import StreamKind, Transport
 from shards.transport.answers import address_of, no_json
 from tests.shards.doubles import spec_of
-from tests.shards.fake_venue import Answer, FakeRig, binance_symbol, exchange_info, running
+from tests.shards.fake_venue import Answer, FakeRig, running
 
 PAGE = Answer(b"\n<!DOCTYPE html><html>We will be back</html>", content_type="text/html; charset=x")
 INFO = "/fapi/v1/exchangeInfo"
-LISTING = exchange_info(binance_symbol("BTCUSDT"))
 
 
 @pytest.mark.fault("N34")
@@ -51,7 +51,6 @@ def _start(rig: FakeRig, kind: StreamKind, transport: Transport) -> Callable[[],
 @pytest.mark.parametrize(
     ("path", "kind", "transport", "symbol"),
     [
-        (INFO, StreamKind.TRADES, Transport.WS, ""),
         ("/fapi/v1/openInterest", StreamKind.OPEN_INTEREST, Transport.HTTP_POLL, " (BTCUSDT)"),
         ("/fapi/v1/premiumIndex", StreamKind.FUNDING, Transport.HTTP_POLL, " (BTCUSDT)"),
     ],
@@ -61,7 +60,6 @@ def test_a_stream_says_which_address_answered_a_web_page(
 ) -> None:
     async def body() -> None:
         async with running(tmp_path) as rig:
-            rig.fake.answer(INFO, LISTING)
             rig.fake.answer("/fapi/v1/fundingInfo", b"[]")
             rig.fake.answer(path, PAGE)
             reason = _start(rig, kind, transport)
@@ -79,7 +77,6 @@ def test_the_log_says_which_address_answered_a_web_page(
 ) -> None:
     async def body() -> None:
         async with running(tmp_path) as rig:
-            rig.fake.answer(INFO, LISTING)
             rig.fake.answer("/fapi/v1/fundingInfo", b"[]")
             rig.fake.answer(path, PAGE)
             is_book = path.endswith("depth")
@@ -102,7 +99,6 @@ def test_the_log_says_which_address_answered_a_web_page(
 def test_a_handshake_that_is_answered_with_a_web_page_says_so(tmp_path: Path, status: int) -> None:
     async def body() -> None:
         async with running(tmp_path) as rig:
-            rig.fake.answer(INFO, LISTING)
             rig.fake.handshakes = [Answer(PAGE.body, status, content_type="text/html")]
             reason = _start(rig, StreamKind.TRADES, Transport.WS)
             await rig.until(lambda: "web page" in reason())
@@ -119,9 +115,14 @@ def test_an_error_with_a_web_page_shows_no_markup(tmp_path: Path) -> None:
     async def body() -> None:
         async with running(tmp_path) as rig:
             rig.fake.answer(INFO, Answer(PAGE.body, 503, content_type="text/html"))
-            reason = _start(rig, StreamKind.TRADES, Transport.WS)
-            await rig.until(lambda: "web page" in reason())
-            assert "HTTP 503: a web page (text/html): maintenance?" in reason()
-            assert "<" not in reason()
+            with pytest.raises(VenueError) as found:
+                await rig.fetch_listing()
+            assert "HTTP 503: a web page (text/html): maintenance?" in str(found.value)
+            assert "<" not in str(found.value)
+            rig.fake.answer(INFO, PAGE)
+            with pytest.raises(VenueError) as found:
+                await rig.fetch_listing()
+            said = f"GET {rig.fake.url}{INFO} answered a web page (text/html): maintenance?"
+            assert said in str(found.value)
 
     uvloop.run(body())

@@ -20,8 +20,6 @@ from tests.shards.fake_venue import (
     FakeRig,
     FakeVenue,
     agg_trade,
-    binance_symbol,
-    exchange_info,
     frame,
     running,
     serving,
@@ -29,7 +27,6 @@ from tests.shards.fake_venue import (
 
 pytestmark = pytest.mark.whole
 
-INFO = "/fapi/v1/exchangeInfo"
 NAMES = [f"S{number}USDT" for number in range(30)]
 
 
@@ -58,7 +55,6 @@ async def _sockets(tls: Path | None, tmp_path: Path) -> AsyncIterator[tuple[Fake
         serving(context) as venue,
         running(tmp_path, ws_url=venue.ws_url, streams_per_connection=1) as rig,
     ):
-        rig.fake.answer(INFO, exchange_info(*map(binance_symbol, NAMES)))
         yield rig, venue
 
 

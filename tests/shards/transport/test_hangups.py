@@ -8,7 +8,6 @@ import pytest
 import uvloop
 
 from engine.data.layout import open_layout
-from engine.data.slots import Instrument
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamState
 from shards.session.venue_session import VenueSession
@@ -87,9 +86,6 @@ def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
         known = venue.parse_instruments(body).known
         return Listing({**known, GHOST: known["BTC"]})
 
-    async def store(_: dict[int, Instrument], __: float) -> None:
-        await asyncio.sleep(0)
-
     async def body() -> None:
         simulator = Simulator(SimulatorSettings(symbols=3, trades_per_s=500))
         await simulator.start()
@@ -98,7 +94,7 @@ def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
         session = VenueSession(
             replace(venue, parse_instruments=with_ghost),
             VenueSettings(rest_url=f"http://{address}", ws_url=f"ws://{address}"),
-            MemoryRings().rings, open_layout(tmp_path / "state", tmp_path), store, faults.append,
+            MemoryRings().rings, open_layout(tmp_path / "state", tmp_path), faults.append,
             free_leases(),
         )  # fmt: skip
         symbols = ["BTC", GHOST, "ETH", "SOL"]

@@ -17,13 +17,10 @@ from tests.shards.fake_venue import (
     PONG,
     TEXT,
     agg_trade,
-    binance_symbol,
-    exchange_info,
     frame,
     running,
 )
 
-INFO = "/fapi/v1/exchangeInfo"
 _TRADE = agg_trade("BTCUSDT", 2)
 
 BREACHES = {
@@ -61,7 +58,6 @@ def test_a_breach_ends_the_socket_and_what_is_missing_is_declared(
 ) -> None:
     async def body() -> None:
         async with running(tmp_path) as rig:
-            rig.fake.answer(INFO, exchange_info(binance_symbol("BTCUSDT")))
             rig.session.start([spec_of()])
             (stream,) = rig.session.streams
             first = await rig.fake.socket()
@@ -89,7 +85,6 @@ def test_what_the_protocol_allows_is_no_breach(tmp_path: Path) -> None:
 
     async def body() -> None:
         async with running(tmp_path) as rig:
-            rig.fake.answer(INFO, exchange_info(binance_symbol("BTCUSDT")))
             rig.session.start([spec_of()])
             socket = await rig.fake.socket()
             text = agg_trade("BTCUSDT", 1)
@@ -114,7 +109,6 @@ def test_a_venue_that_pings_and_does_not_read_fills_no_memory(tmp_path: Path) ->
 
     async def body() -> None:
         async with running(tmp_path) as rig:
-            rig.fake.answer(INFO, exchange_info(binance_symbol("BTCUSDT")))
             rig.session.start([spec_of()])
             socket = await rig.fake.socket()
             (connection,) = rig.session.connections

@@ -1,5 +1,6 @@
 """For how long a venue that refuses is left alone: every form in which it may say so."""
 
+import asyncio
 import email.utils
 from pathlib import Path
 
@@ -7,11 +8,10 @@ import pytest
 import uvloop
 
 from engine.base.clock import wall_ns
+from engine.base.errors import VenueError
 from engine.messages.limits import LimitFeedback
-from engine.messages.streams import StreamState
 from shards.transport import refusals
 from shards.transport.refusals import speaks_of_ban, told_wait_s
-from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import Answer, binance_symbol, exchange_info, running
 
 NOW_S = 1_795_661_000
@@ -98,7 +98,8 @@ def test_a_ban_that_only_the_body_speaks_of_holds_every_process(
         async with running(tmp_path) as rig:
             ban = Answer(_until(wall_ns() // 10**6 + 500_000), status)
             rig.fake.answer(INFO, ban, Answer(exchange_info(binance_symbol("BTCUSDT"))))
-            rig.session.start([spec_of()])
+            with pytest.raises(VenueError, match="nobody asks"):
+                await rig.fetch_listing()
 
             def blocked() -> list[float]:
                 reports = rig.desk.reports()
@@ -108,11 +109,9 @@ def test_a_ban_that_only_the_body_speaks_of_holds_every_process(
             assert 490 < blocked()[0] <= 501
             told = [each for each in rig.told if isinstance(each, LimitFeedback)]
             assert {each.status for each in told} == {status if status in (418, 429) else 418}
-            other = rig.shard("shard-1")
-            other.start([spec_of()])
-            await rig.until(lambda: "blocked" in other.streams[0].reason)
-            assert other.streams[0].state is StreamState.CONNECTING
-            assert "50" in rig.session.streams[0].reason or "49" in rig.session.streams[0].reason
+            asking = asyncio.create_task(rig.fetch_listing())
+            await rig.until(lambda: "blocked" in rig.session._rest.waits_for("rest_weight"))
+            asking.cancel()
             assert rig.fake.count(INFO) == 1
 
     uvloop.run(body())
@@ -127,7 +126,8 @@ def test_a_refusal_whose_body_never_comes_is_a_refusal(
     async def body() -> None:
         async with running(tmp_path) as rig:
             rig.fake.answer(INFO, Answer(b"x" * 500, 418, drip_s=10.0))
-            rig.session.start([spec_of()])
+            with pytest.raises(VenueError, match="banned"):
+                await rig.fetch_listing()
             await rig.until(lambda: rig.desk.refusal)
             assert "banned" in rig.desk.refusal
 

@@ -1,16 +1,16 @@
 """REST answers that say how much may be asked, or that nothing may."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from engine.messages.limits import LimitFeedback
-from engine.messages.streams import StreamState
-from shards.session import instruments
-from tests.shards.venue_rig import Rig, run, spec
+from engine.base.errors import VenueError
+from engine.messages.limits import LeaseRequest, LimitFeedback
+from tests.shards.venue_rig import Rig, run
 
 
 @pytest.mark.fault("H02")
@@ -19,8 +19,9 @@ def test_a_ban_is_passed_on_and_what_was_granted_before_it_waits(tmp_path: Path)
         loop = asyncio.get_running_loop()
         rig.refusals.append(web.Response(status=418, headers={"Retry-After": "1"}))
         began_s = loop.time()
-        rig.session.start([spec(0)])
-        await rig.socket()
+        with pytest.raises(VenueError, match="nobody asks for 1 s"):
+            await rig.fetch_listing()
+        await rig.fetch_listing()
         assert loop.time() - began_s >= 1.0
         feedback = [each for each in rig.sent if isinstance(each, LimitFeedback)]
         banned = LimitFeedback("binance_linear", "rest_weight", retry_after_s=1.0, status=418)
@@ -47,53 +48,45 @@ def test_an_address_that_is_refused_asks_nothing_more(
 ) -> None:
     async def test(rig: Rig) -> None:
         rig.refusals.append(web.Response(status=status, body=b"<html>"))
-        rig.session.start([spec(0)])
+        with pytest.raises(VenueError, match=re.escape(words)):
+            await rig.fetch_listing()
         pools = {"rest_weight", "rest_polls", "rest_funding"}
         await rig.until(
             lambda: pools == {each.pool for each in rig.desk.reports() if each.blocked_s}
         )
         assert {each.blocked_reason for each in rig.desk.reports() if each.blocked_s} == {words}
         assert rig.desk.refusal.startswith(f"binance_linear: {words}; asked again in ")
-        (stream,) = rig.session.streams
-
-        def says_so() -> bool:
-            rig.session.tick()
-            return words in stream.status().reason
-
-        await rig.until(says_so)
-        await rig.until(lambda: "blocked" in rig.session._instruments.trouble)
-        assert words in rig.session._instruments.trouble
+        asking = asyncio.create_task(rig.fetch_listing())
+        await rig.until(lambda: "blocked" in rig.session._rest.waits_for("rest_weight"))
+        assert words in rig.session._rest.waits_for("rest_weight")
+        asking.cancel()
         assert rig.listing_count == 1
 
     run(tmp_path, test)
 
 
 @pytest.mark.fault("H07")
-def test_the_weight_a_venue_announces_is_followed_downwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(instruments, "_AGE_S_MAX", 0.0)
+def test_the_weight_a_venue_announces_is_followed_downwards(tmp_path: Path) -> None:
+    """By every shard: their polls spread over the minute what the desk will let through."""
 
     async def test(rig: Rig) -> None:
         minute = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1}
         orders = {**minute, "rateLimitType": "ORDERS", "limit": 10}
-        for number, (announced, allowed) in enumerate(
-            (
-                ([{**minute, "limit": 1200}, orders], 1200),
-                ([{**minute, "limit": 9000}], 2400),
-                ([{**minute, "limit": 9000}, {**minute, "interval": "HOUR", "limit": 6000}], 100),
-                ([], 100),
-                ([{**minute, "limit": 0}], 100),
-                ([{**minute, "interval": "FORTNIGHT", "limit": 1}], 100),
-                ([{**minute, "limit": 2400}], 2400),
-            )
+        for announced, allowed in (
+            ([{**minute, "limit": 1200}, orders], 1200),
+            ([{**minute, "limit": 9000}], 2400),
+            ([{**minute, "limit": 9000}, {**minute, "interval": "HOUR", "limit": 6000}], 100),
+            ([], 100),
+            ([{**minute, "limit": 0}], 100),
+            ([{**minute, "interval": "FORTNIGHT", "limit": 1}], 100),
+            ([{**minute, "limit": 2400}], 2400),
         ):
             rig.rate_limits = announced
-            rig.session.start([spec(number)])
-            await rig.until(lambda: rig.session.streams[-1].state is StreamState.SYNCING)
-            await rig.until(lambda: rig.listing_count == len(rig.session.streams))
+            await rig.fetch_listing()
+            await asyncio.sleep(0)  # the desk hears what the venue said
             assert rig.budget("rest_weight") == pytest.approx(0.8 * allowed)
             assert rig.budget("rest_polls") == pytest.approx(0.48 * allowed)
+            rig.desk.ask("shard-0", LeaseRequest(1, "binance_linear", "rest_polls", 1.0))
             rig.session.tick()
             assert rig.session._poll_share.weight_per_minute == pytest.approx(0.432 * allowed)
 

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from engine.base.errors import VenueError
-from engine.data.slots import StreamKind, Transport
+from engine.data.slots import Instrument, StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.listing import Listing, Readings, usable
-from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import binance_symbol, coin, exchange_info
 from tests.shards.venues.recorded import TS_RECV, Bench
 
@@ -183,7 +182,7 @@ def test_an_odd_limit_hides_no_other(odd: Any) -> None:
 
 
 def test_a_listing_in_which_nothing_can_be_read_is_no_listing() -> None:
-    assert usable("here", Readings({"A": spec_of().instrument})) is not None  # type: ignore[dict-item]
+    assert usable("here", Readings({"A": Instrument("here", "A", 2, 3)})) is not None
     with pytest.raises(VenueError, match="here lists nothing"):
         usable("here", Readings({}))
     with pytest.raises(VenueError, match=r"none of 3 rows .*\(e\.g\. A: status: required\)"):

@@ -10,8 +10,7 @@ from control.api.routes import instruments as route
 from control.state import listings as module
 from control.state.listings import Listings, differences
 from engine.base.errors import VenueError
-from engine.data.slots import Instrument
-from engine.messages.listings import InstrumentEvent
+from engine.messages.listings import InstrumentEvent, ListingLoaded
 from shards.venues import VENUES
 from tests.control.api.api_rig import Rig, instrument, run_with_rig
 
@@ -37,13 +36,13 @@ class Venue:
         return self.body
 
 
-Told = list[tuple[str, list[Instrument], list[InstrumentEvent]]]
+Told = list[ListingLoaded]
 
 
 def make(venue: Venue, directory: Path | None = None, refresh_s: float = 900) -> Any:
     told: Told = []
     only = {HL: VENUES[HL]}
-    service = Listings(only, directory, venue.fetch, lambda *a: told.append(a), refresh_s)
+    service = Listings(only, directory, venue.fetch, told.append, refresh_s)
     service.load_files()
     return service, told
 
@@ -64,13 +63,13 @@ def test_the_first_listing_is_no_event_and_later_changes_are(tmp_path: Path) -> 
         service, told = make(venue, tmp_path)
         assert not service.is_loaded(HL)
         await service.refresh(HL)
-        assert (len(told[0][1]), told[0][2]) == (2, [])
+        assert (len(told[0].instruments), told[0].events) == (2, [])
         venue.body = meta("BTC", "SOL")
         events = await service.refresh(HL)
         assert [(event.symbol, event.event) for event in events] == [
             ("ETH", "delisted"), ("SOL", "listed"),
         ]  # fmt: skip
-        assert told[1][2] == events == [timed.event for timed in reversed(service.events())]
+        assert told[1].events == events == [timed.event for timed in reversed(service.events())]
 
     asyncio.run(scenario())
 
@@ -91,7 +90,7 @@ def test_a_row_that_cannot_be_read_is_no_delisting_and_is_said_once(
         assert (event.symbol, event.event) == ("ETH", "unreadable")
         assert event.detail.startswith("szDecimals: Expected `int`, got `null`")
         assert service.get(HL, "ETH").qty_decimals == 3, "what was known of it stays"
-        assert [each.symbol for each in told[-1][1]] == ["BTC", "ETH"]
+        assert [each.symbol for each in told[-1].instruments] == ["BTC", "ETH"]
         assert await service.refresh(HL) == []
         service, _ = make(venue, tmp_path)
         assert await service.refresh(HL) == [], "nor again after a restart"
@@ -231,7 +230,7 @@ def test_what_is_no_symbol_is_not_listed(caplog: pytest.LogCaptureFixture) -> No
         service, told = make(Venue(meta("BTC", "币安人生", "B\u202eTC", "A B", "A" * 33)))
         await service.refresh(HL)
         assert [each.symbol for each in service.of(HL)] == ["BTC", "币安人生"]
-        assert [each.symbol for each in told[0][1]] == ["BTC", "币安人生"]
+        assert [each.symbol for each in told[0].instruments] == ["BTC", "币安人生"]
 
     asyncio.run(scenario())
     assert "'B\\u202eTC' unreadable no name of an instrument" in caplog.text

@@ -1,0 +1,158 @@
+"""Which streams their shards are told to begin, and why the others wait.
+
+A shard hears of a stream once its instrument is on disk. The others are `pending` until a listing
+names them, or `failed` while the listing does not have their symbol; both begin by themselves. No
+shard waits for a listing, and no stream for another.
+
+What runs goes on when its symbol is delisted: the venue says when it sends nothing more. Only what
+began before the first listing of this run came, because an earlier run knew the instrument, ends
+if that listing does not have it.
+"""
+
+import asyncio
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from engine.base.clock import monotonic_s
+from engine.data.slots import Slots
+from engine.messages.listings import ListingLoaded, ListingWanted
+from engine.messages.streams import StartStreams, StopStreams, StreamSpec, StreamState
+from engine.streams.instrument_facts import InstrumentFacts
+from engine.streams.running_streams import RunningStreams
+
+_log = logging.getLogger(__name__)
+
+_AGAIN_AFTER_S: Final = 300.0
+"""New listings are announced for a time; who waits for one asked for it before."""
+_MISSING_AGE_S: Final = 30.0
+"""A symbol that somebody wants and a listing of this age does not have is looked for at once."""
+
+
+class StreamStarts:
+    """Of the streams that run. `to_shard` and `to_control` reach who is ready, and nobody else."""
+
+    def __init__(
+        self,
+        running: RunningStreams,
+        slots: Slots,
+        to_shard: Callable[[int, StartStreams | StopStreams], None],
+        to_control: Callable[[ListingWanted], None],
+    ) -> None:
+        self._running = running
+        self.facts = InstrumentFacts(slots)
+        self._to_shard = to_shard
+        self._to_control = to_control
+        self._begun: dict[int, dict[int, StreamSpec]] = {}
+        """By shard that is there, its streams that it has been told of, by slot."""
+        self._waiting: dict[int, StreamSpec] = {}
+        self._unknown: dict[int, StreamSpec] = {}
+        """Their venues do not list their symbols, or not so that it can be read."""
+        self._unexplained: dict[int, StreamSpec] = {}
+        self._looked_s: dict[str, float] = {}
+        """By venue that has listed something: when that came, or was wanted again."""
+
+    def shard_ready(self, shard: int) -> None:
+        """A shard is there, and runs nothing yet."""
+        self._begun[shard] = {}
+        self.start({shard: self._running.specs(shard)})
+
+    def shard_ended(self, shard: int, reason: str) -> None:
+        """Its streams wait for the next one."""
+        self._begun.pop(shard, None)
+        self._forget(spec.slot for spec in self._running.specs(shard))
+        self._running.shard_ended(shard, reason)
+
+    def start(self, by_shard: Mapping[int, Sequence[StreamSpec]]) -> None:
+        """Have these streams begin; those of a shard that is away begin with the shard."""
+        for shard, specs in by_shard.items():
+            if shard in self._begun:
+                self._look_at({spec.slot: spec for spec in specs})
+
+    def stop(self, by_shard: Mapping[int, Sequence[int]]) -> None:
+        """End these streams, which nobody wants any more."""
+        for shard, slots in by_shard.items():
+            self._forget(slots)
+            self._end(shard, slots)
+
+    def listed(self, message: ListingLoaded) -> None:
+        """A venue's listing has come: who waited for it begins."""
+        venue = message.venue
+        is_first = not self.facts.is_listed(venue)
+        self.facts.listed(message)
+        self._looked_s[venue] = monotonic_s()
+        if is_first:
+            self._end_unlisted(venue)
+        held_up = self._waiting | self._unknown
+        self._look_at({slot: each for slot, each in held_up.items() if each.key.venue == venue})
+
+    def tick(self, now_s: float) -> None:
+        """Twice a second: the disk may have room again, and what is waited for may have changed."""
+        self._look_at(dict(self._waiting))
+        for venue in {spec.key.venue for spec in self._unknown.values()}:
+            if now_s - self._looked_s[venue] >= _AGAIN_AFTER_S:
+                self._looked_s[venue] = now_s
+                self._to_control(ListingWanted(venue))
+
+    def _look_at(self, specs: Mapping[int, StreamSpec]) -> None:
+        """Let those begin that can; of the others say why they wait."""
+        self.facts.store(specs.values())
+        ready: defaultdict[int, list[StreamSpec]] = defaultdict(list)
+        for slot, spec in specs.items():
+            is_news = slot not in self._unknown
+            self._forget([slot])
+            if self.facts.may_begin(spec):
+                ready[self._shard_of(spec)].append(spec)
+            elif self.facts.is_unknown(spec.key):
+                self._doubt(spec, is_news=is_news)
+            else:
+                self._waiting[slot] = spec
+                self._running.say(slot, StreamState.PENDING, self.facts.why_waiting(spec.key))
+        for shard, begins in ready.items():
+            self._begun[shard] |= {spec.slot: spec for spec in begins}
+            self._to_shard(shard, StartStreams(begins))
+
+    def _doubt(self, spec: StreamSpec, *, is_news: bool) -> None:
+        if is_news and monotonic_s() - self._looked_s[spec.key.venue] > _MISSING_AGE_S:
+            self._looked_s[spec.key.venue] = -math.inf
+        self._unknown[spec.slot] = spec
+        if not self._unexplained:
+            asyncio.get_running_loop().call_soon(self._explain_one)
+        self._unexplained[spec.slot] = spec
+
+    def _explain_one(self) -> None:
+        """One in a turn of the loop: near names of 20,000 take their time, for each of them."""
+        if not self._unexplained:
+            return
+        slot, spec = self._unexplained.popitem()
+        reason = self.facts.why_unknown(spec.key)
+        if self._running.say(slot, StreamState.FAILED, reason):
+            _log.error("%s: %s", spec.key, reason)
+        if self._unexplained:
+            asyncio.get_running_loop().call_soon(self._explain_one)
+
+    def _end_unlisted(self, venue: str) -> None:
+        for shard, begun in self._begun.items():
+            mine = [each for each in begun.values() if each.key.venue == venue]
+            gone = [each.slot for each in mine if self.facts.is_unknown(each.key)]
+            if gone:
+                self._end(shard, gone)
+                for slot in gone:
+                    self._doubt(self._running.end_life(slot), is_news=True)
+
+    def _end(self, shard: int, slots: Sequence[int]) -> None:
+        begun = self._begun.get(shard, {})
+        if told := [slot for slot in slots if begun.pop(slot, None)]:
+            self._to_shard(shard, StopStreams(told))
+
+    def _forget(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            for held_up in (self._waiting, self._unknown, self._unexplained):
+                held_up.pop(slot, None)
+
+    def _shard_of(self, spec: StreamSpec) -> int:
+        home = self._running.home(spec.key)
+        assert home is not None
+        return home[0]
