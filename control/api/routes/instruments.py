@@ -184,6 +184,6 @@ OPERATIONS = [
     Operation(
         "POST", "/instruments/refresh", refresh_instruments, "Fetch the listings now",
         {200: (list[RefreshResult],)}, query=ExchangeChoice, body=(ExchangeChoice,),
-        needs_body=False, errors=(413, 415, 503),
+        needs_body=False,
     ),
 ]  # fmt: skip

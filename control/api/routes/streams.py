@@ -365,12 +365,12 @@ OPERATIONS = [
         "POST", "/streams", add_streams,
         "Begin a stream (201), or many: a list, or one on every instrument of a filter (200)",
         {201: (_Ok,), 200: (BulkResult,)}, body=_BODY,
-        errors=(404, 409, 413, 415, 422, 503),
+        errors=(404, 409, 422),
     ),
     Operation(
         "DELETE", "/streams", remove_streams,
         "End a stream, or many: a list, or those of a filter",
-        {200: (_Ok, BulkResult)}, body=_BODY, errors=(404, 413, 415, 503),
+        {200: (_Ok, BulkResult)}, body=_BODY, errors=(404,),
     ),
     Operation(
         "GET", "/streams/count", count_streams, "How many streams", {200: (Count,)},
@@ -390,12 +390,12 @@ OPERATIONS = [
     ),
     Operation(
         "PATCH", f"{_STREAM}/knobs", patch_knobs, "Change knobs of a stream", {200: (_Ok,)},
-        body=(KnobsPatch,), errors=(404, 413, 415, 422, 503),
+        body=(KnobsPatch,), errors=(404, 422),
     ),
     Operation(
         "POST", f"{_STREAM}/snapshot", take_snapshot,
         "Fetch a whole book and store it: it follows in a moment, the stream goes on meanwhile",
-        {202: (_Ok,)}, errors=(404, 413, 415, 422, 503),
+        {202: (_Ok,)}, errors=(404, 422),
     ),
     Operation(
         "GET", _STREAM, get_stream, "One stream", {200: (StreamDetail,)}, errors=(404,)
