@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from control.api.admission import Admissions, offered_by
+from control.api.admission import Admissions
 from control.api.routes import Services
 from control.app import Api
 from control.http.auth import Guard
@@ -63,7 +63,7 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     instruments.load_files()
     guard = Guard.load(settings.token_file, settings.read_token_file)
     most_rows = settings.configured_knobs.max_rows_per_copy
-    admissions = Admissions(offered_by(), settings.admission, most_rows)
+    admissions = Admissions(VENUES, settings.admission, most_rows)
     services = Services(backend, admissions, instruments, guard)
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
     server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
