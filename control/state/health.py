@@ -154,7 +154,7 @@ class Health:
     def _judge_runtime(self, status: EngineStatus) -> Judgement:
         if status.phase != "running":
             return "red", f"the engine is {status.phase}"
-        found = [_judge_child(child) for child in _children(status)]
+        found = [_judge_child(child) for child in status.children]
         found += [self._judge_lag(each.child.name, each.loop_lag_ms) for each in status.shards]
         found.append(self._judge_lag("control", self.own_loop_lag_ms))
         free = self.memory_free_fraction
@@ -183,7 +183,7 @@ class Health:
         lags = {shard.child.name: shard.loop_lag_ms for shard in status.shards}
         lags["control"] = self.own_loop_lag_ms
         reports = []
-        for child in _children(status):
+        for child in status.children:
             report = ProcessReport(child.name, child.pid, child.state, child.restart_count)
             report.loop_lag_ms = round(lags.get(child.name, 0.0), 1)
             pid = os.getpid() if child.name == "control" else child.pid
@@ -238,10 +238,6 @@ def cpu_seconds(pid: int) -> float:
     # The name is in brackets and may hold anything; the numbers begin after the last bracket.
     fields = text.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _children(status: EngineStatus) -> list[ChildReport]:
-    return [*(shard.child for shard in status.shards), status.writer.child, status.control]
 
 
 def _judge_child(child: ChildReport) -> Judgement:

@@ -47,13 +47,7 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
         "overrun": sum(writer.overrun_rows.values()),
         "backlog": writer.backlog_rows,
         "malformed": _malformed(status),
-        "restarts": sum(
-            child.restart_count
-            for child in (
-                *(shard.child for shard in status.shards), writer.child, status.control,
-                *status.servers,
-            )
-        ),
+        "restarts": sum(each.restart_count for each in (*status.children, *status.servers)),
         "rates": {
             "received_rows_per_s": round(sum(received.values()) / seconds),
             "stored_rows_per_s": round(sum(stored.values()) / seconds),
