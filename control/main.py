@@ -1,7 +1,8 @@
 """The control process: the API of the engine over HTTP.
 
 It knows what the supervisor tells it and what the venues list. It can be killed at any time: the
-listening socket belongs to the supervisor, and the next control process goes on with it. Requests
+listening socket belongs to the supervisor, and the next control process goes on with it. Streams
+of new instruments begin once that has heard what their venues list, and all others run. Requests
 that come meanwhile wait in the socket's queue until the new one has heard what runs.
 """
 
