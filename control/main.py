@@ -1,7 +1,8 @@
 """The control process: the API of the engine over HTTP.
 
 It knows what the supervisor tells it and what the venues list. It can be killed at any time: the
-listening socket belongs to the supervisor, and the next control process goes on with it. Requests
+listening socket belongs to the supervisor, and the next control process goes on with it. Streams
+of new instruments begin once that has heard what their venues list, and all others run. Requests
 that come meanwhile wait in the socket's queue until the new one has heard what runs.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from control.api.admission import Admissions, offered_by
+from control.api.admission import Admissions
 from control.api.routes import Services
 from control.app import Api
 from control.http.auth import Guard
@@ -65,7 +66,7 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     instruments.load_files()
     guard = Guard.load(settings.token_file, settings.read_token_file)
     most_rows = settings.configured_knobs.max_rows_per_copy
-    admissions = Admissions(offered_by(), settings.admission, most_rows)
+    admissions = Admissions(VENUES, settings.admission, most_rows)
     services = Services(backend, admissions, instruments, guard)
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
     server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))

@@ -8,31 +8,17 @@ from control.state.health import Health
 from engine.data.slots import Instrument, StreamKind, Transport
 from engine.messages.settings import Admission
 from engine.messages.streams import Knobs
-from shards.venues import VENUES
 from shards.venues.kit import Venue, capabilities
 
 TRADING = "TRADING"
 """The status of an instrument that can be traded now."""
-
-Offers = Mapping[str, Mapping[StreamKind, tuple[Transport, ...]]]
-"""What each venue can deliver and how, in order of preference."""
-
-
-def offered_by(venues: Mapping[str, Venue] = VENUES) -> Offers:
-    """From the venues' own declarations."""
-    offers: dict[str, dict[StreamKind, tuple[Transport, ...]]] = {}
-    for name, venue in venues.items():
-        kinds = offers.setdefault(name, {})
-        for kind, transport in capabilities(venue):
-            kinds[kind] = (*kinds.get(kind, ()), transport)
-    return offers
 
 
 @dataclass(frozen=True, slots=True)
 class Admissions:
     """The gate in front of `POST /streams`."""
 
-    offers: Offers
+    venues: Mapping[str, Venue]
     policy: Admission
     max_rows_per_copy: int | None
     """The configured one."""
@@ -49,7 +35,7 @@ class Admissions:
         nobody has said that the stream `may_wait` for it, nothing now.
         """
         status = instrument.status
-        if status in VENUES[instrument.venue].ended_statuses:
+        if status in self.venues[instrument.venue].ended_statuses:
             when, hint = "any more", ""
         elif status in (TRADING, "") or may_wait:
             return
@@ -71,15 +57,12 @@ class Admissions:
         self, venue: str, kind: StreamKind, transport: Transport | None, field: str = ""
     ) -> Transport:
         """The transport to use. Raises ApiError (422) with everything the venue does offer."""
-        offered = self.offers.get(venue, {}).get(kind, ())
-        if transport is None and offered:
-            return offered[0]
-        if transport is not None and transport in offered:
-            return transport
+        offered = capabilities(self.venues[venue])
+        for each, how in offered:
+            if each is kind and transport in (None, how):
+                return how
         what = f"{kind}" if transport is None else f"{kind} over {transport}"
-        everything = [
-            f"{each}/{how}" for each, ways in self.offers.get(venue, {}).items() for how in ways
-        ]
+        everything = [f"{each}/{how}" for each, how in offered]
         raise ApiError(
             "not_offered",
             f"{venue} does not offer {what}; it offers {', '.join(everything) or 'nothing'}",

@@ -30,6 +30,7 @@ _ERROR_TEXT = {
 }
 _NO_TEXT = "The same body: the answer is no, or the light is red"
 _ALWAYS = (400, 401, 403, 429)
+_OF_COMMANDS = (413, 415, 503)
 _RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _PATH_TYPES: dict[str, Any] = {
     "exchange": Exchange, "symbol": Symbol, "kind": StreamKind, "transport": Transport,
@@ -88,6 +89,7 @@ class _Schemas:
 
 def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     content = _content(operation, schemas)
+    common = () if operation.method == "GET" else _OF_COMMANDS
     body: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -102,7 +104,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
                     **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
                     "content": {"application/json": {"schema": schemas.of([ErrorBody])}},
                 }
-                for status in sorted({*_ALWAYS, *operation.errors})
+                for status in sorted({*_ALWAYS, *common, *operation.errors})
             },
         },
     }

@@ -8,6 +8,7 @@ import msgspec
 
 from control.api.schemas import known_venue, unknown_venue
 from engine.base.errors import ConfigError
+from engine.data.layout import Layout, open_layout
 from engine.start import config
 from engine.start.config import LoadedConfig
 from shards.venues import VENUES
@@ -72,6 +73,12 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-database", action="store_true", help="do not store; live data through Redis only"
     )
+
+
+def used_places(loaded: LoadedConfig) -> list[Layout]:
+    """State directories that an engine has used: the configured one, and the demo below it."""
+    places = (loaded.state_dir, loaded.state_dir / "demo")
+    return [open_layout(place) for place in places if (place / "instance").exists()]
 
 
 def load(options: argparse.Namespace) -> LoadedConfig:

@@ -22,19 +22,19 @@ class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
 
 
-async def read_body(request: Request, limit: int = BODY_BYTES_MAX) -> bytes:
-    """The body, of which no more than `limit` bytes are ever held."""
+async def read_body(request: Request) -> bytes:
+    """The body, of which no more than `BODY_BYTES_MAX` are ever held."""
     declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-        raise _too_large(limit)
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > BODY_BYTES_MAX:
+        raise _too_large()
     body = bytearray()
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
+        if len(body) > BODY_BYTES_MAX:
+            raise _too_large()
         if not message.get("more_body", False):
             return bytes(body)
 
@@ -61,17 +61,15 @@ def parse_json(body: bytes) -> Any:
     raise ApiError("invalid_argument", text, field="body")
 
 
-def checked(value: object, kind: type[Value], *, strict: bool = True, prefix: str = "") -> Value:
+def checked(value: object, kind: type[Value], *, strict: bool = True) -> Value:
     """`value` as a `kind`, or a 400 that names the field."""
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         field, text = explain(str(error), kind)
-        raise ApiError(
-            "invalid_argument", f"{prefix}{field or 'body'}: {text}", field=f"{prefix}{field}"
-        ) from None
+        raise ApiError("invalid_argument", f"{field or 'body'}: {text}", field=field) from None
     except (RecursionError, OverflowError, UnicodeEncodeError):  # the last: half a character
-        raise ApiError("invalid_argument", "the value is out of bounds", field=prefix) from None
+        raise ApiError("invalid_argument", "the value is out of bounds") from None
 
 
 def query(request: Request, kind: type[Value]) -> Value:
@@ -113,7 +111,9 @@ def _no_constant(name: str) -> Any:
     raise ApiError("invalid_argument", f"{name} is not JSON", field="body")
 
 
-def _too_large(limit: int) -> ApiError:
+def _too_large() -> ApiError:
     return ApiError(
-        "body_too_large", f"a body has at most {limit} bytes", headers={"Connection": "close"}
+        "body_too_large",
+        f"a body has at most {BODY_BYTES_MAX} bytes",
+        headers={"Connection": "close"},
     )

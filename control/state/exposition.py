@@ -71,10 +71,7 @@ def _lights(health: Health) -> Iterator[Metric]:
 
 
 def _processes(status: EngineStatus, health: Health) -> Iterator[Metric]:
-    children = [
-        *(shard.child for shard in status.shards), status.writer.child, status.control,
-        *status.servers,
-    ]  # fmt: skip
+    children = [*status.children, *status.servers]
     yield GaugeMetricFamily("fts_engine_uptime_seconds", "Since its start", status.uptime_s)
     yield _gauge(
         "fts_engine_process_up", "1 while it runs and is ready", ["process"],

@@ -9,7 +9,6 @@ or set aside.
 import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,12 @@ from engine.messages.status import ChildReport, EngineStatus, Judgement, Light
 from engine.process.usage import resident_bytes
 
 SILENT_AFTER_S = 5.0
+LOOP_LAG_MS = (500.0, 5000.0)
+"""Where yellow and red begin; so for those below."""
+MEMORY_FREE_FRACTION = (0.08, 0.03)
+OPEN_FILES_FRACTION = (0.8, 0.95)
+CPU_PERCENT = (97.0, 1000.0)
+"""A saturated process is late, not broken: never red."""
 _PROBE_EVERY_S = 2.0
 _WINDOW_S = 10.0
 
@@ -45,17 +50,6 @@ class ProcessReport(msgspec.Struct):
     open_files_max: int = 0
     cpu_percent: float = 0.0
     loop_lag_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Where yellow and red begin."""
-
-    loop_lag_ms: tuple[float, float] = (500.0, 5000.0)
-    memory_free_fraction: tuple[float, float] = (0.08, 0.03)
-    open_files_fraction: tuple[float, float] = (0.8, 0.95)
-    cpu_percent: tuple[float, float] = (97.0, 1000.0)
-    """A saturated process is late, not broken: never red."""
 
 
 class HeldLight:
@@ -90,8 +84,7 @@ class HeldLight:
 class Health:
     """Judges each status, and what the kernel says of the processes."""
 
-    def __init__(self, hold_s: float = 5.0, thresholds: Thresholds = Thresholds()) -> None:
-        self._thresholds = thresholds
+    def __init__(self, hold_s: float = 5.0) -> None:
         self._runtime, self._db, self._redis = (HeldLight(hold_s) for _ in range(3))
         self._heard_s = monotonic_s()
         self._probed_s = -_PROBE_EVERY_S
@@ -161,12 +154,11 @@ class Health:
     def _judge_runtime(self, status: EngineStatus) -> Judgement:
         if status.phase != "running":
             return "red", f"the engine is {status.phase}"
-        found = [_judge_child(child) for child in _children(status)]
-        limits = self._thresholds
+        found = [_judge_child(child) for child in status.children]
         found += [self._judge_lag(each.child.name, each.loop_lag_ms) for each in status.shards]
         found.append(self._judge_lag("control", self.own_loop_lag_ms))
         free = self.memory_free_fraction
-        below = limits.memory_free_fraction
+        below = MEMORY_FREE_FRACTION
         if free < below[0]:
             light: Light = "red" if free < below[1] else "yellow"
             found.append((light, f"only {free:.1%} of the memory is free"))
@@ -174,10 +166,10 @@ class Health:
             if process.open_files_max:
                 fraction = process.open_files / process.open_files_max
                 text = f"{process.name} has {process.open_files} of {process.open_files_max} files"
-                found.append(above(fraction, limits.open_files_fraction, text))
+                found.append(above(fraction, OPEN_FILES_FRACTION, text))
             if process.name.startswith("shard"):
                 text = f"{process.name} uses {process.cpu_percent:.0f} % of a CPU"
-                found.append(above(process.cpu_percent, limits.cpu_percent, text))
+                found.append(above(process.cpu_percent, CPU_PERCENT, text))
         return worst(found)
 
     def _judge_lag(self, name: str, lag_ms: float) -> Judgement:
@@ -185,13 +177,13 @@ class Health:
         lags = self._lags.setdefault(name, deque(maxlen=5))
         lags.append(lag_ms)
         middle = sorted(lags)[(len(lags) - 1) // 2]
-        return above(middle, self._thresholds.loop_lag_ms, f"{name} lags {middle:,.0f} ms")
+        return above(middle, LOOP_LAG_MS, f"{name} lags {middle:,.0f} ms")
 
     def _processes(self, status: EngineStatus, now_s: float) -> list[ProcessReport]:
         lags = {shard.child.name: shard.loop_lag_ms for shard in status.shards}
         lags["control"] = self.own_loop_lag_ms
         reports = []
-        for child in _children(status):
+        for child in status.children:
             report = ProcessReport(child.name, child.pid, child.state, child.restart_count)
             report.loop_lag_ms = round(lags.get(child.name, 0.0), 1)
             pid = os.getpid() if child.name == "control" else child.pid
@@ -246,10 +238,6 @@ def cpu_seconds(pid: int) -> float:
     # The name is in brackets and may hold anything; the numbers begin after the last bracket.
     fields = text.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _children(status: EngineStatus) -> list[ChildReport]:
-    return [*(shard.child for shard in status.shards), status.writer.child, status.control]
 
 
 def _judge_child(child: ChildReport) -> Judgement:

@@ -7,16 +7,17 @@ behind a proxy that serves it under a path of its own.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from typing import Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from control.api.schemas import known_venue
+from control.http.errors import ApiError
 from control.state.backend import Backend
 from control.ui.event_stream import EventStream, Frames
 from control.ui.followed import streams_of
@@ -100,7 +101,7 @@ class _Feeds:
     async def events(self, request: Request) -> Response:
         """The engine's status."""
         hello = Hello(STREAM_COLUMNS, self._ranges, self._may_command(request))
-        return self._refuse(request) or self._feed(self._status.frames(hello))
+        return self._feed(request, lambda: self._status.frames(hello))
 
     async def tape(self, request: Request) -> Response:
         """Trades and book of one symbol."""
@@ -109,28 +110,21 @@ class _Feeds:
         symbol = request.query_params.get("symbol", "")
         for field, value in (("exchange", venue), ("symbol", symbol)):
             if not value or len(value) > _SYMBOL_MAX:
-                return _refusal(400, "invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
+                raise ApiError("invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
         if not streams_of(self._state, venue, symbol):
-            return _refusal(404, "stream_not_found", "nothing of this symbol is collected")
-        if refused := self._refuse(request):
-            return refused
-        view = TapeView(self._state, venue, symbol, self._limits)
-        return self._feed(tape_frames(view, self._limits))
+            raise ApiError("stream_not_found", "nothing of this symbol is collected")
+        view = partial(TapeView, self._state, venue, symbol, self._limits)
+        return self._feed(request, lambda: tape_frames(view(), self._limits))
 
-    def _refuse(self, request: Request) -> Response | None:
+    def _feed(self, request: Request, frames: Callable[[], Frames]) -> Response:
         if request.method == "HEAD":
             # A feed has no end, and so must not begin for somebody who only wants its head.
             headers = {"cache-control": "no-store"}
             return Response(headers=headers, media_type="text/event-stream")
         if self.viewer_count >= self._limits.viewers_max:
             text = "all seats are taken; close another dashboard"
-            response = _refusal(503, "too_many_viewers", text)
-            response.headers["retry-after"] = "5"
-            return response
-        return None
-
-    def _feed(self, frames: Frames) -> Response:
-        return _Feed(EventStream(frames, self._limits.viewer_buffer_bytes), self)
+            raise ApiError("too_many_viewers", text, retry_after_s=5.0)
+        return _Feed(EventStream(frames(), self._limits.viewer_buffer_bytes), self)
 
 
 def routes(
@@ -165,12 +159,6 @@ def routes(
 def _file(name: str) -> Response:
     body = FILES.get(name)
     if body is None:
-        return _refusal(404, "not_found", "the dashboard has no such file")
+        raise ApiError("not_found", "the dashboard has no such file")
     headers = _PAGE_HEADERS | {"content-type": _MEDIA_TYPES[_suffix(name)]}
     return Response(body, headers=headers)
-
-
-def _refusal(status_code: int, kind: str, error: str) -> Response:
-    body = msgspec.json.encode({"error": error, "kind": kind})
-    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-    return Response(body, status_code, headers, media_type="application/json")

@@ -6,7 +6,6 @@ A status is encoded once, however many viewers there are.
 
 import asyncio
 import time
-from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -181,12 +180,12 @@ class StatusFeed:
             self._frame_of, self._framed_s = status, now_s
         return self._frame
 
-    async def frames(self, hello: Hello, clock_s: Callable[[], float] = monotonic_s) -> Frames:
+    async def frames(self, hello: Hello) -> Frames:
         """What one viewer gets."""
         yield event_frame("hello", hello)
         sent, sent_s = b"", float("-inf")
         while True:
-            now_s = clock_s()
+            now_s = monotonic_s()
             frame = self.frame(now_s)
             if frame is not sent:
                 sent, sent_s = frame, now_s

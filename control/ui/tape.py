@@ -4,7 +4,7 @@ the shards that collect it.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from control.state.backend import Backend
@@ -167,14 +167,12 @@ class TapeView:
         return body
 
 
-async def tape_frames(
-    view: TapeView, limits: DashboardLimits, clock_s: Callable[[], float] = monotonic_s
-) -> Frames:
+async def tape_frames(view: TapeView, limits: DashboardLimits) -> Frames:
     """What one viewer gets. Ends with the view closed, however it ends."""
-    sent_s = clock_s()
+    sent_s = monotonic_s()
     try:
         while True:
-            now_s = clock_s()
+            now_s = monotonic_s()
             for frame in view.tick(now_s):
                 sent_s = now_s
                 yield frame

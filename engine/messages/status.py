@@ -163,6 +163,11 @@ class EngineStatus(msgspec.Struct):
     servers: list[ChildReport] = []
     """The private database and Redis, where they are the engine's own."""
 
+    @property
+    def children(self) -> list[ChildReport]:
+        """The supervisor's children; servers are not."""
+        return [*(shard.child for shard in self.shards), self.writer.child, self.control]
+
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""
         return self._by_kind(lambda counts: counts.row_count)

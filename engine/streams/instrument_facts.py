@@ -11,7 +11,6 @@ of its first day.
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -23,19 +22,14 @@ from engine.streams.near_names import near_names
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    known: Mapping[str, Instrument]
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    nameless: int = 0
-
-
 class InstrumentFacts:
     """Between what control hears of the venues and the stream table."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._listings: dict[str, _Listing] = {}
+        self._listings: dict[str, ListingLoaded] = {}
+        self._known: dict[str, dict[str, Instrument]] = {}
+        """By venue and symbol, as listed last."""
         self._unwritten: set[str] = set()
         """Venues whose listing may say what the stream table does not."""
         self._trouble: Mapping[str, str] | None = None
@@ -46,8 +40,8 @@ class InstrumentFacts:
 
     def listed(self, message: ListingLoaded) -> None:
         """What a venue lists now."""
-        known = {each.symbol: each for each in message.instruments}
-        self._listings[message.venue] = _Listing(known, message.unreadable, message.nameless)
+        self._listings[message.venue] = message
+        self._known[message.venue] = {each.symbol: each for each in message.instruments}
         self._unwritten.add(message.venue)
 
     def heard(self, trouble: Mapping[str, str]) -> None:
@@ -68,7 +62,7 @@ class InstrumentFacts:
         """
         listing = self._listings.get(key.venue)
         if listing is not None:
-            if (facts := listing.known.get(key.symbol)) is not None:
+            if (facts := self._known[key.venue].get(key.symbol)) is not None:
                 return facts
             if key.symbol not in listing.unreadable:
                 return None
@@ -124,7 +118,7 @@ class InstrumentFacts:
         listing = self._listings[key.venue]
         if why := listing.unreadable.get(key.symbol):
             return f"{key.venue} lists {key.symbol!r}, but its row cannot be read: {why}"
-        near = near_names(key.symbol, listing.known)
+        near = near_names(key.symbol, self._known[key.venue])
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         if listing.nameless:
             hint += f" ({listing.nameless} rows of its listing have no name that can be read)"
@@ -138,7 +132,7 @@ class InstrumentFacts:
         """What a listing says of a slot that is described already."""
         if slot.instrument is None or slot.key.venue not in self._unwritten:
             return None
-        return self._listings[slot.key.venue].known.get(slot.key.symbol)
+        return self._known[slot.key.venue].get(slot.key.symbol)
 
     def _not_coarser(self, facts: Instrument, slot: int) -> Instrument:
         """Decimals only grow: levels of a book may be older than its coarser tick."""

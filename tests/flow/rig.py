@@ -79,12 +79,17 @@ class Rig:
 
     def start(self) -> Fts:
         """Start the engine and wait until every stream delivers."""
+        engine = self.begin()
+        engine.wait_for(f"streams {self.stream_count}/{self.stream_count} live")
+        return engine
+
+    def begin(self) -> Fts:
+        """Start the engine."""
         self.engine = Fts(
             "up", "--config", str(self._config), "--port", "0", "--json",
             "--state-dir", str(self.directory / "state"), *self._redis_options,
             **self._environment,
         )  # fmt: skip
-        self.engine.wait_for(f"streams {self.stream_count}/{self.stream_count} live")
         return self.engine
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
@@ -111,9 +116,13 @@ class Rig:
 
     def fault(self, **body: Any) -> dict[str, Any]:
         """Ask the simulator for a fault."""
+        return self.tell("/simulator/faults", **body)
+
+    def tell(self, path: str, **body: Any) -> dict[str, Any]:
+        """Have the simulator do something."""
         at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
         connection = HTTPConnection(at.netloc, timeout=30)
-        connection.request("POST", "/simulator/faults", msgspec.json.encode(body))
+        connection.request("POST", path, msgspec.json.encode(body))
         reply = connection.getresponse()
         answer: dict[str, Any] = msgspec.json.decode(reply.read())
         connection.close()

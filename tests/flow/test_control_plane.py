@@ -14,9 +14,11 @@ import pytest
 
 from control.cli.ground import bind
 from control.proof.simulator import SimulatorProcess
+from control.state.listing_fetch import ListingFetch
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKey, StreamKind
 from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
+from engine.messages.listings import ListingLoaded
 from engine.messages.pipes import FromChild
 from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import StreamReport
@@ -25,8 +27,9 @@ from engine.start import migrations, preflight
 from engine.start.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets
 from shards.simulator.core.instruments import binance_instruments, hyperliquid_instruments
-from shards.venues import venue_limits
+from shards.venues import VENUES, venue_limits
 from tests.flow.processes import ROOT
+from tests.shards.doubles import free_leases
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
 
@@ -122,6 +125,14 @@ async def until(condition: Callable[[], object], what: str, timeout_s: float = 6
     return time.monotonic() - began_s  # noqa: TID251
 
 
+async def listing_of(name: str, settings: VenueSettings) -> ListingLoaded:
+    """What a venue lists, as the control process would say it."""
+    fetch = ListingFetch({name: settings}, free_leases())
+    found = VENUES[name].parse_instruments(await fetch.fetch(VENUES[name]))
+    await fetch.close()
+    return ListingLoaded(name, list(found.known.values()), [])
+
+
 Scenario = Callable[[Plane], Awaitable[None]]
 RunPlane = Callable[..., None]
 
@@ -131,6 +142,9 @@ def plane(
     layout: Layout, database_url: str, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> RunPlane:
     """Run a scenario on a started engine."""
+    listings = [
+        asyncio.run(listing_of(name, settings)) for name, settings in simulator.venues().items()
+    ]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def run(
@@ -142,7 +156,10 @@ def plane(
     ) -> None:
         async def main() -> None:
             (layout.state_dir / "commands.jsonl").unlink(missing_ok=True)
+            (layout.state_dir / "part.no-listings").touch()
             plane = Plane(layout, database_url, simulator.venues(), streams or [], shard_count)
+            for listing in listings:
+                plane.command(listing)
             try:
                 await plane.supervisor.start()
                 await scenario(plane)

@@ -49,7 +49,7 @@ class Operation:
     """Types the body can have; () is no body."""
     needs_body: bool = True
     errors: tuple[int, ...] = ()
-    """Statuses of refusals beside those that every route has."""
+    """Statuses of refusals beside those that every route has, or every command."""
     media_types: tuple[str, ...] = ("application/json",)
     lists: str = ""
     """What the answer is a page of; `TOTAL` says how many pass the filter."""

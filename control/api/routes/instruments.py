@@ -34,7 +34,6 @@ from control.http import requests
 from control.http.errors import ApiError, json_response
 from engine.base.errors import EngineError
 from engine.data.slots import Instrument
-from shards.venues import VENUES
 
 _ANSWER_WITHIN_S = 5.0
 """A client waits no longer for a venue, which may be blocked for an hour."""
@@ -81,7 +80,7 @@ async def refresh_instruments(request: Request, services: Services) -> Response:
     if body := await requests.read_body(request):
         choices.append(requests.checked(requests.parse_json(body), ExchangeChoice))
     chosen = {venue_of(each.exchange) for each in choices if each.exchange is not None}
-    venues = sorted(chosen) or list(VENUES)
+    venues = sorted(chosen) or list(services.admissions.venues)
     waits_s = [services.instruments.wait_s(venue) for venue in venues]
     if all(wait_s > 0 for wait_s in waits_s):
         raise ApiError(
@@ -184,6 +183,6 @@ OPERATIONS = [
     Operation(
         "POST", "/instruments/refresh", refresh_instruments, "Fetch the listings now",
         {200: (list[RefreshResult],)}, query=ExchangeChoice, body=(ExchangeChoice,),
-        needs_body=False, errors=(413, 415, 503),
+        needs_body=False,
     ),
 ]  # fmt: skip

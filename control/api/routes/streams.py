@@ -41,7 +41,7 @@ from engine.data.slots import StreamKey, StreamKind, Transport
 from engine.messages.control import KeyResult
 from engine.messages.status import StreamReport
 from engine.messages.streams import Knobs, StreamRequest
-from shards.venues import VENUES
+from shards.venues import kit
 
 OK = "ok"
 """The seed's whole answer to a command that was accepted."""
@@ -49,13 +49,13 @@ OK = "ok"
 
 async def capabilities(_: Request, services: Services) -> Response:
     """Everything that can be asked for."""
-    return json_response(_capabilities(services, services.admissions.offers))
+    return json_response(_capabilities(services.admissions.venues.values()))
 
 
 async def capabilities_of_exchange(request: Request, services: Services) -> Response:
     """The same for one exchange."""
     venue = venue_of(request.path_params["exchange"])
-    return json_response(_capabilities(services, [venue]))
+    return json_response(_capabilities([services.admissions.venues[venue]]))
 
 
 async def list_streams(request: Request, services: Services) -> Response:
@@ -131,7 +131,7 @@ async def take_snapshot(request: Request, services: Services) -> Response:
         raise ApiError("invalid_argument", "this call takes no body", field="body")
     _find(request, services)
     key = _path_key(request, services)
-    venue = VENUES.get(key.venue)
+    venue = services.admissions.venues.get(key.venue)
     if key.kind is not StreamKind.L2_BOOK or venue is None:
         raise ApiError("not_offered", f"{key.kind} has no snapshots, only L2Book has", field="kind")
     if venue.book_snapshot is None:
@@ -313,18 +313,12 @@ def _knobs(services: Services, changes: KnobsPatch | None, field: str = "") -> K
 # -- answers -----------------------------------------------------------------------------------
 
 
-def _capabilities(services: Services, venues: Iterable[str]) -> list[Capability]:
+def _capabilities(venues: Iterable[kit.Venue]) -> list[Capability]:
     return [
-        Capability(venue, transport.value, kind.value, _note_on(venue, kind, transport))
+        Capability(venue.name, how.value, kind.value, venue.channels[kind, how].note or None)
         for venue in venues
-        for kind, transports in services.admissions.offers.get(venue, {}).items()
-        for transport in transports
+        for kind, how in kit.capabilities(venue)
     ]
-
-
-def _note_on(venue: str, kind: StreamKind, transport: Transport) -> str | None:
-    channel = VENUES[venue].channels.get((kind, transport))
-    return (channel.note or None) if channel else None
 
 
 def _raise_refusal(result: KeyResult) -> None:
@@ -365,12 +359,12 @@ OPERATIONS = [
         "POST", "/streams", add_streams,
         "Begin a stream (201), or many: a list, or one on every instrument of a filter (200)",
         {201: (_Ok,), 200: (BulkResult,)}, body=_BODY,
-        errors=(404, 409, 413, 415, 422, 503),
+        errors=(404, 409, 422),
     ),
     Operation(
         "DELETE", "/streams", remove_streams,
         "End a stream, or many: a list, or those of a filter",
-        {200: (_Ok, BulkResult)}, body=_BODY, errors=(404, 413, 415, 503),
+        {200: (_Ok, BulkResult)}, body=_BODY, errors=(404,),
     ),
     Operation(
         "GET", "/streams/count", count_streams, "How many streams", {200: (Count,)},
@@ -390,12 +384,12 @@ OPERATIONS = [
     ),
     Operation(
         "PATCH", f"{_STREAM}/knobs", patch_knobs, "Change knobs of a stream", {200: (_Ok,)},
-        body=(KnobsPatch,), errors=(404, 413, 415, 422, 503),
+        body=(KnobsPatch,), errors=(404, 422),
     ),
     Operation(
         "POST", f"{_STREAM}/snapshot", take_snapshot,
         "Fetch a whole book and store it: it follows in a moment, the stream goes on meanwhile",
-        {202: (_Ok,)}, errors=(404, 413, 415, 422, 503),
+        {202: (_Ok,)}, errors=(404, 422),
     ),
     Operation(
         "GET", _STREAM, get_stream, "One stream", {200: (StreamDetail,)}, errors=(404,)

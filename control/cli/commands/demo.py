@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, load
 from control.cli.service import Look, Outcome, interruptible, run_service
 from control.cli.stores.which import psql_command
-from control.cli.terminal.summary import engine_summary, latency_lines
+from control.cli.terminal.summary import engine_summary, latency_lines, received_text
 from control.proof.ledger_check import LedgerCheck, Verdict
 from control.proof.simulator import SimulatorProcess
 from engine.base.clock import monotonic_s, wall_ns
@@ -87,7 +88,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="everything the venues offer, pushed and polled, not just trades and books",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same market")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, port=0)  # a free one, whatever is configured
 
 
 class Demo:
@@ -164,15 +165,7 @@ class Demo:
             total.add(verdict)
         summary["ledger"] = check.verdicts
         summary["rates"] = self._stored_rates(check, status)
-        summary |= {
-            "sent": total.sent,
-            "stored": total.stored,
-            "duplicates": total.duplicates,
-            "missing": total.missing,
-            "declared_missing": total.declared_missing,
-            "altered": total.altered,
-            "rest_snapshot_rows": check.rest_snapshot_rows,
-        }
+        summary |= asdict(total) | {"rest_snapshot_rows": check.rest_snapshot_rows}
         fine = (
             summary["sent"] > 0
             and summary["sent"] == total.stored + total.declared_missing
@@ -212,9 +205,6 @@ def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
 def run(options: argparse.Namespace) -> int:
     """Run the demo; exit code 0 only if everything that was sent is where it should be."""
     loaded = _own_state_dir(load(options), options.state_dir is not None)
-    if options.port is None:
-        control = msgspec.structs.replace(loaded.config.control, port=0)
-        loaded = loaded.with_config(msgspec.structs.replace(loaded.config, control=control))
     demo = Demo(options.rate, options.symbols, options.seed, all_kinds=options.all_kinds)
     return run_service(ServiceOptions.of(options, loaded, fresh=True), demo)
 
@@ -250,7 +240,7 @@ def streams_note(loaded: LoadedConfig) -> str:
 def short_text(summary: dict[str, Any], ending: Ending) -> str:
     """The last lines of a run that is not compared with a ledger, and why it was not."""
     advice = "Nothing was compared with the simulator's ledger: that takes a database."
-    received = ending.equation() if ending.accounts else f"received {summary['received']:,}"
+    received = received_text(summary, ending)
     numbers = (
         f"sent {summary['sent']:,} rows, {received}, published {summary['published']:,},"
         f" gaps {summary['gaps']:,}"

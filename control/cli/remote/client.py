@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from control.cli.options import add_config, load
+from control.cli.options import add_config, load, used_places
 from control.http.auth import COMMAND_VARIABLE, READ_VARIABLE
 from engine.base.errors import ConfigError, EngineError
-from engine.data.layout import open_layout
 from engine.process import instance
 from engine.start.config import LoadedConfig
 
@@ -130,11 +129,9 @@ def stream_path(exchange: str, symbol: str, kind: str, transport: str) -> str:
 
 
 def _running_url(loaded: LoadedConfig) -> str:
-    for state_dir in (loaded.state_dir, loaded.state_dir / "demo"):
-        if (state_dir / "instance").exists():
-            note = instance.read_note(open_layout(state_dir))
-            if note is not None:
-                return note.control_url
+    for layout in used_places(loaded):
+        if (note := instance.read_note(layout)) is not None:
+            return note.control_url
     raise UnreachableError(
         f"no engine runs on {loaded.state_dir}; start one with `fts up` or `fts demo`, or name one"
         " with --url"

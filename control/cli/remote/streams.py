@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 from typing import Any
 
 from control.cli.exits import Exit
@@ -50,6 +51,19 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     for name, verb in add_verbs(parser, verbs):
         _add_arguments(name, verb)
         add_client_options(verb)
+
+
+def _spelled(names: type[StreamKind] | type[Transport], text: str) -> str:
+    """As the API spells what was typed in any case."""
+    try:
+        return names(text).value
+    except ValueError:
+        near = nearest(text, names)
+        hint = f"; did you mean {near}?" if near else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{hint}") from None
+
+
+_kind, _transport = partial(_spelled, StreamKind), partial(_spelled, Transport)
 
 
 def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
@@ -204,24 +218,6 @@ def _path(client: Client, options: argparse.Namespace) -> str:
         )
         transport = rows[0]["transport"] if rows else Transport.WS.value
     return stream_path(options.exchange, options.symbol, options.kind, transport)
-
-
-def _kind(text: str) -> str:
-    return _spelled(StreamKind, text)
-
-
-def _transport(text: str) -> str:
-    return _spelled(Transport, text)
-
-
-def _spelled(names: type[StreamKind] | type[Transport], text: str) -> str:
-    """As the API spells what was typed in any case."""
-    try:
-        return names(text).value
-    except ValueError:
-        near = nearest(text, names)
-        hint = f"; did you mean {near}?" if near else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{hint}") from None
 
 
 def _knob(text: str) -> tuple[str, Any]:

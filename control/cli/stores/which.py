@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from control.cli.options import used_places
 from control.cli.remote.client import UnreachableError
 from engine.base.errors import ConfigError
 from engine.base.masking import MASK
-from engine.data.layout import Layout, open_layout
+from engine.data.layout import Layout
 from engine.process import instance
 from engine.process.instance import EngineNote
 from engine.servers.postgres import has_database
@@ -33,15 +34,12 @@ class Stores:
     @classmethod
     def find(cls, loaded: LoadedConfig) -> "Stores":
         """Look at the state directory and the demo below it."""
-        places = [each for each in (loaded.state_dir, loaded.state_dir / "demo") if _is_used(each)]
-        for place in places:
-            if (note := instance.read_note(open_layout(place))) is not None:
+        places = used_places(loaded)
+        for layout in places:
+            if (note := instance.read_note(layout)) is not None:
                 return cls(loaded, note, None)
-        if loaded.database_url is None:
-            for place in places:
-                if has_database(place):
-                    return cls(loaded, None, open_layout(place))
-        return cls(loaded, None, None)
+        kept = [each for each in places if has_database(each.state_dir)]
+        return cls(loaded, None, kept[0] if kept and loaded.database_url is None else None)
 
     def database(self) -> Secret:
         """The database of the engine or the configured one. Raises UnreachableError."""
@@ -73,10 +71,6 @@ def psql_command(state_dir: Path) -> str:
     """What opens the database of this state directory, whatever else runs."""
     chosen = "" if state_dir == default_state_dir() else f" --state-dir {quote(str(state_dir))}"
     return f"fts psql{chosen}"
-
-
-def _is_used(state_dir: Path) -> bool:
-    return (state_dir / "instance").exists()
 
 
 _NOTHING = {

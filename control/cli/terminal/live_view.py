@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from rich.cells import cell_len
@@ -206,35 +206,31 @@ def _rank(stream: StreamReport) -> int:
 
 
 def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, str]:
-    return {
-        "venue": stream.venue,
-        "symbol": stream.symbol,
-        "kind": stream.kind,
-        "state": stream.state.value + (f": {stream.reason}" if stream.reason else ""),
-        "frames/s": _per_s(rates, f"frames {stream.slot}"),
-        "rows/s": _per_s(rates, f"rows {stream.slot}"),
-        "rows": f"{stream.row_count:,}",
-        "last": age(stream.last_recv_ns),
-        "gaps": f"{stream.gap_count:,}",
-        "missing": f"{stream.missing_count:,}",
-        "dups": f"{stream.duplicate_count:,}",
-    }
+    names = {"venue": stream.venue, "symbol": stream.symbol, "kind": stream.kind}
+    state = stream.state.value + (f": {stream.reason}" if stream.reason else "")
+    last = age(stream.last_recv_ns)
+    return names | {"state": state} | _numbers([stream], rates, f" {stream.slot}", last)
 
 
 def _total_cells(status: EngineStatus, rates: dict[str, float]) -> dict[str, str]:
-    streams = status.streams
+    names = {"venue": "all", "symbol": "", "kind": "", "state": ""}
+    return names | _numbers(status.streams, rates, "", "")
+
+
+def _numbers(
+    streams: Sequence[StreamReport], rates: dict[str, float], which: str, last: str
+) -> dict[str, str]:
+    def total(name: str) -> str:
+        return f"{sum(getattr(stream, name) for stream in streams):,}"
+
     return {
-        "venue": "all",
-        "symbol": "",
-        "kind": "",
-        "state": "",
-        "frames/s": _per_s(rates, "frames"),
-        "rows/s": _per_s(rates, "rows"),
-        "rows": f"{sum(stream.row_count for stream in streams):,}",
-        "last": "",
-        "gaps": f"{sum(stream.gap_count for stream in streams):,}",
-        "missing": f"{sum(stream.missing_count for stream in streams):,}",
-        "dups": f"{sum(stream.duplicate_count for stream in streams):,}",
+        "frames/s": _per_s(rates, f"frames{which}"),
+        "rows/s": _per_s(rates, f"rows{which}"),
+        "rows": total("row_count"),
+        "last": last,
+        "gaps": total("gap_count"),
+        "missing": total("missing_count"),
+        "dups": total("duplicate_count"),
     }
 
 

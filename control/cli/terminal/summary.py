@@ -3,6 +3,7 @@
 Rows are accounted for in `control.cli.ending`; the rest of the numbers is here.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,14 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
     refused = status.refused_by_kind()
     published, dropped = map(_without_gaps, (writer.published_rows, writer.dropped_rows))
     skipped = _without_gaps(writer.skipped_rows)
+    by_kind = {
+        "received": received,
+        "stored": stored,
+        "skipped": skipped,
+        "published": published,
+        "dropped": dropped,
+        "refused": refused,
+    }
     seconds = max(status.uptime_s, 1e-9)
     return {
         "uptime_s": status.uptime_s,
@@ -38,26 +47,13 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
         "overrun": sum(writer.overrun_rows.values()),
         "backlog": writer.backlog_rows,
         "malformed": _malformed(status),
-        "restarts": sum(
-            child.restart_count
-            for child in (
-                *(shard.child for shard in status.shards), writer.child, status.control,
-                *status.servers,
-            )
-        ),
+        "restarts": sum(each.restart_count for each in (*status.children, *status.servers)),
         "rates": {
             "received_rows_per_s": round(sum(received.values()) / seconds),
             "stored_rows_per_s": round(sum(stored.values()) / seconds),
         },
         "by_kind": {
-            kind: {
-                "received": received.get(kind, 0),
-                "stored": stored.get(kind, 0),
-                "skipped": skipped.get(kind, 0),
-                "published": published.get(kind, 0),
-                "dropped": dropped.get(kind, 0),
-                "refused": refused.get(kind, 0),
-            }
+            kind: {name: rows.get(kind, 0) for name, rows in by_kind.items()}
             for kind in ("trade", "book", *sorted(received.keys() - {"trade", "book"}))
         },
         "equation": ending.summary(),
@@ -72,15 +68,19 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
 def engine_text(status: EngineStatus, ending: Ending) -> str:
     """The same for eyes."""
     summary = engine_summary(status, ending)
-    received = ending.equation() if ending.accounts else f"received {summary['received']:,}"
     lines = [
         f"ran {status.uptime_s:,.1f} s with {len(status.streams)} streams",
-        f"{received}; published {summary['published']:,}",
+        f"{received_text(summary, ending)}; published {summary['published']:,}",
         f"gaps {summary['gaps']:,} (missing rows {summary['declared_missing']:,}),"
         f" dropped {summary['dropped']:,}, quarantined {summary['quarantined']:,},"
         f" malformed frames {sum(summary['malformed'].values()):,}",
     ]
     return "\n".join([*lines, *latency_lines(status), *ending.lines()])
+
+
+def received_text(summary: Mapping[str, Any], ending: Ending) -> str:
+    """What came, and what became of it where that was counted."""
+    return ending.equation() if ending.accounts else f"received {summary['received']:,}"
 
 
 _STAGES = {
@@ -106,8 +106,7 @@ def _without_gaps(rows: Mapping[str, int]) -> dict[str, int]:
 
 
 def _malformed(status: EngineStatus) -> dict[str, int]:
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for shard in status.shards:
-        for reason, count in shard.malformed_by_reason.items():
-            totals[reason] = totals.get(reason, 0) + count
+        totals.update(shard.malformed_by_reason)
     return totals

@@ -5,12 +5,13 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
-from control.api.admission import Admissions, Offers
+from control.api.admission import Admissions
 from control.api.routes import Services
 from control.app import Api
 from control.http.auth import Guard
@@ -46,20 +47,21 @@ from engine.messages.streams import KnobChanges, StreamRequest, StreamState
 from shards.venues import VENUES
 
 WS, POLL = Transport.WS, Transport.HTTP_POLL
-OFFERS: Offers = {
-    "binance_linear": {
-        StreamKind.TRADES: (WS,),
-        StreamKind.L2_BOOK: (WS,),
-        StreamKind.FUNDING: (WS, POLL),
-        StreamKind.OPEN_INTEREST: (POLL,),
-        StreamKind.LIQUIDATIONS: (WS,),
-    },
-    "hyperliquid_perp": {
-        StreamKind.TRADES: (WS,),
-        StreamKind.L2_BOOK: (WS,),
-        StreamKind.FUNDING_OPEN_INTEREST: (WS, POLL),
-    },
+OFFERED = {
+    "binance_linear": [
+        (StreamKind.TRADES, WS), (StreamKind.L2_BOOK, WS), (StreamKind.FUNDING, WS),
+        (StreamKind.FUNDING, POLL), (StreamKind.OPEN_INTEREST, POLL), (StreamKind.LIQUIDATIONS, WS),
+    ],
+    "hyperliquid_perp": [
+        (StreamKind.TRADES, WS), (StreamKind.L2_BOOK, WS), (StreamKind.FUNDING_OPEN_INTEREST, WS),
+        (StreamKind.FUNDING_OPEN_INTEREST, POLL),
+    ],
+}  # fmt: skip
+OFFERS = {
+    name: replace(VENUES[name], channels={each: VENUES[name].channels[each] for each in offered})
+    for name, offered in OFFERED.items()
 }
+"""The venues, with fewer kinds: something must not be on offer."""
 MAX_ROWS_PER_COPY = 100_000
 BINANCE = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSDC"]
 HYPERLIQUID = ["BTC", "ETH", "kPEPE", "xyz:TSLA", "PURR/USDC", "币安人生"]

@@ -8,10 +8,10 @@ import pytest
 
 from control.state import health as health_module
 from control.state.health import (
+    OPEN_FILES_FRACTION,
     Health,
     HealthLight,
     HeldLight,
-    Thresholds,
     open_files,
 )
 from engine.messages.flush_delay import FlushDelay
@@ -270,7 +270,7 @@ def test_machine_limits_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         }  # fmt: skip
 
     run_with_rig(scenario)
-    assert Thresholds().open_files_fraction[0] <= 0.9
+    assert OPEN_FILES_FRACTION[0] <= 0.9
 
 
 def test_a_sinks_latency_is_that_of_the_last_minute() -> None:

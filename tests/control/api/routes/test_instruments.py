@@ -200,6 +200,43 @@ def test_a_venue_is_asked_on_a_timer_and_again_after_trouble(
     asyncio.run(scenario())
 
 
+def test_a_listing_that_streams_wait_for_is_fetched_before_it_is_due() -> None:
+    async def scenario() -> None:
+        venue = Venue(meta("BTC"))
+        service, told = make(venue)
+        running = asyncio.create_task(service.run())
+        async with asyncio.timeout(10):
+            for count in (1, 2, 3):
+                while len(told) < count:
+                    await asyncio.sleep(0.005)
+                service.want(HL)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault("H02")
+def test_it_says_why_a_listing_has_not_come_in_this_process(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        venue = Venue(VenueError("away"))
+        waits = [""]
+        service = Listings({HL: VENUES[HL]}, tmp_path, venue.fetch, print, 900, lambda _: waits[0])
+        assert service.missing() == {HL: "the venue was asked"}
+        with pytest.raises(VenueError):
+            await service.refresh(HL)
+        assert service.missing() == {HL: "away"}
+        waits[0] = "waiting for the budget rest_weight, blocked 9 s"
+        assert service.missing() == {HL: waits[0]}
+        venue.body = meta("BTC")
+        await service.refresh(HL)
+        assert service.missing() == {HL: ""}
+        service, _ = make(venue, tmp_path)
+        assert service.missing() == {HL: "the venue was asked"}, "a copy on disk is no listing"
+
+    asyncio.run(scenario())
+
+
 def test_an_empty_listing_is_not_believed(tmp_path: Path) -> None:
     async def scenario() -> None:
         venue = Venue(meta())

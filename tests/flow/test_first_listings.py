@@ -1,0 +1,52 @@
+"""Streams of which nothing is known: they wait for the venue's listing, and begin by themselves."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.flow.rig import Rig, assert_equation
+
+pytestmark = [pytest.mark.flow, pytest.mark.whole]
+MakeRig = Callable[..., Rig]
+
+HYPERLIQUID = "hyperliquid_perp"
+
+
+@pytest.mark.fault("H02")
+def test_requests_that_are_forbidden_at_the_first_start_and_allowed_later(
+    make_rig: MakeRig,
+) -> None:
+    rig = make_rig(streams=[(HYPERLIQUID, "BTC")])
+    rig.fault(fault="http_status", venue=HYPERLIQUID, status=429, count=1, retry_after_s=4)
+    engine = rig.start()
+    waits = "BTC/Trades is pending: instruments: waiting for the budget rest_weight, blocked"
+    assert waits in engine.log, engine.log
+    assert_equation(rig.finish())
+
+
+@pytest.mark.fault("P01")
+def test_control_that_is_killed_at_the_first_start(make_rig: MakeRig) -> None:
+    rig = make_rig(streams=[(HYPERLIQUID, "BTC")])
+    rig.fault(fault="http_status", venue=HYPERLIQUID, status=503, count=3)
+    engine = rig.begin()
+    engine.wait_for("control is ready")
+    engine.child("control.main:run").kill()
+    engine.wait_for_count("control is ready", 2)
+    engine.wait_for("streams 2/2 live")
+    assert engine.log.count("shard-0 is ready") == 1
+    assert_equation(rig.finish())
+
+
+@pytest.mark.fault("A10")
+def test_a_symbol_that_is_listed_later_begins_by_itself(make_rig: MakeRig) -> None:
+    rig = make_rig(
+        streams=[(HYPERLIQUID, "BTC"), (HYPERLIQUID, "LATER")],
+        settings="[control]\ninstruments_refresh_s = 1",
+    )
+    engine = rig.begin()
+    engine.wait_for("unknown symbol: hyperliquid_perp lists no 'LATER'")
+    engine.wait_for("streams 2/4 live")
+    rig.tell("/simulator/instruments", venue=HYPERLIQUID, action="list", symbol="LATER")
+    engine.wait_for("streams 4/4 live")
+    assert engine.log.count("LATER/Trades/Ws: unknown symbol") == 1, "said once"
+    assert_equation(rig.finish())
