@@ -7,7 +7,7 @@ import resource
 from collections import Counter, defaultdict
 
 from engine.base.clock import monotonic_s
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import LeaseBlocked, LeaseGranted, PlacesGranted
 from engine.messages.pipes import Drain, ShardStatus, ToChild

@@ -32,9 +32,9 @@ from control.state.memory import memory_bytes
 from engine.base import handles, signals
 from engine.base.clock import wall_ns
 from engine.base.errors import ConfigError
-from engine.data.kinds import SPECS
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.database.session import HOUSEKEEPING, session
 from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import EngineStatus
@@ -142,7 +142,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         listener = stack.enter_context(bind(config.control.host, config.control.port))
         ring_plan, cpus = _plan(options.loaded, layout)
         sockets = socket_count(streams, config.venues)
-        handles.demand(handles.needed(len(cpus), len(SPECS), sockets), handles.raise_limit())
+        handles.demand(handles.needed(len(cpus), len(KINDS), sockets), handles.raise_limit())
         if options.fresh:
             _empty(layout)
         has_view = can_show_view() and not options.json

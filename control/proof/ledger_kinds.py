@@ -23,8 +23,7 @@ import numpy.typing as npt
 
 from control.proof.ledger_intervals import count_wrong_intervals
 from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
-from engine.data.slots import StreamKind, Transport
-from engine.messages.status import KINDS_OF_STREAM
+from engine.data.names import CARRIES, StreamKind, Transport
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, LedgerRows, Rows
 
 __all__ = ["KINDS", "LedgerKind", "check_kinds"]
@@ -54,7 +53,7 @@ class LedgerKind:
     @property
     def stream_kinds(self) -> frozenset[StreamKind]:
         """The kinds of stream that produce it."""
-        return frozenset(kind for kind, names in KINDS_OF_STREAM.items() if self.name in names)
+        return frozenset(kind for kind, names in CARRIES.items() if self.name in names)
 
 
 def _number(row: Rows, name: str, decimals: str) -> Decimal:

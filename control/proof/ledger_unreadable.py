@@ -8,9 +8,8 @@ Where the elements went to nobody whole (a socket was cut under them) other gaps
 from collections.abc import Iterable, Mapping
 
 from control.proof.verdict import Connection, Verdict, covered_by_gaps
-from engine.data.kinds import GapReason
-from engine.data.slots import StreamKind, Transport
-from engine.messages.status import KINDS_OF_STREAM
+from engine.data.flags import GapReason
+from engine.data.names import CARRIES, StreamKind, Transport
 from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, Rows
 
 __all__ = ["check_unreadable"]
@@ -36,7 +35,7 @@ def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str,
         return {}
     streams: dict[_Source, list[int]] = {}
     for venue, symbol, stream_kind, transport, ids in connection.execute(_STREAMS):
-        for kind in KINDS_OF_STREAM[StreamKind(stream_kind)]:
+        for kind in CARRIES[StreamKind(stream_kind)]:
             streams[venue, symbol, kind, Transport(transport)] = ids
     total = Verdict()
     for source, part in _by_source(ledger):

@@ -15,8 +15,9 @@ import msgspec
 
 from control.http.errors import ApiError
 from control.state.health import Health, HealthLight
+from engine.data.instrument import Instrument
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, StreamKey
+from engine.data.names import StreamKey
 from engine.limits.leases import LeaseClient
 from engine.messages.control import (
     AddStreams,

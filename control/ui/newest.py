@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from control.ui.digits import between, exact_text
 from control.ui.followed import Followed, carrying
-from engine.data.kinds import SPECS, Flag, RecordKind, Side
+from engine.data.flags import Flag, Side
+from engine.data.kinds import FUNDING, KINDS, LIQUIDATION, OPEN_INTEREST, QUOTE
 from engine.data.layout import Layout
 from engine.messages.status import StreamReport
 
@@ -28,10 +29,10 @@ _SIDES: Final = {int(Side.BUY): "B", int(Side.SELL): "S"}
 class _Source:
     """One stream, and its newest rows."""
 
-    def __init__(self, layout: Layout, record: RecordKind, history_rows: int, kept: int) -> None:
+    def __init__(self, layout: Layout, record: str, history_rows: int, kept: int) -> None:
         self.followed = Followed(layout, record, history_rows)
         self.rows: deque[Row] = deque(maxlen=kept)
-        self._names = SPECS[record].dtype.names or ()
+        self._names = KINDS[record].dtype.names or ()
 
     def poll(self) -> bool:
         """Take in what is new; returns whether anything was."""
@@ -47,7 +48,7 @@ class Newest:
     """The newest rows of one record kind of a symbol."""
 
     def __init__(
-        self, layout: Layout, record: RecordKind, history_rows: int = _ALL_THERE_IS, kept: int = 1
+        self, layout: Layout, record: str, history_rows: int = _ALL_THERE_IS, kept: int = 1
     ) -> None:
         self._layout = layout
         self._record = record
@@ -99,11 +100,11 @@ class NewestOfSymbol:
 
     def __init__(self, layout: Layout) -> None:
         self._by_kind = {
-            RecordKind.QUOTE: Newest(layout, RecordKind.QUOTE, _QUOTE_HISTORY_ROWS),
-            RecordKind.FUNDING: Newest(layout, RecordKind.FUNDING),
-            RecordKind.OPEN_INTEREST: Newest(layout, RecordKind.OPEN_INTEREST),
-            RecordKind.LIQUIDATION: Newest(
-                layout, RecordKind.LIQUIDATION, kept=LIQUIDATIONS_KEPT
+            QUOTE.name: Newest(layout, QUOTE.name, _QUOTE_HISTORY_ROWS),
+            FUNDING.name: Newest(layout, FUNDING.name),
+            OPEN_INTEREST.name: Newest(layout, OPEN_INTEREST.name),
+            LIQUIDATION.name: Newest(
+                layout, LIQUIDATION.name, kept=LIQUIDATIONS_KEPT
             ),
         }  # fmt: skip
 
@@ -114,12 +115,12 @@ class NewestOfSymbol:
 
     def describe(self) -> dict[str, list[dict[str, Any]]]:
         """The streams behind each kind, for the page."""
-        return {kind.value: newest.describe() for kind, newest in self._by_kind.items()}
+        return {kind: newest.describe() for kind, newest in self._by_kind.items()}
 
     def changes(self, decimals: Decimals) -> list[tuple[str, dict[str, Any]]]:
         """Event and body of each kind that has something new."""
         return [
-            (kind.value, _body(kind, newest.rows(), decimals))
+            (kind, _body(kind, newest.rows(), decimals))
             for kind, newest in self._by_kind.items()
             if newest.poll()
         ]
@@ -130,8 +131,8 @@ class NewestOfSymbol:
             newest.close()
 
 
-def _body(kind: RecordKind, rows: list[tuple[Row, str]], decimals: Decimals) -> dict[str, Any]:
-    if kind is RecordKind.LIQUIDATION:
+def _body(kind: str, rows: list[tuple[Row, str]], decimals: Decimals) -> dict[str, Any]:
+    if kind == LIQUIDATION.name:
         return {"rows": [_liquidation(row, decimals) for row, _ in rows]}
     if not rows:
         return {}
@@ -179,10 +180,10 @@ def _liquidation(row: Row, decimals: Decimals) -> list[Any]:
     ]  # fmt: skip
 
 
-_SHOWN: Final[Mapping[RecordKind, Callable[[Row, Decimals], dict[str, Any]]]] = {
-    RecordKind.QUOTE: _quote,
-    RecordKind.FUNDING: _funding,
-    RecordKind.OPEN_INTEREST: _open_interest,
+_SHOWN: Final[Mapping[str, Callable[[Row, Decimals], dict[str, Any]]]] = {
+    QUOTE.name: _quote,
+    FUNDING.name: _funding,
+    OPEN_INTEREST.name: _open_interest,
 }
 
 

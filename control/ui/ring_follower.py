@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from engine.base.errors import RingLayoutError, SegmentError
-from engine.data.kinds import SPECS, RecordArray, RecordKind
+from engine.data.kind import RecordArray
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout, ring_name
 from engine.data.ring import RingTap
 from engine.data.segment import Segment, attach_segment
@@ -20,9 +21,9 @@ _ROWS_A_POLL: Final = 32_768
 class RingFollower:
     """A tap on the ring of one shard and kind, attached when the ring is there."""
 
-    def __init__(self, layout: Layout, kind: RecordKind) -> None:
+    def __init__(self, layout: Layout, kind: str) -> None:
         self._layout = layout
-        self._spec = SPECS[kind]
+        self._spec = KINDS[kind]
         self._kind = kind
         self._segment: Segment | None = None
         self._tap: RingTap | None = None

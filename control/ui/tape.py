@@ -14,8 +14,10 @@ from control.ui.ladder import BookState, Ladder
 from control.ui.newest import NewestOfSymbol
 from control.ui.state import DashboardLimits, DashboardState, is_ending
 from engine.base.clock import monotonic_s
-from engine.data.kinds import Flag, RecordKind, Side
-from engine.data.slots import Instrument, Slots
+from engine.data.flags import Flag, Side
+from engine.data.instrument import Instrument
+from engine.data.kinds import BOOK, TRADE
+from engine.data.slots import Slots
 from engine.messages.status import StreamReport
 
 TRADES_A_BATCH: Final = 100
@@ -39,8 +41,8 @@ class TapeView:
         self._state = state
         self._limits = limits
         self._slots = Slots(state.layout.slots)
-        self._trades = Followed(state.layout, RecordKind.TRADE, _TRADE_HISTORY_ROWS)
-        self._book = Followed(state.layout, RecordKind.BOOK, _BOOK_HISTORY_ROWS)
+        self._trades = Followed(state.layout, TRADE.name, _TRADE_HISTORY_ROWS)
+        self._book = Followed(state.layout, BOOK.name, _BOOK_HISTORY_ROWS)
         self._newest = NewestOfSymbol(state.layout)
         self._ladder = Ladder()
         self._lapped_count = 0
@@ -85,8 +87,8 @@ class TapeView:
     def _look(self) -> Iterator[bytes]:
         """Find the streams, attach what can be attached, and say so when it changed."""
         reports = streams_of(self._state, self.venue, self.symbol)
-        self._trades.look(next(iter(carrying(reports, RecordKind.TRADE)), None))
-        if self._book.look(next(iter(carrying(reports, RecordKind.BOOK)), None)):
+        self._trades.look(next(iter(carrying(reports, TRADE.name)), None))
+        if self._book.look(next(iter(carrying(reports, BOOK.name)), None)):
             self._ladder.forget()
             self._lapped_count = 0
         self._newest.look(reports)

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from engine.data.slots import Instrument, StreamKey, StreamKind
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKey, StreamKind
 
 
 class StreamState(enum.StrEnum):

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from engine.base.clock import monotonic_s
-from engine.data.slots import Instrument, Slot, Slots
+from engine.data.instrument import Instrument
+from engine.data.slots import Slot, Slots
 from engine.messages.listings import ListingLoaded
 from engine.messages.streams import InstrumentsResolved, StreamSpec
 

@@ -16,7 +16,8 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import VenueError
 from engine.base.keep_trying import Trouble
-from engine.data.slots import UNKNOWN_SYMBOL, Instrument
+from engine.data.instrument import Instrument
+from engine.data.names import UNKNOWN_SYMBOL
 from engine.messages.streams import StreamSpec
 from engine.streams.near_names import near_names
 from shards.transport.rest import VenueRest

@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from engine.base.clock import monotonic_s, wall_ns
+from engine.data.instrument import Instrument
+from engine.data.kinds import COVERAGE, GAP
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.limits.leases import Lease, LeaseClient
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamCounts, StreamSpec, StreamState
 from shards.feeds.books import DeltaBook
+from shards.feeds.context import FeedContext
 from shards.feeds.contracts import FundingRates
 from shards.feeds.declared.coverage import LATE_NS, CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
@@ -21,7 +24,7 @@ from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.book_snapshots import BookSnapshots
 from shards.session.funding_intervals import IntervalSource
 from shards.session.instruments import InstrumentSource
-from shards.session.make_feed import make_stream
+from shards.session.make_feed import make_feed
 from shards.session.rings import ShardRings
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
@@ -68,8 +71,8 @@ class VenueSession:
         self._layout = layout
         self._store_instruments = store_instruments
         self._on_fault = on_fault
-        self._gaps = GapLedger(rings.gap)
-        self._coverage = CoverageLedger(rings.coverage)
+        self._gaps = GapLedger(rings[GAP.name])
+        self._coverage = CoverageLedger(rings[COVERAGE.name])
         self._told_alive_s = monotonic_s()
         self._ahead_ns = 0
         """At most so much later than the venue's our clock is."""
@@ -279,15 +282,11 @@ class VenueSession:
         return known[1]
 
     def _make_stream(self, spec: StreamSpec) -> Feed:
-        return make_stream(
-            spec,
-            self._venue,
-            self._rings,
-            self._gaps,
-            self._layout.positions_dir,
-            self._snapshots.want,
+        context = FeedContext(
+            spec, self._rings, self._gaps, self._layout.positions_dir, self._snapshots.want,
             self._coverage,
-        )
+        )  # fmt: skip
+        return make_feed(context, self._venue)
 
     def _is_offered(self, stream: Feed) -> bool:
         return (stream.key.kind, stream.key.transport) in self._venue.channels

@@ -28,7 +28,7 @@ from control.cli.remote.client import Client, RefusedError
 from control.proof.ledger_kinds import KINDS
 from engine.base.clock import wall_ns
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.process import instance
 from shards.simulator.core.ledger import LedgerRows, Rows, read_ledger
 from tests.fault.observer import Observer

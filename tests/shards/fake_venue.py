@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.data.instrument import Instrument
 from engine.data.layout import open_layout
-from engine.data.slots import Instrument
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import (

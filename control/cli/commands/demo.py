@@ -22,7 +22,7 @@ from control.proof.simulator import SimulatorProcess
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError
 from engine.data.layout import usable
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.start.config import DEFAULT_STREAMS, LoadedConfig

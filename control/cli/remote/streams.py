@@ -12,7 +12,7 @@ from control.cli.terminal.standard_streams import say
 from control.cli.terminal.tables import print_facts, print_json, print_table
 from engine.base.clock import wall_ns
 from engine.base.wrong_input import nearest
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.messages.streams import Knobs
 
 _KINDS = [kind.value for kind in StreamKind]

@@ -7,7 +7,7 @@ import pytest
 from control.cli import service
 from control.cli.service import ServiceOptions, _redis_plan
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.start.config import load
 from engine.start.redis_memory import needed_bytes
 from engine.streams.wanted import Wanted, WantedStream

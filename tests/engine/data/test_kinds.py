@@ -6,7 +6,7 @@ version before unreadable, and raises LAYOUT_VERSION.
 
 import pytest
 
-from engine.data.kinds import SPECS, RecordKind
+from engine.data.kinds import KINDS
 from shards.feeds import book_rows, contracts, quotes, trades
 from shards.feeds.declared import coverage, gaps
 
@@ -55,18 +55,18 @@ FORMATS = {
 
 
 def test_every_kind_has_its_literals() -> None:
-    assert list(SPECS) == list(FINGERPRINTS) == list(COLUMNS)
+    assert list(KINDS) == list(FINGERPRINTS) == list(COLUMNS)
 
 
 @pytest.mark.parametrize("name", FINGERPRINTS)
 def test_what_is_written_to_rings_and_journals_stays_readable(name: str) -> None:
-    spec = SPECS[RecordKind(name)]
+    spec = KINDS[name]
     assert (spec.fingerprint.hex(), spec.dtype.itemsize, spec.id_field) == FINGERPRINTS[name]
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_what_is_copied_into_the_tables_stays(name: str) -> None:
-    columns = SPECS[RecordKind(name)].columns
+    columns = KINDS[name].columns
     said = (f"{c.name}={c.pg_type}:{c.source}:{c.transform}{c.decimals or ''}" for c in columns)
     assert " ".join(said) == COLUMNS[name]
 

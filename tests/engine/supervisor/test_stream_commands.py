@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.data.instrument import Instrument
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
 from engine.messages.listings import InstrumentEvent, ListingLoaded
 from engine.messages.pipes import FromChild

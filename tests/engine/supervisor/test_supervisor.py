@@ -18,9 +18,10 @@ import pytest
 
 from control.cli.terminal.live_view import plain_line
 from engine.base.errors import EngineError, InstanceBusyError
-from engine.data.kinds import RecordKind
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.limits import LimitFeedback
 from engine.messages.settings import ControlSettings, LimitSettings, LogSettings, RingSettings
 from engine.process import instance
@@ -73,9 +74,9 @@ class Engine:
             "layout": layout,
             "config": Config(),
             "rings": [
-                RingSettings(f"shard-{shard}.{kind}", kind.value, 64)
+                RingSettings(f"shard-{shard}.{kind}", kind, 64)
                 for shard in range(2)
-                for kind in RecordKind
+                for kind in KINDS
             ],
             "cpus": [None, None],
             "streams": STREAMS,
@@ -206,7 +207,7 @@ def test_killed_shard_returns_with_its_streams_after_the_writer_synced(layout: L
         os.kill(engine.supervisor.status().shards[0].child.pid, signal.SIGKILL)
         await until(lambda: len(engine.events("shard-0", "stored")) == 2)
         synced = engine.events("writer", "sync")
-        assert [event["rings"] for event in synced] == [[f"shard-0.{kind}" for kind in RecordKind]]
+        assert [event["rings"] for event in synced] == [[f"shard-0.{kind}" for kind in KINDS]]
         assert engine.supervisor.status().shards[0].child.restart_count == 1
         assert "killed by SIGKILL" in "".join(record for record in records)
         # Counts of both lives are added: 5 rows a stream each.

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from engine.base.clock import monotonic_s
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.messages.limits import LeaseGranted, LeaseRequest
 from engine.messages.streams import StreamState
 from shards.session import instruments

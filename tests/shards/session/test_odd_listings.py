@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import uvloop
 
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.messages.streams import StreamState
 from shards.session import instruments
 from tests.shards.doubles import spec_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.limits import LeaseBlocked, LeaseGranted, LeaseRequest
 from engine.messages.streams import StreamState
 from shards.session import instruments, venue_session

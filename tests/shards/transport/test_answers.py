@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from shards.transport.answers import address_of, no_json
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import Answer, FakeRig, binance_symbol, exchange_info, running

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from engine.data.instrument import Instrument
 from engine.data.layout import open_layout
-from engine.data.slots import Instrument
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamState
 from shards.session.venue_session import VenueSession

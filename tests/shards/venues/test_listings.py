@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.base.errors import VenueError
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.listing import Listing, Readings, usable
 from tests.shards.doubles import spec_of

@@ -15,7 +15,7 @@ import psycopg
 from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
 from engine.base.keep_trying import Trouble, keep_trying
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.database.session import LISTINGS, AsyncSession, open_session
 from engine.messages.listings import InstrumentEvent, StoreListing
 from engine.messages.settings import WriterSettings

@@ -14,7 +14,8 @@ import numpy as np
 import psycopg
 
 from engine.base.errors import EngineError, TableRefusesError
-from engine.data.kinds import SPECS, GapState, RecordKind
+from engine.data.flags import GapState
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.database.session import QUARANTINE, AsyncSession, open_session
@@ -111,9 +112,9 @@ class QuarantineDesk:
             raise unavailable(error, self._url) from None
         return count
 
-    async def _retry(self, kind: RecordKind, rows: Sequence[QuarantinedRow], done: Retried) -> None:
+    async def _retry(self, kind: str, rows: Sequence[QuarantinedRow], done: Retried) -> None:
         records = np.concatenate([row.record() for row in rows])
-        origin = Slice("quarantine", 0, 0, 0, records, SPECS[kind])
+        origin = Slice("quarantine", 0, 0, 0, records, KINDS[kind])
         try:
             batch = await self._tables.prepare(self._connection, [origin])
             stored = await self._store(kind, rows, batch)
@@ -124,7 +125,7 @@ class QuarantineDesk:
         done.refused += [(rows[blamed.offset], blamed.error) for blamed in batch.refused]
 
     async def _store(
-        self, kind: RecordKind, rows: Sequence[QuarantinedRow], batch: Batch
+        self, kind: str, rows: Sequence[QuarantinedRow], batch: Batch
     ) -> list[QuarantinedRow]:
         try:
             return await self._store_claimed(kind, rows, batch)
@@ -135,7 +136,7 @@ class QuarantineDesk:
         return await self._store_claimed(kind, rows, batch)
 
     async def _store_claimed(
-        self, kind: RecordKind, rows: Sequence[QuarantinedRow], batch: Batch
+        self, kind: str, rows: Sequence[QuarantinedRow], batch: Batch
     ) -> list[QuarantinedRow]:
         pieces = batch.pieces.get(kind, [])
         if not pieces:
@@ -162,11 +163,11 @@ async def _durably(connection: Connection) -> AsyncIterator[None]:
 
 def _portions(
     rows: Iterable[QuarantinedRow],
-) -> Iterator[tuple[RecordKind, Sequence[QuarantinedRow]]]:
+) -> Iterator[tuple[str, Sequence[QuarantinedRow]]]:
     """By kind, and not too many at once: what was done before a crash is done."""
-    of_kind: dict[RecordKind, list[QuarantinedRow]] = {}
+    of_kind: dict[str, list[QuarantinedRow]] = {}
     for row in rows:
-        of_kind.setdefault(RecordKind(row.table), []).append(row)
+        of_kind.setdefault(row.table, []).append(row)
     for kind, found in of_kind.items():
         for start in range(0, len(found), _ROWS_AT_ONCE):
             yield kind, found[start : start + _ROWS_AT_ONCE]

@@ -10,7 +10,7 @@ from control.api.routes import instruments as route
 from control.state import listings as module
 from control.state.listings import Listings, differences
 from engine.base.errors import VenueError
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.messages.listings import InstrumentEvent
 from shards.venues import VENUES
 from tests.control.api.api_rig import Rig, instrument, run_with_rig
