@@ -1,7 +1,7 @@
 """What a feed is made from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +9,6 @@ from engine.data.kind import Kind
 from engine.data.positions import Position, read_position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec
-from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
 
 
@@ -30,7 +29,6 @@ class FeedContext:
     positions_dir: Path
     want_snapshot: Callable[[Any], None]
     """Called by the feed of a book that needs a snapshot, with itself."""
-    coverage: CoverageLedger = field(default_factory=CoverageLedger)
 
     def last(self, kind: Kind) -> Position | None:
         """The stream's last row of a kind, of an earlier process; None when it never had one."""

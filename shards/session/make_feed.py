@@ -1,23 +1,48 @@
-"""Makes the feed of a stream: its channel names the class that sequences it."""
+"""Makes the feeds of a venue: a stream's channel names the class that sequences it."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 from engine.data.kinds import COVERAGE, GAP
 from engine.messages.streams import StreamSpec
-from shards.feeds.context import FeedContext
+from shards.feeds.books import DeltaBook
+from shards.feeds.context import FeedContext, Rings
+from shards.feeds.declared.coverage import CoverageLedger
+from shards.feeds.declared.gaps import GapLedger
 from shards.feeds.feed import Feed
 from shards.venues.kit import Venue, capabilities
 
 
-def make_feed(context: FeedContext, venue: Venue) -> Feed:
-    """The feed of a stream, or one that has failed because its venue does not offer the stream."""
-    key = context.spec.key
-    channel = venue.channels.get((key.kind, key.transport))
-    if channel is None:
-        feed = Feed(context.spec, context.rings[GAP.name], context.gaps, None)
-        feed.failed(not_offered(venue, context.spec))
+class FeedMaker:
+    """What the feeds of one venue have in common."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        rings: Rings,
+        positions_dir: Path,
+        want_snapshot: Callable[[DeltaBook], None],
+    ) -> None:
+        self.gaps = GapLedger(rings[GAP.name])
+        self.coverage = CoverageLedger(rings[COVERAGE.name])
+        self._venue = venue
+        self._rings = rings
+        self._positions_dir = positions_dir
+        self._want_snapshot = want_snapshot
+
+    def make(self, spec: StreamSpec) -> Feed:
+        """The feed of a stream, or one that has failed because the venue does not offer it."""
+        channel = self._venue.channels.get((spec.key.kind, spec.key.transport))
+        if channel is None:
+            feed = Feed(spec, self._rings[GAP.name], self.gaps, None)
+            feed.failed(not_offered(self._venue, spec))
+            return feed
+        context = FeedContext(
+            spec, self._rings, self.gaps, self._positions_dir, self._want_snapshot
+        )
+        feed = channel.feed.make(context)
+        feed.resume(self.coverage, context.last(COVERAGE))
         return feed
-    feed = channel.feed.make(context)
-    feed.resume(context.coverage, context.last(COVERAGE))
-    return feed
 
 
 def not_offered(venue: Venue, spec: StreamSpec) -> str:

@@ -8,23 +8,20 @@ from typing import Any
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.instrument import Instrument
-from engine.data.kinds import COVERAGE, GAP
 from engine.data.layout import Layout
 from engine.data.names import StreamKind, Transport
 from engine.limits.leases import Lease, LeaseClient
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamCounts, StreamSpec, StreamState
 from shards.feeds.books import DeltaBook
-from shards.feeds.context import FeedContext
 from shards.feeds.contracts import FundingRates
-from shards.feeds.declared.coverage import LATE_NS, CoverageLedger
-from shards.feeds.declared.gaps import GapLedger
+from shards.feeds.declared.coverage import LATE_NS
 from shards.feeds.feed import Feed
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.book_snapshots import BookSnapshots
 from shards.session.funding_intervals import IntervalSource
 from shards.session.instruments import InstrumentSource
-from shards.session.make_feed import make_feed
+from shards.session.make_feed import FeedMaker
 from shards.session.rings import ShardRings
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
@@ -71,8 +68,6 @@ class VenueSession:
         self._layout = layout
         self._store_instruments = store_instruments
         self._on_fault = on_fault
-        self._gaps = GapLedger(rings[GAP.name])
-        self._coverage = CoverageLedger(rings[COVERAGE.name])
         self._told_alive_s = monotonic_s()
         self._ahead_ns = 0
         """At most so much later than the venue's our clock is."""
@@ -82,6 +77,8 @@ class VenueSession:
         )
         self._instruments = InstrumentSource(venue, self._rest, self._spawn)
         self._snapshots = BookSnapshots(venue, self._rest, rings, settings.book_snapshot_interval_s)
+        self._maker = FeedMaker(venue, rings, layout.positions_dir, self._snapshots.want)
+        self._gaps, self._coverage = self._maker.gaps, self._maker.coverage
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Feed] = {}
         self._removed: dict[int, tuple[float, Feed]] = {}
@@ -142,7 +139,7 @@ class VenueSession:
         streams = []
         for spec in specs:
             if spec.slot not in self._by_slot:
-                self._by_slot[spec.slot] = self._recall(spec) or self._make_stream(spec)
+                self._by_slot[spec.slot] = self._recall(spec) or self._maker.make(spec)
                 streams.append(self._by_slot[spec.slot])
         offered = [stream for stream in streams if self._is_offered(stream)]
         for stream in streams:
@@ -280,13 +277,6 @@ class VenueSession:
             return None
         known[1].wanted_again(spec)
         return known[1]
-
-    def _make_stream(self, spec: StreamSpec) -> Feed:
-        context = FeedContext(
-            spec, self._rings, self._gaps, self._layout.positions_dir, self._snapshots.want,
-            self._coverage,
-        )  # fmt: skip
-        return make_feed(context, self._venue)
 
     def _is_offered(self, stream: Feed) -> bool:
         return (stream.key.kind, stream.key.transport) in self._venue.channels

@@ -12,10 +12,10 @@ from engine.limits.leases import LeaseClient
 from engine.messages.limits import LeaseGranted, LeaseRequest, PlacesGranted, PlacesWanted
 from engine.messages.pipes import FromChild
 from engine.messages.streams import StreamSpec
-from shards.feeds.context import FeedContext
+from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
 from shards.feeds.feed import Feed
-from shards.session.make_feed import make_feed
+from shards.session.make_feed import FeedMaker
 from shards.session.rings import ShardRings
 from shards.venues.kit import Venue
 
@@ -46,8 +46,9 @@ class MemoryRings:
         want_snapshot: Callable[[Feed], None] = lambda _: None,
     ) -> Feed:
         """The feed of a stream, on these rings."""
-        context = FeedContext(spec, self.rings, self.gaps, positions_dir, want_snapshot)
-        return make_feed(context, venue)
+        maker = FeedMaker(venue, self.rings, positions_dir, want_snapshot)
+        maker.gaps, maker.coverage = self.gaps, CoverageLedger()
+        return maker.make(spec)
 
     def rows(self, kind: str, from_seq: int = 0) -> RecordArray:
         """Everything published so far (the rings must not have wrapped since `from_seq`)."""
