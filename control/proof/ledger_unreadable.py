@@ -7,7 +7,7 @@ Where the elements went to nobody whole (a socket was cut under them) other gaps
 
 from collections.abc import Iterable, Mapping
 
-from control.proof.verdict import Connection, Verdict, covered_by_gaps
+from control.proof.verdict import TRANSPORTS, Connection, Verdict, covered_by_gaps
 from engine.data.flags import GapReason
 from engine.data.names import CARRIES, StreamKind, Transport
 from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, Rows
@@ -22,8 +22,6 @@ _COUNTED = """
     SELECT coalesce(sum(missing), 0) FROM gap
     WHERE stream_id = ANY(%s) AND reason = %s AND missing > 0
 """
-_TRANSPORTS = (Transport.WS, Transport.HTTP_POLL)
-"""By the ledger's `rest`."""
 
 _Source = tuple[str, str, str, Transport]
 """Venue, symbol, kind of row, and how it came."""
@@ -46,7 +44,7 @@ def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str,
 def _by_source(ledger: LedgerRows) -> Iterable[tuple[_Source, Rows]]:
     rows = ledger.unreadable
     for kind in range(len(UNREADABLE_KINDS)):
-        for rest, transport in enumerate(_TRANSPORTS):
+        for rest, transport in enumerate(TRANSPORTS):
             some = rows[(rows["kind"] == kind) & (rows["rest"] == rest)]
             for number in set(some["symbol"].tolist()):
                 venue, symbol = ledger.symbols[number]

@@ -8,10 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
-__all__ = ["Connection", "Ints", "Verdict", "covered_by_gaps"]
+from engine.data.names import Transport
+
+__all__ = ["TRANSPORTS", "Connection", "Ints", "Verdict", "covered_by_gaps"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Ints = npt.NDArray[np.int64]
+TRANSPORTS = (Transport.WS, Transport.HTTP_POLL)
+"""By the ledger's `rest`."""
 
 _GAPS = "SELECT from_seq, to_seq, from_ts, to_ts FROM gap WHERE stream_id = ANY(%s)"
 

@@ -99,6 +99,11 @@ class Kind:
     """Rows of a symbol the dashboard keeps in view; 0 where it has a panel of its own, or none."""
 
     @property
+    def own_columns(self) -> list[Column]:
+        """Those that not every table has: what its rows say."""
+        return [column for column in self.columns if column not in (*TIME, FLAGS)]
+
+    @property
     def fingerprint(self) -> bytes:
         """16 bytes that change with any change of the layout."""
         text = f"{LAYOUT_VERSION}:{self.name}:{np.lib.format.dtype_to_descr(self.dtype)}"
@@ -117,7 +122,7 @@ class Kind:
 
     def events(self, rows: RecordArray) -> Sequence[Any]:
         """The rows of one stream as the events that readers of JSON get."""
-        return self.to_json(rows) if self.to_json else _rows_to_json(self.columns, rows)
+        return self.to_json(rows) if self.to_json else _rows_to_json(self.own_columns, rows)
 
 
 def lists(rows: RecordArray, *names: str) -> Iterator[list[Any]]:
@@ -136,11 +141,10 @@ def flagged(rows: RecordArray, flag: Flag) -> list[bool]:
     return found
 
 
-def _rows_to_json(columns: Sequence[Column], rows: RecordArray) -> list[dict[str, Any]]:
+def _rows_to_json(own: Sequence[Column], rows: RecordArray) -> list[dict[str, Any]]:
     """One event a row: its times, what its own columns say, and `inexact`, true, where the venue
     wrote more digits than these.
     """
-    own = [column for column in columns if column not in (*TIME, FLAGS)]
     names = ("time", "recv", *(column.name for column in own))
     values = zip(
         *lists(rows, "ts_event", "ts_recv"), *(_shown(each, rows) for each in own), strict=True

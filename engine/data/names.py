@@ -84,3 +84,8 @@ CARRIES: Final[Mapping[StreamKind, tuple[str, ...]]] = {
 }
 """The kinds of record (`engine.data.kinds`) that each kind of stream brings: one row of each, or
 none of any."""
+
+
+def carriers_of(kind: str) -> list[StreamKind]:
+    """The kinds of stream that bring a kind of record."""
+    return [stream for stream, brought in CARRIES.items() if kind in brought]

@@ -169,6 +169,8 @@ class Channel:
     topic: Callable[[str, VenueSettings], str]
     stale_after_s: float
     """Silence after which something is wrong; infinite where silence is normal."""
+    has_venue_time: bool = True
+    """Whether the venue says when what it sends has happened; else rows have our time."""
 
 
 REST_WEIGHT: Final = "rest_weight"
@@ -212,6 +214,8 @@ class PollChannel:
     stale_after_s: float
     call: RestCall | None = None
     batch: RestCall | None = None
+    has_venue_time: bool = True
+    """As of a Channel."""
 
 
 @dataclass(frozen=True, slots=True)

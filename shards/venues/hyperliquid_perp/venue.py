@@ -128,7 +128,7 @@ VENUE = Venue(
         ),
         (StreamKind.TICKER, Transport.WS): Channel("ws", Quotes, _quotes_topic, 300.0),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.WS): Channel(
-            "ws", FundingOpenInterest, _ctx_topic, 30.0
+            "ws", FundingOpenInterest, _ctx_topic, 30.0, has_venue_time=False
         ),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
             FundingOpenInterest,
@@ -136,6 +136,7 @@ VENUE = Venue(
             interval_s=10.0,
             stale_after_s=60.0,
             batch=RestCall("POST", "/info", weight=20, body='{"type":"metaAndAssetCtxs"}'),
+            has_venue_time=False,
         ),
     },
     rest_weight_per_minute=1200,
