@@ -41,8 +41,8 @@ class TapeView:
         self._state = state
         self._limits = limits
         self._slots = Slots(state.layout.slots)
-        self._trades = Followed(state.layout, TRADE.name, _TRADE_HISTORY_ROWS)
-        self._book = Followed(state.layout, BOOK.name, _BOOK_HISTORY_ROWS)
+        self._trades = Followed(state.layout, TRADE, _TRADE_HISTORY_ROWS)
+        self._book = Followed(state.layout, BOOK, _BOOK_HISTORY_ROWS)
         self._newest = NewestOfSymbol(state.layout)
         self._ladder = Ladder()
         self._lapped_count = 0
@@ -87,8 +87,8 @@ class TapeView:
     def _look(self) -> Iterator[bytes]:
         """Find the streams, attach what can be attached, and say so when it changed."""
         reports = streams_of(self._state, self.venue, self.symbol)
-        self._trades.look(next(iter(carrying(reports, TRADE.name)), None))
-        if self._book.look(next(iter(carrying(reports, BOOK.name)), None)):
+        self._trades.look(next(iter(carrying(reports, TRADE)), None))
+        if self._book.look(next(iter(carrying(reports, BOOK)), None)):
             self._ladder.forget()
             self._lapped_count = 0
         self._newest.look(reports)

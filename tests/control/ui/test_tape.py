@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from control.ui.newest import LIQUIDATIONS_KEPT, percent
+from control.ui.newest import percent
 from control.ui.ring_follower import RingFollower
 from control.ui.state import DashboardLimits
 from control.ui.tape import TRADES_A_BATCH, TapeView
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_ring_is_named(engine: ScriptedEngine) -> None:
     path = engine.layout.ring_path("shard-0.trade")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\0" * 8192)
-    follower = RingFollower(engine.layout, TRADE.name)
+    follower = RingFollower(engine.layout, TRADE)
     assert not follower.attach(0, 10)
     assert "not a ring" in follower.problem
 
@@ -273,10 +273,10 @@ def test_of_two_sources_the_one_received_last_counts(
 def test_liquidations_are_kept_until_newer_ones_come(
     watch: Watch, figures: dict[str, ShardRing]
 ) -> None:
-    for number in range(LIQUIDATIONS_KEPT + 5):
+    for number in range(LIQUIDATION.newest_shown + 5):
         figures[LIQUIDATION.name].put(6, side=Side.BUY, price=number, ts_recv=number)
     rows = watch.events()["liquidation"]["rows"]
-    assert [row[2] for row in rows] == [f"{5 + at}.00" for at in range(LIQUIDATIONS_KEPT)]
+    assert [row[2] for row in rows] == [f"{5 + at}.00" for at in range(LIQUIDATION.newest_shown)]
 
 
 @pytest.mark.parametrize(
