@@ -25,7 +25,7 @@ class Bench:
     def __init__(self, layout: Layout, *specs: Kind, capacity: int = 1 << 14) -> None:
         self._layout = layout
         self._segments: list[Segment] = []
-        self._producers: dict[str, RingProducer] = {}
+        self.rings: dict[str, RingProducer] = {}
         self.specs = specs
         self.sources = Sources(layout, 1 << 20)
         self.sources.open([RingSettings(f"shard-0.{s.name}", s.name, capacity) for s in specs])
@@ -33,17 +33,22 @@ class Bench:
             path = layout.ring_path(f"shard-0.{spec.name}")
             self._segments.append(attach_segment(path, writable=True))
             memory = memoryview(self._segments[-1].memory)
-            self._producers[spec.name] = RingProducer(memory, spec)
+            self.rings[spec.name] = RingProducer(memory, spec)
 
     def put(self, rows: RecordArray) -> None:
         """Receive rows; their layout tells the kind."""
         (kind,) = (spec.name for spec in self.specs if spec.dtype == rows.dtype)
-        producer = self._producers[kind]
+        producer = self.rings[kind]
         start = 0
         for view in producer.views(producer.reserve(len(rows)), len(rows)):
             view[:] = rows[start : start + len(view)]
             start += len(view)
-        producer.publish()
+        self.publish()
+
+    def publish(self) -> None:
+        """Show what the rings hold, and journal it."""
+        for producer in self.rings.values():
+            producer.publish()
         for source in self.sources:
             source.redis_seq = source.head_seq
             source.pump()
@@ -55,7 +60,7 @@ class Bench:
 
     def close(self) -> None:
         """Let go; what is undelivered stays in the journal."""
-        for producer in self._producers.values():
+        for producer in self.rings.values():
             producer.close()
         for segment in self._segments:
             segment.close()
