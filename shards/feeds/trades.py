@@ -30,7 +30,7 @@ _BACKFILLED: Final = int(Flag.BACKFILLED)
 
 
 class TradeRow(NamedTuple):
-    """One trade; `ts_event` in ns, `side` a byte of `engine.data.kinds.Side`."""
+    """One trade; `ts_event` in ns, `side` a byte of `engine.data.flags.Side`."""
 
     trade_id: int
     side: int

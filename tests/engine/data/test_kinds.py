@@ -4,9 +4,12 @@ These literals are today's. Whoever changes one makes every ring, journal and po
 version before unreadable, and raises LAYOUT_VERSION.
 """
 
+from pathlib import Path
+
 import pytest
 
-from engine.data.kinds import KINDS
+from engine.data.kinds import KINDS, NOT_MARKET_DATA
+from engine.data.names import CARRIES, StreamKind
 from shards.feeds import book_rows, contracts, quotes, trades
 from shards.feeds.declared import coverage, gaps
 
@@ -52,6 +55,24 @@ FORMATS = {
     gaps._PACK_GAP: "=IHBBqqqqqqq",
     coverage._PACK: "=IHBBqqqqq",
 }
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_readers_are_told_of_every_kind() -> None:
+    settings, redis, sql = (
+        (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        for name in ("configuration", "redis", "sql")
+    )
+    for kind in KINDS.values():
+        assert f"| `shards.ring_records.{kind.name}` | `{kind.ring_records}`" in settings
+        assert f"`{kind.view or kind.name}`" in sql or not kind.columns
+        assert f"| `fts:{kind.word}:<venue>:<symbol>` |" in redis or not kind.word
+
+
+def test_a_stream_brings_kinds_that_there_are() -> None:
+    assert set(CARRIES) == set(StreamKind)
+    brought = {name for names in CARRIES.values() for name in names}
+    assert brought == KINDS.keys() - NOT_MARKET_DATA
 
 
 def test_every_kind_has_its_literals() -> None:
