@@ -12,7 +12,7 @@ Where the venue states no time a row is known by its numbers alone.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from control.proof.ledger_intervals import count_wrong_intervals
-from control.proof.verdict import TRANSPORTS, Connection, Ints, Verdict, covered_by_gaps
+from control.proof.ledger_sources import Source, by_source
+from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.kind import Column, Kind
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind, Transport, carriers_of
@@ -39,18 +40,10 @@ _STREAMS = """
 """
 
 
-class _Source(NamedTuple):
-    """Where rows come from: what the ledger knows of a stream."""
-
-    venue: str
-    symbol: str
-    transport: Transport
-
-
 class _StreamName(NamedTuple):
     """One stream; a new version of its instrument gives it another id."""
 
-    source: _Source
+    source: Source
     kind: StreamKind
 
     @property
@@ -79,7 +72,7 @@ def _check_kind(kind: Kind, ledger: LedgerRows, connection: Connection) -> Verdi
     total = Verdict()
     streams = _streams(kind, connection)
     rows: Rows = getattr(ledger, kind.name)
-    sent = dict(_by_source(ledger, rows))
+    sent = dict(by_source(ledger, rows))
     stored = _stored(kind, connection)
     for name, ids in streams.items():
         part = sent.get(name.source, rows[:0])
@@ -98,18 +91,9 @@ def _streams(kind: Kind, connection: Connection) -> Mapping[_StreamName, list[in
     streams: dict[_StreamName, list[int]] = {}
     names = [each.value for each in carriers_of(kind.name)]
     for number, venue, symbol, name, transport in connection.execute(_STREAMS, (names,)):
-        source = _Source(venue, symbol, Transport(transport))
+        source = Source(venue, symbol, Transport(transport))
         streams.setdefault(_StreamName(source, StreamKind(name)), []).append(number)
     return streams
-
-
-def _by_source(ledger: LedgerRows, rows: Rows) -> Iterator[tuple[_Source, Rows]]:
-    rests = rows["rest"] if "rest" in (rows.dtype.names or ()) else np.zeros(len(rows), np.uint8)
-    for rest, transport in enumerate(TRANSPORTS):
-        part = rows[rests == rest]
-        for number in np.unique(part["symbol"]):
-            venue, symbol = ledger.symbols[int(number)]
-            yield _Source(venue, symbol, transport), part[part["symbol"] == number]
 
 
 def _stored(kind: Kind, connection: Connection) -> Mapping[int, list[Values]]:

@@ -5,9 +5,10 @@ stream's gaps, and those of reason `unreadable` count neither fewer rows than we
 Where the elements went to nobody whole (a socket was cut under them) other gaps may name them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from control.proof.verdict import TRANSPORTS, Connection, Verdict, covered_by_gaps
+from control.proof.ledger_sources import Source, by_source
+from control.proof.verdict import Connection, Verdict, covered_by_gaps
 from engine.data.flags import GapReason
 from engine.data.names import CARRIES, StreamKind, Transport
 from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, Rows
@@ -23,33 +24,21 @@ _COUNTED = """
     WHERE stream_id = ANY(%s) AND reason = %s AND missing > 0
 """
 
-_Source = tuple[str, str, str, Transport]
-"""Venue, symbol, kind of row, and how it came."""
-
 
 def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str, Verdict]:
     """The verdict on all of them; none where there were none."""
     if not len(ledger.unreadable):
         return {}
-    streams: dict[_Source, list[int]] = {}
+    streams: dict[tuple[Source, str], list[int]] = {}
     for venue, symbol, stream_kind, transport, ids in connection.execute(_STREAMS):
         for kind in CARRIES[StreamKind(stream_kind)]:
-            streams[venue, symbol, kind, Transport(transport)] = ids
+            streams[Source(venue, symbol, Transport(transport)), kind] = ids
     total = Verdict()
-    for source, part in _by_source(ledger):
-        total.add(_judge(part, streams.get(source), connection))
+    for number, kind in enumerate(UNREADABLE_KINDS):
+        of_kind = ledger.unreadable[ledger.unreadable["kind"] == number]
+        for source, part in by_source(ledger, of_kind):
+            total.add(_judge(part, streams.get((source, kind)), connection))
     return {"unreadable": total}
-
-
-def _by_source(ledger: LedgerRows) -> Iterable[tuple[_Source, Rows]]:
-    rows = ledger.unreadable
-    for kind in range(len(UNREADABLE_KINDS)):
-        for rest, transport in enumerate(TRANSPORTS):
-            some = rows[(rows["kind"] == kind) & (rows["rest"] == rest)]
-            for number in set(some["symbol"].tolist()):
-                venue, symbol = ledger.symbols[number]
-                source = venue, symbol, UNREADABLE_KINDS[kind], transport
-                yield source, some[some["symbol"] == number]
 
 
 def _judge(part: Rows, stream_ids: list[int] | None, connection: Connection) -> Verdict:

@@ -8,14 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
-from engine.data.names import Transport
-
-__all__ = ["TRANSPORTS", "Connection", "Ints", "Verdict", "covered_by_gaps"]
+__all__ = ["Connection", "Ints", "Verdict", "covered_by_gaps"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Ints = npt.NDArray[np.int64]
-TRANSPORTS = (Transport.WS, Transport.HTTP_POLL)
-"""By the ledger's `rest`."""
 
 _GAPS = "SELECT from_seq, to_seq, from_ts, to_ts FROM gap WHERE stream_id = ANY(%s)"
 

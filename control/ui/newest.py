@@ -83,8 +83,21 @@ class Newest:
         found.sort(key=lambda each: each[0]["ts_recv"])
         return found[-self.kind.newest_shown :]
 
+    def body(self, decimals: Decimals) -> dict[str, Any]:
+        """What is shown of them."""
+        rows = self.rows()
+        shown: Callable[[Row, Decimals], Any]
+        shown = _SHOWN.get(self.kind.name, partial(_plain, self.kind))
+        if self.kind.newest_shown > 1:
+            return {"rows": [shown(row, decimals) for row, _ in rows]}
+        if not rows:
+            return {}
+        row, source = rows[-1]
+        times = {"source": source, "time_ms": row["ts_event"] // 1_000_000}
+        return {**times, **shown(row, decimals)}
+
     def describe(self) -> list[dict[str, Any]]:
-        """For the page."""
+        """The streams behind them, for the page."""
         found = [source.followed.describe() for source in self._sources.values()]
         return [each for each in found if each is not None]
 
@@ -94,44 +107,9 @@ class Newest:
             source.followed.close()
 
 
-class NewestOfSymbol:
-    """All those kinds together."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._all = [Newest(layout, kind) for kind in KINDS.values() if kind.newest_shown]
-
-    def look(self, reports: list[StreamReport]) -> None:
-        """See which streams there are, and where."""
-        for newest in self._all:
-            newest.look(reports)
-
-    def describe(self) -> dict[str, list[dict[str, Any]]]:
-        """The streams behind each kind, for the page."""
-        return {newest.kind.name: newest.describe() for newest in self._all}
-
-    def changes(self, decimals: Decimals) -> list[tuple[str, dict[str, Any]]]:
-        """Event and body of each kind that has something new."""
-        return [
-            (newest.kind.name, _body(newest.kind, newest.rows(), decimals))
-            for newest in self._all
-            if newest.poll()
-        ]
-
-    def close(self) -> None:
-        """Let go of the rings."""
-        for newest in self._all:
-            newest.close()
-
-
-def _body(kind: Kind, rows: list[tuple[Row, str]], decimals: Decimals) -> dict[str, Any]:
-    shown: Callable[[Row, Decimals], Any] = _SHOWN.get(kind.name, partial(_plain, kind))
-    if kind.newest_shown > 1:
-        return {"rows": [shown(row, decimals) for row, _ in rows]}
-    if not rows:
-        return {}
-    row, source = rows[-1]
-    times = {"source": source, "time_ms": row["ts_event"] // 1_000_000}
-    return {**times, **shown(row, decimals)}
+def newest_of_each(layout: Layout) -> list[Newest]:
+    """One for every kind that is shown so."""
+    return [Newest(layout, kind) for kind in KINDS.values() if kind.newest_shown]
 
 
 def _plain(kind: Kind, row: Row, decimals: Decimals) -> dict[str, Any]:
