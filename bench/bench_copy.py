@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engine.data.kinds import BOOK, SPECS, TRADE, RecordArray, RecordSpec
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import BOOK, KINDS, TRADE
 from engine.writer.rows.copy import CopyEncoder, StreamLookup
 from engine.writer.rows.screen import is_clean
 
 STREAM_COUNT = 500
 
 
-def records(spec: RecordSpec, count: int) -> RecordArray:
+def records(spec: Kind, count: int) -> RecordArray:
     """Exact prices and sizes on 500 streams, in random order."""
     random = np.random.default_rng(1)
     rows = np.zeros(count, spec.dtype)
@@ -36,7 +37,7 @@ def lookup(*, mixed: bool) -> StreamLookup:
 @pytest.mark.parametrize("count", [10_000, 100_000])
 @pytest.mark.parametrize("mixed", [False, True], ids=["same-decimals", "mixed-decimals"])
 @pytest.mark.parametrize("spec", [TRADE, BOOK], ids=["trade", "book"])
-def test_encode(benchmark: BenchmarkFixture, spec: RecordSpec, mixed: bool, count: int) -> None:
+def test_encode(benchmark: BenchmarkFixture, spec: Kind, mixed: bool, count: int) -> None:
     encoder = CopyEncoder(spec, count)
     benchmark.extra_info.update(items=count, budget_us=0.05)
     payload = benchmark(encoder.encode, records(spec, count), lookup(mixed=mixed))
@@ -45,6 +46,6 @@ def test_encode(benchmark: BenchmarkFixture, spec: RecordSpec, mixed: bool, coun
 
 @pytest.mark.parametrize("kind", ["trade", "book"])
 def test_screen(benchmark: BenchmarkFixture, kind: str) -> None:
-    spec = next(s for s in SPECS.values() if s.table == kind)
+    spec = next(s for s in KINDS.values() if s.name == kind)
     benchmark.extra_info.update(items=100_000, budget_us=0.02)
     assert benchmark(is_clean, records(spec, 100_000), spec, lookup(mixed=True))

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engine.data.kinds import BOOK, TRADE, Flag, RecordArray, Side
-from engine.writer.rows.events import book_events, by_stream, encode, trade_events
+from engine.data.flags import Flag, Side
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, TRADE
+from engine.writer.rows.events import by_stream, encode
 
 STREAM_COUNT = 100
 LEVELS = 20
@@ -58,9 +60,9 @@ def packed(rows: RecordArray, events: Events) -> int:
 @pytest.mark.parametrize("count", [1_000, 10_000, 50_000])
 def test_pack_trades(benchmark: BenchmarkFixture, count: int) -> None:
     benchmark.extra_info.update(items=count, budget_us=1.0)
-    assert benchmark(packed, trades(count), trade_events)
+    assert benchmark(packed, trades(count), TRADE.events)
 
 
 def test_pack_book_events_of_20_levels(benchmark: BenchmarkFixture) -> None:
     benchmark.extra_info.update(items=2_500 * LEVELS, budget_us=1.0)
-    assert benchmark(packed, books(2_500 * LEVELS), book_events)
+    assert benchmark(packed, books(2_500 * LEVELS), BOOK.events)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engine.data.kinds import BOOK, GAP, QUOTE, TRADE, RecordSpec
+from engine.data.kind import Kind
+from engine.data.kinds import BOOK, GAP, QUOTE, TRADE
+from engine.data.names import StreamKey, StreamKind
 from engine.data.ring import HEADER_BYTES, RingProducer, RingReader, format_ring, ring_bytes
-from engine.data.slots import StreamKey, StreamKind
 from engine.messages.streams import StreamSpec
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook, SnapshotBook
@@ -23,7 +24,7 @@ FRAMES = 20_000
 TS_RECV = 1_795_000_000_000_000_000
 
 
-def ring(spec: RecordSpec) -> tuple[RingProducer, RingReader]:
+def ring(spec: Kind) -> tuple[RingProducer, RingReader]:
     capacity = 1 << 17 if spec is not GAP else 64
     # Touched once: a live ring's pages are mapped before the first frame (MAP_POPULATE).
     memory = memoryview(bytearray(b"\1" * ring_bytes(spec, capacity)))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from control.http.errors import ApiError
 from control.state.health import Health
-from engine.data.slots import Instrument, StreamKind, Transport
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKind, Transport
 from engine.messages.settings import Admission
 from engine.messages.streams import Knobs
 from shards.venues.kit import Venue, capabilities

@@ -12,7 +12,7 @@ import msgspec
 from control.api.routes import TOTAL, Operation
 from control.api.schemas import Exchange, Symbol
 from control.http.errors import ErrorBody
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 
 _TITLE = "fintickstreams control API"
 _ERROR_TEXT = {

@@ -9,14 +9,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engine.base.wrong_input import nearest
-from engine.data.slots import (
-    SYMBOL_PATTERN,
-    Instrument,
-    StreamKey,
-    StreamKind,
-    Transport,
-    bare_name,
-)
+from engine.data.instrument import Instrument
+from engine.data.names import SYMBOL_PATTERN, StreamKey, StreamKind, Transport, bare_name
 from engine.messages.status import StreamReport
 from engine.messages.streams import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
 from shards.venues import VENUES

@@ -16,7 +16,7 @@ from typing import Any
 from control.state.memory import memory_bytes
 from engine.base import handles
 from engine.base.errors import ConfigError
-from engine.data.kinds import SPECS
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout
 from engine.database.session import HOUSEKEEPING, session
 from engine.messages.status import EngineStatus
@@ -138,7 +138,7 @@ def machine_plan(
         preflight.shm_free_bytes(layout.shm_dir.parent),
         preflight.file_bytes(instance.leftover_rings(layout)),
     )
-    handles.demand(handles.needed(len(cpus), len(SPECS), sockets), handles.raise_limit())
+    handles.demand(handles.needed(len(cpus), len(KINDS), sockets), handles.raise_limit())
     return ring_plan, cpus
 
 

@@ -27,13 +27,14 @@ from control.cli.terminal.live_view import can_show_view, watch
 from control.http.auth import Guard
 from engine.base import signals
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import EngineStatus
 from engine.process import instance, logs
 from engine.start import migrations
 from engine.start.config import LoadedConfig
-from engine.supervisor.supervisor import Supervisor, SupervisorSettings
+from engine.supervisor.spawning import SupervisorSettings
+from engine.supervisor.supervisor import Supervisor
 from shards.venues import socket_count, venue_limits
 
 _log = logging.getLogger(__name__)

@@ -5,12 +5,12 @@ stream's gaps, and those of reason `unreadable` count neither fewer rows than we
 Where the elements went to nobody whole (a socket was cut under them) other gaps may name them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from control.proof.ledger_sources import LedgerSource, by_source
 from control.proof.verdict import Connection, Verdict, covered_by_gaps
-from engine.data.kinds import GapReason
-from engine.data.slots import StreamKind, Transport
-from engine.messages.status import KINDS_OF_STREAM
+from engine.data.flags import GapReason
+from engine.data.names import CARRIES, StreamKind, Transport
 from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, Rows
 
 __all__ = ["check_unreadable"]
@@ -23,36 +23,22 @@ _COUNTED = """
     SELECT coalesce(sum(missing), 0) FROM gap
     WHERE stream_id = ANY(%s) AND reason = %s AND missing > 0
 """
-_TRANSPORTS = (Transport.WS, Transport.HTTP_POLL)
-"""By the ledger's `rest`."""
-
-_Source = tuple[str, str, str, Transport]
-"""Venue, symbol, kind of row, and how it came."""
 
 
 def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str, Verdict]:
     """The verdict on all of them; none where there were none."""
     if not len(ledger.unreadable):
         return {}
-    streams: dict[_Source, list[int]] = {}
+    streams: dict[tuple[LedgerSource, str], list[int]] = {}
     for venue, symbol, stream_kind, transport, ids in connection.execute(_STREAMS):
-        for kind in KINDS_OF_STREAM[StreamKind(stream_kind)]:
-            streams[venue, symbol, kind, Transport(transport)] = ids
+        for kind in CARRIES[StreamKind(stream_kind)]:
+            streams[LedgerSource(venue, symbol, Transport(transport)), kind] = ids
     total = Verdict()
-    for source, part in _by_source(ledger):
-        total.add(_judge(part, streams.get(source), connection))
+    for number, kind in enumerate(UNREADABLE_KINDS):
+        of_kind = ledger.unreadable[ledger.unreadable["kind"] == number]
+        for source, part in by_source(ledger, of_kind):
+            total.add(_judge(part, streams.get((source, kind)), connection))
     return {"unreadable": total}
-
-
-def _by_source(ledger: LedgerRows) -> Iterable[tuple[_Source, Rows]]:
-    rows = ledger.unreadable
-    for kind in range(len(UNREADABLE_KINDS)):
-        for rest, transport in enumerate(_TRANSPORTS):
-            some = rows[(rows["kind"] == kind) & (rows["rest"] == rest)]
-            for number in set(some["symbol"].tolist()):
-                venue, symbol = ledger.symbols[number]
-                source = venue, symbol, UNREADABLE_KINDS[kind], transport
-                yield source, some[some["symbol"] == number]
 
 
 def _judge(part: Rows, stream_ids: list[int] | None, connection: Connection) -> Verdict:

@@ -16,7 +16,7 @@ import msgspec
 from control.http.errors import ApiError
 from control.state.health import Health, HealthLight
 from engine.data.layout import Layout
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.limits.leases import LeaseClient
 from engine.messages.control import (
     AddStreams,

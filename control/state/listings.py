@@ -20,7 +20,8 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.durable import write_whole
 from engine.base.errors import EngineError, VenueError
 from engine.base.keep_trying import Trouble, keep_trying
-from engine.data.slots import Instrument, is_symbol
+from engine.data.instrument import Instrument
+from engine.data.names import is_symbol
 from engine.messages.listings import InstrumentEvent, ListingLoaded
 from engine.streams.near_names import near_names
 from shards.venues.bad_frames import BAD_FRAME, reason_of

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from control.state.backend import Backend
 from control.ui.ring_follower import RingFollower
-from engine.data.kinds import RecordArray, RecordKind
+from engine.data.kind import Kind, RecordArray
 from engine.data.layout import Layout
-from engine.data.slots import StreamKind
-from engine.messages.status import KINDS_OF_STREAM, StreamReport
+from engine.data.names import CARRIES, StreamKind
+from engine.messages.status import StreamReport
 
 _POLLS_A_TICK: Final = 4
 
@@ -16,9 +16,9 @@ _POLLS_A_TICK: Final = 4
 class Followed:
     """A stream, and the ring its rows come from as long as there is one."""
 
-    def __init__(self, layout: Layout, record: RecordKind, history_rows: int) -> None:
+    def __init__(self, layout: Layout, kind: Kind, history_rows: int) -> None:
         self._history_rows = history_rows
-        self.follower = RingFollower(layout, record)
+        self.follower = RingFollower(layout, kind)
         self.report: StreamReport | None = None
 
     def look(self, report: StreamReport | None) -> bool:
@@ -69,6 +69,6 @@ def streams_of(state: Backend, venue: str, symbol: str) -> list[StreamReport]:
     return [each for each in streams if each.symbol == symbol and each.venue == venue]
 
 
-def carrying(reports: list[StreamReport], record: RecordKind) -> list[StreamReport]:
+def carrying(reports: list[StreamReport], kind: Kind) -> list[StreamReport]:
     """Those that produce rows of this kind: funding comes in up to three kinds of stream."""
-    return [each for each in reports if record in KINDS_OF_STREAM[StreamKind(each.kind)]]
+    return [each for each in reports if kind.name in CARRIES[StreamKind(each.kind)]]

@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from engine.data.kinds import Flag, RecordArray, Side
+from engine.data.flags import Flag, Side
+from engine.data.kind import RecordArray
 
 Level = tuple[float, float]
 

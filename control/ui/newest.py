@@ -1,4 +1,4 @@
-"""What a symbol's quote, funding, open interest and liquidations were last, from the rings.
+"""What each kind without a panel of its own brought of a symbol last, from the rings.
 
 Several streams can carry the same kind of record (funding is pushed, polled, and part of another
 kind): the row that was received last counts, and the page is told whose it is.
@@ -7,31 +7,34 @@ kind): the row that was received last counts, and the page is told whose it is.
 from collections import deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from math import isfinite
 from typing import Any, Final
 
 from control.ui.digits import between, exact_text
 from control.ui.followed import Followed, carrying
-from engine.data.kinds import SPECS, Flag, RecordKind, Side
+from engine.data.flags import Flag, Side
+from engine.data.kind import Kind
+from engine.data.kinds import FUNDING, KINDS, LIQUIDATION, QUOTE
 from engine.data.layout import Layout
 from engine.messages.status import StreamReport
 
 Row = Mapping[str, Any]
 Decimals = tuple[int, int]
 
-LIQUIDATIONS_KEPT: Final = 12
 _ALL_THERE_IS: Final = 1 << 20
-_QUOTE_HISTORY_ROWS: Final = 1 << 14
+_FAST_HISTORY_ROWS: Final = 1 << 14
 _SIDES: Final = {int(Side.BUY): "B", int(Side.SELL): "S"}
 
 
 class _Source:
     """One stream, and its newest rows."""
 
-    def __init__(self, layout: Layout, record: RecordKind, history_rows: int, kept: int) -> None:
-        self.followed = Followed(layout, record, history_rows)
-        self.rows: deque[Row] = deque(maxlen=kept)
-        self._names = SPECS[record].dtype.names or ()
+    def __init__(self, layout: Layout, kind: Kind) -> None:
+        history_rows = _FAST_HISTORY_ROWS if kind.is_fast else _ALL_THERE_IS
+        self.followed = Followed(layout, kind, history_rows)
+        self.rows: deque[Row] = deque(maxlen=kind.newest_shown)
+        self._names = kind.dtype.names or ()
 
     def poll(self) -> bool:
         """Take in what is new; returns whether anything was."""
@@ -46,25 +49,22 @@ class _Source:
 class Newest:
     """The newest rows of one record kind of a symbol."""
 
-    def __init__(
-        self, layout: Layout, record: RecordKind, history_rows: int = _ALL_THERE_IS, kept: int = 1
-    ) -> None:
+    def __init__(self, layout: Layout, kind: Kind) -> None:
+        self.kind = kind
         self._layout = layout
-        self._record = record
-        self._history_rows, self._kept = history_rows, kept
         self._sources: dict[tuple[str, str], _Source] = {}
         self._has_changed = False
 
     def look(self, reports: list[StreamReport]) -> None:
         """See which streams there are, and where."""
-        wanted = {(each.kind, each.transport): each for each in carrying(reports, self._record)}
+        wanted = {(each.kind, each.transport): each for each in carrying(reports, self.kind)}
         for key in self._sources.keys() - wanted.keys():
             self._sources.pop(key).followed.close()
             self._has_changed = True
         for key, report in wanted.items():
             source = self._sources.get(key)
             if source is None:
-                source = _Source(self._layout, self._record, self._history_rows, self._kept)
+                source = _Source(self._layout, self.kind)
                 self._sources[key] = source
             if source.followed.look(report):
                 source.rows.clear()  # what the ring still holds is read once more
@@ -81,10 +81,23 @@ class Newest:
             (row, "/".join(key)) for key, source in self._sources.items() for row in source.rows
         ]
         found.sort(key=lambda each: each[0]["ts_recv"])
-        return found[-self._kept :]
+        return found[-self.kind.newest_shown :]
+
+    def body(self, decimals: Decimals) -> dict[str, Any]:
+        """What is shown of them."""
+        rows = self.rows()
+        shown: Callable[[Row, Decimals], Any]
+        shown = _SHOWN.get(self.kind.name, partial(_plain, self.kind))
+        if self.kind.newest_shown > 1:
+            return {"rows": [shown(row, decimals) for row, _ in rows]}
+        if not rows:
+            return {}
+        row, source = rows[-1]
+        times = {"source": source, "time_ms": row["ts_event"] // 1_000_000}
+        return {**times, **shown(row, decimals)}
 
     def describe(self) -> list[dict[str, Any]]:
-        """For the page."""
+        """The streams behind them, for the page."""
         found = [source.followed.describe() for source in self._sources.values()]
         return [each for each in found if each is not None]
 
@@ -94,50 +107,18 @@ class Newest:
             source.followed.close()
 
 
-class NewestOfSymbol:
-    """Quote, funding, open interest and liquidations together."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._by_kind = {
-            RecordKind.QUOTE: Newest(layout, RecordKind.QUOTE, _QUOTE_HISTORY_ROWS),
-            RecordKind.FUNDING: Newest(layout, RecordKind.FUNDING),
-            RecordKind.OPEN_INTEREST: Newest(layout, RecordKind.OPEN_INTEREST),
-            RecordKind.LIQUIDATION: Newest(
-                layout, RecordKind.LIQUIDATION, kept=LIQUIDATIONS_KEPT
-            ),
-        }  # fmt: skip
-
-    def look(self, reports: list[StreamReport]) -> None:
-        """See which streams there are, and where."""
-        for newest in self._by_kind.values():
-            newest.look(reports)
-
-    def describe(self) -> dict[str, list[dict[str, Any]]]:
-        """The streams behind each kind, for the page."""
-        return {kind.value: newest.describe() for kind, newest in self._by_kind.items()}
-
-    def changes(self, decimals: Decimals) -> list[tuple[str, dict[str, Any]]]:
-        """Event and body of each kind that has something new."""
-        return [
-            (kind.value, _body(kind, newest.rows(), decimals))
-            for kind, newest in self._by_kind.items()
-            if newest.poll()
-        ]
-
-    def close(self) -> None:
-        """Let go of the rings."""
-        for newest in self._by_kind.values():
-            newest.close()
+def newest_of_each(layout: Layout) -> list[Newest]:
+    """One for every kind that is shown so."""
+    return [Newest(layout, kind) for kind in KINDS.values() if kind.newest_shown]
 
 
-def _body(kind: RecordKind, rows: list[tuple[Row, str]], decimals: Decimals) -> dict[str, Any]:
-    if kind is RecordKind.LIQUIDATION:
-        return {"rows": [_liquidation(row, decimals) for row, _ in rows]}
-    if not rows:
-        return {}
-    row, source = rows[-1]
-    times = {"source": source, "time_ms": row["ts_event"] // 1_000_000}
-    return times | _SHOWN[kind](row, decimals)
+def _plain(kind: Kind, row: Row, decimals: Decimals) -> dict[str, Any]:
+    """Each of its numbers with the digits it may have."""
+    places = {"price": decimals[0], "qty": decimals[1]}
+    return {
+        column.source: exact_text(row[column.source], places.get(column.transform, column.decimals))
+        for column in kind.own_columns
+    }
 
 
 def _quote(row: Row, decimals: Decimals) -> dict[str, Any]:
@@ -166,10 +147,6 @@ def _funding(row: Row, decimals: Decimals) -> dict[str, Any]:
     }
 
 
-def _open_interest(row: Row, decimals: Decimals) -> dict[str, Any]:
-    return {"qty": exact_text(row["qty"], decimals[1])}
-
-
 def _liquidation(row: Row, decimals: Decimals) -> list[Any]:
     prices, sizes = decimals
     return [
@@ -179,11 +156,12 @@ def _liquidation(row: Row, decimals: Decimals) -> list[Any]:
     ]  # fmt: skip
 
 
-_SHOWN: Final[Mapping[RecordKind, Callable[[Row, Decimals], dict[str, Any]]]] = {
-    RecordKind.QUOTE: _quote,
-    RecordKind.FUNDING: _funding,
-    RecordKind.OPEN_INTEREST: _open_interest,
+_SHOWN: Final[Mapping[str, Callable[[Row, Decimals], Any]]] = {
+    QUOTE.name: _quote,
+    FUNDING.name: _funding,
+    LIQUIDATION.name: _liquidation,
 }
+"""Kinds whose panel wants more than their numbers."""
 
 
 def percent(rate: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from engine.base.errors import RingLayoutError, SegmentError
-from engine.data.kinds import SPECS, RecordArray, RecordKind
+from engine.data.kind import Kind, RecordArray
 from engine.data.layout import Layout, ring_name
 from engine.data.ring import RingTap
 from engine.data.segment import Segment, attach_segment
@@ -20,9 +20,8 @@ _ROWS_A_POLL: Final = 32_768
 class RingFollower:
     """A tap on the ring of one shard and kind, attached when the ring is there."""
 
-    def __init__(self, layout: Layout, kind: RecordKind) -> None:
+    def __init__(self, layout: Layout, kind: Kind) -> None:
         self._layout = layout
-        self._spec = SPECS[kind]
         self._kind = kind
         self._segment: Segment | None = None
         self._tap: RingTap | None = None
@@ -44,15 +43,15 @@ class RingFollower:
         may be overwritten while it is being read). Returns whether there is one.
         """
         self.detach("not attached")
-        path = self._layout.ring_path(ring_name(shard, self._kind))
+        path = self._layout.ring_path(ring_name(shard, self._kind.name))
         try:
             segment = attach_segment(path, writable=False)
         except SegmentError:
-            self.problem = f"shard {shard} has no {self._kind} ring yet"
+            self.problem = f"shard {shard} has no {self._kind.name} ring yet"
             return False
         memory = memoryview(segment.memory)
         try:
-            tap = RingTap(memory, self._spec)
+            tap = RingTap(memory, self._kind)
         except (RingLayoutError, SegmentError) as error:
             memory.release()
             segment.close()

@@ -12,11 +12,13 @@ from control.ui.digits import between, exact_text
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.followed import Followed, carrying, streams_of
 from control.ui.ladder import BookState, Ladder
-from control.ui.newest import NewestOfSymbol
+from control.ui.newest import newest_of_each
 from control.ui.state import DashboardLimits, is_ending
 from engine.base.clock import monotonic_s
-from engine.data.kinds import Flag, RecordKind, Side
-from engine.data.slots import Instrument, Slots
+from engine.data.flags import Flag, Side
+from engine.data.instrument import Instrument
+from engine.data.kinds import BOOK, TRADE
+from engine.data.slots import Slots
 from engine.messages.status import StreamReport
 
 TRADES_A_BATCH: Final = 100
@@ -38,9 +40,9 @@ class TapeView:
         self._state = state
         self._limits = limits
         self._slots = Slots(state.layout.slots)
-        self._trades = Followed(state.layout, RecordKind.TRADE, _TRADE_HISTORY_ROWS)
-        self._book = Followed(state.layout, RecordKind.BOOK, _BOOK_HISTORY_ROWS)
-        self._newest = NewestOfSymbol(state.layout)
+        self._trades = Followed(state.layout, TRADE, _TRADE_HISTORY_ROWS)
+        self._book = Followed(state.layout, BOOK, _BOOK_HISTORY_ROWS)
+        self._newest = newest_of_each(state.layout)
         self._ladder = Ladder()
         self._lapped_count = 0
         self._instrument: Instrument | None = None
@@ -57,7 +59,8 @@ class TapeView:
         """Let go of the rings."""
         self._trades.close()
         self._book.close()
-        self._newest.close()
+        for newest in self._newest:
+            newest.close()
 
     def tick(self, now_s: float) -> Iterator[bytes]:
         """Frames that are due at `now_s`."""
@@ -71,8 +74,9 @@ class TapeView:
         if now_s - self._booked_s < self._limits.book_interval_s:
             return
         self._booked_s = now_s
-        for event, body in self._newest.changes(self._decimals):
-            yield event_frame(event, body)
+        for newest in self._newest:
+            if newest.poll():
+                yield event_frame(newest.kind.name, newest.body(self._decimals))
         # Neither half an event nor the past while catching up: such a book is not the market's.
         if self._ladder.is_settled and not self._book.follower.is_behind:
             book = self._book_body()
@@ -84,11 +88,12 @@ class TapeView:
     def _look(self) -> Iterator[bytes]:
         """Find the streams, attach what can be attached, and say so when it changed."""
         reports = streams_of(self._state, self.venue, self.symbol)
-        self._trades.look(next(iter(carrying(reports, RecordKind.TRADE)), None))
-        if self._book.look(next(iter(carrying(reports, RecordKind.BOOK)), None)):
+        self._trades.look(next(iter(carrying(reports, TRADE)), None))
+        if self._book.look(next(iter(carrying(reports, BOOK)), None)):
             self._ladder.forget()
             self._lapped_count = 0
-        self._newest.look(reports)
+        for newest in self._newest:
+            newest.look(reports)
         self._find_instrument(reports)
         instrument = self._instrument
         described = {
@@ -96,7 +101,7 @@ class TapeView:
             "symbol": self.symbol,
             "trades": self._trades.describe(),
             "book": self._book.describe(),
-            **self._newest.describe(),
+            **{newest.kind.name: newest.describe() for newest in self._newest},
             "price_decimals": instrument.price_decimals if instrument else None,
             "qty_decimals": instrument.qty_decimals if instrument else None,
             "tick_size": instrument.tick_size if instrument else "",

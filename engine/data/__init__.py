@@ -1,4 +1,4 @@
-"""Market data in memory: record kinds, rings and their segments, positions, slots, where files lie.
+"""Market data in memory: kinds, names, rings and their segments, positions, slots, where files lie.
 
 Imports `base`.
 Never knows processes, sinks, venues.

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.data.kinds import CoverageMark, RecordArray, RecordKind, RecordSpec
+from engine.data.flags import CoverageMark
+from engine.data.kind import Kind, RecordArray
 from engine.data.mapped import MappedEntries
 
 ENTRY = np.dtype([("id_hi", "<i8"), ("id", "<i8"), ("ts_event", "<i8"), ("ts_recv", "<i8")])
@@ -29,9 +30,9 @@ class Position(NamedTuple):
 class Positions:
     """The writer's side: one kind's file, grown as slots appear."""
 
-    def __init__(self, directory: Path, spec: RecordSpec) -> None:
+    def __init__(self, directory: Path, spec: Kind) -> None:
         self._spec = spec
-        self._file = MappedEntries(_path(directory, spec.kind), ENTRY)
+        self._file = MappedEntries(_path(directory, spec.name), ENTRY)
 
     def advance(self, records: RecordArray) -> None:
         """Note the last row of each stream in `records`. Repeating old records is harmless as
@@ -42,8 +43,8 @@ class Positions:
         entries["id"][streams] = records[self._spec.id_field]
         entries["ts_event"][streams] = records["ts_event"]
         entries["ts_recv"][streams] = records["ts_recv"]
-        if self._spec.kind is RecordKind.TRADE:
-            entries["id_hi"][streams] = records["trade_id_hi"]
+        if self._spec.wide_id_field:
+            entries["id_hi"][streams] = records[self._spec.wide_id_field]
 
     def catch_up(self, records: RecordArray) -> None:
         """Note rows of which it is not known whether they were noted before: newer ones only."""
@@ -95,7 +96,7 @@ class CoveragePositions(Positions):
                 self.advance(records[place : place + 1])
 
 
-def read_position(directory: Path, kind: RecordKind, slot: int) -> Position | None:
+def read_position(directory: Path, kind: str, slot: int) -> Position | None:
     """Return the last row of a stream, or None when it never had one."""
     try:
         with _path(directory, kind).open("rb") as file:
@@ -110,5 +111,5 @@ def read_position(directory: Path, kind: RecordKind, slot: int) -> Position | No
     return position if position.ts_recv else None
 
 
-def _path(directory: Path, kind: RecordKind) -> Path:
-    return directory / f"{kind.value}.positions"
+def _path(directory: Path, kind: str) -> Path:
+    return directory / f"{kind}.positions"

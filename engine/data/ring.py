@@ -6,7 +6,7 @@ its own, and is written with one aligned 8-byte store.
     offset  size  what
          0     8  magic  b"FTSRING1"
          8     8  layout version
-        16    16  fingerprint of the record (`RecordSpec.fingerprint`)
+        16    16  fingerprint of the record (`Kind.fingerprint`)
         32     8  capacity, records, a power of two
         40     8  item size, bytes
         48     8  epoch: nanoseconds at creation; with the sequence it names a record for ever
@@ -32,7 +32,7 @@ import numpy as np
 
 from engine.base.clock import wall_ns
 from engine.base.errors import RingLayoutError, SegmentError
-from engine.data.kinds import RecordArray, RecordSpec
+from engine.data.kind import Kind, RecordArray
 
 MAGIC: Final = b"FTSRING1"
 VERSION: Final = 1
@@ -48,12 +48,12 @@ WAITING: Final = 384 // 8
 _ORDERED_STORES: Final = frozenset({"x86_64", "AMD64"})
 
 
-def ring_bytes(spec: RecordSpec, capacity: int) -> int:
+def ring_bytes(spec: Kind, capacity: int) -> int:
     """Size of the file of a ring with room for `capacity` records."""
     return HEADER_BYTES + capacity * spec.dtype.itemsize
 
 
-def format_ring(memory: memoryview, spec: RecordSpec, capacity: int, epoch: int) -> None:
+def format_ring(memory: memoryview, spec: Kind, capacity: int, epoch: int) -> None:
     """Write the header of a new ring into zeroed memory."""
     if capacity < 2 or capacity & (capacity - 1):
         raise RingLayoutError(f"ring capacity {capacity} is not a power of two")
@@ -67,7 +67,7 @@ def format_ring(memory: memoryview, spec: RecordSpec, capacity: int, epoch: int)
 class RingView:
     """The parts of a ring that producer and readers share. `memory` may be any writable buffer."""
 
-    def __init__(self, memory: memoryview, spec: RecordSpec) -> None:
+    def __init__(self, memory: memoryview, spec: Kind) -> None:
         if platform.machine() not in _ORDERED_STORES:
             raise SegmentError(f"rings are proven on x86-64 only, this is {platform.machine()}")
         self.spec = spec
@@ -112,7 +112,7 @@ class RingView:
         self._memory.release()
 
 
-def _check_header(memory: memoryview, spec: RecordSpec) -> tuple[int, int]:
+def _check_header(memory: memoryview, spec: Kind) -> tuple[int, int]:
     if len(memory) < HEADER_BYTES:
         raise RingLayoutError(f"{len(memory)} bytes are too few for a ring")
     magic, version, fingerprint, capacity, itemsize, epoch = _FIXED.unpack_from(memory, 0)
@@ -121,7 +121,7 @@ def _check_header(memory: memoryview, spec: RecordSpec) -> tuple[int, int]:
     if version != VERSION:
         raise RingLayoutError(f"ring layout version {version}, this code reads {VERSION}")
     if fingerprint != spec.fingerprint or itemsize != spec.dtype.itemsize:
-        raise RingLayoutError(f"the ring holds other records than today's {spec.kind.value}")
+        raise RingLayoutError(f"the ring holds other records than today's {spec.name}")
     if capacity < 2 or capacity & (capacity - 1) or len(memory) < ring_bytes(spec, capacity):
         raise RingLayoutError(f"capacity {capacity} does not fit a file of {len(memory)} bytes")
     return capacity, epoch
@@ -134,7 +134,7 @@ class RingProducer(RingView):
     visible to readers before `publish`.
     """
 
-    def __init__(self, memory: memoryview, spec: RecordSpec) -> None:
+    def __init__(self, memory: memoryview, spec: Kind) -> None:
         super().__init__(memory, spec)
         self.buffer = memory
         self.mask = self.capacity - 1
@@ -214,9 +214,7 @@ class RingReader(RingView):
 class RingTap(RingView):
     """A read-only observer with its own cursor. It never slows the producer and may be lapped."""
 
-    def __init__(
-        self, memory: memoryview, spec: RecordSpec, *, from_seq: int | None = None
-    ) -> None:
+    def __init__(self, memory: memoryview, spec: Kind, *, from_seq: int | None = None) -> None:
         super().__init__(memory, spec)
         self.cursor = self.head if from_seq is None else from_seq
         self.lapped_count = 0

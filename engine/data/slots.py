@@ -7,99 +7,15 @@ wins. An instrument's facts are in the file before its stream subscribes, so the
 a record whose slot it cannot look up.
 """
 
-import enum
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Self
 
 import msgspec
 
 from engine.base.durable import UNREADABLE, LineFile
 from engine.base.errors import EngineError
-
-_LETTERS = "A-Za-z0-9\u00c0-\u1fff\u2c00-\ud7ff"
-_SYMBOL = rf"[{_LETTERS}@][{_LETTERS}._:/@-]{{0,31}}"
-SYMBOL_PATTERN = f"^{_SYMBOL}$"
-"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT), and pairs
-that have only a number (Hyperliquid: @107). No control characters, no spaces, no quotes, no marks
-that turn the direction of writing; at most 96 bytes. Whether there is such a symbol, only the
-venue's listing tells.
-"""
-
-
-UNKNOWN_SYMBOL: Final = "unknown symbol"
-"""So begins the reason of a stream whose venue does not list its symbol."""
-
-
-def is_symbol(text: str) -> bool:
-    """Whether `text` can be a symbol. Stricter than the pattern, which also serves other languages:
-    every character is one that shows.
-    """
-    return re.fullmatch(_SYMBOL, text) is not None and text.isprintable()
-
-
-class _AnyCase(enum.StrEnum):
-    """Names that people type: `trades`, `open_interest` and `OPENINTEREST` are understood, too."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> "Self | None":
-        typed = bare_name(value) if isinstance(value, str) else ""
-        return next((each for each in cls if bare_name(each.value) == typed), None)
-
-
-def bare_name(text: str) -> str:
-    """What is left of a name without case and signs between its words."""
-    return re.sub(r"[\s_-]", "", text).lower()
-
-
-class StreamKind(_AnyCase):
-    """What a stream carries, spelled as in the control API."""
-
-    TRADES = "Trades"
-    L2_BOOK = "L2Book"
-    TICKER = "Ticker"
-    FUNDING = "Funding"
-    OPEN_INTEREST = "OpenInterest"
-    FUNDING_OPEN_INTEREST = "FundingOpenInterest"
-    LIQUIDATIONS = "Liquidations"
-
-
-class Transport(_AnyCase):
-    """How a stream arrives."""
-
-    WS = "Ws"
-    HTTP_POLL = "HttpPoll"
-
-
-class StreamKey(msgspec.Struct, frozen=True, order=True):
-    """What makes a stream this stream and no other."""
-
-    venue: str
-    symbol: str
-    kind: StreamKind
-    transport: Transport = Transport.WS
-
-    def __str__(self) -> str:
-        return f"{self.venue}/{self.symbol}/{self.kind}/{self.transport}"
-
-
-class Instrument(msgspec.Struct, frozen=True):
-    """An instrument as its venue describes it. Sizes are the venue's own decimal strings.
-
-    `price_decimals` and `qty_decimals` are the exponents of the integer mantissas in the database.
-    """
-
-    venue: str
-    symbol: str
-    price_decimals: int
-    qty_decimals: int
-    base: str = ""
-    quote: str = ""
-    tick_size: str = ""
-    lot_size: str = ""
-    contract_size: str = "1"
-    status: str = ""
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKey
 
 
 class Slot(msgspec.Struct, frozen=True):

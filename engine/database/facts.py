@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from engine.data.kinds import SPECS
+from engine.data.kinds import KINDS
 from engine.database.session import DatabaseSession
 
-_TABLES: Final = [spec.table for spec in SPECS.values()]
+_TABLES: Final = [spec.name for spec in KINDS.values()]
 
 _SERVER: Final = """
     SELECT current_setting('server_version'), current_setting('server_encoding'),

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.messages.streams import KnobChanges, StreamRequest
 
 

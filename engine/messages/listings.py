@@ -2,7 +2,7 @@
 
 import msgspec
 
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 
 
 class InstrumentEvent(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ member of one of the two unions at the end, told apart by its `type`.
 
 import msgspec
 
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.control import (
     AddStreams,
     CommandResult,

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.data.layout import Layout
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.streams import Knobs
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]

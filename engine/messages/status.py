@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from engine.data.kinds import NOT_MARKET_DATA
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.account import Account, Moves
 from engine.messages.streams import Knobs, StreamCounts, StreamState
 
@@ -19,7 +19,7 @@ Judgement = tuple[Light, str]
 Phase = Literal["starting", "running", "draining", "stopped"]
 ChildState = Literal["starting", "up", "restarting", "ended"]
 
-KINDS_OF_STREAM: dict[StreamKind, tuple[str, ...]] = {
+CARRIES: dict[StreamKind, tuple[str, ...]] = {
     StreamKind.TRADES: ("trade",),
     StreamKind.L2_BOOK: ("book",),
     StreamKind.TICKER: ("quote",),
@@ -179,7 +179,7 @@ class EngineStatus(msgspec.Struct):
     def _by_kind(self, count: Callable[[StreamCounts], int]) -> dict[str, int]:
         rows: Counter[str] = Counter()
         for stream_kind, counts in self.counts_by_kind.items():
-            kinds = KINDS_OF_STREAM[stream_kind]
+            kinds = CARRIES[stream_kind]
             for kind in kinds:
                 rows[kind] += count(counts) // len(kinds)
         return dict(rows)

@@ -7,16 +7,11 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from engine.base.clock import monotonic_s
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.account import RingMoves
 from engine.messages.flush_delay import FlushDelay
 from engine.messages.pipes import ShardStatus
-from engine.messages.status import (
-    ChildReport,
-    ShardReport,
-    StreamReport,
-    WriterReport,
-)
+from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus, sum_by_kind
 from engine.messages.writer import LatencyHistogram, WriterStatus
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge, Histogram, values
 from prometheus_client.utils import INF, floatToGoString
 
-from engine.data.kinds import RecordKind
-from engine.data.slots import StreamKind
+from engine.data.kinds import KINDS
+from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
 from engine.messages.writer import LatencyHistogram, WriterStatus
 from engine.process.metric_files import GAUGE_MODE
@@ -178,12 +178,12 @@ class WriterMetrics:
         """Totals since this process was born."""
         for name, growth in self._rows.items():
             rows: Mapping[str, int] = getattr(status, name)
-            for kind in RecordKind:
-                growth.feed(rows.get(kind.value, 0), kind.value)
+            for kind in KINDS:
+                growth.feed(rows.get(kind, 0), kind)
         self._inexact.feed(status.inexact_rows)
         self._lost.feed(status.lost_rows)
-        for kind in RecordKind:
-            self._quarantine.labels(kind.value).set(status.quarantine_rows.get(kind.value, 0))
+        for kind in KINDS:
+            self._quarantine.labels(kind).set(status.quarantine_rows.get(kind, 0))
         self._backlog.set(status.backlog_rows)
         self._journal.set(status.journal_bytes)
         if status.redis_state != "off":

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -23,14 +23,14 @@ from engine.base.errors import ConfigError
 from engine.base.masking import mask_url
 from engine.base.redis_link import parse_redis_url
 from engine.base.wrong_input import explain
+from engine.data.kinds import KINDS
 from engine.data.layout import must_be_text
-from engine.data.slots import StreamKey, StreamKind, Transport, is_symbol
+from engine.data.names import StreamKey, StreamKind, Transport, is_symbol
 from engine.messages.settings import Admission, VenueSettings
 from engine.start.postgres_settings import check_settings
 
 _MAX_FILE_BYTES = 1 << 20
 _SHOWN_SYMBOL = 64
-_FAST_KINDS = ("trade", "book", "quote")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -134,24 +134,31 @@ class JournalConfig(_Section, frozen=True):
     sync_interval_s: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
 
 
-class RingRecords(_Section, frozen=True):
-    """`[shards.ring_records]`: capacities, powers of two. Absent ones fit the shared memory."""
-
-    trade: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
-    book: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
-    quote: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
-    funding: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
-    open_interest: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
-    liquidation: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
-    gap: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
-    coverage: Annotated[int, Meta(ge=64, le=1 << 30)] | None = None
+_Capacity = Annotated[int, Meta(ge=64, le=1 << 30)]
+if TYPE_CHECKING:
+    _RingRecords = _Section
+else:
+    _RingRecords = msgspec.defstruct(
+        "_RingRecords",
+        [(kind, _Capacity | None, None) for kind in KINDS],
+        bases=(_Section,),
+        frozen=True,
+    )
 
 
 class ShardsConfig(_Section, frozen=True):
-    """`[shards]`: one shard for each CPU listed. Absent: half the CPUs, the last ones."""
+    """`[shards]`: one shard for each CPU listed. Absent: half the CPUs, the last ones.
+    `[shards.ring_records]`: capacities by record kind, powers of two. Absent ones fit the shared
+    memory.
+    """
 
     cpus: list[Annotated[int, Meta(ge=0, le=65535)]] | None = None
-    ring_records: RingRecords = RingRecords()
+    ring_records: _RingRecords = _RingRecords()
+
+    def capacity(self, kind: str) -> int | None:
+        """The capacity that is configured for the rings of a kind, if one is."""
+        found: int | None = getattr(self.ring_records, kind)
+        return found
 
 
 class LogConfig(_Section, frozen=True):
@@ -361,18 +368,18 @@ def _check(config: Config, source: str) -> None:
             f"{source}: database.flush_rows = {database.flush_rows} is more than"
             f" database.max_rows_per_copy = {database.max_rows_per_copy}"
         )
-    for kind in RingRecords.__struct_fields__:
-        capacity = getattr(config.shards.ring_records, kind)
+    for name, kind in KINDS.items():
+        capacity = config.shards.capacity(name)
         if capacity is None:
             continue
         if capacity & (capacity - 1):
             raise ConfigError(
-                f"{source}: shards.ring_records.{kind}: {capacity} is not a power of two"
+                f"{source}: shards.ring_records.{name}: {capacity} is not a power of two"
             )
-        if kind in _FAST_KINDS and database.flush_rows > capacity:
+        if kind.is_fast and database.flush_rows > capacity:
             raise ConfigError(
                 f"{source}: database.flush_rows = {database.flush_rows} is more than"
-                f" shards.ring_records.{kind} = {capacity}: the ring would fill before a flush"
+                f" shards.ring_records.{name} = {capacity}: the ring would fill before a flush"
             )
     try:
         check_settings(database.private_settings)

@@ -9,24 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.errors import ConfigError
-from engine.data.kinds import SPECS, RecordKind
+from engine.data.kinds import BOOK, KINDS, QUOTE, TRADE
 from engine.data.layout import ring_name
 from engine.data.ring import ring_bytes
 from engine.messages.settings import RingSettings
 from engine.start.config import Config
-
-PREFERRED_RECORDS = {
-    RecordKind.TRADE: 1 << 20,
-    RecordKind.BOOK: 1 << 20,
-    RecordKind.QUOTE: 1 << 18,
-    RecordKind.FUNDING: 1 << 14,
-    RecordKind.OPEN_INTEREST: 1 << 14,
-    RecordKind.LIQUIDATION: 1 << 14,
-    RecordKind.GAP: 1 << 12,
-    RecordKind.COVERAGE: 1 << 12,
-}
-"""Ring capacities when shared memory is ample: 137 MB a shard."""
-_SHRINKABLE = (RecordKind.TRADE, RecordKind.BOOK, RecordKind.QUOTE)
 
 _FEWEST_RECORDS = 1 << 12
 _FREE_SHARE = 0.8
@@ -79,10 +66,10 @@ def plan_rings(
     64 MB); configured ones are kept or refused. `reclaimable_bytes` are ring files of our own that
     a crash left behind: the new rings take their place.
     """
-    asked = config.shards.ring_records
-    capacity = {kind: getattr(asked, kind.value) or PREFERRED_RECORDS[kind] for kind in SPECS}
+    asked = {name: config.shards.capacity(name) for name in KINDS}
+    capacity = {name: asked[name] or kind.ring_records for name, kind in KINDS.items()}
     budget = int((free_bytes + reclaimable_bytes) * _FREE_SHARE)
-    shrinkable = [kind for kind in _SHRINKABLE if getattr(asked, kind.value) is None]
+    shrinkable = [name for name, kind in KINDS.items() if kind.is_fast and not asked[name]]
     note = ""
     while _bytes_needed(capacity, shard_count) > budget:
         candidates = [kind for kind in shrinkable if capacity[kind] > _FEWEST_RECORDS]
@@ -96,13 +83,13 @@ def plan_rings(
         capacity[largest] //= 2
         note = (
             f"shared memory has {free_bytes:,} bytes free: rings hold"
-            f" {capacity[RecordKind.TRADE]:,} trades, {capacity[RecordKind.BOOK]:,} levels and"
-            f" {capacity[RecordKind.QUOTE]:,} quotes"
+            f" {capacity[TRADE.name]:,} trades, {capacity[BOOK.name]:,} levels and"
+            f" {capacity[QUOTE.name]:,} quotes"
         )
     rings = [
-        RingSettings(ring_name(shard, kind.value), kind.value, capacity[kind])
+        RingSettings(ring_name(shard, kind), kind, capacity[kind])
         for shard in range(shard_count)
-        for kind in SPECS
+        for kind in KINDS
     ]
     return RingPlan(rings, _bytes_needed(capacity, shard_count), free_bytes, note)
 
@@ -112,5 +99,5 @@ def file_bytes(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
 
 
-def _bytes_needed(capacity: dict[RecordKind, int], shard_count: int) -> int:
-    return shard_count * sum(ring_bytes(spec, capacity[kind]) for kind, spec in SPECS.items())
+def _bytes_needed(capacity: dict[str, int], shard_count: int) -> int:
+    return shard_count * sum(ring_bytes(spec, capacity[kind]) for kind, spec in KINDS.items())

@@ -16,22 +16,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from engine.data.kinds import RecordKind
-from engine.data.slots import StreamKind
-from engine.messages.status import KINDS_OF_STREAM
+from engine.data.kinds import KINDS
+from engine.data.names import CARRIES, StreamKind
 
 _MB: Final = 1 << 20
 
-ROW_BYTES: Final = {
-    RecordKind.TRADE: 147,
-    RecordKind.BOOK: 40,
-    RecordKind.QUOTE: 155,
-    RecordKind.FUNDING: 174,
-    RecordKind.OPEN_INTEREST: 83,
-    RecordKind.LIQUIDATION: 154,
-    RecordKind.GAP: 300,
-}
-"""Of a row in a quiet market, where an entry holds one; of a book a level of an event of ten."""
 KEY_BYTES: Final = 4_344
 ENTRY_BYTES: Final = 30
 """Of an entry, beside its payload."""
@@ -54,8 +43,8 @@ class RedisPlan:
 
 def needed_bytes(streams: Iterable[StreamKind], maxlen_rows: int) -> int:
     """What a server needs for these streams when each holds `maxlen_rows` rows."""
-    kinds = [RecordKind(kind) for stream in streams for kind in KINDS_OF_STREAM[stream]]
-    together = sum(KEY_BYTES + maxlen_rows * ROW_BYTES[kind] for kind in kinds)
+    kinds = [KINDS[name] for stream in streams for name in CARRIES[stream]]
+    together = sum(KEY_BYTES + maxlen_rows * kind.json_row_bytes for kind in kinds)
     return math.ceil(together / STREAMS_SHARE)
 
 

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from engine.data.slots import UNKNOWN_SYMBOL, Instrument, Slot, Slots, StreamKey
+from engine.data.instrument import Instrument
+from engine.data.names import UNKNOWN_SYMBOL, StreamKey
+from engine.data.slots import Slot, Slots
 from engine.messages.listings import ListingLoaded
 from engine.messages.streams import StreamSpec
 from engine.streams.near_names import near_names

@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from engine.base.clock import wall_ns
-from engine.data.slots import Slot, Slots, StreamKey
+from engine.data.names import StreamKey
+from engine.data.slots import Slot, Slots
 from engine.messages.control import KeyResult
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import StreamReport

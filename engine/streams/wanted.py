@@ -25,7 +25,7 @@ import msgspec
 
 from engine.base.durable import UNREADABLE, LineFile
 from engine.base.errors import EngineError
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.messages.streams import Knobs
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from engine.base.backoff import Backoff
 from engine.base.errors import DatabaseUnavailableError
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.base.threads import in_thread
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.database.session import REGISTRY, session
 from engine.database.words import unavailable
 from engine.messages.streams import Knobs

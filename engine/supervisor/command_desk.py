@@ -6,7 +6,7 @@ A shard or writer that is not there now learns everything when it is ready, so n
 import logging
 from collections.abc import Callable, Iterable
 
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.messages.control import AddStreams, KeyResult, RemoveStreams, RenewBook, SetKnobs
 from engine.messages.streams import Knobs, RenewBooks
 from engine.messages.writer import SetStreamKnobs

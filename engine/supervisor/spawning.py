@@ -5,7 +5,7 @@ from functools import partial
 
 from engine.base.redis_link import parse_redis_url
 from engine.data.layout import Layout
-from engine.data.slots import StreamKey
+from engine.data.names import StreamKey
 from engine.limits.lease_desk import Share
 from engine.limits.shared_budgets import SharedLimits
 from engine.messages.settings import (

@@ -16,13 +16,15 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import TableRefusesError
 from engine.base.keep_trying import keep_trying
-from engine.data.kinds import GAP, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP
+from engine.writer.rows.batch import CommitResult, Slice
 from engine.writer.rows.clock_doubt import ClockDoubt
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.rows.withheld import Withheld
 from engine.writer.sink_trouble import delivered, sink_trouble
 from engine.writer.sinks.postgres.coverage import CoverageGate, is_coverage
-from engine.writer.sinks.postgres.sink import CommitResult, PostgresSink, Slice
+from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sources import lost_rows
 from engine.writer.sources.latency import Latency
 from engine.writer.sources.source import Source
@@ -184,7 +186,7 @@ class DatabaseDelivery:
                 if first_seq > seq:
                     gaps = lost_rows.declare(source, seq, first_seq, wall_ns())
                     slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
-                    self._withheld.lost(source.spec.kind, gaps["stream"].tolist())
+                    self._withheld.lost(source.spec.name, gaps["stream"].tolist())
                 elif not len(records):
                     break
                 slices.append(self._piece(source, seq, first_seq, records))
@@ -200,7 +202,7 @@ class DatabaseDelivery:
         self._clock.only({(source.key, source.epoch) for source in behind})
         # Any row may come with gaps that are to be declared.
         self._tables.only(
-            {source.spec.table for source in behind} | ({GAP.table} if behind else set())
+            {source.spec.name for source in behind} | ({GAP.name} if behind else set())
         )
 
     def _is_to_wait(
@@ -208,19 +210,19 @@ class DatabaseDelivery:
     ) -> bool:
         """Whether nothing more of a source goes into the present flush; asked before its next rows
         are read, and again with them."""
-        key, kind = (source.key, source.epoch), source.spec.kind
+        key, kind = (source.key, source.epoch), source.spec.name
         if records is None:
-            waits = self._clock.waits(key) or self._tables.waits(kind.value)
+            waits = self._clock.waits(key) or self._tables.waits(kind)
         else:
             waits = self._clock.doubts(key, kind, records)
-            waits = waits or (lost and self._tables.waits(GAP.kind.value))
+            waits = waits or (lost and self._tables.waits(GAP.name))
         if waits:
             self._waiting.add(key)
         return waits
 
     def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
         """The rows that knobs let through."""
-        kind = source.spec.kind
+        kind = source.spec.name
         records = self._clock.put_right(records)
         chosen = self._knobs.to_store(records, kind)
         if chosen is not None:
@@ -235,7 +237,7 @@ class DatabaseDelivery:
             slices, withheld, durable=durable, impatient=self._tables.impatient
         )
         self._withheld.committed()
-        self._tables.taken({s.spec.table for s in slices if len(s.records)})
+        self._tables.taken({s.spec.name for s in slices if len(s.records)})
         now_ns = wall_ns()
         by_source = {(source.key, source.epoch): source for source in self._sources}
         for piece in slices:
@@ -250,7 +252,7 @@ class DatabaseDelivery:
                 continue
             if piece.lost_count:
                 self._report_loss(piece)
-            self.skipped_rows[piece.spec.kind.value] += piece.withheld_count
+            self.skipped_rows[piece.spec.name] += piece.withheld_count
             self.latency.add(piece.records, now_ns)
         for source in self._sources:
             source.committed(source.database_seq, durable=durable)
@@ -273,7 +275,7 @@ class DatabaseDelivery:
 
     def _report_loss(self, piece: Slice) -> None:
         """Rows that neither ring nor journal holds any more: damage, or a restored database."""
-        self.lost_by_kind[piece.spec.kind.value] += piece.lost_count
+        self.lost_by_kind[piece.spec.name] += piece.lost_count
         _log.error(
             "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
             piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,

@@ -229,7 +229,7 @@ class Writer:
         received: Counter[str] = Counter()
         for source in self.sources:
             if source.spec.columns:
-                received[source.spec.kind.value] += source.head_seq if source.is_live else 0
+                received[source.spec.name] += source.head_seq if source.is_live else 0
         usage = resource.getrusage(resource.RUSAGE_SELF)
         database, redis = self._database, self._redis
         if redis:
@@ -269,7 +269,7 @@ def ring_status(source: Source) -> RingStatus:
     """What the supervisor is told of a source."""
     return RingStatus(
         ring=source.name,
-        kind=source.spec.kind.value,
+        kind=source.spec.name,
         head_seq=source.head_seq,
         journal_seq=source.journal_seq,
         database_seq=source.database_seq,

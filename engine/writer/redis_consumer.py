@@ -18,7 +18,8 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import RedisUnavailableError
 from engine.base.keep_trying import keep_trying
-from engine.data.kinds import GAP, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP
 from engine.writer.rows.batch import Slice
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sink_trouble import delivered, sink_trouble
@@ -76,7 +77,7 @@ class RedisDelivery:
         self._gaps.append(gaps if chosen is None else gaps[chosen])
         oldest = len(self._in_flight[1])
         if len(self._gaps) - oldest > _GAPS_WAITING_MAX:
-            self.overrun_rows[GAP.kind.value] += len(self._gaps[oldest])
+            self.overrun_rows[GAP.name] += len(self._gaps[oldest])
             del self._gaps[oldest]
 
     async def run(self) -> None:
@@ -119,7 +120,7 @@ class RedisDelivery:
             if source.redis_seq < oldest:
                 missed = oldest - max(source.redis_seq, source.redis_counted_seq)
                 if missed > 0:
-                    self.overrun_rows[source.spec.kind.value] += missed
+                    self.overrun_rows[source.spec.name] += missed
                     source.redis_counted_seq = oldest
                 source.redis_seq = oldest
 
@@ -158,7 +159,7 @@ class RedisDelivery:
         counted = source.redis_counted_seq
         if published > counted:
             if source.redis_is_known:
-                self.published_rows[source.spec.kind.value] += published - counted
+                self.published_rows[source.spec.name] += published - counted
             source.redis_counted_seq = published
         elif not source.redis_is_known and counted == source.redis_seq:
             source.redis_counted_seq = min(counted, max(published, source.ring_first_seq))
@@ -213,7 +214,7 @@ class RedisDelivery:
         now_ns, refused = wall_ns(), published.refused_rows.copy()
         by_source = {(source.key, source.epoch): source for source in self._sources}
         for piece in slices:
-            source, kind = by_source[piece.ring, piece.epoch], piece.spec.kind.value
+            source, kind = by_source[piece.ring, piece.epoch], piece.spec.name
             before = max(source.redis_counted_seq - piece.first_seq, 0)
             row_count = max(piece.end_seq - piece.first_seq - before, 0)
             kept = row_count if piece.kept is None else int(np.sum(piece.kept >= before))
@@ -229,7 +230,7 @@ class RedisDelivery:
     def _gaps_published(self, gaps: Sequence[RecordArray]) -> None:
         for records in gaps:
             self._gaps.popleft()
-            self.published_rows[GAP.kind.value] += len(records)
+            self.published_rows[GAP.name] += len(records)
 
     def _advance(self, slices: Sequence[Slice]) -> None:
         ends = {(p.ring, p.epoch): p.end_seq for p in slices}

@@ -6,17 +6,18 @@ An event is written whole or dropped whole. An event without any level still get
 
 from collections.abc import Sequence
 from itertools import chain
-from struct import Struct
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from engine.data.kinds import BOOK, Flag, RecordArray, Side
+from engine.data.flags import Flag, Side
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK
 from engine.data.ring import HEADER_BYTES, RingProducer
 
 Level = tuple[float, float]
 
-_PACK_LEVEL: Final = Struct("=IHBxqqqqdd").pack_into
+_PACK_LEVEL: Final = BOOK.packer()
 _ROW_BYTES: Final = BOOK.dtype.itemsize
 _NO_LEVEL: Final = ((0.0, 0.0),)
 # Plain integers: arithmetic on enum members costs more than packing a row (0.5 µs each, measured).

@@ -9,14 +9,16 @@ as refused rows, and a book of deltas starts anew from a snapshot.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from engine.base.clock import monotonic_s
-from engine.data.kinds import CoverageEnd, GapReason, GapState
+from engine.data.flags import CoverageEnd, GapReason, GapState
+from engine.data.kinds import BOOK
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds.book_rows import BookEvent, brought_up, put_event
+from shards.feeds.context import FeedContext
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
@@ -40,6 +42,8 @@ _AHEAD_IDS_MAX: Final = 100_000_000
 
 class _BookStream(Feed):
     """Writes book events; subclasses decide which and in what order."""
+
+    kind: ClassVar = BOOK
 
     def _put(self, event: BookEvent) -> bool:
         """Write an event; False when a full ring refused it (counted, to be declared)."""
@@ -71,6 +75,11 @@ class DeltaBook(_BookStream):
     """
 
     ids_tell: ClassVar = True
+
+    @classmethod
+    def make(cls, context: FeedContext) -> Self:
+        """With somebody to ask for snapshots."""
+        return cls(*context.parts(BOOK), context.want_snapshot)
 
     def __init__(
         self,

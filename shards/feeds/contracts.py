@@ -1,21 +1,22 @@
 """What a derivative has beside trades and book: funding, open interest, liquidations."""
 
 from itertools import islice
-from struct import Struct
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from engine.base.clock import monotonic_s
-from engine.data.kinds import Flag, GapState
+from engine.data.flags import Flag, GapState
+from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec, StreamState
+from shards.feeds.context import FeedContext
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.feed import Feed, Frame
 from shards.feeds.unnumbered import UnnumberedFeed
 
-_PACK_FUNDING: Final = Struct("=IH2xqqdddqI4x").pack_into
-_PACK_OPEN_INTEREST: Final = Struct("=IH2xqqd").pack_into
-_PACK_LIQUIDATION: Final = Struct("=IHBxqqdddd").pack_into
+_PACK_FUNDING: Final = FUNDING.packer()
+_PACK_OPEN_INTEREST: Final = OPEN_INTEREST.packer()
+_PACK_LIQUIDATION: Final = LIQUIDATION.packer()
 _NO_RATE: Final = int(Flag.NO_RATE)
 _INEXACT: Final = int(Flag.INEXACT)
 _REMEMBERED_LIQUIDATIONS: Final = 1024
@@ -37,6 +38,8 @@ class FundingRow(NamedTuple):
 
 
 class _FundingStream(UnnumberedFeed):
+    kind: ClassVar = FUNDING
+
     def _store_funding(
         self, ring: RingProducer, ts_event: int, ts_recv: int, row: FundingRow
     ) -> None:
@@ -70,6 +73,8 @@ class FundingRates(_FundingStream):
 
 
 class _OpenInterestStream(UnnumberedFeed):
+    kind: ClassVar = OPEN_INTEREST
+
     def _store_open_interest(
         self, ring: RingProducer, ts_event: int, ts_recv: int, qty: float, *, is_exact: bool
     ) -> None:
@@ -105,6 +110,12 @@ class FundingOpenInterest(_FundingStream, _OpenInterestStream):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._open_interest_ring = open_interest_ring
+
+    @classmethod
+    def make(cls, context: FeedContext) -> Self:
+        """With its second ring."""
+        ring = context.rings[OPEN_INTEREST.name]
+        return cls(*context.parts(FUNDING), ring)
 
     def _content_of(self, frame: Frame) -> Any:
         return frame[2:4]
@@ -144,6 +155,7 @@ class Liquidations(UnnumberedFeed):
 
     in_any_order: ClassVar = True
     listens_without_rows: ClassVar = True
+    kind: ClassVar = LIQUIDATION
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None

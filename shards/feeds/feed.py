@@ -2,13 +2,15 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from engine.base.clock import monotonic_s, wall_ns
-from engine.data.kinds import CoverageEnd, Flag, GapReason, GapState
+from engine.data.flags import CoverageEnd, Flag, GapReason, GapState
+from engine.data.kind import Kind
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamCounts, StreamSpec, StreamState, StreamStatus
+from shards.feeds.context import FeedContext
 from shards.feeds.declared.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.feeds.declared.gaps import DropSpan, Edges, GapLedger
 from shards.feeds.declared.late import LateRows
@@ -65,6 +67,8 @@ class Feed:
     `interruption` says what a jump of ids is blamed on until the first row has arrived again.
     """
 
+    kind: ClassVar[Kind]
+    """Of its rows; where it writes several, the one by whose last row it goes on."""
     in_any_order: ClassVar = False
     """Whether rows are known by what they say, so that it matters not when they come."""
     listens_without_rows: ClassVar = False
@@ -121,6 +125,11 @@ class Feed:
         self._began_ts = 0
         self._heard_until = last.ts_event if last else 0
         """While it is not heard: up to when (venue time) it was; 0 when it never was."""
+
+    @classmethod
+    def make(cls, context: FeedContext) -> Self:
+        """The feed of a stream, going on from its last row."""
+        return cls(*context.parts(cls.kind))
 
     @property
     def frame_count(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from engine.base.clock import monotonic_s, wall_ns
-from engine.data.kinds import GapReason
+from engine.data.flags import GapReason
 from engine.messages.streams import StreamState
 from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.feed import Feed, Frame

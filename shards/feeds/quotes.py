@@ -6,22 +6,24 @@ unprovable. A side without an order has price and quantity 0.
 """
 
 from collections.abc import Sequence
-from struct import Struct
-from typing import Final
+from typing import ClassVar, Final
 
-from engine.data.kinds import GapReason, GapState
+from engine.data.flags import GapReason, GapState
+from engine.data.kinds import QUOTE
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
 
-_PACK_QUOTE: Final = Struct("=IH2xqqqdddd").pack_into
+_PACK_QUOTE: Final = QUOTE.packer()
 _NONE_YET: Final = -1
 
 
 class Quotes(Feed):
     """Quotes whose number never goes back; one that repeats the last quote is dropped."""
+
+    kind: ClassVar = QUOTE
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None

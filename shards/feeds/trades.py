@@ -8,11 +8,11 @@ proves that nothing was missed.
 
 from collections.abc import Sequence
 from itertools import islice
-from struct import Struct
 from typing import ClassVar, Final, NamedTuple
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import TRADE, Flag, GapReason, GapState
+from engine.data.flags import Flag, GapReason, GapState
+from engine.data.kinds import TRADE
 from engine.data.positions import Position
 from engine.data.ring import HEADER_BYTES, RingProducer
 from engine.messages.streams import StreamSpec
@@ -20,7 +20,7 @@ from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
 
-_PACK_TRADE: Final = Struct("=IHBxqq8xqdd").pack_into
+_PACK_TRADE: Final = TRADE.packer("trade_id_hi")
 """The upper half of the trade id is zero here: both kinds of id fit 64 bits."""
 _ROW_BYTES: Final = TRADE.dtype.itemsize
 _NONE_YET: Final = -1
@@ -30,7 +30,7 @@ _BACKFILLED: Final = int(Flag.BACKFILLED)
 
 
 class TradeRow(NamedTuple):
-    """One trade; `ts_event` in ns, `side` a byte of `engine.data.kinds.Side`."""
+    """One trade; `ts_event` in ns, `side` a byte of `engine.data.flags.Side`."""
 
     trade_id: int
     side: int
@@ -41,6 +41,8 @@ class TradeRow(NamedTuple):
 
 class _TradeStream(Feed):
     """Writes trades; subclasses decide which."""
+
+    kind: ClassVar = TRADE
 
     def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
         trade_id, side, ts_event, price, qty = row

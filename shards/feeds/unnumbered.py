@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from engine.base.clock import monotonic_ns
-from engine.data.kinds import CoverageEnd, GapReason, GapState
+from engine.data.flags import CoverageEnd, GapReason, GapState
+from engine.data.names import Transport
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
-from engine.data.slots import Transport
 from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds.declared.coverage import LATE_NS
 from shards.feeds.declared.gaps import Edges, GapLedger

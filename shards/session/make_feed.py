@@ -1,72 +1,48 @@
-"""Makes the feed of a stream: which class sequences it, and which rings it writes to."""
+"""Makes the feeds of a venue: a stream's channel names the class that sequences it."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from engine.data.kinds import RecordKind
-from engine.data.positions import read_position
+from engine.data.kinds import COVERAGE, GAP
 from engine.messages.streams import StreamSpec
 from shards.feeds.books import DeltaBook
-from shards.feeds.contracts import FundingOpenInterest
+from shards.feeds.context import FeedContext, Rings
 from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
 from shards.feeds.feed import Feed
-from shards.session.rings import ShardRings
-from shards.venues.kit import FeedRule, Venue, capabilities
-
-RECORD_KIND: Final = {
-    FeedRule.CONTIGUOUS_TRADES: RecordKind.TRADE,
-    FeedRule.HISTORY_TRADES: RecordKind.TRADE,
-    FeedRule.DELTA_BOOK: RecordKind.BOOK,
-    FeedRule.SNAPSHOT_BOOK: RecordKind.BOOK,
-    FeedRule.QUOTES: RecordKind.QUOTE,
-    FeedRule.FUNDING: RecordKind.FUNDING,
-    FeedRule.OPEN_INTEREST: RecordKind.OPEN_INTEREST,
-    FeedRule.FUNDING_OPEN_INTEREST: RecordKind.FUNDING,
-    FeedRule.LIQUIDATIONS: RecordKind.LIQUIDATION,
-}
-"""The kind of each rule's rows; of FUNDING_OPEN_INTEREST the one its position is kept for."""
+from shards.venues.kit import Venue, capabilities
 
 
-def make_stream(
-    spec: StreamSpec,
-    venue: Venue,
-    rings: ShardRings,
-    gaps: GapLedger,
-    positions_dir: Path,
-    want_snapshot: Callable[[DeltaBook], None],
-    coverage: CoverageLedger | None = None,
-) -> Feed:
-    """The feed of a stream, or a stream that has failed because its venue does not offer it."""
-    channel = venue.channels.get((spec.key.kind, spec.key.transport))
-    if channel is None:
-        stream = Feed(spec, rings.gap, gaps, None)
-        stream.failed(not_offered(venue, spec))
-        return stream
-    stream = _make_feed(spec, venue, rings, gaps, positions_dir, want_snapshot)
-    heard = read_position(positions_dir, RecordKind.COVERAGE, spec.slot)
-    stream.resume(coverage or CoverageLedger(), heard)
-    return stream
+class FeedMaker:
+    """What the feeds of one venue have in common."""
 
+    def __init__(
+        self,
+        venue: Venue,
+        rings: Rings,
+        positions_dir: Path,
+        want_snapshot: Callable[[DeltaBook], None],
+    ) -> None:
+        self.gaps = GapLedger(rings[GAP.name])
+        self.coverage = CoverageLedger(rings[COVERAGE.name])
+        self._venue = venue
+        self._rings = rings
+        self._positions_dir = positions_dir
+        self._want_snapshot = want_snapshot
 
-def _make_feed(
-    spec: StreamSpec,
-    venue: Venue,
-    rings: ShardRings,
-    gaps: GapLedger,
-    positions_dir: Path,
-    want_snapshot: Callable[[DeltaBook], None],
-) -> Feed:
-    rule = venue.channels[spec.key.kind, spec.key.transport].rule
-    kind = RECORD_KIND[rule]
-    last = read_position(positions_dir, kind, spec.slot)
-    if rule is FeedRule.DELTA_BOOK:
-        return DeltaBook(spec, rings[kind], gaps, last, want_snapshot)
-    if rule is FeedRule.FUNDING_OPEN_INTEREST:
-        return FundingOpenInterest(spec, rings[kind], gaps, last, rings[RecordKind.OPEN_INTEREST])
-    feed: Feed = rule.value(spec, rings[kind], gaps, last)
-    return feed
+    def make(self, spec: StreamSpec) -> Feed:
+        """The feed of a stream, or one that has failed because the venue does not offer it."""
+        channel = self._venue.channels.get((spec.key.kind, spec.key.transport))
+        if channel is None:
+            feed = Feed(spec, self._rings[GAP.name], self.gaps, None)
+            feed.failed(not_offered(self._venue, spec))
+            return feed
+        context = FeedContext(
+            spec, self._rings, self.gaps, self._positions_dir, self._want_snapshot
+        )
+        feed = channel.feed.make(context)
+        feed.resume(self.coverage, context.last(COVERAGE))
+        return feed
 
 
 def not_offered(venue: Venue, spec: StreamSpec) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from engine.data.kinds import SPECS, RecordKind
+from engine.data.kinds import COVERAGE, KINDS
 from engine.data.layout import Layout, ring_name
 from engine.data.ring import RingProducer
 from engine.data.segment import Segment, attach_segment
@@ -12,7 +12,7 @@ from engine.data.segment import Segment, attach_segment
 class ShardRings:
     """Producer ends of a shard's rings. Raises RingBusyError when another shard holds them."""
 
-    def __init__(self, producers: Mapping[RecordKind, RingProducer]) -> None:
+    def __init__(self, producers: Mapping[str, RingProducer]) -> None:
         self._all = dict(producers)
         self._used: tuple[RingProducer, ...] = ()
         self._doorbell_fd = -1
@@ -23,7 +23,7 @@ class ShardRings:
         """Attach the rings the writer has made for this shard, as their only producer."""
         producers = {}
         segments = []
-        for kind, spec in SPECS.items():
+        for kind, spec in KINDS.items():
             segment = attach_segment(layout.ring_path(ring_name(shard, kind)), writable=True)
             segment.lock()
             segments.append(segment)
@@ -33,34 +33,14 @@ class ShardRings:
         rings._doorbell_fd = doorbell_fd
         return rings
 
-    def __getitem__(self, kind: RecordKind) -> RingProducer:
+    def __getitem__(self, kind: str) -> RingProducer:
         """The ring of a kind, for somebody who will write to it."""
         ring = self._all[kind]
         if ring not in self._used:
             # Coverage is shown last: what it claims to be there must be there.
-            last = self._all.get(RecordKind.COVERAGE)
+            last = self._all.get(COVERAGE.name)
             self._used = tuple(sorted((*self._used, ring), key=lambda used: used is last))
         return ring
-
-    @property
-    def trade(self) -> RingProducer:
-        """The ring of trades."""
-        return self[RecordKind.TRADE]
-
-    @property
-    def book(self) -> RingProducer:
-        """The ring of book levels."""
-        return self[RecordKind.BOOK]
-
-    @property
-    def gap(self) -> RingProducer:
-        """The ring of gaps."""
-        return self[RecordKind.GAP]
-
-    @property
-    def coverage(self) -> RingProducer:
-        """The ring of what is listened to."""
-        return self[RecordKind.COVERAGE]
 
     def publish(self) -> None:
         """Show readers what was written, and wake the writer if it sleeps. Called once a read of a

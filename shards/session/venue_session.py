@@ -8,19 +8,18 @@ from typing import Any
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.layout import Layout
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.limits.leases import Lease, LeaseClient
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamCounts, StreamSpec, StreamState
 from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import FundingRates
-from shards.feeds.declared.coverage import LATE_NS, CoverageLedger
-from shards.feeds.declared.gaps import GapLedger
+from shards.feeds.declared.coverage import LATE_NS
 from shards.feeds.feed import Feed
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.book_snapshots import BookSnapshots
 from shards.session.funding_intervals import IntervalSource
-from shards.session.make_feed import make_stream
+from shards.session.make_feed import FeedMaker
 from shards.session.rings import ShardRings
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
@@ -60,8 +59,6 @@ class VenueSession:
         self._layout = layout
         self._on_fault = on_fault
         self._leases = leases
-        self._gaps = GapLedger(rings.gap)
-        self._coverage = CoverageLedger(rings.coverage)
         self._told_alive_s = monotonic_s()
         self._ahead_ns = 0
         """At most so much later than the venue's our clock is."""
@@ -70,6 +67,8 @@ class VenueSession:
             venue, settings, leases, rings.publish, self._spawn, shard_count
         )
         self._snapshots = BookSnapshots(venue, self._rest, rings, settings.book_snapshot_interval_s)
+        self._maker = FeedMaker(venue, rings, layout.positions_dir, self._snapshots.want)
+        self._gaps, self._coverage = self._maker.gaps, self._maker.coverage
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Feed] = {}
         self._removed: dict[int, tuple[float, Feed]] = {}
@@ -125,7 +124,7 @@ class VenueSession:
         streams = []
         for spec in specs:
             if spec.slot not in self._by_slot:
-                self._by_slot[spec.slot] = self._recall(spec) or self._make_stream(spec)
+                self._by_slot[spec.slot] = self._recall(spec) or self._maker.make(spec)
                 streams.append(self._by_slot[spec.slot])
         offered = [stream for stream in streams if self._is_offered(stream)]
         for stream in streams:
@@ -256,17 +255,6 @@ class VenueSession:
             return None
         known[1].wanted_again(spec)
         return known[1]
-
-    def _make_stream(self, spec: StreamSpec) -> Feed:
-        return make_stream(
-            spec,
-            self._venue,
-            self._rings,
-            self._gaps,
-            self._layout.positions_dir,
-            self._snapshots.want,
-            self._coverage,
-        )
 
     def _is_offered(self, stream: Feed) -> bool:
         return (stream.key.kind, stream.key.transport) in self._venue.channels

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
 from shards.venues import binance_linear, budgets, hyperliquid_perp, kit
 from shards.venues.kit import Venue

@@ -6,41 +6,19 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 
 import enum
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import Level
-from shards.feeds.books import DeltaBook, SnapshotBook
-from shards.feeds.contracts import (
-    FundingOpenInterest,
-    FundingRates,
-    Liquidations,
-    OpenInterestPoints,
-)
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
-from shards.feeds.quotes import Quotes
-from shards.feeds.trades import ContiguousTrades, HistoryTrades
 from shards.venues.listing import Listing, Readings
-
-
-class FeedRule(enum.Enum):
-    """How a channel's rows prove their completeness."""
-
-    CONTIGUOUS_TRADES = ContiguousTrades
-    HISTORY_TRADES = HistoryTrades
-    DELTA_BOOK = DeltaBook
-    SNAPSHOT_BOOK = SnapshotBook
-    QUOTES = Quotes
-    FUNDING = FundingRates
-    OPEN_INTEREST = OpenInterestPoints
-    FUNDING_OPEN_INTEREST = FundingOpenInterest
-    LIQUIDATIONS = Liquidations
 
 
 class _Nobody:
@@ -57,62 +35,43 @@ def _ignore(*_: object) -> None:
 _NOBODY: Final = _Nobody()
 
 
-@dataclass(slots=True)
+F = TypeVar("F", bound=Feed)
+
+
 class Feeds:
     """The feeds of one connection or poller, by wire symbol: where decoders deliver."""
 
-    contiguous_trades: dict[str, ContiguousTrades] = field(default_factory=dict)
-    history_trades: dict[str, HistoryTrades] = field(default_factory=dict)
-    delta_books: dict[str, DeltaBook] = field(default_factory=dict)
-    snapshot_books: dict[str, SnapshotBook] = field(default_factory=dict)
-    quotes: dict[str, Quotes] = field(default_factory=dict)
-    funding: dict[str, FundingRates] = field(default_factory=dict)
-    open_interest: dict[str, OpenInterestPoints] = field(default_factory=dict)
-    funding_open_interest: dict[str, FundingOpenInterest] = field(default_factory=dict)
-    liquidations: dict[str, Liquidations] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._by_class: defaultdict[type[Feed], dict[str, Any]] = defaultdict(dict)
+
+    def of(self, feed: type[F]) -> Mapping[str, F]:
+        """Those of one class by symbol; also those that take nothing any more. It is the same
+        mapping for ever: a decoder binds its `get` once.
+        """
+        return self._by_class[feed]
 
     def add(self, stream: Feed, handover: Handover | None = None) -> None:
         """Route the frames of the stream's symbol to it, or to its handover."""
-        self._room_of(stream)[stream.key.symbol] = handover or stream
+        self._by_class[type(stream)][stream.key.symbol] = handover or stream
 
     def remove(self, stream: Feed) -> None:
         """Route what still comes of the stream to nobody: frames that were under way when it was
         unsubscribed are no fault of the venue's. Costs the hot path nothing.
         """
-        room = self._room_of(stream)
+        room = self._by_class[type(stream)]
         taker = room.get(stream.key.symbol)
         if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
             room[stream.key.symbol] = _NOBODY
 
-    def room(self, rule: FeedRule) -> Mapping[str, Any]:
-        """The feeds of one rule by symbol; also those that take nothing any more."""
-        return self._rooms()[rule.value]
-
-    def listening(self, rule: FeedRule) -> Mapping[str, Any]:
-        """The same without those."""
-        room = self.room(rule)
-        return {symbol: feed for symbol, feed in room.items() if feed is not _NOBODY}
+    def listening(self, feed: type[F]) -> Mapping[str, F]:
+        """The same as `of` without those."""
+        room = self._by_class[feed]
+        return {symbol: each for symbol, each in room.items() if each is not _NOBODY}
 
     @property
     def all(self) -> Sequence[Any]:
-        """All that listen, of every rule."""
-        return [feed for rule in FeedRule for feed in self.listening(rule).values()]
-
-    def _room_of(self, stream: Feed) -> dict[str, Any]:
-        return self._rooms()[type(stream)]
-
-    def _rooms(self) -> dict[type[Feed], dict[str, Any]]:
-        return {
-            ContiguousTrades: self.contiguous_trades,
-            HistoryTrades: self.history_trades,
-            DeltaBook: self.delta_books,
-            SnapshotBook: self.snapshot_books,
-            Quotes: self.quotes,
-            FundingRates: self.funding,
-            OpenInterestPoints: self.open_interest,
-            FundingOpenInterest: self.funding_open_interest,
-            Liquidations: self.liquidations,
-        }
+        """All that listen, of every class."""
+        return [each for feed in self._by_class for each in self.listening(feed).values()]
 
 
 class Control(enum.Enum):
@@ -168,7 +127,7 @@ class Shape:
     members of a book, the arrays whose elements are a row each; others are `row_count` rows.
     """
 
-    rule: FeedRule
+    feed: type[Feed]
     element: type[Struct]
     tag: str = ""
     path: tuple[str, ...] = ()
@@ -206,12 +165,14 @@ class Channel:
     """How one kind of stream is subscribed and sequenced."""
 
     group: str
-    rule: FeedRule
+    feed: type[Feed]
     topic: Callable[[str, VenueSettings], str]
     stale_after_s: float
     """Silence after which something is wrong; infinite where silence is normal."""
     note: str = ""
     """What to know before one relies on it."""
+    has_venue_time: bool = True
+    """Whether the venue says when what it sends has happened; else rows have our time."""
 
 
 REST_WEIGHT: Final = "rest_weight"
@@ -249,7 +210,7 @@ class PollChannel:
     least one is there, and both answers are read by `decode` (body, feeds, ts_recv in ns).
     """
 
-    rule: FeedRule
+    feed: type[Feed]
     decode: Callable[[bytes, Feeds, int, OnBadFrame], None]
     interval_s: float
     stale_after_s: float
@@ -257,6 +218,8 @@ class PollChannel:
     batch: RestCall | None = None
     note: str = ""
     """As of a `Channel`."""
+    has_venue_time: bool = True
+    """As of a Channel."""
 
 
 @dataclass(frozen=True, slots=True)

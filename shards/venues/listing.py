@@ -15,7 +15,8 @@ import msgspec
 
 from engine.base.errors import VenueError
 from engine.base.wrong_input import explain
-from engine.data.slots import Instrument, is_symbol
+from engine.data.instrument import Instrument
+from engine.data.names import is_symbol
 from shards.venues.bad_frames import BAD_FRAME
 
 Row = TypeVar("Row")

@@ -77,7 +77,7 @@ class Salvage:
         ts_recv: int,
         error: Exception,
     ) -> None:
-        room = self._feeds.room(shape.rule)
+        room = self._feeds.of(shape.feed)
         body = _follow(payload, frame, shape.path)
         if not shape.is_list:
             symbol = text_of(members(body).get(shape.symbol))
@@ -86,7 +86,7 @@ class Salvage:
         texts = elements(body, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
             self._on_bad_frame(error, payload)
-            suspect(self._feeds.listening(shape.rule).values(), ts_recv)
+            suspect(self._feeds.listening(shape.feed).values(), ts_recv)
             return
         owner: str | None = None
         good: dict[str | None, list[bytes]] = {}
@@ -116,8 +116,8 @@ class Salvage:
         self, parts: Sequence[_Part], shape: Shape, ts_recv: int, owner: str | None
     ) -> None:
         """Count parts; tell their streams. Those that name no stream here are `owner`'s."""
-        room = self._feeds.room(shape.rule)
-        anybody = list(self._feeds.listening(shape.rule).values())
+        room = self._feeds.of(shape.feed)
+        anybody = list(self._feeds.listening(shape.feed).values())
         is_anybodys = False
         for part in parts:
             self._on_bad_frame(part.error or MalformedFrameError("mixed_coins"), part.text)

@@ -15,7 +15,7 @@ from control.main import run
 from control.proof.simulator import SimulatorProcess
 from control.state.listings import Listings
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.control import AddStreams, CommandResult, KeyResult, SystemStatus
 from engine.messages.limits import LeaseGranted, LeaseRequest
 from engine.messages.listings import ListingLoaded

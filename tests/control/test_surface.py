@@ -19,7 +19,7 @@ from control.api import openapi
 from control.app import OPERATIONS
 from control.cli.main import main, parser
 from control.state.listings import TimedEvent
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.listings import InstrumentEvent
 from engine.messages.streams import StreamState
 from tests.control.api.api_rig import POLL, Rig, instrument, run_with_rig

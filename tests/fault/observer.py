@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import aiohttp
 
-from engine.data.slots import StreamKey, Transport
+from engine.data.names import StreamKey, Transport
 from engine.messages.settings import VenueSettings
 from shards.venues import VENUES
 from shards.venues.kit import Channel

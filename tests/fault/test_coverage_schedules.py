@@ -25,10 +25,11 @@ import pytest
 
 from control.cli.commands.demo import demo_streams
 from control.cli.remote.client import Client, RefusedError
-from control.proof.ledger_kinds import KINDS
+from control.proof.ledger_kinds import as_shown
 from engine.base.clock import wall_ns
+from engine.data.kinds import KINDS
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import CARRIES, StreamKey, StreamKind, Transport
 from engine.process import instance
 from shards.simulator.core.ledger import LedgerRows, Rows, read_ledger
 from tests.fault.observer import Observer
@@ -226,26 +227,20 @@ def lost_rows(
         rows = ledger.book[ledger.book["symbol"] == number]
         table = "book_levels WHERE is_snapshot = (venue <> 'binance_linear')"
         yield from _without(connection, "seq", f"(SELECT * FROM {table}) b", of, rows, "seq")
-    for kind in KINDS:
-        if key.kind in kind.stream_kinds:
+    for kind in map(KINDS.__getitem__, CARRIES[key.kind]):
+        if kind.view:
             query = (
-                f"SELECT time, {kind.columns} FROM {kind.view}"
+                f"SELECT time, {kind.view_values} FROM {kind.view}"
                 " WHERE venue = %s AND symbol = %s AND transport = 'Ws'"
             )
             stored = set(connection.execute(query.encode(), of).fetchall())
             own = (key.venue, kind.name) in OWN_TIMES
             if own:
                 stored = {values[1:] for values in stored}
-            for row in _pushed(getattr(ledger, kind.name), number):
-                at = int(row["ts_event"])
-                said = kind.values(row)
-                if (said if own else (_time_us(at), *said)) not in stored:
-                    yield at
-
-
-def _time_us(ns: int) -> datetime:
-    whole_s, part_ns = divmod(ns, S)
-    return datetime.fromtimestamp(whole_s, UTC).replace(microsecond=part_ns // 1000)
+            pushed = _pushed(getattr(ledger, kind.name), number)
+            for at, said in zip(pushed["ts_event"], as_shown(kind, pushed), strict=True):
+                if (said[1:] if own else said) not in stored:
+                    yield int(at)
 
 
 def _pushed(rows: Rows, number: int) -> Rows:

@@ -20,8 +20,11 @@ import uvloop
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
-from engine.data.kinds import TRADE, RecordArray
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.instrument import Instrument
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.database import session
 from engine.messages.listings import StoreListing
 from engine.servers.postgres import PrivatePostgres

@@ -14,10 +14,11 @@ import msgspec
 import psycopg
 
 from control.cli.commands.demo import demo_streams
-from control.proof.ledger_check import LedgerCheck, Verdict
+from control.proof.ledger_check import LedgerCheck
 from control.proof.simulator import SimulatorProcess
+from control.proof.verdict import Verdict
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from tests.flow.processes import Fts
 
 _REASON_OF_TERM = {

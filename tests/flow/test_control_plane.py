@@ -16,7 +16,7 @@ from control.cli.ground import bind
 from control.proof.simulator import SimulatorProcess
 from control.state.listing_fetch import ListingFetch
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
 from engine.messages.listings import ListingLoaded
 from engine.messages.pipes import FromChild
@@ -24,8 +24,9 @@ from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import StreamReport
 from engine.messages.streams import KnobChanges, StreamRequest
 from engine.start import migrations, preflight
-from engine.start.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
-from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets
+from engine.start.config import Config, DatabaseConfig, Secret, ShardsConfig
+from engine.supervisor.spawning import SupervisorSettings, Targets
+from engine.supervisor.supervisor import Supervisor
 from shards.simulator.core.instruments import binance_instruments, hyperliquid_instruments
 from shards.venues import VENUES, venue_limits
 from tests.flow.processes import ROOT
@@ -36,7 +37,7 @@ pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
 BINANCE, HYPERLIQUID = "binance_linear", "hyperliquid_perp"
 TRADES, BOOK = StreamKind.TRADES, StreamKind.L2_BOOK
 CONFIG = Config(
-    shards=ShardsConfig(ring_records=RingRecords(trade=1 << 15, book=1 << 16)),
+    shards=msgspec.convert({"ring_records": {"trade": 1 << 15, "book": 1 << 16}}, ShardsConfig),
     database=DatabaseConfig(flush_rows=20_000),
 )
 

@@ -1,16 +1,23 @@
 """Rings in plain memory and streams on them, for tests of the shard rooms."""
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 
-from engine.data.kinds import GAP, SPECS, RecordArray, RecordSpec
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import GAP, KINDS
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
-from engine.data.slots import StreamKey, StreamKind, Transport
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import LeaseGranted, LeaseRequest, PlacesGranted, PlacesWanted
 from engine.messages.pipes import FromChild
 from engine.messages.streams import StreamSpec
+from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
+from shards.feeds.feed import Feed
+from shards.session.make_feed import FeedMaker
 from shards.session.rings import ShardRings
+from shards.venues.kit import Venue
 
 
 class MemoryRings:
@@ -20,16 +27,28 @@ class MemoryRings:
         self._readers: dict[str, RingReader] = {}
         producers = {
             kind: self._ring(spec, gap_capacity if spec is GAP else capacity)
-            for kind, spec in SPECS.items()
+            for kind, spec in KINDS.items()
         }
         self.rings = ShardRings(producers)
-        self.gaps = GapLedger(self.rings.gap)
+        self.gaps = GapLedger(self.rings[GAP.name])
 
-    def _ring(self, spec: RecordSpec, capacity: int) -> RingProducer:
+    def _ring(self, spec: Kind, capacity: int) -> RingProducer:
         memory = memoryview(bytearray(ring_bytes(spec, capacity)))
         format_ring(memory, spec, capacity, 1)
-        self._readers[spec.kind.value] = RingReader(memory, spec)
+        self._readers[spec.name] = RingReader(memory, spec)
         return RingProducer(memory, spec)
+
+    def feed(
+        self,
+        spec: StreamSpec,
+        venue: Venue,
+        positions_dir: Path = Path("/nowhere"),
+        want_snapshot: Callable[[Feed], None] = lambda _: None,
+    ) -> Feed:
+        """The feed of a stream, on these rings."""
+        maker = FeedMaker(venue, self.rings, positions_dir, want_snapshot)
+        maker.gaps, maker.coverage = self.gaps, CoverageLedger()
+        return maker.make(spec)
 
     def rows(self, kind: str, from_seq: int = 0) -> RecordArray:
         """Everything published so far (the rings must not have wrapped since `from_seq`)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.kinds import SPECS
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout, ring_name
 from engine.data.ring import format_ring, ring_bytes
 from engine.data.segment import create_segment
@@ -63,7 +63,7 @@ class Supervisor:
 def make_rings(layout: Layout) -> None:
     """What the writer does before shards start."""
     layout.shm_dir.mkdir(parents=True, exist_ok=True)
-    for kind, spec in SPECS.items():
+    for kind, spec in KINDS.items():
         segment = create_segment(layout.ring_path(ring_name(0, kind)), ring_bytes(spec, 1 << 12))
         with memoryview(segment.memory) as memory:
             format_ring(memory, spec, 1 << 12, 1)

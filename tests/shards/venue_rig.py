@@ -12,7 +12,7 @@ from aiohttp import web
 from picows import ws_create_server
 
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import (

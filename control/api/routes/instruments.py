@@ -33,7 +33,7 @@ from control.api.schemas import (
 from control.http import requests
 from control.http.errors import ApiError, json_response
 from engine.base.errors import EngineError
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 
 _ANSWER_WITHIN_S = 5.0
 """A client waits no longer for a venue, which may be blocked for an hour."""

@@ -37,7 +37,7 @@ from control.api.schemas import (
 )
 from control.http import requests
 from control.http.errors import ApiError, json_response
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import KeyResult
 from engine.messages.status import StreamReport
 from engine.messages.streams import Knobs, StreamRequest

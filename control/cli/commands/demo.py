@@ -18,12 +18,13 @@ from control.cli.options import add_service, load
 from control.cli.service import Look, Outcome, interruptible, run_service
 from control.cli.stores.which import psql_command
 from control.cli.terminal.summary import engine_summary, latency_lines, received_text
-from control.proof.ledger_check import LedgerCheck, Verdict
+from control.proof.ledger_check import LedgerCheck
 from control.proof.simulator import SimulatorProcess
+from control.proof.verdict import Verdict
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError
 from engine.data.layout import usable
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.start.config import DEFAULT_STREAMS, LoadedConfig

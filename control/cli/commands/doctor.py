@@ -23,7 +23,7 @@ from control.version import version
 from engine.base import handles
 from engine.base.errors import ConfigError, DatabaseUnavailableError, EngineError
 from engine.base.masking import scrub
-from engine.data.kinds import SPECS
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
 from engine.database.facts import DatabaseFacts, read_facts
 from engine.database.session import DOCTOR, session
@@ -220,7 +220,7 @@ def _open_files(loaded: LoadedConfig) -> Finding:
     allowed = preflight.allowed_cpus()
     shards = len(loaded.config.shards.cpus or allowed[-max(1, len(allowed) // 2) :])
     streams = loaded.stream_keys(preferred_transport)
-    counts = handles.needed(shards, len(SPECS), socket_count(streams, loaded.config.venues))
+    counts = handles.needed(shards, len(KINDS), socket_count(streams, loaded.config.venues))
     limit = handles.raise_limit()
     try:
         handles.demand(counts, limit)

@@ -15,7 +15,7 @@ from control.cli.options import add_service, load
 from control.cli.service import Look, Outcome, run_service
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.base.errors import ConfigError
-from engine.data.slots import UNKNOWN_SYMBOL, StreamKey
+from engine.data.names import UNKNOWN_SYMBOL, StreamKey
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState

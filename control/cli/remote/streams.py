@@ -12,7 +12,7 @@ from control.cli.remote.client import EXIT_CODES, Client, add_client_options, co
 from control.cli.terminal.standard_streams import say
 from control.cli.terminal.tables import age, moment, print_facts, print_json, show
 from engine.base.wrong_input import nearest
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.messages.streams import Knobs
 
 _KINDS = [kind.value for kind in StreamKind]

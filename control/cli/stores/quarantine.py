@@ -13,7 +13,7 @@ from control.cli.options import add_config, add_verbs, load
 from control.cli.stores.which import Stores
 from control.cli.terminal.tables import print_json, print_table, show
 from engine.base.errors import EngineError, MigrationError
-from engine.data.kinds import RecordKind
+from engine.data.kinds import COVERAGE, KINDS
 from engine.data.layout import Layout, open_layout
 from engine.process import instance
 from engine.servers import host
@@ -40,7 +40,7 @@ row is stored once, however often and by whomever it is tried.
 
 exit codes: 0 done, 1 rows are still refused, 2 cannot be asked like this, 3 there is no database
 """
-_TABLES = [kind.value for kind in RecordKind if kind is not RecordKind.COVERAGE]
+_TABLES = [kind for kind in KINDS if kind != COVERAGE.name]
 _STATES = {"open": "waits", "repaired": "stored", "unrecoverable": "dropped"}
 
 

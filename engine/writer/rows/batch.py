@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.kinds import Flag, RecordArray, RecordKind, RecordSpec
+from engine.data.flags import Flag
+from engine.data.kind import Kind, RecordArray
 from engine.writer.rows.copy import StreamLookup
 from engine.writer.rows.exact import raised_decimals
 from engine.writer.rows.screen import (
@@ -34,7 +35,7 @@ class Slice:
     start_seq: int
     first_seq: int
     records: RecordArray
-    spec: RecordSpec
+    spec: Kind
     kept: Offsets | None = None
     row_count: int | None = None
 
@@ -89,7 +90,7 @@ class CommitResult:
     inexact_rows: int = 0
     gaps: RecordArray | None = None
     """What was declared for the quarantined rows."""
-    interrupted: frozenset[tuple[RecordKind, int]] = frozenset()
+    interrupted: frozenset[tuple[str, int]] = frozenset()
     """Kinds and slots whose last row in this commit was quarantined."""
 
 
@@ -145,11 +146,11 @@ class Batch:
     """Screened slices."""
 
     slices: Sequence[Slice]
-    pieces: dict[RecordKind, Pieces] = field(default_factory=dict)
+    pieces: dict[str, Pieces] = field(default_factory=dict)
     refused: list[Blamed] = field(default_factory=list)
     withheld: Sequence[WithheldSpan] = ()
 
-    def days(self, kind: RecordKind) -> set[int]:
+    def days(self, kind: str) -> set[int]:
         """Days since 1970 UTC that the rows of a kind fall on."""
         found: set[int] = set()
         for piece in self.pieces[kind]:
@@ -171,7 +172,7 @@ class Batch:
 
     def flag(self, origin: Slice, offsets: Offsets, flag: Flag) -> None:
         """Give rows of a slice one more flag; those that are not stored do not need it."""
-        pieces = self.pieces.get(origin.spec.kind, [])
+        pieces = self.pieces.get(origin.spec.name, [])
         for place, piece in enumerate(pieces):
             if piece.origin is origin:
                 pieces[place] = piece.flagged(offsets, flag)
@@ -188,7 +189,7 @@ def screen(slices: Sequence[Slice], lookup: StreamLookup) -> Batch:
             batch.refused += [Blamed(origin, int(each), group.reason) for each in group.offsets]
             piece = piece.without(group.offsets)
         if len(piece.records):
-            batch.pieces.setdefault(origin.spec.kind, []).append(piece)
+            batch.pieces.setdefault(origin.spec.name, []).append(piece)
     return batch
 
 
@@ -203,7 +204,7 @@ def unscreened(slices: Sequence[Slice]) -> Batch:
     batch = Batch(slices)
     for origin in slices:
         if origin.spec.columns and len(origin.records):
-            batch.pieces.setdefault(origin.spec.kind, []).append(Piece(origin, origin.records))
+            batch.pieces.setdefault(origin.spec.name, []).append(Piece(origin, origin.records))
     return batch
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.keep_trying import Trouble
-from engine.data.kinds import RecordArray, RecordKind
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP
 from engine.writer.rows.screen import FUTURE_NS
 
 _log = logging.getLogger(__name__)
@@ -101,11 +102,11 @@ class ClockDoubt:
         for source in [source for source in self._next_s if source not in sources]:
             self._settled(source)
 
-    def doubts(self, source: object, kind: RecordKind, records: RecordArray) -> bool:
+    def doubts(self, source: object, kind: str, records: RecordArray) -> bool:
         """Whether the next rows of a source shall wait for our clock. Gaps never do: they are worth
         more than their time.
         """
-        if kind is RecordKind.GAP or not len(records):
+        if kind == GAP.name or not len(records):
             return False
         now_ns = wall_ns()
         times = records["ts_event"]

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.kinds import Column, Flag, PgType, RecordArray, RecordSpec
+from engine.data.flags import Flag
+from engine.data.kind import Column, Kind, PgType, RecordArray
 from engine.writer.rows.exact import MANTISSA_LIMIT, POWERS_OF_TEN, STORABLE_LIMIT, FloatArray
 
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
@@ -84,7 +85,7 @@ class StreamLookup:
 class CopyEncoder:
     """Encodes one kind of record. Not for two threads: the buffers are its own."""
 
-    def __init__(self, spec: RecordSpec, capacity: int) -> None:
+    def __init__(self, spec: Kind, capacity: int) -> None:
         self.spec = spec
         self.capacity = capacity
         self.inexact_count = 0

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.kinds import RecordArray, RecordKind
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP
 from engine.messages.settings import WriterSettings
 from engine.messages.streams import ROWS_PER_COPY_MIN, Knobs
 
@@ -58,9 +59,9 @@ class KnobTable:
         slots: list[int] = [] if mask is None else np.flatnonzero(~mask).tolist()
         return slots
 
-    def to_store(self, records: RecordArray, kind: RecordKind) -> Mask | None:
+    def to_store(self, records: RecordArray, kind: str) -> Mask | None:
         """Which rows the database gets; None means all. Gaps always: the ledger stays whole."""
-        return None if kind is RecordKind.GAP else _pick(self._stored, records)
+        return None if kind == GAP.name else _pick(self._stored, records)
 
     def to_publish(self, records: RecordArray) -> Mask | None:
         """Which rows Redis gets; None means all."""

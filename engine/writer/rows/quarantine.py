@@ -18,7 +18,8 @@ import numpy as np
 from engine.base.clock import wall_ns
 from engine.base.durable import sync_directory
 from engine.base.errors import DatabaseUnavailableError, QuarantineError
-from engine.data.kinds import SPECS, RecordArray, RecordKind
+from engine.data.kind import RecordArray
+from engine.data.kinds import KINDS
 from engine.writer.rows.refused import RefusedRow
 
 RowKey = tuple[str, int, int, str]
@@ -46,7 +47,7 @@ class QuarantinedRow(msgspec.Struct, frozen=True):
 
     def record(self) -> RecordArray:
         """The row as it was, an array of one. Raises ValueError for what is no row of its table."""
-        spec = SPECS[RecordKind(self.table)]
+        spec = KINDS[self.table]
         record = np.zeros(1, spec.dtype)
         try:
             for name, value in self.row.items():
@@ -116,7 +117,7 @@ def _entries(lines: Iterable[bytes]) -> Iterator[QuarantinedRow]:
             entry = msgspec.json.decode(line, type=QuarantinedRow)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
-        if entry.table in SPECS:
+        if entry.table in KINDS:
             yield entry
 
 

@@ -13,7 +13,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.kinds import GAP, Flag, GapReason, GapState, RecordArray, RecordKind
+from engine.data.flags import Flag, GapReason, GapState
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, GAP, QUOTE, TRADE
 from engine.writer.rows.batch import Batch, Blamed, Slice
 from engine.writer.rows.screen import time_is_sane
 
@@ -49,7 +51,7 @@ class Refusals:
 
     rows: Sequence[RefusedRow]
     gaps: RecordArray
-    interrupted: frozenset[tuple[RecordKind, int]]
+    interrupted: frozenset[tuple[str, int]]
     """Kinds and slots whose last row is refused: their next one follows a gap."""
 
 
@@ -60,13 +62,13 @@ def declare(batch: Batch, now_ns: int) -> Refusals:
     """
     rows: list[RefusedRow] = []
     gaps: list[RecordArray] = []
-    interrupted: set[tuple[RecordKind, int]] = set()
+    interrupted: set[tuple[str, int]] = set()
     for line in _lines(batch):
         for part in line.gaps():
             gap = _gap(line.kind, line.records[part], now_ns + len(gaps))
             gaps.append(gap)
             rows += [line.row(int(place), now_ns + len(gaps) - 1) for place in part]
-        if line.kind is not RecordKind.GAP:
+        if line.kind != GAP.name:
             line.flag_followers(batch)
             interrupted |= {(line.kind, slot) for slot in line.interrupted()}
     joined = np.concatenate(gaps) if gaps else np.empty(0, GAP.dtype)
@@ -77,7 +79,7 @@ class _Line:
     """Slices of one ring that follow each other, with what is refused of them."""
 
     def __init__(self, origins: Sequence[Slice], blamed: Sequence[Blamed]) -> None:
-        self.kind = origins[0].spec.kind
+        self.kind = origins[0].spec.name
         self.records = np.concatenate([origin.records for origin in origins])
         self._origins = origins
         ends = np.cumsum([len(origin.records) for origin in origins])
@@ -92,7 +94,7 @@ class _Line:
         number = int(np.searchsorted(self._starts, place, "right")) - 1
         origin = self._origins[number]
         return RefusedRow(
-            table=self.kind.value,
+            table=self.kind,
             ring=origin.ring,
             epoch=origin.epoch,
             seq=origin.seq(place - int(self._starts[number])),
@@ -151,19 +153,19 @@ def _lines(batch: Batch) -> Iterator[_Line]:
             yield _Line(origins, found)
 
 
-def _parts(kind: RecordKind, records: RecordArray, run: _Ints) -> list[_Ints]:
+def _parts(kind: str, records: RecordArray, run: _Ints) -> list[_Ints]:
     """A run of refused rows, cut where that makes ids exact."""
-    if kind is RecordKind.GAP:
+    if kind == GAP.name:
         return np.split(run, len(run))
-    if kind is not RecordKind.TRADE:
+    if kind != TRADE.name:
         return [run]
     parts = np.split(run, np.flatnonzero(np.diff(records["trade_id"][run]) != 1) + 1)
     return parts if len(parts) <= _PARTS_MAX else [run]
 
 
-def _gap(kind: RecordKind, rows: RecordArray, detected_ns: int) -> RecordArray:
+def _gap(kind: str, rows: RecordArray, detected_ns: int) -> RecordArray:
     gap = np.zeros(1, GAP.dtype)
-    if kind is RecordKind.GAP:
+    if kind == GAP.name:
         gap[:] = rows
     else:
         times = np.where(time_is_sane(rows["ts_event"]), rows["ts_event"], rows["ts_recv"])
@@ -176,14 +178,14 @@ def _gap(kind: RecordKind, rows: RecordArray, detected_ns: int) -> RecordArray:
     return gap
 
 
-def _ids(kind: RecordKind, rows: RecordArray) -> tuple[int, int]:
+def _ids(kind: str, rows: RecordArray) -> tuple[int, int]:
     """First and last id; zeros where they tell nothing."""
     match kind:
-        case RecordKind.TRADE:
+        case TRADE.name:
             ids = rows["trade_id"]
             exact = not rows["trade_id_hi"].any() and bool((np.diff(ids) == 1).all())
             return (int(ids[0]), int(ids[-1])) if exact else (0, 0)
-        case RecordKind.BOOK | RecordKind.QUOTE:
+        case BOOK.name | QUOTE.name:
             return int(rows["seq"].min()), int(rows["seq"].max())
         case _:
             return 0, 0

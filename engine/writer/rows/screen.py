@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import RecordArray, RecordKind, RecordSpec
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import GAP
 from engine.writer.rows.copy import StreamLookup
 from engine.writer.rows.exact import MANTISSA_LIMIT, POWERS_OF_TEN, FloatArray, storable
 
@@ -32,19 +33,19 @@ class Refused:
     reason: str
 
 
-def number_fields(spec: RecordSpec) -> tuple[tuple[str, str], ...]:
+def number_fields(spec: Kind) -> tuple[tuple[str, str], ...]:
     """(field, transform) of the columns that become mantissas with the instrument's decimals."""
     return tuple((c.source, c.transform) for c in spec.columns if c.transform in ("price", "qty"))
 
 
-def _fixed_fields(spec: RecordSpec) -> tuple[tuple[str, np.float64], ...]:
+def _fixed_fields(spec: Kind) -> tuple[tuple[str, np.float64], ...]:
     """(field, scale) of the columns whose decimals never change."""
     return tuple(
         (c.source, POWERS_OF_TEN[c.decimals]) for c in spec.columns if c.transform == "fixed"
     )
 
 
-def unstorable(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> list[Refused]:
+def unstorable(records: RecordArray, spec: Kind, lookup: StreamLookup) -> list[Refused]:
     """Rows no database would take, each once, under its first reason."""
     refused: list[Refused] = []
     good = np.ones(len(records), np.bool_)
@@ -61,16 +62,14 @@ def unstorable(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> 
     return refused
 
 
-def is_clean(records: RecordArray, spec: RecordSpec, lookup: StreamLookup) -> bool:
+def is_clean(records: RecordArray, spec: Kind, lookup: StreamLookup) -> bool:
     """Whether `unstorable` and `unproven` would find nothing: one pass, and nearly always True.
 
     A number with fixed decimals need not be proven here: nothing could be raised for it.
     Every slot must lie inside the lookup.
     """
     times = records["ts_event"]
-    if spec.kind is not RecordKind.GAP and (
-        times.min() < TIME_MIN_NS or times.max() > wall_ns() + FUTURE_NS
-    ):
+    if spec.name != GAP.name and (times.min() < TIME_MIN_NS or times.max() > wall_ns() + FUTURE_NS):
         return False
     for name, scale in _fixed_fields(spec):
         if not storable(records[name], scale).all():
@@ -116,10 +115,10 @@ def _proven(values: FloatArray, scale: FloatArray) -> npt.NDArray[np.bool_]:
         return proven & (np.abs(scaled, out=scaled) < MANTISSA_LIMIT)
 
 
-def _may_be_stored_at(records: RecordArray, spec: RecordSpec) -> npt.NDArray[np.bool_]:
+def _may_be_stored_at(records: RecordArray, spec: Kind) -> npt.NDArray[np.bool_]:
     """A gap may be of any time: it is stamped by our clock, which may be wrong, and its table has
     no partitions that could become absurd."""
-    if spec.kind is RecordKind.GAP:
+    if spec.name == GAP.name:
         return np.ones(len(records), np.bool_)
     return time_is_sane(records["ts_event"])
 
@@ -129,9 +128,7 @@ def time_is_sane(times: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     return (times >= TIME_MIN_NS) & (times <= wall_ns() + FUTURE_NS)
 
 
-def _numbers_fit(
-    records: RecordArray, spec: RecordSpec, lookup: StreamLookup
-) -> npt.NDArray[np.bool_]:
+def _numbers_fit(records: RecordArray, spec: Kind, lookup: StreamLookup) -> npt.NDArray[np.bool_]:
     fits = np.ones(len(records), np.bool_)
     for name, scale in _fixed_fields(spec):
         fits &= storable(records[name], scale)

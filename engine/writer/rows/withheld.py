@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.kinds import NOT_MARKET_DATA, Flag, RecordArray, RecordKind
+from engine.data.flags import Flag
+from engine.data.kind import RecordArray
+from engine.data.kinds import KINDS, NOT_MARKET_DATA
 from engine.writer.rows.knob_table import KnobTable
 
 _AFTER_GAP = int(Flag.AFTER_GAP)
-_TICK_KINDS = tuple(kind for kind in RecordKind if kind not in NOT_MARKET_DATA)
+_TICK_KINDS = tuple(kind for kind in KINDS if kind not in NOT_MARKET_DATA)
 
 
 @dataclass(slots=True)
@@ -38,15 +40,15 @@ class Withheld:
         self._knobs = knobs
         self._growing: dict[int, int] = {}
         """Slot to `detected_ns` of its gap."""
-        self._seen: set[tuple[RecordKind, int]] = set()
+        self._seen: set[tuple[str, int]] = set()
         """Whose rows are missing from the growing gaps on."""
-        self._resumed: set[tuple[RecordKind, int]] = set()
+        self._resumed: set[tuple[str, int]] = set()
         """Streams whose next row shall say that it follows a gap."""
         self._spans: dict[int, WithheldSpan] = {}
-        self._noted: set[tuple[RecordKind, int]] = set()
+        self._noted: set[tuple[str, int]] = set()
         self._inherited = set(knobs.withheld)
         """Held back when this writer began: an earlier one may have declared the gap."""
-        self._marked: set[tuple[RecordKind, int]] = set()
+        self._marked: set[tuple[str, int]] = set()
 
     def begin(self) -> None:
         """A flush begins; one that failed is forgotten with what it noted."""
@@ -60,7 +62,7 @@ class Withheld:
             self._inherited.remove(slot)
             self._resumed.update((kind, slot) for kind in _TICK_KINDS)
 
-    def note(self, kind: RecordKind, rows: RecordArray, now_ns: int) -> None:
+    def note(self, kind: str, rows: RecordArray, now_ns: int) -> None:
         """These rows are held back by the present flush."""
         for slot in np.unique(rows["stream"]).tolist():
             times = rows["ts_event"][rows["stream"] == slot]
@@ -73,7 +75,7 @@ class Withheld:
             span.count += len(times)
             self._noted.add((kind, slot))
 
-    def mark(self, kind: RecordKind, rows: RecordArray) -> RecordArray:
+    def mark(self, kind: str, rows: RecordArray) -> RecordArray:
         """The rows to store; the first of a stream after such a gap is flagged AFTER_GAP."""
         due = [slot for of, slot in self._resumed - self._marked if of is kind]
         if not due:
@@ -90,7 +92,7 @@ class Withheld:
         self._marked.update((kind, slot) for slot in slots.tolist())
         return rows
 
-    def lost(self, kind: RecordKind, slots: Iterable[int]) -> None:
+    def lost(self, kind: str, slots: Iterable[int]) -> None:
         """Rows of these streams may be lost before those of the present flush."""
         if kind not in NOT_MARKET_DATA:
             self._resumed.update((kind, slot) for slot in slots)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import RecordArray
+from engine.data.kind import RecordArray
 from engine.data.mapped import MappedEntries
 
 _LIVING: Final = "members"

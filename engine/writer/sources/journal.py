@@ -21,7 +21,7 @@ import numpy as np
 
 from engine.base.durable import sync_directory
 from engine.base.errors import JournalError
-from engine.data.kinds import RecordArray, RecordSpec
+from engine.data.kind import Kind, RecordArray
 from engine.writer.sources import journal_format as fmt
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Journal:
     taken the rows before the disk could (see `append`).
     """
 
-    def __init__(self, directory: Path, spec: RecordSpec, epoch: int, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, spec: Kind, epoch: int, segment_bytes: int) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
         self.spec = spec
@@ -262,7 +262,7 @@ class Journal:
 class _SegmentReader:
     """Walks one segment forwards; going back starts at its head again."""
 
-    def __init__(self, path: Path, spec: RecordSpec, first_seq: int) -> None:
+    def __init__(self, path: Path, spec: Kind, first_seq: int) -> None:
         self.first_seq = first_seq
         self._spec = spec
         self._path = path
@@ -330,7 +330,7 @@ def _content(path: Path) -> memoryview:
     return memoryview(b"".join(parts))
 
 
-def _good_end(path: Path, spec: RecordSpec, epoch: int) -> tuple[int, int | None]:
+def _good_end(path: Path, spec: Kind, epoch: int) -> tuple[int, int | None]:
     """(sequence after the last good record, offset after it); offset None for a foreign file."""
     if path.stat().st_size < fmt.SEGMENT_HEADER.size:
         return 0, None

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engine.base.errors import JournalError
-from engine.data.kinds import RecordArray, RecordSpec
+from engine.data.kind import Kind, RecordArray
 
 SEGMENT_MAGIC: Final = b"FTSJRNL1"
 SEGMENT_VERSION: Final = 1
@@ -50,7 +50,7 @@ def segment_path(directory: Path, first_seq: int) -> Path:
     return directory / f"{first_seq:020d}{SUFFIX}"
 
 
-def segment_header(spec: RecordSpec, epoch: int, first_seq: int) -> bytes:
+def segment_header(spec: Kind, epoch: int, first_seq: int) -> bytes:
     """Encode a segment's header."""
     return SEGMENT_HEADER.pack(
         SEGMENT_MAGIC, SEGMENT_VERSION, spec.dtype.itemsize, spec.fingerprint, epoch, first_seq
@@ -69,7 +69,7 @@ def raw_bytes(records: RecordArray) -> memoryview:
     return records.view(np.uint8).data
 
 
-def read_segment_header(data: memoryview, spec: RecordSpec, name: str) -> SegmentHeader:
+def read_segment_header(data: memoryview, spec: Kind, name: str) -> SegmentHeader:
     """Check and decode a segment's header. Raises JournalError naming the segment."""
     if len(data) < SEGMENT_HEADER.size:
         raise JournalError(f"journal segment {name} is shorter than its header")
@@ -77,11 +77,11 @@ def read_segment_header(data: memoryview, spec: RecordSpec, name: str) -> Segmen
     if magic != SEGMENT_MAGIC or version != SEGMENT_VERSION:
         raise JournalError(f"{name} is not a journal segment this code reads")
     if fingerprint != spec.fingerprint or itemsize != spec.dtype.itemsize:
-        raise JournalError(f"journal segment {name} holds another layout of {spec.kind.value}")
+        raise JournalError(f"journal segment {name} holds another layout of {spec.name}")
     return SegmentHeader(epoch, first_seq)
 
 
-def block_at(data: memoryview, offset: int, spec: RecordSpec) -> Block | None:
+def block_at(data: memoryview, offset: int, spec: Kind) -> Block | None:
     """Return the block at `offset`, or None where no whole, undamaged block is."""
     body = offset + BLOCK_HEADER.size
     if body > len(data):
@@ -96,7 +96,7 @@ def block_at(data: memoryview, offset: int, spec: RecordSpec) -> Block | None:
     return Block(first_seq, np.frombuffer(data[body:end], dtype=spec.dtype), end)
 
 
-def blocks(data: memoryview, spec: RecordSpec) -> Iterator[Block]:
+def blocks(data: memoryview, spec: Kind) -> Iterator[Block]:
     """Yield the good blocks of a segment from its start."""
     offset = SEGMENT_HEADER.size
     while (block := block_at(data, offset, spec)) is not None:

@@ -5,7 +5,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.kinds import Flag, RecordArray
+from engine.data.flags import Flag
+from engine.data.kind import RecordArray
 from engine.messages.writer import LatencyHistogram
 
 _BUCKETS: Final = 90

@@ -10,7 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from engine.data.kinds import GAP, Flag, GapReason, GapState, RecordArray, RecordKind
+from engine.data.flags import Flag, GapReason, GapState
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, GAP, TRADE
 from engine.writer.sources.source import Source
 
 _HELD_BACK_NS: Final = 300_000_000_000
@@ -27,13 +29,13 @@ def declare(source: Source, from_seq: int, to_seq: int, now_ns: int) -> RecordAr
     last, first = _by_slot(before[::-1]), _by_slot(after)
     from_ts = _earliest(source, before)
     to_ts = max(int(after["ts_event"][0]), int(after["ts_recv"][0])) if len(after) else now_ns
-    kind = source.spec.kind
+    kind = source.spec.name
     gaps = []
     for slot in sorted({*source.streams_since(from_seq), *first}):
         left, right = last.get(slot), first.get(slot)
         if left is not None and right is not None and _follows(kind, left, right):
             continue
-        begin = from_ts if left is None or kind is RecordKind.GAP else int(left["ts_event"])
+        begin = from_ts if left is None or kind == GAP.name else int(left["ts_event"])
         end = to_ts if right is None else int(right["ts_event"])
         gaps.append(
             (slot, 0, GapReason.JOURNAL_LOSS, GapState.UNPROVABLE, now_ns, now_ns,
@@ -57,7 +59,7 @@ def _rows_after(source: Source, seq: int) -> RecordArray:
 
 def _earliest(source: Source, before: RecordArray) -> int:
     """The venue time at which the loss begins for a stream of which nothing nearer is known."""
-    if source.spec.kind is RecordKind.GAP:
+    if source.spec.name == GAP.name:
         return 0  # a lost gap may have begun at any time
     if len(before):
         newest = before[-1]
@@ -65,13 +67,13 @@ def _earliest(source: Source, before: RecordArray) -> int:
     return (source.stored_recv_ns or source.epoch) - _HELD_BACK_NS
 
 
-def _follows(kind: RecordKind, left: np.void, right: np.void) -> bool:
+def _follows(kind: str, left: np.void, right: np.void) -> bool:
     """Whether the ids prove that no row was between the two."""
     match kind:
-        case RecordKind.TRADE:
+        case TRADE.name:
             same_half = bool(left["trade_id_hi"] == right["trade_id_hi"])
             return same_half and int(right["trade_id"]) == int(left["trade_id"]) + 1
-        case RecordKind.BOOK:
+        case BOOK.name:
             ends = left["flags"] & int(Flag.LAST_IN_EVENT)
             begins = right["flags"] & int(Flag.FIRST_IN_EVENT)
             linked = right["prev_seq"] != 0 and right["prev_seq"] == left["seq"]

@@ -20,7 +20,8 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import JournalError
 from engine.base.keep_trying import Trouble
-from engine.data.kinds import NOT_MARKET_DATA, SPECS, RecordArray, RecordKind, RecordSpec
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import KINDS, NOT_MARKET_DATA, OPEN_INTEREST
 from engine.data.positions import Positions
 from engine.data.ring import RingReader
 from engine.data.segment import Segment
@@ -30,7 +31,7 @@ from engine.writer.sources.latency import Latency
 
 _log = logging.getLogger(__name__)
 
-_PUSHED: Final = frozenset(SPECS) - NOT_MARKET_DATA - {RecordKind.OPEN_INTEREST}
+_PUSHED: Final = frozenset(KINDS) - NOT_MARKET_DATA - {OPEN_INTEREST.name}
 """What a venue sends when it happens. A sample's time is when the venue computed it, and a gap's
 when it began: how old they are says nothing of the way here."""
 _JOURNAL_RETRY_S: Final = 0.5
@@ -70,7 +71,7 @@ class Source:
         self,
         instance: str,
         name: str,
-        spec: RecordSpec,
+        spec: Kind,
         journal: Journal,
         positions: Positions,
         latencies: PumpLatencies,
@@ -191,7 +192,7 @@ class Source:
             batch = reader.slice(self.position_seq, head)
             self._positions.advance(batch)
             self._carried.advance(self.position_seq, batch)
-            if self.spec.kind in _PUSHED:
+            if self.spec.name in _PUSHED:
                 self._latencies.receipt.add_receipt(batch)
             self.position_seq += len(batch)
             taken += len(batch)

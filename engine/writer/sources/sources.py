@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import SPECS, RecordKind, RecordSpec
+from engine.data.kind import Kind
+from engine.data.kinds import BOOK, COVERAGE, KINDS, LIQUIDATION, QUOTE, TRADE
 from engine.data.layout import Layout
 from engine.data.positions import CoveragePositions, Positions
 from engine.data.ring import RingReader, format_ring, ring_bytes
@@ -34,7 +35,7 @@ _REMEMBERED_NS: Final = 30 * 86_400 * 1_000_000_000
 _REMEMBERED_EPOCHS: Final = 64
 """Of one ring, 8 KB each: somebody may start and stop all day."""
 _STAMPED_BY_VENUES: Final = (
-    RecordKind.TRADE, RecordKind.BOOK, RecordKind.QUOTE, RecordKind.LIQUIDATION,
+    TRADE.name, BOOK.name, QUOTE.name, LIQUIDATION.name,
 )  # fmt: skip
 """Not funding and open interest, which have our time where a venue gives none."""
 
@@ -45,7 +46,7 @@ class Sources:
     def __init__(self, layout: Layout, segment_bytes: int) -> None:
         self._layout = layout
         self._segment_bytes = segment_bytes
-        self._positions = {kind: _positions(layout, spec) for kind, spec in SPECS.items()}
+        self._positions = {kind: _positions(layout, spec) for kind, spec in KINDS.items()}
         self._sources: list[Source] = []
         self._drained: dict[tuple[str, int], int] = {}
         self.latencies = PumpLatencies()
@@ -162,7 +163,7 @@ class Sources:
         spec = _spec_of(ring)
         reader = RingReader(memoryview(segment.memory), spec)
         journal = self._journal(ring, reader.epoch, spec)
-        positions = self._positions[spec.kind]
+        positions = self._positions[spec.name]
         source = Source(
             self._layout.instance,
             ring,
@@ -187,7 +188,7 @@ class Sources:
             self._remember(source)
             return
         for rows in source.journal.newest_rows(_POSITIONS_AGE_S):
-            self._positions[source.spec.kind].catch_up(rows)
+            self._positions[source.spec.name].catch_up(rows)
         directory = source.journal.directory
         _log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
         self._sources.append(source)
@@ -195,27 +196,27 @@ class Sources:
     def _without_ring(self, ring: str, epoch: int) -> Source:
         spec = _spec_of(ring)
         journal = self._journal(ring, epoch, spec)
-        positions = self._positions[spec.kind]
+        positions = self._positions[spec.name]
         return Source(self.instance, ring, spec, journal, positions, self.latencies, None)
 
     def _ring_of(self, key: str) -> str:
         return key.removeprefix(f"{self.instance}/")
 
-    def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
+    def _journal(self, ring: str, epoch: int, spec: Kind) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)
         return Journal(directory, spec, epoch, self._segment_bytes)
 
 
-def _positions(layout: Layout, spec: RecordSpec) -> Positions:
-    made = CoveragePositions if spec.kind is RecordKind.COVERAGE else Positions
+def _positions(layout: Layout, spec: Kind) -> Positions:
+    made = CoveragePositions if spec.name == COVERAGE.name else Positions
     return made(layout.positions_dir, spec)
 
 
 def _is_journal(directory: Path) -> bool:
     kind = directory.parent.name.rpartition(".")[2]
-    return directory.is_dir() and directory.name.isdecimal() and kind in SPECS
+    return directory.is_dir() and directory.name.isdecimal() and kind in KINDS
 
 
-def _spec_of(ring: str) -> RecordSpec:
+def _spec_of(ring: str) -> Kind:
     """A ring's name ends in its record kind."""
-    return SPECS[RecordKind(ring.rpartition(".")[2])]
+    return KINDS[ring.rpartition(".")[2]]

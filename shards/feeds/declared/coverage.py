@@ -9,11 +9,11 @@ carrier) about once a second up to when all of its streams have been heard.
 """
 
 from collections import deque
-from struct import Struct
 from typing import Final
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import CoverageEnd, CoverageMark
+from engine.data.flags import CoverageEnd, CoverageMark
+from engine.data.kinds import COVERAGE
 from engine.data.ring import RingProducer
 
 LATE_NS: Final = 2_000_000_000
@@ -23,7 +23,7 @@ differ as well: of what happened that long before a connection was heard last no
 BEGINS_AFTER_NS: Final = 1_000_000
 """Rows of the very millisecond of the first one may have come before it."""
 
-_PACK: Final = Struct("=IHBBqqqqq").pack_into
+_PACK: Final = COVERAGE.packer()
 _WAITING_MAX: Final = 100_000
 
 

@@ -1,13 +1,13 @@
 """Declaring what is missing: gap records, and the bookkeeping of rows a full ring refused."""
 
 from collections import deque
-from struct import Struct
 from typing import NamedTuple
 
-from engine.data.kinds import GapReason, GapState
+from engine.data.flags import GapReason, GapState
+from engine.data.kinds import GAP
 from engine.data.ring import RingProducer
 
-_PACK_GAP = Struct("=IHBBqqqqqqq").pack_into
+_PACK_GAP = GAP.packer()
 
 
 class Edges(NamedTuple):

@@ -122,20 +122,20 @@ FUNDING: np.dtype[np.void] = np.dtype(
         ("mark_mantissa", "<i8"),
         ("index_mantissa", "<i8"),
         ("price_decimals", "u1"),
-        ("next_funding", "<i8"),
+        ("next_ts", "<i8"),
         ("rest", "u1"),
     ]
 )
-"""`next_funding` in ns, 0 where the venue does not say. Hyperliquid states no time at all: there
-`ts_event` is when the numbers came to be, which is when they are pushed."""
+"""`next_ts`, of the next payment, is 0 where the venue does not say. Hyperliquid states no time at
+all: there `ts_event` is when the numbers came to be, which is when they are pushed."""
 
 OPEN_INTEREST: np.dtype[np.void] = np.dtype(
     [
         ("venue", "u1"),
         ("symbol", "<u4"),
         ("ts_event", "<i8"),
-        ("value_mantissa", "<i8"),
-        ("value_decimals", "u1"),
+        ("qty_mantissa", "<i8"),
+        ("qty_decimals", "u1"),
         ("rest", "u1"),
     ]
 )
@@ -147,15 +147,15 @@ LIQUIDATION: np.dtype[np.void] = np.dtype(
         ("ts_event", "<i8"),
         ("side", "u1"),
         ("price_mantissa", "<i8"),
-        ("average_mantissa", "<i8"),
+        ("avg_price_mantissa", "<i8"),
         ("price_decimals", "u1"),
         ("qty_mantissa", "<i8"),
-        ("filled_mantissa", "<i8"),
+        ("filled_qty_mantissa", "<i8"),
         ("qty_decimals", "u1"),
     ]
 )
 """`side` is the forced order's: ord('S') when a long was liquidated. `price` is the order's limit,
-`average` what it filled at; `qty` is the order's, `filled` what of it was."""
+`avg_price` what it filled at; `qty` is the order's, `filled_qty` what of it was."""
 
 INTERVAL: np.dtype[np.void] = np.dtype(
     [

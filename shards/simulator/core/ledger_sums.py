@@ -33,13 +33,14 @@ Totals: TypeAlias = Mapping[SumsKey, tuple[int, ...]]
 """Rows, ids, prices, quantities, and how many rows buy or bid; of a quote: rows, bids, bid
 quantities, asks, ask quantities (not every venue's have an id)."""
 
-_FIELDS = {
+FIELDS: Mapping[str, tuple[str, ...]] = {
     "trade": ("trade_id", "price_mantissa", "qty_mantissa"),
     "withheld": ("trade_id", "price_mantissa", "qty_mantissa"),
     "book": ("seq", "price_mantissa", "qty_mantissa"),
     "quote": ("bid_mantissa", "bid_qty_mantissa", "ask_mantissa", "ask_qty_mantissa"),
 }
-SUMMED = frozenset({*_FIELDS, "snapshot"})
+"""What is added up of the rows of each file."""
+SUMMED = frozenset({*FIELDS, "snapshot"})
 """What is added up; snapshots were asked for, and are in no proof."""
 
 
@@ -55,7 +56,7 @@ class SummedRows:
 
     def append(self, rows: "npt.NDArray[np.void]") -> None:
         """Rows are added up a megabyte at a time."""
-        if self._name not in _FIELDS:
+        if self._name not in FIELDS:
             return
         self._chunks.append(rows.tobytes())
         self._pending += rows.nbytes
@@ -69,7 +70,7 @@ class SummedRows:
         rows = np.frombuffer(b"".join(self._chunks), self._dtype)
         self._chunks.clear()
         self._pending = 0
-        for key, sums in _added(self._name, rows):
+        for key, sums in added(self._name, rows):
             self._totals[key] = self._totals.get(key, _NOTHING) + sums
 
     close = flush
@@ -78,27 +79,26 @@ class SummedRows:
 _NOTHING = np.zeros(1, object)
 
 
-def _added(name: str, rows: "npt.NDArray[np.void]") -> Iterator[tuple[SumsKey, Numbers]]:
+def added(name: str, rows: "npt.NDArray[np.void]") -> Iterator[tuple[SumsKey, Numbers]]:
+    """The sums of some rows of one file."""
     if name == "quote":
         rows = rows[rows["rest"] == 0]  # what REST serves is no stream's
     if not len(rows):
         return
-    marks = np.zeros((len(rows), 4), np.int64)
-    marks[:, 0], marks[:, 1] = rows["symbol"], rows["price_decimals"]
-    marks[:, 2] = rows["qty_decimals"]
-    if name == "book":
-        marks[:, 3] = rows["snapshot"]
-    groups, places = np.unique(marks, axis=0, return_inverse=True)
-    order = np.argsort(places.ravel(), kind="stable")
-    ends = np.cumsum(np.bincount(places.ravel(), minlength=len(groups)))
+    marks = rows["symbol"].astype(np.int64)
+    for field in ("price_decimals", "qty_decimals", "snapshot"):
+        marks = marks << 8 | (rows[field] if field in (rows.dtype.names or ()) else 0)
+    groups, places = np.unique(marks, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    ends = np.cumsum(np.bincount(places, minlength=len(groups)))
     for mark, part in zip(groups, np.split(rows[order], ends[:-1]), strict=True):
-        columns = [part[field].astype(np.int64) for field in _FIELDS[name]]
+        columns = [part[field].astype(np.int64) for field in FIELDS[name]]
         sums = [len(part), *map(exact_sum, columns)]
         if name != "quote":
             sums.append(int(np.isin(part["side"], _SIDES).sum()))
-        symbol, price, qty, snapshot = mark.tolist()
-        kind = {"withheld": "trade", "book": "whole" if snapshot else "delta"}.get(name, name)
-        yield SumsKey(kind, symbol, price, qty), np.array(sums, object)
+        symbol, price, qty, snapshot = (int(mark) >> shift for shift in (24, 16, 8, 0))
+        kind = {"withheld": "trade", "book": "whole" if snapshot & 255 else "delta"}.get(name, name)
+        yield SumsKey(kind, symbol, price & 255, qty & 255), np.array(sums, object)
 
 
 def exact_sum(values: Numbers) -> int:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from engine.data.kinds import Side
+from engine.data.flags import Side
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
-from shards.feeds.contracts import LiquidationRow
+from shards.feeds.contracts import FundingRates, LiquidationRow, Liquidations, OpenInterestPoints
 from shards.feeds.feed import MalformedFrameError
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.messages import (
     AggTrade,
@@ -31,7 +33,6 @@ from shards.venues.kit import (
     BookSnapshot,
     Control,
     ControlHandler,
-    FeedRule,
     Feeds,
     FrameDecoder,
     OnBadFrame,
@@ -57,17 +58,17 @@ def _levels(said: Mapping[str, bytes]) -> list[bytes]:
 
 
 SHAPES = (
-    Shape(FeedRule.CONTIGUOUS_TRADES, AggTrade, "aggTrade", symbol="s", seq="a", time="T"),
+    Shape(ContiguousTrades, AggTrade, "aggTrade", symbol="s", seq="a", time="T"),
     Shape(
-        FeedRule.DELTA_BOOK, DepthUpdate, "depthUpdate",
+        DeltaBook, DepthUpdate, "depthUpdate",
         symbol="s", seq="u", prev_seq="pu", time="T", levels=_levels,
     ),
-    Shape(FeedRule.QUOTES, BookTicker, "bookTicker", symbol="s", seq="u", time="T"),
-    Shape(FeedRule.FUNDING, MarkPriceUpdate, "markPriceUpdate", symbol="s", time="E"),
-    Shape(FeedRule.LIQUIDATIONS, LiquidationOrder, "forceOrder", ("o",), symbol="s", time="T"),
+    Shape(Quotes, BookTicker, "bookTicker", symbol="s", seq="u", time="T"),
+    Shape(FundingRates, MarkPriceUpdate, "markPriceUpdate", symbol="s", time="E"),
+    Shape(Liquidations, LiquidationOrder, "forceOrder", ("o",), symbol="s", time="T"),
 )  # fmt: skip
-PREMIUM_INDEX = Shape(FeedRule.FUNDING, PremiumIndex, symbol="symbol", time="time")
-OPEN_INTEREST = Shape(FeedRule.OPEN_INTEREST, OpenInterest, symbol="symbol", time="time")
+PREMIUM_INDEX = Shape(FundingRates, PremiumIndex, symbol="symbol", time="time")
+OPEN_INTEREST = Shape(OpenInterestPoints, OpenInterest, symbol="symbol", time="time")
 
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
@@ -75,9 +76,9 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
     decode = msgspec.json.Decoder(
         _Message, strict=False, dec_hook=read_number, float_hook=str
     ).decode
-    trade_feed = feeds.contiguous_trades.get
-    quote_feed = feeds.quotes.get
-    book_feed = feeds.delta_books.get
+    trade_feed, quote_feed = feeds.of(ContiguousTrades).get, feeds.of(Quotes).get
+    book_feed, funding_feed = feeds.of(DeltaBook).get, feeds.of(FundingRates).get
+    liquidation_feed = feeds.of(Liquidations).get
     buy, sell = int(Side.BUY), int(Side.SELL)
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
@@ -104,9 +105,9 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
         elif kind is DepthUpdate:
             _on_depth(message, book_feed(message.s), ts_recv)
         elif kind is MarkPriceUpdate:
-            _on_mark_price(message, feeds, ts_recv)
+            _on_mark_price(message, funding_feed(message.s), ts_recv)
         else:
-            _on_force_order(message, feeds, ts_recv)
+            _on_force_order(message.o, liquidation_feed(message.o.s), ts_recv)
 
     return on_frame
 
@@ -118,17 +119,14 @@ def _on_depth(message: DepthUpdate, book: DeltaBook | None, ts_recv: int) -> Non
     book.on_event(message.U, event)
 
 
-def _on_mark_price(message: MarkPriceUpdate, feeds: Feeds, ts_recv: int) -> None:
-    feed = feeds.funding.get(message.s)
+def _on_mark_price(message: MarkPriceUpdate, feed: FundingRates | None, ts_recv: int) -> None:
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     row = funding_row(message.r, message.p, message.i, message.T * NS_PER_MS)
     feed.on_funding(message.E * NS_PER_MS, ts_recv, row)
 
 
-def _on_force_order(message: ForceOrder, feeds: Feeds, ts_recv: int) -> None:
-    order = message.o
-    feed = feeds.liquidations.get(order.s)
+def _on_force_order(order: LiquidationOrder, feed: Liquidations | None, ts_recv: int) -> None:
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     row = LiquidationRow(
@@ -166,7 +164,7 @@ def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: 
 
     def take(_: str | None, part: bytes) -> None:
         state = _decode_premium_index(part)
-        feed = feeds.funding.get(state.symbol)
+        feed = feeds.of(FundingRates).get(state.symbol)
         if feed is None:
             raise MalformedFrameError("not_subscribed")
         next_ts = state.nextFundingTime * NS_PER_MS
@@ -207,7 +205,7 @@ def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame)
 
     def take(_: str | None, part: bytes) -> None:
         state = _decode_open_interest(part)
-        feed = feeds.open_interest.get(state.symbol)
+        feed = feeds.of(OpenInterestPoints).get(state.symbol)
         if feed is None:
             raise MalformedFrameError("not_subscribed")
         said = state.openInterest

@@ -7,8 +7,13 @@ from typing import Any
 
 import msgspec
 
-from engine.data.slots import Instrument, StreamKind, Transport
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
+from shards.feeds.books import DeltaBook
+from shards.feeds.contracts import FundingRates, Liquidations, OpenInterestPoints
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.decode import (
     SHAPES,
@@ -21,7 +26,6 @@ from shards.venues.binance_linear.decode import (
 from shards.venues.binance_linear.messages import ExchangeInfo, RateLimit, RateLimits, Symbol
 from shards.venues.kit import (
     Channel,
-    FeedRule,
     FundingIntervals,
     PollChannel,
     RestCall,
@@ -136,17 +140,13 @@ VENUE = Venue(
         # Funding with open interest is not offered: they are two calls here, and a row that joins
         # them would claim a moment at which both were true.
         (StreamKind.TRADES, Transport.WS): Channel(
-            "market", FeedRule.CONTIGUOUS_TRADES, _trades_topic, 300.0
+            "market", ContiguousTrades, _trades_topic, 300.0
         ),
-        (StreamKind.L2_BOOK, Transport.WS): Channel(
-            "public", FeedRule.DELTA_BOOK, _book_topic, 60.0
-        ),
-        (StreamKind.TICKER, Transport.WS): Channel("public", FeedRule.QUOTES, _quotes_topic, 300.0),
-        (StreamKind.FUNDING, Transport.WS): Channel(
-            "market", FeedRule.FUNDING, _funding_topic, 15.0
-        ),
+        (StreamKind.L2_BOOK, Transport.WS): Channel("public", DeltaBook, _book_topic, 60.0),
+        (StreamKind.TICKER, Transport.WS): Channel("public", Quotes, _quotes_topic, 300.0),
+        (StreamKind.FUNDING, Transport.WS): Channel("market", FundingRates, _funding_topic, 15.0),
         (StreamKind.FUNDING, Transport.HTTP_POLL): PollChannel(
-            FeedRule.FUNDING,
+            FundingRates,
             decode_premium_index,
             interval_s=5.0,
             stale_after_s=30.0,
@@ -155,7 +155,7 @@ VENUE = Venue(
         ),
         # No socket carries it.
         (StreamKind.OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
-            FeedRule.OPEN_INTEREST,
+            OpenInterestPoints,
             decode_open_interest,
             interval_s=10.0,
             stale_after_s=60.0,
@@ -164,7 +164,7 @@ VENUE = Venue(
         # At most the latest one a second and symbol is pushed, and often none for hours.
         (StreamKind.LIQUIDATIONS, Transport.WS): Channel(
             "market",
-            FeedRule.LIQUIDATIONS,
+            Liquidations,
             _liquidations_topic,
             math.inf,
             note="the exchange sends at most one liquidation a second and symbol",

@@ -1,13 +1,16 @@
 """Hyperliquid frames and answers into feeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from engine.data.kinds import Side
+from engine.data.flags import Side
 from shards.feeds.book_rows import BookEvent
+from shards.feeds.books import SnapshotBook
+from shards.feeds.contracts import FundingOpenInterest
 from shards.feeds.feed import MalformedFrameError
-from shards.feeds.trades import TradeRow
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import HistoryTrades, TradeRow
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder, read_number
 from shards.venues.elements import funding_row, take_parts
@@ -31,7 +34,6 @@ from shards.venues.json_parts import elements, members, text_of
 from shards.venues.kit import (
     Control,
     ControlHandler,
-    FeedRule,
     Feeds,
     FrameDecoder,
     OnBadFrame,
@@ -59,27 +61,30 @@ def _levels(said: Mapping[str, bytes]) -> list[bytes]:
 
 SHAPES = (
     Shape(
-        FeedRule.HISTORY_TRADES, Trade, "trades", ("data",), is_list=True,
+        HistoryTrades, Trade, "trades", ("data",), is_list=True,
         symbol="coin", seq="tid", time="time",
     ),
     Shape(
-        FeedRule.SNAPSHOT_BOOK, Book, "l2Book", ("data",),
+        SnapshotBook, Book, "l2Book", ("data",),
         symbol="coin", seq="time", time="time", levels=_levels,
     ),
     Shape(
-        FeedRule.QUOTES, BestBidOffer, "bbo", ("data",), symbol="coin", seq="time", time="time"
+        Quotes, BestBidOffer, "bbo", ("data",), symbol="coin", seq="time", time="time"
     ),
     Shape(
-        FeedRule.FUNDING_OPEN_INTEREST, CoinCtx, "activeAssetCtx", ("data",),
+        FundingOpenInterest, CoinCtx, "activeAssetCtx", ("data",),
         symbol="coin", row_count=2,
     ),
 )  # fmt: skip
-CTX = Shape(FeedRule.FUNDING_OPEN_INTEREST, AssetCtx, row_count=2)
+CTX = Shape(FundingOpenInterest, AssetCtx, row_count=2)
 
 
 def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
     """Decoder of the one socket group."""
     decode = msgspec.json.Decoder(_Frame, strict=False, dec_hook=read_number, float_hook=str).decode
+
+    trade_feed, quote_feed = feeds.of(HistoryTrades).get, feeds.of(Quotes).get
+    book_feed, ctx_feed = feeds.of(SnapshotBook).get, feeds.of(FundingOpenInterest).get
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
         if payload[:9] == b"Websocket":
@@ -87,13 +92,13 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
             return
         message = decode(payload)
         if type(message) is Trades:
-            _on_trades(message.data, feeds, ts_recv)
+            _on_trades(message.data, trade_feed, ts_recv)
         elif type(message) is Bbo:
-            _on_bbo(message.data, feeds, ts_recv)
+            _on_bbo(message.data, quote_feed(message.data.coin), ts_recv)
         elif type(message) is L2Book:
-            _on_book(message.data, feeds, ts_recv)
+            _on_book(message.data, book_feed(message.data.coin), ts_recv)
         elif type(message) is ActiveAssetCtx:
-            _on_ctx(message.data.coin, message.data.ctx, feeds, ts_recv)
+            _on_ctx(message.data.ctx, ctx_feed(message.data.coin), ts_recv)
         elif type(message) is SubscriptionResponse:
             on_control(Control.ACK, bytes(message.data).decode())
         elif type(message) is Error:
@@ -105,11 +110,13 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
     return on_frame
 
 
-def _on_trades(trades: list[Trade], feeds: Feeds, ts_recv: int) -> None:
+def _on_trades(
+    trades: list[Trade], feed_of: Callable[[str], HistoryTrades | None], ts_recv: int
+) -> None:
     if not trades:
         return
     coin = trades[0].coin
-    feed = feeds.history_trades.get(coin)
+    feed = feed_of(coin)
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     side = _SIDE
@@ -123,16 +130,14 @@ def _on_trades(trades: list[Trade], feeds: Feeds, ts_recv: int) -> None:
     feed.on_trades(rows, ts_recv)
 
 
-def _on_book(book: Book, feeds: Feeds, ts_recv: int) -> None:
-    feed = feeds.snapshot_books.get(book.coin)
+def _on_book(book: Book, feed: SnapshotBook | None, ts_recv: int) -> None:
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     bids, asks = ([(level.px, level.sz) for level in side] for side in book.levels)
     feed.on_book(BookEvent(book.time, 0, book.time * NS_PER_MS, ts_recv, bids, asks))
 
 
-def _on_bbo(quote: BestBidOffer, feeds: Feeds, ts_recv: int) -> None:
-    feed = feeds.quotes.get(quote.coin)
+def _on_bbo(quote: BestBidOffer, feed: Quotes | None, ts_recv: int) -> None:
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     bid, ask = quote.bbo
@@ -140,8 +145,7 @@ def _on_bbo(quote: BestBidOffer, feeds: Feeds, ts_recv: int) -> None:
     feed.on_quote(quote.time, quote.time * NS_PER_MS, ts_recv, content)
 
 
-def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
-    feed = feeds.funding_open_interest.get(coin)
+def _on_ctx(ctx: AssetCtx, feed: FundingOpenInterest | None, ts_recv: int) -> None:
     if feed is None:
         raise MalformedFrameError("not_subscribed")
     row = funding_row(ctx.funding, ctx.markPx, ctx.oraclePx, 0, FUNDING_INTERVAL_S)
@@ -154,7 +158,7 @@ def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: 
 
     def take(coin: str | None, ctx: bytes) -> None:
         assert coin is not None
-        _on_ctx(coin, _decode_ctx(ctx), feeds, ts_recv)
+        _on_ctx(_decode_ctx(ctx), feeds.of(FundingOpenInterest).get(coin), ts_recv)
 
     names, ctxs = _names_and_ctxs(body)
     if len(names) != len(ctxs):

@@ -7,11 +7,16 @@ from typing import Any
 
 import msgspec
 
-from engine.data.slots import Instrument, StreamKind, Transport
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
+from shards.feeds.books import SnapshotBook
+from shards.feeds.contracts import FundingOpenInterest
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import HistoryTrades
 from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
 from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
-from shards.venues.kit import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
+from shards.venues.kit import Channel, PollChannel, RestCall, SocketGroup, Venue
 from shards.venues.listing import Listing, RowReader
 
 _OBJECTS_MAX = 16
@@ -114,27 +119,26 @@ VENUE = Venue(
         )
     },
     channels={
-        (StreamKind.TRADES, Transport.WS): Channel(
-            "ws", FeedRule.HISTORY_TRADES, _trades_topic, 300.0
-        ),
+        (StreamKind.TRADES, Transport.WS): Channel("ws", HistoryTrades, _trades_topic, 300.0),
         (StreamKind.L2_BOOK, Transport.WS): Channel(
             # Every 5.4 s, or 0.54 s the fast one, changed or not.
             "ws",
-            FeedRule.SNAPSHOT_BOOK,
+            SnapshotBook,
             _book_topic,
             15.0,
         ),
-        (StreamKind.TICKER, Transport.WS): Channel("ws", FeedRule.QUOTES, _quotes_topic, 300.0),
+        (StreamKind.TICKER, Transport.WS): Channel("ws", Quotes, _quotes_topic, 300.0),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.WS): Channel(
-            "ws", FeedRule.FUNDING_OPEN_INTEREST, _ctx_topic, 30.0, note=_CTX_NOTE
+            "ws", FundingOpenInterest, _ctx_topic, 30.0, _CTX_NOTE, has_venue_time=False
         ),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
-            FeedRule.FUNDING_OPEN_INTEREST,
+            FundingOpenInterest,
             decode_meta_and_ctxs,
             interval_s=10.0,
             stale_after_s=60.0,
             batch=RestCall("POST", "/info", weight=20, body='{"type":"metaAndAssetCtxs"}'),
             note=_CTX_NOTE,
+            has_venue_time=False,
         ),
     },
     rest_weight_per_minute=1200,

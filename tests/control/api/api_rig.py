@@ -20,8 +20,9 @@ from control.main import make_server
 from control.state.backend import Backend
 from control.state.health import Health
 from control.state.listings import Listings
+from engine.data.instrument import Instrument
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import (
     AddStreams,
     CommandResult,

@@ -8,7 +8,7 @@ import pytest
 from control.cli.ending import Ending
 from control.cli.exits import Exit
 from control.cli.terminal.summary import engine_summary, engine_text
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.account import Moves
 from engine.messages.status import (
     ChildReport,

@@ -7,7 +7,7 @@ import pytest
 from control.cli import ground
 from control.cli.ground import ServiceOptions, redis_plan
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.start.config import load
 from engine.start.redis_memory import needed_bytes
 from engine.streams.wanted import Wanted, WantedStream

@@ -8,7 +8,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from control.proof.ledger_check import LedgerCheck, Verdict
+from control.proof.ledger_check import LedgerCheck
+from control.proof.verdict import Verdict
 from engine.start.migrations import migrate
 from shards.simulator.core.ledger import BOOK, TRADE, Ledger
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.proof.ledger_check import LedgerCheck, Verdict
+from control.proof.ledger_check import LedgerCheck
+from control.proof.verdict import Verdict
 from shards.simulator.core import ledger_sums
 from shards.simulator.core.ledger import QUOTE, TRADE, Ledger
 from shards.simulator.core.ledger_sums import SummedRows, SumsKey

@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as open_parser
 
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
 from engine.messages.writer import LatencyHistogram
 from engine.process import metric_files

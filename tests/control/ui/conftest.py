@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.data.kinds import RecordKind
-from engine.data.slots import StreamKind
+from engine.data.kinds import BOOK, TRADE
+from engine.data.names import StreamKind
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, serving
 
@@ -56,8 +56,8 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 def market(engine: ScriptedEngine) -> Iterator[tuple[ShardRing, ShardRing]]:
     """Rings of trades and books, and what is known of BTCUSDT."""
     describe(engine.layout, [("BTCUSDT", StreamKind.TRADES), ("BTCUSDT", StreamKind.L2_BOOK)])
-    trades = ShardRing(engine.layout, RecordKind.TRADE)
-    book = ShardRing(engine.layout, RecordKind.BOOK)
+    trades = ShardRing(engine.layout, TRADE.name)
+    book = ShardRing(engine.layout, BOOK.name)
     yield trades, book
     trades.close()
     book.close()

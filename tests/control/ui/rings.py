@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.data.kinds import SPECS, Flag, RecordKind, Side
+from engine.data.flags import Flag, Side
+from engine.data.instrument import Instrument
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout, ring_name
+from engine.data.names import StreamKey, StreamKind
 from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
 from engine.data.segment import Segment, create_segment
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.slots import Slots
 from shards.feeds.book_rows import BookEvent, Level, put_event
 
 NOW_NS = 1_780_000_000_000_000_000
@@ -20,10 +23,10 @@ class ShardRing:
     """
 
     def __init__(
-        self, layout: Layout, kind: RecordKind, *, shard: int = 0, capacity: int = 1 << 14,
+        self, layout: Layout, kind: str, *, shard: int = 0, capacity: int = 1 << 14,
         epoch: int = 1,
     ) -> None:  # fmt: skip
-        spec = SPECS[kind]
+        spec = KINDS[kind]
         path = layout.ring_path(ring_name(shard, kind))
         self._segment: Segment = create_segment(path, ring_bytes(spec, capacity))
         memory = memoryview(self._segment.memory)

@@ -23,8 +23,9 @@ from control.state.listings import Listings
 from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
+from engine.data.instrument import Instrument
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, StreamKey
+from engine.data.names import StreamKey
 from engine.messages.control import AddStreams, RemoveStreams, RenewBook, SetKnobs
 from engine.messages.pipes import FromChild
 from engine.messages.status import (

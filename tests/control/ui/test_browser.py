@@ -11,7 +11,7 @@ import pytest
 from control.state.health import HealthLight
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
-from engine.data.kinds import Side
+from engine.data.flags import Side
 from engine.messages.status import StreamReport
 from engine.messages.streams import StreamState
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row

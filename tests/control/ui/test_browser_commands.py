@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from control.state.health import HealthLight
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.streams import Knobs
 from tests.control.api.api_rig import instrument
 from tests.control.ui.chromium import expect, needs_chromium, open_page, row

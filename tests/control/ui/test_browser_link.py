@@ -9,7 +9,7 @@ from starlette.routing import Mount
 
 from control.http import auth
 from control.http.auth import COMMAND_VARIABLE, READ_VARIABLE
-from engine.data.kinds import RecordKind
+from engine.data.kinds import TRADE
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, open_page, row, some_streams
 from tests.control.ui.rings import ShardRing
 from tests.control.ui.scripted_engine import ScriptedEngine, serving
@@ -134,7 +134,7 @@ def test_every_time_is_utc_and_has_its_date_when_it_is_not_todays(
 def test_behind_a_proxy_with_a_path_of_its_own_everything_works(
     browser: Any, engine: ScriptedEngine
 ) -> None:
-    trades = ShardRing(engine.layout, RecordKind.TRADE)
+    trades = ShardRing(engine.layout, TRADE.name)
     proxy = Starlette(routes=[Mount("/fts/eu-1", app=_StripPath(engine))])
     with serving(engine, app=proxy) as address:
         for path in ("ui", "ui/"):

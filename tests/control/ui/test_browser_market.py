@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import RecordKind, Side
-from engine.data.slots import StreamKind
+from engine.data.flags import Side
+from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
+from engine.data.names import StreamKind
 from engine.messages.streams import StreamState
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
 from tests.control.ui.rings import ShardRing, describe
@@ -164,17 +165,17 @@ def test_an_engine_that_restarts_is_found_again(
     market[0].trade(0, 1.25)
     expect(page.locator("[data-figure=last] b")).to_have_text("1.25")
     engine.layout.ring_path("shard-0.trade").unlink()
-    renewed = ShardRing(engine.layout, RecordKind.TRADE, epoch=2)
+    renewed = ShardRing(engine.layout, TRADE.name, epoch=2)
     renewed.trade(0, 2.5)
     expect(page.locator("[data-figure=last] b")).to_have_text("2.50")
     renewed.close()
 
 
 @pytest.fixture
-def rings(engine: ScriptedEngine) -> Iterator[dict[RecordKind, ShardRing]]:
+def rings(engine: ScriptedEngine) -> Iterator[dict[str, ShardRing]]:
     """Rings of the kinds that have one newest record."""
     kinds = (
-        RecordKind.QUOTE, RecordKind.FUNDING, RecordKind.OPEN_INTEREST, RecordKind.LIQUIDATION,
+        QUOTE.name, FUNDING.name, OPEN_INTEREST.name, LIQUIDATION.name,
     )  # fmt: skip
     with ExitStack() as stack:
         found = {kind: ShardRing(engine.layout, kind) for kind in kinds}
@@ -184,7 +185,7 @@ def rings(engine: ScriptedEngine) -> Iterator[dict[RecordKind, ShardRing]]:
 
 
 def test_the_newest_figures_are_shown_where_they_are_collected(
-    page: Any, engine: ScriptedEngine, market: Rings, rings: dict[RecordKind, ShardRing]
+    page: Any, engine: ScriptedEngine, market: Rings, rings: dict[str, ShardRing]
 ) -> None:
     row(page, "BTCUSDT").click()
     expect(page.locator("#tape-state")).to_have_text("live")
@@ -201,13 +202,13 @@ def test_the_newest_figures_are_shown_where_they_are_collected(
     expect(page.locator("[data-figure=bid]")).to_be_visible()
     expect(page.locator("#liquidations-none")).to_be_visible()
     now_ns = wall_ns()
-    rings[RecordKind.QUOTE].put(6, bid=67412.3, bid_qty=1.5, ask=67412.4, ask_qty=0.25)
-    rings[RecordKind.FUNDING].put(
+    rings[QUOTE.name].put(6, bid=67412.3, bid_qty=1.5, ask=67412.4, ask_qty=0.25)
+    rings[FUNDING.name].put(
         7, rate=0.00001250, mark=67412.31415926, index=67410.5, next_ts=now_ns + 7_300 * 10**9,
         interval_s=28_800,
     )  # fmt: skip
-    rings[RecordKind.OPEN_INTEREST].put(8, qty=81234.5, ts_event=now_ns - 60 * 10**9)
-    rings[RecordKind.LIQUIDATION].put(
+    rings[OPEN_INTEREST.name].put(8, qty=81234.5, ts_event=now_ns - 60 * 10**9)
+    rings[LIQUIDATION.name].put(
         9, side=Side.SELL, price=67000.1, avg_price=67001.25, qty=0.014, filled_qty=0.014
     )
     shown = {

@@ -11,8 +11,8 @@ import pytest
 from control.state.health import HealthLight
 from control.ui.state import DashboardLimits
 from control.ui.status_feed import STREAM_COLUMNS, StatusFeed
-from engine.data.kinds import RecordKind
-from engine.data.slots import StreamKind
+from engine.data.kinds import TRADE
+from engine.data.names import StreamKind
 from engine.messages.streams import Knobs
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
@@ -103,7 +103,7 @@ def test_before_the_first_status_the_page_knows_that_it_starts(
 def test_the_tape_is_live_and_its_ring_is_let_go_with_the_viewer(
     engine: ScriptedEngine, port: int
 ) -> None:
-    ring = ShardRing(engine.layout, RecordKind.TRADE)
+    ring = ShardRing(engine.layout, TRADE.name)
     mapped = open_descriptors("shard-0.trade.ring")
     with Viewer(port, TAPE) as viewer:
         viewer.head()

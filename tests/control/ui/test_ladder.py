@@ -9,7 +9,9 @@ from hypothesis import given
 
 from control.ui.digits import between, exact_text
 from control.ui.ladder import LEVELS_MAX, BookState, Ladder
-from engine.data.kinds import BOOK, Flag, RecordArray, Side
+from engine.data.flags import Flag, Side
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK
 
 FIRST, LAST = int(Flag.FIRST_IN_EVENT), int(Flag.LAST_IN_EVENT)
 SNAPSHOT, AFTER_GAP = int(Flag.SNAPSHOT), int(Flag.AFTER_GAP)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from control.ui.newest import LIQUIDATIONS_KEPT, percent
+from control.ui.newest import percent
 from control.ui.ring_follower import RingFollower
 from control.ui.state import DashboardLimits
 from control.ui.tape import TRADES_A_BATCH, TapeView
-from engine.data.kinds import Flag, RecordKind, Side
-from engine.data.slots import StreamKind
+from engine.data.flags import Flag, Side
+from engine.data.kinds import BOOK, FUNDING, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
+from engine.data.names import StreamKind
 from tests.control.ui.rings import NOW_NS, ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, stream
 
@@ -53,14 +54,14 @@ def watch(engine: ScriptedEngine) -> Iterator[Watch]:
 
 @pytest.fixture
 def trades(engine: ScriptedEngine) -> Iterator[ShardRing]:
-    ring = ShardRing(engine.layout, RecordKind.TRADE)
+    ring = ShardRing(engine.layout, TRADE.name)
     yield ring
     ring.close()
 
 
 @pytest.fixture
 def book(engine: ScriptedEngine) -> Iterator[ShardRing]:
-    ring = ShardRing(engine.layout, RecordKind.BOOK)
+    ring = ShardRing(engine.layout, BOOK.name)
     yield ring
     ring.close()
 
@@ -142,7 +143,7 @@ def test_a_new_ring_is_noticed_and_the_old_ladder_forgotten(
     assert first["stream"]["book"]["epoch"] == "1"
     engine.layout.ring_path("shard-0.book").unlink()
     assert watch.events()["stream"]["book"]["attached"] is False
-    renewed = ShardRing(engine.layout, RecordKind.BOOK, epoch=2)
+    renewed = ShardRing(engine.layout, BOOK.name, epoch=2)
     renewed.book(1, [(20.0, 1.0)], [])
     again = watch.events()
     assert again["stream"]["book"]["epoch"] == "2"
@@ -155,7 +156,7 @@ def test_a_stream_that_moves_to_another_shard_is_followed(
 ) -> None:
     trades.trade(0, 1.0)
     assert watch.events()["trades"]["count"] == 1
-    other = ShardRing(engine.layout, RecordKind.TRADE, shard=1)
+    other = ShardRing(engine.layout, TRADE.name, shard=1)
     engine.say([stream(0, "BTCUSDT", shard=1)])
     other.trade(0, 2.0)
     assert watch.events()["trades"]["rows"][0][2] == "2.00"
@@ -178,7 +179,7 @@ def test_a_file_that_is_no_ring_is_named(engine: ScriptedEngine) -> None:
     path = engine.layout.ring_path("shard-0.trade")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\0" * 8192)
-    follower = RingFollower(engine.layout, RecordKind.TRADE)
+    follower = RingFollower(engine.layout, TRADE)
     assert not follower.attach(0, 10)
     assert "not a ring" in follower.problem
 
@@ -206,12 +207,12 @@ FIGURES = ("Ticker", "Funding", "OpenInterest", "Liquidations")
 
 
 @pytest.fixture
-def figures(engine: ScriptedEngine) -> Iterator[dict[RecordKind, ShardRing]]:
+def figures(engine: ScriptedEngine) -> Iterator[dict[str, ShardRing]]:
     engine.say(
         [*engine.streams(), *(stream(3 + at, "BTCUSDT", kind) for at, kind in enumerate(FIGURES))]
     )
     kinds = (
-        RecordKind.QUOTE, RecordKind.FUNDING, RecordKind.OPEN_INTEREST, RecordKind.LIQUIDATION,
+        QUOTE.name, FUNDING.name, OPEN_INTEREST.name, LIQUIDATION.name,
     )  # fmt: skip
     found = {kind: ShardRing(engine.layout, kind) for kind in kinds}
     yield found
@@ -220,12 +221,12 @@ def figures(engine: ScriptedEngine) -> Iterator[dict[RecordKind, ShardRing]]:
 
 
 def test_the_newest_figures_come_with_exact_digits_and_their_source(
-    watch: Watch, figures: dict[RecordKind, ShardRing]
+    watch: Watch, figures: dict[str, ShardRing]
 ) -> None:
-    figures[RecordKind.QUOTE].put(3, bid=67412.3, bid_qty=1.0, ask=67412.4, ask_qty=0.25)
-    figures[RecordKind.FUNDING].put(4, rate=0.0000125, mark=1.12345678, index=1.5, next_ts=10**18)
-    figures[RecordKind.OPEN_INTEREST].put(5, qty=81234.5)
-    figures[RecordKind.LIQUIDATION].put(6, side=Side.SELL, price=10.0, avg_price=10.125, qty=2)
+    figures[QUOTE.name].put(3, bid=67412.3, bid_qty=1.0, ask=67412.4, ask_qty=0.25)
+    figures[FUNDING.name].put(4, rate=0.0000125, mark=1.12345678, index=1.5, next_ts=10**18)
+    figures[OPEN_INTEREST.name].put(5, qty=81234.5)
+    figures[LIQUIDATION.name].put(6, side=Side.SELL, price=10.0, avg_price=10.125, qty=2)
     found = watch.events()
     assert found["quote"] | {"time_ms": 0} == {
         "source": "Ticker/Ws", "time_ms": 0, "bid": ["67412.30", "1.000"],
@@ -239,28 +240,26 @@ def test_the_newest_figures_come_with_exact_digits_and_their_source(
     assert watch.events() == {}
 
 
-def test_a_quote_with_one_side_has_no_middle(
-    watch: Watch, figures: dict[RecordKind, ShardRing]
-) -> None:
-    figures[RecordKind.QUOTE].put(3, bid=67412.3, bid_qty=1.0)
+def test_a_quote_with_one_side_has_no_middle(watch: Watch, figures: dict[str, ShardRing]) -> None:
+    figures[QUOTE.name].put(3, bid=67412.3, bid_qty=1.0)
     quote = watch.events()["quote"]
     assert (quote["bid"], quote["ask"]) == (["67412.30", "1.000"], None)
     assert "mid" not in quote
 
 
 def test_a_contract_without_funding_has_no_rate(
-    watch: Watch, figures: dict[RecordKind, ShardRing]
+    watch: Watch, figures: dict[str, ShardRing]
 ) -> None:
-    figures[RecordKind.FUNDING].put(4, flags=int(Flag.NO_RATE), mark=1.5, index=1.5)
+    figures[FUNDING.name].put(4, flags=int(Flag.NO_RATE), mark=1.5, index=1.5)
     assert watch.events()["funding"]["rate_percent"] is None
 
 
 def test_of_two_sources_the_one_received_last_counts(
-    engine: ScriptedEngine, watch: Watch, figures: dict[RecordKind, ShardRing]
+    engine: ScriptedEngine, watch: Watch, figures: dict[str, ShardRing]
 ) -> None:
     polled = stream(8, "BTCUSDT", "Funding", transport="HttpPoll")
     engine.say([*engine.streams(), polled])
-    ring = figures[RecordKind.FUNDING]
+    ring = figures[FUNDING.name]
     ring.put(8, mark=2.0, ts_recv=NOW_NS + 2)
     ring.put(4, mark=1.0, ts_recv=NOW_NS + 1)
     found = watch.events()
@@ -272,12 +271,12 @@ def test_of_two_sources_the_one_received_last_counts(
 
 
 def test_liquidations_are_kept_until_newer_ones_come(
-    watch: Watch, figures: dict[RecordKind, ShardRing]
+    watch: Watch, figures: dict[str, ShardRing]
 ) -> None:
-    for number in range(LIQUIDATIONS_KEPT + 5):
-        figures[RecordKind.LIQUIDATION].put(6, side=Side.BUY, price=number, ts_recv=number)
+    for number in range(LIQUIDATION.newest_shown + 5):
+        figures[LIQUIDATION.name].put(6, side=Side.BUY, price=number, ts_recv=number)
     rows = watch.events()["liquidation"]["rows"]
-    assert [row[2] for row in rows] == [f"{5 + at}.00" for at in range(LIQUIDATIONS_KEPT)]
+    assert [row[2] for row in rows] == [f"{5 + at}.00" for at in range(LIQUIDATION.newest_shown)]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +289,7 @@ def test_a_rate_in_percent_has_all_its_digits(rate: float, text: str) -> None:
 
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), float("-inf")])
 def test_a_rate_that_is_no_number_does_not_end_the_tape(
-    watch: Watch, figures: dict[RecordKind, ShardRing], rate: float
+    watch: Watch, figures: dict[str, ShardRing], rate: float
 ) -> None:
-    figures[RecordKind.FUNDING].put(4, rate=rate, mark=1.5, index=1.5)
+    figures[FUNDING.name].put(4, rate=rate, mark=1.5, index=1.5)
     assert watch.events()["funding"]["rate_percent"] == str(rate)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.data.kinds import BOOK, TRADE, RecordKind
+from engine.data.kinds import BOOK, TRADE
 from engine.data.positions import Position, Positions, read_position
 from tests.engine.full_disk import full_at
 
@@ -32,7 +32,7 @@ def test_last_row_of_each_stream_is_kept(
         positions.advance(rows)
         for slot, trade_id in model.items():
             expected = Position(0, trade_id, 0, 7)
-            assert read_position(directory, RecordKind.TRADE, slot) == expected
+            assert read_position(directory, TRADE.name, slot) == expected
     positions.close()
 
 
@@ -44,14 +44,14 @@ def test_position_survives_its_writer(tmp_path: Path) -> None:
     first.close()
     again = Positions(tmp_path, BOOK)
     again.close()
-    assert read_position(tmp_path, RecordKind.BOOK, 9) == Position(0, 77, 5, 6)
+    assert read_position(tmp_path, BOOK.name, 9) == Position(0, 77, 5, 6)
 
 
 def test_stream_without_rows_has_no_position(tmp_path: Path) -> None:
-    assert read_position(tmp_path, RecordKind.TRADE, 0) is None
+    assert read_position(tmp_path, TRADE.name, 0) is None
     Positions(tmp_path, TRADE).close()
-    assert read_position(tmp_path, RecordKind.TRADE, 0) is None
-    assert read_position(tmp_path, RecordKind.TRADE, 10**6) is None
+    assert read_position(tmp_path, TRADE.name, 0) is None
+    assert read_position(tmp_path, TRADE.name, 10**6) is None
 
 
 def test_catching_up_never_goes_back(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_catching_up_never_goes_back(tmp_path: Path) -> None:
     positions.catch_up(late)
     positions.catch_up(rows[:0])
     positions.close()
-    found = [read_position(tmp_path, RecordKind.TRADE, slot) for slot in (1, 2, 3)]
+    found = [read_position(tmp_path, TRADE.name, slot) for slot in (1, 2, 3)]
     assert [position.id for position in found if position] == [11, 121, 30]
 
 
@@ -89,5 +89,5 @@ def test_a_full_disk_stops_no_rows(tmp_path: Path, caplog: pytest.LogCaptureFixt
     again = Positions(tmp_path, TRADE)
     again.advance(rows)
     again.close()
-    found = [read_position(tmp_path, RecordKind.TRADE, slot) for slot in (0, 1, 1023, 5000)]
+    found = [read_position(tmp_path, TRADE.name, slot) for slot in (0, 1, 1023, 5000)]
     assert [position.id for position in found if position] == [8, 9, 8, 9]

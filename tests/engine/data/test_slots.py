@@ -6,14 +6,9 @@ from pathlib import Path
 import pytest
 
 from engine.base.errors import EngineError
-from engine.data.slots import (
-    SYMBOL_PATTERN,
-    Instrument,
-    Slots,
-    StreamKey,
-    StreamKind,
-    is_symbol,
-)
+from engine.data.instrument import Instrument
+from engine.data.names import SYMBOL_PATTERN, StreamKey, StreamKind, is_symbol
+from engine.data.slots import Slots
 from tests.engine.full_disk import full_at
 
 BTC = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)

@@ -169,7 +169,7 @@ def test_nothing_is_said_of_a_database_there_is_not() -> None:
 
 def test_what_is_said_about_rows_is_no_row() -> None:
     """Gaps and coverage come through rings as well, and writers add to them."""
-    said = {kind.value: Moves(5, 5) for kind in NOT_MARKET_DATA}
+    said = {kind: Moves(5, 5) for kind in NOT_MARKET_DATA}
     writer = WriterReport(ChildReport("writer"), moves={**said, "trade": Moves(2, 2)})
     writer.stored_rows = {"trade": 2, "gap": 99}
     child = ChildReport("control")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.judgement import judge, judge_database
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, EngineStatus, WriterReport

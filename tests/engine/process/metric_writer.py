@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
 from engine.process import metric_files
 from engine.process.metrics import ProcessMetrics, ShardMetrics

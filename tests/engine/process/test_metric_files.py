@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
 from engine.process import metric_files
 from engine.process.metrics import Growth, ProcessMetrics, RequestMetrics, ShardMetrics

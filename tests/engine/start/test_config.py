@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.errors import ConfigError
-from engine.data.kinds import RecordKind
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.kinds import KINDS
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.start import preflight
 from engine.start.config import Config, LoadedConfig, Secret, has_password, load, masked_url
 
@@ -271,7 +271,7 @@ def test_streams_of_every_kind_and_transport_can_be_named(tmp_path: Path) -> Non
 
 def test_a_ring_of_a_slow_kind_may_be_smaller_than_a_flush(tmp_path: Path) -> None:
     config = load(write(tmp_path, "[shards.ring_records]\nfunding = 64"), {}).config
-    assert config.shards.ring_records.funding == 64
+    assert config.shards.capacity("funding") == 64
     assert "power of two" in refusal(tmp_path, "[shards.ring_records]\nliquidation = 100")
     assert "before a flush" in refusal(tmp_path, "[shards.ring_records]\nquote = 64")
 
@@ -312,7 +312,7 @@ def test_configured_rings_that_do_not_fit_are_refused_with_both_sizes(tmp_path: 
 
 def test_every_shard_gets_a_ring_of_every_kind() -> None:
     names = [ring.ring for ring in preflight.plan_rings(Config(), "x", 2, AMPLE).rings]
-    assert names == [f"shard-{shard}.{kind}" for shard in range(2) for kind in RecordKind]
+    assert names == [f"shard-{shard}.{kind}" for shard in range(2) for kind in KINDS]
 
 
 @pytest.mark.fault("N37")

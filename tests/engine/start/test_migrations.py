@@ -7,7 +7,8 @@ import psycopg
 import pytest
 
 from engine.base.errors import DatabaseUnavailableError, MigrationError
-from engine.data.kinds import SPECS, GapReason, GapState
+from engine.data.flags import GapReason, GapState
+from engine.data.kinds import KINDS
 from engine.start.migrations import load_migrations, migrate, pending, sql_dir
 from tests.conftest import Databases
 
@@ -106,7 +107,7 @@ def test_no_connection_is_worth_another_try_and_tells_no_password() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SPECS if SPECS[kind].columns])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].columns])
 def test_tables_have_the_columns_of_the_records(database_url: str, kind: str) -> None:
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
@@ -121,7 +122,7 @@ def test_tables_have_the_columns_of_the_records(database_url: str, kind: str) ->
         "char": '"char"',
         "timestamptz": "timestamp with time zone",
     }
-    assert rows == [(c.name, names[c.pg_type]) for c in SPECS[kind].columns]  # type: ignore[index]
+    assert rows == [(c.name, names[c.pg_type]) for c in KINDS[kind].columns]
 
 
 @pytest.mark.parametrize(("table", "members"), [("gap_reason", GapReason), ("gap_state", GapState)])

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.listings import ListingLoaded
 from engine.messages.streams import StreamSpec
 from engine.streams.instrument_facts import InstrumentFacts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.messages.listings import InstrumentEvent, ListingLoaded, ListingStored
 from engine.streams import listing_outbox
 from engine.streams.listing_outbox import ListingOutbox

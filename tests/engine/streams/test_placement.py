@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.slots import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.streams import StreamSpec
 from engine.streams.placement import spread
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.slots import Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.control import KeyResult
 from engine.messages.pipes import ShardStatus
 from engine.messages.streams import KnobChanges, Knobs, StreamRequest, StreamState, StreamStatus

@@ -10,7 +10,7 @@ import pytest
 
 from engine.base import durable
 from engine.base.errors import EngineError
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.streams import Knobs
 from engine.start.config import Secret
 from engine.streams.wanted import Origin, Wanted, WantedStream

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from engine.base.errors import EngineError
-from engine.data.slots import Instrument, StreamKind
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKind
 from engine.messages.control import CommandResult, Heartbeat, SystemStatus
 from engine.messages.listings import ListingLoaded, ListingStored, ListingWanted, StoreListing
 from engine.messages.pipes import Drain, FromChild, Ready, ShardStatus, ToChild

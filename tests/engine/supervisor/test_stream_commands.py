@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.data.instrument import Instrument
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
 from engine.messages.listings import InstrumentEvent, ListingLoaded
 from engine.messages.pipes import FromChild
@@ -16,7 +18,7 @@ from engine.messages.status import EngineStatus
 from engine.messages.streams import KnobChanges, Knobs, StreamRequest
 from engine.start.config import Secret
 from engine.supervisor import stream_starts
-from engine.supervisor.supervisor import Targets
+from engine.supervisor.spawning import Targets
 from tests.engine.full_disk import full_at
 from tests.engine.supervisor.test_supervisor import FAKES, STREAMS, Engine, run, until
 

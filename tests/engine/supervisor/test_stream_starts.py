@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.listings import ListingLoaded, ListingWanted
 from engine.messages.pipes import ShardStatus
 from engine.messages.streams import (

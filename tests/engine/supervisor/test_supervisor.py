@@ -18,16 +18,18 @@ import pytest
 
 from control.cli.terminal.live_view import plain_line
 from engine.base.errors import EngineError, InstanceBusyError
-from engine.data.kinds import RecordKind
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.limits import LimitFeedback
 from engine.messages.settings import ControlSettings, LimitSettings, LogSettings, RingSettings
 from engine.process import instance
 from engine.process.child import Child, describe_exit
 from engine.process.child_keeper import ChildKeeper, ChildStartError
 from engine.start.config import Config, Secret
-from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets, Timing
+from engine.supervisor.spawning import SupervisorSettings, Targets, Timing
+from engine.supervisor.supervisor import Supervisor
 from tests.engine.full_disk import full_at
 from tests.engine.servers.scripted_server import ScriptedServer
 
@@ -73,9 +75,9 @@ class Engine:
             "layout": layout,
             "config": Config(),
             "rings": [
-                RingSettings(f"shard-{shard}.{kind}", kind.value, 64)
+                RingSettings(f"shard-{shard}.{kind}", kind, 64)
                 for shard in range(2)
-                for kind in RecordKind
+                for kind in KINDS
             ],
             "cpus": [None, None],
             "streams": STREAMS,
@@ -206,7 +208,7 @@ def test_killed_shard_returns_with_its_streams_after_the_writer_synced(layout: L
         os.kill(engine.supervisor.status().shards[0].child.pid, signal.SIGKILL)
         await until(lambda: len(engine.events("shard-0", "streams")) == 2)
         synced = engine.events("writer", "sync")
-        assert [event["rings"] for event in synced] == [[f"shard-0.{kind}" for kind in RecordKind]]
+        assert [event["rings"] for event in synced] == [[f"shard-0.{kind}" for kind in KINDS]]
         assert engine.supervisor.status().shards[0].child.restart_count == 1
         assert "killed by SIGKILL" in "".join(record for record in records)
         # Counts of both lives are added: 5 rows a stream each.

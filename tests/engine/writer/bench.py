@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import uvloop
 
-from engine.data.kinds import RecordArray, RecordKind, RecordSpec
+from engine.data.kind import Kind, RecordArray
 from engine.data.layout import Layout
 from engine.data.ring import RingProducer
 from engine.data.segment import Segment, attach_segment
@@ -22,28 +22,33 @@ from engine.writer.sources.sources import Sources
 class Bench:
     """One shard's rings, each with a producer of the test's own."""
 
-    def __init__(self, layout: Layout, *specs: RecordSpec, capacity: int = 1 << 14) -> None:
+    def __init__(self, layout: Layout, *specs: Kind, capacity: int = 1 << 14) -> None:
         self._layout = layout
         self._segments: list[Segment] = []
-        self._producers: dict[RecordKind, RingProducer] = {}
+        self.rings: dict[str, RingProducer] = {}
         self.specs = specs
         self.sources = Sources(layout, 1 << 20)
-        self.sources.open([RingSettings(f"shard-0.{s.table}", s.table, capacity) for s in specs])
+        self.sources.open([RingSettings(f"shard-0.{s.name}", s.name, capacity) for s in specs])
         for spec in specs:
-            path = layout.ring_path(f"shard-0.{spec.table}")
+            path = layout.ring_path(f"shard-0.{spec.name}")
             self._segments.append(attach_segment(path, writable=True))
             memory = memoryview(self._segments[-1].memory)
-            self._producers[spec.kind] = RingProducer(memory, spec)
+            self.rings[spec.name] = RingProducer(memory, spec)
 
     def put(self, rows: RecordArray) -> None:
         """Receive rows; their layout tells the kind."""
-        (kind,) = (spec.kind for spec in self.specs if spec.dtype == rows.dtype)
-        producer = self._producers[kind]
+        (kind,) = (spec.name for spec in self.specs if spec.dtype == rows.dtype)
+        producer = self.rings[kind]
         start = 0
         for view in producer.views(producer.reserve(len(rows)), len(rows)):
             view[:] = rows[start : start + len(view)]
             start += len(view)
-        producer.publish()
+        self.publish()
+
+    def publish(self) -> None:
+        """Show what the rings hold, and journal it."""
+        for producer in self.rings.values():
+            producer.publish()
         for source in self.sources:
             source.redis_seq = source.head_seq
             source.pump()
@@ -55,7 +60,7 @@ class Bench:
 
     def close(self) -> None:
         """Let go; what is undelivered stays in the journal."""
-        for producer in self._producers.values():
+        for producer in self.rings.values():
             producer.close()
         for segment in self._segments:
             segment.close()

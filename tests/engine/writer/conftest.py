@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.data.kinds import BOOK, TRADE, Flag, RecordArray, Side
+from engine.data.flags import Flag, Side
+from engine.data.instrument import Instrument
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, TRADE
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings
 
 START_NS = 1_780_000_000_000_000_000

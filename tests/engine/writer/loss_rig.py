@@ -12,7 +12,8 @@ from pathlib import Path
 import uvloop
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import TRADE, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.data.layout import Layout, open_layout
 from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment

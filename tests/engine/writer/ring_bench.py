@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from engine.data.kinds import GAP, TRADE, RecordArray, RecordKind, RecordSpec
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment
@@ -24,22 +25,22 @@ class Bench:
         self.sources.open(
             [RingSettings(f"shard-0.{kind}", kind, capacity) for kind in ("trade", "gap")]
         )
-        self._producers: dict[RecordKind, RingProducer] = {}
+        self._producers: dict[str, RingProducer] = {}
         self._segments = []
         for spec in (TRADE, GAP):
-            path = layout.ring_path(f"shard-0.{spec.kind.value}")
+            path = layout.ring_path(f"shard-0.{spec.name}")
             self._segments.append(attach_segment(path, writable=True))
             memory = memoryview(self._segments[-1].memory)
-            self._producers[spec.kind] = RingProducer(memory, spec)
+            self._producers[spec.name] = RingProducer(memory, spec)
 
     @property
     def trades(self) -> Source:
         """The source of the trades."""
         return next(source for source in self.sources if source.spec is TRADE)
 
-    def put(self, rows: RecordArray, spec: RecordSpec = TRADE) -> None:
+    def put(self, rows: RecordArray, spec: Kind = TRADE) -> None:
         """Receive these rows."""
-        producer = self._producers[spec.kind]
+        producer = self._producers[spec.name]
         seq = producer.reserve(len(rows))
         start = 0
         for view in producer.views(seq, len(rows)):

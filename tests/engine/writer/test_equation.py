@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.data.kinds import BOOK, GAP, TRADE, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.messages.streams import Knobs
@@ -60,8 +61,8 @@ def sides(bench: Bench, delivery: DatabaseDelivery) -> tuple[Counter[str], Count
     received: Counter[str] = Counter()
     became: Counter[str] = Counter()
     for source in bench.sources:
-        received[source.spec.table] += source.head_seq
-        became[source.spec.table] += source.backlog_rows
+        received[source.spec.name] += source.head_seq
+        became[source.spec.name] += source.backlog_rows
     for counts in (
         delivery.stored_rows, delivery.skipped_rows, delivery.quarantined_rows,
         delivery.lost_by_kind,

@@ -16,9 +16,11 @@ from redis import Redis
 
 from engine.base.backoff import Backoff
 from engine.base.redis_link import parse_redis_url
-from engine.data.kinds import GAP, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP
 from engine.data.layout import Layout
-from engine.data.slots import Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.streams import Knobs
 from engine.servers.valkey import PrivateValkey
 from engine.writer.redis_consumer import RedisDelivery

@@ -6,7 +6,7 @@ from typing import cast
 
 import uvloop
 
-from engine.data.kinds import TRADE, RecordKind
+from engine.data.kinds import TRADE
 from engine.data.layout import Layout, open_layout
 from engine.data.positions import Position, read_position
 from engine.data.ring import RingProducer, format_ring, ring_bytes
@@ -28,7 +28,7 @@ class Supervisor:
 
     def send(self, message: FromChild) -> None:
         if isinstance(message, Ready):  # what a shard would read that is started now
-            self.found = read_position(self._layout.positions_dir, RecordKind.TRADE, 3)
+            self.found = read_position(self._layout.positions_dir, TRADE.name, 3)
 
     async def receive(self) -> ToChild | None:
         return None

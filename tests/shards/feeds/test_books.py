@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.data.kinds import Flag, GapReason, GapState, RecordArray, Side
+from engine.data.flags import Flag, GapReason, GapState, Side
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK
+from engine.data.names import StreamKind
 from engine.data.positions import Position
-from engine.data.slots import StreamKind
 from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent, Level, put_event
 from shards.feeds.books import (
@@ -76,7 +78,7 @@ def replay(rows: RecordArray) -> tuple[Book | None, int]:
 def make(double: MemoryRings, last: Position | None = None) -> tuple[DeltaBook, list[DeltaBook]]:
     asked: list[DeltaBook] = []
     spec = spec_of(kind=StreamKind.L2_BOOK)
-    feed = DeltaBook(spec, double.rings.book, double.gaps, last, asked.append)
+    feed = DeltaBook(spec, double.rings[BOOK.name], double.gaps, last, asked.append)
     feed.connected()
     return feed, asked
 
@@ -366,7 +368,7 @@ def test_event_rows_are_the_same_packed_one_by_one_or_as_a_block(
 ) -> None:
     """Also across the wrap of the ring, which `start` moves around."""
     double = MemoryRings(capacity=128)
-    ring = double.rings.book
+    ring = double.rings[BOOK.name]
     for _ in range(start):
         ring.reserve()
     double.release("book")
@@ -392,7 +394,7 @@ def test_event_rows_are_the_same_packed_one_by_one_or_as_a_block(
 def test_whole_books_chain_and_ignore_what_is_not_newer() -> None:
     double = MemoryRings()
     spec = spec_of(venue="hyperliquid_perp", symbol="BTC", kind=StreamKind.L2_BOOK)
-    feed = SnapshotBook(spec, double.rings.book, double.gaps, None)
+    feed = SnapshotBook(spec, double.rings[BOOK.name], double.gaps, None)
     feed.connected()
     feed.on_book(BookEvent(1000, 0, 1000, 1, [(10.0, 1.0), (9.0, 1.0)], [(11.0, 1.0)]))
     feed.on_book(BookEvent(1000, 0, 1000, 2, [(10.0, 1.0)], []))
@@ -409,7 +411,9 @@ def test_whole_books_chain_and_ignore_what_is_not_newer() -> None:
 def test_whole_books_missed_while_away_are_unprovable() -> None:
     double = MemoryRings()
     last = Position(0, 1000, 1000, 1)
-    feed = SnapshotBook(spec_of(kind=StreamKind.L2_BOOK), double.rings.book, double.gaps, last)
+    feed = SnapshotBook(
+        spec_of(kind=StreamKind.L2_BOOK), double.rings[BOOK.name], double.gaps, last
+    )
     feed.connected()
     feed.on_book(BookEvent(3000, 0, 3000, 1, [(10.0, 1.0)], []))
     (gap,) = double.rows("gap")
@@ -421,7 +425,7 @@ def test_whole_books_missed_while_away_are_unprovable() -> None:
 @pytest.mark.fault("X17")
 def test_one_whole_book_from_the_future_does_not_make_all_others_old() -> None:
     double = MemoryRings()
-    feed = SnapshotBook(spec_of(), double.rings.book, double.gaps, None)
+    feed = SnapshotBook(spec_of(), double.rings[BOOK.name], double.gaps, None)
     feed.connected()
     for ms in (100_000, 4_000_000_000, 100_001, 99_999, 100_002):
         feed.on_book(BookEvent(ms, 0, ms * 1_000_000, 1, [(1.0, 1.0)], []))
@@ -435,7 +439,7 @@ def test_one_whole_book_from_the_future_does_not_make_all_others_old() -> None:
 @pytest.mark.fault("X04")
 def test_whole_books_that_did_not_come_are_declared() -> None:
     double = MemoryRings()
-    feed = SnapshotBook(spec_of(), double.rings.book, double.gaps, None)
+    feed = SnapshotBook(spec_of(), double.rings[BOOK.name], double.gaps, None)
     feed.connected()
     feed.on_book(BookEvent(1000, 0, 1000, 1, [(1.0, 1.0)], []))
     feed.fell_silent()

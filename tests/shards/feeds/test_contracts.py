@@ -3,9 +3,10 @@
 import pytest
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import Flag, GapReason, GapState, RecordKind, Side
+from engine.data.flags import Flag, GapReason, GapState, Side
+from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST
+from engine.data.names import StreamKind, Transport
 from engine.data.positions import Position
-from engine.data.slots import StreamKind, Transport
 from engine.messages.streams import StreamState
 from shards.feeds.contracts import (
     FundingOpenInterest,
@@ -24,21 +25,21 @@ ROW = FundingRow(0.0001, 100.5, 100.25, 28_800 * S, 3600)
 
 def make_funding(double: MemoryRings, last: Position | None = None) -> FundingRates:
     spec = spec_of(kind=StreamKind.FUNDING)
-    feed = FundingRates(spec, double.rings[RecordKind.FUNDING], double.gaps, last)
+    feed = FundingRates(spec, double.rings[FUNDING.name], double.gaps, last)
     feed.connected()
     return feed
 
 
 def make_points(double: MemoryRings, last: Position | None = None) -> OpenInterestPoints:
     spec = spec_of(kind=StreamKind.OPEN_INTEREST, transport=Transport.HTTP_POLL)
-    feed = OpenInterestPoints(spec, double.rings[RecordKind.OPEN_INTEREST], double.gaps, last)
+    feed = OpenInterestPoints(spec, double.rings[OPEN_INTEREST.name], double.gaps, last)
     feed.polled(5)
     return feed
 
 
 def make_liquidations(double: MemoryRings, last: Position | None = None) -> Liquidations:
     spec = spec_of(kind=StreamKind.LIQUIDATIONS)
-    feed = Liquidations(spec, double.rings[RecordKind.LIQUIDATION], double.gaps, last)
+    feed = Liquidations(spec, double.rings[LIQUIDATION.name], double.gaps, last)
     feed.connected()
     return feed
 
@@ -67,7 +68,7 @@ def test_each_poll_is_a_row_whatever_time_the_venue_says(kind: StreamKind) -> No
     double = MemoryRings()
     seconds = [5] * 16 + [4, 8]
     spec = spec_of(kind=kind, transport=Transport.HTTP_POLL)
-    ring = double.rings[RecordKind(kind.replace("I", "_i").lower())]
+    ring = double.rings[kind.replace("I", "_i").lower()]
     if kind is StreamKind.FUNDING:
         funding = FundingRates(spec, ring, double.gaps, None)
         funding.polled(5)
@@ -80,7 +81,7 @@ def test_each_poll_is_a_row_whatever_time_the_venue_says(kind: StreamKind) -> No
         for recv, second in enumerate(seconds):
             points.on_open_interest(second * S, recv + 1, 10.0)
         assert points.status().state is StreamState.LIVE
-    rows = double.rows(ring.spec.kind)
+    rows = double.rows(ring.spec.name)
     assert rows["ts_event"].tolist() == [second * S for second in seconds]
     assert rows["ts_recv"].tolist() == list(range(1, len(seconds) + 1))
     assert len(double.rows("gap")) == 0
@@ -128,8 +129,8 @@ def test_failed_polls_are_a_gap_only_when_a_sample_was_missed() -> None:
 def make_both(double: MemoryRings, transport: Transport = Transport.WS) -> FundingOpenInterest:
     feed = FundingOpenInterest(
         spec_of(kind=StreamKind.FUNDING_OPEN_INTEREST, transport=transport),
-        double.rings[RecordKind.FUNDING], double.gaps, None,
-        double.rings[RecordKind.OPEN_INTEREST],
+        double.rings[FUNDING.name], double.gaps, None,
+        double.rings[OPEN_INTEREST.name],
     )  # fmt: skip
     feed.connected()
     return feed

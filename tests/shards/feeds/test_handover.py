@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from engine.base.clock import monotonic_s, wall_ns
-from engine.data.kinds import GapReason, RecordKind, Side
+from engine.data.flags import GapReason, Side
+from engine.data.kinds import BOOK, FUNDING, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
 from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook, SnapshotBook
@@ -45,7 +46,7 @@ class Kind(NamedTuple):
 
 
 def synced_book(double: MemoryRings) -> DeltaBook:
-    book = DeltaBook(spec_of(), double.rings.book, double.gaps, None, lambda _: None)
+    book = DeltaBook(spec_of(), double.rings[BOOK.name], double.gaps, None, lambda _: None)
     book.connected()
     feed_delta(book, 0)
     book.on_snapshot(BookEvent(1, 0, at(0), wall_ns(), [(9.0, 0.0)], [], is_snapshot=True))
@@ -88,12 +89,12 @@ def feed_liquidation(to: Any, n: int) -> None:
 
 
 def both(double: MemoryRings) -> FundingOpenInterest:
-    rings, kind = double.rings, RecordKind
-    other = rings[kind.OPEN_INTEREST]
-    return FundingOpenInterest(spec_of(), rings[kind.FUNDING], double.gaps, None, other)
+    rings = double.rings
+    other = rings[OPEN_INTEREST.name]
+    return FundingOpenInterest(spec_of(), rings[FUNDING.name], double.gaps, None, other)
 
 
-def plain(feed: Callable[..., Feed], kind: RecordKind) -> Callable[[MemoryRings], Feed]:
+def plain(feed: Callable[..., Feed], kind: str) -> Callable[[MemoryRings], Feed]:
     def make(double: MemoryRings) -> Feed:
         stream = feed(spec_of(), double.rings[kind], double.gaps, None)
         stream.connected()
@@ -103,15 +104,15 @@ def plain(feed: Callable[..., Feed], kind: RecordKind) -> Callable[[MemoryRings]
 
 
 KINDS = {
-    "trades": Kind(plain(ContiguousTrades, RecordKind.TRADE), feed_trade, "trade", "qty"),
-    "history": Kind(plain(HistoryTrades, RecordKind.TRADE), feed_history, "trade", "qty", 6),
+    "trades": Kind(plain(ContiguousTrades, TRADE.name), feed_trade, "trade", "qty"),
+    "history": Kind(plain(HistoryTrades, TRADE.name), feed_history, "trade", "qty", 6),
     "deltas": Kind(synced_book, feed_delta, "book", "qty"),
-    "books": Kind(plain(SnapshotBook, RecordKind.BOOK), feed_book, "book", "qty"),
-    "quotes": Kind(plain(Quotes, RecordKind.QUOTE), feed_quote, "quote", "bid_qty"),
-    "funding": Kind(plain(FundingRates, RecordKind.FUNDING), feed_funding, "funding", "mark"),
+    "books": Kind(plain(SnapshotBook, BOOK.name), feed_book, "book", "qty"),
+    "quotes": Kind(plain(Quotes, QUOTE.name), feed_quote, "quote", "bid_qty"),
+    "funding": Kind(plain(FundingRates, FUNDING.name), feed_funding, "funding", "mark"),
     "both": Kind(both, feed_both, "funding", "mark"),
     "liquidations": Kind(
-        plain(Liquidations, RecordKind.LIQUIDATION), feed_liquidation, "liquidation", "qty"
+        plain(Liquidations, LIQUIDATION.name), feed_liquidation, "liquidation", "qty"
     ),
 }
 

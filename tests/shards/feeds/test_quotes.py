@@ -6,9 +6,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from engine.data.kinds import Flag, GapReason, GapState, RecordKind
+from engine.data.flags import Flag, GapReason, GapState
+from engine.data.kinds import QUOTE
+from engine.data.names import StreamKind
 from engine.data.positions import Position
-from engine.data.slots import StreamKind
 from engine.messages.streams import StreamState
 from shards.feeds.quotes import Quotes
 from tests.shards.doubles import MemoryRings, spec_of
@@ -18,9 +19,7 @@ A, B = (10.0, 1.0, 11.0, 2.0), (10.5, 1.0, 11.0, 2.0)
 
 
 def make_feed(double: MemoryRings, last: Position | None = None) -> Quotes:
-    feed = Quotes(
-        spec_of(kind=StreamKind.TICKER), double.rings[RecordKind.QUOTE], double.gaps, last
-    )
+    feed = Quotes(spec_of(kind=StreamKind.TICKER), double.rings[QUOTE.name], double.gaps, last)
     feed.connected()
     return feed
 

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import Flag, GapReason, GapState, RecordArray, Side
+from engine.data.flags import Flag, GapReason, GapState, Side
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.data.positions import Position
 from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.trades import ContiguousTrades, HistoryTrades, TradeRow
@@ -30,7 +32,7 @@ def covered(gaps: RecordArray) -> set[int]:
 @settings(deadline=None)
 def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
     double = MemoryRings(capacity=64)
-    feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
     feed.connected()
     next_id = 100
     stored: list[int] = []
@@ -64,7 +66,7 @@ def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
 @pytest.mark.fault("S07")
 def test_full_ring_drops_the_newest_and_declares_exactly_those() -> None:
     double = MemoryRings(capacity=8)
-    feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
     feed.connected()
     for trade_id in range(1, 13):
         feed.on_trade(trade_id, Side.SELL, trade_id * MS, trade_id, 2.0, 1.0)
@@ -76,12 +78,12 @@ def test_full_ring_drops_the_newest_and_declares_exactly_those() -> None:
     (gap,) = double.rows("gap")
     assert (gap["from_seq"], gap["to_seq"], gap["missing"]) == (9, 12, 4)
     assert gap["reason"] == GapReason.RING_FULL
-    assert double.rings.trade.dropped_count == 4
+    assert double.rings[TRADE.name].dropped_count == 4
 
 
 def test_ids_that_jump_while_the_ring_is_full_are_a_gap_of_their_own() -> None:
     double = MemoryRings(capacity=8)
-    feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
     feed.connected()
     for trade_id in (*range(1, 12), *range(21, 24)):
         feed.on_trade(trade_id, Side.SELL, trade_id * MS, trade_id, 2.0, 1.0)
@@ -100,7 +102,7 @@ def test_ids_that_jump_while_the_ring_is_full_are_a_gap_of_their_own() -> None:
 
 def test_quiet_stream_declares_its_drops_on_the_tick() -> None:
     double = MemoryRings(capacity=8)
-    feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
     feed.connected()
     for trade_id in range(1, 11):
         feed.on_trade(trade_id, Side.SELL, trade_id * MS, trade_id, 2.0, 1.0)
@@ -110,13 +112,13 @@ def test_quiet_stream_declares_its_drops_on_the_tick() -> None:
     assert (gap["from_seq"], gap["to_seq"]) == (9, 10)
     feed.on_trade(11, Side.SELL, 11 * MS, 11, 2.0, 1.0)
     double.rings.publish()
-    assert double.rings.trade.head == 9
+    assert double.rings[TRADE.name].head == 9
 
 
 def test_restart_continues_from_the_last_stored_id() -> None:
     double = MemoryRings()
     last = Position(id_hi=0, id=500, ts_event=5 * MS, ts_recv=6 * MS)
-    feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, last)
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, last)
     feed.connected()
     feed.on_trade(504, Side.BUY, 9 * MS, 10, 1.0, 1.0)
     (gap,) = double.rows("gap")
@@ -128,7 +130,7 @@ def test_restart_continues_from_the_last_stored_id() -> None:
 
 def test_ids_that_start_anew_are_a_declared_break_and_not_a_silent_drop() -> None:
     double = MemoryRings()
-    feed = ContiguousTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
     feed.connected()
     feed.on_trade(10_000, Side.BUY, 1_000 * MS, 1, 1.0, 1.0)
     feed.on_trade(5, Side.BUY, 9_000 * MS, 2, 1.0, 1.0)
@@ -144,7 +146,9 @@ def history(*ids: int) -> list[TradeRow]:
 
 
 def make_history_feed(double: MemoryRings, last: Position | None = None) -> HistoryTrades:
-    feed = HistoryTrades(spec_of(venue="hyperliquid_perp"), double.rings.trade, double.gaps, last)
+    feed = HistoryTrades(
+        spec_of(venue="hyperliquid_perp"), double.rings[TRADE.name], double.gaps, last
+    )
     feed.connected()
     return feed
 
@@ -260,7 +264,7 @@ def test_no_history_trade_is_stored_twice(frames: list[list[int]]) -> None:
 @pytest.mark.fault("N03")
 def test_history_that_repeats_what_cannot_be_read_declares_it_once() -> None:
     double = MemoryRings()
-    feed = HistoryTrades(spec_of(), double.rings.trade, double.gaps, None)
+    feed = HistoryTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
     feed.connected()
     for _ in range(2):
         feed.on_unreadable(Unreadable(wall_ns(), ts_event=5, mark=77))

@@ -9,8 +9,9 @@ import uvloop
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import VenueError
-from engine.data.kinds import Flag
-from engine.data.slots import StreamKind
+from engine.data.flags import Flag
+from engine.data.kinds import BOOK
+from engine.data.names import StreamKind
 from engine.messages.limits import LeaseBlocked
 from engine.messages.streams import StreamState
 from shards.feeds.book_rows import BookEvent
@@ -58,7 +59,11 @@ def test_a_book_whose_socket_flaps_while_rest_is_away_asks_once(
         rest, double = Rest(), MemoryRings()
         snapshots = BookSnapshots(VENUE, rest, double.rings, 3600.0)
         book = DeltaBook(
-            spec_of(kind=StreamKind.L2_BOOK), double.rings.book, double.gaps, None, snapshots.want
+            spec_of(kind=StreamKind.L2_BOOK),
+            double.rings[BOOK.name],
+            double.gaps,
+            None,
+            snapshots.want,
         )
         worker = asyncio.create_task(snapshots.work())
         for seq in range(1, 41):
@@ -143,7 +148,11 @@ def test_a_book_that_runs_starts_anew_in_time_and_not_before() -> None:
         rest, double = Rest(), MemoryRings()
         snapshots = BookSnapshots(VENUE, rest, double.rings, 3600.0)
         book = DeltaBook(
-            spec_of(kind=StreamKind.L2_BOOK), double.rings.book, double.gaps, None, snapshots.want
+            spec_of(kind=StreamKind.L2_BOOK),
+            double.rings[BOOK.name],
+            double.gaps,
+            None,
+            snapshots.want,
         )
         worker = asyncio.create_task(snapshots.work())
 

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 
 from engine.base.clock import monotonic_s
-from engine.data.kinds import GapReason
+from engine.data.flags import GapReason
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamState
 from engine.start.migrations import sql_dir

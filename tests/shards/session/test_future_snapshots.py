@@ -8,8 +8,9 @@ import pytest
 import uvloop
 
 from engine.base.clock import monotonic_s
-from engine.data.kinds import Flag, GapReason
-from engine.data.slots import StreamKind
+from engine.data.flags import Flag, GapReason
+from engine.data.kinds import BOOK
+from engine.data.names import StreamKind
 from engine.messages.streams import StreamState
 from shards.feeds import books
 from shards.feeds.book_rows import BookEvent
@@ -90,7 +91,7 @@ def _book() -> tuple[DeltaBook, list[DeltaBook], MemoryRings]:
     asked: list[DeltaBook] = []
     double = MemoryRings()
     spec = spec_of(kind=StreamKind.L2_BOOK)
-    book = DeltaBook(spec, double.rings.book, double.gaps, None, asked.append)
+    book = DeltaBook(spec, double.rings[BOOK.name], double.gaps, None, asked.append)
     book.connected()
     return book, asked, double
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.data.kinds import GapReason, Side
+from engine.data.flags import GapReason, Side
 from engine.data.layout import open_layout
 from engine.messages.settings import VenueSettings
 from shards.feeds.trades import ContiguousTrades

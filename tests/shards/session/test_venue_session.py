@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.limits import LeaseBlocked, LeaseRequest
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, spec, trade
 

@@ -11,7 +11,7 @@ import uvloop
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import VenueError
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.messages.limits import LimitFeedback
 from engine.messages.streams import StreamState
 from shards.transport import connection, rest

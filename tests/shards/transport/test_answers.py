@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from engine.base.errors import VenueError
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from shards.transport.answers import address_of, no_json
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import Answer, FakeRig, running

@@ -10,8 +10,9 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
-from engine.data.kinds import GapReason
-from engine.data.slots import Transport
+from engine.data.flags import GapReason
+from engine.data.kinds import TRADE
+from engine.data.names import Transport
 from engine.limits.leases import Lease, LeaseClient, Refusable
 from engine.messages.limits import LeaseGranted, LeaseRequest, LimitFeedback
 from engine.messages.pipes import FromChild
@@ -63,7 +64,9 @@ class Rig:
     def __init__(self) -> None:
         self.sockets: asyncio.Queue[Server] = asyncio.Queue()
         self.double = MemoryRings()
-        self.feed = ContiguousTrades(spec_of(), self.double.rings.trade, self.double.gaps, None)
+        self.feed = ContiguousTrades(
+            spec_of(), self.double.rings[TRADE.name], self.double.gaps, None
+        )
         self.published = asyncio.Event()
         self.connection: Connection | None = None
         self.venue = VENUE
@@ -180,7 +183,7 @@ def test_a_stream_that_comes_back_before_its_turn_was_never_away() -> None:
         assert connection is not None
         connection._messages = gate
         other = ContiguousTrades(
-            spec_of(4, symbol="ETHUSDT"), rig.double.rings.trade, rig.double.gaps, None
+            spec_of(4, symbol="ETHUSDT"), rig.double.rings[TRADE.name], rig.double.gaps, None
         )
         connection.remove(rig.feed)
         await asyncio.sleep(0.01)  # its unsubscription waits for the budget
@@ -191,7 +194,7 @@ def test_a_stream_that_comes_back_before_its_turn_was_never_away() -> None:
         )
         gate.clear()
         third = spec_of(5, symbol="SOLUSDT")
-        gone = ContiguousTrades(third, rig.double.rings.trade, rig.double.gaps, None)
+        gone = ContiguousTrades(third, rig.double.rings[TRADE.name], rig.double.gaps, None)
         connection.add({"solusdt@aggTrade": gone})
         await asyncio.sleep(0.01)
         connection.remove(gone)

@@ -13,9 +13,9 @@ import uvloop
 from aiohttp import web
 
 from engine.base.clock import monotonic_s
-from engine.data.kinds import Flag, GapReason
+from engine.data.flags import Flag, GapReason
 from engine.data.layout import open_layout
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.limits.lease_desk import LeaseDesk
 from engine.limits.leases import Lease, LeaseClient
 from engine.messages.limits import LeaseGranted, LeaseRequest
@@ -23,7 +23,6 @@ from engine.messages.pipes import FromChild
 from engine.messages.settings import LimitSettings, VenueSettings
 from engine.messages.streams import StreamState
 from shards.feeds.unnumbered import UnnumberedFeed
-from shards.session.make_feed import make_stream
 from shards.session.venue_session import VenueSession
 from shards.transport.poller import Poller, PollShare
 from shards.transport.rest import VenueRest
@@ -122,9 +121,7 @@ class Rig:
 
     def stream(self, slot: int, symbol: str, kind: StreamKind) -> UnnumberedFeed:
         spec = spec_of(slot, symbol=symbol, kind=kind, transport=Transport.HTTP_POLL)
-        stream = make_stream(
-            spec, VENUE, self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None
-        )
+        stream = self.double.feed(spec, VENUE)
         assert isinstance(stream, UnnumberedFeed)
         return stream
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.data.kinds import GapReason
+from engine.data.flags import GapReason
 from engine.messages.streams import StreamState
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (

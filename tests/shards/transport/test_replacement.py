@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from engine.base.clock import monotonic_s
-from engine.data.kinds import GapReason
+from engine.data.flags import GapReason
 from shards.venues import VENUES
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.base.clock import monotonic_s
-from engine.data.kinds import GapReason
+from engine.data.flags import GapReason
 from shards.feeds import handover
 from shards.transport import sockets
 from shards.venues import VENUES

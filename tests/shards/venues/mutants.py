@@ -5,18 +5,18 @@ Nothing here knows a venue: a field, a message or a venue that is added is cover
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from msgspec import inspect
 
-from engine.data.kinds import SPECS, Flag, RecordArray, RecordKind
-from engine.data.slots import StreamKind, Transport
+from engine.data.flags import Flag
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP, KINDS
+from engine.data.names import StreamKind, Transport
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
 from shards.feeds.feed import Feed
 from shards.feeds.unnumbered import UnnumberedFeed
-from shards.session.make_feed import make_stream
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
 from shards.venues import VENUES
@@ -53,10 +53,10 @@ class Offer(NamedTuple):
 
 def offers(venue: Venue) -> list[Offer]:
     """All of a venue, with the shapes of its frames and answers."""
-    answers = {each.rule: each for each in (PREMIUM_INDEX, OPEN_INTEREST, CTX)}
-    frames = {each.rule: each for each in venue.shapes}
+    answers = {each.feed: each for each in (PREMIUM_INDEX, OPEN_INTEREST, CTX)}
+    frames = {each.feed: each for each in venue.shapes}
     return [
-        Offer(kind, transport, (frames if transport is Transport.WS else answers)[channel.rule])
+        Offer(kind, transport, (frames if transport is Transport.WS else answers)[channel.feed])
         for kind, transport in capabilities(venue)
         for channel in [venue.channels[kind, transport]]
     ]
@@ -159,10 +159,9 @@ class Market:
 
     def _make(self, kind: StreamKind, transport: Transport, symbol: str) -> None:
         slot = len(self.streams)
-        stream = make_stream(
-            spec_of(slot, self.venue.name, symbol, kind, transport), self.venue,
-            self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None,
-        )  # fmt: skip
+        stream = self.double.feed(
+            spec_of(slot, self.venue.name, symbol, kind, transport), self.venue
+        )
         stream.connected()
         self.streams[kind, transport, symbol] = stream
         self.numbers[kind, transport, symbol] = 1000
@@ -255,8 +254,8 @@ class Market:
     def rows(self, stream: Feed) -> int:
         """Its rows in the rings, without snapshots that were asked for."""
         found = 0
-        for kind in SPECS:
-            if kind is not RecordKind.GAP:
+        for kind in KINDS:
+            if kind != GAP.name:
                 rows = self.double.rows(kind)
                 mine = rows[rows["stream"] == stream.slot]
                 if isinstance(stream, DeltaBook):

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.data.kinds import RecordKind
-from engine.data.slots import StreamKind, Transport
-from shards.session.make_feed import make_stream
+from engine.data.kinds import GAP, KINDS
+from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.bad_frames import reason_of
 from shards.venues.kit import Control, Feeds, FrameDecoder, PollChannel, Venue
@@ -44,10 +43,7 @@ class Bench:
         self.double = MemoryRings()
         self.controls: list[tuple[Control, str]] = []
         self.bad_frames: list[str] = []
-        self.stream = make_stream(
-            spec_of(3, venue.name, symbol, kind, transport), venue, self.double.rings,
-            self.double.gaps, Path("/nowhere"), lambda _: None,
-        )  # fmt: skip
+        self.stream = self.double.feed(spec_of(3, venue.name, symbol, kind, transport), venue)
         self.stream.connected()
         feeds = Feeds()
         feeds.add(self.stream)
@@ -66,13 +62,13 @@ class Bench:
         """All rows as plain values. A delta book writes what it holds back when it is cut."""
         self.stream.disconnected("the test is over")
         found = []
-        for kind in RecordKind:
-            for record in self.double.rows(kind) if kind is not RecordKind.GAP else ():
+        for kind in KINDS:
+            for record in self.double.rows(kind) if kind != GAP.name else ():
                 names = [n for n in record.dtype.names if not n.startswith("_")]
                 row = {name: record[name].item() for name in names}
                 if "side" in row:
                     row["side"] = chr(row["side"])
-                found.append({**row, "kind": kind.value})
+                found.append({**row, "kind": kind})
         return found
 
 

@@ -3,16 +3,14 @@ are in `tests/shards/venues/recorded.py`). What no venue should say is in `test_
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from engine.data.slots import StreamKind, Transport
+from engine.data.names import StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
 from engine.messages.streams import StreamState
-from shards.session.make_feed import make_stream
 from shards.venues import VENUES, preferred_transport
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import limits_of
@@ -186,10 +184,9 @@ def test_book_data_and_quotes_have_a_socket_category_of_their_own() -> None:
 
 def test_what_is_not_offered_is_a_failed_stream_that_says_what_is() -> None:
     double = MemoryRings()
-    stream = make_stream(
-        spec_of(1, kind=StreamKind.FUNDING_OPEN_INTEREST), VENUES["binance_linear"], double.rings,
-        double.gaps, Path("/nowhere"), lambda _: None,
-    )  # fmt: skip
+    stream = double.feed(
+        spec_of(1, kind=StreamKind.FUNDING_OPEN_INTEREST), VENUES["binance_linear"]
+    )
     assert stream.state is StreamState.FAILED
     assert stream.reason == (
         "binance_linear has no FundingOpenInterest Ws; it offers Trades Ws, L2Book Ws, Ticker Ws,"

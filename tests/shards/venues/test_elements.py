@@ -10,8 +10,8 @@ from random import Random
 import msgspec
 import pytest
 
-from engine.data.kinds import GapReason
-from engine.data.slots import Transport
+from engine.data.flags import GapReason
+from engine.data.names import Transport
 from shards.feeds.feed import Feed
 from shards.venues import VENUES
 from shards.venues.json_parts import text_of
@@ -200,8 +200,8 @@ def test_an_id_or_time_of_nonsense_that_can_be_read_costs_no_neighbour(
 def test_every_message_the_decoder_knows_has_a_shape(name: str) -> None:
     """Else what is unreadable of it would vanish. A channel's rule has one shape."""
     venue = VENUES[name]
-    pushed = [c.rule for (_, transport), c in venue.channels.items() if transport is Transport.WS]
-    assert sorted(map(str, pushed)) == sorted(str(shape.rule) for shape in venue.shapes)
+    pushed = [c.feed for (_, transport), c in venue.channels.items() if transport is Transport.WS]
+    assert sorted(map(str, pushed)) == sorted(str(shape.feed) for shape in venue.shapes)
 
 
 @pytest.mark.fault("N03")

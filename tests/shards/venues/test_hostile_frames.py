@@ -8,7 +8,6 @@ more than 100,000 are tried in a few seconds.
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
@@ -17,9 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.data.kinds import SPECS, RecordKind, Side
-from engine.data.slots import StreamKind, Transport
-from shards.session.make_feed import make_stream
+from engine.data.flags import Side
+from engine.data.kinds import FUNDING, KINDS, LIQUIDATION, TRADE
+from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
@@ -113,10 +112,9 @@ class Target:
         frames = self._frames(venue.build_decoder(everything, lambda *_: None))
         self.reader_of: dict[tuple[StreamKind, Transport], Read] = {}
         for slot, (kind, transport) in enumerate(capabilities(venue)):
-            stream = make_stream(
-                spec_of(slot, venue.name, symbol_of(venue.name), kind, transport), venue,
-                self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None,
-            )  # fmt: skip
+            stream = self.double.feed(
+                spec_of(slot, venue.name, symbol_of(venue.name), kind, transport), venue
+            )
             stream.connected()
             self.streams.append(stream)
             channel = venue.channels[kind, transport]
@@ -128,7 +126,7 @@ class Target:
                 everything.add(stream)
                 self.reader_of[kind, transport] = frames
         self.readers = list(dict.fromkeys(self.reader_of.values()))
-        self.producers = [self.double.rings[kind] for kind in SPECS]
+        self.producers = [self.double.rings[kind] for kind in KINDS]
 
     def _frames(self, decode: Callable[[bytes, int], None]) -> Read:
         return lambda frame: decode(frame, TS_RECV)
@@ -154,15 +152,15 @@ class Target:
 
     def check_rows(self) -> None:
         """Everything stored is what a market can mean. Frees the rings."""
-        for kind in RecordKind:
+        for kind in KINDS:
             rows = self.double.rows(kind)
             self.double.release(kind)
             for name in set(NUMBERS) & set(rows.dtype.names or ()):
                 assert ((rows[name] >= 0) & (rows[name] <= 1e15)).all(), (kind, name)
             assert (rows["ts_event"] >= 0).all()
-            if kind is RecordKind.FUNDING:
+            if kind == FUNDING.name:
                 assert (np.abs(rows["rate"]) <= 1e3).all()
-            if kind in (RecordKind.TRADE, RecordKind.LIQUIDATION):
+            if kind in (TRADE.name, LIQUIDATION.name):
                 assert np.isin(rows["side"], [int(Side.BUY), int(Side.SELL)]).all()
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from engine.base.errors import VenueError
-from engine.data.slots import Instrument, StreamKind, Transport
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.listing import Listing, Readings, usable
 from tests.shards.fake_venue import binance_symbol, coin, exchange_info

@@ -10,7 +10,8 @@ import numpy as np
 from psycopg import sql
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import SPECS, RecordKind, RecordSpec
+from engine.data.kind import Kind
+from engine.data.kinds import KINDS
 from engine.database.session import AsyncSession
 from engine.writer.rows.batch import Batch, Blamed, Piece, Slice
 from engine.writer.rows.quarantine import QuarantinedRow
@@ -43,11 +44,11 @@ async def adopt(
         known = await quarantine_table.states(connection, instance)
         cursors = await _cursors(connection, instance)
         batch = Batch([])
-        for kind in SPECS:
+        for kind in KINDS:
             waiting = [
                 entry
                 for key, entry in sorted(mine.items())
-                if entry.table == kind.value and key not in known and _is_passed(entry, cursors)
+                if entry.table == kind and key not in known and _is_passed(entry, cursors)
             ]
             if waiting:
                 await _refuse_missing(connection, tables, kind, waiting, batch)
@@ -71,13 +72,13 @@ def _is_passed(entry: QuarantinedRow, cursors: Mapping[tuple[str, int], int]) ->
 async def _refuse_missing(
     connection: Connection,
     tables: Tables,
-    kind: RecordKind,
+    kind: str,
     entries: Sequence[QuarantinedRow],
     batch: Batch,
 ) -> None:
     """Add to the batch, as refused, those of the entries that are not in their table."""
     records = np.concatenate([entry.record() for entry in entries])
-    stored = await _stored(connection, tables, Slice("", 0, 0, 0, records, SPECS[kind]))
+    stored = await _stored(connection, tables, Slice("", 0, 0, 0, records, KINDS[kind]))
     by_ring: dict[tuple[str, int], list[int]] = {}
     for place, entry in enumerate(entries):
         if place not in stored:
@@ -86,7 +87,7 @@ async def _refuse_missing(
     for (ring, epoch), places in by_ring.items():
         seqs = np.array([entries[place].seq for place in places])
         first = int(seqs[0])
-        origin = Slice(ring, epoch, first, first, records[places], SPECS[kind], seqs - first)
+        origin = Slice(ring, epoch, first, first, records[places], KINDS[kind], seqs - first)
         slices.append(origin)
         batch.refused += [
             Blamed(origin, offset, entries[place].error) for offset, place in enumerate(places)
@@ -103,18 +104,18 @@ async def _stored(connection: Connection, tables: Tables, origin: Slice) -> set[
         return set()
     create, select = _comparison(origin.spec)
     await connection.execute(create)
-    await tables.store(connection, origin.spec.kind, [piece], into=_TEMPORARY)
+    await tables.store(connection, origin.spec.name, [piece], into=_TEMPORARY)
     found = await connection.execute(select)
     places = {piece.offset(number - 1) for (number,) in await found.fetchall()}
     await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(_TEMPORARY)))
     return places
 
 
-def _comparison(spec: RecordSpec) -> tuple[sql.Composed, sql.Composed]:
+def _comparison(spec: Kind) -> tuple[sql.Composed, sql.Composed]:
     """Makes a table like it, whose rows count themselves; selects those that are in both."""
     names = [sql.Identifier(column.name) for column in spec.columns if column.name != "flags"]
     same = sql.SQL(" AND ").join(sql.SQL("a.{0} = t.{0}").format(name) for name in names)
-    table, temporary = sql.Identifier(spec.table), sql.Identifier(_TEMPORARY)
+    table, temporary = sql.Identifier(spec.name), sql.Identifier(_TEMPORARY)
     return (
         sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}, number serial)").format(temporary, table),
         sql.SQL(

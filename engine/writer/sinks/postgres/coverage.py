@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.kinds import CoverageEnd, CoverageMark, RecordArray, RecordKind
+from engine.data.flags import CoverageEnd, CoverageMark
+from engine.data.kind import RecordArray
+from engine.data.kinds import COVERAGE
 from engine.database.session import AsyncSession
 from engine.writer.rows.batch import Slice
 from engine.writer.sources.source import Source
@@ -92,7 +94,7 @@ class CoverageGate:
 
 def is_coverage(source: Source) -> bool:
     """Whether the records of a source say what was listened to."""
-    return source.spec.kind is RecordKind.COVERAGE
+    return source.spec.name == COVERAGE.name
 
 
 def _slices(source: Source, end_seq: int) -> Iterator[Slice]:
@@ -111,7 +113,7 @@ async def store_coverage(
     """Bring the tables up to date with the coverage records among `slices`, in the transaction
     that moves the cursors past them. Every slot the stream table knows must be resolved."""
     for piece in slices:
-        if piece.spec.kind is not RecordKind.COVERAGE:
+        if piece.spec.name != COVERAGE.name:
             continue
         ring = _Ring(connection, piece)
         if piece.lost_count:  # an end may be among what is lost

@@ -15,11 +15,11 @@ import psycopg
 from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
 from engine.base.keep_trying import Trouble, keep_trying
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.database.session import LISTINGS, AsyncSession, open_session
+from engine.database.words import unavailable
 from engine.messages.listings import InstrumentEvent, StoreListing
 from engine.messages.settings import WriterSettings
-from engine.writer.sinks.postgres.refusals import unavailable
 from engine.writer.sinks.postgres.stream_ids import fact_values, insert_version, lock_durably
 
 Connection = AsyncSession

@@ -14,15 +14,17 @@ import numpy as np
 import psycopg
 
 from engine.base.errors import EngineError, TableRefusesError
-from engine.data.kinds import SPECS, GapState, RecordKind
+from engine.data.flags import GapState
+from engine.data.kinds import KINDS
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.database.session import QUARANTINE, AsyncSession, open_session
+from engine.database.words import unavailable
 from engine.writer.rows.batch import Batch, Slice
 from engine.writer.rows.quarantine import Quarantine, QuarantinedRow
 from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.adoption import adopt
-from engine.writer.sinks.postgres.refusals import is_for_later, unavailable
+from engine.writer.sinks.postgres.refusals import is_for_later
 from engine.writer.sinks.postgres.tables import Tables
 
 _ROWS_AT_ONCE: Final = 1000
@@ -111,9 +113,9 @@ class QuarantineDesk:
             raise unavailable(error, self._url) from None
         return count
 
-    async def _retry(self, kind: RecordKind, rows: Sequence[QuarantinedRow], done: Retried) -> None:
+    async def _retry(self, kind: str, rows: Sequence[QuarantinedRow], done: Retried) -> None:
         records = np.concatenate([row.record() for row in rows])
-        origin = Slice("quarantine", 0, 0, 0, records, SPECS[kind])
+        origin = Slice("quarantine", 0, 0, 0, records, KINDS[kind])
         try:
             batch = await self._tables.prepare(self._connection, [origin])
             stored = await self._store(kind, rows, batch)
@@ -124,7 +126,7 @@ class QuarantineDesk:
         done.refused += [(rows[blamed.offset], blamed.error) for blamed in batch.refused]
 
     async def _store(
-        self, kind: RecordKind, rows: Sequence[QuarantinedRow], batch: Batch
+        self, kind: str, rows: Sequence[QuarantinedRow], batch: Batch
     ) -> list[QuarantinedRow]:
         try:
             return await self._store_claimed(kind, rows, batch)
@@ -135,7 +137,7 @@ class QuarantineDesk:
         return await self._store_claimed(kind, rows, batch)
 
     async def _store_claimed(
-        self, kind: RecordKind, rows: Sequence[QuarantinedRow], batch: Batch
+        self, kind: str, rows: Sequence[QuarantinedRow], batch: Batch
     ) -> list[QuarantinedRow]:
         pieces = batch.pieces.get(kind, [])
         if not pieces:
@@ -162,11 +164,11 @@ async def _durably(connection: Connection) -> AsyncIterator[None]:
 
 def _portions(
     rows: Iterable[QuarantinedRow],
-) -> Iterator[tuple[RecordKind, Sequence[QuarantinedRow]]]:
+) -> Iterator[tuple[str, Sequence[QuarantinedRow]]]:
     """By kind, and not too many at once: what was done before a crash is done."""
-    of_kind: dict[RecordKind, list[QuarantinedRow]] = {}
+    of_kind: dict[str, list[QuarantinedRow]] = {}
     for row in rows:
-        of_kind.setdefault(RecordKind(row.table), []).append(row)
+        of_kind.setdefault(row.table, []).append(row)
     for kind, found in of_kind.items():
         for start in range(0, len(found), _ROWS_AT_ONCE):
             yield kind, found[start : start + _ROWS_AT_ONCE]

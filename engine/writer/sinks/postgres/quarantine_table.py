@@ -8,7 +8,8 @@ was missing last once nothing is.
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from engine.data.kinds import GapReason, GapState, RecordArray
+from engine.data.flags import GapReason, GapState
+from engine.data.kind import RecordArray
 from engine.database.session import AsyncSession
 from engine.writer.rows.quarantine import RowKey
 from engine.writer.rows.refused import RefusedRow

@@ -23,9 +23,10 @@ from engine.base.errors import (
     QuarantineError,
     TableRefusesError,
 )
-from engine.data.kinds import GapReason, GapState, RecordKind
+from engine.data.flags import GapReason, GapState
 from engine.data.slots import Slots
 from engine.database.session import WRITER, AsyncSession, open_session
+from engine.database.words import unavailable
 from engine.messages.settings import WriterSettings
 from engine.writer.rows.batch import Batch, CommitResult, Slice
 from engine.writer.rows.quarantine import Quarantine
@@ -35,7 +36,7 @@ from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.adoption import adopt
 from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
 from engine.writer.sinks.postgres.overdue import Overdue
-from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words, unavailable
+from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words
 from engine.writer.sinks.postgres.tables import Tables
 from engine.writer.sources.source import Source
 
@@ -115,7 +116,7 @@ Connection = AsyncSession
 class _Attempt:
     """What one transaction has done so far; counts only if it commits."""
 
-    storing: RecordKind | None = None
+    storing: str | None = None
     """Whose table is being written to."""
     stored_rows: Counter[str] = field(default_factory=Counter)
     inexact_rows: int = 0
@@ -279,7 +280,7 @@ class PostgresSink:
         self,
         connection: Connection,
         batch: Batch,
-        storing: RecordKind | None,
+        storing: str | None,
         error: psycopg.Error,
         impatient: Collection[str],
     ) -> None:
@@ -287,8 +288,8 @@ class PostgresSink:
         fault = fault_of(error)
         if fault is Fault.LATER or (fault is Fault.TABLE and storing is None):
             raise error
-        if fault is Fault.TABLE and storing is not None and storing.value not in impatient:
-            raise TableRefusesError(storing.value, in_words(error))
+        if fault is Fault.TABLE and storing is not None and storing not in impatient:
+            raise TableRefusesError(storing, in_words(error))
         self._tables.partitions.forget()  # its day's may have been dropped since we made it
         await self._tables.make_partitions(connection, batch)
         await self._tables.find_blame(connection, batch)
@@ -331,7 +332,7 @@ class PostgresSink:
             for kind, pieces in batch.pieces.items():
                 attempt.storing = kind
                 attempt.inexact_rows += await self._tables.store(connection, kind, pieces)
-                attempt.stored_rows[kind.value] += sum(
+                attempt.stored_rows[kind] += sum(
                     len(piece.records) for piece in pieces if not piece.origin.is_declaration
                 )
             attempt.storing = None

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.data.slots import Instrument, Slot, Slots, StreamKey
+from engine.data.instrument import Instrument
+from engine.data.names import StreamKey
+from engine.data.slots import Slot, Slots
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import StreamLookup
 

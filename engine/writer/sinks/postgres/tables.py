@@ -13,7 +13,8 @@ import psycopg
 from psycopg import sql
 
 from engine.base.errors import DatabaseUnavailableError, TableRefusesError
-from engine.data.kinds import SPECS, RecordKind, RecordSpec
+from engine.data.kind import Kind
+from engine.data.kinds import KINDS
 from engine.data.slots import Slots
 from engine.database.session import AsyncSession
 from engine.writer.rows.batch import (
@@ -48,7 +49,7 @@ class Tables:
         self.streams = StreamIds(slots)
         self.partitions = Partitions()
         self._encoders = {
-            kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in SPECS.items() if spec.columns
+            kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in KINDS.items() if spec.columns
         }
 
     def forget(self) -> None:
@@ -80,17 +81,15 @@ class Tables:
         """Partitions for the days of the rows. Raises TableRefusesError where there can be none."""
         for kind in batch.pieces:
             try:
-                await self.partitions.ensure(connection, kind.value, batch.days(kind))
+                await self.partitions.ensure(connection, kind, batch.days(kind))
             except psycopg.Error as error:
                 if is_for_later(error):
                     raise
-                raise TableRefusesError(kind.value, in_words(error)) from None
+                raise TableRefusesError(kind, in_words(error)) from None
             except DatabaseUnavailableError as error:
-                raise TableRefusesError(kind.value, str(error)) from None
+                raise TableRefusesError(kind, str(error)) from None
 
-    async def store(
-        self, connection: Connection, kind: RecordKind, pieces: Pieces, into: str = ""
-    ) -> int:
+    async def store(self, connection: Connection, kind: str, pieces: Pieces, into: str = "") -> int:
         """Copy rows into their table, or another one like it; return how many had to be rounded."""
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
@@ -123,7 +122,7 @@ class Tables:
         batch.refuse(blamed)
 
     async def _see_one_taken(
-        self, connection: Connection, kind: RecordKind, pieces: Pieces, error: psycopg.Error
+        self, connection: Connection, kind: str, pieces: Pieces, error: psycopg.Error
     ) -> None:
         """Raise TableRefusesError unless the table takes a row of these."""
         count = sum(len(piece.records) for piece in pieces)
@@ -131,10 +130,10 @@ class Tables:
             one = [nth(pieces, place)]
             if await self._refusal(connection, kind, one, undo=True) is None:
                 return
-        raise TableRefusesError(kind.value, in_words(error))
+        raise TableRefusesError(kind, in_words(error))
 
     async def _blame(
-        self, connection: Connection, kind: RecordKind, pieces: Pieces, error: psycopg.Error
+        self, connection: Connection, kind: str, pieces: Pieces, error: psycopg.Error
     ) -> list[tuple[Piece, str]]:
         """Halves, and halves of halves, down to single rows. What is taken stays in the
         transaction: the next row may be refused because of it."""
@@ -148,7 +147,7 @@ class Tables:
         return found
 
     async def _refusal(
-        self, connection: Connection, kind: RecordKind, pieces: Pieces, *, undo: bool = False
+        self, connection: Connection, kind: str, pieces: Pieces, *, undo: bool = False
     ) -> psycopg.Error | None:
         """What the table says to these rows, in a savepoint; None when it takes them."""
         try:
@@ -166,8 +165,8 @@ def _has_strangers(slots: set[int], streams: StreamIds) -> bool:
     return any(not streams.is_resolved(slot) for slot in slots)
 
 
-def _copy_statement(spec: RecordSpec, into: str) -> sql.Composed:
+def _copy_statement(spec: Kind, into: str) -> sql.Composed:
     return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-        sql.Identifier(into or spec.table),
+        sql.Identifier(into or spec.name),
         sql.SQL(", ").join(sql.Identifier(column.name) for column in spec.columns),
     )

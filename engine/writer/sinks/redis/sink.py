@@ -23,12 +23,15 @@ from engine.base.clock import monotonic_s
 from engine.base.errors import FencedError, RedisFullError, RedisUnavailableError
 from engine.base.masking import scrub
 from engine.base.redis_link import Command, RedisLink, first_error, parse_redis_url
-from engine.data.kinds import Flag, RecordArray, RecordKind
+from engine.data.flags import Flag
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, KINDS
+from engine.data.kinds.gap import GAP, gap_events
 from engine.data.slots import Slot, Slots
 from engine.messages.settings import WriterSettings
 from engine.start.redis_memory import does_not_fit
 from engine.writer.rows.batch import Slice
-from engine.writer.rows.events import EVENTS, by_stream, encode, gap_events
+from engine.writer.rows.events import by_stream, encode
 from engine.writer.sinks.redis.room import Held, Room, ServerMemory
 
 _log = logging.getLogger(__name__)
@@ -57,7 +60,7 @@ class Published:
 class _Entry(NamedTuple):
     """One stream entry to write."""
 
-    kind: RecordKind
+    kind: str
     key: str
     events: Sequence[Any]
     row_count: int
@@ -134,8 +137,8 @@ class RedisSink:
         published = Published()
         if not ends:
             return published
-        pieces = [(piece.spec.kind, piece.records) for piece in slices]
-        pieces += [(RecordKind.GAP, records) for records in gaps]
+        pieces = [(piece.spec.name, piece.records) for piece in slices]
+        pieces += [(GAP.name, records) for records in gaps]
         entries: list[_Entry | None] = []
         commands: list[Command] = []
         for entry in self._entries(pieces, published.refused_rows):
@@ -150,7 +153,7 @@ class RedisSink:
             if sent is None:
                 continue
             if isinstance(outcome, hiredis.ReplyError):
-                published.refused_rows[sent.kind.value] += sent.row_count
+                published.refused_rows[sent.kind] += sent.row_count
                 published.refusals[sent.key] = f"{sent.key}: {self._scrubbed(outcome)}"
             else:
                 published.event_count += len(sent.events)
@@ -296,7 +299,7 @@ class RedisSink:
         raise FencedError(f"{reason}: another writer, or a flushed server")
 
     def _entries(
-        self, pieces: Sequence[tuple[RecordKind, RecordArray]], refused_rows: Counter[str]
+        self, pieces: Sequence[tuple[str, RecordArray]], refused_rows: Counter[str]
     ) -> Iterator[_Entry]:
         """Every stream entry to write."""
         for kind, records in pieces:
@@ -305,7 +308,7 @@ class RedisSink:
             for slot, rows in by_stream(records):
                 known = self._known(slot)
                 if known is None:
-                    refused_rows[kind.value] += len(rows)  # the database sink quarantines them
+                    refused_rows[kind] += len(rows)  # the database sink quarantines them
                     continue
                 key, events = self._events(kind, known, rows)
                 if len(rows) <= _EVENTS_PER_ENTRY:
@@ -324,14 +327,12 @@ class RedisSink:
             entry = self._slots.get(slot)
         return entry
 
-    def _events(
-        self, kind: RecordKind, entry: Slot, rows: RecordArray
-    ) -> tuple[str, Sequence[Any]]:
+    def _events(self, kind: str, entry: Slot, rows: RecordArray) -> tuple[str, Sequence[Any]]:
         key = entry.key
-        if kind is RecordKind.GAP:
+        if kind == GAP.name:
             return f"{self._prefix}:gaps", gap_events(rows, key.venue, key.symbol, key.kind)
-        word, events_of = EVENTS[kind]
-        return f"{self._prefix}:{word}:{key.venue}:{key.symbol}", events_of(rows)
+        known = KINDS[kind]
+        return f"{self._prefix}:{known.word}:{key.venue}:{key.symbol}", known.events(rows)
 
     def _append(self, entry: _Entry, payload: bytes) -> Command:
         """An XADD that keeps what the stream may hold."""
@@ -339,9 +340,9 @@ class RedisSink:
         return ("XADD", entry.key, "MAXLEN", "~", kept, "*", "events", payload)
 
 
-def _event_starts(kind: RecordKind, rows: RecordArray) -> Sequence[int]:
+def _event_starts(kind: str, rows: RecordArray) -> Sequence[int]:
     """Where each event begins in the rows of a stream, and where the last one ends."""
-    if kind is not RecordKind.BOOK:
+    if kind != BOOK.name:
         return range(len(rows) + 1)
     is_first = (rows["flags"] & int(Flag.FIRST_IN_EVENT)) != 0
     is_first[0] = True

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from control.http.errors import ApiError
-from engine.data.slots import StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import AddStreams
 from engine.messages.streams import StreamState
 from tests.control.api.api_rig import Rig, instrument, run_with_rig

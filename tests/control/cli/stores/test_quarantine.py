@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from control.cli.main import main
+from engine.data.instrument import Instrument
 from engine.data.kinds import GAP, TRADE
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres

@@ -4,7 +4,7 @@ import pytest
 
 from control.cli.ending import Ending
 from control.cli.terminal.summary import engine_summary, engine_text
-from engine.data.slots import StreamKind
+from engine.data.names import StreamKind
 from engine.messages.account import Moves
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
 from engine.messages.streams import StreamCounts

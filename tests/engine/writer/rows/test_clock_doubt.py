@@ -11,9 +11,12 @@ import pytest
 from hypothesis import strategies as st
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import FUNDING, GAP, TRADE, RecordArray, RecordKind
+from engine.data.instrument import Instrument
+from engine.data.kind import RecordArray
+from engine.data.kinds import FUNDING, GAP, TRADE
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.clock_doubt import ClockDoubt
 from tests.engine.writer.bench import Bench, run, select, until
@@ -286,12 +289,12 @@ def test_a_venue_that_nobody_contradicts_is_not_believed_for_ever(clock: Clock) 
     doubt = ClockDoubt(lambda slot: VENUES[slot % 2], lambda: now_s)
     rows = clock.trades(0, ahead_ns=2 * DAY_NS)
     for now_s in (0.0, 1000.0, 3599.0):  # noqa: B007 - read by the clock
-        assert doubt.doubts("a", RecordKind.TRADE, rows)
+        assert doubt.doubts("a", TRADE.name, rows)
         assert doubt.text
     now_s = 3601.0
-    assert not doubt.doubts("a", RecordKind.TRADE, rows)
+    assert not doubt.doubts("a", TRADE.name, rows)
     assert doubt.text == ""
-    assert not doubt.doubts("a", RecordKind.TRADE, rows), "and not asked again for another hour"
+    assert not doubt.doubts("a", TRADE.name, rows), "and not asked again for another hour"
 
 
 def test_two_venues_are_believed_as_long_as_it_takes(clock: Clock) -> None:
@@ -300,7 +303,7 @@ def test_two_venues_are_believed_as_long_as_it_takes(clock: Clock) -> None:
     for now_s in (0.0, 3601.0, 1e6):  # noqa: B007 - read by the clock
         for slot in (0, 1):
             rows = clock.trades(slot, ahead_ns=2 * DAY_NS)
-            assert doubt.doubts("ab"[slot], RecordKind.TRADE, rows)
+            assert doubt.doubts("ab"[slot], TRADE.name, rows)
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
@@ -319,5 +322,5 @@ def test_right_rows_are_never_refused_for_our_clock(data: st.DataObject) -> None
             for slot in (0, 1):
                 rows = clock.trades(slot)
                 too_late = rows["ts_event"] > clock.now_ns() + DAY_NS
-                waits = doubt.doubts(slot, RecordKind.TRADE, rows)
+                waits = doubt.doubts(slot, TRADE.name, rows)
                 assert waits == bool(too_late.any())

@@ -13,18 +13,13 @@ import pytest
 import redis
 import uvloop
 
-from engine.data.kinds import (
-    FUNDING,
-    LIQUIDATION,
-    OPEN_INTEREST,
-    QUOTE,
-    Flag,
-    RecordArray,
-    RecordSpec,
-    Side,
-)
+from engine.data.flags import Flag, Side
+from engine.data.instrument import Instrument
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST, QUOTE
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind, Transport
+from engine.data.names import StreamKey, StreamKind, Transport
+from engine.data.slots import Slots
 from engine.writer.rows.batch import CommitResult, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sinks.redis.sink import RedisSink
@@ -49,7 +44,7 @@ def slots(layout: Layout) -> Slots:
     return slots
 
 
-def rows_of(spec: RecordSpec, slot: int, *rows: dict[str, Any]) -> RecordArray:
+def rows_of(spec: Kind, slot: int, *rows: dict[str, Any]) -> RecordArray:
     found = np.zeros(len(rows), spec.dtype)
     for number, row in enumerate(rows):
         for name, value in {
@@ -86,7 +81,7 @@ def slices() -> Iterator[Slice]:
     for rows, spec in (
         (QUOTES, QUOTE), (FUNDINGS, FUNDING), (POINTS, OPEN_INTEREST), (LIQUIDATIONS, LIQUIDATION),
     ):  # fmt: skip
-        yield Slice(f"shard-0.{spec.table}", 1, 0, 0, rows, spec)
+        yield Slice(f"shard-0.{spec.name}", 1, 0, 0, rows, spec)
 
 
 @pytest.fixture

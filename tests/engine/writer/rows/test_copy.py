@@ -4,17 +4,9 @@ import numpy as np
 import psycopg
 import pytest
 
-from engine.data.kinds import (
-    BOOK,
-    FUNDING,
-    GAP,
-    SPECS,
-    TRADE,
-    Flag,
-    RecordArray,
-    RecordKind,
-    RecordSpec,
-)
+from engine.data.flags import Flag
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import BOOK, FUNDING, GAP, KINDS, TRADE
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder, StreamLookup
 from engine.writer.rows.exact import mantissas
 from tests.engine.writer.conftest import MakeTrades
@@ -29,13 +21,13 @@ def lookup() -> StreamLookup:
 
 
 def _round_trip(
-    url: str, spec: RecordSpec, rows: RecordArray, lookup: StreamLookup
+    url: str, spec: Kind, rows: RecordArray, lookup: StreamLookup
 ) -> list[tuple[object, ...]]:
     """COPY `rows` into an unpartitioned copy of the table and read it in order of arrival."""
     encoder = CopyEncoder(spec, 5000)
     columns = ", ".join(c.name for c in spec.columns)
     with psycopg.connect(url) as connection:
-        connection.execute(f"CREATE TEMP TABLE t (LIKE {spec.table})".encode())
+        connection.execute(f"CREATE TEMP TABLE t (LIKE {spec.name})".encode())
         with (
             connection.cursor() as cursor,
             cursor.copy(f"COPY t ({columns}) FROM STDIN (FORMAT binary)".encode()) as copy,
@@ -52,9 +44,7 @@ def _round_trip(
         return connection.execute(f"SELECT {selected} FROM t ORDER BY ctid".encode()).fetchall()
 
 
-def _expected(
-    spec: RecordSpec, rows: RecordArray, lookup: StreamLookup
-) -> list[tuple[object, ...]]:
+def _expected(spec: Kind, rows: RecordArray, lookup: StreamLookup) -> list[tuple[object, ...]]:
     slots = rows["stream"].astype(int)
     all_exact = np.ones(len(rows), bool)
     columns: dict[str, list[object]] = {}
@@ -88,7 +78,7 @@ def test_rows_come_back_as_they_were(
     database_url: str, lookup: StreamLookup, trades: MakeTrades, books: MakeTrades, kind: str
 ) -> None:
     rows = trades(12_345) if kind == "trade" else books(3_000)
-    spec = SPECS[kind]  # type: ignore[index]
+    spec = KINDS[kind]
     assert _round_trip(database_url, spec, rows, lookup) == _expected(spec, rows, lookup)
 
 
@@ -99,7 +89,7 @@ SLOW_KINDS = ["quote", "funding", "open_interest", "liquidation"]
 def test_rows_of_every_kind_come_back_as_they_were(
     database_url: str, lookup: StreamLookup, kind: str
 ) -> None:
-    spec = SPECS[RecordKind(kind)]
+    spec = KINDS[kind]
     random = np.random.default_rng(7)
     rows = np.zeros(3000, spec.dtype)
     for name in spec.dtype.names or ():

@@ -7,7 +7,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from engine.data.kinds import GAP, RecordKind
+from engine.data.kinds import GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.messages.streams import Knobs
@@ -208,6 +208,6 @@ def test_the_smallest_limit_of_all_streams_governs_at_once(make_settings: MakeSe
 
 def test_enabled_streams_cost_no_mask(make_settings: MakeSettings, trades: MakeTrades) -> None:
     knobs = KnobTable(make_settings(knobs={7: Knobs(flush_rows=5)}))
-    assert knobs.to_store(trades(8), RecordKind.TRADE) is None
+    assert knobs.to_store(trades(8), TRADE.name) is None
     knobs.set({4711: UNSTORED})
-    assert knobs.to_store(trades(8), RecordKind.TRADE) is None, "no row of that stream"
+    assert knobs.to_store(trades(8), TRADE.name) is None, "no row of that stream"

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.data.kinds import BOOK, FUNDING, GAP, TRADE, GapReason, GapState, RecordArray
+from engine.data.flags import GapReason, GapState
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, FUNDING, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import JournalError
-from engine.data.kinds import TRADE, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.writer.sources.journal import Journal
 
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from engine.base.errors import JournalError
-from engine.data.kinds import TRADE, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.writer.sources.journal import Journal
 
 

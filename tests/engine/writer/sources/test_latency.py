@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from engine.data.kinds import TRADE, Flag
+from engine.data.flags import Flag
+from engine.data.kinds import TRADE
 from engine.messages.totals import summarize
 from engine.writer.sources.latency import Latency
 

@@ -10,7 +10,9 @@ import numpy as np
 import psycopg
 import pytest
 
-from engine.data.kinds import GapReason, GapState, RecordArray, RecordKind
+from engine.data.flags import GapReason, GapState
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.data.layout import Layout
 from engine.data.positions import read_position
 from engine.data.slots import Slots
@@ -366,7 +368,7 @@ def test_positions_that_a_power_cut_set_back_follow_the_journal(
     sources = Sources(layout, SEGMENT_BYTES)
     sources.open([])
     for slot in range(STREAM_COUNT):
-        position = read_position(layout.positions_dir, RecordKind.TRADE, slot)
+        position = read_position(layout.positions_dir, TRADE.name, slot)
         assert position is not None
         assert position.id == ROWS - STREAM_COUNT + slot
     sources.remove_all()

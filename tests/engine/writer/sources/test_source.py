@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.base.errors import JournalError
-from engine.data.kinds import TRADE, RecordArray, RecordKind
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.data.layout import Layout, open_layout
 from engine.data.positions import read_position
 from engine.data.ring import RingProducer
@@ -146,7 +147,7 @@ class SourceMachine(RuleBasedStateMachine):
     def positions_follow_the_pump(self) -> None:
         if not hasattr(self, "sources"):
             return
-        position = read_position(self.layout.positions_dir, RecordKind.TRADE, 5)
+        position = read_position(self.layout.positions_dir, TRADE.name, 5)
         assert position is None or position.id in self.accepted
 
 
@@ -227,7 +228,7 @@ def test_a_ring_left_behind_does_not_take_positions_back(tmp_path: Path) -> None
         sources.open(wanted)
         for source in sources:
             source.pump()
-        position = read_position(layout.positions_dir, RecordKind.TRADE, 5)
+        position = read_position(layout.positions_dir, TRADE.name, 5)
         assert position is not None
         assert position.id == 9, "the next shard would take four stored rows for missing"
     for source in sources:

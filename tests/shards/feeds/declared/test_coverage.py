@@ -10,18 +10,11 @@ import numpy as np
 import pytest
 
 from engine.base.clock import monotonic_s, wall_ns
-from engine.data.kinds import (
-    COVERAGE,
-    CoverageEnd,
-    CoverageMark,
-    GapReason,
-    GapState,
-    RecordArray,
-    RecordKind,
-    Side,
-)
+from engine.data.flags import CoverageEnd, CoverageMark, GapReason, GapState, Side
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, COVERAGE, FUNDING, GAP, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
+from engine.data.names import StreamKind, Transport
 from engine.data.positions import LISTENING, CoveragePositions, Position, read_position
-from engine.data.slots import StreamKind, Transport
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook, SnapshotBook
 from shards.feeds.contracts import (
@@ -49,7 +42,7 @@ class Kind:
     """How a kind of feed is made, and how row number `n` of venue time `ts` comes."""
 
     name: str
-    record: RecordKind
+    record: str
     make: Callable[..., Feed]
     put: Callable[[Feed, int, int], None]
     is_steady: bool = False
@@ -108,16 +101,15 @@ def no_snapshot(_: DeltaBook) -> None:
     """The test brings it."""
 
 
-TRADE, BOOK = RecordKind.TRADE, RecordKind.BOOK
 KINDS = [
-    Kind("trades", TRADE, ContiguousTrades, put_trade),
-    Kind("history", TRADE, HistoryTrades, put_history),
-    Kind("quotes", RecordKind.QUOTE, Quotes, put_quote),
-    Kind("deltas", BOOK, partial(DeltaBook, request_snapshot=no_snapshot), put_delta),
-    Kind("books", BOOK, SnapshotBook, put_book, is_steady=True),
-    Kind("funding", RecordKind.FUNDING, FundingRates, put_funding, is_steady=True),
-    Kind("interest", RecordKind.OPEN_INTEREST, OpenInterestPoints, put_interest, is_steady=True),
-    Kind("liquidations", RecordKind.LIQUIDATION, Liquidations, put_liquidation),
+    Kind("trades", TRADE.name, ContiguousTrades, put_trade),
+    Kind("history", TRADE.name, HistoryTrades, put_history),
+    Kind("quotes", QUOTE.name, Quotes, put_quote),
+    Kind("deltas", BOOK.name, partial(DeltaBook, request_snapshot=no_snapshot), put_delta),
+    Kind("books", BOOK.name, SnapshotBook, put_book, is_steady=True),
+    Kind("funding", FUNDING.name, FundingRates, put_funding, is_steady=True),
+    Kind("interest", OPEN_INTEREST.name, OpenInterestPoints, put_interest, is_steady=True),
+    Kind("liquidations", LIQUIDATION.name, Liquidations, put_liquidation),
 ]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 
@@ -149,8 +141,8 @@ class Bench:
         spec = spec_of(SLOT, kind=StreamKind.TRADES, transport=Transport.WS)
         ring = self.double.rings[self.kind.record]
         feed = self.kind.make(spec, ring, self.double.gaps, self.last)
-        heard = read_position(self.directory, RecordKind.COVERAGE, SLOT)
-        feed.resume(CoverageLedger(self.double.rings.coverage), heard)
+        heard = read_position(self.directory, COVERAGE.name, SLOT)
+        feed.resume(CoverageLedger(self.double.rings[COVERAGE.name]), heard)
         return feed
 
     def connect(self, feed: Feed, carrier: int) -> None:
@@ -162,7 +154,7 @@ class Bench:
         self.kind.put(feed, n, ts)
         rows = self.double.rows(self.kind.record)
         newest = rows[-1]
-        identity = {TRADE: "trade_id", BOOK: "seq", RecordKind.QUOTE: "seq"}
+        identity = {TRADE.name: "trade_id", BOOK.name: "seq", QUOTE.name: "seq"}
         name = identity.get(self.kind.record, "ts_event")
         self.last = Position(0, int(newest[name]), int(newest["ts_event"]), 1)
 
@@ -256,7 +248,7 @@ def test_a_gap_begins_when_the_socket_was_heard_last(
     bench.put(feed, 100, last_ns)
     heard_ns = wall_ns() - 16 * S
     if is_restart:
-        ledger = CoverageLedger(bench.double.rings.coverage)
+        ledger = CoverageLedger(bench.double.rings[COVERAGE.name])
         ledger.began(SLOT, 11, last_ns + MS, 0)  # by the venue's time, of every kind
         ledger.alive(SLOT, 11, heard_ns - LATE_NS)
         feed = bench.feed()
@@ -338,7 +330,7 @@ def test_listening_by_a_clock_that_is_set_begins_anew(tmp_path: Path) -> None:
 
 def test_what_finds_the_ring_full_waits_for_room() -> None:
     double = MemoryRings(capacity=64)
-    ledger = CoverageLedger(double.rings.coverage)
+    ledger = CoverageLedger(double.rings[COVERAGE.name])
     for number in range(70):
         ledger.began(number, 1, number, 0)
         ledger.alive(number, 1, number)
@@ -354,20 +346,20 @@ def test_coverage_is_published_after_everything_it_speaks_of() -> None:
     """Whoever sees the claim must see the rows: nothing may be shown after it."""
     double = MemoryRings()
     rings = double.rings
-    shown: list[RecordKind] = []
+    shown: list[str] = []
 
-    def show(kind: RecordKind, publish: Callable[[], bool]) -> bool:
+    def show(kind: str, publish: Callable[[], bool]) -> bool:
         shown.append(kind)
         return publish()
 
-    CoverageLedger(rings.coverage).began(1, 1, 1, 0)
-    for kind in (RecordKind.TRADE, RecordKind.GAP, RecordKind.BOOK):
+    CoverageLedger(rings[COVERAGE.name]).began(1, 1, 1, 0)
+    for kind in (TRADE.name, GAP.name, BOOK.name):
         rings[kind].reserve()
     for ring in rings._used:
-        ring.publish = partial(show, ring.spec.kind, ring.publish)  # type: ignore[method-assign]
+        ring.publish = partial(show, ring.spec.name, ring.publish)  # type: ignore[method-assign]
     rings.publish()
     assert sorted(shown[:-1]) == ["book", "gap", "trade"]
-    assert shown[-1] is RecordKind.COVERAGE
+    assert shown[-1] == COVERAGE.name
 
 
 def test_positions_know_up_to_when_each_stream_was_heard(tmp_path: Path) -> None:
@@ -382,7 +374,7 @@ def test_positions_know_up_to_when_each_stream_was_heard(tmp_path: Path) -> None
     positions.advance(marks)
     positions.catch_up(marks)  # as after a power cut: nothing goes back
     positions.close()
-    found = [read_position(tmp_path, RecordKind.COVERAGE, slot) for slot in (1, 2, 3)]
+    found = [read_position(tmp_path, COVERAGE.name, slot) for slot in (1, 2, 3)]
     assert found == [
         Position(LISTENING, 7, 30, 1), Position(CoverageEnd.STOPPED, 7, 25, 5),
         Position(LISTENING, 8, 12, 3),
@@ -467,7 +459,7 @@ def test_a_clock_a_year_behind_claims_no_year(kind: Kind, tmp_path: Path) -> Non
     bench.connect(feed, 11)
     last_ns = wall_ns() - 60 * S
     bench.put(feed, 100, last_ns)
-    ledger = CoverageLedger(bench.double.rings.coverage)
+    ledger = CoverageLedger(bench.double.rings[COVERAGE.name])
     ledger.ended(SLOT, 11, last_ns - 365 * 86_400 * S, CoverageEnd.STOPPED)
     feed = bench.feed()
     bench.connect(feed, 22)

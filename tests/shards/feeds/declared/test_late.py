@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.data.kinds import Flag, GapReason, GapState, RecordKind
-from engine.data.slots import StreamKind
+from engine.data.flags import Flag, GapReason, GapState
+from engine.data.names import StreamKind
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import SnapshotBook
 from shards.feeds.contracts import FundingRates, FundingRow
@@ -30,7 +30,7 @@ class Feed:
         name = {"book": StreamKind.L2_BOOK, "quote": StreamKind.TICKER}.get(
             kind, StreamKind.FUNDING
         )
-        ring = self.double.rings[RecordKind(kind)]
+        ring = self.double.rings[kind]
         self.stream = make(spec_of(kind=name), ring, self.double.gaps, None)
         self.stream.connected()
 

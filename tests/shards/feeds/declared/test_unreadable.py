@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +10,14 @@ import uvloop
 from picows import ws_create_server
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import SPECS, Flag, GapReason, GapState, RecordArray, RecordKind
-from engine.data.slots import StreamKind
+from engine.data.flags import Flag, GapReason, GapState
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP, KINDS
+from engine.data.names import StreamKind
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
 from shards.feeds.feed import Feed
-from shards.session.make_feed import make_stream
 from shards.transport.connection import Connection
 from shards.venues import VENUES, salvage
 from shards.venues.kit import Channel
@@ -35,8 +35,8 @@ class Heard:
     def __init__(self, stream: Feed, double: MemoryRings) -> None:
         self.stream = stream
         self.gaps: RecordArray = double.rows("gap")
-        rows = {kind: double.rows(kind) for kind in SPECS if kind is not RecordKind.GAP}
-        self.rows = {kind.value: found for kind, found in rows.items() if len(found)}
+        rows = {kind: double.rows(kind) for kind in KINDS if kind != GAP.name}
+        self.rows = {kind: found for kind, found in rows.items() if len(found)}
         self.reasons = dict[str, int]()
 
 
@@ -58,9 +58,8 @@ async def _hear(
     assert isinstance(channel, Channel)
     symbols = [symbol, *(f"OTHER{number}" for number in range(neighbours))]
     streams = {
-        channel.topic(each, VenueSettings()): make_stream(
-            spec_of(slot, venue, each, kind), VENUES[venue], double.rings, double.gaps,
-            Path("/nowhere"), lambda _: None,
+        channel.topic(each, VenueSettings()): double.feed(
+            spec_of(slot, venue, each, kind), VENUES[venue]
         )
         for slot, each in enumerate(symbols)
     }  # fmt: skip

@@ -56,7 +56,7 @@ def funding_of(ledger: LedgerRows, *, rest: int) -> list[tuple[object, ...]]:
             value(row, "rate", "rate"),
             value(row, "mark", "price"),
             value(row, "index", "price"),
-            int(row["next_funding"]) // 1_000_000,
+            int(row["next_ts"]) // 1_000_000,
         )
         for row in ledger.funding[ledger.funding["rest"] == rest]
     ]
@@ -136,7 +136,7 @@ def test_polled_values_are_in_the_ledger_once(simulated: "Simulated", tmp_path: 
         ledger = read_ledger(tmp_path)
         served = {
             (ledger.symbols[int(row["symbol"])][1], int(row["ts_event"]) // 1_000_000): value(
-                row, "value", "value"
+                row, "qty", "qty"
             )
             for row in ledger.open_interest
         }
@@ -178,9 +178,9 @@ def test_liquidations_are_a_sample_of_one_a_second(simulated: "Simulated", tmp_p
                 int(row["ts_event"]) // 1_000_000,
                 "SELL" if chr(row["side"]) == "S" else "BUY",
                 value(row, "price", "price"),
-                value(row, "average", "price"),
+                value(row, "avg_price", "price"),
                 value(row, "qty", "qty"),
-                value(row, "filled", "qty"),
+                value(row, "filled_qty", "qty"),
             )
             for row in ledger.liquidation
         ] == [

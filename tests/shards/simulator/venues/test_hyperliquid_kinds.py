@@ -45,7 +45,7 @@ def recorded(ledger: LedgerRows, coin: str, *, rest: int) -> list[Numbers]:
             value(row, "rate", "rate"),
             value(row, "mark", "price"),
             value(row, "index", "price"),
-            value(other, "value", "value"),
+            value(other, "qty", "qty"),
         )
         for row, other in zip(funding, interest, strict=True)
     ]

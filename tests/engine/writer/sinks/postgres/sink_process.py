@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import EngineError
-from engine.data.kinds import TRADE, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.data.layout import open_layout
 from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings

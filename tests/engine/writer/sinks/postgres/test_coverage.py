@@ -12,16 +12,9 @@ import psycopg
 import pytest
 import uvloop
 
-from engine.data.kinds import (
-    COVERAGE,
-    TRADE,
-    CoverageEnd,
-    CoverageMark,
-    GapReason,
-    GapState,
-    RecordArray,
-    RecordSpec,
-)
+from engine.data.flags import CoverageEnd, CoverageMark, GapReason, GapState
+from engine.data.kind import Kind, RecordArray
+from engine.data.kinds import COVERAGE, TRADE
 from engine.data.layout import Layout
 from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment
@@ -52,19 +45,19 @@ class Bench:
     def __init__(self, layout: Layout, sink: PostgresSink, knobs: KnobTable) -> None:
         self.sources = Sources(layout, 1 << 20)
         self.sources.open(
-            [RingSettings(f"shard-0.{spec.kind}", spec.kind, 1 << 12) for spec in (TRADE, COVERAGE)]
+            [RingSettings(f"shard-0.{spec.name}", spec.name, 1 << 12) for spec in (TRADE, COVERAGE)]
         )
         self._segments, self._producers = [], {}
         for spec in (TRADE, COVERAGE):
-            path = layout.ring_path(f"shard-0.{spec.kind}")
+            path = layout.ring_path(f"shard-0.{spec.name}")
             self._segments.append(attach_segment(path, writable=True))
             memory = memoryview(self._segments[-1].memory)
-            self._producers[spec.kind] = RingProducer(memory, spec)
+            self._producers[spec.name] = RingProducer(memory, spec)
         self.sink = sink
         self.delivery = DatabaseDelivery(self.sources, sink, knobs)
 
-    def put(self, rows: RecordArray, spec: RecordSpec) -> None:
-        producer = self._producers[spec.kind]
+    def put(self, rows: RecordArray, spec: Kind) -> None:
+        producer = self._producers[spec.name]
         for view, start in zip(
             producer.views(producer.reserve(len(rows)), len(rows)), (0, 0), strict=False
         ):

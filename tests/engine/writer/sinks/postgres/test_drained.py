@@ -5,7 +5,8 @@ import psycopg
 import pytest
 
 from engine.base.clock import wall_ns
-from engine.data.kinds import TRADE, RecordArray
+from engine.data.kind import RecordArray
+from engine.data.kinds import TRADE
 from engine.data.layout import Layout
 from engine.data.positions import Positions
 from engine.data.slots import Slots

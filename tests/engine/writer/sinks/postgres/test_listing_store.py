@@ -7,7 +7,7 @@ import psycopg
 import pytest
 import uvloop
 
-from engine.data.slots import Instrument
+from engine.data.instrument import Instrument
 from engine.database.session import WRITER, open_session
 from engine.messages.listings import InstrumentEvent, StoreListing
 from engine.servers.postgres import PrivatePostgres

@@ -15,9 +15,12 @@ import pytest
 import uvloop
 
 from engine.base.errors import QuarantineError
-from engine.data.kinds import BOOK, GAP, TRADE, GapState
+from engine.data.flags import GapState
+from engine.data.instrument import Instrument
+from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout, open_layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine
 from engine.writer.sinks.postgres.quarantine_desk import QuarantineDesk, Retried
 from tests.engine.writer.bench import Bench, all_delivered, execute, run, select

@@ -12,9 +12,13 @@ import pytest
 import uvloop
 
 from engine.base.errors import DatabaseUnavailableError, FencedError
-from engine.data.kinds import BOOK, GAP, TRADE, GapReason, GapState, RecordArray, Side
+from engine.data.flags import GapReason, GapState, Side
+from engine.data.instrument import Instrument
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.database.session import WRITER, open_session
 from engine.messages.listings import StoreListing
 from engine.writer.rows.batch import Slice

@@ -15,9 +15,11 @@ from redis import Redis
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.redis_link import parse_redis_url
+from engine.data.instrument import Instrument
 from engine.data.kinds import TRADE
 from engine.data.layout import open_layout
-from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind
+from engine.data.slots import Slots
 from engine.limits.budget import Budget, Waiter
 from engine.limits.lease_sharing import LeaseSharing
 from engine.limits.shared_budgets import Pool, SharedLimits

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.base.backoff import Backoff
 from engine.base.errors import RedisUnavailableError
-from engine.data.kinds import RecordArray
+from engine.data.kind import RecordArray
 from engine.data.layout import open_layout
 from engine.messages.streams import Knobs
 from engine.writer import redis_consumer as delivery_module

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.redis_link import RedisLink, parse_redis_url
-from engine.data.kinds import SPECS, Flag, RecordKind, Side
-from engine.data.slots import StreamKind
+from engine.data.flags import Flag, Side
+from engine.data.kinds import BOOK, KINDS
+from engine.data.names import StreamKind
 from engine.servers.valkey import PrivateValkey
-from engine.start.redis_memory import KEY_BYTES, ROW_BYTES, STREAMS_SHARE, plan_redis, water_level
-from engine.writer.rows.events import EVENTS, encode
+from engine.start.redis_memory import KEY_BYTES, STREAMS_SHARE, plan_redis, water_level
+from engine.writer.rows.events import encode
 from engine.writer.sinks.redis.room import Held, Room, ServerMemory
 
 MB = 1 << 20
@@ -48,10 +49,10 @@ def test_memory_is_a_part_of_the_machines_and_more_for_many_streams() -> None:
 
 
 @pytest.mark.fault("N40")
-@pytest.mark.parametrize("kind", EVENTS)
-def test_a_row_takes_what_the_plan_goes_by(valkey: PrivateValkey, kind: RecordKind) -> None:
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS.values() if kind.word])
+def test_a_row_takes_what_the_plan_goes_by(valkey: PrivateValkey, kind: str) -> None:
     """In entries of one row, which take most; a book's events have ten levels."""
-    rows = np.zeros(ROWS, SPECS[kind].dtype)
+    rows = np.zeros(ROWS, KINDS[kind].dtype)
     numbers = np.arange(ROWS)
     rows["ts_event"] = 1_790_000_000_000_000_000 + numbers * 10_000_000
     rows["ts_recv"] = rows["ts_event"] + 1_234_567
@@ -63,12 +64,12 @@ def test_a_row_takes_what_the_plan_goes_by(valkey: PrivateValkey, kind: RecordKi
         if name in ("seq", "prev_seq", "trade_id"):
             rows[name] = 4_000_000_000_000 + numbers
     if "side" in (rows.dtype.names or ()):
-        rows["side"] = Side.BID if kind is RecordKind.BOOK else Side.SELL
+        rows["side"] = Side.BID if kind == BOOK.name else Side.SELL
     at_once = 1
-    if kind is RecordKind.BOOK:
+    if kind == BOOK.name:
         at_once = 10
         rows["flags"][::10] = int(Flag.FIRST_IN_EVENT)
-    events = EVENTS[kind][1]
+    events = KINDS[kind].events
     payloads = [encode(events(rows[at : at + at_once])) for at in range(0, ROWS, at_once)]
 
     async def main() -> int:
@@ -78,7 +79,7 @@ def test_a_row_takes_what_the_plan_goes_by(valkey: PrivateValkey, kind: RecordKi
         await link.wait_closed()
         return int(taken)
 
-    planned = KEY_BYTES + ROWS * ROW_BYTES[kind]
+    planned = KEY_BYTES + ROWS * KINDS[kind].json_row_bytes
     assert 0.7 * planned <= asyncio.run(main()) <= 1.05 * planned
 
 

@@ -14,7 +14,9 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, EngineError, FencedError, RedisUnavailableError
 from engine.base.redis_link import Command, RedisLink, parse_redis_url
-from engine.data.kinds import BOOK, GAP, TRADE, Flag, GapReason, GapState, RecordArray, Side
+from engine.data.flags import Flag, GapReason, GapState, Side
+from engine.data.kind import RecordArray
+from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.slots import Slots
 from engine.servers.valkey import PrivateValkey
 from engine.writer.rows.batch import Slice
