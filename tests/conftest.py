@@ -169,6 +169,13 @@ def redis_url(valkey: PrivateValkey) -> str:
     return valkey.restart()
 
 
+def crash(server: PrivatePostgres) -> None:
+    """End it by an immediate shutdown: the next start recovers from the WAL."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGQUIT)
+    server.stop()
+
+
 def database_at(url: str, name: str) -> str:
     """`url` with another database name."""
     head, _, query = url.partition("?")

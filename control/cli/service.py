@@ -53,6 +53,8 @@ from shards.venues import socket_count, venue_limits
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
+_UNREAD_S = 20.0
+"""A client that takes nothing for so long is gone, whatever its kernel says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +249,18 @@ async def _until(condition: Callable[[EngineStatus], bool], supervisor: Supervis
         await asyncio.sleep(_LOOK_S)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Take the control port before anything is started; the control child inherits the socket."""
+def bind(host: str, port: int, unread_s: float = _UNREAD_S) -> socket.socket:
+    """Take the control port before anything is started; the control child inherits the socket.
+
+    The kernel resets a connection whose peer takes no data for `unread_s`. Linux counts an
+    acknowledged but closed window as taking none. Raises ConfigError.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, option, round(unread_s * 1000))
         listener.bind((host, port))
         listener.listen(128)
     except OSError as error:

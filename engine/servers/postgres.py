@@ -157,12 +157,6 @@ class PrivatePostgres:
         self.stop()
         return self.start()
 
-    def crash(self) -> None:
-        """Immediate shutdown, for tests: the next start recovers from the WAL."""
-        assert self._process is not None
-        self._process.stop(signal.SIGQUIT, _STOP_TIMEOUT_S)
-        self._process = None
-
     def cut_log(self) -> None:
         """Keep only the end of what the server has logged, where that is long."""
         if self._process is not None:

@@ -35,7 +35,7 @@ def engine(tmp_path: Path) -> ScriptedEngine:
 
 @pytest.fixture
 def port(engine: ScriptedEngine) -> Iterator[int]:
-    with serving(engine, unread_after_s=1.0):
+    with serving(engine, unread_s=1.0):
         yield engine.port
 
 

@@ -18,6 +18,7 @@ from engine.servers.homes import known_home, server_home, socket_dir
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import ServerAccount, processes_of
 from engine.start.postgres_settings import settings_with
+from tests.conftest import crash
 
 pytestmark = pytest.mark.whole
 
@@ -64,7 +65,7 @@ def test_data_survive_stop_crash_and_restart(server: PrivatePostgres) -> None:
         connection.execute("CREATE TABLE t AS SELECT generate_series(1, 1000)")
     assert server.restart() == url
     assert _count(url) == 1000
-    server.crash()
+    crash(server)
     assert not server.is_running()
     server.start()
     assert _count(url) == 1000
