@@ -41,7 +41,7 @@ from engine.messages.status import EngineStatus
 from engine.process import instance, logs
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.quoting import shell_word
-from engine.servers.server_keeper import PrivateServer
+from engine.servers.server_keeper import ServerKeeper
 from engine.servers.valkey import PrivateValkey
 from engine.start import migrations, preflight
 from engine.start.config import LoadedConfig, Secret, masked_url
@@ -80,7 +80,7 @@ class Ground:
     layout: Layout
     database_url: Secret | None
     redis_url: Secret | None
-    servers: list[PrivateServer] = field(default_factory=list)
+    servers: list[ServerKeeper] = field(default_factory=list)
     """Those of the two that are our own."""
 
 
@@ -153,7 +153,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         if ring_plan.note:
             _log.warning(ring_plan.note)
         redis_plan = _redis_plan(options, layout)
-        servers: list[PrivateServer] = []
+        servers: list[ServerKeeper] = []
         ground = Ground(
             options,
             layout,
@@ -313,7 +313,7 @@ def _database(
     options: ServiceOptions,
     layout: Layout,
     stack: contextlib.ExitStack,
-    servers: list[PrivateServer],
+    servers: list[ServerKeeper],
 ) -> Secret | None:
     if not options.with_database:
         return None
@@ -322,8 +322,8 @@ def _database(
     added = options.loaded.config.database.private_settings
     server = PrivatePostgres(layout.state_dir, layout.instance, added)
     stack.callback(server.stop)
-    servers.append(server)
     url = server.start(_log.info)
+    servers.append(ServerKeeper(server))
     if options.fresh:
         with session(url, HOUSEKEEPING) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
@@ -335,7 +335,7 @@ def _redis(
     options: ServiceOptions,
     layout: Layout,
     stack: contextlib.ExitStack,
-    servers: list[PrivateServer],
+    servers: list[ServerKeeper],
     plan: RedisPlan,
 ) -> Secret | None:
     if not options.with_redis:
@@ -346,8 +346,9 @@ def _redis(
         return options.loaded.redis_url
     server = PrivateValkey(layout.state_dir, layout.instance, plan.memory_bytes)
     stack.callback(server.stop)
-    servers.append(server)
-    return Secret(server.start(_log.info))
+    url = server.start(_log.info)
+    servers.append(ServerKeeper(server))
+    return Secret(url)
 
 
 def _redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:

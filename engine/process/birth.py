@@ -14,7 +14,6 @@ Invariants
 """
 
 import asyncio
-import ctypes
 import enum
 import importlib
 import logging
@@ -36,7 +35,6 @@ from engine.process.pipe import Pipe, child_pipe
 
 Target = Callable[[typing.Any, "Pipe[ToChild]"], Awaitable[int]]
 
-_PR_SET_PDEATHSIG = 1
 _BIRTH_TIMEOUT_S = 30.0
 
 _log = logging.getLogger(__name__)
@@ -71,7 +69,7 @@ def main(arguments: list[str]) -> int:
     """Run the target named on the command line; return its exit code."""
     name, target_name, fd = arguments
     _leave_signals_to_the_supervisor()
-    _die_with_parent()
+    signals.death_with_parent(signal.SIGKILL)()
     sock = socket.socket(fileno=int(fd))
     sock.set_inheritable(False)
     target = load_target(target_name)
@@ -109,12 +107,6 @@ def _leave_signals_to_the_supervisor() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signals.ignore_what_is_not_meant()
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent ends. Linux only; elsewhere the pipe suffices."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pin(cpu: int | None) -> None:

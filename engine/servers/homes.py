@@ -28,9 +28,7 @@ def server_home(state_dir: Path, name: str, instance: str, account: ServerAccoun
     if account.drops:
         home = _remembered(state_dir / f"{name}.home", home, instance, account)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if account.drops:
-        os.chown(home, account.uid, account.gid)
-    home.chmod(0o700)
+    account.own(home, 0o700)
     if not can_reach(home, account):
         raise ServerStartError(f"account {account.name} cannot reach {home}: check its parents")
     return home
@@ -52,7 +50,7 @@ def socket_dir(
     near = home / "run"
     if _can_be_named(near / socket_name):
         near.mkdir(mode=0o700, exist_ok=True)
-        _give(near, account)
+        account.own(near, 0o700)
         return near
     record = state_dir / f"{name}.socket"
     if record.exists():
@@ -60,7 +58,7 @@ def socket_dir(
         if whose == str(home) and _is_ours(Path(place), account):  # a copy must not take ours
             return Path(place)
     far = _elsewhere(socket_name)
-    _give(far, account)
+    account.own(far, 0o700)
     _write_record(record, f"{far}\n{home}")
     return far
 
@@ -124,12 +122,6 @@ def _open_for_group(state_dir: Path, account: ServerAccount) -> None:
         return
     os.chown(state_dir, -1, account.gid)
     state_dir.chmod(0o710)
-
-
-def _give(directory: Path, account: ServerAccount) -> None:
-    if account.drops:
-        os.chown(directory, account.uid, account.gid)
-    directory.chmod(0o700)
 
 
 def _is_ours(directory: Path, account: ServerAccount) -> bool:

@@ -13,7 +13,8 @@ from engine.messages.judgement import judge, without_servers
 from engine.messages.status import ChildReport, WriterReport
 from engine.process.restart_budget import RestartBudget
 from engine.servers.postgres import PrivatePostgres
-from engine.servers.server_keeper import PrivateServer, ServerKeeper
+from engine.servers.private_server import PrivateServer
+from engine.servers.server_keeper import ServerKeeper
 from engine.servers.valkey import PrivateValkey
 from tests.engine.servers.scripted_server import ScriptedServer
 

@@ -26,6 +26,7 @@ from engine.messages.settings import ControlSettings, LimitSettings, LogSettings
 from engine.process import instance
 from engine.process.child import Child, describe_exit
 from engine.process.child_keeper import ChildKeeper, ChildStartError
+from engine.servers.server_keeper import ServerKeeper
 from engine.start.config import Config, Secret
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets, Timing
 from tests.engine.full_disk import full_at
@@ -89,7 +90,8 @@ class Engine:
         }
         migrate, servers = options.pop("migrate", None), options.pop("servers", ())
         self._read_fd = read_fd
-        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, servers)
+        kept = [ServerKeeper(server) for server in servers]
+        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, kept)
 
     def part(self, name: str) -> None:
         (self.layout.state_dir / f"part.{name}").touch()
