@@ -16,7 +16,8 @@ from engine.data.slots import StreamKind
 from engine.messages.streams import Knobs
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
-from tests.control.ui.sockets import Viewer, wait_for
+from tests.control.ui.sockets import Viewer
+from tests.waiting import wait_for
 
 LIMITS = DashboardLimits(
     viewers_max=3, viewer_buffer_bytes=300_000, status_interval_s=0.02, trades_interval_s=0.02,

@@ -5,20 +5,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, ServerStartError
 from engine.servers.homes import known_home, server_home, socket_dir
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import ServerAccount, processes_of
 from engine.start.postgres_settings import settings_with
 from tests.conftest import crash
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.whole
 
@@ -39,14 +38,6 @@ def server(server_dir: Path, tmp_path: Path) -> Iterator[PrivatePostgres]:
     server = PrivatePostgres(folder, "own")
     yield server
     server.stop()
-
-
-def _until(condition: object, timeout_s: float = 10.0) -> None:
-    assert callable(condition)
-    deadline = monotonic_s() + timeout_s
-    while not condition():
-        assert monotonic_s() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def _count(url: str) -> int:
@@ -151,7 +142,7 @@ def test_it_dies_with_its_engine_and_starts_again(server_dir: Path, tmp_path: Pa
         connection.execute("CREATE TABLE t AS SELECT generate_series(1, 10)")
     engine.kill()
     engine.communicate()
-    _until(lambda: not list(processes_of("postgres", data)))
+    wait_for(lambda: not list(processes_of("postgres", data)))
     server = PrivatePostgres(folder, "child")
     assert server.start() == url
     assert _count(url) == 10
@@ -167,7 +158,7 @@ def test_a_survivor_is_ended_before_a_second_server_starts(
     assert first is not None
     second = PrivatePostgres(server_dir / f"own-{tmp_path.name}", "own")
     second.start()
-    _until(lambda: not server.is_running())
+    wait_for(lambda: not server.is_running())
     assert second.pid != first
     second.stop()
 
@@ -200,7 +191,7 @@ def test_a_killed_server_is_noticed_and_recovers(server: PrivatePostgres) -> Non
     server.start()
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    _until(lambda: not server.is_running())
+    wait_for(lambda: not server.is_running())
     server.start()
     assert server.is_running()
 

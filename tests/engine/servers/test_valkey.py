@@ -3,15 +3,14 @@
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.base.clock import monotonic_s
 from engine.base.redis_link import Command, RedisLink, parse_redis_url
 from engine.servers.valkey import PrivateValkey
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.whole
 
@@ -43,10 +42,7 @@ def test_a_killed_server_is_noticed_and_starts_again(valkey: PrivateValkey) -> N
     valkey.start()
     assert valkey.pid is not None
     os.kill(valkey.pid, signal.SIGKILL)
-    deadline = monotonic_s() + 5
-    while valkey.is_running():
-        assert monotonic_s() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: not valkey.is_running())
     assert _ask(valkey.start(), ("PING",)) == [b"PONG"]
 
 

@@ -17,7 +17,8 @@ from engine.messages.streams import KnobChanges, Knobs, StreamRequest
 from engine.start.config import Secret
 from engine.supervisor.supervisor import Targets
 from tests.engine.full_disk import full_at
-from tests.engine.supervisor.test_supervisor import FAKES, STREAMS, Engine, run, until
+from tests.engine.supervisor.test_supervisor import FAKES, STREAMS, Engine, run
+from tests.waiting import until
 
 pytestmark = pytest.mark.whole
 

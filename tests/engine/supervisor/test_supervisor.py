@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from control.cli.terminal.live_view import plain_line
-from engine.base.errors import EngineError, InstanceBusyError
+from engine.base.errors import DatabaseUnavailableError, EngineError, InstanceBusyError
 from engine.data.kinds import RecordKind
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import Slots, StreamKey, StreamKind
@@ -31,6 +31,7 @@ from engine.start.config import Config, Secret
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets, Timing
 from tests.engine.full_disk import full_at
 from tests.engine.servers.scripted_server import ScriptedServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.whole
 
@@ -113,13 +114,6 @@ class Engine:
     def close(self) -> None:
         os.close(self._read_fd)
         os.close(self._write_fd)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait for a condition of another process; the watchdog is generous, the wait is not."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def run(layout: Layout, scenario: Callable[[Engine], Awaitable[None]], **changes: Any) -> None:
@@ -387,7 +381,7 @@ def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> No
     def migrate(url: str) -> list[str]:
         attempts.append(url)
         if not is_back:
-            raise OSError("connection refused")
+            raise DatabaseUnavailableError("connection refused")
         return ["0001"]
 
     async def scenario(engine: Engine) -> None:
@@ -507,7 +501,9 @@ class _captured:
 
     def __enter__(self) -> None:
         self._logger.addHandler(self._handler)
+        self._level = self._logger.level
         self._logger.setLevel("INFO")
 
     def __exit__(self, *_: object) -> None:
         self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._level)

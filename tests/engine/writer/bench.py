@@ -17,6 +17,7 @@ from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sources.sources import Sources
+from tests.waiting import until
 
 
 class Bench:
@@ -76,12 +77,6 @@ def run(delivery: DatabaseDelivery, body: Callable[[], Awaitable[None]]) -> None
             await delivery._sink.close()
 
     uvloop.run(main())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 def all_delivered(*deliveries: DatabaseDelivery) -> Callable[[], Awaitable[None]]:
