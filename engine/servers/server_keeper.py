@@ -13,7 +13,7 @@ from functools import partial
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import ServerStartError
-from engine.base.threads import in_thread
+from engine.base.tasks import cancel, in_thread
 from engine.messages.status import ChildReport
 from engine.process.child import describe_exit
 from engine.process.restart_budget import RestartBudget
@@ -41,9 +41,7 @@ class ServerKeeper:
 
     async def close(self) -> None:
         """Let it be. One that is just starting goes on by itself."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
 
     async def _keep(self) -> None:
         server, report, cut_due_s = self._server, self.report, 0.0

@@ -28,7 +28,7 @@ from rich.text import Text
 from control.cli.stores.which import psql_command
 from control.cli.terminal.rates import Rates
 from engine.base.clock import monotonic_s, wall_ns
-from engine.base.threads import in_thread
+from engine.base.tasks import in_thread
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
 from engine.process.instance import EngineNote
