@@ -299,14 +299,8 @@ def _plan(loaded: LoadedConfig, layout: Layout) -> tuple[preflight.RingPlan, lis
     chosen = preflight.shard_cpus(loaded.config, loaded.source, allowed)
     # On one CPU everything shares it; pinning would only forbid the kernel to help.
     cpus: list[int | None] = list(chosen) if len(allowed) > 1 else [None for _ in chosen]
-    ring_plan = preflight.plan_rings(
-        loaded.config,
-        loaded.source,
-        len(cpus),
-        preflight.shm_free_bytes(layout.shm_dir.parent),
-        preflight.file_bytes(instance.leftover_rings(layout)),
-    )
-    return ring_plan, cpus
+    room = preflight.ring_room(layout)
+    return preflight.plan_rings(loaded.config, loaded.source, len(cpus), *room), cpus
 
 
 def _database(
@@ -321,8 +315,7 @@ def _database(
         return options.loaded.database_url
     added = options.loaded.config.database.private_settings
     server = PrivatePostgres(layout.state_dir, layout.instance, added)
-    stack.callback(server.stop)
-    url = server.start(_log.info)
+    url = stack.enter_context(server.running(_log.info))
     servers.append(ServerKeeper(server))
     if options.fresh:
         with session(url, HOUSEKEEPING) as connection:
@@ -345,8 +338,7 @@ def _redis(
     if options.loaded.redis_url is not None and not options.fresh:
         return options.loaded.redis_url
     server = PrivateValkey(layout.state_dir, layout.instance, plan.memory_bytes)
-    stack.callback(server.stop)
-    url = server.start(_log.info)
+    url = stack.enter_context(server.running(_log.info))
     servers.append(ServerKeeper(server))
     return Secret(url)
 

@@ -8,10 +8,10 @@ in the state directory remembers where. Not to /var/tmp: systemd removes what is
 """
 
 import os
-import secrets
 import tempfile
 from pathlib import Path
 
+from engine.base.durable import write_whole
 from engine.base.errors import ServerStartError
 from engine.servers.server_process import ServerAccount
 
@@ -59,7 +59,7 @@ def socket_dir(
             return Path(place)
     far = _elsewhere(socket_name)
     account.own(far, 0o700)
-    _write_record(record, f"{far}\n{home}")
+    write_whole(record, f"{far}\n{home}\n".encode())
     return far
 
 
@@ -102,7 +102,7 @@ def _remembered(record: Path, preferred: Path, instance: str, account: ServerAcc
         if not can_reach(preferred.parent, account):
             preferred = _ROOT_FALLBACK / instance / preferred.name
             preferred.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    _write_record(record, str(preferred))
+    write_whole(record, f"{preferred}\n".encode())
     return preferred
 
 
@@ -131,9 +131,3 @@ def _is_ours(directory: Path, account: ServerAccount) -> bool:
     except OSError:
         return False
     return directory.is_dir() and not directory.is_symlink() and status.st_uid == account.uid
-
-
-def _write_record(record: Path, value: str) -> None:
-    fresh = record.with_name(f"{record.name}.{secrets.token_hex(4)}")
-    fresh.write_text(f"{value}\n", encoding="utf-8")
-    fresh.replace(record)

@@ -4,9 +4,10 @@
 in the main one. A kind of server says how it is launched and how one sees that it serves.
 """
 
+import contextlib
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -70,6 +71,14 @@ class PrivateServer(ABC):
             self.spawn()
             self.wait_until_ready()
         return self._url
+
+    @contextlib.contextmanager
+    def running(self, progress: Progress = lambda _text: None) -> Iterator[str]:
+        """Start it, give its URL, and stop it at the end, also of a start that fails."""
+        try:
+            yield self.start(progress)
+        finally:
+            self.stop()
 
     def prepare(self, progress: Progress = lambda _text: None) -> None:
         """Everything before the server itself, in any thread: old servers end, files are made."""
