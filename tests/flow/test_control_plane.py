@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,7 +13,7 @@ import pytest
 from control.cli.service import bind
 from control.proof.simulator import SimulatorProcess
 from engine.base.clock import monotonic_s
-from engine.data.layout import Layout, open_layout
+from engine.data.layout import Layout
 from engine.data.slots import StreamKey, StreamKind
 from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
 from engine.messages.pipes import FromChild
@@ -44,11 +43,6 @@ def simulator() -> Iterator[SimulatorProcess]:
     process = SimulatorProcess(["--port", "0", "--rate", "1500", "--symbols", "130"])
     yield process
     process.stop()
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return open_layout(tmp_path / "state", tmp_path)
 
 
 class Plane:

@@ -2,12 +2,11 @@
 
 import os
 import signal
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from engine.data.layout import Layout, open_layout
+from engine.data.layout import Layout
 from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
 from engine.messages.listings import InstrumentEvent, ListingLoaded
@@ -25,11 +24,6 @@ pytestmark = pytest.mark.whole
 TARGETS = Targets(f"{FAKES}:shard", f"{FAKES}:writer", f"{FAKES}:commander")
 SOL = StreamKey("binance_linear", "SOLUSDT", StreamKind.TRADES)
 DOGE = StreamKey("hyperliquid_perp", "DOGE", StreamKind.TRADES)
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return open_layout(tmp_path / "state", tmp_path)
 
 
 def command(engine: Engine, *messages: FromChild) -> None:

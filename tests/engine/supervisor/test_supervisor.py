@@ -47,11 +47,6 @@ FAST = Timing(
 )  # fmt: skip
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return open_layout(tmp_path / "state", tmp_path)
-
-
 @pytest.fixture(autouse=True)
 def no_child_survives() -> Iterator[None]:
     """Children of children may be the test database's: it starts workers whenever it likes, and

@@ -1,10 +1,9 @@
 """Rings with producers and the delivery behind them, for tests of what is refused."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psycopg
 import uvloop
 
 from engine.data.kinds import RecordArray, RecordKind, RecordSpec
@@ -86,15 +85,3 @@ def all_delivered(*deliveries: DatabaseDelivery) -> Callable[[], Awaitable[None]
         await until(lambda: all(each.backlog_rows == 0 for each in deliveries))
 
     return body
-
-
-def select(url: str, query: str, values: Sequence[Any] = ()) -> list[Any]:
-    """Ask the database."""
-    with psycopg.connect(url) as connection:
-        return connection.execute(query.encode(), values or None).fetchall()
-
-
-def execute(url: str, query: str) -> None:
-    """Change the database."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(query.encode())

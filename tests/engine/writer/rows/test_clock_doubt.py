@@ -16,8 +16,9 @@ from engine.data.layout import Layout
 from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.clock_doubt import ClockDoubt
-from tests.engine.writer.bench import Bench, run, select
+from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings
+from tests.stores import select
 from tests.waiting import until
 
 pytestmark = pytest.mark.fault("N01")

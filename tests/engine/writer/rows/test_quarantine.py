@@ -15,9 +15,10 @@ from engine.data.kinds import BOOK, FUNDING, GAP, TRADE, GapReason, GapState, Re
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine
-from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
+from tests.engine.writer.bench import Bench, all_delivered, run
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
 from tests.engine.writer.sinks.postgres.sink_process import RING
+from tests.stores import execute, select
 from tests.waiting import until
 
 pytestmark = pytest.mark.fault("N05")

@@ -20,8 +20,9 @@ from engine.data.layout import Layout, open_layout
 from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.writer.rows.quarantine import Quarantine
 from engine.writer.sinks.postgres.quarantine_desk import QuarantineDesk, Retried
-from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
+from tests.engine.writer.bench import Bench, all_delivered, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.stores import execute, select
 from tests.waiting import until
 
 pytestmark = pytest.mark.fault("N05")

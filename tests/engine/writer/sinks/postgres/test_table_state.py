@@ -11,8 +11,9 @@ from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.writer.table_waits import TableWaits
-from tests.engine.writer.bench import Bench, execute, run, select
+from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.stores import execute, select
 from tests.waiting import until
 
 _REFUSE_WITH = """
