@@ -133,13 +133,12 @@ class Shard:
             self._fault.set_exception(error)
 
     async def _tick(self) -> None:
-        """Heartbeat, pending gaps, watchdogs, status."""
+        """Pending gaps, watchdogs, status."""
         interval_s = self._settings.status_interval_s
         while True:
             started_s = monotonic_s()
             await asyncio.sleep(interval_s)
             self._loop_lag_ms = max(monotonic_s() - started_s - interval_s, 0.0) * 1e3
-            self._rings.heartbeat()
             for session in self._sessions.values():
                 session.tick()
             self._rings.publish()

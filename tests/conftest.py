@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from engine.data.layout import Layout, open_layout
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
 from engine.start.migrations import migrate
@@ -68,6 +69,12 @@ def _refuse_processes(event: str, _: tuple[Any, ...]) -> None:
     """A test that starts a process is not fast, and has to say so."""
     if event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec"):
         raise AssertionError("this test starts a process: mark it `whole`")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A state directory of the test's own."""
+    return open_layout(tmp_path / "state", tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -167,6 +174,13 @@ def valkey(server_dir: Path) -> Iterator[PrivateValkey]:
 def redis_url(valkey: PrivateValkey) -> str:
     """An empty server: it is started anew."""
     return valkey.restart()
+
+
+def crash(server: PrivatePostgres) -> None:
+    """End it by an immediate shutdown: the next start recovers from the WAL."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGQUIT)
+    server.stop()
 
 
 def database_at(url: str, name: str) -> str:

@@ -276,7 +276,7 @@ class Capability(msgspec.Struct):
 
 
 class BulkItem(msgspec.Struct, omit_defaults=True):
-    """What became of one stream of many; `kind_of_error` as in an error's `kind`."""
+    """What became of one stream of many; `error_kind` as in an error's `kind`."""
 
     exchange: str
     symbol: str

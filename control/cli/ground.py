@@ -20,9 +20,8 @@ from engine.data.kinds import KINDS
 from engine.data.layout import Layout
 from engine.database.session import HOUSEKEEPING, session
 from engine.messages.status import EngineStatus
-from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
-from engine.servers.server_keeper import PrivateServer
+from engine.servers.server_keeper import ServerKeeper
 from engine.servers.valkey import PrivateValkey
 from engine.start import preflight
 from engine.start.config import LoadedConfig, Secret
@@ -30,6 +29,9 @@ from engine.start.redis_memory import RedisPlan, plan_redis
 from engine.streams.wanted import Wanted
 
 _log = logging.getLogger(__name__)
+
+_UNREAD_S = 20.0
+"""A client that takes nothing for so long is gone, whatever its kernel says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Ground:
     layout: Layout
     database_url: Secret | None
     redis_url: Secret | None
-    servers: list[PrivateServer] = field(default_factory=list)
+    servers: list[ServerKeeper] = field(default_factory=list)
     """Those of the two that are our own."""
 
     @classmethod
@@ -78,12 +80,12 @@ class Ground:
         cls, options: ServiceOptions, layout: Layout, plan: RedisPlan, stack: contextlib.ExitStack
     ) -> "Ground":
         """Start the private servers that are needed; the stack ends them."""
-        servers: list[PrivateServer] = []
+        servers: list[ServerKeeper] = []
 
         def start(server: PrivatePostgres | PrivateValkey) -> Secret:
-            stack.callback(server.stop)
-            servers.append(server)
-            return Secret(server.start(_log.info))
+            url = stack.enter_context(server.running(_log.info))
+            servers.append(ServerKeeper(server))
+            return Secret(url)
 
         database_url = redis_url = None
         if options.with_database:
@@ -104,12 +106,18 @@ class Ground:
         return cls(options, layout, database_url, redis_url, servers)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Take the control port before anything is started; the control child inherits the socket."""
+def bind(host: str, port: int, unread_s: float = _UNREAD_S) -> socket.socket:
+    """Take the control port before anything is started; the control child inherits the socket.
+
+    The kernel resets a connection whose peer takes no data for `unread_s`. Linux counts an
+    acknowledged but closed window as taking none. Raises ConfigError.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, option, round(unread_s * 1000))
         listener.bind((host, port))
         listener.listen(128)
     except OSError as error:
@@ -131,13 +139,8 @@ def machine_plan(
     chosen = preflight.shard_cpus(loaded.config, loaded.source, allowed)
     # On one CPU everything shares it; pinning would only forbid the kernel to help.
     cpus: list[int | None] = list(chosen) if len(allowed) > 1 else [None for _ in chosen]
-    ring_plan = preflight.plan_rings(
-        loaded.config,
-        loaded.source,
-        len(cpus),
-        preflight.shm_free_bytes(layout.shm_dir.parent),
-        preflight.file_bytes(instance.leftover_rings(layout)),
-    )
+    room = preflight.ring_room(layout)
+    ring_plan = preflight.plan_rings(loaded.config, loaded.source, len(cpus), *room)
     handles.demand(handles.needed(len(cpus), len(KINDS), sockets), handles.raise_limit())
     return ring_plan, cpus
 

@@ -40,6 +40,8 @@ from shards.venues import socket_count, venue_limits
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
+_UNREAD_S = 20.0
+"""A client that takes nothing for so long is gone, whatever its kernel says."""
 
 
 Look = Callable[[], EngineStatus]

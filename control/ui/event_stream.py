@@ -2,14 +2,13 @@
 
 The source runs at its own pace into an outbox; a second task moves the outbox to the socket. When
 more than `limit_bytes` wait there the response ends unfinished and the server closes the socket.
-`drop_unread` makes the kernel give up on a peer that acknowledges nothing or keeps its window shut:
-without it, the last bytes of such a socket would keep it open for ever.
+The last bytes of such a socket would keep it open for ever, did the kernel not give up on a peer
+that takes nothing (`control.cli.service.bind`).
 """
 
 import asyncio
 import contextlib
 import logging
-import socket
 from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -35,15 +34,6 @@ _encode = msgspec.json.Encoder().encode
 def event_frame(name: str, body: object) -> bytes:
     """One event. JSON has no bare newlines, so it is always one `data` line."""
     return b"event: %b\ndata: %b\n\n" % (name.encode("ascii"), _encode(body))
-
-
-def drop_unread(listener: socket.socket, after_s: float) -> None:
-    """Have the kernel reset connections accepted from `listener` whose peer takes no data for
-    `after_s`. Linux counts an acknowledged but closed window as taking none.
-    """
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is not None:
-        listener.setsockopt(socket.IPPROTO_TCP, option, round(after_s * 1000))
 
 
 class EventStream:

@@ -16,26 +16,25 @@ UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding a damaged file can raise."""
 
 
-def write_whole(path: Path, body: bytes) -> None:
+def write_whole(path: Path, body: bytes, *, synced: bool = True) -> None:
     """Put `body` in place of `path` in one step (mode 0600). After an OSError `path` is as it was,
-    or new and not yet safe from a power cut.
+    or new and not yet safe from a power cut. What is not `synced` a power cut may take back, or
+    leave empty; a kill may not.
     """
-    _put(path, body)
-    sync_directory(path.parent)
-
-
-def _put(path: Path, body: bytes) -> None:
     half = path.with_name(f"{path.name}.tmp")
     try:
         with half.open("wb", buffering=0) as file:
             os.fchmod(file.fileno(), 0o600)
             _write_all(file.fileno(), body)
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         half.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             half.unlink()
         raise
+    if synced:
+        sync_directory(path.parent)
 
 
 class LineFile:
@@ -78,9 +77,8 @@ class LineFile:
 
     def replace(self, lines: bytes) -> None:
         """These lines instead of all there were. Raises OSError, as `write_whole` does."""
-        _put(self.path, lines)
+        write_whole(self.path, lines)
         self.size_bytes = len(lines)
-        sync_directory(self.path.parent)
 
 
 def _write_all(fd: int, body: bytes) -> None:

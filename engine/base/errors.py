@@ -51,10 +51,6 @@ class VenueError(EngineError):
     retriable = True
 
 
-class UnknownSymbolError(EngineError):
-    """The venue does not list this symbol."""
-
-
 class DatabaseUnavailableError(EngineError):
     """The database is away, or refuses everything for now. Read the cursor again after it."""
 

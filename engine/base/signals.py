@@ -7,12 +7,16 @@ SIGPIPE is ignored by Python itself.
 """
 
 import contextlib
+import ctypes
 import logging
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
+_PR_SET_PDEATHSIG: Final = 1
 _IGNORED: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _log = logging.getLogger(__name__)
@@ -36,6 +40,23 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def death_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """A function for us, or for a child between fork and exec, to call after any change of user: it
+    asks the kernel for `number` when the *thread* that started us ends. Linux only; elsewhere it
+    does nothing.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    prctl, ours = ctypes.CDLL(None).prctl, os.getpid()
+
+    def ask_the_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(number))
+        if ours not in (os.getpid(), os.getppid()):  # the parent died between fork and prctl
+            os._exit(1)
+
+    return ask_the_kernel
 
 
 def _say(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ its own, and is written with one aligned 8-byte store.
        128     8  head: sequence of the next record (producer)
        192     8  released: records below it may be overwritten (writer)
        256     8  dropped: records refused because the ring was full (producer)
-       320     8  heartbeat: wall clock, ns (producer)
+       320     8  reserved (once a heartbeat)
        384     8  waiting: 1 while the writer sleeps and wants the doorbell (writer)
       4096     -  records
 
@@ -30,7 +30,6 @@ from typing import Final
 
 import numpy as np
 
-from engine.base.clock import wall_ns
 from engine.base.errors import RingLayoutError, SegmentError
 from engine.data.kind import Kind, RecordArray
 
@@ -42,7 +41,6 @@ _FIXED: Final = Struct("=8sQ16sQQQ")
 HEAD: Final = 128 // 8
 RELEASED: Final = 192 // 8
 DROPPED: Final = 256 // 8
-HEARTBEAT: Final = 320 // 8
 WAITING: Final = 384 // 8
 
 _ORDERED_STORES: Final = frozenset({"x86_64", "AMD64"})
@@ -94,11 +92,6 @@ class RingView:
         """Records the producer had to refuse since the ring was made."""
         return self.words[DROPPED]
 
-    @property
-    def heartbeat_ns(self) -> int:
-        """When the producer last said that it lives (wall clock)."""
-        return self.words[HEARTBEAT]
-
     def slice(self, start_seq: int, stop_seq: int) -> RecordArray:
         """Return records [start_seq, stop_seq) up to the wrap, without copying. May be shorter."""
         first = start_seq & (self.capacity - 1)
@@ -143,7 +136,6 @@ class RingProducer(RingView):
         """Sequence of the next record, counting those not yet published."""
         self.limit_seq = self.released + self.capacity
         """Records below it may be written; `refresh_limit` looks whether more have been freed."""
-        self.heartbeat()
 
     def reserve(self, count: int = 1) -> int:
         """Return the sequence of the first of the next `count` records, or -1 (all counted as
@@ -179,10 +171,6 @@ class RingProducer(RingView):
     def is_dirty(self) -> bool:
         """Whether records wait to be published."""
         return self.next_seq != self.words[HEAD]
-
-    def heartbeat(self) -> None:
-        """Say that the producer lives."""
-        self.words[HEARTBEAT] = wall_ns()
 
     def has_room(self, count: int = 1) -> bool:
         """Whether the next `count` records would be taken (nothing is counted)."""

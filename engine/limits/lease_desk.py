@@ -310,13 +310,8 @@ class LeaseDesk:
             for (venue, name), budget in self._budgets.items()
         ]
         saved = msgspec.json.encode(_Saved(self._boot, now_s, wall_ns() / 1e9, budgets))
-        half = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # a full disk must not stop the grants
-            if durable:
-                write_whole(self._path, saved)
-            else:
-                half.write_bytes(saved)
-                half.replace(self._path)
+            write_whole(self._path, saved, synced=durable)
 
     def _load(self) -> None:
         try:

@@ -13,7 +13,8 @@ from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import RedisUnavailableError
-from engine.base.keep_trying import Trouble
+from engine.base.keep_trying import Trouble, keep_trying
+from engine.base.tasks import cancel
 from engine.limits.budget import Budget
 from engine.limits.shared_budgets import Pool, SharedLimits
 
@@ -62,9 +63,7 @@ class LeaseSharing:
 
     async def close(self) -> None:
         """Serve nobody any more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
         await self._shared.close()
 
     def serve(self, pool: Pool) -> None:
@@ -83,20 +82,20 @@ class LeaseSharing:
         self.serve(pool)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                await self._shared.connect()
-                while True:
-                    await self._serve_due()
-                    self._trouble.over()
-                    if not await self._alarm.wait(_LOOK_INTERVAL_S):
-                        self._due.update(self._budgets)
-            except RedisUnavailableError as error:
-                delay_s = self._trouble.met(error)
-            if self._goes_on_alone:
-                for pool in list(self._budgets):
-                    self._serve_alone(pool)
-            await asyncio.sleep(delay_s)
+        await keep_trying(self._share, self._trouble)
+
+    async def _share(self) -> None:
+        try:
+            await self._shared.connect()
+            while True:
+                await self._serve_due()
+                self._trouble.over()
+                if not await self._alarm.wait(_LOOK_INTERVAL_S):
+                    self._due.update(self._budgets)
+        except RedisUnavailableError:
+            for pool in self._budgets if self._goes_on_alone else ():
+                self._serve_alone(pool)
+            raise
 
     async def _serve_due(self) -> None:
         while self._due:

@@ -105,7 +105,6 @@ class WriterSettings(msgspec.Struct, frozen=True):
     redis_needed_bytes: int = 0
     """What the streams of the start need to hold all rows they may."""
     redis_publish: bool = False
-    cpu: int | None = None
     status_interval_s: float = 0.5
     knobs: dict[int, Knobs] = {}
     """By slot, where not the defaults; `SetStreamKnobs` replaces them all."""

@@ -14,32 +14,27 @@ Invariants
 """
 
 import asyncio
-import ctypes
 import enum
 import importlib
 import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import typing
 from collections.abc import Awaitable, Callable
 
-import msgspec
 import uvloop
 
 from engine.base import signals
 from engine.base.errors import EngineError
 from engine.messages.pipes import ToChild
-from engine.messages.settings import LogSettings, Paths
+from engine.messages.settings import Paths
 from engine.process import logs, metric_files
 from engine.process.pipe import Pipe, child_pipe
 
 Target = Callable[[typing.Any, "Pipe[ToChild]"], Awaitable[int]]
 
-_PR_SET_PDEATHSIG = 1
-_LENGTH = struct.Struct("<I")
 _BIRTH_TIMEOUT_S = 30.0
 
 _log = logging.getLogger(__name__)
@@ -70,37 +65,17 @@ def settings_type(target: Target) -> type[typing.Any]:
     return typing.cast("type[typing.Any]", typing.get_type_hints(target)["settings"])
 
 
-def read_birth(sock: socket.socket, kind: type[typing.Any]) -> typing.Any:
-    """Read the first frame, and not a byte more: the rest belongs to the pipe."""
-    sock.settimeout(_BIRTH_TIMEOUT_S)
-    (size,) = _LENGTH.unpack(_read_exactly(sock, _LENGTH.size))
-    body = _read_exactly(sock, size)
-    sock.settimeout(None)
-    return msgspec.json.decode(body, type=kind)
-
-
 def main(arguments: list[str]) -> int:
     """Run the target named on the command line; return its exit code."""
     name, target_name, fd = arguments
     _leave_signals_to_the_supervisor()
-    _die_with_parent()
+    signals.death_with_parent(signal.SIGKILL)()
     sock = socket.socket(fileno=int(fd))
     sock.set_inheritable(False)
-    try:
-        target = load_target(target_name)
-        settings = read_birth(sock, settings_type(target))
-    except (EOFError, OSError, msgspec.MsgspecError) as error:
-        sys.stderr.write(f"{name}: not started: {error}\n")
-        return ExitCode.NOT_BORN
-    log: LogSettings = settings.log
-    logs.set_up(log, name)
-    paths: Paths | None = getattr(settings, "paths", None)
-    if paths is not None:
-        metric_files.claim(paths.layout(), name)
-    _pin(getattr(settings, "cpu", None))
+    target = load_target(target_name)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(target, settings, sock))
+            return runner.run(_live(name, target, sock))
     except EngineError as error:
         _log.error(f"stopped: {error}")
         return ExitCode.REFUSED
@@ -109,9 +84,20 @@ def main(arguments: list[str]) -> int:
         return ExitCode.FAULT
 
 
-async def _run(target: Target, settings: typing.Any, sock: socket.socket) -> int:
+async def _live(name: str, target: Target, sock: socket.socket) -> int:
     pipe = await child_pipe(sock)
     try:
+        try:
+            async with asyncio.timeout(_BIRTH_TIMEOUT_S):
+                settings = await pipe.receive_settings(settings_type(target))
+        except (EngineError, TimeoutError) as error:
+            sys.stderr.write(f"{name}: not started: {str(error) or 'no settings in time'}\n")
+            return ExitCode.NOT_BORN
+        logs.set_up(settings.log, name)
+        paths: Paths | None = getattr(settings, "paths", None)
+        if paths is not None:
+            metric_files.claim(paths.layout(), name)
+        _pin(getattr(settings, "cpu", None))
         return await target(settings, pipe)
     finally:
         await pipe.close()
@@ -123,12 +109,6 @@ def _leave_signals_to_the_supervisor() -> None:
     signals.ignore_what_is_not_meant()
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent ends. Linux only; elsewhere the pipe suffices."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _pin(cpu: int | None) -> None:
     if cpu is None:
         return
@@ -136,16 +116,6 @@ def _pin(cpu: int | None) -> None:
         os.sched_setaffinity(0, {cpu})
     except OSError as error:
         _log.warning(f"cannot pin to CPU {cpu}: {error.strerror}; running unpinned")
-
-
-def _read_exactly(sock: socket.socket, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = sock.recv(size - len(parts))
-        if not part:
-            raise EOFError("the parent is gone")
-        parts += part
-    return bytes(parts)
 
 
 if __name__ == "__main__":

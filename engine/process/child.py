@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -24,15 +23,11 @@ from engine.messages.pipes import FromChild
 from engine.process.birth import ExitCode
 from engine.process.pipe import Pipe, supervisor_pipe
 
-_LENGTH = struct.Struct("<I")
-
 _CODE_TEXT: dict[int, str] = {
     ExitCode.FAULT: "an unhandled exception (see the log)",
     ExitCode.REFUSED: "it refused to go on (see the log)",
     ExitCode.NOT_BORN: "it never got its settings",
 }
-
-
 _ROOT = str(Path(engine.__file__).parents[1])
 
 
@@ -84,11 +79,9 @@ class Child:
             # Shards go first when memory runs out: their loss is declared and repaired.
             tolerance = Path(f"/proc/{process.pid}/oom_score_adj")
             tolerance.write_text(str(oom_score_adj))  # noqa: ASYNC240 - procfs does not block
-        body = msgspec.json.encode(settings)
-        ours.setblocking(False)
-        with contextlib.suppress(ConnectionError):  # it died at once: `wait` will say so
-            await asyncio.get_running_loop().sock_sendall(ours, _LENGTH.pack(len(body)) + body)
-        return cls(name, process, pidfd, await supervisor_pipe(ours))
+        pipe = await supervisor_pipe(ours)
+        pipe.send(settings)
+        return cls(name, process, pidfd, pipe)
 
     @property
     def is_running(self) -> bool:

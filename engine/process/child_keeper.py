@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import EngineError
+from engine.base.tasks import cancel, first_of
 from engine.messages.pipes import Drain, FromChild, Ready, ToChild
 from engine.messages.status import ChildReport
 from engine.process.child import Child, describe_exit
@@ -62,19 +63,11 @@ class ChildKeeper:
         self._ready_timeout_s = ready_timeout_s
         self._task = asyncio.create_task(self._live(), name=self.name)
         self._task.add_done_callback(self._ended)
-        waiter = asyncio.create_task(self.ready.wait())
-        leaving = asyncio.create_task(self._leaving.wait())
-        tasks = {waiter, leaving, self._task}
-        try:
-            done, _ = await asyncio.wait(
-                tasks, timeout=ready_timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            waiter.cancel()
-            leaving.cancel()
-        if self._task in done:
+        waited = self.ready.wait(), self._leaving.wait()
+        await first_of(self._task, *waited, timeout_s=ready_timeout_s)
+        if self._task.done():
             await self._task  # raises what ended it
-        if not done:
+        elif not (self.ready.is_set() or self._leaving.is_set()):
             self.kill()
             raise ChildStartError(f"{self.name} was not ready within {ready_timeout_s:g} s")
 
@@ -192,12 +185,9 @@ class ChildKeeper:
     async def _unless_leaving(self, work: Awaitable[None]) -> None:
         """Wait for `work`, but not beyond the order to leave."""
         task = asyncio.ensure_future(work)
-        leaving = asyncio.create_task(self._leaving.wait())
         try:
-            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(task, self._leaving.wait())
             if task.done():
                 task.result()
         finally:
-            for each in (task, leaving):
-                each.cancel()
-            await asyncio.gather(task, leaving, return_exceptions=True)
+            await cancel(task)

@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from engine.base.clock import monotonic_s
-from engine.base.durable import UNREADABLE
+from engine.base.durable import UNREADABLE, write_whole
 from engine.base.errors import InstanceBusyError, SegmentError
 from engine.data.layout import Layout, usable
 
@@ -150,19 +150,16 @@ def is_held(layout: Layout) -> bool:
 
 def write_note(layout: Layout, note: EngineNote) -> None:
     """Publish the note in one step: a reader sees all of it or none."""
-    _write(layout.state_dir / _NOTE, note)
+    write_whole(layout.state_dir / _NOTE, _line(note), synced=False)
 
 
 def write_host_note(layout: Layout, note: HostNote) -> None:
     """The same for who keeps the private database open."""
-    _write(layout.state_dir / _HOST_NOTE, note)
+    write_whole(layout.state_dir / _HOST_NOTE, _line(note), synced=False)
 
 
-def _write(path: Path, note: msgspec.Struct) -> None:
-    half = path.with_suffix(".json.tmp")
-    half.write_bytes(msgspec.json.encode(note) + b"\n")
-    half.chmod(0o600)
-    half.replace(path)
+def _line(note: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(note) + b"\n"
 
 
 def read_note(layout: Layout) -> EngineNote | None:

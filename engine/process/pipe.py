@@ -1,14 +1,16 @@
 """Message pipes between the supervisor and its children: one socket pair each.
 
 Frame: u32 little-endian length, JSON body. JSON, because a torn or foreign message must be
-readable in a log. End of file means the other side is gone, and a child then leaves.
+readable in a log. The first frame to a child is its settings. End of file means the other side is
+gone, and a child then leaves.
 """
 
 import asyncio
 import contextlib
 import socket
 import struct
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -19,6 +21,7 @@ _LENGTH = struct.Struct("<I")
 _MAX_BODY_BYTES = 64 << 20
 
 Incoming = TypeVar("Incoming")
+_Settings = TypeVar("_Settings")
 
 
 class Pipe(Generic[Incoming]):
@@ -28,11 +31,12 @@ class Pipe(Generic[Incoming]):
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        decoder: "msgspec.json.Decoder[Incoming]",
+        incoming: Any,
     ) -> None:
+        """`incoming` is the type of what arrives."""
         self._reader = reader
         self._writer = writer
-        self._decoder = decoder
+        self._decode: Callable[[bytes], Incoming] = msgspec.json.Decoder(incoming).decode
         self._encoder = msgspec.json.Encoder()
 
     def send(self, message: msgspec.Struct) -> None:
@@ -57,6 +61,16 @@ class Pipe(Generic[Incoming]):
 
         Raises EngineError for a frame no version of the protocol would send.
         """
+        return await self._receive(self._decode)
+
+    async def receive_settings(self, kind: type[_Settings]) -> _Settings:
+        """Return the first frame to a child. Raises EngineError where it is none of this kind."""
+        settings = await self._receive(msgspec.json.Decoder(kind).decode)
+        if settings is None:
+            raise EngineError("the supervisor is gone")
+        return settings
+
+    async def _receive(self, decode: Callable[[bytes], _Settings]) -> _Settings | None:
         try:
             (size,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
             if size > _MAX_BODY_BYTES:
@@ -65,7 +79,7 @@ class Pipe(Generic[Incoming]):
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
         try:
-            return self._decoder.decode(body)
+            return decode(body)
         except msgspec.MsgspecError as error:
             raise EngineError(f"unreadable pipe message: {error}") from error
 
@@ -81,10 +95,10 @@ class Pipe(Generic[Incoming]):
 async def child_pipe(sock: socket.socket) -> "Pipe[ToChild]":
     """The child's end: receives commands."""
     reader, writer = await asyncio.open_connection(sock=sock)
-    return Pipe(reader, writer, msgspec.json.Decoder(ToChild))
+    return Pipe(reader, writer, ToChild)
 
 
 async def supervisor_pipe(sock: socket.socket) -> "Pipe[FromChild]":
     """The supervisor's end: receives reports."""
     reader, writer = await asyncio.open_connection(sock=sock)
-    return Pipe(reader, writer, msgspec.json.Decoder(FromChild))
+    return Pipe(reader, writer, FromChild)

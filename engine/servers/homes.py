@@ -8,10 +8,10 @@ in the state directory remembers where. Not to /var/tmp: systemd removes what is
 """
 
 import os
-import secrets
 import tempfile
 from pathlib import Path
 
+from engine.base.durable import write_whole
 from engine.base.errors import ServerStartError
 from engine.servers.server_process import ServerAccount
 
@@ -28,9 +28,7 @@ def server_home(state_dir: Path, name: str, instance: str, account: ServerAccoun
     if account.drops:
         home = _remembered(state_dir / f"{name}.home", home, instance, account)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if account.drops:
-        os.chown(home, account.uid, account.gid)
-    home.chmod(0o700)
+    account.own(home, 0o700)
     if not can_reach(home, account):
         raise ServerStartError(f"account {account.name} cannot reach {home}: check its parents")
     return home
@@ -52,7 +50,7 @@ def socket_dir(
     near = home / "run"
     if _can_be_named(near / socket_name):
         near.mkdir(mode=0o700, exist_ok=True)
-        _give(near, account)
+        account.own(near, 0o700)
         return near
     record = state_dir / f"{name}.socket"
     if record.exists():
@@ -60,8 +58,8 @@ def socket_dir(
         if whose == str(home) and _is_ours(Path(place), account):  # a copy must not take ours
             return Path(place)
     far = _elsewhere(socket_name)
-    _give(far, account)
-    _write_record(record, f"{far}\n{home}")
+    account.own(far, 0o700)
+    write_whole(record, f"{far}\n{home}\n".encode())
     return far
 
 
@@ -104,7 +102,7 @@ def _remembered(record: Path, preferred: Path, instance: str, account: ServerAcc
         if not can_reach(preferred.parent, account):
             preferred = _ROOT_FALLBACK / instance / preferred.name
             preferred.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    _write_record(record, str(preferred))
+    write_whole(record, f"{preferred}\n".encode())
     return preferred
 
 
@@ -126,12 +124,6 @@ def _open_for_group(state_dir: Path, account: ServerAccount) -> None:
     state_dir.chmod(0o710)
 
 
-def _give(directory: Path, account: ServerAccount) -> None:
-    if account.drops:
-        os.chown(directory, account.uid, account.gid)
-    directory.chmod(0o700)
-
-
 def _is_ours(directory: Path, account: ServerAccount) -> bool:
     """Others may write where it lies: it is taken again only if its owner is right."""
     try:
@@ -139,9 +131,3 @@ def _is_ours(directory: Path, account: ServerAccount) -> bool:
     except OSError:
         return False
     return directory.is_dir() and not directory.is_symlink() and status.st_uid == account.uid
-
-
-def _write_record(record: Path, value: str) -> None:
-    fresh = record.with_name(f"{record.name}.{secrets.token_hex(4)}")
-    fresh.write_text(f"{value}\n", encoding="utf-8")
-    fresh.replace(record)

@@ -18,23 +18,23 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 import psycopg
 
+from engine.base.durable import sync_directory
 from engine.base.errors import EngineError, ServerStartError
 from engine.database.session import HOUSEKEEPING, session
 from engine.servers.homes import can_reach, known_home, server_home, socket_dir
+from engine.servers.private_server import Launch, PrivateServer
 from engine.servers.quoting import postgres_name
 from engine.servers.server_process import (
     Progress,
     ServerAccount,
-    ServerProcess,
     current_account,
-    end_processes_of,
     run_tool,
     unprivileged_account,
 )
@@ -44,143 +44,56 @@ _USER = "fts"
 _DATABASE = "fts"
 _SOCKET_NAME = ".s.PGSQL.5432"
 _READ_IN_DOUBLE_QUOTES = re.compile(r'["$`\\\n]')
-_START_TIMEOUT_S = 120.0
-"""Crash recovery of a full 4 GB of WAL takes most of a minute on a slow disk."""
-_STOP_TIMEOUT_S = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    """Where a server about to start has its files, and which of them it runs."""
-
-    account: ServerAccount
-    programs: Path
-    data: Path
-    sockets: Path
-
-
-class PrivatePostgres:
-    """A PostgreSQL server of our own. `start` blocks; it must run in the main thread.
+class PrivatePostgres(PrivateServer):
+    """A PostgreSQL server of our own. A stop is a fast shutdown: sessions are ended, data is
+    flushed; after 4 s it is an immediate one, and the WAL suffices.
 
     `settings` are what a configuration adds; without them the server starts with those of its last
     start, for who only reads need not know them, and an extension's tables need the extension.
     """
 
     name = "postgres"
+    title = "private PostgreSQL"
+    program = "postgres"
+    start_timeout_s = 120.0  # crash recovery of a full 4 GB of WAL takes long on a slow disk
+    stop_timeout_s = 4.0
+    stop_signals: ClassVar[Sequence[signal.Signals]] = (signal.SIGINT, signal.SIGQUIT)
+    environment: ClassVar[Mapping[str, str]] = {**PrivateServer.environment, "TZ": "UTC"}
 
     def __init__(
         self, state_dir: Path, instance: str, settings: Mapping[str, str] | None = None
     ) -> None:
+        super().__init__(state_dir, instance)
         self._settings = settings
         check_settings(settings or {})
-        self._state_dir = state_dir
-        self._instance = instance
-        self._log = state_dir / "postgres.log"
-        self._process: ServerProcess | None = None
-        self._ground: _Ground | None = None
-        self._url = ""
 
-    def start(self, progress: Progress = lambda _text: None) -> str:
-        """Start the server, making its data directory at first use; return its URL.
-
-        Raises ServerStartError, with the server's last words where it has any.
-        """
-        if not self.is_running():
-            self.prepare(progress)
-            self.spawn()
-            self.wait_until_ready()
-        return self._url
-
-    def prepare(self, progress: Progress = lambda _text: None) -> None:
-        """Everything before the server itself, in any thread: old servers end, files are made."""
+    def _prepare(self, progress: Progress) -> Launch:
         account = unprivileged_account()
-        home = server_home(self._state_dir, "postgres", self._instance, account)
+        home = server_home(self._state_dir, self.name, self._instance, account)
         data = home / "data"
         programs = _programs(home, account)
-        end_processes_of(
-            "postgres",
-            data,
-            ((signal.SIGINT, _STOP_TIMEOUT_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)),
-        )
+        self._end_survivors(data)
         if not (data / "PG_VERSION").exists():
             progress("creating the private PostgreSQL database")
             _create_cluster(programs, home, data, account)
         _check_version(programs, data, account)
         (data / "postmaster.pid").unlink(missing_ok=True)
         _write_access_rules(data, account)
-        sockets = socket_dir(self._state_dir, home, "postgres", _SOCKET_NAME, account)
+        sockets = socket_dir(self._state_dir, home, self.name, _SOCKET_NAME, account)
         # No server of ours runs any more; but a killed one that nobody has reaped yet would pass
         # for one that holds these.
         for leftover in (_SOCKET_NAME, f"{_SOCKET_NAME}.lock"):
             (sockets / leftover).unlink(missing_ok=True)
         self._settings = remembered(home / "settings.json", self._settings)
         progress("starting the private PostgreSQL server")
-        self._ground = _Ground(account, programs, data, sockets)
-
-    def spawn(self) -> None:
-        """Start the process, in the main thread; `prepare` was called."""
-        ground = self._ground
-        assert ground is not None
-        settings = settings_with(self._settings or {})
-        settings |= {"unix_socket_directories": postgres_name(str(ground.sockets))}
-        argv = [str(ground.programs / "postgres"), "-D", str(ground.data)]
-        for name, value in settings.items():
-            argv += ["-c", f"{name}={value}"]
-        self._process = ServerProcess.spawn(
-            argv,
-            account=ground.account,
-            log=self._log,
-            parent_death_signal=signal.SIGINT,
-            environment=_environment(),
+        return Launch(
+            account,
+            _argv(programs, data, sockets, self._settings),
+            lambda: _is_ready(data / "postmaster.pid"),
+            lambda: self._open_database(sockets, data),
         )
-
-    def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
-        """Wait in any thread until it has recovered and serves. Raises ServerStartError."""
-        assert self._process is not None
-        ground = self._ground
-        assert ground is not None
-        self._process.wait_until(
-            lambda: _is_ready(ground.data / "postmaster.pid"),
-            "private PostgreSQL",
-            timeout_s,
-        )
-        self._url = self._open_database(ground.sockets, ground.data)
-
-    def stop(self) -> None:
-        """Fast shutdown: sessions are ended, data is flushed. SIGQUIT after 4 s: WAL suffices."""
-        if self._process is not None:
-            self._process.stop(signal.SIGINT, _STOP_TIMEOUT_S, harder=(signal.SIGQUIT,))
-            self._process = None
-
-    def restart(self) -> str:
-        """Stop and start."""
-        self.stop()
-        return self.start()
-
-    def crash(self) -> None:
-        """Immediate shutdown, for tests: the next start recovers from the WAL."""
-        assert self._process is not None
-        self._process.stop(signal.SIGQUIT, _STOP_TIMEOUT_S)
-        self._process = None
-
-    def cut_log(self) -> None:
-        """Keep only the end of what the server has logged, where that is long."""
-        if self._process is not None:
-            self._process.cut_log()
-
-    def is_running(self) -> bool:
-        """Whether the server process lives."""
-        return self._process is not None and self._process.is_running
-
-    @property
-    def exit_code(self) -> int:
-        """How the server ended, negative for a signal; 0 while it runs."""
-        return self._process.exit_code if self._process is not None else 0
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the server, or None."""
-        return self._process.pid if self._process is not None else None
 
     def _open_database(self, sockets: Path, data: Path) -> str:
         """Check whose server this is, make database `fts` at first use, return its URL."""
@@ -213,6 +126,15 @@ def client_program() -> Path | None:
         return None
     program = Path(spec.origin).parent / "pginstall" / "bin" / "psql"
     return program if os.access(program, os.X_OK) else None
+
+
+def _argv(programs: Path, data: Path, sockets: Path, added: Mapping[str, str]) -> Sequence[str]:
+    settings = settings_with(added)
+    settings |= {"unix_socket_directories": postgres_name(str(sockets))}
+    argv = [str(programs / "postgres"), "-D", str(data)]
+    for name, value in settings.items():
+        argv += ["-c", f"{name}={value}"]
+    return argv
 
 
 def _url(sockets: Path, database: str) -> str:
@@ -278,17 +200,13 @@ def _create_cluster(programs: Path, home: Path, data: Path, account: ServerAccou
     if os.uname().sysname == "Linux":
         options.append("--sync-method=syncfs")
     with _fit_for_initdb(programs) as folder:
-        run_tool([str(folder / "initdb"), *options], account, _environment())
+        run_tool([str(folder / "initdb"), *options], account, PrivatePostgres.environment)
     fresh.rename(data)
-    descriptor = os.open(home, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(home)
 
 
 def _check_version(programs: Path, data: Path, account: ServerAccount) -> None:
-    text = run_tool([str(programs / "postgres"), "--version"], account, _environment())
+    text = run_tool([str(programs / "postgres"), "--version"], account, PrivatePostgres.environment)
     server = text.split()[-1].partition(".")[0]
     stored = (data / "PG_VERSION").read_text(encoding="ascii").strip()
     if server != stored:
@@ -307,9 +225,7 @@ def _write_access_rules(data: Path, account: ServerAccount) -> None:
     for file, text in (("pg_hba.conf", rules), ("pg_ident.conf", names)):
         path = data / file
         path.write_text(text, encoding="utf-8")
-        if account.drops:
-            os.chown(path, account.uid, account.gid)
-        path.chmod(0o600)
+        account.own(path, 0o600)
 
 
 def _is_ready(pid_file: Path) -> bool:
@@ -319,8 +235,3 @@ def _is_ready(pid_file: Path) -> bool:
     except OSError:
         return False
     return len(lines) >= 8 and lines[7].strip() == "ready"
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the engine's environment: it may hold passwords, or a PGDATA of somebody else."""
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}

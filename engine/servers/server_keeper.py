@@ -10,50 +10,19 @@ import asyncio
 import logging
 import math
 from functools import partial
-from typing import Protocol
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import ServerStartError
-from engine.base.threads import in_thread
+from engine.base.tasks import cancel, in_thread
 from engine.messages.status import ChildReport
 from engine.process.child import describe_exit
 from engine.process.restart_budget import RestartBudget
+from engine.servers.private_server import PrivateServer
 
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.5
 _CUT_EVERY_S = 60.0
-
-
-class PrivateServer(Protocol):
-    """A server that this engine has started."""
-
-    @property
-    def name(self) -> str:
-        """What status and metrics call it."""
-
-    @property
-    def pid(self) -> int | None:
-        """Process id, or None."""
-
-    @property
-    def exit_code(self) -> int:
-        """How it ended, negative for a signal."""
-
-    def is_running(self) -> bool:
-        """Whether the process lives."""
-
-    def cut_log(self) -> None:
-        """Keep only the end of a long log."""
-
-    def prepare(self) -> None:
-        """Everything before the process, in any thread."""
-
-    def spawn(self) -> None:
-        """Start the process, in the main thread."""
-
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait in any thread until it serves. Raises ServerStartError."""
 
 
 class ServerKeeper:
@@ -72,9 +41,7 @@ class ServerKeeper:
 
     async def close(self) -> None:
         """Let it be. One that is just starting goes on by itself."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
 
     async def _keep(self) -> None:
         server, report, cut_due_s = self._server, self.report, 0.0

@@ -9,22 +9,21 @@ Invariants
 """
 
 import contextlib
-import ctypes
 import os
 import pwd
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from engine.base import signals
 from engine.base.clock import monotonic_s
 from engine.base.errors import ServerStartError
 
-_PR_SET_PDEATHSIG = 1
 _POLL_INTERVAL_S = 0.01
 _LOG_BYTES_MAX = 8 << 20
 _LOG_TAIL_LINES = 12
@@ -40,6 +39,19 @@ class ServerAccount:
     uid: int
     gid: int
     drops: bool
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes a `subprocess` run under it."""
+        if not self.drops:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def own(self, path: Path, mode: int) -> None:
+        """Make it the owner of a file or directory, alone."""
+        if self.drops:
+            os.chown(path, self.uid, self.gid)
+        path.chmod(mode)
 
 
 def current_account() -> ServerAccount:
@@ -103,10 +115,8 @@ class ServerProcess:
                     cwd="/",
                     env=dict(environment) if environment is not None else None,
                     start_new_session=True,
-                    preexec_fn=_dies_with_parent(parent_death_signal),  # noqa: PLW1509
-                    user=account.uid if account.drops else None,
-                    group=account.gid if account.drops else None,
-                    extra_groups=[] if account.drops else None,
+                    preexec_fn=signals.death_with_parent(parent_death_signal),  # noqa: PLW1509
+                    **account.identity,
                 )
             except OSError as error:
                 raise ServerStartError(f"cannot start {argv[0]}: {error.strerror}") from error
@@ -170,7 +180,7 @@ class ServerProcess:
 def run_tool(argv: Sequence[str], account: ServerAccount, environment: Mapping[str, str]) -> str:
     """Run a short program under `account`; return its output. Raises ServerStartError."""
     try:
-        result = subprocess.run(  # noqa: S603  absolute path inside an installed wheel
+        result: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603  absolute path inside an installed wheel
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -180,9 +190,7 @@ def run_tool(argv: Sequence[str], account: ServerAccount, environment: Mapping[s
             check=False,
             text=True,
             errors="replace",
-            user=account.uid if account.drops else None,
-            group=account.gid if account.drops else None,
-            extra_groups=[] if account.drops else None,
+            **account.identity,
         )
     except OSError as error:
         raise ServerStartError(f"cannot run {argv[0]}: {error.strerror}") from error
@@ -233,21 +241,6 @@ def end_processes_of(
         else:
             return
     raise ServerStartError(f"an old server still runs in {directory} and does not leave")
-
-
-def _dies_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """A function for the child to call before exec; a change of user would undo it earlier."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def ask_the_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(number))
-        if os.getppid() != parent:  # it died between fork and prctl
-            os._exit(1)
-
-    return ask_the_kernel
 
 
 def _cut_long_log(log: Path) -> None:

@@ -13,119 +13,43 @@ import platform
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 from engine.base.errors import ServerStartError
 from engine.servers.homes import server_home, socket_dir
-from engine.servers.server_process import (
-    Progress,
-    ServerAccount,
-    ServerProcess,
-    end_processes_of,
-)
+from engine.servers.private_server import Launch, PrivateServer
+from engine.servers.server_process import Progress, ServerAccount
 
 _SOCKET_NAME = "valkey.sock"
-_START_TIMEOUT_S = 10.0
-_STOP_TIMEOUT_S = 3.0
 _MEMORY_BYTES = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    """Where a server about to start has its files."""
-
-    account: ServerAccount
-    home: Path
-    socket: Path
-
-
-class PrivateValkey:
-    """A Valkey server of our own. `start` blocks; it must run in the main thread."""
+class PrivateValkey(PrivateServer):
+    """A Valkey server of our own: each start begins empty."""
 
     name = "valkey"
+    title = "private Valkey"
+    program = "valkey-server"
+    start_timeout_s = 10.0
+    stop_timeout_s = 3.0
+    stop_signals: ClassVar[Sequence[signal.Signals]] = (signal.SIGTERM,)
 
     def __init__(self, state_dir: Path, instance: str, memory_bytes: int = _MEMORY_BYTES) -> None:
-        self._state_dir = state_dir
-        self._instance = instance
+        super().__init__(state_dir, instance)
         self._memory_bytes = memory_bytes
-        self._log = state_dir / "valkey.log"
-        self._process: ServerProcess | None = None
-        self._ground: _Ground | None = None
-        self._url = ""
 
-    def start(self, progress: Progress = lambda _text: None) -> str:
-        """Start the server; return its URL, `unix:///path?db=0`. Raises ServerStartError."""
-        if not self.is_running():
-            self.prepare(progress)
-            self.spawn()
-            self.wait_until_ready()
-        return self._url
-
-    def prepare(self, progress: Progress = lambda _text: None) -> None:
-        """Everything before the server itself, in any thread: an old server ends."""
+    def _prepare(self, progress: Progress) -> Launch:
         account = ServerAccount("", os.geteuid(), os.getegid(), drops=False)
-        home = server_home(self._state_dir, "valkey", self._instance, account)
-        # It makes `home` its working directory, so survivors of a killed engine are found there.
-        end_processes_of(
-            "valkey-server", home, ((signal.SIGTERM, _STOP_TIMEOUT_S), (signal.SIGKILL, 5.0))
-        )
-        path = socket_dir(self._state_dir, home, "valkey", _SOCKET_NAME, account) / _SOCKET_NAME
+        home = server_home(self._state_dir, self.name, self._instance, account)
+        self._end_survivors(home)
+        path = socket_dir(self._state_dir, home, self.name, _SOCKET_NAME, account) / _SOCKET_NAME
         path.unlink(missing_ok=True)
         progress("starting the private Valkey server")
-        self._ground = _Ground(account, home, path)
-
-    def spawn(self) -> None:
-        """Start the process, in the main thread; `prepare` was called."""
-        ground = self._ground
-        assert ground is not None
-        self._process = ServerProcess.spawn(
-            self._argv(ground.home, ground.socket),
-            account=ground.account,
-            log=self._log,
-            parent_death_signal=signal.SIGTERM,
-            environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        )
-
-    def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
-        """Wait in any thread until it answers. Raises ServerStartError."""
-        assert self._process is not None
-        ground = self._ground
-        assert ground is not None
-        path = ground.socket
-        self._process.wait_until(lambda: _answers(path), "private Valkey", timeout_s)
-        self._url = f"unix://{quote(str(path), safe='/')}?db=0"
-
-    def stop(self) -> None:
-        """Orderly shutdown; there is nothing to save."""
-        if self._process is not None:
-            self._process.stop(signal.SIGTERM, _STOP_TIMEOUT_S)
-            self._process = None
-
-    def restart(self) -> str:
-        """Stop and start: empty again."""
-        self.stop()
-        return self.start()
-
-    def cut_log(self) -> None:
-        """Keep only the end of what the server has logged, where that is long."""
-        if self._process is not None:
-            self._process.cut_log()
-
-    def is_running(self) -> bool:
-        """Whether the server process lives."""
-        return self._process is not None and self._process.is_running
-
-    @property
-    def exit_code(self) -> int:
-        """How the server ended, negative for a signal; 0 while it runs."""
-        return self._process.exit_code if self._process is not None else 0
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the server, or None."""
-        return self._process.pid if self._process is not None else None
+        url = f"unix://{quote(str(path), safe='/')}?db=0"
+        return Launch(account, self._argv(home, path), lambda: _answers(path), lambda: url)
 
     def _argv(self, home: Path, path: Path) -> list[str]:
         options: dict[str, tuple[str, ...]] = {
@@ -141,14 +65,8 @@ class PrivateValkey:
             "loglevel": ("warning",),
             # A reader that stops reading is cut before its answers cost us the memory.
             "client-output-buffer-limit": (
-                "normal",
-                "64mb",
-                "16mb",
-                "10",
-                "pubsub",
-                "32mb",
-                "8mb",
-                "10",
+                *("normal", "64mb", "16mb", "10"),
+                *("pubsub", "32mb", "8mb", "10"),
             ),
         }
         argv = [str(_program())]

@@ -146,7 +146,7 @@ def _session(database_url: str) -> Iterator[DatabaseSession]:
             yield connection
     except psycopg.errors.LockNotAvailable as error:
         raise _LockedError(str(unavailable(error, database_url))) from None
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
         raise unavailable(error, database_url) from None
     except psycopg.Error as error:
         raise MigrationError(str(unavailable(error, database_url))) from error

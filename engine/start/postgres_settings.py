@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from engine.base.durable import write_whole
 from engine.base.errors import ConfigError
 
 _SETTINGS: Final[Mapping[str, str]] = {
@@ -70,7 +71,7 @@ def settings_with(added: Mapping[str, str]) -> dict[str, str]:
 def remembered(file: Path, added: Mapping[str, str] | None) -> Mapping[str, str]:
     """What a configuration adds, or, where none was read, what it added the last time."""
     if added is not None:
-        file.write_bytes(msgspec.json.encode(added))
+        write_whole(file, msgspec.json.encode(added))
         return added
     try:
         known = msgspec.json.decode(file.read_bytes(), type=dict[str, str])

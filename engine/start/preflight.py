@@ -4,15 +4,15 @@ Everything here is checked before anything is started, and a refusal names both 
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.base.errors import ConfigError
 from engine.data.kinds import BOOK, KINDS, QUOTE, TRADE
-from engine.data.layout import ring_name
+from engine.data.layout import Layout, ring_name
 from engine.data.ring import ring_bytes
 from engine.messages.settings import RingSettings
+from engine.process.instance import leftover_rings
 from engine.start.config import Config
 
 _FEWEST_RECORDS = 1 << 12
@@ -51,10 +51,13 @@ def shard_cpus(config: Config, source: str, allowed: Sequence[int]) -> list[int]
     return list(chosen)
 
 
-def shm_free_bytes(shm_root: Path) -> int:
-    """Bytes left on the file system of the rings."""
-    usage = os.statvfs(shm_root)
-    return usage.f_bavail * usage.f_frsize
+def ring_room(layout: Layout) -> tuple[int, int]:
+    """Bytes left on the file system of the rings, and those in rings that a crash left there: the
+    new ones take their place. Raises OSError.
+    """
+    usage = os.statvfs(layout.shm_dir.parent)
+    left = sum(path.stat().st_blocks * 512 for path in leftover_rings(layout) if path.is_file())
+    return usage.f_bavail * usage.f_frsize, left
 
 
 def plan_rings(
@@ -63,8 +66,7 @@ def plan_rings(
     """Choose ring capacities and prove that they fit.
 
     Capacities that are not configured shrink until they fit (a container's /dev/shm often has
-    64 MB); configured ones are kept or refused. `reclaimable_bytes` are ring files of our own that
-    a crash left behind: the new rings take their place.
+    64 MB); configured ones are kept or refused. For the bytes see `ring_room`.
     """
     asked = {name: config.shards.capacity(name) for name in KINDS}
     capacity = {name: asked[name] or kind.ring_records for name, kind in KINDS.items()}
@@ -92,11 +94,6 @@ def plan_rings(
         for kind in KINDS
     ]
     return RingPlan(rings, _bytes_needed(capacity, shard_count), free_bytes, note)
-
-
-def file_bytes(paths: Iterable[Path]) -> int:
-    """Bytes that existing files hold."""
-    return sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
 
 
 def _bytes_needed(capacity: dict[str, int], shard_count: int) -> int:

@@ -8,13 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import psycopg
-
 from engine.base.backoff import Backoff
-from engine.base.errors import DatabaseUnavailableError, EngineError, MigrationError
+from engine.base.errors import DatabaseUnavailableError, MigrationError
 from engine.base.keep_trying import Trouble, keep_trying
-from engine.base.threads import in_thread
-from engine.database.words import unavailable
+from engine.base.tasks import cancel, first_of, in_thread
 from engine.start.config import Secret
 
 _log = logging.getLogger(__name__)
@@ -31,6 +28,7 @@ class SchemaKeeper:
     def __init__(
         self, database_url: Secret | None, migrate: Callable[[str], list[str]] | None
     ) -> None:
+        """`migrate` raises MigrationError, and DatabaseUnavailableError where time may help."""
         self._database_url = database_url
         self._migrate = migrate
         self._task: asyncio.Task[None] | None = None
@@ -58,15 +56,7 @@ class SchemaKeeper:
         if self._database_url is None or self._migrate is None:
             return None
         self._task = asyncio.create_task(self._keep(), name="schema")
-        tried = asyncio.create_task(self._tried.wait())
-        try:
-            await asyncio.wait(
-                {self._task, tried},
-                timeout=_FIRST_ATTEMPT_S,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            tried.cancel()
+        await first_of(self._task, self._tried.wait(), timeout_s=_FIRST_ATTEMPT_S)
         if self._task.done():
             self._task.result()
             return None
@@ -77,9 +67,7 @@ class SchemaKeeper:
 
     async def close(self) -> None:
         """Stop trying."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
 
     async def _keep(self) -> None:
         """Try until it is done. What no time will cure stops the start, or only this task."""
@@ -101,17 +89,10 @@ class SchemaKeeper:
         url, migrate = self._database_url.reveal(), self._migrate
         try:
             return await in_thread(lambda: migrate(url), "schema")
-        except (psycopg.Error, OSError, EngineError) as error:
-            if isinstance(error, EngineError) and not error.retriable:
-                raise
-            if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.OperationalError):
-                raise MigrationError(f"database schema: {unavailable(error, url)}") from error
-            raise _told(unavailable(error, url)) from None
+        except DatabaseUnavailableError as error:
+            how = "answers and refuses" if error.was_answered else "cannot be reached"
+            told = f"the database {how}: {error}"
+            raise DatabaseUnavailableError(told, was_answered=error.was_answered) from None
         finally:
             # Whoever waits for the first attempt looks after its failure has been noted.
             asyncio.get_running_loop().call_soon(self._tried.set)
-
-
-def _told(error: DatabaseUnavailableError) -> DatabaseUnavailableError:
-    how = "answers and refuses" if error.was_answered else "cannot be reached"
-    return DatabaseUnavailableError(f"the database {how}: {error}", was_answered=error.was_answered)

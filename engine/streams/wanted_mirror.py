@@ -19,7 +19,7 @@ from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
 from engine.base.errors import DatabaseUnavailableError
 from engine.base.keep_trying import Trouble, keep_trying
-from engine.base.threads import in_thread
+from engine.base.tasks import cancel, in_thread
 from engine.data.names import StreamKey
 from engine.database.session import REGISTRY, session
 from engine.database.words import unavailable
@@ -108,9 +108,7 @@ class WantedMirror:
 
     async def close(self) -> None:
         """Stop. What is not mirrored yet is on disk, and the next start mirrors it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
 
     @property
     def _is_joined(self) -> bool:

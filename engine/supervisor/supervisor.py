@@ -44,7 +44,7 @@ from engine.messages.totals import ShardTotals, WriterTotals, update_shard
 from engine.messages.writer import RingsSynced, SetStreamKnobs, WriterStatus
 from engine.process import metric_files
 from engine.process.child_keeper import ChildKeeper
-from engine.servers.server_keeper import PrivateServer, ServerKeeper
+from engine.servers.server_keeper import ServerKeeper
 from engine.start.schema_keeper import SchemaKeeper
 from engine.streams.listing_outbox import ListingOutbox
 from engine.streams.running_streams import RunningStreams
@@ -85,7 +85,7 @@ class Supervisor:
         self,
         settings: SupervisorSettings,
         migrate: Callable[[str], list[str]] | None = None,
-        servers: Iterable[PrivateServer] = (),
+        servers: Iterable[ServerKeeper] = (),
     ) -> None:
         self._settings = settings
         self._phase: Phase = "starting"
@@ -108,7 +108,7 @@ class Supervisor:
         self._desk = CommandDesk(self._running, self._starts, self._tell_shard, self._tell_writer)
         self._listings = ListingOutbox()
         self._tick_task: asyncio.Task[None] | None = None
-        self._servers = [ServerKeeper(server) for server in servers]
+        self._servers = list(servers)
         self._schema = SchemaKeeper(settings.database_url, migrate)
         self._mirror = WantedMirror(
             self._wanted, settings.registry_name, settings.database_url, self._desk.adopt

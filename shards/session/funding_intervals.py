@@ -12,7 +12,7 @@ from typing import Final
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import VenueError
-from engine.base.keep_trying import Trouble
+from engine.base.keep_trying import Trouble, keep_trying
 from shards.feeds.contracts import FundingRates
 from shards.transport.rest import VenueRest
 from shards.venues.bad_frames import BAD_FRAME
@@ -61,23 +61,21 @@ class IntervalSource:
         trouble = Trouble(path, "intervals go unknown in a while", Backoff(1.0, refresh_s), _log)
         odd = Trouble(path, "their intervals are unknown", Backoff(), _log)
         while True:
-            try:
-                body = await self._rest.fetch(self._intervals.call)
-                self._known = self._intervals.parse(body)
-            except (VenueError, *BAD_FRAME) as error:
-                delay_s = trouble.met(error)
+            self._known = await keep_trying(self._ask, trouble, (VenueError, *BAD_FRAME))
+            self._answered_s = monotonic_s()
+            if why := _oddities(self._known):
+                odd.met(why)
             else:
-                trouble.over()
-                self._answered_s = monotonic_s()
-                delay_s = refresh_s
-                if why := _oddities(self._known):
-                    odd.met(why)
-                else:
-                    odd.over()
-                for stream in self._streams.values():
-                    self._tell(stream)
+                odd.over()
+            for stream in self._streams.values():
+                self._tell(stream)
+            await asyncio.sleep(refresh_s)
+
+    async def _ask(self) -> Readings[int]:
+        try:
+            return self._intervals.parse(await self._rest.fetch(self._intervals.call))
+        finally:
             self._tried.set()
-            await asyncio.sleep(delay_s)
 
     def tick(self) -> None:
         """Forget an answer that is too old."""

@@ -56,11 +56,6 @@ class ShardRings:
             except BlockingIOError:
                 return  # the counter is full of rings nobody answered: the writer is not there
 
-    def heartbeat(self) -> None:
-        """Say that this producer lives."""
-        for ring in self._all.values():
-            ring.heartbeat()
-
     @property
     def dropped_count(self) -> int:
         """Rows refused since the rings were made."""

@@ -25,6 +25,7 @@ from engine.messages.streams import StreamState
 from engine.process.child import Child
 from engine.process.pipe import Pipe
 from tests.control.api.api_rig import Supervisor
+from tests.waiting import until
 
 pytestmark = [pytest.mark.whole, pytest.mark.flow]
 AWAY = dict.fromkeys(
@@ -64,10 +65,12 @@ class Parent:
 
     async def hear(self, kind: type[Any], count: int = 1) -> list[Any]:
         """Wait for messages of a kind."""
-        async with asyncio.timeout(20):
-            while len(found := [each for each in self.heard if isinstance(each, kind)]) < count:
-                await asyncio.sleep(0.01)
-        return found
+
+        def heard() -> list[Any]:
+            return [each for each in self.heard if isinstance(each, kind)]
+
+        await until(lambda: len(heard()) >= count, f"{count} {kind.__name__}")
+        return heard()
 
 
 def run_control(

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from engine.servers.postgres import PrivatePostgres
+from tests.conftest import crash
 from tests.flow.rig import Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
@@ -20,7 +21,7 @@ def test_restarts_of_the_server_cost_nothing(
     rig = make_rig(rate="8000")
     engine = rig.start()
     for _ in range(3):
-        postgres.stop() if polite else postgres.crash()
+        postgres.stop() if polite else crash(postgres)
         postgres.start()
         rig.until_more_rows(2000)
     verdict = rig.finish()

@@ -26,6 +26,7 @@ from engine.data.kinds import TRADE
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.database import session
+from engine.database.words import unavailable
 from engine.messages.listings import StoreListing
 from engine.servers.postgres import PrivatePostgres
 from engine.start.config import Secret
@@ -45,6 +46,7 @@ from tests.engine.writer.conftest import (
 )
 from tests.flow.processes import Fts
 from tests.flow.rig import Rig, assert_equation
+from tests.waiting import until
 
 __all__ = ["layout", "make_settings", "slots", "trades"]
 
@@ -102,9 +104,7 @@ def test_a_listed_name_outside_the_encoding_stops_nobody(
         task = asyncio.create_task(listings.run())
         listings.take(StoreListing("acme", listed, [], 1))
         listings.take(StoreListing("acme", listed, [], 2))
-        async with asyncio.timeout(20):
-            while len(saved) < 2:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(saved) >= 2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -183,7 +183,7 @@ def test_only_who_does_not_answer_cannot_be_reached(
     error: Exception, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(url: str) -> list[str]:
-        raise error
+        raise unavailable(error, url)
 
     async def main() -> str:
         keeper = SchemaKeeper(Secret("postgresql://x@127.0.0.1/x"), refuse)

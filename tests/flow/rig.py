@@ -20,6 +20,7 @@ from control.proof.verdict import Verdict
 from engine.data.layout import open_layout
 from engine.data.names import StreamKey, StreamKind
 from tests.flow.processes import Fts
+from tests.waiting import wait_for
 
 _REASON_OF_TERM = {
     "skipped": "not_stored", "dropped": "ring_full", "refused": "unreadable",
@@ -100,10 +101,7 @@ class Rig:
 
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
         """Wait for something to become true."""
-        ends_s = time.monotonic() + timeout_s  # noqa: TID251 - a test may look at the clock
-        while not condition():
-            assert time.monotonic() < ends_s, f"waited {timeout_s} s for {what}"  # noqa: TID251
-            time.sleep(0.05)
+        wait_for(condition, what, timeout_s)
 
     def stored(self) -> int:
         """Rows in the database."""

@@ -23,6 +23,7 @@ from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import processes_of
 from engine.start.config import Secret
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(120), pytest.mark.fault("N46")]
@@ -111,7 +112,7 @@ def dismiss(layout: Layout) -> None:
     """Whatever a test left open."""
     if (note := instance.read_host_note(layout)) is not None:
         os.kill(note.pid, signal.SIGTERM)
-    until(lambda: is_closed(layout), "the database is closed")
+    wait_for(lambda: is_closed(layout), "the database is closed")
 
 
 def is_closed(layout: Layout) -> bool:
@@ -122,13 +123,6 @@ def servers(layout: Layout) -> list[int]:
     return list(processes_of("postgres", (layout.state_dir / "postgres" / "data").resolve()))
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
-    ends_s = time.monotonic() + timeout_s  # noqa: TID251 - a test may look at the clock
-    while not condition():
-        assert time.monotonic() < ends_s, what  # noqa: TID251
-        time.sleep(0.02)
-
-
 def host_pid(layout: Layout) -> int:
     note = instance.read_host_note(layout)
     assert note is not None
@@ -137,7 +131,7 @@ def host_pid(layout: Layout) -> int:
 
 def test_what_a_run_left_can_be_read_and_nothing_stays_open(left: Layout) -> None:
     assert psql(left, "-c", ROWS) == "7"
-    until(lambda: is_closed(left), "the last one out closes it")
+    wait_for(lambda: is_closed(left), "the last one out closes it")
     assert not (left.state_dir / "database.json").exists()
 
 
@@ -154,7 +148,7 @@ def test_many_at_once_share_one_server_and_the_last_one_out_closes_it(
     assert two.ask(ROWS) == "7"
     assert host_pid(left) == pid
     two.kill()
-    until(lambda: is_closed(left), "a killed reader is forgotten")
+    wait_for(lambda: is_closed(left), "a killed reader is forgotten")
 
 
 def test_an_engine_that_starts_takes_the_database_over(
@@ -183,7 +177,7 @@ def test_nothing_that_is_killed_blocks_the_next_start(
     readers()
     pid = host_pid(left) if victim == "host" else min(servers(left))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not instance.is_held(left), "whoever held the lock is gone")
+    wait_for(lambda: not instance.is_held(left), "whoever held the lock is gone")
     assert psql(left, "-c", ROWS) == "7"
 
 

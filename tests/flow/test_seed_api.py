@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from engine.data.layout import open_layout
 from engine.process import instance
 from tests.flow.processes import Fts
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.flow,
@@ -73,13 +73,11 @@ def curl(method: str, url: str, body: object = None) -> tuple[int, Any]:
 
 
 def until_green(base: str) -> None:
-    ends_s = time.monotonic() + 60  # noqa: TID251
-    while True:
-        lights = [curl("GET", f"{base}/health/{part}")[1] for part in ("runtime", "db", "redis")]
-        if all(light["ok"] for light in lights):
-            return
-        assert time.monotonic() < ends_s, lights  # noqa: TID251
-        time.sleep(0.2)
+    def is_green() -> bool:
+        parts = ("runtime", "db", "redis")
+        return all(curl("GET", f"{base}/health/{part}")[1]["ok"] for part in parts)
+
+    wait_for(is_green, "green lights")
 
 
 def body_of(stream: tuple[str, str, str, str]) -> dict[str, str]:
@@ -114,14 +112,12 @@ def test_the_seeds_readme_from_top_to_bottom(base: str) -> None:
 
 
 def until_live(base: str, stream: tuple[str, str, str, str]) -> None:
-    ends_s = time.monotonic() + 60  # noqa: TID251
-    while True:
+    def is_live() -> bool:
         _, shown = curl("GET", f"{base}/streams/{'/'.join(stream)}")
         has_rows = shown["row_count"] > 0 or stream[2] == "Liquidations"  # those are rare
-        if shown["state"] == "live" and has_rows:
-            return
-        assert time.monotonic() < ends_s, shown  # noqa: TID251
-        time.sleep(0.1)
+        return shown["state"] == "live" and has_rows
+
+    wait_for(is_live, f"rows of {stream}")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from shards.venues import VENUES
 from shards.venues.budgets import limits_of
 from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings
+from tests.waiting import until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 _GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)
@@ -341,11 +342,11 @@ class FakeRig:
 
     async def until(self, condition: Any, within_s: float = 10.0) -> None:
         """Tick, as a shard does, until something is so."""
-        async with asyncio.timeout(within_s):
-            while not condition():
-                for session in self.sessions:
-                    session.tick()
-                await asyncio.sleep(0.01)
+        await until(condition, timeout_s=within_s, doing=self._tick)
+
+    def _tick(self) -> None:
+        for session in self.sessions:
+            session.tick()
 
 
 @contextlib.asynccontextmanager

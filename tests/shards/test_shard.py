@@ -25,6 +25,7 @@ from engine.process.child import Child
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
 from tests.shards.doubles import spec_of
+from tests.waiting import until
 
 pytestmark = [pytest.mark.whole, pytest.mark.flow]
 BINANCE = "binance_linear"
@@ -54,10 +55,8 @@ class Supervisor:
 
     async def until(self, condition: Callable[[dict[int, StreamStatus]], bool]) -> None:
         """Wait for a status like that."""
-        async with asyncio.timeout(20):
-            while not condition(self.streams):
-                assert self.child.is_running
-                await asyncio.sleep(0.01)
+        await until(lambda: condition(self.streams) or not self.child.is_running)
+        assert self.child.is_running
 
 
 def make_rings(layout: Layout) -> None:

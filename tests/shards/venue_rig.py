@@ -33,6 +33,7 @@ from shards.venues.budgets import limits_of
 from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.transport.test_connection import Server
+from tests.waiting import until
 
 SYMBOLS = [f"S{number}USDT" for number in range(450)]
 
@@ -135,9 +136,7 @@ class Rig:
         return web.json_response(body, headers=headers)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.005)
+        await until(condition)
 
     async def socket(self) -> Server:
         return await asyncio.wait_for(self.sockets.get(), 10)

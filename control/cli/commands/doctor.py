@@ -5,7 +5,7 @@ import os
 import platform
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -47,7 +47,6 @@ _IN_QUARANTINE = """
 _SESSIONS = 6
 """Writer, listings, registry, and for moments migration, witness and doctor."""
 _FEW_SEGMENTS = 10
-_SHM = Path("/dev/shm")  # noqa: S108 - shared memory, not a temporary file
 
 Level = Literal["ok", "note", "problem"]
 
@@ -162,7 +161,7 @@ def _control_port(loaded: LoadedConfig, layout: Layout) -> Finding:
     host, port = loaded.config.control.host, loaded.config.control.port
     if port == 0:
         return Finding("control port", "ok", "a free one")
-    note = instance.read_note(layout) if instance.is_held(layout) else None
+    note = instance.read_note(layout)
     if note is not None and urlsplit(note.control_url).port == port:
         return Finding("control port", "ok", f"{port} on {host}, the engine's that runs")
     try:
@@ -184,12 +183,14 @@ def _machine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
         yield Finding("cpu", "ok", f"{len(allowed)} allowed of {os.cpu_count()}, shards on {cpus}")
     try:
         plan = preflight.plan_rings(
-            loaded.config, loaded.source, len(cpus), preflight.shm_free_bytes(_SHM),
-            preflight.file_bytes(instance.leftover_rings(layout)),
-        )  # fmt: skip
+            loaded.config, loaded.source, len(cpus), *preflight.ring_room(layout)
+        )
     except (EngineError, OSError) as error:
         yield Finding(
-            "shared memory", "problem", str(error), f"make {_SHM} larger or the rings smaller"
+            "shared memory",
+            "problem",
+            str(error),
+            f"make {layout.shm_dir.parent} larger or the rings smaller",
         )
         return
     text = f"{plan.bytes_free / 2**20:,.0f} MB free, rings need {plan.bytes_needed / 2**20:,.0f} MB"
@@ -232,22 +233,26 @@ def _open_files(loaded: LoadedConfig) -> Finding:
     )
 
 
+def _database_url(loaded: LoadedConfig, layout: Layout) -> str:
+    """The configured database, else that of the engine that runs; empty where none is open."""
+    if loaded.database_url is not None:
+        return loaded.database_url.reveal()
+    note = instance.read_note(layout)
+    return note.database if note is not None and note.database.startswith("postgres") else ""
+
+
 def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
-    url = loaded.database_url.reveal() if loaded.database_url is not None else ""
-    shown = masked_url(loaded.database_url)
+    url = _database_url(loaded, layout)
     if not url:
-        note = instance.read_note(layout) if instance.is_held(layout) else None
-        url = note.database if note is not None else ""
-        if not url.startswith("postgres"):
-            yield Finding("database", "ok", "private PostgreSQL, started with the engine")
-            return
-        shown = f"private, {url}"
+        yield Finding("database", "ok", "private PostgreSQL, started with the engine")
+        return
+    shown = masked_url(loaded.database_url) if loaded.database_url else f"private, {url}"
     try:
         with session(url, DOCTOR) as connection:
             facts = read_facts(connection)
         waiting = migrations.pending(url)
     except (psycopg.Error, EngineError, OSError) as error:
-        yield _bad_frames(shown, unavailable(error, url))
+        yield _no_database(shown, unavailable(error, url))
         return
     name = f"{shown}: PostgreSQL {facts.version}, {facts.encoding}, schema {facts.schema}"
     if waiting:
@@ -260,7 +265,7 @@ def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield from _about(facts)
 
 
-def _bad_frames(shown: str, error: DatabaseUnavailableError) -> Finding:
+def _no_database(shown: str, error: DatabaseUnavailableError) -> Finding:
     text, _, advice = str(error).rpartition("; ")
     if not (error.was_answered and text):
         reach = "" if error.was_answered else "check address, network and password; "
@@ -332,14 +337,13 @@ def _quarantine(loaded: LoadedConfig, layout: Layout) -> Finding:
     """How many rows wait in quarantine; the database knows, wherever the files are."""
     if not any(layout.quarantine_dir.glob("*.jsonl")):
         return Finding("quarantine", "ok", "empty")
-    note = instance.read_note(layout)
-    url = note.database if note else ""
-    if loaded.database_url is not None:
-        url = loaded.database_url.reveal()
-    try:
-        with session(url, DOCTOR) as connection:
-            (count,) = connection.execute(_IN_QUARANTINE, (f"{layout.instance}/",)).fetchone() or ()
-    except (psycopg.Error, EngineError, OSError):
+    url, count = _database_url(loaded, layout), None
+    with suppress(psycopg.Error, EngineError, OSError):
+        if url:  # an empty one would mean whatever PGHOST says
+            with session(url, DOCTOR) as connection:
+                found = connection.execute(_IN_QUARANTINE, (f"{layout.instance}/",)).fetchone()
+                (count,) = found or (0,)
+    if count is None:
         return Finding(
             "quarantine", "note", f"{layout.quarantine_dir} holds rows that were refused",
             "`fts quarantine list` tells which of them still wait",

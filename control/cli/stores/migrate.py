@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import sys
 from typing import Any
 
@@ -46,12 +47,10 @@ def run(options: argparse.Namespace) -> int:
             stack.enter_context(instance.hold(layout))
             added = loaded.config.database.private_settings
             server = PrivatePostgres(layout.state_dir, layout.instance, added)
-            stack.callback(server.stop)
-            url = server.start(_say)
+            url = stack.enter_context(server.running(_say))
         applied = migrations.migrate(url, _say)
     if options.json:
-        names = ", ".join(f'"{name}"' for name in applied)
-        say(f'{{"applied": [{names}]}}')
+        say(json.dumps({"applied": applied}))
     elif applied:
         say(f"applied {', '.join(applied)} to {masked_url(loaded.database_url)}")
     else:

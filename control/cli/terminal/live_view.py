@@ -27,7 +27,7 @@ from control.cli.addresses import Addresses
 from control.cli.terminal.rates import Rates
 from control.cli.terminal.tables import age
 from engine.base.clock import monotonic_s
-from engine.base.threads import in_thread
+from engine.base.tasks import in_thread
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
 from engine.process.logs import last_lines

@@ -55,18 +55,6 @@ def storable(values: FloatArray, scale: FloatArray | np.float64) -> BoolArray:
     return fits
 
 
-def decimals_needed(values: FloatArray, at_least: int) -> int:
-    """Smallest d in `at_least`..15 that proves all of `values` with at most 15 digits, or -1."""
-    if values.size == 0:
-        return at_least
-    for decimals in range(at_least, DECIMALS_MAX + 1):
-        _, exact = mantissas(values, decimals)
-        if exact.all():
-            largest = float(np.abs(values).max()) * 10.0**decimals
-            return decimals if largest < RAISE_LIMIT else -1
-    return -1
-
-
 def raised_decimals(values: FloatArray, current: int) -> int:
     """Decimals that prove as many of `values` as can be proven; `current` if that is the best.
 

@@ -6,18 +6,13 @@ import pytest
 
 from control.cli import ground
 from control.cli.ground import ServiceOptions, redis_plan
-from engine.data.layout import Layout, open_layout
+from engine.data.layout import Layout
 from engine.data.names import StreamKey, StreamKind
 from engine.start.config import load
 from engine.start.redis_memory import needed_bytes
 from engine.streams.wanted import Wanted, WantedStream
 
 MB = 1 << 20
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return open_layout(tmp_path / "state", tmp_path)
 
 
 @pytest.fixture(autouse=True)

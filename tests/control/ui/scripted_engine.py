@@ -14,13 +14,13 @@ from starlette.types import Receive, Scope, Send
 from control.api.admission import Admissions
 from control.api.routes import Services
 from control.app import Api
+from control.cli.ground import bind
 from control.http.auth import Guard
 from control.http.protocol import BoundedHttp, Limits
 from control.main import make_server
 from control.state.backend import Backend
 from control.state.health import Health, HealthLight
 from control.state.listings import Listings
-from control.ui.event_stream import drop_unread
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
 from engine.data.instrument import Instrument
@@ -39,7 +39,6 @@ from engine.messages.status import (
 from engine.messages.streams import Knobs, StreamState
 from shards.venues import VENUES
 from tests.control.api.api_rig import BINANCE, HYPERLIQUID, OFFERS, Supervisor, instrument
-from tests.control.ui.sockets import free_listener
 
 CONFIGURED = Knobs(flush_rows=50_000, flush_interval_ms=50, max_rows_per_copy=100_000)
 LISTED = {
@@ -223,13 +222,12 @@ def _key(report: StreamReport) -> StreamKey:
 
 @contextmanager
 def serving(
-    engine: ScriptedEngine, unread_after_s: float = 20.0, app: Any = None, port: int = 0
+    engine: ScriptedEngine, unread_s: float = 20.0, app: Any = None, port: int = 0
 ) -> Iterator[str]:
     """Serve the engine's API (or an application around it), from a thread of its own; yields the
     address.
     """
-    listener = free_listener(port)
-    drop_unread(listener, unread_after_s)
+    listener = bind("127.0.0.1", port, unread_s)
     server = make_server(app or engine, BoundedHttp.within(Limits()))
     ready = threading.Event()
 

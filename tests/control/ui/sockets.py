@@ -2,26 +2,8 @@
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-
-from engine.base.clock import monotonic_s
-
-
-def free_listener(port: int = 0) -> socket.socket:
-    """A listening socket on a free port of the loopback address, or on one that was free."""
-    return socket.create_server(("127.0.0.1", port))
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
-    """What `condition` returns once it is true."""
-    pause = threading.Event()
-    deadline_s = monotonic_s() + timeout_s
-    while not (found := condition()):
-        assert monotonic_s() < deadline_s, f"not within {timeout_s} s: {what}"
-        pause.wait(0.01)
-    return found
 
 
 class Viewer:

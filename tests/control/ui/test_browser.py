@@ -17,7 +17,7 @@ from engine.messages.streams import StreamState
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
 from tests.control.ui.rings import ShardRing
 from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
-from tests.control.ui.sockets import wait_for
+from tests.waiting import wait_for
 
 pytestmark = needs_chromium
 

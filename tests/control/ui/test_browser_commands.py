@@ -12,7 +12,7 @@ from engine.messages.streams import Knobs
 from tests.control.api.api_rig import instrument
 from tests.control.ui.chromium import expect, needs_chromium, open_page, row
 from tests.control.ui.scripted_engine import LISTED, ScriptedEngine, serving, stream
-from tests.control.ui.sockets import wait_for
+from tests.waiting import wait_for
 
 pytestmark = needs_chromium
 

@@ -16,7 +16,8 @@ from engine.data.names import StreamKind
 from engine.messages.streams import Knobs
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
-from tests.control.ui.sockets import Viewer, wait_for
+from tests.control.ui.sockets import Viewer
+from tests.waiting import wait_for
 
 LIMITS = DashboardLimits(
     viewers_max=3, viewer_buffer_bytes=300_000, status_interval_s=0.02, trades_interval_s=0.02,
@@ -35,7 +36,7 @@ def engine(tmp_path: Path) -> ScriptedEngine:
 
 @pytest.fixture
 def port(engine: ScriptedEngine) -> Iterator[int]:
-    with serving(engine, unread_after_s=1.0):
+    with serving(engine, unread_s=1.0):
         yield engine.port
 
 

@@ -10,12 +10,7 @@ from engine.database.facts import read_facts
 from engine.database.session import DOCTOR, session
 from tests.conftest import Databases
 from tests.flow.processes import Fts
-
-
-def execute(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for each in statements:
-            connection.execute(each.encode())
+from tests.stores import execute
 
 
 def fill(url: str, timescale: Databases | None) -> None:

@@ -22,6 +22,7 @@ from engine.messages.limits import (
     PlacesWanted,
 )
 from engine.messages.settings import HeldLimitSettings, LimitSettings
+from tests.waiting import until
 
 STEPS = st.lists(
     st.tuples(
@@ -119,9 +120,7 @@ class Desk:
         self.desk.ask(client, LeaseRequest(request_id, "acme", pool, units))
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.granted) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.granted) >= count, f"{count} grants")
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:

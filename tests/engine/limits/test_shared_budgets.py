@@ -25,6 +25,7 @@ from engine.messages.limits import (
 )
 from engine.messages.settings import LimitSettings
 from engine.servers.valkey import PrivateValkey
+from tests.waiting import until
 
 WEIGHT = LimitSettings("acme", "rest_weight", 20, 1.0)
 POOL = ("acme", "rest_weight")
@@ -104,10 +105,7 @@ class Group:
         return engine
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.005)
-        assert condition(), what
+        await until(condition, what)
 
     async def until_granted(self, count: int) -> None:
         await self.until(lambda: len(self.grants) >= count, f"{count} grants")

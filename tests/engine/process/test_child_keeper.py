@@ -10,7 +10,8 @@ from engine.messages.pipes import FromChild, Ready
 from engine.messages.settings import ControlSettings, LogSettings
 from engine.process.child import Child
 from engine.process.child_keeper import ChildKeeper
-from tests.engine.supervisor.test_supervisor import FAKES, until
+from tests.engine.supervisor.test_supervisor import FAKES
+from tests.waiting import until
 
 
 def keep(

@@ -4,9 +4,11 @@ import math
 import signal
 
 from engine.base.errors import ServerStartError
+from engine.servers.private_server import Launch, PrivateServer
+from engine.servers.server_process import Progress
 
 
-class ScriptedServer:
+class ScriptedServer(PrivateServer):
     """Dies and refuses to start as it is told."""
 
     name = "postgres"
@@ -21,8 +23,11 @@ class ScriptedServer:
     def is_running(self) -> bool:
         return self.alive
 
-    def prepare(self) -> None:
+    def prepare(self, progress: Progress = lambda _text: None) -> None:
         self.starts += 1
+
+    def _prepare(self, progress: Progress) -> Launch:
+        raise NotImplementedError
 
     def spawn(self) -> None:
         self.alive = True
@@ -30,7 +35,7 @@ class ScriptedServer:
     def cut_log(self) -> None:
         pass
 
-    def wait_until_ready(self, timeout_s: float) -> None:
+    def wait_until_ready(self, timeout_s: float | None = None) -> None:
         assert timeout_s == math.inf, "a recovery that is ended begins once more"
         if self.starts <= self.refusals:
             self.alive = False

@@ -5,19 +5,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, ServerStartError
 from engine.servers.homes import known_home, server_home, socket_dir
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import ServerAccount, processes_of
 from engine.start.postgres_settings import settings_with
+from tests.conftest import crash
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.whole
 
@@ -40,14 +40,6 @@ def server(server_dir: Path, tmp_path: Path) -> Iterator[PrivatePostgres]:
     server.stop()
 
 
-def _until(condition: object, timeout_s: float = 10.0) -> None:
-    assert callable(condition)
-    deadline = monotonic_s() + timeout_s
-    while not condition():
-        assert monotonic_s() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
 def _count(url: str) -> int:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT count(*) FROM t").fetchone()
@@ -64,7 +56,7 @@ def test_data_survive_stop_crash_and_restart(server: PrivatePostgres) -> None:
         connection.execute("CREATE TABLE t AS SELECT generate_series(1, 1000)")
     assert server.restart() == url
     assert _count(url) == 1000
-    server.crash()
+    crash(server)
     assert not server.is_running()
     server.start()
     assert _count(url) == 1000
@@ -150,7 +142,7 @@ def test_it_dies_with_its_engine_and_starts_again(server_dir: Path, tmp_path: Pa
         connection.execute("CREATE TABLE t AS SELECT generate_series(1, 10)")
     engine.kill()
     engine.communicate()
-    _until(lambda: not list(processes_of("postgres", data)))
+    wait_for(lambda: not list(processes_of("postgres", data)))
     server = PrivatePostgres(folder, "child")
     assert server.start() == url
     assert _count(url) == 10
@@ -166,7 +158,7 @@ def test_a_survivor_is_ended_before_a_second_server_starts(
     assert first is not None
     second = PrivatePostgres(server_dir / f"own-{tmp_path.name}", "own")
     second.start()
-    _until(lambda: not server.is_running())
+    wait_for(lambda: not server.is_running())
     assert second.pid != first
     second.stop()
 
@@ -199,7 +191,7 @@ def test_a_killed_server_is_noticed_and_recovers(server: PrivatePostgres) -> Non
     server.start()
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    _until(lambda: not server.is_running())
+    wait_for(lambda: not server.is_running())
     server.start()
     assert server.is_running()
 

@@ -13,17 +13,13 @@ from engine.messages.judgement import judge, without_servers
 from engine.messages.status import ChildReport, WriterReport
 from engine.process.restart_budget import RestartBudget
 from engine.servers.postgres import PrivatePostgres
-from engine.servers.server_keeper import PrivateServer, ServerKeeper
+from engine.servers.private_server import PrivateServer
+from engine.servers.server_keeper import ServerKeeper
 from engine.servers.valkey import PrivateValkey
 from tests.engine.servers.scripted_server import ScriptedServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.whole
-
-
-async def _until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def keep(
@@ -56,7 +52,7 @@ def test_a_killed_postgres_recovers_and_serves_at_the_same_address(
 
     async def scenario(keeper: ServerKeeper) -> None:
         os.kill(first, signal.SIGKILL)
-        await _until(lambda: keeper.report.restart_count == 1)
+        await until(lambda: keeper.report.restart_count == 1)
         assert keeper.report == ChildReport("postgres", "up", server.pid or 0, 1)
         assert server.pid != first
 
@@ -78,7 +74,7 @@ def test_a_killed_valkey_comes_back(server_dir: Path, tmp_path: Path) -> None:
 
     async def scenario(keeper: ServerKeeper) -> None:
         os.kill(first, signal.SIGKILL)
-        await _until(lambda: keeper.report.restart_count == 1)
+        await until(lambda: keeper.report.restart_count == 1)
         assert server.is_running()
         assert server.pid != first
 
@@ -95,7 +91,7 @@ def test_a_server_that_does_not_start_is_tried_until_it_does(
 
     async def scenario(keeper: ServerKeeper) -> None:
         server.alive = False
-        await _until(lambda: keeper.report.restart_count == 1)
+        await until(lambda: keeper.report.restart_count == 1)
         assert keeper.report.state == "up"
 
     keep(server, scenario, delay_s=0.01)
@@ -113,7 +109,7 @@ def test_a_server_waits_for_its_delay_and_not_at_all_for_an_engine_that_drains()
 
     async def scenario(keeper: ServerKeeper) -> None:
         server.alive = False
-        await _until(lambda: keeper.report.reason == "no room for its memory")
+        await until(lambda: keeper.report.reason == "no room for its memory")
         assert keeper.report.state == "restarting"
         assert server.starts == 1
 

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,19 +12,12 @@ from engine.servers import server_process
 from engine.servers.server_keeper import ServerKeeper
 from engine.servers.server_process import ServerAccount, ServerProcess
 from tests.engine.servers.scripted_server import ScriptedServer
+from tests.waiting import until, wait_for
 
 pytestmark = pytest.mark.whole
 
 CHATTER = "while :; do echo 0123456789; sleep 0.001; done"
 MOST = 2_000
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(6_000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("never")
 
 
 def test_a_log_is_cut_under_a_server_that_goes_on_writing(
@@ -43,7 +34,7 @@ def test_a_log_is_cut_under_a_server_that_goes_on_writing(
     )
     try:
         for _ in range(3):
-            until(lambda: log.stat().st_size > MOST)
+            wait_for(lambda: log.stat().st_size > MOST)
             server.cut_log()
             assert log.stat().st_size < MOST / 2
     finally:
@@ -65,9 +56,7 @@ def test_a_kept_server_has_its_log_cut_now_and_then(monkeypatch: pytest.MonkeyPa
     async def main() -> None:
         keeper = ServerKeeper(Chatty())
         keeper.start()
-        async with asyncio.timeout(30):
-            while len(cuts) < 3:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(cuts) >= 3, "three cuts")
         await keeper.close()
 
     asyncio.run(main())

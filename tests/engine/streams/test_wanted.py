@@ -16,6 +16,7 @@ from engine.start.config import Secret
 from engine.streams.wanted import Origin, Wanted, WantedStream
 from engine.streams.wanted_mirror import WantedMirror
 from tests.engine.full_disk import full_at
+from tests.waiting import until
 
 A = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 B = StreamKey("binance_linear", "BTCUSDT", StreamKind.OPEN_INTEREST, Transport.HTTP_POLL)
@@ -186,8 +187,7 @@ def with_mirror(
 
 
 async def mirrored(wanted: Wanted, mirror: WantedMirror) -> None:
-    while mirror.mirrored_revision != wanted.revision:
-        await asyncio.sleep(0.02)
+    await until(lambda: mirror.mirrored_revision == wanted.revision)
 
 
 def test_table_follows_and_a_new_state_directory_adopts_it(
@@ -292,15 +292,12 @@ def test_a_table_that_was_emptied_or_made_anew_is_filled_again(
         await mirrored(wanted, mirror)
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("DELETE FROM stream_registry")
-            while connection.execute(count).fetchone() != (1,):
-                await asyncio.sleep(0.02)
+            await until(lambda: connection.execute(count).fetchone() == (1,))
             connection.execute("CREATE TABLE kept (LIKE stream_registry INCLUDING ALL)")
             connection.execute("DROP TABLE stream_registry")
-            while "not mirrored yet" not in caplog.text:
-                await asyncio.sleep(0.02)
+            await until(lambda: "not mirrored yet" in caplog.text)
             connection.execute("ALTER TABLE kept RENAME TO stream_registry")
-            while connection.execute(count).fetchone() != (1,):
-                await asyncio.sleep(0.02)
+            await until(lambda: connection.execute(count).fetchone() == (1,))
 
     with_mirror(wanted, database_url, body)
 

@@ -2,13 +2,12 @@
 
 import os
 import signal
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from engine.data.instrument import Instrument
-from engine.data.layout import Layout, open_layout
+from engine.data.layout import Layout
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.messages.control import AddStreams, RemoveStreams, SetKnobs
@@ -20,18 +19,14 @@ from engine.start.config import Secret
 from engine.supervisor import stream_starts
 from engine.supervisor.spawning import Targets
 from tests.engine.full_disk import full_at
-from tests.engine.supervisor.test_supervisor import FAKES, STREAMS, Engine, run, until
+from tests.engine.supervisor.test_supervisor import FAKES, STREAMS, Engine, run
+from tests.waiting import until
 
 pytestmark = pytest.mark.whole
 
 TARGETS = Targets(f"{FAKES}:shard", f"{FAKES}:writer", f"{FAKES}:commander")
 SOL = StreamKey("binance_linear", "SOLUSDT", StreamKind.TRADES)
 DOGE = StreamKey("hyperliquid_perp", "DOGE", StreamKind.TRADES)
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return open_layout(tmp_path / "state", tmp_path)
 
 
 def command(engine: Engine, *messages: FromChild) -> None:

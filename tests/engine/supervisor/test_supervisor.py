@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from control.cli.terminal.live_view import plain_line
-from engine.base.errors import EngineError, InstanceBusyError
+from engine.base.errors import DatabaseUnavailableError, EngineError, InstanceBusyError
 from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKey, StreamKind
@@ -27,11 +27,13 @@ from engine.messages.settings import ControlSettings, LimitSettings, LogSettings
 from engine.process import instance
 from engine.process.child import Child, describe_exit
 from engine.process.child_keeper import ChildKeeper, ChildStartError
+from engine.servers.server_keeper import ServerKeeper
 from engine.start.config import Config, Secret
 from engine.supervisor.spawning import SupervisorSettings, Targets, Timing
 from engine.supervisor.supervisor import Supervisor
 from tests.engine.full_disk import full_at
 from tests.engine.servers.scripted_server import ScriptedServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.whole
 
@@ -45,11 +47,6 @@ FAST = Timing(
     ready_s=20, writer_ready_s=20, hung_after_s=1.5, shard_drain_s=1, writer_drain_s=2,
     control_drain_s=1, grace_s=0.2,
 )  # fmt: skip
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return open_layout(tmp_path / "state", tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +88,8 @@ class Engine:
         }
         migrate, servers = options.pop("migrate", None), options.pop("servers", ())
         self._read_fd = read_fd
-        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, servers)
+        kept = [ServerKeeper(server) for server in servers]
+        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, kept)
 
     def part(self, name: str) -> None:
         (self.layout.state_dir / f"part.{name}").touch()
@@ -113,13 +111,6 @@ class Engine:
     def close(self) -> None:
         os.close(self._read_fd)
         os.close(self._write_fd)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait for a condition of another process; the watchdog is generous, the wait is not."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def run(layout: Layout, scenario: Callable[[Engine], Awaitable[None]], **changes: Any) -> None:
@@ -391,7 +382,7 @@ def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> No
     def migrate(url: str) -> list[str]:
         attempts.append(url)
         if not is_back:
-            raise OSError("connection refused")
+            raise DatabaseUnavailableError("connection refused")
         return ["0001"]
 
     async def scenario(engine: Engine) -> None:
@@ -511,7 +502,9 @@ class _captured:
 
     def __enter__(self) -> None:
         self._logger.addHandler(self._handler)
+        self._level = self._logger.level
         self._logger.setLevel("INFO")
 
     def __exit__(self, *_: object) -> None:
         self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._level)

@@ -1,10 +1,9 @@
 """Rings with producers and the delivery behind them, for tests of what is refused."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psycopg
 import uvloop
 
 from engine.data.kind import Kind, RecordArray
@@ -17,6 +16,7 @@ from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sources.sources import Sources
+from tests.waiting import until
 
 
 class Bench:
@@ -83,12 +83,6 @@ def run(delivery: DatabaseDelivery, body: Callable[[], Awaitable[None]]) -> None
     uvloop.run(main())
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    while not condition():
-        await asyncio.sleep(0.005)
-
-
 def all_delivered(*deliveries: DatabaseDelivery) -> Callable[[], Awaitable[None]]:
     """A body that waits for an empty backlog."""
 
@@ -96,15 +90,3 @@ def all_delivered(*deliveries: DatabaseDelivery) -> Callable[[], Awaitable[None]
         await until(lambda: all(each.backlog_rows == 0 for each in deliveries))
 
     return body
-
-
-def select(url: str, query: str, values: Sequence[Any] = ()) -> list[Any]:
-    """Ask the database."""
-    with psycopg.connect(url) as connection:
-        return connection.execute(query.encode(), values or None).fetchall()
-
-
-def execute(url: str, query: str) -> None:
-    """Change the database."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(query.encode())

@@ -77,12 +77,6 @@ def deliver(
     uvloop.run(main())
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another task brings about."""
-    while not condition():
-        await asyncio.sleep(0.005)
-
-
 def assert_counted_once(delivery: RedisDelivery, received: int) -> None:
     """The equation, for trades."""
     counted = sum(

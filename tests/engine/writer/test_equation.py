@@ -19,9 +19,11 @@ from engine.data.slots import Slots
 from engine.messages.streams import Knobs
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.quarantine import Quarantine
-from tests.engine.writer.bench import Bench, execute, run, select, until
+from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.loss_rig import RING, deliver, receive
+from tests.stores import execute, select
+from tests.waiting import until
 
 pytestmark = pytest.mark.fault("N05")
 _PROGRAM = "tests.engine.writer.loss_rig"

@@ -27,7 +27,8 @@ from engine.writer.redis_consumer import RedisDelivery
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.redis.sink import RedisSink
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
-from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver, until
+from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver
+from tests.waiting import until
 
 MB = 1 << 20
 UNPUBLISHED = Knobs(redis_publishes_enabled=False)

@@ -16,9 +16,10 @@ from engine.data.positions import read_position
 from engine.data.slots import Slots
 from shards.feeds.context import FeedContext
 from shards.feeds.declared.gaps import GapLedger
-from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
+from tests.engine.writer.bench import Bench, all_delivered, run
 from tests.engine.writer.conftest import START_NS, MakeSettings
 from tests.shards.doubles import spec_of
+from tests.stores import execute, select
 from tests.toys.kind import SETTLEMENT, SQL, Settlements
 
 NAME = SETTLEMENT.name

@@ -23,6 +23,7 @@ from shards.venues import VENUES
 from shards.venues.kit import RestCall
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
 from tests.shards.venue_rig import Rig, run, spec
+from tests.waiting import until
 
 VENUE = VENUES["binance_linear"]
 
@@ -75,9 +76,7 @@ def test_a_book_whose_socket_flaps_while_rest_is_away_asks_once(
         book.connected()
         book.on_event(41, event(41))
         rest.answers = [b'{"lastUpdateId":41,"T":41,"bids":[],"asks":[]}']
-        async with asyncio.timeout(10):
-            while not book.is_synced:
-                await asyncio.sleep(0.005)
+        await until(lambda: book.is_synced, "the snapshot")
         called = rest.call_count
         await asyncio.sleep(0.15)
         assert rest.call_count == called, "nobody needs another one"
@@ -162,24 +161,22 @@ def test_a_book_that_runs_starts_anew_in_time_and_not_before() -> None:
             found: list[int] = rows["seq"][whole & (rows["qty"] == 7.0)].tolist()
             return found
 
-        async def until(count: int) -> None:
-            async with asyncio.timeout(10):
-                while len(wholes()) < count:
-                    await asyncio.sleep(0.001)
+        async def until_wholes(count: int) -> None:
+            await until(lambda: len(wholes()) >= count, f"{count} snapshots")
 
         answer = b'{"lastUpdateId":%d,"T":1,"bids":[["8","7"]],"asks":[]}'
         rest.answers = [answer % 5]
         book.connected()
         book.on_event(5, event(5))
         began_s = monotonic_s()
-        await until(1)
+        await until_wholes(1)
         snapshots.tick(began_s + 1700)
         assert book.is_settled, "not due for half an hour at least"
         rest.answers = [answer % 5]
         snapshots.tick(began_s + 3700)
         assert not book.is_settled
         book.on_event(6, event(6))
-        await until(2)
+        await until_wholes(2)
         assert wholes() == [5, 6]
         rest.answers = [answer % 6]
         for _ in range(50):
@@ -187,7 +184,7 @@ def test_a_book_that_runs_starts_anew_in_time_and_not_before() -> None:
         assert book.is_settled, "it has just had one"
         snapshots.tick(monotonic_s() + 11)
         book.on_event(7, event(7))
-        await until(3)
+        await until_wholes(3)
         assert wholes() == [5, 6, 7]
         snapshots.forget(book.slot)
         snapshots.tick(began_s + 99_999)

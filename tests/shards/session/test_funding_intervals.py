@@ -4,7 +4,6 @@ A session of its own runs against the simulated venue, which lists a symbol at 8
 one at 1 h, and is asked far more often than a real one.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -30,6 +29,7 @@ from shards.simulator.venues.binance import BinanceVenue
 from shards.venues import VENUES
 from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.whole
 
@@ -79,10 +79,7 @@ class Rig:
         return found
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(15):
-            while not condition():
-                await asyncio.sleep(0.01)
-                self.session.tick()
+        await until(condition, doing=self.session.tick)
         assert self.faults == []
 
     async def post(self, path: str, **body: object) -> None:

@@ -24,16 +24,14 @@ from tests.shards.fake_venue import (
 )
 from tests.shards.transport.test_connection import Server
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, spec, trade
+from tests.waiting import until
 
 SHUTDOWN = b'{"e":"serverShutdown","E":1}'
 
 
 async def ticking_until(rig: Rig, condition: Callable[[], object]) -> None:
     """What a shard does a few times a second, until something is so."""
-    async with asyncio.timeout(10):
-        while not condition():
-            rig.session.tick()
-            await asyncio.sleep(0.01)
+    await until(condition, doing=rig.session.tick)
 
 
 async def replaced(rig: Rig) -> Server:

@@ -22,7 +22,8 @@ from engine.messages.settings import LogSettings, Paths, WriterSettings
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.start.migrations import migrate
-from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
+from tests.engine.writer.bench import Bench, all_delivered, run
+from tests.stores import execute, select
 
 pytestmark = pytest.mark.fault("N05")
 

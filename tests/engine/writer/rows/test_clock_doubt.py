@@ -19,8 +19,10 @@ from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.clock_doubt import ClockDoubt
-from tests.engine.writer.bench import Bench, run, select, until
+from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings
+from tests.stores import select
+from tests.waiting import until
 
 pytestmark = pytest.mark.fault("N01")
 DAY_NS = 86_400_000_000_000

@@ -9,7 +9,6 @@ from hypothesis import given
 
 from engine.writer.rows.exact import (
     DECIMALS_MAX,
-    decimals_needed,
     mantissas,
     raised_decimals,
     storable,
@@ -17,12 +16,6 @@ from engine.writer.rows.exact import (
 
 decimals = st.integers(0, DECIMALS_MAX)
 fifteen_digits = st.integers(-(10**15) + 1, 10**15 - 1)
-
-
-def _places(text: Decimal) -> int:
-    exponent = text.normalize().as_tuple().exponent
-    assert isinstance(exponent, int)
-    return max(0, -exponent)
 
 
 @given(st.lists(st.tuples(fifteen_digits, decimals), min_size=1, max_size=50))
@@ -58,22 +51,6 @@ def test_what_does_not_fit_is_neither_exact_nor_storable(value: float) -> None:
     found, exact = mantissas(np.array([value]), 2)
     assert (found[0], exact[0]) == (0, False)
     assert not storable(np.array([value]), np.float64(100.0))[0]
-
-
-@given(st.lists(fifteen_digits, min_size=1, max_size=20), st.integers(0, 8))
-def test_decimals_needed_is_the_smallest(numbers: list[int], places: int) -> None:
-    texts = [Decimal(n % 10**9).scaleb(-places) for n in numbers]
-    values = np.array([float(str(text)) for text in texts])
-    need = max(_places(text) for text in texts)
-    largest = max(float(text) for text in texts)
-    expected = need if largest * 10.0**need < 1e15 else -1
-    assert decimals_needed(values, 0) == expected
-    assert decimals_needed(values, need) == expected
-
-
-def test_decimals_needed_says_when_there_is_no_proof() -> None:
-    assert decimals_needed(np.array([0.1 + 0.2]), 0) == -1
-    assert decimals_needed(np.array([]), 3) == 3
 
 
 def test_a_hopeless_value_does_not_keep_others_from_their_proof() -> None:

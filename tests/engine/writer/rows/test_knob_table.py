@@ -17,7 +17,8 @@ from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sinks.redis.sink import RedisSink
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
-from tests.engine.writer.ring_bench import Bench, deliver, until
+from tests.engine.writer.ring_bench import Bench, deliver
+from tests.waiting import until
 
 UNSTORED = Knobs(db_writes_enabled=False)
 UNPUBLISHED = Knobs(redis_publishes_enabled=False)

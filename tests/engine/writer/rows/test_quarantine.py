@@ -17,9 +17,11 @@ from engine.data.kinds import BOOK, FUNDING, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine
-from tests.engine.writer.bench import Bench, all_delivered, execute, run, select, until
+from tests.engine.writer.bench import Bench, all_delivered, run
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
 from tests.engine.writer.sinks.postgres.sink_process import RING
+from tests.stores import execute, select
+from tests.waiting import until
 
 pytestmark = pytest.mark.fault("N05")
 _ROOT = Path(__file__).parents[4]

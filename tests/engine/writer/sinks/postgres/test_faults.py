@@ -24,6 +24,7 @@ from engine.data.slots import Slots
 from engine.servers.postgres import PrivatePostgres
 from engine.writer.rows.batch import Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
+from tests.conftest import crash
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.sinks.postgres.sink_process import RING, numbered_trades, store
 
@@ -155,7 +156,7 @@ def test_a_server_that_restarts_under_load_loses_and_doubles_nothing(
     thread.start()
     while thread.is_alive() and restarts < 3:
         time.sleep(0.3)
-        (postgres.stop if way == "fast" else postgres.crash)()
+        postgres.stop() if way == "fast" else crash(postgres)
         postgres.start()
         restarts += 1
     thread.join()

@@ -14,6 +14,7 @@ from engine.servers.postgres import PrivatePostgres
 from engine.writer.sinks.postgres.listing_store import ListingStore, store_listing
 from tests.conftest import database_at
 from tests.engine.writer.conftest import MakeSettings
+from tests.waiting import until
 
 
 def instrument(symbol: str, **changes: Any) -> Instrument:
@@ -101,14 +102,10 @@ def test_a_dead_database_only_delays_it(
         task = asyncio.create_task(listings.run())
         listings.take(StoreListing("acme", [instrument("A")], [], 1))
         listings.take(StoreListing("acme", [instrument("A", status="BREAK")], [], 2))
-        async with asyncio.timeout(30):
-            while "not stored yet" not in caplog.text:
-                await asyncio.sleep(0.01)
+        await until(lambda: "not stored yet" in caplog.text)
         assert saved == []
         postgres.start()
-        async with asyncio.timeout(30):
-            while len(saved) < 2:
-                await asyncio.sleep(0.02)
+        await until(lambda: len(saved) >= 2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

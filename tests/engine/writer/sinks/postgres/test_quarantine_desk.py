@@ -23,8 +23,10 @@ from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine
 from engine.writer.sinks.postgres.quarantine_desk import QuarantineDesk, Retried
-from tests.engine.writer.bench import Bench, all_delivered, execute, run, select
+from tests.engine.writer.bench import Bench, all_delivered, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.stores import execute, select
+from tests.waiting import until
 
 pytestmark = pytest.mark.fault("N05")
 _ROOT = Path(__file__).parents[5]
@@ -262,8 +264,7 @@ def test_rows_of_the_version_before_are_declared_and_can_be_stored(
     delivery = bench.delivery(make_settings(database_url=database_url))
 
     async def connected() -> None:
-        while delivery.trouble.state != "up":
-            await asyncio.sleep(0.01)
+        await until(lambda: delivery.trouble.state == "up")
 
     run(delivery, connected)
     assert delivery.in_quarantine == {"trade": 4}

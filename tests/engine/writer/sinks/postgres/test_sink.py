@@ -25,6 +25,7 @@ from engine.writer.rows.batch import Slice
 from engine.writer.sinks.postgres.listing_store import store_listing
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
+from tests.stores import select
 
 RING = "shard-0.trade"
 Run = Callable[[Callable[[PostgresSink], Awaitable[Any]]], Any]
@@ -51,11 +52,6 @@ def run(database_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
 def piece(rows: RecordArray, seq: int = 0, ring: str = RING) -> Slice:
     spec = {TRADE.dtype: TRADE, BOOK.dtype: BOOK, GAP.dtype: GAP}[rows.dtype]
     return Slice(ring, 1, seq, seq, rows, spec)
-
-
-def select(url: str, query: str) -> list[Any]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 def quarantined(layout: Layout) -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.writer.table_waits import TableWaits
-from tests.engine.writer.bench import Bench, execute, run, select, until
+from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.stores import execute, select
+from tests.waiting import until
 
 _REFUSE_WITH = """
     CREATE TABLE refusal (state text, share int);

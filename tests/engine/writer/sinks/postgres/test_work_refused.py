@@ -33,7 +33,8 @@ from engine.writer.consumer import DatabaseDelivery
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.listing_store import ListingStore
 from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.engine.writer.ring_bench import Bench, until
+from tests.engine.writer.ring_bench import Bench
+from tests.waiting import until
 
 SECONDS = 1.0
 MOST_TRIES = 12

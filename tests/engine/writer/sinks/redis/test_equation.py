@@ -20,7 +20,8 @@ from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.redis.room import Room
 from engine.writer.sinks.redis.sink import Published
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
-from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver, until
+from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver
+from tests.waiting import until
 
 UNPUBLISHED = Knobs(redis_publishes_enabled=False)
 
@@ -28,7 +29,7 @@ UNPUBLISHED = Knobs(redis_publishes_enabled=False)
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of outages are not to be read by anybody."""
-    monkeypatch.setattr(delivery_module, "log", logging.Logger("quiet", logging.CRITICAL))
+    monkeypatch.setattr(delivery_module, "_log", logging.Logger("quiet", logging.CRITICAL))
 
 
 class ScriptedSink:

@@ -13,7 +13,7 @@ import uvloop
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, EngineError, FencedError, RedisUnavailableError
-from engine.base.redis_link import Command, RedisLink, parse_redis_url
+from engine.base.redis_link import RedisLink, parse_redis_url
 from engine.data.flags import Flag, GapReason, GapState, Side
 from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK, GAP, TRADE
@@ -22,6 +22,7 @@ from engine.servers.valkey import PrivateValkey
 from engine.writer.rows.batch import Slice
 from engine.writer.sinks.redis.sink import RedisSink
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
+from tests.stores import ask
 
 Body = Callable[[RedisSink], Awaitable[Any]]
 Run = Callable[..., Any]
@@ -48,17 +49,6 @@ def run(redis_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
 def piece(rows: RecordArray, seq: int = 0, ring: str = "r") -> Slice:
     spec = {TRADE.dtype: TRADE, BOOK.dtype: BOOK, GAP.dtype: GAP}[rows.dtype]
     return Slice(ring, 1, seq, seq, rows, spec)
-
-
-def ask(url: str, *commands: Command) -> list[Any]:
-    async def main() -> list[Any]:
-        link = await RedisLink.open(parse_redis_url(url), "test", 2.0)
-        try:
-            return await link.call(commands, 2.0)
-        finally:
-            await link.wait_closed()
-
-    return uvloop.run(main())
 
 
 def events(url: str, key: str) -> list[dict[str, Any]]:
