@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from control.proof.ledger_intervals import count_wrong_intervals
-from control.proof.ledger_sources import Source, by_source
+from control.proof.ledger_sources import LedgerSource, by_source
 from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.kind import Column, Kind
 from engine.data.kinds import KINDS
@@ -43,7 +43,7 @@ _STREAMS = """
 class _StreamName(NamedTuple):
     """One stream; a new version of its instrument gives it another id."""
 
-    source: Source
+    source: LedgerSource
     kind: StreamKind
 
     @property
@@ -91,7 +91,7 @@ def _streams(kind: Kind, connection: Connection) -> Mapping[_StreamName, list[in
     streams: dict[_StreamName, list[int]] = {}
     names = [each.value for each in carriers_of(kind.name)]
     for number, venue, symbol, name, transport in connection.execute(_STREAMS, (names,)):
-        source = Source(venue, symbol, Transport(transport))
+        source = LedgerSource(venue, symbol, Transport(transport))
         streams.setdefault(_StreamName(source, StreamKind(name)), []).append(number)
     return streams
 

@@ -7,7 +7,7 @@ Where the elements went to nobody whole (a socket was cut under them) other gaps
 
 from collections.abc import Mapping
 
-from control.proof.ledger_sources import Source, by_source
+from control.proof.ledger_sources import LedgerSource, by_source
 from control.proof.verdict import Connection, Verdict, covered_by_gaps
 from engine.data.flags import GapReason
 from engine.data.names import CARRIES, StreamKind, Transport
@@ -29,10 +29,10 @@ def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str,
     """The verdict on all of them; none where there were none."""
     if not len(ledger.unreadable):
         return {}
-    streams: dict[tuple[Source, str], list[int]] = {}
+    streams: dict[tuple[LedgerSource, str], list[int]] = {}
     for venue, symbol, stream_kind, transport, ids in connection.execute(_STREAMS):
         for kind in CARRIES[StreamKind(stream_kind)]:
-            streams[Source(venue, symbol, Transport(transport)), kind] = ids
+            streams[LedgerSource(venue, symbol, Transport(transport)), kind] = ids
     total = Verdict()
     for number, kind in enumerate(UNREADABLE_KINDS):
         of_kind = ledger.unreadable[ledger.unreadable["kind"] == number]
