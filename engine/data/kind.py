@@ -11,8 +11,9 @@ their columns have fixed exponents (RATE_DECIMALS, MARK_DECIMALS), proven row by
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from struct import Struct
 from typing import Any, Final, Literal
 
@@ -35,7 +36,7 @@ Transform = Literal["copy", "stream", "time_us", "sub_us", "price", "qty", "fixe
 PgType = Literal["int8", "int4", "int2", "char", "timestamptz"]
 
 _STRUCT_CODES: Final = {"u1": "B", "u2": "H", "u4": "I", "i8": "q", "f8": "d"}
-_SIDE_NAMES: Final = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
+SIDE_NAMES: Final = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,12 @@ class Kind:
     """The columns of it that say what the venue said, in the order of `columns`."""
     newest_shown: int = 1
     """Rows of a symbol the dashboard keeps in view; 0 where it has a panel of its own, or none."""
+    events: ToJson = field(init=False)
+    """The rows of one stream as the events that readers of JSON get."""
+
+    def __post_init__(self) -> None:
+        plain = partial(_rows_to_json, self.own_columns)
+        object.__setattr__(self, "events", self.to_json or plain)
 
     @property
     def own_columns(self) -> list[Column]:
@@ -120,19 +127,10 @@ class Kind:
             codes.append(_zeros(field.itemsize) if is_zero else _STRUCT_CODES[field.str[1:]])
         return Struct("".join(codes)).pack_into
 
-    def events(self, rows: RecordArray) -> Sequence[Any]:
-        """The rows of one stream as the events that readers of JSON get."""
-        return self.to_json(rows) if self.to_json else _rows_to_json(self.own_columns, rows)
 
-
-def lists(rows: RecordArray, *names: str) -> Iterator[list[Any]]:
+def lists(rows: RecordArray, *names: str) -> list[list[Any]]:
     """The values of some fields, so that Python touches each once."""
-    return (rows[name].tolist() for name in names)
-
-
-def side_names(rows: RecordArray) -> Iterator[str | None]:
-    """`buy` or `sell` of each row."""
-    return map(_SIDE_NAMES.get, rows["side"].tolist())
+    return [rows[name].tolist() for name in names]
 
 
 def flagged(rows: RecordArray, flag: Flag) -> list[bool]:
@@ -157,7 +155,7 @@ def _rows_to_json(own: Sequence[Column], rows: RecordArray) -> list[dict[str, An
 
 def _shown(column: Column, rows: RecordArray) -> Iterable[Any]:
     if column.source == "side":
-        return side_names(rows)
+        return map(SIDE_NAMES.get, rows["side"].tolist())
     values: list[Any] = rows[column.source].tolist()
     return [value or None for value in values] if column.zero_is_absent else values
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from engine.data.kind import FLAGS, TIME, Column, Kind, RecordArray, lists, side_names
+from engine.data.kind import FLAGS, SIDE_NAMES, TIME, Column, Kind, RecordArray
 
 _UINT64: Final = (1 << 64) - 1
 
@@ -25,8 +25,17 @@ def _to_json(rows: RecordArray) -> list[TradeJson]:
     ids: list[Any] = rows["trade_id"].tolist()
     if rows["trade_id_hi"].any():
         ids = list(map(_wide_id, rows["trade_id_hi"].tolist(), ids))
-    times, values = lists(rows, "ts_event", "ts_recv"), lists(rows, "price", "qty")
-    return list(map(TradeJson, ids, *times, side_names(rows), *values))
+    return list(
+        map(
+            TradeJson,
+            ids,
+            rows["ts_event"].tolist(),
+            rows["ts_recv"].tolist(),
+            map(SIDE_NAMES.get, rows["side"].tolist()),
+            rows["price"].tolist(),
+            rows["qty"].tolist(),
+        )
+    )
 
 
 def _wide_id(high: int, low: int) -> int | str:
