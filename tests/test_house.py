@@ -43,7 +43,8 @@ DEAD = (
     r"|births|SeatSettings|HeldSeats|SeatsWanted|SeatsGranted|HeldBack|HeldSpan|Suspects|TimedStream"
     r"|Unusable\w*|UNUSABLE_FRAME|StoreInstruments|InstrumentsSaved|InstrumentsLoaded|VenueListings"
     r"|child_channel|supervisor_channel|SinkHealth|RecordSpec|RecordKind|FeedRule|RECORD_KIND"
-    r"|LedgerKind|KINDS_OF_STREAM|PREFERRED_RECORDS|RingRecords"
+    r"|LedgerKind|KINDS_OF_STREAM|PREFERRED_RECORDS|RingRecords|InstrumentsResolved"
+    r"|InstrumentsStored|InstrumentSource"
 )
 """Names that meant two things, or were a second word for one. GLOSSARY.md has those that stayed."""
 UNTESTED = {

@@ -17,7 +17,7 @@ from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
 from shards.session import book_snapshots
 from tests.shards.doubles import MemoryRings, spec_of
-from tests.shards.fake_venue import Answer, binance_symbol, exchange_info, running
+from tests.shards.fake_venue import Answer, running
 
 DEPTH = "/fapi/v1/depth"
 
@@ -41,7 +41,6 @@ def test_a_snapshot_from_the_future_is_asked_for_again(
 
     async def body() -> None:
         async with running(tmp_path) as rig:
-            rig.fake.answer("/fapi/v1/exchangeInfo", exchange_info(binance_symbol("BTCUSDT")))
             rig.fake.answer(DEPTH, _snapshot(10**9))
             rig.session.start([spec_of(kind=StreamKind.L2_BOOK)])
             socket = await rig.fake.socket()
