@@ -356,11 +356,12 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 
 def row_of(kind: type[Row], source: object, **others: Any) -> Row:
     """A row of what `source` has by the same names (its venue is the exchange), and of `others`."""
-    names = {name: _PLACES.get(name, name) for name in kind.__struct_fields__ if name not in others}
-    return kind(**{name: getattr(source, place) for name, place in names.items()}, **others)
+    for name in kind.__struct_fields__:
+        if name not in others:
+            others[name] = getattr(source, "venue" if name == "exchange" else name)
+    return kind(**others)
 
 
-_PLACES = {"exchange": "venue"}
 _STATUS = {StreamState.STOPPED: "Stopped", StreamState.FAILED: "Failed"}
 
 
