@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from shards.feeds.book_rows import BookEvent, Level
 
 
-class Step(enum.Enum):
+class Link(enum.Enum):
     """What an event is to the one before."""
 
     FOLLOWS = "follows"
@@ -46,52 +46,52 @@ class BookRule:
     of its depth.
     """
 
-    step: Callable[[int, BookEvent], Step]
+    step: Callable[[int, BookEvent], Link]
     checksum: Checksum | None = None
     summed: int = 10
     depth: int = 0
 
 
-def by_one(last_seq: int, event: BookEvent) -> Step:
+def by_one(last_seq: int, event: BookEvent) -> Link:
     """Ids grow by one a message, snapshots included; a snapshot with the first id comes after the
     venue has restarted.
     """
     seq = event.seq
     if seq == last_seq + 1:
-        return Step.FOLLOWS
+        return Link.FOLLOWS
     if event.is_snapshot and seq <= 1 and last_seq > 0:
-        return Step.RESTARTS
-    return Step.REPEATS if seq <= last_seq else Step.BROKEN
+        return Link.RESTARTS
+    return Link.REPEATS if seq <= last_seq else Link.BROKEN
 
 
-def by_previous(last_seq: int, event: BookEvent) -> Step:
+def by_previous(last_seq: int, event: BookEvent) -> Link:
     """Each delta names the one before; ids may jump, and never go back."""
     if event.is_snapshot:
         return _replaces(last_seq, event.seq)
     if event.prev_seq == last_seq or event.prev_seq < last_seq < event.seq:
-        return Step.FOLLOWS
-    return Step.REPEATS if event.seq <= last_seq else Step.BROKEN
+        return Link.FOLLOWS
+    return Link.REPEATS if event.seq <= last_seq else Link.BROKEN
 
 
-def by_previous_or_reset(last_seq: int, event: BookEvent) -> Step:
+def by_previous_or_reset(last_seq: int, event: BookEvent) -> Link:
     """The same, with two exceptions: a delta without change has its own id as the one before
     (a sign of life), and one that follows may have a smaller id: counting begins anew.
     """
     if not event.is_snapshot and event.prev_seq == last_seq:
-        return Step.RESTARTS if event.seq < last_seq else Step.FOLLOWS
+        return Link.RESTARTS if event.seq < last_seq else Link.FOLLOWS
     return by_previous(last_seq, event)
 
 
-def by_time(last_seq: int, event: BookEvent) -> Step:
+def by_time(last_seq: int, event: BookEvent) -> Link:
     """There are no ids, and `seq` is a time: only a checksum tells what is missing."""
     if event.is_snapshot:
         return _replaces(last_seq, event.seq)
-    return Step.REPEATS if event.seq < last_seq else Step.FOLLOWS
+    return Link.REPEATS if event.seq < last_seq else Link.FOLLOWS
 
 
-def _replaces(last_seq: int, seq: int) -> Step:
+def _replaces(last_seq: int, seq: int) -> Link:
     """Of a snapshot that does not say what it follows."""
-    return Step.REPEATS if seq <= last_seq else Step.BROKEN
+    return Link.REPEATS if seq <= last_seq else Link.BROKEN
 
 
 def crc_of_mantissas(

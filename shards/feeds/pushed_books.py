@@ -17,7 +17,7 @@ from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds.book_rows import BookEvent, brought_up
-from shards.feeds.book_rules import BookRule, KeptBook, Step
+from shards.feeds.book_rules import BookRule, KeptBook, Link
 from shards.feeds.books import WAITING, ChainedBook
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.feed import Frame, is_renumbered
@@ -89,10 +89,10 @@ class PushedBook(ChainedBook):
         self._frame_count += 1
         self.last_recv_ns = event.ts_recv
         self.has_data = True
-        step = self._step(self._last_seq, event) if self._last_seq >= 0 else Step.FOLLOWS
-        if step is Step.FOLLOWS and self._synced and not event.is_snapshot:
+        step = self._step(self._last_seq, event) if self._last_seq >= 0 else Link.FOLLOWS
+        if step is Link.FOLLOWS and self._synced and not event.is_snapshot:
             self._on_next(event, checksum)
-        elif step is Step.REPEATS and not self._counts_anew(event):
+        elif step is Link.REPEATS and not self._counts_anew(event):
             self._on_repeated(event, checksum)
         elif event.is_snapshot:
             self._on_snapshot(step, event, checksum)
@@ -131,12 +131,12 @@ class PushedBook(ChainedBook):
         self._break(reason, GapState.UNPROVABLE, edges, event)
         return False
 
-    def _on_delta(self, step: Step, event: BookEvent, checksum: int | None) -> None:
+    def _on_delta(self, step: Link, event: BookEvent, checksum: int | None) -> None:
         """A delta that breaks the chain, restarts it, or came while the book waits."""
-        if step is Step.REPEATS:  # by its id, but not by its time
+        if step is Link.REPEATS:  # by its id, but not by its time
             edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
             self._break(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event)
-        elif step is Step.BROKEN:
+        elif step is Link.BROKEN:
             reason, edges = self._hole(event.prev_seq, event.ts_event)
             self._break(reason, GapState.UNRECOVERABLE, edges, event)
         elif self._synced:
@@ -163,9 +163,9 @@ class PushedBook(ChainedBook):
         that has a hole after it is of no use.
         """
         step = self._step(behind.seq, event)
-        if step is Step.REPEATS:
+        if step is Link.REPEATS:
             return
-        if step is Step.BROKEN:
+        if step is Link.BROKEN:
             self._behind = None
             return
         whole = brought_up(behind, [event])._replace(
@@ -175,15 +175,15 @@ class PushedBook(ChainedBook):
         if whole.seq >= self._last_seq:
             self._take(whole, checksum)
 
-    def _on_snapshot(self, step: Step, event: BookEvent, checksum: int | None) -> None:
+    def _on_snapshot(self, step: Link, event: BookEvent, checksum: int | None) -> None:
         """One that replaces the book. What lies between is declared where there is anything."""
-        if step in (Step.RESTARTS, Step.REPEATS):
+        if step in (Link.RESTARTS, Link.REPEATS):
             edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
-        elif step is Step.BROKEN:
+        elif step is Link.BROKEN:
             reason, edges = self._hole(event.seq - 1, event.ts_event)
             self.declare(reason, GapState.UNPROVABLE, edges, event.ts_recv)
-        if step is not Step.FOLLOWS:
+        if step is not Link.FOLLOWS:
             self.stop_listening(CoverageEnd.RESYNC, self.newest_ts)
         self._take(event, checksum)
 

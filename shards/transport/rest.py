@@ -19,7 +19,7 @@ from shards.transport.answers import address_of, no_json
 from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.budgets import REST_POLLS, spendable
-from shards.venues.kit import REST_WEIGHT, RestCall, Venue
+from shards.venues.kit import REST_WEIGHT, RestCall, Venue, limit_of, rest_pools_of
 
 _log = logging.getLogger(__name__)
 
@@ -38,16 +38,22 @@ class VenueRest:
         self._venue = venue.name
         self._base_url = (base_url or venue.rest_url).rstrip("/")
         self._leases = {
-            pool: Lease(leases, venue.name, pool)
-            for pool in (REST_WEIGHT, REST_POLLS, *venue.rest_pools)
+            pool: Lease(leases, venue.name, pool) for pool in (REST_POLLS, *rest_pools_of(venue))
         }
         self._used_weight_header = venue.used_weight_header
         self._listing_call = venue.instruments
-        self._parse_rest_weight = venue.parse_rest_weight
-        self._weight_max = venue.rest_weight_per_minute
-        self.weight_per_minute: float = venue.rest_weight_per_minute
-        """What the venue lets an address spend: what it announced, if that is less."""
+        self._parse_limits = venue.parse_limits
+        limit = limit_of(venue, REST_WEIGHT)
+        assert limit is not None, "every venue says what its calls may weigh"
+        self._limit = limit
+        self._weight = limit.units
+        """Units that the venue allows in its window: what it announced, if that is less."""
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+
+    @property
+    def weight_per_minute(self) -> float:
+        """What the venue lets an address spend in the long run."""
+        return self._weight * 60.0 / self._limit.window_s
 
     async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
         """Return the body of a 200 reply. Raises VenueError (retriable) for anything else."""
@@ -122,13 +128,14 @@ class VenueRest:
         """Follow the limit that comes with the listing. Who reads the rest of it says what is
         wrong with it.
         """
-        if self._parse_rest_weight is None:
+        if self._parse_limits is None:
             return
         with contextlib.suppress(*BAD_FRAME):
-            announced = self._parse_rest_weight(listing)
-            if announced is not None:
-                self.weight_per_minute = min(announced, self._weight_max)
-                for pool, budget in spendable(self.weight_per_minute).items():
+            found = [each for each in self._parse_limits(listing) if each.pool == REST_WEIGHT]
+            if found:
+                window_s = self._limit.window_s
+                self._weight = min(each.within(window_s) for each in (*found, self._limit))
+                for pool, budget in spendable(self._weight).items():
                     self._leases[pool].announced(budget)
 
     async def close(self) -> None:

@@ -214,14 +214,34 @@ class Channel:
 
 REST_WEIGHT: Final = "rest_weight"
 """The pool that most calls of a venue share."""
+CONNECTS: Final = "ws_connects"
+"""The pool of handshakes: a unit each."""
+MESSAGES: Final = "ws_messages"
+"""The pool of what clients send over all sockets of an address: a unit a message."""
+SUBSCRIPTIONS: Final = "ws_subscriptions"
+SOCKETS: Final = "ws_sockets"
+"""What an address may hold at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class RestPool:
-    """A budget some calls have to themselves: `budget` units in any `window_s` seconds."""
+class Limit:
+    """What an address may spend of a pool: `units` in any `window_s` seconds."""
 
-    budget: float
+    pool: str
+    units: float
     window_s: float
+
+    def within(self, window_s: float) -> float:
+        """Units that it allows in so many seconds, in the long run."""
+        return self.units * window_s / self.window_s
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What an address may hold of a pool at once."""
+
+    pool: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +308,10 @@ class Venue:
     ws_url: str
     groups: Mapping[str, SocketGroup]
     channels: Mapping[tuple[StreamKind, Transport], Channel | PollChannel]
-    rest_weight_per_minute: int
-    connects_per_minute: int
+    limits: tuple[Limit | Places, ...]
+    """Of an address, a pool each. `REST_WEIGHT` and `CONNECTS` are always there, others where the
+    venue has them: calls name pools of their own here.
+    """
     subscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """(topics, request id) to the frames that subscribe them."""
     unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
@@ -305,21 +327,31 @@ class Venue:
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
     """
-    parse_rest_weight: Callable[[bytes], float | None] | None = None
-    """The weight an address may spend in a minute, where the answer to `instruments` says so."""
+    parse_limits: Callable[[bytes], Sequence[Limit]] | None = None
+    """Limits that the answer to `instruments` announces: they count where they are stricter."""
     used_weight_header: str | None = None
     """Reply header with the weight the venue has counted in this minute."""
-    subscriptions_max: int | None = None
-    """What one address may have subscribed at once, where the venue limits that."""
-    sockets_max: int | None = None
-    """And over how many sockets."""
-    messages_per_minute: int | None = None
-    """What clients may send over all sockets of an address, where the venue limits that."""
-    rest_pools: Mapping[str, RestPool] = field(default_factory=dict)
-    """Pools besides `REST_WEIGHT` that calls name."""
     funding_intervals: FundingIntervals | None = None
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
+
+
+def limit_of(venue: Venue, pool: str) -> Limit | None:
+    """What an address may spend of a pool; None where the venue does not limit that."""
+    limits = (each for each in venue.limits if isinstance(each, Limit))
+    return next((limit for limit in limits if limit.pool == pool), None)
+
+
+def rest_pools_of(venue: Venue) -> list[str]:
+    """The pools that REST calls draw on."""
+    limits = (each.pool for each in venue.limits if isinstance(each, Limit))
+    return [pool for pool in limits if pool not in (CONNECTS, MESSAGES)]
+
+
+def places_of(venue: Venue, pool: str) -> int | None:
+    """What an address may hold of a pool at once; None where the venue does not limit that."""
+    places = (each for each in venue.limits if isinstance(each, Places))
+    return next((each.count for each in places if each.pool == pool), None)
 
 
 def capabilities(venue: Venue) -> list[tuple[StreamKind, Transport]]:

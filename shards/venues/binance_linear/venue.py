@@ -20,12 +20,14 @@ from shards.venues.binance_linear.decode import (
 )
 from shards.venues.binance_linear.messages import ExchangeInfo, RateLimit, RateLimits, Symbol
 from shards.venues.kit import (
+    CONNECTS,
+    REST_WEIGHT,
     Channel,
     FeedRule,
     FundingIntervals,
+    Limit,
     PollChannel,
     RestCall,
-    RestPool,
     SocketGroup,
     Venue,
     decimals_of,
@@ -36,7 +38,7 @@ _decode_exchange_info = msgspec.json.Decoder(ExchangeInfo).decode
 _decode_rate_limits = msgspec.json.Decoder(RateLimits).decode
 _decode_rate_limit = msgspec.json.Decoder(RateLimit).decode
 _symbols = RowReader(Symbol, "symbol")
-_MINUTES = {"SECOND": 1 / 60, "MINUTE": 1.0, "HOUR": 60.0, "DAY": 1440.0}
+_SECONDS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0, "DAY": 86_400.0}
 
 
 def subscribe(topics: Sequence[str], request_id: int) -> list[bytes]:
@@ -77,17 +79,16 @@ def _size(filters: Sequence[dict[str, Any]], kind: str, name: str) -> str:
     return step_size(f"filters: {kind}.{name}", found.get(name))
 
 
-def parse_rest_weight(body: bytes) -> float | None:
-    """The strictest limit on weight that `exchangeInfo` announces, per minute, as far as its limits
-    can be read.
-    """
-    per_minute = []
+def parse_limits(body: bytes) -> list[Limit]:
+    """Limits on weight that `exchangeInfo` announces, as far as they can be read."""
+    limits = []
     for raw in _decode_rate_limits(body).rateLimits:
         with contextlib.suppress(*BAD_FRAME):
             each = _decode_rate_limit(raw)
-            if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _MINUTES:
-                per_minute.append(each.limit / (each.intervalNum * _MINUTES[each.interval]))
-    return min(per_minute, default=None)
+            if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _SECONDS:
+                window_s = each.intervalNum * _SECONDS[each.interval]
+                limits.append(Limit(REST_WEIGHT, each.limit, window_s))
+    return limits
 
 
 def _trades_topic(symbol: str, _: VenueSettings) -> str:
@@ -166,12 +167,14 @@ VENUE = Venue(
             "market", FeedRule.LIQUIDATIONS, _liquidations_topic, math.inf
         ),
     },
-    rest_weight_per_minute=2400,
-    # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes to themselves.
-    rest_pools={"rest_funding": RestPool(500, 300.0)},
-    parse_rest_weight=parse_rest_weight,
+    limits=(
+        Limit(REST_WEIGHT, 2400, 60.0),
+        Limit(CONNECTS, 60, 60.0),
+        # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes.
+        Limit("rest_funding", 500, 300.0),
+    ),
+    parse_limits=parse_limits,
     used_weight_header="X-MBX-USED-WEIGHT-1M",
-    connects_per_minute=60,
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,

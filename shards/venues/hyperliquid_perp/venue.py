@@ -11,7 +11,21 @@ from engine.data.slots import Instrument, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
 from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
-from shards.venues.kit import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
+from shards.venues.kit import (
+    CONNECTS,
+    MESSAGES,
+    REST_WEIGHT,
+    SOCKETS,
+    SUBSCRIPTIONS,
+    Channel,
+    FeedRule,
+    Limit,
+    Places,
+    PollChannel,
+    RestCall,
+    SocketGroup,
+    Venue,
+)
 from shards.venues.listing import Listing, RowReader
 
 _OBJECTS_MAX = 16
@@ -135,11 +149,13 @@ VENUE = Venue(
             batch=RestCall("POST", "/info", weight=20, body='{"type":"metaAndAssetCtxs"}'),
         ),
     },
-    rest_weight_per_minute=1200,
-    connects_per_minute=25,
-    messages_per_minute=2000,
-    subscriptions_max=1000,
-    sockets_max=10,
+    limits=(
+        Limit(REST_WEIGHT, 1200, 60.0),
+        Limit(CONNECTS, 25, 60.0),
+        Limit(MESSAGES, 2000, 60.0),
+        Places(SUBSCRIPTIONS, 1000),
+        Places(SOCKETS, 10),
+    ),
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,

@@ -21,7 +21,7 @@ from shards.feeds import pushed_books
 from shards.feeds.book_rows import BookEvent, Level
 from shards.feeds.book_rules import (
     BookRule,
-    Step,
+    Link,
     by_one,
     by_previous,
     by_previous_or_reset,
@@ -106,33 +106,33 @@ def delta(seq: int, prev: int, ts_ms: int = 0, bids: Sequence[Level] = ()) -> Bo
 
 
 def test_ids_that_grow_by_one() -> None:
-    assert by_one(10, delta(11, 10)) is Step.FOLLOWS
-    assert by_one(10, snapshot(11)) is Step.FOLLOWS
-    assert by_one(10, delta(10, 9)) is Step.REPEATS
-    assert by_one(10, snapshot(10)) is Step.REPEATS, "a best level that is repeated while idle"
-    assert by_one(10, delta(12, 11)) is Step.BROKEN
-    assert by_one(10, snapshot(12)) is Step.BROKEN
-    assert by_one(10, snapshot(1)) is Step.RESTARTS
-    assert by_one(10, snapshot(0)) is Step.RESTARTS
-    assert by_one(0, snapshot(0)) is Step.REPEATS, "an empty book, again"
+    assert by_one(10, delta(11, 10)) is Link.FOLLOWS
+    assert by_one(10, snapshot(11)) is Link.FOLLOWS
+    assert by_one(10, delta(10, 9)) is Link.REPEATS
+    assert by_one(10, snapshot(10)) is Link.REPEATS, "a best level that is repeated while idle"
+    assert by_one(10, delta(12, 11)) is Link.BROKEN
+    assert by_one(10, snapshot(12)) is Link.BROKEN
+    assert by_one(10, snapshot(1)) is Link.RESTARTS
+    assert by_one(10, snapshot(0)) is Link.RESTARTS
+    assert by_one(0, snapshot(0)) is Link.REPEATS, "an empty book, again"
 
 
 def test_deltas_that_name_the_one_before() -> None:
-    assert by_previous(10, delta(17, 10)) is Step.FOLLOWS
-    assert by_previous(10, delta(17, 5)) is Step.FOLLOWS, "it reaches back over what is stored"
-    assert by_previous(10, delta(9, 5)) is Step.REPEATS
-    assert by_previous(10, delta(17, 12)) is Step.BROKEN
-    assert by_previous(10, snapshot(17)) is Step.BROKEN, "perhaps"
-    assert by_previous(10, snapshot(10)) is Step.REPEATS
-    assert by_previous(10, snapshot(17)._replace(prev_seq=10)) is Step.BROKEN, "a stray field"
+    assert by_previous(10, delta(17, 10)) is Link.FOLLOWS
+    assert by_previous(10, delta(17, 5)) is Link.FOLLOWS, "it reaches back over what is stored"
+    assert by_previous(10, delta(9, 5)) is Link.REPEATS
+    assert by_previous(10, delta(17, 12)) is Link.BROKEN
+    assert by_previous(10, snapshot(17)) is Link.BROKEN, "perhaps"
+    assert by_previous(10, snapshot(10)) is Link.REPEATS
+    assert by_previous(10, snapshot(17)._replace(prev_seq=10)) is Link.BROKEN, "a stray field"
 
 
 def test_the_two_exceptions_of_a_chain_that_names_the_one_before() -> None:
-    assert by_previous_or_reset(10, delta(10, 10)) is Step.FOLLOWS, "a sign of life"
-    assert by_previous_or_reset(10, delta(3, 10)) is Step.RESTARTS
-    assert by_previous_or_reset(3, delta(5, 3)) is Step.FOLLOWS
-    assert by_previous_or_reset(10, delta(17, 12)) is Step.BROKEN
-    assert by_previous_or_reset(10, snapshot(3)) is Step.REPEATS
+    assert by_previous_or_reset(10, delta(10, 10)) is Link.FOLLOWS, "a sign of life"
+    assert by_previous_or_reset(10, delta(3, 10)) is Link.RESTARTS
+    assert by_previous_or_reset(3, delta(5, 3)) is Link.FOLLOWS
+    assert by_previous_or_reset(10, delta(17, 12)) is Link.BROKEN
+    assert by_previous_or_reset(10, snapshot(3)) is Link.REPEATS
 
 
 def test_the_checksum_is_made_of_the_digits_of_mantissas() -> None:

@@ -16,7 +16,20 @@ from shards.session.make_feed import make_stream
 from shards.venues import VENUES, preferred_transport
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import limits_of
-from shards.venues.kit import Channel, PollChannel, RestCall, Venue, capabilities, decimals_of
+from shards.venues.kit import (
+    CONNECTS,
+    MESSAGES,
+    REST_WEIGHT,
+    SOCKETS,
+    Channel,
+    PollChannel,
+    RestCall,
+    Venue,
+    capabilities,
+    decimals_of,
+    limit_of,
+    places_of,
+)
 from shards.venues.listing import Readings
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, bench, cases, cases_of, parsers
@@ -145,16 +158,18 @@ def test_every_limit_is_there(name: str) -> None:
     assert all(limit.count > 0 for limit in places)
     budgets = [limit for limit in limits_of(venue) if isinstance(limit, LimitSettings)]
     limits = {limit.pool: limit for limit in budgets}
-    assert {"rest_weight", "ws_connects"} <= limits.keys()
+    assert {REST_WEIGHT, CONNECTS} <= limits.keys()
+    pools = [limit.pool for limit in venue.limits]
+    assert len(set(pools)) == len(pools)
     assert all(limit.budget > 0 and limit.window_s > 0 for limit in limits.values())
     for call in calls(venue):
         assert 0 < call.weight <= limits[call.pool].budget, call.path
-    if venue.messages_per_minute is not None and any(g.json_ping for g in venue.groups.values()):
-        assert venue.sockets_max is not None, "else nobody knows how many pings there are"
-        pings = max(60 / group.ping_interval_s for group in venue.groups.values())
-        assert limits["ws_messages"].budget + venue.sockets_max * pings <= (
-            0.8 * venue.messages_per_minute
-        )
+    messages = limit_of(venue, MESSAGES)
+    if messages is not None and any(group.json_ping for group in venue.groups.values()):
+        sockets = places_of(venue, SOCKETS)
+        assert sockets is not None, "else nobody knows how many pings there are"
+        pings = max(messages.window_s / group.ping_interval_s for group in venue.groups.values())
+        assert limits[MESSAGES].budget + sockets * pings <= 0.8 * messages.units
     if "rest_polls" in limits:
         assert limits["rest_polls"].budget < limits["rest_weight"].budget
 

@@ -9,6 +9,7 @@ import pytest
 from engine.base.errors import VenueError
 from engine.data.slots import StreamKind, Transport
 from shards.venues import VENUES
+from shards.venues.kit import REST_WEIGHT, Limit
 from shards.venues.listing import Listing, Readings, usable
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import binance_symbol, coin, exchange_info
@@ -177,9 +178,9 @@ def test_an_odd_limit_hides_no_other(odd: Any) -> None:
         "intervalNum": 1,
         "limit": 900,
     }
-    assert _BINANCE.parse_rest_weight is not None
+    assert _BINANCE.parse_limits is not None
     body = json.dumps({"rateLimits": [odd, limit, odd], "symbols": []}).encode()
-    assert _BINANCE.parse_rest_weight(body) == 900.0
+    assert _BINANCE.parse_limits(body) == [Limit(REST_WEIGHT, 900, 60.0)]
 
 
 def test_a_listing_in_which_nothing_can_be_read_is_no_listing() -> None:
