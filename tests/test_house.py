@@ -31,6 +31,9 @@ WIDE = {
     "shards/transport/connection.py": 17,
 }
 """Modules that import more of ours than FAN_OUT_MAX, and how many."""
+VENUE_WORDS = ("binance", "hyperliquid", "bybit", "okx", "deribit", "kraken", "coinbase")
+NO_VENUES = ("engine/", "shards/transport/", "shards/session/", "shards/feeds/")
+"""Rooms that name none of them, in code or words."""
 DEAD = (
     r"Catalog|CatalogEntry|Registry|RegistryEntry|RegistryMirror|Roster|roster|StreamRegistry|Member"
     r"|births|SeatSettings|HeldSeats|SeatsWanted|SeatsGranted|HeldBack|HeldSpan|Suspects|TimedStream"
@@ -123,6 +126,13 @@ def test_a_public_class_is_the_only_one_of_its_name() -> None:
 def test_dead_names_stay_dead() -> None:
     dead = re.compile(rf"\b({DEAD})\b")
     found = {path: dead.findall(text) for path, text in sources()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_only_venues_know_venues() -> None:
+    """What differs between venues is data in the kit: a new one is named by no other room."""
+    named = re.compile("|".join(VENUE_WORDS), re.IGNORECASE)
+    found = {path: named.findall(text) for path, text in sources() if path.startswith(NO_VENUES)}
     assert {path: names for path, names in found.items() if names} == {}
 
 

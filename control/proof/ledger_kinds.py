@@ -7,7 +7,7 @@ not have yet is left out.
 Pushed rows must be there as often as they were sent. Of what REST served, only what a polled stream
 of the instrument exists for was asked for; it must be there at least once per instrument and venue
 time. Two polls that met the same numbers are two honest samples of them, received at two times.
-Where the venue states no time (Hyperliquid's contexts) a row is known by its numbers alone.
+Where the venue states no time a row is known by its numbers alone.
 """
 
 from collections import Counter
@@ -26,6 +26,7 @@ from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.slots import StreamKind, Transport
 from engine.messages.status import KINDS_OF_STREAM
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, LedgerRows, Rows
+from shards.venues import VENUES
 
 __all__ = ["KINDS", "LedgerKind", "check_kinds"]
 
@@ -37,8 +38,6 @@ _STREAMS = """
 """
 _TRANSPORTS = (Transport.WS, Transport.HTTP_POLL)
 """By the ledger's `rest`."""
-
-_VENUES_WITHOUT_TIMES = {"hyperliquid_perp": frozenset({"funding", "open_interest"})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +221,7 @@ def _compare(
         stored = list(set(stored))
     doubled = received - len(stored)
     stored = [row[1:] for row in stored]
-    if kind.name in _VENUES_WITHOUT_TIMES.get(source.venue, ()):
+    if not _has_venue_time(kind, source):
         said, stored = [row[1:] for row in said], [row[1:] for row in stored]
     if source.transport is Transport.HTTP_POLL:
         stored = list(set(stored))
@@ -239,6 +238,13 @@ def _compare(
         declared_missing=declared,
         altered=sum(count for row, count in extra.items() if row not in sent),
     )
+
+
+def _has_venue_time(kind: LedgerKind, source: _Source) -> bool:
+    """Whether the venue says when the rows of a source are of."""
+    channels = VENUES[source.venue].channels
+    found = [channels.get((each, source.transport)) for each in kind.stream_kinds]
+    return all(channel.has_venue_time for channel in found if channel is not None)
 
 
 def _declared(

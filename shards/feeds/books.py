@@ -108,7 +108,7 @@ class ChainedBook(BookFeed):
 class DeltaBook(ChainedBook):
     """A book of deltas that chain by `prev_seq`, started from a REST snapshot.
 
-    The rules are Binance USD-M's (how to keep a local order book): buffer events, fetch a snapshot
+    How such a book is kept: buffer events, fetch a snapshot
     with id L, the first event at or after it must contain L or continue it (`prev_seq == L`); from
     then on each event's `prev_seq` is the `seq` before. Nothing the venue sent is thrown away:
     events that are part of the snapshot are written in front of it, where they belong, and its
@@ -352,7 +352,7 @@ def _between(
 
 
 class SnapshotBook(BookFeed):
-    """A book sent whole each time (Hyperliquid). `seq` is the venue's time in ms.
+    """A book sent whole each time. `seq` is the venue's time in ms.
 
     A frame older than the last one is ignored, as the venue advises (unless its clock was set
     back); one of the same time is a repetition. Frames missed while disconnected cannot be counted,

@@ -210,6 +210,8 @@ class Channel:
     topic: Callable[[str, VenueSettings], str]
     stale_after_s: float
     """Silence after which something is wrong; infinite where silence is normal."""
+    has_venue_time: bool = True
+    """Whether rows say when they are of; else they are stamped with our own clock."""
 
 
 REST_WEIGHT: Final = "rest_weight"
@@ -273,6 +275,8 @@ class PollChannel:
     stale_after_s: float
     call: RestCall | None = None
     batch: RestCall | None = None
+    has_venue_time: bool = True
+    """As of a `Channel`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +338,11 @@ class Venue:
     funding_intervals: FundingIntervals | None = None
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
+    examples: tuple[str, ...] = ()
+    """Symbols that everybody knows, for examples; at least two."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
+    """
 
 
 def limit_of(venue: Venue, pool: str) -> Limit | None:

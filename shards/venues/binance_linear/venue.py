@@ -38,6 +38,8 @@ _decode_exchange_info = msgspec.json.Decoder(ExchangeInfo).decode
 _decode_rate_limits = msgspec.json.Decoder(RateLimits).decode
 _decode_rate_limit = msgspec.json.Decoder(RateLimit).decode
 _symbols = RowReader(Symbol, "symbol")
+_BOOK_CHANNELS = ("depth@100ms", "depth@250ms", "depth@500ms", "depth@0ms", "depth")
+"""The last is the second by another name."""
 _SECONDS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0, "DAY": 86_400.0}
 
 
@@ -96,7 +98,7 @@ def _trades_topic(symbol: str, _: VenueSettings) -> str:
 
 
 def _book_topic(symbol: str, settings: VenueSettings) -> str:
-    return f"{symbol.lower()}@{settings.book_channel or 'depth@100ms'}"
+    return f"{symbol.lower()}@{settings.book_channel or _BOOK_CHANNELS[0]}"
 
 
 def _quotes_topic(symbol: str, _: VenueSettings) -> str:
@@ -190,4 +192,6 @@ VENUE = Venue(
     ),
     book_snapshot=RestCall("GET", "/fapi/v1/depth?symbol={symbol}&limit=1000", weight=20),
     parse_book_snapshot=parse_book_snapshot,
+    examples=("BTCUSDT", "ETHUSDT"),
+    options={"book_channel": _BOOK_CHANNELS},
 )

@@ -139,7 +139,7 @@ VENUE = Venue(
         ),
         (StreamKind.TICKER, Transport.WS): Channel("ws", FeedRule.QUOTES, _quotes_topic, 300.0),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.WS): Channel(
-            "ws", FeedRule.FUNDING_OPEN_INTEREST, _ctx_topic, 30.0
+            "ws", FeedRule.FUNDING_OPEN_INTEREST, _ctx_topic, 30.0, has_venue_time=False
         ),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
             FeedRule.FUNDING_OPEN_INTEREST,
@@ -147,6 +147,7 @@ VENUE = Venue(
             interval_s=10.0,
             stale_after_s=60.0,
             batch=RestCall("POST", "/info", weight=20, body='{"type":"metaAndAssetCtxs"}'),
+            has_venue_time=False,
         ),
     },
     limits=(
@@ -164,4 +165,7 @@ VENUE = Venue(
     topics_in=topics_in,
     instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
     parse_instruments=parse_instruments,
+    examples=("BTC", "ETH"),
+    # 20 levels, or 5 ten times as often.
+    options={"book_channel": ("slow", "fast")},
 )

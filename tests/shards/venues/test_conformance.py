@@ -145,6 +145,25 @@ def test_every_channel_knows_its_group_and_its_pace(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(VENUES))
+def test_what_users_may_choose_is_a_setting_with_a_default(name: str) -> None:
+    venue = VENUES[name]
+    for key, known in venue.options.items():
+        assert known
+        for channel in venue.channels.values():
+            if isinstance(channel, Channel):
+                default, *others = (
+                    channel.topic("A", msgspec.convert({key: value}, VenueSettings))
+                    for value in (None, *known)
+                )
+                assert others[0] == default, "the first is the default"
+
+
+@pytest.mark.parametrize("name", list(VENUES))
+def test_there_are_symbols_to_begin_with(name: str) -> None:
+    assert len(set(VENUES[name].examples)) >= 2
+
+
+@pytest.mark.parametrize("name", list(VENUES))
 def test_every_limit_is_there(name: str) -> None:
     venue = VENUES[name]
     for group in venue.groups.values():
