@@ -16,12 +16,12 @@ class ListingFetch:
         self._leases = leases
         self._clients: dict[str, VenueRest] = {}
 
-    async def fetch(self, venue: Venue) -> bytes:
-        """The venue's own listing. Raises VenueError."""
+    async def fetch(self, venue: Venue) -> list[bytes]:
+        """The pages of the venue's own listing. Raises VenueError."""
         if venue.name not in self._clients:
             override = self._settings.get(venue.name, VenueSettings())
             self._clients[venue.name] = VenueRest(venue, override.rest_url, self._leases)
-        return await self._clients[venue.name].fetch(venue.instruments)
+        return await self._clients[venue.name].listing()
 
     async def close(self) -> None:
         """Close the connections."""

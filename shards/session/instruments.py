@@ -81,7 +81,7 @@ class InstrumentSource:
         """Why streams wait for an answer; empty while nobody does."""
         if not self._is_asking:
             return ""
-        call = self._venue.instruments
+        call = self._venue.listing.first
         reason = (
             self._rest.waits_for(call.pool)
             or self._trouble.text[:_SHOWN_TEXT]
@@ -114,7 +114,7 @@ class InstrumentSource:
         answer, and the task it was meant for would wait for ever.)
         """
         until_s = self._asked_s + _PATIENCE_S
-        pool = self._venue.instruments.pool
+        pool = self._venue.listing.first.pool
         while not self._rest.is_blocked(pool) and (left_s := until_s - monotonic_s()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, _LOOK_S)):
@@ -143,8 +143,8 @@ class InstrumentSource:
     async def _fetch(self) -> None:
         while self._is_asking:
             try:
-                body = await self._rest.fetch(self._venue.instruments)
-                listing = usable(self._venue.name, self._venue.parse_instruments(body))
+                pages = await self._rest.listing()
+                listing = usable(self._venue.name, self._venue.listing.read(pages))
             except (VenueError, *BAD_FRAME) as error:
                 delay_s = self._trouble.met(error)
                 self._tried.set()

@@ -17,7 +17,7 @@ from engine.limits.budget import REFUSALS, refusal_in_words
 from engine.limits.leases import Lease, LeaseClient
 from shards.transport.answers import address_of, no_json
 from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
-from shards.venues.bad_frames import BAD_FRAME
+from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.kit import REST_WEIGHT, RestCall, Venue, limit_of, rest_pools_of
 
@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _MAX_BODY_BYTES = 32 << 20
+_PAGES_MAX = 100
+"""Of a listing: with 500 rows each, more than any venue has."""
 _WORDS_BYTES = 2048
 _WORDS_TIMEOUT_S = 2.0
 """Of a refusal: the status says enough."""
@@ -41,7 +43,7 @@ class VenueRest:
             pool: Lease(leases, venue.name, pool) for pool in (REST_POLLS, *rest_pools_of(venue))
         }
         self._used_weight_header = venue.used_weight_header
-        self._listing_call = venue.instruments
+        self._listing = venue.listing
         self._parse_limits = venue.parse_limits
         limit = limit_of(venue, REST_WEIGHT)
         assert limit is not None, "every venue says what its calls may weigh"
@@ -74,9 +76,29 @@ class VenueRest:
         if is_refused or speaks_of_ban(payload):
             self._refused(call, reply, payload)
         self._check(reply, payload, self._what(call, symbol))
-        if call == self._listing_call:
+        if call == self._listing.first:
             self._heed(payload)
         return payload
+
+    async def listing(self) -> list[bytes]:
+        """The pages of what the venue lists, all of them: half a listing would delist the rest.
+        Raises VenueError. A call that was made already ends it: that page is there.
+        """
+        pages: dict[RestCall, bytes] = {}
+        call: RestCall | None = self._listing.first
+        while call is not None and call not in pages:
+            if len(pages) == _PAGES_MAX:
+                raise VenueError(f"{self._venue}: its listing has more than {_PAGES_MAX} pages")
+            pages[call] = await self.fetch(call)
+            try:
+                call = self._listing.next(pages[call])
+            except BAD_FRAME as error:
+                reason = reason_of(error)
+                raise VenueError(
+                    f"{self._venue}: page {len(pages)} of its listing does not say what is next"
+                    f" ({reason})"
+                ) from error
+        return list(pages.values())
 
     def _what(self, call: RestCall, symbol: str) -> str:
         """A call in words, without what may be secret in its address."""

@@ -26,7 +26,7 @@ from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades, HistoryTrades
-from shards.venues.listing import Listing, Readings
+from shards.venues.listing import Listing, Readings, joined
 
 
 class FeedRule(enum.Enum):
@@ -259,6 +259,25 @@ class RestCall:
     pool: str = REST_WEIGHT
 
 
+def no_more(_: bytes) -> None:
+    """Of a listing that is one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListingCalls:
+    """How to ask what a venue lists: `first`, and what `next` makes of each answer while there is
+    more. `parse` reads one answer; a listing is all of them or none.
+    """
+
+    first: RestCall
+    parse: Callable[[bytes], Listing]
+    next: Callable[[bytes], RestCall | None] = no_more
+
+    def read(self, pages: Iterable[bytes]) -> Listing:
+        """What all answers say together."""
+        return joined(self.parse(page) for page in pages)
+
+
 OnBadFrame = Callable[[Exception, bytes], None]
 """Called with a part of an answer that could not be used; the other parts are delivered."""
 
@@ -325,14 +344,13 @@ class Venue:
     """The member of a frame that says which `Shape` it has."""
     shapes: tuple[Shape, ...]
     """Of every kind of frame that rows are made of."""
-    instruments: RestCall
-    parse_instruments: Callable[[bytes], Listing]
+    listing: ListingCalls
     topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
     """
     parse_limits: Callable[[bytes], Sequence[Limit]] | None = None
-    """Limits that the answer to `instruments` announces: they count where they are stricter."""
+    """Limits that the listing's first page announces: they count where they are stricter."""
     used_weight_header: str | None = None
     """Reply header with the weight the venue has counted in this minute."""
     funding_intervals: FundingIntervals | None = None

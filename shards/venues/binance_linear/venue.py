@@ -26,6 +26,7 @@ from shards.venues.kit import (
     FeedRule,
     FundingIntervals,
     Limit,
+    ListingCalls,
     PollChannel,
     RestCall,
     SocketGroup,
@@ -182,8 +183,7 @@ VENUE = Venue(
     build_decoder=build_decoder,
     tag="e",
     shapes=SHAPES,
-    instruments=RestCall("GET", "/fapi/v1/exchangeInfo", weight=1),
-    parse_instruments=parse_instruments,
+    listing=ListingCalls(RestCall("GET", "/fapi/v1/exchangeInfo", weight=1), parse_instruments),
     funding_intervals=FundingIntervals(
         RestCall("GET", "/fapi/v1/fundingInfo", weight=1, pool="rest_funding"),
         parse_funding_intervals,

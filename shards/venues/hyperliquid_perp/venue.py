@@ -20,6 +20,7 @@ from shards.venues.kit import (
     Channel,
     FeedRule,
     Limit,
+    ListingCalls,
     Places,
     PollChannel,
     RestCall,
@@ -163,8 +164,9 @@ VENUE = Venue(
     tag="channel",
     shapes=SHAPES,
     topics_in=topics_in,
-    instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
-    parse_instruments=parse_instruments,
+    listing=ListingCalls(
+        RestCall("POST", "/info", weight=20, body='{"type":"meta"}'), parse_instruments
+    ),
     examples=("BTC", "ETH"),
     # 20 levels, or 5 ten times as often.
     options={"book_channel": ("slow", "fast")},
