@@ -287,6 +287,7 @@ class VenueSession:
             self._layout.positions_dir,
             self._snapshots.want,
             self._coverage,
+            self._sockets.renew,
         )
 
     def _is_offered(self, stream: Feed) -> bool:

@@ -337,6 +337,11 @@ class VenueSockets:
             for stream in streams
         }
 
+    def renew(self, stream: Feed) -> None:
+        """Subscribe the stream's topic anew on the socket that brings it, for a snapshot."""
+        if (carrier := self._carriers.get(stream.slot)) is not None:
+            carrier.resubscribe(stream)
+
     def _watch(self, connection: Connection, now_s: float) -> list[Feed]:
         """A subscription that is acknowledged proves nothing: each stream must deliver. A silent
         one is subscribed again, and after as long a silence once more on another socket as well.

@@ -2,6 +2,32 @@
 
 A venue file declares one `Venue`. Everything that differs between venues is a value here; only
 decoding is code. Rule numbers in venue files refer to the venue's public documentation.
+
+What the author of a venue writes, in this order:
+
+1. `ListingCalls`: the call that names the instruments, and a `parse` that makes an `Instrument` of
+   each row (`shards.venues.listing.RowReader`: one odd row costs itself alone). `next` where the
+   listing comes in pages. Prices and quantities stay in the venue's unit.
+2. Messages: a `msgspec.Struct` for each kind of frame, with the field types of
+   `shards.venues.wire`. What no market can mean is refused there, and no decoder looks again.
+3. A decoder: a function that is given the feeds and returns `decode(payload, ts_recv)`, which
+   delivers rows to the feed of their symbol and says what is no data. It keeps no clock, sleeps
+   never, and delivers all of a frame or nothing. `Shape` says where the elements of a frame are, so
+   that what can be read of a bad one is used.
+4. `SocketGroup`: one for each kind of WebSocket, with its pings, its limits and its manners.
+5. `Channel` and `PollChannel`, one for each kind of stream: its topic, after how long silence is a
+   fault, and its `FeedRule`, which is how its rows prove that none is missing:
+
+   - trades that are numbered without holes: CONTIGUOUS_TRADES (a trade may stand for several ids);
+     whose first frame repeats the past: HISTORY_TRADES; any others: UNORDERED_TRADES, with ids of
+     up to 128 bits (`shards.feeds.trades.wide_id`);
+   - books of deltas on a REST snapshot: DELTA_BOOK (with `book_snapshot`); snapshot and deltas on
+     one topic: PUSHED_BOOK, and `book` says how they chain (`shards.feeds.book_rules`); whole every
+     time: SNAPSHOT_BOOK;
+   - all else is known by its time.
+6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
+7. `examples` and `options`: what runs unconfigured, and what users may choose.
+8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
 """
 
 import enum
@@ -15,6 +41,7 @@ from msgspec import Struct
 from engine.data.slots import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import Level
+from shards.feeds.book_rules import BookRule
 from shards.feeds.books import DeltaBook, SnapshotBook
 from shards.feeds.contracts import (
     FundingOpenInterest,
@@ -24,8 +51,9 @@ from shards.feeds.contracts import (
 )
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
+from shards.feeds.pushed_books import PushedBook
 from shards.feeds.quotes import Quotes
-from shards.feeds.trades import ContiguousTrades, HistoryTrades
+from shards.feeds.trades import ContiguousTrades, HistoryTrades, UnorderedTrades
 from shards.venues.listing import Listing, Readings, joined
 
 
@@ -34,7 +62,9 @@ class FeedRule(enum.Enum):
 
     CONTIGUOUS_TRADES = ContiguousTrades
     HISTORY_TRADES = HistoryTrades
+    UNORDERED_TRADES = UnorderedTrades
     DELTA_BOOK = DeltaBook
+    PUSHED_BOOK = PushedBook
     SNAPSHOT_BOOK = SnapshotBook
     QUOTES = Quotes
     FUNDING = FundingRates
@@ -63,7 +93,9 @@ class Feeds:
 
     contiguous_trades: dict[str, ContiguousTrades] = field(default_factory=dict)
     history_trades: dict[str, HistoryTrades] = field(default_factory=dict)
+    unordered_trades: dict[str, UnorderedTrades] = field(default_factory=dict)
     delta_books: dict[str, DeltaBook] = field(default_factory=dict)
+    pushed_books: dict[str, PushedBook] = field(default_factory=dict)
     snapshot_books: dict[str, SnapshotBook] = field(default_factory=dict)
     quotes: dict[str, Quotes] = field(default_factory=dict)
     funding: dict[str, FundingRates] = field(default_factory=dict)
@@ -105,7 +137,9 @@ class Feeds:
         return {
             ContiguousTrades: self.contiguous_trades,
             HistoryTrades: self.history_trades,
+            UnorderedTrades: self.unordered_trades,
             DeltaBook: self.delta_books,
+            PushedBook: self.pushed_books,
             SnapshotBook: self.snapshot_books,
             Quotes: self.quotes,
             FundingRates: self.funding,
@@ -212,6 +246,10 @@ class Channel:
     """Silence after which something is wrong; infinite where silence is normal."""
     has_venue_time: bool = True
     """Whether rows say when they are of; else they are stamped with our own clock."""
+    book: BookRule | None = None
+    """Of a PUSHED_BOOK: how its messages chain. Its group `refuses_repeats`, for a snapshot comes
+    only with a new subscription.
+    """
 
 
 REST_WEIGHT: Final = "rest_weight"
