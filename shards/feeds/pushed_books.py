@@ -90,8 +90,10 @@ class PushedBook(ChainedBook):
         self.last_recv_ns = event.ts_recv
         self.has_data = True
         step = self._step(self._last_seq, event) if self._last_seq >= 0 else Link.FOLLOWS
-        if step is Link.FOLLOWS and self._synced and not event.is_snapshot:
-            self._on_next(event, checksum)
+        follows = step is Link.FOLLOWS or step is Link.RESTARTS
+        if follows and self._synced and not event.is_snapshot:
+            if self._kept is None or self._agrees(self._kept, event, checksum):
+                self._store(event)
         elif step is Link.REPEATS and not self._counts_anew(event):
             self._on_repeated(event, checksum)
         elif event.is_snapshot:
@@ -110,11 +112,6 @@ class PushedBook(ChainedBook):
         last_seq, at = self._last_seq, event.ts_event
         return event.seq < last_seq and is_renumbered(event.seq, last_seq, at, self._last_ts)
 
-    def _on_next(self, event: BookEvent, checksum: int | None) -> None:
-        """The usual delta, of a whole book."""
-        if self._kept is None or self._agrees(self._kept, event, checksum):
-            self._store(event)
-
     def _agrees(self, kept: KeptBook, event: BookEvent, checksum: int | None) -> bool:
         """Whether the book is what the venue says it is. False: the event is dealt with."""
         ours = kept.apply(event)
@@ -132,15 +129,13 @@ class PushedBook(ChainedBook):
         return False
 
     def _on_delta(self, step: Link, event: BookEvent, checksum: int | None) -> None:
-        """A delta that breaks the chain, restarts it, or came while the book waits."""
+        """A delta that breaks the chain, or came while the book waits."""
         if step is Link.REPEATS:  # by its id, but not by its time
             edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
             self._break(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event)
         elif step is Link.BROKEN:
             reason, edges = self._hole(event.prev_seq, event.ts_event)
             self._break(reason, GapState.UNRECOVERABLE, edges, event)
-        elif self._synced:
-            self._on_next(event, checksum)
         else:
             self._store(event)
             if self._behind is not None:

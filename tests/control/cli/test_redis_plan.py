@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from control.cli import service
+from control.cli.options import example_streams
 from control.cli.service import ServiceOptions, _redis_plan
 from engine.data.layout import Layout, open_layout
 from engine.data.slots import StreamKey, StreamKind
@@ -28,7 +29,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(tmp_path: Path, text: str, *, fresh: bool = False) -> ServiceOptions:
     file = tmp_path / "fts.toml"
     file.write_text(text)
-    return ServiceOptions(load(file, {}), fresh=fresh)
+    return ServiceOptions(load(file, {}, default_streams=example_streams()), fresh=fresh)
 
 
 @pytest.mark.fault("N40")
