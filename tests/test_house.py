@@ -38,6 +38,9 @@ WORDS = {"engine.messages": "messages"} | dict.fromkeys(
     ("engine.data.flags", "engine.data.instrument", "engine.data.kind", "engine.data.kinds",
      "engine.data.names"), "data",
 )  # fmt: skip
+VENUE_WORDS = ("binance", "hyperliquid", "bybit", "okx", "deribit", "kraken", "coinbase")
+NO_VENUES = ("engine/", "shards/transport/", "shards/session/", "shards/feeds/")
+"""Rooms that name none of them, in code or words."""
 DEAD = (
     r"Catalog|CatalogEntry|Registry|RegistryEntry|RegistryMirror|Roster|roster|StreamRegistry|Member"
     r"|births|SeatSettings|HeldSeats|SeatsWanted|SeatsGranted|HeldBack|HeldSpan|Suspects|TimedStream"
@@ -157,6 +160,13 @@ def test_pages_for_newcomers_name_what_exists(page: str) -> None:
     named = set(re.findall(r"`((?:engine|shards|control|tests|sql|docs)/[\w./-]*\w)`", text))
     assert named
     assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
+def test_only_venues_know_venues() -> None:
+    """What differs between venues is data in the kit: a new one is named by no other room."""
+    named = re.compile("|".join(VENUE_WORDS), re.IGNORECASE)
+    found = {path: named.findall(text) for path, text in sources() if path.startswith(NO_VENUES)}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_the_house_does_not_grow_unnoticed() -> None:

@@ -9,8 +9,9 @@ import msgspec
 from control.api.schemas import known_venue, unknown_venue
 from engine.base.errors import ConfigError
 from engine.data.layout import Layout, open_layout
+from engine.messages.settings import VenueSettings
 from engine.start import config
-from engine.start.config import LoadedConfig
+from engine.start.config import LoadedConfig, StreamsConfig
 from shards.venues import VENUES
 
 EXAMPLE = next(iter(VENUES.values()))
@@ -83,12 +84,23 @@ def used_places(loaded: LoadedConfig) -> list[Layout]:
 
 def load(options: argparse.Namespace) -> LoadedConfig:
     """The configuration with the command line's wishes, which win over file and environment."""
-    loaded = _with_known_venues(config.load(options.config, state_dir=options.state_dir))
+    loaded = _with_known_venues(
+        config.load(options.config, state_dir=options.state_dir, default_streams=example_streams())
+    )
     port = getattr(options, "port", None)
     if port is not None:
         control = msgspec.structs.replace(loaded.config.control, port=port)
         loaded = loaded.with_config(msgspec.structs.replace(loaded.config, control=control))
     return loaded
+
+
+def example_streams() -> list[StreamsConfig]:
+    """What is collected where nothing is configured: the examples of every venue."""
+    return [
+        StreamsConfig(venue=name, symbols=list(venue.examples))
+        for name, venue in VENUES.items()
+        if venue.examples
+    ]
 
 
 def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
@@ -104,9 +116,20 @@ def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
     if len(venues) < len(loaded.config.venues):
         names = ", ".join(loaded.config.venues)
         raise ConfigError(f"{loaded.source}: venues: one of them is there twice: {names}")
+    for name, settings in venues.items():
+        _check_options(loaded, name, settings)
     return loaded.with_config(
         msgspec.structs.replace(loaded.config, streams=streams, venues=venues)
     )
+
+
+def _check_options(loaded: LoadedConfig, name: str, settings: VenueSettings) -> None:
+    """Raises ConfigError for a value that the venue does not know."""
+    for key, known in VENUES[name].options.items():
+        if (value := getattr(settings, key)) not in (None, *known):
+            raise ConfigError(
+                f"{loaded.source}: venues.{name}.{key}: {value!a} is none of {', '.join(known)}"
+            )
 
 
 def _known_venue(loaded: LoadedConfig, section: str, name: str) -> str:

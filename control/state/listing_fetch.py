@@ -16,17 +16,17 @@ class ListingFetch:
         self._leases = leases
         self._clients: dict[str, VenueRest] = {}
 
-    async def fetch(self, venue: Venue) -> bytes:
-        """The venue's own listing. Raises VenueError."""
+    async def fetch(self, venue: Venue) -> list[bytes]:
+        """The pages of the venue's own listing. Raises VenueError."""
         if venue.name not in self._clients:
             override = self._settings.get(venue.name, VenueSettings())
             self._clients[venue.name] = VenueRest(venue, override.rest_url, self._leases)
-        return await self._clients[venue.name].fetch(venue.instruments)
+        return await self._clients[venue.name].listing()
 
     def waits_for(self, venue: Venue) -> str:
         """What a fetch waits for before it leaves; empty when none waits."""
         client = self._clients.get(venue.name)
-        return client.waits_for(venue.instruments.pool) if client is not None else ""
+        return client.waits_for(venue.listing.first.pool) if client is not None else ""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -39,7 +39,7 @@ _REFRESH_MIN_S = 10.0
 _RETRY_MAX_S = 60.0
 _SHOWN_TEXT = 200
 
-Fetch = Callable[[Venue], Awaitable[bytes]]
+Fetch = Callable[[Venue], Awaitable[list[bytes]]]
 Announce = Callable[[ListingLoaded], None]
 
 
@@ -221,9 +221,9 @@ class Listings:
 
     async def _listing(self, venue: Venue) -> Listing:
         """What the venue lists now. Raises VenueError, also for an answer nobody can use."""
-        body = await self._fetch(venue)
+        pages = await self._fetch(venue)
         try:
-            return usable(venue.name, venue.parse_instruments(body))
+            return usable(venue.name, venue.listing.read(pages))
         except BAD_FRAME as error:
             reason = reason_of(error)
             raise VenueError(f"{venue.name}: a listing nobody can use ({reason})") from error

@@ -17,7 +17,7 @@ _ROUNDING = 1e-9
 _SAME_BLOCK_S = 5.0
 """By so little one block differs between two engines' clocks."""
 BLOCK_S_MAX = 3 * 86_400.0
-"""Binance bans for up to three days; who says more is mistaken."""
+"""No venue bans for longer; who says more is mistaken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,7 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ws_url: str | None = None
     streams_per_connection: int | None = None
     book_channel: str | None = None
-    """Binance: `depth@100ms` (default), `depth@250ms`, `depth@500ms`, `depth@0ms`.
-    Hyperliquid: `slow` (20 levels, default) or `fast` (5 levels)."""
+    """Which feed books come from, where the venue has several (its `options` say which)."""
     connection_lifetime_s: float | None = None
     stale_after_s: float | None = None
     poll_interval_s: dict[StreamKind, PollInterval] = {}

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from engine.data.instrument import Instrument
 from engine.data.names import StreamKey, StreamKind
 
 
@@ -75,12 +76,14 @@ class KnobChanges(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class StreamSpec(msgspec.Struct, frozen=True):
     """A stream as it is handed to a shard, once its instrument is on disk. `life` tells it from one
-    of the same slot that was ended before.
+    of the same slot that was ended before; `instrument` is what is on disk, for feeds whose
+    checksums are over decimals.
     """
 
     slot: int
     key: StreamKey
     life: int = 0
+    instrument: Instrument | None = None
 
 
 class StreamRequest(msgspec.Struct):

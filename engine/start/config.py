@@ -8,10 +8,10 @@ checked by `engine.start.preflight`, so that this module stays a function of its
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -190,12 +190,6 @@ class StreamsConfig(_Section, frozen=True):
         ]
 
 
-DEFAULT_STREAMS = [
-    StreamsConfig(venue="binance_linear", symbols=["BTCUSDT", "ETHUSDT"]),
-    StreamsConfig(venue="hyperliquid_perp", symbols=["BTC", "ETH"]),
-]
-
-
 class Config(_Section, frozen=True):
     """The TOML file."""
 
@@ -208,7 +202,7 @@ class Config(_Section, frozen=True):
     shards: ShardsConfig = ShardsConfig()
     log: LogConfig = LogConfig()
     venues: dict[str, VenueSettings] = {}
-    streams: list[StreamsConfig] = msgspec.field(default_factory=lambda: list(DEFAULT_STREAMS))
+    streams: list[StreamsConfig] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,16 +242,22 @@ class LoadedConfig:
 
 
 def load(
-    path: Path | None, env: Mapping[str, str] = os.environ, state_dir: Path | None = None
+    path: Path | None,
+    env: Mapping[str, str] = os.environ,
+    state_dir: Path | None = None,
+    default_streams: Sequence[StreamsConfig] = (),
 ) -> LoadedConfig:
     """Read `path` (or nothing), apply the environment, check everything. A `state_dir` given here
-    wins over both.
+    wins over both; `default_streams` are for a file that has no `streams`.
 
     Raises ConfigError with one line that names the file and the key.
     """
     source = str(path) if path is not None else "defaults"
     must_be_text(path or Path(), "configuration")
-    config = _decode(_read(path), source) if path is not None else Config()
+    table = _table(_read(path), source) if path is not None else {}
+    config = _convert(table, source)
+    if "streams" not in table:
+        config = msgspec.structs.replace(config, streams=list(default_streams))
     config = _with_environment(config, env)
     _check(config, source)
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
@@ -290,13 +290,16 @@ def _read(path: Path) -> bytes:
     return text
 
 
-def _decode(text: bytes, source: str) -> Config:
+def _table(text: bytes, source: str) -> dict[str, Any]:
     try:
-        table = tomllib.loads(text.decode("utf-8"))
+        return tomllib.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not UTF-8 (byte {error.start})") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{source}: not TOML: {_one_line(str(error))}") from error
+
+
+def _convert(table: dict[str, Any], source: str) -> Config:
     try:
         return msgspec.convert(table, Config)
     except (msgspec.ValidationError, RecursionError) as error:

@@ -93,15 +93,18 @@ class InstrumentFacts:
         self.problem = ""
         self._unwritten.clear()
 
+    def on_disk(self, slot: int) -> Instrument | None:
+        """What the stream table says of a slot."""
+        entry = self._slots.get(slot)
+        return entry.instrument if entry is not None else None
+
     def may_begin(self, spec: StreamSpec) -> bool:
         """Whether a stream can run: its instrument is on disk, and its venue still lists it. One of
         a venue that this version does not know is for its shard to refuse.
         """
         if self._is_strange(spec.key.venue):
             return True
-        slot = self._slots.get(spec.slot)
-        is_described = slot is not None and slot.instrument is not None
-        return is_described and self.get(spec.key) is not None
+        return self.on_disk(spec.slot) is not None and self.get(spec.key) is not None
 
     def is_unknown(self, key: StreamKey) -> bool:
         """Whether the venue lists no such symbol, or says nothing of it that can be read."""
@@ -138,8 +141,7 @@ class InstrumentFacts:
 
     def _not_coarser(self, facts: Instrument, slot: int) -> Instrument:
         """Decimals only grow: levels of a book may be older than its coarser tick."""
-        entry = self._slots.get(slot)
-        if entry is None or (before := entry.instrument) is None:
+        if (before := self.on_disk(slot)) is None:
             return facts
         return msgspec.structs.replace(
             facts,

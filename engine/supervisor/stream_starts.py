@@ -16,6 +16,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from engine.base.clock import monotonic_s
 from engine.data.slots import Slots
 from engine.messages.listings import ListingLoaded, ListingWanted
@@ -104,7 +106,8 @@ class StreamStarts:
             is_news = slot not in self._unknown
             self._forget([slot])
             if self.facts.may_begin(spec):
-                ready[self._shard_of(spec)].append(spec)
+                described = msgspec.structs.replace(spec, instrument=self.facts.on_disk(slot))
+                ready[self._shard_of(spec)].append(described)
             elif self.facts.is_unknown(spec.key):
                 self._doubt(spec, is_news=is_news)
             else:

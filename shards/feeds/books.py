@@ -32,7 +32,7 @@ NOT_LISTENING: Final = (StreamState.BACKOFF, StreamState.STOPPED, StreamState.FA
 """What a book is in when a snapshot is of no use to it."""
 
 
-_WAITING: Final = "waiting for a snapshot that fits"
+WAITING: Final = "waiting for a snapshot that fits"
 
 _AHEAD_S_MAX: Final = 10.0
 """Events come within a fraction of a second of a snapshot that holds them, or they never will."""
@@ -40,7 +40,7 @@ _AHEAD_IDS_MAX: Final = 100_000_000
 """No book changes so often in that time."""
 
 
-class _BookStream(Feed):
+class BookFeed(Feed):
     """Writes book events; subclasses decide which and in what order."""
 
     kind: ClassVar = BOOK
@@ -58,10 +58,61 @@ class _BookStream(Feed):
         return True
 
 
-class DeltaBook(_BookStream):
+class ChainedBook(BookFeed):
+    """A book of deltas that tell which one they follow: what is missing is known by its ids."""
+
+    ids_tell: ClassVar = True
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._last_seq = last.id if last else -1
+        self._last_ts = last.ts_event if last else 0
+        self._synced = False
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether a snapshot has been joined and the chain has held since."""
+        return self._synced
+
+    def heard_again(self) -> None:
+        """Events alone make no book."""
+        if self._synced:
+            super().heard_again()
+        else:
+            self.state, self.reason = StreamState.SYNCING, WAITING
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Wait for the next event to tell whether the chain is broken by it; it nearly always is,
+        and the book starts anew. One that is stored is only repeated.
+        """
+        if item.rows < 0:
+            return  # if it was an event of this book, the chain will be broken
+        if item.seq is not None and item.seq <= self._last_seq and self._is_old(item):
+            self.last_recv_ns = item.ts_recv
+            self.duplicate_count += item.rows
+            return
+        super().on_unreadable(item)
+
+    def _is_old(self, item: Unreadable) -> bool:
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq or 0, self._last_seq, at, self._last_ts)
+
+    def _hole(self, until_seq: int, ts_event: int) -> tuple[GapReason, Edges]:
+        """What lies between the last event and one of `ts_event` that follows `until_seq`."""
+        from_ts = self.missed_since(self._last_ts, ts_event)
+        edges = Edges(self._last_seq + 1, until_seq, from_ts, ts_event, -1)
+        if self.unreadable.links(self._last_seq, until_seq):
+            return GapReason.UNREADABLE, edges._replace(missing=self.unreadable.take(0).missing)
+        is_own = self.interruption is not GapReason.SEQUENCE
+        return self.interruption if is_own else GapReason.RESYNC, edges
+
+
+class DeltaBook(ChainedBook):
     """A book of deltas that chain by `prev_seq`, started from a REST snapshot.
 
-    The rules are Binance USD-M's (how to keep a local order book): buffer events, fetch a snapshot
+    How such a book is kept: buffer events, fetch a snapshot
     with id L, the first event at or after it must contain L or continue it (`prev_seq == L`); from
     then on each event's `prev_seq` is the `seq` before. Nothing the venue sent is thrown away:
     events that are part of the snapshot are written in front of it, where they belong, and its
@@ -91,9 +142,6 @@ class DeltaBook(_BookStream):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._request_snapshot = request_snapshot
-        self._last_seq = last.id if last else -1
-        self._last_ts = last.ts_event if last else 0
-        self._synced = False
         self._buffer: list[tuple[int, BookEvent]] = []
         self._kept_rows = 0
         """In that, or in `_since`."""
@@ -103,11 +151,6 @@ class DeltaBook(_BookStream):
         self._requested = False
         self._since: list[tuple[int, BookEvent]] | None = None
         """While the book is renewed: what was written since the request."""
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether a snapshot has been joined and the chain has held since."""
-        return self._synced
 
     @property
     def is_settled(self) -> bool:
@@ -135,13 +178,6 @@ class DeltaBook(_BookStream):
         self._snapshot = None
         self._since = None
         self._requested = False
-
-    def heard_again(self) -> None:
-        """Events alone make no book."""
-        if self._synced:
-            super().heard_again()
-        else:
-            self.state, self.reason = StreamState.SYNCING, _WAITING
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once the first continues the chain or is stored: no new snapshot is needed."""
@@ -277,32 +313,9 @@ class DeltaBook(_BookStream):
             self.duplicate_count += event.row_count
             return False
         elif event.prev_seq > self._last_seq:
-            from_ts = self.missed_since(self._last_ts, event.ts_event)
-            edges = Edges(self._last_seq + 1, event.prev_seq, from_ts, event.ts_event, -1)
-            reason = self.interruption
-            if self.unreadable.links(self._last_seq, event.prev_seq):
-                reason = GapReason.UNREADABLE
-                edges = edges._replace(missing=self.unreadable.take(0).missing)
-            elif reason is GapReason.SEQUENCE:
-                reason = GapReason.RESYNC
+            reason, edges = self._hole(event.prev_seq, event.ts_event)
             self._broken(reason, GapState.UNRECOVERABLE, edges, event.ts_recv)
         return True
-
-    def on_unreadable(self, item: Unreadable) -> None:
-        """Wait for the next event to tell whether the chain is broken by it; it nearly always is,
-        and the book starts anew. One that is stored is only repeated.
-        """
-        if item.rows < 0:
-            return  # if it was an event of this book, the chain will be broken
-        if item.seq is not None and item.seq <= self._last_seq and self._is_old(item):
-            self.last_recv_ns = item.ts_recv
-            self.duplicate_count += item.rows
-            return
-        super().on_unreadable(item)
-
-    def _is_old(self, item: Unreadable) -> bool:
-        at = item.ts_event or self._last_ts
-        return not is_renumbered(item.seq or 0, self._last_seq, at, self._last_ts)
 
     def _broken(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """The chain broke in front of the present event."""
@@ -318,7 +331,7 @@ class DeltaBook(_BookStream):
         self._snapshot = None
         self._since = None
         self._requested = False  # an answer to an earlier request may never come
-        self.state, self.reason = StreamState.SYNCING, _WAITING
+        self.state, self.reason = StreamState.SYNCING, WAITING
 
     def _request(self) -> None:
         self._requested = True
@@ -349,8 +362,8 @@ def _between(
     return snapshot._replace(ts_event=ts_event)
 
 
-class SnapshotBook(_BookStream):
-    """A book sent whole each time (Hyperliquid). `seq` is the venue's time in ms.
+class SnapshotBook(BookFeed):
+    """A book sent whole each time. `seq` is the venue's time in ms.
 
     A frame older than the last one is ignored, as the venue advises (unless its clock was set
     back); one of the same time is a repetition. Frames missed while disconnected cannot be counted,

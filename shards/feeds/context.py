@@ -9,6 +9,7 @@ from engine.data.kind import Kind
 from engine.data.positions import Position, read_position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec
+from shards.feeds.book_rules import BookRule
 from shards.feeds.declared.gaps import GapLedger
 
 
@@ -29,6 +30,10 @@ class FeedContext:
     positions_dir: Path
     want_snapshot: Callable[[Any], None]
     """Called by the feed of a book that needs a snapshot, with itself."""
+    renew: Callable[[Any], None] = lambda _: None
+    """Called by a feed whose topic must be subscribed anew, with itself."""
+    book: BookRule | None = None
+    """How the messages of a pushed book chain."""
 
     def last(self, kind: Kind) -> Position | None:
         """The stream's last row of a kind, of an earlier process; None when it never had one."""

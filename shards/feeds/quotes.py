@@ -1,6 +1,6 @@
 """Best bid and offer, as often as it changes.
 
-The venue's number (Binance: update id, Hyperliquid: time in ms) orders the quotes and counts other
+The venue's number (an update id, or its time) orders the quotes and counts other
 things as well, so a jump says nothing: only what is missed while disconnected is declared, as
 unprovable. A side without an order has price and quantity 0.
 """

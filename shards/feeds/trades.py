@@ -1,12 +1,15 @@
-"""Trades: two rules of completeness, one way into the ring.
+"""Trades: three rules of completeness, one way into the ring.
 
-`ContiguousTrades`: the venue numbers a symbol's trades without holes (Binance `a`), so every
-missing row is known by its id. `HistoryTrades`: the venue's ids say nothing (Hyperliquid `tid` is a
-hash), but the first frame after a subscribe repeats the recent past; finding our last trade in it
-proves that nothing was missed.
+`ContiguousTrades`: the venue numbers a symbol's trades without holes, so every missing row is known
+by its id. `HistoryTrades`: the venue's ids say nothing (they may be hashes), but the first frame
+after a subscribe repeats the recent past; finding our last trade in it proves that nothing was
+missed. `UnorderedTrades`: ids of up to 128 bits that say nothing either, and no past: what is
+missed between two connections, nobody can say.
 """
 
+import re
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import islice
 from typing import ClassVar, Final, NamedTuple
 
@@ -21,12 +24,35 @@ from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
 
 _PACK_TRADE: Final = TRADE.packer("trade_id_hi")
-"""The upper half of the trade id is zero here: both kinds of id fit 64 bits."""
+"""The upper half of the trade id is zero here: ids of most venues fit 64 bits."""
+_PACK_WIDE_TRADE: Final = TRADE.packer()
 _ROW_BYTES: Final = TRADE.dtype.itemsize
 _NONE_YET: Final = -1
 _LOOK_CLOSER: Final = -2
 _REMEMBERED_TRADES: Final = 4096
 _BACKFILLED: Final = int(Flag.BACKFILLED)
+_HALF: Final = (1 << 64) - 1
+_SIGN: Final = 1 << 63
+_DIGITS_MAX: Final = 18
+"""So many fit 63 bits, and are shown as they are."""
+_is_uuid: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
+
+
+def signed(half: int) -> int:
+    """The 64 bits of `half` as the signed number that a record holds."""
+    return (half ^ _SIGN) - _SIGN
+
+
+def wide_id(text: str) -> int:
+    """A venue's id of a trade in 128 bits, the same for the same text: a UUID or a number (without
+    leading zeros, below 10^18) as it is, any other text as its hash.
+    """
+    if _is_uuid(text):
+        return int(text.replace("-", ""), 16)
+    is_number = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+    if is_number and (text[0] != "0" or text == "0"):
+        return int(text)
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
 
 
 class TradeRow(NamedTuple):
@@ -114,6 +140,27 @@ class ContiguousTrades(_TradeStream):
             ts_event, ts_recv, trade_id, price, qty,
         )  # fmt: skip
         self.row_count += 1
+
+    def on_merged_trade(
+        self,
+        first_id: int,
+        last_id: int,
+        side: int,
+        ts_event: int,
+        ts_recv: int,
+        price: float,
+        qty: float,
+    ) -> None:
+        """Take one that the venue made of several, with all their ids. It is stored under the last;
+        of a gap in front of it ids are counted, for nobody knows how they would have been merged.
+        """
+        if first_id < last_id and last_id >= self._next_id:
+            if first_id <= self._next_id:
+                self._next_id = last_id
+                self._expected = _LOOK_CLOSER if self._expected < 0 else last_id
+            elif self._accept_jump(first_id, ts_event, ts_recv):
+                self._expected = last_id
+        self.on_trade(last_id, side, ts_event, ts_recv, price, qty)
 
     def _accept_jump(self, trade_id: int, ts_event: int, ts_recv: int) -> bool:
         """First row on a connection, or an id that does not follow. False: already stored."""
@@ -209,8 +256,10 @@ class HistoryTrades(_TradeStream):
                 return [(rows[start:], ts_recv), *frames[1:]]
         return None
 
-    def on_trades(self, rows: Sequence[TradeRow], ts_recv: int) -> None:
-        """Take one frame, checked by the venue's decoder. Rows already stored are dropped."""
+    def on_trades(self, rows: Sequence[TradeRow], ts_recv: int, is_past: bool = True) -> None:
+        """Take one frame, checked by the venue's decoder. Rows already stored are dropped. The
+        first one of a connection repeats the venue's recent past, if it `is_past`.
+        """
         self._frame_count += 1
         self.last_recv_ns = ts_recv
         if len(rows) > 1:
@@ -219,7 +268,7 @@ class HistoryTrades(_TradeStream):
         if not self.has_data:
             newest_ts = rows[-1].ts_event if rows else ts_recv + self.venue_ahead_ns
             self._last_ts = 0
-            replayed = _BACKFILLED  # the venue's recent past: its age is no latency
+            replayed = _BACKFILLED if is_past else 0  # the age of the past is no latency
             rows = self._join(rows, ts_recv)
             self.has_data = True
             self.live(rows[0].ts_event if rows else newest_ts)
@@ -256,12 +305,12 @@ class HistoryTrades(_TradeStream):
             edges = Edges(0, 0, rows[0].ts_event, rows[-1].ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
             return rows
-        first_ts = last_ts if self._recent else last_ts + 1
-        known = [row for row in rows if row.ts_event < first_ts]
-        new = [row for row in rows if row.ts_event >= first_ts]
+        meets = self._meets(rows)
+        known = [row for row in rows if self._is_known(row, last_ts)]
+        new = [row for row in rows if not self._is_known(row, last_ts)]
         self._recent.update(((row.ts_event, row.trade_id), None) for row in known)
         self.duplicate_count += len(known)
-        if any((row.ts_event, row.trade_id) == self._last for row in rows):
+        if meets:
             return new
         until_ts = new[0].ts_event if new else rows[-1].ts_event
         reason = (
@@ -272,6 +321,60 @@ class HistoryTrades(_TradeStream):
         edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new
+
+    def _meets(self, rows: Sequence[TradeRow]) -> bool:
+        """Whether the first frame reaches back to what is stored."""
+        return any((row.ts_event, row.trade_id) == self._last for row in rows)
+
+    def _is_known(self, row: TradeRow, last_ts: int) -> bool:
+        """Whether a row of the first frame is stored."""
+        return row.ts_event < last_ts or (row.ts_event == last_ts and not self._recent)
+
+
+class UnorderedTrades(HistoryTrades):
+    """Trades known by ids that say nothing of order or number (`wide_id`).
+
+    One that comes twice is dropped, also across connections, as far as ids are remembered. Between
+    two connections lies a gap that nobody can measure, unless the next one brings a trade that is
+    remembered: both had every trade since that one.
+    """
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        if last:
+            self._last = (last.ts_event, (last.id_hi & _HALF) << 64 | last.id & _HALF)
+
+    def on_trades(self, rows: Sequence[TradeRow], ts_recv: int, is_past: bool = False) -> None:
+        """Take one frame; `trade_id` of its rows has 128 bits. A venue that repeats the recent past
+        after a subscription says so.
+        """
+        super().on_trades(rows, ts_recv, is_past)
+
+    def _meets(self, rows: Sequence[TradeRow]) -> bool:
+        recent = self._recent or (self._last,)
+        return any((row.ts_event, row.trade_id) in recent for row in rows)
+
+    def _is_known(self, row: TradeRow, last_ts: int) -> bool:
+        """By its id; after a restart, which forgets ids, by its time."""
+        if self._recent:
+            return (row.ts_event, row.trade_id) in self._recent
+        return row.ts_event <= last_ts
+
+    def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
+        trade_id, side, ts_event, price, qty = row
+        ring = self.ring
+        seq = ring.reserve()
+        if seq < 0:
+            self.dropped(0, ts_event, 1)
+            return
+        flags = (self.next_flags and self.settle(ts_recv)) | more_flags
+        _PACK_WIDE_TRADE(
+            ring.buffer, ring.offset_of(seq), self.slot, flags, side, ts_event, ts_recv,
+            signed(trade_id >> 64), signed(trade_id & _HALF), price, qty,
+        )  # fmt: skip
+        self.row_count += 1
 
 
 def _event_time(row: TradeRow) -> int:

@@ -1,4 +1,4 @@
-"""How often contracts pay funding, for streams whose rows do not say it (Binance).
+"""How often contracts pay funding, for streams whose rows do not say it.
 
 The venue is asked when the first such stream begins and again every minute or so; each row gets
 what was said last. An answer that is too old is worth nothing: the interval is then unknown, and

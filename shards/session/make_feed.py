@@ -10,7 +10,7 @@ from shards.feeds.context import FeedContext, Rings
 from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.gaps import GapLedger
 from shards.feeds.feed import Feed
-from shards.venues.kit import Venue, capabilities
+from shards.venues.kit import Channel, Venue, capabilities
 
 
 class FeedMaker:
@@ -22,6 +22,7 @@ class FeedMaker:
         rings: Rings,
         positions_dir: Path,
         want_snapshot: Callable[[DeltaBook], None],
+        renew: Callable[[Feed], None] = lambda _: None,
     ) -> None:
         self.gaps = GapLedger(rings[GAP.name])
         self.coverage = CoverageLedger(rings[COVERAGE.name])
@@ -29,6 +30,7 @@ class FeedMaker:
         self._rings = rings
         self._positions_dir = positions_dir
         self._want_snapshot = want_snapshot
+        self._renew = renew
 
     def make(self, spec: StreamSpec) -> Feed:
         """The feed of a stream, or one that has failed because the venue does not offer it."""
@@ -38,8 +40,9 @@ class FeedMaker:
             feed.failed(not_offered(self._venue, spec))
             return feed
         context = FeedContext(
-            spec, self._rings, self.gaps, self._positions_dir, self._want_snapshot
-        )
+            spec, self._rings, self.gaps, self._positions_dir, self._want_snapshot, self._renew,
+            channel.book if isinstance(channel, Channel) else None,
+        )  # fmt: skip
         feed = channel.feed.make(context)
         feed.resume(self.coverage, context.last(COVERAGE))
         return feed

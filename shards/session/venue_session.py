@@ -25,7 +25,7 @@ from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
 from shards.transport.rest import VenueRest
 from shards.transport.sockets import VenueSockets
-from shards.venues.budgets import REST_POLLS, spendable
+from shards.venues.budgets import REST_POLLS, spendable, weight_per_minute
 from shards.venues.kit import PollChannel, Venue
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ class VenueSession:
             venue, settings, leases, rings.publish, self._spawn, shard_count
         )
         self._snapshots = BookSnapshots(venue, self._rest, rings, settings.book_snapshot_interval_s)
-        self._maker = FeedMaker(venue, rings, layout.positions_dir, self._snapshots.want)
+        self._maker = FeedMaker(
+            venue, rings, layout.positions_dir, self._snapshots.want, self._sockets.renew
+        )
         self._gaps, self._coverage = self._maker.gaps, self._maker.coverage
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Feed] = {}
@@ -215,7 +217,7 @@ class VenueSession:
 
     def _poll_weight(self) -> float:
         """This shard's part of what polls may spend in a minute."""
-        usual = spendable(self._venue.rest_weight_per_minute)[REST_POLLS]
+        usual = spendable(weight_per_minute(self._venue))[REST_POLLS]
         allowed = self._leases.announced.get((self._venue.name, REST_POLLS), usual)
         return allowed * _POLL_MARGIN / self._shard_count
 

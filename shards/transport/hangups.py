@@ -1,6 +1,6 @@
 """Which subscription made the venue hang up, where a venue does that and does not say why.
 
-Hyperliquid drops a connection, with everything on it, for a coin it does not know. Coins come from
+A venue may drop a connection, with everything on it, for a coin it does not know. Coins come from
 its own listing, but a listing may be ahead of the sockets. So after a cut, what had been subscribed
 a moment before is tried again alone; who is alone when the venue hangs up, and again when it is
 tried once more, is left out for a while: seconds at first, for networks cut sockets as well. Pure:

@@ -1,7 +1,7 @@
 """How long a venue that refuses wants to be left alone, in whichever form it says so.
 
-`Retry-After` is seconds, or the date at which it ends. Binance also says when a ban ends in words,
-and for some of its refusals only there: `banned until 1795661085790` (ms since 1970), or
+`Retry-After` is seconds, or the date at which it ends. Some also say when a ban ends in words, and
+for some of their refusals only there: `banned until 1795661085790` (ms since 1970), or
 `"retryAfter":1795661085790` beside `"serverTime"` in answers to socket requests. A moment is of the
 venue's clock, so it is compared with what that clock says now: the `Date` of the same answer, or
 its `serverTime`. Our own clock is asked last, for it may be wrong by years.

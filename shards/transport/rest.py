@@ -17,14 +17,16 @@ from engine.limits.budget import REFUSALS, refusal_in_words
 from engine.limits.leases import Lease, LeaseClient
 from shards.transport.answers import address_of, no_json
 from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
-from shards.venues.bad_frames import BAD_FRAME
+from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import REST_POLLS, spendable
-from shards.venues.kit import REST_WEIGHT, RestCall, Venue
+from shards.venues.kit import REST_WEIGHT, RestCall, Venue, limit_of, rest_pools_of
 
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _MAX_BODY_BYTES = 32 << 20
+_PAGES_MAX = 100
+"""Of a listing: with 500 rows each, more than any venue has."""
 _WORDS_BYTES = 2048
 _WORDS_TIMEOUT_S = 2.0
 """Of a refusal: the status says enough."""
@@ -38,13 +40,16 @@ class VenueRest:
         self._venue = venue.name
         self._base_url = (base_url or venue.rest_url).rstrip("/")
         self._leases = {
-            pool: Lease(leases, venue.name, pool)
-            for pool in (REST_WEIGHT, REST_POLLS, *venue.rest_pools)
+            pool: Lease(leases, venue.name, pool) for pool in (REST_POLLS, *rest_pools_of(venue))
         }
         self._used_weight_header = venue.used_weight_header
-        self._listing_call = venue.instruments
-        self._parse_rest_weight = venue.parse_rest_weight
-        self._weight_max = venue.rest_weight_per_minute
+        self._listing = venue.listing
+        self._parse_limits = venue.parse_limits
+        limit = limit_of(venue, REST_WEIGHT)
+        assert limit is not None, "every venue says what its calls may weigh"
+        self._limit = limit
+        self._weight = limit.units
+        """Units that the venue allows in its window: what it announced, if that is less."""
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
 
     async def fetch(self, call: RestCall, symbol: str = "") -> bytes:
@@ -66,9 +71,29 @@ class VenueRest:
         if is_refused or speaks_of_ban(payload):
             self._refused(call, reply, payload)
         self._check(reply, payload, self._what(call, symbol))
-        if call == self._listing_call:
+        if call == self._listing.first:
             self._heed(payload)
         return payload
+
+    async def listing(self) -> list[bytes]:
+        """The pages of what the venue lists, all of them: half a listing would delist the rest.
+        Raises VenueError. A call that was made already ends it: that page is there.
+        """
+        pages: dict[RestCall, bytes] = {}
+        call: RestCall | None = self._listing.first
+        while call is not None and call not in pages:
+            if len(pages) == _PAGES_MAX:
+                raise VenueError(f"{self._venue}: its listing has more than {_PAGES_MAX} pages")
+            pages[call] = await self.fetch(call)
+            try:
+                call = self._listing.next(pages[call])
+            except BAD_FRAME as error:
+                reason = reason_of(error)
+                raise VenueError(
+                    f"{self._venue}: page {len(pages)} of its listing does not say what is next"
+                    f" ({reason})"
+                ) from error
+        return list(pages.values())
 
     def _what(self, call: RestCall, symbol: str) -> str:
         """A call in words, without what may be secret in its address."""
@@ -116,12 +141,14 @@ class VenueRest:
         """Follow the limit that comes with the listing. Who reads the rest of it says what is
         wrong with it.
         """
-        if self._parse_rest_weight is None:
+        if self._parse_limits is None:
             return
         with contextlib.suppress(*BAD_FRAME):
-            announced = self._parse_rest_weight(listing)
-            if announced is not None:
-                for pool, budget in spendable(min(announced, self._weight_max)).items():
+            found = [each for each in self._parse_limits(listing) if each.pool == REST_WEIGHT]
+            if found:
+                window_s = self._limit.window_s
+                self._weight = min(each.within(window_s) for each in (*found, self._limit))
+                for pool, budget in spendable(self._weight).items():
                     self._leases[pool].announced(budget)
 
     async def close(self) -> None:

@@ -22,8 +22,17 @@ from engine.messages.streams import StreamState
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.transport.connection import PLANNED, Connection
-from shards.venues.budgets import SOCKETS, SUBSCRIPTIONS
-from shards.venues.kit import Channel, SocketGroup, Venue
+from shards.venues.kit import (
+    CONNECTS,
+    MESSAGES,
+    SOCKETS,
+    SUBSCRIPTIONS,
+    Channel,
+    SocketGroup,
+    Venue,
+    limit_of,
+    places_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -73,15 +82,15 @@ class VenueSockets:
         self._settings = settings
         self._publish = publish
         self._spawn = spawn
-        self._connects = Lease(leases, venue.name, "ws_connects")
-        self._messages = (
-            Lease(leases, venue.name, "ws_messages") if venue.messages_per_minute else None
-        )
+        self._connects = Lease(leases, venue.name, CONNECTS)
+        self._messages = Lease(leases, venue.name, MESSAGES) if limit_of(venue, MESSAGES) else None
         self._shard_count = shard_count
         self._subscriptions = HeldPlaces(
-            leases, venue.name, SUBSCRIPTIONS, venue.subscriptions_max, self._settle
+            leases, venue.name, SUBSCRIPTIONS, places_of(venue, SUBSCRIPTIONS), self._settle
         )
-        self._places = HeldPlaces(leases, venue.name, SOCKETS, venue.sockets_max, self._settle)
+        self._places = HeldPlaces(
+            leases, venue.name, SOCKETS, places_of(venue, SOCKETS), self._settle
+        )
         self._waiting: dict[int, Feed] = {}
         """Streams without a subscription."""
         self._owners: dict[str, Feed] = {}
@@ -234,11 +243,11 @@ class VenueSockets:
         address may subscribe to fit its sockets, however it is divided among the shards.
         """
         size = self._settings.streams_per_connection or group.streams_per_connection
-        venue = self._venue
-        if venue.subscriptions_max is None or venue.sockets_max is None:
+        subscriptions, sockets = (places_of(self._venue, each) for each in (SUBSCRIPTIONS, SOCKETS))
+        if subscriptions is None or sockets is None:
             return size
-        full = max(venue.sockets_max - self._shard_count + 1, 1)  # the last of a shard may be empty
-        return max(size, math.ceil(venue.subscriptions_max / full))
+        full = max(sockets - self._shard_count + 1, 1)  # the last of a shard may be empty
+        return max(size, math.ceil(subscriptions / full))
 
     def _replace(self, connection: Connection) -> None:
         """Move every stream to a new socket before this one ends. One socket after the other, if
@@ -327,6 +336,11 @@ class VenueSockets:
             self._channel(stream).topic(stream.key.symbol, self._settings): stream
             for stream in streams
         }
+
+    def renew(self, stream: Feed) -> None:
+        """Subscribe the stream's topic anew on the socket that brings it, for a snapshot."""
+        if (carrier := self._carriers.get(stream.slot)) is not None:
+            carrier.resubscribe(stream)
 
     def _watch(self, connection: Connection, now_s: float) -> list[Feed]:
         """A subscription that is acknowledged proves nothing: each stream must deliver. A silent

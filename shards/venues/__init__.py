@@ -1,4 +1,6 @@
-"""The venues. Adding one: its file or folder, its line here, its folder in `tests/data/`."""
+"""The venues. Adding one: its file or folder (`shards.venues.kit` says what is in it), its line
+here, its folder in `tests/data/`.
+"""
 
 import math
 from collections import Counter

@@ -1,58 +1,71 @@
 """What this engine lets itself spend of a venue's limits, pool by pool."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from engine.messages.settings import HeldLimitSettings, LimitSettings
-from shards.venues.kit import REST_WEIGHT, PollChannel, Venue
+from shards.venues.kit import (
+    MESSAGES,
+    REST_WEIGHT,
+    SOCKETS,
+    Limit,
+    PollChannel,
+    Venue,
+    limit_of,
+    places_of,
+)
 
 REST_POLLS: Final = "rest_polls"
 """The part of `REST_WEIGHT` that polls may use. A poll needs both."""
 
-SUBSCRIPTIONS: Final = "ws_subscriptions"
-SOCKETS: Final = "ws_sockets"
-"""What may be held at once: all of it, for what is in use does not grow by itself."""
-
 _SHARE = 0.8
-"""Of a venue's budget: other programs on the address want some too."""
+"""Of a venue's budget: other programs on the address want some too. What may be held at once is
+taken whole, for what is in use does not grow by itself.
+"""
 _POLL_SHARE = 0.6
 """Of that: the rest is always there for the snapshots of books that broke."""
 
 
 def limits_of(venue: Venue) -> list[LimitSettings | HeldLimitSettings]:
     """The limits of a venue that all processes share."""
-    rest = spendable(venue.rest_weight_per_minute)
-    if not any(isinstance(channel, PollChannel) for channel in venue.channels.values()):
-        del rest[REST_POLLS]
-    per_minute = {**rest, "ws_connects": venue.connects_per_minute * _SHARE}
-    limits: list[LimitSettings | HeldLimitSettings] = [
-        LimitSettings(venue.name, pool, budget, 60.0) for pool, budget in per_minute.items()
-    ]
-    if venue.messages_per_minute is not None:
-        budget = venue.messages_per_minute * _SHARE - _pings_per_minute(venue)
-        limits.append(LimitSettings(venue.name, "ws_messages", budget, 60.0))
-    held = {SUBSCRIPTIONS: venue.subscriptions_max, SOCKETS: venue.sockets_max}
-    limits += [
-        HeldLimitSettings(venue.name, pool, count)
-        for pool, count in held.items()
-        if count is not None
-    ]
-    limits += [
-        LimitSettings(venue.name, name, pool.budget * _SHARE, pool.window_s)
-        for name, pool in venue.rest_pools.items()
-    ]
-    return limits
+    found: list[LimitSettings | HeldLimitSettings] = []
+    for limit in venue.limits:
+        if isinstance(limit, Limit):
+            found += _budgets(venue, limit)
+        else:
+            found.append(HeldLimitSettings(venue.name, limit.pool, limit.count))
+    return found
 
 
-def spendable(rest_weight_per_minute: float) -> dict[str, float]:
-    """What we let ourselves spend of a venue's REST weight, by pool."""
-    ours = rest_weight_per_minute * _SHARE
+def _budgets(venue: Venue, limit: Limit) -> Iterator[LimitSettings]:
+    ours = {limit.pool: limit.units * _SHARE}
+    if limit.pool == MESSAGES:
+        ours[MESSAGES] -= _pings(venue, limit.window_s)
+    if limit.pool == REST_WEIGHT:
+        ours = spendable(limit.units)
+        if not any(isinstance(channel, PollChannel) for channel in venue.channels.values()):
+            del ours[REST_POLLS]
+    for pool, budget in ours.items():
+        yield LimitSettings(venue.name, pool, budget, limit.window_s)
+
+
+def spendable(rest_weight: float) -> dict[str, float]:
+    """What we let ourselves spend of a venue's REST weight, by pool, in the window it is for."""
+    ours = rest_weight * _SHARE
     return {REST_WEIGHT: ours, REST_POLLS: ours * _POLL_SHARE}
 
 
-def _pings_per_minute(venue: Venue) -> float:
-    """What all sockets send besides subscriptions. It is set aside, for a ping that waited for its
-    turn would come too late for its socket.
+def weight_per_minute(venue: Venue) -> float:
+    """What a venue lets an address spend in the long run."""
+    limit = limit_of(venue, REST_WEIGHT)
+    assert limit is not None, "every venue says what its calls may weigh"
+    return limit.units * 60.0 / limit.window_s
+
+
+def _pings(venue: Venue, window_s: float) -> float:
+    """What all sockets send in a window besides subscriptions. It is set aside, for a ping that
+    waited for its turn would come too late for its socket.
     """
     pinging = [group for group in venue.groups.values() if group.json_ping is not None]
-    sockets = venue.sockets_max or 0
-    return max((sockets * 60.0 / group.ping_interval_s for group in pinging), default=0.0)
+    sockets = places_of(venue, SOCKETS) or 0
+    return max((sockets * window_s / group.ping_interval_s for group in pinging), default=0.0)

@@ -2,6 +2,32 @@
 
 A venue file declares one `Venue`. Everything that differs between venues is a value here; only
 decoding is code. Rule numbers in venue files refer to the venue's public documentation.
+
+What the author of a venue writes, in this order:
+
+1. `ListingCalls`: the call that names the instruments, and a `parse` that makes an `Instrument` of
+   each row (`shards.venues.listing.RowReader`: one odd row costs itself alone). `next` where the
+   listing comes in pages. Prices and quantities stay in the venue's unit.
+2. Messages: a `msgspec.Struct` for each kind of frame, with the field types of
+   `shards.venues.wire`. What no market can mean is refused there, and no decoder looks again.
+3. A decoder: a function that is given the feeds and returns `decode(payload, ts_recv)`, which
+   delivers rows to the feed of their symbol and says what is no data. It keeps no clock, sleeps
+   never, and delivers all of a frame or nothing. `Shape` says where the elements of a frame are, so
+   that what can be read of a bad one is used.
+4. `SocketGroup`: one for each kind of WebSocket, with its pings, its limits and its manners.
+5. `Channel` and `PollChannel`, one for each kind of stream: its topic, after how long silence is a
+   fault, and its feed, which is how its rows prove that none is missing:
+
+   - trades that are numbered without holes: `ContiguousTrades` (a trade may stand for several ids);
+     whose first frame repeats the past: `HistoryTrades`; any others: `UnorderedTrades`, with ids of
+     up to 128 bits (`shards.feeds.trades.wide_id`);
+   - books of deltas on a REST snapshot: `DeltaBook` (with `book_snapshot`); snapshot and deltas on
+     one topic: `PushedBook`, and `book` says how they chain (`shards.feeds.book_rules`); whole
+     every time: `SnapshotBook`;
+   - all else is known by its time.
+6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
+7. `examples` and `options`: what runs unconfigured, and what users may choose.
+8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
 """
 
 import enum
@@ -16,9 +42,10 @@ from msgspec import Struct
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import Level
+from shards.feeds.book_rules import BookRule
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
-from shards.venues.listing import Listing, Readings
+from shards.venues.listing import Listing, Readings, joined
 
 
 class _Nobody:
@@ -173,18 +200,42 @@ class Channel:
     """What to know before one relies on it."""
     has_venue_time: bool = True
     """Whether the venue says when what it sends has happened; else rows have our time."""
+    book: BookRule | None = None
+    """Of a `PushedBook`: how its messages chain. Its group `refuses_repeats`, for a snapshot comes
+    only with a new subscription.
+    """
 
 
 REST_WEIGHT: Final = "rest_weight"
 """The pool that most calls of a venue share."""
+CONNECTS: Final = "ws_connects"
+"""The pool of handshakes: a unit each."""
+MESSAGES: Final = "ws_messages"
+"""The pool of what clients send over all sockets of an address: a unit a message."""
+SUBSCRIPTIONS: Final = "ws_subscriptions"
+SOCKETS: Final = "ws_sockets"
+"""What an address may hold at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class RestPool:
-    """A budget some calls have to themselves: `budget` units in any `window_s` seconds."""
+class Limit:
+    """What an address may spend of a pool: `units` in any `window_s` seconds."""
 
-    budget: float
+    pool: str
+    units: float
     window_s: float
+
+    def within(self, window_s: float) -> float:
+        """Units that it allows in so many seconds, in the long run."""
+        return self.units * window_s / self.window_s
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What an address may hold of a pool at once."""
+
+    pool: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +249,25 @@ class RestCall:
     weight: int
     body: str = ""
     pool: str = REST_WEIGHT
+
+
+def no_more(_: bytes) -> None:
+    """Of a listing that is one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListingCalls:
+    """How to ask what a venue lists: `first`, and what `next` makes of each answer while there is
+    more. `parse` reads one answer; a listing is all of them or none.
+    """
+
+    first: RestCall
+    parse: Callable[[bytes], Listing]
+    next: Callable[[bytes], RestCall | None] = no_more
+
+    def read(self, pages: Iterable[bytes]) -> Listing:
+        """What all answers say together."""
+        return joined(self.parse(page) for page in pages)
 
 
 OnBadFrame = Callable[[Exception, bytes], None]
@@ -255,8 +325,10 @@ class Venue:
     ws_url: str
     groups: Mapping[str, SocketGroup]
     channels: Mapping[tuple[StreamKind, Transport], Channel | PollChannel]
-    rest_weight_per_minute: int
-    connects_per_minute: int
+    limits: tuple[Limit | Places, ...]
+    """Of an address, a pool each. `REST_WEIGHT` and `CONNECTS` are always there, others where the
+    venue has them: calls name pools of their own here.
+    """
     subscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """(topics, request id) to the frames that subscribe them."""
     unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
@@ -266,24 +338,15 @@ class Venue:
     """The member of a frame that says which `Shape` it has."""
     shapes: tuple[Shape, ...]
     """Of every kind of frame that rows are made of."""
-    instruments: RestCall
-    parse_instruments: Callable[[bytes], Listing]
+    listing: ListingCalls
     topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
     """
-    parse_rest_weight: Callable[[bytes], float | None] | None = None
-    """The weight an address may spend in a minute, where the answer to `instruments` says so."""
+    parse_limits: Callable[[bytes], Sequence[Limit]] | None = None
+    """Limits that the listing's first page announces: they count where they are stricter."""
     used_weight_header: str | None = None
     """Reply header with the weight the venue has counted in this minute."""
-    subscriptions_max: int | None = None
-    """What one address may have subscribed at once, where the venue limits that."""
-    sockets_max: int | None = None
-    """And over how many sockets."""
-    messages_per_minute: int | None = None
-    """What clients may send over all sockets of an address, where the venue limits that."""
-    rest_pools: Mapping[str, RestPool] = field(default_factory=dict)
-    """Pools besides `REST_WEIGHT` that calls name."""
     funding_intervals: FundingIntervals | None = None
     book_snapshot: RestCall | None = None
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
@@ -291,6 +354,27 @@ class Venue:
     """Symbols that everybody knows, for examples; at least two."""
     ended_statuses: frozenset[str] = frozenset({"DELISTED"})
     """What an instrument's status is for ever; the others it leaves again."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
+    """
+
+
+def limit_of(venue: Venue, pool: str) -> Limit | None:
+    """What an address may spend of a pool; None where the venue does not limit that."""
+    limits = (each for each in venue.limits if isinstance(each, Limit))
+    return next((limit for limit in limits if limit.pool == pool), None)
+
+
+def rest_pools_of(venue: Venue) -> list[str]:
+    """The pools that REST calls draw on."""
+    limits = (each.pool for each in venue.limits if isinstance(each, Limit))
+    return [pool for pool in limits if pool not in (CONNECTS, MESSAGES)]
+
+
+def places_of(venue: Venue, pool: str) -> int | None:
+    """What an address may hold of a pool at once; None where the venue does not limit that."""
+    places = (each for each in venue.limits if isinstance(each, Places))
+    return next((each.count for each in places if each.pool == pool), None)
 
 
 def capabilities(venue: Venue) -> list[tuple[StreamKind, Transport]]:

@@ -41,6 +41,19 @@ Listing = Readings[Instrument]
 """What a venue lists."""
 
 
+def joined(pages: Iterable[Readings[Fact]]) -> Readings[Fact]:
+    """What several answers say together: a symbol that can be read in one of them is read."""
+    known: dict[str, Fact] = {}
+    unreadable: dict[str, str] = {}
+    nameless = 0
+    for page in pages:
+        known.update(page.known)
+        unreadable.update(page.unreadable)
+        nameless += page.nameless
+    left = {name: why for name, why in unreadable.items() if name not in known}
+    return Readings(known, left, nameless)
+
+
 class RowReader(Generic[Row]):
     """Reads rows that are a `kind`; `name_field` holds the symbol."""
 

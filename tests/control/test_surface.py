@@ -190,8 +190,8 @@ def prepare(rig: Rig) -> None:
     rig.supervisor.tell()
 
 
-async def _nothing(_: Any) -> bytes:
-    return b"nonsense"
+async def _nothing(_: Any) -> list[bytes]:
+    return [b"nonsense"]
 
 
 def test_answers_are_as_they_were() -> None:

@@ -114,7 +114,7 @@ class Plane:
 async def listing_of(name: str, settings: VenueSettings) -> ListingLoaded:
     """What a venue lists, as the control process would say it."""
     fetch = ListingFetch({name: settings}, free_leases())
-    found = VENUES[name].parse_instruments(await fetch.fetch(VENUES[name]))
+    found = VENUES[name].listing.read(await fetch.fetch(VENUES[name]))
     await fetch.close()
     return ListingLoaded(name, list(found.known.values()), [])
 

@@ -1,6 +1,7 @@
 """Rings in plain memory and streams on them, for tests of the shard rooms."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from shards.feeds.declared.gaps import GapLedger
 from shards.feeds.feed import Feed
 from shards.session.make_feed import FeedMaker
 from shards.session.rings import ShardRings
-from shards.venues.kit import Venue
+from shards.venues.kit import SOCKETS, SUBSCRIPTIONS, Places, Venue
 
 
 class MemoryRings:
@@ -71,6 +72,16 @@ def spec_of(
 ) -> StreamSpec:
     """A stream for a test."""
     return StreamSpec(slot, StreamKey(venue, symbol, kind, transport))
+
+
+def with_places(
+    venue: Venue, *, subscriptions: int | None = None, sockets: int | None = None
+) -> Venue:
+    """A venue that allows an address only so many."""
+    wanted = {SUBSCRIPTIONS: subscriptions, SOCKETS: sockets}
+    others = [each for each in venue.limits if each.pool not in wanted]
+    places = [Places(pool, count) for pool, count in wanted.items() if count is not None]
+    return dataclasses.replace(venue, limits=(*others, *places))
 
 
 class Open:

@@ -336,9 +336,9 @@ class FakeRig:
     def _answer(self, name: str, message: LeaseAnswer) -> None:
         self._clients[name].take(message)
 
-    async def fetch_listing(self) -> bytes:
+    async def fetch_listing(self) -> list[bytes]:
         """As the control process does."""
-        return await self.session._rest.fetch(self.venue.instruments)
+        return await self.session._rest.listing()
 
     async def until(self, condition: Any, within_s: float = 10.0) -> None:
         """Tick, as a shard does, until something is so."""

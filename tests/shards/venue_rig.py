@@ -117,9 +117,9 @@ class Rig:
             if each.window_s is None
         }
 
-    async def fetch_listing(self) -> bytes:
+    async def fetch_listing(self) -> list[bytes]:
         """As the control process does."""
-        return await self.session._rest.fetch(self._venue.instruments)
+        return await self.session._rest.listing()
 
     async def exchange_info(self, _: web.Request) -> web.Response:
         self.listing_count += 1

@@ -14,7 +14,7 @@ import msgspec
 from control.cli.ending import Ending
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions
-from control.cli.options import add_service, load
+from control.cli.options import add_service, example_streams, load
 from control.cli.service import Look, Outcome, interruptible, run_service
 from control.cli.stores.which import psql_command
 from control.cli.terminal.summary import engine_summary, latency_lines, received_text
@@ -27,7 +27,7 @@ from engine.data.layout import usable
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
-from engine.start.config import DEFAULT_STREAMS, LoadedConfig
+from engine.start.config import LoadedConfig
 from shards.simulator.core.instruments import listed_symbols
 from shards.simulator.settings import parse_rate
 from shards.venues import VENUES
@@ -230,7 +230,7 @@ def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:
 
 def streams_note(loaded: LoadedConfig) -> str:
     """What to say of streams in the configuration, which may not exist in the simulated market."""
-    if loaded.config.streams == DEFAULT_STREAMS:
+    if loaded.config.streams == example_streams():
         return ""
     return (
         f"{loaded.source}: [[streams]] is for `fts up`; the demo collects the instruments of its"

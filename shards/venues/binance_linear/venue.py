@@ -25,11 +25,14 @@ from shards.venues.binance_linear.decode import (
 )
 from shards.venues.binance_linear.messages import ExchangeInfo, RateLimit, RateLimits, Symbol
 from shards.venues.kit import (
+    CONNECTS,
+    REST_WEIGHT,
     Channel,
     FundingIntervals,
+    Limit,
+    ListingCalls,
     PollChannel,
     RestCall,
-    RestPool,
     SocketGroup,
     Venue,
     decimals_of,
@@ -40,7 +43,9 @@ _decode_exchange_info = msgspec.json.Decoder(ExchangeInfo).decode
 _decode_rate_limits = msgspec.json.Decoder(RateLimits).decode
 _decode_rate_limit = msgspec.json.Decoder(RateLimit).decode
 _symbols = RowReader(Symbol, "symbol")
-_MINUTES = {"SECOND": 1 / 60, "MINUTE": 1.0, "HOUR": 60.0, "DAY": 1440.0}
+_BOOK_CHANNELS = ("depth@100ms", "depth@250ms", "depth@500ms", "depth@0ms", "depth")
+"""The last is the second by another name."""
+_SECONDS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0, "DAY": 86_400.0}
 
 
 def subscribe(topics: Sequence[str], request_id: int) -> list[bytes]:
@@ -81,17 +86,16 @@ def _size(filters: Sequence[dict[str, Any]], kind: str, name: str) -> str:
     return step_size(f"filters: {kind}.{name}", found.get(name))
 
 
-def parse_rest_weight(body: bytes) -> float | None:
-    """The strictest limit on weight that `exchangeInfo` announces, per minute, as far as its limits
-    can be read.
-    """
-    per_minute = []
+def parse_limits(body: bytes) -> list[Limit]:
+    """Limits on weight that `exchangeInfo` announces, as far as they can be read."""
+    limits = []
     for raw in _decode_rate_limits(body).rateLimits:
         with contextlib.suppress(*BAD_FRAME):
             each = _decode_rate_limit(raw)
-            if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _MINUTES:
-                per_minute.append(each.limit / (each.intervalNum * _MINUTES[each.interval]))
-    return min(per_minute, default=None)
+            if each.rateLimitType == "REQUEST_WEIGHT" and each.interval in _SECONDS:
+                window_s = each.intervalNum * _SECONDS[each.interval]
+                limits.append(Limit(REST_WEIGHT, each.limit, window_s))
+    return limits
 
 
 def _trades_topic(symbol: str, _: VenueSettings) -> str:
@@ -99,7 +103,7 @@ def _trades_topic(symbol: str, _: VenueSettings) -> str:
 
 
 def _book_topic(symbol: str, settings: VenueSettings) -> str:
-    return f"{symbol.lower()}@{settings.book_channel or 'depth@100ms'}"
+    return f"{symbol.lower()}@{settings.book_channel or _BOOK_CHANNELS[0]}"
 
 
 def _quotes_topic(symbol: str, _: VenueSettings) -> str:
@@ -170,19 +174,20 @@ VENUE = Venue(
             note="the exchange sends at most one liquidation a second and symbol",
         ),
     },
-    rest_weight_per_minute=2400,
-    # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes to themselves.
-    rest_pools={"rest_funding": RestPool(500, 300.0)},
-    parse_rest_weight=parse_rest_weight,
+    limits=(
+        Limit(REST_WEIGHT, 2400, 60.0),
+        Limit(CONNECTS, 60, 60.0),
+        # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes.
+        Limit("rest_funding", 500, 300.0),
+    ),
+    parse_limits=parse_limits,
     used_weight_header="X-MBX-USED-WEIGHT-1M",
-    connects_per_minute=60,
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,
     tag="e",
     shapes=SHAPES,
-    instruments=RestCall("GET", "/fapi/v1/exchangeInfo", weight=1),
-    parse_instruments=parse_instruments,
+    listing=ListingCalls(RestCall("GET", "/fapi/v1/exchangeInfo", weight=1), parse_instruments),
     funding_intervals=FundingIntervals(
         RestCall("GET", "/fapi/v1/fundingInfo", weight=1, pool="rest_funding"),
         parse_funding_intervals,
@@ -193,4 +198,5 @@ VENUE = Venue(
     parse_book_snapshot=parse_book_snapshot,
     examples=("BTCUSDT", "ETHUSDT"),
     ended_statuses=frozenset({"DELISTED", "CLOSE", "DELIVERED"}),
+    options={"book_channel": _BOOK_CHANNELS},
 )

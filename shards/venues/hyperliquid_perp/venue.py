@@ -16,7 +16,21 @@ from shards.feeds.quotes import Quotes
 from shards.feeds.trades import HistoryTrades
 from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
 from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
-from shards.venues.kit import Channel, PollChannel, RestCall, SocketGroup, Venue
+from shards.venues.kit import (
+    CONNECTS,
+    MESSAGES,
+    REST_WEIGHT,
+    SOCKETS,
+    SUBSCRIPTIONS,
+    Channel,
+    Limit,
+    ListingCalls,
+    Places,
+    PollChannel,
+    RestCall,
+    SocketGroup,
+    Venue,
+)
 from shards.venues.listing import Listing, RowReader
 
 _OBJECTS_MAX = 16
@@ -141,18 +155,23 @@ VENUE = Venue(
             has_venue_time=False,
         ),
     },
-    rest_weight_per_minute=1200,
-    connects_per_minute=25,
-    messages_per_minute=2000,
-    subscriptions_max=1000,
-    sockets_max=10,
+    limits=(
+        Limit(REST_WEIGHT, 1200, 60.0),
+        Limit(CONNECTS, 25, 60.0),
+        Limit(MESSAGES, 2000, 60.0),
+        Places(SUBSCRIPTIONS, 1000),
+        Places(SOCKETS, 10),
+    ),
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     build_decoder=build_decoder,
     tag="channel",
     shapes=SHAPES,
     topics_in=topics_in,
-    instruments=RestCall("POST", "/info", weight=20, body='{"type":"meta"}'),
-    parse_instruments=parse_instruments,
+    listing=ListingCalls(
+        RestCall("POST", "/info", weight=20, body='{"type":"meta"}'), parse_instruments
+    ),
     examples=("BTC", "ETH"),
+    # 20 levels, or 5 ten times as often.
+    options={"book_channel": ("slow", "fast")},
 )

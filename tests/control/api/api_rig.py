@@ -223,7 +223,7 @@ class Rig:
         self.app = Api(self.services, allowed_hosts)
         self.supervisor.tell()
 
-    async def _fetch(self, venue: Any) -> bytes:
+    async def _fetch(self, venue: Any) -> list[bytes]:
         raise AssertionError(f"nobody asked for {venue.name}")
 
     async def ask(

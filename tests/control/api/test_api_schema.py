@@ -64,8 +64,8 @@ def test_no_body_is_a_server_error_or_slow(raw: bytes, method: str) -> None:
 def api_url() -> Iterator[str]:
     with engine() as (rig, url):
 
-        async def fetch(_: Any) -> bytes:
-            return b'{"universe":[]}'
+        async def fetch(_: Any) -> list[bytes]:
+            return [b'{"universe":[]}']
 
         rig.instruments._fetch = fetch
         yield url

@@ -129,6 +129,35 @@ def test_unknown_venue_is_refused_with_the_one_that_was_meant(tmp_path: Path) ->
     assert line.endswith("unknown venue 'binance_liner'; did you mean binance_linear?")
 
 
+def test_a_book_channel_that_the_venue_does_not_have_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    options = argparse.Namespace(config=config, state_dir=None)
+    config.write_text("[venues.binance_linear]\nbook_channel = 'fast'\n")
+    with pytest.raises(ConfigError) as caught:
+        load(options)
+    assert str(caught.value) == (
+        f"{config}: venues.binance_linear.book_channel: 'fast' is none of depth@100ms,"
+        " depth@250ms, depth@500ms, depth@0ms, depth"
+    )
+    config.write_text("[venues.HyperliquidPerp]\nbook_channel = 'fast'\n")
+    assert load(options).config.venues["hyperliquid_perp"].book_channel == "fast"
+
+
+def test_what_runs_when_nothing_is_configured_are_the_examples_of_the_venues(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "fts.toml"
+    config.write_text("")
+    for options in (argparse.Namespace(config=path, state_dir=None) for path in (config, None)):
+        keys = [(key.venue, key.symbol) for key in load(options).stream_keys()]
+        assert list(dict.fromkeys(keys)) == [
+            ("binance_linear", "BTCUSDT"), ("binance_linear", "ETHUSDT"),
+            ("hyperliquid_perp", "BTC"), ("hyperliquid_perp", "ETH"),
+        ]  # fmt: skip
+    config.write_text("streams = []")
+    assert load(argparse.Namespace(config=config, state_dir=None)).stream_keys() == []
+
+
 def test_both_spellings_of_a_venue_are_known(tmp_path: Path) -> None:
     config = tmp_path / "fts.toml"
     config.write_text(

@@ -6,6 +6,7 @@ import pytest
 
 from control.cli import ground
 from control.cli.ground import ServiceOptions, redis_plan
+from control.cli.options import example_streams
 from engine.data.layout import Layout
 from engine.data.names import StreamKey, StreamKind
 from engine.start.config import load
@@ -23,7 +24,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(tmp_path: Path, text: str, *, fresh: bool = False) -> ServiceOptions:
     file = tmp_path / "fts.toml"
     file.write_text(text)
-    return ServiceOptions(load(file, {}), fresh=fresh)
+    return ServiceOptions(load(file, {}, default_streams=example_streams()), fresh=fresh)
 
 
 @pytest.mark.fault("N40")

@@ -211,7 +211,7 @@ class ScriptedEngine:
         return self.supervisor.tuned
 
 
-async def _no_venue(venue: Any) -> bytes:
+async def _no_venue(venue: Any) -> list[bytes]:
     raise AssertionError(f"nobody asked for {venue.name}")
 
 

@@ -11,7 +11,15 @@ from engine.base.errors import ConfigError
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.start import preflight
-from engine.start.config import Config, LoadedConfig, Secret, has_password, load, masked_url
+from engine.start.config import (
+    Config,
+    LoadedConfig,
+    Secret,
+    StreamsConfig,
+    has_password,
+    load,
+    masked_url,
+)
 
 AMPLE = 10 << 30
 
@@ -33,12 +41,23 @@ def refusal(directory: Path, text: str | bytes, env: dict[str, str] | None = Non
     return message.removeprefix(f"{path}: ")
 
 
+def test_streams_are_those_of_the_file_or_else_the_callers(tmp_path: Path) -> None:
+    examples = [StreamsConfig(venue="x", symbols=["A"])]
+    for path in (None, write(tmp_path, "")):
+        keys = load(path, {}, default_streams=examples).stream_keys()
+        assert keys == [
+            StreamKey("x", "A", StreamKind.TRADES),
+            StreamKey("x", "A", StreamKind.L2_BOOK),
+        ]
+    path = write(tmp_path, "streams = []")
+    assert load(path, {}, default_streams=examples).stream_keys() == []
+
+
 def test_nothing_is_required(tmp_path: Path) -> None:
     for loaded in (load(None, {}), load(write(tmp_path, ""), {})):
         assert loaded.config == Config()
         assert loaded.database_url is None
-        assert StreamKey("hyperliquid_perp", "ETH", StreamKind.L2_BOOK) in loaded.stream_keys()
-        assert len(loaded.stream_keys()) == 8
+        assert loaded.stream_keys() == []
 
 
 @pytest.mark.fault("C01")

@@ -83,7 +83,7 @@ def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
     venue = VENUES["hyperliquid_perp"]
 
     def with_ghost(body: bytes) -> Listing:
-        known = venue.parse_instruments(body).known
+        known = venue.listing.parse(body).known
         return Listing({**known, GHOST: known["BTC"]})
 
     async def body() -> None:
@@ -92,7 +92,7 @@ def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
         address = f"127.0.0.1:{simulator.port}/{venue.name}"
         faults: list[BaseException] = []
         session = VenueSession(
-            replace(venue, parse_instruments=with_ghost),
+            replace(venue, listing=replace(venue.listing, parse=with_ghost)),
             VenueSettings(rest_url=f"http://{address}", ws_url=f"ws://{address}"),
             MemoryRings().rings, open_layout(tmp_path / "state", tmp_path), faults.append,
             free_leases(),

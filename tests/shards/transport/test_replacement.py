@@ -1,7 +1,6 @@
 """Sockets that are replaced while they deliver: real sockets, a venue of the test's own."""
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.data.flags import GapReason
 from shards.venues import VENUES
-from tests.shards.doubles import spec_of
+from tests.shards.doubles import spec_of, with_places
 from tests.shards.fake_venue import (
     TEXT,
     FakeSocket,
@@ -126,7 +125,7 @@ def test_a_next_socket_that_dies_comes_back_and_takes_over_then(tmp_path: Path) 
 
 
 def test_where_no_further_socket_is_allowed_the_present_one_closes_first(tmp_path: Path) -> None:
-    venue = dataclasses.replace(VENUES["binance_linear"], sockets_max=1, subscriptions_max=200)
+    venue = with_places(VENUES["binance_linear"], subscriptions=200, sockets=1)
 
     async def test(rig: Rig) -> None:
         first = await delivering(rig, 3)
@@ -141,7 +140,7 @@ def test_where_no_further_socket_is_allowed_the_present_one_closes_first(tmp_pat
 
 
 def test_streams_that_begin_meanwhile_open_no_socket_beyond_the_limit(tmp_path: Path) -> None:
-    venue = dataclasses.replace(VENUES["binance_linear"], sockets_max=2, subscriptions_max=4)
+    venue = with_places(VENUES["binance_linear"], subscriptions=4, sockets=2)
 
     async def test(rig: Rig) -> None:
         first = await delivering(rig, 3)

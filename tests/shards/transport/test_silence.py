@@ -1,6 +1,5 @@
 """Streams that fall silent on a live socket: real sockets, a venue of the test's own."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from engine.data.flags import GapReason
 from shards.feeds import handover
 from shards.transport import sockets
 from shards.venues import VENUES
+from tests.shards.doubles import with_places
 from tests.shards.transport.test_replacement import delivering, gaps, replaced, ticking_until
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, trade
 
@@ -80,7 +80,7 @@ def test_a_socket_that_keeps_its_quiet_stream_reconnects_like_any_other(tmp_path
 def test_silence_opens_no_socket_that_the_venue_does_not_allow(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    venue = dataclasses.replace(VENUES["binance_linear"], sockets_max=1, subscriptions_max=200)
+    venue = with_places(VENUES["binance_linear"], subscriptions=200, sockets=1)
 
     async def test(rig: Rig) -> None:
         await delivering(rig, 2)

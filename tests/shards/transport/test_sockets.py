@@ -1,7 +1,6 @@
 """Sockets of a venue: who rides on which, who is heard, and who finds no place."""
 
 import asyncio
-import dataclasses
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from engine.messages.streams import StreamState
 from shards.session import venue_session
 from shards.transport import sockets
 from shards.venues import VENUES
+from tests.shards.doubles import with_places
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, spec, trade
 
 
@@ -96,7 +96,7 @@ def test_silence_is_measured_by_a_clock_nobody_sets(
 
 @pytest.mark.fault("A09")
 def test_what_the_venue_does_not_allow_an_address_is_not_asked_for(tmp_path: Path) -> None:
-    venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=4)
+    venue = with_places(VENUES["binance_linear"], subscriptions=4)
 
     async def test(rig: Rig) -> None:
         rig.session.start([spec(number) for number in range(5)])
@@ -130,7 +130,7 @@ def test_more_shards_than_sockets_wait_for_one_that_is_free(
 ) -> None:
     """Three shards, an address with two sockets; then one shard is killed, and one lets go."""
     monkeypatch.setattr(sockets, "_LINGER_S", 0.0)
-    venue = dataclasses.replace(VENUES["binance_linear"], subscriptions_max=8, sockets_max=2)
+    venue = with_places(VENUES["binance_linear"], subscriptions=8, sockets=2)
 
     async def test(rig: Rig) -> None:
         late, later = rig.shard("shard-1"), rig.shard("shard-2")

@@ -93,7 +93,7 @@ def parsers(name: str) -> dict[str, Callable[[bytes], Any]]:
     """What reads the venue's other answers, by the name their recordings have."""
     venue = VENUES[name]
     found: dict[str, Callable[[bytes], Any] | None] = {
-        "instruments": venue.parse_instruments,
+        "instruments": venue.listing.parse,
         "book_snapshot": venue.parse_book_snapshot,
         "funding_intervals": venue.funding_intervals.parse if venue.funding_intervals else None,
     }

@@ -14,7 +14,20 @@ from engine.messages.streams import StreamState
 from shards.venues import VENUES, preferred_transport
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import limits_of
-from shards.venues.kit import Channel, PollChannel, RestCall, Venue, capabilities, decimals_of
+from shards.venues.kit import (
+    CONNECTS,
+    MESSAGES,
+    REST_WEIGHT,
+    SOCKETS,
+    Channel,
+    PollChannel,
+    RestCall,
+    Venue,
+    capabilities,
+    decimals_of,
+    limit_of,
+    places_of,
+)
 from shards.venues.listing import Readings
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, bench, cases, cases_of, parsers
@@ -130,6 +143,25 @@ def test_every_channel_knows_its_group_and_its_pace(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(VENUES))
+def test_what_users_may_choose_is_a_setting_with_a_default(name: str) -> None:
+    venue = VENUES[name]
+    for key, known in venue.options.items():
+        assert known
+        for channel in venue.channels.values():
+            if isinstance(channel, Channel):
+                default, *others = (
+                    channel.topic("A", msgspec.convert({key: value}, VenueSettings))
+                    for value in (None, *known)
+                )
+                assert others[0] == default, "the first is the default"
+
+
+@pytest.mark.parametrize("name", list(VENUES))
+def test_there_are_symbols_to_begin_with(name: str) -> None:
+    assert len(set(VENUES[name].examples)) >= 2
+
+
+@pytest.mark.parametrize("name", list(VENUES))
 def test_every_limit_is_there(name: str) -> None:
     venue = VENUES[name]
     for group in venue.groups.values():
@@ -143,23 +175,25 @@ def test_every_limit_is_there(name: str) -> None:
     assert all(limit.count > 0 for limit in places)
     budgets = [limit for limit in limits_of(venue) if isinstance(limit, LimitSettings)]
     limits = {limit.pool: limit for limit in budgets}
-    assert {"rest_weight", "ws_connects"} <= limits.keys()
+    assert {REST_WEIGHT, CONNECTS} <= limits.keys()
+    pools = [limit.pool for limit in venue.limits]
+    assert len(set(pools)) == len(pools)
     assert all(limit.budget > 0 and limit.window_s > 0 for limit in limits.values())
     for call in calls(venue):
         assert 0 < call.weight <= limits[call.pool].budget, call.path
-    if venue.messages_per_minute is not None and any(g.json_ping for g in venue.groups.values()):
-        assert venue.sockets_max is not None, "else nobody knows how many pings there are"
-        pings = max(60 / group.ping_interval_s for group in venue.groups.values())
-        assert limits["ws_messages"].budget + venue.sockets_max * pings <= (
-            0.8 * venue.messages_per_minute
-        )
+    messages = limit_of(venue, MESSAGES)
+    if messages is not None and any(group.json_ping for group in venue.groups.values()):
+        sockets = places_of(venue, SOCKETS)
+        assert sockets is not None, "else nobody knows how many pings there are"
+        pings = max(messages.window_s / group.ping_interval_s for group in venue.groups.values())
+        assert limits[MESSAGES].budget + sockets * pings <= 0.8 * messages.units
     if "rest_polls" in limits:
         assert limits["rest_polls"].budget < limits["rest_weight"].budget
 
 
 def calls(venue: Venue) -> list[RestCall]:
     polls = [channel for channel in venue.channels.values() if isinstance(channel, PollChannel)]
-    found = [venue.instruments, venue.book_snapshot]
+    found = [venue.listing.first, venue.book_snapshot]
     found += [call for poll in polls for call in (poll.call, poll.batch)]
     found += [venue.funding_intervals.call if venue.funding_intervals else None]
     return [call for call in found if call is not None]

@@ -10,6 +10,7 @@ from engine.base.errors import VenueError
 from engine.data.instrument import Instrument
 from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
+from shards.venues.kit import REST_WEIGHT, Limit
 from shards.venues.listing import Listing, Readings, usable
 from tests.shards.fake_venue import binance_symbol, coin, exchange_info
 from tests.shards.venues.recorded import TS_RECV, Bench
@@ -95,14 +96,14 @@ def _check(listing: Listing, field: str, odd: str, good: list[str]) -> None:
 def test_an_odd_field_of_a_symbol_costs_that_symbol(field: str, row: dict[str, Any]) -> None:
     good = [binance_symbol("BTCUSDT"), binance_symbol("ETHUSDT")]
     body = exchange_info(good[0], row, good[1])
-    _check(_BINANCE.parse_instruments(body), field, "ODDUSDT", ["BTCUSDT", "ETHUSDT"])
+    _check(_BINANCE.listing.parse(body), field, "ODDUSDT", ["BTCUSDT", "ETHUSDT"])
 
 
 @pytest.mark.fault("N04")
 @pytest.mark.parametrize(("field", "row"), _coin_rows())
 def test_an_odd_field_of_a_coin_costs_that_coin(field: str, row: dict[str, Any]) -> None:
     body = json.dumps({"universe": [coin("BTC"), row, coin("ETH")]}).encode()
-    _check(_HYPERLIQUID.parse_instruments(body), field, "ODD", ["BTC", "ETH"])
+    _check(_HYPERLIQUID.listing.parse(body), field, "ODD", ["BTC", "ETH"])
 
 
 def _info(rows: list[Any]) -> Readings[int]:
@@ -125,10 +126,10 @@ def test_an_odd_funding_interval_costs_that_symbol(odd: Any) -> None:
 @pytest.mark.parametrize("parse", ["symbol", "name", "info"])
 def test_a_row_without_a_name_is_counted_and_never_shown_raw(parse: str, odd: Any) -> None:
     rows: dict[str, Callable[[], Readings[Any]]] = {
-        "symbol": lambda: _BINANCE.parse_instruments(
+        "symbol": lambda: _BINANCE.listing.parse(
             exchange_info(binance_symbol("BTCUSDT"), binance_symbol("X", symbol=odd))
         ),
-        "name": lambda: _HYPERLIQUID.parse_instruments(
+        "name": lambda: _HYPERLIQUID.listing.parse(
             json.dumps({"universe": [coin("BTC"), coin("X", name=odd)]}).encode()
         ),
         "info": lambda: _info(
@@ -148,7 +149,7 @@ def test_a_row_without_a_name_is_counted_and_never_shown_raw(parse: str, odd: An
 )
 def test_a_row_that_is_no_row_costs_nobody(row: bytes) -> None:
     good = json.dumps(binance_symbol("BTCUSDT")).encode()
-    found = _BINANCE.parse_instruments(b'{"symbols":[%b,%b]}' % (row, good))
+    found = _BINANCE.listing.parse(b'{"symbols":[%b,%b]}' % (row, good))
     assert list(found.known) == ["BTCUSDT"]
     assert len(found.unreadable) + found.nameless == 1
 
@@ -177,9 +178,9 @@ def test_an_odd_limit_hides_no_other(odd: Any) -> None:
         "intervalNum": 1,
         "limit": 900,
     }
-    assert _BINANCE.parse_rest_weight is not None
+    assert _BINANCE.parse_limits is not None
     body = json.dumps({"rateLimits": [odd, limit, odd], "symbols": []}).encode()
-    assert _BINANCE.parse_rest_weight(body) == 900.0
+    assert _BINANCE.parse_limits(body) == [Limit(REST_WEIGHT, 900, 60.0)]
 
 
 def test_a_listing_in_which_nothing_can_be_read_is_no_listing() -> None:

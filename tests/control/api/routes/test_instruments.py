@@ -29,11 +29,11 @@ class Venue:
         self.body = body
         self.asked = 0
 
-    async def fetch(self, _: Any) -> bytes:
+    async def fetch(self, _: Any) -> list[bytes]:
         self.asked += 1
         if isinstance(self.body, Exception):
             raise self.body
-        return self.body
+        return [self.body]
 
 
 Told = list[ListingLoaded]
@@ -336,9 +336,9 @@ def test_exists_answers_and_suggests() -> None:
 
 def test_refresh_reports_each_venue_and_is_limited() -> None:
     async def scenario(rig: Rig) -> None:
-        async def fetch(venue: Any) -> bytes:
+        async def fetch(venue: Any) -> list[bytes]:
             if venue.name == HL:
-                return meta("BTC", "NEW")
+                return [meta("BTC", "NEW")]
             raise VenueError("binance_linear: HTTP 503")
 
         rig.instruments._fetch = fetch
@@ -401,11 +401,11 @@ def test_a_refresh_that_hangs_is_a_503_in_time_and_joined_by_the_next(
         asked: list[str] = []
         answered = asyncio.Event()
 
-        async def fetch(venue: Any) -> bytes:
+        async def fetch(venue: Any) -> list[bytes]:
             asked.append(venue.name)
             if venue.name == HL:
                 await answered.wait()
-                return meta("BTC", "NEW")
+                return [meta("BTC", "NEW")]
             raise VenueError("binance_linear: HTTP 503")
 
         rig.instruments._fetch = fetch
@@ -448,9 +448,9 @@ def test_only_so_many_clients_wait_for_a_venue(monkeypatch: pytest.MonkeyPatch) 
     async def scenario(rig: Rig) -> None:
         answered = asyncio.Event()
 
-        async def fetch(_: Any) -> bytes:
+        async def fetch(_: Any) -> list[bytes]:
             await answered.wait()
-            return meta("BTC")
+            return [meta("BTC")]
 
         rig.instruments._fetch = fetch
         path = "/instruments/refresh?exchange=HyperliquidPerp"

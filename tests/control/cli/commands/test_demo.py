@@ -6,6 +6,7 @@ import pytest
 
 from control.cli.commands.demo import _rates_text, short_text, streams_note
 from control.cli.ending import Ending
+from control.cli.options import example_streams
 from control.cli.terminal.summary import engine_summary
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
 from engine.start.config import load
@@ -24,9 +25,11 @@ def test_a_demo_does_not_advise_what_was_done() -> None:
 def test_a_demo_says_that_it_does_not_collect_the_configured_streams(tmp_path: Path) -> None:
     config = tmp_path / "fts.toml"
     config.write_text("[log]\nlevel = 'INFO'\n")
-    assert streams_note(load(config, {})) == ""
+    defaults = example_streams()
+    assert streams_note(load(config, {}, default_streams=defaults)) == ""
     config.write_text("[[streams]]\nvenue = 'binance_linear'\nsymbols = ['SOLUSDT']\n")
-    assert streams_note(load(config, {})).startswith(f"{config}: [[streams]] is for `fts up`")
+    note = streams_note(load(config, {}, default_streams=defaults))
+    assert note.startswith(f"{config}: [[streams]] is for `fts up`")
 
 
 @pytest.mark.fault("N28")

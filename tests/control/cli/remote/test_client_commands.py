@@ -278,8 +278,8 @@ def test_instruments_and_limiters_are_tables_and_json(fts: Fts) -> None:
         assert len(json.loads(out)) == 3
         assert fts("instruments", "events", url=url)[1] == "no events\n"
 
-        async def fetch(_: Any) -> bytes:
-            return b"nonsense"
+        async def fetch(_: Any) -> list[bytes]:
+            return [b"nonsense"]
 
         rig.instruments._fetch = fetch
         code, out, _ = fts("instruments", "refresh", url=url)
