@@ -24,7 +24,7 @@ from engine.messages.streams import KnobChanges, StreamRequest
 from engine.start import migrations, preflight
 from engine.start.config import Config, DatabaseConfig, RingRecords, Secret, ShardsConfig
 from engine.supervisor.supervisor import Supervisor, SupervisorSettings, Targets
-from shards.simulator.core.instruments import binance_instruments, hyperliquid_instruments
+from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments
 from shards.venues import venue_limits
 from tests.flow.processes import ROOT
 

@@ -27,12 +27,8 @@ from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.start.config import DEFAULT_STREAMS, LoadedConfig
 from engine.supervisor.supervisor import Supervisor
-from shards.simulator.core.instruments import (
-    VENUE_NAMES,
-    binance_instruments,
-    hyperliquid_instruments,
-)
 from shards.simulator.settings import parse_rate
+from shards.simulator.venues import ENCODERS
 from shards.venues import VENUES
 from shards.venues.kit import capabilities
 
@@ -206,8 +202,8 @@ class Demo:
 
 def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
     """Trades and books, or everything, of a simulator's instruments, `symbols` at each venue."""
-    names = [(VENUE_NAMES[0], each.symbol) for each in binance_instruments(symbols)]
-    names += [(VENUE_NAMES[1], each.symbol) for each in hyperliquid_instruments(symbols)]
+    encoders = [encoder() for encoder in ENCODERS]
+    names = [(each.name, grid.symbol) for each in encoders for grid in each.grids(symbols)]
     return [
         StreamKey(venue, symbol, kind, transport)
         for venue, symbol in names

@@ -1,5 +1,7 @@
 """The seeded market: a price that wanders, a book around it, and a tape of trades at the touch.
 
+Prices are integers of ticks everywhere in the simulator; a text is made only when a frame is.
+
 One `Market` per instrument, with its own random streams: what instrument 7 does at its n-th step
 or its n-th trade depends on the seed alone, never on how many clients listen or how fast.
 Invariants: best bid < best ask after every step; every change a step reports is exactly what it
@@ -13,9 +15,9 @@ from math import exp, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.simulator.core.instruments import Grid
+from shards.simulator.core.frames import decimal_text
 
-__all__ = ["SIZE_COUNT", "Draws", "Market", "Step", "TapeSlice"]
+__all__ = ["SIZE_COUNT", "Draws", "Grid", "Market", "Step", "TapeSlice"]
 
 SIZE_COUNT = 512
 """Distinct trade sizes of an instrument. A size is drawn once and its text rendered once."""
@@ -29,6 +31,55 @@ _FILL_PROBABILITY = 0.86
 _VOLATILITY_100MS = 3.4e-5
 _TAPE_CHUNK = 4096
 _RETAINED_RATIO = 1.6
+_MEDIAN_NOTIONAL = 400.0
+"""Quote units of a typical trade; sizes are log-normal around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One listed contract. `tick` is in units of the last printed price decimal."""
+
+    symbol: str
+    start_ticks: int
+    low_ticks: int
+    high_ticks: int
+    price_decimals: int
+    tick: int
+    qty_decimals: int
+    median_qty: float
+    weight: float
+    """Share of the venue's trades, before normalisation."""
+
+    @property
+    def tick_text(self) -> str:
+        """The tick size as the venue prints it."""
+        return decimal_text(self.tick, self.price_decimals)
+
+    @property
+    def step_text(self) -> str:
+        """The lot step as the venue prints it."""
+        return decimal_text(1, self.qty_decimals)
+
+    @classmethod
+    def around(
+        cls,
+        symbol: str,
+        price: float,
+        steps: tuple[int, int, int],
+        rank: int,
+        band: tuple[int, int] | None = None,
+    ) -> "Grid":
+        """Make the grid of a contract that begins at `price` and is the `rank`-th to be traded.
+
+        `steps` are the decimals of its prices, its tick in units of the last of them, and the
+        decimals of its quantities; `band` is the lowest and highest price in ticks.
+        """
+        decimals, tick, qty_decimals = steps
+        start = round(price * 10**decimals) // tick
+        low, high = band or (max(start // 2, start - 500_000), start + start // 2)
+        median = max(2.0, _MEDIAN_NOTIONAL / price * float(10**qty_decimals))
+        weight = float((rank + 1) ** -0.9)
+        return cls(symbol, start, low, high, decimals, tick, qty_decimals, median, weight)
 
 
 @dataclass(slots=True)

@@ -1,32 +1,18 @@
-"""Which instruments a simulated venue lists, and the price and lot grids they trade on.
+"""Which instruments the venues list at the start, and the grids of those listed later."""
 
-Prices are integers of ticks everywhere in the simulator; a text is made only when a frame is.
-"""
-
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from math import floor, log10
 
+from shards.simulator.core.market import Grid
+
 __all__ = [
-    "BINANCE_LINEAR",
-    "HYPERLIQUID_PERP",
-    "VENUE_NAMES",
-    "Grid",
     "binance_instrument",
     "binance_instruments",
-    "decimal_text",
-    "hyperliquid_instrument",
+    "coin_instrument",
     "hyperliquid_instruments",
-    "signed_text",
-    "trimmed_text",
 ]
-
-BINANCE_LINEAR = 0
-HYPERLIQUID_PERP = 1
-VENUE_NAMES = ("binance_linear", "hyperliquid_perp")
-
-MEDIAN_NOTIONAL = 400.0
-"""Quote units of a typical trade; sizes are log-normal around it."""
 
 # symbol, start price, price decimals printed, tick in units of the last decimal, quantity decimals
 _BINANCE_TABLE: tuple[tuple[str, float, int, int, int], ...] = (
@@ -120,78 +106,11 @@ _HYPERLIQUID_TABLE: tuple[tuple[str, int, float], ...] = (
     ("TAO", 3, 387.65),
 )
 
+_NEW_RANK = 5
+"""A newly listed instrument trades about as much as the sixth of the list."""
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """One listed contract. `tick` is in units of the last printed price decimal."""
-
-    symbol: str
-    start_ticks: int
-    low_ticks: int
-    high_ticks: int
-    price_decimals: int
-    tick: int
-    qty_decimals: int
-    median_qty: float
-    weight: float
-    """Share of the venue's trades, before normalisation."""
-
-    @property
-    def tick_text(self) -> str:
-        """The tick size as the venue prints it."""
-        return decimal_text(self.tick, self.price_decimals)
-
-    @property
-    def step_text(self) -> str:
-        """The lot step as the venue prints it."""
-        return decimal_text(1, self.qty_decimals)
-
-
-def decimal_text(mantissa: int, decimals: int) -> str:
-    """Print `mantissa / 10**decimals` with exactly that many decimals."""
-    if decimals == 0:
-        return str(mantissa)
-    digits = str(mantissa).rjust(decimals + 1, "0")
-    return f"{digits[:-decimals]}.{digits[-decimals:]}"
-
-
-def signed_text(mantissa: int, decimals: int) -> str:
-    """Print a number that may be below zero."""
-    text = decimal_text(abs(mantissa), decimals)
-    return "-" + text if mantissa < 0 else text
-
-
-def trimmed_text(mantissa: int, decimals: int) -> str:
-    """Print a price as Hyperliquid does: no trailing zeros, but always one decimal."""
-    text = decimal_text(mantissa, decimals)
-    if "." not in text:
-        return text + ".0"
-    text = text.rstrip("0")
-    return text + "0" if text.endswith(".") else text
-
-
-def _zipf(rank: int) -> float:
-    return float((rank + 1) ** -0.9)
-
-
-def _median_qty(price: float, qty_decimals: int) -> float:
-    return max(2.0, MEDIAN_NOTIONAL / price * float(10**qty_decimals))
-
-
-def _binance(row: tuple[str, float, int, int, int], rank: int) -> Grid:
-    symbol, price, decimals, tick, qty_decimals = row
-    start = round(price * 10**decimals) // tick
-    return Grid(
-        symbol=symbol,
-        start_ticks=start,
-        low_ticks=max(start // 2, start - 500_000),
-        high_ticks=start + start // 2,
-        price_decimals=decimals,
-        tick=tick,
-        qty_decimals=qty_decimals,
-        median_qty=_median_qty(price, qty_decimals),
-        weight=_zipf(rank),
-    )
+_TICKS_LEAST = 1500
+"""A price must be this many ticks: books reach hundreds of ticks down and may not reach zero."""
 
 
 def binance_instruments(count: int) -> tuple[Grid, ...]:
@@ -200,10 +119,13 @@ def binance_instruments(count: int) -> tuple[Grid, ...]:
     for number in range(len(rows), count):
         price = round(1.0 + (number * 7919 % 9000) / 100.0, 3)
         rows.append((f"SIM{number:03d}USDT", price, 4, 1, 1))
-    return tuple(_binance(row, rank) for rank, row in enumerate(rows))
+    return tuple(
+        Grid.around(symbol, price, (decimals, tick, qty_decimals), rank)
+        for rank, (symbol, price, decimals, tick, qty_decimals) in enumerate(rows)
+    )
 
 
-def _hyperliquid(row: tuple[str, int, float], rank: int) -> Grid:
+def _coin(row: tuple[str, int, float], rank: int) -> Grid:
     """Derive the grid from the price: five significant figures, at most 6 - szDecimals decimals.
 
     The band keeps the number of integer digits constant, so one tick is legal all through it.
@@ -213,17 +135,9 @@ def _hyperliquid(row: tuple[str, int, float], rank: int) -> Grid:
     decimals = max(0, min(6 - size_decimals, 4 - magnitude))
     start = round(price * 10**decimals)
     ceiling = 10 ** (decimals + magnitude + 1) - 1
-    return Grid(
-        symbol=coin,
-        start_ticks=start,
-        low_ticks=max(start // 2, min(start - 100, 10 ** (decimals + magnitude))),
-        high_ticks=min(start + start // 2, ceiling - 1000),
-        price_decimals=decimals,
-        tick=1,
-        qty_decimals=size_decimals,
-        median_qty=_median_qty(price, size_decimals),
-        weight=_zipf(rank),
-    )
+    low = max(start // 2, min(start - 100, 10 ** (decimals + magnitude)))
+    band = low, min(start + start // 2, ceiling - 1000)
+    return Grid.around(coin, price, (decimals, 1, size_decimals), rank, band)
 
 
 def hyperliquid_instruments(count: int) -> tuple[Grid, ...]:
@@ -232,43 +146,48 @@ def hyperliquid_instruments(count: int) -> tuple[Grid, ...]:
     for number in range(len(rows), count):
         price = round(2.0 + (number * 7919 % 6000) / 1000.0, 4)
         rows.append((f"SIM{number:03d}", 1, price))
-    return tuple(_hyperliquid(row, rank) for rank, row in enumerate(rows))
+    return tuple(_coin(row, rank) for rank, row in enumerate(rows))
 
 
-_NEW_RANK = 5
-"""A newly listed instrument trades about as much as the sixth of the list."""
+def binance_instrument(
+    symbol: str, price: float, request: Mapping[str, object], now: Grid | None
+) -> Grid:
+    """Make the contract a request describes; what it leaves out stays as it is `now`.
 
-_TICKS_LEAST = 1500
-"""A price must be this many ticks: books reach hundreds of ticks down and may not reach zero."""
-
-
-def binance_instrument(symbol: str, price: float, tick_size: str, step_size: str) -> Grid:
-    """Make a contract to list. Raises ValueError for a grid the price does not fit on."""
-    tick, decimals = _grid("tick_size", tick_size)
-    step, qty_decimals = _grid("step_size", step_size)
+    Raises ValueError for a grid the price does not fit on.
+    """
+    usual = (now.tick_text, now.step_text) if now else ("0.001", "0.1")
+    tick, decimals = _step(request, "tick_size", usual[0])
+    step, qty_decimals = _step(request, "step_size", usual[1])
     if step != 1:
-        raise ValueError(f"step_size must be a power of ten, not {step_size!r}")
-    return _on_grid(_binance((symbol, price, decimals, tick, qty_decimals), _NEW_RANK))
+        raise ValueError(f"step_size must be a power of ten, not {request['step_size']!r}")
+    return _tall(Grid.around(symbol, price, (decimals, tick, qty_decimals), _NEW_RANK))
 
 
-def hyperliquid_instrument(coin: str, price: float, size_decimals: int) -> Grid:
-    """Make a coin to list. Raises ValueError for a grid the price does not fit on."""
-    if not 0 <= size_decimals <= 5:
-        raise ValueError(f"sz_decimals must be 0 to 5, not {size_decimals}")
-    made = _hyperliquid((coin, size_decimals, price), _NEW_RANK)
+def coin_instrument(
+    coin: str, price: float, request: Mapping[str, object], now: Grid | None
+) -> Grid:
+    """Make the coin a request describes. Raises ValueError for a grid the price does not fit on."""
+    decimals = request.get("sz_decimals", now.qty_decimals if now else 2)
+    if type(decimals) is not int or not 0 <= decimals <= 5:
+        raise ValueError(f"sz_decimals must be a whole number from 0 to 5, not {decimals!r}")
+    made = _coin((coin, decimals, price), _NEW_RANK)
     start = made.start_ticks
     low, high = min(made.low_ticks, start - 100), max(made.high_ticks, start + 100)
-    return _on_grid(replace(made, low_ticks=low, high_ticks=high))
+    return _tall(replace(made, low_ticks=low, high_ticks=high))
 
 
-def _on_grid(instrument: Grid) -> Grid:
+def _tall(instrument: Grid) -> Grid:
     if instrument.start_ticks < _TICKS_LEAST:
         raise ValueError(f"the price must be at least {_TICKS_LEAST} ticks")
     return instrument
 
 
-def _grid(name: str, text: str) -> tuple[int, int]:
+def _step(request: Mapping[str, object], name: str, usual: str) -> tuple[int, int]:
     """Split a step size into its mantissa and decimals: 0.10 is (10, 2)."""
+    text = request.get(name, usual)
+    if not isinstance(text, str):
+        raise ValueError(f"{name} must be a text like {usual!r}, not {text!r}")
     try:
         sign, digits, exponent = Decimal(text).as_tuple()
     except InvalidOperation:
