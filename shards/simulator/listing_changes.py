@@ -50,7 +50,7 @@ def _change(venue: SimVenue, index: int, request: Request) -> None:
     changeable = venue.encoder.changeable
     if not changeable & request.keys():
         raise ValueError(f"only {', '.join(sorted(changeable))} can change at this venue")
-    hours = request.get("funding_interval_hours", venue.interval_h(index))
+    hours = request.get("funding_interval_hours", venue.contracts.interval_h(index))
     if type(hours) is not int or not 1 <= hours <= 24:
         raise ValueError(f"funding_interval_hours must be 1 to 24, not {hours!r}")
     status = _status(venue, request, venue.statuses[index])
@@ -60,7 +60,7 @@ def _change(venue: SimVenue, index: int, request: Request) -> None:
     if _steps(grid) != _steps(now):
         venue.change_grid(index, grid)
     venue.set_status(index, status)
-    venue.change_interval(index, hours)
+    venue.contracts.change_interval(index, hours)
 
 
 def _steps(grid: Grid) -> tuple[int, int, int]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from shards.simulator.core.market import Draws, Grid
 
-__all__ = ["Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
+__all__ = ["HOUR_MS", "Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
 
+HOUR_MS = 3_600_000
 _PHASES = 200
 """Slots of 5 ms in a second: contracts take their values one after the other, not in a burst."""
 
@@ -204,8 +205,12 @@ class Contract:
 class ContractBoard:
     """The contracts of a venue somebody has asked for, and whose turn it is."""
 
-    def __init__(self, make: Callable[[int], Contract], middle: Callable[[int], float]) -> None:
+    def __init__(
+        self, make: Callable[[int], Contract], middle: Callable[[int], float], terms: Terms
+    ) -> None:
         self._make = make
+        self._usual_h = terms.intervals_h or (terms.interval_ms // HOUR_MS,)
+        self._changed_h: dict[int, int] = {}
         self.middle = middle
         self._contracts: dict[int, Contract] = {}
         self._phases: list[list[Contract]] = [[] for _ in range(_PHASES)]
@@ -228,3 +233,14 @@ class ContractBoard:
         """Give those that take new values in this slot of 5 ms."""
         self._phase = (self._phase + 1) % _PHASES
         return self._phases[self._phase]
+
+    def interval_h(self, index: int) -> int:
+        """Give the hours between two payments of funding."""
+        return self._changed_h.get(index, self._usual_h[index % len(self._usual_h)])
+
+    def change_interval(self, index: int, hours: int) -> None:
+        """Let funding be paid at another interval from now on."""
+        self._changed_h[index] = hours
+        contract = self.known(index)
+        if contract is not None:
+            contract.interval_ms = hours * HOUR_MS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from engine.base.clock import monotonic_ns, wall_ns
-from shards.simulator.core.contracts import Contract, ContractBoard
+from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard
 from shards.simulator.core.encoder import BookEvent, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
@@ -27,7 +27,6 @@ _HISTORY_TOTAL_ROWS = 1 << 22
 """Trades remembered over all symbols, 100 MB."""
 
 _STALE_IDS = 5_000_000
-_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class SimVenue:
         self.statuses = [encoder.statuses[0]] * len(self.grids)
         self.hub = Hub(encoder.name, [grid.symbol for grid in self.grids])
         self.ledger = ledger
-        self.contracts = ContractBoard(self._open_contract, self.middle)
+        self.contracts = ContractBoard(self._open_contract, self.middle, encoder.terms)
         self._number, self._scene = number, scene
         self._indexes = {grid.symbol: index for index, grid in enumerate(self.grids)}
         even_share = 1 << (_HISTORY_TOTAL_ROWS // scene.symbols).bit_length() - 1
@@ -64,7 +63,6 @@ class SimVenue:
         self._states: dict[int, SymbolState] = {}
         self._slots: list[list[SymbolState]] = [[] for _ in range(BOOK_SLOTS)]
         self._due_ns = dict.fromkeys(encoder.book_clocks, 0)
-        self._intervals_h: dict[int, int] = {}
         self._said_h: dict[int, int] = {}
         self._listened, self._listened_version = 0, -1
 
@@ -125,9 +123,8 @@ class SimVenue:
     def _open_contract(self, index: int) -> Contract:
         place, terms = self._place(index), self.encoder.terms
         contract = Contract(place, self.grids[index], self._seeds(index), terms)
-        if terms.intervals_h:
-            contract.interval_ms = self.interval_h(index) * _HOUR_MS
-        else:
+        contract.interval_ms = self.contracts.interval_h(index) * HOUR_MS
+        if not terms.intervals_h:
             self.ledger.interval((self._number, place[2], 0, terms.interval_ms // 1000))
         return contract
 
@@ -207,18 +204,6 @@ class SimVenue:
         self._change_book(state, Step(dict(market.bids), dict(market.asks)), at_ms)
         if self.encoder.numbered_books:
             self._push_quote(state, at_ms)
-
-    def interval_h(self, index: int) -> int:
-        """Give the hours between two payments of funding."""
-        usual = self.encoder.terms.intervals_h or (self.encoder.terms.interval_ms // _HOUR_MS,)
-        return self._intervals_h.get(index, usual[index % len(usual)])
-
-    def change_interval(self, index: int, hours: int) -> None:
-        """Let funding be paid at another interval from now on."""
-        self._intervals_h[index] = hours
-        contract = self.contracts.known(index)
-        if contract is not None:
-            contract.interval_ms = hours * _HOUR_MS
 
     # Trades
 
@@ -425,20 +410,18 @@ class SimVenue:
         payload = self.encoder.funding(self, contract)
         times, both = (contract.ts_ms, 0), self.encoder.terms.with_interest
         if self._push("funding", contract, topics, payload, times, 1 + both):
-            self._record_funding(contract, rest=0)
+            self._record("funding", contract, rest=0)
 
-    def _record_funding(self, contract: Contract, *, rest: int) -> None:
-        kinds = ["funding", "open_interest"] if self.encoder.terms.with_interest else ["funding"]
-        for kind in kinds:
-            self._count(kind, contract, rest=rest)
-
-    def _count(self, kind: str, contract: Contract, *, rest: int) -> None:
+    def _record(self, kind: str, contract: Contract, *, rest: int) -> None:
+        """Put a contract's values into the ledger."""
         if rest:
             self.hub.served_counts[kind] += 1
         else:
             self.hub.counts[kind][contract.index] += 1
         if kind == "funding":
             self.ledger.funding(contract.ledger_funding(rest=rest))
+            if self.encoder.terms.with_interest:
+                self._record("open_interest", contract, rest=rest)
         else:
             self.ledger.open_interest(contract.ledger_open_interest(rest=rest))
 
@@ -492,17 +475,14 @@ class SimVenue:
         if self.hub.spoiler.answer(kind, contract.instrument.symbol, answer):
             self.unreadable(kind, contract, (spoiled_ms, 0), 1 + both, rest=1)
         elif contract.first_served(kind):
-            if kind == "funding":
-                self._record_funding(contract, rest=1)
-            else:
-                self._count(kind, contract, rest=1)
+            self._record(kind, contract, rest=1)
         return answer
 
     def say_intervals(self) -> list[tuple[str, int]]:
         """Give each symbol's hours between payments; the ledger has when they were said first."""
         said = []
         for index, grid in enumerate(self.grids):
-            hours = self.interval_h(index)
+            hours = self.contracts.interval_h(index)
             if self._said_h.get(index) != hours:
                 self._said_h[index] = hours
                 _, _, number = self._place(index)

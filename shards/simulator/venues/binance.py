@@ -160,7 +160,7 @@ class Binance(Encoder):
     def describe(self, venue: SimVenue, index: int) -> Mapping[str, object]:
         return {
             "status": venue.statuses[index],
-            "funding_interval_hours": venue.interval_h(index),
+            "funding_interval_hours": venue.contracts.interval_h(index),
             "tick_size": venue.grids[index].tick_text,
             "step_size": venue.grids[index].step_text,
         }
