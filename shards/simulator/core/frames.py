@@ -287,9 +287,10 @@ def _block(
     lead = _HEADER + head
     alone = per_frame == 1  # then what a frame begins with is one more part of its row
     segments = _segments([lead, *parts] if alone else [*parts, b","], count)
-    lengths = np.zeros(count, np.int64)
+    offsets: list[Integers | int] = [0]
     for segment in segments:
-        lengths += segment.widths
+        offsets.append(offsets[-1] + segment.widths)
+    lengths = np.broadcast_to(offsets.pop(), count)
     starts = lengths.cumsum() - lengths
     if alone:
         if close:
@@ -309,7 +310,7 @@ def _block(
 
     total = int(frame_ends[-1]) + len(close)
     buffer = np.empty(total + PAD, np.uint8)
-    _lay(buffer, starts, segments)
+    _lay(buffer, starts, segments, offsets)
     if not alone:
         paste(buffer, frame_starts, _elements(leads))
     for place, byte in enumerate(close):
@@ -317,18 +318,15 @@ def _block(
     return buffer.data[:total]
 
 
-def _lay(buffer: Bytes, starts: Integers, segments: Sequence[_Segment]) -> None:
+def _lay(
+    buffer: Bytes, starts: Integers, segments: Sequence[_Segment], offsets: Sequence[Integers | int]
+) -> None:
     """Copy the segments, those first whose padding falls on what others write."""
-    last = segments[-1]
-    pastes = []
-    at = starts
-    for segment in segments:
-        pastes.append((at, segment.texts))
-        at = at + segment.widths
-    if last.matrix is None:  # its padding falls on the next row
-        pastes.insert(0, pastes.pop())
-    for offsets, texts in pastes:
-        paste(buffer, offsets, texts)
+    order = list(zip(segments, offsets, strict=True))
+    if segments[-1].matrix is None:  # its padding falls on the next row
+        order.insert(0, order.pop())
+    for segment, offset in order:
+        paste(buffer, starts + offset, segment.texts)
 
 
 def _elements(matrix: Bytes) -> Texts:

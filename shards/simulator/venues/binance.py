@@ -76,7 +76,7 @@ class AggTradeRows:
             for qty, plain in pairs
         ]
         self._size_table = TextTable([text.encode() for text in self._sizes])
-        self._tails = TextTable([b'false,"st":1}', b'true,"st":1}'])
+        self._tails = TextTable([b'true,"st":1}', b'false,"st":1}'])
 
     def served(self, trade: Trade) -> str:
         """Write what stream and REST both say of a trade, without braces."""
@@ -107,7 +107,7 @@ class AggTradeRows:
             f'{self._head(trades.ts_ms)}"a":'.encode(), columns[0], b',"p":"',
             (self._prices.table, prices), (self._size_table, trades.size), columns[1], b',"l":',
             columns[2], f',"T":{trades.ts_ms},"m":'.encode(),
-            (self._tails, (~trades.buy).astype(np.int64)),
+            (self._tails, trades.buy.astype(np.int64)),
         )  # fmt: skip
 
 
