@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from aiohttp import WSMsgType, web
 
-from shards.simulator.core.encoder import Encoder, RestCall, SocketPath, Streams
+from shards.simulator.core.encoder import Encoder, ServedCall, SocketPath, Streams
 from shards.simulator.core.limits import RestGate
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.venue import SimVenue
@@ -22,7 +22,7 @@ def add_rest(app: web.Application, venue: SimVenue) -> None:
         app.router.add_route(call.method, f"/{venue.encoder.name}/{path}", handler)
 
 
-async def _ask(venue: SimVenue, call: RestCall, request: web.Request) -> web.StreamResponse:
+async def _ask(venue: SimVenue, call: ServedCall, request: web.Request) -> web.StreamResponse:
     query = request.query if call.method == "GET" else await _body(request)
     weight, gate = call.weigh(query), venue.gate
     refusal = gate.admit_funding() if weight is None else gate.admit(weight)

@@ -12,10 +12,19 @@ from shards.simulator.core.symbol import Levels, Quote, Style, SymbolState
 if TYPE_CHECKING:
     from shards.simulator.core.venue import SimVenue
 
-__all__ = ["Answer", "BookEvent", "Encoder", "Query", "RestCall", "SocketPath", "Streams", "Wanted"]
+__all__ = [
+    "Answer",
+    "AskedFor",
+    "BookMessage",
+    "Encoder",
+    "Query",
+    "ServedCall",
+    "SocketPath",
+    "Streams",
+]
 
 
-class Wanted(NamedTuple):
+class AskedFor(NamedTuple):
     """What a client subscribes to."""
 
     symbol: str
@@ -25,7 +34,7 @@ class Wanted(NamedTuple):
     """Which of the symbol's book streams."""
 
 
-class BookEvent(NamedTuple):
+class BookMessage(NamedTuple):
     """One message of a book stream. The ids are update ids, or times in ms without such."""
 
     stream: str
@@ -59,7 +68,7 @@ class Answer(NamedTuple):
 Query: TypeAlias = Mapping[str, Any]
 
 
-class RestCall(NamedTuple):
+class ServedCall(NamedTuple):
     """A REST call."""
 
     answer: Callable[["SimVenue", Query], Answer]
@@ -103,7 +112,7 @@ class Encoder(Style, Protocol):
     messages_per_s: float = float("inf")
     """What a client may send on one socket; past that the venue hangs up."""
     connects_per_minute: float = float("inf")
-    rest: Mapping[str, RestCall] = {}
+    rest: Mapping[str, ServedCall] = {}
     """By path behind the venue's name."""
     weight_header: str | None = None
     weight_limit: int = 1200
@@ -153,7 +162,7 @@ class Encoder(Style, Protocol):
         """Tell whether a stream has an event after so many steps of a book, or half way (None)."""
         return steps is not None
 
-    def wants(self, name: str, group: str) -> Wanted | None:
+    def wants(self, name: str, group: str) -> AskedFor | None:
         """Read the name of a stream; None if it leads nowhere on sockets of this category."""
         return None
 
@@ -164,7 +173,7 @@ class Encoder(Style, Protocol):
         """Announce that sockets will be closed; None if the venue never does."""
         return None
 
-    def book(self, state: SymbolState, event: BookEvent) -> bytes:
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
         """Write an event of a book."""
         return b""
 

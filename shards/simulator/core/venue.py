@@ -12,7 +12,7 @@ from itertools import chain
 
 from engine.base.clock import monotonic_ns, wall_ns
 from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard
-from shards.simulator.core.encoder import BookEvent, Encoder
+from shards.simulator.core.encoder import BookMessage, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
 from shards.simulator.core.limits import RestGate
@@ -330,7 +330,7 @@ class SimVenue:
         else:
             bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
         ids = link.first, state.last_update, link.last
-        self._push_book(topic, state, BookEvent(stream, now_ms, *ids, bids, asks))
+        self._push_book(topic, state, BookMessage(stream, now_ms, *ids, bids, asks))
 
     def _push_whole(self, state: SymbolState, stream: str, now_ms: int) -> None:
         topic = self.encoder.book_topic(state.grid.symbol, stream)
@@ -338,11 +338,11 @@ class SimVenue:
         if now_ms > previous and self.hub.topic(topic) is not None:
             sides = state.top(self.encoder.top(stream))
             if self._push_book(
-                topic, state, BookEvent(stream, now_ms, 0, now_ms, previous, *sides)
+                topic, state, BookMessage(stream, now_ms, 0, now_ms, previous, *sides)
             ):
                 state.said_ms[stream] = now_ms
 
-    def _push_book(self, topic: str, state: SymbolState, event: BookEvent) -> bool:
+    def _push_book(self, topic: str, state: SymbolState, event: BookMessage) -> bool:
         bids, asks = event.bids, event.asks
         payload, rows = self.encoder.book(state, event), max(1, len(bids) + len(asks))
         if not self._push("book", state, (topic,), payload, (event.ts_ms, event.last), rows):

@@ -15,13 +15,13 @@ import numpy as np
 
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
 from shards.simulator.core.encoder import (
-    BookEvent,
+    AskedFor,
+    BookMessage,
     Encoder,
     Query,
-    RestCall,
+    ServedCall,
     SocketPath,
     Streams,
-    Wanted,
 )
 from shards.simulator.core.frames import (
     Integers,
@@ -132,7 +132,7 @@ class Binance(Encoder):
     )
     pings = True
     messages_per_s: float = 10
-    rest: Mapping[str, RestCall] = REST
+    rest: Mapping[str, ServedCall] = REST
     weight_header: str | None = "X-MBX-USED-WEIGHT-1M"
     weight_limit = 2400
     bans = True
@@ -197,15 +197,15 @@ class Binance(Encoder):
             return steps % 5 == 0
         return steps * 2 % 5 < 2  # every 250 ms: after three steps, then after two
 
-    def wants(self, name: str, group: str) -> Wanted | None:
+    def wants(self, name: str, group: str) -> AskedFor | None:
         symbol, _, kind = name.partition("@")
         if symbol != symbol.lower():
             return None
         kinds = _MARKET_KINDS if group == "market" else _PUBLIC_KINDS
         if kind in kinds:
-            return Wanted(symbol.upper(), kinds[kind])
+            return AskedFor(symbol.upper(), kinds[kind])
         is_book = group == "public" and _DEPTH.fullmatch(kind)
-        return Wanted(symbol.upper(), "book", kind) if is_book else None
+        return AskedFor(symbol.upper(), "book", kind) if is_book else None
 
     def hear(self, venue: Streams, session: Session, text: str | bytes) -> None:
         # No data can overtake the acknowledgement: nothing else runs until it is written.
@@ -214,7 +214,7 @@ class Binance(Encoder):
     def notice(self, now_ms: int) -> bytes:
         return b'{"e":"serverShutdown","E":%d}' % now_ms
 
-    def book(self, state: SymbolState, event: BookEvent) -> bytes:
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
         symbol, ts_ms = state.grid.symbol, event.ts_ms
         bids, asks = (levels_text(state, side) for side in (event.bids, event.asks))
         return (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from shards.simulator.core.contracts import Contract
-from shards.simulator.core.encoder import Answer, Query, RestCall
+from shards.simulator.core.encoder import Answer, Query, ServedCall
 from shards.simulator.core.frames import compact, decimal_text, signed_text
 from shards.simulator.core.market import Grid
 from shards.simulator.core.symbol import Levels, Quote, SymbolState
@@ -265,7 +265,7 @@ def _symbol(instrument: Grid, status: str) -> dict[str, Any]:
 
 
 REST = {
-    f"fapi/v1/{path}": RestCall(answer, weigh)
+    f"fapi/v1/{path}": ServedCall(answer, weigh)
     for path, answer, weigh in (
         ("ping", lambda _, __: Answer(b"{}"), _fixed(1)),
         ("time", lambda _, __: _json({"serverTime": now_ms()}), _fixed(1)),

@@ -16,12 +16,12 @@ import numpy as np
 from shards.simulator.core.contracts import Contract, Terms
 from shards.simulator.core.encoder import (
     Answer,
-    BookEvent,
+    AskedFor,
+    BookMessage,
     Encoder,
     Query,
-    RestCall,
+    ServedCall,
     SocketPath,
-    Wanted,
 )
 from shards.simulator.core.frames import (
     Integers,
@@ -131,7 +131,7 @@ class Hyperliquid(Encoder):
     changeable = frozenset({"sz_decimals"})
 
     def __init__(self) -> None:
-        self.rest = {"info": RestCall(_info, _weigh, "POST")}
+        self.rest = {"info": ServedCall(_info, _weigh, "POST")}
         self.malformed = {
             "wrong_types": _coin_trade(px="81234", tid='"x"'),
             "missing_fields": b'{"channel":"trades","data":[{"coin":"BTC"}]}',
@@ -183,10 +183,10 @@ class Hyperliquid(Encoder):
     def top(self, stream: str) -> int:
         return 5 if stream == "fast" else 20
 
-    def wants(self, name: str, group: str) -> Wanted | None:
+    def wants(self, name: str, group: str) -> AskedFor | None:
         kind, _, coin = name.partition(":")
         coin, _, stream = coin.partition(":")
-        return Wanted(coin, _KINDS[kind], stream)
+        return AskedFor(coin, _KINDS[kind], stream)
 
     def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
         """Answer one message; nonsense gets an error and the socket stays open."""
@@ -229,7 +229,7 @@ class Hyperliquid(Encoder):
                 _send_history(venue, session, state)
             venue.subscribe(session, [name])
 
-    def book(self, state: SymbolState, event: BookEvent) -> bytes:
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
         fast = ',"fast":true' if event.stream == "fast" else ""
         levels = self.levels_text(state, event.bids, event.asks)
         data = f'{{"coin":"{state.grid.symbol}","time":{event.ts_ms},"levels":{levels}{fast}}}'

@@ -11,12 +11,12 @@ import numpy as np
 from shards.simulator.core.contracts import Terms
 from shards.simulator.core.encoder import (
     Answer,
-    BookEvent,
+    AskedFor,
+    BookMessage,
     Encoder,
     Query,
-    RestCall,
+    ServedCall,
     SocketPath,
-    Wanted,
 )
 from shards.simulator.core.frames import Integers, Part, Trade, Trades, compact, decimal_text
 from shards.simulator.core.ledger import read_ledger
@@ -56,7 +56,7 @@ class Toy(Encoder):
     sockets: Sequence[SocketPath] = (SocketPath("ws", "all"),)
 
     def __init__(self) -> None:
-        self.rest = {"instruments": RestCall(self._listing, lambda _: 5)}
+        self.rest = {"instruments": ServedCall(self._listing, lambda _: 5)}
 
     def grids(self, count: int) -> Sequence[Grid]:
         return [Grid.around(f"T{n}-USD", 100.0 + n, (2, 1, 3), n) for n in range(count)]
@@ -79,9 +79,9 @@ class Toy(Encoder):
     def top(self, stream: str) -> int:
         return 3
 
-    def wants(self, name: str, group: str) -> Wanted | None:
+    def wants(self, name: str, group: str) -> AskedFor | None:
         kind, _, symbol = name.partition(".")
-        return Wanted(symbol, "book" if kind == "book" else "trade", kind)
+        return AskedFor(symbol, "book" if kind == "book" else "trade", kind)
 
     def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
         topics = json.loads(text).get("topics")
@@ -92,7 +92,7 @@ class Toy(Encoder):
         session.send_text(compact({"refused": refused} if refused else {"ok": True}))
         venue.subscribe(session, [] if refused else topics or [])
 
-    def book(self, state: SymbolState, event: BookEvent) -> bytes:
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
         return compact(
             {"topic": f"book.{state.grid.symbol}", "bids": event.bids, "asks": event.asks}
         )
