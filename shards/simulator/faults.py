@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from struct import pack
 
 from engine.base.clock import monotonic_ns, wall_ns
+from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.frames import text_frame
 from shards.simulator.core.ledger import UNREADABLE_KINDS
-from shards.simulator.core.rest_gate import RestGate
+from shards.simulator.core.limits import RestGate
 from shards.simulator.core.sessions import Hub, Session
 from shards.simulator.core.spoiling import FRAME_VALUES, REST_VALUES
-from shards.simulator.venues.binance import BinanceVenue
-from shards.simulator.venues.hyperliquid import HyperliquidVenue
+from shards.simulator.core.venue import SimVenue
 
-__all__ = ["MALFORMED", "FaultError", "FaultTarget", "inject"]
+__all__ = ["FaultError", "FaultTarget", "inject", "malformed"]
 
 _DEEP_NESTING = 100_000
 _CLOSE_DELAY_S = 0.05
@@ -31,29 +31,11 @@ class FaultError(ValueError):
 class FaultTarget:
     """One venue, as the faults reach it."""
 
+    encoder: Encoder
     hub: Hub
     gate: RestGate
-    market: BinanceVenue | HyperliquidVenue | None
+    market: SimVenue | None
     """None while a recorded session is replayed."""
-
-
-def _agg_trade(**changes: str) -> bytes:
-    fields = {
-        "e": '"aggTrade"', "E": "1795000000120", "s": '"BTCUSDT"', "a": "4200000000",
-        "p": '"81234.50"', "q": '"0.250"', "nq": '"0.200"', "f": "8100000101", "l": "8100000104",
-        "T": "1795000000015", "m": "true", "st": "1", **changes,
-    }  # fmt: skip
-    return ("{" + ",".join(f'"{key}":{value}' for key, value in fields.items()) + "}").encode()
-
-
-def _coin_trade(**changes: str) -> bytes:
-    fields = {
-        "coin": '"BTC"', "side": '"B"', "px": '"81234.0"', "sz": '"0.01250"',
-        "time": "1795000000123", "hash": f'"0x{"0" * 64}"', "tid": "512345678901234",
-        "users": f'["0x{"1" * 40}","0x{"2" * 40}"]', **changes,
-    }  # fmt: skip
-    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
-    return f'{{"channel":"trades","data":[{{{row}}}]}}'.encode()
 
 
 _ANY_VENUE: dict[str, bytes] = {
@@ -65,29 +47,10 @@ _ANY_VENUE: dict[str, bytes] = {
     "plain_text": b"Websocket connection established.",
 }
 
-MALFORMED: dict[str, dict[str, bytes]] = {
-    "binance_linear": {
-        **_ANY_VENUE,
-        "wrong_types": _agg_trade(a='"x"', p="81234.5", m='"yes"'),
-        "missing_fields": b'{"e":"aggTrade","E":1795000000120,"s":"BTCUSDT"}',
-        "nan_price": _agg_trade(p='"NaN"'),
-        "infinite_price": _agg_trade(p='"Infinity"'),
-        "huge_number": _agg_trade(a="9" * 400),
-    },
-    "hyperliquid_perp": {
-        **_ANY_VENUE,
-        "wrong_types": _coin_trade(px="81234", tid='"x"'),
-        "missing_fields": b'{"channel":"trades","data":[{"coin":"BTC"}]}',
-        "nan_price": _coin_trade(px='"NaN"'),
-        "infinite_price": _coin_trade(px='"Infinity"'),
-        "huge_number": _coin_trade(tid="9" * 400),
-    },
-}
-"""Payloads no client may take for data, by venue and variant. None is ever in the ledger."""
 
-_WRAPPED = frozenset(
-    {"wrong_types", "missing_fields", "nan_price", "infinite_price", "huge_number"}
-)
+def malformed(encoder: Encoder) -> dict[str, bytes]:
+    """Give the payloads no client may take for data, by variant. None is ever in the ledger."""
+    return {**_ANY_VENUE, **encoder.malformed}
 
 
 def inject(targets: Mapping[str, FaultTarget], request: object) -> dict[str, object]:
@@ -119,7 +82,7 @@ def _seconds(request: Mapping[str, object], name: str, default: float) -> float:
     return float(value)
 
 
-def _market(target: FaultTarget) -> BinanceVenue | HyperliquidVenue:
+def _market(target: FaultTarget) -> SimVenue:
     if target.market is None:
         raise FaultError("not possible while a recorded session is replayed")
     return target.market
@@ -139,7 +102,7 @@ def _sessions(target: FaultTarget, request: Mapping[str, object]) -> list[Sessio
 
 
 def _malformed(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
-    variants = MALFORMED[target.hub.name]
+    variants = malformed(target.encoder)
     wanted = request.get("variant", "all")
     if wanted != "all" and wanted not in variants:
         raise FaultError(f"unknown variant {wanted!r}; all or one of {', '.join(variants)}")
@@ -150,8 +113,9 @@ def _malformed(target: FaultTarget, request: Mapping[str, object]) -> dict[str, 
     for session in sessions:
         for name in names:
             payload = variants[name]
-            if session.combined and name in _WRAPPED:
-                payload = b'{"stream":"btcusdt@aggTrade","data":%s}' % payload
+            if session.combined and name in target.encoder.malformed:
+                stream = target.encoder.a_stream.encode()
+                payload = b'{"stream":"%s","data":%s}' % (stream, payload)
             frames += count * session.write(text_frame(payload) * count)
     return {"frames": frames, "variants": names}
 
@@ -191,12 +155,13 @@ def _close(target: FaultTarget, request: Mapping[str, object]) -> dict[str, obje
 
 
 def _shutdown(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
-    if target.hub.name != "binance_linear":
+    notice = target.encoder.notice(wall_ns() // 1_000_000)
+    if notice is None:
         raise FaultError("this venue announces nothing")
     seconds = _seconds(request, "seconds", 60.0)
     sessions = _sessions(target, request)
     for session in sessions:
-        session.send_text(b'{"e":"serverShutdown","E":%d}' % (wall_ns() // 1_000_000))
+        session.send_text(notice)
         get_running_loop().call_later(seconds, session.transport.abort)
     return {"sockets": len(sessions), "seconds": seconds}
 
@@ -209,9 +174,9 @@ def _gap(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object
     if kind == "trade":
         for done in range(0, count, 4096):
             market.withhold_trades(index, min(4096, count - done), now_ms)
-    elif kind == "book" and isinstance(market, BinanceVenue):
+    elif kind == "book" and market.encoder.numbered_books:
         for _ in range(count):
-            market.step_book(market.listing_at(index), now_ms, withheld=True)
+            market.step_book(market.state_at(index), now_ms, withheld=True)
     else:
         raise FaultError("kind must be trade, or book on a venue whose books have a chain")
     return {"kind": kind, "withheld": count}
@@ -224,7 +189,7 @@ def _duplicate(target: FaultTarget, request: Mapping[str, object]) -> dict[str, 
 
 
 def _stale_snapshot(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
-    if not isinstance(_market(target), BinanceVenue):
+    if not _market(target).encoder.numbered_books:
         raise FaultError("this venue serves no snapshot that events continue")
     target.gate.stale_count = _whole(request, "count", 1, _COUNT_LIMIT)
     return {"count": target.gate.stale_count}
@@ -239,9 +204,9 @@ def _silence(target: FaultTarget, request: Mapping[str, object]) -> dict[str, ob
 def _empty_side(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
     market, index = _market(target), _symbol_index(target, request)
     side, seconds = request.get("side", "bid"), _seconds(request, "seconds", 5.0)
-    if side not in ("bid", "ask") or not isinstance(market, HyperliquidVenue):
+    if side not in ("bid", "ask") or not market.encoder.null_sides:
         raise FaultError("side must be bid or ask, on a venue that says null for an empty side")
-    market.coin_at(index).empty_until_ns[str(side)] = monotonic_ns() + int(seconds * 1e9)
+    market.state_at(index).empty_until_ns[str(side)] = monotonic_ns() + int(seconds * 1e9)
     return {"side": side, "seconds": seconds}
 
 

@@ -19,15 +19,18 @@ import numpy as np
 from aiohttp import web
 
 from engine.base.clock import monotonic_ns, wall_ns
+from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.frames import compact, text_frame
-from shards.simulator.core.instruments import BINANCE_LINEAR, VENUE_NAMES
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Ledger, Rows
-from shards.simulator.core.rest_gate import RestGate
+from shards.simulator.core.limits import RestGate
 from shards.simulator.core.sessions import Hub, Session, write_all
+from shards.simulator.routes import rest_answer
 
 __all__ = ["Capture", "ReplayVenue", "add_replay_rest", "read_capture"]
 
-_PREFIX = "/binance_linear"
+_NUMBER = 0
+"""Of the venue in the ledger."""
+
 _START_DELAY_S = 1.0
 _BATCH_FRAMES = 50
 _POLL_S = 0.005
@@ -54,6 +57,11 @@ class Capture:
     exchange_info: bytes
     depth: dict[str, tuple[bytes, ...]]
     """REST depth bodies by symbol, in the order they were recorded."""
+
+    @property
+    def symbols(self) -> list[str]:
+        """What the venue listed."""
+        return [entry["symbol"] for entry in json.loads(self.exchange_info)["symbols"]]
 
 
 def read_capture(directory: Path) -> Capture:
@@ -89,11 +97,13 @@ def _frame(at_s: float, text: str) -> Frame:
 class ReplayVenue:
     """Serves a capture to whoever subscribed; frames of topics nobody has are skipped."""
 
-    def __init__(self, capture: Capture, speed: float, ledger: Ledger) -> None:
+    def __init__(
+        self, capture: Capture, speed: float, ledger: Ledger, encoder: Encoder, gate: RestGate
+    ) -> None:
         """Replay at `speed` times the recorded pace; 0 is as fast as sockets take it."""
-        info = json.loads(capture.exchange_info)
-        self.symbols: list[str] = [entry["symbol"] for entry in info["symbols"]]
-        self.hub = Hub(VENUE_NAMES[BINANCE_LINEAR], self.symbols)
+        self.encoder, self.gate = encoder, gate
+        self.symbols = capture.symbols
+        self.hub = Hub(encoder.name, self.symbols)
         self.done = False
         self.sent_frames = 0
         self.skipped_frames = 0
@@ -114,7 +124,7 @@ class ReplayVenue:
         for name in names:
             if name not in session.names:
                 session.names[name] = None
-                if name in self._streams and session.group == _category(name):
+                if name in self._streams and self.encoder.wants(name, session.group):
                     self.hub.subscribe(session, name)
 
     def unsubscribe(self, session: Session, names: Iterable[str]) -> None:
@@ -192,14 +202,14 @@ class ReplayVenue:
         (bid, ask), price_decimals = _alike(event["b"], event["a"])
         (bid_qty, ask_qty), qty_decimals = _alike(event["B"], event["A"])
         return (
-            BINANCE_LINEAR, self._index[event["s"]], event["T"] * 1_000_000, event["u"],
+            _NUMBER, self._index[event["s"]], event["T"] * 1_000_000, event["u"],
             bid, bid_qty, ask, ask_qty, price_decimals, qty_decimals,
             BID_PRESENT * (bid > 0) + ASK_PRESENT * (ask > 0), 0,
         )  # fmt: skip
 
     def _trade_row(self, event: dict[str, Any]) -> Rows:
         row = np.empty(1, TRADE)
-        row["venue"] = BINANCE_LINEAR
+        row["venue"] = _NUMBER
         row["symbol"] = self._index[event["s"]]
         row["ts_event"] = event["T"] * 1_000_000
         row["trade_id"] = event["a"]
@@ -219,7 +229,7 @@ class ReplayVenue:
         bids, asks = sides
         listed = [*(("b", level) for level in bids), *(("a", level) for level in asks)]
         rows = np.zeros(max(1, len(listed)), BOOK)
-        rows["venue"] = BINANCE_LINEAR
+        rows["venue"] = _NUMBER
         rows["symbol"] = self._index[symbol]
         rows["ts_event"] = ts_ms * 1_000_000
         rows["seq"], rows["prev_seq"] = chain
@@ -258,11 +268,6 @@ class ReplayVenue:
         }
 
 
-def _category(stream: str) -> str:
-    kind = stream.partition("@")[2]
-    return "public" if kind.startswith(("depth", "bookTicker", "rpiDepth", "trade")) else "market"
-
-
 def _parts(text: str) -> tuple[int, int]:
     """Split a decimal text into mantissa and decimals."""
     parts = Decimal(text).as_tuple()
@@ -278,31 +283,27 @@ def _alike(*texts: str) -> tuple[list[int], int]:
     return [mantissa * 10 ** (most - decimals) for mantissa, decimals in parts], most
 
 
-def add_replay_rest(app: web.Application, venue: ReplayVenue, gate: RestGate) -> None:
+def add_replay_rest(app: web.Application, venue: ReplayVenue) -> None:
     """Serve REST from the recorded bodies."""
 
-    def answer(body: bytes, status: int = 200) -> web.Response:
-        headers = gate.headers()
-        kind = "application/json"
-        return web.Response(body=body, status=status, content_type=kind, headers=headers)
-
     async def handle(request: web.Request) -> web.Response:
-        refusal = gate.admit(1)
+        refusal = venue.gate.admit(1)
         if refusal is not None:
             return refusal
         call = request.match_info["call"]
+        body, status = b"[]" if call == "aggTrades" else b"{}", 200
         if call == "exchangeInfo":
-            return answer(venue.exchange_info)
-        if call == "depth":
-            body = venue.depth(request.query.get("symbol", ""))
-            return answer(body) if body else answer(_UNKNOWN_SYMBOL, 400)
-        if call == "time":
-            return answer(compact({"serverTime": wall_ns() // 1_000_000}))
-        if call == "ping":
-            return answer(b"{}")
-        return answer(b"[]" if call == "aggTrades" else b"{}", 200 if call == "aggTrades" else 404)
+            body = venue.exchange_info
+        elif call == "depth":
+            recorded = venue.depth(request.query.get("symbol", ""))
+            body, status = (recorded, 200) if recorded else (_UNKNOWN_SYMBOL, 400)
+        elif call == "time":
+            body = compact({"serverTime": wall_ns() // 1_000_000})
+        elif call not in ("ping", "aggTrades"):
+            status = 404
+        return rest_answer(venue.gate, body, status)
 
-    app.router.add_get(f"{_PREFIX}/fapi/v1/{{call}}", handle)
+    app.router.add_get(f"/{venue.encoder.name}/fapi/v1/{{call}}", handle)
 
 
 _UNKNOWN_SYMBOL = compact({"code": -1121, "msg": "Invalid symbol."})

@@ -2,30 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
-from shards.simulator.core.instruments import (
-    VENUE_NAMES,
-    binance_instruments,
-    hyperliquid_instruments,
-)
+from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.ledger import Ledger
-from shards.simulator.core.pace import MAX_RATE, PacedVenue, Pacer
-from shards.simulator.core.rest_gate import RestGate
+from shards.simulator.core.limits import RestGate
+from shards.simulator.core.pace import MAX_RATE, Pacer
 from shards.simulator.core.sessions import Hub
+from shards.simulator.core.venue import Scene, SimVenue
 from shards.simulator.faults import FaultTarget, inject
 from shards.simulator.listing_changes import change_instruments
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture
+from shards.simulator.routes import add_rest, add_sockets
 from shards.simulator.settings import SimulatorSettings, parse_rate
-from shards.simulator.venues.binance import BinanceVenue
-from shards.simulator.venues.binance_rest import add_binance_rest
-from shards.simulator.venues.binance_routes import add_binance_streams
-from shards.simulator.venues.hyperliquid import HyperliquidVenue
-from shards.simulator.venues.hyperliquid_routes import add_hyperliquid
+from shards.simulator.venues import ENCODERS
 
 __all__ = ["Simulator"]
 
@@ -39,60 +33,77 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Simulator:
     """Listens from `start` to `close`; both belong into one event loop."""
 
-    def __init__(self, settings: SimulatorSettings) -> None:
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        encoders: Sequence[Callable[[], Encoder]] = ENCODERS,
+    ) -> None:
+        """Simulate one venue an encoder; the first gets its share of the trades, the others the
+        rest. A recorded session takes the place of the first, beside which all are silent.
+        """
         self.settings = settings
         self.port = 0
-        self.binance: BinanceVenue | ReplayVenue
+        self.replay: ReplayVenue | None = None
+        self.venues: dict[str, SimVenue] = {}
         self._app = web.Application()
-        gates = _gates(settings)
+        made = [encoder() for encoder in encoders]
+        names = tuple(encoder.name for encoder in made)
         if settings.replay is None:
-            coins = self._open_markets(settings, gates)
+            listed = [(e.name, grid.symbol) for e in made for grid in e.grids(settings.symbols)]
+            self.ledger = Ledger(settings.ledger, names, listed, in_sums=settings.ledger_in_sums)
+            self._open_markets(made, 0, self._scene(settings.symbols), self.ledger)
         else:
-            coins = self._open_replay(settings, gates)
-        self.hyperliquid = coins
-        add_binance_streams(self._app, self.binance, gates[0], settings.ping_s)
-        add_hyperliquid(self._app, coins, gates[1])
-        market = self.binance if isinstance(self.binance, BinanceVenue) else None
-        self._targets = {
-            VENUE_NAMES[0]: FaultTarget(self.binance.hub, gates[0], market),
-            VENUE_NAMES[1]: FaultTarget(coins.hub, gates[1], coins),
-        }
+            self._open_replay(made, names)
+        self._pace()
+        self._targets = {name: self._target(venue) for name, venue in self._all().items()}
+        for venue in self._all().values():
+            add_sockets(self._app, venue.encoder, venue, settings.ping_s)
         self._add_admin()
         self._runner = web.AppRunner(
             self._app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S
         )
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _open_markets(self, settings: SimulatorSettings, gates: list[RestGate]) -> HyperliquidVenue:
-        count, seed = settings.symbols, settings.seed
-        names = [(VENUE_NAMES[0], i.symbol) for i in binance_instruments(count)]
-        names += [(VENUE_NAMES[1], i.symbol) for i in hyperliquid_instruments(count)]
-        in_sums = settings.ledger_in_sums
-        self.ledger = Ledger(settings.ledger, VENUE_NAMES, names, in_sums=in_sums)
-        binance = BinanceVenue(count, seed, self.ledger, settings.liquidations_per_minute)
-        coins = HyperliquidVenue(count, seed, self.ledger, settings.slow_book_s)
-        add_binance_rest(self._app, binance, gates[0])
-        share = settings.binance_share
-        self._pace([(binance, share), (coins, 1.0 - share)], settings.trades_per_s)
-        self.binance = binance
-        return coins
+    def _scene(self, symbols: int) -> Scene:
+        settings = self.settings
+        return Scene(symbols, settings.seed, settings.liquidations_per_minute, settings.slow_book_s)
 
-    def _open_replay(self, settings: SimulatorSettings, gates: list[RestGate]) -> HyperliquidVenue:
-        """Serve a recorded session. Nothing is made up beside it: the other venue is silent."""
+    def _open_markets(
+        self, encoders: Sequence[Encoder], first: int, scene: Scene, ledger: Ledger
+    ) -> None:
+        for number, encoder in enumerate(encoders, first):
+            venue = SimVenue(encoder, number, scene, ledger, _gate(self.settings, encoder))
+            self.venues[encoder.name] = venue
+            add_rest(self._app, venue)
+
+    def _open_replay(self, encoders: Sequence[Encoder], names: tuple[str, ...]) -> None:
+        """Serve a recorded session. Nothing is made up beside it: the other venues are silent."""
+        settings = self.settings
         assert settings.replay is not None
         capture = read_capture(settings.replay)
-        silent = Ledger(None, VENUE_NAMES, [])
-        symbols = [entry["symbol"] for entry in json.loads(capture.exchange_info)["symbols"]]
-        names = [(VENUE_NAMES[0], symbol) for symbol in symbols]
-        self.ledger = Ledger(settings.ledger, VENUE_NAMES, names)
-        self.binance = ReplayVenue(capture, settings.speed, self.ledger)
-        coins = HyperliquidVenue(1, settings.seed, silent, settings.slow_book_s)
-        add_replay_rest(self._app, self.binance, gates[0])
-        self._pace([], 0.0)
-        return coins
+        listed = [(names[0], symbol) for symbol in capture.symbols]
+        self.ledger = Ledger(settings.ledger, names, listed)
+        gate = _gate(settings, encoders[0])
+        self.replay = ReplayVenue(capture, settings.speed, self.ledger, encoders[0], gate)
+        add_replay_rest(self._app, self.replay)
+        self._open_markets(encoders[1:], 1, self._scene(1), Ledger(None, names, []))
 
-    def _pace(self, venues: list[tuple[PacedVenue, float]], trades_per_s: float) -> None:
-        self.pacer = Pacer(venues, self.ledger, trades_per_s, self.settings.seed)
+    def _pace(self) -> None:
+        settings, venues = self.settings, list(self.venues.values())
+        first = settings.binance_share if len(venues) > 1 else 1.0
+        shares = [first] + [(1.0 - first) / max(1, len(venues) - 1)] * (len(venues) - 1)
+        lanes = [] if self.replay else list(zip(venues, shares, strict=True))
+        rate = 0.0 if self.replay else settings.trades_per_s
+        self.pacer = Pacer(lanes, self.ledger, rate, settings.seed)
+
+    def _all(self) -> dict[str, SimVenue | ReplayVenue]:
+        replay = {self.replay.hub.name: self.replay} if self.replay else {}
+        return {**replay, **self.venues}
+
+    @staticmethod
+    def _target(venue: SimVenue | ReplayVenue) -> FaultTarget:
+        market = venue if isinstance(venue, SimVenue) else None
+        return FaultTarget(venue.encoder, venue.hub, venue.gate, market)
 
     async def start(self) -> None:
         """Listen and let time pass."""
@@ -101,8 +112,8 @@ class Simulator:
         await site.start()
         self.port = self._runner.addresses[0][1]
         self._tasks.append(asyncio.create_task(self.pacer.run()))
-        if isinstance(self.binance, ReplayVenue):
-            self._tasks.append(asyncio.create_task(self.binance.run()))
+        if self.replay is not None:
+            self._tasks.append(asyncio.create_task(self.replay.run()))
 
     async def wait_failed(self) -> None:
         """Return only by raising, if a task that should run for ever breaks."""
@@ -121,8 +132,8 @@ class Simulator:
         await self._runner.cleanup()
         self.ledger.close()
 
-    def _hubs(self) -> tuple[Hub, Hub]:
-        return self.binance.hub, self.hyperliquid.hub
+    def _hubs(self) -> list[Hub]:
+        return [target.hub for target in self._targets.values()]
 
     def listening(self) -> dict[str, object]:
         """Say where the venues are."""
@@ -131,7 +142,7 @@ class Simulator:
                 "rest_url": f"http://{_HOST}:{self.port}/{name}",
                 "ws_url": f"ws://{_HOST}:{self.port}/{name}",
             }
-            for name in VENUE_NAMES
+            for name in self._targets
         }
         return {"event": "listening", "port": self.port, **urls}
 
@@ -152,14 +163,14 @@ class Simulator:
                 for target in self._targets.values()
             },
         }
-        if isinstance(self.binance, ReplayVenue):
-            answer["replay"] = self.binance.status()
+        if self.replay is not None:
+            answer["replay"] = self.replay.status()
         return answer
 
     def _set_paused(self, *, paused: bool) -> None:
         self.pacer.paused = paused
-        if isinstance(self.binance, ReplayVenue):
-            self.binance.paused = paused
+        if self.replay is not None:
+            self.replay.paused = paused
 
     async def pause(self, timeout_s: float = _DRAIN_TIMEOUT_S) -> bool:
         """Stop generating, and wait until everything sent is out and in the ledger."""
@@ -216,27 +227,22 @@ class Simulator:
         return web.json_response(self.status())
 
     async def _post_instruments(self, request: web.Request) -> web.StreamResponse:
-        targets = self._targets.items()
-        venues = {name: target.market for name, target in targets if target.market is not None}
-        if len(venues) < len(targets):
+        if self.replay is not None:
             raise ValueError("not possible while a recorded session is replayed")
-        return web.json_response(change_instruments(venues, await _body(request)))
+        return web.json_response(change_instruments(self.venues, await _body(request)))
 
     async def _post_replay(self, _: web.Request) -> web.StreamResponse:
-        if not isinstance(self.binance, ReplayVenue):
+        if self.replay is None:
             raise ValueError("started without a session to replay")
-        self.binance.start()
+        self.replay.start()
         return web.json_response(self.status())
 
 
-def _gates(settings: SimulatorSettings) -> list[RestGate]:
-    gates = [
-        RestGate("X-MBX-USED-WEIGHT-1M", settings.binance_weight, bans=True),
-        RestGate(None, settings.hyperliquid_weight, bans=False),
-    ]
-    for gate in gates:
-        gate.enforced, gate.ban_s = settings.enforce_limits, settings.ban_s
-    return gates
+def _gate(settings: SimulatorSettings, encoder: Encoder) -> RestGate:
+    limit = settings.weight_limit(encoder.name, encoder.weight_limit)
+    return RestGate(
+        encoder.weight_header, limit, encoder.bans, settings.enforce_limits, settings.ban_s
+    )
 
 
 def _added(counts: list[dict[str, int]]) -> dict[str, int]:

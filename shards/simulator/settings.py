@@ -59,6 +59,11 @@ class SimulatorSettings:
         if min(self.binance_weight, self.hyperliquid_weight) < 1 or self.ban_s <= 0:
             raise ValueError("weight limits and bans must be above 0")
 
+    def weight_limit(self, venue: str, usual: int) -> int:
+        """Give the REST weight a minute of a venue; `usual` where no option names it."""
+        told = {"binance_linear": self.binance_weight, "hyperliquid_perp": self.hyperliquid_weight}
+        return told.get(venue, usual)
+
 
 def parse_rate(value: object) -> float:
     """Read a trade rate: a number of trades per second, or `max`."""

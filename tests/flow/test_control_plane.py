@@ -26,7 +26,7 @@ from engine.start import migrations, preflight
 from engine.start.config import Config, DatabaseConfig, Secret, ShardsConfig
 from engine.supervisor.spawning import SupervisorSettings, Targets
 from engine.supervisor.supervisor import Supervisor
-from shards.simulator.core.instruments import binance_instruments, hyperliquid_instruments
+from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments
 from shards.venues import VENUES, venue_limits
 from tests.flow.processes import ROOT
 from tests.shards.doubles import free_leases

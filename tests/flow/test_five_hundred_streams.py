@@ -14,7 +14,7 @@ import pytest
 
 from engine.data.layout import open_layout
 from engine.process import instance
-from shards.simulator.core.instruments import binance_instruments, hyperliquid_instruments
+from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments
 from tests.flow.rig import Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]

@@ -13,7 +13,7 @@ import pytest
 from control.proof.simulator import SimulatorProcess
 from engine.data.layout import open_layout
 from engine.process import instance
-from shards.simulator.core.instruments import binance_instruments
+from shards.simulator.venues.listed import binance_instruments
 from tests.flow.processes import Fts
 from tests.waiting import wait_for
 

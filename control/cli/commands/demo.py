@@ -28,8 +28,8 @@ from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.start.config import LoadedConfig
-from shards.simulator.core.instruments import listed_symbols
 from shards.simulator.settings import parse_rate
+from shards.simulator.venues import ENCODERS
 from shards.venues import VENUES
 from shards.venues.kit import capabilities
 
@@ -196,9 +196,11 @@ class Demo:
 
 def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
     """Trades and books, or everything, of a simulator's instruments, `symbols` at each venue."""
+    encoders = [encoder() for encoder in ENCODERS]
+    names = [(each.name, grid.symbol) for each in encoders for grid in each.grids(symbols)]
     return [
         StreamKey(venue, symbol, kind, transport)
-        for venue, symbol in listed_symbols(symbols)
+        for venue, symbol in names
         for kind, transport in (capabilities(VENUES[venue]) if all_kinds else _PLAIN)
     ]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.simulator.core.instruments import Grid
-from shards.simulator.core.market import Draws
+from shards.simulator.core.market import Draws, Grid
 
-__all__ = ["Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
+__all__ = ["HOUR_MS", "Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
 
+HOUR_MS = 3_600_000
 _PHASES = 200
 """Slots of 5 ms in a second: contracts take their values one after the other, not in a burst."""
 
@@ -36,6 +36,12 @@ class Terms:
     interval_ms: int
     mark_decimals: int | None
     """Decimals of mark and index prices; None: those of the instrument's prices."""
+    intervals_h: tuple[int, ...] = ()
+    """Hours between payments, of the symbols in turn; none: `interval_ms` for all and for ever."""
+    says_next: bool = False
+    """Whether the venue says when funding is paid next."""
+    with_interest: bool = False
+    """Whether a message about funding has the open interest as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,12 @@ class Contract:
     """Mark, index, funding and open interest of one instrument."""
 
     def __init__(
-        self, index: int, number: int, instrument: Grid, seeds: tuple[int, int], terms: Terms
+        self, place: tuple[int, int, int], instrument: Grid, seeds: tuple[int, int], terms: Terms
     ) -> None:
-        """`seeds` are the simulator's and the instrument's; `number` is the ledger's."""
-        self.index = index
-        self.number = number
+        """`seeds` are the simulator's and the instrument's; `place` is the venue's number, the
+        instrument's at the venue and the instrument's in the ledger.
+        """
+        self.venue, self.index, self.number = place
         self.interval_ms = terms.interval_ms
         """How often funding is paid; it may be changed while the market runs."""
         self.instrument = instrument
@@ -149,6 +156,37 @@ class Contract:
         self.served_ms[kind] = self.ts_ms
         return True
 
+    def paid(self, start_ms: int, end_ms: int | None) -> list[Settlement]:
+        """Give the funding that was paid between two moments, both included, oldest first."""
+        return [
+            paid
+            for paid in self.settlements
+            if start_ms <= paid.ts_ms and (end_ms is None or paid.ts_ms <= end_ms)
+        ]
+
+    def ledger_funding(self, *, rest: int) -> tuple[int, ...]:
+        """Make the ledger row of funding, mark and index price."""
+        return (
+            self.venue, self.number, self.ts_ms * 1_000_000, self.rate, self.terms.rate_decimals,
+            self.mark, self.index_price, self.mark_decimals,
+            self.next_funding_ms * 1_000_000 * self.terms.says_next, rest,
+        )  # fmt: skip
+
+    def ledger_open_interest(self, *, rest: int) -> tuple[int, ...]:
+        """Make the ledger row of what is open."""
+        decimals = self.instrument.qty_decimals
+        ts_ns = self.ts_ms * 1_000_000
+        return self.venue, self.number, ts_ns, self.open_interest, decimals, rest
+
+    def ledger_liquidation(self, order: Liquidation) -> tuple[int, ...]:
+        """Make the ledger row of a forced order."""
+        grid = self.instrument
+        return (
+            self.venue, self.number, order.ts_ms * 1_000_000, ord("S") if order.sold else ord("B"),
+            order.price * grid.tick, order.average * grid.tick, grid.price_decimals,
+            order.qty, order.filled, grid.qty_decimals,
+        )  # fmt: skip
+
     def liquidate(self, probability: float, middle: float) -> Liquidation | None:
         """Force a position out, at random and at most once a second."""
         uniform, normal = self._draws.uniform, self._draws.normal
@@ -167,8 +205,12 @@ class Contract:
 class ContractBoard:
     """The contracts of a venue somebody has asked for, and whose turn it is."""
 
-    def __init__(self, make: Callable[[int], Contract], middle: Callable[[int], float]) -> None:
+    def __init__(
+        self, make: Callable[[int], Contract], middle: Callable[[int], float], terms: Terms
+    ) -> None:
         self._make = make
+        self._usual_h = terms.intervals_h or (terms.interval_ms // HOUR_MS,)
+        self._changed_h: dict[int, int] = {}
         self.middle = middle
         self._contracts: dict[int, Contract] = {}
         self._phases: list[list[Contract]] = [[] for _ in range(_PHASES)]
@@ -191,3 +233,14 @@ class ContractBoard:
         """Give those that take new values in this slot of 5 ms."""
         self._phase = (self._phase + 1) % _PHASES
         return self._phases[self._phase]
+
+    def interval_h(self, index: int) -> int:
+        """Give the hours between two payments of funding."""
+        return self._changed_h.get(index, self._usual_h[index % len(self._usual_h)])
+
+    def change_interval(self, index: int, hours: int) -> None:
+        """Let funding be paid at another interval from now on."""
+        self._changed_h[index] = hours
+        contract = self.known(index)
+        if contract is not None:
+            contract.interval_ms = hours * HOUR_MS

@@ -1,31 +1,43 @@
-"""WebSocket frames, and the vectorised rendering of many trades into one buffer.
+"""WebSocket frames, numbers as texts, and trades rendered one at a time or thousands at once.
 
-A row of a block is a few segments of text. Each segment is built for all rows at once, padded to
-one width, and pasted at its row's byte offset through a window view of the buffer whose stride is
-one byte: numpy copies whole segments, so variable-width rows cost no per-byte mask. The padding of
-a segment is overwritten by the next one, therefore the order of pastes matters: a row's last
-segment goes first, because its padding falls on the start of the following row.
+Both ways of rendering give the same bytes; one at a time is cheaper below a few dozen rows. What a
+row looks like is the venue's to say: as a text of one trade, and as the parts of the rows of a
+block.
+
+Each part of a block is built for all rows at once, padded to one width, and pasted at its row's
+byte offset through a window view of the buffer whose stride is one byte: numpy copies whole
+segments, so variable-width rows cost no per-byte mask. The padding of a segment is overwritten by
+the next one, therefore the order of pastes matters: a row's last segment goes first, because its
+padding falls on the start of the following row.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from struct import pack
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "PAD",
+    "Bytes",
+    "Integers",
+    "Part",
     "PriceTexts",
     "TextTable",
+    "Trade",
+    "TradeRows",
+    "Trades",
     "compact",
     "decimal_columns",
-    "extended_header",
+    "decimal_text",
     "hex_columns",
-    "paste",
-    "payload_of",
+    "render",
+    "signed_text",
     "text_frame",
+    "trimmed_text",
 ]
 
 PAD = 64
@@ -34,8 +46,12 @@ PAD = 64
 _SHORT_PAYLOAD = 125
 _LONG_PAYLOAD = 65535
 _PRICE_MARGIN = 400
+_PLAIN_ROWS = 40
+_HEADER = b"\x81\x7e\x00\x00"
+"""Of a text frame whose length takes the 16-bit form, the length still to be filled in."""
 
 Bytes: TypeAlias = NDArray[np.uint8]
+Integers: TypeAlias = NDArray[np.int64]
 Texts: TypeAlias = NDArray[np.void]
 
 _DECIMAL = np.frombuffer(b"".join(b"%04d" % value for value in range(10_000)), "<u4")
@@ -52,20 +68,32 @@ def text_frame(payload: bytes, opcode: int = 1) -> bytes:
     return pack("!BBQ", 0x80 | opcode, 127, size) + payload
 
 
-def payload_of(frame: bytes) -> bytes:
-    """Take the header off one frame of at most 64 KiB."""
-    return frame[2:] if frame[1] <= _SHORT_PAYLOAD else frame[4:]
-
-
 def compact(value: Mapping[str, object] | list[object]) -> bytes:
     """Print JSON without blanks, as venues do."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def extended_header(size: int) -> bytes:
-    """Make the header of a text frame whose payload takes the 16-bit length form."""
-    assert _SHORT_PAYLOAD < size <= _LONG_PAYLOAD
-    return pack("!BBH", 0x81, 126, size)
+def decimal_text(mantissa: int, decimals: int) -> str:
+    """Print `mantissa / 10**decimals` with exactly that many decimals."""
+    if decimals == 0:
+        return str(mantissa)
+    digits = str(mantissa).rjust(decimals + 1, "0")
+    return f"{digits[:-decimals]}.{digits[-decimals:]}"
+
+
+def signed_text(mantissa: int, decimals: int) -> str:
+    """Print a number that may be below zero."""
+    text = decimal_text(abs(mantissa), decimals)
+    return "-" + text if mantissa < 0 else text
+
+
+def trimmed_text(mantissa: int, decimals: int) -> str:
+    """Print a price as Hyperliquid does: no trailing zeros, but always one decimal."""
+    text = decimal_text(mantissa, decimals)
+    if "." not in text:
+        return text + ".0"
+    text = text.rstrip("0")
+    return text + "0" if text.endswith(".") else text
 
 
 class TextTable:
@@ -133,3 +161,174 @@ def hex_columns(values: NDArray[np.int64]) -> Bytes:
     digits[:, 0] = _HEX[values >> 16]
     digits[:, 1] = _HEX[values & 0xFFFF]
     return digits.view(np.uint8)
+
+
+Part: TypeAlias = "bytes | Bytes | tuple[TextTable, Integers]"
+"""A piece of all rows: the same text in each, a matrix with a row of bytes for each, or a table of
+texts of different lengths and which of them each row has. The texts of a table may differ in length
+by less than what follows them up to the next table."""
+
+
+class Trade(NamedTuple):
+    """One trade. Price in ticks; `size` counts in the market's size table."""
+
+    ts_ms: int
+    serial: int
+    id: int
+    tick: int
+    size: int
+    buy: bool
+    first_raw: int
+    last_raw: int
+    sent: bool = True
+
+
+@dataclass(slots=True)
+class Trades:
+    """Consecutive trades of one symbol, all of one millisecond."""
+
+    ts_ms: int
+    serial: int
+    """Position of the first in the symbol's tape."""
+    ids: Integers
+    ticks: Integers
+    size: Integers
+    buy: NDArray[np.bool_]
+    first_raw: Integers
+    last_raw: Integers
+    _listed: list[Trade] = field(default_factory=list)
+
+    @property
+    def few(self) -> bool:
+        """Whether it is cheaper to go through them one by one."""
+        return len(self.ids) <= _PLAIN_ROWS
+
+    def each(self) -> list[Trade]:
+        """Give them one by one."""
+        if not self._listed:
+            count = len(self.ids)
+            columns = (self.ids, self.ticks, self.size, self.buy, self.first_raw, self.last_raw)
+            listed = [column.tolist() for column in columns]
+            serials = range(self.serial, self.serial + count)
+            self._listed.extend(map(Trade, [self.ts_ms] * count, serials, *listed))
+        return self._listed
+
+
+class TradeRows(Protocol):
+    """How a venue writes the trades of one symbol on one grid."""
+
+    head: bytes
+    """What a frame begins with, before its rows."""
+    close: bytes
+    rows_per_frame: int
+    """At most; with `head` they must keep a frame's length in the 16-bit form."""
+
+    def row(self, trade: Trade) -> str:
+        """Write one trade."""
+
+    def parts(self, trades: Trades) -> Sequence[Part] | None:
+        """Give the parts of the rows of a block; None if this one has to be written row by row."""
+
+
+def render(rows: TradeRows, trades: Trades, wrap: tuple[bytes, bytes]) -> bytes | memoryview:
+    """Write all trades as frames, in order, each between the two texts of `wrap`."""
+    head, close = wrap[0] + rows.head, rows.close + wrap[1]
+    if not trades.few and (parts := rows.parts(trades)) is not None:
+        return _block(parts, len(trades.ids), head, close, rows.rows_per_frame)
+    texts = [rows.row(trade).encode() for trade in trades.each()]
+    return b"".join(
+        text_frame(head + b",".join(texts[at : at + rows.rows_per_frame]) + close)
+        for at in range(0, len(texts), rows.rows_per_frame)
+    )
+
+
+@dataclass(slots=True)
+class _Segment:
+    """Parts that follow each other, as one element a row."""
+
+    texts: Texts
+    widths: Integers | int
+    matrix: Bytes | None = None
+    """The same bytes, where all rows have the same width."""
+
+
+def _segments(parts: Iterable[Part], count: int) -> list[_Segment]:
+    """Join neighbours of fixed width: a segment costs by its number more than by its width."""
+    found = []
+    for varies, run in groupby(parts, key=lambda part: isinstance(part, tuple)):
+        if varies:
+            for part in run:
+                assert isinstance(part, tuple)
+                table, chosen = part
+                found.append(_Segment(table.rows[chosen], table.lengths[chosen]))
+        else:
+            matrix = _matrix([part for part in run if not isinstance(part, tuple)], count)
+            found.append(_Segment(_elements(matrix), matrix.shape[1], matrix))
+    return found
+
+
+def _matrix(parts: Sequence[bytes | Bytes], count: int) -> Bytes:
+    blank = b"".join(part if isinstance(part, bytes) else bytes(part.shape[1]) for part in parts)
+    matrix = np.empty((count, len(blank)), np.uint8)
+    matrix[:] = np.frombuffer(blank, np.uint8)
+    at = 0
+    for part in parts:
+        width = len(part) if isinstance(part, bytes) else part.shape[1]
+        if not isinstance(part, bytes):
+            matrix[:, at : at + width] = part
+        at += width
+    return matrix
+
+
+def _block(
+    parts: Sequence[Part], count: int, head: bytes, close: bytes, per_frame: int
+) -> memoryview:
+    """Lay all rows into one buffer, with frames around them and commas between them."""
+    lead = _HEADER + head
+    alone = per_frame == 1  # then what a frame begins with is one more part of its row
+    segments = _segments([lead, *parts] if alone else [*parts, b","], count)
+    offsets: list[Integers | int] = [0]
+    for segment in segments:
+        offsets.append(offsets[-1] + segment.widths)
+    lengths = np.broadcast_to(offsets.pop(), count)
+    starts = lengths.cumsum() - lengths
+    if alone:
+        if close:
+            starts += np.arange(count) * len(close)
+        leads, payloads = segments[0].matrix, lengths + (len(close) - len(_HEADER))
+        frame_ends = starts + lengths
+    else:
+        frames = np.arange(count) // per_frame
+        starts += (frames + 1) * len(lead) + frames * (len(close) - 1)
+        firsts = np.arange(0, count, per_frame)
+        leads, frame_starts = _matrix([lead], len(firsts)), starts[firsts] - len(lead)
+        lasts = np.append(firsts[1:], count) - 1
+        frame_ends = starts[lasts] + lengths[lasts] - 1  # the last comma gives way
+        payloads = frame_ends + (len(close) - len(_HEADER)) - frame_starts
+    assert leads is not None
+    leads[:, 2], leads[:, 3] = payloads >> 8, payloads & 0xFF
+
+    total = int(frame_ends[-1]) + len(close)
+    buffer = np.empty(total + PAD, np.uint8)
+    _lay(buffer, starts, segments, offsets)
+    if not alone:
+        paste(buffer, frame_starts, _elements(leads))
+    for place, byte in enumerate(close):
+        buffer[frame_ends + place] = byte
+    return buffer.data[:total]
+
+
+def _lay(
+    buffer: Bytes, starts: Integers, segments: Sequence[_Segment], offsets: Sequence[Integers | int]
+) -> None:
+    """Copy the segments, those first whose padding falls on what others write."""
+    order = list(zip(segments, offsets, strict=True))
+    if segments[-1].matrix is None:  # its padding falls on the next row
+        order.insert(0, order.pop())
+    for segment, offset in order:
+        paste(buffer, starts + offset, segment.texts)
+
+
+def _elements(matrix: Bytes) -> Texts:
+    """See each row of a byte matrix as one element."""
+    return matrix.view(f"V{matrix.shape[1]}")[:, 0]

@@ -59,127 +59,56 @@ __all__ = [
 
 Rows: TypeAlias = NDArray[np.void]
 
-TRADE: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("trade_id", "<i8"),
-        ("side", "u1"),
-        ("price_mantissa", "<i8"),
-        ("price_decimals", "u1"),
-        ("qty_mantissa", "<i8"),
-        ("qty_decimals", "u1"),
-    ]
-)
-"""`side` is the taker's: ord('B') bought, ord('S') sold. `ts_event` in ns."""
 
-BOOK: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("seq", "<i8"),
-        ("prev_seq", "<i8"),
-        ("side", "u1"),
-        ("price_mantissa", "<i8"),
-        ("price_decimals", "u1"),
-        ("qty_mantissa", "<i8"),
-        ("qty_decimals", "u1"),
-        ("snapshot", "u1"),
-    ]
-)
+def _row(**fields: str) -> "np.dtype[np.void]":
+    """Lay out a row: whose it is, the venue's time in ns, and what else it says."""
+    return np.dtype([("venue", "u1"), ("symbol", "<u4"), ("ts_event", "<i8"), *fields.items()])
+
+
+TRADE = _row(
+    trade_id="<i8", side="u1",
+    price_mantissa="<i8", price_decimals="u1", qty_mantissa="<i8", qty_decimals="u1",
+)  # fmt: skip
+"""`side` is the taker's: ord('B') bought, ord('S') sold."""
+
+BOOK = _row(
+    seq="<i8", prev_seq="<i8", side="u1",
+    price_mantissa="<i8", price_decimals="u1", qty_mantissa="<i8", qty_decimals="u1",
+    snapshot="u1",
+)  # fmt: skip
 """`side` is ord('b'), ord('a'), or ord('-') for an event that changed no level at all."""
 
-QUOTE: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("seq", "<i8"),
-        ("bid_mantissa", "<i8"),
-        ("bid_qty_mantissa", "<i8"),
-        ("ask_mantissa", "<i8"),
-        ("ask_qty_mantissa", "<i8"),
-        ("price_decimals", "u1"),
-        ("qty_decimals", "u1"),
-        ("sides", "u1"),
-        ("rest", "u1"),
-    ]
-)
+QUOTE = _row(
+    seq="<i8", bid_mantissa="<i8", bid_qty_mantissa="<i8", ask_mantissa="<i8",
+    ask_qty_mantissa="<i8", price_decimals="u1", qty_decimals="u1", sides="u1", rest="u1",
+)  # fmt: skip
 """`sides` is the sum of BID_PRESENT and ASK_PRESENT; the numbers of an absent side are 0. `seq` is
 the venue's update id; where it has none, the time in ms."""
 
 BID_PRESENT, ASK_PRESENT = 1, 2
 
-FUNDING: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("rate_mantissa", "<i8"),
-        ("rate_decimals", "u1"),
-        ("mark_mantissa", "<i8"),
-        ("index_mantissa", "<i8"),
-        ("price_decimals", "u1"),
-        ("next_ts", "<i8"),
-        ("rest", "u1"),
-    ]
-)
+FUNDING = _row(
+    rate_mantissa="<i8", rate_decimals="u1", mark_mantissa="<i8", index_mantissa="<i8",
+    price_decimals="u1", next_ts="<i8", rest="u1",
+)  # fmt: skip
 """`next_ts`, of the next payment, is 0 where the venue does not say. Hyperliquid states no time at
 all: there `ts_event` is when the numbers came to be, which is when they are pushed."""
 
-OPEN_INTEREST: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("qty_mantissa", "<i8"),
-        ("qty_decimals", "u1"),
-        ("rest", "u1"),
-    ]
-)
+OPEN_INTEREST = _row(qty_mantissa="<i8", qty_decimals="u1", rest="u1")
 
-LIQUIDATION: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("side", "u1"),
-        ("price_mantissa", "<i8"),
-        ("avg_price_mantissa", "<i8"),
-        ("price_decimals", "u1"),
-        ("qty_mantissa", "<i8"),
-        ("filled_qty_mantissa", "<i8"),
-        ("qty_decimals", "u1"),
-    ]
-)
+LIQUIDATION = _row(
+    side="u1", price_mantissa="<i8", avg_price_mantissa="<i8", price_decimals="u1",
+    qty_mantissa="<i8", filled_qty_mantissa="<i8", qty_decimals="u1",
+)  # fmt: skip
 """`side` is the forced order's: ord('S') when a long was liquidated. `price` is the order's limit,
 `avg_price` what it filled at; `qty` is the order's, `filled_qty` what of it was."""
 
-INTERVAL: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("interval_s", "<u4"),
-    ]
-)
+INTERVAL = _row(interval_s="<u4")
 """`ts_event` is when this was said first; 0 for a venue whose interval never changes."""
 
 UNREADABLE_KINDS = ("trade", "book", "quote", "funding", "open_interest", "liquidation")
 
-UNREADABLE: np.dtype[np.void] = np.dtype(
-    [
-        ("venue", "u1"),
-        ("symbol", "<u4"),
-        ("ts_event", "<i8"),
-        ("seq", "<i8"),
-        ("kind", "u1"),
-        ("rows", "<u4"),
-        ("rest", "u1"),
-    ]
-)
+UNREADABLE = _row(seq="<i8", kind="u1", rows="<u4", rest="u1")
 """`kind` counts in UNREADABLE_KINDS; `rows` is how many rows the element would have been. Where the
 venue numbers nothing `seq` is 0. These elements are in no other file."""
 

@@ -1,5 +1,7 @@
 """The seeded market: a price that wanders, a book around it, and a tape of trades at the touch.
 
+Prices are integers of ticks everywhere in the simulator; a text is made only when a frame is.
+
 One `Market` per instrument, with its own random streams: what instrument 7 does at its n-th step
 or its n-th trade depends on the seed alone, never on how many clients listen or how fast.
 Invariants: best bid < best ask after every step; every change a step reports is exactly what it
@@ -13,9 +15,9 @@ from math import exp, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.simulator.core.instruments import Grid
+from shards.simulator.core.frames import decimal_text
 
-__all__ = ["SIZE_COUNT", "Draws", "Market", "Step", "TapeSlice"]
+__all__ = ["SIZE_COUNT", "Draws", "Grid", "Market", "Step", "TapeSlice"]
 
 SIZE_COUNT = 512
 """Distinct trade sizes of an instrument. A size is drawn once and its text rendered once."""
@@ -28,7 +30,56 @@ _EDGE_LIMIT = 64
 _FILL_PROBABILITY = 0.86
 _VOLATILITY_100MS = 3.4e-5
 _TAPE_CHUNK = 4096
-_RETAINED_RATIO = 1.6
+_RETAINED_TICKS = int(DEPTH_TICKS * 1.6)
+_MEDIAN_NOTIONAL = 400.0
+"""Quote units of a typical trade; sizes are log-normal around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One listed contract. `tick` is in units of the last printed price decimal."""
+
+    symbol: str
+    start_ticks: int
+    low_ticks: int
+    high_ticks: int
+    price_decimals: int
+    tick: int
+    qty_decimals: int
+    median_qty: float
+    weight: float
+    """Share of the venue's trades, before normalisation."""
+
+    @property
+    def tick_text(self) -> str:
+        """The tick size as the venue prints it."""
+        return decimal_text(self.tick, self.price_decimals)
+
+    @property
+    def step_text(self) -> str:
+        """The lot step as the venue prints it."""
+        return decimal_text(1, self.qty_decimals)
+
+    @classmethod
+    def around(
+        cls,
+        symbol: str,
+        price: float,
+        steps: tuple[int, int, int],
+        rank: int,
+        band: tuple[int, int] | None = None,
+    ) -> "Grid":
+        """Make the grid of a contract that begins at `price` and is the `rank`-th to be traded.
+
+        `steps` are the decimals of its prices, its tick in units of the last of them, and the
+        decimals of its quantities; `band` is the lowest and highest price in ticks.
+        """
+        decimals, tick, qty_decimals = steps
+        start = round(price * 10**decimals) // tick
+        low, high = band or (max(start // 2, start - 500_000), start + start // 2)
+        median = max(2.0, _MEDIAN_NOTIONAL / price * float(10**qty_decimals))
+        weight = float((rank + 1) ** -0.9)
+        return cls(symbol, start, low, high, decimals, tick, qty_decimals, median, weight)
 
 
 @dataclass(slots=True)
@@ -95,8 +146,8 @@ class Market:
         self.asks: dict[int, int] = {}
         self.best_bid = instrument.start_ticks
         self.best_ask = instrument.start_ticks + 1
-        self._bid_floor = self.best_bid - DEPTH_TICKS
-        self._ask_ceiling = self.best_ask + DEPTH_TICKS
+        self._bid_edge = self.best_bid - DEPTH_TICKS
+        self._ask_edge = self.best_ask + DEPTH_TICKS
         self._last_side = False
         self._tape = self._draw_tape()
         self._tape_used = 0
@@ -110,10 +161,10 @@ class Market:
         return sizes, plain
 
     def _fill_initial_book(self) -> None:
-        for tick in range(self.best_bid, self._bid_floor - 1, -1):
+        for tick in range(self.best_bid, self._bid_edge - 1, -1):
             if tick == self.best_bid or self._draws.uniform() < _FILL_PROBABILITY:
                 self.bids[tick] = self._level_qty(self.best_bid - tick)
-        for tick in range(self.best_ask, self._ask_ceiling + 1):
+        for tick in range(self.best_ask, self._ask_edge + 1):
             if tick == self.best_ask or self._draws.uniform() < _FILL_PROBABILITY:
                 self.asks[tick] = self._level_qty(tick - self.best_ask)
 
@@ -129,8 +180,12 @@ class Market:
         change = Step({}, {})
         self._move(change)
         self._refresh(change)
-        self._maintain_bid_edge(change.bids)
-        self._maintain_ask_edge(change.asks)
+        self._bid_edge = self._maintain_edge(
+            self.bids, change.bids, self._bid_edge, self.best_bid, -1
+        )
+        self._ask_edge = self._maintain_edge(
+            self.asks, change.asks, self._ask_edge, self.best_ask, 1
+        )
         return change
 
     def nudge(self) -> Step:
@@ -197,38 +252,26 @@ class Market:
             elif side.pop(tick, 0):
                 changes[tick] = 0
 
-    def _maintain_bid_edge(self, changes: dict[int, int]) -> None:
-        """Keep the far edge at a bounded distance, so the book neither thins out nor grows."""
-        target = self.best_bid - DEPTH_TICKS
-        floor_limit = self.best_bid - int(DEPTH_TICKS * _RETAINED_RATIO)
-        for _ in range(_EDGE_LIMIT):
-            if self._bid_floor > target:
-                self._bid_floor -= 1
-                if self._draws.uniform() < _FILL_PROBABILITY:
-                    qty = self._level_qty(DEPTH_TICKS)
-                    self.bids[self._bid_floor] = changes[self._bid_floor] = qty
-            elif self._bid_floor < floor_limit:
-                if self.bids.pop(self._bid_floor, 0):
-                    changes[self._bid_floor] = 0
-                self._bid_floor += 1
-            else:
-                return
+    def _maintain_edge(
+        self, side: dict[int, int], changes: dict[int, int], edge: int, best: int, away: int
+    ) -> int:
+        """Keep the far edge at a bounded distance, so the book neither thins out nor grows.
 
-    def _maintain_ask_edge(self, changes: dict[int, int]) -> None:
-        target = self.best_ask + DEPTH_TICKS
-        ceiling_limit = self.best_ask + int(DEPTH_TICKS * _RETAINED_RATIO)
+        `away` is -1 for bids and 1 for asks. Gives the new edge.
+        """
         for _ in range(_EDGE_LIMIT):
-            if self._ask_ceiling < target:
-                self._ask_ceiling += 1
+            distance = away * (edge - best)
+            if distance < DEPTH_TICKS:
+                edge += away
                 if self._draws.uniform() < _FILL_PROBABILITY:
-                    qty = self._level_qty(DEPTH_TICKS)
-                    self.asks[self._ask_ceiling] = changes[self._ask_ceiling] = qty
-            elif self._ask_ceiling > ceiling_limit:
-                if self.asks.pop(self._ask_ceiling, 0):
-                    changes[self._ask_ceiling] = 0
-                self._ask_ceiling -= 1
+                    side[edge] = changes[edge] = self._level_qty(DEPTH_TICKS)
+            elif distance > _RETAINED_TICKS:
+                if side.pop(edge, 0):
+                    changes[edge] = 0
+                edge -= away
             else:
-                return
+                break
+        return edge
 
     def top(self, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Give the best `count` levels of each side, best first."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.base.clock import monotonic_ns
 from shards.simulator.core.frames import text_frame
-from shards.simulator.core.meters import MINUTE_NS, SECOND_NS, Meter
+from shards.simulator.core.limits import MINUTE_NS, SECOND_NS, Meter
 from shards.simulator.core.spoiling import Spoiler
 
 __all__ = ["EXTRA_KINDS", "WRITABLE_BYTES", "Hub", "Payload", "Session", "Topic", "write_all"]

@@ -1,251 +1,300 @@
-"""Binance USD-M futures as the simulator serves it: its symbols, who subscribed to what, trades.
+"""Binance USD-M futures as the simulator serves it: its messages, topics and control messages.
 
 Served on /market: `<s>@aggTrade`, `@markPrice`, `@markPrice@1s`, `@forceOrder`; on /public:
 `<s>@bookTicker`, `@depth` and `@depth<5|10|20>` at every speed. Any other name, or a name on the
-wrong category, is acknowledged and stays silent, as the real venue does.
+wrong category, is acknowledged and stays silent, as the real venue does. `markPrice@1s` says what
+`premiumIndex` serves; open interest has no stream.
 """
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from engine.base.clock import wall_ns
-from shards.simulator.core.contracts import Contract, ContractBoard
-from shards.simulator.core.frames import compact, payload_of
-from shards.simulator.core.instruments import (
-    BINANCE_LINEAR,
-    VENUE_NAMES,
-    Grid,
-    binance_instruments,
+from shards.simulator.core.contracts import Contract, Liquidation, Terms
+from shards.simulator.core.encoder import (
+    AskedFor,
+    BookMessage,
+    Encoder,
+    Query,
+    ServedCall,
+    SocketPath,
+    Streams,
 )
-from shards.simulator.core.ledger import TRADE, Ledger, Rows
-from shards.simulator.core.pace import BOOK_SLOTS
-from shards.simulator.core.sessions import Hub, Session, Topic, write_all
-from shards.simulator.core.trade_frames import AggTrades
-from shards.simulator.venues.binance_books import DEPTH_NAME, BinanceBooks
-from shards.simulator.venues.binance_contracts import BINANCE_TERMS, BinanceContracts
-from shards.simulator.venues.binance_listing import SymbolState
+from shards.simulator.core.frames import (
+    Integers,
+    Part,
+    PriceTexts,
+    TextTable,
+    Trade,
+    Trades,
+    compact,
+    decimal_columns,
+    decimal_text,
+    signed_text,
+)
+from shards.simulator.core.market import Grid
+from shards.simulator.core.sessions import Session
+from shards.simulator.core.symbol import ID_STRIDE, Quote, SymbolState
+from shards.simulator.core.venue import SimVenue
+from shards.simulator.venues.binance_rest import REST, levels_text, touch_texts
+from shards.simulator.venues.listed import binance_instrument, binance_instruments
 
-_HISTORY_ROWS = 1 << 17
-"""Trades of a symbol REST can still give: more than sockets at full speed hold in flight."""
+__all__ = ["Binance"]
 
-_HISTORY_TOTAL_ROWS = 1 << 22
-"""The same over all symbols, 100 MB."""
+_FIRST_TRADE_ID = 4_100_000_000
+_DEPTH = re.compile(r"depth(5|10|20)?(@100ms|@250ms|@500ms|@0ms)?")
+"""Depth streams behind the symbol. Without a speed: 250 ms. A number of levels: always the top."""
 
-_CONTRACT_KINDS = frozenset({"markPrice", "markPrice@1s", "forceOrder"})
-_MARKET_KINDS = _CONTRACT_KINDS | {"aggTrade"}
+_PUBLIC_KINDS = {"bookTicker": "quote"}
+_MARKET_KINDS = {
+    "aggTrade": "trade",
+    "markPrice": "funding",
+    "markPrice@1s": "funding",
+    "forceOrder": "liquidation",
+}
+_TOPICS = {"trade": "aggTrade", "quote": "bookTicker", "liquidation": "forceOrder"}
+_SLOW_MARK_TICKS = 3
+"""`markPrice` without a speed is pushed every 3 s."""
 
 
-class BinanceVenue:
-    """The streams of all symbols."""
+class AggTradeRows:
+    """Writes the trades of one symbol on one grid: a frame each."""
 
-    def __init__(
-        self, count: int, seed: int, ledger: Ledger, liquidations_per_minute: float = 0.0
-    ) -> None:
-        """List `count` symbols."""
-        self.instruments = list(binance_instruments(count))
-        self.statuses = ["TRADING"] * count
-        self.hub = Hub(VENUE_NAMES[BINANCE_LINEAR], [i.symbol for i in self.instruments])
-        self._by_symbol = {i.symbol: index for index, i in enumerate(self.instruments)}
-        self._seed = seed
-        even_share = 1 << (_HISTORY_TOTAL_ROWS // count).bit_length() - 1
-        self._history_rows = min(_HISTORY_ROWS, even_share)
-        self._ledger = ledger
-        self._listings: dict[int, SymbolState] = {}
-        self._slots: list[list[SymbolState]] = [[] for _ in range(BOOK_SLOTS)]
-        self.books = BinanceBooks(self.hub, ledger)
-        self.contracts = BinanceContracts(
-            self.hub,
-            ledger,
-            ContractBoard(self._open_contract, self.middle),
-            liquidations_per_minute,
+    head = close = b""
+    rows_per_frame = 1
+
+    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
+        self._symbol = state.grid.symbol
+        self._price_text, self._prices = price_text, PriceTexts(price_text)
+        decimals = state.grid.qty_decimals
+        pairs = zip(state.market.sizes.tolist(), state.market.plain_sizes.tolist(), strict=True)
+        self._sizes = [
+            f'","q":"{decimal_text(qty, decimals)}","nq":"{decimal_text(plain, decimals)}","f":'
+            for qty, plain in pairs
+        ]
+        self._size_table = TextTable([text.encode() for text in self._sizes])
+        self._tails = TextTable([b'true,"st":1}', b'false,"st":1}'])
+
+    def served(self, trade: Trade) -> str:
+        """Write what stream and REST both say of a trade, without braces."""
+        # "m" says that the buyer was the maker: true when the taker sold.
+        return (
+            f'"a":{trade.id},"p":"{self._price_text(trade.tick)}{self._sizes[trade.size]}'
+            f'{trade.first_raw},"l":{trade.last_raw},"T":{trade.ts_ms},'
+            f'"m":{"false" if trade.buy else "true"}'
         )
 
-    @property
-    def weights(self) -> list[float]:
-        """Each symbol's share of trades, before normalisation."""
-        return [instrument.weight for instrument in self.instruments]
+    def _head(self, ts_ms: int) -> str:
+        return f'{{"e":"aggTrade","E":{ts_ms},"s":"{self._symbol}",'
 
-    def listing(self, symbol: str) -> SymbolState | None:
-        """Give the symbol's state; its book lives from the first time anyone asks."""
-        index = self._by_symbol.get(symbol)
-        return None if index is None else self.listing_at(index)
+    def row(self, trade: Trade) -> str:
+        """Write one trade."""
+        return f'{self._head(trade.ts_ms)}{self.served(trade)},"st":1}}'
 
-    def listing_at(self, index: int) -> SymbolState:
-        """Give the state of the symbol with this number."""
-        listing = self._listings.get(index)
-        if listing is None:
-            instrument = self.instruments[index]
-            number = self._ledger.number(self.hub.name, instrument.symbol)
-            listing = SymbolState(index, number, instrument, self._seed, self._history_rows)
-            listing.halted = self.halted(index)
-            self._listings[index] = listing
-            self._slots[index % BOOK_SLOTS].append(listing)
-        return listing
+    def parts(self, trades: Trades) -> Sequence[Part] | None:
+        """Give the parts of a block whose numbers do not get longer within it."""
+        columns = []
+        for numbers in (trades.ids, trades.first_raw, trades.last_raw):
+            width = len(str(numbers[0]))
+            if len(str(numbers[-1])) != width:
+                return None
+            columns.append(decimal_columns(numbers, width))
+        prices = self._prices.rows_of(trades.ticks)
+        return (
+            f'{self._head(trades.ts_ms)}"a":'.encode(), columns[0], b',"p":"',
+            (self._prices.table, prices), (self._size_table, trades.size), columns[1], b',"l":',
+            columns[2], f',"T":{trades.ts_ms},"m":'.encode(),
+            (self._tails, trades.buy.astype(np.int64)),
+        )  # fmt: skip
 
-    def contract(self, symbol: str, now_ms: int) -> Contract | None:
-        """Give the symbol's funding and open interest."""
-        index = self._by_symbol.get(symbol)
-        return None if index is None else self.contracts.board.at(index, now_ms)
 
-    def _open_contract(self, index: int) -> Contract:
-        instrument = self.instruments[index]
-        number = self._ledger.number(self.hub.name, instrument.symbol)
-        seeds = (self._seed, 2 * index + BINANCE_LINEAR)
-        contract = Contract(index, number, instrument, seeds, BINANCE_TERMS)
-        contract.interval_ms = self.contracts.interval_h(index) * 3_600_000
-        return contract
+class Binance(Encoder):
+    """The venue's protocol."""
 
-    def middle(self, index: int) -> float:
-        """Give the middle of a book in ticks; a book nobody asked for stands where it began."""
-        listing = self._listings.get(index)
-        if listing is None:
-            return self.instruments[index].start_ticks + 0.5
-        return (listing.market.best_bid + listing.market.best_ask) / 2
+    name = "binance_linear"
+    terms = Terms(
+        rate_decimals=8, usual_rate=10_000, rate_limit=375_000, interval_ms=8 * 3_600_000,
+        mark_decimals=8, intervals_h=(8, 4, 1), says_next=True,
+    )  # fmt: skip
+    numbered_books = True
+    fills = True
+    first_books: tuple[str, ...] = ("depth@100ms",)
+    history_rows = 1 << 17
+    """More than sockets at full speed hold in flight."""
+    sockets: Sequence[SocketPath] = tuple(
+        SocketPath(f"{group}/{path}{names}", group, path == "stream")
+        for group in ("public", "market")
+        for path in ("ws", "stream")
+        for names in ("", "/{streams:.+}")
+    )
+    pings = True
+    messages_per_s: float = 10
+    rest: Mapping[str, ServedCall] = REST
+    weight_header: str | None = "X-MBX-USED-WEIGHT-1M"
+    weight_limit = 2400
+    bans = True
+    a_stream = "btcusdt@aggTrade"
+    statuses: Sequence[str] = (
+        "TRADING", "SETTLING", "PENDING_TRADING", "PRE_SETTLE", "CLOSE", "DELIVERING", "DELIVERED",
+    )  # fmt: skip
+    changeable = frozenset({"status", "tick_size", "step_size", "funding_interval_hours"})
 
-    def halted(self, index: int) -> bool:
-        """Tell whether the symbol does not trade."""
-        return self.statuses[index] != "TRADING"
+    def __init__(self) -> None:
+        self.malformed = {
+            "wrong_types": _agg_trade(a='"x"', p="81234.5", m='"yes"'),
+            "missing_fields": b'{"e":"aggTrade","E":1795000000120,"s":"BTCUSDT"}',
+            "nan_price": _agg_trade(p='"NaN"'),
+            "infinite_price": _agg_trade(p='"Infinity"'),
+            "huge_number": _agg_trade(a="9" * 400),
+        }
 
-    def served(self, group: str, name: str) -> bool:
-        """Tell whether data flows for this stream name on this category."""
+    def grids(self, count: int) -> Sequence[Grid]:
+        return binance_instruments(count)
+
+    def grid(self, symbol: str, price: float, request: Query, now: Grid | None) -> Grid:
+        return binance_instrument(symbol, price, request, now)
+
+    def describe(self, venue: SimVenue, index: int) -> Mapping[str, object]:
+        return {
+            "status": venue.statuses[index],
+            "funding_interval_hours": venue.contracts.interval_h(index),
+            "tick_size": venue.grids[index].tick_text,
+            "step_size": venue.grids[index].step_text,
+        }
+
+    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
+        first = _FIRST_TRADE_ID + ID_STRIDE * index + serial
+        return np.arange(first, first + count)
+
+    def price_text(self, grid: Grid, tick: int) -> str:
+        return decimal_text(tick * grid.tick, grid.price_decimals)
+
+    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> AggTradeRows:
+        return AggTradeRows(state, price_text)
+
+    def topic(self, kind: str, symbol: str) -> str:
+        return f"{symbol.lower()}@{_TOPICS[kind]}"
+
+    def funding_topics(self, contract: Contract) -> Sequence[str]:
+        fast = f"{contract.instrument.symbol.lower()}@markPrice@1s"
+        return (fast, fast[:-3]) if contract.ticks % _SLOW_MARK_TICKS == 0 else (fast,)
+
+    def book_topic(self, symbol: str, stream: str) -> str:
+        return f"{symbol.lower()}@{stream}"
+
+    def top(self, stream: str) -> int:
+        return _top(stream)
+
+    def due(self, stream: str, steps: int | None) -> bool:
+        if stream.endswith("@0ms"):
+            return True
+        if steps is None or stream.endswith("@100ms"):
+            return steps is not None
+        if stream.endswith("@500ms"):
+            return steps % 5 == 0
+        return steps * 2 % 5 < 2  # every 250 ms: after three steps, then after two
+
+    def wants(self, name: str, group: str) -> AskedFor | None:
         symbol, _, kind = name.partition("@")
-        known = symbol == symbol.lower() and symbol.upper() in self._by_symbol
-        if group == "market":
-            return known and kind in _MARKET_KINDS
-        return known and (kind == "bookTicker" or DEPTH_NAME.fullmatch(kind) is not None)
-
-    def subscribe(self, session: Session, names: Iterable[str]) -> None:
-        """Subscribe; names that lead nowhere are kept but stay silent."""
-        for name in names:
-            if name not in session.names:
-                session.names[name] = None
-                if self.served(session.group, name):
-                    self._open(name)
-                    self.hub.subscribe(session, name)
-
-    def _open(self, name: str) -> None:
-        """Let what a stream is about live, if it does not yet."""
-        symbol, _, kind = name.partition("@")
-        index = self._by_symbol[symbol.upper()]
-        if kind in _CONTRACT_KINDS:
-            self.contracts.board.at(index, wall_ns() // 1_000_000)
-        elif DEPTH_NAME.fullmatch(kind):
-            self.listing_at(index).chain(kind)
-        else:
-            self.listing_at(index)
-
-    def unsubscribe(self, session: Session, names: Iterable[str]) -> None:
-        """Forget subscriptions."""
-        for name in names:
-            session.names.pop(name, None)
-            self.hub.unsubscribe(session, name)
-
-    def trade_topic(self, index: int) -> Topic | None:
-        """Give who listens to the trades of a symbol, if anyone does and it trades."""
-        if self.halted(index):
+        if symbol != symbol.lower():
             return None
-        return self.hub.topic(f"{self.instruments[index].symbol.lower()}@aggTrade")
+        kinds = _MARKET_KINDS if group == "market" else _PUBLIC_KINDS
+        if kind in kinds:
+            return AskedFor(symbol.upper(), kinds[kind])
+        is_book = group == "public" and _DEPTH.fullmatch(kind)
+        return AskedFor(symbol.upper(), "book", kind) if is_book else None
 
-    def emit_trades(self, index: int, count: int, now_ms: int) -> None:
-        """Let trades happen and push them to whoever listens."""
-        topic = self.trade_topic(index)
-        if topic is None:
-            return
-        listing = self.listing_at(index)
-        if self.hub.spoiler.is_due("trade", listing.instrument.symbol):
-            self._spoil_trade(topic, listing, now_ms)
-        trades = listing.trade(count, now_ms)
-        sent = False
-        for combined, sessions in ((False, topic.raw), (True, topic.combined)):
-            if sessions:
-                frames = listing.renderer(combined=combined).render(trades)
-                sent |= write_all(sessions, frames)
-        if sent:
-            self.hub.trade_counts[index] += count
-            if self._ledger.enabled:
-                self._ledger.trades(self._trade_rows(listing, trades))
+    def hear(self, venue: Streams, session: Session, text: str | bytes) -> None:
+        # No data can overtake the acknowledgement: nothing else runs until it is written.
+        session.send_text(_answer(venue, session, text))
 
-    def _spoil_trade(self, topic: Topic, listing: SymbolState, now_ms: int) -> None:
-        symbol = listing.instrument.symbol
-        trades = listing.trade(1, now_ms)
-        payload = payload_of(bytes(listing.renderer(combined=False).render(trades)))
-        spoiled = self.hub.spoiler.frame("trade", symbol, payload)
-        if spoiled is not None and topic.push(f"{symbol.lower()}@aggTrade", spoiled):
-            times = now_ms, trades.first_id
-            self._ledger.unreadable(BINANCE_LINEAR, listing.number, "trade", times, 1)
+    def notice(self, now_ms: int) -> bytes:
+        return b'{"e":"serverShutdown","E":%d}' % now_ms
 
-    def withhold_trades(self, index: int, count: int, now_ms: int) -> None:
-        """Let trades happen and push them to nobody."""
-        listing = self.listing_at(index)
-        trades = listing.trade(count, now_ms)
-        self.hub.withheld_count += count
-        if self._ledger.enabled:
-            self._ledger.withheld(self._trade_rows(listing, trades))
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
+        symbol, ts_ms = state.grid.symbol, event.ts_ms
+        bids, asks = (levels_text(state, side) for side in (event.bids, event.asks))
+        return (
+            f'{{"e":"depthUpdate","E":{ts_ms},"T":{ts_ms},"s":"{symbol}","ps":"{symbol}",'
+            f'"U":{event.first},"u":{event.last},"pu":{event.previous},'
+            f'"b":[{bids}],"a":[{asks}],"st":1}}'
+        ).encode()
 
-    def repeat_last_trade(self, index: int) -> bool:
-        """Push the latest trade once more. It is in the ledger already."""
-        topic, listing = self.trade_topic(index), self.listing_at(index)
-        rows = listing.recent_trades(None, 1)
-        if topic is None or not rows:
-            return False
-        row = rows[0]
-        stamp = row["T"]
-        payload = {"e": "aggTrade", "E": stamp, "s": listing.instrument.symbol, **row, "st": 1}
-        topic.push(f"{listing.instrument.symbol.lower()}@aggTrade", compact(payload))
-        return True
+    def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
+        symbol, (bid, bid_qty, ask, ask_qty) = state.grid.symbol, touch_texts(state, quote)
+        return (
+            f'{{"e":"bookTicker","u":{state.last_update},"s":"{symbol}","ps":"{symbol}",'
+            f'"b":"{bid}","B":"{bid_qty}","a":"{ask}","A":"{ask_qty}",'
+            f'"T":{now_ms},"E":{now_ms},"st":1}}'
+        ).encode()
 
-    def _trade_rows(self, listing: SymbolState, trades: AggTrades) -> Rows:
-        instrument = listing.instrument
-        rows = np.empty(len(trades.ticks), TRADE)
-        rows["venue"] = BINANCE_LINEAR
-        rows["symbol"] = listing.number
-        rows["ts_event"] = trades.ts_ms * 1_000_000
-        rows["trade_id"] = np.arange(trades.first_id, trades.first_id + len(rows))
-        rows["side"] = np.where(trades.buy, ord("B"), ord("S"))
-        rows["price_mantissa"] = trades.ticks * instrument.tick
-        rows["price_decimals"] = instrument.price_decimals
-        rows["qty_mantissa"] = listing.market.sizes[trades.size]
-        rows["qty_decimals"] = instrument.qty_decimals
-        return rows
+    def funding(self, venue: SimVenue, contract: Contract) -> bytes:
+        mark, average, index, settle = (
+            decimal_text(price, contract.mark_decimals)
+            for price in (contract.mark, contract.average, contract.index_price, contract.settle)
+        )
+        return (
+            f'{{"e":"markPriceUpdate","E":{contract.ts_ms},"s":"{contract.instrument.symbol}",'
+            f'"p":"{mark}","ap":"{average}","i":"{index}","P":"{settle}",'
+            f'"r":"{signed_text(contract.rate, contract.terms.rate_decimals)}",'
+            f'"T":{contract.next_funding_ms},"st":1}}'
+        ).encode()
 
-    def list_symbol(self, instrument: Grid) -> None:
-        """List one more symbol, or let a halted one trade again."""
-        index = self._by_symbol.get(instrument.symbol)
-        if index is None:
-            index = self._by_symbol[instrument.symbol] = len(self.instruments)
-            self.instruments.append(instrument)
-            self.statuses.append("TRADING")
-            self.hub.list_symbol(instrument.symbol)
-        self.set_status(index, "TRADING")
+    def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
+        grid = contract.instrument
+        price, average = (self.price_text(grid, tick) for tick in (order.price, order.average))
+        qty, filled = (decimal_text(lots, grid.qty_decimals) for lots in (order.qty, order.filled))
+        state = "FILLED" if order.filled == order.qty else "PARTIALLY_FILLED"
+        return (
+            f'{{"e":"forceOrder","E":{order.ts_ms + 5},"o":{{"s":"{grid.symbol}",'
+            f'"S":"{"SELL" if order.sold else "BUY"}","o":"LIMIT","f":"IOC","q":"{qty}",'
+            f'"p":"{price}","ap":"{average}","X":"{state}","l":"{filled}","z":"{filled}",'
+            f'"T":{order.ts_ms}}},"ps":"{grid.symbol}","st":1}}'
+        ).encode()
 
-    def set_status(self, index: int, status: str) -> None:
-        """Change whether a symbol trades, and under which word `exchangeInfo` says so."""
-        self.statuses[index] = status
-        if index in self._listings:
-            self._listings[index].halted = self.halted(index)
-        self.hub.version += 1
 
-    def change_grid(self, index: int, instrument: Grid, now_ms: int) -> None:
-        """Let a symbol trade on another grid; its depth streams say what becomes of the levels."""
-        self.instruments[index] = instrument
-        contract = self.contracts.board.known(index)
-        if contract is not None:
-            contract.change_grid(instrument)
-        listing = self._listings.get(index)
-        if listing is not None:
-            self.books.change_grid(listing, instrument, now_ms)
+@lru_cache
+def _top(stream: str) -> int:
+    match = _DEPTH.fullmatch(stream)
+    return int(match[1] or 0) if match else 0
 
-    def step_books(self, slot: int, now_ms: int) -> None:
-        """Let 5 ms pass: some books advance, others change at the touch, some contracts tick."""
-        for listing in self._slots[slot]:
-            if not listing.halted:
-                self.books.step(listing, now_ms)
-        for listing in self._slots[slot - BOOK_SLOTS // 2]:
-            if not listing.halted:
-                self.books.nudge(listing, now_ms)
-        self.contracts.step(now_ms, self.halted)
 
-    def step_book(self, listing: SymbolState, now_ms: int, *, withheld: bool = False) -> None:
-        """Advance one book."""
-        self.books.step(listing, now_ms, withheld=withheld)
+def _answer(streams: Streams, session: Session, text: str | bytes) -> bytes:
+    """Carry out one control message. An acknowledgement never proves that data will flow."""
+    try:
+        request = json.loads(text)
+    except ValueError as error:
+        return _refusal(3, f"Invalid JSON: {error}", None)
+    if not isinstance(request, dict):
+        return _refusal(2, "Invalid request: not an object", None)
+    number = request.get("id")
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+        return _refusal(2, "Invalid request: request ID must be an unsigned integer", None)
+    method, params = request.get("method"), request.get("params", [])
+    if method == "LIST_SUBSCRIPTIONS":
+        return compact({"result": list(session.names), "id": number})
+    if method == "SET_PROPERTY":
+        return _refusal(0, "Unknown property", number)
+    if method not in ("SUBSCRIBE", "UNSUBSCRIBE"):
+        return _refusal(2, f"Invalid request: unknown method {method!r}", number)
+    if not isinstance(params, list) or not all(isinstance(name, str) for name in params):
+        return _refusal(1, "Invalid value type: expected array of stream names", number)
+    (streams.subscribe if method == "SUBSCRIBE" else streams.unsubscribe)(session, params)
+    return compact({"result": None, "id": number})
+
+
+def _refusal(code: int, message: str, number: object) -> bytes:
+    error = {"code": code, "msg": message}
+    return compact({"error": error, "id": number} if number is not None else error)
+
+
+def _agg_trade(**changes: str) -> bytes:
+    fields = {
+        "e": '"aggTrade"', "E": "1795000000120", "s": '"BTCUSDT"', "a": "4200000000",
+        "p": '"81234.50"', "q": '"0.250"', "nq": '"0.200"', "f": "8100000101", "l": "8100000104",
+        "T": "1795000000015", "m": "true", "st": "1", **changes,
+    }  # fmt: skip
+    return ("{" + ",".join(f'"{key}":{value}' for key, value in fields.items()) + "}").encode()

@@ -1,193 +1,218 @@
 """REST of the simulated Binance USD-M venue: metadata, snapshots, history, polled values."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from aiohttp import web
-
-from engine.base.clock import wall_ns
 from shards.simulator.core.contracts import Contract
-from shards.simulator.core.frames import compact
-from shards.simulator.core.instruments import Grid, decimal_text
-from shards.simulator.core.rest_gate import RestGate
-from shards.simulator.venues.binance import BinanceVenue
+from shards.simulator.core.encoder import Answer, Query, ServedCall
+from shards.simulator.core.frames import compact, decimal_text, signed_text
+from shards.simulator.core.market import Grid
+from shards.simulator.core.symbol import Levels, Quote, SymbolState
+from shards.simulator.core.venue import SimVenue, now_ms
 
-__all__ = ["add_binance_rest"]
+__all__ = ["REST", "levels_text", "touch_texts"]
 
 _DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 _ONBOARD_MS = 1_569_398_400_000
 _PERPETUAL_MS = 4_133_404_800_000
-_PREFIX = "/binance_linear"
+_USUAL_INTERVAL_H = 8
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Weigh = Callable[[web.Request], int] | None
-"""None: without weight, but of the pool that funding calls share."""
+Rows = Sequence[dict[str, object]]
 
 
-def add_binance_rest(app: web.Application, venue: BinanceVenue, gate: RestGate) -> None:
-    """Serve the REST calls a market-data client makes, each with its weight."""
-    rest = _Rest(venue, gate)
-    calls: tuple[tuple[str, Handler, Weigh], ...] = (
-        ("ping", rest.ping, _fixed(1)),
-        ("time", rest.time, _fixed(1)),
-        ("exchangeInfo", rest.exchange_info, _fixed(1)),
-        ("depth", rest.depth, _depth_weight),
-        ("aggTrades", rest.agg_trades, _fixed(20)),
-        ("premiumIndex", rest.premium_index, _by_symbol(1, 10)),
-        ("openInterest", rest.open_interest, _fixed(1)),
-        ("fundingRate", rest.funding_rate, None),
-        ("fundingInfo", rest.funding_info, None),
-        ("ticker/bookTicker", rest.book_ticker, _by_symbol(2, 5)),
-    )
-    for name, handler, weigh in calls:
-        app.router.add_get(f"{_PREFIX}/fapi/v1/{name}", _gated(gate, handler, weigh))
+def levels_text(state: SymbolState, levels: Levels) -> str:
+    """Print levels as the inside of a JSON array of [price, quantity]."""
+    price, decimals = state.price_text, state.grid.qty_decimals
+    return ",".join(f'["{price(tick)}","{decimal_text(qty, decimals)}"]' for tick, qty in levels)
 
 
-def _fixed(weight: int) -> Weigh:
-    return lambda _: weight
+def touch_texts(state: SymbolState, quote: Quote) -> tuple[str, str, str, str]:
+    """Print best bid, its quantity, best ask, its quantity."""
+    (bid, bid_qty), (ask, ask_qty) = (side or (0, 0) for side in quote)
+    decimals = state.grid.qty_decimals
+    return (
+        state.price_text(bid), decimal_text(bid_qty, decimals),
+        state.price_text(ask), decimal_text(ask_qty, decimals),
+    )  # fmt: skip
 
 
-def _by_symbol(one: int, every: int) -> Weigh:
-    return lambda request: one if "symbol" in request.query else every
+def _json(value: object) -> Answer:
+    return Answer(compact(cast("list[object]", value)))
 
 
-def _depth_weight(request: web.Request) -> int:
-    return _DEPTH_WEIGHTS.get(_integer(request, "limit", 500) or 0, 1)
+def _bad(code: int, message: str) -> Answer:
+    return Answer(compact({"code": code, "msg": message}), 400)
 
 
-def _gated(gate: RestGate, handler: Handler, weigh: Weigh) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        refusal = gate.admit(weigh(request)) if weigh else gate.admit_funding()
-        return refusal if refusal is not None else await handler(request)
-
-    return handle
+_NO_SYMBOL = _bad(-1121, "Invalid symbol.")
+_BAD_LIMIT = _bad(-1130, "Data sent for parameter 'limit' is not valid.")
+_BAD_PARAMETER = _bad(-1130, "Data sent for a parameter is not valid.")
 
 
-class _Rest:
-    def __init__(self, venue: BinanceVenue, gate: RestGate) -> None:
-        self._venue = venue
-        self._gate = gate
-
-    def _json(self, body: bytes, status: int = 200) -> web.Response:
-        return web.Response(
-            body=body,
-            status=status,
-            content_type="application/json",
-            headers=self._gate.headers(),
-        )
-
-    def _bad(self, code: int, message: str) -> web.Response:
-        return self._json(compact({"code": code, "msg": message}), 400)
-
-    async def ping(self, _: web.Request) -> web.Response:
-        return self._json(b"{}")
-
-    async def time(self, _: web.Request) -> web.Response:
-        return self._json(compact({"serverTime": _now_ms()}))
-
-    async def exchange_info(self, _: web.Request) -> web.Response:
-        venue = self._venue
-        symbols = [
-            _symbol(instrument, status)
-            for instrument, status in zip(venue.instruments, venue.statuses, strict=True)
-        ]
-        limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE"}
-        body = {
-            "timezone": "UTC",
-            "serverTime": _now_ms(),
-            "futuresType": "U_MARGINED",
-            "rateLimits": [{**limit, "intervalNum": 1, "limit": self._gate.weight_limit}],
-            "exchangeFilters": [],
-            "assets": [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "-10000"}],
-            "symbols": symbols,
-        }
-        return self._json(compact(body))
-
-    async def depth(self, request: web.Request) -> web.Response:
-        listing = self._venue.listing(request.query.get("symbol", ""))
-        if listing is None:
-            return self._bad(-1121, "Invalid symbol.")
-        limit = _integer(request, "limit", 500)
-        if limit not in _DEPTH_WEIGHTS:
-            return self._bad(-1130, "Data sent for parameter 'limit' is not valid.")
-        stale = self._gate.take_stale()
-        return self._json(self._venue.books.depth(listing, limit, _now_ms(), stale=stale))
-
-    async def agg_trades(self, request: web.Request) -> web.Response:
-        listing = self._venue.listing(request.query.get("symbol", ""))
-        if listing is None:
-            return self._bad(-1121, "Invalid symbol.")
-        limit = _integer(request, "limit", 500)
-        from_id = _integer(request, "fromId", None)
-        if limit is None or not 1 <= limit <= 1000 or from_id == -1:
-            return self._bad(-1130, "Data sent for a parameter is not valid.")
-        rows = listing.recent_trades(from_id, limit)
-        return self._json(compact(cast("list[object]", rows)))
-
-    def _contract(self, request: web.Request) -> Contract | None:
-        return self._venue.contract(request.query.get("symbol", ""), _now_ms())
-
-    async def premium_index(self, request: web.Request) -> web.Response:
-        contracts, now_ms = self._venue.contracts, _now_ms()
-        if "symbol" not in request.query:
-            every = [
-                contracts.premium_index(contracts.board.at(index, now_ms))
-                for index in range(len(self._venue.instruments))
-                if not self._venue.halted(index)
-            ]
-            return self._json(compact(cast("list[object]", every)))
-        contract = self._contract(request)
-        if contract is None:
-            return self._bad(-1121, "Invalid symbol.")
-        return self._json(compact(contracts.premium_index(contract)))
-
-    async def open_interest(self, request: web.Request) -> web.Response:
-        contract = self._contract(request)
-        if contract is None:
-            return self._bad(-1121, "Invalid symbol.")
-        return self._json(compact(self._venue.contracts.open_interest(contract)))
-
-    async def funding_rate(self, request: web.Request) -> web.Response:
-        contract = self._contract(request)
-        if contract is None:
-            return self._bad(-1121, "Invalid symbol.")
-        limit = _integer(request, "limit", 100)
-        span = _integer(request, "startTime", None), _integer(request, "endTime", None)
-        if limit is None or not 1 <= limit <= 1000 or -1 in span:
-            return self._bad(-1130, "Data sent for a parameter is not valid.")
-        rows = self._venue.contracts.funding_history(contract, *span, limit)
-        return self._json(compact(cast("list[object]", rows)))
-
-    async def funding_info(self, _: web.Request) -> web.Response:
-        rows = self._venue.contracts.funding_info(self._venue.instruments)
-        return self._json(compact(cast("list[object]", rows)))
-
-    async def book_ticker(self, request: web.Request) -> web.Response:
-        venue, now_ms = self._venue, _now_ms()
-        if "symbol" not in request.query:
-            listings = [
-                venue.listing_at(index)
-                for index in range(len(venue.instruments))
-                if not venue.halted(index)
-            ]
-            every = [venue.books.touch(listing, now_ms) for listing in listings]
-            return self._json(compact(cast("list[object]", every)))
-        listing = venue.listing(request.query["symbol"])
-        if listing is None:
-            return self._bad(-1121, "Invalid symbol.")
-        return self._json(compact(venue.books.touch(listing, now_ms)))
-
-
-def _now_ms() -> int:
-    return wall_ns() // 1_000_000
-
-
-def _integer(request: web.Request, name: str, default: int | None) -> int | None:
+def _integer(query: Query, name: str, default: int | None) -> int | None:
     """Read a whole number; -1, never legal here, when it is not one."""
-    text = request.query.get(name)
+    text = query.get(name)
     if text is None:
         return default
     return int(text) if text.isascii() and text.isdigit() else -1
+
+
+def _depth_weight(query: Query) -> int:
+    return _DEPTH_WEIGHTS.get(_integer(query, "limit", 500) or 0, 1)
+
+
+def _fixed(weight: int | None) -> Callable[[Query], int | None]:
+    return lambda _: weight
+
+
+def _by_symbol(one: int, every: int) -> Callable[[Query], int]:
+    return lambda query: one if "symbol" in query else every
+
+
+def _exchange_info(venue: SimVenue, _: Query) -> Answer:
+    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE"}
+    return _json({
+        "timezone": "UTC",
+        "serverTime": now_ms(),
+        "futuresType": "U_MARGINED",
+        "rateLimits": [{**limit, "intervalNum": 1, "limit": venue.gate.weight_limit}],
+        "exchangeFilters": [],
+        "assets": [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "-10000"}],
+        "symbols": [_symbol(*each) for each in zip(venue.grids, venue.statuses, strict=True)],
+    })  # fmt: skip
+
+
+def _depth(venue: SimVenue, query: Query) -> Answer:
+    state = venue.state(query.get("symbol"))
+    if state is None:
+        return _NO_SYMBOL
+    limit = _integer(query, "limit", 500)
+    if limit not in _DEPTH_WEIGHTS:
+        return _BAD_LIMIT
+    at_ms = now_ms()
+    last, bids, asks = venue.serve_book(state, limit, at_ms)
+    text = (
+        f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},'
+        f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
+    )
+    return Answer(text.encode())
+
+
+def _agg_trades(venue: SimVenue, query: Query) -> Answer:
+    """Give trades by id, also those that were withheld from the stream."""
+    state = venue.state(query.get("symbol"))
+    if state is None:
+        return _NO_SYMBOL
+    limit, from_id = _integer(query, "limit", 500), _integer(query, "fromId", None)
+    if limit is None or not 1 <= limit <= 1000 or from_id == -1:
+        return _BAD_PARAMETER
+    first = None
+    if from_id is not None:
+        first = from_id - int(venue.encoder.trade_ids(state.index, 0, 1)[0])
+    served = state.trade_rows.served  # type: ignore[attr-defined]
+    rows = ",".join(f"{{{served(trade)}}}" for trade in state.recent(first, limit))
+    return Answer(f"[{rows}]".encode())
+
+
+def _of_contract(
+    serve: Callable[[SimVenue, Contract, Query], Answer],
+) -> Callable[[SimVenue, Query], Answer]:
+    def answer(venue: SimVenue, query: Query) -> Answer:
+        contract = venue.contract(query.get("symbol"))
+        return _NO_SYMBOL if contract is None else serve(venue, contract, query)
+
+    return answer
+
+
+def _premium_index(venue: SimVenue, query: Query) -> Answer:
+    if "symbol" in query:
+        return _of_contract(lambda _, contract, __: _json(_premium(venue, contract)))(venue, query)
+    return _json([_premium(venue, venue.contract_at(index)) for index in venue.trading])
+
+
+def _premium(venue: SimVenue, contract: Contract) -> dict[str, object]:
+    decimals = contract.mark_decimals
+    answer: dict[str, object] = {
+        "symbol": contract.instrument.symbol,
+        "markPrice": decimal_text(contract.mark, decimals),
+        "indexPrice": decimal_text(contract.index_price, decimals),
+        "estimatedSettlePrice": decimal_text(contract.settle, decimals),
+        "lastFundingRate": signed_text(contract.rate, contract.terms.rate_decimals),
+        "interestRate": "0.00010000",
+        "nextFundingTime": contract.next_funding_ms,
+        "time": contract.ts_ms,
+    }
+    return venue.serve_contract("funding", contract, answer, contract.ts_ms)
+
+
+def _open_interest(venue: SimVenue, contract: Contract, _: Query) -> Answer:
+    grid = contract.instrument
+    answer: dict[str, object] = {
+        "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
+        "symbol": grid.symbol,
+        "time": contract.ts_ms,
+    }
+    return _json(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
+
+
+def _funding_rate(_: SimVenue, contract: Contract, query: Query) -> Answer:
+    """Give what was paid, ascending; the newest where no start is given."""
+    limit = _integer(query, "limit", 100)
+    start_ms, end_ms = _integer(query, "startTime", None), _integer(query, "endTime", None)
+    if limit is None or not 1 <= limit <= 1000 or -1 in (start_ms, end_ms):
+        return _BAD_PARAMETER
+    rows = [
+        {
+            "symbol": contract.instrument.symbol,
+            "fundingTime": paid.ts_ms,
+            "fundingRate": signed_text(paid.rate, contract.terms.rate_decimals),
+            "markPrice": decimal_text(paid.mark, contract.mark_decimals),
+            "rateType": "Regular",
+        }
+        for paid in contract.paid(start_ms or 0, end_ms)
+    ]
+    return _json(rows[-limit:] if start_ms is None else rows[:limit])
+
+
+def _funding_info(venue: SimVenue, _: Query) -> Answer:
+    """Give only the intervals that are not as usual. What is left out is said, too."""
+    return _json(funding_rows(venue))
+
+
+def funding_rows(venue: SimVenue) -> Rows:
+    """Give the rows of `fundingInfo`."""
+    return [
+        {
+            "symbol": symbol,
+            "adjustedFundingRateCap": "0.02000000",
+            "adjustedFundingRateFloor": "-0.02000000",
+            "fundingIntervalHours": hours,
+            "disclaimer": False,
+        }
+        for symbol, hours in venue.say_intervals()
+        if hours != _USUAL_INTERVAL_H
+    ]
+
+
+def _book_ticker(venue: SimVenue, query: Query) -> Answer:
+    at_ms = now_ms()
+    if "symbol" not in query:
+        return _json([_touch(venue, venue.state_at(index), at_ms) for index in venue.trading])
+    state = venue.state(query["symbol"])
+    return _NO_SYMBOL if state is None else _json(_touch(venue, state, at_ms))
+
+
+def _touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
+    bid, bid_qty, ask, ask_qty = touch_texts(state, venue.serve_quote(state, at_ms))
+    return {
+        "symbol": state.grid.symbol,
+        "bidPrice": bid,
+        "bidQty": bid_qty,
+        "askPrice": ask,
+        "askQty": ask_qty,
+        "time": at_ms,
+        "lastUpdateId": state.last_update,
+    }
 
 
 def _symbol(instrument: Grid, status: str) -> dict[str, Any]:
@@ -237,3 +262,20 @@ def _symbol(instrument: Grid, status: str) -> dict[str, Any]:
         "orderTypes": ["LIMIT", "MARKET", "STOP"],
         "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
     }
+
+
+REST = {
+    f"fapi/v1/{path}": ServedCall(answer, weigh)
+    for path, answer, weigh in (
+        ("ping", lambda _, __: Answer(b"{}"), _fixed(1)),
+        ("time", lambda _, __: _json({"serverTime": now_ms()}), _fixed(1)),
+        ("exchangeInfo", _exchange_info, _fixed(1)),
+        ("depth", _depth, _depth_weight),
+        ("aggTrades", _agg_trades, _fixed(20)),
+        ("premiumIndex", _premium_index, _by_symbol(1, 10)),
+        ("openInterest", _of_contract(_open_interest), _fixed(1)),
+        ("fundingRate", _of_contract(_funding_rate), _fixed(None)),
+        ("fundingInfo", _funding_info, _fixed(None)),
+        ("ticker/bookTicker", _book_ticker, _by_symbol(2, 5)),
+    )
+}

@@ -1,413 +1,441 @@
-"""Hyperliquid perpetuals as the simulator serves them: trades, whole books, best bid and offer.
+"""Hyperliquid perpetuals as the simulator serves them: trades, whole books, contexts.
 
 Books come in two variants on two venue-wide clocks: 20 levels slow, 5 levels fast. Both carry the
-same channel and coin; only `"fast":true` in the frame tells them apart. The ledger keeps both under
-the coin, with the frame's time as `seq` and the previous time of that variant as `prev_seq`.
+same channel and coin; only `"fast":true` in the frame tells them apart. `activeAssetCtx` says what
+`metaAndAssetCtxs` serves; the venue puts no time on either, and what depends on a book is null
+while a side of it is empty. The venue sends no ping frames; clients ping it in JSON.
 """
 
-from collections import deque
-from itertools import chain
-from typing import TypeAlias
+import json
+from asyncio import get_running_loop
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.base.clock import monotonic_ns
-from shards.simulator.core.contracts import Contract, ContractBoard
-from shards.simulator.core.frames import text_frame
-from shards.simulator.core.instruments import (
-    HYPERLIQUID_PERP,
-    VENUE_NAMES,
-    Grid,
-    hyperliquid_instruments,
+from shards.simulator.core.contracts import Contract, Terms
+from shards.simulator.core.encoder import (
+    Answer,
+    AskedFor,
+    BookMessage,
+    Encoder,
+    Query,
+    ServedCall,
+    SocketPath,
+)
+from shards.simulator.core.frames import (
+    Integers,
+    Part,
+    PriceTexts,
+    TextTable,
+    Trade,
+    Trades,
+    compact,
+    decimal_columns,
+    decimal_text,
+    hex_columns,
+    signed_text,
     trimmed_text,
 )
-from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Ledger, Rows
-from shards.simulator.core.market import Market
-from shards.simulator.core.pace import BOOK_SLOTS
-from shards.simulator.core.sessions import Hub, Session, Topic, write_all
-from shards.simulator.core.trade_frames import CoinTradeRenderer, CoinTrades, size_text
-from shards.simulator.venues.hyperliquid_contexts import HYPERLIQUID_TERMS, AssetContexts
+from shards.simulator.core.market import Grid
+from shards.simulator.core.sessions import Session
+from shards.simulator.core.symbol import Levels, Quote, SymbolState
+from shards.simulator.core.venue import SimVenue, now_ms
+from shards.simulator.venues.listed import coin_instrument, hyperliquid_instruments
 
-__all__ = ["Coin", "HyperliquidVenue"]
+__all__ = ["Hyperliquid", "size_text"]
 
-HISTORY_ROWS = 50
-HISTORY_MS = 20_000
+_HISTORY_ROWS = 50
+_HISTORY_MS = 20_000
 _FIRST_HISTORY_ROWS = 10
-_FAST_LEVELS = 5
-_SLOW_LEVELS = 20
 _TID_LOW = 10**14
 _TID_SPAN = 9 * 10**14
 _TID_STRIDE = 123_456_789_012_347
 """Coprime to the span: ids look random, repeat only after all were used, and fit 50 bits."""
 
 _LIVELY_COINS = 5
+_DROP_DELAY_S = 0.1
+_HISTORY_PAGE = 500
+_ROWS_PER_WEIGHT = {"recentTrades": 20, "fundingHistory": 20}
+"""Answers that cost one more for so many rows."""
+_KINDS = {"trades": "trade", "l2Book": "book", "bbo": "quote", "activeAssetCtx": "funding"}
+_TOPICS = {"trade": "trades", "quote": "bbo"}
+_SIGNIFICANT_FIGURES = frozenset({None, 2, 3, 4, 5})
+_MANTISSA_FIGURES = 5
 
 
-Quote: TypeAlias = tuple[tuple[int, int] | None, tuple[int, int] | None]
-"""Best bid and best ask as (price, quantity); None where that side is empty."""
+def size_text(mantissa: int, decimals: int) -> str:
+    """Print a size as Hyperliquid does: szDecimals decimals, but always at least one."""
+    return decimal_text(mantissa, decimals) if decimals else f"{mantissa}.0"
 
 
-class Coin:
-    """One coin: its market, its trade ids, its renderer and the rows a new subscriber gets."""
+class CoinTradeRows:
+    """Writes the trades of one coin on one grid."""
 
-    def __init__(self, index: int, number: int, instrument: Grid, seed: int) -> None:
-        """Open the book of coin `index`, which the ledger knows under `number`."""
-        self.index = index
-        self.number = number
-        self._seed = seed
-        rng = np.random.default_rng(np.random.SeedSequence((seed, self._stream, 1)))
-        self.change_grid(instrument, rng)
-        self.history: deque[tuple[int, bytes]] = deque(maxlen=HISTORY_ROWS)
-        self.had_subscriber = False
-        self.book_ms = {False: 0, True: 0}
-        self.quote_ms = 0
-        self.quoted: Quote | None = None
-        """The best bid and offer said last."""
-        self.delisted = False
-        self.empty_until_ns = {"bid": 0, "ask": 0}
-        """Until when a side shows no order (fault `empty_side`)."""
-        self._rng = rng
-        self._serial = int(rng.integers(0, 1 << 40))
-        self._order_counts = rng.integers(1, 12, 1024).tolist()
+    head, close = b'{"channel":"trades","data":[', b"]}"
+    rows_per_frame = 50
 
-    @property
-    def _stream(self) -> int:
-        return 2 * self.index + HYPERLIQUID_PERP
+    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
+        grid, rng = state.grid, state.rng
+        self._price_text, self._prices = price_text, PriceTexts(price_text)
+        self._coin = f'{{"coin":"{grid.symbol}","side":"'
+        sizes = state.market.sizes.tolist()
+        self._sizes = [f'","sz":"{size_text(qty, grid.qty_decimals)}' for qty in sizes]
+        self._size_table = TextTable([text.encode() for text in self._sizes])
+        self._hashes = [rng.bytes(28).hex() for _ in range(256)]
+        traders = [rng.bytes(20).hex() for _ in range(64)]
+        pairs = rng.integers(0, 64, (256, 2)).tolist()
+        self._users = [f'"0x{traders[buyer]}","0x{traders[seller]}"' for buyer, seller in pairs]
+        self._hash_rows = np.array([text.encode() for text in self._hashes], "V56")
+        self._user_rows = np.array([text.encode() for text in self._users], "V89")
 
-    def change_grid(self, instrument: Grid, rng: np.random.Generator | None = None) -> None:
-        """Trade on this grid from now on: a book, sizes and texts of its own."""
-        self.instrument = instrument
-        activity = 8 if self.index < _LIVELY_COINS else 3
-        self.market = Market(instrument, self._seed, self._stream, activity)
-        self.renderer = CoinTradeRenderer(instrument, self.market.sizes, rng or self._rng)
-
-    def step(self) -> None:
-        """Advance the book; a quiet coin's book often stands still between two frames."""
-        if self.index < _LIVELY_COINS or self._rng.random() < 0.25:
-            self.market.step()
-
-    def trade(self, count: int, now_ms: int) -> CoinTrades:
-        """Let `count` trades happen now."""
-        tape = self.market.take(count)
-        steps = np.arange(count)
-        first = self._serial * _TID_STRIDE % _TID_SPAN
-        trades = CoinTrades(
-            ts_ms=now_ms,
-            ticks=self.market.prices(tape),
-            size=tape.size,
-            buy=tape.buy,
-            tid=_TID_LOW + (first + steps * _TID_STRIDE) % _TID_SPAN,
-            serial=self._serial + steps,
+    def row(self, trade: Trade) -> str:
+        """Write one trade."""
+        pool = trade.serial & 255
+        return (
+            f'{self._coin}{"B" if trade.buy else "A"}","px":"{self._price_text(trade.tick)}'
+            f'{self._sizes[trade.size]}","time":{trade.ts_ms},'
+            f'"hash":"0x{trade.serial & 0xFFFFFFFF:08x}{self._hashes[pool]}",'
+            f'"tid":{trade.id},"users":[{self._users[pool]}]}}'
         )
-        self._serial += count
-        return trades
 
-    def levels(self, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]], str]:
-        """Give the top of the book, and the same as the venue prints it."""
-        bids, asks = self.market.top(count)
-        bids, asks = bids if self.shows("bid") else [], asks if self.shows("ask") else []
-        text = ",".join(
-            "[" + ",".join(self.level_text(tick, qty) for tick, qty in side) + "]"
+    def parts(self, trades: Trades) -> Sequence[Part]:
+        """Give the parts of a block: ids have fifteen digits each."""
+        serials = np.arange(trades.serial, trades.serial + len(trades.ids))
+        pool = serials & 255
+        sides = np.where(trades.buy, ord("B"), ord("A")).astype(np.uint8)[:, None]
+        prices = self._prices.rows_of(trades.ticks)
+        hashes = self._hash_rows[pool].view(np.uint8).reshape(-1, 56)
+        users = self._user_rows[pool].view(np.uint8).reshape(-1, 89)
+        return (
+            self._coin.encode(), sides, b'","px":"', (self._prices.table, prices),
+            (self._size_table, trades.size), f'","time":{trades.ts_ms},"hash":"0x'.encode(),
+            hex_columns(serials & 0xFFFFFFFF), hashes, b'","tid":',
+            decimal_columns(trades.ids, 15), b',"users":[', users, b"]}",
+        )  # fmt: skip
+
+
+class Hyperliquid(Encoder):
+    """The venue's protocol."""
+
+    name = "hyperliquid_perp"
+    terms = Terms(
+        rate_decimals=10, usual_rate=125_000, rate_limit=400_000_000, interval_ms=3_600_000,
+        mark_decimals=None, with_interest=True,
+    )  # fmt: skip
+    null_sides = True
+    book_clocks: Mapping[str, float] = {"slow": 0.0, "fast": 0.54}
+    spoiled_among = 3
+    sockets: Sequence[SocketPath] = (SocketPath("ws", "ws"),)
+    connects_per_minute: float = 30
+    changeable = frozenset({"sz_decimals"})
+
+    def __init__(self) -> None:
+        self.rest = {"info": ServedCall(_info, _weigh, "POST")}
+        self.malformed = {
+            "wrong_types": _coin_trade(px="81234", tid='"x"'),
+            "missing_fields": b'{"channel":"trades","data":[{"coin":"BTC"}]}',
+            "nan_price": _coin_trade(px='"NaN"'),
+            "infinite_price": _coin_trade(px='"Infinity"'),
+            "huge_number": _coin_trade(tid="9" * 400),
+        }
+        self._order_counts: dict[int, list[int]] = {}
+
+    def grids(self, count: int) -> Sequence[Grid]:
+        return hyperliquid_instruments(count)
+
+    def grid(self, symbol: str, price: float, request: Query, now: Grid | None) -> Grid:
+        return coin_instrument(symbol, price, request, now)
+
+    def describe(self, venue: SimVenue, index: int) -> Mapping[str, object]:
+        return {"delisted": venue.halted(index), "sz_decimals": venue.grids[index].qty_decimals}
+
+    def activity(self, index: int) -> int:
+        return 8 if index < _LIVELY_COINS else 3
+
+    def moves(self, state: SymbolState) -> bool:
+        """A quiet coin's book often stands still between two frames."""
+        return state.index < _LIVELY_COINS or state.rng.random() < 0.25
+
+    def opened(self, state: SymbolState) -> None:
+        state.serial = int(state.rng.integers(0, 1 << 40))
+        self._order_counts[state.index] = state.rng.integers(1, 12, 1024).tolist()
+
+    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
+        first = serial * _TID_STRIDE % _TID_SPAN
+        return _TID_LOW + (first + np.arange(count) * _TID_STRIDE) % _TID_SPAN
+
+    def price_text(self, grid: Grid, tick: int) -> str:
+        return trimmed_text(tick, grid.price_decimals)
+
+    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> CoinTradeRows:
+        return CoinTradeRows(state, price_text)
+
+    def topic(self, kind: str, symbol: str) -> str | None:
+        return f"{_TOPICS[kind]}:{symbol}" if kind in _TOPICS else None
+
+    def funding_topics(self, contract: Contract) -> Sequence[str]:
+        return (f"activeAssetCtx:{contract.instrument.symbol}",)
+
+    def book_topic(self, symbol: str, stream: str) -> str:
+        return f"l2Book:{symbol}:{stream}"
+
+    def top(self, stream: str) -> int:
+        return 5 if stream == "fast" else 20
+
+    def wants(self, name: str, group: str) -> AskedFor | None:
+        kind, _, coin = name.partition(":")
+        coin, _, stream = coin.partition(":")
+        return AskedFor(coin, _KINDS[kind], stream)
+
+    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
+        """Answer one message; nonsense gets an error and the socket stays open."""
+        try:
+            request = json.loads(text)
+        except ValueError:
+            request = None
+        request = request if isinstance(request, dict) else {}
+        method, wanted, inner = (request.get(key) for key in ("method", "subscription", "request"))
+        payload = inner.get("payload") if isinstance(inner, dict) else None
+        if method == "ping":
+            session.send_text(b'{"channel":"pong"}')
+        elif method == "post" and isinstance(payload, dict):
+            body = _answer(venue, payload)
+            found = None if body is None else json.loads(body)
+            data = {"type": payload.get("type"), "data": found}
+            response = {"type": "info", "payload": data}
+            _say(session, "post", {"id": request.get("id"), "response": response})
+        elif method == "subscribe" and isinstance(wanted, dict):
+            self._subscribe(venue, session, wanted)
+        elif method == "unsubscribe" and isinstance(wanted, dict):
+            _unsubscribe(venue, session, wanted)
+        else:
+            text = json.dumps(request) if method == "post" else text
+            shown = text if isinstance(text, str) else text.decode(errors="replace")
+            words = f"Error parsing JSON into valid websocket request: {shown[:500]}"
+            _say(session, "error", words)
+
+    def _subscribe(self, venue: SimVenue, session: Session, wanted: dict[str, Any]) -> None:
+        state = venue.state(str(wanted.get("coin"))) if _is_served(wanted) else None
+        name = _topic_name(wanted)
+        if state is None:
+            # No error: the venue just drops the connection with everything on it.
+            get_running_loop().call_later(_DROP_DELAY_S, session.transport.abort)
+        elif name in session.names:
+            _say(session, "error", f"Already subscribed: {_printed(wanted)}")
+        else:
+            _acknowledge(session, "subscribe", wanted)
+            if wanted["type"] == "trades":
+                _send_history(venue, session, state)
+            venue.subscribe(session, [name])
+
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
+        fast = ',"fast":true' if event.stream == "fast" else ""
+        levels = self.levels_text(state, event.bids, event.asks)
+        data = f'{{"coin":"{state.grid.symbol}","time":{event.ts_ms},"levels":{levels}{fast}}}'
+        return f'{{"channel":"l2Book","data":{data}}}'.encode()
+
+    def levels_text(self, state: SymbolState, bids: Levels, asks: Levels) -> str:
+        """Print both sides of a book."""
+        sides = (
+            ",".join(self._level_text(state, tick, qty) for tick, qty in side)
             for side in (bids, asks)
         )
-        return bids, asks, f"[{text}]"
+        return f"[[{'],['.join(sides)}]]"
 
-    def shows(self, side: str) -> bool:
-        """Tell whether a side of the book has orders."""
-        return not self.delisted and monotonic_ns() >= self.empty_until_ns[side]
+    def _level_text(self, state: SymbolState, tick: int, qty: int) -> str:
+        size = size_text(qty, state.grid.qty_decimals)
+        orders = self._order_counts[state.index][(tick ^ qty) & 1023]
+        return f'{{"px":"{state.price_text(tick)}","sz":"{size}","n":{orders}}}'
 
-    def quote(self) -> Quote:
-        """Give best bid and offer."""
-        bid, bid_qty, ask, ask_qty = self.market.touch()
-        return (
-            (bid, bid_qty) if self.shows("bid") else None,
-            (ask, ask_qty) if self.shows("ask") else None,
+    def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
+        sides = ",".join(
+            "null" if side is None else self._level_text(state, *side) for side in quote
         )
+        data = f'{{"coin":"{state.grid.symbol}","time":{now_ms},"bbo":[{sides}]}}'
+        return f'{{"channel":"bbo","data":{data}}}'.encode()
 
-    def level_text(self, tick: int, qty: int) -> str:
-        price = trimmed_text(tick, self.instrument.price_decimals)
-        size = size_text(qty, self.instrument.qty_decimals)
-        return f'{{"px":"{price}","sz":"{size}","n":{self._order_counts[(tick ^ qty) & 1023]}}}'
-
-
-class HyperliquidVenue:
-    """The streams of all coins."""
-
-    def __init__(self, count: int, seed: int, ledger: Ledger, slow_book_s: float) -> None:
-        """List `count` coins."""
-        self.instruments = list(hyperliquid_instruments(count))
-        self.delisted = [False] * count
-        self.hub = Hub(VENUE_NAMES[HYPERLIQUID_PERP], [i.symbol for i in self.instruments])
-        self._by_symbol = {i.symbol: index for index, i in enumerate(self.instruments)}
-        self._seed = seed
-        self._ledger = ledger
-        self._coins: dict[int, Coin] = {}
-        self._slots: list[list[Coin]] = [[] for _ in range(BOOK_SLOTS)]
-        self._periods_ns = {False: int(slow_book_s * 1e9), True: 540_000_000}
-        self._next_frame_ns = {False: 0, True: 0}
-        self.contexts = AssetContexts(
-            self.hub, ledger, ContractBoard(self._open_contract, self.middle), self.quote
-        )
-
-    @property
-    def weights(self) -> list[float]:
-        """Each coin's share of trades, before normalisation."""
-        return [instrument.weight for instrument in self.instruments]
-
-    def coin(self, symbol: str) -> Coin | None:
-        """Give the coin's state; its book lives from the first time anyone asks."""
-        index = self._by_symbol.get(symbol)
-        return None if index is None else self.coin_at(index)
-
-    def coin_at(self, index: int) -> Coin:
-        """Give the state of the coin with this number."""
-        coin = self._coins.get(index)
-        if coin is None:
-            instrument = self.instruments[index]
-            number = self._ledger.number(self.hub.name, instrument.symbol)
-            coin = self._coins[index] = Coin(index, number, instrument, self._seed)
-            coin.delisted = self.delisted[index]
-            self._slots[index % BOOK_SLOTS].append(coin)
-        return coin
-
-    def _open_contract(self, index: int) -> Contract:
-        instrument = self.instruments[index]
-        number = self._ledger.number(self.hub.name, instrument.symbol)
-        seeds = (self._seed, 2 * index + HYPERLIQUID_PERP)
-        self._ledger.interval((HYPERLIQUID_PERP, number, 0, HYPERLIQUID_TERMS.interval_ms // 1000))
-        return Contract(index, number, instrument, seeds, HYPERLIQUID_TERMS)
-
-    def middle(self, index: int) -> float:
-        """Give the middle of a book in ticks; a book nobody asked for stands where it began."""
-        coin = self._coins.get(index)
-        if coin is None:
-            return self.instruments[index].start_ticks + 0.5
-        return (coin.market.best_bid + coin.market.best_ask) / 2
-
-    def quote(self, index: int) -> Quote:
-        """Give best bid and offer; a book nobody asked for stands where it began."""
-        coin = self._coins.get(index)
-        if coin is not None:
-            return coin.quote()
-        start = self.instruments[index].start_ticks
-        return (None, None) if self.delisted[index] else ((start, 1), (start + 1, 1))
-
-    def coin_number(self, symbol: str) -> int | None:
-        """Give the coin's place in the universe."""
-        return self._by_symbol.get(symbol)
-
-    def trade_topic(self, index: int) -> Topic | None:
-        """Give who listens to the trades of a coin, if anyone does and it trades."""
-        if self.delisted[index]:
-            return None
-        return self.hub.topic(f"trades:{self.instruments[index].symbol}")
-
-    def send_history(self, session: Session, coin: Coin, now_ms: int) -> None:
-        """Send a new subscriber its first frame: what traded in the last seconds.
-
-        The first subscriber ever finds a market that has been trading before it came, so those
-        trades happen here, dated back. Later ones get rows that the ledger has already.
-        """
-        rows = [row for ts_ms, row in coin.history if ts_ms >= now_ms - HISTORY_MS]
-        past: list[CoinTrades] = []
-        if not coin.had_subscriber:
-            coin.had_subscriber = True
-            ages = range(HISTORY_MS - 1500, 0, -(HISTORY_MS - 1500) // _FIRST_HISTORY_ROWS)
-            past = [coin.trade(1, now_ms - age) for age in ages]
-            coin.history.extend((one.ts_ms, coin.renderer.rows(one)[0]) for one in past)
-            rows = [row for _, row in coin.history]
-        if session.write(coin.renderer.frame(rows)):
-            self._record(coin, past)
-
-    def emit_trades(self, index: int, count: int, now_ms: int) -> None:
-        """Let trades happen and push them to whoever listens."""
-        topic = self.trade_topic(index)
-        if topic is None:
-            return
-        coin = self.coin_at(index)
-        if self.hub.spoiler.is_due("trade", coin.instrument.symbol):
-            self._spoil_trade(topic, coin, now_ms)
-        trades = coin.trade(count, now_ms)
-        frames, rows = coin.renderer.render(trades, HISTORY_ROWS)
-        if write_all(topic.raw, frames):
-            coin.history.extend((now_ms, row) for row in rows)
-            self._record(coin, [trades])
-
-    def _spoil_trade(self, topic: Topic, coin: Coin, now_ms: int) -> None:
-        """Push three trades in one frame, the second of which nobody can read."""
-        first, second, third = (coin.trade(1, now_ms) for _ in range(3))
-        rows = [coin.renderer.rows(each)[0] for each in (first, second, third)]
-        spoiled = self.hub.spoiler.frame("trade", coin.instrument.symbol, rows[1])
-        assert spoiled is not None
-        frame = coin.renderer.FRAME_HEAD + b",".join([rows[0], spoiled, rows[2]]) + b"]}"
-        if write_all(topic.raw, text_frame(frame)):
-            coin.history.extend((now_ms, row) for row in (rows[0], rows[2]))
-            self._record(coin, [first, third])
-            times = now_ms, int(second.tid[0])
-            self._ledger.unreadable(HYPERLIQUID_PERP, coin.number, "trade", times, 1)
-
-    def _record(self, coin: Coin, parts: list[CoinTrades]) -> None:
-        self.hub.trade_counts[coin.index] += sum(len(part.ticks) for part in parts)
-        if self._ledger.enabled:
-            for part in parts:
-                self._ledger.trades(self._trade_rows(coin, part))
-
-    def withhold_trades(self, index: int, count: int, now_ms: int) -> None:
-        """Let trades happen and push them to nobody."""
-        coin = self.coin_at(index)
-        trades = coin.trade(count, now_ms)
-        self.hub.withheld_count += count
-        if self._ledger.enabled:
-            self._ledger.withheld(self._trade_rows(coin, trades))
-
-    def repeat_last_trade(self, index: int) -> bool:
-        """Push the latest trade once more. It is in the ledger already."""
-        topic, coin = self.trade_topic(index), self.coin_at(index)
-        if topic is None or not coin.history:
-            return False
-        return write_all(topic.raw, coin.renderer.frame([coin.history[-1][1]]))
-
-    def _trade_rows(self, coin: Coin, trades: CoinTrades) -> Rows:
-        instrument = coin.instrument
-        rows = np.empty(len(trades.ticks), TRADE)
-        rows["venue"] = HYPERLIQUID_PERP
-        rows["symbol"] = coin.number
-        rows["ts_event"] = trades.ts_ms * 1_000_000
-        rows["trade_id"] = trades.tid
-        rows["side"] = np.where(trades.buy, ord("B"), ord("S"))
-        rows["price_mantissa"] = trades.ticks
-        rows["price_decimals"] = instrument.price_decimals
-        rows["qty_mantissa"] = coin.market.sizes[trades.size]
-        rows["qty_decimals"] = instrument.qty_decimals
-        return rows
-
-    def step_books(self, slot: int, now_ms: int) -> None:
-        """Let 5 ms pass: some books advance, some contracts tick; whole books have a clock."""
-        for coin in self._slots[slot]:
-            if not coin.delisted:
-                coin.step()
-            self._push_quote(coin, now_ms)
-        self.contexts.step(now_ms, self.delisted)
-        now_ns = monotonic_ns()
-        for fast, due_ns in self._next_frame_ns.items():
-            if now_ns >= due_ns:
-                period = self._periods_ns[fast]
-                self._next_frame_ns[fast] = max(due_ns + period, now_ns)
-                for coin in chain.from_iterable(self._slots):
-                    self._push_book(coin, now_ms, fast=fast)
-
-    def _push_book(self, coin: Coin, now_ms: int, *, fast: bool) -> None:
-        symbol = coin.instrument.symbol
-        topic = self.hub.topic(f"l2Book:{symbol}:{'fast' if fast else 'slow'}")
-        previous = coin.book_ms[fast]
-        if topic is None or now_ms <= previous:
-            return
-        bids, asks, text = coin.levels(_FAST_LEVELS if fast else _SLOW_LEVELS)
-        suffix = ',"fast":true' if fast else ""
-        payload = (
-            f'{{"channel":"l2Book","data":{{"coin":"{symbol}","time":{now_ms},'
-            f'"levels":{text}{suffix}}}}}'
-        )
-        spoiled = self.hub.spoiler.frame("book", symbol, payload.encode())
-        if not write_all(topic.raw, text_frame(spoiled or payload.encode())):
-            return
-        if spoiled is not None:
-            times, rows = (now_ms, now_ms), max(1, len(bids) + len(asks))
-            self._ledger.unreadable(HYPERLIQUID_PERP, coin.number, "book", times, rows)
-            return
-        coin.book_ms[fast] = now_ms
-        self.hub.book_event_count += 1
-        self.hub.book_counts[coin.index] += max(1, len(bids) + len(asks))
-        if self._ledger.enabled:
-            self._ledger.book(self._book_rows(coin, (now_ms, previous), bids, asks))
-
-    def _push_quote(self, coin: Coin, now_ms: int) -> None:
-        """Push the best bid and offer if it changed: at most one in a millisecond."""
-        quote = coin.quote()
-        if quote == coin.quoted or now_ms <= coin.quote_ms:
-            return
-        coin.quoted = quote
-        symbol = coin.instrument.symbol
-        topic = self.hub.topic(f"bbo:{symbol}")
-        if topic is None:
-            return
-        coin.quote_ms = now_ms
-        sides = ",".join("null" if side is None else coin.level_text(*side) for side in quote)
-        payload = (
-            f'{{"channel":"bbo","data":{{"coin":"{symbol}","time":{now_ms},"bbo":[{sides}]}}}}'
-        )
-        spoiled = self.hub.spoiler.frame("quote", symbol, payload.encode())
-        if spoiled is not None:
-            if write_all(topic.raw, text_frame(spoiled)):
-                times = now_ms, now_ms
-                self._ledger.unreadable(HYPERLIQUID_PERP, coin.number, "quote", times, 1)
-        elif write_all(topic.raw, text_frame(payload.encode())):
-            self.hub.counts["quote"][coin.index] += 1
-            self._ledger.quote(_quote_row(coin, now_ms, quote))
-
-    def list_coin(self, instrument: Grid) -> None:
-        """List one more coin, or let a delisted one trade again."""
-        index = self._by_symbol.get(instrument.symbol)
-        if index is None:
-            index = self._by_symbol[instrument.symbol] = len(self.instruments)
-            self.instruments.append(instrument)
-            self.delisted.append(False)
-            self.hub.list_symbol(instrument.symbol)
-        self.set_delisted(index, delisted=False)
-
-    def set_delisted(self, index: int, *, delisted: bool) -> None:
-        """Change whether a coin trades. A delisted one stays in the universe, with empty books."""
-        self.delisted[index] = delisted
-        if index in self._coins:
-            self._coins[index].delisted = delisted
-        self.hub.version += 1
-
-    def change_grid(self, index: int, instrument: Grid) -> None:
-        """Let a coin trade on another grid."""
-        self.instruments[index] = instrument
-        contract = self.contexts.board.known(index)
-        if contract is not None:
-            contract.change_grid(instrument)
-        if index in self._coins:
-            self._coins[index].change_grid(instrument)
-
-    def book(self, coin: Coin, now_ms: int) -> bytes:
-        """Answer `{"type":"l2Book"}`."""
-        bids, asks, text = coin.levels(_SLOW_LEVELS)
-        if self._ledger.enabled:
-            self._ledger.snapshot(self._book_rows(coin, (now_ms, 0), bids, asks))
-        return f'{{"coin":"{coin.instrument.symbol}","time":{now_ms},"levels":{text}}}'.encode()
-
-    def _book_rows(
-        self,
-        coin: Coin,
-        times_ms: tuple[int, int],
-        bids: list[tuple[int, int]],
-        asks: list[tuple[int, int]],
-    ) -> Rows:
-        levels: NDArray[np.int64] = np.array([*bids, *asks] or [(0, 0)], np.int64)
-        rows = np.empty(len(levels), BOOK)
-        rows["venue"] = HYPERLIQUID_PERP
-        rows["symbol"] = coin.number
-        rows["ts_event"] = times_ms[0] * 1_000_000
-        rows["seq"], rows["prev_seq"] = times_ms
-        rows["side"] = ord("a") if bids or asks else ord("-")
-        rows["side"][: len(bids)] = ord("b")
-        rows["price_mantissa"] = levels[:, 0]
-        rows["price_decimals"] = coin.instrument.price_decimals
-        rows["qty_mantissa"] = levels[:, 1]
-        rows["qty_decimals"] = coin.instrument.qty_decimals
-        rows["snapshot"] = 1
-        return rows
+    def funding(self, venue: SimVenue, contract: Contract) -> bytes:
+        data = {"coin": contract.instrument.symbol, "ctx": _context(venue, contract)}
+        return compact({"channel": "activeAssetCtx", "data": data})
 
 
-def _quote_row(coin: Coin, now_ms: int, quote: Quote) -> tuple[int, ...]:
-    bid, ask = quote
-    grid = coin.instrument
-    return (
-        HYPERLIQUID_PERP, coin.number, now_ms * 1_000_000, now_ms,
-        *(bid or (0, 0)), *(ask or (0, 0)),
-        grid.price_decimals, grid.qty_decimals,
-        BID_PRESENT * (bid is not None) + ASK_PRESENT * (ask is not None), 0,
-    )  # fmt: skip
+def _say(session: Session, channel: str, content: object) -> None:
+    session.send_text(compact({"channel": channel, "data": content}))
+
+
+def _is_served(wanted: Query) -> bool:
+    """Tell whether the venue can serve a subscription at all."""
+    figures, mantissa = wanted.get("nSigFigs"), wanted.get("mantissa")
+    fits = figures in _SIGNIFICANT_FIGURES and (not mantissa or figures == _MANTISSA_FIGURES)
+    return wanted.get("type") in _KINDS and fits
+
+
+def _topic_name(wanted: Query) -> str:
+    """Name the topic; aggregated books get a name nothing is ever pushed to."""
+    kind, coin, figures = wanted.get("type"), wanted.get("coin"), wanted.get("nSigFigs")
+    if kind != "l2Book":
+        return f"{kind}:{coin}"
+    if figures is not None:
+        return f"l2Book:{coin}:{figures}:{wanted.get('mantissa')}"
+    return f"l2Book:{coin}:{'fast' if wanted.get('fast') else 'slow'}"
+
+
+def _printed(wanted: Query) -> str:
+    return compact(wanted).decode()
+
+
+def _unsubscribe(venue: SimVenue, session: Session, wanted: dict[str, Any]) -> None:
+    name = _topic_name(wanted)
+    if name not in session.names:
+        _say(session, "error", f"Already unsubscribed: {_printed(wanted)}")
+        return
+    venue.unsubscribe(session, [name])
+    _acknowledge(session, "unsubscribe", wanted)
+
+
+def _acknowledge(session: Session, method: str, wanted: dict[str, Any]) -> None:
+    if wanted.get("type") == "l2Book":
+        wanted = {"nSigFigs": None, "mantissa": None, "fast": False, **wanted}
+    _say(session, "subscriptionResponse", {"method": method, "subscription": wanted})
+
+
+def _send_history(venue: SimVenue, session: Session, state: SymbolState) -> None:
+    """Send a new subscriber its first frame: what traded in the last seconds.
+
+    The first subscriber ever finds a market that has been trading before it came, so those
+    trades happen here, dated back. Later ones get rows that the ledger has already.
+    """
+    at_ms = now_ms()
+    past: list[Trades] = []
+    if state.had_listener:
+        newest = state.newest_sent(_HISTORY_ROWS)
+        trades = [trade for trade in newest if trade.ts_ms >= at_ms - _HISTORY_MS]
+    else:
+        state.had_listener = True
+        ages = range(_HISTORY_MS - 1500, 0, -(_HISTORY_MS - 1500) // _FIRST_HISTORY_ROWS)
+        past = [state.trade(1, at_ms - age) for age in ages]
+        trades = [trade for one in past for trade in one.each()]
+    rows = state.trade_rows
+    texts = b",".join(rows.row(trade).encode() for trade in trades)
+    venue.record_trades(state, past, sent=session.send_text(rows.head + texts + rows.close))
+
+
+def _context(venue: SimVenue, contract: Contract) -> dict[str, object]:
+    grid, decimals = contract.instrument, contract.mark_decimals
+    bid, ask = venue.quote(contract.index)
+    middle, impact, premium = None, None, None
+    if bid is not None and ask is not None:
+        middle = trimmed_text(5 * (bid[0] + ask[0]), decimals + 1)
+        impact = [trimmed_text(side[0], decimals) for side in (bid, ask)]
+        above = (contract.mark - contract.index_price) * 10**10 // contract.index_price
+        premium = signed_text(above, 10)
+    return {
+        "funding": signed_text(contract.rate, contract.terms.rate_decimals),
+        "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
+        "prevDayPx": trimmed_text(grid.start_ticks, grid.price_decimals),
+        "dayNtlVlm": f"{contract.ticks * 1234 + 2_100_000_000}.5",
+        "premium": premium,
+        "oraclePx": trimmed_text(contract.index_price, decimals),
+        "markPx": trimmed_text(contract.mark, decimals),
+        "midPx": middle,
+        "impactPxs": impact,
+        "dayBaseVlm": f"{contract.ticks + 26_000}.1",
+    }
+
+
+def _weigh(query: Query) -> int:
+    return 2 if query.get("type") == "l2Book" else 20
+
+
+def _info(venue: SimVenue, query: Query) -> Answer:
+    """Answer `POST /info`, which sockets can ask, too."""
+    body = _answer(venue, query)
+    if body is None:
+        text = b"Failed to deserialize the JSON body into the target type"
+        return Answer(text, 422, "text/plain")
+    rows = _ROWS_PER_WEIGHT.get(query["type"])
+    return Answer(body, extra_weight=body.count(b'"coin"') // rows if rows else 0)
+
+
+def _answer(venue: SimVenue, query: Query) -> bytes | None:
+    """Answer a query; None for one the venue does not understand."""
+    answer = _ANSWERS.get(str(query.get("type")))
+    return None if answer is None else answer(venue, query)
+
+
+def _meta(venue: SimVenue) -> dict[str, object]:
+    universe = [
+        {"szDecimals": grid.qty_decimals, "name": grid.symbol, "maxLeverage": 20,
+         "marginTableId": 20, **({"isDelisted": True} if venue.halted(index) else {})}
+        for index, grid in enumerate(venue.grids)
+    ]  # fmt: skip
+    return {"universe": universe, "marginTables": [], "collateralToken": 0}
+
+
+def _contexts(venue: SimVenue, _: Query) -> bytes:
+    """Give metadata, and one context a coin by position."""
+    at_ms, contexts = now_ms(), []
+    for index in range(len(venue.grids)):
+        contract = venue.contract_at(index)
+        context = _context(venue, contract)
+        contexts.append(venue.serve_contract("funding", contract, context, at_ms))
+    return compact([_meta(venue), contexts])
+
+
+def _book(venue: SimVenue, query: Query) -> bytes:
+    state = venue.state(query.get("coin"))
+    if state is None:
+        return b"null"
+    at_ms = now_ms()
+    _, bids, asks = venue.serve_book(state, 20, at_ms)
+    levels = cast("Hyperliquid", venue.encoder).levels_text(state, bids, asks)
+    return f'{{"coin":"{state.grid.symbol}","time":{at_ms},"levels":{levels}}}'.encode()
+
+
+def _recent_trades(venue: SimVenue, query: Query) -> bytes:
+    state = venue.state(query.get("coin"))
+    if state is None:
+        return b"null"
+    newest = reversed(state.newest_sent(10))
+    return f"[{','.join(state.trade_rows.row(trade) for trade in newest)}]".encode()
+
+
+def _funding_history(venue: SimVenue, query: Query) -> bytes | None:
+    """Give what was paid, ascending, a page at most."""
+    start_ms, end_ms = query.get("startTime"), query.get("endTime")
+    if not isinstance(start_ms, int) or not isinstance(end_ms, int | None):
+        return None
+    contract = venue.contract(query.get("coin"))
+    if contract is None:
+        return b"null"
+    decimals = contract.terms.rate_decimals
+    rows: list[object] = [
+        {
+            "coin": contract.instrument.symbol,
+            "fundingRate": signed_text(paid.rate, decimals),
+            "premium": signed_text(paid.rate * 8, decimals),
+            "time": paid.ts_ms,
+        }
+        for paid in contract.paid(start_ms, end_ms)
+    ]
+    return compact(rows[:_HISTORY_PAGE])
+
+
+_ANSWERS: dict[str, Callable[[SimVenue, Query], bytes | None]] = {
+    "meta": lambda venue, _: compact(_meta(venue)),
+    "metaAndAssetCtxs": _contexts,
+    "l2Book": _book,
+    "recentTrades": _recent_trades,
+    "fundingHistory": _funding_history,
+}
+
+
+def _coin_trade(**changes: str) -> bytes:
+    fields = {
+        "coin": '"BTC"', "side": '"B"', "px": '"81234.0"', "sz": '"0.01250"',
+        "time": "1795000000123", "hash": f'"0x{"0" * 64}"', "tid": "512345678901234",
+        "users": f'["0x{"1" * 40}","0x{"2" * 40}"]', **changes,
+    }  # fmt: skip
+    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
+    return f'{{"channel":"trades","data":[{{{row}}}]}}'.encode()

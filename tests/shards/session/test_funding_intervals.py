@@ -25,7 +25,7 @@ from shards.session import funding_intervals
 from shards.session.venue_session import VenueSession
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
-from shards.simulator.venues.binance import BinanceVenue
+from shards.simulator.venues import binance_rest
 from shards.venues import VENUES
 from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
@@ -142,11 +142,9 @@ def test_a_row_that_cannot_be_read_tells_nothing_of_its_symbol_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(rig: Rig) -> None:
-        market = rig.simulator.binance
-        assert isinstance(market, BinanceVenue)
         with monkeypatch.context() as broken:
             rows = [{"symbol": "ETHUSDT"}, {"symbol": "SOLUSDT", "fundingIntervalHours": 1}]
-            broken.setattr(market.contracts, "funding_info", lambda _: rows)
+            broken.setattr(binance_rest, "funding_rows", lambda _: rows)
             rig.start("BTCUSDT", "ETHUSDT")
             btc, eth = (stream.slot for stream in rig.session.streams)
             rig.start("SOLUSDT")

@@ -1,15 +1,17 @@
 """A simulator in the test's own event loop, and a client for it."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import aiohttp
 import pytest
 import uvloop
 
+from shards.simulator.core.encoder import Encoder
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
+from shards.simulator.venues import ENCODERS
 
 
 class Client:
@@ -67,7 +69,10 @@ async def receive(socket: aiohttp.ClientWebSocketResponse) -> Any:
 
 class Simulated(Protocol):
     def __call__(
-        self, settings: SimulatorSettings, scenario: Callable[[Client], Awaitable[None]]
+        self,
+        settings: SimulatorSettings,
+        scenario: Callable[[Client], Awaitable[None]],
+        encoders: Sequence[Callable[[], Encoder]] = ENCODERS,
     ) -> None: ...
 
 
@@ -76,9 +81,11 @@ def simulated() -> Simulated:
     """Run a scenario against a fresh simulator."""
 
     async def serve(
-        settings: SimulatorSettings, scenario: Callable[[Client], Awaitable[None]]
+        settings: SimulatorSettings,
+        scenario: Callable[[Client], Awaitable[None]],
+        encoders: Sequence[Callable[[], Encoder]],
     ) -> None:
-        simulator = Simulator(settings)
+        simulator = Simulator(settings, encoders)
         await simulator.start()
         try:
             async with aiohttp.ClientSession() as http:
@@ -86,7 +93,11 @@ def simulated() -> Simulated:
         finally:
             await simulator.close()
 
-    def run(settings: SimulatorSettings, scenario: Callable[[Client], Awaitable[None]]) -> None:
-        uvloop.run(serve(settings, scenario))
+    def run(
+        settings: SimulatorSettings,
+        scenario: Callable[[Client], Awaitable[None]],
+        encoders: Sequence[Callable[[], Encoder]] = ENCODERS,
+    ) -> None:
+        uvloop.run(serve(settings, scenario, encoders))
 
     return run

@@ -8,13 +8,15 @@ import aiohttp
 import pytest
 
 from shards.simulator.core.ledger import read_ledger
-from shards.simulator.faults import MALFORMED
+from shards.simulator.faults import malformed
 from shards.simulator.settings import SimulatorSettings
+from shards.simulator.venues import ENCODERS
 
 if TYPE_CHECKING:
     from tests.shards.simulator.conftest import Client, Simulated
 
 BINANCE = "binance_linear"
+MALFORMED = {each.name: malformed(each) for each in (make() for make in ENCODERS)}
 DEPTH = "/binance_linear/fapi/v1/depth?symbol=BTCUSDT&limit=5"
 
 

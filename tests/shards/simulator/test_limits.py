@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from engine.base.clock import wall_ns
-from shards.simulator.core.rest_gate import FUNDING_CALLS, TOLERATED_VIOLATIONS
+from shards.simulator.core.limits import FUNDING_CALLS, TOLERATED_VIOLATIONS
 from shards.simulator.settings import SimulatorSettings
 
 if TYPE_CHECKING:

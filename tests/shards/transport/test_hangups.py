@@ -107,8 +107,8 @@ def test_a_coin_only_the_listing_knows_is_left_out_and_the_others_live(
             while {stream.state for stream in others} != {StreamState.LIVE}:
                 await asyncio.sleep(0.01)
                 assert ghost.state in (StreamState.FAILED, StreamState.SYNCING)
-            simulator.hyperliquid.list_coin(replace(simulator.hyperliquid.instruments[0],
-                                                    symbol=GHOST))  # fmt: skip
+            simulated = simulator.venues[venue.name]
+            simulated.list_symbol(replace(simulated.grids[0], symbol=GHOST))
             while ghost.status().state is not StreamState.LIVE:
                 await asyncio.sleep(0.01)
         assert faults == []

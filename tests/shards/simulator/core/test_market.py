@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from shards.simulator.core.instruments import (
-    Grid,
-    binance_instruments,
-    hyperliquid_instruments,
-)
-from shards.simulator.core.market import Market
+from shards.simulator.core.market import Grid, Market
+from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments
 
 SAMPLE = (*binance_instruments(60)[::9], *hyperliquid_instruments(60)[::9])
 

@@ -1,30 +1,21 @@
 """The vectorised renderer writes exactly what a plain JSON printer would."""
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shards.simulator.core.frames import text_frame
-from shards.simulator.core.instruments import (
-    Grid,
-    binance_instruments,
-    decimal_text,
-    hyperliquid_instruments,
-    trimmed_text,
-)
-from shards.simulator.core.market import SIZE_COUNT
-from shards.simulator.core.trade_frames import (
-    ROWS_PER_FRAME,
-    AggTradeRenderer,
-    AggTrades,
-    CoinTradeRenderer,
-    CoinTrades,
-    size_text,
-)
+from shards.simulator.core.frames import Trades, decimal_text, render, text_frame, trimmed_text
+from shards.simulator.core.market import SIZE_COUNT, Grid
+from shards.simulator.venues.binance import AggTradeRows, Binance
+from shards.simulator.venues.hyperliquid import CoinTradeRows, Hyperliquid, size_text
+from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments
 
 BINANCE = binance_instruments(60)
 COINS = hyperliquid_instruments(60)
@@ -36,6 +27,16 @@ TIMES = st.integers(10**12, 10**13 - 1)
 def sizes(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     plain = rng.integers(1, 10 ** rng.integers(1, 8), SIZE_COUNT)
     return plain + rng.integers(0, 5, SIZE_COUNT), plain
+
+
+def state(grid: Grid, all_qty: NDArray[np.int64], plain: NDArray[np.int64]) -> Any:
+    """What of a symbol its rows are made of."""
+    market = SimpleNamespace(sizes=all_qty, plain_sizes=plain)
+    return SimpleNamespace(grid=grid, market=market, rng=np.random.default_rng(7))
+
+
+def prices(encoder: Binance | Hyperliquid, grid: Grid) -> Callable[[int], str]:
+    return lambda tick: encoder.price_text(grid, tick)
 
 
 def compact(value: object) -> str:
@@ -52,9 +53,10 @@ def test_a_block_of_agg_trades_equals_frames_printed_by_json(
     first_id = int(rng.integers(10**digits - 60, 10**digits + 60))
     fills = rng.integers(1, 9, count)
     last_raw = first_id * 2 + fills.cumsum() - 1
-    trades = AggTrades(
+    trades = Trades(
         ts_ms=ts_ms,
-        first_id=first_id,
+        serial=0,
+        ids=np.arange(first_id, first_id + count),
         ticks=rng.integers(instrument.low_ticks, instrument.low_ticks + 3000, count),
         size=rng.integers(0, SIZE_COUNT, count),
         buy=rng.random(count) < 0.5,
@@ -80,8 +82,10 @@ def test_a_block_of_agg_trades_equals_frames_printed_by_json(
         }
         wrapped = {"stream": f"{instrument.symbol.lower()}@aggTrade", "data": data}
         expected += text_frame(compact(wrapped if combined else data).encode())
-    renderer = AggTradeRenderer(instrument, all_qty, plain_qty, combined=combined)
-    assert bytes(renderer.render(trades)) == expected
+    rows = AggTradeRows(state(instrument, all_qty, plain_qty), prices(Binance(), instrument))
+    stream = f'{{"stream":"{instrument.symbol.lower()}@aggTrade","data":'.encode()
+    wrap = (stream, b"}") if combined else (b"", b"")
+    assert bytes(render(rows, trades, wrap)) == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,23 +94,24 @@ def test_a_block_of_coin_trades_equals_frames_printed_by_json(
     instrument: Grid, seed: int, count: int, ts_ms: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    all_qty, _ = sizes(rng)
-    trades = CoinTrades(
+    all_qty, plain_qty = sizes(rng)
+    trades = Trades(
         ts_ms=ts_ms,
+        serial=int(rng.integers(0, 2**40)),
+        ids=rng.integers(10**14, 10**15, count),
         ticks=rng.integers(instrument.low_ticks, instrument.low_ticks + 3000, count),
         size=rng.integers(0, SIZE_COUNT, count),
         buy=rng.random(count) < 0.5,
-        tid=rng.integers(10**14, 10**15, count),
-        serial=rng.integers(0, 2**40, count),
+        first_raw=np.arange(count),
+        last_raw=np.arange(count),
     )
-    renderer = CoinTradeRenderer(instrument, all_qty, np.random.default_rng(7))
-    frames, last_rows = renderer.render(trades, 50)
+    writer = CoinTradeRows(state(instrument, all_qty, plain_qty), prices(Hyperliquid(), instrument))
+    frames = render(writer, trades, (b"", b""))
     payloads = [json.loads(payload) for payload in split_frames(bytes(frames))]
-    per_frame = count if count <= 40 else ROWS_PER_FRAME
-    assert all(len(payload["data"]) <= per_frame for payload in payloads)
+    assert all(len(payload["data"]) <= writer.rows_per_frame for payload in payloads)
     rows = [row for payload in payloads for row in payload["data"]]
     assert b"".join(text_frame(compact(payload).encode()) for payload in payloads) == frames
-    assert [json.loads(row) for row in last_rows] == rows[-50:]
+    assert [json.loads(writer.row(trade)) for trade in trades.each()] == rows
     assert len(rows) == count
     for number, row in enumerate(rows):
         assert list(row) == ["coin", "side", "px", "sz", "time", "hash", "tid", "users"]
@@ -114,7 +119,7 @@ def test_a_block_of_coin_trades_equals_frames_printed_by_json(
         assert row["side"] == ("B" if trades.buy[number] else "A")
         assert row["px"] == trimmed_text(int(trades.ticks[number]), instrument.price_decimals)
         assert row["sz"] == size_text(int(all_qty[trades.size[number]]), instrument.qty_decimals)
-        assert (row["time"], row["tid"]) == (ts_ms, trades.tid[number])
+        assert (row["time"], row["tid"]) == (ts_ms, trades.ids[number])
         assert len(bytes.fromhex(row["hash"][2:])) == 32
         assert [len(bytes.fromhex(user[2:])) for user in row["users"]] == [20, 20]
 

@@ -1,4 +1,4 @@
-"""Used weight of a venue's REST side, its limit, and refusals on command.
+"""What clients used of a venue's limits, counted by window, and the refusals of its REST side.
 
 Every call is charged before it is answered, refused ones too. Above the limit of a minute the
 answer is 429 with the seconds to wait; a client that goes on regardless is banned with 418, twice
@@ -9,16 +9,49 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from engine.base.clock import monotonic_ns
-from shards.simulator.core.meters import MINUTE_NS, Meter
+from engine.base.clock import monotonic_ns, wall_ns
 
-__all__ = ["RestGate"]
+__all__ = ["MINUTE_NS", "SECOND_NS", "Meter", "RestGate"]
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
 
 FUNDING_CALLS = 500
 """Binance answers so many `fundingInfo` and `fundingRate` calls in 5 minutes."""
 
 TOLERATED_VIOLATIONS = 10
 """Calls refused with 429 in one minute before the ban."""
+
+
+class Meter:
+    """A running sum that starts anew with each window, as venues' budgets do."""
+
+    __slots__ = ("_used", "_window", "_window_ns", "peak", "total")
+
+    def __init__(self, window_ns: int) -> None:
+        self._window_ns = window_ns
+        self._window = 0
+        self._used = 0
+        self.peak = 0
+        self.total = 0
+
+    def add(self, amount: int = 1) -> int:
+        """Add to the current window and give its sum."""
+        self._used = self.used() + amount
+        self.total += amount
+        self.peak = max(self.peak, self._used)
+        return self._used
+
+    def used(self) -> int:
+        """Give the sum of the current window."""
+        window = wall_ns() // self._window_ns
+        if window != self._window:
+            self._window, self._used = window, 0
+        return self._used
+
+    def left_s(self) -> int:
+        """Give the whole seconds until the next window, at least one."""
+        return -(-(self._window_ns - wall_ns() % self._window_ns) // SECOND_NS)
 
 
 @dataclass(slots=True)

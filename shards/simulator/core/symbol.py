@@ -1,0 +1,309 @@
+"""One symbol of a simulated venue: market, ids, recent trades, book chains, what was said last.
+
+Update ids are one sequence per symbol: every change of the book takes ids from it, depth events
+say which they cover, and a best bid and offer says as of which it holds. Each stream that says
+changes is a chain of its own over that sequence: an event names the last id that the one before
+it covered.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from engine.base.clock import monotonic_ns
+from shards.simulator.core.frames import Integers, Trade, TradeRows, Trades
+from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Rows
+from shards.simulator.core.market import Grid, Market, Step
+
+__all__ = ["Chain", "Levels", "Quote", "Style", "SymbolState"]
+
+_FIRST_RAW_ID = 8_100_000_000
+_FIRST_UPDATE_ID = 9_700_000_000_000
+ID_STRIDE = 1_000_003
+"""Between the first ids of two symbols."""
+
+_TEXT_CACHE = 8192
+
+_HISTORY = np.dtype(
+    [
+        ("ts_ms", "<i8"),
+        ("raw", "<i8"),
+        ("tick", "<i4"),
+        ("size", "<u2"),
+        ("more", "u1"),
+        ("buy", "?"),
+        ("sent", "?"),
+    ]
+)
+
+Levels: TypeAlias = list[tuple[int, int]]
+
+Quote: TypeAlias = tuple[tuple[int, int] | None, tuple[int, int] | None]
+"""Best bid and best ask as (price, quantity); None where that side is empty."""
+
+
+class Style(Protocol):
+    """What of a symbol is its venue's way."""
+
+    null_sides: bool = False
+    """A side without orders is null, and a symbol that does not trade has none on either."""
+    first_books: tuple[str, ...] = ()
+    """Book streams whose chains begin with the symbol, not with the first subscription."""
+
+    fills: bool = False
+    """A trade stands for several raw ones, which have ids of their own."""
+
+    def activity(self, index: int) -> int:
+        """Say how many levels near the touch change in a step."""
+        return max(5, 22 // (1 + index // 3))
+
+    def moves(self, state: "SymbolState") -> bool:
+        """Tell whether the book of a symbol changes in this step."""
+        return True
+
+    def opened(self, state: "SymbolState") -> None:
+        """Draw what is the venue's own of a new symbol, from `state.rng`."""
+        return
+
+    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
+        """Give the ids of `count` trades from position `serial` of a symbol's tape."""
+
+    def price_text(self, grid: Grid, tick: int) -> str:
+        """Print a price."""
+
+    def trade_rows(self, state: "SymbolState", price_text: Callable[[int], str]) -> TradeRows:
+        """Give the writer of this symbol's trades on its present grid."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """A stream of changes: what changed since its last event."""
+
+    last: int
+    """Last update id of the last event."""
+    first: int = 0
+    """First update id of the next event; 0 while nothing changed."""
+    bids: dict[int, int] = field(default_factory=dict)
+    asks: dict[int, int] = field(default_factory=dict)
+
+    def absorb(self, first: int, change: Step) -> None:
+        """Take a change into the next event."""
+        self.first = self.first or first
+        self.bids.update(change.bids)
+        self.asks.update(change.asks)
+
+    def restart(self, last: int) -> None:
+        """Begin the next event behind this id."""
+        self.last, self.first = last, 0
+        self.bids, self.asks = {}, {}
+
+
+class SymbolState:
+    """One symbol. Its book lives from the first time anyone asks for it."""
+
+    def __init__(
+        self, place: tuple[int, int, int], grid: Grid, seeds: tuple[int, int], style: Style,
+        history_rows: int,
+    ) -> None:  # fmt: skip
+        """`place`: the venue's number, the symbol's at the venue, the symbol's in the ledger.
+
+        `seeds` are the simulator's and the symbol's; `history_rows` trades are remembered.
+        """
+        self.venue, self.index, self.number = place
+        self.rng = np.random.default_rng(np.random.SeedSequence((*seeds, 1)))
+        self.halted = False
+        self.serial = 0
+        """How many trades there were, and with it the place of the next."""
+        self.next_raw = _FIRST_RAW_ID + ID_STRIDE * self.index
+        self.last_update = _FIRST_UPDATE_ID + ID_STRIDE * self.index
+        self.chains = {name: Chain(self.last_update) for name in style.first_books}
+        """Streams of changes somebody has asked for, by name."""
+        self.said_ms: dict[str, int] = {}
+        """When each stream of whole books on a clock of its own had its last event."""
+        self.steps = 0
+        self.quoted: Quote | None = None
+        """The best bid and offer said last."""
+        self.quote_ms = 0
+        self.served_update = 0
+        """As of which update id REST gave out the best bid and offer last."""
+        self.had_listener = False
+        self.empty_until_ns = {"bid": 0, "ask": 0}
+        """Until when a side shows no order (fault `empty_side`)."""
+        self._style, self._seeds = style, seeds
+        self._history_rows = history_rows
+        self._history: Rows = np.empty(1024, _HISTORY)
+        self.change_grid(grid)
+        style.opened(self)
+        self._begin = self._oldest = self.serial
+
+    def change_grid(self, grid: Grid) -> None:
+        """Trade on this grid from now on: a book, sizes and texts of its own."""
+        self.grid = grid
+        self.market = Market(grid, *self._seeds, self._style.activity(self.index))
+        self._oldest = self.serial
+        self._price_texts: dict[int, str] = {}
+        self.trade_rows = self._style.trade_rows(
+            self, lambda tick: self._style.price_text(grid, tick)
+        )
+
+    def chain(self, name: str) -> Chain:
+        """Give the chain of a book stream, opened now if nobody asked before."""
+        if name not in self.chains:
+            self.chains[name] = Chain(self.last_update)
+        return self.chains[name]
+
+    def advance(self, change: Step) -> None:
+        """Give a change its update ids and put it into all chains."""
+        first = self.last_update + 2 + (self.last_update * 7) % 41  # some go to unseen orders
+        self.last_update = first + max(0, len(change.bids) + len(change.asks) - 1)
+        for chain in self.chains.values():
+            chain.absorb(first, change)
+
+    def shows(self, side: str) -> bool:
+        """Tell whether a side of the book has orders, where it may have none."""
+        return not self.halted and monotonic_ns() >= self.empty_until_ns[side]
+
+    def top(self, count: int) -> tuple[Levels, Levels]:
+        """Give the best `count` levels of each side, best first."""
+        bids, asks = self.market.top(count)
+        if not self._style.null_sides:
+            return bids, asks
+        return bids if self.shows("bid") else [], asks if self.shows("ask") else []
+
+    def quote(self) -> Quote:
+        """Give best bid and offer."""
+        bid, bid_qty, ask, ask_qty = self.market.touch()
+        if not self._style.null_sides:
+            return (bid, bid_qty), (ask, ask_qty)
+        return (
+            (bid, bid_qty) if self.shows("bid") else None,
+            (ask, ask_qty) if self.shows("ask") else None,
+        )
+
+    def price_text(self, tick: int) -> str:
+        """Print a price."""
+        text = self._price_texts.get(tick)
+        if text is None:
+            if len(self._price_texts) > _TEXT_CACHE:
+                self._price_texts.clear()
+            text = self._price_texts[tick] = self._style.price_text(self.grid, tick)
+        return text
+
+    def trade(self, count: int, now_ms: int) -> Trades:
+        """Let `count` trades happen now. Their ids are used up, sent or not."""
+        tape = self.market.take(count)
+        ids = self._style.trade_ids(self.index, self.serial, count)
+        first_raw = last_raw = ids
+        if self._style.fills:
+            next_raw = tape.fills.cumsum() + self.next_raw
+            first_raw, last_raw = next_raw - tape.fills, next_raw - 1
+            self.next_raw = int(next_raw[-1])
+        trades = Trades(
+            now_ms, self.serial, ids, self.market.prices(tape), tape.size, tape.buy,
+            first_raw, last_raw,
+        )  # fmt: skip
+        self._remember(trades)
+        self.serial += count
+        return trades
+
+    def _remember(self, trades: Trades) -> None:
+        count = len(trades.ids)
+        used = self.serial - self._begin
+        capacity = len(self._history)
+        while capacity < self._history_rows and used + count > capacity:
+            self._history = np.concatenate([self._history, np.empty(capacity, _HISTORY)])
+            capacity *= 2
+        at = used % capacity
+        if trades.few and at + count <= capacity:
+            self._history[at : at + count] = [
+                (one.ts_ms, one.first_raw, one.tick, one.size, one.last_raw - one.first_raw,
+                 one.buy, True)
+                for one in trades.each()
+            ]  # fmt: skip
+            return
+        first = max(0, count - capacity)
+        at = (used + first) % capacity
+        split = min(count, first + capacity - at)
+        self._store(at, trades, slice(first, split))
+        if split < count:
+            self._store(0, trades, slice(split, count))
+
+    def _store(self, at: int, trades: Trades, part: slice) -> None:
+        rows = self._history[at : at + part.stop - part.start]
+        rows["ts_ms"] = trades.ts_ms
+        rows["tick"] = trades.ticks[part]
+        rows["size"] = trades.size[part]
+        rows["buy"] = trades.buy[part]
+        rows["sent"] = True
+        if self._style.fills:
+            rows["raw"] = trades.first_raw[part]
+            rows["more"] = trades.last_raw[part] - trades.first_raw[part]
+
+    def _places(self, first: int, count: int) -> Integers:
+        return (np.arange(first, first + count) - self._begin) % len(self._history)
+
+    def unsent(self, trades: Trades) -> None:
+        """Remember that these have reached nobody."""
+        self._history["sent"][self._places(trades.serial, len(trades.ids))] = False
+
+    def recent(self, first: int | None, limit: int) -> list[Trade]:
+        """Give what is remembered of `limit` trades from position `first`, or of the newest."""
+        start = self.serial - limit if first is None else first
+        start = min(max(self._oldest, self.serial - len(self._history), start), self.serial)
+        count = min(limit, self.serial - start)
+        rows = self._history[self._places(start, count)].tolist()
+        ids = self._style.trade_ids(self.index, start, count).tolist()
+        return [
+            Trade(ts_ms, start + n, ids[n], tick, size, buy, raw, raw + more, sent)
+            for n, (ts_ms, raw, tick, size, more, buy, sent) in enumerate(rows)
+        ]
+
+    def newest_sent(self, limit: int) -> list[Trade]:
+        """Give the newest trades that somebody got, oldest first."""
+        return [trade for trade in self.recent(None, 1024) if trade.sent][-limit:]
+
+    def ledger_trades(self, trades: Trades) -> Rows:
+        """Make ledger rows of trades."""
+        rows = np.empty(len(trades.ids), TRADE)
+        rows["venue"] = self.venue
+        rows["symbol"] = self.number
+        rows["ts_event"] = trades.ts_ms * 1_000_000
+        rows["trade_id"] = trades.ids
+        rows["side"] = np.where(trades.buy, ord("B"), ord("S"))
+        rows["price_mantissa"] = trades.ticks * self.grid.tick
+        rows["price_decimals"] = self.grid.price_decimals
+        rows["qty_mantissa"] = self.market.sizes[trades.size]
+        rows["qty_decimals"] = self.grid.qty_decimals
+        return rows
+
+    def ledger_book(
+        self, now_ms: int, chain: tuple[int, int], sides: tuple[Levels, Levels], *, whole: bool
+    ) -> Rows:
+        """Make ledger rows of a book event; one marker row if it has no level."""
+        bids, asks = sides
+        levels: Integers = np.array([*bids, *asks] or [(0, 0)], np.int64)
+        rows = np.empty(len(levels), BOOK)
+        rows["venue"] = self.venue
+        rows["symbol"] = self.number
+        rows["ts_event"] = now_ms * 1_000_000
+        rows["seq"], rows["prev_seq"] = chain
+        rows["side"] = ord("a") if bids or asks else ord("-")
+        rows["side"][: len(bids)] = ord("b")
+        rows["price_mantissa"] = levels[:, 0] * self.grid.tick
+        rows["price_decimals"] = self.grid.price_decimals
+        rows["qty_mantissa"] = levels[:, 1]
+        rows["qty_decimals"] = self.grid.qty_decimals
+        rows["snapshot"] = int(whole)
+        return rows
+
+    def ledger_quote(self, now_ms: int, seq: int, quote: Quote, *, rest: int) -> tuple[int, ...]:
+        """Make the ledger row of a best bid and offer."""
+        (bid, bid_qty), (ask, ask_qty) = (side or (0, 0) for side in quote)
+        return (
+            self.venue, self.number, now_ms * 1_000_000, seq,
+            bid * self.grid.tick, bid_qty, ask * self.grid.tick, ask_qty,
+            self.grid.price_decimals, self.grid.qty_decimals,
+            BID_PRESENT * (quote[0] is not None) + ASK_PRESENT * (quote[1] is not None), rest,
+        )  # fmt: skip

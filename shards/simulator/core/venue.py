@@ -1,0 +1,496 @@
+"""A simulated venue: its market, its ids and who gets what, but not one byte of its protocol.
+
+`SimVenue` lets trades happen, moves books, quotes and contracts, and puts what somebody got into
+the ledger. What a message looks like, what its topics are called and how clients ask for them says
+an `Encoder`. Books change every 100 ms and, where their changes are numbered, at the touch half
+way between.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from engine.base.clock import monotonic_ns, wall_ns
+from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard
+from shards.simulator.core.encoder import BookMessage, Encoder
+from shards.simulator.core.frames import Trades, render
+from shards.simulator.core.ledger import Ledger
+from shards.simulator.core.limits import RestGate
+from shards.simulator.core.market import Grid, Step
+from shards.simulator.core.pace import BOOK_SLOTS
+from shards.simulator.core.sessions import Hub, Session, Topic, write_all
+from shards.simulator.core.symbol import Chain, Levels, Quote, SymbolState
+
+__all__ = ["Scene", "SimVenue", "now_ms"]
+
+_HISTORY_TOTAL_ROWS = 1 << 22
+"""Trades remembered over all symbols, 100 MB."""
+
+_STALE_IDS = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the venues of one simulator have in common."""
+
+    symbols: int
+    """How many each lists at the start."""
+    seed: int
+    liquidations_per_minute: float = 0.0
+    """Over all symbols of a venue whose liquidations somebody listens to."""
+    slow_book_s: float = 0.5
+    """Cadence of whole books for which the venue's own would be too slow."""
+
+
+class SimVenue:
+    """All symbols of one venue."""
+
+    def __init__(
+        self, encoder: Encoder, number: int, scene: Scene, ledger: Ledger, gate: RestGate
+    ) -> None:
+        """Open the venue that the ledger knows under `number`."""
+        self.encoder = encoder
+        self.gate = gate
+        self.grids = list(encoder.grids(scene.symbols))
+        self.statuses = [encoder.statuses[0]] * len(self.grids)
+        self.hub = Hub(encoder.name, [grid.symbol for grid in self.grids])
+        self.ledger = ledger
+        self.contracts = ContractBoard(self._open_contract, self.middle, encoder.terms)
+        self._number, self._scene = number, scene
+        self._indexes = {grid.symbol: index for index, grid in enumerate(self.grids)}
+        even_share = 1 << (_HISTORY_TOTAL_ROWS // scene.symbols).bit_length() - 1
+        self._history_rows = min(encoder.history_rows, even_share)
+        self._states: dict[int, SymbolState] = {}
+        self._slots: list[list[SymbolState]] = [[] for _ in range(BOOK_SLOTS)]
+        self._due_ns = dict.fromkeys(encoder.book_clocks, 0)
+        self._said_h: dict[int, int] = {}
+        self._listened, self._listened_version = 0, -1
+
+    # Who is there
+
+    @property
+    def weights(self) -> list[float]:
+        """Each symbol's share of trades, before normalisation."""
+        return [grid.weight for grid in self.grids]
+
+    @property
+    def trading(self) -> list[int]:
+        """List the symbols that trade."""
+        return [index for index in range(len(self.grids)) if not self.halted(index)]
+
+    def index_of(self, symbol: object) -> int | None:
+        """Give a symbol's place in the list."""
+        return self._indexes.get(symbol) if isinstance(symbol, str) else None
+
+    def state(self, symbol: object) -> SymbolState | None:
+        """Give a symbol's state."""
+        index = self.index_of(symbol)
+        return None if index is None else self.state_at(index)
+
+    def state_at(self, index: int) -> SymbolState:
+        """Give the state of the symbol at this place."""
+        state = self._states.get(index)
+        if state is None:
+            state = SymbolState(
+                self._place(index), self.grids[index], self._seeds(index), self.encoder,
+                self._history_rows,
+            )  # fmt: skip
+            state.halted = self.halted(index)
+            if self.encoder.numbered_books:  # a quote follows a change, and nothing has changed
+                state.quoted = state.quote()
+            self._states[index] = state
+            self._slots[index % BOOK_SLOTS].append(state)
+        return state
+
+    def contract(self, symbol: object) -> Contract | None:
+        """Give a symbol's funding and open interest."""
+        index = self.index_of(symbol)
+        return None if index is None else self.contract_at(index)
+
+    def contract_at(self, index: int) -> Contract:
+        """Give the funding and open interest of the symbol at this place."""
+        return self.contracts.at(index, now_ms())
+
+    def _place(self, index: int) -> tuple[int, int, int]:
+        number = self.ledger.number(self.hub.name, self.grids[index].symbol)
+        return self._number, index, number
+
+    def _seeds(self, index: int) -> tuple[int, int]:
+        """No two symbols of a simulator draw from the same stream."""
+        pair, side = divmod(self._number, 2)
+        return self._scene.seed, 2 * index + side + (pair << 32)
+
+    def _open_contract(self, index: int) -> Contract:
+        place, terms = self._place(index), self.encoder.terms
+        contract = Contract(place, self.grids[index], self._seeds(index), terms)
+        contract.interval_ms = self.contracts.interval_h(index) * HOUR_MS
+        if not terms.intervals_h:
+            self.ledger.interval((self._number, place[2], 0, terms.interval_ms // 1000))
+        return contract
+
+    def middle(self, index: int) -> float:
+        """Give the middle of a book in ticks; a book nobody asked for stands where it began."""
+        state = self._states.get(index)
+        if state is None:
+            return self.grids[index].start_ticks + 0.5
+        return (state.market.best_bid + state.market.best_ask) / 2
+
+    def quote(self, index: int) -> Quote:
+        """Give best bid and offer; a book nobody asked for stands where it began."""
+        state = self._states.get(index)
+        if state is not None:
+            return state.quote()
+        start = self.grids[index].start_ticks
+        return (None, None) if self.halted(index) else ((start, 1), (start + 1, 1))
+
+    def halted(self, index: int) -> bool:
+        """Tell whether a symbol does not trade."""
+        return self.statuses[index] != self.encoder.statuses[0]
+
+    def subscribe(self, session: Session, names: Iterable[str]) -> None:
+        """Subscribe; names that lead nowhere are kept but stay silent."""
+        for name in names:
+            if name in session.names:
+                continue
+            session.names[name] = None
+            wanted = self.encoder.wants(name, session.group)
+            index = None if wanted is None else self.index_of(wanted.symbol)
+            if wanted is not None and index is not None:
+                if wanted.kind in ("funding", "liquidation"):
+                    self.contract_at(index)
+                elif wanted.book and self.encoder.numbered_books:
+                    self.state_at(index).chain(wanted.book)
+                else:
+                    self.state_at(index)
+                self.hub.subscribe(session, name)
+
+    def unsubscribe(self, session: Session, names: Iterable[str]) -> None:
+        """Forget subscriptions."""
+        for name in names:
+            session.names.pop(name, None)
+            self.hub.unsubscribe(session, name)
+
+    def list_symbol(self, grid: Grid) -> None:
+        """List one more symbol, or let a halted one trade again."""
+        index = self._indexes.get(grid.symbol)
+        if index is None:
+            index = self._indexes[grid.symbol] = len(self.grids)
+            self.grids.append(grid)
+            self.statuses.append(self.encoder.statuses[0])
+            self.hub.list_symbol(grid.symbol)
+        self.set_status(index, self.encoder.statuses[0])
+
+    def set_status(self, index: int, status: str) -> None:
+        """Change whether a symbol trades, and under which word the venue says so."""
+        self.statuses[index] = status
+        if index in self._states:
+            self._states[index].halted = self.halted(index)
+        self.hub.version += 1
+
+    def change_grid(self, index: int, grid: Grid) -> None:
+        """Let a symbol trade on another grid; streams of changes say what becomes of the levels."""
+        self.grids[index] = grid
+        contract = self.contracts.known(index)
+        if contract is not None:
+            contract.change_grid(grid)
+        state = self._states.get(index)
+        if state is None:
+            return
+        market, at_ms = state.market, now_ms()
+        gone = Step(dict.fromkeys(market.bids, 0), dict.fromkeys(market.asks, 0))
+        self._change_book(state, gone, at_ms)
+        state.change_grid(grid)
+        market = state.market
+        self._change_book(state, Step(dict(market.bids), dict(market.asks)), at_ms)
+        if self.encoder.numbered_books:
+            self._push_quote(state, at_ms)
+
+    # Trades
+
+    def trade_topic(self, index: int) -> Topic | None:
+        """Give who listens to the trades of a symbol, if anyone does and it trades."""
+        if self.halted(index):
+            return None
+        name = self.encoder.topic("trade", self.grids[index].symbol)
+        return None if name is None else self.hub.topic(name)
+
+    def emit_trades(self, index: int, count: int, now_ms: int) -> None:
+        """Let trades happen and push them to whoever listens."""
+        topic = self.trade_topic(index)
+        if topic is None:
+            return
+        state = self.state_at(index)
+        if self.hub.spoiler.is_due("trade", state.grid.symbol):
+            self._spoil_trade(topic, state, now_ms)
+        trades = state.trade(count, now_ms)
+        sent = False
+        if topic.raw:
+            sent = write_all(topic.raw, render(state.trade_rows, trades, (b"", b"")))
+        if topic.combined:
+            name = self.encoder.topic("trade", state.grid.symbol)
+            wrap = f'{{"stream":"{name}","data":'.encode(), b"}"
+            sent |= write_all(topic.combined, render(state.trade_rows, trades, wrap))
+        self.record_trades(state, [trades], sent=sent)
+
+    def record_trades(self, state: SymbolState, parts: Sequence[Trades], *, sent: bool) -> None:
+        """Put trades into the ledger, if somebody got them."""
+        for trades in parts:
+            if not sent:
+                state.unsent(trades)
+                continue
+            self.hub.trade_counts[state.index] += len(trades.ids)
+            if self.ledger.enabled:
+                self.ledger.trades(state.ledger_trades(trades))
+
+    def _push_rows(self, state: SymbolState, texts: Sequence[bytes]) -> bool:
+        """Push trades in one frame."""
+        name = self.encoder.topic("trade", state.grid.symbol)
+        topic = self.trade_topic(state.index)
+        rows = state.trade_rows
+        payload = rows.head + b",".join(texts) + rows.close
+        return name is not None and topic is not None and topic.push(name, payload)
+
+    def _spoil_trade(self, topic: Topic, state: SymbolState, now_ms: int) -> None:
+        """Push trades in one frame, the middle one of which nobody can read."""
+        count = self.encoder.spoiled_among
+        parts = [state.trade(1, now_ms) for _ in range(count)]
+        texts = [state.trade_rows.row(one).encode() for part in parts for one in part.each()]
+        spoiled = self.hub.spoiler.frame("trade", state.grid.symbol, texts[count // 2])
+        assert spoiled is not None
+        texts[count // 2] = spoiled
+        sent = self._push_rows(state, texts)
+        lost = parts.pop(count // 2)
+        state.unsent(lost)
+        self.record_trades(state, parts, sent=sent)
+        if sent:
+            self.unreadable("trade", state, (now_ms, int(lost.ids[0])), 1)
+
+    def withhold_trades(self, index: int, count: int, now_ms: int) -> None:
+        """Let trades happen and push them to nobody."""
+        state = self.state_at(index)
+        trades = state.trade(count, now_ms)
+        state.unsent(trades)
+        self.hub.withheld_count += count
+        if self.ledger.enabled:
+            self.ledger.withheld(state.ledger_trades(trades))
+
+    def repeat_last_trade(self, index: int) -> bool:
+        """Push the latest trade that somebody got once more. It is in the ledger already."""
+        state = self.state_at(index)
+        texts = [state.trade_rows.row(trade).encode() for trade in state.newest_sent(1)]
+        return bool(texts) and self._push_rows(state, texts)
+
+    # Books and quotes
+
+    def step_books(self, slot: int, now_ms: int) -> None:
+        """Let 5 ms pass: some books advance, others change at the touch, some contracts tick."""
+        for state in self._slots[slot]:
+            if not state.halted and self.encoder.moves(state):
+                self.step_book(state, now_ms)
+            else:  # a side may have become empty
+                self._push_quote(state, now_ms)
+        if self.encoder.numbered_books:
+            for state in self._slots[slot - BOOK_SLOTS // 2]:
+                if not state.halted:
+                    self._change_book(state, state.market.nudge(), now_ms, steps=None)
+                    self._push_quote(state, now_ms)
+        self._step_contracts(now_ms)
+        now_ns = monotonic_ns()
+        for stream, due_ns in self._due_ns.items():
+            if now_ns >= due_ns:
+                period_s = self.encoder.book_clocks[stream] or self._scene.slow_book_s
+                self._due_ns[stream] = max(due_ns + int(period_s * 1e9), now_ns)
+                for state in chain.from_iterable(self._slots):
+                    self._push_whole(state, stream, now_ms)
+
+    def step_book(self, state: SymbolState, now_ms: int, *, withheld: bool = False) -> None:
+        """Advance a book by 100 ms. Its ids go on whether or not anyone listens."""
+        state.steps += 1
+        self._change_book(state, state.market.step(), now_ms, withheld=withheld, steps=state.steps)
+        self._push_quote(state, now_ms)
+
+    def _change_book(
+        self, state: SymbolState, change: Step, now_ms: int, *, withheld: bool = False,
+        steps: int | None = 0,
+    ) -> None:  # fmt: skip
+        """Give a change its ids and say it on all streams that are due; at step 0 all are."""
+        state.advance(change)
+        for stream, link in state.chains.items():
+            if steps == 0 or self.encoder.due(stream, steps):
+                if not withheld:
+                    self._push_change(state, stream, link, now_ms)
+                link.restart(state.last_update)
+
+    def _push_change(self, state: SymbolState, stream: str, link: Chain, now_ms: int) -> None:
+        topic = self.encoder.book_topic(state.grid.symbol, stream)
+        if self.hub.topic(topic) is None:
+            return
+        if count := self.encoder.top(stream):
+            bids, asks = state.top(count)
+        else:
+            bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
+        ids = link.first, state.last_update, link.last
+        self._push_book(topic, state, BookMessage(stream, now_ms, *ids, bids, asks))
+
+    def _push_whole(self, state: SymbolState, stream: str, now_ms: int) -> None:
+        topic = self.encoder.book_topic(state.grid.symbol, stream)
+        previous = state.said_ms.get(stream, 0)
+        if now_ms > previous and self.hub.topic(topic) is not None:
+            sides = state.top(self.encoder.top(stream))
+            if self._push_book(
+                topic, state, BookMessage(stream, now_ms, 0, now_ms, previous, *sides)
+            ):
+                state.said_ms[stream] = now_ms
+
+    def _push_book(self, topic: str, state: SymbolState, event: BookMessage) -> bool:
+        bids, asks = event.bids, event.asks
+        payload, rows = self.encoder.book(state, event), max(1, len(bids) + len(asks))
+        if not self._push("book", state, (topic,), payload, (event.ts_ms, event.last), rows):
+            return False
+        self.hub.book_event_count += 1
+        self.hub.book_counts[state.index] += rows
+        if self.ledger.enabled:
+            ids, whole = (event.last, event.previous), self.encoder.top(event.stream) > 0
+            self.ledger.book(state.ledger_book(event.ts_ms, ids, (bids, asks), whole=whole))
+        return True
+
+    def _push_quote(self, state: SymbolState, now_ms: int) -> None:
+        """Push the best bid and offer if it changed; without update ids once in a millisecond."""
+        quote = state.quote()
+        numbered = self.encoder.numbered_books
+        if quote == state.quoted or (now_ms <= state.quote_ms and not numbered):
+            return
+        state.quoted = quote
+        topic = self.encoder.topic("quote", state.grid.symbol)
+        if topic is None or self.hub.topic(topic) is None:
+            return
+        state.quote_ms = now_ms
+        seq = state.last_update if numbered else now_ms
+        payload = self.encoder.quote(state, quote, now_ms)
+        if self._push("quote", state, (topic,), payload, (now_ms, seq), 1):
+            self.hub.counts["quote"][state.index] += 1
+            self.ledger.quote(state.ledger_quote(now_ms, seq, quote, rest=0))
+
+    def _push(
+        self, kind: str, of: SymbolState | Contract, topics: Iterable[str], payload: bytes,
+        times: tuple[int, int], rows: int,
+    ) -> bool:  # fmt: skip
+        """Push one message, spoiled if that is due; tell whether somebody got one to be stored."""
+        spoiled = self.hub.spoiler.frame(kind, self.grids[of.index].symbol, payload)
+        sent = False
+        for name in topics:
+            topic = self.hub.topic(name)
+            if topic is not None:
+                sent |= topic.push(name, spoiled or payload)
+        if sent and spoiled is not None:
+            self.unreadable(kind, of, times, rows)
+        return sent and spoiled is None
+
+    def unreadable(
+        self, kind: str, of: SymbolState | Contract, times: tuple[int, int], rows: int,
+        *, rest: int = 0,
+    ) -> None:  # fmt: skip
+        """Put an element nobody can read into the ledger; `times` in ms, and its number."""
+        self.ledger.unreadable(self._number, of.number, kind, times, rows, rest=rest)
+
+    # Funding, open interest, liquidations
+
+    def _step_contracts(self, now_ms: int) -> None:
+        for contract in self.contracts.next_turn():
+            if not self.halted(contract.index):
+                middle = self.middle(contract.index)
+                if contract.tick(now_ms, middle):
+                    self._push_funding(contract)
+                    self._push_liquidation(contract, middle)
+
+    def _push_funding(self, contract: Contract) -> None:
+        topics = [name for name in self.encoder.funding_topics(contract) if self.hub.topic(name)]
+        if not topics:
+            return
+        payload = self.encoder.funding(self, contract)
+        times, both = (contract.ts_ms, 0), self.encoder.terms.with_interest
+        if self._push("funding", contract, topics, payload, times, 1 + both):
+            self._record("funding", contract, rest=0)
+
+    def _record(self, kind: str, contract: Contract, *, rest: int) -> None:
+        """Put a contract's values into the ledger."""
+        if rest:
+            self.hub.served_counts[kind] += 1
+        else:
+            self.hub.counts[kind][contract.index] += 1
+        if kind == "funding":
+            self.ledger.funding(contract.ledger_funding(rest=rest))
+            if self.encoder.terms.with_interest:
+                self._record("open_interest", contract, rest=rest)
+        else:
+            self.ledger.open_interest(contract.ledger_open_interest(rest=rest))
+
+    def _push_liquidation(self, contract: Contract, middle: float) -> None:
+        probability = self._probability()
+        order = contract.liquidate(probability, middle) if probability else None
+        topic = self.encoder.topic("liquidation", contract.instrument.symbol)
+        if order is None or topic is None or self.hub.topic(topic) is None:
+            return
+        payload = self.encoder.liquidation(contract, order)
+        if self._push("liquidation", contract, (topic,), payload, (order.ts_ms, 0), 1):
+            self.hub.counts["liquidation"][contract.index] += 1
+            self.ledger.liquidation(contract.ledger_liquidation(order))
+
+    def _probability(self) -> float:
+        """Give the chance that a listened symbol has a liquidation in its second."""
+        if self._listened_version != self.hub.version:
+            self._listened_version = self.hub.version
+            names = [self.encoder.topic("liquidation", grid.symbol) for grid in self.grids]
+            self._listened = sum(1 for name in names if name and self.hub.topic(name))
+        per_s = self._scene.liquidations_per_minute / 60.0
+        return min(1.0, per_s / self._listened) if self._listened else 0.0
+
+    # What REST serves
+
+    def serve_book(self, state: SymbolState, count: int, at_ms: int) -> tuple[int, Levels, Levels]:
+        """Give a snapshot: its id and levels; the id of a stale one lies far behind all events."""
+        bids, asks = state.top(count)
+        last = at_ms
+        if self.encoder.numbered_books:
+            last = state.last_update - _STALE_IDS * self.gate.take_stale()
+        if self.ledger.enabled:
+            rows = state.ledger_book(at_ms, (last, 0), (bids, asks), whole=True)
+            self.ledger.snapshot(rows)
+        return last, bids, asks
+
+    def serve_quote(self, state: SymbolState, at_ms: int) -> Quote:
+        """Give the best bid and offer; it is in the ledger once per update id."""
+        quote = state.quote()
+        if state.served_update < state.last_update:
+            state.served_update = state.last_update
+            self.hub.served_counts["quote"] += 1
+            self.ledger.quote(state.ledger_quote(at_ms, state.last_update, quote, rest=1))
+        return quote
+
+    def serve_contract(
+        self, kind: str, contract: Contract, answer: dict[str, object], spoiled_ms: int
+    ) -> dict[str, object]:
+        """Serve funding or open interest, spoiled if due; each moment is in the ledger once."""
+        both = kind == "funding" and self.encoder.terms.with_interest
+        if self.hub.spoiler.answer(kind, contract.instrument.symbol, answer):
+            self.unreadable(kind, contract, (spoiled_ms, 0), 1 + both, rest=1)
+        elif contract.first_served(kind):
+            self._record(kind, contract, rest=1)
+        return answer
+
+    def say_intervals(self) -> list[tuple[str, int]]:
+        """Give each symbol's hours between payments; the ledger has when they were said first."""
+        said = []
+        for index, grid in enumerate(self.grids):
+            hours = self.contracts.interval_h(index)
+            if self._said_h.get(index) != hours:
+                self._said_h[index] = hours
+                _, _, number = self._place(index)
+                self.ledger.interval((self._number, number, wall_ns(), hours * 3600))
+            said.append((grid.symbol, hours))
+        return said
+
+
+def now_ms() -> int:
+    """Give the time of the venues, ms."""
+    return wall_ns() // 1_000_000
