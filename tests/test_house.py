@@ -126,6 +126,18 @@ def test_dead_names_stay_dead() -> None:
     assert {path: names for path, names in found.items() if names} == {}
 
 
+def test_only_a_life_says_what_has_become_of_a_stream() -> None:
+    """Others call an event of it: else nobody knows which state may follow which."""
+    found = defaultdict(set)
+    for path, text in sources():
+        if path.startswith("shards/") and not path.startswith("shards/simulator/"):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                    found[node.attr].add(path)
+    for name in ("state", "reason", "blame", "has_data"):
+        assert found[name] == {"shards/feeds/life.py"}, name
+
+
 def test_the_house_does_not_grow_unnoticed() -> None:
     lines = sum(text.count("\n") for _, text in sources())
     assert lines <= LINES_MAX

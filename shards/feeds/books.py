@@ -113,26 +113,26 @@ class DeltaBook(_BookStream):
             self._since, self._kept_rows = [], 0
             self._request()
 
-    def connected(self) -> None:
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """A new connection: what it delivers must be joined to a new snapshot."""
-        super().connected()
+        super().subscribed(why)
         self._unsync()
 
-    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
+    def cut(self, why: str, silent_s: float = 0.0, *, blame: GapReason | None = None) -> None:
         """Write what waited for a snapshot: it was received, so it is stored."""
-        super().disconnected(reason, silent_s)
+        super().cut(why, silent_s, blame=blame)
         self._write_buffered()
         self._synced = False
         self._snapshot = None
         self._since = None
         self._requested = False
 
-    def heard_again(self) -> None:
+    def heard(self) -> None:
         """Events alone make no book."""
         if self._synced:
-            super().heard_again()
+            super().heard()
         else:
-            self.state, self.reason = StreamState.SYNCING, _WAITING
+            self.lacks(_WAITING)
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once the first continues the chain or is stored: no new snapshot is needed."""
@@ -146,7 +146,8 @@ class DeltaBook(_BookStream):
             return
         self._last_seq = event.seq
         self._last_ts = event.ts_event
-        self.has_data = True
+        if not self.has_data:
+            self.delivers()
         if self._synced:
             if not self._put(event):
                 self._unsync()  # a hole of our own making: the book needs a new start
@@ -160,7 +161,7 @@ class DeltaBook(_BookStream):
         elif not self._requested:
             self._request()
         if len(self._buffer) > MAX_BUFFERED_EVENTS or self._kept_rows > MAX_BUFFERED_ROWS:
-            self.reason = "no snapshot fits; the rows are stored without one"
+            self.explain("no snapshot fits; the rows are stored without one")
             self._write_buffered()
 
     def on_snapshot(self, snapshot: BookEvent) -> None:
@@ -192,7 +193,7 @@ class DeltaBook(_BookStream):
             return  # it was joined
         ahead = snapshot.seq - self._last_seq
         if not self._synced:
-            self.reason = (
+            self.explain(
                 f"snapshot {snapshot.seq} is {ahead:,} ids ahead of the newest event"
                 f" {self._last_seq}; another one is asked for"
             )
@@ -210,7 +211,7 @@ class DeltaBook(_BookStream):
         first_seq, event = self._buffer[older]
         if not (first_seq <= snapshot.seq or event.prev_seq == snapshot.seq):
             self._snapshot = None
-            self.reason = f"snapshot {snapshot.seq} is older than event {event.seq}"
+            self.explain(f"snapshot {snapshot.seq} is older than event {event.seq}")
             self._request()
             return
         buffered = [each for _, each in self._take_buffered()]
@@ -222,7 +223,7 @@ class DeltaBook(_BookStream):
         stored = [self._put(event) for event in events]
         if all(stored):
             self._synced = True
-            self.live(event.ts_event)
+            self.accepted(event.ts_event)
         else:
             self._unsync()
 
@@ -270,7 +271,7 @@ class DeltaBook(_BookStream):
         elif event.prev_seq > self._last_seq:
             from_ts = self.missed_since(self._last_ts, event.ts_event)
             edges = Edges(self._last_seq + 1, event.prev_seq, from_ts, event.ts_event, -1)
-            reason = self.interruption
+            reason = self.blame
             if self.unreadable.links(self._last_seq, event.prev_seq):
                 reason = GapReason.UNREADABLE
                 edges = edges._replace(missing=self.unreadable.take(0).missing)
@@ -309,7 +310,7 @@ class DeltaBook(_BookStream):
         self._snapshot = None
         self._since = None
         self._requested = False  # an answer to an earlier request may never come
-        self.state, self.reason = StreamState.SYNCING, _WAITING
+        self.lacks(_WAITING)
 
     def _request(self) -> None:
         self._requested = True
@@ -348,6 +349,8 @@ class SnapshotBook(_BookStream):
     so the gap is unprovable.
     """
 
+    silence_is_loss: ClassVar = True
+
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
@@ -355,15 +358,8 @@ class SnapshotBook(_BookStream):
         self._last_seq = last.id if last else 0
         self._last_ts = last.ts_event if last else 0
 
-    def fell_silent(self) -> None:
-        """Books come at a steady pace, changed or not: some are missing."""
-        self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
-        self.has_data = False
-        if self.interruption is GapReason.SEQUENCE:
-            self.interruption = GapReason.SILENCE
-
     def heard_until(self, silent_s: float) -> int:
-        """Up to the last one, for the same reason."""
+        """Up to the last one, as books come at a steady pace."""
         return self._last_ts
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
@@ -388,9 +384,8 @@ class SnapshotBook(_BookStream):
         if not self.has_data:
             if self._last_seq and event.seq > self._last_seq + 1:
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
-                self.declare(self.interruption, GapState.UNPROVABLE, edges, event.ts_recv)
-            self.has_data = True
-            self.live(event.ts_event)
+                self.declare(self.blame, GapState.UNPROVABLE, edges, event.ts_recv)
+            self.accepted(event.ts_event)
         self._put(event._replace(prev_seq=self._last_seq, is_snapshot=True))
         self._last_seq = event.seq
         self._last_ts = event.ts_event

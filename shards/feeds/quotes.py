@@ -98,8 +98,7 @@ class Quotes(Feed):
             first = min(last_seq + 1, seq)  # another quote of the same ms leaves no number between
             from_ts = self.missed_since(last_ts, ts_event)
             edges = Edges(first, max(first, seq - 1), from_ts, ts_event, -1)
-            self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+            self.declare(self.blame, GapState.UNPROVABLE, edges, ts_recv)
         if not self.has_data:
-            self.has_data = True
-            self.live(ts_event)
+            self.accepted(ts_event)
         return not repeats

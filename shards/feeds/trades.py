@@ -78,9 +78,9 @@ class ContiguousTrades(_TradeStream):
         """One frame a trade: counting them apart would cost the hot path."""
         return self._frame_count + self.row_count + self.duplicate_count
 
-    def connected(self) -> None:
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """A new connection: its first row is looked at closely."""
-        super().connected()
+        super().subscribed(why)
         self._expected = _LOOK_CLOSER
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
@@ -129,10 +129,9 @@ class ContiguousTrades(_TradeStream):
         elif trade_id > expected:
             from_ts = self.missed_since(last_ts, ts_event)
             edges = Edges(expected, trade_id - 1, from_ts, ts_event, trade_id - expected)
-            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+            self.declare(self.blame, GapState.UNRECOVERABLE, edges, ts_recv)
         if not self.has_data:
-            self.has_data = True
-            self.live(ts_event)
+            self.accepted(ts_event)
         return True
 
     def on_unreadable(self, item: Unreadable) -> None:
@@ -163,7 +162,7 @@ class ContiguousTrades(_TradeStream):
         last_ts = self.missed_since(self._last_ts, ts_event)
         if first_id > next_id:
             edges = Edges(next_id, first_id - 1, last_ts, ts_event, first_id - next_id)
-            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+            self.declare(self.blame, GapState.UNRECOVERABLE, edges, ts_recv)
         if count:
             edges = Edges(first_id, first_id + count - 1, last_ts, ts_event, count)
             self.declare(GapReason.UNREADABLE, GapState.UNRECOVERABLE, edges, ts_recv)
@@ -186,9 +185,9 @@ class HistoryTrades(_TradeStream):
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int, int], None] = {}
 
-    def connected(self) -> None:
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """The first frame repeats the past, also what could not be read of it."""
-        super().connected()
+        super().subscribed(why)
         self.handed_over(wall_ns())
 
     @property
@@ -219,8 +218,7 @@ class HistoryTrades(_TradeStream):
             self._last_ts = 0
             replayed = _BACKFILLED  # the venue's recent past: its age is no latency
             rows = self._join(rows, ts_recv)
-            self.has_data = True
-            self.live(rows[0].ts_event if rows else newest_ts)
+            self.accepted(rows[0].ts_event if rows else newest_ts)
         recent = self._recent
         for row in rows:
             key = (row.ts_event, row.trade_id)
@@ -247,7 +245,7 @@ class HistoryTrades(_TradeStream):
             if since := self._last[0] if self._last else self._heard_until:
                 until_ts = rows[0].ts_event if rows else ts_recv + self.venue_ahead_ns
                 edges = Edges(0, 0, since, until_ts, -1)
-                self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+                self.declare(self.blame, GapState.UNPROVABLE, edges, ts_recv)
             return rows
         last_ts = self._last[0]
         if is_set_back(rows[-1].ts_event, last_ts):
@@ -262,11 +260,7 @@ class HistoryTrades(_TradeStream):
         if any((row.ts_event, row.trade_id) == self._last for row in rows):
             return new
         until_ts = new[0].ts_event if new else rows[-1].ts_event
-        reason = (
-            GapReason.HISTORY_SHORT
-            if self.interruption is GapReason.SEQUENCE
-            else self.interruption
-        )
+        reason = GapReason.HISTORY_SHORT if self.blame is GapReason.SEQUENCE else self.blame
         edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new

@@ -172,11 +172,11 @@ class Connection:
         if self.is_connected:
             self._carry(stream)
         else:
-            stream.state, stream.reason = StreamState.CONNECTING, f"connecting to {self._url}"
+            stream.waits(f"connecting to {self._url}")
 
     def _carry(self, stream: Feed) -> None:
         stream.carrier = self.carrier
-        stream.connected()
+        stream.subscribed()
 
     def expect(self, topic: str, handover: Handover) -> None:
         """Subscribe a stream as well that another socket delivers until the handover is over."""
@@ -219,15 +219,15 @@ class Connection:
 
     async def run(self) -> None:
         """Keep the socket alive until cancelled, or replaced."""
-        self._set_state(StreamState.CONNECTING, f"waiting for its turn to connect to {self._url}")
+        self._wait(f"waiting for its turn to connect to {self._url}")
         while True:
             await self._connects.acquire()
-            self._set_state(StreamState.CONNECTING, f"connecting to {self._url}")
+            self._wait(f"connecting to {self._url}")
             reason = await self._live_once()
             silent_s, is_planned = self.silent_s, self.due == PLANNED
             is_replaced = self._hand_on(reason, silent_s)
             for stream in self._served:
-                stream.disconnected(reason, silent_s)
+                stream.cut(reason, silent_s)
             self._publish()
             if is_replaced:
                 return
@@ -364,7 +364,7 @@ class Connection:
         topic = self._hangups.hung_up(monotonic_s())
         if topic in self._topics and topic not in self._coming:
             stream = self._topics[topic]
-            stream.disconnected("disconnected", self.silent_s)
+            stream.cut("disconnected", self.silent_s)
             stream.failed(f"{self._venue.name} hangs up when this is subscribed; tried again later")
             _log.error("%s: %s", stream.key, stream.reason)
 
@@ -493,8 +493,8 @@ class Connection:
         is_new = stream.state is StreamState.SYNCING and not stream.has_data
         if is_new or stream.state is StreamState.STALE:
             waits = stream.reason.partition(_VENUE_SAID)[0]
-            stream.reason = f"{waits}{_VENUE_SAID}{text}"
+            stream.explain(f"{waits}{_VENUE_SAID}{text}")
 
-    def _set_state(self, state: StreamState, reason: str) -> None:
+    def _wait(self, why: str) -> None:
         for stream in self._served:
-            stream.state, stream.reason = state, reason
+            stream.waits(why)

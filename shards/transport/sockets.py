@@ -185,7 +185,7 @@ class VenueSockets:
             for connection in self._connections:
                 for stream in connection.streams:
                     if stream.state is StreamState.CONNECTING:
-                        stream.reason = why
+                        stream.explain(why)
 
     def _settle(self) -> None:
         """Let in what there are seats for, and give back those of what has ended."""
@@ -345,10 +345,8 @@ class VenueSockets:
             if silent_s <= limit_s:
                 self._heard(stream)
             elif stream.state in (StreamState.LIVE, StreamState.SYNCING):
-                stream.state = StreamState.STALE
-                stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
+                stream.fell_silent(f"no data for {limit_s:.0f} s, subscribed again")
                 fell_silent.append(stream)
-                stream.fell_silent()
                 connection.resubscribe(stream)
             elif stream.state is StreamState.STALE and stream.slot not in self._moves:
                 alarms = min(self._false_alarms[stream.slot], _FALSE_ALARMS_MAX)
@@ -359,7 +357,7 @@ class VenueSockets:
     def _heard(self, stream: Feed) -> None:
         """Something has come through the socket that carries the stream."""
         if stream.state is StreamState.STALE:
-            stream.heard_again()
+            stream.heard()
         move = self._moves.get(stream.slot)
         if move is not None and move.handover.is_for_silence:
             del self._moves[stream.slot]
@@ -389,7 +387,7 @@ class VenueSockets:
             self._refused_until_s = monotonic_s() + _REFUSED_S
             reason = "subscribed again in vain, and no other socket is allowed"
         if stream.reason != reason:
-            stream.reason = reason
+            stream.explain(reason)
             _log.warning("%s: %s", stream.key, reason)
 
     def _channel(self, stream: Feed) -> Channel:
@@ -417,4 +415,4 @@ def _wait(streams: Sequence[Feed], places: HeldPlaces) -> None:
             stream.failed(places.why_waiting)
             _log.error("%s: %s", stream.key, stream.reason)
         elif not places.is_refused and stream.state is not StreamState.FAILED:
-            stream.state, stream.reason = StreamState.CONNECTING, places.why_waiting
+            stream.waits(places.why_waiting)

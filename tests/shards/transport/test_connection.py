@@ -323,7 +323,7 @@ def test_half_open_connection_is_noticed() -> None:
         first.send(trade(1))
         await rig.ids(1)
         heard: list[float] = []
-        rig.feed.disconnected = lambda _, silent_s=0.0: heard.append(silent_s)  # type: ignore[method-assign,assignment]
+        rig.feed.cut = lambda _, silent_s=0.0: heard.append(silent_s)  # type: ignore[assignment, method-assign, misc]
         await asyncio.wait_for(rig.sockets.get(), 10)
         assert heard[0] >= 0.5, "not since the silence was noticed, but since it began"
 

@@ -163,7 +163,7 @@ class Market:
             spec_of(slot, self.venue.name, symbol, kind, transport), self.venue,
             self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None,
         )  # fmt: skip
-        stream.connected()
+        stream.subscribed()
         self.streams[kind, transport, symbol] = stream
         self.numbers[kind, transport, symbol] = 1000
 

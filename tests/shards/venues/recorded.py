@@ -48,7 +48,7 @@ class Bench:
             spec_of(3, venue.name, symbol, kind, transport), venue, self.double.rings,
             self.double.gaps, Path("/nowhere"), lambda _: None,
         )  # fmt: skip
-        self.stream.connected()
+        self.stream.subscribed()
         feeds = Feeds()
         feeds.add(self.stream)
         channel = venue.channels[kind, transport]
@@ -64,7 +64,7 @@ class Bench:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows as plain values. A delta book writes what it holds back when it is cut."""
-        self.stream.disconnected("the test is over")
+        self.stream.cut("the test is over")
         found = []
         for kind in RecordKind:
             for record in self.double.rows(kind) if kind is not RecordKind.GAP else ():

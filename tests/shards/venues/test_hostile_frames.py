@@ -117,7 +117,7 @@ class Target:
                 spec_of(slot, venue.name, symbol_of(venue.name), kind, transport), venue,
                 self.double.rings, self.double.gaps, Path("/nowhere"), lambda _: None,
             )  # fmt: skip
-            stream.connected()
+            stream.subscribed()
             self.streams.append(stream)
             channel = venue.channels[kind, transport]
             if isinstance(channel, PollChannel):
