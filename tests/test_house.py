@@ -28,7 +28,6 @@ WIDE = {
     "engine/writer/main.py": 17,
     "engine/writer/sinks/postgres/sink.py": 17,
     "shards/session/venue_session.py": 22,
-    "shards/transport/connection.py": 17,
 }
 """Modules that import more of ours than FAN_OUT_MAX, and how many."""
 DEAD = (

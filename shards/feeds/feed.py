@@ -23,6 +23,15 @@ class MalformedFrameError(ValueError):
         return str(self.args[0])
 
 
+class UntakenError(MalformedFrameError):
+    """A frame of a symbol that none of the feeds which could take it has here."""
+
+    def __init__(self, symbol: str, *feeds: "type[Feed]") -> None:
+        super().__init__("not_subscribed")
+        self.symbol = symbol
+        self.feeds = feeds
+
+
 Frame = tuple[Any, ...]
 """What a decoder delivers of one frame: the arguments of the feed's `on_…`."""
 

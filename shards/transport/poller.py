@@ -30,6 +30,7 @@ from engine.messages.streams import StreamState
 from shards.feeds.declared.coverage import Carriers
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.rest import VenueRest
+from shards.transport.watch import Remedy, judge
 from shards.venues.bad_frames import BAD_FRAME, BadFrames
 from shards.venues.kit import Feeds, PollChannel
 
@@ -151,8 +152,7 @@ class Poller:
         why = self._share.turnstile.wait or self._rest.waits_for(self._pool)
         limit_s = max(self._channel.stale_after_s, _STALE_AFTER_INTERVALS * self.interval_s)
         for stream in self._streams.values():
-            silent = stream.silent_s(now_s) > limit_s
-            if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+            if judge(stream, limit_s, 0, now_s) is Remedy.RESUBSCRIBE:
                 stream.poll_missed()
                 stream.fell_silent(f"no answer of the venue has named it for {limit_s:.0f} s")
                 _log.warning("%s: %s", stream.key, why or stream.reason)

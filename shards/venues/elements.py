@@ -81,7 +81,7 @@ def take_parts(
     """Deliver an answer for many symbols. What is said of symbols nobody collects is not looked at:
     it may be as wrong as it likes.
     """
-    room = feeds.room(shape.rule)
+    room = feeds.of(shape.rule.value)
     named = set()
     orphans = []
     for symbol, part in parts:
@@ -94,7 +94,7 @@ def take_parts(
             except BAD_FRAME as error:
                 on_bad_frame(error, part)
                 room[symbol].on_unreadable(unreadable(part, shape, ts_recv))
-    unnamed = [feed for symbol, feed in feeds.listening(shape.rule).items() if symbol not in named]
+    unnamed = [feed for symbol, feed in room.items() if symbol not in named]
     for part in orphans:
         on_bad_frame(MalformedFrameError("schema"), part)
         accuse(unnamed, unreadable(part, shape, ts_recv))
@@ -108,9 +108,8 @@ def take_one(body: bytes, shape: Shape, feeds: Feeds, ts_recv: int, take: Take) 
         take(None, body)
     except BAD_FRAME:
         if not members(body).keys().isdisjoint(shape.element.__struct_fields__):
-            room = feeds.room(shape.rule)
+            room = feeds.of(shape.rule.value)
             symbol = text_of(members(body).get(shape.symbol))
             named = room.get(symbol or "")
-            listening = list(feeds.listening(shape.rule).values())
-            accuse(listening if named is None else [named], unreadable(body, shape, ts_recv))
+            accuse([named] if named else list(room.values()), unreadable(body, shape, ts_recv))
         raise

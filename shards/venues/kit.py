@@ -6,9 +6,10 @@ decoding is code. Rule numbers in venue files refer to the venue's public docume
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -43,95 +44,76 @@ class FeedRule(enum.Enum):
     LIQUIDATIONS = Liquidations
 
 
-class _Nobody:
-    """Takes whatever a decoder delivers, and does nothing with it."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return _ignore
+_F = TypeVar("_F", bound=Feed)
 
 
-def _ignore(*_: object) -> None:
-    return
-
-
-_NOBODY: Final = _Nobody()
-
-
-@dataclass(slots=True)
 class Feeds:
-    """The feeds of one connection or poller, by wire symbol: where decoders deliver."""
+    """The feeds of one connection or poller, by class and wire symbol: where decoders deliver. In
+    place of a stream on its way here stands its handover.
+    """
 
-    contiguous_trades: dict[str, ContiguousTrades] = field(default_factory=dict)
-    history_trades: dict[str, HistoryTrades] = field(default_factory=dict)
-    delta_books: dict[str, DeltaBook] = field(default_factory=dict)
-    snapshot_books: dict[str, SnapshotBook] = field(default_factory=dict)
-    quotes: dict[str, Quotes] = field(default_factory=dict)
-    funding: dict[str, FundingRates] = field(default_factory=dict)
-    open_interest: dict[str, OpenInterestPoints] = field(default_factory=dict)
-    funding_open_interest: dict[str, FundingOpenInterest] = field(default_factory=dict)
-    liquidations: dict[str, Liquidations] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._rooms: defaultdict[type[Feed], dict[str, Any]] = defaultdict(dict)
+        self._let_go: set[tuple[type[Feed], str]] = set()
+        """What was removed since the socket was opened: it may still come for a moment."""
+
+    def of(self, feed: type[_F]) -> Mapping[str, _F]:
+        """The feeds of one class by symbol, as they come and go: bind its `get` once."""
+        return self._rooms[feed]
 
     def add(self, stream: Feed, handover: Handover | None = None) -> None:
         """Route the frames of the stream's symbol to it, or to its handover."""
-        self._room_of(stream)[stream.key.symbol] = handover or stream
+        self._rooms[type(stream)][stream.key.symbol] = handover or stream
+        self._let_go.discard((type(stream), stream.key.symbol))
 
     def remove(self, stream: Feed) -> None:
         """Route what still comes of the stream to nobody: frames that were under way when it was
-        unsubscribed are no fault of the venue's. Costs the hot path nothing.
+        unsubscribed are no fault of the venue's.
         """
-        room = self._room_of(stream)
-        taker = room.get(stream.key.symbol)
+        room, symbol = self._rooms[type(stream)], stream.key.symbol
+        taker = room.get(symbol)
         if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
-            room[stream.key.symbol] = _NOBODY
+            del room[symbol]
+            self._let_go.add((type(stream), symbol))
 
-    def room(self, rule: FeedRule) -> Mapping[str, Any]:
-        """The feeds of one rule by symbol; also those that take nothing any more."""
-        return self._rooms()[rule.value]
+    def opened(self) -> None:
+        """A new socket: nothing of what was removed is under way on it."""
+        self._let_go.clear()
 
-    def listening(self, rule: FeedRule) -> Mapping[str, Any]:
-        """The same without those."""
-        room = self.room(rule)
-        return {symbol: feed for symbol, feed in room.items() if feed is not _NOBODY}
+    def has_let_go(self, symbol: str | None, *feeds: type[Feed]) -> bool:
+        """Whether one of these feeds of a symbol was removed."""
+        return any((feed, symbol) in self._let_go for feed in feeds)
 
     @property
     def all(self) -> Sequence[Any]:
-        """All that listen, of every rule."""
-        return [feed for rule in FeedRule for feed in self.listening(rule).values()]
-
-    def _room_of(self, stream: Feed) -> dict[str, Any]:
-        return self._rooms()[type(stream)]
-
-    def _rooms(self) -> dict[type[Feed], dict[str, Any]]:
-        return {
-            ContiguousTrades: self.contiguous_trades,
-            HistoryTrades: self.history_trades,
-            DeltaBook: self.delta_books,
-            SnapshotBook: self.snapshot_books,
-            Quotes: self.quotes,
-            FundingRates: self.funding,
-            OpenInterestPoints: self.open_interest,
-            FundingOpenInterest: self.funding_open_interest,
-            Liquidations: self.liquidations,
-        }
+        """All feeds, of every class."""
+        return [feed for room in self._rooms.values() for feed in room.values()]
 
 
-class Control(enum.Enum):
-    """A frame that is not data."""
+class Talk(Protocol):
+    """What a decoder may say besides rows."""
 
-    ACK = "ack"
-    REFUSED = "refused"
-    PONG = "pong"
-    CLOSING = "closing"
-    GREETING = "greeting"
+    def ready(self) -> None:
+        """The greeting (`SocketGroup.greet`) was answered: subscribe now."""
 
+    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
+        """A request was taken; of those it asked for these, where they are named."""
 
-class ControlHandler(Protocol):
-    """Called with a control frame's meaning and its text (what was acknowledged or refused), and
-    with the id of the request it answers, where it names one.
-    """
+    def refused(
+        self, text: str, request_id: int | None = None, topics: Collection[str] = ()
+    ) -> None:
+        """The venue said no, to a request where it names one. `topics` are those it is about where
+        the venue tells them apart from its words.
+        """
 
-    def __call__(self, control: Control, text: str, request_id: int | None = None, /) -> None:
-        """Take it in."""
+    def answer(self, frame: bytes) -> None:
+        """Send this: a pong, or what the venue wants to hear to go on."""
+
+    def lost(self, text: str) -> None:
+        """The socket has skipped something that may have been of any of its streams."""
+
+    def closing(self, text: str) -> None:
+        """The venue is about to end the socket."""
 
 
 def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
@@ -146,11 +128,14 @@ def _is_word(topic: str, text: str) -> bool:
 
 
 FrameDecoder = Callable[[bytes, int], None]
-"""(payload, ts_recv in ns): delivers to feeds or to the control handler.
+"""(payload, ts_recv in ns): delivers to feeds, or says something.
 
 Raises msgspec.MsgspecError, UnicodeDecodeError, RecursionError or ValueError for a frame it cannot
 use; nothing of such a frame has been delivered.
 """
+
+OpenDecoder = Callable[[Feeds, Talk], FrameDecoder]
+"""Opens a decoder for one socket's life: it may hold state, which ends with the socket."""
 
 
 def no_levels(_: Mapping[str, bytes]) -> Sequence[bytes]:
@@ -203,13 +188,15 @@ class SocketGroup:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """How one kind of stream is subscribed and sequenced."""
+    """How one kind of stream is subscribed and sequenced. Several kinds may share a topic."""
 
     group: str
     rule: FeedRule
     topic: Callable[[str, VenueSettings], str]
     stale_after_s: float
     """Silence after which something is wrong; infinite where silence is normal."""
+    is_of_all_symbols: bool = False
+    """Whether the topic is the same for all symbols, and brings the rows of all."""
 
 
 REST_WEIGHT: Final = "rest_weight"
@@ -294,7 +281,7 @@ class Venue:
     """(topics, request id) to the frames that subscribe them."""
     unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """The same to end them."""
-    build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
+    open_decoder: OpenDecoder
     tag: str
     """The member of a frame that says which `Shape` it has."""
     shapes: tuple[Shape, ...]

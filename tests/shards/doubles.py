@@ -1,6 +1,8 @@
 """Rings in plain memory and streams on them, for tests of the shard rooms."""
 
 import asyncio
+from collections.abc import Collection
+from typing import Any
 
 from engine.data.kinds import GAP, SPECS, RecordArray, RecordSpec
 from engine.data.ring import RingProducer, RingReader, format_ring, ring_bytes
@@ -80,3 +82,30 @@ def free_leases() -> LeaseClient:
 
     client = LeaseClient(grant)
     return client
+
+
+class Said:
+    """A `Talk` that notes what it is told: what was said, and its arguments."""
+
+    def __init__(self) -> None:
+        self.words: list[list[Any]] = []
+
+    def ready(self) -> None:
+        self.words.append(["ready"])
+
+    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
+        self.words.append(["acknowledged", request_id, *topics])
+
+    def refused(
+        self, text: str, request_id: int | None = None, topics: Collection[str] = ()
+    ) -> None:
+        self.words.append(["refused", text, request_id, *topics])
+
+    def answer(self, frame: bytes) -> None:
+        self.words.append(["answer", frame])
+
+    def lost(self, text: str) -> None:
+        self.words.append(["lost", text])
+
+    def closing(self, text: str) -> None:
+        self.words.append(["closing", text])

@@ -12,9 +12,9 @@ from engine.messages.settings import VenueSettings
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.decode import (
     SHAPES,
-    build_decoder,
     decode_open_interest,
     decode_premium_index,
+    open_decoder,
     parse_book_snapshot,
     parse_funding_intervals,
 )
@@ -174,7 +174,7 @@ VENUE = Venue(
     connects_per_minute=60,
     subscribe=subscribe,
     unsubscribe=unsubscribe,
-    build_decoder=build_decoder,
+    open_decoder=open_decoder,
     tag="e",
     shapes=SHAPES,
     instruments=RestCall("GET", "/fapi/v1/exchangeInfo", weight=1),

@@ -6,8 +6,11 @@ import msgspec
 
 from engine.data.kinds import Side
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.feed import MalformedFrameError
-from shards.feeds.trades import TradeRow
+from shards.feeds.books import SnapshotBook
+from shards.feeds.contracts import FundingOpenInterest
+from shards.feeds.feed import MalformedFrameError, UntakenError
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import HistoryTrades, TradeRow
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder, read_number
 from shards.venues.elements import funding_row, take_parts
@@ -29,13 +32,12 @@ from shards.venues.hyperliquid_perp.messages import (
 )
 from shards.venues.json_parts import elements, members, text_of
 from shards.venues.kit import (
-    Control,
-    ControlHandler,
     FeedRule,
     Feeds,
     FrameDecoder,
     OnBadFrame,
     Shape,
+    Talk,
 )
 from shards.venues.wire import NS_PER_MS
 
@@ -77,41 +79,49 @@ SHAPES = (
 CTX = Shape(FeedRule.FUNDING_OPEN_INTEREST, AssetCtx, row_count=2)
 
 
-def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
+def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     """Decoder of the one socket group."""
     decode = msgspec.json.Decoder(_Frame, strict=False, dec_hook=read_number, float_hook=str).decode
+    trades, books = feeds.of(HistoryTrades), feeds.of(SnapshotBook)
+    quotes, ctxs = feeds.of(Quotes), feeds.of(FundingOpenInterest)
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
         if payload[:9] == b"Websocket":
-            on_control(Control.GREETING, "")
+            talk.ready()
             return
         message = decode(payload)
         if type(message) is Trades:
-            _on_trades(message.data, feeds, ts_recv)
+            _on_trades(message.data, trades, ts_recv)
         elif type(message) is Bbo:
-            _on_bbo(message.data, feeds, ts_recv)
+            _on_bbo(message.data, quotes, ts_recv)
         elif type(message) is L2Book:
-            _on_book(message.data, feeds, ts_recv)
+            _on_book(message.data, books, ts_recv)
         elif type(message) is ActiveAssetCtx:
-            _on_ctx(message.data.coin, message.data.ctx, feeds, ts_recv)
-        elif type(message) is SubscriptionResponse:
-            on_control(Control.ACK, bytes(message.data).decode())
+            _on_ctx(message.data.coin, message.data.ctx, ctxs, ts_recv)
+        elif type(message) is SubscriptionResponse or (
+            type(message) is Error and message.data.startswith(_IS_SO)
+        ):
+            talk.acknowledged(None)
         elif type(message) is Error:
-            is_so = message.data.startswith(_IS_SO)
-            on_control(Control.ACK if is_so else Control.REFUSED, message.data)
-        else:
-            on_control(Control.PONG, "")
+            talk.refused(message.data)
 
     return on_frame
 
 
-def _on_trades(trades: list[Trade], feeds: Feeds, ts_recv: int) -> None:
+def _on_error(text: str, talk: Talk) -> None:
+    if text.startswith(_IS_SO):
+        talk.acknowledged(None)
+    else:
+        talk.refused(text)
+
+
+def _on_trades(trades: list[Trade], feeds: Mapping[str, HistoryTrades], ts_recv: int) -> None:
     if not trades:
         return
     coin = trades[0].coin
-    feed = feeds.history_trades.get(coin)
+    feed = feeds.get(coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(coin, HistoryTrades)
     side = _SIDE
     rows = [
         TradeRow(trade.tid, side[trade.side], trade.time * NS_PER_MS, trade.px, trade.sz)
@@ -123,27 +133,29 @@ def _on_trades(trades: list[Trade], feeds: Feeds, ts_recv: int) -> None:
     feed.on_trades(rows, ts_recv)
 
 
-def _on_book(book: Book, feeds: Feeds, ts_recv: int) -> None:
-    feed = feeds.snapshot_books.get(book.coin)
+def _on_book(book: Book, feeds: Mapping[str, SnapshotBook], ts_recv: int) -> None:
+    feed = feeds.get(book.coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(book.coin, SnapshotBook)
     bids, asks = ([(level.px, level.sz) for level in side] for side in book.levels)
     feed.on_book(BookEvent(book.time, 0, book.time * NS_PER_MS, ts_recv, bids, asks))
 
 
-def _on_bbo(quote: BestBidOffer, feeds: Feeds, ts_recv: int) -> None:
-    feed = feeds.quotes.get(quote.coin)
+def _on_bbo(quote: BestBidOffer, feeds: Mapping[str, Quotes], ts_recv: int) -> None:
+    feed = feeds.get(quote.coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(quote.coin, Quotes)
     bid, ask = quote.bbo
     content = (*((bid.px, bid.sz) if bid else _NO_ORDER), *((ask.px, ask.sz) if ask else _NO_ORDER))
     feed.on_quote(quote.time, quote.time * NS_PER_MS, ts_recv, content)
 
 
-def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
-    feed = feeds.funding_open_interest.get(coin)
+def _on_ctx(
+    coin: str, ctx: AssetCtx, feeds: Mapping[str, FundingOpenInterest], ts_recv: int
+) -> None:
+    feed = feeds.get(coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(coin, FundingOpenInterest)
     row = funding_row(ctx.funding, ctx.markPx, ctx.oraclePx, 0, FUNDING_INTERVAL_S)
     said = ctx.openInterest
     feed.on_both(ts_recv, ts_recv, row, said.value, said.is_exact)
@@ -151,10 +163,11 @@ def _on_ctx(coin: str, ctx: AssetCtx, feeds: Feeds, ts_recv: int) -> None:
 
 def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
     """States of all coins. Like the socket's they carry no time: it is the one of receipt."""
+    states = feeds.of(FundingOpenInterest)
 
     def take(coin: str | None, ctx: bytes) -> None:
         assert coin is not None
-        _on_ctx(coin, _decode_ctx(ctx), feeds, ts_recv)
+        _on_ctx(coin, _decode_ctx(ctx), states, ts_recv)
 
     names, ctxs = _names_and_ctxs(body)
     if len(names) != len(ctxs):

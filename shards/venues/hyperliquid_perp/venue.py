@@ -9,7 +9,7 @@ import msgspec
 
 from engine.data.slots import Instrument, StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
+from shards.venues.hyperliquid_perp.decode import SHAPES, decode_meta_and_ctxs, open_decoder
 from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
 from shards.venues.kit import Channel, FeedRule, PollChannel, RestCall, SocketGroup, Venue
 from shards.venues.listing import Listing, RowReader
@@ -142,7 +142,7 @@ VENUE = Venue(
     sockets_max=10,
     subscribe=subscribe,
     unsubscribe=unsubscribe,
-    build_decoder=build_decoder,
+    open_decoder=open_decoder,
     tag="channel",
     shapes=SHAPES,
     topics_in=topics_in,

@@ -17,8 +17,8 @@ from engine.data.slots import StreamKind, Transport
 from shards.session.make_feed import make_stream
 from shards.venues import VENUES
 from shards.venues.bad_frames import reason_of
-from shards.venues.kit import Control, Feeds, FrameDecoder, PollChannel, Venue
-from tests.shards.doubles import MemoryRings, spec_of
+from shards.venues.kit import Feeds, FrameDecoder, PollChannel, Venue
+from tests.shards.doubles import MemoryRings, Said, spec_of
 
 DATA = Path(__file__).parents[2] / "data"
 TS_RECV = 1_800_000_000_000_000_000
@@ -42,7 +42,7 @@ class Bench:
         self, venue: Venue, symbol: str, kind: StreamKind, transport: Transport = Transport.WS
     ) -> None:
         self.double = MemoryRings()
-        self.controls: list[tuple[Control, str]] = []
+        self.talk = Said()
         self.bad_frames: list[str] = []
         self.stream = make_stream(
             spec_of(3, venue.name, symbol, kind, transport), venue, self.double.rings,
@@ -58,9 +58,7 @@ class Bench:
                 body, feeds, ts_recv, lambda error, _: self.bad_frames.append(reason_of(error))
             )
         else:
-            self.decode = venue.build_decoder(
-                feeds, lambda control, text, *_: self.controls.append((control, text))
-            )
+            self.decode = venue.open_decoder(feeds, self.talk)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows as plain values. A delta book writes what it holds back when it is cut."""

@@ -23,7 +23,7 @@ from shards.session.make_feed import make_stream
 from shards.venues import VENUES
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
-from tests.shards.doubles import MemoryRings, spec_of
+from tests.shards.doubles import MemoryRings, Said, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, cases_of, parsers, symbol_of
 
 pytestmark = pytest.mark.whole
@@ -110,7 +110,7 @@ class Target:
         self.bad_frames: list[Exception] = []
         self.streams = []
         everything = Feeds()
-        frames = self._frames(venue.build_decoder(everything, lambda *_: None))
+        frames = self._frames(venue.open_decoder(everything, Said()))
         self.reader_of: dict[tuple[StreamKind, Transport], Read] = {}
         for slot, (kind, transport) in enumerate(capabilities(venue)):
             stream = make_stream(
