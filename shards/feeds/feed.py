@@ -179,6 +179,15 @@ class Feed(Life):
         self._repeated_until_ns = now_ns + _BEHIND_NS
         self._late.socket_begins(self.newest_ts)
 
+    def skipped(self, now_ns: int) -> None:
+        """Its socket has lost something that may have been of this stream. Ids will tell; where
+        there are none, a gap does.
+        """
+        if self.has_data and not self.ids_tell:
+            until_ts = max(now_ns + self.venue_ahead_ns, self.newest_ts)
+            edges = Edges(0, 0, self.newest_ts, until_ts, -1)
+            self.declare(GapReason.SEQUENCE, GapState.UNPROVABLE, edges, now_ns)
+
     def came_late(self, ts_event: int, rows: int, now_ns: int) -> bool:
         """Rows that are older than the newest one. True: they are to be stored all the same, for
         the venue's clock goes that way now, and the time without rows is on record. Else they are

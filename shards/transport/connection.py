@@ -52,6 +52,7 @@ class Connection:
         *,
         lifetime_s: float,
         messages: Turnstile | None = None,
+        greet: Callable[[], Sequence[bytes]] | None = None,
     ) -> None:
         self._venue = venue
         self.group = group
@@ -59,11 +60,12 @@ class Connection:
         self._publish = publish
         self._connects = connects
         self._messages = messages
+        self._greet = greet
         self._lifetime_s = lifetime_s
         self._feeds = Feeds()
         self.subscriptions = Subscriptions(group, self._feeds)
-        self._talk = Conversation(venue, self.subscriptions, connects)
         self._changed = Alarm()
+        self._talk = Conversation(venue, self.subscriptions, connects, self._changed.ring)
         self._closes_first = False
         self._trouble = Trouble(
             f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), _log
@@ -244,7 +246,10 @@ class Connection:
         try:
             while socket.goes_on:
                 await socket.wait(1.0, *work)
-                if fault := next((task.exception() for task in work if task.done()), None):
+                fault = next((task.exception() for task in work if task.done()), None)
+                if isinstance(fault, TimeoutError):
+                    return "the venue did not answer what it must be greeted with"
+                if fault is not None:
                     _log.error("%s %s", self._venue.name, self._url, exc_info=fault)
                     return f"this socket's work failed: {fault!r}"
                 if why := self._why_end(socket, monotonic_s(), ends_at_s):
@@ -296,6 +301,8 @@ class Connection:
 
     async def _subscribe(self, socket: Socket) -> None:
         """Tell the venue what has changed, for as long as the socket lives."""
+        if self._greet is not None:
+            await self._talk.greet(self._greet())
         known = self.subscriptions
         while True:
             request = known.next_request(is_ending=bool(self.due))

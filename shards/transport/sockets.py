@@ -13,6 +13,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from engine.base.clock import monotonic_s
@@ -328,14 +329,14 @@ class VenueSockets:
 
     def _follow(self, stream: Feed, old: Connection, new: Connection) -> None:
         """Let the streams that share its topic come after it."""
-        for mate in self._mates(stream):
-            if self._carriers.get(mate.slot) is old and mate.slot not in self._moves:
+        for mate in self._sharing(stream, old):
+            if mate.slot not in self._moves:
                 self._move(mate, old, new)
 
-    def _mates(self, stream: Feed) -> list[Feed]:
-        """The other streams of its topic."""
+    def _sharing(self, stream: Feed, connection: Connection | None) -> list[Feed]:
+        """The streams of its topic that a socket carries, itself as well if it does."""
         known = self._by_topic.get(self._topic(stream), {})
-        return [mate for mate in known.values() if mate is not stream]
+        return [each for each in known.values() if self._carriers.get(each.slot) is connection]
 
     def _open(self, group: SocketGroup) -> Connection:
         connection = Connection(
@@ -347,6 +348,7 @@ class VenueSockets:
             self._connects,
             lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
             messages=self._messages,
+            greet=partial(group.greet, self._settings) if group.greet is not None else None,
         )
         self._connections.append(connection)
         return connection
@@ -362,7 +364,8 @@ class VenueSockets:
             if remedy is Remedy.HEARD:
                 self._heard(stream)
             elif remedy is not Remedy.NONE:
-                topic_lives = any(m.silent_s(now_s) <= limit_s for m in self._mates(stream))
+                sharing = self._sharing(stream, connection)
+                topic_lives = any(each.silent_s(now_s) <= limit_s for each in sharing)
                 if remedy is Remedy.RESUBSCRIBE:
                     what = "though its topic is heard" if topic_lives else "subscribed again"
                     stream.fell_silent(f"no data for {limit_s:.0f} s, {what}")
@@ -384,7 +387,7 @@ class VenueSockets:
             stream.heard()
         if not self._moves:
             return
-        for each in (stream, *self._mates(stream)):
+        for each in self._sharing(stream, self._carriers.get(stream.slot)):
             move = self._moves.get(each.slot)
             if move is not None and move.handover.is_for_silence:
                 del self._moves[each.slot]

@@ -23,6 +23,17 @@ class Request(NamedTuple):
     ends: bool = False
     is_alone: bool = False
     """Whether nothing else may be asked for in the same moment."""
+    is_part: bool = False
+    """Whether it is what is left of one that was refused."""
+
+
+class Refusal(NamedTuple):
+    """The topics that a refusal is about: who waits for data shows the words, and what the venue
+    certainly does not serve (`left_out`) is tried again later.
+    """
+
+    shown: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 class Subscriptions:
@@ -44,6 +55,8 @@ class Subscriptions:
         self._requests: dict[int, Request] = {}
         """What the last ones were about: a refusal may name one."""
         self._request_id = 0
+        self._parts: list[Sequence[str]] = []
+        """Of requests that were refused; each is asked for in a message of its own."""
 
     @property
     def streams(self) -> Sequence[Feed]:
@@ -127,6 +140,7 @@ class Subscriptions:
         """A new socket, on which nothing has been sent."""
         self._told.clear()
         self._silent.clear()
+        self._parts.clear()
         self._hangups.opened()
 
     def ask_again(self, stream: Feed) -> None:
@@ -140,15 +154,19 @@ class Subscriptions:
         """What is to be sent next. On a socket that `is_ending` nothing is ended apart."""
         if ended := [topic for topic in self._told if self._must_end(topic, is_ending=is_ending)]:
             return Request(ended, ends=True)
-        begun = [
-            topic
-            for topic in self._topics
-            if not (topic in self._told or self._hangups.is_left_out(topic))
-        ]
+        while self._parts:
+            if part := list(filter(self._must_begin, self._parts[0])):
+                return Request(part, is_part=True)
+            del self._parts[0]
+        begun = list(filter(self._must_begin, self._topics))
         begun.sort(key=self._hangups.must_go_alone)
         if begun and self._hangups.must_go_alone(begun[0]):
             return Request(begun[:1], is_alone=True)
         return Request(begun or list(self._silent)) if begun or self._silent else None
+
+    def _must_begin(self, topic: str) -> bool:
+        is_wanted = topic in self._topics and not self._hangups.is_left_out(topic)
+        return is_wanted and topic not in self._told
 
     def _must_end(self, topic: str, *, is_ending: bool) -> bool:
         """Whether the venue is to be told that a topic is subscribed no more, for now or for good:
@@ -168,7 +186,7 @@ class Subscriptions:
             if (
                 self._must_end(topic, is_ending=is_ending)
                 if request.ends
-                else topic in self._topics
+                else topic in self._topics and not self._hangups.is_left_out(topic)
             )
         ]
         del topics[self._group.topics_per_message :]
@@ -208,6 +226,56 @@ class Subscriptions:
         """Streams whose topics were left out for long enough."""
         return [each for topic in self._hangups.due_again(now_s) for each in self.streams_of(topic)]
 
-    def asked_by(self, request_id: int | None) -> Sequence[str]:
-        """The topics of a request."""
-        return self._requests[request_id].topics if request_id in self._requests else ()
+    def refused(
+        self, named: Collection[str] | None, request_id: int | None, now_s: float, *, is_sure: bool
+    ) -> Refusal:
+        """What follows from a refusal that names these topics (None: it names nothing), or a
+        request. `is_sure`: the names were not found in mere words.
+
+        Of a request the venue takes all or nothing: what is not at fault is asked for again. Where
+        a request of several topics was refused and nothing is named, its halves are, until those at
+        fault are found. Of a request of one topic nothing follows but that it shows the words: what
+        was asked for once more may be subscribed all the time.
+        """
+        if named is None:
+            everybody = Refusal(list(self._topics))
+            return everybody if request_id is None else self._divide(request_id, now_s)
+        asked = self._requests.get(request_id or 0)
+        if asked is not None and not asked.ends:
+            rest = [topic for topic in asked.topics if topic not in named]
+            if 0 < len(rest) < len(asked.topics):
+                self._send_again(request_id, rest)
+        known = [topic for topic in named if topic in self._topics]
+        return self._leave_out(known, now_s) if is_sure else Refusal(known)
+
+    def _divide(self, request_id: int, now_s: float) -> Refusal:
+        asked = self._requests.get(request_id, Request(()))
+        wanted = [topic for topic in asked.topics if topic in self._topics]
+        if len(wanted) > 1 and not asked.ends:
+            half = len(wanted) // 2
+            self._send_again(request_id, wanted[:half], wanted[half:])
+        elif asked.is_part:
+            return self._leave_out(wanted, now_s)
+        return Refusal(wanted)
+
+    def _send_again(self, request_id: int | None, *parts: Sequence[str]) -> None:
+        self._requests.pop(request_id or 0, None)
+        for part in parts:
+            self._told.difference_update(part)
+            self._parts.append(part)
+
+    def _leave_out(self, topics: Sequence[str], now_s: float) -> Refusal:
+        """Topics that bring nothing and are refused; what delivers is subscribed, after all."""
+        out = [t for t in topics if not any(s.has_data for s in self.streams_of(t))]
+        for topic in out:
+            self._told.discard(topic)
+            self._silent.discard(topic)
+            self._hangups.refused(topic, now_s)
+        return Refusal([topic for topic in topics if topic not in out], out)
+
+    def missing(self, request_id: int | None, acknowledged: Collection[str]) -> Sequence[str]:
+        """What a request asked for and these topics, which were acknowledged, leave out."""
+        asked = self._requests.get(request_id or 0, Request((), ends=True))
+        if asked.ends:
+            return ()
+        return [t for t in asked.topics if t in self._topics and t not in acknowledged]

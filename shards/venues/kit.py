@@ -181,6 +181,10 @@ class SocketGroup:
     (`shards.transport.hangups`)."""
     refuses_repeats: bool = False
     """Whether what is subscribed must be unsubscribed before it can be subscribed again."""
+    greet: Callable[[VenueSettings], Sequence[bytes]] | None = None
+    """What is sent first, a login or a request for heartbeats; nothing is subscribed before the
+    decoder says that it is `ready`.
+    """
     json_ping: bytes | None = None
     ping_interval_s: float = 10.0
     """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
