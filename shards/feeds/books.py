@@ -83,7 +83,6 @@ class DeltaBook(_BookStream):
         super().__init__(spec, ring, gaps, last)
         self._request_snapshot = request_snapshot
         self._last_seq = last.id if last else -1
-        self._last_ts = last.ts_event if last else 0
         self._synced = False
         self._buffer: list[tuple[int, BookEvent]] = []
         self._kept_rows = 0
@@ -286,15 +285,11 @@ class DeltaBook(_BookStream):
         """
         if item.rows < 0:
             return  # if it was an event of this book, the chain will be broken
-        if item.seq is not None and item.seq <= self._last_seq and self._is_old(item):
+        if self._is_stored(item, self._last_seq):
             self.last_recv_ns = item.ts_recv
             self.duplicate_count += item.rows
             return
         super().on_unreadable(item)
-
-    def _is_old(self, item: Unreadable) -> bool:
-        at = item.ts_event or self._last_ts
-        return not is_renumbered(item.seq or 0, self._last_seq, at, self._last_ts)
 
     def _broken(self, reason: GapReason, state: GapState, edges: Edges, now_ns: int) -> None:
         """The chain broke in front of the present event."""
@@ -356,7 +351,6 @@ class SnapshotBook(_BookStream):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last_seq = last.id if last else 0
-        self._last_ts = last.ts_event if last else 0
 
     def heard_until(self, silent_s: float) -> int:
         """Up to the last one, as books come at a steady pace."""

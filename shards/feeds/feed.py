@@ -173,6 +173,13 @@ class Feed(Life):
         if self.state is StreamState.SYNCING and not self.has_data:
             self.explain("subscribed, but what came could not be read")
 
+    def _is_stored(self, item: Unreadable, last_id: int) -> bool:
+        """Whether what cannot be read has, by its id, been stored before."""
+        if item.seq is None or item.seq > last_id:
+            return False
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq, last_id, at, self._last_ts)
+
     def handed_over(self, now_ns: int) -> None:
         """Another socket delivers from now on; what it brings may lie a little behind."""
         self._repeated = Counter(self.unreadable_marks)

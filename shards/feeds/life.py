@@ -84,7 +84,7 @@ class Life:
         self._began_ts = 0
         self._heard_until = last.ts_event if last else 0
         """While it is not heard: up to when (venue time) it was; 0 when it never was."""
-        self._last_ts = 0
+        self._last_ts = last.ts_event if last else 0
 
     def resume(self, coverage: CoverageLedger, heard: Position | None) -> None:
         """Go on where an earlier process ended: `heard` is the stream's place in

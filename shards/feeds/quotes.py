@@ -28,7 +28,6 @@ class Quotes(Feed):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last_seq = last.id if last else _NONE_YET
-        self._last_ts = last.ts_event if last else 0
         self._content: tuple[float, float, float, float] | None = None
 
     @property

@@ -71,7 +71,6 @@ class ContiguousTrades(_TradeStream):
         self._next_id = last.id + 1 if last else _NONE_YET
         self._expected = _LOOK_CLOSER
         """`_next_id`, or a value no id has where the next row must be looked at closely."""
-        self._last_ts = last.ts_event if last else 0
 
     @property
     def frame_count(self) -> int:
@@ -138,16 +137,12 @@ class ContiguousTrades(_TradeStream):
         """Wait for the next trade to tell which id it had. One that is stored is only repeated."""
         if item.rows < 0:
             return  # if it was a trade of this stream, its id will be missing
-        if item.seq is not None and item.seq < self._next_id and self._is_old(item):
+        if self._is_stored(item, self._next_id - 1):
             self.last_recv_ns = item.ts_recv
             self.duplicate_count += 1
             return
         super().on_unreadable(item)
         self._expected = _LOOK_CLOSER
-
-    def _is_old(self, item: Unreadable) -> bool:
-        at = item.ts_event or self._last_ts
-        return not is_renumbered(item.seq or 0, self._next_id - 1, at, self._last_ts)
 
     def _name_unreadable(self, trade_id: int, ts_event: int, ts_recv: int) -> None:
         """Declare what could not be read in front of `trade_id` under the ids that are missing
@@ -182,6 +177,7 @@ class HistoryTrades(_TradeStream):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last = (last.ts_event, last.id) if last else None
+        self._last_ts = 0
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int, int], None] = {}
 

@@ -27,7 +27,6 @@ class UnnumberedFeed(Feed):
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
         super().__init__(spec, ring, gaps, last)
-        self._last_ts = last.ts_event if last else 0
         self._before_last_ts = 0
         self._content: Any = None
         self._clock_ns = 0

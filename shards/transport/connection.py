@@ -65,7 +65,7 @@ class Connection:
         self._feeds = Feeds()
         self.subscriptions = Subscriptions(group, self._feeds)
         self._changed = Alarm()
-        self._talk = Conversation(venue, self.subscriptions, connects, self._changed.ring)
+        self.talk = Conversation(venue, self.subscriptions, connects, self._changed.ring)
         self._closes_first = False
         self._trouble = Trouble(
             f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), _log
@@ -90,12 +90,7 @@ class Connection:
     @property
     def due(self) -> str:
         """Why this socket should be replaced by another one soon; empty while it should not."""
-        return self._talk.due
-
-    @property
-    def refusal_count(self) -> int:
-        """How often the venue has said no."""
-        return self._talk.refusal_count
+        return self.talk.due
 
     @property
     def is_connected(self) -> bool:
@@ -195,13 +190,13 @@ class Connection:
         """The socket has ended: let others take what they were about to. Returns whether nothing
         is left to open it anew for.
         """
-        for handover in self.subscriptions.handed_on:
+        for handover in list(self.subscriptions.going.values()):
             handover.lost(reason, silent_s)
-        for handover in self.subscriptions.awaited:
+        for handover in self.subscriptions.coming.values():
             handover.start_over()
         if self.due and not self.subscriptions.topics:
             return True
-        self._talk.due, self._closes_first = "", False
+        self.talk.due, self._closes_first = "", False
         return False
 
     async def _live_once(self) -> str:
@@ -222,10 +217,10 @@ class Connection:
         self.carrier = Carriers.name_new()
         self._feeds.opened()
         self.subscriptions.opened()
-        self._talk.begin(socket)
+        self.talk.begin(socket)
         for stream in self.subscriptions.served:
             self._carry(stream)
-        decode = self._venue.open_decoder(self._feeds, self._talk)
+        decode = self._venue.open_decoder(self._feeds, self.talk)
         self._salvage = Salvage(self._venue, self._feeds, decode, self._bad_frames.add)
         return decode
 
@@ -267,7 +262,7 @@ class Connection:
         if now_s - socket.last_frame_s > self.group.idle_timeout_s:
             return f"silent for {self.group.idle_timeout_s:.0f} s"
         if now_s >= ends_at_s and not self.due:
-            self._talk.due = PLANNED
+            self.talk.due = PLANNED
         if self._closes_first:
             return self.due
         for stream in self.subscriptions.due_again(now_s):
@@ -296,13 +291,13 @@ class Connection:
             stream.failed(f"{self._venue.name} hangs up when this is subscribed; tried again later")
             _log.error("%s: %s", stream.key, stream.reason)
         if words.is_said:
-            self._talk.heed(words.text)
+            self.talk.heed(words.text)
         return words.text
 
     async def _subscribe(self, socket: Socket) -> None:
         """Tell the venue what has changed, for as long as the socket lives."""
         if self._greet is not None:
-            await self._talk.greet(self._greet())
+            await self.talk.greet(self._greet())
         known = self.subscriptions
         while True:
             request = known.next_request(is_ending=bool(self.due))

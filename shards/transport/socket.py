@@ -66,7 +66,10 @@ class Owner(Protocol):
 
 
 class Socket(WSListener):
-    """One socket; the frame callback is the hot path."""
+    """One socket; the frame callback is the hot path. It has a `transport` once it was opened."""
+
+    transport: WSTransport
+    _closed: "asyncio.Future[None]"
 
     def __init__(self, owner: Owner, publish: Callable[[], None]) -> None:
         self._owner = owner
@@ -76,8 +79,6 @@ class Socket(WSListener):
         self._fragments = bytearray()
         self._fragmented: WSMsgType | None = None
         """What the message is whose end has not come."""
-        self._closed: asyncio.Task[None] | None = None
-        self.transport: WSTransport | None = None
         self.is_open = False
         self.opened_s = self.last_frame_s = 0.0
         """When it was opened, and when it brought something last (monotonic)."""
@@ -92,27 +93,21 @@ class Socket(WSListener):
 
     def send(self, frame: bytes) -> None:
         """Send one text message."""
-        assert self.transport is not None
         self.transport.send(_TEXT, frame)
 
     @property
     def goes_on(self) -> bool:
         """Whether neither end has closed it."""
-        assert self.transport is not None
-        assert self._closed is not None
         return not self._closed.done() and self.transport.close_handshake is None
 
     async def wait(self, timeout_s: float, *work: "asyncio.Future[None]") -> None:
         """Return when it ends, any of `work` is done, or time is up."""
-        assert self._closed is not None
         awaited = [self._closed, *work]
         await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def last_words(self) -> LastWords:
         """Why it ended."""
         await self.wait(_CLOSING_S_MAX)
-        assert self.transport is not None
-        assert self._closed is not None
         error = self._closed.exception() if self._closed.done() else None
         if isinstance(error, WSProtocolError):
             breach = f"the venue broke the WebSocket protocol (RFC 6455): {error}"
@@ -128,10 +123,9 @@ class Socket(WSListener):
     async def end(self) -> None:
         """Let go of it, whatever the venue thinks."""
         self.is_open = False
-        if self._closed is not None and self.transport is not None:
-            self._closed.cancel()
-            await asyncio.gather(self._closed, return_exceptions=True)
-            self.transport.disconnect(graceful=False)
+        self._closed.cancel()
+        await asyncio.gather(self._closed, return_exceptions=True)
+        self.transport.disconnect(graceful=False)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Decode one frame into the ring; publish once per read of the socket."""
@@ -245,7 +239,8 @@ async def connect(
             )
     except BaseException:
         is_over = True
-        await socket.end()
+        if socket.is_open:
+            await socket.end()
         raise
     return socket
 

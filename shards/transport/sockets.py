@@ -324,7 +324,7 @@ class VenueSockets:
         )
         self._moves[stream.slot] = _Move(handover, old, new)
         self._empty_since_s.pop(new, None)
-        old.subscriptions.leave_to(handover)
+        old.subscriptions.going[stream.slot] = handover
         new.expect(self._topic(stream), handover)
 
     def _follow(self, stream: Feed, old: Connection, new: Connection) -> None:
@@ -391,7 +391,7 @@ class VenueSockets:
             move = self._moves.get(each.slot)
             if move is not None and move.handover.is_for_silence:
                 del self._moves[each.slot]
-                move.old.subscriptions.keep(each)
+                move.old.subscriptions.going.pop(each.slot, None)
                 self._take_off(move.new, each)
                 self._false_alarms[each.slot] += 1
 

@@ -8,6 +8,7 @@ symbols. It is subscribed with the first of them and ended with the last. The st
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from engine.messages.streams import StreamState
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.transport.hangups import Hangups
@@ -47,10 +48,10 @@ class Subscriptions:
         self._topic_of: dict[int, str] = {}
         self._told: set[str] = set()
         self._silent: set[str] = set()
-        self._coming: dict[int, Handover] = {}
-        """Streams that another socket still delivers, until this one has joined."""
-        self._going: dict[int, Handover] = {}
-        """Streams that another socket is about to take."""
+        self.coming: dict[int, Handover] = {}
+        """By slot: streams that another socket still delivers, until this one has joined."""
+        self.going: dict[int, Handover] = {}
+        """By slot: streams that another socket is about to take."""
         self._hangups = Hangups()
         self._requests: dict[int, Request] = {}
         """What the last ones were about: a refusal may name one."""
@@ -65,13 +66,20 @@ class Subscriptions:
             stream
             for streams in self._topics.values()
             for slot, stream in streams.items()
-            if slot not in self._coming
+            if slot not in self.coming
         ]
 
     @property
     def served(self) -> Sequence[Feed]:
-        """Those among them that are subscribed, or will be."""
-        return [each for each in self.streams if not self._hangups.is_left_out(self._topic(each))]
+        """Those among them that are subscribed, or will be; also what comes though its topic was
+        refused.
+        """
+        return [
+            each
+            for each in self.streams
+            if each.state is not StreamState.FAILED
+            or not self._hangups.is_left_out(self._topic(each))
+        ]
 
     @property
     def topics(self) -> Collection[str]:
@@ -83,20 +91,10 @@ class Subscriptions:
         """What the venue counts while the socket is open: also what has ended until it is told."""
         return len({*self._topics, *self._told})
 
-    @property
-    def handed_on(self) -> Sequence[Handover]:
-        """Of the streams that another socket is about to take."""
-        return list(self._going.values())
-
-    @property
-    def awaited(self) -> Sequence[Handover]:
-        """Of the streams that are on their way here."""
-        return list(self._coming.values())
-
     def streams_of(self, topic: str) -> Sequence[Feed]:
         """What a topic brings; not what another socket still delivers."""
         found = self._topics.get(topic, {})
-        return [stream for slot, stream in found.items() if slot not in self._coming]
+        return [stream for slot, stream in found.items() if slot not in self.coming]
 
     def add(self, topic: str, stream: Feed, handover: Handover | None = None) -> None:
         """Carry a stream; with `handover`, another socket delivers it until that is over."""
@@ -104,26 +102,18 @@ class Subscriptions:
         self._topic_of[stream.slot] = topic
         self._feeds.add(stream, handover)
         if handover is not None:
-            self._coming[stream.slot] = handover
+            self.coming[stream.slot] = handover
 
     def take_over(self, stream: Feed) -> None:
         """Deliver what was expected from now on."""
-        del self._coming[stream.slot]
+        del self.coming[stream.slot]
         self._feeds.add(stream)
-
-    def leave_to(self, handover: Handover) -> None:
-        """Deliver a stream for as long as the handover takes."""
-        self._going[handover.stream.slot] = handover
-
-    def keep(self, stream: Feed) -> None:
-        """There will be no handover after all."""
-        self._going.pop(stream.slot, None)
 
     def remove(self, stream: Feed) -> None:
         """Carry this stream no more. What of it is under way is ignored."""
         self._feeds.remove(stream)
-        self._coming.pop(stream.slot, None)
-        self._going.pop(stream.slot, None)
+        self.coming.pop(stream.slot, None)
+        self.going.pop(stream.slot, None)
         topic = self._topic_of.pop(stream.slot, None)
         if topic is None:
             return
@@ -199,8 +189,8 @@ class Subscriptions:
             self._told.update(topics)
             self._hangups.sent(topics, now_s)
             for slot in [slot for topic in topics for slot in self._topics[topic]]:
-                if slot in self._coming:
-                    self._coming[slot].subscribed(now_s)
+                if slot in self.coming:
+                    self.coming[slot].subscribed(now_s)
         self._request_id += 1
         self._requests[self._request_id] = request._replace(topics=topics)
         self._requests.pop(self._request_id - _REQUESTS_REMEMBERED, None)

@@ -68,6 +68,7 @@ def test_halves_of_a_refused_request_are_asked_for_until_one_topic_is_left() -> 
     assert known.refused(None, 1, 0.0, is_sure=False) == Refusal([]), "said twice, heeded once"
     assert [bench.send(), bench.send()] == [["t0"], ["t1", "t2"]]
     assert known.refused(None, 2, 0.0, is_sure=False) == Refusal([], ["t0"])
+    bench.streams[0].failed("refused")
     assert bench.send() == []
     assert [each.slot for each in known.served] == [1, 2]
     assert [each.slot for each in known.due_again(11.0)] == [0]
