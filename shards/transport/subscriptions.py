@@ -28,7 +28,7 @@ class Request(NamedTuple):
     """Whether it is what is left of one that was refused."""
 
 
-class Refusal(NamedTuple):
+class RefusedTopics(NamedTuple):
     """The topics that a refusal is about: who waits for data shows the words, and what the venue
     certainly does not serve (`left_out`) is tried again later.
     """
@@ -218,7 +218,7 @@ class Subscriptions:
 
     def refused(
         self, named: Collection[str] | None, request_id: int | None, now_s: float, *, is_sure: bool
-    ) -> Refusal:
+    ) -> RefusedTopics:
         """What follows from a refusal that names these topics (None: it names nothing), or a
         request. `is_sure`: the names were not found in mere words.
 
@@ -228,7 +228,7 @@ class Subscriptions:
         was asked for once more may be subscribed all the time.
         """
         if named is None:
-            everybody = Refusal(list(self._topics))
+            everybody = RefusedTopics(list(self._topics))
             return everybody if request_id is None else self._divide(request_id, now_s)
         asked = self._requests.get(request_id or 0)
         if asked is not None and not asked.ends:
@@ -236,9 +236,9 @@ class Subscriptions:
             if 0 < len(rest) < len(asked.topics):
                 self._send_again(request_id, rest)
         known = [topic for topic in named if topic in self._topics]
-        return self._leave_out(known, now_s) if is_sure else Refusal(known)
+        return self._leave_out(known, now_s) if is_sure else RefusedTopics(known)
 
-    def _divide(self, request_id: int, now_s: float) -> Refusal:
+    def _divide(self, request_id: int, now_s: float) -> RefusedTopics:
         asked = self._requests.get(request_id, Request(()))
         wanted = [topic for topic in asked.topics if topic in self._topics]
         if len(wanted) > 1 and not asked.ends:
@@ -246,7 +246,7 @@ class Subscriptions:
             self._send_again(request_id, wanted[:half], wanted[half:])
         elif asked.is_part:
             return self._leave_out(wanted, now_s)
-        return Refusal(wanted)
+        return RefusedTopics(wanted)
 
     def _send_again(self, request_id: int | None, *parts: Sequence[str]) -> None:
         self._requests.pop(request_id or 0, None)
@@ -254,14 +254,14 @@ class Subscriptions:
             self._told.difference_update(part)
             self._parts.append(part)
 
-    def _leave_out(self, topics: Sequence[str], now_s: float) -> Refusal:
+    def _leave_out(self, topics: Sequence[str], now_s: float) -> RefusedTopics:
         """Topics that bring nothing and are refused; what delivers is subscribed, after all."""
         out = [t for t in topics if not any(s.has_data for s in self.streams_of(t))]
         for topic in out:
             self._told.discard(topic)
             self._silent.discard(topic)
             self._hangups.refused(topic, now_s)
-        return Refusal([topic for topic in topics if topic not in out], out)
+        return RefusedTopics([topic for topic in topics if topic not in out], out)
 
     def missing(self, request_id: int | None, acknowledged: Collection[str]) -> Sequence[str]:
         """What a request asked for and these topics, which were acknowledged, leave out."""

@@ -4,7 +4,7 @@ import dataclasses
 
 from shards.feeds.feed import Feed
 from shards.feeds.trades import ContiguousTrades
-from shards.transport.subscriptions import Refusal, Request, Subscriptions
+from shards.transport.subscriptions import RefusedTopics, Request, Subscriptions
 from shards.venues import VENUES
 from shards.venues.kit import Feeds, SocketGroup
 from tests.shards.doubles import MemoryRings, spec_of
@@ -64,10 +64,12 @@ def test_halves_of_a_refused_request_are_asked_for_until_one_topic_is_left() -> 
     bench = Bench(3)
     assert bench.send() == ["t0", "t1", "t2"]
     known = bench.known
-    assert known.refused(None, 1, 0.0, is_sure=False) == Refusal(["t0", "t1", "t2"])
-    assert known.refused(None, 1, 0.0, is_sure=False) == Refusal([]), "said twice, heeded once"
+    assert known.refused(None, 1, 0.0, is_sure=False) == RefusedTopics(["t0", "t1", "t2"])
+    assert known.refused(None, 1, 0.0, is_sure=False) == RefusedTopics([]), (
+        "said twice, heeded once"
+    )
     assert [bench.send(), bench.send()] == [["t0"], ["t1", "t2"]]
-    assert known.refused(None, 2, 0.0, is_sure=False) == Refusal([], ["t0"])
+    assert known.refused(None, 2, 0.0, is_sure=False) == RefusedTopics([], ["t0"])
     bench.streams[0].failed("refused")
     assert bench.send() == []
     assert [each.slot for each in known.served] == [1, 2]
@@ -78,7 +80,7 @@ def test_halves_of_a_refused_request_are_asked_for_until_one_topic_is_left() -> 
 def test_a_request_of_one_topic_that_is_refused_may_be_a_repetition_and_is_left_alone() -> None:
     bench = Bench(1)
     bench.send()
-    assert bench.known.refused(None, 1, 0.0, is_sure=False) == Refusal(["t0"])
+    assert bench.known.refused(None, 1, 0.0, is_sure=False) == RefusedTopics(["t0"])
     assert bench.send() == []
 
 
