@@ -19,6 +19,7 @@ from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades, HistoryTrades
 from shards.venues import VENUES
 from shards.venues.kit import Feeds, FrameDecoder
+from tests.shards.doubles import Said
 
 FRAMES = 20_000
 TS_RECV = 1_795_000_000_000_000_000
@@ -67,7 +68,7 @@ def test_binance_agg_trade_decode_sequence_ring(benchmark: BenchmarkFixture) -> 
     feed = ContiguousTrades(spec, producer, GapLedger(ring(GAP)[0]), None)
     feeds = Feeds()
     feeds.add(feed)
-    decode = VENUES["binance_linear"].build_decoder(feeds, lambda *_: None)
+    decode = VENUES["binance_linear"].open_decoder(feeds, Said())
     blocks = [agg_trades(1 + i * FRAMES, FRAMES) for i in range(12)]
     benchmark.extra_info.update(items=FRAMES, budget_us=0.8)
     run_frames(benchmark, decode, blocks, producer, reader)
@@ -80,7 +81,7 @@ def test_binance_quote_decode_sequence_ring(benchmark: BenchmarkFixture) -> None
     feed = Quotes(spec, producer, GapLedger(ring(GAP)[0]), None)
     feeds = Feeds()
     feeds.add(feed)
-    decode = VENUES["binance_linear"].build_decoder(feeds, lambda *_: None)
+    decode = VENUES["binance_linear"].open_decoder(feeds, Said())
     numbers = itertools.count(9_700_000_000_150)
     frame = (
         b'{"e":"bookTicker","u":%d,"s":"BTCUSDT","ps":"BTCUSDT","b":"81234.40","B":"1.200",'
@@ -108,7 +109,7 @@ def run_depth(benchmark: BenchmarkFixture, levels: int, events: int, budget_us: 
     feed = DeltaBook(spec, producer, GapLedger(ring(GAP)[0]), None, lambda _: None)
     feeds = Feeds()
     feeds.add(feed)
-    decode = VENUES["binance_linear"].build_decoder(feeds, lambda *_: None)
+    decode = VENUES["binance_linear"].open_decoder(feeds, Said())
     decode(depth(1, 2), TS_RECV)
     feed.on_snapshot(BookEvent(12, 0, 1, 1, [], [], is_snapshot=True))
     assert feed.is_synced
@@ -133,7 +134,7 @@ def test_hyperliquid_trades_of_20_per_trade(benchmark: BenchmarkFixture) -> None
     feed = HistoryTrades(spec, producer, GapLedger(ring(GAP)[0]), None)
     feeds = Feeds()
     feeds.add(feed)
-    decode = VENUES["hyperliquid_perp"].build_decoder(feeds, lambda *_: None)
+    decode = VENUES["hyperliquid_perp"].open_decoder(feeds, Said())
     rng = np.random.default_rng(1)
 
     def frame() -> bytes:
@@ -156,7 +157,7 @@ def test_hyperliquid_book_of_40_per_level(benchmark: BenchmarkFixture) -> None:
     feed = SnapshotBook(spec, producer, GapLedger(ring(GAP)[0]), None)
     feeds = Feeds()
     feeds.add(feed)
-    decode = VENUES["hyperliquid_perp"].build_decoder(feeds, lambda *_: None)
+    decode = VENUES["hyperliquid_perp"].open_decoder(feeds, Said())
     clock = itertools.count(1_795_000_000_000)
 
     def frame() -> bytes:

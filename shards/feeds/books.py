@@ -68,7 +68,6 @@ class ChainedBook(BookFeed):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last_seq = last.id if last else -1
-        self._last_ts = last.ts_event if last else 0
         self._synced = False
 
     @property
@@ -76,12 +75,12 @@ class ChainedBook(BookFeed):
         """Whether a snapshot has been joined and the chain has held since."""
         return self._synced
 
-    def heard_again(self) -> None:
+    def heard(self) -> None:
         """Events alone make no book."""
         if self._synced:
-            super().heard_again()
+            super().heard()
         else:
-            self.state, self.reason = StreamState.SYNCING, WAITING
+            self.lacks(WAITING)
 
     def on_unreadable(self, item: Unreadable) -> None:
         """Wait for the next event to tell whether the chain is broken by it; it nearly always is,
@@ -105,8 +104,8 @@ class ChainedBook(BookFeed):
         edges = Edges(self._last_seq + 1, until_seq, from_ts, ts_event, -1)
         if self.unreadable.links(self._last_seq, until_seq):
             return GapReason.UNREADABLE, edges._replace(missing=self.unreadable.take(0).missing)
-        is_own = self.interruption is not GapReason.SEQUENCE
-        return self.interruption if is_own else GapReason.RESYNC, edges
+        is_own = self.blame is not GapReason.SEQUENCE
+        return self.blame if is_own else GapReason.RESYNC, edges
 
 
 class DeltaBook(ChainedBook):
@@ -165,14 +164,14 @@ class DeltaBook(ChainedBook):
             self._since, self._kept_rows = [], 0
             self._request()
 
-    def connected(self) -> None:
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """A new connection: what it delivers must be joined to a new snapshot."""
-        super().connected()
+        super().subscribed(why)
         self._unsync()
 
-    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
+    def cut(self, why: str, silent_s: float = 0.0, *, blame: GapReason | None = None) -> None:
         """Write what waited for a snapshot: it was received, so it is stored."""
-        super().disconnected(reason, silent_s)
+        super().cut(why, silent_s, blame=blame)
         self._write_buffered()
         self._synced = False
         self._snapshot = None
@@ -191,7 +190,8 @@ class DeltaBook(ChainedBook):
             return
         self._last_seq = event.seq
         self._last_ts = event.ts_event
-        self.has_data = True
+        if not self.has_data:
+            self.delivers()
         if self._synced:
             if not self._put(event):
                 self._unsync()  # a hole of our own making: the book needs a new start
@@ -205,7 +205,7 @@ class DeltaBook(ChainedBook):
         elif not self._requested:
             self._request()
         if len(self._buffer) > MAX_BUFFERED_EVENTS or self._kept_rows > MAX_BUFFERED_ROWS:
-            self.reason = "no snapshot fits; the rows are stored without one"
+            self.explain("no snapshot fits; the rows are stored without one")
             self._write_buffered()
 
     def on_snapshot(self, snapshot: BookEvent) -> None:
@@ -237,7 +237,7 @@ class DeltaBook(ChainedBook):
             return  # it was joined
         ahead = snapshot.seq - self._last_seq
         if not self._synced:
-            self.reason = (
+            self.explain(
                 f"snapshot {snapshot.seq} is {ahead:,} ids ahead of the newest event"
                 f" {self._last_seq}; another one is asked for"
             )
@@ -255,7 +255,7 @@ class DeltaBook(ChainedBook):
         first_seq, event = self._buffer[older]
         if not (first_seq <= snapshot.seq or event.prev_seq == snapshot.seq):
             self._snapshot = None
-            self.reason = f"snapshot {snapshot.seq} is older than event {event.seq}"
+            self.explain(f"snapshot {snapshot.seq} is older than event {event.seq}")
             self._request()
             return
         buffered = [each for _, each in self._take_buffered()]
@@ -267,7 +267,7 @@ class DeltaBook(ChainedBook):
         stored = [self._put(event) for event in events]
         if all(stored):
             self._synced = True
-            self.live(event.ts_event)
+            self.accepted(event.ts_event)
         else:
             self._unsync()
 
@@ -331,7 +331,7 @@ class DeltaBook(ChainedBook):
         self._snapshot = None
         self._since = None
         self._requested = False  # an answer to an earlier request may never come
-        self.state, self.reason = StreamState.SYNCING, WAITING
+        self.lacks(WAITING)
 
     def _request(self) -> None:
         self._requested = True
@@ -370,22 +370,16 @@ class SnapshotBook(BookFeed):
     so the gap is unprovable.
     """
 
+    silence_is_loss: ClassVar = True
+
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last_seq = last.id if last else 0
-        self._last_ts = last.ts_event if last else 0
-
-    def fell_silent(self) -> None:
-        """Books come at a steady pace, changed or not: some are missing."""
-        self.stop_listening(CoverageEnd.SILENCE, self.newest_ts)
-        self.has_data = False
-        if self.interruption is GapReason.SEQUENCE:
-            self.interruption = GapReason.SILENCE
 
     def heard_until(self, silent_s: float) -> int:
-        """Up to the last one, for the same reason."""
+        """Up to the last one, as books come at a steady pace."""
         return self._last_ts
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
@@ -410,9 +404,8 @@ class SnapshotBook(BookFeed):
         if not self.has_data:
             if self._last_seq and event.seq > self._last_seq + 1:
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
-                self.declare(self.interruption, GapState.UNPROVABLE, edges, event.ts_recv)
-            self.has_data = True
-            self.live(event.ts_event)
+                self.declare(self.blame, GapState.UNPROVABLE, edges, event.ts_recv)
+            self.accepted(event.ts_event)
         self._put(event._replace(prev_seq=self._last_seq, is_snapshot=True))
         self._last_seq = event.seq
         self._last_ts = event.ts_event

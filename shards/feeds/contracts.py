@@ -212,6 +212,5 @@ class Liquidations(UnnumberedFeed):
         since = self.missed_since(self._last_ts, at)
         if 0 < since < at and not self.is_heard:  # else another socket listened all the time
             edges = Edges(0, 0, since, at, -1)
-            self.declare(self.interruption, GapState.UNPROVABLE, edges, now_ns)
-        self.has_data = True
-        self.live(at)
+            self.declare(self.blame, GapState.UNPROVABLE, edges, now_ns)
+        self.accepted(at)

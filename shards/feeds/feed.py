@@ -4,25 +4,34 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Self
 
-from engine.base.clock import monotonic_s, wall_ns
-from engine.data.flags import CoverageEnd, Flag, GapReason, GapState
+from engine.data.flags import Flag, GapReason, GapState
 from engine.data.kind import Kind
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamCounts, StreamSpec, StreamState, StreamStatus
 from shards.feeds.context import FeedContext
-from shards.feeds.declared.coverage import BEGINS_AFTER_NS, LATE_NS, CoverageLedger
 from shards.feeds.declared.gaps import DropSpan, Edges, GapLedger
 from shards.feeds.declared.late import LateRows
 from shards.feeds.declared.unreadable import Unreadable, UnreadableSpan
+from shards.feeds.life import Life
 
 
 class MalformedFrameError(ValueError):
     """A frame decoded, but holds what no market can mean; `reason` is a metric label."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    @property
+    def reason(self) -> str:
+        """What is wrong with it, in a word."""
+        return str(self.args[0])
+
+
+class UntakenError(MalformedFrameError):
+    """A frame of a symbol that none of the feeds which could take it has here."""
+
+    def __init__(self, symbol: str, *feeds: "type[Feed]") -> None:
+        super().__init__("not_subscribed")
+        self.symbol = symbol
+        self.feeds = feeds
 
 
 Frame = tuple[Any, ...]
@@ -48,8 +57,6 @@ def is_renumbered(new_id: int, last_id: int, ts_event: int, last_ts: int) -> boo
 _REMEMBERED_MARKS: Final = 256
 _BEHIND_NS: Final = 10_000_000_000
 _SET_BACK_NS: Final = 60_000_000_000
-_WRONG_CLOCK_NS: Final = 600_000_000_000
-"""A stream heard last so long before its last row was heard by a wrong clock."""
 
 
 def is_set_back(ts_event: int, last_ts: int) -> bool:
@@ -60,20 +67,16 @@ def is_set_back(ts_event: int, last_ts: int) -> bool:
     return ts_event < last_ts - _SET_BACK_NS
 
 
-class Feed:
+class Feed(Life):
     """What a feed knows of its stream. Feeds extend it with their sequencing rule.
 
     `last` is the stream's last row of an earlier process (from `engine.data.positions`), or None.
-    `interruption` says what a jump of ids is blamed on until the first row has arrived again.
     """
 
     kind: ClassVar[Kind]
     """Of its rows; where it writes several, the one by whose last row it goes on."""
     in_any_order: ClassVar = False
     """Whether rows are known by what they say, so that it matters not when they come."""
-    listens_without_rows: ClassVar = False
-    """Whether it may be heard, and a gap begin, though it has never had a row."""
-
     ids_tell: ClassVar = False
     """Whether the ids of the next row tell what is missing before it. What could not be read is
     then declared with that row, and once.
@@ -82,10 +85,7 @@ class Feed:
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
-        self.slot = spec.slot
-        self.key = spec.key
-        self.spec = spec
-        """As it was wanted last."""
+        super().__init__(spec, last)
         self.ring = ring
         self.gaps = gaps
         self.drops = DropSpan()
@@ -95,9 +95,6 @@ class Feed:
         """Of what could not be read lately: the next socket may bring it once more."""
         self._repeated: Counter[int] = Counter()
         self._repeated_until_ns = 0
-        self.interruption = GapReason.RESTART if last else GapReason.SEQUENCE
-        self.state = StreamState.PENDING
-        self.reason = ""
         self._frame_count = 0
         self.row_count = 0
         self.gap_count = 0
@@ -106,25 +103,12 @@ class Feed:
         self.refused_count = 0
         self.dropped_count = 0
         self.last_recv_ns = 0
-        self._last_ts = 0
         self.venue_ahead_ns = 0
         """At least so much later than ours the venue's clock is, as its rows show."""
-        self.subscribed_s = 0.0
-        """When the present connection subscribed it (monotonic)."""
         self._heard_s = 0.0
         self._heard_ns = 0
-        self.has_data = False
-        """Whether a frame has arrived on the present connection."""
         self.next_flags = 0
         """Flags of the next row: AFTER_GAP once a gap is on record."""
-        self.coverage = CoverageLedger()
-        self.carrier = 0
-        """Names the socket or poller that brings it."""
-        self._listening_on = 0
-        """The carrier on which it is heard; 0 while it is not."""
-        self._began_ts = 0
-        self._heard_until = last.ts_event if last else 0
-        """While it is not heard: up to when (venue time) it was; 0 when it never was."""
 
     @classmethod
     def make(cls, context: FeedContext) -> Self:
@@ -151,78 +135,19 @@ class Feed:
         """How long the row that came last was on its way; 0 where nobody knows."""
         return max(self.clocks_ns or 0, 0)
 
-    def connected(self) -> None:
-        """A (new) connection subscribes this stream."""
-        self.has_data = False
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
+        """A (new) connection subscribes this stream, or a poller takes it on."""
+        super().subscribed(why)
         self._late.socket_begins(self.newest_ts)
-        self.subscribed_s = self._heard_s = monotonic_s()
-        self.state, self.reason = StreamState.SYNCING, "subscribed, waiting for the first data"
-
-    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
-        """The connection is gone; ids may have jumped when the next one delivers. For its last
-        `silent_s` seconds nothing of any stream came through it.
-        """
-        is_deaf = self._may_be_deaf
-        end = CoverageEnd.SILENCE if is_deaf else CoverageEnd.RECONNECT
-        self.stop_listening(end, self.newest_ts if is_deaf else self.heard_until(silent_s))
-        self.state = StreamState.BACKOFF
-        self.reason = reason
-        if self.interruption is GapReason.SEQUENCE:
-            self.interruption = GapReason.RECONNECT
-
-    def removed(self, silent_s: float = 0.0) -> None:
-        """Nobody wants the stream any more. It keeps its place, should it be wanted again."""
-        self.ended_in_order("removed", silent_s)
-
-    @property
-    def _may_be_deaf(self) -> bool:
-        """Whether its socket was heard, and yet nothing of the stream may have come through it."""
-        return self.interruption is GapReason.SILENCE or self.state is StreamState.STALE
-
-    def ended_in_order(self, reason: str, silent_s: float = 0.0) -> None:
-        """It is let go of on purpose; what is missed until it is wanted again says so."""
-        until = self.newest_ts if self._may_be_deaf else self.heard_until(silent_s)
-        if self._listening_on or self.interruption is GapReason.SEQUENCE:
-            self.interruption = GapReason.STOPPED
-        self.stop_listening(CoverageEnd.STOPPED, until)
-        self.disconnected(reason, silent_s)
-        self.state = StreamState.STOPPED
-
-    def resume(self, coverage: CoverageLedger, heard: Position | None) -> None:
-        """Go on where an earlier process ended: `heard` is the stream's place in
-        `engine.data.positions.CoveragePositions`, if it has one.
-        """
-        self.coverage = coverage
-        if heard is None or not (self._heard_until or self.listens_without_rows):
-            return
-        if heard.ts_event > self._heard_until - _WRONG_CLOCK_NS:
-            self._heard_until = heard.ts_event
-        was_stopped = heard.id_hi == CoverageEnd.STOPPED
-        self.interruption = GapReason.STOPPED if was_stopped else GapReason.RESTART
+        self._heard_s = self.subscribed_s
 
     def wanted_again(self, spec: StreamSpec) -> None:
         """The stream starts anew where it ended; what it counted belongs to its earlier life."""
-        self.spec = spec
-        self.state, self.reason = StreamState.PENDING, ""
+        super().wanted_again(spec)
         self._frame_count = self.row_count = 0
         self.gap_count = self.missing_count = 0
         self.duplicate_count = self.refused_count = self.dropped_count = 0
         self.last_recv_ns = 0
-
-    def failed(self, reason: str) -> None:
-        """The stream cannot run; the reason says what to do."""
-        self.stop_listening(CoverageEnd.FAILED, self.newest_ts)
-        self.state = StreamState.FAILED
-        self.reason = reason
-
-    def fell_silent(self) -> None:
-        """Nothing has come for too long on a live connection. Ids will tell what was missed, or
-        silence is normal; a stream of which neither is true declares it.
-        """
-
-    def heard_again(self) -> None:
-        """Data comes again after a silence that was noticed."""
-        self.state, self.reason = StreamState.LIVE, ""
 
     def silent_s(self, now_s: float) -> float:
         """For how long no frame has come, as seen by who asks again and again (monotonic). Frames
@@ -240,66 +165,6 @@ class Feed:
         """
         raise NotImplementedError
 
-    def live(self, from_ts: int) -> None:
-        """Rows flow, the first of them at `from_ts` (venue time, ns); a later jump is the venue's
-        own.
-        """
-        self.state = StreamState.LIVE
-        self.reason = ""
-        self.interruption = GapReason.SEQUENCE
-        if not self._listening_on:
-            self._listen(from_ts + BEGINS_AFTER_NS)
-
-    def _listen(self, at: int) -> None:
-        self._listening_on = self.carrier or 1
-        self._began_ts = at
-        self.coverage.began(self.slot, self._listening_on, at, self._heard_until)
-        self._heard_until = 0
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether it is on record as listened to."""
-        return bool(self._listening_on)
-
-    @property
-    def newest_ts(self) -> int:
-        """Venue time of the newest row; 0 while there was none."""
-        return self._last_ts
-
-    def stop_listening(self, end: CoverageEnd, until: int) -> None:
-        """The stream is not heard any more, only up to `until` (venue time; 0: since it began)."""
-        if self._listening_on:
-            self._heard_until = until or self._began_ts
-            # A row may claim to be of the future.
-            at = min(self._heard_until, max(self._began_ts, wall_ns()))
-            self.coverage.ended(self.slot, self._listening_on, at, end)
-            self._listening_on = 0
-
-    def carried_on(self, carrier: int) -> None:
-        """Another socket goes on with the stream, and nothing is missing in between."""
-        self.carrier = carrier
-        if self._listening_on:
-            self.stop_listening(CoverageEnd.HANDOVER, max(self.newest_ts, self._began_ts))
-            self._listen(self._heard_until)
-
-    def heard_until(self, silent_s: float) -> int:
-        """Venue time up to which nothing is missing that was said through the present socket, of
-        which nothing came for its last `silent_s` seconds. Streams that come when something happens
-        are heard as long as their socket is.
-        """
-        now_ns = wall_ns()
-        heard_ns = now_ns - int(silent_s * 1e9)
-        return min(max(heard_ns - LATE_NS, self.newest_ts), now_ns)
-
-    def missed_since(self, last_ts: int, until_ts: int) -> int:
-        """Where the gap begins that ends at `until_ts`, after the last row at `last_ts`: not before
-        the stream was heard last. What is said to be after its end was said by a wrong clock.
-        """
-        if self._listening_on or self.interruption in (GapReason.SEQUENCE, GapReason.SILENCE):
-            return last_ts
-        known = [ts for ts in (self._heard_until, last_ts) if 0 < ts <= until_ts]
-        return max(known, default=min(last_ts, until_ts))
-
     def on_unreadable(self, item: Unreadable) -> None:
         """Take what no row can be made of: it is counted, and declared before the next row."""
         if self._repeated[item.mark] and item.ts_recv < self._repeated_until_ns:
@@ -315,13 +180,29 @@ class Feed:
         self.refused_count += item.rows
         self.next_flags |= _AFTER_GAP
         if self.state is StreamState.SYNCING and not self.has_data:
-            self.reason = "subscribed, but what came could not be read"
+            self.explain("subscribed, but what came could not be read")
+
+    def _is_stored(self, item: Unreadable, last_id: int) -> bool:
+        """Whether what cannot be read has, by its id, been stored before."""
+        if item.seq is None or item.seq > last_id:
+            return False
+        at = item.ts_event or self._last_ts
+        return not is_renumbered(item.seq, last_id, at, self._last_ts)
 
     def handed_over(self, now_ns: int) -> None:
         """Another socket delivers from now on; what it brings may lie a little behind."""
         self._repeated = Counter(self.unreadable_marks)
         self._repeated_until_ns = now_ns + _BEHIND_NS
         self._late.socket_begins(self.newest_ts)
+
+    def skipped(self, now_ns: int) -> None:
+        """Its socket has lost something that may have been of this stream. Ids will tell; where
+        there are none, a gap does.
+        """
+        if self.has_data and not self.ids_tell:
+            until_ts = max(now_ns + self.venue_ahead_ns, self.newest_ts)
+            edges = Edges(0, 0, self.newest_ts, until_ts, -1)
+            self.declare(GapReason.SEQUENCE, GapState.UNPROVABLE, edges, now_ns)
 
     def came_late(self, ts_event: int, rows: int, now_ns: int) -> bool:
         """Rows that are older than the newest one. True: they are to be stored all the same, for

@@ -2,7 +2,7 @@
 
 Both sockets bring the same rows, the one a little before the other. The present one goes on storing
 them; what the next one brings is kept here, until it certainly goes on from what is stored: each
-kind of stream says when that is so (`Stream.following`). Then the next one takes over, with what
+kind of stream says when that is so (`Feed.following`). Then the next one takes over, with what
 was kept and is not stored yet, and nothing is lost or repeated. The hot path knows nothing of this:
 a decoder finds a `Handover` where it would find the stream.
 """
@@ -104,8 +104,7 @@ class Handover:
             return
         is_stale = self.stream.state is StreamState.STALE
         if is_stale and now_s - self._first_s > _CONFIRMED_S:
-            self.stream.interruption = GapReason.SILENCE
-            self._break("it fell silent on its socket", 0.0)
+            self._break("it fell silent on its socket", 0.0, blame=GapReason.SILENCE)
             return
         if self.is_for_silence or now_s - self._subscribed_s < _PATIENCE_S:
             return
@@ -130,9 +129,9 @@ class Handover:
         self._end(following, anew=False)
         return True
 
-    def _break(self, reason: str, silent_s: float) -> None:
+    def _break(self, why: str, silent_s: float, *, blame: GapReason | None = None) -> None:
         """Hand over without proof: the stream declares what its ids do not disprove."""
-        self.stream.disconnected(reason, silent_s)
+        self.stream.cut(why, silent_s, blame=blame)
         self._end(self._frames, anew=True)
 
     def _end(self, frames: Sequence[Frame], *, anew: bool) -> None:

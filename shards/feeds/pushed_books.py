@@ -72,16 +72,16 @@ class PushedBook(ChainedBook):
         self._checksum: int | None = None
         """After the last event."""
 
-    def connected(self) -> None:
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """A new subscription: its first event is a snapshot."""
-        super().connected()
+        super().subscribed(why)
         self._synced = False
         self._behind = self._kept = None
         self._due_s = monotonic_s() + _FIRST_PAUSE_S
 
-    def disconnected(self, reason: str, silent_s: float = 0.0) -> None:
+    def cut(self, why: str, silent_s: float = 0.0, *, blame: GapReason | None = None) -> None:
         """What is missed is known when the next snapshot comes."""
-        super().disconnected(reason, silent_s)
+        super().cut(why, silent_s, blame=blame)
         self._synced = False
         self._behind = self._kept = None
 
@@ -96,7 +96,7 @@ class PushedBook(ChainedBook):
         """Take a snapshot or a delta, with the checksum that its message says the book has now."""
         self._frame_count += 1
         self.last_recv_ns = event.ts_recv
-        self.has_data = True
+        self.delivers()
         step = self._step(self._last_seq, event) if self._last_seq >= 0 else Link.FOLLOWS
         follows = step is Link.FOLLOWS or step is Link.RESTARTS
         if follows and self._synced and not event.is_snapshot:
@@ -201,7 +201,7 @@ class PushedBook(ChainedBook):
         if self._store(whole):
             if not self._synced:
                 self._synced, self._whole_s = True, monotonic_s()
-            self.live(whole.ts_event)
+            self.accepted(whole.ts_event)
 
     def _fits(self, whole: BookEvent, checksum: int | None) -> bool:
         """Whether a snapshot is what its message says; the book is kept from here on, where its
@@ -238,7 +238,7 @@ class PushedBook(ChainedBook):
             self._due_s = now_s
         self._synced = False
         self._behind = self._kept = None
-        self.state, self.reason = StreamState.SYNCING, why
+        self.lacks(why)
         self._ask()
 
     def _ask(self) -> None:

@@ -30,7 +30,6 @@ class Quotes(Feed):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last_seq = last.id if last else _NONE_YET
-        self._last_ts = last.ts_event if last else 0
         self._content: tuple[float, float, float, float] | None = None
 
     @property
@@ -100,8 +99,7 @@ class Quotes(Feed):
             first = min(last_seq + 1, seq)  # another quote of the same ms leaves no number between
             from_ts = self.missed_since(last_ts, ts_event)
             edges = Edges(first, max(first, seq - 1), from_ts, ts_event, -1)
-            self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+            self.declare(self.blame, GapState.UNPROVABLE, edges, ts_recv)
         if not self.has_data:
-            self.has_data = True
-            self.live(ts_event)
+            self.accepted(ts_event)
         return not repeats

@@ -99,16 +99,15 @@ class ContiguousTrades(_TradeStream):
         self._next_id = last.id + 1 if last else _NONE_YET
         self._expected = _LOOK_CLOSER
         """`_next_id`, or a value no id has where the next row must be looked at closely."""
-        self._last_ts = last.ts_event if last else 0
 
     @property
     def frame_count(self) -> int:
         """One frame a trade: counting them apart would cost the hot path."""
         return self._frame_count + self.row_count + self.duplicate_count
 
-    def connected(self) -> None:
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """A new connection: its first row is looked at closely."""
-        super().connected()
+        super().subscribed(why)
         self._expected = _LOOK_CLOSER
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
@@ -178,26 +177,21 @@ class ContiguousTrades(_TradeStream):
         elif trade_id > expected:
             from_ts = self.missed_since(last_ts, ts_event)
             edges = Edges(expected, trade_id - 1, from_ts, ts_event, trade_id - expected)
-            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+            self.declare(self.blame, GapState.UNRECOVERABLE, edges, ts_recv)
         if not self.has_data:
-            self.has_data = True
-            self.live(ts_event)
+            self.accepted(ts_event)
         return True
 
     def on_unreadable(self, item: Unreadable) -> None:
         """Wait for the next trade to tell which id it had. One that is stored is only repeated."""
         if item.rows < 0:
             return  # if it was a trade of this stream, its id will be missing
-        if item.seq is not None and item.seq < self._next_id and self._is_old(item):
+        if self._is_stored(item, self._next_id - 1):
             self.last_recv_ns = item.ts_recv
             self.duplicate_count += 1
             return
         super().on_unreadable(item)
         self._expected = _LOOK_CLOSER
-
-    def _is_old(self, item: Unreadable) -> bool:
-        at = item.ts_event or self._last_ts
-        return not is_renumbered(item.seq or 0, self._next_id - 1, at, self._last_ts)
 
     def _name_unreadable(self, trade_id: int, ts_event: int, ts_recv: int) -> None:
         """Declare what could not be read in front of `trade_id` under the ids that are missing
@@ -212,7 +206,7 @@ class ContiguousTrades(_TradeStream):
         last_ts = self.missed_since(self._last_ts, ts_event)
         if first_id > next_id:
             edges = Edges(next_id, first_id - 1, last_ts, ts_event, first_id - next_id)
-            self.declare(self.interruption, GapState.UNRECOVERABLE, edges, ts_recv)
+            self.declare(self.blame, GapState.UNRECOVERABLE, edges, ts_recv)
         if count:
             edges = Edges(first_id, first_id + count - 1, last_ts, ts_event, count)
             self.declare(GapReason.UNREADABLE, GapState.UNRECOVERABLE, edges, ts_recv)
@@ -232,12 +226,13 @@ class HistoryTrades(_TradeStream):
     ) -> None:
         super().__init__(spec, ring, gaps, last)
         self._last = (last.ts_event, last.id) if last else None
+        self._last_ts = 0
         # A dict as an ordered set: keys leave in the order they came.
         self._recent: dict[tuple[int, int], None] = {}
 
-    def connected(self) -> None:
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """The first frame repeats the past, also what could not be read of it."""
-        super().connected()
+        super().subscribed(why)
         self.handed_over(wall_ns())
 
     @property
@@ -270,8 +265,7 @@ class HistoryTrades(_TradeStream):
             self._last_ts = 0
             replayed = _BACKFILLED if is_past else 0  # the age of the past is no latency
             rows = self._join(rows, ts_recv)
-            self.has_data = True
-            self.live(rows[0].ts_event if rows else newest_ts)
+            self.accepted(rows[0].ts_event if rows else newest_ts)
         recent = self._recent
         for row in rows:
             key = (row.ts_event, row.trade_id)
@@ -298,7 +292,7 @@ class HistoryTrades(_TradeStream):
             if since := self._last[0] if self._last else self._heard_until:
                 until_ts = rows[0].ts_event if rows else ts_recv + self.venue_ahead_ns
                 edges = Edges(0, 0, since, until_ts, -1)
-                self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+                self.declare(self.blame, GapState.UNPROVABLE, edges, ts_recv)
             return rows
         last_ts = self._last[0]
         if is_set_back(rows[-1].ts_event, last_ts):
@@ -313,11 +307,7 @@ class HistoryTrades(_TradeStream):
         if meets:
             return new
         until_ts = new[0].ts_event if new else rows[-1].ts_event
-        reason = (
-            GapReason.HISTORY_SHORT
-            if self.interruption is GapReason.SEQUENCE
-            else self.interruption
-        )
+        reason = GapReason.HISTORY_SHORT if self.blame is GapReason.SEQUENCE else self.blame
         edges = Edges(0, 0, self.missed_since(last_ts, until_ts), until_ts, -1)
         self.declare(reason, GapState.UNPROVABLE, edges, ts_recv)
         return new

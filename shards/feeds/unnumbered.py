@@ -20,23 +20,16 @@ from shards.feeds.feed import Feed, Frame, is_set_back
 class UnnumberedFeed(Feed):
     """Accepts rows in the order of their time and declares what lies between two connections."""
 
+    silence_is_loss: ClassVar = True
     _rows_per_element: ClassVar = 1
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
     ) -> None:
         super().__init__(spec, ring, gaps, last)
-        self._last_ts = last.ts_event if last else 0
         self._before_last_ts = 0
         self._content: Any = None
         self._clock_ns = 0
-
-    def fell_silent(self) -> None:
-        """What should have come is missing, and no id will tell."""
-        self.stop_listening(CoverageEnd.SILENCE, self.heard_until(0.0))
-        self.has_data = False
-        if self.interruption is GapReason.SEQUENCE:
-            self.interruption = GapReason.SILENCE
 
     def tick(self, now_ns: int) -> None:
         """Also: where times are those of our own clock, and it was set, listening begins anew."""
@@ -55,22 +48,6 @@ class UnnumberedFeed(Feed):
     @property
     def _is_own_clock(self) -> bool:
         return self._last_ts == self.last_recv_ns
-
-    def polled(self, interval_s: float) -> None:
-        """A poller takes this stream on."""
-        self.connected()
-        self.reason = f"polled every {interval_s:g} s, waiting for the first answer"
-
-    def poll_failed(self, reason: str) -> None:
-        """A request failed and is repeated; nothing is missed before the next one is due."""
-        self.state, self.reason = StreamState.BACKOFF, reason
-
-    def poll_missed(self) -> None:
-        """No answer came before the next one was due: the next row follows a gap."""
-        self.stop_listening(CoverageEnd.SILENCE, self.heard_until(0.0))
-        self.has_data = False
-        if self.interruption is GapReason.SEQUENCE:
-            self.interruption = GapReason.POLL_MISSED
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once a row as new as the first is stored. Where rows are stamped by our own clock,
@@ -118,14 +95,13 @@ class UnnumberedFeed(Feed):
         elif not self.has_data and self._last_ts:
             from_ts = min(self._gap_from(is_own_clock=is_own_clock), ts_event)
             edges = Edges(0, 0, from_ts, ts_event, -1)
-            self.declare(self.interruption, GapState.UNPROVABLE, edges, ts_recv)
+            self.declare(self.blame, GapState.UNPROVABLE, edges, ts_recv)
         if is_new:
             self._before_last_ts = self._last_ts
         self._last_ts = ts_event if set_back or is_own_clock else max(self._last_ts, ts_event)
         self._content = content
         if not self.has_data or self.state is not StreamState.LIVE:
-            self.has_data = True
-            self.live(ts_event)
+            self.accepted(ts_event)
         return is_new
 
     def heard_until(self, silent_s: float) -> int:

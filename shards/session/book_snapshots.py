@@ -95,7 +95,7 @@ class BookSnapshots:
         if self._fetching and self._call and (why := self._rest.waits_for(self._call.pool)):
             for book in self._fetching | self._asking:
                 if book.state is StreamState.SYNCING:
-                    book.reason = f"snapshot: {why}"
+                    book.explain(f"snapshot: {why}")
 
     def _plan_renewal(self, book: DeltaBook) -> None:
         wait_s = self._renew_every_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
@@ -125,7 +125,7 @@ class BookSnapshots:
         except (VenueError, *BAD_FRAME) as error:
             self._trouble.met(error)
             if book.state is StreamState.SYNCING:
-                book.reason = f"snapshot: {error}"[:_SHOWN_TEXT]
+                book.explain(f"snapshot: {error}"[:_SHOWN_TEXT])
             self.want(book)
             return
         self._trouble.over()

@@ -11,7 +11,7 @@ from engine.data.layout import Layout
 from engine.data.names import StreamKind, Transport
 from engine.limits.leases import Lease, LeaseClient
 from engine.messages.settings import VenueSettings
-from engine.messages.streams import StreamCounts, StreamSpec, StreamState
+from engine.messages.streams import StreamCounts, StreamSpec
 from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import FundingRates
 from shards.feeds.declared.coverage import LATE_NS
@@ -143,7 +143,7 @@ class VenueSession:
             stream = self._by_slot.pop(slot, None)
             if stream is None:
                 continue
-            stream.removed(self._sockets.silent_s(stream))
+            stream.ended("removed", self._sockets.silent_s(stream))
             stream.declare_pending(wall_ns())  # nobody looks after it any more
             counts, kind = stream.counts(), stream.key.kind
             removed = self._removed_counts.get(kind, StreamCounts())
@@ -231,12 +231,8 @@ class VenueSession:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for stream in self.streams:
-            if in_order:
-                stream.ended_in_order("stopped", silent_s[stream])
-            else:
-                stream.disconnected("stopped", silent_s[stream])
+            stream.ended("stopped", silent_s[stream], in_order=in_order)
             stream.declare_pending(wall_ns())
-            stream.state = StreamState.STOPPED
         self._gaps.flush()
         self._coverage.flush()
         await self._rest.close()

@@ -44,10 +44,18 @@ class Hangups:
         strikes = self._strikes[topic] = self._strikes.get(topic, 0) + 1
         if strikes < _STRIKES:
             return None
-        self._suspected.discard(topic)
-        wait_s = _LEFT_OUT_S * 2.0 ** min(strikes - _STRIKES, 10)
-        self._left_out[topic] = now_s + min(wait_s, _LEFT_OUT_S_MAX)
+        self._leave_out(topic, now_s)
         return topic
+
+    def refused(self, topic: str, now_s: float) -> None:
+        """The venue said no to this topic: the same follows as if it had hung up for it again."""
+        self._strikes[topic] = max(self._strikes.get(topic, 0) + 1, _STRIKES)
+        self._leave_out(topic, now_s)
+
+    def _leave_out(self, topic: str, now_s: float) -> None:
+        self._suspected.discard(topic)
+        wait_s = _LEFT_OUT_S * 2.0 ** min(self._strikes[topic] - _STRIKES, 10)
+        self._left_out[topic] = now_s + min(wait_s, _LEFT_OUT_S_MAX)
 
     def must_go_alone(self, topic: str) -> bool:
         """Whether nothing else may be subscribed in the same moment."""
@@ -59,9 +67,10 @@ class Hangups:
         return max(last_s + MOMENT_S - now_s, 0.0)
 
     def cleared(self, topic: str) -> None:
-        """It was subscribed, and the socket lives."""
-        self._suspected.discard(topic)
-        self._strikes.pop(topic, None)
+        """It was subscribed, and the socket lives. Of one that was refused that says nothing."""
+        if topic not in self._left_out:
+            self._suspected.discard(topic)
+            self._strikes.pop(topic, None)
 
     def is_left_out(self, topic: str) -> bool:
         """Whether it must not be subscribed now."""
@@ -77,5 +86,5 @@ class Hangups:
 
     def forget(self, topic: str) -> None:
         """Nobody wants it any more."""
-        self.cleared(topic)
         self._left_out.pop(topic, None)
+        self.cleared(topic)

@@ -30,6 +30,7 @@ from engine.messages.streams import StreamState
 from shards.feeds.declared.coverage import Carriers
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.rest import VenueRest
+from shards.transport.watch import Remedy, judge
 from shards.venues.bad_frames import BAD_FRAME, BadFrames
 from shards.venues.kit import Feeds, PollChannel
 
@@ -124,7 +125,7 @@ class Poller:
         """Sample one more stream."""
         self._streams[stream.key.symbol] = stream
         stream.carrier = self.carrier
-        stream.polled(self.interval_s)
+        stream.subscribed(f"polled every {self.interval_s:g} s, waiting for the first answer")
         self._arrange()
 
     def remove(self, stream: UnnumberedFeed) -> None:
@@ -151,14 +152,12 @@ class Poller:
         why = self._share.turnstile.wait or self._rest.waits_for(self._pool)
         limit_s = max(self._channel.stale_after_s, _STALE_AFTER_INTERVALS * self.interval_s)
         for stream in self._streams.values():
-            silent = stream.silent_s(now_s) > limit_s
-            if silent and stream.state in (StreamState.LIVE, StreamState.SYNCING):
+            if judge(stream, limit_s, 0, now_s) is Remedy.RESUBSCRIBE:
                 stream.poll_missed()
-                stream.state = StreamState.STALE
-                stream.reason = f"no answer of the venue has named it for {limit_s:.0f} s"
+                stream.fell_silent(f"no answer of the venue has named it for {limit_s:.0f} s")
                 _log.warning("%s: %s", stream.key, why or stream.reason)
             if why and stream.state is not StreamState.LIVE:
-                stream.reason = why
+                stream.explain(why)
 
     @property
     def _pool(self) -> str:
@@ -261,12 +260,12 @@ class Poller:
         if not answered:
             stream.poll_missed()
             if stream.state is StreamState.BACKOFF:  # the call works again, without this stream
-                stream.state, stream.reason = StreamState.SYNCING, "the answer does not name it"
+                stream.lacks("the answer does not name it")
         elif stream.state is StreamState.LIVE:
             interval_s = self.interval_s
             slowed = interval_s > self._wanted_interval_s
             how = f"polled every {interval_s:.3g} s, as the REST budget allows"
-            stream.reason = how if slowed else ""
+            stream.explain(how if slowed else "")
 
     def _served(self, symbol: str) -> list[UnnumberedFeed]:
         if symbol == _ALL:

@@ -13,6 +13,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from engine.base.clock import monotonic_s
@@ -22,6 +23,7 @@ from engine.messages.streams import StreamState
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.transport.connection import PLANNED, Connection
+from shards.transport.watch import Remedy, judge
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -35,9 +37,6 @@ from shards.venues.kit import (
 )
 
 _log = logging.getLogger(__name__)
-
-_FALSE_ALARMS_MAX = 3
-"""After so many a stream's silence grows suspicious no later."""
 
 _REFUSED_S = 60.0
 """For so long no seats are asked for silent streams after there were none."""
@@ -61,7 +60,6 @@ class _Move(NamedTuple):
     """A stream on its way from one socket to another."""
 
     handover: Handover
-    topic: str
     old: Connection
     new: Connection
 
@@ -93,8 +91,8 @@ class VenueSockets:
         )
         self._waiting: dict[int, Feed] = {}
         """Streams without a subscription."""
-        self._owners: dict[str, Feed] = {}
-        """By topic."""
+        self._by_topic: dict[str, dict[int, Feed]] = {}
+        """All streams of a topic, wherever it is carried."""
         self._carriers: dict[int, Connection] = {}
         self._moves: dict[int, _Move] = {}
         self._false_alarms: Counter[int] = Counter()
@@ -130,19 +128,25 @@ class VenueSockets:
 
     def carry(self, streams: Sequence[Feed]) -> None:
         """Give streams a place on the sockets of their group, on new ones where those are full."""
-        self._waiting.update((each.slot, each) for each in streams if self._is_alone(each))
+        for stream in streams:
+            if self._shares_topic(stream):
+                self._waiting[stream.slot] = stream
         self._settle()
 
-    def _is_alone(self, stream: Feed) -> bool:
-        """Whether no other stream has its topic: symbols may differ in what topics do not tell. A
-        socket could serve one of them, and would take the rows of both for its own.
+    def _shares_topic(self, stream: Feed) -> bool:
+        """Whether its topic can bring its rows besides those of others: symbols may differ in what
+        topics do not tell. A socket could serve one of them, and would take the rows of both for
+        its own.
         """
-        (topic,) = self._topics([stream])
-        owner = self._owners.setdefault(topic, stream)
-        if owner is not stream:
-            stream.failed(f"{self._venue.name} calls it {topic!r}, as it does {owner.key.symbol!r}")
+        topic = self._topic(stream)
+        mates = self._by_topic.setdefault(topic, {})
+        symbols = {mate.key.symbol for mate in mates.values()} - {stream.key.symbol}
+        if symbols and not self._channel(stream).is_of_all_symbols:
+            stream.failed(f"{self._venue.name} calls it {topic!r}, as it does {symbols.pop()!r}")
             _log.error("%s: %s", stream.key, stream.reason)
-        return owner is stream
+            return False
+        mates[stream.slot] = stream
+        return True
 
     def silent_s(self, stream: Feed) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
@@ -151,9 +155,10 @@ class VenueSockets:
 
     def remove(self, stream: Feed) -> None:
         """Carry this stream no more."""
-        (topic,) = self._topics([stream])
-        if self._owners.get(topic) is stream:
-            del self._owners[topic]
+        topic = self._topic(stream)
+        mates = self._by_topic.get(topic, {})
+        if mates.pop(stream.slot, None) is not None and not mates:
+            del self._by_topic[topic]
         self._waiting.pop(stream.slot, None)
         connection = self._carriers.pop(stream.slot, None)
         if connection is not None:
@@ -165,7 +170,7 @@ class VenueSockets:
 
     def _take_off(self, connection: Connection, stream: Feed) -> None:
         connection.remove(stream)
-        if not connection.stream_count:
+        if not connection.subscriptions.topics:
             self._empty_since_s[connection] = monotonic_s()
 
     def tick(self, now_s: float) -> None:
@@ -194,17 +199,15 @@ class VenueSockets:
             for connection in self._connections:
                 for stream in connection.streams:
                     if stream.state is StreamState.CONNECTING:
-                        stream.reason = why
+                        stream.explain(why)
 
     def _settle(self) -> None:
         """Let in what there are seats for, and give back those of what has ended."""
         subscribed = sum(connection.subscription_count for connection in self._connections)
-        self._subscriptions.want(subscribed + len(self._waiting) + self._spare_subscriptions)
-        room = max(self._subscriptions.count - subscribed, 0)
-        admitted = list(self._waiting.values())[:room]
-        for stream in admitted:
-            del self._waiting[stream.slot]
-        self._place(admitted)
+        waiting = {self._topic(stream) for stream in self._waiting.values()}
+        waiting.difference_update(*(each.subscriptions.topics for each in self._connections))
+        self._subscriptions.want(subscribed + len(waiting) + self._spare_subscriptions)
+        self._admit(waiting, max(self._subscriptions.count - subscribed, 0))
         self._closing = [task for task in self._closing if not task.done()]
         self._places.want(len(self._connections) + len(self._closing) + self._spare_sockets)
         for connection in self._connections:
@@ -216,18 +219,41 @@ class VenueSockets:
             if connection not in self._running:
                 _wait(connection.streams, self._places)
 
-    def _place(self, streams: Sequence[Feed]) -> None:
-        for name, group in self._venue.groups.items():
-            waiting = [each for each in streams if self._channel(each).group == name]
-            size = self._size(group)
-            for connection in self._connections:
-                free = size - connection.stream_count
-                if connection.group is group and not connection.due and free > 0 and waiting:
-                    connection.add(self._topics(waiting[:free]))
-                    self._put_on(connection, waiting[:free])
-                    waiting = waiting[free:]
-            for start in range(0, len(waiting), size):
-                self._open(group, waiting[start : start + size])
+    def _admit(self, waiting: set[str], room: int) -> None:
+        """Let streams in, as far as there is room for those of their topics that still wait."""
+        for stream in list(self._waiting.values()):
+            topic = self._topic(stream)
+            if topic in waiting:
+                if not room:
+                    continue
+                waiting.discard(topic)
+                room -= 1
+            del self._waiting[stream.slot]
+            connection = self._place_for(topic, self._channel(stream).group)
+            self._empty_since_s.pop(connection, None)
+            self._carriers[stream.slot] = connection
+            connection.add([(topic, stream)])
+
+    def _place_for(self, topic: str, group_name: str) -> Connection:
+        """The socket that has the topic, else one with room for it, else a new one."""
+        group = self._venue.groups[group_name]
+        having = [
+            each
+            for each in self._connections
+            if each.group is group and topic in each.subscriptions.topics
+        ]
+        if having:
+            return min(having, key=lambda each: bool(each.due))
+        return self._with_room(group, self._connections) or self._open(group)
+
+    def _with_room(
+        self, group: SocketGroup, connections: Sequence[Connection]
+    ) -> Connection | None:
+        size = self._size(group)
+        for each in connections:
+            if each.group is group and not each.due and len(each.subscriptions.topics) < size:
+                return each
+        return None
 
     def _close(self, connection: Connection) -> None:
         del self._empty_since_s[connection]
@@ -264,11 +290,11 @@ class VenueSockets:
         lived_s = monotonic_s() - connection.opened_s
         if connection.due != PLANNED and lived_s < connection.patience_s:
             return
-        has_places = self._has_places(1, len(staying))
+        has_places = self._has_places(1, len(set(map(self._topic, staying))))
         if has_places:
             _log.info("%s: %s, with the next socket open", self._venue.name, connection.due)
             self._closed_reconnect_count += 1
-            new = self._open(connection.group, [])
+            new = self._open(connection.group)
             if lived_s < _PATIENCE_S_MAX:
                 new.patience_s = min(max(2 * connection.patience_s, 1.0), _PATIENCE_S_MAX)
             for stream in staying:
@@ -293,49 +319,48 @@ class VenueSockets:
     def _move(
         self, stream: Feed, old: Connection, new: Connection, *, is_for_silence: bool = False
     ) -> None:
-        (topic,) = self._topics([stream])
-
         def on_over(anew: bool) -> None:
             del self._moves[stream.slot]
             self._take_off(old, stream)
             self._carriers[stream.slot] = new
-            new.take_over(topic, anew=anew)
+            new.take_over(stream, anew=anew)
             if is_for_silence and stream.has_data and not anew:
                 self._false_alarms[stream.slot] += 1
+            self._follow(stream, old, new)
 
         handover = Handover(
             stream, on_over, lambda: new.resubscribe(stream), is_for_silence=is_for_silence
         )
-        self._moves[stream.slot] = _Move(handover, topic, old, new)
+        self._moves[stream.slot] = _Move(handover, old, new)
         self._empty_since_s.pop(new, None)
-        old.leave_to(topic, handover)
-        new.expect(topic, handover)
+        old.subscriptions.going[stream.slot] = handover
+        new.expect(self._topic(stream), handover)
 
-    def _open(self, group: SocketGroup, streams: Sequence[Feed]) -> Connection:
+    def _follow(self, stream: Feed, old: Connection, new: Connection) -> None:
+        """Let the streams that share its topic come after it."""
+        for mate in self._sharing(stream, old):
+            if mate.slot not in self._moves:
+                self._move(mate, old, new)
+
+    def _sharing(self, stream: Feed, connection: Connection | None) -> list[Feed]:
+        """The streams of its topic that a socket carries, itself as well if it does."""
+        known = self._by_topic.get(self._topic(stream), {})
+        return [each for each in known.values() if self._carriers.get(each.slot) is connection]
+
+    def _open(self, group: SocketGroup) -> Connection:
         connection = Connection(
             self._venue,
             group,
             (self._settings.ws_url or self._venue.ws_url).rstrip("/") + group.path,
-            self._topics(streams),
+            (),
             self._publish,
             self._connects,
             lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
             messages=self._messages,
+            greet=partial(group.greet, self._settings) if group.greet is not None else None,
         )
         self._connections.append(connection)
-        self._put_on(connection, streams)
         return connection
-
-    def _put_on(self, connection: Connection, streams: Sequence[Feed]) -> None:
-        self._empty_since_s.pop(connection, None)
-        for stream in streams:
-            self._carriers[stream.slot] = connection
-
-    def _topics(self, streams: Sequence[Feed]) -> dict[str, Feed]:
-        return {
-            self._channel(stream).topic(stream.key.symbol, self._settings): stream
-            for stream in streams
-        }
 
     def renew(self, stream: Feed) -> None:
         """Subscribe the stream's topic anew on the socket that brings it, for a snapshot."""
@@ -343,58 +368,56 @@ class VenueSockets:
             carrier.resubscribe(stream)
 
     def _watch(self, connection: Connection, now_s: float) -> list[Feed]:
-        """A subscription that is acknowledged proves nothing: each stream must deliver. A silent
-        one is subscribed again, and after as long a silence once more on another socket as well.
-
-        Whether an instrument is quiet or its socket deaf is not guessed: the socket that brings
-        the next row keeps the stream. If that is the old one, it was a false alarm, and the stream
-        may be silent for twice as long before the next. Returns those that just fell silent.
+        """See that each stream delivers. Where another stream of its topic is heard, asking for
+        the topic again would change nothing. Returns those that just fell silent.
         """
         fell_silent = []
         for stream in connection.streams:
-            limit_s = self._channel(stream).stale_after_s
-            if self._settings.stale_after_s and limit_s != math.inf:
-                limit_s = self._settings.stale_after_s
-            silent_s = stream.silent_s(now_s)
-            if silent_s <= limit_s:
+            limit_s = self._limit_s(stream)
+            remedy = judge(stream, limit_s, self._false_alarms[stream.slot], now_s)
+            if remedy is Remedy.HEARD:
                 self._heard(stream)
-            elif stream.state in (StreamState.LIVE, StreamState.SYNCING):
-                stream.state = StreamState.STALE
-                stream.reason = f"no data for {limit_s:.0f} s, subscribed again"
-                fell_silent.append(stream)
-                stream.fell_silent()
-                connection.resubscribe(stream)
-            elif stream.state is StreamState.STALE and stream.slot not in self._moves:
-                alarms = min(self._false_alarms[stream.slot], _FALSE_ALARMS_MAX)
-                if silent_s > 2 * limit_s * 2**alarms:
-                    self._ask_elsewhere(stream, connection, silent_s)
+            elif remedy is not Remedy.NONE:
+                sharing = self._sharing(stream, connection)
+                topic_lives = any(each.silent_s(now_s) <= limit_s for each in sharing)
+                if remedy is Remedy.RESUBSCRIBE:
+                    what = "though its topic is heard" if topic_lives else "subscribed again"
+                    stream.fell_silent(f"no data for {limit_s:.0f} s, {what}")
+                    fell_silent.append(stream)
+                    if not topic_lives:
+                        connection.resubscribe(stream)
+                elif stream.slot not in self._moves and not topic_lives:
+                    self._ask_elsewhere(stream, connection, stream.silent_s(now_s))
         return fell_silent
 
+    def _limit_s(self, stream: Feed) -> float:
+        """For how long it may be silent."""
+        limit_s = self._channel(stream).stale_after_s
+        return limit_s if limit_s == math.inf else self._settings.stale_after_s or limit_s
+
     def _heard(self, stream: Feed) -> None:
-        """Something has come through the socket that carries the stream."""
+        """Something has come through the socket that carries the stream: its topic is all right."""
         if stream.state is StreamState.STALE:
-            stream.heard_again()
-        move = self._moves.get(stream.slot)
-        if move is not None and move.handover.is_for_silence:
-            del self._moves[stream.slot]
-            move.old.keep(move.topic)
-            self._take_off(move.new, stream)
-            self._false_alarms[stream.slot] += 1
+            stream.heard()
+        if not self._moves:
+            return
+        for each in self._sharing(stream, self._carriers.get(stream.slot)):
+            move = self._moves.get(each.slot)
+            if move is not None and move.handover.is_for_silence:
+                del self._moves[each.slot]
+                move.old.subscriptions.going.pop(each.slot, None)
+                self._take_off(move.new, each)
+                self._false_alarms[each.slot] += 1
 
     def _ask_elsewhere(self, stream: Feed, connection: Connection, silent_s: float) -> None:
         """Subscribe a silent stream on a second socket, if the venue allows that."""
         if monotonic_s() < self._refused_until_s:
             return
-        size = self._size(connection.group)
-        others = [
-            other
-            for other in self._connections
-            if other.group is connection.group and other is not connection and not other.due
-        ]
-        other = next((each for each in others if each.stream_count < size), None)
+        others = [each for each in self._connections if each is not connection]
+        other = self._with_room(connection.group, others)
         has_places = self._has_places(int(other is None), 1)
         if has_places:
-            other = other or self._open(connection.group, [])
+            other = other or self._open(connection.group)
             self._move(stream, connection, other, is_for_silence=True)
             reason = f"no data for {silent_s:.0f} s, subscribed on another socket as well"
         elif has_places is None:
@@ -403,8 +426,11 @@ class VenueSockets:
             self._refused_until_s = monotonic_s() + _REFUSED_S
             reason = "subscribed again in vain, and no other socket is allowed"
         if stream.reason != reason:
-            stream.reason = reason
+            stream.explain(reason)
             _log.warning("%s: %s", stream.key, reason)
+
+    def _topic(self, stream: Feed) -> str:
+        return self._channel(stream).topic(stream.key.symbol, self._settings)
 
     def _channel(self, stream: Feed) -> Channel:
         channel = self._venue.channels[stream.key.kind, stream.key.transport]
@@ -431,4 +457,4 @@ def _wait(streams: Sequence[Feed], places: HeldPlaces) -> None:
             stream.failed(places.why_waiting)
             _log.error("%s: %s", stream.key, stream.reason)
         elif not places.is_refused and stream.state is not StreamState.FAILED:
-            stream.state, stream.reason = StreamState.CONNECTING, places.why_waiting
+            stream.waits(places.why_waiting)

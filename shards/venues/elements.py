@@ -94,7 +94,7 @@ def take_parts(
             except BAD_FRAME as error:
                 on_bad_frame(error, part)
                 room[symbol].on_unreadable(unreadable(part, shape, ts_recv))
-    unnamed = [feed for symbol, feed in feeds.listening(shape.feed).items() if symbol not in named]
+    unnamed = [feed for symbol, feed in room.items() if symbol not in named]
     for part in orphans:
         on_bad_frame(MalformedFrameError("schema"), part)
         accuse(unnamed, unreadable(part, shape, ts_recv))
@@ -111,6 +111,5 @@ def take_one(body: bytes, shape: Shape, feeds: Feeds, ts_recv: int, take: Take) 
             room = feeds.of(shape.feed)
             symbol = text_of(members(body).get(shape.symbol))
             named = room.get(symbol or "")
-            listening = list(feeds.listening(shape.feed).values())
-            accuse(listening if named is None else [named], unreadable(body, shape, ts_recv))
+            accuse([named] if named else list(room.values()), unreadable(body, shape, ts_recv))
         raise

@@ -30,10 +30,9 @@ What the author of a venue writes, in this order:
 8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
 """
 
-import enum
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
@@ -47,77 +46,76 @@ from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
 from shards.venues.listing import Listing, Readings, joined
 
-
-class _Nobody:
-    """Takes whatever a decoder delivers, and does nothing with it."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return _ignore
-
-
-def _ignore(*_: object) -> None:
-    return
-
-
-_NOBODY: Final = _Nobody()
-
-
-F = TypeVar("F", bound=Feed)
+_F = TypeVar("_F", bound=Feed)
 
 
 class Feeds:
-    """The feeds of one connection or poller, by wire symbol: where decoders deliver."""
+    """The feeds of one connection or poller, by class and wire symbol: where decoders deliver. In
+    place of a stream on its way here stands its handover.
+    """
 
     def __init__(self) -> None:
-        self._by_class: defaultdict[type[Feed], dict[str, Any]] = defaultdict(dict)
+        self._rooms: defaultdict[type[Feed], dict[str, Any]] = defaultdict(dict)
+        self._let_go: set[tuple[type[Feed], str]] = set()
+        """What was removed since the socket was opened: it may still come for a moment."""
 
-    def of(self, feed: type[F]) -> Mapping[str, F]:
-        """Those of one class by symbol; also those that take nothing any more. It is the same
-        mapping for ever: a decoder binds its `get` once.
-        """
-        return self._by_class[feed]
+    def of(self, feed: type[_F]) -> Mapping[str, _F]:
+        """The feeds of one class by symbol, as they come and go: bind its `get` once."""
+        return self._rooms[feed]
 
     def add(self, stream: Feed, handover: Handover | None = None) -> None:
         """Route the frames of the stream's symbol to it, or to its handover."""
-        self._by_class[type(stream)][stream.key.symbol] = handover or stream
+        self._rooms[type(stream)][stream.key.symbol] = handover or stream
+        self._let_go.discard((type(stream), stream.key.symbol))
 
     def remove(self, stream: Feed) -> None:
         """Route what still comes of the stream to nobody: frames that were under way when it was
-        unsubscribed are no fault of the venue's. Costs the hot path nothing.
+        unsubscribed are no fault of the venue's.
         """
-        room = self._by_class[type(stream)]
-        taker = room.get(stream.key.symbol)
+        room, symbol = self._rooms[type(stream)], stream.key.symbol
+        taker = room.get(symbol)
         if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
-            room[stream.key.symbol] = _NOBODY
+            del room[symbol]
+            self._let_go.add((type(stream), symbol))
 
-    def listening(self, feed: type[F]) -> Mapping[str, F]:
-        """The same as `of` without those."""
-        room = self._by_class[feed]
-        return {symbol: each for symbol, each in room.items() if each is not _NOBODY}
+    def opened(self) -> None:
+        """A new socket: nothing of what was removed is under way on it."""
+        self._let_go.clear()
+
+    def has_let_go(self, symbol: str | None, *feeds: type[Feed]) -> bool:
+        """Whether one of these feeds of a symbol was removed."""
+        return any((feed, symbol) in self._let_go for feed in feeds)
 
     @property
     def all(self) -> Sequence[Any]:
-        """All that listen, of every class."""
-        return [each for feed in self._by_class for each in self.listening(feed).values()]
+        """All feeds, of every class."""
+        return [feed for room in self._rooms.values() for feed in room.values()]
 
 
-class Control(enum.Enum):
-    """A frame that is not data."""
+class Talk(Protocol):
+    """What a decoder may say besides rows."""
 
-    ACK = "ack"
-    REFUSED = "refused"
-    PONG = "pong"
-    CLOSING = "closing"
-    GREETING = "greeting"
+    def ready(self) -> None:
+        """The greeting (`SocketGroup.greet`) was answered: subscribe now."""
 
+    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
+        """A request was taken; of those it asked for these, where they are named."""
 
-class ControlHandler(Protocol):
-    """Called with a control frame's meaning and its text (what was acknowledged or refused), and
-    with the id of the request it answers, where it names one.
-    """
+    def refused(
+        self, text: str, request_id: int | None = None, topics: Collection[str] = ()
+    ) -> None:
+        """The venue said no, to a request where it names one. `topics` are those it is about where
+        the venue tells them apart from its words.
+        """
 
-    def __call__(self, control: Control, text: str, request_id: int | None = None, /) -> None:
-        """Take it in."""
+    def answer(self, frame: bytes) -> None:
+        """Send this: a pong, or what the venue wants to hear to go on."""
+
+    def lost(self, text: str) -> None:
+        """The socket has skipped something that may have been of any of its streams."""
+
+    def closing(self, text: str) -> None:
+        """The venue is about to end the socket."""
 
 
 def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
@@ -132,11 +130,14 @@ def _is_word(topic: str, text: str) -> bool:
 
 
 FrameDecoder = Callable[[bytes, int], None]
-"""(payload, ts_recv in ns): delivers to feeds or to the control handler.
+"""(payload, ts_recv in ns): delivers to feeds, or says something.
 
 Raises msgspec.MsgspecError, UnicodeDecodeError, RecursionError or ValueError for a frame it cannot
 use; nothing of such a frame has been delivered.
 """
+
+OpenDecoder = Callable[[Feeds, Talk], FrameDecoder]
+"""Opens a decoder for one socket's life: it may hold state, which ends with the socket."""
 
 
 def no_levels(_: Mapping[str, bytes]) -> Sequence[bytes]:
@@ -182,6 +183,10 @@ class SocketGroup:
     (`shards.transport.hangups`)."""
     refuses_repeats: bool = False
     """Whether what is subscribed must be unsubscribed before it can be subscribed again."""
+    greet: Callable[[VenueSettings], Sequence[bytes]] | None = None
+    """What is sent first, a login or a request for heartbeats; nothing is subscribed before the
+    decoder says that it is `ready`.
+    """
     json_ping: bytes | None = None
     ping_interval_s: float = 10.0
     """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
@@ -189,7 +194,7 @@ class SocketGroup:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """How one kind of stream is subscribed and sequenced."""
+    """How one kind of stream is subscribed and sequenced. Several kinds may share a topic."""
 
     group: str
     feed: type[Feed]
@@ -204,6 +209,8 @@ class Channel:
     """Of a `PushedBook`: how its messages chain. Its group `refuses_repeats`, for a snapshot comes
     only with a new subscription.
     """
+    is_of_all_symbols: bool = False
+    """Whether the topic is the same for all symbols, and brings the rows of all."""
 
 
 REST_WEIGHT: Final = "rest_weight"
@@ -333,7 +340,7 @@ class Venue:
     """(topics, request id) to the frames that subscribe them."""
     unsubscribe: Callable[[Sequence[str], int], Sequence[bytes]]
     """The same to end them."""
-    build_decoder: Callable[[Feeds, ControlHandler], FrameDecoder]
+    open_decoder: OpenDecoder
     tag: str
     """The member of a frame that says which `Shape` it has."""
     shapes: tuple[Shape, ...]

@@ -15,9 +15,9 @@ counted.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from shards.feeds.feed import MalformedFrameError
+from shards.feeds.feed import Feed, MalformedFrameError, UntakenError
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
 from shards.venues.elements import suspect, unreadable
@@ -53,7 +53,11 @@ class Salvage:
         self._on_bad_frame = on_bad_frame
 
     def take(self, payload: bytes, ts_recv: int, error: Exception) -> None:
-        """Use what can be used of a frame that was refused with `error`."""
+        """Use what can be used of a frame that was refused with `error`. What was under way when
+        its stream was removed is nobody's fault.
+        """
+        if isinstance(error, UntakenError) and self._feeds.has_let_go(error.symbol, *error.feeds):
+            return
         frame = members(payload)
         tag = text_of(frame.get(self._tag))
         shape = self._shapes.get(tag or "")
@@ -77,7 +81,7 @@ class Salvage:
         ts_recv: int,
         error: Exception,
     ) -> None:
-        room = self._feeds.of(shape.feed)
+        feeds: Mapping[str, Feed] = self._feeds.of(shape.feed)
         body = _follow(payload, frame, shape.path)
         if not shape.is_list:
             symbol = text_of(members(body).get(shape.symbol))
@@ -86,23 +90,29 @@ class Salvage:
         texts = elements(body, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
             self._on_bad_frame(error, payload)
-            suspect(self._feeds.listening(shape.feed).values(), ts_recv)
+            suspect(feeds.values(), ts_recv)
             return
         owner: str | None = None
         good: dict[str | None, list[bytes]] = {}
         bad = []
         for part in (self._look_at(text, shape) for text in texts):
-            if part.symbol in room:
+            is_known = self._is_known(part.symbol, shape)
+            if is_known:
                 owner = owner or part.symbol
-            if part.error is None and part.symbol in room:
-                good.setdefault(part.symbol, []).append(part.text)
-            else:
+            if part.error is not None or not is_known:
                 bad.append(part)
+            elif part.symbol in feeds:
+                good.setdefault(part.symbol, []).append(part.text)
         if not bad:
             self._on_bad_frame(error, payload)
         self._refuse(bad, shape, ts_recv, owner)
         for readable in good.values():
             self._decode(_message(self._tag, shape, readable), ts_recv)
+
+    def _is_known(self, symbol: str | None, shape: Shape) -> bool:
+        """Whether a stream has, or had a moment ago, this symbol."""
+        feed: type[Feed] = shape.feed
+        return symbol in self._feeds.of(feed) or self._feeds.has_let_go(symbol, feed)
 
     def _look_at(self, text: bytes, shape: Shape) -> _Part:
         symbol = text_of(members(text).get(shape.symbol))
@@ -115,15 +125,19 @@ class Salvage:
     def _refuse(
         self, parts: Sequence[_Part], shape: Shape, ts_recv: int, owner: str | None
     ) -> None:
-        """Count parts; tell their streams. Those that name no stream here are `owner`'s."""
-        room = self._feeds.of(shape.feed)
-        anybody = list(self._feeds.listening(shape.feed).values())
+        """Count parts; tell their streams. Those that name no stream here are `owner`'s. Nobody is
+        told of what is about a stream that was removed.
+        """
+        feeds: Mapping[str, Any] = self._feeds.of(shape.feed)
+        anybody = list(feeds.values())
         is_anybodys = False
         for part in parts:
             self._on_bad_frame(part.error or MalformedFrameError("mixed_coins"), part.text)
-            named = room.get(part.symbol or "", room.get(owner or ""))
-            if named is not None:
+            symbol = part.symbol if self._is_known(part.symbol, shape) else owner
+            if (named := feeds.get(symbol or "")) is not None:
                 named.on_unreadable(unreadable(part.text, shape, ts_recv))
+            elif self._feeds.has_let_go(symbol, shape.feed):
+                continue
             elif len(anybody) == 1:
                 anybody[0].on_unreadable(unreadable(part.text, shape, ts_recv))
             else:

@@ -2,8 +2,9 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from engine.data.kind import Kind, RecordArray
 from engine.data.kinds import GAP, KINDS
@@ -110,3 +111,30 @@ def free_leases() -> LeaseClient:
 
     client = LeaseClient(grant)
     return client
+
+
+class Said:
+    """A `Talk` that notes what it is told: what was said, and its arguments."""
+
+    def __init__(self) -> None:
+        self.words: list[list[Any]] = []
+
+    def ready(self) -> None:
+        self.words.append(["ready"])
+
+    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
+        self.words.append(["acknowledged", request_id, *topics])
+
+    def refused(
+        self, text: str, request_id: int | None = None, topics: Collection[str] = ()
+    ) -> None:
+        self.words.append(["refused", text, request_id, *topics])
+
+    def answer(self, frame: bytes) -> None:
+        self.words.append(["answer", frame])
+
+    def lost(self, text: str) -> None:
+        self.words.append(["lost", text])
+
+    def closing(self, text: str) -> None:
+        self.words.append(["closing", text])

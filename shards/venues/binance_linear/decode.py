@@ -8,7 +8,7 @@ from engine.data.flags import Side
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import FundingRates, LiquidationRow, Liquidations, OpenInterestPoints
-from shards.feeds.feed import MalformedFrameError
+from shards.feeds.feed import MalformedFrameError, UntakenError
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME
@@ -31,12 +31,11 @@ from shards.venues.elements import funding_row, take_one, take_parts
 from shards.venues.json_parts import elements, members, text_of
 from shards.venues.kit import (
     BookSnapshot,
-    Control,
-    ControlHandler,
     Feeds,
     FrameDecoder,
     OnBadFrame,
     Shape,
+    Talk,
 )
 from shards.venues.listing import Readings, RowReader
 from shards.venues.wire import NS_PER_MS
@@ -71,13 +70,15 @@ PREMIUM_INDEX = Shape(FundingRates, PremiumIndex, symbol="symbol", time="time")
 OPEN_INTEREST = Shape(OpenInterestPoints, OpenInterest, symbol="symbol", time="time")
 
 
-def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
+def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     """Decoder of raw-mode frames of either socket group."""
     decode = msgspec.json.Decoder(
         _Message, strict=False, dec_hook=read_number, float_hook=str
     ).decode
-    trade_feed, quote_feed = feeds.of(ContiguousTrades).get, feeds.of(Quotes).get
-    book_feed, funding_feed = feeds.of(DeltaBook).get, feeds.of(FundingRates).get
+    trade_feed = feeds.of(ContiguousTrades).get
+    quote_feed = feeds.of(Quotes).get
+    book_feed = feeds.of(DeltaBook).get
+    funding_feed = feeds.of(FundingRates).get
     liquidation_feed = feeds.of(Liquidations).get
     buy, sell = int(Side.BUY), int(Side.SELL)
 
@@ -85,21 +86,21 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
         try:
             message = decode(payload)
         except msgspec.ValidationError:
-            if not _on_reply(payload, on_control):
+            if not _on_reply(payload, talk):
                 raise
             return
         kind = type(message)
         if kind is AggTrade:
             trades = trade_feed(message.s)
             if trades is None:
-                raise MalformedFrameError("not_subscribed")
+                raise UntakenError(message.s, ContiguousTrades)
             side = sell if message.m else buy
             ts_event = message.T * NS_PER_MS
             trades.on_trade(message.a, side, ts_event, ts_recv, message.p, message.q)
         elif kind is BookTicker:
             quotes = quote_feed(message.s)
             if quotes is None:
-                raise MalformedFrameError("not_subscribed")
+                raise UntakenError(message.s, Quotes)
             content = (message.b, message.B, message.a, message.A)
             quotes.on_quote(message.u, message.T * NS_PER_MS, ts_recv, content)
         elif kind is DepthUpdate:
@@ -114,21 +115,21 @@ def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
 
 def _on_depth(message: DepthUpdate, book: DeltaBook | None, ts_recv: int) -> None:
     if book is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(message.s, DeltaBook)
     event = BookEvent(message.u, message.pu, message.T * NS_PER_MS, ts_recv, message.b, message.a)
     book.on_event(message.U, event)
 
 
 def _on_mark_price(message: MarkPriceUpdate, feed: FundingRates | None, ts_recv: int) -> None:
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(message.s, FundingRates)
     row = funding_row(message.r, message.p, message.i, message.T * NS_PER_MS)
     feed.on_funding(message.E * NS_PER_MS, ts_recv, row)
 
 
 def _on_force_order(order: LiquidationOrder, feed: Liquidations | None, ts_recv: int) -> None:
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(order.s, Liquidations)
     row = LiquidationRow(
         order.T * NS_PER_MS, _SIDE[order.S], order.p, order.q, order.z,
         order.ap.value, order.ap.is_exact,
@@ -136,18 +137,17 @@ def _on_force_order(order: LiquidationOrder, feed: Liquidations | None, ts_recv:
     feed.on_liquidation(row, ts_recv)
 
 
-def _on_reply(payload: bytes, on_control: ControlHandler) -> bool:
+def _on_reply(payload: bytes, talk: Talk) -> bool:
     """Handle a frame that is not data; False when it is none of these either."""
     reply = _decode_reply(payload)
     if reply.e == "serverShutdown":
-        on_control(Control.CLOSING, "the venue announced a shutdown")
+        talk.closing("the venue announced a shutdown")
     elif reply.e:
         return False
     elif reply.error is not None or reply.code is not None:
-        text = reply.error.msg if reply.error else reply.msg
-        on_control(Control.REFUSED, text, reply.id)
+        talk.refused(reply.error.msg if reply.error else reply.msg, reply.id)
     elif reply.id is not None:
-        on_control(Control.ACK, str(reply.id))
+        talk.acknowledged(reply.id)
     else:
         return False
     return True

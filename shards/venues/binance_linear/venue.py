@@ -17,9 +17,9 @@ from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.decode import (
     SHAPES,
-    build_decoder,
     decode_open_interest,
     decode_premium_index,
+    open_decoder,
     parse_book_snapshot,
     parse_funding_intervals,
 )
@@ -184,7 +184,7 @@ VENUE = Venue(
     used_weight_header="X-MBX-USED-WEIGHT-1M",
     subscribe=subscribe,
     unsubscribe=unsubscribe,
-    build_decoder=build_decoder,
+    open_decoder=open_decoder,
     tag="e",
     shapes=SHAPES,
     listing=ListingCalls(RestCall("GET", "/fapi/v1/exchangeInfo", weight=1), parse_instruments),

@@ -1,6 +1,6 @@
 """Hyperliquid frames and answers into feeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -8,7 +8,7 @@ from engine.data.flags import Side
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.books import SnapshotBook
 from shards.feeds.contracts import FundingOpenInterest
-from shards.feeds.feed import MalformedFrameError
+from shards.feeds.feed import MalformedFrameError, UntakenError
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import HistoryTrades, TradeRow
 from shards.venues.bad_frames import BAD_FRAME
@@ -32,12 +32,11 @@ from shards.venues.hyperliquid_perp.messages import (
 )
 from shards.venues.json_parts import elements, members, text_of
 from shards.venues.kit import (
-    Control,
-    ControlHandler,
     Feeds,
     FrameDecoder,
     OnBadFrame,
     Shape,
+    Talk,
 )
 from shards.venues.wire import NS_PER_MS
 
@@ -79,46 +78,49 @@ SHAPES = (
 CTX = Shape(FundingOpenInterest, AssetCtx, row_count=2)
 
 
-def build_decoder(feeds: Feeds, on_control: ControlHandler) -> FrameDecoder:
+def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     """Decoder of the one socket group."""
     decode = msgspec.json.Decoder(_Frame, strict=False, dec_hook=read_number, float_hook=str).decode
-
-    trade_feed, quote_feed = feeds.of(HistoryTrades).get, feeds.of(Quotes).get
-    book_feed, ctx_feed = feeds.of(SnapshotBook).get, feeds.of(FundingOpenInterest).get
+    trades, books = feeds.of(HistoryTrades), feeds.of(SnapshotBook)
+    quotes, ctxs = feeds.of(Quotes), feeds.of(FundingOpenInterest)
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
         if payload[:9] == b"Websocket":
-            on_control(Control.GREETING, "")
+            talk.ready()
             return
         message = decode(payload)
         if type(message) is Trades:
-            _on_trades(message.data, trade_feed, ts_recv)
+            _on_trades(message.data, trades, ts_recv)
         elif type(message) is Bbo:
-            _on_bbo(message.data, quote_feed(message.data.coin), ts_recv)
+            _on_bbo(message.data, quotes, ts_recv)
         elif type(message) is L2Book:
-            _on_book(message.data, book_feed(message.data.coin), ts_recv)
+            _on_book(message.data, books, ts_recv)
         elif type(message) is ActiveAssetCtx:
-            _on_ctx(message.data.ctx, ctx_feed(message.data.coin), ts_recv)
-        elif type(message) is SubscriptionResponse:
-            on_control(Control.ACK, bytes(message.data).decode())
+            _on_ctx(message.data.coin, message.data.ctx, ctxs, ts_recv)
+        elif type(message) is SubscriptionResponse or (
+            type(message) is Error and message.data.startswith(_IS_SO)
+        ):
+            talk.acknowledged(None)
         elif type(message) is Error:
-            is_so = message.data.startswith(_IS_SO)
-            on_control(Control.ACK if is_so else Control.REFUSED, message.data)
-        else:
-            on_control(Control.PONG, "")
+            talk.refused(message.data)
 
     return on_frame
 
 
-def _on_trades(
-    trades: list[Trade], feed_of: Callable[[str], HistoryTrades | None], ts_recv: int
-) -> None:
+def _on_error(text: str, talk: Talk) -> None:
+    if text.startswith(_IS_SO):
+        talk.acknowledged(None)
+    else:
+        talk.refused(text)
+
+
+def _on_trades(trades: list[Trade], feeds: Mapping[str, HistoryTrades], ts_recv: int) -> None:
     if not trades:
         return
     coin = trades[0].coin
-    feed = feed_of(coin)
+    feed = feeds.get(coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(coin, HistoryTrades)
     side = _SIDE
     rows = [
         TradeRow(trade.tid, side[trade.side], trade.time * NS_PER_MS, trade.px, trade.sz)
@@ -130,24 +132,29 @@ def _on_trades(
     feed.on_trades(rows, ts_recv)
 
 
-def _on_book(book: Book, feed: SnapshotBook | None, ts_recv: int) -> None:
+def _on_book(book: Book, feeds: Mapping[str, SnapshotBook], ts_recv: int) -> None:
+    feed = feeds.get(book.coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(book.coin, SnapshotBook)
     bids, asks = ([(level.px, level.sz) for level in side] for side in book.levels)
     feed.on_book(BookEvent(book.time, 0, book.time * NS_PER_MS, ts_recv, bids, asks))
 
 
-def _on_bbo(quote: BestBidOffer, feed: Quotes | None, ts_recv: int) -> None:
+def _on_bbo(quote: BestBidOffer, feeds: Mapping[str, Quotes], ts_recv: int) -> None:
+    feed = feeds.get(quote.coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(quote.coin, Quotes)
     bid, ask = quote.bbo
     content = (*((bid.px, bid.sz) if bid else _NO_ORDER), *((ask.px, ask.sz) if ask else _NO_ORDER))
     feed.on_quote(quote.time, quote.time * NS_PER_MS, ts_recv, content)
 
 
-def _on_ctx(ctx: AssetCtx, feed: FundingOpenInterest | None, ts_recv: int) -> None:
+def _on_ctx(
+    coin: str, ctx: AssetCtx, feeds: Mapping[str, FundingOpenInterest], ts_recv: int
+) -> None:
+    feed = feeds.get(coin)
     if feed is None:
-        raise MalformedFrameError("not_subscribed")
+        raise UntakenError(coin, FundingOpenInterest)
     row = funding_row(ctx.funding, ctx.markPx, ctx.oraclePx, 0, FUNDING_INTERVAL_S)
     said = ctx.openInterest
     feed.on_both(ts_recv, ts_recv, row, said.value, said.is_exact)
@@ -155,10 +162,11 @@ def _on_ctx(ctx: AssetCtx, feed: FundingOpenInterest | None, ts_recv: int) -> No
 
 def decode_meta_and_ctxs(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
     """States of all coins. Like the socket's they carry no time: it is the one of receipt."""
+    states = feeds.of(FundingOpenInterest)
 
     def take(coin: str | None, ctx: bytes) -> None:
         assert coin is not None
-        _on_ctx(_decode_ctx(ctx), feeds.of(FundingOpenInterest).get(coin), ts_recv)
+        _on_ctx(coin, _decode_ctx(ctx), states, ts_recv)
 
     names, ctxs = _names_and_ctxs(body)
     if len(names) != len(ctxs):

@@ -14,7 +14,11 @@ from shards.feeds.books import SnapshotBook
 from shards.feeds.contracts import FundingOpenInterest
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import HistoryTrades
-from shards.venues.hyperliquid_perp.decode import SHAPES, build_decoder, decode_meta_and_ctxs
+from shards.venues.hyperliquid_perp.decode import (
+    SHAPES,
+    decode_meta_and_ctxs,
+    open_decoder,
+)
 from shards.venues.hyperliquid_perp.messages import PERP_DECIMALS, Coin, Universe
 from shards.venues.kit import (
     CONNECTS,
@@ -164,7 +168,7 @@ VENUE = Venue(
     ),
     subscribe=subscribe,
     unsubscribe=unsubscribe,
-    build_decoder=build_decoder,
+    open_decoder=open_decoder,
     tag="channel",
     shapes=SHAPES,
     topics_in=topics_in,

@@ -62,7 +62,7 @@ def test_rows_of_a_toy_kind_are_stored(
     run(delivery, all_delivered(delivery))  # makes the tables of the kinds that there are
     execute(database_url, SQL)
     feed = feed_on(bench, layout)
-    feed.connected()
+    feed.subscribed()
     for day in range(3):
         feed.on_settlement(START_NS + day, START_NS + 5, 81234.12345678 * day, 1.5, 7 + day)
     bench.publish()
@@ -78,7 +78,7 @@ def test_rows_of_a_toy_kind_are_stored(
     assert last is not None
     assert last.ts_event == last.id == START_NS + 2
     next_life = feed_on(bench, layout)
-    next_life.connected()
+    next_life.subscribed()
     next_life.on_settlement(START_NS + 9, START_NS + 10, 1.0, 1.0, 1)
     assert next_life.gap_count == 1, "nobody listened meanwhile"
 

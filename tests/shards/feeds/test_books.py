@@ -79,7 +79,7 @@ def make(double: MemoryRings, last: Position | None = None) -> tuple[DeltaBook, 
     asked: list[DeltaBook] = []
     spec = spec_of(kind=StreamKind.L2_BOOK)
     feed = DeltaBook(spec, double.rings[BOOK.name], double.gaps, last, asked.append)
-    feed.connected()
+    feed.subscribed()
     return feed, asked
 
 
@@ -122,8 +122,8 @@ def test_stored_rows_rebuild_the_venues_book_whatever_happens(seed: int, script:
         elif step == "repeat" and received:
             feed.on_event(*last) if last[1].seq == received[-1] else None
         elif step == "reconnect":
-            feed.disconnected("cut")
-            feed.connected()
+            feed.cut("cut")
+            feed.subscribed()
     # Quiet again: one more event, and a fresh snapshot.
     final = venue.delta()
     feed.on_event(*final)
@@ -279,7 +279,7 @@ def test_snapshot_that_never_fits_is_asked_for_again_and_nothing_is_lost() -> No
         assert not feed.is_synced
     assert len(asked) == 4
     assert "older" in feed.reason
-    feed.disconnected("cut")
+    feed.cut("cut")
     assert double.rows("book")["seq"].tolist() == [60]
 
 
@@ -395,7 +395,7 @@ def test_whole_books_chain_and_ignore_what_is_not_newer() -> None:
     double = MemoryRings()
     spec = spec_of(venue="hyperliquid_perp", symbol="BTC", kind=StreamKind.L2_BOOK)
     feed = SnapshotBook(spec, double.rings[BOOK.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     feed.on_book(BookEvent(1000, 0, 1000, 1, [(10.0, 1.0), (9.0, 1.0)], [(11.0, 1.0)]))
     feed.on_book(BookEvent(1000, 0, 1000, 2, [(10.0, 1.0)], []))
     feed.on_book(BookEvent(900, 0, 900, 3, [(10.0, 1.0)], []))
@@ -414,7 +414,7 @@ def test_whole_books_missed_while_away_are_unprovable() -> None:
     feed = SnapshotBook(
         spec_of(kind=StreamKind.L2_BOOK), double.rings[BOOK.name], double.gaps, last
     )
-    feed.connected()
+    feed.subscribed()
     feed.on_book(BookEvent(3000, 0, 3000, 1, [(10.0, 1.0)], []))
     (gap,) = double.rows("gap")
     assert (gap["from_seq"], gap["to_seq"]) == (1001, 2999)
@@ -426,7 +426,7 @@ def test_whole_books_missed_while_away_are_unprovable() -> None:
 def test_one_whole_book_from_the_future_does_not_make_all_others_old() -> None:
     double = MemoryRings()
     feed = SnapshotBook(spec_of(), double.rings[BOOK.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     for ms in (100_000, 4_000_000_000, 100_001, 99_999, 100_002):
         feed.on_book(BookEvent(ms, 0, ms * 1_000_000, 1, [(1.0, 1.0)], []))
     rows = double.rows("book")
@@ -440,9 +440,9 @@ def test_one_whole_book_from_the_future_does_not_make_all_others_old() -> None:
 def test_whole_books_that_did_not_come_are_declared() -> None:
     double = MemoryRings()
     feed = SnapshotBook(spec_of(), double.rings[BOOK.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     feed.on_book(BookEvent(1000, 0, 1000, 1, [(1.0, 1.0)], []))
-    feed.fell_silent()
+    feed.fell_silent("no data")
     feed.on_book(BookEvent(61_000, 0, 61_000, 2, [(1.0, 1.0)], []))
     (gap,) = double.rows("gap")
     assert (gap["reason"], gap["from_ts"], gap["to_ts"]) == (GapReason.SILENCE, 1000, 61_000)

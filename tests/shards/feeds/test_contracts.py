@@ -26,21 +26,21 @@ ROW = FundingRow(0.0001, 100.5, 100.25, 28_800 * S, 3600)
 def make_funding(double: MemoryRings, last: Position | None = None) -> FundingRates:
     spec = spec_of(kind=StreamKind.FUNDING)
     feed = FundingRates(spec, double.rings[FUNDING.name], double.gaps, last)
-    feed.connected()
+    feed.subscribed()
     return feed
 
 
 def make_points(double: MemoryRings, last: Position | None = None) -> OpenInterestPoints:
     spec = spec_of(kind=StreamKind.OPEN_INTEREST, transport=Transport.HTTP_POLL)
     feed = OpenInterestPoints(spec, double.rings[OPEN_INTEREST.name], double.gaps, last)
-    feed.polled(5)
+    feed.subscribed("polled every 5 s")
     return feed
 
 
 def make_liquidations(double: MemoryRings, last: Position | None = None) -> Liquidations:
     spec = spec_of(kind=StreamKind.LIQUIDATIONS)
     feed = Liquidations(spec, double.rings[LIQUIDATION.name], double.gaps, last)
-    feed.connected()
+    feed.subscribed()
     return feed
 
 
@@ -71,13 +71,13 @@ def test_each_poll_is_a_row_whatever_time_the_venue_says(kind: StreamKind) -> No
     ring = double.rings[kind.replace("I", "_i").lower()]
     if kind is StreamKind.FUNDING:
         funding = FundingRates(spec, ring, double.gaps, None)
-        funding.polled(5)
+        funding.subscribed("polled every 5 s")
         for recv, second in enumerate(seconds):
             funding.on_funding(second * S, recv + 1, ROW)
         assert funding.duplicate_count == 0
     else:
         points = OpenInterestPoints(spec, ring, double.gaps, None)
-        points.polled(5)
+        points.subscribed("polled every 5 s")
         for recv, second in enumerate(seconds):
             points.on_open_interest(second * S, recv + 1, 10.0)
         assert points.status().state is StreamState.LIVE
@@ -132,7 +132,7 @@ def make_both(double: MemoryRings, transport: Transport = Transport.WS) -> Fundi
         double.rings[FUNDING.name], double.gaps, None,
         double.rings[OPEN_INTEREST.name],
     )  # fmt: skip
-    feed.connected()
+    feed.subscribed()
     return feed
 
 
@@ -140,8 +140,8 @@ def test_one_message_becomes_a_row_of_each_kind() -> None:
     double = MemoryRings()
     feed = make_both(double)
     feed.on_both(5 * S, 5 * S, ROW, 31000.5)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_both(9 * S, 9 * S, ROW, 31000.5)
     for kind in ("funding", "open_interest"):
         rows = double.rows(kind)
@@ -162,8 +162,8 @@ def test_what_was_on_its_way_when_the_last_row_came_is_in_the_gap(
     feed = make_both(double)
     for second in received_s:
         feed.on_both(int(second * S), int(second * S), ROW, 1.0)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_both(9 * S, 9 * S, ROW, 1.0)
     (gap,) = double.rows("gap")
     assert (gap["from_ts"], gap["to_ts"]) == (from_s * S, 9 * S)
@@ -236,9 +236,9 @@ def test_the_time_nobody_listened_is_declared_without_waiting_for_a_liquidation(
     double = MemoryRings()
     feed = make_liquidations(double)
     feed.on_liquidation(ORDER, 6)
-    feed.disconnected("cut")
-    feed.disconnected("cannot connect")
-    feed.connected()
+    feed.cut("cut")
+    feed.cut("cannot connect")
+    feed.subscribed()
     subscribed_ns = wall_ns()
     heard_ns = settle(feed)
     feed.tick(heard_ns + S)
@@ -266,9 +266,9 @@ def test_liquidations_are_unknown_since_the_socket_was_last_heard() -> None:
     feed = make_liquidations(double)
     feed.on_liquidation(ORDER, 6)
     before_ns = wall_ns()
-    feed.disconnected("silent for 30 s", 30.0)
+    feed.cut("silent for 30 s", 30.0)
     after_ns = wall_ns()
-    feed.connected()
+    feed.subscribed()
     settle(feed)
     (gap,) = double.rows("gap")
     assert before_ns <= gap["from_ts"] + 32 * S <= after_ns
@@ -283,8 +283,8 @@ def test_what_is_unknown_begins_no_earlier_than_the_last_liquidation_and_no_late
         feed = make_liquidations(double)
         now_ns = wall_ns()
         feed.on_liquidation(ORDER._replace(ts_event=now_ns + ahead_s * S), now_ns)
-        feed.disconnected("cut")
-        feed.connected()
+        feed.cut("cut")
+        feed.subscribed()
         settle(feed)
         (gap,) = double.rows("gap")
         assert 0 <= gap["from_ts"] - (now_ns + edge_s * S) < S / 2
@@ -323,7 +323,7 @@ def test_silence_where_rows_should_come_is_declared_when_it_ends() -> None:
     double = MemoryRings()
     feed = make_funding(double)
     feed.on_funding(100 * S, 1, ROW)
-    feed.fell_silent()
+    feed.fell_silent("no data")
     assert len(double.rows("gap")) == 0, "it may last"
     feed.on_funding(160 * S, 2, ROW)
     feed.on_funding(161 * S, 3, ROW)

@@ -47,7 +47,7 @@ class Kind(NamedTuple):
 
 def synced_book(double: MemoryRings) -> DeltaBook:
     book = DeltaBook(spec_of(), double.rings[BOOK.name], double.gaps, None, lambda _: None)
-    book.connected()
+    book.subscribed()
     feed_delta(book, 0)
     book.on_snapshot(BookEvent(1, 0, at(0), wall_ns(), [(9.0, 0.0)], [], is_snapshot=True))
     assert book.is_synced
@@ -91,13 +91,15 @@ def feed_liquidation(to: Any, n: int) -> None:
 def both(double: MemoryRings) -> FundingOpenInterest:
     rings = double.rings
     other = rings[OPEN_INTEREST.name]
-    return FundingOpenInterest(spec_of(), rings[FUNDING.name], double.gaps, None, other)
+    stream = FundingOpenInterest(spec_of(), rings[FUNDING.name], double.gaps, None, other)
+    stream.subscribed()
+    return stream
 
 
 def plain(feed: Callable[..., Feed], kind: str) -> Callable[[MemoryRings], Feed]:
     def make(double: MemoryRings) -> Feed:
         stream = feed(spec_of(), double.rings[kind], double.gaps, None)
-        stream.connected()
+        stream.subscribed()
         return stream
 
     return make
@@ -134,7 +136,7 @@ class Rig:
     def on_over(self, anew: bool) -> None:
         self.over.append(anew)
         if anew:
-            self.stream.connected()
+            self.stream.subscribed()
 
     def old(self, n: int) -> None:
         """The present socket delivers; after the handover nobody listens."""
@@ -217,7 +219,7 @@ def test_what_both_sockets_bring_unreadably_is_declared_once(name: str, seed: in
                 unreadable(rig.stream if rig.over else rig.handover, new)
             new += 1
     assert rig.over == [False]
-    rig.stream.disconnected("the test is over")
+    rig.stream.cut("the test is over")
     rig.stream.declare_pending(wall_ns())
     assert rig.stored() == [n for n in range(1, COUNT) if n not in bad]
     gaps = rig.double.rows("gap")

@@ -72,7 +72,7 @@ class Rig:
         rings = self.double.rings
         self.feed = PushedBook(spec, rings["book"], self.double.gaps, last, rule, self.asked.append)
         self.feed.resume(CoverageLedger(rings["coverage"]), None)
-        self.feed.connected()
+        self.feed.subscribed()
 
     def send(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -246,8 +246,8 @@ def test_stored_rows_rebuild_the_venues_book_whatever_happens(
         elif step == "repeat" and last[0].seq == venue.seq:
             rig.send([last])
         elif step == "reconnect":
-            rig.feed.disconnected("cut")
-            rig.feed.connected()
+            rig.feed.cut("cut")
+            rig.feed.subscribed()
             rig.send([venue.snapshot()])
         elif step == "unasked" or (step == "answer" and rig.asked):
             rig.asked.clear()
@@ -286,8 +286,8 @@ def test_a_checksum_keeps_the_book_right_where_there_are_no_ids(
             venue.delta()
             continue
         if step == "reconnect":
-            rig.feed.disconnected("cut")
-            rig.feed.connected()
+            rig.feed.cut("cut")
+            rig.feed.subscribed()
         message = venue.snapshot() if step in ("answer", "unasked", "reconnect") else venue.delta()
         rig.send([message] * (2 if step == "repeat" else 1))
         if rig.feed.is_synced:
@@ -509,7 +509,7 @@ def test_a_snapshot_that_never_comes_is_asked_for_again(clock: list[float]) -> N
         clock[0] += 1
         rig.feed.tick(1)
     assert 3 <= len(rig.asked) <= 10
-    rig.feed.disconnected("cut")
+    rig.feed.cut("cut")
     rig.asked.clear()
     clock[0] += 1000
     rig.feed.tick(1)
@@ -519,12 +519,12 @@ def test_a_snapshot_that_never_comes_is_asked_for_again(clock: list[float]) -> N
 def test_what_was_missed_while_away_is_known_from_the_next_snapshot() -> None:
     rig = Rig(BY_PREVIOUS)
     rig.send([(snapshot(100), None), (delta(110, 100, 1), None)])
-    rig.feed.disconnected("cut")
-    rig.feed.connected()
+    rig.feed.cut("cut")
+    rig.feed.subscribed()
     rig.feed.on_event(snapshot(110, 900))
     assert rig.gaps() == [], "nothing had happened"
-    rig.feed.disconnected("cut")
-    rig.feed.connected()
+    rig.feed.cut("cut")
+    rig.feed.subscribed()
     rig.feed.on_event(snapshot(200, 1900))
     assert rig.gaps() == [(GapReason.RECONNECT, GapState.UNPROVABLE, 111, 199)]
     again = Rig(BY_PREVIOUS, last=Position(0, 200, _START + 1900 * _MS, 1))
@@ -536,8 +536,8 @@ def test_a_snapshot_behind_what_is_stored_is_brought_up_to_it() -> None:
     rig = Rig(BY_PREVIOUS)
     rig.send([(snapshot(100), None), (delta(110, 100, 1, [(2.0, 2.0)]), None)])
     rig.feed.on_event(delta(120, 110, 2, [(3.0, 3.0)]))
-    rig.feed.disconnected("cut")
-    rig.feed.connected()
+    rig.feed.cut("cut")
+    rig.feed.subscribed()
     rig.feed.on_event(snapshot(105, 1, [(1.0, 1.0)]))
     assert rig.state() is StreamState.SYNCING
     rig.feed.on_event(delta(115, 105, 2, [(2.0, 2.0)]))

@@ -20,7 +20,7 @@ A, B = (10.0, 1.0, 11.0, 2.0), (10.5, 1.0, 11.0, 2.0)
 
 def make_feed(double: MemoryRings, last: Position | None = None) -> Quotes:
     feed = Quotes(spec_of(kind=StreamKind.TICKER), double.rings[QUOTE.name], double.gaps, last)
-    feed.connected()
+    feed.subscribed()
     return feed
 
 
@@ -66,8 +66,8 @@ def test_what_was_quoted_while_away_is_an_unprovable_gap(cause: GapReason) -> No
     else:
         feed = make_feed(double)
         feed.on_quote(10, 10 * MS, 1, A)
-        feed.disconnected("cut")
-        feed.connected()
+        feed.cut("cut")
+        feed.subscribed()
     feed.on_quote(50, 50 * MS, 2, B)
     (gap,) = double.rows("gap")
     assert (gap["reason"], gap["state"], gap["missing"]) == (cause, GapState.UNPROVABLE, -1)
@@ -79,8 +79,8 @@ def test_another_quote_of_the_same_moment_after_a_reconnect_is_a_gap_of_that_mom
     double = MemoryRings()
     feed = make_feed(double)
     feed.on_quote(10, 10 * MS, 1, A)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_quote(10, 10 * MS, 2, B)
     assert seqs(double) == [10, 10]
     (gap,) = double.rows("gap")
@@ -91,8 +91,8 @@ def test_the_same_quote_after_a_reconnect_proves_that_nothing_changed() -> None:
     double = MemoryRings()
     feed = make_feed(double)
     feed.on_quote(10, 10 * MS, 1, A)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_quote(10, 10 * MS, 2, A)
     feed.on_quote(11, 11 * MS, 3, B)
     assert seqs(double) == [10, 11]

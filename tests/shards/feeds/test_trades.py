@@ -33,7 +33,7 @@ def covered(gaps: RecordArray) -> set[int]:
 def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
     double = MemoryRings(capacity=64)
     feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     next_id = 100
     stored: list[int] = []
     sent: list[int] = []
@@ -49,8 +49,8 @@ def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
         elif step == "repeat" and feed.has_data:
             feed.on_trade(sent[0], Side.BUY, sent[0] * MS, ts, 1.0, 1.0)
         elif step == "reconnect":
-            feed.disconnected("cut")
-            feed.connected()
+            feed.cut("cut")
+            feed.subscribed()
         elif step == "room":
             stored += double.rows("trade")["trade_id"].tolist()[len(stored) :]
     # The last trade closes every open question.
@@ -67,7 +67,7 @@ def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
 def test_full_ring_drops_the_newest_and_declares_exactly_those() -> None:
     double = MemoryRings(capacity=8)
     feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     for trade_id in range(1, 13):
         feed.on_trade(trade_id, Side.SELL, trade_id * MS, trade_id, 2.0, 1.0)
     assert double.rows("trade")["trade_id"].tolist() == list(range(1, 9))
@@ -84,7 +84,7 @@ def test_full_ring_drops_the_newest_and_declares_exactly_those() -> None:
 def test_ids_that_jump_while_the_ring_is_full_are_a_gap_of_their_own() -> None:
     double = MemoryRings(capacity=8)
     feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     for trade_id in (*range(1, 12), *range(21, 24)):
         feed.on_trade(trade_id, Side.SELL, trade_id * MS, trade_id, 2.0, 1.0)
     double.release("trade")
@@ -103,7 +103,7 @@ def test_ids_that_jump_while_the_ring_is_full_are_a_gap_of_their_own() -> None:
 def test_quiet_stream_declares_its_drops_on_the_tick() -> None:
     double = MemoryRings(capacity=8)
     feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     for trade_id in range(1, 11):
         feed.on_trade(trade_id, Side.SELL, trade_id * MS, trade_id, 2.0, 1.0)
     double.release("trade")
@@ -119,7 +119,7 @@ def test_restart_continues_from_the_last_stored_id() -> None:
     double = MemoryRings()
     last = Position(id_hi=0, id=500, ts_event=5 * MS, ts_recv=6 * MS)
     feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, last)
-    feed.connected()
+    feed.subscribed()
     feed.on_trade(504, Side.BUY, 9 * MS, 10, 1.0, 1.0)
     (gap,) = double.rows("gap")
     assert (gap["from_seq"], gap["to_seq"], gap["missing"]) == (501, 503, 3)
@@ -131,7 +131,7 @@ def test_restart_continues_from_the_last_stored_id() -> None:
 def test_ids_that_start_anew_are_a_declared_break_and_not_a_silent_drop() -> None:
     double = MemoryRings()
     feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     feed.on_trade(10_000, Side.BUY, 1_000 * MS, 1, 1.0, 1.0)
     feed.on_trade(5, Side.BUY, 9_000 * MS, 2, 1.0, 1.0)
     feed.on_trade(6, Side.BUY, 9_001 * MS, 3, 1.0, 1.0)
@@ -149,7 +149,7 @@ def make_history_feed(double: MemoryRings, last: Position | None = None) -> Hist
     feed = HistoryTrades(
         spec_of(venue="hyperliquid_perp"), double.rings[TRADE.name], double.gaps, last
     )
-    feed.connected()
+    feed.subscribed()
     return feed
 
 
@@ -157,8 +157,8 @@ def test_history_that_reaches_back_proves_that_nothing_is_missing() -> None:
     double = MemoryRings()
     feed = make_history_feed(double)
     feed.on_trades(history(1, 2, 3), 1)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_trades(history(6, 5, 4, 3, 2), 2)
     assert sorted(double.rows("trade")["trade_id"].tolist()) == [1, 2, 3, 4, 5, 6]
     assert len(double.rows("gap")) == 0
@@ -171,8 +171,8 @@ def test_what_the_venue_replays_is_told_apart_from_what_is_live() -> None:
     feed = make_history_feed(double)
     feed.on_trades(history(1, 2, 3), 1)
     feed.on_trades(history(4), 2)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_trades(history(6, 5, 4, 3, 2), 3)
     feed.on_trades(history(7), 4)
     rows = double.rows("trade")
@@ -184,8 +184,8 @@ def test_history_that_falls_short_is_an_unprovable_gap() -> None:
     double = MemoryRings()
     feed = make_history_feed(double)
     feed.on_trades(history(1, 2), 1)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_trades(history(40, 41), 2)
     assert double.rows("trade")["trade_id"].tolist() == [1, 2, 40, 41]
     (gap,) = double.rows("gap")
@@ -243,8 +243,8 @@ def test_a_trade_of_the_last_millisecond_that_was_missed_is_found_in_the_history
     double = MemoryRings()
     feed = make_history_feed(double)
     feed.on_trades(history(3, 5), 1)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_trades(history(3, 4, 5, 6), 2)
     assert sorted(double.rows("trade")["trade_id"].tolist()) == [3, 4, 5, 6]
 
@@ -265,11 +265,11 @@ def test_no_history_trade_is_stored_twice(frames: list[list[int]]) -> None:
 def test_history_that_repeats_what_cannot_be_read_declares_it_once() -> None:
     double = MemoryRings()
     feed = HistoryTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     for _ in range(2):
         feed.on_unreadable(Unreadable(wall_ns(), ts_event=5, mark=77))
         feed.on_trades([TradeRow(9, 66, 6, 1.0, 1.0)], wall_ns())
-        feed.disconnected("cut")
-        feed.connected()
+        feed.cut("cut")
+        feed.subscribed()
     assert feed.refused_count == 1
     assert double.rows("gap")["reason"].tolist() == [GapReason.UNREADABLE]

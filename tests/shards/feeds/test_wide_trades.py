@@ -27,7 +27,7 @@ def row(number: int, at_ms: int | None = None) -> TradeRow:
 
 def feed_on(double: MemoryRings, last: Position | None = None) -> UnorderedTrades:
     feed = UnorderedTrades(spec_of(), double.rings["trade"], double.gaps, last)
-    feed.connected()
+    feed.subscribed()
     return feed
 
 
@@ -90,7 +90,7 @@ def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
     is_away = False
     for number, step in enumerate([*script, "trade"], 1):
         if step == "reconnect":
-            feed.disconnected("cut")
+            feed.cut("cut")
             is_away = True
         elif step == "lose" and is_away:
             lost.append(row(number))
@@ -99,7 +99,7 @@ def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
         elif step in ("trade", "late"):
             late_by = 3 if step == "late" and not is_away else 0
             if is_away:
-                feed.connected()
+                feed.subscribed()
                 is_away = False
             sent.append(row(number, number - late_by))
             feed.on_trades([sent[-1]], START)
@@ -119,8 +119,8 @@ def test_a_gap_lies_between_two_connections_and_a_late_trade_is_not_lost_in_it()
     double = MemoryRings()
     feed = feed_on(double)
     feed.on_trades([row(1), row(5)], 1)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_trades([row(4), row(9)], 2)
     assert stored(double) == [row(each).trade_id for each in (1, 5, 4, 9)]
     (gap,) = double.rows("gap")
@@ -132,8 +132,8 @@ def test_a_trade_that_is_remembered_joins_two_connections() -> None:
     double = MemoryRings()
     feed = feed_on(double)
     feed.on_trades([row(1), row(2), row(3)], 1)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_trades([row(2), row(3), row(4)], 2, True)
     assert stored(double) == [row(each).trade_id for each in (1, 2, 3, 4)]
     assert len(double.rows("gap")) == 0
@@ -183,7 +183,7 @@ def test_ids_are_stored_once_or_declared_also_where_a_trade_has_several(
 ) -> None:
     double = MemoryRings(gap_capacity=256)
     feed = ContiguousTrades(spec_of(), double.rings["trade"], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     next_id, spans, received = 100, {}, [(100, 100)]
     feed.on_merged_trade(100, 100, Side.BUY, START, START, 1.0, 1.0)
     spans[100] = {100}
@@ -197,8 +197,8 @@ def test_ids_are_stored_once_or_declared_also_where_a_trade_has_several(
         if step in ("send", "repeat"):
             feed.on_merged_trade(*received[-1], Side.BUY, START, START, 1.0, 1.0)
         elif step == "reconnect":
-            feed.disconnected("cut")
-            feed.connected()
+            feed.cut("cut")
+            feed.subscribed()
     ids = double.rows("trade")["trade_id"].tolist()
     assert ids == [last for _, last in received], "each once, under its last id"
     declared = {
@@ -215,10 +215,10 @@ def test_ids_are_stored_once_or_declared_also_where_a_trade_has_several(
 def test_a_merged_trade_that_reaches_back_over_stored_ids_is_no_gap() -> None:
     double = MemoryRings()
     feed = ContiguousTrades(spec_of(), double.rings["trade"], double.gaps, None)
-    feed.connected()
+    feed.subscribed()
     feed.on_trade(100, Side.BUY, START, START, 1.0, 1.0)
-    feed.disconnected("cut")
-    feed.connected()
+    feed.cut("cut")
+    feed.subscribed()
     feed.on_merged_trade(99, 103, Side.BUY, START + MS, START, 1.0, 5.0)
     assert feed.has_data
     feed.on_merged_trade(104, 105, Side.BUY, START + MS, START, 1.0, 1.0)

@@ -68,12 +68,12 @@ def test_a_book_whose_socket_flaps_while_rest_is_away_asks_once(
         )
         worker = asyncio.create_task(snapshots.work())
         for seq in range(1, 41):
-            book.connected()
+            book.subscribed()
             book.on_event(seq, event(seq))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            book.disconnected("cut")
-        book.connected()
+            book.cut("cut")
+        book.subscribed()
         book.on_event(41, event(41))
         rest.answers = [b'{"lastUpdateId":41,"T":41,"bids":[],"asks":[]}']
         await until(lambda: book.is_synced, "the snapshot")
@@ -166,7 +166,7 @@ def test_a_book_that_runs_starts_anew_in_time_and_not_before() -> None:
 
         answer = b'{"lastUpdateId":%d,"T":1,"bids":[["8","7"]],"asks":[]}'
         rest.answers = [answer % 5]
-        book.connected()
+        book.subscribed()
         book.on_event(5, event(5))
         began_s = monotonic_s()
         await until_wholes(1)

@@ -91,7 +91,7 @@ def _book() -> tuple[DeltaBook, list[DeltaBook], MemoryRings]:
     double = MemoryRings()
     spec = spec_of(kind=StreamKind.L2_BOOK)
     book = DeltaBook(spec, double.rings[BOOK.name], double.gaps, None, asked.append)
-    book.connected()
+    book.subscribed()
     return book, asked, double
 
 

@@ -12,14 +12,14 @@ from shards.feeds.book_rows import BookEvent
 from shards.feeds.book_rules import BookRule, by_one
 from shards.feeds.pushed_books import PushedBook
 from shards.venues import VENUES
-from shards.venues.kit import Channel, ControlHandler, Feeds, FrameDecoder
+from shards.venues.kit import Channel, Feeds, FrameDecoder, Talk
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, spec
 
 MS = 1_000_000
 START_MS = 1_700_000_000_000
 
 
-def open_decoder(feeds: Feeds, _: ControlHandler) -> FrameDecoder:
+def open_decoder(feeds: Feeds, _: Talk) -> FrameDecoder:
     """Of frames that are a whole book (`s`) or a change of it."""
     books = feeds.of(PushedBook)
 
@@ -41,7 +41,7 @@ VENUE = dataclasses.replace(
     BASE,
     channels={(StreamKind.L2_BOOK, Transport.WS): CHANNEL},
     groups={"public": dataclasses.replace(BASE.groups["public"], refuses_repeats=True)},
-    build_decoder=open_decoder,
+    open_decoder=open_decoder,
 )
 
 

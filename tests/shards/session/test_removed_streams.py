@@ -34,6 +34,7 @@ def test_rows_a_full_ring_refused_are_declared_though_it_stays_full(
         session.start([spec_of(3)])
         (feed,) = session.streams
         assert isinstance(feed, ContiguousTrades)
+        feed.subscribed()
         for trade_id in range(1000, 1100):
             time_ns = trade_id * SECOND_NS
             feed.on_trade(trade_id, Side.BUY, time_ns, time_ns, 1.0, 1.0)

@@ -14,7 +14,7 @@ from engine.base.errors import VenueError
 from engine.data.names import StreamKind, Transport
 from engine.messages.limits import LimitFeedback
 from engine.messages.streams import StreamState
-from shards.transport import connection, rest
+from shards.transport import rest
 from shards.venues import VENUES
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import (
@@ -175,7 +175,7 @@ def test_opening_a_socket_has_a_deadline_and_leaves_none_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Neither a venue that never answers the handshake, nor one that never accepts."""
-    monkeypatch.setattr(connection, "_CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("shards.transport.socket._CONNECT_TIMEOUT_S", 0.5)
 
     async def body() -> None:
         async with running(tmp_path) as rig:
@@ -185,7 +185,7 @@ def test_opening_a_socket_has_a_deadline_and_leaves_none_behind(
                 async def never(*_: object, **__: object) -> None:
                     await asyncio.sleep(3600)
 
-                monkeypatch.setattr(connection, "ws_connect", never)
+                monkeypatch.setattr("shards.transport.socket.ws_connect", never)
             rig.session.start([spec_of()])
             began_s = monotonic_s()
             await rig.until(lambda: rig.session.streams[0].state is StreamState.BACKOFF)
@@ -200,7 +200,7 @@ def test_a_handshake_that_is_answered_too_late_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a second socket would stay open beside the next one, and nobody would know of it."""
-    monkeypatch.setattr(connection, "_CONNECT_TIMEOUT_S", 0.6)
+    monkeypatch.setattr("shards.transport.socket._CONNECT_TIMEOUT_S", 0.6)
 
     async def body() -> None:
         async with running(tmp_path) as rig:

@@ -79,7 +79,7 @@ class Rig:
         assert isinstance(channel, Channel)
         topic = channel.topic("BTCUSDT", VenueSettings())
         self.connection = Connection(
-            self.venue, group, f"ws://127.0.0.1:{port}/market/ws", {topic: self.feed},
+            self.venue, group, f"ws://127.0.0.1:{port}/market/ws", [(topic, self.feed)],
             self.publish, connects or Open(), lifetime_s=lifetime_s,
         )  # fmt: skip
         return self.connection
@@ -187,7 +187,7 @@ def test_a_stream_that_comes_back_before_its_turn_was_never_away() -> None:
         )
         connection.remove(rig.feed)
         await asyncio.sleep(0.01)  # its unsubscription waits for the budget
-        connection.add({"btcusdt@aggTrade": rig.feed, "ethusdt@aggTrade": other})
+        connection.add([("btcusdt@aggTrade", rig.feed), ("ethusdt@aggTrade", other)])
         gate.set()
         assert await server.received.get() == (
             b'{"method":"SUBSCRIBE","params":["ethusdt@aggTrade"],"id":2}'
@@ -195,7 +195,7 @@ def test_a_stream_that_comes_back_before_its_turn_was_never_away() -> None:
         gate.clear()
         third = spec_of(5, symbol="SOLUSDT")
         gone = ContiguousTrades(third, rig.double.rings[TRADE.name], rig.double.gaps, None)
-        connection.add({"solusdt@aggTrade": gone})
+        connection.add([("solusdt@aggTrade", gone)])
         await asyncio.sleep(0.01)
         connection.remove(gone)
         connection.remove(other)
@@ -326,7 +326,13 @@ def test_half_open_connection_is_noticed() -> None:
         first.send(trade(1))
         await rig.ids(1)
         heard: list[float] = []
-        rig.feed.disconnected = lambda _, silent_s=0.0: heard.append(silent_s)  # type: ignore[method-assign,assignment]
+        cut = rig.feed.cut
+
+        def note(why: str, silent_s: float = 0.0, *, blame: GapReason | None = None) -> None:
+            heard.append(silent_s)
+            cut(why, silent_s, blame=blame)
+
+        rig.feed.cut = note  # type: ignore[method-assign]
         await asyncio.wait_for(rig.sockets.get(), 10)
         assert heard[0] >= 0.5, "not since the silence was noticed, but since it began"
 

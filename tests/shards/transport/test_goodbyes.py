@@ -133,8 +133,8 @@ def test_pings_are_answered_through_tls_as_long_as_the_venue_reads(
             socket.raw(frame(PING, b"a"))
             await rig.until(lambda: (PONG, b"a") in list(socket.received._queue))  # type: ignore[attr-defined]
             (connection,) = rig.session.connections
-            assert connection._transport is not None
-            unsent = connection._transport.underlying_transport.get_write_buffer_size
+            assert connection._socket is not None
+            unsent = connection._socket.transport.underlying_transport.get_write_buffer_size
             socket.pause()
             for _ in range(100):
                 socket.raw(frame(PING, b"x" * 125) * 1000)

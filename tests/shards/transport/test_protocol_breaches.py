@@ -113,7 +113,8 @@ def test_a_venue_that_pings_and_does_not_read_fills_no_memory(tmp_path: Path) ->
             socket = await rig.fake.socket()
             (connection,) = rig.session.connections
             await rig.until(lambda: connection.is_connected)
-            transport = connection._transport
+            assert connection._socket is not None
+            transport = connection._socket.transport
             assert transport is not None
             unsent = transport.underlying_transport.get_write_buffer_size
             socket.pause()

@@ -103,7 +103,7 @@ def test_a_refusal_is_shown_by_whom_it_is_about(
             socket = await _two_coins(rig)
             socket.send({"channel": "error", "data": words})
             socket.send({"channel": "error", "data": f"Invalid subscription {_topic('BTC', 'x')}"})
-            await rig.until(lambda: rig.session.connections[0]._refusal_count == 2)
+            await rig.until(lambda: rig.session.connections[0].talk.refusal_count == 2)
             said = {
                 stream.key.symbol
                 for stream in rig.session.streams
@@ -138,7 +138,7 @@ def test_a_refusal_of_a_request_is_about_its_topics(
             rig.session.start([spec_of(1, symbol=names[1])])
             await socket.message()
             socket.send(answer)
-            await rig.until(lambda: rig.session.connections[0]._refusal_count)
+            await rig.until(lambda: rig.session.connections[0].talk.refusal_count)
             said = {s.key.symbol for s in rig.session.streams if "the venue said" in s.reason}
             assert said == shown_by
 
@@ -219,7 +219,7 @@ def test_a_flood_of_refusals_does_not_fill_the_log(
             socket = await _two_coins(rig)
             for number in range(500):
                 socket.send({"channel": "error", "data": f"no {number} {_topic('ETH')}"})
-            await rig.until(lambda: rig.session.connections[0]._refusal_count == 500)
+            await rig.until(lambda: rig.session.connections[0].talk.refusal_count == 500)
             await asyncio.sleep(0)
 
     uvloop.run(body())

@@ -19,6 +19,7 @@ from shards.feeds.feed import Feed
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
+from shards.transport.socket import Socket
 from shards.venues import VENUES
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.decode import OPEN_INTEREST, PREMIUM_INDEX
@@ -149,9 +150,11 @@ class Market:
         }
         group = next(iter(self.venue.groups.values()))
         self.connection = Connection(
-            self.venue, group, "ws://nowhere", topics, self.double.rings.publish, Open(),
+            self.venue, group, "ws://nowhere", topics.items(), self.double.rings.publish, Open(),
             lifetime_s=3600.0,
         )  # fmt: skip
+        socket = Socket(self.connection, self.double.rings.publish)
+        self.decode = self.connection.opened(socket)
         self.pollers = {
             kind: self._poller(kind) for kind, transport, _ in self.offers
             if transport is Transport.HTTP_POLL
@@ -162,7 +165,7 @@ class Market:
         stream = self.double.feed(
             spec_of(slot, self.venue.name, symbol, kind, transport), self.venue
         )
-        stream.connected()
+        stream.subscribed()
         self.streams[kind, transport, symbol] = stream
         self.numbers[kind, transport, symbol] = 1000
 
@@ -197,11 +200,11 @@ class Market:
         return b"{%b,%b" % (tag, body[1:])
 
     def push(self, payload: bytes) -> None:
-        """A frame arrives, as `_FrameListener` has it."""
+        """A frame arrives, as `Socket` has it."""
         try:
-            self.connection._decode(payload, TS_RECV)
+            self.decode(payload, TS_RECV)
         except BAD_FRAME as error:
-            self.connection.bad_frames(error, payload)
+            self.connection.bad_frame(error, payload)
 
     def answer(self, kind: StreamKind, texts: Mapping[str, bytes], *, alone: bool) -> None:
         """A poll of all symbols is answered, or of one alone."""

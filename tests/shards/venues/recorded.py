@@ -16,8 +16,8 @@ from engine.data.kinds import GAP, KINDS
 from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.bad_frames import reason_of
-from shards.venues.kit import Control, Feeds, FrameDecoder, PollChannel, Venue
-from tests.shards.doubles import MemoryRings, spec_of
+from shards.venues.kit import Feeds, FrameDecoder, PollChannel, Venue
+from tests.shards.doubles import MemoryRings, Said, spec_of
 
 DATA = Path(__file__).parents[2] / "data"
 TS_RECV = 1_800_000_000_000_000_000
@@ -41,10 +41,10 @@ class Bench:
         self, venue: Venue, symbol: str, kind: StreamKind, transport: Transport = Transport.WS
     ) -> None:
         self.double = MemoryRings()
-        self.controls: list[tuple[Control, str]] = []
+        self.talk = Said()
         self.bad_frames: list[str] = []
         self.stream = self.double.feed(spec_of(3, venue.name, symbol, kind, transport), venue)
-        self.stream.connected()
+        self.stream.subscribed()
         feeds = Feeds()
         feeds.add(self.stream)
         channel = venue.channels[kind, transport]
@@ -54,13 +54,11 @@ class Bench:
                 body, feeds, ts_recv, lambda error, _: self.bad_frames.append(reason_of(error))
             )
         else:
-            self.decode = venue.build_decoder(
-                feeds, lambda control, text, *_: self.controls.append((control, text))
-            )
+            self.decode = venue.open_decoder(feeds, self.talk)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows as plain values. A delta book writes what it holds back when it is cut."""
-        self.stream.disconnected("the test is over")
+        self.stream.cut("the test is over")
         found = []
         for kind in KINDS:
             for record in self.double.rows(kind) if kind != GAP.name else ():

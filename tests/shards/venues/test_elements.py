@@ -181,8 +181,8 @@ def test_an_id_or_time_of_nonsense_that_can_be_read_costs_no_neighbour(
         texts.append(mutated(market.next_element(offer, "S0"), place, b"%d" % absurd))
         texts += [written(market.next_element(offer, "S0")) for _ in range(3)]
         market.deliver(offer, texts[:3], "S0")
-        stream.disconnected("cut")
-        stream.connected()
+        stream.cut("cut")
+        stream.subscribed()
         market.deliver(offer, texts[3:], "S0")
         market.settle()
         neighbours = sum(row_count(shape, text) for text in (texts[0], *texts[2:]))
@@ -259,6 +259,6 @@ def test_what_a_full_ring_drops_is_counted_beside_what_is_refused(name: str, off
         received += row_count(offer.shape, written(example))
         text = mutated(example, ("zz",), HOSTILE["deep"] if number % 5 == 4 else b"1")
         market.deliver(offer, [text], "S0")
-    stream.disconnected("over")
+    stream.cut("over")
     assert stream.dropped_count > 0
     assert accounted(market, stream) == received

@@ -22,7 +22,7 @@ from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
-from tests.shards.doubles import MemoryRings, spec_of
+from tests.shards.doubles import MemoryRings, Said, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, cases_of, parsers, symbol_of
 
 pytestmark = pytest.mark.whole
@@ -109,13 +109,13 @@ class Target:
         self.bad_frames: list[Exception] = []
         self.streams = []
         everything = Feeds()
-        frames = self._frames(venue.build_decoder(everything, lambda *_: None))
+        frames = self._frames(venue.open_decoder(everything, Said()))
         self.reader_of: dict[tuple[StreamKind, Transport], Read] = {}
         for slot, (kind, transport) in enumerate(capabilities(venue)):
             stream = self.double.feed(
                 spec_of(slot, venue.name, symbol_of(venue.name), kind, transport), venue
             )
-            stream.connected()
+            stream.subscribed()
             self.streams.append(stream)
             channel = venue.channels[kind, transport]
             if isinstance(channel, PollChannel):

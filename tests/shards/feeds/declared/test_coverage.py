@@ -147,7 +147,7 @@ class Bench:
 
     def connect(self, feed: Feed, carrier: int) -> None:
         feed.carrier = carrier
-        feed.connected()
+        feed.subscribed()
         feed.subscribed_s = monotonic_s() - 60
 
     def put(self, feed: Feed, n: int, ts: int) -> None:
@@ -186,15 +186,15 @@ def test_one_hole_is_one_gap_with_the_true_reason(kind: Kind, how: str, tmp_path
     assert len(bench.double.rows("gap")) == 0
     reasons = {"crash": GapReason.RESTART, "cut": GapReason.RECONNECT}
     if how == "removed":
-        feed.removed()
+        feed.ended("removed")
         feed.wanted_again(feed.spec)
     elif how == "engine stopped":
-        feed.ended_in_order("stopped")
+        feed.ended("stopped")
         feed = bench.feed()
     elif how == "crash":
         feed = bench.feed()
     else:
-        feed.disconnected("cut")
+        feed.cut("cut")
     bench.connect(feed, 22)
     feed.tick(wall_ns())
     bench.put(feed, 200, wall_ns() + 1 * S)
@@ -222,7 +222,7 @@ def test_an_interval_begins_with_the_proof_and_ends_where_the_gap_begins(
     assert began["since"] == 0, "it was never heard before"
     if kind.name != "liquidations":
         assert began["at"] == now_ns - 60 * S + BEGINS_AFTER_NS
-    feed.disconnected("cut", silent_s=3.0)
+    feed.cut("cut", silent_s=3.0)
     ended = bench.marks()[-1]
     assert (ended["mark"], ended["end"]) == (CoverageMark.ENDED, CoverageEnd.RECONNECT)
     bench.connect(feed, 22)
@@ -253,7 +253,7 @@ def test_a_gap_begins_when_the_socket_was_heard_last(
         ledger.alive(SLOT, 11, heard_ns - LATE_NS)
         feed = bench.feed()
     else:
-        feed.disconnected("cut", silent_s=16.0)
+        feed.cut("cut", silent_s=16.0)
     bench.connect(feed, 22)
     feed.tick(wall_ns())
     bench.put(feed, 200, wall_ns() + 1 * S)
@@ -289,8 +289,7 @@ def test_a_suspicious_stream_was_heard_up_to_its_last_row(kind: Kind, tmp_path: 
     bench.connect(feed, 11)
     last_ns = wall_ns() - 60 * S
     bench.put(feed, 100, last_ns)
-    feed.interruption = GapReason.SILENCE
-    feed.disconnected("it fell silent on its socket")
+    feed.cut("it fell silent on its socket", blame=GapReason.SILENCE)
     ended = bench.marks()[-1]
     assert (ended["mark"], ended["end"], ended["at"]) == (
         CoverageMark.ENDED, CoverageEnd.SILENCE, last_ns,
@@ -306,7 +305,7 @@ def test_what_comes_at_a_steady_pace_and_does_not_come_is_not_heard(
     bench.connect(feed, 11)
     last_ns = wall_ns() - 60 * S
     bench.put(feed, 100, last_ns)
-    feed.fell_silent()
+    feed.fell_silent("no data")
     assert bench.marks()[-1]["at"] == last_ns
     bench.put(feed, 200, wall_ns())
     assert bench.gap().reason == GapReason.SILENCE
@@ -444,7 +443,7 @@ def test_a_row_from_the_future_claims_nothing_of_it(kind: Kind, tmp_path: Path) 
     bench.connect(feed, 11)
     bench.put(feed, 100, wall_ns() - 60 * S)
     bench.put(feed, 101, wall_ns() + 3600 * S)
-    feed.disconnected("cut")
+    feed.cut("cut")
     assert bench.marks()[-1]["mark"] == CoverageMark.ENDED
     assert bench.marks()[-1]["at"] <= wall_ns()
 
@@ -480,7 +479,7 @@ def test_where_our_clock_is_behind_listening_begins_by_the_venues(
     feed = bench.feed()
     bench.connect(feed, 11)
     bench.put(feed, 100, wall_ns() - 60 * S)
-    feed.disconnected("cut")
+    feed.cut("cut")
     venue_ns = wall_ns() + 30 * S
     feed.venue_ahead_ns = 30 * S
     bench.connect(feed, 22)
@@ -529,7 +528,7 @@ def test_live_trades_tell_how_late_they_are_and_the_repeated_past_does_not(tmp_p
     assert feed.lag_ns == 0
     bench.put(feed, 101, wall_ns() - 30 * S)
     assert abs(feed.lag_ns - 30 * S) < S
-    feed.disconnected("cut")
+    feed.cut("cut")
     bench.connect(feed, 22)
     bench.put(feed, 102, wall_ns() - 3600 * S)
     assert feed.lag_ns == 0

@@ -32,7 +32,7 @@ class Feed:
         )
         ring = self.double.rings[kind]
         self.stream = make(spec_of(kind=name), ring, self.double.gaps, None)
-        self.stream.connected()
+        self.stream.subscribed()
 
     def say(self, at_s: float) -> None:
         """The venue sends one row of that time (s after T), and time goes on by 0.1 s."""

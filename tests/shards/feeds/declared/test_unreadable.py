@@ -65,8 +65,8 @@ async def _hear(
     }  # fmt: skip
     stream = next(iter(streams.values()))
     connection = Connection(
-        VENUES[venue], VENUES[venue].groups[channel.group], f"ws://127.0.0.1:{port}/", streams,
-        double.rings.publish, Open(), lifetime_s=3600.0,
+        VENUES[venue], VENUES[venue].groups[channel.group], f"ws://127.0.0.1:{port}/",
+        streams.items(), double.rings.publish, Open(), lifetime_s=3600.0,
     )  # fmt: skip
     running = asyncio.create_task(connection.run())
     peer = await asyncio.wait_for(sockets.get(), 10)
