@@ -232,7 +232,7 @@ def test_an_answer_that_comes_drop_by_drop_ends_with_its_deadline(
                 await rig.fetch_listing()
             assert monotonic_s() - began_s < 3.0
             rig.fake.answer("/info#meta", {"universe": [coin("BTC")]})
-            assert b"BTC" in await rig.fetch_listing()
+            assert b"BTC" in (await rig.fetch_listing())[0]
 
     uvloop.run(body())
 

@@ -15,7 +15,7 @@ from shards.feeds import handover
 from shards.feeds.contracts import Liquidations
 from shards.venues import VENUES
 from shards.venues.kit import Channel, Venue
-from tests.shards.doubles import spec_of
+from tests.shards.doubles import spec_of, with_places
 from tests.shards.fake_venue import (
     FakeRig,
     agg_trade,
@@ -114,7 +114,7 @@ def test_two_kinds_on_a_topic_are_subscribed_with_the_first_and_ended_with_the_l
 
 def test_a_topic_of_all_symbols_brings_the_rows_of_each_that_is_wanted(tmp_path: Path) -> None:
     async def body() -> None:
-        async with running(tmp_path, shared(subscriptions_max=1, sockets_max=1)) as rig:
+        async with running(tmp_path, with_places(shared(), subscriptions=1, sockets=1)) as rig:
             listing(rig)
             kind = StreamKind.LIQUIDATIONS
             rig.session.start([spec_of(n, symbol=name, kind=kind) for n, name in enumerate(NAMES)])
