@@ -16,13 +16,16 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import TableRefusesError
 from engine.base.keep_trying import keep_trying
-from engine.data.kinds import GAP, RecordArray
+from engine.data.kinds import GAP, SPECS, RecordArray
+from engine.data.layout import SourceKey
 from engine.writer.rows.clock_doubt import ClockDoubt
 from engine.writer.rows.knob_table import KnobTable
+from engine.writer.rows.slice import Batch, Loss, Part, Slice
 from engine.writer.rows.withheld import Withheld
 from engine.writer.sink_trouble import delivered, sink_trouble
 from engine.writer.sinks.postgres.coverage import CoverageGate, is_coverage
-from engine.writer.sinks.postgres.sink import CommitResult, PostgresSink, Slice
+from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sinks.sink import Taken
 from engine.writer.sources import lost_rows
 from engine.writer.sources.latency import Latency
 from engine.writer.sources.source import Source
@@ -57,7 +60,7 @@ class DatabaseDelivery:
         self._undurable = False
         self._tables = TableWaits()
         self._clock = ClockDoubt(sink.venue)
-        self._waiting: set[tuple[str, int]] = set()
+        self._waiting: set[SourceKey] = set()
         """Sources whose rows do not go into the present flush, whatever there is of them."""
         self._quarantine_at_s = 0.0
         self.trouble = sink_trouble("database", "nothing is lost, trying again", backoff, _log)
@@ -107,7 +110,7 @@ class DatabaseDelivery:
         return sum(
             source.backlog_rows
             for source in self._sources
-            if (source.key, source.epoch) not in self._waiting and not is_coverage(source)
+            if source.key not in self._waiting and not is_coverage(source)
         )
 
     def rows_arrived(self) -> None:
@@ -126,10 +129,10 @@ class DatabaseDelivery:
         for source in self._sources:
             # A database without this cursor has had no row of the ring, not even those of which
             # another one had taken care.
-            stored = await self._sink.cursor(source.key, source.epoch, 0)
+            stored = await self._sink.cursor(*source.key, 0)
             source.committed(stored, durable=False)
-            source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
-            oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
+            source.stored_recv_ns = self._sink.last_recv_ns(*source.key)
+            oldest[source.key.ring] = min(source.epoch, oldest.get(source.key.ring, source.epoch))
         await self._sink.forget_cursors_before(oldest)
         await self._sink.close_coverage(self._sources.instance, self._sources)
         await self._sink.adopt_quarantine()
@@ -139,10 +142,10 @@ class DatabaseDelivery:
         while True:
             await self._wait_for_rows()
             durable = self._durable_is_due()
-            slices = self._slices()
-            if slices or durable:
+            parts = self._parts()
+            if parts or durable:
                 try:
-                    await self._commit(slices, durable=durable)
+                    await self._take(parts, durable=durable)
                 except TableRefusesError as error:
                     self._tables.refused(error)
             delivered(self.trouble, _log)
@@ -163,10 +166,10 @@ class DatabaseDelivery:
     def _durable_is_due(self) -> bool:
         return self._undurable and monotonic_s() - self._durable_at_s >= _DURABLE_EVERY_S
 
-    def _slices(self) -> list[Slice]:
+    def _parts(self) -> list[Part]:
         """What goes into the next transaction: contiguous pieces of each source, oldest first."""
         room = self._knobs.max_rows_per_copy
-        slices: list[Slice] = []
+        parts: list[Part] = []
         self._withheld.begin()
         self._forget_waits()
         self._gate.look(self._sources)
@@ -183,21 +186,22 @@ class DatabaseDelivery:
                     break
                 if first_seq > seq:
                     gaps = lost_rows.declare(source, seq, first_seq, wall_ns())
-                    slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
+                    parts.append(Loss(source.key, source.spec.kind, seq, first_seq, gaps))
                     self._withheld.lost(source.spec.kind, gaps["stream"].tolist())
                 elif not len(records):
                     break
-                slices.append(self._piece(source, seq, first_seq, records))
+                if len(records):
+                    parts.append(self._slice(source, first_seq, records))
                 seq = first_seq + len(records)
                 room -= len(records)
             reached[source] = seq
-        return [*slices, *self._gate.open(reached)]
+        return [*parts, *self._gate.open(reached)]
 
     def _forget_waits(self) -> None:
         """What waited and is not there any more, because a knob or another writer took it."""
         self._waiting.clear()
         behind = [source for source in self._sources if source.backlog_rows]
-        self._clock.only({(source.key, source.epoch) for source in behind})
+        self._clock.only({source.key for source in behind})
         # Any row may come with gaps that are to be declared.
         self._tables.only(
             {source.spec.table for source in behind} | ({GAP.table} if behind else set())
@@ -208,7 +212,7 @@ class DatabaseDelivery:
     ) -> bool:
         """Whether nothing more of a source goes into the present flush; asked before its next rows
         are read, and again with them."""
-        key, kind = (source.key, source.epoch), source.spec.kind
+        key, kind = source.key, source.spec.kind
         if records is None:
             waits = self._clock.waits(key) or self._tables.waits(kind.value)
         else:
@@ -218,65 +222,62 @@ class DatabaseDelivery:
             self._waiting.add(key)
         return waits
 
-    def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
+    def _slice(self, source: Source, first_seq: int, records: RecordArray) -> Slice:
         """The rows that knobs let through."""
         kind = source.spec.kind
         records = self._clock.put_right(records)
         chosen = self._knobs.to_store(records, kind)
         if chosen is not None:
             self._withheld.note(kind, records[~chosen], wall_ns())
-        piece = Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
-        piece = piece.keeping(chosen)
-        return replace(piece, records=self._withheld.mark(kind, piece.records))
+        kept = Slice.whole(source.key, source.spec, first_seq, records).keeping(chosen)
+        return replace(kept, records=self._withheld.mark(kind, kept.records))
 
-    async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
-        withheld = list(self._withheld.spans)
-        result = await self._sink.commit(
-            slices, withheld, durable=durable, impatient=self._tables.impatient
-        )
+    async def _take(self, parts: Sequence[Part], *, durable: bool) -> None:
+        batch = Batch(parts, list(self._withheld.spans))
+        taken = await self._sink.take(batch, durable=durable, impatient=self._tables.impatient)
         self._withheld.committed()
-        self._tables.taken({s.spec.table for s in slices if len(s.records)})
+        self._tables.taken({part.spec.table for part in parts if len(part.records)})
         now_ns = wall_ns()
-        by_source = {(source.key, source.epoch): source for source in self._sources}
-        for piece in slices:
-            source = by_source[piece.ring, piece.epoch]
-            source.database_seq = piece.end_seq
-            source.stored_recv_ns = piece.last_recv_ns or source.stored_recv_ns
-            if piece.is_declaration:
-                if self._on_loss:
-                    self._on_loss(piece.records)
+        by_key = {source.key: source for source in self._sources}
+        for part in parts:
+            source = by_key[part.source]
+            source.database_seq = part.end_seq
+            if isinstance(part, Loss):
+                self._report_loss(part)
                 continue
-            if not piece.spec.columns:
-                continue
-            if piece.lost_count:
-                self._report_loss(piece)
-            self.skipped_rows[piece.spec.kind.value] += piece.withheld_count
-            self.latency.add(piece.records, now_ns)
+            source.stored_recv_ns = part.last_recv_ns or source.stored_recv_ns
+            if part.spec.columns:
+                self.skipped_rows[part.spec.kind.value] += part.withheld_count
+                self.latency.add(part.records, now_ns)
         for source in self._sources:
             source.committed(source.database_seq, durable=durable)
-        self.stored_rows.update(result.stored_rows)
-        self.inexact_rows += result.inexact_rows
-        self._note_quarantined(result)
+        self.stored_rows.update(taken.rows)
+        self.inexact_rows += taken.inexact_rows
+        self._note_refused(taken)
         self._undurable = not durable
         if durable:
             self._durable_at_s = monotonic_s()
             self._sources.remove_delivered()
 
-    def _note_quarantined(self, result: CommitResult) -> None:
+    def _note_refused(self, taken: Taken) -> None:
         """Count what was refused, tell Redis of its gaps, have what follows flagged."""
-        self.quarantined_rows.update(result.quarantined_rows)
-        self.in_quarantine.update(result.quarantined_rows)
-        if result.gaps is not None and self._on_loss:
-            self._on_loss(result.gaps)
-        for kind, slot in result.interrupted:
+        self.quarantined_rows.update(taken.refused)
+        self.in_quarantine.update(taken.refused)
+        if taken.gaps is not None and self._on_loss:
+            self._on_loss(taken.gaps)
+        for kind, slot in taken.interrupted:
             self._withheld.lost(kind, [slot])
 
-    def _report_loss(self, piece: Slice) -> None:
+    def _report_loss(self, loss: Loss) -> None:
         """Rows that neither ring nor journal holds any more: damage, or a restored database."""
-        self.lost_by_kind[piece.spec.kind.value] += piece.lost_count
+        if self._on_loss and len(loss.records):
+            self._on_loss(loss.records)
+        if not SPECS[loss.kind].columns:
+            return
+        self.lost_by_kind[loss.kind.value] += loss.count
         _log.error(
             "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
-            piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,
+            *loss.source, loss.start_seq, loss.end_seq - 1,
         )  # fmt: skip
 
     async def finish(self) -> None:

@@ -19,8 +19,9 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import RedisUnavailableError
 from engine.base.keep_trying import keep_trying
 from engine.data.kinds import GAP, RecordArray
-from engine.writer.rows.batch import Slice
+from engine.data.layout import SourceKey
 from engine.writer.rows.knob_table import KnobTable
+from engine.writer.rows.slice import Slice
 from engine.writer.sink_trouble import delivered, sink_trouble
 from engine.writer.sinks.postgres.coverage import is_coverage
 from engine.writer.sinks.redis.sink import Published, RedisSink
@@ -111,10 +112,10 @@ class RedisDelivery:
         """Count the rows that left the rings before Redis had them. What became of those that are
         under way is known when they are back.
         """
-        under_way = {(piece.ring, piece.epoch) for piece in self._in_flight[0]}
+        under_way = {piece.source for piece in self._in_flight[0]}
         for source in self._live:
             oldest = source.ring_first_seq
-            if (source.key, source.epoch) in under_way:
+            if source.key in under_way:
                 continue
             if source.redis_seq < oldest:
                 missed = oldest - max(source.redis_seq, source.redis_counted_seq)
@@ -133,13 +134,13 @@ class RedisDelivery:
 
     async def _connect(self) -> None:
         await self._sink.connect()
-        cursors: dict[tuple[str, int], int] = {}
+        cursors: dict[SourceKey, int] = {}
         for source in self._live:
-            published = await self._sink.cursor(source.key, source.epoch)
+            published = await self._sink.cursor(*source.key)
             if published is not None:
                 self._resume(source, min(published, source.head_seq))
             source.redis_is_known = True
-            cursors[source.key, source.epoch] = source.redis_seq
+            cursors[source.key] = source.redis_seq
         self._in_flight = [], []
         await self._sink.introduce(cursors)
 
@@ -149,9 +150,7 @@ class RedisDelivery:
         """
         sent, gaps = self._in_flight
         for piece in sent:
-            if (piece.ring, piece.epoch) == (source.key, source.epoch) and (
-                piece.end_seq <= published
-            ):
+            if piece.source == source.key and (piece.end_seq <= published):
                 self._account([piece], Published())
                 self._gaps_published(gaps)
                 gaps.clear()
@@ -211,12 +210,12 @@ class RedisDelivery:
         counted before.
         """
         now_ns, refused = wall_ns(), published.refused_rows.copy()
-        by_source = {(source.key, source.epoch): source for source in self._sources}
+        by_source = {source.key: source for source in self._sources}
         for piece in slices:
-            source, kind = by_source[piece.ring, piece.epoch], piece.spec.kind.value
-            before = max(source.redis_counted_seq - piece.first_seq, 0)
-            row_count = max(piece.end_seq - piece.first_seq - before, 0)
-            kept = row_count if piece.kept is None else int(np.sum(piece.kept >= before))
+            source, kind = by_source[piece.source], piece.spec.kind.value
+            start_seq = max(source.redis_counted_seq, piece.start_seq)
+            row_count = max(piece.end_seq - start_seq, 0)
+            kept = row_count if piece.seqs is None else int(np.sum(piece.seqs >= start_seq))
             not_taken = min(refused[kind], kept)
             self.published_rows[kind] += kept - not_taken
             if not_taken:
@@ -232,9 +231,9 @@ class RedisDelivery:
             self.published_rows[GAP.kind.value] += len(records)
 
     def _advance(self, slices: Sequence[Slice]) -> None:
-        ends = {(p.ring, p.epoch): p.end_seq for p in slices}
+        ends = {p.source: p.end_seq for p in slices}
         for source in self._sources:
-            source.redis_seq = ends.get((source.key, source.epoch), source.redis_seq)
+            source.redis_seq = ends.get(source.key, source.redis_seq)
 
     def _slices(self) -> list[Slice]:
         self.note_overrun()
@@ -244,6 +243,6 @@ class RedisDelivery:
                 continue
             seq, records = source.read(source.redis_seq, self._rows_at_once)
             if len(records):
-                piece = Slice(source.key, source.epoch, seq, seq, records, source.spec)
+                piece = Slice.whole(source.key, source.spec, seq, records)
                 slices.append(piece.keeping(self._knobs.to_publish(records)))
         return slices

@@ -21,6 +21,7 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
 from engine.data.kinds import TRADE, RecordArray
+from engine.data.layout import SourceKey
 from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.database import session
 from engine.messages.listings import StoreListing
@@ -28,7 +29,7 @@ from engine.servers.postgres import PrivatePostgres
 from engine.start.config import Secret
 from engine.start.migrations import migrate
 from engine.start.schema_keeper import SchemaKeeper
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.listing_store import ListingStore
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.conftest import Databases
@@ -67,8 +68,8 @@ def store_rows(url: str, slots: Slots, make_settings: MakeSettings, rows: MakeTr
         await sink.connect()
         at = await sink.cursor("shard-0/trade", 1, 0)
         for start in range(at, 40, 10):
-            piece = Slice("shard-0/trade", 1, start, start, rows(10, start), TRADE)
-            stored += (await sink.commit([piece], durable=True)).stored_rows["trade"]
+            piece = Slice.whole(SourceKey("shard-0/trade", 1), TRADE, start, rows(10, start))
+            stored += (await sink.take(Batch([piece]), durable=True)).rows["trade"]
         await sink.close()
         return stored
 
@@ -399,10 +400,10 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
         sink = PostgresSink(make_settings(database_url=url), slots)
         await sink.connect()
         await sink.cursor("shard-0/trade", 1, 0)
-        await sink.commit([_piece(trades, 0)], durable=True)
+        await sink.take(Batch([_piece(trades, 0)]), durable=True)
         await asyncio.to_thread(query, url, "SELECT pg_reload_conf()")
         await asyncio.sleep(0.2)  # the backends read it when they next look
-        task = asyncio.create_task(sink.commit([_piece(trades, 10)], durable=True))
+        task = asyncio.create_task(sink.take(Batch([_piece(trades, 10)]), durable=True))
         async with asyncio.timeout(30):
             while "SyncRep" not in sink.overdue:
                 assert not task.done()
@@ -410,7 +411,7 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
         assert "synchronous_standby_names" in sink.overdue
         await asyncio.to_thread(query, url, "ALTER SYSTEM RESET synchronous_standby_names")
         await asyncio.to_thread(query, url, "SELECT pg_reload_conf()")
-        assert (await task).stored_rows["trade"] == 10
+        assert (await task).rows["trade"] == 10
         async with asyncio.timeout(30):
             while sink.overdue:
                 await asyncio.sleep(0.02)
@@ -421,7 +422,7 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
 
 
 def _piece(trades: MakeTrades, start: int) -> Slice:
-    return Slice("shard-0/trade", 1, start, start, trades(10, start), TRADE)
+    return Slice.whole(SourceKey("shard-0/trade", 1), TRADE, start, trades(10, start))
 
 
 @pytest.mark.fault("N25")
@@ -442,14 +443,14 @@ def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
         sink = PostgresSink(make_settings(database_url=replicated), slots)
         await sink.connect()
         await sink.cursor("shard-0/trade", 1, 0)
-        await sink.commit([_piece(trades, 0)], durable=True)
+        await sink.take(Batch([_piece(trades, 0)]), durable=True)
         await asyncio.to_thread(query, replicated, "SELECT pg_reload_conf()")
         await asyncio.sleep(0.2)
         with pytest.raises(DatabaseUnavailableError, match="no answer for 1 s"):
-            await sink.commit([_piece(trades, 10)], durable=True)
+            await sink.take(Batch([_piece(trades, 10)]), durable=True)
         await sink.connect()
         assert await sink.cursor("shard-0/trade", 1, 0) == 20, "on disk, if on one machine alone"
-        await sink.commit([_piece(trades, 20)], durable=False)
+        await sink.take(Batch([_piece(trades, 20)]), durable=False)
         await sink.close()
 
     uvloop.run(main())
@@ -514,7 +515,7 @@ def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
         sink = PostgresSink(make_settings(database_url=database_url), slots)
         await sink.connect()
         await sink.cursor("shard-0/trade", 1, 0)
-        await sink.commit([_piece(trades, 0)], durable=True)
+        await sink.take(Batch([_piece(trades, 0)]), durable=True)
         [(backend,)] = query(database_url, "SELECT backend_pid FROM ingest_cursor")
         assert postgres.pid is not None
         assert isinstance(backend, int)
@@ -522,12 +523,12 @@ def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
             began_s = monotonic_s()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    await sink.commit([_piece(trades, 10)], durable=True)
+                    await sink.take(Batch([_piece(trades, 10)]), durable=True)
             seconds = monotonic_s() - began_s
         await sink.connect()
         at = await sink.cursor("shard-0/trade", 1, 0)
         for start in range(at, 20, 10):
-            await sink.commit([_piece(trades, start)], durable=True)
+            await sink.take(Batch([_piece(trades, start)]), durable=True)
         await sink.close()
         return seconds
 
@@ -560,7 +561,7 @@ def test_a_hung_server_is_red_and_left_after_a_while(
         with standing_still(*backend, postgres.pid):
             began_s = monotonic_s()
             with pytest.raises(DatabaseUnavailableError, match="hangs, or is cut off"):
-                await sink.commit([_piece(trades, 0)], durable=True)
+                await sink.take(Batch([_piece(trades, 0)]), durable=True)
             assert monotonic_s() - began_s < 15
 
     uvloop.run(main())

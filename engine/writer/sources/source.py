@@ -21,6 +21,7 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import JournalError
 from engine.base.keep_trying import Trouble
 from engine.data.kinds import NOT_MARKET_DATA, SPECS, RecordArray, RecordKind, RecordSpec
+from engine.data.layout import SourceKey
 from engine.data.positions import Positions
 from engine.data.ring import RingReader
 from engine.data.segment import Segment
@@ -76,7 +77,7 @@ class Source:
         latencies: PumpLatencies,
         ring: LiveRing | None,
     ) -> None:
-        self._instance = instance
+        self._key = SourceKey(f"{instance}/{name}", journal.epoch)
         self.name = name
         self.spec = spec
         self.journal = journal
@@ -112,9 +113,9 @@ class Source:
         """Rows that had passed the cursor without our hearing of it."""
 
     @property
-    def key(self) -> str:
-        """The ring's name in the cursors of shared databases: `<instance>/<ring>`."""
-        return f"{self._instance}/{self.name}"
+    def key(self) -> SourceKey:
+        """Its name in cursors."""
+        return self._key
 
     @property
     def journal_error(self) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 from engine.base.clock import wall_ns
 from engine.data.kinds import SPECS, RecordKind, RecordSpec
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.positions import CoveragePositions, Positions
 from engine.data.ring import RingReader, format_ring, ring_bytes
 from engine.data.segment import Segment, attach_segment, create_segment
@@ -47,7 +47,7 @@ class Sources:
         self._segment_bytes = segment_bytes
         self._positions = {kind: _positions(layout, spec) for kind, spec in SPECS.items()}
         self._sources: list[Source] = []
-        self._drained: dict[tuple[str, int], int] = {}
+        self._drained: dict[SourceKey, int] = {}
         self.latencies = PumpLatencies()
         self.on_delivered: Callable[[], object] = lambda: None
         """Called before sources go of which the database has everything: the last chance to say
@@ -65,16 +65,16 @@ class Sources:
         return self._layout.instance
 
     @property
-    def drained(self) -> dict[tuple[str, int], int]:
-        """How far each (key, epoch) went of which a database had all, for good."""
-        recalled = {(s.key, s.epoch): s.head_seq for s in self._sources if s.is_drained}
+    def drained(self) -> dict[SourceKey, int]:
+        """How far each went of which a database had all, for good."""
+        recalled = {s.key: s.head_seq for s in self._sources if s.is_drained}
         return self._drained | recalled
 
-    def recall(self, lacking: Iterable[tuple[str, int]]) -> None:
+    def recall(self, lacking: Iterable[SourceKey]) -> None:
         """Make sources again of drained epochs that the database has not all of."""
-        for key, epoch in lacking:
-            if self._drained.pop((key, epoch), None) is not None:
-                self._sources.append(self._without_ring(self._ring_of(key), epoch))
+        for key in lacking:
+            if self._drained.pop(key, None) is not None:
+                self._sources.append(self._without_ring(self._ring_of(key), key.epoch))
         self._sources.sort(key=lambda source: source.epoch)
 
     def open(self, wanted: list[RingSettings]) -> None:
@@ -124,7 +124,7 @@ class Sources:
     def _remember(self, source: Source) -> None:
         """Close a source; what the database has all of is not looked at again without need."""
         if source.is_drained and source.head_seq:
-            self._drained[source.key, source.epoch] = source.head_seq
+            self._drained[source.key] = source.head_seq
         source.close()
 
     def _forget_old(self) -> None:
@@ -135,12 +135,12 @@ class Sources:
         as it says and as the venues say.
         """
         oldest = min(wall_ns(), self._venues_ns()) - _REMEMBERED_NS
-        for key, found in groupby(sorted(self._drained), key=lambda drained: drained[0]):
-            epochs = [epoch for _, epoch in found]
-            for place, (epoch, successor) in enumerate(pairwise(epochs), start=1):
-                if successor < oldest or len(epochs) - place >= _REMEMBERED_EPOCHS:
-                    del self._drained[key, epoch]
-                    self._without_ring(self._ring_of(key), epoch).forget()
+        for _, found in groupby(sorted(self._drained), key=lambda key: key.ring):
+            keys = list(found)
+            for place, (key, successor) in enumerate(pairwise(keys), start=1):
+                if successor.epoch < oldest or len(keys) - place >= _REMEMBERED_EPOCHS:
+                    del self._drained[key]
+                    self._without_ring(self._ring_of(key), key.epoch).forget()
 
     def _venues_ns(self) -> int:
         """The newest time that a venue told."""
@@ -198,8 +198,8 @@ class Sources:
         positions = self._positions[spec.kind]
         return Source(self.instance, ring, spec, journal, positions, self.latencies, None)
 
-    def _ring_of(self, key: str) -> str:
-        return key.removeprefix(f"{self.instance}/")
+    def _ring_of(self, key: SourceKey) -> str:
+        return key.ring.removeprefix(f"{self.instance}/")
 
     def _journal(self, ring: str, epoch: int, spec: RecordSpec) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)

@@ -318,7 +318,7 @@ def test_keys_end_with_their_streams_and_cursors_with_their_rings(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.writer.redis_consumer._STOCK_EVERY_S", 0.01)
-    ring = bench.trades.key
+    ring = bench.trades.key.ring
     server.hset("fts:cursor", mapping={f"{ring}/17": 5, "other/shard-0.trade/17": 6})
     delivery = make()
 

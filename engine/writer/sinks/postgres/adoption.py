@@ -11,16 +11,20 @@ from psycopg import sql
 
 from engine.base.clock import wall_ns
 from engine.data.kinds import SPECS, RecordKind, RecordSpec
+from engine.data.layout import SourceKey
 from engine.database.session import AsyncSession
-from engine.writer.rows.batch import Batch, Blamed, Piece, Slice
 from engine.writer.rows.quarantine import QuarantinedRow
 from engine.writer.rows.refused import declare
 from engine.writer.rows.screen import unstorable
+from engine.writer.rows.screened import Blamed, Screened
+from engine.writer.rows.slice import Rows, Slice
 from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.tables import Tables
 
 _CURSORS = "SELECT ring, epoch, sequence FROM ingest_cursor WHERE starts_with(ring, %s)"
 _TEMPORARY = "quarantine_adoption"
+_NOWHERE = SourceKey("", 0)
+"""Rows of files: their sequence is their place among those that are looked at."""
 
 Connection = AsyncSession
 
@@ -42,7 +46,7 @@ async def adopt(
         await quarantine_table.lock(connection)
         known = await quarantine_table.states(connection, instance)
         cursors = await _cursors(connection, instance)
-        batch = Batch([])
+        found = Screened([])
         for kind in SPECS:
             waiting = [
                 entry
@@ -50,12 +54,12 @@ async def adopt(
                 if entry.table == kind.value and key not in known and _is_passed(entry, cursors)
             ]
             if waiting:
-                await _refuse_missing(connection, tables, kind, waiting, batch)
-        if batch.refused:
-            refusals = declare(batch, wall_ns())
+                await _refuse_missing(connection, tables, kind, waiting, found)
+        if found.refused:
+            refusals = declare(found, wall_ns())
             stream_ids = [tables.streams.stream_id(s) for s in refusals.gaps["stream"].tolist()]
             await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
-    return len(batch.refused)
+    return len(found.refused)
 
 
 async def _cursors(connection: Connection, instance: str) -> dict[tuple[str, int], int]:
@@ -73,39 +77,39 @@ async def _refuse_missing(
     tables: Tables,
     kind: RecordKind,
     entries: Sequence[QuarantinedRow],
-    batch: Batch,
+    found: Screened,
 ) -> None:
-    """Add to the batch, as refused, those of the entries that are not in their table."""
+    """Add, as refused, those of the entries that are not in their table."""
     records = np.concatenate([entry.record() for entry in entries])
-    stored = await _stored(connection, tables, Slice("", 0, 0, 0, records, SPECS[kind]))
-    by_ring: dict[tuple[str, int], list[int]] = {}
+    stored = await _stored(connection, tables, Slice.whole(_NOWHERE, SPECS[kind], 0, records))
+    by_source: dict[SourceKey, list[int]] = {}
     for place, entry in enumerate(entries):
         if place not in stored:
-            by_ring.setdefault((entry.ring, entry.epoch), []).append(place)
+            by_source.setdefault(SourceKey(entry.ring, entry.epoch), []).append(place)
     slices = []
-    for (ring, epoch), places in by_ring.items():
+    for source, places in by_source.items():
         seqs = np.array([entries[place].seq for place in places])
-        first = int(seqs[0])
-        origin = Slice(ring, epoch, first, first, records[places], SPECS[kind], seqs - first)
+        start_seq, end_seq = int(seqs[0]), int(seqs[-1]) + 1
+        origin = Slice(source, SPECS[kind], start_seq, end_seq, records[places], seqs)
         slices.append(origin)
-        batch.refused += [
-            Blamed(origin, offset, entries[place].error) for offset, place in enumerate(places)
+        found.refused += [
+            Blamed(origin, entries[place].seq, entries[place].error) for place in places
         ]
-    batch.slices = [*batch.slices, *slices]
+    found.parts = [*found.parts, *slices]
 
 
 async def _stored(connection: Connection, tables: Tables, origin: Slice) -> set[int]:
     """Places of the rows whose like is in the table."""
-    piece = Piece(origin, origin.records)
+    rows = Rows.of(origin)
     for group in unstorable(origin.records, origin.spec, tables.streams.lookup):
-        piece = piece.without(group.offsets)
-    if not len(piece.records):
+        rows = rows.without(group.offsets)
+    if not len(rows.records):
         return set()
     create, select = _comparison(origin.spec)
     await connection.execute(create)
-    await tables.store(connection, origin.spec.kind, [piece], into=_TEMPORARY)
+    await tables.store(connection, origin.spec.kind, [rows], into=_TEMPORARY)
     found = await connection.execute(select)
-    places = {piece.offset(number - 1) for (number,) in await found.fetchall()}
+    places = {int(rows.numbers[number - 1]) for (number,) in await found.fetchall()}
     await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(_TEMPORARY)))
     return places
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.kinds import CoverageEnd, CoverageMark, RecordArray, RecordKind
+from engine.data.kinds import GAP, CoverageEnd, CoverageMark, RecordArray, RecordKind
+from engine.data.layout import SourceKey
 from engine.database.session import AsyncSession
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Loss, Part, Slice
 from engine.writer.sources.source import Source
 
 _HEARD = """
@@ -61,6 +62,9 @@ _FORGET_CARRIERS = """
       AND (k.ring, k.epoch) NOT IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))
 """
 
+_NO_GAPS = np.empty(0, GAP.dtype)
+"""Nobody misses rows when it is not known any more who listened."""
+
 Connection = AsyncSession
 
 
@@ -80,7 +84,7 @@ class CoverageGate:
         self._ends = {source: source.head_seq for source in known if is_coverage(source)}
         self._targets = {source: source.head_seq for source in known if not is_coverage(source)}
 
-    def open(self, reached: Mapping[Source, int]) -> Iterator[Slice]:
+    def open(self, reached: Mapping[Source, int]) -> Iterator[Part]:
         """Called when the rows are chosen, with how far each source will be stored: the coverage
         records that may follow them."""
         if any(reached.get(s, s.database_seq) < end for s, end in self._targets.items()):
@@ -95,33 +99,36 @@ def is_coverage(source: Source) -> bool:
     return source.spec.kind is RecordKind.COVERAGE
 
 
-def _slices(source: Source, end_seq: int) -> Iterator[Slice]:
+def _slices(source: Source, end_seq: int) -> Iterator[Part]:
     seq = source.database_seq
     while seq < end_seq:
         first_seq, records = source.read(seq, end_seq - seq)
         if first_seq == seq and not len(records):
             return
-        yield Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
+        if first_seq > seq:
+            yield Loss(source.key, source.spec.kind, seq, first_seq, _NO_GAPS)
+        if len(records):
+            yield Slice.whole(source.key, source.spec, first_seq, records)
         seq = first_seq + len(records)
 
 
 async def store_coverage(
-    connection: Connection, slices: Sequence[Slice], stream_ids: npt.NDArray[np.int32]
+    connection: Connection, parts: Sequence[Part], stream_ids: npt.NDArray[np.int32]
 ) -> None:
-    """Bring the tables up to date with the coverage records among `slices`, in the transaction
+    """Bring the tables up to date with the coverage records among `parts`, in the transaction
     that moves the cursors past them. Every slot the stream table knows must be resolved."""
-    for piece in slices:
-        if piece.spec.kind is not RecordKind.COVERAGE:
-            continue
-        ring = _Ring(connection, piece)
-        if piece.lost_count:  # an end may be among what is lost
+    for part in parts:
+        ring = _Ring(connection, part.source)
+        if isinstance(part, Slice):
+            if part.spec.kind is RecordKind.COVERAGE:
+                await ring.store(part.records, stream_ids)
+        elif part.kind is RecordKind.COVERAGE:  # an end may be among what is lost
             await ring.crashed(_OF_RING, {})
-        await ring.store(piece.records, stream_ids)
 
 
 async def close_coverage(connection: Connection, instance: str, sources: Iterable[Source]) -> None:
     """End what rings that are no more have left open, and forget their carriers."""
-    known = [(source.key, source.epoch) for source in sources if is_coverage(source)]
+    known = [source.key for source in sources if is_coverage(source)]
     rings, epochs = [ring for ring, _ in known], [epoch for _, epoch in known]
     values = {
         "crash": CoverageEnd.CRASH,
@@ -136,10 +143,10 @@ async def close_coverage(connection: Connection, instance: str, sources: Iterabl
 class _Ring:
     """The intervals of one (ring, epoch)."""
 
-    def __init__(self, connection: Connection, piece: Slice) -> None:
+    def __init__(self, connection: Connection, source: SourceKey) -> None:
         self._connection = connection
-        self._ring, self._epoch = piece.ring, piece.epoch
-        self._instance = piece.ring.rpartition("/")[0] + "/"
+        self._ring, self._epoch = source
+        self._instance = source.ring.rpartition("/")[0] + "/"
 
     async def store(self, records: RecordArray, stream_ids: npt.NDArray[np.int32]) -> None:
         known = (records["stream"] < len(stream_ids)) & (records["mark"] != CoverageMark.ALIVE)

@@ -24,12 +24,14 @@ from engine.base.errors import (
     TableRefusesError,
 )
 from engine.data.kinds import GapReason, GapState, RecordKind
+from engine.data.layout import SourceKey
 from engine.data.slots import Slots
 from engine.database.session import WRITER, AsyncSession, open_session
 from engine.messages.settings import WriterSettings
-from engine.writer.rows.batch import Batch, CommitResult, Slice
 from engine.writer.rows.quarantine import Quarantine
 from engine.writer.rows.refused import Refusals, declare
+from engine.writer.rows.screened import Screened
+from engine.writer.rows.slice import Batch, Loss, Part
 from engine.writer.rows.withheld import WithheldSpan
 from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.adoption import adopt
@@ -37,9 +39,8 @@ from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
 from engine.writer.sinks.postgres.overdue import Overdue
 from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words, unavailable
 from engine.writer.sinks.postgres.tables import Tables
+from engine.writer.sinks.sink import Taken
 from engine.writer.sources.source import Source
-
-__all__ = ["CommitResult", "PostgresSink", "Slice"]
 
 _MOVE_CURSORS = """
     UPDATE ingest_cursor AS c
@@ -121,12 +122,12 @@ class _Attempt:
     inexact_rows: int = 0
     refusals: Refusals | None = None
 
-    def result(self) -> CommitResult:
+    def result(self) -> Taken:
         refused = self.refusals
         if refused is None:
-            return CommitResult(self.stored_rows, inexact_rows=self.inexact_rows)
+            return Taken(self.stored_rows, inexact_rows=self.inexact_rows)
         quarantined = Counter(row.table for row in refused.rows)
-        return CommitResult(
+        return Taken(
             self.stored_rows, quarantined, self.inexact_rows, refused.gaps, refused.interrupted
         )
 
@@ -187,18 +188,18 @@ class PostgresSink:
         self._any_cursor = (ring, epoch)
         return sequence
 
-    async def introduce(self, instance: str, drained: Mapping[tuple[str, int], int]) -> None:
+    async def introduce(self, instance: str, drained: Mapping[SourceKey, int]) -> None:
         """A database that has never had rows of an instance need not know of what was drained
         before it: it counts as stored. All at once, for with its first cursor it is not new.
         """
         async with self._connected() as connection:
             await connection.execute(_INTRODUCE, (*_columns(drained), f"{instance}/"))
 
-    async def lacking(self, drained: Mapping[tuple[str, int], int]) -> list[tuple[str, int]]:
+    async def lacking(self, drained: Mapping[SourceKey, int]) -> list[SourceKey]:
         """Which of these the database has not all rows of: it was set back."""
         async with self._connected() as connection:
             found = await connection.execute(_LACKING, _columns(drained))
-            return [(ring, epoch) for ring, epoch in await found.fetchall()]
+            return [SourceKey(*each) for each in await found.fetchall()]
 
     async def forget_cursors_before(self, epochs: Mapping[str, int]) -> None:
         """Remove the cursors of each ring's epochs older than these: nothing of them is left. Not
@@ -246,39 +247,31 @@ class PostgresSink:
         async with self._connected() as connection:
             return await quarantine_table.count(connection, self._instance)
 
-    async def commit(
-        self,
-        slices: Sequence[Slice],
-        withheld: Sequence[WithheldSpan] = (),
-        *,
-        durable: bool,
-        impatient: Collection[str] = (),
-    ) -> CommitResult:
+    async def take(self, batch: Batch, *, durable: bool, impatient: Collection[str] = ()) -> Taken:
         """Store the rows, declare what is held back and move the cursors, in one transaction.
 
-        Slices of one ring are contiguous and in order. `durable`: when this returns, everything
-        committed so far survives a crash of the server, too; it may come without slices.
+        `durable`: when this returns, everything committed so far survives a crash of the server,
+        too; it may come without slices.
         Raises FencedError when a cursor is elsewhere, TableRefusesError when a table takes no rows
         (`impatient` names those whose state has lasted so long that rows alone in it are set
         aside), and DatabaseUnavailableError.
         """
         async with self._connected() as connection:
-            slots = [span.slot for span in withheld]
-            batch = await self._tables.prepare(connection, slices, slots)
-            batch.withheld = withheld
+            slots = [span.slot for span in batch.withheld]
+            screened = await self._tables.prepare(connection, batch.parts, slots)
             attempt = _Attempt()
             try:
-                await self._transact(connection, batch, attempt, durable)
+                await self._transact(connection, batch, screened, attempt, durable)
             except psycopg.Error as error:
-                await self._find_blame(connection, batch, attempt.storing, error, impatient)
+                await self._find_blame(connection, screened, attempt.storing, error, impatient)
                 attempt = _Attempt()
-                await self._transact(connection, batch, attempt, durable)
+                await self._transact(connection, batch, screened, attempt, durable)
         return attempt.result()
 
     async def _find_blame(
         self,
         connection: Connection,
-        batch: Batch,
+        screened: Screened,
         storing: RecordKind | None,
         error: psycopg.Error,
         impatient: Collection[str],
@@ -290,8 +283,8 @@ class PostgresSink:
         if fault is Fault.TABLE and storing is not None and storing.value not in impatient:
             raise TableRefusesError(storing.value, in_words(error))
         self._tables.partitions.forget()  # its day's may have been dropped since we made it
-        await self._tables.make_partitions(connection, batch)
-        await self._tables.find_blame(connection, batch)
+        await self._tables.make_partitions(connection, screened)
+        await self._tables.find_blame(connection, screened)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -318,21 +311,26 @@ class PostgresSink:
         self._connection = None
 
     async def _transact(
-        self, connection: Connection, batch: Batch, attempt: _Attempt, durable: bool
+        self,
+        connection: Connection,
+        batch: Batch,
+        screened: Screened,
+        attempt: _Attempt,
+        durable: bool,
     ) -> None:
-        if batch.refused:
-            attempt.refusals = declare(batch, wall_ns())
+        if screened.refused:
+            attempt.refusals = declare(screened, wall_ns())
         async with connection.transaction():
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
-            await self._move_cursors(connection, batch.slices)
+            await self._move_cursors(connection, batch)
             await self._declare_withheld(connection, batch.withheld)
-            await store_coverage(connection, batch.slices, self._tables.streams.lookup.stream_id)
-            for kind, pieces in batch.pieces.items():
+            await store_coverage(connection, batch.parts, self._tables.streams.lookup.stream_id)
+            for kind, parts in screened.rows.items():
                 attempt.storing = kind
-                attempt.inexact_rows += await self._tables.store(connection, kind, pieces)
+                attempt.inexact_rows += await self._tables.store(connection, kind, parts)
                 attempt.stored_rows[kind.value] += sum(
-                    len(piece.records) for piece in pieces if not piece.origin.is_declaration
+                    len(rows.records) for rows in parts if not isinstance(rows.origin, Loss)
                 )
             attempt.storing = None
             if attempt.refusals is not None:
@@ -345,31 +343,30 @@ class PostgresSink:
         await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
         self._quarantine.write(refusals.rows, streams.name)
 
-    async def _move_cursors(self, connection: Connection, slices: Sequence[Slice]) -> None:
+    async def _move_cursors(self, connection: Connection, batch: Batch) -> None:
         """Compare-and-set, before anything else: whoever is not at the cursor stops here."""
-        moves: dict[tuple[str, int], tuple[int, int, int | None]] = {}
-        for piece in slices:
-            key = (piece.ring, piece.epoch)
-            start_seq, end_seq, recv_ns = moves.get(key, (piece.start_seq, piece.start_seq, None))
-            assert piece.start_seq == end_seq, "slices of a ring are contiguous"
-            moves[key] = (start_seq, piece.end_seq, piece.last_recv_ns or recv_ns)
+        moves: dict[SourceKey, tuple[int, int, int | None]] = {}
+        for part in batch.parts:
+            start_seq, end_seq, recv_ns = moves.get(
+                part.source, (part.start_seq, part.start_seq, None)
+            )
+            assert part.start_seq == end_seq, "parts of a source are contiguous"
+            moves[part.source] = (start_seq, part.end_seq, _last_recv_ns(part) or recv_ns)
         if not moves:
             if self._any_cursor is not None:  # a COMMIT without WAL of its own flushes nothing
                 await connection.execute(_TOUCH_CURSOR, self._any_cursor)
             return
         values = (
-            [ring for ring, _ in moves],
-            [epoch for _, epoch in moves],
+            *map(list, zip(*moves, strict=True)),
             *map(list, zip(*moves.values(), strict=True)),
         )
         moved = await connection.execute(_MOVE_CURSORS, values)
         if moved.rowcount != len(moves):
             rings = ", ".join(f"{ring}/{epoch}" for ring, epoch in moves)
             raise FencedError(f"the cursor of one of {rings} is not where this writer left it")
-        for piece in slices:
-            if piece.lost_count:
-                loss = (piece.ring, piece.epoch, piece.start_seq, piece.first_seq)
-                await connection.execute(_DECLARE_LOSS, loss)
+        for loss in batch.losses:
+            lost = (*loss.source, loss.start_seq, loss.end_seq)
+            await connection.execute(_DECLARE_LOSS, lost)
 
     async def _declare_withheld(
         self, connection: Connection, spans: Sequence[WithheldSpan]
@@ -397,6 +394,10 @@ async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) 
     return row[0], row[1] or 0
 
 
-def _columns(drained: Mapping[tuple[str, int], int]) -> tuple[list[str], list[int], list[int]]:
+def _last_recv_ns(part: Part) -> int | None:
+    return None if isinstance(part, Loss) else part.last_recv_ns
+
+
+def _columns(drained: Mapping[SourceKey, int]) -> tuple[list[str], list[int], list[int]]:
     """Rings, epochs and their ends."""
     return [ring for ring, _ in drained], [epoch for _, epoch in drained], list(drained.values())

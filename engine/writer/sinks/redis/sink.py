@@ -24,11 +24,12 @@ from engine.base.errors import FencedError, RedisFullError, RedisUnavailableErro
 from engine.base.masking import scrub
 from engine.base.redis_link import Command, RedisLink, first_error, parse_redis_url
 from engine.data.kinds import Flag, RecordArray, RecordKind
+from engine.data.layout import SourceKey
 from engine.data.slots import Slot, Slots
 from engine.messages.settings import WriterSettings
 from engine.start.redis_memory import does_not_fit
-from engine.writer.rows.batch import Slice
 from engine.writer.rows.events import EVENTS, by_stream, encode, gap_events
+from engine.writer.rows.slice import Slice
 from engine.writer.sinks.redis.room import Held, Room, ServerMemory
 
 _log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class RedisSink:
         self._cursors[field] = None if replies[1] is None else int(replies[1])
         return self._cursors[field]
 
-    async def introduce(self, cursors: Mapping[tuple[str, int], int]) -> None:
+    async def introduce(self, cursors: Mapping[SourceKey, int]) -> None:
         """Write down where we begin (by ring and epoch), and forget the epochs before. That proves
         that the server takes what we write, and not only our connection.
         """
@@ -130,7 +131,7 @@ class RedisSink:
 
         Raises FencedError when somebody else moved a cursor meanwhile, RedisUnavailableError.
         """
-        ends = {_cursor_field(s.ring, s.epoch): s.end_seq for s in slices}
+        ends = {_cursor_field(*s.source): s.end_seq for s in slices}
         published = Published()
         if not ends:
             return published

@@ -12,10 +12,10 @@ import numpy as np
 
 from engine.base.errors import EngineError
 from engine.data.kinds import TRADE, RecordArray
-from engine.data.layout import open_layout
+from engine.data.layout import SourceKey, open_layout
 from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 
 RING = "shard-0.trade"
@@ -39,7 +39,7 @@ async def store(sink: PostgresSink, row_count: int, batch_rows: int, durable: bo
     seq = await sink.cursor(RING, 1, 0)
     while seq < row_count:
         rows = numbered_trades(seq, min(batch_rows, row_count - seq))
-        await sink.commit([Slice(RING, 1, seq, seq, rows, TRADE)], durable=durable)
+        await sink.take(Batch([Slice.whole(SourceKey(RING, 1), TRADE, seq, rows)]), durable=durable)
         seq += len(rows)
 
 

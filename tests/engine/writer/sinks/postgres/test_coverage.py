@@ -81,7 +81,7 @@ class Bench:
     async def flush(self) -> None:
         """One transaction."""
         self.pump()
-        await self.delivery._commit(self.delivery._slices(), durable=False)
+        await self.delivery._take(self.delivery._parts(), durable=False)
 
     async def flush_all(self) -> None:
         for _ in range(3):

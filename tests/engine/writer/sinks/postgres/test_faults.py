@@ -19,10 +19,10 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, EngineError
 from engine.data.kinds import TRADE
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.slots import Slots
 from engine.servers.postgres import PrivatePostgres
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.sinks.postgres.sink_process import RING, numbered_trades, store
@@ -173,7 +173,7 @@ def test_a_killed_backend_is_survived(
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(backend_pid) FROM ingest_cursor")
         with pytest.raises(DatabaseUnavailableError):
-            await sink.commit([_numbered(1000, 10)], durable=False)
+            await sink.take(Batch([_numbered(1000, 10)]), durable=False)
         await store(sink, 2000, 1000, durable=False)
         await sink.close()
 
@@ -211,7 +211,7 @@ def test_a_locked_table_is_a_matter_of_time(
         with psycopg.connect(database_url) as connection:
             connection.execute("LOCK TABLE trade")
             with pytest.raises(DatabaseUnavailableError, match="55P03"):
-                await sink.commit([_numbered(10, 10)], durable=False)
+                await sink.take(Batch([_numbered(10, 10)]), durable=False)
         await store(sink, 20, 10, durable=False)
         await sink.close()
 
@@ -296,4 +296,4 @@ def test_errors_tell_no_password(slots: Slots, make_settings: MakeSettings) -> N
 
 
 def _numbered(seq: int, count: int) -> Slice:
-    return Slice(RING, 1, seq, seq, numbered_trades(seq, count), TRADE)
+    return Slice.whole(SourceKey(RING, 1), TRADE, seq, numbered_trades(seq, count))

@@ -15,8 +15,8 @@ from engine.data.layout import open_layout
 from engine.messages.streams import Knobs
 from engine.writer import redis_consumer as delivery_module
 from engine.writer.redis_consumer import RedisDelivery
-from engine.writer.rows.batch import Slice
 from engine.writer.rows.knob_table import KnobTable
+from engine.writer.rows.slice import Slice
 from engine.writer.sinks.redis.room import Room
 from engine.writer.sinks.redis.sink import Published
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
@@ -28,7 +28,7 @@ UNPUBLISHED = Knobs(redis_publishes_enabled=False)
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of outages are not to be read by anybody."""
-    monkeypatch.setattr(delivery_module, "log", logging.Logger("quiet", logging.CRITICAL))
+    monkeypatch.setattr(delivery_module, "_log", logging.Logger("quiet", logging.CRITICAL))
 
 
 class ScriptedSink:
@@ -76,7 +76,7 @@ class ScriptedSink:
             raise RedisUnavailableError("READONLY")
         published = Published()
         for piece in slices:
-            self.cursors[piece.ring, piece.epoch] = piece.end_seq
+            self.cursors[piece.source] = piece.end_seq
             ids = piece.records["trade_id"].tolist()
             if self.does == "refuses a key":
                 published.refused_rows["trade"] += sum(n % 4 == 1 for n in ids)

@@ -15,9 +15,10 @@ from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, EngineError, FencedError, RedisUnavailableError
 from engine.base.redis_link import Command, RedisLink, parse_redis_url
 from engine.data.kinds import BOOK, GAP, TRADE, Flag, GapReason, GapState, RecordArray, Side
+from engine.data.layout import SourceKey
 from engine.data.slots import Slots
 from engine.servers.valkey import PrivateValkey
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Slice
 from engine.writer.sinks.redis.sink import RedisSink
 from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
 
@@ -45,7 +46,7 @@ def run(redis_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
 
 def piece(rows: RecordArray, seq: int = 0, ring: str = "r") -> Slice:
     spec = {TRADE.dtype: TRADE, BOOK.dtype: BOOK, GAP.dtype: GAP}[rows.dtype]
-    return Slice(ring, 1, seq, seq, rows, spec)
+    return Slice.whole(SourceKey(ring, 1), spec, seq, rows)
 
 
 def ask(url: str, *commands: Command) -> list[Any]:
