@@ -36,6 +36,7 @@ from tests.conftest import Databases
 from tests.engine.writer.conftest import (
     MakeSettings,
     MakeTrades,
+    claim,
     layout,
     make_settings,
     slots,
@@ -65,8 +66,8 @@ def store_rows(url: str, slots: Slots, make_settings: MakeSettings, rows: MakeTr
 
     async def main() -> int:
         sink, stored = PostgresSink(make_settings(database_url=url), slots), 0
-        await sink.connect()
-        at = await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        at = await claim(sink, "shard-0/trade", 1, 0)
         for start in range(at, 40, 10):
             piece = Slice.whole(SourceKey("shard-0/trade", 1), TRADE, start, rows(10, start))
             stored += (await sink.take(Batch([piece]), durable=True)).rows["trade"]
@@ -398,8 +399,8 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
 
     async def main() -> None:
         sink = PostgresSink(make_settings(database_url=url), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
         await sink.take(Batch([_piece(trades, 0)]), durable=True)
         await asyncio.to_thread(query, url, "SELECT pg_reload_conf()")
         await asyncio.sleep(0.2)  # the backends read it when they next look
@@ -441,15 +442,15 @@ def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
 
     async def main() -> None:
         sink = PostgresSink(make_settings(database_url=replicated), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
         await sink.take(Batch([_piece(trades, 0)]), durable=True)
         await asyncio.to_thread(query, replicated, "SELECT pg_reload_conf()")
         await asyncio.sleep(0.2)
         with pytest.raises(DatabaseUnavailableError, match="no answer for 1 s"):
             await sink.take(Batch([_piece(trades, 10)]), durable=True)
-        await sink.connect()
-        assert await sink.cursor("shard-0/trade", 1, 0) == 20, "on disk, if on one machine alone"
+        await sink.open({})
+        assert await claim(sink, "shard-0/trade", 1, 0) == 20, "on disk, if on one machine alone"
         await sink.take(Batch([_piece(trades, 20)]), durable=False)
         await sink.close()
 
@@ -513,8 +514,8 @@ def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
 ) -> None:
     async def main() -> float:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
         await sink.take(Batch([_piece(trades, 0)]), durable=True)
         [(backend,)] = query(database_url, "SELECT backend_pid FROM ingest_cursor")
         assert postgres.pid is not None
@@ -525,8 +526,8 @@ def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
                 async with asyncio.timeout(0.5):
                     await sink.take(Batch([_piece(trades, 10)]), durable=True)
             seconds = monotonic_s() - began_s
-        await sink.connect()
-        at = await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        at = await claim(sink, "shard-0/trade", 1, 0)
         for start in range(at, 20, 10):
             await sink.take(Batch([_piece(trades, start)]), durable=True)
         await sink.close()
@@ -554,8 +555,8 @@ def test_a_hung_server_is_red_and_left_after_a_while(
 
     async def main() -> None:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
         backend = (await _backend(database_url),)
         assert postgres.pid is not None
         with standing_still(*backend, postgres.pid):

@@ -1,4 +1,4 @@
-"""What knobs keep out of the database is declared: one gap a stream, which grows while it lasts.
+"""What knobs keep from a sink of every row is declared: one gap a stream, which grows meanwhile.
 
 That nobody wanted the rows does not help whoever reads the table later. The gap begins and grows in
 the transaction whose cursor passes the rows, so its count is exact whatever dies; after a restart
@@ -34,8 +34,9 @@ class Withheld:
     follow one.
     """
 
-    def __init__(self, knobs: KnobTable) -> None:
+    def __init__(self, knobs: KnobTable, sink: str) -> None:
         self._knobs = knobs
+        self._sink = sink
         self._growing: dict[int, int] = {}
         """Slot to `detected_ns` of its gap."""
         self._seen: set[tuple[RecordKind, int]] = set()
@@ -44,19 +45,19 @@ class Withheld:
         """Streams whose next row shall say that it follows a gap."""
         self._spans: dict[int, WithheldSpan] = {}
         self._noted: set[tuple[RecordKind, int]] = set()
-        self._inherited = set(knobs.withheld)
+        self._inherited = set(knobs.withheld(sink))
         """Held back when this writer began: an earlier one may have declared the gap."""
         self._marked: set[tuple[RecordKind, int]] = set()
 
     def begin(self) -> None:
         """A flush begins; one that failed is forgotten with what it noted."""
         self._spans, self._noted, self._marked = {}, set(), set()
-        for slot in [slot for slot in self._growing if self._knobs.stores(slot)]:
+        for slot in [slot for slot in self._growing if self._knobs.wants(self._sink, slot)]:
             del self._growing[slot]
             mine = {each for each in self._seen if each[1] == slot}
             self._seen -= mine
             self._resumed |= mine
-        for slot in [slot for slot in self._inherited if self._knobs.stores(slot)]:
+        for slot in [slot for slot in self._inherited if self._knobs.wants(self._sink, slot)]:
             self._inherited.remove(slot)
             self._resumed.update((kind, slot) for kind in _TICK_KINDS)
 
@@ -101,7 +102,7 @@ class Withheld:
         return self._spans.values()
 
     def committed(self) -> None:
-        """The present flush is in the database."""
+        """The sink has the present flush."""
         for span in self._spans.values():
             self._growing[span.slot] = span.detected_ns
         self._seen |= self._noted

@@ -22,7 +22,14 @@ from engine.data.ring import RingReader, format_ring, ring_bytes
 from engine.data.segment import Segment, attach_segment, create_segment
 from engine.messages.settings import RingSettings
 from engine.writer.sources.journal import Journal
-from engine.writer.sources.source import LiveRing, PumpLatencies, Source, journal_directory
+from engine.writer.sources.source import (
+    NOBODY,
+    LiveRing,
+    PumpLatencies,
+    Readers,
+    Source,
+    journal_directory,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +49,9 @@ _STAMPED_BY_VENUES: Final = (
 class Sources:
     """The list, and the parts its members share."""
 
-    def __init__(self, layout: Layout, segment_bytes: int) -> None:
+    def __init__(self, layout: Layout, segment_bytes: int, readers: Readers) -> None:
         self._layout = layout
+        self._readers = readers
         self._segment_bytes = segment_bytes
         self._positions = {kind: _positions(layout, spec) for kind, spec in SPECS.items()}
         self._sources: list[Source] = []
@@ -94,6 +102,12 @@ class Sources:
                 self._add_journal(ring, int(directory.name))
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
         self._forget_old()
+
+    def let_go(self) -> None:
+        """Where nobody wants every row: what the rings have is not waited for."""
+        if not self._readers.every_row:
+            for source in self._sources:
+                source.advance(NOBODY, source.head_seq, durable=True)
 
     def remove_delivered(self) -> None:
         """Forget sources without a ring whose rows the database has for good."""
@@ -171,6 +185,7 @@ class Sources:
             positions,
             self.latencies,
             LiveRing(reader, segment),
+            self._readers,
         )
         waiting = source.head_seq - source.journal_seq
         if waiting:
@@ -196,7 +211,9 @@ class Sources:
         spec = _spec_of(ring)
         journal = self._journal(ring, epoch, spec)
         positions = self._positions[spec.kind]
-        return Source(self.instance, ring, spec, journal, positions, self.latencies, None)
+        return Source(
+            self.instance, ring, spec, journal, positions, self.latencies, None, self._readers
+        )
 
     def _ring_of(self, key: SourceKey) -> str:
         return key.ring.removeprefix(f"{self.instance}/")

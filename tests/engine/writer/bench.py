@@ -13,21 +13,29 @@ from engine.data.ring import RingProducer
 from engine.data.segment import Segment, attach_segment
 from engine.data.slots import Slots
 from engine.messages.settings import RingSettings, WriterSettings
-from engine.writer.consumer import DatabaseDelivery
+from engine.writer.every_row import EveryRow
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sources.source import Readers
 from engine.writer.sources.sources import Sources
+from tests.engine.writer.conftest import DATABASE
 
 
 class Bench:
     """One shard's rings, each with a producer of the test's own."""
 
-    def __init__(self, layout: Layout, *specs: RecordSpec, capacity: int = 1 << 14) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *specs: RecordSpec,
+        capacity: int = 1 << 14,
+        readers: Readers = DATABASE,
+    ) -> None:
         self._layout = layout
         self._segments: list[Segment] = []
         self._producers: dict[RecordKind, RingProducer] = {}
         self.specs = specs
-        self.sources = Sources(layout, 1 << 20)
+        self.sources = Sources(layout, 1 << 20, readers)
         self.sources.open([RingSettings(f"shard-0.{s.table}", s.table, capacity) for s in specs])
         for spec in specs:
             path = layout.ring_path(f"shard-0.{spec.table}")
@@ -45,13 +53,12 @@ class Bench:
             start += len(view)
         producer.publish()
         for source in self.sources:
-            source.redis_seq = source.head_seq
             source.pump()
 
-    def delivery(self, settings: WriterSettings, **options: Any) -> DatabaseDelivery:
+    def delivery(self, settings: WriterSettings, **options: Any) -> EveryRow:
         """A writer's way to the database; several after one another are restarts."""
         sink = PostgresSink(settings, Slots(self._layout.slots))
-        return DatabaseDelivery(self.sources, sink, KnobTable(settings), **options)
+        return EveryRow(self.sources, sink, KnobTable(settings), **options)
 
     def close(self) -> None:
         """Let go; what is undelivered stays in the journal."""
@@ -62,7 +69,7 @@ class Bench:
         self.sources.remove_all()
 
 
-def run(delivery: DatabaseDelivery, body: Callable[[], Awaitable[None]]) -> None:
+def run(delivery: EveryRow, body: Callable[[], Awaitable[None]]) -> None:
     """Deliver while `body` runs."""
 
     async def main() -> None:
@@ -73,7 +80,7 @@ def run(delivery: DatabaseDelivery, body: Callable[[], Awaitable[None]]) -> None
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await delivery._sink.close()
+            await delivery.sink.close()
 
     uvloop.run(main())
 
@@ -84,7 +91,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-def all_delivered(*deliveries: DatabaseDelivery) -> Callable[[], Awaitable[None]]:
+def all_delivered(*deliveries: EveryRow) -> Callable[[], Awaitable[None]]:
     """A body that waits for an empty backlog."""
 
     async def body() -> None:

@@ -2,20 +2,31 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.data.kinds import BOOK, TRADE, Flag, RecordArray, Side
-from engine.data.layout import Layout, open_layout
+from engine.data.layout import Layout, SourceKey, open_layout
 from engine.data.slots import Instrument, Slots, StreamKey, StreamKind
 from engine.messages.settings import LogSettings, Paths, WriterSettings
+from engine.writer.sinks.sink import Sink
+from engine.writer.sources.source import Readers
 
 START_NS = 1_780_000_000_000_000_000
 STREAM_COUNT = 4
 
+DATABASE = Readers(every_row=("database",))
+
 MakeTrades = Callable[..., RecordArray]
 MakeSettings = Callable[..., WriterSettings]
+
+
+async def claim(sink: Sink, ring: str, epoch: int = 1, start_seq: int = 0) -> Any:
+    """Where a sink goes on with a source."""
+    key = SourceKey(ring, epoch)
+    return (await sink.cursors({key: start_seq}))[key].seq
 
 
 @pytest.fixture

@@ -1,24 +1,32 @@
-"""Rows that an earlier version set aside without telling: they get their gap and their note.
+"""Rows in quarantine, as the writer keeps them; and those that an earlier version set aside without
+telling, which get their gap and their note.
 
 Its files do not say whether the commit followed that moved the cursor past a row. So a row counts
 as quarantined only if its cursor is past it, and no row like it is in its table.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 import numpy as np
+import psycopg
 from psycopg import sql
 
-from engine.base.clock import wall_ns
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.errors import QuarantineError
 from engine.data.kinds import SPECS, RecordKind, RecordSpec
 from engine.data.layout import SourceKey
 from engine.database.session import AsyncSession
-from engine.writer.rows.quarantine import QuarantinedRow
-from engine.writer.rows.refused import declare
+from engine.writer.rows.quarantine import Quarantine, QuarantinedRow
+from engine.writer.rows.refused import Refusals, declare
 from engine.writer.rows.screen import unstorable
 from engine.writer.rows.screened import Blamed, Screened
 from engine.writer.rows.slice import Rows, Slice
 from engine.writer.sinks.postgres import quarantine_table
+from engine.writer.sinks.postgres.refusals import in_words, is_for_later
 from engine.writer.sinks.postgres.tables import Tables
 
 _CURSORS = "SELECT ring, epoch, sequence FROM ingest_cursor WHERE starts_with(ring, %s)"
@@ -26,7 +34,61 @@ _TEMPORARY = "quarantine_adoption"
 _NOWHERE = SourceKey("", 0)
 """Rows of files: their sequence is their place among those that are looked at."""
 
+_LOOK_EVERY_S: Final = 10.0
+"""Rows that somebody takes out of quarantine are seen after so long."""
+
+_log = logging.getLogger(__name__)
+
 Connection = AsyncSession
+
+
+class Aside:
+    """Rows that are set aside: their files, what the database says of them, and how many."""
+
+    def __init__(self, directory: Path, tables: Tables, instance: str) -> None:
+        self._files = Quarantine(directory)
+        self._tables = tables
+        self._instance = instance
+        self._has_adopted = False
+        self._look_at_s = 0.0
+        self.rows: Counter[str] = Counter()
+        """In quarantine now, by table, whoever put them there."""
+
+    @property
+    def is_to_be_counted(self) -> bool:
+        """Whether somebody may have taken rows out since they were counted."""
+        return bool(self.rows) and monotonic_s() >= self._look_at_s
+
+    async def count(self, connection: Connection) -> None:
+        """Ask how many there are."""
+        self.rows = Counter(await quarantine_table.count(connection, self._instance))
+        self._look_at_s = monotonic_s() + _LOOK_EVERY_S
+
+    async def put(self, connection: Connection, refusals: Refusals) -> None:
+        """In the transaction that passes the rows, and right before its COMMIT: what a crash makes
+        of the file in between nobody counts.
+        """
+        streams = self._tables.streams
+        stream_ids = [streams.stream_id(slot) for slot in refusals.gaps["stream"].tolist()]
+        await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
+        self._files.write(refusals.rows, streams.name)
+
+    async def adopt_once(self, connection: Connection) -> None:
+        """Declare what a version before set aside without telling. Never in the way."""
+        if self._has_adopted:
+            return
+        count = 0
+        try:
+            count = await adopt(connection, self._tables, self._files.read(), self._instance)
+        except QuarantineError as error:
+            _log.warning("%s; rows of an earlier version wait there to be declared", error)
+        except psycopg.Error as error:
+            if is_for_later(error):
+                raise
+            _log.warning("rows in quarantine cannot be declared: %s", in_words(error))
+        self._has_adopted = True
+        if count:
+            _log.warning("%d rows that an earlier version set aside are declared now", count)
 
 
 async def adopt(

@@ -1,27 +1,24 @@
 """Table `coverage`: one row for each interval in which a stream was listened to.
 
-The rows say up to when everything is stored or declared, so a coverage record may be stored only
-once all that was received before it is. A shard publishes its coverage ring last; `CoverageGate`
-notes how far the coverage rings go, then how far every other one does, and lets the former through
-when the database has the latter. A database that lags has claims that lag, and never wrong ones.
+The rows say up to when everything is stored or declared, so a coverage record comes only once all
+that was received before it has (`engine.writer.coverage_gate`).
 
 An interval that nobody has ended reaches as far as its carrier (a socket or a poller) was heard:
 table `coverage_carrier`, one small row that moves about once a second. That is where the interval
 ended if the process has died, and the next one that begins for the stream writes it down.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.kinds import GAP, CoverageEnd, CoverageMark, RecordArray, RecordKind
+from engine.data.kinds import CoverageEnd, CoverageMark, RecordArray, RecordKind
 from engine.data.layout import SourceKey
 from engine.database.session import AsyncSession
-from engine.writer.rows.slice import Loss, Part, Slice
-from engine.writer.sources.source import Source
+from engine.writer.rows.slice import Part, Slice
 
 _HEARD = """
     INSERT INTO coverage_carrier AS k (ring, epoch, carrier, heard)
@@ -62,54 +59,7 @@ _FORGET_CARRIERS = """
       AND (k.ring, k.epoch) NOT IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))
 """
 
-_NO_GAPS = np.empty(0, GAP.dtype)
-"""Nobody misses rows when it is not known any more who listened."""
-
 Connection = AsyncSession
-
-
-class CoverageGate:
-    """Decides which coverage records go into the next transaction."""
-
-    def __init__(self) -> None:
-        self._ends: dict[Source, int] = {}
-        """How far coverage may be stored once the targets are."""
-        self._targets: dict[Source, int] = {}
-
-    def look(self, sources: Iterable[Source]) -> None:
-        """Called before rows are read: note where everything stands, coverage first."""
-        if self._targets:
-            return
-        known = list(sources)
-        self._ends = {source: source.head_seq for source in known if is_coverage(source)}
-        self._targets = {source: source.head_seq for source in known if not is_coverage(source)}
-
-    def open(self, reached: Mapping[Source, int]) -> Iterator[Part]:
-        """Called when the rows are chosen, with how far each source will be stored: the coverage
-        records that may follow them."""
-        if any(reached.get(s, s.database_seq) < end for s, end in self._targets.items()):
-            return
-        self._targets = {}
-        for source, end_seq in self._ends.items():
-            yield from _slices(source, end_seq)
-
-
-def is_coverage(source: Source) -> bool:
-    """Whether the records of a source say what was listened to."""
-    return source.spec.kind is RecordKind.COVERAGE
-
-
-def _slices(source: Source, end_seq: int) -> Iterator[Part]:
-    seq = source.database_seq
-    while seq < end_seq:
-        first_seq, records = source.read(seq, end_seq - seq)
-        if first_seq == seq and not len(records):
-            return
-        if first_seq > seq:
-            yield Loss(source.key, source.spec.kind, seq, first_seq, _NO_GAPS)
-        if len(records):
-            yield Slice.whole(source.key, source.spec, first_seq, records)
-        seq = first_seq + len(records)
 
 
 async def store_coverage(
@@ -126,9 +76,11 @@ async def store_coverage(
             await ring.crashed(_OF_RING, {})
 
 
-async def close_coverage(connection: Connection, instance: str, sources: Iterable[Source]) -> None:
-    """End what rings that are no more have left open, and forget their carriers."""
-    known = [source.key for source in sources if is_coverage(source)]
+async def close_coverage(
+    connection: Connection, instance: str, sources: Iterable[SourceKey]
+) -> None:
+    """End what rings that are none of these have left open, and forget their carriers."""
+    known = [source for source in sources if source.ring.endswith(f".{RecordKind.COVERAGE}")]
     rings, epochs = [ring for ring, _ in known], [epoch for _, epoch in known]
     values = {
         "crash": CoverageEnd.CRASH,

@@ -29,7 +29,7 @@ from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sinks.redis.sink import RedisSink
 from engine.writer.sinks.sink import Taken
-from tests.engine.writer.conftest import START_NS, MakeSettings
+from tests.engine.writer.conftest import START_NS, MakeSettings, claim
 
 TIME = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START_NS // 1000)
 NEXT_NS = START_NS + 3600 * 10**9
@@ -96,9 +96,9 @@ def stored(database_url: str, make_settings: MakeSettings, slots: Slots) -> Take
 
     async def main() -> Taken:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
+        await sink.open({})
         for piece in slices():
-            await sink.cursor(*piece.source, 0)
+            await claim(sink, *piece.source, 0)
         result = await sink.take(Batch(list(slices())), durable=False)
         await sink.close()
         return result
@@ -181,8 +181,8 @@ def test_a_rate_no_database_can_hold_is_set_aside(
 
     async def main() -> Taken:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
-        await sink.cursor("r", 1, 0)
+        await sink.open({})
+        await claim(sink, "r", 1, 0)
         result = await sink.take(
             Batch([Slice.whole(SourceKey("r", 1), FUNDING, 0, rows)]), durable=False
         )
@@ -203,12 +203,12 @@ def test_redis_readers_get_every_kind_under_its_own_key(
 ) -> None:
     async def main() -> int:
         sink = RedisSink(make_settings(redis_url=redis_url), slots, deadline_s=1.0)
-        await sink.connect()
+        await sink.open({})
         for piece in slices():
-            await sink.cursor(*piece.source)
-        sent = await sink.publish(list(slices()))
+            await claim(sink, *piece.source)
+        sent = await sink.take(Batch(list(slices())), durable=False)
         await sink.close()
-        return sent.event_count
+        return sent.rows.total()
 
     assert asyncio.run(main()) == 7
     times = {"time": START_NS, "recv": START_NS + 1000}

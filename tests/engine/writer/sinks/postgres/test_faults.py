@@ -24,7 +24,7 @@ from engine.data.slots import Slots
 from engine.servers.postgres import PrivatePostgres
 from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.engine.writer.conftest import MakeSettings, MakeTrades, claim
 from tests.engine.writer.sinks.postgres.sink_process import RING, numbered_trades, store
 
 _PROGRAM = Path(__file__).with_name("sink_process.py")
@@ -193,7 +193,7 @@ def test_a_predecessor_that_hangs_on_to_its_cursor_is_ended(
         stuck.execute("UPDATE ingest_cursor SET backend_pid = pg_backend_pid()")
         stuck.commit()
         stuck.execute("UPDATE ingest_cursor SET sequence = sequence + 1000")
-        assert await sink.cursor(RING, 1, 0) == 10  # after the lock timeout
+        assert await claim(sink, RING, 1, 0) == 10  # after the lock timeout
         with pytest.raises(psycopg.OperationalError):
             stuck.execute("SELECT 1")
         stuck.close()
@@ -287,10 +287,10 @@ def test_errors_tell_no_password(slots: Slots, make_settings: MakeSettings) -> N
         url = "postgresql://fts:hunter2@127.0.0.1:1/fts?connect_timeout=2"
         sink = PostgresSink(make_settings(database_url=url), slots)
         with pytest.raises(DatabaseUnavailableError) as caught:
-            await sink.connect()
+            await sink.open({})
         assert "hunter2" not in str(caught.value)
         with pytest.raises(DatabaseUnavailableError, match="not connected"):
-            await sink.cursor(RING, 1, 0)
+            await claim(sink, RING, 1, 0)
 
     uvloop.run(main())
 
