@@ -10,8 +10,8 @@ import msgspec
 _LETTERS = "A-Za-z0-9\u00c0-\u1fff\u2c00-\ud7ff"
 _SYMBOL = rf"[{_LETTERS}@][{_LETTERS}._:/@-]{{0,31}}"
 SYMBOL_PATTERN = f"^{_SYMBOL}$"
-"""What a symbol may look like: venues list names in any script (Binance: 币安人生USDT), and pairs
-that have only a number (Hyperliquid: @107). No control characters, no spaces, no quotes, no marks
+"""What a symbol may look like: venues list names in any script (币安人生USDT), and pairs
+that have only a number (@107). No control characters, no spaces, no quotes, no marks
 that turn the direction of writing; at most 96 bytes. Whether there is such a symbol, only the
 venue's listing tells.
 """
