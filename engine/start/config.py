@@ -123,7 +123,7 @@ class LimitsConfig(_Section, frozen=True):
 
     shared: bool = False
     group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "default"
-    without_redis: Literal["wait", "alone"] = "wait"
+    meanwhile: Literal["wait", "alone"] = msgspec.field(default="wait", name="without_redis")
     """`wait` keeps the limits strict; `alone` lets each engine use the whole budget meanwhile."""
 
 

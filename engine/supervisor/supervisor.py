@@ -118,7 +118,7 @@ class Supervisor:
             settings.layout.limits,
             self._send_to,
             settings.share_limits(),
-            alone_without_redis=settings.config.limits.without_redis == "alone",
+            goes_on_alone=settings.config.limits.meanwhile == "alone",
         )
         self._writer = self._make_writer()
         self._control = self._make_control()
