@@ -27,6 +27,7 @@ from engine.data.layout import usable
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
+from engine.messages.writer import LIVE_TITLES
 from engine.start.config import LoadedConfig
 from shards.simulator.settings import parse_rate
 from shards.simulator.venues import ENCODERS
@@ -35,14 +36,15 @@ from shards.venues.kit import capabilities
 
 _log = logging.getLogger(__name__)
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   fts demo                                  until Ctrl-C, with a live view; then the proof
   fts demo --for 15 --rate 20000 --json     a proof: exit code 0 only if nothing is missing
   fts demo --for 15 --rate max              how fast is this machine?
   fts demo --all-kinds --symbols 2          quotes, funding, open interest, liquidations as well
 
-While it runs, the database and the Redis keys printed at start hold live data. The demo has a state
+While it runs, the database and the {LIVE_TITLES} keys printed at start hold live data. \
+The demo has a state
 directory of its own and empties it at every start; what a run stored stays until the next one, and
 `fts psql` reads it. A run without end is proven by counts and sums, which take no room; with
 --all-kinds its ledger grows by a few MB an hour.
@@ -263,7 +265,7 @@ def _proof_text(summary: dict[str, Any], status: EngineStatus, ending: Ending) -
         *ending.lines(),
         *([_ADVICE] if summary["by_sums"] and not summary["ok"] else []),
         f"{_rates_text(summary['rates'])}; published {summary['published']:,},"
-        f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",
+        f" dropped {summary['dropped']:,}, overrun in {LIVE_TITLES} {summary['overrun']:,}",
         *latency_lines(status),
     ]
     return "\n".join(lines)
