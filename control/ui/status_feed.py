@@ -19,7 +19,6 @@ from control.ui.state import DashboardLimits, is_ending
 from engine.base.clock import monotonic_s, wall_ns
 from engine.messages.status import EngineStatus, LimiterReport, ShardReport
 from engine.messages.streams import KNOB_OF_SINK
-from engine.messages.writer import LIVE
 from engine.process.usage import resident_bytes
 
 
@@ -36,8 +35,8 @@ _COLUMNS = {
     "slot": "slot", "venue": "venue", "symbol": "symbol", "kind": "kind", "transport": "transport",
     "shard": "shard", "state": "state", "reason": "reason", "rows": "row_count",
     "gaps": "gap_count", "missing": "missing_count", "duplicates": "duplicate_count",
-    "last_recv_ns": "last_recv_ns", "db": f"knobs.{KNOB_OF_SINK['database']}",
-    **{each.name: f"knobs.{KNOB_OF_SINK[each.name]}" for each in LIVE},
+    "last_recv_ns": "last_recv_ns",
+    **{{"database": "db"}.get(name, name): f"knobs.{it}" for name, it in KNOB_OF_SINK.items()},
     "flush_rows": "knobs.flush_rows", "flush_interval_ms": "knobs.flush_interval_ms",
     "max_rows_per_copy": "knobs.max_rows_per_copy",
 }  # fmt: skip

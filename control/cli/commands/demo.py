@@ -118,7 +118,7 @@ class Demo:
             _log.warning(note)
         arguments = ["--port", "0", "--rate", self._rate]
         arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
-        if ground.database_url is not None:
+        if "database" in ground.urls:
             self._ledger_dir = ground.layout.state_dir / "ledger"
             arguments += ["--ledger", str(self._ledger_dir)]
             arguments += ["--ledger-in-sums"] if ground.options.run_s is None else []
@@ -153,7 +153,7 @@ class Demo:
         """Compare with the ledger where there is one, else with the simulator's counters."""
         ending = Ending.of(status, delivered=delivered)
         summary = engine_summary(status, ending) | {"delivered": delivered}
-        if self._ledger_dir is None or ground.database_url is None:
+        if self._ledger_dir is None:
             summary["sent"] = sum(self._sent.values())
             return Outcome(ending.exit_code, summary, short_text(summary, ending))
         if not sum(self._sent.values()):
@@ -162,7 +162,7 @@ class Demo:
         self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
         # A comparison holds up the loop and its signals: a second one ends it all the same.
         with interruptible(signal.SIGINT, signal.SIGTERM):
-            check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
+            check = LedgerCheck(self._ledger_dir, ground.urls["database"].reveal())
         total = Verdict()
         for verdict in check.verdicts.values():
             total.add(verdict)
