@@ -70,8 +70,6 @@ class KnobsPatch(KnobChanges, frozen=True, kw_only=True, forbid_unknown_fields=T
     be more than `max_rows_per_copy` (422), which no schema can say.
     """
 
-    db_writes_enabled: bool | UnsetType = UNSET
-    redis_publishes_enabled: bool | UnsetType = UNSET
     flush_rows: Rows | UnsetType | None = UNSET
     flush_interval_ms: FlushMs | UnsetType | None = UNSET
     max_rows_per_copy: CopyRows | UnsetType | None = UNSET

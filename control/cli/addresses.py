@@ -24,9 +24,10 @@ class Addresses:
     log_file: Path
 
     @classmethod
-    def of(cls, note: EngineNote, redis_prefix: str, log_file: Path) -> "Addresses":
-        """From the engine's note."""
-        key = f"{redis_prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
+    def of(cls, note: EngineNote, ground: Ground) -> "Addresses":
+        """From the engine's note, and what it stands on."""
+        log_file, config = ground.layout.log_file, ground.options.loaded.config
+        key = f"{config.redis.prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
         psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
         return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
@@ -44,15 +45,17 @@ class Addresses:
 
 def make_note(ground: Ground, host: str, port: int) -> EngineNote:
     """Where everything is, without passwords."""
-    database = masked_url(ground.database_url) if ground.database_url else "off"
-    redis = masked_url(ground.redis_url) if ground.redis_url else "off"
+    database, redis = (
+        masked_url(ground.urls[name]) if name in ground.urls else "off"
+        for name in ("database", "redis")
+    )
     return EngineNote(
         pid=os.getpid(),
         control_url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
         database=database,
-        psql=f"psql {shell_word(database)}" if ground.database_url else "",
+        psql=f"psql {shell_word(database)}" if "database" in ground.urls else "",
         redis=redis,
-        redis_cli=_redis_cli(redis) if ground.redis_url else "",
+        redis_cli=_redis_cli(redis) if "redis" in ground.urls else "",
         started_ns=wall_ns(),
     )
 

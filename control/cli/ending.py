@@ -13,6 +13,7 @@ from control.cli.exits import Exit
 from engine.messages.account import Account
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
+from engine.messages.writer import LIVE
 
 _TERMS = {
     "stored": "stored", "skipped": "kept out by knobs", "quarantined": "put in quarantine",
@@ -135,9 +136,10 @@ def _unfinished(
         yield "the database has not taken everything; the next start delivers the rest"
     if there := sum(status.writer.database.set_aside_rows.values()):
         yield f"{there:,} rows are in quarantine (`fts quarantine`)"
-    redis = status.writer.redis
-    if received and status.writer.database.state == "off" and redis.state == "down":
-        yield f"no database is wanted and Redis is down: {redis.error}"
+    if received and status.writer.database.state == "off":
+        for sink, live in zip(status.writer.live, LIVE, strict=True):
+            if sink.state == "down":
+                yield f"no database is wanted and {live.title} is down: {sink.error}"
     failed = [each for each in streams if each.state is StreamState.FAILED]
     if failed:
         names = "; ".join(

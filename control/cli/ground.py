@@ -9,7 +9,7 @@ import contextlib
 import logging
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,9 @@ from engine.data.kinds import KINDS
 from engine.data.layout import Layout
 from engine.database.session import HOUSEKEEPING, session
 from engine.messages.status import EngineStatus
+from engine.messages.writer import LIVE
 from engine.servers.postgres import PrivatePostgres
+from engine.servers.private_server import PrivateServer
 from engine.servers.server_keeper import ServerKeeper
 from engine.servers.valkey import PrivateValkey
 from engine.start import preflight
@@ -41,8 +43,8 @@ class ServiceOptions:
     loaded: LoadedConfig
     run_s: float | None = None
     json: bool = False
-    with_database: bool = True
-    with_redis: bool = True
+    without: frozenset[str] = frozenset()
+    """Sinks that are not wanted, by name."""
     fresh: bool = False
     """Begin with an empty state directory and an empty private database (the demo)."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
@@ -50,7 +52,7 @@ class ServiceOptions:
 
     def check(self) -> None:
         """Raises ConfigError for wishes that contradict each other."""
-        if self.loaded.config.limits.shared and not self.with_redis:
+        if self.loaded.config.limits.shared and "redis" in self.without:
             raise ConfigError("--no-redis: limits.shared = true needs Redis; choose one of them")
 
     @classmethod
@@ -58,10 +60,9 @@ class ServiceOptions:
         cls, options: argparse.Namespace, loaded: LoadedConfig, **others: Any
     ) -> "ServiceOptions":
         """From what `control.cli.options.add_service` read."""
-        return cls(
-            loaded, options.run_s, options.json, not options.no_database, not options.no_redis,
-            **others,
-        )  # fmt: skip
+        names = ("database", *(live.name for live in LIVE))
+        without = frozenset(name for name in names if getattr(options, f"no_{name}"))
+        return cls(loaded, options.run_s, options.json, without, **others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +71,33 @@ class Ground:
 
     options: ServiceOptions
     layout: Layout
-    database_url: Secret | None
-    redis_url: Secret | None
+    urls: Mapping[str, Secret]
+    """Where servers are, by the name of their sink."""
+    memory: RedisPlan = field(default_factory=RedisPlan)
     servers: list[ServerKeeper] = field(default_factory=list)
-    """Those of the two that are our own."""
+    """Those that are our own."""
 
     @classmethod
-    def lay(
-        cls, options: ServiceOptions, layout: Layout, plan: RedisPlan, stack: contextlib.ExitStack
-    ) -> "Ground":
+    def lay(cls, options: ServiceOptions, layout: Layout, stack: contextlib.ExitStack) -> "Ground":
         """Start the private servers that are needed; the stack ends them."""
+        where, memory = (layout.state_dir, layout.instance), redis_plan(options, layout)
+        private: dict[str, PrivateServer] = {
+            "database": PrivatePostgres(*where, options.loaded.config.database.private_settings),
+            "redis": PrivateValkey(*where, memory.memory_bytes),
+        }
+        if memory.note and "redis" not in options.without:
+            _log.warning(memory.note)
+        given = {} if options.fresh else options.loaded.urls
+        urls: dict[str, Secret] = {}
         servers: list[ServerKeeper] = []
-
-        def start(server: PrivatePostgres | PrivateValkey) -> Secret:
-            url = stack.enter_context(server.running(_log.info))
-            servers.append(ServerKeeper(server))
-            return Secret(url)
-
-        database_url = redis_url = None
-        if options.with_database:
-            database_url = None if options.fresh else options.loaded.database_url
-            if database_url is None:
-                added = options.loaded.config.database.private_settings
-                database_url = start(PrivatePostgres(layout.state_dir, layout.instance, added))
-                if options.fresh:
-                    _empty_database(database_url)
-        if options.with_redis:
-            if plan.note:
-                _log.warning(plan.note)
-            redis_url = None if options.fresh else options.loaded.redis_url
-            if redis_url is None:
-                redis_url = start(
-                    PrivateValkey(layout.state_dir, layout.instance, plan.memory_bytes)
-                )
-        return cls(options, layout, database_url, redis_url, servers)
+        for name in [name for name in private if name not in options.without]:
+            if (url := given.get(name)) is None:
+                url = Secret(stack.enter_context(private[name].running(_log.info)))
+                servers.append(ServerKeeper(private[name]))
+            urls[name] = url
+        if options.fresh and "database" in urls:
+            _empty_database(urls["database"])
+        return cls(options, layout, urls, memory, servers)
 
 
 def bind(host: str, port: int, unread_s: float = _UNREAD_S) -> socket.socket:

@@ -10,6 +10,7 @@ from control.api.schemas import known_venue, unknown_venue
 from engine.base.errors import ConfigError
 from engine.data.layout import Layout, open_layout
 from engine.messages.settings import VenueSettings
+from engine.messages.writer import LIVE, LIVE_TITLES
 from engine.start import config
 from engine.start.config import LoadedConfig, StreamsConfig
 from shards.venues import VENUES
@@ -70,10 +71,11 @@ def add_service(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="control port on the loopback address, 0 for a free one",
     )
-    parser.add_argument("--no-redis", action="store_true", help="do not publish to Redis")
-    parser.add_argument(
-        "--no-database", action="store_true", help="do not store; live data through Redis only"
-    )
+    for live in LIVE:
+        text = f"do not publish to {live.title}"
+        parser.add_argument(f"--no-{live.name}", action="store_true", help=text)
+    text = f"do not store; live data through {LIVE_TITLES} only"
+    parser.add_argument("--no-database", action="store_true", help=text)
 
 
 def used_places(loaded: LoadedConfig) -> list[Layout]:

@@ -21,7 +21,7 @@ import msgspec
 
 from control.cli.addresses import Addresses, make_note
 from control.cli.exits import Exit
-from control.cli.ground import Ground, ServiceOptions, bind, empty, machine_plan, redis_plan
+from control.cli.ground import Ground, ServiceOptions, bind, empty, machine_plan
 from control.cli.terminal import standard_streams
 from control.cli.terminal.live_view import can_show_view, watch
 from control.http.auth import Guard
@@ -115,8 +115,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         logs.set_up(log, "supervisor")
         if ring_plan.note:
             _log.warning(ring_plan.note)
-        plan = redis_plan(options, layout)
-        ground = Ground.lay(options, layout, plan, stack)
+        ground = Ground.lay(options, layout, stack)
         venues = scenario.prepare(ground, stack)
         port = listener.getsockname()[1]
         settings = SupervisorSettings(
@@ -129,15 +128,14 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             log=log,
             listen_fd=listener.fileno(),
             port=port,
-            database_url=ground.database_url,
-            redis_url=ground.redis_url,
-            redis_plan=plan,
+            urls=ground.urls,
+            memory=ground.memory,
             limits=venue_limits(),
             shares_limits=config.limits.shared and not options.fresh,
         )
         note = make_note(ground, config.control.host, port)
         instance.write_note(layout, note)
-        addresses = Addresses.of(note, config.redis.prefix, layout.log_file)
+        addresses = Addresses.of(note, ground)
         for line in addresses.lines():
             _log.info(line)
         with asyncio.Runner() as runner:

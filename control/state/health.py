@@ -1,4 +1,4 @@
-"""Three lights: runtime, database, Redis. A light worsens at once and improves only after it has
+"""The lights: runtime, database, live sinks. A light worsens at once and improves only after it has
 been better for a while, so that it does not flicker with the load.
 
 What single streams do is not part of a light: a stale stream is no reason to refuse another one.
@@ -18,8 +18,10 @@ from engine.base.clock import monotonic_s
 from engine.messages.judgement import GREEN, RANK, above, judge_database, worst
 from engine.messages.settings import Admission
 from engine.messages.status import ChildReport, EngineStatus, Judgement, Light
+from engine.messages.writer import LIVE, SinkStatus
 from engine.process.usage import resident_bytes
 
+LIGHTS = ("runtime", "db", *(each.name for each in LIVE))
 SILENT_AFTER_S = 5.0
 LOOP_LAG_MS = (500.0, 5000.0)
 """Where yellow and red begin; so for those below."""
@@ -85,7 +87,7 @@ class Health:
     """Judges each status, and what the kernel says of the processes."""
 
     def __init__(self, hold_s: float = 5.0) -> None:
-        self._runtime, self._db, self._redis = (HeldLight(hold_s) for _ in range(3))
+        self._held = {name: HeldLight(hold_s) for name in LIGHTS}
         self._heard_s = monotonic_s()
         self._probed_s = -_PROBE_EVERY_S
         self._cpu: dict[str, deque[tuple[float, int, float]]] = {}
@@ -102,17 +104,18 @@ class Health:
         return monotonic_s() - self._heard_s
 
     def lights(self) -> Mapping[str, HealthLight]:
-        """`runtime`, `db` and `redis`."""
-        silence_s = self.silence_s
-        runtime = self._runtime.shown
+        """All of `LIGHTS`."""
+        silence_s, lights = self.silence_s, self._lights_held()
         if silence_s > SILENT_AFTER_S:
-            runtime = HealthLight("red", f"the supervisor is silent for {silence_s:.0f} s")
-        return {"runtime": runtime, "db": self._db.shown, "redis": self._redis.shown}
+            text = f"the supervisor is silent for {silence_s:.0f} s"
+            lights["runtime"] = HealthLight("red", text)
+        return lights
+
+    def _lights_held(self) -> dict[str, HealthLight]:
+        return {name: light.shown for name, light in self._held.items()}
 
     def verdict(self, status: EngineStatus | None) -> HealthLight:
-        """The engine as a whole: the worst of what it says of itself and of the lights. Redis is
-        best effort: its red light weighs as yellow.
-        """
+        """The engine as a whole: the worst of what it says of itself and of the lights."""
         found: list[Judgement] = [] if status is None else [(status.status, status.reason)]
         return HealthLight(*worst(found + _weighed(self.lights())))
 
@@ -120,17 +123,13 @@ class Health:
         """What the supervisor takes into its own verdict; green before there was one to judge."""
         if not self._has_judged:
             return HealthLight(*GREEN)
-        lights = {"runtime": self._runtime, "db": self._db, "redis": self._redis}
-        return HealthLight(*worst(_weighed({name: each.shown for name, each in lights.items()})))
+        return HealthLight(*worst(_weighed(self._lights_held())))
 
     def refusal(self, admission: Admission) -> str:
-        """Why no new stream is accepted now; "" when it is. Redis is best effort: its red light
-        weighs as yellow.
-        """
-        allowed = {"green": 0, "yellow": 1, "any": 2}[admission]
-        for name, light in self.lights().items():
-            rank = RANK[light.status]
-            if min(rank, 1 if name == "redis" else 2) > allowed:
+        """Why no new stream is accepted now; "" when it is."""
+        allowed, lights = {"green": 0, "yellow": 1, "any": 2}[admission], self.lights()
+        for (name, light), (weight, _) in zip(lights.items(), _weighed(lights), strict=True):
+            if RANK[weight] > allowed:
                 return f"{name} is {light.status}: {light.reason}"
         return ""
 
@@ -138,7 +137,7 @@ class Health:
         """Judge a fresh status."""
         now_s = self._heard_s = monotonic_s()
         if status.phase == "starting":
-            for light in (self._runtime, self._db, self._redis):
+            for light in self._held.values():
                 light.reset(("yellow", "starting"))
             return
         self._has_judged = True
@@ -146,10 +145,11 @@ class Health:
             self._probed_s = now_s
             self.memory_free_fraction = memory_free_fraction()
             self.processes = self._processes(status, now_s)
-        self._runtime.update(self._judge_runtime(status), now_s)
+        self._held["runtime"].update(self._judge_runtime(status), now_s)
         self.flush_delay_s = status.writer.flush_delay_s
-        self._db.update(judge_database(status.writer), now_s)
-        self._redis.update(_judge_redis(status), now_s)
+        self._held["db"].update(judge_database(status.writer), now_s)
+        for sink in status.writer.live:
+            self._held[sink.name].update(_judge_live(sink), now_s)
 
     def _judge_runtime(self, status: EngineStatus) -> Judgement:
         if status.phase != "running":
@@ -208,9 +208,10 @@ class Health:
 
 
 def _weighed(lights: Mapping[str, HealthLight]) -> list[Judgement]:
-    """Redis is best effort: its red light weighs as yellow."""
+    """Live sinks are best effort: their red lights weigh as yellow."""
+    best_effort = {each.name for each in LIVE}
     return [
-        ("yellow" if name == "redis" and light.status == "red" else light.status, light.reason)
+        ("yellow" if name in best_effort and light.status == "red" else light.status, light.reason)
         for name, light in lights.items()
     ]
 
@@ -246,10 +247,9 @@ def _judge_child(child: ChildReport) -> Judgement:
     return "red", f"{child.name} is {child.state}: {child.reason or 'not ready yet'}"
 
 
-def _judge_redis(status: EngineStatus) -> Judgement:
-    redis = status.writer.redis
-    if redis.state in ("up", "off"):
+def _judge_live(sink: SinkStatus) -> Judgement:
+    if sink.state in ("up", "off"):
         return GREEN
-    if redis.state == "down":
-        return "red", f"redis is down: {redis.error}"
-    return "yellow", f"redis is {redis.state}"
+    if sink.state == "down":
+        return "red", f"{sink.name} is down: {sink.error}"
+    return "yellow", f"{sink.name} is {sink.state}"

@@ -18,6 +18,7 @@ from control.ui.knob_ranges import KnobRange
 from control.ui.state import DashboardLimits, is_ending
 from engine.base.clock import monotonic_s, wall_ns
 from engine.messages.status import EngineStatus, LimiterReport, ShardReport
+from engine.messages.streams import KNOB_OF_SINK
 from engine.process.usage import resident_bytes
 
 
@@ -34,9 +35,10 @@ _COLUMNS = {
     "slot": "slot", "venue": "venue", "symbol": "symbol", "kind": "kind", "transport": "transport",
     "shard": "shard", "state": "state", "reason": "reason", "rows": "row_count",
     "gaps": "gap_count", "missing": "missing_count", "duplicates": "duplicate_count",
-    "last_recv_ns": "last_recv_ns", "db": "knobs.db_writes_enabled",
-    "redis": "knobs.redis_publishes_enabled", "flush_rows": "knobs.flush_rows",
-    "flush_interval_ms": "knobs.flush_interval_ms", "max_rows_per_copy": "knobs.max_rows_per_copy",
+    "last_recv_ns": "last_recv_ns",
+    **{{"database": "db"}.get(name, name): f"knobs.{it}" for name, it in KNOB_OF_SINK.items()},
+    "flush_rows": "knobs.flush_rows", "flush_interval_ms": "knobs.flush_interval_ms",
+    "max_rows_per_copy": "knobs.max_rows_per_copy",
 }  # fmt: skip
 """What the page's table calls things, and where a `StreamReport` has them."""
 STREAM_COLUMNS = tuple(_COLUMNS)
@@ -65,27 +67,6 @@ class ShardLine(msgspec.Struct):
         )  # fmt: skip
 
 
-class WriterLine(msgspec.Struct):
-    """The writer in a few numbers; rows are of all kinds together, latencies of the last minute."""
-
-    state: str
-    received: int
-    stored: int
-    published: int
-    overrun: int
-    dropped: int
-    lost: int
-    quarantined: int
-    inexact: int
-    backlog_rows: int
-    journal_bytes: int
-    database_state: str
-    redis_state: str
-    rss_bytes: int
-    cpu_s: float
-    latency_us: dict[str, dict[str, float]]
-
-
 class ControlLine(msgspec.Struct):
     """The process that serves the page, in a few numbers."""
 
@@ -107,7 +88,8 @@ class Snapshot(msgspec.Struct):
     said: HealthLight
     """What the engine says of itself: a worse light must not hide a stream in trouble."""
     lights: dict[str, HealthLight]
-    writer: WriterLine | None = None
+    writer: dict[str, Any] | None = None
+    """See `writer_line`."""
     control: ControlLine | None = None
     shards: list[ShardLine] = []
     limiters: list[LimiterReport] = []
@@ -115,27 +97,26 @@ class Snapshot(msgspec.Struct):
     """Values of `STREAM_COLUMNS`."""
 
 
-def writer_line(status: EngineStatus) -> WriterLine:
-    """Sum the writer's counts over the record kinds."""
-    writer, database, redis = status.writer, status.writer.database, status.writer.redis
-    return WriterLine(
-        state=writer.child.state,
-        received=sum(writer.received_rows.values()),
-        stored=sum(database.rows.values()),
-        published=sum(redis.rows.values()),
-        overrun=sum(redis.missed_rows.values()),
-        dropped=sum(writer.dropped_rows.values()),
-        lost=sum(database.missed_rows.values()),
-        quarantined=sum(database.set_aside_rows.values()),
-        inexact=database.inexact_rows,
-        backlog_rows=database.backlog_rows,
-        journal_bytes=writer.journal_bytes,
-        database_state=database.state,
-        redis_state=redis.state,
-        rss_bytes=writer.rss_bytes,
-        cpu_s=writer.cpu_s,
-        latency_us=writer.recent_latency_us,
-    )
+def writer_line(status: EngineStatus) -> dict[str, Any]:
+    """The writer in a few numbers; rows are of all kinds together, latencies of the last minute."""
+    writer, database = status.writer, status.writer.database
+    return {
+        "state": writer.child.state,
+        "received": sum(writer.received_rows.values()),
+        "stored": sum(database.rows.values()),
+        "published": writer.live_rows().total(),
+        "overrun": writer.live_rows("missed_rows").total(),
+        "dropped": sum(writer.dropped_rows.values()),
+        "lost": sum(database.missed_rows.values()),
+        "quarantined": sum(database.set_aside_rows.values()),
+        "inexact": database.inexact_rows,
+        "backlog_rows": database.backlog_rows,
+        "journal_bytes": writer.journal_bytes,
+        **{f"{sink.name}_state": sink.state for sink in (database, *writer.live)},
+        "rss_bytes": writer.rss_bytes,
+        "cpu_s": writer.cpu_s,
+        "latency_us": writer.recent_latency_us,
+    }
 
 
 def snapshot(state: Backend) -> Snapshot:

@@ -38,7 +38,7 @@ class InstanceBusyError(EngineError):
 
 
 class ServerStartError(EngineError):
-    """A private database or Redis server did not start."""
+    """A private server did not start."""
 
 
 class MigrationError(EngineError):
@@ -51,10 +51,18 @@ class VenueError(EngineError):
     retriable = True
 
 
-class DatabaseUnavailableError(EngineError):
-    """The database is away, or refuses everything for now. Read the cursor again after it."""
+class StoreUnavailableError(EngineError):
+    """What keeps things for us is away, too slow, or refuses. Read the cursor again after it."""
 
     retriable = True
+
+
+class StoreFullError(StoreUnavailableError):
+    """It refuses what would take memory."""
+
+
+class DatabaseUnavailableError(StoreUnavailableError):
+    """The database is away, or refuses everything for now."""
 
     def __init__(self, text: str, *, was_answered: bool = False) -> None:
         super().__init__(text)
@@ -74,13 +82,3 @@ class FencedError(EngineError):
     """A cursor is not where this writer left it: read it again before another commit."""
 
     retriable = True
-
-
-class RedisUnavailableError(EngineError):
-    """Redis is away, too slow, or refuses. Read the cursor again after it."""
-
-    retriable = True
-
-
-class RedisFullError(RedisUnavailableError):
-    """Redis refuses what would take memory (OOM)."""

@@ -10,7 +10,7 @@ _IN_PARAMETERS = re.compile(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)")
 
 
 def mask_url(url: str) -> str:
-    """A database or Redis URL (or libpq's `key=value` form) without its password."""
+    """A server's URL (or libpq's `key=value` form) without its password."""
     return _IN_PARAMETERS.sub(rf"\1{MASK}", _IN_URL.sub(rf"\1:{MASK}@", url))
 
 

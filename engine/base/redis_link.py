@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
-from engine.base.errors import ConfigError, RedisFullError, RedisUnavailableError
+from engine.base.errors import ConfigError, StoreFullError, StoreUnavailableError
 from engine.base.masking import mask_url, scrub
 
 _READ_BYTES: Final = 1 << 16
@@ -78,13 +78,13 @@ class RedisLink:
 
     @classmethod
     async def open(cls, address: RedisAddress, name: str, deadline_s: float) -> "RedisLink":
-        """Connect, log in, choose the database, say who we are. Raises RedisUnavailableError."""
+        """Connect, log in, choose the database, say who we are. Raises StoreUnavailableError."""
         try:
             async with asyncio.timeout(deadline_s):
                 reader, writer = await _open_streams(address)
         except (OSError, TimeoutError) as error:
             reason = str(error) or "no connection in time"
-            raise RedisUnavailableError(f"{address}: {scrub(reason, address.url)}") from None
+            raise StoreUnavailableError(f"{address}: {scrub(reason, address.url)}") from None
         link = cls(address, reader, writer)
         commands: list[Command] = []
         if address.password:
@@ -107,7 +107,7 @@ class RedisLink:
     async def ask(self, commands: Sequence[Command], deadline_s: float) -> list[Any]:
         """Send all commands at once, return their replies in order, error replies among them.
 
-        Raises RedisUnavailableError for a lost connection, or when not all replies are there after
+        Raises StoreUnavailableError for a lost connection, or when not all replies are there after
         `deadline_s`. The link is closed then.
         """
         try:
@@ -117,22 +117,22 @@ class RedisLink:
                 return [await self._reply() for _ in commands]
         except TimeoutError:
             self.close()
-            raise RedisUnavailableError(
+            raise StoreUnavailableError(
                 f"{self._address}: no answer within {deadline_s:g} s"
             ) from None
         except (OSError, EOFError, hiredis.ProtocolError) as error:
             self.close()
             text = scrub(str(error) or "connection lost", self._address.url)
-            raise RedisUnavailableError(f"{self._address}: {text}") from None
+            raise StoreUnavailableError(f"{self._address}: {text}") from None
         except BaseException:
             self.close()
             raise
 
-    def refused(self, error_reply: hiredis.ReplyError) -> RedisUnavailableError:
+    def refused(self, error_reply: hiredis.ReplyError) -> StoreUnavailableError:
         """Close the link; return the error to raise for what the server answered."""
         self.close()
         text = scrub(str(error_reply), self._address.url)
-        kind = RedisFullError if text.startswith("OOM") else RedisUnavailableError
+        kind = StoreFullError if text.startswith("OOM") else StoreUnavailableError
         return kind(f"{self._address}: {text}")
 
     @property

@@ -1,6 +1,6 @@
 """What a kind of record is: one value, from which everything else follows.
 
-Ring layout, journal header, packers, COPY payload, Redis payload, ring sizes, positions, what the
+Ring layout, journal header, packers, COPY payload, live payload, ring sizes, positions, what the
 proof compares and what the dashboard shows are derived from it. Times are int64 nanoseconds since
 1970 UTC; prices and quantities are float64 here and exact integer mantissas in the database
 (`engine.writer.rows.exact` proves it).
@@ -87,11 +87,11 @@ class Kind:
     is_fast: bool = False
     """Whether rows come all the time: its ring is large, and gives way where memory is short."""
     word: str = ""
-    """Its word in the keys of Redis; empty where it has no streams of its own there."""
+    """Its word in the keys of live rows; empty where it has no streams of its own there."""
     to_json: ToJson | None = None
     """Rows of one stream to its events; None where a row says by itself what happened."""
     json_row_bytes: int = 0
-    """Memory that a row takes in Redis in a quiet market, where an entry holds one (measured)."""
+    """Memory that a live row takes in a quiet market, where an entry holds one (measured)."""
     view: str = ""
     """The view of its table in SQL; empty where the proof does not compare it value by value."""
     view_values: str = ""

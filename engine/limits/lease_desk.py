@@ -92,7 +92,7 @@ class LeaseDesk:
         grant: Grant,
         share: Share | None = None,
         *,
-        alone_without_redis: bool = False,
+        goes_on_alone: bool = False,
     ) -> None:
         self._windows: dict[Pool, float] = {}
         self._budgets: dict[Pool, Budget] = {}
@@ -122,7 +122,7 @@ class LeaseDesk:
         if share is not None:
             shared = share({pool: budget.window_s for pool, budget in self._budgets.items()})
             self._sharing = LeaseSharing(
-                shared, self._budgets, self._hand_out, alone_without_redis=alone_without_redis
+                shared, self._budgets, self._hand_out, goes_on_alone=goes_on_alone
             )
         self._load()
 

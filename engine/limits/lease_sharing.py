@@ -1,6 +1,6 @@
-"""Serves the budgets that other engines share: each grant is agreed on through Redis first.
+"""Serves the budgets that other engines share: each grant is agreed on in a common store first.
 
-While Redis cannot be asked, nobody is granted anything (strict), or every engine goes on with the
+While that cannot be asked, nobody is granted anything (strict), or every engine goes on with the
 whole budget by itself (`alone`) and writes down later what it spent.
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
-from engine.base.errors import RedisUnavailableError
+from engine.base.errors import StoreUnavailableError
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.base.tasks import cancel
 from engine.limits.budget import Budget
@@ -21,7 +21,7 @@ from engine.limits.shared_budgets import Pool, SharedLimits
 _log = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S: Final = 1.0
-"""As old as this may be what we know of the others. A flushed Redis is told again within it."""
+"""As old as this may be what we know of the others. A flushed store is told again within it."""
 _DELAYS_S: Final = (0.5, 5.0)
 
 HandOut = Callable[[Pool, float | None], None]
@@ -37,18 +37,18 @@ class LeaseSharing:
         budgets: Mapping[Pool, Budget],
         hand_out: HandOut,
         *,
-        alone_without_redis: bool,
+        goes_on_alone: bool,
         backoff: Backoff | None = None,
     ) -> None:
         self._shared = shared
         self._budgets = budgets
         self._hand_out = hand_out
-        self._goes_on_alone = alone_without_redis
+        self._goes_on_alone = goes_on_alone
         self._due: set[Pool] = set(budgets)
         self._venue_used: dict[Pool, float] = {}
         self._alarm = Alarm()
         self._task: asyncio.Task[None] | None = None
-        does = "this engine goes on alone" if alone_without_redis else "requests wait for it"
+        does = "this engine goes on alone" if goes_on_alone else "requests wait for it"
         self._trouble = Trouble("shared limits", does, backoff or Backoff(*_DELAYS_S), _log)
 
     @property
@@ -92,7 +92,7 @@ class LeaseSharing:
                 self._trouble.over()
                 if not await self._alarm.wait(_LOOK_INTERVAL_S):
                     self._due.update(self._budgets)
-        except RedisUnavailableError:
+        except StoreUnavailableError:
             for pool in self._budgets if self._goes_on_alone else ():
                 self._serve_alone(pool)
             raise
@@ -102,7 +102,7 @@ class LeaseSharing:
             pool = self._due.pop()
             try:
                 await self._serve(pool)
-            except RedisUnavailableError:
+            except StoreUnavailableError:
                 self._due.add(pool)
                 raise
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from engine.base.clock import monotonic_s, wall_ns
-from engine.base.errors import RedisUnavailableError
+from engine.base.errors import StoreUnavailableError
 from engine.base.redis_link import Command, RedisAddress, RedisLink
 from engine.limits.budget import BLOCK_S_MAX, Spent
 
@@ -62,7 +62,7 @@ class _Found:
 class SharedLimits:
     """One engine's view of the shared budgets. Use it from one task.
 
-    Every call but `spent` may raise RedisUnavailableError; then `connect` and look again.
+    Every call but `spent` may raise StoreUnavailableError; then `connect` and look again.
     """
 
     def __init__(
@@ -207,5 +207,5 @@ class SharedLimits:
 
     async def _call(self, commands: Sequence[Command]) -> list[Any]:
         if self._link is None or self._link.is_closed:
-            raise RedisUnavailableError("not connected")
+            raise StoreUnavailableError("not connected")
         return await self._link.call(commands, self._deadline_s)

@@ -6,9 +6,10 @@ import msgspec
 
 from engine.messages.status import ChildReport, Judgement, Light, Phase, StreamReport, WriterReport
 from engine.messages.streams import StreamState
+from engine.messages.writer import LIVE
 
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
-_SINKS = {"postgres": "database", "valkey": "redis"}
+_SINKS = {"postgres": "database"} | {each.server: each.name for each in LIVE}
 
 
 def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterReport:
@@ -99,8 +100,9 @@ def judge(
     by_streams = _judge_streams(streams)
     if by_streams is not None and by_streams[0] != "green":
         return by_streams
-    if writer.redis.state == "down":
-        return "yellow", f"redis is down: {writer.redis.error}; the database is not affected"
+    for sink in writer.live:
+        if sink.state == "down":
+            return "yellow", f"{sink.name} is down: {sink.error}; the database is not affected"
     if quarantined := sum(writer.database.set_aside_rows.values()):
         return "yellow", f"{quarantined} rows are in quarantine: see `fts quarantine list`"
     return by_streams or ("green", "all streams deliver")

@@ -129,7 +129,7 @@ class EngineStatus(msgspec.Struct):
     counts_by_kind: dict[StreamKind, StreamCounts] = {}
     """Of all streams since the engine started, also of those that were removed."""
     servers: list[ChildReport] = []
-    """The private database and Redis, where they are the engine's own."""
+    """The sinks' private servers, where they are the engine's own."""
 
     @property
     def children(self) -> list[ChildReport]:

@@ -41,9 +41,9 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_rows_per_copy: int | None = None
 
     @property
-    def keeps_rows_back(self) -> bool:
-        """Whether there is a sink that gets none of the stream's rows."""
-        return not all(map(self.wants, KNOB_OF_SINK))
+    def of_sinks(self) -> "Knobs":
+        """Those alone that keep rows from sinks; equal to none at all where they keep none."""
+        return Knobs(**{knob: getattr(self, knob) for knob in KNOB_OF_SINK.values()})
 
     def wants(self, sink: str) -> bool:
         """Whether a sink of this name gets the stream's rows."""

@@ -1,6 +1,7 @@
 """What the writer is told, and what it says of rings, rows and sinks."""
 
-from typing import ClassVar
+from collections import Counter
+from typing import ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -83,8 +84,24 @@ class SinkStatus(msgspec.Struct):
     COUNTS: ClassVar = ("rows", "withheld_rows", "refused_rows", "missed_rows")
 
 
+class LiveSink(NamedTuple):
+    """What a sink of live rows is called outside, where its trouble is never more than yellow."""
+
+    name: str
+    """In status, lights, metrics, options, the log."""
+    title: str
+    """In sentences."""
+    server: str
+    """Where it is private."""
+
+
+LIVE: Final = (LiveSink("redis", "Redis", "valkey"),)
+"""All of them: what shows sinks shows the database and these."""
+LIVE_TITLES: Final = " and ".join(each.title for each in LIVE)
+
+
 class BySink:
-    """What has `sinks`, with the words that are used outside for two of them."""
+    """What has `sinks`, told apart as they are outside."""
 
     __slots__ = ()
     sinks: list[SinkStatus]
@@ -95,9 +112,13 @@ class BySink:
         return self.sink("database")
 
     @property
-    def redis(self) -> SinkStatus:
-        """Redis."""
-        return self.sink("redis")
+    def live(self) -> list[SinkStatus]:
+        """Those that get live rows."""
+        return [self.sink(each.name) for each in LIVE]
+
+    def live_rows(self, count: str = "rows") -> Counter[str]:
+        """A count of those together, by record kind."""
+        return sum((Counter(getattr(each, count)) for each in self.live), Counter[str]())
 
     def sink(self, name: str) -> SinkStatus:
         """The sink of a name; one that nobody has told of yet is about to start."""

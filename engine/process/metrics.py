@@ -18,7 +18,7 @@ from prometheus_client.utils import INF, floatToGoString
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
-from engine.messages.writer import LatencyHistogram, WriterStatus
+from engine.messages.writer import LIVE, LIVE_TITLES, LatencyHistogram, WriterStatus
 from engine.process.metric_files import GAUGE_MODE
 
 _STEPS: Final = {0: 1, 3: 2, 6: 4}
@@ -142,14 +142,14 @@ class ShardMetrics:
 
 
 _ROWS: Final = {
-    ("database", "rows"): ("stored", "Rows in the database"),
-    ("redis", "rows"): ("published", "Rows in Redis"),
-    ("redis", "missed_rows"): ("overrun", "Rows that Redis was too slow for, or refused"),
-    ("database", "refused_rows"): ("quarantined", "Rows that the database refuses"),
-    ("database", "withheld_rows"): ("skipped", "Rows that a knob keeps from the database"),
-    ("redis", "withheld_rows"): ("unpublished", "Rows that a knob keeps from Redis"),
+    (True, "rows"): ("stored", "Rows in the database"),
+    (False, "rows"): ("published", f"Rows in {LIVE_TITLES}"),
+    (False, "missed_rows"): ("overrun", f"Rows that {LIVE_TITLES} was too slow for, or refused"),
+    (True, "refused_rows"): ("quarantined", "Rows that the database refuses"),
+    (True, "withheld_rows"): ("skipped", "Rows that a knob keeps from the database"),
+    (False, "withheld_rows"): ("unpublished", f"Rows that a knob keeps from {LIVE_TITLES}"),
 }
-"""By sink and count: name and text of the metric."""
+"""Of the database or of live sinks together, by count: name and text of the metric."""
 
 
 class WriterMetrics:
@@ -157,8 +157,8 @@ class WriterMetrics:
 
     def __init__(self) -> None:
         self._rows = {
-            (sink, count): Growth(f"fts_writer_{name}_rows_total", text, ("kind",))
-            for (sink, count), (name, text) in _ROWS.items()
+            which: Growth(f"fts_writer_{name}_rows_total", text, ("kind",))
+            for which, (name, text) in _ROWS.items()
         }
         self._inexact = Growth(
             "fts_writer_inexact_rows_total", "Rows whose numbers had to be rounded"
@@ -171,29 +171,34 @@ class WriterMetrics:
         )
         self._backlog = _gauge("fts_writer_backlog_rows", "Rows that wait for the database")
         self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
-        self._redis_bytes = _gauge("fts_writer_redis_bytes", "What the streams in Redis take")
-        self._redis_budget = _gauge(
-            "fts_writer_redis_budget_bytes", "What the streams in Redis may take"
-        )
+        self._memory = {
+            name: (
+                _gauge(f"fts_writer_{name}_bytes", f"What the streams in {title} take"),
+                _gauge(f"fts_writer_{name}_budget_bytes", f"What the streams in {title} may take"),
+            )
+            for name, title, _ in LIVE
+        }
         self._up = _gauge("fts_writer_sink_up", "1 when the sink works", "sink")
         self._latencies: dict[str, LatencyBuckets] = {}
 
     def feed(self, status: WriterStatus) -> None:
         """Totals since this process was born."""
-        for (sink, count), growth in self._rows.items():
-            rows: Mapping[str, int] = getattr(status.sink(sink), count)
+        database = status.database
+        for (is_database, count), growth in self._rows.items():
+            rows = getattr(database, count) if is_database else status.live_rows(count)
             for kind in KINDS:
                 growth.feed(rows.get(kind, 0), kind)
-        database, redis = status.database, status.redis
         self._inexact.feed(database.inexact_rows)
         self._lost.feed(sum(database.missed_rows.values()))
         for kind in KINDS:
             self._quarantine.labels(kind).set(database.set_aside_rows.get(kind, 0))
         self._backlog.set(database.backlog_rows)
         self._journal.set(status.journal_bytes)
-        if redis.state != "off":
-            self._redis_bytes.set(redis.used_bytes)
-            self._redis_budget.set(redis.budget_bytes)
+        for each in status.live:
+            if each.state != "off":
+                used, budget = self._memory[each.name]
+                used.set(each.used_bytes)
+                budget.set(each.budget_bytes)
         self._up.labels("journal").set(not status.journal_error)
         for each in status.sinks:
             if each.state != "off":

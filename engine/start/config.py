@@ -123,7 +123,7 @@ class LimitsConfig(_Section, frozen=True):
 
     shared: bool = False
     group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "default"
-    without_redis: Literal["wait", "alone"] = "wait"
+    meanwhile: Literal["wait", "alone"] = msgspec.field(default="wait", name="without_redis")
     """`wait` keeps the limits strict; `alone` lets each engine use the whole budget meanwhile."""
 
 
@@ -212,8 +212,13 @@ class LoadedConfig:
     config: Config
     source: str
     state_dir: Path
-    database_url: Secret | None
-    redis_url: Secret | None
+    urls: Mapping[str, Secret]
+    """Where servers are that are not ours, by the name of their sink."""
+
+    @property
+    def database_url(self) -> Secret | None:
+        """The database's."""
+        return self.urls.get("database")
 
     def with_state_dir(self, state_dir: Path) -> "LoadedConfig":
         """The same with another state directory."""
@@ -262,21 +267,17 @@ def load(
     _check(config, source)
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
-    redis_url = _server_url("redis", config.redis, parse_redis_url, env, source, base)
-    if config.limits.shared and redis_url is None:
+    found = {
+        name: _server_url(name, getattr(config, name), check, env, source, base)
+        for name, check in (("redis", parse_redis_url), ("database", _check_database_url))
+    }
+    urls = {name: url for name, url in found.items() if url is not None}
+    if config.limits.shared and "redis" not in urls:
         raise ConfigError(
             f"{source}: limits.shared: engines share limits through a Redis they have in common;"
             " set redis.url, redis.url_file or FTS_REDIS_URL"
         )
-    return LoadedConfig(
-        config=config,
-        source=source,
-        state_dir=_state_dir(config, env, state_dir),
-        database_url=_server_url(
-            "database", config.database, _check_database_url, env, source, base
-        ),
-        redis_url=redis_url,
-    )
+    return LoadedConfig(config, source, _state_dir(config, env, state_dir), urls)
 
 
 def _read(path: Path) -> bytes:

@@ -233,8 +233,8 @@ class RunningStreams:
 
     def _keep_back(self, slot: int, knobs: Knobs) -> None:
         """Until the slot lives again; a stream that is gone has no say in the flush limits."""
-        if knobs.keeps_rows_back:
-            self._ended_knobs[slot] = Knobs(knobs.db_writes_enabled, knobs.redis_publishes_enabled)
+        if (kept := knobs.of_sinks) != Knobs():
+            self._ended_knobs[slot] = kept
 
     def _choose(self, key: StreamKey) -> int:
         """Beside its symbol, else on the emptiest shard; among equals the one with fewest streams

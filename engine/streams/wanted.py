@@ -159,9 +159,8 @@ class Wanted:
         self._compact_at_bytes = max(self._file.size_bytes * _GROWTH_MAX, _COMPACT_MIN_BYTES)
 
     def _must_remember(self, removed: WantedStream, joined_with: str | None) -> bool:
-        return (
-            removed.origin is Origin.CONFIG or joined_with is None or removed.knobs.keeps_rows_back
-        )
+        is_named = removed.origin is Origin.CONFIG or joined_with is None
+        return is_named or removed.knobs.of_sinks != Knobs()
 
     def _append(self, lines: Sequence[_Line]) -> None:
         """Write lines and obey them. Raises OSError; then nothing has happened, here or on disk:

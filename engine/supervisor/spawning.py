@@ -1,5 +1,6 @@
 """What one engine is made of, and how each of its children is born: settings over the pipe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -63,13 +64,13 @@ class SupervisorSettings:
     log: LogSettings
     listen_fd: int
     port: int
-    database_url: Secret | None = None
-    redis_url: Secret | None = None
-    redis_plan: RedisPlan | None = None
+    urls: Mapping[str, Secret] = field(default_factory=dict)
+    """Where the sinks' servers are, by the sink's name: no more of them are wanted."""
+    memory: RedisPlan = field(default_factory=RedisPlan)
     limits: list[LimitSettings | HeldLimitSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""
     shares_limits: bool = False
-    """Whether `redis_url` is where engines behind one address share those budgets."""
+    """Whether `urls["redis"]` is where engines behind one address share those budgets."""
     targets: Targets = Targets()
     timing: Timing = Timing()
 
@@ -82,9 +83,8 @@ class SupervisorSettings:
         """How the other engines' spending is seen; None when the budgets are ours alone."""
         if not self.shares_limits:
             return None
-        assert self.redis_url is not None, "budgets are shared through Redis"
         prefix = f"fts:limits:{self.config.limits.group}"
-        address = parse_redis_url(self.redis_url.reveal())
+        address = parse_redis_url(self.urls["redis"].reveal())
         return partial(SharedLimits, address, prefix, self.layout.instance)
 
 
@@ -93,14 +93,14 @@ async def spawn_writer(
 ) -> Child:
     """The writer, which knows the knobs before it stores its first row."""
     config = settings.config
-    plan = settings.redis_plan or RedisPlan()
+    urls = {name: url.reveal() for name, url in settings.urls.items()}
     birth = WriterSettings(
         paths=Paths.of(settings.layout),
         rings=settings.rings,
         doorbell_fd=doorbell_fd,
         log=settings.log,
-        database_url=_reveal(settings.database_url),
-        redis_url=_reveal(settings.redis_url),
+        database_url=urls.get("database"),
+        redis_url=urls.get("redis"),
         flush_rows=config.database.flush_rows,
         flush_interval_s=config.database.flush_interval_ms / 1e3,
         max_rows_per_copy=config.database.max_rows_per_copy,
@@ -109,8 +109,8 @@ async def spawn_writer(
         redis_prefix=config.redis.prefix,
         redis_stream_maxlen=config.redis.stream_maxlen,
         redis_publish=config.redis.publish,
-        redis_memory_bytes=plan.memory_bytes,
-        redis_needed_bytes=plan.needed_bytes,
+        redis_memory_bytes=settings.memory.memory_bytes,
+        redis_needed_bytes=settings.memory.needed_bytes,
         knobs=knobs,
     )
     return await Child.spawn(
@@ -164,7 +164,3 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
     return await Child.spawn(
         "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
     )
-
-
-def _reveal(secret: Secret | None) -> str | None:
-    return secret.reveal() if secret is not None else None

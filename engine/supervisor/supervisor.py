@@ -109,16 +109,15 @@ class Supervisor:
         self._listings = ListingOutbox()
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = list(servers)
-        self._schema = SchemaKeeper(settings.database_url, migrate)
-        self._mirror = WantedMirror(
-            self._wanted, settings.registry_name, settings.database_url, self._desk.adopt
-        )
+        url = settings.urls.get("database")
+        self._schema = SchemaKeeper(url, migrate)
+        self._mirror = WantedMirror(self._wanted, settings.registry_name, url, self._desk.adopt)
         self._leases = LeaseDesk(
             settings.limits,
             settings.layout.limits,
             self._send_to,
             settings.share_limits(),
-            alone_without_redis=settings.config.limits.without_redis == "alone",
+            goes_on_alone=settings.config.limits.meanwhile == "alone",
         )
         self._writer = self._make_writer()
         self._control = self._make_control()
@@ -326,7 +325,7 @@ class Supervisor:
                 self._starts.listed(message)
                 listing = self._listings.take(message, wall_ns())
                 self._tell_writer(listing)
-                if self._settings.database_url is None:
+                if "database" not in self._settings.urls:
                     self._listings.saved(ListingStored(listing.venue, listing.loaded_ns))
             case LeaseRequest():
                 self._leases.ask(self._control.name, message)
@@ -424,7 +423,7 @@ class Supervisor:
     def _report_delivery(self, writer_code: int | None) -> bool:
         writer = self._writer_totals.report
         database = writer.database
-        if self._settings.database_url is None:
+        if "database" not in self._settings.urls:
             return True
         if writer_code == 0 and database.backlog_rows == 0:
             _log.info(_delivered(Account.total(self.status().accounts())))

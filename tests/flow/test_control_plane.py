@@ -80,7 +80,7 @@ class Plane:
                 log=LogSettings(str(layout.log_file), to_stderr=False),
                 listen_fd=self._listener.fileno(),
                 port=0,
-                database_url=Secret(database_url),
+                urls={"database": Secret(database_url)},
                 limits=venue_limits(),
                 targets=Targets(control="tests.engine.supervisor.fake_children:commander"),
             ),

@@ -11,7 +11,8 @@ from control.http.errors import json_response
 from control.state.exposition import MEDIA_TYPES, Exposition
 from control.state.health import HealthLight, ProcessReport
 from engine.messages.account import Moves
-from engine.messages.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
+from engine.messages.status import ChildReport, Light, ShardReport, WriterReport
+from engine.messages.writer import LIVE
 
 
 class Admittance(msgspec.Struct):
@@ -122,17 +123,6 @@ async def runtime_health(_: Request, services: Services) -> Response:
     )
 
 
-async def database_health(_: Request, services: Services) -> Response:
-    """The database: reachable, and not behind."""
-    status = services.backend.status
-    return _shown(_sink(services, "db", status, services.backend.health.flush_delay_s))
-
-
-async def redis_health(_: Request, services: Services) -> Response:
-    """Redis: reachable."""
-    return _shown(_sink(services, "redis", services.backend.status, 0.0))
-
-
 def _writer(writer: WriterReport) -> WriterHealth:
     """In the words for two sinks that others know."""
     database, redis = writer.database, writer.redis
@@ -165,24 +155,31 @@ def _shown(health: RuntimeHealth | SinkLight) -> Response:
     return json_response(health, 503 if health.status == "red" else 200)
 
 
-def _sink(
-    services: Services, name: str, status: EngineStatus | None, flush_delay_s: float
-) -> SinkLight:
-    light = services.backend.health.lights()[name]
-    writer = status.writer if status else WriterReport(ChildReport("writer"))
-    is_db = name == "db"
-    sink = writer.database if is_db else writer.redis
-    return SinkLight(
-        ok=light.status == "green",
-        status=light.status,
-        reason="not configured" if sink.state == "off" else light.reason,
-        state=sink.state,
-        error=sink.error,
-        delivered_rows=sum(sink.rows.values()),
-        waiting_rows=sink.backlog_rows if is_db else 0,
-        flush_delay_s=round(flush_delay_s, 3),
-        latency_us=writer.recent_latency_us.get(sink.name, {}),
-    )
+def _of_sink(name: str, called: str, summary: str, text: str) -> Operation:
+    """The light of a sink, which is called otherwise there than in the status."""
+
+    async def health(_: Request, services: Services) -> Response:
+        judge, status = services.backend.health, services.backend.status
+        light, is_db = judge.lights()[called], called == "db"
+        writer = status.writer if status else WriterReport(ChildReport("writer"))
+        sink = writer.sink(name)
+        return _shown(
+            SinkLight(
+                ok=light.status == "green",
+                status=light.status,
+                reason="not configured" if sink.state == "off" else light.reason,
+                state=sink.state,
+                error=sink.error,
+                delivered_rows=sum(sink.rows.values()),
+                waiting_rows=sink.backlog_rows if is_db else 0,
+                flush_delay_s=round(judge.flush_delay_s, 3) if is_db else 0.0,
+                latency_us=writer.recent_latency_us.get(name, {}),
+            )
+        )
+
+    health.__name__, health.__doc__ = f"{name}_health", text
+    answers = {200: (SinkLight,), 503: (SinkLight,)}
+    return Operation("GET", f"/health/{called}", health, summary, answers)
 
 
 async def limiters(request: Request, services: Services) -> Response:
@@ -205,14 +202,13 @@ async def show_metrics(request: Request, services: Services) -> Response:
     return Response(body, headers={"content-type": media_type})
 
 
-_SINK_ANSWERS = {200: (SinkLight,), 503: (SinkLight,)}
 OPERATIONS = [
     Operation(
         "GET", "/health/runtime", runtime_health, "The processes",
         {200: (RuntimeHealth,), 503: (RuntimeHealth,)},
     ),
-    Operation("GET", "/health/db", database_health, "The database", _SINK_ANSWERS),
-    Operation("GET", "/health/redis", redis_health, "Redis", _SINK_ANSWERS),
+    _of_sink("database", "db", "The database", "The database: reachable, and not behind."),
+    *(_of_sink(name, name, title, f"{title}: reachable.") for name, title, _ in LIVE),
     Operation(
         "GET", "/limiters", limiters, "Budgets of the exchanges", {200: (list[LimiterRow],)},
         query=ExchangeChoice,

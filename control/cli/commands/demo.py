@@ -27,6 +27,7 @@ from engine.data.layout import usable
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
+from engine.messages.writer import LIVE_TITLES
 from engine.start.config import LoadedConfig
 from shards.simulator.settings import parse_rate
 from shards.simulator.venues import ENCODERS
@@ -35,14 +36,15 @@ from shards.venues.kit import capabilities
 
 _log = logging.getLogger(__name__)
 
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   fts demo                                  until Ctrl-C, with a live view; then the proof
   fts demo --for 15 --rate 20000 --json     a proof: exit code 0 only if nothing is missing
   fts demo --for 15 --rate max              how fast is this machine?
   fts demo --all-kinds --symbols 2          quotes, funding, open interest, liquidations as well
 
-While it runs, the database and the Redis keys printed at start hold live data. The demo has a state
+While it runs, the database and the {LIVE_TITLES} keys printed at start hold live data. \
+The demo has a state
 directory of its own and empties it at every start; what a run stored stays until the next one, and
 `fts psql` reads it. A run without end is proven by counts and sums, which take no room; with
 --all-kinds its ledger grows by a few MB an hour.
@@ -116,7 +118,7 @@ class Demo:
             _log.warning(note)
         arguments = ["--port", "0", "--rate", self._rate]
         arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
-        if ground.database_url is not None:
+        if "database" in ground.urls:
             self._ledger_dir = ground.layout.state_dir / "ledger"
             arguments += ["--ledger", str(self._ledger_dir)]
             arguments += ["--ledger-in-sums"] if ground.options.run_s is None else []
@@ -151,7 +153,7 @@ class Demo:
         """Compare with the ledger where there is one, else with the simulator's counters."""
         ending = Ending.of(status, delivered=delivered)
         summary = engine_summary(status, ending) | {"delivered": delivered}
-        if self._ledger_dir is None or ground.database_url is None:
+        if self._ledger_dir is None:
             summary["sent"] = sum(self._sent.values())
             return Outcome(ending.exit_code, summary, short_text(summary, ending))
         if not sum(self._sent.values()):
@@ -160,7 +162,7 @@ class Demo:
         self._simulator.pause(_SETTLE_S_MAX)  # polls were answered, and noted, until the drain
         # A comparison holds up the loop and its signals: a second one ends it all the same.
         with interruptible(signal.SIGINT, signal.SIGTERM):
-            check = LedgerCheck(self._ledger_dir, ground.database_url.reveal())
+            check = LedgerCheck(self._ledger_dir, ground.urls["database"].reveal())
         total = Verdict()
         for verdict in check.verdicts.values():
             total.add(verdict)
@@ -263,7 +265,7 @@ def _proof_text(summary: dict[str, Any], status: EngineStatus, ending: Ending) -
         *ending.lines(),
         *([_ADVICE] if summary["by_sums"] and not summary["ok"] else []),
         f"{_rates_text(summary['rates'])}; published {summary['published']:,},"
-        f" dropped {summary['dropped']:,}, overrun in Redis {summary['overrun']:,}",
+        f" dropped {summary['dropped']:,}, overrun in {LIVE_TITLES} {summary['overrun']:,}",
         *latency_lines(status),
     ]
     return "\n".join(lines)

@@ -122,8 +122,9 @@ def masked_config(loaded: LoadedConfig) -> dict[str, Any]:
     """The configuration with nothing secret in it."""
     body: dict[str, Any] = msgspec.to_builtins(loaded.config)
     body["state_dir"] = str(loaded.state_dir)
-    body["database"]["url"] = masked_url(loaded.database_url)
-    body["redis"]["url"] = masked_url(loaded.redis_url)
+    for name, section in body.items():
+        if isinstance(section, dict) and "url" in section:
+            section["url"] = masked_url(loaded.urls.get(name))
     return body
 
 
@@ -357,20 +358,15 @@ def _quarantine(loaded: LoadedConfig, layout: Layout) -> Finding:
 
 
 def _redis(loaded: LoadedConfig) -> Finding:
-    if loaded.redis_url is None:
+    if (secret := loaded.urls.get("redis")) is None:
         return Finding("redis", "ok", "private Valkey, started with the engine")
-    shown = masked_url(loaded.redis_url)
+    url, shown = secret.reveal(), masked_url(secret)
+    waits = {"socket_connect_timeout": _TIMEOUT_S, "socket_timeout": _TIMEOUT_S}
     try:
-        with closing(
-            Redis.from_url(
-                loaded.redis_url.reveal(),
-                socket_connect_timeout=_TIMEOUT_S,
-                socket_timeout=_TIMEOUT_S,
-            )
-        ) as client:
+        with closing(Redis.from_url(url, **waits)) as client:
             client.ping()
     except (RedisError, OSError, ValueError) as error:
-        text = scrub(str(error), loaded.redis_url.reveal())
+        text = scrub(str(error), url)
         return Finding(
             "redis", "problem", f"{shown}: {text}",
             "check the address, or run with --no-redis; the database does not depend on it",

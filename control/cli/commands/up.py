@@ -19,6 +19,7 @@ from engine.data.names import UNKNOWN_SYMBOL, StreamKey
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
+from engine.messages.writer import LIVE_TITLES
 from engine.start.config import LoadedConfig
 from shards.venues import preferred_transport
 
@@ -45,7 +46,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "up",
         help="collect from the real venues",
-        description="Collects the configured streams into PostgreSQL and Redis until Ctrl-C.",
+        description=f"Collects the configured streams into PostgreSQL and {LIVE_TITLES}"
+        " until Ctrl-C.",
         epilog=_EPILOG,
     )
     add_service(parser)

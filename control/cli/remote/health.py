@@ -1,4 +1,4 @@
-"""`fts health`: the verdict on a running engine, and its three lights."""
+"""`fts health`: the verdict on a running engine, and its lights."""
 
 import argparse
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from control.cli.exits import Exit
 from control.cli.remote.client import EXIT_CODES, add_client_options, connect
 from control.cli.terminal.tables import print_json, print_table
-
-_PARTS = ("runtime", "db", "redis")
+from control.state.health import LIGHTS
+from engine.messages.writer import LIVE_TITLES
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """`fts health`."""
     parser = commands.add_parser(
         "health",
-        help="how a running engine is: as a whole, its processes, database, Redis",
+        help=f"how a running engine is: as a whole, its processes, database, {LIVE_TITLES}",
         description="Prints the verdict and the lights; exit code 1 unless all are green.",
         epilog=EXIT_CODES,
     )
@@ -25,7 +25,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the verdict and the lights; 1 unless all are green."""
     client = connect(options)
-    lights = {name: client.light(name) for name in _PARTS}
+    lights = {name: client.light(name) for name in LIGHTS}
     engine = lights["runtime"]["engine"]
     if options.json:
         print_json(lights)

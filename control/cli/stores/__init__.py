@@ -1,1 +1,1 @@
-"""Commands on what is stored: PostgreSQL, Redis, quarantine."""
+"""Commands on what is stored: database, live view, quarantine."""

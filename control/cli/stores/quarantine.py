@@ -107,7 +107,7 @@ def _database_url(loaded: LoadedConfig, layout: Layout) -> str:
     is_private = loaded.database_url is None or layout.state_dir != loaded.state_dir.absolute()
     if note is None and is_private and has_database(layout.state_dir):
         return host.enter(layout)
-    return Stores(loaded, note, None).database().reveal()
+    return Stores(loaded, note, None).url("database").reveal()
 
 
 async def _work(options: argparse.Namespace, layout: Layout, url: str) -> int:

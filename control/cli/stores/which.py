@@ -1,4 +1,4 @@
-"""Which database and which Redis a command line means: those of the engine that runs, the
+"""Which servers a command line means: those of the engine that runs, the
 configured ones, or the private database that an engine left.
 
 The engine is chosen as everywhere: the one on the state directory, or the demo below it.
@@ -41,18 +41,13 @@ class Stores:
         kept = [each for each in places if has_database(each.state_dir)]
         return cls(loaded, None, kept[0] if kept and loaded.database_url is None else None)
 
-    def database(self) -> Secret:
-        """The database of the engine or the configured one. Raises UnreachableError."""
-        return self._url("database", self.loaded.database_url)
-
-    def redis(self) -> Secret:
-        """The Redis of the engine or the configured one. Raises UnreachableError."""
-        return self._url("redis", self.loaded.redis_url)
-
-    def _url(self, name: str, configured: Secret | None) -> Secret:
+    def url(self, name: str) -> Secret:
+        """Where a sink's server is: the engine's or the configured one. Raises UnreachableError."""
+        configured = self.loaded.urls.get(name)
         if self.engine is None:
             if configured is None:
-                raise UnreachableError(_NOTHING[name].format(self.loaded.state_dir))
+                nothing = _NOT_STORED if name == "database" else _NOT_LIVE
+                raise UnreachableError(nothing.format(self.loaded.state_dir))
             return configured
         noted: str = getattr(self.engine, name)
         if noted == _OFF:
@@ -73,9 +68,11 @@ def psql_command(state_dir: Path) -> str:
     return f"fts psql{chosen}"
 
 
-_NOTHING = {
-    "database": "nothing has been stored in {} yet; `fts demo` or `fts up` does, or name another"
-    " directory with --state-dir",
-    "redis": "no engine runs on {}, and its private Valkey keeps nothing when it ends; start one"
-    " with `fts up` or `fts demo`",
-}
+_NOT_STORED = (
+    "nothing has been stored in {} yet; `fts demo` or `fts up` does, or name another directory with"
+    " --state-dir"
+)
+_NOT_LIVE = (
+    "no engine runs on {}, and its private Valkey keeps nothing when it ends; start one with"
+    " `fts up` or `fts demo`"
+)

@@ -28,7 +28,7 @@ from control.cli.terminal.rates import Rates
 from control.cli.terminal.tables import age
 from engine.base.clock import monotonic_s
 from engine.base.tasks import in_thread
-from engine.messages.status import EngineStatus, StreamReport
+from engine.messages.status import EngineStatus, StreamReport, WriterReport
 from engine.messages.streams import StreamState
 from engine.process.logs import last_lines
 
@@ -97,7 +97,7 @@ async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
     """A line every few seconds, ever more seldom while all goes as before; within those few seconds
     when that has changed, and at once when the number of live streams has.
     """
-    shown, before, shown_s, pause_s = -1, ("", "", "", ""), monotonic_s(), _PLAIN_INTERVAL_S
+    shown, before, shown_s, pause_s = -1, [""], monotonic_s(), _PLAIN_INTERVAL_S
     while True:
         await asyncio.sleep(_PLAIN_LOOK_S)
         now = status()
@@ -105,7 +105,7 @@ async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
         live = _live_count(now)
         settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
         reason = _NUMBERS.sub("#", now.reason)
-        goes = (now.status, reason, now.writer.database.state, now.writer.redis.state)
+        goes = [now.status, reason, *_states(now.writer)]
         if goes != before:
             pause_s = _PLAIN_INTERVAL_S
         if settled or monotonic_s() >= shown_s + pause_s:
@@ -129,9 +129,12 @@ def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
         f" {_per_s(rates, 'stored')} rows/s stored, {_per_s(rates, 'published')} rows/s"
         f" published, backlog {writer.database.backlog_rows:,}, gaps"
         f" {sum(stream.gap_count for stream in status.streams)}, dropped"
-        f" {sum(writer.dropped_rows.values())}, database {writer.database.state}, redis"
-        f" {writer.redis.state}"
+        f" {sum(writer.dropped_rows.values())}, {', '.join(_states(writer))}"
     )
+
+
+def _states(writer: WriterReport) -> list[str]:
+    return [f"{sink.name} {sink.state}" for sink in (writer.database, *writer.live)]
 
 
 def render(status: EngineStatus, rates: dict[str, float], addresses: Addresses) -> RenderableType:
@@ -243,8 +246,7 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
         f"backlog {writer.database.backlog_rows:,}",
         f"dropped {sum(writer.dropped_rows.values()):,}",
         f"journal {writer.journal_bytes / 2**20:,.0f} MB",
-        f"database {writer.database.state}",
-        f"redis {writer.redis.state}",
+        *_states(writer),
     ]
     if latency is not None:
         parts.append(f"received to committed p99 {latency / 1e3:,.0f} ms")

@@ -70,7 +70,7 @@ class Rates:
         if self._writer.is_news(writer.taken_s):
             counts = {
                 "stored": sum(writer.database.rows.values()),
-                "published": sum(writer.redis.rows.values()),
+                "published": writer.live_rows().total(),
             }
             self._writer.take(writer.taken_s, counts)
         return self._writer.rates(now_s)

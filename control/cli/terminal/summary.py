@@ -11,15 +11,16 @@ from control.cli.ending import Ending
 from engine.data.kinds import NOT_MARKET_DATA
 from engine.messages.status import EngineStatus
 from engine.messages.streams import StreamCounts
+from engine.messages.writer import LIVE
 
 
 def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
     """Totals since the engine started, of market data: what is said about rows is no row."""
-    writer, database, redis = status.writer, status.writer.database, status.writer.redis
+    writer, database = status.writer, status.writer.database
     counted = StreamCounts.total(status.counts_by_kind.values())
     received, stored = status.rows_by_kind(), _without_gaps(database.rows)
     refused = status.refused_by_kind()
-    published, dropped = map(_without_gaps, (redis.rows, writer.dropped_rows))
+    published, dropped = map(_without_gaps, (writer.live_rows(), writer.dropped_rows))
     skipped = _without_gaps(database.withheld_rows)
     by_kind = {
         "received": received,
@@ -44,7 +45,7 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
         "refused": counted.refused_count,
         "quarantined": sum(database.refused_rows.values()),
         "inexact": database.inexact_rows,
-        "overrun": sum(redis.missed_rows.values()),
+        "overrun": writer.live_rows("missed_rows").total(),
         "backlog": database.backlog_rows,
         "malformed": _malformed(status),
         "restarts": sum(each.restart_count for each in (*status.children, *status.servers)),
@@ -87,7 +88,7 @@ _STAGES = {
     "receipt": "venue's event to shard",
     "journal": "shard to journal",
     "database": "shard to committed row",
-    "redis": "shard to Redis",
+    **{each.name: f"shard to {each.title}" for each in LIVE},
 }
 
 

@@ -255,7 +255,7 @@ def test_doctor_names_a_port_that_somebody_else_has(tmp_path: Path) -> None:
         )  # fmt: skip
         assert finding().advice.startswith("choose another with --port")
         with instance.hold(layout):
-            ground = Ground(ServiceOptions(load_config(None, {})), layout, None, None)
+            ground = Ground(ServiceOptions(load_config(None, {})), layout, {})
             instance.write_note(layout, make_note(ground, "127.0.0.1", port))
             assert finding().level == "ok", "it is the engine's own"
     port = 0
@@ -298,7 +298,7 @@ def test_lines_for_people_can_be_pasted(tmp_path: Path) -> None:
     database = Secret("postgresql://fts@/fts?host=/a%20b/it%27s")
     redis = Secret("unix:///a%20b/it%27s/valkey.sock?db=0")
     options = ServiceOptions(load_config(None, {}))
-    ground = Ground(options, open_layout(tmp_path), database, redis)
+    ground = Ground(options, open_layout(tmp_path), {"database": database, "redis": redis})
     note = make_note(ground, "127.0.0.1", 1)
     assert shlex.split(note.psql) == ["psql", database.reveal()]
     assert shlex.split(note.redis_cli) == ["redis-cli", "-s", "/a b/it's/valkey.sock"]

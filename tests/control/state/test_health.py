@@ -237,7 +237,8 @@ def test_what_only_control_sees_is_in_the_light_that_the_supervisor_shows() -> N
     assert (seen.status, "rows wait for the database" in seen.reason) == ("red", True)
     own: tuple[Light, str] = (status.status, status.reason)
     assert worst([own, (seen.status, seen.reason)]) == (seen.status, seen.reason)
-    writer.database.backlog_rows, writer.redis.state, writer.redis.error = 0, "down", "away"
+    redis = writer.sink("redis")
+    writer.database.backlog_rows, redis.state, redis.error = 0, "down", "away"
     health.take(status)
     assert health.worst_light() == HealthLight("yellow", "redis is down: away")
 

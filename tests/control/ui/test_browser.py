@@ -44,7 +44,7 @@ def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEn
     engine.told.status, engine.told.reason = "yellow", "1 of 6 streams in trouble: SOLUSDT is stale"
     engine.told.writer.dropped_rows = {"trade": 2}
     engine.told.writer.database.missed_rows = {"trade": 5}
-    engine.told.writer.redis.missed_rows = {"book": 11}
+    engine.told.writer.sink("redis").missed_rows = {"book": 11}
     engine.say()
     expect(page.locator("#lights [data-light=engine] .word")).to_have_text("degraded")
     expect(page.locator("#alerts p")).to_have_text(

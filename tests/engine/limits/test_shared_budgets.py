@@ -75,7 +75,7 @@ class Engine:
             directory / f"{name}.json",
             self._granted,
             share,
-            alone_without_redis=alone,
+            goes_on_alone=alone,
         )
         self.desk.start()
 

@@ -119,7 +119,7 @@ def test_the_light_names_the_worst_thing_first() -> None:
     stale.state, stale.reason = StreamState.STALE, "silent"
     assert judge("running", [up], writer, [live, stale])[0] == "yellow"
     assert judge("running", [up], writer, [stale])[0] == "red"
-    writer.redis.state = "down"
+    writer.sink("redis").state = "down"
     assert judge("running", [up], writer, [live])[0] == "yellow"
     writer.database.state = "down"
     assert judge("running", [up], writer, [live])[0] == "red"

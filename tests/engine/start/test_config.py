@@ -154,7 +154,7 @@ def test_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert loaded.config.log.level == "DEBUG"
     assert loaded.config.control.port == 0
     assert loaded.database_url == Secret("postgresql://u:pw@h/e")
-    assert loaded.redis_url == Secret("redis://:pw@h")
+    assert loaded.urls["redis"] == Secret("redis://:pw@h")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_secret_file_is_read_relative_to_the_config(tmp_path: Path) -> None:
 
 def test_secret_never_shows_itself() -> None:
     secret = Secret("canary")
-    loaded = LoadedConfig(Config(), "x", Path("/x"), secret, secret)
+    loaded = LoadedConfig(Config(), "x", Path("/x"), {"database": secret, "redis": secret})
     for shown in (repr(secret), str(secret), f"{secret}", repr(loaded)):
         assert "canary" not in shown
     assert secret.reveal() == "canary"

@@ -291,4 +291,4 @@ def test_listings_wait_until_a_writer_has_stored_them(layout: Layout) -> None:
     def told(engine: Engine) -> int:
         return sum(each["venue"] == "acme" for each in engine.events("writer", "listing"))
 
-    run(layout, scenario, targets=TARGETS, database_url=Secret("postgresql:///none"))
+    run(layout, scenario, targets=TARGETS, urls={"database": Secret("postgresql:///none")})

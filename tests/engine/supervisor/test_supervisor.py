@@ -372,7 +372,7 @@ def test_rows_that_could_not_be_delivered_are_named_in_the_log(layout: Layout) -
 
     records: list[str] = []
     with _captured(records):
-        run(layout, scenario, database_url=Secret("postgresql:///none"))
+        run(layout, scenario, urls={"database": Secret("postgresql:///none")})
 
 
 def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> None:
@@ -392,7 +392,7 @@ def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> No
         is_back.append(True)
         await until(lambda: engine.supervisor.status().status == "green")
 
-    run(layout, scenario, database_url=Secret("postgresql:///none"), migrate=migrate)
+    run(layout, scenario, urls={"database": Secret("postgresql:///none")}, migrate=migrate)
 
 
 @pytest.mark.fault("V04")

@@ -19,7 +19,7 @@ import hiredis
 import numpy as np
 
 from engine.base.clock import monotonic_s
-from engine.base.errors import FencedError, RedisFullError, RedisUnavailableError
+from engine.base.errors import FencedError, StoreFullError, StoreUnavailableError
 from engine.base.masking import scrub
 from engine.base.redis_link import Command, RedisLink, first_error, parse_redis_url
 from engine.data.flags import Flag
@@ -63,7 +63,7 @@ class _Entry(NamedTuple):
 class RedisSink(Sink):
     """One connection to Redis.
 
-    Every failure is a RedisUnavailableError or a FencedError. Nothing waits longer than the
+    Every failure is a StoreUnavailableError or a FencedError. Nothing waits longer than the
     deadline. A key that Redis refuses alone is told, and keeps nothing else from being published.
     """
 
@@ -304,13 +304,13 @@ class RedisSink(Sink):
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         if self._link is None or self._link.is_closed:
-            raise RedisUnavailableError("not connected")
+            raise StoreUnavailableError("not connected")
         return await self._link.ask(commands, self._deadline_s)
 
-    def _refused(self, error: hiredis.ReplyError) -> RedisUnavailableError:
+    def _refused(self, error: hiredis.ReplyError) -> StoreUnavailableError:
         assert self._link is not None
         refused = self._link.refused(error)
-        self._was_full = self._was_full or isinstance(refused, RedisFullError)
+        self._was_full = self._was_full or isinstance(refused, StoreFullError)
         return refused
 
     def _scrubbed(self, error: hiredis.ReplyError) -> str:

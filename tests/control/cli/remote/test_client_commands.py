@@ -243,7 +243,7 @@ def test_the_running_engine_is_found_by_its_note(fts: Fts, tmp_path: Path, below
     layout = open_layout(tmp_path / "state" / below)
     with engine() as (_, url), instance.hold(layout):
         port = int(url.rpartition(":")[2])
-        ground = Ground(ServiceOptions(load(None, {})), layout, None, None)
+        ground = Ground(ServiceOptions(load(None, {})), layout, {})
         instance.write_note(layout, make_note(ground, "127.0.0.1", port))
         assert fts("streams", "list") == (0, "no streams\n", "")
 

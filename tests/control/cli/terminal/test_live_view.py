@@ -205,7 +205,7 @@ def test_a_quiet_engine_says_so_ever_more_seldom_and_an_outage_at_once(
 
     def status() -> EngineStatus:
         engine = status_of([a_stream(slot) for slot in range(4)])
-        engine.writer.redis.state = "down" if now_s >= out_from_s else "up"
+        engine.writer.sink("redis").state = "down" if now_s >= out_from_s else "up"
         return engine
 
     monkeypatch.setattr("control.cli.terminal.live_view.monotonic_s", lambda: now_s)

@@ -226,7 +226,7 @@ def test_limits_that_cannot_be_written_down_are_no_shared_limits(
             shared,
             {POOL: budget},
             lambda _pool, units: granted.append(budget.grant(monotonic_s(), units)),
-            alone_without_redis=alone,
+            goes_on_alone=alone,
             backoff=backoff(),
         )
         sharing.start()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.base.backoff import Backoff
-from engine.base.errors import RedisUnavailableError
+from engine.base.errors import StoreUnavailableError
 from engine.data.layout import SourceKey, open_layout
 from engine.messages.streams import Knobs
 from engine.writer import consumer as delivery_module
@@ -56,7 +56,7 @@ class ScriptedSink(Sink):
     async def open(self, drained: Mapping[SourceKey, int]) -> Collection[SourceKey]:
         await asyncio.sleep(0)
         if self.does == "is away":
-            raise RedisUnavailableError("connection refused")
+            raise StoreUnavailableError("connection refused")
         return ()
 
     async def close(self) -> None:
@@ -74,7 +74,7 @@ class ScriptedSink(Sink):
     async def take(self, batch: Batch, *, durable: bool) -> Taken:
         await asyncio.sleep(0)
         if self.does in ("refuses", "is away"):
-            raise RedisUnavailableError("READONLY")
+            raise StoreUnavailableError("READONLY")
         taken = Taken()
         for part in batch.slices:
             self.cursor_of[part.source] = part.end_seq
@@ -85,7 +85,7 @@ class ScriptedSink(Sink):
             self.ids += ids
         if self.does == "loses its answer":
             self.does = "works"
-            raise RedisUnavailableError("connection lost")
+            raise StoreUnavailableError("connection lost")
         return taken
 
 
