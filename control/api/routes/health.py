@@ -125,7 +125,7 @@ async def runtime_health(_: Request, services: Services) -> Response:
 
 def _writer(writer: WriterReport) -> WriterHealth:
     """In the words for two sinks that others know."""
-    database, redis = writer.database, writer.redis
+    database, redis = writer.database, writer.sink("redis")
     return row_of(
         WriterHealth,
         writer,
