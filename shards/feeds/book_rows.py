@@ -66,10 +66,10 @@ def put_event(ring: RingProducer, seq: int, slot: int, event: BookEvent, flags: 
     """Write all rows of an event to `event.row_count` records reserved from `seq` on; `flags` go
     on the first row.
     """
-    count = event.row_count
-    if count <= _FEW_LEVELS:
+    if len(event.bids) + len(event.asks) <= _FEW_LEVELS:
         _put_few(ring, seq, slot, event, flags | _FIRST)
         return
+    count = event.row_count
     views = ring.views(seq, count)
     if len(views) == 1:
         _fill(views[0], slot, event, flags | _FIRST)

@@ -406,6 +406,6 @@ class SnapshotBook(BookFeed):
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
                 self.declare(self.blame, GapState.UNPROVABLE, edges, event.ts_recv)
             self.accepted(event.ts_event)
-        self._put(event._replace(prev_seq=self._last_seq, is_snapshot=True))
-        self._last_seq = event.seq
-        self._last_ts = event.ts_event
+        seq, _, ts_event, ts_recv, bids, asks, _ = event
+        self._put(BookEvent(seq, self._last_seq, ts_event, ts_recv, bids, asks, is_snapshot=True))
+        self._last_seq, self._last_ts = seq, ts_event

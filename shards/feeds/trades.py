@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import islice
+from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple
 
 from engine.base.clock import wall_ns
@@ -65,6 +66,9 @@ class TradeRow(NamedTuple):
     qty: float
 
 
+_event_time: Final = attrgetter("ts_event")
+
+
 class _TradeStream(Feed):
     """Writes trades; subclasses decide which."""
 
@@ -73,13 +77,14 @@ class _TradeStream(Feed):
     def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
         trade_id, side, ts_event, price, qty = row
         ring = self.ring
-        seq = ring.reserve()
-        if seq < 0:
+        seq = ring.next_seq  # written out, as in `ContiguousTrades.on_trade`
+        if seq >= ring.limit_seq and ring.reserve() < 0:
             self.dropped(0, ts_event, 1)  # ids without order: the span of time names the rows
             return
+        ring.next_seq = seq + 1
         flags = (self.next_flags and self.settle(ts_recv)) | more_flags
         _PACK_TRADE(
-            ring.buffer, ring.offset_of(seq), self.slot, flags, side,
+            ring.buffer, HEADER_BYTES + (seq & ring.mask) * _ROW_BYTES, self.slot, flags, side,
             ts_event, ts_recv, trade_id, price, qty,
         )  # fmt: skip
         self.row_count += 1
@@ -365,7 +370,3 @@ class UnorderedTrades(HistoryTrades):
             signed(trade_id >> 64), signed(trade_id & _HALF), price, qty,
         )  # fmt: skip
         self.row_count += 1
-
-
-def _event_time(row: TradeRow) -> int:
-    return row.ts_event

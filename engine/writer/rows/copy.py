@@ -21,6 +21,7 @@ from engine.writer.rows.exact import (
     POWERS_OF_TEN,
     Buffers,
     FloatArray,
+    holds,
     prove,
     storable,
 )
@@ -139,7 +140,7 @@ class CopyEncoder:
                 case "copy":
                     target[...] = source
                 case "stream":
-                    target[...] = lookup.stream_id[slots]
+                    target[...] = lookup.stream_id.take(slots)
                 case "time_us":
                     np.floor_divide(source, 1000, out=time_us)
                     np.subtract(time_us, _POSTGRES_EPOCH_US, out=target, casting="unsafe")
@@ -171,7 +172,7 @@ class CopyEncoder:
         target: npt.NDArray[np.int64],
     ) -> None:
         scaled, exact = prove(values, scale, self._proof)
-        if not exact.all():
+        if not holds(exact):
             assert storable(values, scale).all(), "such rows are quarantined before"
             self._all_exact[: len(values)] &= exact
         target[...] = scaled

@@ -10,7 +10,15 @@ from engine.base.clock import wall_ns
 from engine.data.kind import Kind, RecordArray
 from engine.data.kinds import GAP
 from engine.writer.rows.copy import StreamLookup
-from engine.writer.rows.exact import POWERS_OF_TEN, Buffers, FloatArray, prove, storable
+from engine.writer.rows.exact import (
+    POWERS_OF_TEN,
+    Buffers,
+    FloatArray,
+    any_number,
+    holds,
+    prove,
+    storable,
+)
 
 _CHUNK_ROWS: Final = 4096
 DAY_NS: Final = 86_400_000_000_000
@@ -72,25 +80,28 @@ def is_clean(records: RecordArray, spec: Kind, lookup: StreamLookup) -> bool:
     if spec.name != GAP.name and (times.min() < TIME_MIN_NS or times.max() > wall_ns() + FUTURE_NS):
         return False
     for name, scale in _fixed_fields(spec):
-        if not storable(records[name], scale).all():
+        if not holds(storable(records[name], scale)):
             return False
     fields = number_fields(spec)
     if not fields:
         return True
     buffers = Buffers.of(min(len(records), _CHUNK_ROWS))
-    for start in range(0, len(records), _CHUNK_ROWS):
-        chunk = records[start : start + _CHUNK_ROWS]
-        slots = chunk["stream"].astype(np.intp)
-        for name, transform in fields:
-            _, exact = prove(chunk[name], scales(lookup, transform)[slots], buffers)
-            if not exact.all():
-                return False
+    with any_number():
+        for start in range(0, len(records), _CHUNK_ROWS):
+            chunk = records[start : start + _CHUNK_ROWS]
+            slots = chunk["stream"].astype(np.intp)
+            for name, transform in fields:
+                _, exact = prove(chunk[name], scales(lookup, transform).take(slots), buffers)
+                if not holds(exact):
+                    return False
     return True
 
 
 def unproven(records: RecordArray, field: str, scale_by_slot: FloatArray) -> RecordArray:
     """The rows whose `field` is not exact with their slot's decimals."""
-    _, exact = prove(records[field], scale_by_slot[records["stream"].astype(np.intp)])
+    scale = scale_by_slot[records["stream"].astype(np.intp)]
+    with any_number():
+        _, exact = prove(records[field], scale, Buffers.of(len(records)))
     rows: RecordArray = records[~exact]
     return rows
 

@@ -143,20 +143,9 @@ class Encoder(Style, Protocol):
         """Tell what a listing or a change came to."""
         return {"status": venue.statuses[index]}
 
-    def topic(self, kind: str, symbol: str) -> str | None:
-        """Name the stream of trades, quotes or liquidations; None for what is not pushed."""
-
     def funding_topics(self, contract: Contract) -> Sequence[str]:
         """Name the streams that say a contract's values of this second."""
         return ()
-
-    def book_topic(self, symbol: str, stream: str) -> str:
-        """Name one of a symbol's book streams."""
-        return f"{symbol}@{stream}"
-
-    def top(self, stream: str) -> int:
-        """Levels a side of a book stream that always says the top; 0: it says changes."""
-        return 0
 
     def due(self, stream: str, steps: int | None) -> bool:
         """Tell whether a stream has an event after so many steps of a book, or half way (None)."""

@@ -13,8 +13,8 @@ padding falls on the start of the following row.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import count, repeat
 from struct import pack
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -77,7 +77,9 @@ def decimal_text(mantissa: int, decimals: int) -> str:
     """Print `mantissa / 10**decimals` with exactly that many decimals."""
     if decimals == 0:
         return str(mantissa)
-    digits = str(mantissa).rjust(decimals + 1, "0")
+    digits = str(mantissa)
+    if len(digits) <= decimals:
+        digits = digits.zfill(decimals + 1)
     return f"{digits[:-decimals]}.{digits[-decimals:]}"
 
 
@@ -143,30 +145,35 @@ def paste(buffer: Bytes, offsets: NDArray[np.int64], segments: Texts) -> None:
     windows[offsets] = segments
 
 
-def decimal_columns(values: NDArray[np.int64], width: int) -> Bytes:
-    """Render integers below 10**16 as `width` digits, one row each."""
-    high = values // 100_000_000
-    low = values - high * 100_000_000
-    digits = np.empty((len(values), 4), "<u4")
-    for column, half in ((0, high), (2, low)):
-        upper = half // 10_000
-        digits[:, column] = _DECIMAL[upper]
-        digits[:, column + 1] = _DECIMAL[half - upper * 10_000]
-    return digits.view(np.uint8)[:, 16 - width :]
+def decimal_columns(values: Integers, width: int) -> Texts:
+    """Render integers of at most `width` digits as just so many, one element each."""
+    groups = -(-width // 4)
+    digits = np.empty((len(values), groups), "<u4")
+    for column in range(groups - 1, 0, -1):
+        rest = values // 10_000
+        digits[:, column] = _DECIMAL.take(values - rest * 10_000)
+        values = rest
+    digits[:, 0] = _DECIMAL.take(values)
+    return _elements(digits.view(np.uint8)[:, 4 * groups - width :])
 
 
-def hex_columns(values: NDArray[np.int64]) -> Bytes:
-    """Render integers below 2**32 as eight lower-case hexadecimal digits, one row each."""
+def hex_columns(values: Integers) -> Texts:
+    """Render integers below 2**32 as eight lower-case hexadecimal digits, one element each."""
     digits = np.empty((len(values), 2), "<u4")
-    digits[:, 0] = _HEX[values >> 16]
-    digits[:, 1] = _HEX[values & 0xFFFF]
-    return digits.view(np.uint8)
+    digits[:, 0] = _HEX.take(values >> 16)
+    digits[:, 1] = _HEX.take(values & 0xFFFF)
+    return _elements(digits.view(np.uint8))
 
 
-Part: TypeAlias = "bytes | Bytes | tuple[TextTable, Integers]"
-"""A piece of all rows: the same text in each, a matrix with a row of bytes for each, or a table of
-texts of different lengths and which of them each row has. The texts of a table may differ in length
-by less than what follows them up to the next table."""
+def _elements(matrix: Bytes) -> Texts:
+    """See each row of a byte matrix as one element, which numpy copies in one go."""
+    return matrix.view(f"V{matrix.shape[1]}")[:, 0]
+
+
+Part: TypeAlias = "bytes | Texts | tuple[TextTable, Integers]"
+"""A piece of all rows: the same text in each, an element of one width for each, or a table of texts
+of different lengths and which of them each row has. The texts of a table may differ in length by
+less than what follows them up to the next table."""
 
 
 class Trade(NamedTuple):
@@ -183,7 +190,7 @@ class Trade(NamedTuple):
     sent: bool = True
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Trades:
     """Consecutive trades of one symbol, all of one millisecond."""
 
@@ -196,7 +203,9 @@ class Trades:
     buy: NDArray[np.bool_]
     first_raw: Integers
     last_raw: Integers
-    _listed: list[Trade] = field(default_factory=list)
+    sent: bool = True
+    """Whether somebody got them."""
+    _listed: list[Trade] | None = None
 
     @property
     def few(self) -> bool:
@@ -205,12 +214,14 @@ class Trades:
 
     def each(self) -> list[Trade]:
         """Give them one by one."""
-        if not self._listed:
-            count = len(self.ids)
-            columns = (self.ids, self.ticks, self.size, self.buy, self.first_raw, self.last_raw)
-            listed = [column.tolist() for column in columns]
-            serials = range(self.serial, self.serial + count)
-            self._listed.extend(map(Trade, [self.ts_ms] * count, serials, *listed))
+        if self._listed is None:
+            self._listed = list(
+                map(
+                    Trade, repeat(self.ts_ms), count(self.serial), self.ids.tolist(),
+                    self.ticks.tolist(), self.size.tolist(), self.buy.tolist(),
+                    self.first_raw.tolist(), self.last_raw.tolist(),
+                )
+            )  # fmt: skip
         return self._listed
 
 
@@ -242,42 +253,47 @@ def render(rows: TradeRows, trades: Trades, wrap: tuple[bytes, bytes]) -> bytes 
     )
 
 
-@dataclass(slots=True)
-class _Segment:
+class _Segment(NamedTuple):
     """Parts that follow each other, as one element a row."""
 
     texts: Texts
     widths: Integers | int
-    matrix: Bytes | None = None
-    """The same bytes, where all rows have the same width."""
+    """One number where all rows have the same."""
 
 
 def _segments(parts: Iterable[Part], count: int) -> list[_Segment]:
     """Join neighbours of fixed width: a segment costs by its number more than by its width."""
-    found = []
-    for varies, run in groupby(parts, key=lambda part: isinstance(part, tuple)):
-        if varies:
-            for part in run:
-                assert isinstance(part, tuple)
-                table, chosen = part
-                found.append(_Segment(table.rows[chosen], table.lengths[chosen]))
-        else:
-            matrix = _matrix([part for part in run if not isinstance(part, tuple)], count)
-            found.append(_Segment(_elements(matrix), matrix.shape[1], matrix))
-    return found
-
-
-def _matrix(parts: Sequence[bytes | Bytes], count: int) -> Bytes:
-    blank = b"".join(part if isinstance(part, bytes) else bytes(part.shape[1]) for part in parts)
-    matrix = np.empty((count, len(blank)), np.uint8)
-    matrix[:] = np.frombuffer(blank, np.uint8)
-    at = 0
+    found: list[_Segment] = []
+    fixed: list[bytes | Texts] = []
     for part in parts:
-        width = len(part) if isinstance(part, bytes) else part.shape[1]
+        if isinstance(part, tuple):
+            if fixed:
+                found.append(_joined(fixed, count))
+                fixed = []
+            table, chosen = part
+            found.append(_Segment(table.rows.take(chosen), table.lengths.take(chosen)))
+        else:
+            fixed.append(part)
+    return [*found, _joined(fixed, count)] if fixed else found
+
+
+def _joined(parts: Sequence[bytes | Texts], count: int) -> _Segment:
+    widths = [len(part) if isinstance(part, bytes) else part.itemsize for part in parts]
+    width = sum(widths)
+    blank = b"".join(part if isinstance(part, bytes) else bytes(part.itemsize) for part in parts)
+    texts: Texts = np.empty(count, f"V{width}")
+    texts[:] = np.frombuffer(blank, texts.dtype)
+    matrix = _bytes_of(texts)
+    at = 0
+    for part, size in zip(parts, widths, strict=True):
         if not isinstance(part, bytes):
-            matrix[:, at : at + width] = part
-        at += width
-    return matrix
+            _elements(matrix[:, at : at + size])[:] = part
+        at += size
+    return _Segment(texts, width)
+
+
+def _bytes_of(texts: Texts) -> Bytes:
+    return texts.view(np.uint8).reshape(len(texts), -1)
 
 
 def _block(
@@ -290,30 +306,29 @@ def _block(
     offsets: list[Integers | int] = [0]
     for segment in segments:
         offsets.append(offsets[-1] + segment.widths)
-    lengths = np.broadcast_to(offsets.pop(), count)
-    starts = lengths.cumsum() - lengths
+    lengths = np.full(count, len(close) if alone else 0, np.int64) + offsets.pop()
+    ends = lengths.cumsum()
+    starts = ends - lengths
     if alone:
-        if close:
-            starts += np.arange(count) * len(close)
-        leads, payloads = segments[0].matrix, lengths + (len(close) - len(_HEADER))
-        frame_ends = starts + lengths
+        leads, sizes, frame_ends = segments[0].texts, lengths, ends
     else:
-        frames = np.arange(count) // per_frame
-        starts += (frames + 1) * len(lead) + frames * (len(close) - 1)
         firsts = np.arange(0, count, per_frame)
-        leads, frame_starts = _matrix([lead], len(firsts)), starts[firsts] - len(lead)
-        lasts = np.append(firsts[1:], count) - 1
-        frame_ends = starts[lasts] + lengths[lasts] - 1  # the last comma gives way
-        payloads = frame_ends + (len(close) - len(_HEADER)) - frame_starts
-    assert leads is not None
-    leads[:, 2], leads[:, 3] = payloads >> 8, payloads & 0xFF
+        lasts = np.minimum(firsts + per_frame, count) - 1
+        # Of each frame the last comma gives way.
+        frames = np.arange(len(firsts)).repeat(per_frame)[:count]
+        between = frames * (len(lead) + len(close) - 1) + len(lead)
+        starts += between
+        frame_starts = starts[firsts] - len(lead)
+        frame_ends = ends[lasts] + between[lasts] + (len(close) - 1)
+        leads, sizes = _joined([lead], len(firsts)).texts, frame_ends - frame_starts
+    _bytes_of(leads)[:, 2:4].view(">u2")[:, 0] = sizes - len(_HEADER)
 
-    total = int(frame_ends[-1]) + len(close)
+    total = int(frame_ends[-1])
     buffer = np.empty(total + PAD, np.uint8)
     _lay(buffer, starts, segments, offsets)
     if not alone:
-        paste(buffer, frame_starts, _elements(leads))
-    for place, byte in enumerate(close):
+        paste(buffer, frame_starts, leads)
+    for place, byte in enumerate(close, -len(close)):
         buffer[frame_ends + place] = byte
     return buffer.data[:total]
 
@@ -323,12 +338,7 @@ def _lay(
 ) -> None:
     """Copy the segments, those first whose padding falls on what others write."""
     order = list(zip(segments, offsets, strict=True))
-    if segments[-1].matrix is None:  # its padding falls on the next row
+    if not isinstance(segments[-1].widths, int):  # its padding falls on the next row
         order.insert(0, order.pop())
     for segment, offset in order:
         paste(buffer, starts + offset, segment.texts)
-
-
-def _elements(matrix: Bytes) -> Texts:
-    """See each row of a byte matrix as one element."""
-    return matrix.view(f"V{matrix.shape[1]}")[:, 0]

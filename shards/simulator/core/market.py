@@ -8,8 +8,9 @@ Invariants: best bid < best ask after every step; every change a step reports is
 did to the levels, so a snapshot plus the following changes is the book.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from math import exp, floor
 
 import numpy as np
@@ -106,24 +107,13 @@ class TapeSlice:
 class Draws:
     """Random numbers one at a time, drawn in bulk: a scalar draw from numpy costs 2 µs."""
 
-    __slots__ = ("_normals", "_rng", "_uniforms")
+    __slots__ = ("normal", "uniform")
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._uniforms: Iterator[float] = iter(())
-        self._normals: Iterator[float] = iter(())
-
-    def uniform(self) -> float:
-        for value in self._uniforms:
-            return value
-        self._uniforms = iter(self._rng.random(512).tolist())
-        return next(self._uniforms)
-
-    def normal(self) -> float:
-        for value in self._normals:
-            return value
-        self._normals = iter(self._rng.standard_normal(256).tolist())
-        return next(self._normals)
+        uniforms = iter(lambda: rng.random(512).tolist(), None)
+        normals = iter(lambda: rng.standard_normal(256).tolist(), None)
+        self.uniform: Callable[[], float] = chain.from_iterable(uniforms).__next__
+        self.normal: Callable[[], float] = chain.from_iterable(normals).__next__
 
 
 class Market:
@@ -134,7 +124,7 @@ class Market:
         seeds = np.random.SeedSequence((seed, stream)).spawn(4)
         book_seed, tape_seed, size_seed, touch_seed = seeds
         self.instrument = instrument
-        self._activity = activity
+        self._activity, self._median_qty = activity, instrument.median_qty
         self._draws = Draws(np.random.default_rng(book_seed))
         self._touch_draws = Draws(np.random.default_rng(touch_seed))
         self._tape_rng = np.random.default_rng(tape_seed)
@@ -161,19 +151,16 @@ class Market:
         return sizes, plain
 
     def _fill_initial_book(self) -> None:
+        uniform, normal = self._draws.uniform, self._draws.normal
         for tick in range(self.best_bid, self._bid_edge - 1, -1):
-            if tick == self.best_bid or self._draws.uniform() < _FILL_PROBABILITY:
-                self.bids[tick] = self._level_qty(self.best_bid - tick)
+            if tick == self.best_bid or uniform() < _FILL_PROBABILITY:
+                self.bids[tick] = self._level_qty(self.best_bid - tick, normal())
         for tick in range(self.best_ask, self._ask_edge + 1):
-            if tick == self.best_ask or self._draws.uniform() < _FILL_PROBABILITY:
-                self.asks[tick] = self._level_qty(tick - self.best_ask)
+            if tick == self.best_ask or uniform() < _FILL_PROBABILITY:
+                self.asks[tick] = self._level_qty(tick - self.best_ask, normal())
 
-    def _level_qty(self, distance: int) -> int:
-        return self._drawn_qty(distance, self._draws)
-
-    def _drawn_qty(self, distance: int, draws: Draws) -> int:
-        scale = self.instrument.median_qty * (8.0 + 0.3 * distance)
-        return max(1, int(scale * exp(0.9 * draws.normal())))
+    def _level_qty(self, distance: int, normal: float) -> int:
+        return int(self._median_qty * (8.0 + 0.3 * distance) * exp(0.9 * normal)) or 1
 
     def step(self) -> Step:
         """Advance the book by one interval and report every level that changed."""
@@ -191,7 +178,7 @@ class Market:
     def nudge(self) -> Step:
         """Change the size at one side of the touch, as happens between two steps."""
         draws, change = self._touch_draws, Step({}, {})
-        qty = self._drawn_qty(0, draws)
+        qty = self._level_qty(0, draws.normal())
         if draws.uniform() < 0.5:
             self.bids[self.best_bid] = change.bids[self.best_bid] = qty
         else:
@@ -221,24 +208,25 @@ class Market:
 
     def _move(self, change: Step) -> None:
         """Take out the levels the new touch crosses and quote the ones it leaves behind."""
+        uniform, normal = self._draws.uniform, self._draws.normal
         bid, ask = self._next_touch()
         _remove(self.bids, range(bid + 1, self.best_bid + 1), change.bids)
         _remove(self.asks, range(self.best_ask, ask), change.asks)
         for tick in range(self.best_bid + 1, bid):
-            if self._draws.uniform() < _FILL_PROBABILITY:
-                self.bids[tick] = change.bids[tick] = self._level_qty(bid - tick)
+            if uniform() < _FILL_PROBABILITY:
+                self.bids[tick] = change.bids[tick] = self._level_qty(bid - tick, normal())
         for tick in range(ask + 1, self.best_ask):
-            if self._draws.uniform() < _FILL_PROBABILITY:
-                self.asks[tick] = change.asks[tick] = self._level_qty(tick - ask)
+            if uniform() < _FILL_PROBABILITY:
+                self.asks[tick] = change.asks[tick] = self._level_qty(tick - ask, normal())
         if bid not in self.bids:
-            self.bids[bid] = change.bids[bid] = self._level_qty(0)
+            self.bids[bid] = change.bids[bid] = self._level_qty(0, normal())
         if ask not in self.asks:
-            self.asks[ask] = change.asks[ask] = self._level_qty(0)
+            self.asks[ask] = change.asks[ask] = self._level_qty(0, normal())
         self.best_bid, self.best_ask = bid, ask
 
     def _refresh(self, change: Step) -> None:
         """Change some levels near the touch; the touch itself changes size but never empties."""
-        uniform = self._draws.uniform
+        uniform, normal = self._draws.uniform, self._draws.normal
         for _ in range(self._activity):
             roll = uniform()
             distance = int(roll * roll * roll * DEPTH_TICKS * 0.9)
@@ -248,7 +236,7 @@ class Market:
             else:
                 side, changes, tick = self.asks, change.asks, self.best_ask + distance
             if keep:
-                side[tick] = changes[tick] = self._level_qty(distance)
+                side[tick] = changes[tick] = self._level_qty(distance, normal())
             elif side.pop(tick, 0):
                 changes[tick] = 0
 
@@ -259,12 +247,13 @@ class Market:
 
         `away` is -1 for bids and 1 for asks. Gives the new edge.
         """
+        uniform, normal = self._draws.uniform, self._draws.normal
         for _ in range(_EDGE_LIMIT):
             distance = away * (edge - best)
             if distance < DEPTH_TICKS:
                 edge += away
-                if self._draws.uniform() < _FILL_PROBABILITY:
-                    side[edge] = changes[edge] = self._level_qty(DEPTH_TICKS)
+                if uniform() < _FILL_PROBABILITY:
+                    side[edge] = changes[edge] = self._level_qty(DEPTH_TICKS, normal())
             elif distance > _RETAINED_TICKS:
                 if side.pop(edge, 0):
                     changes[edge] = 0

@@ -25,6 +25,14 @@ ID_STRIDE = 1_000_003
 """Between the first ids of two symbols."""
 
 _TEXT_CACHE = 8192
+_WAITING_TRADES, _WAITING_ROWS = 64, 4096
+"""What waits to be put into a history at most."""
+
+_FEW_ROWS = 5
+"""So many rows are made faster one by one than field by field."""
+
+_SIDES = b"SB"
+"""What the taker did, by whether it bought."""
 
 _HISTORY = np.dtype(
     [
@@ -55,6 +63,17 @@ class Style(Protocol):
     fills: bool = False
     """A trade stands for several raw ones, which have ids of their own."""
 
+    def topic(self, kind: str, symbol: str) -> str | None:
+        """Name the stream of trades, quotes or liquidations; None for what is not pushed."""
+
+    def book_topic(self, symbol: str, stream: str) -> str:
+        """Name one of a symbol's book streams."""
+        return f"{symbol}@{stream}"
+
+    def top(self, stream: str) -> int:
+        """Levels a side of a book stream that always says the top; 0: it says changes."""
+        return 0
+
     def activity(self, index: int) -> int:
         """Say how many levels near the touch change in a step."""
         return max(5, 22 // (1 + index // 3))
@@ -81,6 +100,9 @@ class Style(Protocol):
 class Chain:
     """A stream of changes: what changed since its last event."""
 
+    topic: str
+    top: int
+    """Levels a side, if it always says the top; 0: what changed."""
     last: int
     """Last update id of the last event."""
     first: int = 0
@@ -118,7 +140,7 @@ class SymbolState:
         """How many trades there were, and with it the place of the next."""
         self.next_raw = _FIRST_RAW_ID + ID_STRIDE * self.index
         self.last_update = _FIRST_UPDATE_ID + ID_STRIDE * self.index
-        self.chains = {name: Chain(self.last_update) for name in style.first_books}
+        self.chains: dict[str, Chain] = {}
         """Streams of changes somebody has asked for, by name."""
         self.said_ms: dict[str, int] = {}
         """When each stream of whole books on a clock of its own had its last event."""
@@ -134,7 +156,13 @@ class SymbolState:
         self._style, self._seeds = style, seeds
         self._history_rows = history_rows
         self._history: Rows = np.empty(1024, _HISTORY)
+        self._waiting: list[Trades] = []
+        """The newest trades, not in the history yet."""
+        self._waiting_rows = 0
         self.change_grid(grid)
+        self.quote_topic = style.topic("quote", grid.symbol)
+        for name in style.first_books:
+            self.chain(name)
         style.opened(self)
         self._begin = self._oldest = self.serial
 
@@ -151,7 +179,8 @@ class SymbolState:
     def chain(self, name: str) -> Chain:
         """Give the chain of a book stream, opened now if nobody asked before."""
         if name not in self.chains:
-            self.chains[name] = Chain(self.last_update)
+            topic = self._style.book_topic(self.grid.symbol, name)
+            self.chains[name] = Chain(topic, self._style.top(name), self.last_update)
         return self.chains[name]
 
     def advance(self, change: Step) -> None:
@@ -193,6 +222,8 @@ class SymbolState:
 
     def trade(self, count: int, now_ms: int) -> Trades:
         """Let `count` trades happen now. Their ids are used up, sent or not."""
+        if len(self._waiting) >= _WAITING_TRADES or self._waiting_rows >= _WAITING_ROWS:
+            self._remember()
         tape = self.market.take(count)
         ids = self._style.trade_ids(self.index, self.serial, count)
         first_raw = last_raw = ids
@@ -204,52 +235,52 @@ class SymbolState:
             now_ms, self.serial, ids, self.market.prices(tape), tape.size, tape.buy,
             first_raw, last_raw,
         )  # fmt: skip
-        self._remember(trades)
+        self._waiting.append(trades)
+        self._waiting_rows += count
         self.serial += count
         return trades
 
-    def _remember(self, trades: Trades) -> None:
-        count = len(trades.ids)
-        used = self.serial - self._begin
+    def _remember(self) -> None:
+        """Put into the history what waits for it: one by one it would cost more than the trades."""
+        waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
+        counts = [len(trades.ids) for trades in waiting]
+        fields = {
+            "ts_ms": np.repeat([trades.ts_ms for trades in waiting], counts),
+            "sent": np.repeat([trades.sent for trades in waiting], counts),
+            "tick": np.concatenate([trades.ticks for trades in waiting]),
+            "size": np.concatenate([trades.size for trades in waiting]),
+            "buy": np.concatenate([trades.buy for trades in waiting]),
+        }
+        if self._style.fills:
+            fields["raw"] = np.concatenate([trades.first_raw for trades in waiting])
+            last = np.concatenate([trades.last_raw for trades in waiting])
+            fields["more"] = last - fields["raw"]
+        used, count = self.serial - self._begin, sum(counts)
         capacity = len(self._history)
-        while capacity < self._history_rows and used + count > capacity:
+        while capacity < self._history_rows and used > capacity:
             self._history = np.concatenate([self._history, np.empty(capacity, _HISTORY)])
             capacity *= 2
-        at = used % capacity
-        if trades.few and at + count <= capacity:
-            self._history[at : at + count] = [
-                (one.ts_ms, one.first_raw, one.tick, one.size, one.last_raw - one.first_raw,
-                 one.buy, True)
-                for one in trades.each()
-            ]  # fmt: skip
-            return
-        first = max(0, count - capacity)
-        at = (used + first) % capacity
-        split = min(count, first + capacity - at)
-        self._store(at, trades, slice(first, split))
-        if split < count:
-            self._store(0, trades, slice(split, count))
-
-    def _store(self, at: int, trades: Trades, part: slice) -> None:
-        rows = self._history[at : at + part.stop - part.start]
-        rows["ts_ms"] = trades.ts_ms
-        rows["tick"] = trades.ticks[part]
-        rows["size"] = trades.size[part]
-        rows["buy"] = trades.buy[part]
-        rows["sent"] = True
-        if self._style.fills:
-            rows["raw"] = trades.first_raw[part]
-            rows["more"] = trades.last_raw[part] - trades.first_raw[part]
+        first = used - min(count, capacity)
+        split = used - used % capacity
+        for start, stop in ((first, split), (max(first, split), used)):
+            if start < stop:
+                rows = self._history[start % capacity :][: stop - start]
+                for name, values in fields.items():
+                    rows[name] = values[start - used + count : stop - used + count]
 
     def _places(self, first: int, count: int) -> Integers:
         return (np.arange(first, first + count) - self._begin) % len(self._history)
 
     def unsent(self, trades: Trades) -> None:
         """Remember that these have reached nobody."""
-        self._history["sent"][self._places(trades.serial, len(trades.ids))] = False
+        trades.sent = False
+        if trades not in self._waiting:
+            self._history["sent"][self._places(trades.serial, len(trades.ids))] = False
 
     def recent(self, first: int | None, limit: int) -> list[Trade]:
         """Give what is remembered of `limit` trades from position `first`, or of the newest."""
+        if self._waiting:
+            self._remember()
         start = self.serial - limit if first is None else first
         start = min(max(self._oldest, self.serial - len(self._history), start), self.serial)
         count = min(limit, self.serial - start)
@@ -266,16 +297,27 @@ class SymbolState:
 
     def ledger_trades(self, trades: Trades) -> Rows:
         """Make ledger rows of trades."""
-        rows = np.empty(len(trades.ids), TRADE)
+        count, grid, sizes = len(trades.ids), self.grid, self.market.sizes
+        if count <= _FEW_ROWS:
+            return np.array(
+                [
+                    (self.venue, self.number, one.ts_ms * 1_000_000, one.id,
+                     _SIDES[one.buy], one.tick * grid.tick, grid.price_decimals,
+                     sizes[one.size], grid.qty_decimals)
+                    for one in trades.each()
+                ],
+                TRADE,
+            )  # fmt: skip
+        rows = np.empty(count, TRADE)
         rows["venue"] = self.venue
         rows["symbol"] = self.number
         rows["ts_event"] = trades.ts_ms * 1_000_000
         rows["trade_id"] = trades.ids
-        rows["side"] = np.where(trades.buy, ord("B"), ord("S"))
-        rows["price_mantissa"] = trades.ticks * self.grid.tick
-        rows["price_decimals"] = self.grid.price_decimals
-        rows["qty_mantissa"] = self.market.sizes[trades.size]
-        rows["qty_decimals"] = self.grid.qty_decimals
+        rows["side"] = np.frombuffer(_SIDES, "u1").take(trades.buy)
+        rows["price_mantissa"] = trades.ticks * grid.tick
+        rows["price_decimals"] = grid.price_decimals
+        rows["qty_mantissa"] = sizes.take(trades.size)
+        rows["qty_decimals"] = grid.qty_decimals
         return rows
 
     def ledger_book(

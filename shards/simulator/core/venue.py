@@ -295,6 +295,11 @@ class SimVenue:
                     self._change_book(state, state.market.nudge(), now_ms, steps=None)
                     self._push_quote(state, now_ms)
         self._step_contracts(now_ms)
+        if self._due_ns:
+            self._push_clocked(now_ms)
+
+    def _push_clocked(self, now_ms: int) -> None:
+        """Push whole books on the streams whose clock says so."""
         now_ns = monotonic_ns()
         for stream, due_ns in self._due_ns.items():
             if now_ns >= due_ns:
@@ -322,35 +327,37 @@ class SimVenue:
                 link.restart(state.last_update)
 
     def _push_change(self, state: SymbolState, stream: str, link: Chain, now_ms: int) -> None:
-        topic = self.encoder.book_topic(state.grid.symbol, stream)
-        if self.hub.topic(topic) is None:
+        topic = self.hub.topic(link.topic)
+        if topic is None:
             return
-        if count := self.encoder.top(stream):
-            bids, asks = state.top(count)
+        if link.top:
+            bids, asks = state.top(link.top)
         else:
             bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
         ids = link.first, state.last_update, link.last
-        self._push_book(topic, state, BookMessage(stream, now_ms, *ids, bids, asks))
+        event = BookMessage(stream, now_ms, *ids, bids, asks)
+        self._push_book((link.topic, topic), state, event, whole=link.top > 0)
 
     def _push_whole(self, state: SymbolState, stream: str, now_ms: int) -> None:
-        topic = self.encoder.book_topic(state.grid.symbol, stream)
-        previous = state.said_ms.get(stream, 0)
-        if now_ms > previous and self.hub.topic(topic) is not None:
+        name = self.encoder.book_topic(state.grid.symbol, stream)
+        previous, topic = state.said_ms.get(stream, 0), self.hub.topic(name)
+        if now_ms > previous and topic is not None:
             sides = state.top(self.encoder.top(stream))
-            if self._push_book(
-                topic, state, BookMessage(stream, now_ms, 0, now_ms, previous, *sides)
-            ):
+            event = BookMessage(stream, now_ms, 0, now_ms, previous, *sides)
+            if self._push_book((name, topic), state, event, whole=True):
                 state.said_ms[stream] = now_ms
 
-    def _push_book(self, topic: str, state: SymbolState, event: BookMessage) -> bool:
+    def _push_book(
+        self, to: tuple[str, Topic], state: SymbolState, event: BookMessage, *, whole: bool
+    ) -> bool:
         bids, asks = event.bids, event.asks
-        payload, rows = self.encoder.book(state, event), max(1, len(bids) + len(asks))
-        if not self._push("book", state, (topic,), payload, (event.ts_ms, event.last), rows):
+        payload, rows = self.encoder.book(state, event), len(bids) + len(asks) or 1
+        if not self._push("book", state, (to,), payload, (event.ts_ms, event.last), rows):
             return False
         self.hub.book_event_count += 1
         self.hub.book_counts[state.index] += rows
         if self.ledger.enabled:
-            ids, whole = (event.last, event.previous), self.encoder.top(event.stream) > 0
+            ids = event.last, event.previous
             self.ledger.book(state.ledger_book(event.ts_ms, ids, (bids, asks), whole=whole))
         return True
 
@@ -361,27 +368,26 @@ class SimVenue:
         if quote == state.quoted or (now_ms <= state.quote_ms and not numbered):
             return
         state.quoted = quote
-        topic = self.encoder.topic("quote", state.grid.symbol)
-        if topic is None or self.hub.topic(topic) is None:
+        name = state.quote_topic
+        topic = None if name is None else self.hub.topic(name)
+        if name is None or topic is None:
             return
         state.quote_ms = now_ms
         seq = state.last_update if numbered else now_ms
         payload = self.encoder.quote(state, quote, now_ms)
-        if self._push("quote", state, (topic,), payload, (now_ms, seq), 1):
+        if self._push("quote", state, ((name, topic),), payload, (now_ms, seq), 1):
             self.hub.counts["quote"][state.index] += 1
             self.ledger.quote(state.ledger_quote(now_ms, seq, quote, rest=0))
 
     def _push(
-        self, kind: str, of: SymbolState | Contract, topics: Iterable[str], payload: bytes,
-        times: tuple[int, int], rows: int,
+        self, kind: str, of: SymbolState | Contract, topics: Iterable[tuple[str, Topic]],
+        payload: bytes, times: tuple[int, int], rows: int,
     ) -> bool:  # fmt: skip
         """Push one message, spoiled if that is due; tell whether somebody got one to be stored."""
         spoiled = self.hub.spoiler.frame(kind, self.grids[of.index].symbol, payload)
         sent = False
-        for name in topics:
-            topic = self.hub.topic(name)
-            if topic is not None:
-                sent |= topic.push(name, spoiled or payload)
+        for name, topic in topics:
+            sent |= topic.push(name, spoiled or payload)
         if sent and spoiled is not None:
             self.unreadable(kind, of, times, rows)
         return sent and spoiled is None
@@ -404,7 +410,8 @@ class SimVenue:
                     self._push_liquidation(contract, middle)
 
     def _push_funding(self, contract: Contract) -> None:
-        topics = [name for name in self.encoder.funding_topics(contract) if self.hub.topic(name)]
+        names = self.encoder.funding_topics(contract)
+        topics = [(name, topic) for name in names if (topic := self.hub.topic(name))]
         if not topics:
             return
         payload = self.encoder.funding(self, contract)
@@ -428,11 +435,12 @@ class SimVenue:
     def _push_liquidation(self, contract: Contract, middle: float) -> None:
         probability = self._probability()
         order = contract.liquidate(probability, middle) if probability else None
-        topic = self.encoder.topic("liquidation", contract.instrument.symbol)
-        if order is None or topic is None or self.hub.topic(topic) is None:
+        name = self.encoder.topic("liquidation", contract.instrument.symbol)
+        topic = None if name is None else self.hub.topic(name)
+        if order is None or name is None or topic is None:
             return
         payload = self.encoder.liquidation(contract, order)
-        if self._push("liquidation", contract, (topic,), payload, (order.ts_ms, 0), 1):
+        if self._push("liquidation", contract, ((name, topic),), payload, (order.ts_ms, 0), 1):
             self.hub.counts["liquidation"][contract.index] += 1
             self.ledger.liquidation(contract.ledger_liquidation(order))
 

@@ -9,6 +9,7 @@ while a side of it is empty. The venue sends no ping frames; clients ping it in 
 import json
 from asyncio import get_running_loop
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -60,6 +61,7 @@ _ROWS_PER_WEIGHT = {"recentTrades": 20, "fundingHistory": 20}
 """Answers that cost one more for so many rows."""
 _KINDS = {"trades": "trade", "l2Book": "book", "bbo": "quote", "activeAssetCtx": "funding"}
 _TOPICS = {"trade": "trades", "quote": "bbo"}
+_SIDES = np.array([b"A", b"B"], "V1")
 _SIGNIFICANT_FIGURES = frozenset({None, 2, 3, 4, 5})
 _MANTISSA_FIGURES = 5
 
@@ -103,15 +105,12 @@ class CoinTradeRows:
         """Give the parts of a block: ids have fifteen digits each."""
         serials = np.arange(trades.serial, trades.serial + len(trades.ids))
         pool = serials & 255
-        sides = np.where(trades.buy, ord("B"), ord("A")).astype(np.uint8)[:, None]
         prices = self._prices.rows_of(trades.ticks)
-        hashes = self._hash_rows[pool].view(np.uint8).reshape(-1, 56)
-        users = self._user_rows[pool].view(np.uint8).reshape(-1, 89)
         return (
-            self._coin.encode(), sides, b'","px":"', (self._prices.table, prices),
+            self._coin.encode(), _SIDES.take(trades.buy), b'","px":"', (self._prices.table, prices),
             (self._size_table, trades.size), f'","time":{trades.ts_ms},"hash":"0x'.encode(),
-            hex_columns(serials & 0xFFFFFFFF), hashes, b'","tid":',
-            decimal_columns(trades.ids, 15), b',"users":[', users, b"]}",
+            hex_columns(serials & 0xFFFFFFFF), self._hash_rows.take(pool), b'","tid":',
+            decimal_columns(trades.ids, 15), b',"users":[', self._user_rows.take(pool), b"]}",
         )  # fmt: skip
 
 
@@ -163,7 +162,7 @@ class Hyperliquid(Encoder):
 
     def trade_ids(self, index: int, serial: int, count: int) -> Integers:
         first = serial * _TID_STRIDE % _TID_SPAN
-        return _TID_LOW + (first + np.arange(count) * _TID_STRIDE) % _TID_SPAN
+        return _TID_LOW + (first + _tid_steps(count)) % _TID_SPAN
 
     def price_text(self, grid: Grid, tick: int) -> str:
         return trimmed_text(tick, grid.price_decimals)
@@ -258,6 +257,11 @@ class Hyperliquid(Encoder):
     def funding(self, venue: SimVenue, contract: Contract) -> bytes:
         data = {"coin": contract.instrument.symbol, "ctx": _context(venue, contract)}
         return compact({"channel": "activeAssetCtx", "data": data})
+
+
+@lru_cache
+def _tid_steps(count: int) -> Integers:
+    return np.arange(count) * _TID_STRIDE
 
 
 def _say(session: Session, channel: str, content: object) -> None:

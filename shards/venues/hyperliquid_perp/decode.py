@@ -107,13 +107,6 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     return on_frame
 
 
-def _on_error(text: str, talk: Talk) -> None:
-    if text.startswith(_IS_SO):
-        talk.acknowledged(None)
-    else:
-        talk.refused(text)
-
-
 def _on_trades(trades: list[Trade], feeds: Mapping[str, HistoryTrades], ts_recv: int) -> None:
     if not trades:
         return
