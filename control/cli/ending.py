@@ -133,10 +133,11 @@ def _unfinished(
         yield f"{total.waiting:,} rows wait in the journal for the next start"
     elif not delivered:
         yield "the database has not taken everything; the next start delivers the rest"
-    if there := sum(status.writer.quarantine_rows.values()):
+    if there := sum(status.writer.database.set_aside_rows.values()):
         yield f"{there:,} rows are in quarantine (`fts quarantine`)"
-    if received and status.writer.database_state == "off" and status.writer.redis_state == "down":
-        yield f"no database is wanted and Redis is down: {status.writer.redis_error}"
+    redis = status.writer.redis
+    if received and status.writer.database.state == "off" and redis.state == "down":
+        yield f"no database is wanted and Redis is down: {redis.error}"
     failed = [each for each in streams if each.state is StreamState.FAILED]
     if failed:
         names = "; ".join(

@@ -247,9 +247,9 @@ def _judge_child(child: ChildReport) -> Judgement:
 
 
 def _judge_redis(status: EngineStatus) -> Judgement:
-    writer = status.writer
-    if writer.redis_state in ("up", "off"):
+    redis = status.writer.redis
+    if redis.state in ("up", "off"):
         return GREEN
-    if writer.redis_state == "down":
-        return "red", f"redis is down: {writer.redis_error}"
-    return "yellow", f"redis is {writer.redis_state}"
+    if redis.state == "down":
+        return "red", f"redis is down: {redis.error}"
+    return "yellow", f"redis is {redis.state}"

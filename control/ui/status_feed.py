@@ -117,21 +117,21 @@ class Snapshot(msgspec.Struct):
 
 def writer_line(status: EngineStatus) -> WriterLine:
     """Sum the writer's counts over the record kinds."""
-    writer = status.writer
+    writer, database, redis = status.writer, status.writer.database, status.writer.redis
     return WriterLine(
         state=writer.child.state,
         received=sum(writer.received_rows.values()),
-        stored=sum(writer.stored_rows.values()),
-        published=sum(writer.published_rows.values()),
-        overrun=sum(writer.overrun_rows.values()),
+        stored=sum(database.rows.values()),
+        published=sum(redis.rows.values()),
+        overrun=sum(redis.missed_rows.values()),
         dropped=sum(writer.dropped_rows.values()),
-        lost=writer.lost_rows,
-        quarantined=sum(writer.quarantine_rows.values()),
-        inexact=writer.inexact_rows,
-        backlog_rows=writer.backlog_rows,
+        lost=sum(database.missed_rows.values()),
+        quarantined=sum(database.set_aside_rows.values()),
+        inexact=database.inexact_rows,
+        backlog_rows=database.backlog_rows,
         journal_bytes=writer.journal_bytes,
-        database_state=writer.database_state,
-        redis_state=writer.redis_state,
+        database_state=database.state,
+        redis_state=redis.state,
         rss_bytes=writer.rss_bytes,
         cpu_s=writer.cpu_s,
         latency_us=writer.recent_latency_us,

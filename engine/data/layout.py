@@ -7,9 +7,19 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.base.durable import sync_directory, write_whole
 from engine.base.errors import ConfigError, EngineError
+
+
+class SourceKey(NamedTuple):
+    """Names the rows of one ring for ever, in cursors of shared databases, too."""
+
+    ring: str
+    """`<instance>/<ring>`."""
+    epoch: int
+    """Nanoseconds since 1970 at which the ring was made."""
 
 
 @dataclass(frozen=True, slots=True)

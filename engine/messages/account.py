@@ -58,14 +58,14 @@ class _Ring:
 
     def update(self, ring: RingStatus) -> None:
         """Take in what the writer says."""
-        self._head_seq, self._cursor_seq = ring.head_seq, ring.database_seq
+        self._head_seq, self._cursor_seq = ring.head_seq, ring.stored_seq
         self._is_known = ring.begun_seq is not None
         if ring.begun_seq is None:
             return
         if self._ended_seq >= 0:
             self._moved_before += max(ring.begun_seq - self._ended_seq, 0)
             self._ended_seq = -1
-        self._moved = ring.database_seq - ring.begun_seq
+        self._moved = ring.stored_seq - ring.begun_seq
         self._found = ring.found_rows
 
     def delivered(self) -> None:

@@ -15,13 +15,19 @@ def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterR
     """The writer as it is while these of the engine's own servers are not up: it knows only that
     nobody answers, or not even that yet.
     """
-    for server in servers:
-        if server.state != "up":
-            sink, problem = _SINKS[server.name], f"private {server.name}: {server.reason}"
-            writer = msgspec.structs.replace(
-                writer, **{f"{sink}_state": "down", f"{sink}_error": f"{problem}; it starts again"}
-            )
-    return writer
+    problems = {
+        _SINKS[server.name]: f"private {server.name}: {server.reason}; it starts again"
+        for server in servers
+        if server.state != "up"
+    }
+    told = [writer.sink(name) for name in problems if all(s.name != name for s in writer.sinks)]
+    sinks = [
+        msgspec.structs.replace(sink, state="down", error=problems[sink.name])
+        if sink.name in problems
+        else sink
+        for sink in [*writer.sinks, *told]
+    ]
+    return msgspec.structs.replace(writer, sinks=sinks)
 
 
 RANK: Final[dict[Light, int]] = {"green": 0, "yellow": 1, "red": 2}
@@ -45,19 +51,20 @@ def above(value: float, limits: tuple[float, float], text: str) -> Judgement:
 
 def judge_database(writer: WriterReport) -> Judgement:
     """The database's light: the same for the log, the view, the API and the exit code."""
-    if writer.database_state == "off":
+    database = writer.database
+    if database.state == "off":
         return GREEN
-    if writer.database_state == "down":
-        return "red", f"the database is down: {writer.database_error}; {_where_rows_wait(writer)}"
-    if writer.database_state != "up":
-        return "yellow", f"the database is {writer.database_state}"
-    if writer.waits_for:
-        return "red", f"{writer.waits_for}; {_where_rows_wait(writer)}"
+    if database.state == "down":
+        return "red", f"the database is down: {database.error}; {_where_rows_wait(writer)}"
+    if database.state != "up":
+        return "yellow", f"the database is {database.state}"
+    if database.waits_for:
+        return "red", f"{database.waits_for}; {_where_rows_wait(writer)}"
     journal: Judgement = GREEN
     if writer.journal_error:
         text = f"{writer.journal_error}; rows are in memory only until they are stored"
         journal = ("yellow", text)
-    delay_s, waiting = writer.flush_delay_s, writer.backlog_rows
+    delay_s, waiting = writer.flush_delay_s, database.backlog_rows
     return worst(
         [
             journal,
@@ -87,14 +94,14 @@ def judge(
     database = judge_database(writer)
     if database[0] != "green":
         return database
-    if writer.lost_rows:
-        return "yellow", f"{writer.lost_rows} rows were lost after their receipt: see the gaps"
+    if lost := sum(writer.database.missed_rows.values()):
+        return "yellow", f"{lost} rows were lost after their receipt: see the gaps"
     by_streams = _judge_streams(streams)
     if by_streams is not None and by_streams[0] != "green":
         return by_streams
-    if writer.redis_state == "down":
-        return "yellow", f"redis is down: {writer.redis_error}; the database is not affected"
-    if quarantined := sum(writer.quarantine_rows.values()):
+    if writer.redis.state == "down":
+        return "yellow", f"redis is down: {writer.redis.error}; the database is not affected"
+    if quarantined := sum(writer.database.set_aside_rows.values()):
         return "yellow", f"{quarantined} rows are in quarantine: see `fts quarantine list`"
     return by_streams or ("green", "all streams deliver")
 

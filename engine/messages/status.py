@@ -13,6 +13,7 @@ from engine.data.kinds import NOT_MARKET_DATA
 from engine.data.names import StreamKind
 from engine.messages.account import Account, Moves
 from engine.messages.streams import Knobs, StreamCounts, StreamState
+from engine.messages.writer import BySink, SinkStatus
 
 Light = Literal["green", "yellow", "red"]
 Judgement = tuple[Light, str]
@@ -79,39 +80,17 @@ class ShardReport(msgspec.Struct):
     """When it said so, with its streams, on the monotonic clock; 0: not yet."""
 
 
-class WriterReport(msgspec.Struct):
+class WriterReport(BySink, msgspec.Struct):
     """The writer and its sinks. Rows are by record kind, since the engine started."""
 
     child: ChildReport
     received_rows: dict[str, int] = {}
-    stored_rows: dict[str, int] = {}
-    published_rows: dict[str, int] = {}
-    overrun_rows: dict[str, int] = {}
-    quarantined_rows: dict[str, int] = {}
-    quarantine_rows: dict[str, int] = {}
-    """Rows that are in quarantine now, also those of earlier engines on this state directory."""
-    waits_for: str = ""
-    """Why rows wait although the database is there; empty while none do."""
+    sinks: list[SinkStatus] = []
     dropped_rows: dict[str, int] = {}
-    skipped_rows: dict[str, int] = {}
-    unpublished_rows: dict[str, int] = {}
-    inexact_rows: int = 0
-    lost_rows: int = 0
-    """Rows that neither ring nor journal held when the database was ready for them: damage, or a
-    database that was set back. They are in the ledger as gaps."""
-    lost_by_kind: dict[str, int] = {}
     moves: dict[str, Moves] = {}
     """What the rings took and the database's cursors passed."""
     journal_error: str = ""
     """Why rows are not journalled; empty while they are."""
-    database_state: str = "starting"
-    database_error: str = ""
-    redis_state: str = "starting"
-    redis_error: str = ""
-    redis_bytes: int = 0
-    """What the streams in Redis take, and what they may."""
-    redis_budget_bytes: int = 0
-    backlog_rows: int = 0
     flush_delay_s: float = 0.0
     """Age of the rows that are being stored."""
     journal_bytes: int = 0
@@ -188,12 +167,12 @@ class EngineStatus(msgspec.Struct):
         """What became of the rows of market data, by kind; of none where there is no database.
         Exact at the end: while it runs, shards and writer are not heard at the same moment.
         """
-        if self.writer.database_state == "off":
+        writer, database = self.writer, self.writer.database
+        if database.state == "off":
             return {}
-        writer = self.writer
         counted = {
-            "stored": writer.stored_rows, "skipped": writer.skipped_rows,
-            "quarantined": writer.quarantined_rows, "lost": writer.lost_by_kind,
+            "stored": database.rows, "skipped": database.withheld_rows,
+            "quarantined": database.refused_rows, "lost": database.missed_rows,
             "refused": self.refused_by_kind(), "dropped": writer.dropped_rows,
         }  # fmt: skip
         kinds = set().union(*counted.values(), writer.moves) - NOT_MARKET_DATA

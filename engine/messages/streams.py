@@ -25,6 +25,10 @@ class StreamState(enum.StrEnum):
     FAILED = "failed"
 
 
+KNOB_OF_SINK: Final = {"database": "db_writes_enabled", "redis": "redis_publishes_enabled"}
+"""Which knob keeps a stream's rows from a sink, by its name. Other sinks get them all."""
+
+
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be tuned on a running stream (the control API's word). None of the flush knobs
     means the configured value; among streams the smallest one governs the writer.
@@ -39,7 +43,12 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def keeps_rows_back(self) -> bool:
         """Whether there is a sink that gets none of the stream's rows."""
-        return not (self.db_writes_enabled and self.redis_publishes_enabled)
+        return not all(map(self.wants, KNOB_OF_SINK))
+
+    def wants(self, sink: str) -> bool:
+        """Whether a sink of this name gets the stream's rows."""
+        knob = KNOB_OF_SINK.get(sink)
+        return knob is None or bool(getattr(self, knob))
 
     def contradiction(self, max_rows_per_copy: int | None) -> str:
         """What is wrong between `flush_rows` and the rest, "" when nothing is. The argument is

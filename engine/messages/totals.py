@@ -5,6 +5,9 @@ When a child is born again, what its predecessor had counted is kept and added.
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from engine.base.clock import monotonic_s
 from engine.data.names import StreamKey, StreamKind
@@ -13,7 +16,7 @@ from engine.messages.flush_delay import FlushDelay
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus, sum_by_kind
-from engine.messages.writer import LatencyHistogram, WriterStatus
+from engine.messages.writer import LatencyHistogram, SinkStatus, WriterStatus
 
 _QUANTILES = (0.5, 0.9, 0.99)
 _STEPS_A_DECADE = 10
@@ -86,18 +89,12 @@ class ShardTotals:
 class WriterTotals:
     """Keeps the writer's counters growing across its lives."""
 
-    COUNTS = (
-        "stored_rows", "published_rows", "overrun_rows", "quarantined_rows", "skipped_rows",
-        "unpublished_rows", "lost_by_kind",
-    )  # fmt: skip
-
     def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
         self.report = WriterReport(ChildReport("writer"))
         self._clock_s = clock_s
         self._flush_delay = FlushDelay()
         self._recent: dict[str, RecentLatency] = {}
-        self._base: dict[str, dict[str, int]] = {name: {} for name in self.COUNTS}
-        self._inexact_base = self._lost_base = 0
+        self._base: dict[str, SinkStatus] = {}
         self._rings = RingMoves()
         self._dropped: dict[tuple[str, int], int] = {}
         self._dropped_base: Counter[str] = Counter()
@@ -106,23 +103,16 @@ class WriterTotals:
     def update(self, status: WriterStatus) -> None:
         """Take in what the writer says now."""
         report = self.report
-        for name in self.COUNTS:
-            total = Counter(self._base[name]) + Counter(getattr(status, name))
-            setattr(report, name, dict(total))
-        report.inexact_rows = self._inexact_base + status.inexact_rows
-        report.lost_rows = self._lost_base + status.lost_rows
-        for name in (
-            "received_rows", "database_state", "database_error", "redis_state", "redis_error",
-            "redis_bytes", "redis_budget_bytes", "backlog_rows", "journal_bytes", "journal_error",
-            "rss_bytes", "cpu_s", "quarantine_rows", "waits_for",
-        ):  # fmt: skip
+        report.sinks = [_added(self._base.get(sink.name), sink) for sink in status.sinks]
+        for name in ("received_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s"):
             setattr(report, name, getattr(status, name))
         report.latency_us = {
             stage: summarize(histogram) for stage, histogram in status.latency.items()
         }
         report.taken_s = now_s = self._clock_s()
-        taken = sum(report.stored_rows.values()) + sum(report.quarantined_rows.values())
-        report.flush_delay_s = self._flush_delay.update(now_s, taken, status.backlog_rows)
+        database = report.database
+        taken = sum(database.rows.values()) + sum(database.refused_rows.values())
+        report.flush_delay_s = self._flush_delay.update(now_s, taken, database.backlog_rows)
         report.recent_latency_us = {
             stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
             for stage, each in status.latency.items()
@@ -132,11 +122,9 @@ class WriterTotals:
 
     def writer_ended(self) -> None:
         """The writer is gone: its counts become the base of the next one's."""
-        self._base = {name: dict(getattr(self.report, name)) for name in self.COUNTS}
+        self._base = {sink.name: sink for sink in self.report.sinks}
         self._rings.writer_ended()
         self._recent.clear()  # its successor's histograms begin anew
-        self._inexact_base = self.report.inexact_rows
-        self._lost_base = self.report.lost_rows
 
     def _count_drops(self, status: WriterStatus) -> None:
         """Rings count drops themselves; a count that shrinks belongs to a new ring. What the rings
@@ -155,6 +143,17 @@ class WriterTotals:
         for name, count in self._dropped.items():
             now[self._kind_of_ring[name]] += count
         self.report.dropped_rows = dict(now)
+
+
+def _added(before: SinkStatus | None, now: SinkStatus) -> SinkStatus:
+    """What a sink's consumer says now, with what its predecessors had counted."""
+    before = before or SinkStatus(now.name)
+    counts: dict[str, Any] = {
+        name: dict(Counter(getattr(before, name)) + Counter(getattr(now, name)))
+        for name in SinkStatus.COUNTS
+    }
+    inexact_rows = before.inexact_rows + now.inexact_rows
+    return msgspec.structs.replace(now, **counts, inexact_rows=inexact_rows)
 
 
 def update_shard(report: ShardReport, status: ShardStatus) -> None:

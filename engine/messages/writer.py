@@ -1,5 +1,7 @@
 """What the writer is told, and what it says of rings, rows and sinks."""
 
+from typing import ClassVar
+
 import msgspec
 
 from engine.messages.streams import Knobs
@@ -31,15 +33,15 @@ class RingStatus(msgspec.Struct):
     kind: str
     head_seq: int
     journal_seq: int
-    database_seq: int
-    redis_seq: int
+    stored_seq: int
+    """Where the cursor is of the sink by which rows are accounted for: the database."""
     dropped_count: int
     capacity: int
     epoch: int = 0
     born_seq: int = 0
     """Its head when this writer began."""
     begun_seq: int | None = None
-    """Where the database's cursor stood when this writer found it; None until it has. A database
+    """Where that cursor stood when this writer found it; None until it has. A database
     that was set back takes it back, below 0 where it lost more than there was at first."""
     found_rows: int = 0
     """Rows that turned out to have passed the cursor when the database was there again."""
@@ -53,38 +55,65 @@ class LatencyHistogram(msgspec.Struct):
     """Of the latencies themselves, not of their buckets."""
 
 
-class WriterStatus(msgspec.Struct, tag=True):
+class SinkStatus(msgspec.Struct):
+    """One sink. Row counts are by record kind, since the writer began."""
+
+    name: str
+    state: str = "starting"
+    error: str = ""
+    rows: dict[str, int] = {}
+    """Rows of rings that it took."""
+    withheld_rows: dict[str, int] = {}
+    """Rows that a knob keeps from it: no loss."""
+    refused_rows: dict[str, int] = {}
+    """Rows that it set aside for good, and declared."""
+    missed_rows: dict[str, int] = {}
+    """Rows that were gone before it was ready for them: lost and declared where it gets every row,
+    overrun where it gets live ones."""
+    set_aside_rows: dict[str, int] = {}
+    """Rows in quarantine now, whoever put them there."""
+    inexact_rows: int = 0
+    backlog_rows: int = 0
+    waits_for: str = ""
+    """Why rows wait though it is there (our clock, a table); empty while none do."""
+    used_bytes: int = 0
+    """What its rows take in memory, and what they may."""
+    budget_bytes: int = 0
+
+    COUNTS: ClassVar = ("rows", "withheld_rows", "refused_rows", "missed_rows")
+
+
+class BySink:
+    """What has `sinks`, with the words that are used outside for two of them."""
+
+    __slots__ = ()
+    sinks: list[SinkStatus]
+
+    @property
+    def database(self) -> SinkStatus:
+        """The database."""
+        return self.sink("database")
+
+    @property
+    def redis(self) -> SinkStatus:
+        """Redis."""
+        return self.sink("redis")
+
+    def sink(self, name: str) -> SinkStatus:
+        """The sink of a name; one that nobody has told of yet is about to start."""
+        return next((each for each in self.sinks if each.name == name), SinkStatus(name))
+
+
+class WriterStatus(BySink, msgspec.Struct, tag=True):
     """Sent a few times a second by the writer. Row counts are by record kind."""
 
     rings: list[RingStatus]
     received_rows: dict[str, int]
-    stored_rows: dict[str, int]
-    published_rows: dict[str, int]
-    overrun_rows: dict[str, int]
-    quarantined_rows: dict[str, int]
-    inexact_rows: int
-    database_state: str
-    database_error: str
-    redis_state: str
-    redis_error: str
-    backlog_rows: int
+    sinks: list[SinkStatus]
+    """All there are, also those that are off."""
     journal_bytes: int
     latency: dict[str, LatencyHistogram]
     rss_bytes: int
     cpu_s: float
-    skipped_rows: dict[str, int] = {}
-    """Rows not stored because a knob says so: no loss."""
-    unpublished_rows: dict[str, int] = {}
-    """Rows not published because a knob says so."""
     journal_error: str = ""
     """Why rows are not journalled; empty while they are."""
-    lost_rows: int = 0
-    """Rows that neither ring nor journal held any more when the database was ready for them."""
-    lost_by_kind: dict[str, int] = {}
-    """The same by record kind."""
-    quarantine_rows: dict[str, int] = {}
-    """Rows that are in quarantine now; `quarantined_rows` came there since this writer began."""
-    waits_for: str = ""
-    """Why rows wait though the database is there (our clock, a table); empty while none do."""
-    redis_bytes: int = 0  # what the streams in Redis take, and below, what they may
-    redis_budget_bytes: int = 0

@@ -141,20 +141,24 @@ class ShardMetrics:
         self._connections.labels(exchange).set(connection_count)
 
 
+_ROWS: Final = {
+    ("database", "rows"): ("stored", "Rows in the database"),
+    ("redis", "rows"): ("published", "Rows in Redis"),
+    ("redis", "missed_rows"): ("overrun", "Rows that Redis was too slow for, or refused"),
+    ("database", "refused_rows"): ("quarantined", "Rows that the database refuses"),
+    ("database", "withheld_rows"): ("skipped", "Rows that a knob keeps from the database"),
+    ("redis", "withheld_rows"): ("unpublished", "Rows that a knob keeps from Redis"),
+}
+"""By sink and count: name and text of the metric."""
+
+
 class WriterMetrics:
     """What the writer delivered, by record kind, and how fast."""
 
     def __init__(self) -> None:
         self._rows = {
-            f"{name}_rows": Growth(f"fts_writer_{name}_rows_total", text, ("kind",))
-            for name, text in (
-                ("stored", "Rows in the database"),
-                ("published", "Rows in Redis"),
-                ("overrun", "Rows that Redis was too slow for, or refused"),
-                ("quarantined", "Rows that the database refuses"),
-                ("skipped", "Rows that a knob keeps from the database"),
-                ("unpublished", "Rows that a knob keeps from Redis"),
-            )
+            (sink, count): Growth(f"fts_writer_{name}_rows_total", text, ("kind",))
+            for (sink, count), (name, text) in _ROWS.items()
         }
         self._inexact = Growth(
             "fts_writer_inexact_rows_total", "Rows whose numbers had to be rounded"
@@ -176,23 +180,24 @@ class WriterMetrics:
 
     def feed(self, status: WriterStatus) -> None:
         """Totals since this process was born."""
-        for name, growth in self._rows.items():
-            rows: Mapping[str, int] = getattr(status, name)
+        for (sink, count), growth in self._rows.items():
+            rows: Mapping[str, int] = getattr(status.sink(sink), count)
             for kind in KINDS:
                 growth.feed(rows.get(kind, 0), kind)
-        self._inexact.feed(status.inexact_rows)
-        self._lost.feed(status.lost_rows)
+        database, redis = status.database, status.redis
+        self._inexact.feed(database.inexact_rows)
+        self._lost.feed(sum(database.missed_rows.values()))
         for kind in KINDS:
-            self._quarantine.labels(kind).set(status.quarantine_rows.get(kind, 0))
-        self._backlog.set(status.backlog_rows)
+            self._quarantine.labels(kind).set(database.set_aside_rows.get(kind, 0))
+        self._backlog.set(database.backlog_rows)
         self._journal.set(status.journal_bytes)
-        if status.redis_state != "off":
-            self._redis_bytes.set(status.redis_bytes)
-            self._redis_budget.set(status.redis_budget_bytes)
+        if redis.state != "off":
+            self._redis_bytes.set(redis.used_bytes)
+            self._redis_budget.set(redis.budget_bytes)
         self._up.labels("journal").set(not status.journal_error)
-        for sink, state in (("database", status.database_state), ("redis", status.redis_state)):
-            if state != "off":
-                self._up.labels(sink).set(state == "up")
+        for each in status.sinks:
+            if each.state != "off":
+                self._up.labels(each.name).set(each.state == "up")
         for stage, histogram in status.latency.items():
             if stage not in self._latencies:
                 self._latencies[stage] = _latency_of(stage)

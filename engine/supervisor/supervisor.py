@@ -423,15 +423,16 @@ class Supervisor:
 
     def _report_delivery(self, writer_code: int | None) -> bool:
         writer = self._writer_totals.report
+        database = writer.database
         if self._settings.database_url is None:
             return True
-        if writer_code == 0 and writer.backlog_rows == 0:
+        if writer_code == 0 and database.backlog_rows == 0:
             _log.info(_delivered(Account.total(self.status().accounts())))
             return True
         layout = self._settings.layout
         with contextlib.suppress(OSError):
-            rest = f"{writer.backlog_rows:,} rows" if writer.backlog_rows else "the rest"
-            why = f" ({writer.database_error})" if writer.database_error else ""
+            rest = f"{database.backlog_rows:,} rows" if database.backlog_rows else "the rest"
+            why = f" ({database.error})" if database.error else ""
             peril = " (a reboot empties that)" if writer.journal_error else ""
             _log.warning(
                 f"the database has not taken everything{why}: {rest} wait in {layout.journal_dir}"

@@ -1,1 +1,1 @@
-"""The writer process: rings to journal, database and Redis."""
+"""The writer process: rings to journal and sinks."""

@@ -1,75 +1,56 @@
-"""The database's consumer of the sources: every row, exactly once.
+"""Brings rows of the sources to one sink, for ever, on a cursor of its own: no sink waits for
+another.
 
-It runs on its own cursor and its own connection, so it holds up no other sink. A failing database
-is retried with a capped, jittered backoff, which starts over when rows were delivered; what it has
-not taken stays in ring and journal. `trouble` is the one verdict that log, status and lights read.
+A failing sink is tried again with a capped, jittered backoff, which starts over when rows were
+delivered. `trouble` is the one verdict that log, status and lights read. What differs by promise is
+in `every_row` and `live`.
 """
 
-import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import Final
 
 from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
-from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import TableRefusesError
-from engine.base.keep_trying import keep_trying
-from engine.data.kind import RecordArray
-from engine.data.kinds import GAP
-from engine.writer.rows.batch import CommitResult, Slice
-from engine.writer.rows.clock_doubt import ClockDoubt
+from engine.base.keep_trying import Trouble, keep_trying
+from engine.messages.writer import SinkStatus
 from engine.writer.rows.knob_table import KnobTable
-from engine.writer.rows.withheld import Withheld
-from engine.writer.sink_trouble import delivered, sink_trouble
-from engine.writer.sinks.postgres.coverage import CoverageGate, is_coverage
-from engine.writer.sinks.postgres.sink import PostgresSink
-from engine.writer.sources import lost_rows
+from engine.writer.rows.slice import Batch
+from engine.writer.sinks.sink import Promise, Sink, Taken
 from engine.writer.sources.latency import Latency
-from engine.writer.sources.source import Source
 from engine.writer.sources.sources import Sources
-from engine.writer.table_waits import TableWaits
 
 _log = logging.getLogger(__name__)
 
-_DURABLE_EVERY_S = 2.0
-_QUARANTINE_LOOK_S = 10.0
-"""Rows that somebody takes out of quarantine are seen after so long."""
+_BACKOFF_MIN_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 5.0
+_CONSEQUENCES: Final = {
+    Promise.EVERY_ROW: "nothing is lost, trying again",
+    Promise.LIVE: "the database is not affected, trying again",
+}
 
 
-class DatabaseDelivery:
-    """Sources to PostgreSQL. One transaction a flush: all cursors, one COPY a record kind."""
+class Consumer(ABC):
+    """One sink's. Row counts are by record kind, and since it was made."""
 
     def __init__(
-        self,
-        sources: Sources,
-        sink: PostgresSink,
-        knobs: KnobTable,
-        on_loss: Callable[[RecordArray], None] | None = None,
-        backoff: Backoff | None = None,
+        self, sources: Sources, sink: Sink, knobs: KnobTable, backoff: Backoff | None = None
     ) -> None:
         self._sources = sources
-        self._sink = sink
+        self.sink = sink
         self._knobs = knobs
-        self._withheld = Withheld(knobs)
-        self._gate = CoverageGate()
-        self._on_loss = on_loss
-        self._durable_at_s = 0.0
-        self._undurable = False
-        self._tables = TableWaits()
-        self._clock = ClockDoubt(sink.venue)
-        self._waiting: set[tuple[str, int]] = set()
-        """Sources whose rows do not go into the present flush, whatever there is of them."""
-        self._quarantine_at_s = 0.0
-        self.trouble = sink_trouble("database", "nothing is lost, trying again", backoff, _log)
+        backoff = backoff or Backoff(_BACKOFF_MIN_S, _BACKOFF_MAX_S)
+        self.trouble = Trouble(sink.name, _CONSEQUENCES[sink.promise], backoff, _log)
         self.latency = Latency()
-        self.stored_rows: Counter[str] = Counter()
-        self.quarantined_rows: Counter[str] = Counter()
-        self.in_quarantine: Counter[str] = Counter()
-        """Rows that are in quarantine now, whoever put them there."""
-        self.skipped_rows: Counter[str] = Counter()
-        self.lost_by_kind: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
+        self.withheld_rows: Counter[str] = Counter()
+        """A knob keeps them from the sink."""
+        self.refused_rows: Counter[str] = Counter()
+        """The sink has set them aside for good."""
+        self.missed_rows: Counter[str] = Counter()
+        """They were gone before the sink was ready for them."""
         self.inexact_rows = 0
         self.arrived = Alarm()
 
@@ -77,214 +58,76 @@ class DatabaseDelivery:
         """Deliver until cancelled."""
         await keep_trying(self._work, self.trouble)
 
-    async def _work(self) -> None:
-        await self._connect()
-        await self._deliver()
+    @property
+    def status(self) -> SinkStatus:
+        """How it stands. A sink that owes an answer is as good as away."""
+        overdue = self.sink.overdue
+        used_bytes, budget_bytes = self.sink.memory_bytes
+        return SinkStatus(
+            name=self.sink.name,
+            state="down" if overdue else self.trouble.state,
+            error=overdue or self.trouble.text,
+            rows=dict(self.rows),
+            withheld_rows=dict(self.withheld_rows),
+            refused_rows=dict(self.refused_rows),
+            missed_rows=dict(self.missed_rows),
+            set_aside_rows=dict(self.sink.set_aside),
+            inexact_rows=self.inexact_rows,
+            backlog_rows=self.backlog_rows,
+            waits_for=self.sink.waits.text,
+            used_bytes=used_bytes,
+            budget_bytes=budget_bytes,
+        )
 
     @property
-    def verdict(self) -> tuple[str, str]:
-        """State and error. A database that owes an answer is as good as away."""
-        if self._sink.overdue:
-            return "down", self._sink.overdue
-        return self.trouble.state, self.trouble.text
-
-    @property
+    @abstractmethod
     def backlog_rows(self) -> int:
-        """Rows the database does not have yet."""
-        return sum(source.backlog_rows for source in self._sources if not is_coverage(source))
+        """Rows the sink does not have yet."""
 
-    @property
-    def lost_rows(self) -> int:
-        """Rows that neither ring nor journal held any more."""
-        return self.lost_by_kind.total()
-
-    @property
-    def waits_for(self) -> str:
-        """Why rows of a working database wait: our clock, or a table. Empty while none do."""
-        return self._clock.text or self._tables.text
-
-    @property
-    def _ready_rows(self) -> int:
-        """The backlog without what waits for something else than the next flush."""
-        return sum(
-            source.backlog_rows
-            for source in self._sources
-            if (source.key, source.epoch) not in self._waiting and not is_coverage(source)
-        )
-
+    @abstractmethod
     def rows_arrived(self) -> None:
-        """Rows were pumped; a full batch is not kept waiting for the flush interval."""
-        if self._ready_rows >= self._knobs.flush_rows:
-            self.arrived.ring()
+        """Rows were pumped."""
 
-    async def _connect(self) -> None:
-        await self._sink.connect()
-        drained = self._sources.drained
-        await self._sink.introduce(self._sources.instance, drained)
-        self._sources.recall(await self._sink.lacking(drained))
-        oldest: dict[str, int] = {}
-        for key, epoch in drained:
-            oldest[key] = min(epoch, oldest.get(key, epoch))
-        for source in self._sources:
-            # A database without this cursor has had no row of the ring, not even those of which
-            # another one had taken care.
-            stored = await self._sink.cursor(source.key, source.epoch, 0)
-            source.committed(stored, durable=False)
-            source.stored_recv_ns = self._sink.last_recv_ns(source.key, source.epoch)
-            oldest[source.key] = min(source.epoch, oldest.get(source.key, source.epoch))
-        await self._sink.forget_cursors_before(oldest)
-        await self._sink.close_coverage(self._sources.instance, self._sources)
-        await self._sink.adopt_quarantine()
-        await self._count_quarantine()
-
-    async def _deliver(self) -> None:
-        while True:
-            await self._wait_for_rows()
-            durable = self._durable_is_due()
-            slices = self._slices()
-            if slices or durable:
-                try:
-                    await self._commit(slices, durable=durable)
-                except TableRefusesError as error:
-                    self._tables.refused(error)
-            delivered(self.trouble, _log)
-            if self.in_quarantine and monotonic_s() >= self._quarantine_at_s:
-                await self._count_quarantine()
-
-    async def _count_quarantine(self) -> None:
-        self.in_quarantine = Counter(await self._sink.quarantined())
-        self._quarantine_at_s = monotonic_s() + _QUARANTINE_LOOK_S
-
-    async def _wait_for_rows(self) -> None:
-        """Return when a full batch is there, or the flush interval is over."""
-        knobs, started_s = self._knobs, monotonic_s()
-        while self._ready_rows < knobs.flush_rows:
-            if not await self.arrived.wait(started_s + knobs.flush_interval_s - monotonic_s()):
-                return
-
-    def _durable_is_due(self) -> bool:
-        return self._undurable and monotonic_s() - self._durable_at_s >= _DURABLE_EVERY_S
-
-    def _slices(self) -> list[Slice]:
-        """What goes into the next transaction: contiguous pieces of each source, oldest first."""
-        room = self._knobs.max_rows_per_copy
-        slices: list[Slice] = []
-        self._withheld.begin()
-        self._forget_waits()
-        self._gate.look(self._sources)
-        reached: dict[Source, int] = {}
-        for source in self._sources:
-            if is_coverage(source):
-                continue
-            seq = source.database_seq
-            while room > 0 and seq < source.head_seq:
-                if self._is_to_wait(source):
-                    break
-                first_seq, records = source.read(seq, room)
-                if self._is_to_wait(source, records, lost=first_seq > seq):
-                    break
-                if first_seq > seq:
-                    gaps = lost_rows.declare(source, seq, first_seq, wall_ns())
-                    slices.append(Slice(source.key, source.epoch, seq, seq, gaps, GAP, row_count=0))
-                    self._withheld.lost(source.spec.name, gaps["stream"].tolist())
-                elif not len(records):
-                    break
-                slices.append(self._piece(source, seq, first_seq, records))
-                seq = first_seq + len(records)
-                room -= len(records)
-            reached[source] = seq
-        return [*slices, *self._gate.open(reached)]
-
-    def _forget_waits(self) -> None:
-        """What waited and is not there any more, because a knob or another writer took it."""
-        self._waiting.clear()
-        behind = [source for source in self._sources if source.backlog_rows]
-        self._clock.only({(source.key, source.epoch) for source in behind})
-        # Any row may come with gaps that are to be declared.
-        self._tables.only(
-            {source.spec.name for source in behind} | ({GAP.name} if behind else set())
-        )
-
-    def _is_to_wait(
-        self, source: Source, records: RecordArray | None = None, *, lost: bool = False
-    ) -> bool:
-        """Whether nothing more of a source goes into the present flush; asked before its next rows
-        are read, and again with them."""
-        key, kind = (source.key, source.epoch), source.spec.name
-        if records is None:
-            waits = self._clock.waits(key) or self._tables.waits(kind)
-        else:
-            waits = self._clock.doubts(key, kind, records)
-            waits = waits or (lost and self._tables.waits(GAP.name))
-        if waits:
-            self._waiting.add(key)
-        return waits
-
-    def _piece(self, source: Source, seq: int, first_seq: int, records: RecordArray) -> Slice:
-        """The rows that knobs let through."""
-        kind = source.spec.name
-        records = self._clock.put_right(records)
-        chosen = self._knobs.to_store(records, kind)
-        if chosen is not None:
-            self._withheld.note(kind, records[~chosen], wall_ns())
-        piece = Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
-        piece = piece.keeping(chosen)
-        return replace(piece, records=self._withheld.mark(kind, piece.records))
-
-    async def _commit(self, slices: Sequence[Slice], *, durable: bool) -> None:
-        withheld = list(self._withheld.spans)
-        result = await self._sink.commit(
-            slices, withheld, durable=durable, impatient=self._tables.impatient
-        )
-        self._withheld.committed()
-        self._tables.taken({s.spec.name for s in slices if len(s.records)})
-        now_ns = wall_ns()
-        by_source = {(source.key, source.epoch): source for source in self._sources}
-        for piece in slices:
-            source = by_source[piece.ring, piece.epoch]
-            source.database_seq = piece.end_seq
-            source.stored_recv_ns = piece.last_recv_ns or source.stored_recv_ns
-            if piece.is_declaration:
-                if self._on_loss:
-                    self._on_loss(piece.records)
-                continue
-            if not piece.spec.columns:
-                continue
-            if piece.lost_count:
-                self._report_loss(piece)
-            self.skipped_rows[piece.spec.name] += piece.withheld_count
-            self.latency.add(piece.records, now_ns)
-        for source in self._sources:
-            source.committed(source.database_seq, durable=durable)
-        self.stored_rows.update(result.stored_rows)
-        self.inexact_rows += result.inexact_rows
-        self._note_quarantined(result)
-        self._undurable = not durable
-        if durable:
-            self._durable_at_s = monotonic_s()
-            self._sources.remove_delivered()
-
-    def _note_quarantined(self, result: CommitResult) -> None:
-        """Count what was refused, tell Redis of its gaps, have what follows flagged."""
-        self.quarantined_rows.update(result.quarantined_rows)
-        self.in_quarantine.update(result.quarantined_rows)
-        if result.gaps is not None and self._on_loss:
-            self._on_loss(result.gaps)
-        for kind, slot in result.interrupted:
-            self._withheld.lost(kind, [slot])
-
-    def _report_loss(self, piece: Slice) -> None:
-        """Rows that neither ring nor journal holds any more: damage, or a restored database."""
-        self.lost_by_kind[piece.spec.name] += piece.lost_count
-        _log.error(
-            "%s/%d: rows %d to %d are neither in the database nor in the journal: declared as gaps",
-            piece.ring, piece.epoch, piece.start_seq, piece.first_seq - 1,
-        )  # fmt: skip
-
+    @abstractmethod
     async def finish(self) -> None:
-        """Wait until every row is stored for good; cancel it to give up."""
-        while not all(source.is_delivered for source in self._sources):
-            self._durable_at_s = 0.0
-            self._undurable = True
-            self.arrived.ring()
-            await asyncio.sleep(0.01)
+        """Wait until the sink has everything, as far as it was promised; cancel it to give up."""
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Begin a session, and find out how far the sink is."""
+
+    @abstractmethod
+    async def _next(self) -> tuple[Batch, bool]:
+        """(the next batch, whether it is to be there for good); an empty one when it is time to
+        look around. Waits as long as the promise allows."""
+
+    @abstractmethod
+    def _taken(self, batch: Batch, taken: Taken, *, durable: bool) -> None:
+        """The sink has it."""
+
+    async def _work(self) -> None:
+        await self._open()
+        while True:
+            await self.sink.tend()
+            batch, durable = await self._next()
+            if batch.parts or durable:
+                await self._deliver(batch, durable=durable)
+            self._delivered()
+
+    async def _deliver(self, batch: Batch, *, durable: bool) -> None:
+        try:
+            taken = await self.sink.take(batch, durable=durable)
+        except TableRefusesError:
+            return  # its rows wait from now on, and the others go on
+        self._taken(batch, taken, durable=durable)
+
+    def _delivered(self) -> None:
+        """Something was delivered, or everything has been; what is refused alone stays a trouble
+        while it is.
+        """
+        if refused := self.sink.refuses:
+            self.trouble.met(refused)
+            return
+        if not self.trouble.has_worked:
+            _log.info("%s: connected", self.trouble.what)
+        self.trouble.over()

@@ -1,7 +1,7 @@
 """The writer process: attach rings, then pump, deliver, publish until told to drain.
 
-One event loop, six tasks: commands, pump (rings to journal), database, Redis, instrument listings,
-status; and the journal's fdatasync in a thread. Entry point: `run`.
+One event loop, and its tasks: commands, pump (rings to journal), a consumer for each sink,
+instrument listings, status; and the journal's fdatasync in a thread. Entry point: `run`.
 """
 
 import asyncio
@@ -10,36 +10,43 @@ import logging
 import os
 import resource
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from engine.base.alarm import Alarm
 from engine.base.clock import monotonic_s
+from engine.data.kind import RecordArray
 from engine.data.slots import Slots
 from engine.messages.listings import ListingStored, StoreListing
 from engine.messages.pipes import Drain, Ready, ToChild
 from engine.messages.settings import WriterSettings
-from engine.messages.writer import RingsSynced, RingStatus, SetStreamKnobs, SyncRings, WriterStatus
+from engine.messages.writer import (
+    RingsSynced,
+    RingStatus,
+    SetStreamKnobs,
+    SinkStatus,
+    SyncRings,
+    WriterStatus,
+)
 from engine.process.metrics import ProcessMetrics, WriterMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
-from engine.writer.consumer import DatabaseDelivery
-from engine.writer.redis_consumer import RedisDelivery
+from engine.writer.consumer import Consumer
+from engine.writer.every_row import EveryRow
+from engine.writer.live import Live
 from engine.writer.rows.knob_table import KnobTable
-from engine.writer.sinks.postgres.listing_store import ListingStore
-from engine.writer.sinks.postgres.sink import PostgresSink
-from engine.writer.sinks.redis.sink import RedisSink
+from engine.writer.sinks import SINKS, ListingStore
+from engine.writer.sinks.sink import Promise, Sink
 from engine.writer.sources.journal_sync import keep_synced
-from engine.writer.sources.latency import Latency
-from engine.writer.sources.source import Source
+from engine.writer.sources.source import Readers, Source
 from engine.writer.sources.sources import Sources
 
 _log = logging.getLogger(__name__)
 
 EXIT_UNDELIVERED = 4
-"""Drained, but the database did not take everything in time: the rest waits in the journal."""
+"""Drained, but a sink did not take every row in time: the rest waits in the journal."""
 
 _IDLE_POLL_S = 0.05
-_REDIS_GRACE_S = 1.0
+_LIVE_GRACE_S = 1.0
 
 
 class Writer:
@@ -51,28 +58,23 @@ class Writer:
         self._pipe = pipe
         self._doorbell = Alarm()
         self._metrics, self._process = WriterMetrics(), ProcessMetrics("writer")
-        self.sources = Sources(layout, settings.journal_segment_bytes)
+        self._knobs = KnobTable(settings)
+        slots = Slots(layout.slots)
+        sinks = [sink for make in SINKS.values() if (sink := make(settings, slots))]
+        self.sources = Sources(layout, settings.journal_segment_bytes, readers_of(sinks))
         self.sources.open(settings.rings)
         self.sources.on_delivered = self._send_status
-        slots = Slots(layout.slots)
-        self._knobs = KnobTable(settings)
+        self._live = [
+            Live(self.sources, sink, self._knobs) for sink in sinks if sink.promise is Promise.LIVE
+        ]
+        self._every_row = [
+            EveryRow(self.sources, sink, self._knobs, self._tell_live)
+            for sink in sinks
+            if sink.promise is Promise.EVERY_ROW
+        ]
+        self._consumers: list[Consumer] = [*self._every_row, *self._live]
         self._listings = (
             ListingStore(settings, self._listing_saved) if settings.database_url else None
-        )
-        self._redis = (
-            RedisDelivery(self.sources, RedisSink(settings, slots), self._knobs)
-            if settings.redis_url
-            else None
-        )
-        self._database = (
-            DatabaseDelivery(
-                self.sources,
-                PostgresSink(settings, slots),
-                self._knobs,
-                on_loss=self._redis.declare if self._redis else None,
-            )
-            if settings.database_url
-            else None
         )
 
     async def run(self) -> int:
@@ -83,11 +85,9 @@ class Writer:
         synced = keep_synced(self.sources, self._settings.journal_sync_interval_s)
         tasks += [asyncio.create_task(synced, name="journal-sync")]
         tasks += [asyncio.create_task(self._report(), name="status")]
-        tasks += [
-            asyncio.create_task(sink.run(), name=type(sink).__name__)
-            for sink in (self._database, self._redis, self._listings)
-            if sink
-        ]
+        tasks += [asyncio.create_task(c.run(), name=c.sink.name) for c in self._consumers]
+        if self._listings:
+            tasks += [asyncio.create_task(self._listings.run(), name="listings")]
         commands = asyncio.create_task(self._obey(), name="commands")
         self._pump_once()  # shards begin where the rings end that an earlier engine left
         self._pipe.send(Ready())
@@ -128,17 +128,15 @@ class Writer:
         return rows
 
     def _tell_sinks(self) -> None:
-        """Wake the sinks; a sink that is switched off has, by definition, taken everything."""
-        if self._database:
-            self._database.rows_arrived()
-        else:
-            for source in self.sources:
-                source.committed(source.head_seq, durable=True)
-        if self._redis:
-            self._redis.rows_arrived()
-        else:
-            for source in self.sources:
-                source.redis_seq = source.head_seq
+        """Wake the sinks, or do without them."""
+        self.sources.let_go()
+        for consumer in self._consumers:
+            consumer.rows_arrived()
+
+    def _tell_live(self, gaps: RecordArray) -> None:
+        """Of gaps that were declared where every row goes."""
+        for consumer in self._live:
+            consumer.hear_of(gaps)
 
     def _ask_for_doorbell(self, wanted: bool) -> None:
         for source in self.sources:
@@ -168,8 +166,8 @@ class Writer:
     def _set_knobs(self, message: SetStreamKnobs) -> None:
         """New knobs count from the next flush on, and that comes at once."""
         self._knobs.set(message.knobs)
-        if self._database:
-            self._database.arrived.ring()
+        for consumer in self._consumers:
+            consumer.arrived.ring()
 
     def _listing_saved(self, message: StoreListing) -> None:
         self._pipe.send(ListingStored(message.venue, message.loaded_ns))
@@ -179,25 +177,15 @@ class Writer:
         ends_at_s = monotonic_s() + deadline_s
         while self._pump_once():
             await asyncio.sleep(0)
-        if self._redis:
-            await self._until(lambda: self._redis is None or self._redis.is_idle, _REDIS_GRACE_S)
-        if self._database:
-            try:
-                async with asyncio.timeout(ends_at_s - monotonic_s()):
-                    await self._database.finish()
-            except TimeoutError:
-                _log.warning("the database did not take everything within %.0f s", deadline_s)
+        await finish(self._live, _LIVE_GRACE_S)
+        for late in await finish(self._every_row, ends_at_s - monotonic_s()):
+            _log.warning("the %s did not take everything within %.0f s", late, deadline_s)
         self._send_status()
         undelivered = self.sources.remove_all()
         if undelivered:
             _log.warning("%d rows are left for the next start", undelivered)
         await self._pipe.flush()
         return EXIT_UNDELIVERED if undelivered else 0
-
-    async def _until(self, done: Callable[[], bool], seconds: float) -> None:
-        ends_at_s = monotonic_s() + seconds
-        while not done() and monotonic_s() < ends_at_s:
-            await asyncio.sleep(0.01)
 
     async def _report(self) -> None:
         interval_s = self._settings.status_interval_s
@@ -214,72 +202,62 @@ class Writer:
         self._metrics.feed(status)
         return status
 
-    def _latencies(self) -> dict[str, Latency]:
-        """By stage: venue to shard, then shard to journal, to database, to Redis."""
-        stages = {
-            "receipt": self.sources.latencies.receipt,
-            "journal": self.sources.latencies.journal,
-        }
-        for name, sink in (("database", self._database), ("redis", self._redis)):
-            if sink:
-                stages[name] = sink.latency
-        return stages
-
     def _status(self) -> WriterStatus:
         received: Counter[str] = Counter()
         for source in self.sources:
             if source.spec.columns:
                 received[source.spec.name] += source.head_seq if source.is_live else 0
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        database, redis = self._database, self._redis
-        if redis:
-            redis.note_overrun()
-        used_bytes, budget_bytes = redis.memory_bytes if redis else (0, 0)
-        database_state, database_error = database.verdict if database else ("off", "")
+        pumped, consumers = self.sources.latencies, self._consumers
+        latencies = {"receipt": pumped.receipt, "journal": pumped.journal}
+        latencies |= {consumer.sink.name: consumer.latency for consumer in consumers}
+        told = {consumer.sink.name: consumer.status for consumer in consumers}
         return WriterStatus(
             rings=[ring_status(source) for source in self.sources if not source.is_drained],
             received_rows=dict(received),
-            stored_rows=dict(database.stored_rows) if database else {},
-            published_rows=dict(redis.published_rows) if redis else {},
-            overrun_rows=dict(redis.overrun_rows) if redis else {},
-            quarantined_rows=dict(database.quarantined_rows) if database else {},
-            inexact_rows=database.inexact_rows if database else 0,
-            database_state=database_state,
-            database_error=database_error,
-            redis_state=redis.trouble.state if redis else "off",
-            redis_error=redis.trouble.text if redis else "",
-            backlog_rows=database.backlog_rows if database else 0,
+            sinks=[told.get(name) or SinkStatus(name, state="off") for name in SINKS],
             journal_bytes=sum(source.journal.size_bytes for source in self.sources),
-            latency={name: latency.histogram() for name, latency in self._latencies().items()},
+            latency={name: latency.histogram() for name, latency in latencies.items()},
             rss_bytes=resident_bytes(),
             cpu_s=usage.ru_utime + usage.ru_stime,
-            skipped_rows=dict(database.skipped_rows) if database else {},
-            unpublished_rows=dict(redis.unpublished_rows) if redis else {},
             journal_error=next((s.journal_error for s in self.sources if s.journal_error), ""),
-            lost_rows=database.lost_rows if database else 0,
-            quarantine_rows=dict(database.in_quarantine) if database else {},
-            waits_for=database.waits_for if database else "",
-            redis_bytes=used_bytes,
-            redis_budget_bytes=budget_bytes,
-            lost_by_kind=dict(database.lost_by_kind) if database else {},
         )
+
+
+async def finish(consumers: Sequence[Consumer], seconds: float) -> list[str]:
+    """Let them deliver the rest; returned are the sinks that have not taken all of it in time."""
+    late = []
+    ends_at_s = monotonic_s() + seconds
+    for consumer in consumers:
+        try:
+            async with asyncio.timeout(ends_at_s - monotonic_s()):
+                await consumer.finish()
+        except TimeoutError:
+            late.append(consumer.sink.name)
+    return late
+
+
+def readers_of(sinks: Sequence[Sink]) -> Readers:
+    """Their names, by promise."""
+    names = {p: tuple(s.name for s in sinks if s.promise is p) for p in Promise}
+    return Readers(names[Promise.EVERY_ROW], names[Promise.LIVE])
 
 
 def ring_status(source: Source) -> RingStatus:
     """What the supervisor is told of a source."""
+    account = source.account
     return RingStatus(
         ring=source.name,
         kind=source.spec.name,
         head_seq=source.head_seq,
         journal_seq=source.journal_seq,
-        database_seq=source.database_seq,
-        redis_seq=source.redis_seq,
+        stored_seq=account.seq,
         dropped_count=source.dropped_count,
         capacity=source.capacity,
         epoch=source.epoch,
         born_seq=source.born_seq,
-        begun_seq=source.begun_seq,
-        found_rows=source.found_rows,
+        begun_seq=account.begun_seq,
+        found_rows=account.found_rows,
     )
 
 

@@ -23,6 +23,7 @@ from engine.base.errors import DatabaseUnavailableError, MigrationError
 from engine.data.instrument import Instrument
 from engine.data.kind import RecordArray
 from engine.data.kinds import TRADE
+from engine.data.layout import SourceKey
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.database import session
@@ -32,13 +33,14 @@ from engine.servers.postgres import PrivatePostgres
 from engine.start.config import Secret
 from engine.start.migrations import migrate
 from engine.start.schema_keeper import SchemaKeeper
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.listing_store import ListingStore
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.conftest import Databases
 from tests.engine.writer.conftest import (
     MakeSettings,
     MakeTrades,
+    claim,
     layout,
     make_settings,
     slots,
@@ -69,11 +71,11 @@ def store_rows(url: str, slots: Slots, make_settings: MakeSettings, rows: MakeTr
 
     async def main() -> int:
         sink, stored = PostgresSink(make_settings(database_url=url), slots), 0
-        await sink.connect()
-        at = await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        at = await claim(sink, "shard-0/trade", 1, 0)
         for start in range(at, 40, 10):
-            piece = Slice("shard-0/trade", 1, start, start, rows(10, start), TRADE)
-            stored += (await sink.commit([piece], durable=True)).stored_rows["trade"]
+            piece = Slice.whole(SourceKey("shard-0/trade", 1), TRADE, start, rows(10, start))
+            stored += (await sink.take(Batch([piece]), durable=True)).rows["trade"]
         await sink.close()
         return stored
 
@@ -400,12 +402,12 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
 
     async def main() -> None:
         sink = PostgresSink(make_settings(database_url=url), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
-        await sink.commit([_piece(trades, 0)], durable=True)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
+        await sink.take(Batch([_piece(trades, 0)]), durable=True)
         await asyncio.to_thread(query, url, "SELECT pg_reload_conf()")
         await asyncio.sleep(0.2)  # the backends read it when they next look
-        task = asyncio.create_task(sink.commit([_piece(trades, 10)], durable=True))
+        task = asyncio.create_task(sink.take(Batch([_piece(trades, 10)]), durable=True))
         async with asyncio.timeout(30):
             while "SyncRep" not in sink.overdue:
                 assert not task.done()
@@ -413,7 +415,7 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
         assert "synchronous_standby_names" in sink.overdue
         await asyncio.to_thread(query, url, "ALTER SYSTEM RESET synchronous_standby_names")
         await asyncio.to_thread(query, url, "SELECT pg_reload_conf()")
-        assert (await task).stored_rows["trade"] == 10
+        assert (await task).rows["trade"] == 10
         async with asyncio.timeout(30):
             while sink.overdue:
                 await asyncio.sleep(0.02)
@@ -424,7 +426,7 @@ def test_a_commit_that_waits_for_a_standby_is_red_with_the_servers_own_word(
 
 
 def _piece(trades: MakeTrades, start: int) -> Slice:
-    return Slice("shard-0/trade", 1, start, start, trades(10, start), TRADE)
+    return Slice.whole(SourceKey("shard-0/trade", 1), TRADE, start, trades(10, start))
 
 
 @pytest.mark.fault("N25")
@@ -443,16 +445,16 @@ def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
 
     async def main() -> None:
         sink = PostgresSink(make_settings(database_url=replicated), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
-        await sink.commit([_piece(trades, 0)], durable=True)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
+        await sink.take(Batch([_piece(trades, 0)]), durable=True)
         await asyncio.to_thread(query, replicated, "SELECT pg_reload_conf()")
         await asyncio.sleep(0.2)
         with pytest.raises(DatabaseUnavailableError, match="no answer for 1 s"):
-            await sink.commit([_piece(trades, 10)], durable=True)
-        await sink.connect()
-        assert await sink.cursor("shard-0/trade", 1, 0) == 20, "on disk, if on one machine alone"
-        await sink.commit([_piece(trades, 20)], durable=False)
+            await sink.take(Batch([_piece(trades, 10)]), durable=True)
+        await sink.open({})
+        assert await claim(sink, "shard-0/trade", 1, 0) == 20, "on disk, if on one machine alone"
+        await sink.take(Batch([_piece(trades, 20)]), durable=False)
         await sink.close()
 
     uvloop.run(main())
@@ -515,9 +517,9 @@ def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
 ) -> None:
     async def main() -> float:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
-        await sink.commit([_piece(trades, 0)], durable=True)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
+        await sink.take(Batch([_piece(trades, 0)]), durable=True)
         [(backend,)] = query(database_url, "SELECT backend_pid FROM ingest_cursor")
         assert postgres.pid is not None
         assert isinstance(backend, int)
@@ -525,12 +527,12 @@ def test_a_cancelled_commit_comes_back_at_once_from_a_hung_server(
             began_s = monotonic_s()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    await sink.commit([_piece(trades, 10)], durable=True)
+                    await sink.take(Batch([_piece(trades, 10)]), durable=True)
             seconds = monotonic_s() - began_s
-        await sink.connect()
-        at = await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        at = await claim(sink, "shard-0/trade", 1, 0)
         for start in range(at, 20, 10):
-            await sink.commit([_piece(trades, start)], durable=True)
+            await sink.take(Batch([_piece(trades, start)]), durable=True)
         await sink.close()
         return seconds
 
@@ -556,14 +558,14 @@ def test_a_hung_server_is_red_and_left_after_a_while(
 
     async def main() -> None:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
-        await sink.cursor("shard-0/trade", 1, 0)
+        await sink.open({})
+        await claim(sink, "shard-0/trade", 1, 0)
         backend = (await _backend(database_url),)
         assert postgres.pid is not None
         with standing_still(*backend, postgres.pid):
             began_s = monotonic_s()
             with pytest.raises(DatabaseUnavailableError, match="hangs, or is cut off"):
-                await sink.commit([_piece(trades, 0)], durable=True)
+                await sink.take(Batch([_piece(trades, 0)]), durable=True)
             assert monotonic_s() - began_s < 15
 
     uvloop.run(main())

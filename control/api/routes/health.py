@@ -104,18 +104,17 @@ def _sink(
     light = services.backend.health.lights()[name]
     writer = status.writer if status else WriterReport(ChildReport("writer"))
     is_db = name == "db"
-    rows = writer.stored_rows if is_db else writer.published_rows
-    state = writer.database_state if is_db else writer.redis_state
+    sink = writer.database if is_db else writer.redis
     return SinkLight(
         ok=light.status == "green",
         status=light.status,
-        reason="not configured" if state == "off" else light.reason,
-        state=state,
-        error=writer.database_error if is_db else writer.redis_error,
-        delivered_rows=sum(rows.values()),
-        waiting_rows=writer.backlog_rows if is_db else 0,
+        reason="not configured" if sink.state == "off" else light.reason,
+        state=sink.state,
+        error=sink.error,
+        delivered_rows=sum(sink.rows.values()),
+        waiting_rows=sink.backlog_rows if is_db else 0,
         flush_delay_s=round(flush_delay_s, 3),
-        latency_us=writer.recent_latency_us.get("database" if is_db else "redis", {}),
+        latency_us=writer.recent_latency_us.get(sink.name, {}),
     )
 
 

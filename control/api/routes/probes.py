@@ -61,7 +61,7 @@ def _unready(status: EngineStatus | None) -> Reason:
         return "writer"
     if any(shard.child.state != "up" for shard in status.shards):
         return "shard"
-    is_stored = writer.database_state in ("up", "off") and not writer.waits_for
+    is_stored = writer.database.state in ("up", "off") and not writer.database.waits_for
     if writer.journal_error and not is_stored:
         return "journal"
     is_idle = all(stream.state is not StreamState.LIVE for stream in status.streams)

@@ -142,7 +142,7 @@ class Demo:
         while stable < _STABLE_LOOKS and monotonic_s() < ends_s:
             await asyncio.sleep(_LOOK_S)
             status = look()
-            now = (sum(status.rows_by_kind().values()), sum(status.writer.stored_rows.values()))
+            now = (sum(status.rows_by_kind().values()), sum(status.writer.database.rows.values()))
             stable = stable + 1 if now == before else 0
             if now != before:
                 before, self._settled_ns = now, wall_ns()
@@ -186,7 +186,7 @@ class Demo:
         if not check.first_recv_ns:
             return dict.fromkeys(("seconds", "trades_per_s", "levels_per_s"))
         seconds = max(self._settled_ns - check.first_recv_ns, 1) / 1e9
-        stored = status.writer.stored_rows
+        stored = status.writer.database.rows
         return {
             "seconds": round(seconds, 2),
             "trades_per_s": round(stored.get("trade", 0) / seconds),

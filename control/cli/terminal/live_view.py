@@ -105,7 +105,7 @@ async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
         live = _live_count(now)
         settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
         reason = _NUMBERS.sub("#", now.reason)
-        goes = (now.status, reason, now.writer.database_state, now.writer.redis_state)
+        goes = (now.status, reason, now.writer.database.state, now.writer.redis.state)
         if goes != before:
             pause_s = _PLAIN_INTERVAL_S
         if settled or monotonic_s() >= shown_s + pause_s:
@@ -127,10 +127,10 @@ def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
         f"{status.status} ({status.reason}) streams {live}/{len(status.streams)} live,"
         f" {_per_s(rates, 'frames')} frames/s, {_per_s(rates, 'rows')} rows/s in,"
         f" {_per_s(rates, 'stored')} rows/s stored, {_per_s(rates, 'published')} rows/s"
-        f" published, backlog {writer.backlog_rows:,}, gaps"
+        f" published, backlog {writer.database.backlog_rows:,}, gaps"
         f" {sum(stream.gap_count for stream in status.streams)}, dropped"
-        f" {sum(writer.dropped_rows.values())}, database {writer.database_state}, redis"
-        f" {writer.redis_state}"
+        f" {sum(writer.dropped_rows.values())}, database {writer.database.state}, redis"
+        f" {writer.redis.state}"
     )
 
 
@@ -238,19 +238,17 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
     writer = status.writer
     latency = writer.recent_latency_us.get("database", {}).get("p99")
     parts = [
-        f"stored {_per_s(rates, 'stored')} rows/s ({sum(writer.stored_rows.values()):,})",
+        f"stored {_per_s(rates, 'stored')} rows/s ({sum(writer.database.rows.values()):,})",
         f"published {_per_s(rates, 'published')} rows/s",
-        f"backlog {writer.backlog_rows:,}",
+        f"backlog {writer.database.backlog_rows:,}",
         f"dropped {sum(writer.dropped_rows.values()):,}",
         f"journal {writer.journal_bytes / 2**20:,.0f} MB",
-        f"database {writer.database_state}",
-        f"redis {writer.redis_state}",
+        f"database {writer.database.state}",
+        f"redis {writer.redis.state}",
     ]
     if latency is not None:
         parts.append(f"received to committed p99 {latency / 1e3:,.0f} ms")
-    for name, error in (("database", writer.database_error), ("redis", writer.redis_error)):
-        if error:
-            parts.append(f"{name}: {error}")
+    parts += [f"{sink.name}: {sink.error}" for sink in writer.sinks if sink.error]
     return Text("writer  " + " · ".join(parts))
 
 

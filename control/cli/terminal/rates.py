@@ -69,8 +69,8 @@ class Rates:
         writer = status.writer
         if self._writer.is_news(writer.taken_s):
             counts = {
-                "stored": sum(writer.stored_rows.values()),
-                "published": sum(writer.published_rows.values()),
+                "stored": sum(writer.database.rows.values()),
+                "published": sum(writer.redis.rows.values()),
             }
             self._writer.take(writer.taken_s, counts)
         return self._writer.rates(now_s)

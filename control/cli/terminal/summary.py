@@ -15,12 +15,12 @@ from engine.messages.streams import StreamCounts
 
 def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
     """Totals since the engine started, of market data: what is said about rows is no row."""
-    writer = status.writer
+    writer, database, redis = status.writer, status.writer.database, status.writer.redis
     counted = StreamCounts.total(status.counts_by_kind.values())
-    received, stored = status.rows_by_kind(), _without_gaps(writer.stored_rows)
+    received, stored = status.rows_by_kind(), _without_gaps(database.rows)
     refused = status.refused_by_kind()
-    published, dropped = map(_without_gaps, (writer.published_rows, writer.dropped_rows))
-    skipped = _without_gaps(writer.skipped_rows)
+    published, dropped = map(_without_gaps, (redis.rows, writer.dropped_rows))
+    skipped = _without_gaps(database.withheld_rows)
     by_kind = {
         "received": received,
         "stored": stored,
@@ -35,17 +35,17 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
         "received": sum(received.values()),
         "stored": sum(stored.values()),
         "skipped": sum(skipped.values()),
-        "lost": writer.lost_rows,
+        "lost": sum(database.missed_rows.values()),
         "published": sum(published.values()),
         "dropped": sum(dropped.values()),
         "declared_missing": counted.missing_count,
         "gaps": counted.gap_count,
         "duplicates_refused": counted.duplicate_count,
         "refused": counted.refused_count,
-        "quarantined": sum(writer.quarantined_rows.values()),
-        "inexact": writer.inexact_rows,
-        "overrun": sum(writer.overrun_rows.values()),
-        "backlog": writer.backlog_rows,
+        "quarantined": sum(database.refused_rows.values()),
+        "inexact": database.inexact_rows,
+        "overrun": sum(redis.missed_rows.values()),
+        "backlog": database.backlog_rows,
         "malformed": _malformed(status),
         "restarts": sum(each.restart_count for each in (*status.children, *status.servers)),
         "rates": {

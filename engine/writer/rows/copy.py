@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from engine.data.flags import Flag
 from engine.data.kind import Column, Kind, PgType, RecordArray
-from engine.writer.rows.exact import MANTISSA_LIMIT, POWERS_OF_TEN, STORABLE_LIMIT, FloatArray
+from engine.writer.rows.exact import (
+    POWERS_OF_TEN,
+    Buffers,
+    FloatArray,
+    prove,
+    storable,
+)
 
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_TRAILER: Final = b"\xff\xff"
@@ -95,10 +101,8 @@ class CopyEncoder:
         chunk = min(_CHUNK_ROWS, capacity)
         self._slots = np.empty(chunk, np.intp)
         self._scale = np.empty(chunk)
-        self._scaled = np.empty(chunk)
-        self._quotient = np.empty(chunk)
         self._time_us = np.empty(chunk, np.int64)
-        self._exact = np.empty(chunk, np.bool_)
+        self._proof = Buffers.of(chunk)
         self._all_exact = np.empty(chunk, np.bool_)
 
     @property
@@ -143,7 +147,7 @@ class CopyEncoder:
                     np.multiply(time_us, -1000, out=time_us)
                     np.add(source, time_us, out=target, casting="unsafe")
                 case "price" | "qty" | "fixed":
-                    self._mantissas(source, self._scale_of(column, lookup, slots), target)
+                    self._write_mantissas(source, self._scale_of(column, lookup, slots), target)
                 case "flags":
                     flags_column = column
         if flags_column is not None:
@@ -160,26 +164,16 @@ class CopyEncoder:
         np.take(by_slot, slots, out=scale, mode="clip")
         return scale
 
-    def _mantissas(
+    def _write_mantissas(
         self,
         values: FloatArray,
         scale: FloatArray | np.float64,
         target: npt.NDArray[np.int64],
     ) -> None:
-        """`engine.writer.rows.exact.mantissas` again, in buffers of our own."""
-        count = len(values)
-        scaled, quotient, exact = self._scaled[:count], self._quotient[:count], self._exact[:count]
-        np.multiply(values, scale, out=scaled)
-        np.rint(scaled, out=scaled)
-        np.divide(scaled, scale, out=quotient)
-        np.equal(quotient, values, out=exact)
-        all_exact = self._all_exact[:count]
-        all_exact &= exact
-        np.abs(scaled, out=quotient)
-        largest = float(quotient.max())
-        if largest >= MANTISSA_LIMIT:
-            assert largest < STORABLE_LIMIT, "such rows are quarantined before"
-            all_exact &= quotient < MANTISSA_LIMIT
+        scaled, exact = prove(values, scale, self._proof)
+        if not exact.all():
+            assert storable(values, scale).all(), "such rows are quarantined before"
+            self._all_exact[: len(values)] &= exact
         target[...] = scaled
 
     def _write_flags(

@@ -1,4 +1,4 @@
-"""Records as the JSON that Redis readers get: arrays of events, numbers as shortest floats.
+"""Records as the JSON that readers of live rows get: arrays of events, numbers as shortest floats.
 
 Built per stream from whole columns (`engine.data.kind.Kind.events`), so that Python touches each
 event once.

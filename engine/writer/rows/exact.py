@@ -10,6 +10,7 @@ instrument's steps; of what a venue computes the text is looked at (`shards.venu
 15 digits, and flagged before it gets here.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -31,6 +32,40 @@ RAISE_LIMIT: Final = 1e15
 POWERS_OF_TEN: Final[FloatArray] = np.array([float(10**d) for d in range(DECIMALS_MAX + 1)])
 
 
+@dataclass(slots=True)
+class Buffers:
+    """Room for the proof of as many values as it was made for: who proves chunk after chunk need
+    not ask for memory each time. Valid until the next proof."""
+
+    scaled: FloatArray
+    spare: FloatArray
+    exact: BoolArray
+
+    @classmethod
+    def of(cls, count: int) -> "Buffers":
+        """Buffers for at most `count` values."""
+        return cls(np.empty(count), np.empty(count), np.empty(count, np.bool_))
+
+
+def prove(
+    values: FloatArray, scale: FloatArray | np.float64, into: Buffers | None = None
+) -> tuple[FloatArray, BoolArray]:
+    """Return (mantissas f8[n], exact bool[n]) of `values` f8[n] at `scale` = 10**d (per row, or
+    one). Mantissas are whole numbers; where not exact, the nearest, whether it fits 64 bits or not.
+    """
+    buffers, count = into or Buffers.of(len(values)), len(values)
+    scaled, spare, exact = buffers.scaled[:count], buffers.spare[:count], buffers.exact[:count]
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.multiply(values, scale, out=scaled)
+        np.rint(scaled, out=scaled)
+        np.divide(scaled, scale, out=spare)
+        np.equal(spare, values, out=exact)
+        np.abs(scaled, out=spare)
+        if not spare.max(initial=0.0) < MANTISSA_LIMIT:  # NaN is not, either
+            exact &= spare < MANTISSA_LIMIT
+    return scaled, exact
+
+
 def mantissas(
     values: FloatArray, decimals: npt.NDArray[np.integer] | int
 ) -> tuple[IntArray, BoolArray]:
@@ -39,12 +74,8 @@ def mantissas(
     Rows that are not exact hold the nearest mantissa; those that are not finite or do not fit 64
     bits hold 0.
     """
-    scale = POWERS_OF_TEN[decimals]
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.rint(values * scale)
-        magnitude = np.abs(scaled)
-        exact = (scaled / scale == values) & (magnitude < MANTISSA_LIMIT)
-    fits = magnitude < STORABLE_LIMIT  # False for NaN and infinities, too
+    scaled, exact = prove(values, POWERS_OF_TEN[decimals])
+    fits = np.abs(scaled) < STORABLE_LIMIT  # False for NaN and infinities, too
     return np.where(fits, scaled, 0.0).astype(np.int64), exact
 
 

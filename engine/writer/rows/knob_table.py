@@ -1,6 +1,6 @@
-"""The streams' knobs as the sinks use them: masks by slot, and the smallest limits.
+"""The streams' knobs as the consumers use them: masks by slot, and the smallest limits.
 
-While every stream is stored and published, which is nearly always, a mask is None and costs
+While a sink gets every stream, which is nearly always, a mask is None and costs
 nothing. Otherwise a look-up table of booleans picks the rows of a slice in one vector operation.
 """
 
@@ -10,20 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.kind import RecordArray
-from engine.data.kinds import GAP
 from engine.messages.settings import WriterSettings
-from engine.messages.streams import ROWS_PER_COPY_MIN, Knobs
+from engine.messages.streams import KNOB_OF_SINK, ROWS_PER_COPY_MIN, Knobs
 
 Mask = npt.NDArray[np.bool_]
 
 
 class KnobTable:
-    """The knobs of all streams. `set` replaces them all; the sinks look here at every flush."""
+    """The knobs of all streams. `set` replaces them all; consumers look here at every flush."""
 
     def __init__(self, settings: WriterSettings) -> None:
         self._settings = settings
-        self._stored: Mask | None = None
-        self._published: Mask | None = None
+        self._masks: dict[str, Mask | None] = {}
         self.flush_rows = settings.flush_rows
         self.flush_interval_s = settings.flush_interval_s
         self.max_rows_per_copy = settings.max_rows_per_copy
@@ -32,10 +30,10 @@ class KnobTable:
     def set(self, knobs: Mapping[int, Knobs]) -> None:
         """Take over new knobs; absent slots have the defaults. The smallest limit governs."""
         settings, every = self._settings, list(knobs.values())
-        self._stored = _mask(slot for slot, each in knobs.items() if not each.db_writes_enabled)
-        self._published = _mask(
-            slot for slot, each in knobs.items() if not each.redis_publishes_enabled
-        )
+        self._masks = {
+            sink: _mask(slot for slot, each in knobs.items() if not each.wants(sink))
+            for sink in KNOB_OF_SINK
+        }
         copies = [each.max_rows_per_copy for each in every if each.max_rows_per_copy]
         self.max_rows_per_copy = _least(
             settings.max_rows_per_copy, (max(rows, ROWS_PER_COPY_MIN) for rows in copies)
@@ -47,25 +45,24 @@ class KnobTable:
         interval_ms = [each.flush_interval_ms for each in every if each.flush_interval_ms]
         self.flush_interval_s = min([settings.flush_interval_s, *(ms / 1e3 for ms in interval_ms)])
 
-    def stores(self, slot: int) -> bool:
-        """Whether the database gets a stream's rows."""
-        mask = self._stored
+    def wants(self, sink: str, slot: int) -> bool:
+        """Whether a sink gets a stream's rows."""
+        mask = self._masks.get(sink)
         return mask is None or bool(mask[min(slot, len(mask) - 1)])
 
-    @property
-    def withheld(self) -> list[int]:
-        """Slots whose rows the database does not get."""
-        mask = self._stored
+    def withheld(self, sink: str) -> list[int]:
+        """Slots whose rows a sink does not get."""
+        mask = self._masks.get(sink)
         slots: list[int] = [] if mask is None else np.flatnonzero(~mask).tolist()
         return slots
 
-    def to_store(self, records: RecordArray, kind: str) -> Mask | None:
-        """Which rows the database gets; None means all. Gaps always: the ledger stays whole."""
-        return None if kind == GAP.name else _pick(self._stored, records)
-
-    def to_publish(self, records: RecordArray) -> Mask | None:
-        """Which rows Redis gets; None means all."""
-        return _pick(self._published, records)
+    def chosen(self, sink: str, records: RecordArray) -> Mask | None:
+        """Which rows a sink gets; None means all."""
+        mask = self._masks.get(sink)
+        if mask is None:
+            return None
+        chosen: Mask = mask[np.minimum(records["stream"], len(mask) - 1)]
+        return None if chosen.all() else chosen
 
 
 def _mask(off: Iterable[int]) -> Mask | None:
@@ -75,13 +72,6 @@ def _mask(off: Iterable[int]) -> Mask | None:
     mask = np.ones(max(slots) + 2, np.bool_)  # the last entry stands for every slot above
     mask[slots] = False
     return mask
-
-
-def _pick(mask: Mask | None, records: RecordArray) -> Mask | None:
-    if mask is None:
-        return None
-    chosen: Mask = mask[np.minimum(records["stream"], len(mask) - 1)]
-    return None if chosen.all() else chosen
 
 
 def _least(configured: int, wanted: Iterable[int | None]) -> int:

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from engine.data.flags import Flag, GapReason, GapState
 from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK, GAP, QUOTE, TRADE
-from engine.writer.rows.batch import Batch, Blamed, Slice
+from engine.data.layout import SourceKey
 from engine.writer.rows.screen import time_is_sane
+from engine.writer.rows.screened import Blamed, Screened
+from engine.writer.rows.slice import Loss, Part, Rows
 
 _PARTS_MAX: Final = 8
 """More runs of ids than this, and the venue's ids do not order: one gap of times says as much."""
@@ -55,49 +57,47 @@ class Refusals:
     """Kinds and slots whose last row is refused: their next one follows a gap."""
 
 
-def declare(batch: Batch, now_ns: int) -> Refusals:
-    """The refused rows with their gaps; rows of the batch that follow one are flagged AFTER_GAP.
+def declare(screened: Screened, now_ns: int) -> Refusals:
+    """The refused rows with their gaps; rows that follow one are flagged AFTER_GAP.
 
     `now_ns` and the nanoseconds after it name the gaps: no two have the same.
     """
     rows: list[RefusedRow] = []
     gaps: list[RecordArray] = []
     interrupted: set[tuple[str, int]] = set()
-    for line in _lines(batch):
+    for line in _lines(screened):
         for part in line.gaps():
             gap = _gap(line.kind, line.records[part], now_ns + len(gaps))
             gaps.append(gap)
             rows += [line.row(int(place), now_ns + len(gaps) - 1) for place in part]
         if line.kind != GAP.name:
-            line.flag_followers(batch)
+            line.flag_followers(screened)
             interrupted |= {(line.kind, slot) for slot in line.interrupted()}
     joined = np.concatenate(gaps) if gaps else np.empty(0, GAP.dtype)
     return Refusals(rows, joined, frozenset(interrupted))
 
 
 class _Line:
-    """Slices of one ring that follow each other, with what is refused of them."""
+    """Parts of one source that follow each other, with what is refused of them."""
 
-    def __init__(self, origins: Sequence[Slice], blamed: Sequence[Blamed]) -> None:
+    def __init__(self, origins: Sequence[Part], blamed: Sequence[Blamed]) -> None:
         self.kind = origins[0].spec.name
         self.records = np.concatenate([origin.records for origin in origins])
         self._origins = origins
-        ends = np.cumsum([len(origin.records) for origin in origins])
-        self._starts: _Ints = np.concatenate([[0], ends[:-1]])
-        start_of = {id(each): int(at) for each, at in zip(origins, self._starts, strict=True)}
-        self._errors = {start_of[id(b.origin)] + b.offset: b.error for b in blamed}
+        self._source = origins[0].source
+        self._seqs = np.concatenate([Rows.of(origin).numbers for origin in origins])
+        places = np.searchsorted(self._seqs, [each.seq for each in blamed])
+        self._errors = {int(at): each.error for at, each in zip(places, blamed, strict=True)}
         self._bad: _Mask = np.zeros(len(self.records), np.bool_)
-        self._bad[list(self._errors)] = True
+        self._bad[places] = True
 
     def row(self, place: int, detected_ns: int) -> RefusedRow:
         """The refused row at a place of the line."""
-        number = int(np.searchsorted(self._starts, place, "right")) - 1
-        origin = self._origins[number]
         return RefusedRow(
             table=self.kind,
-            ring=origin.ring,
-            epoch=origin.epoch,
-            seq=origin.seq(place - int(self._starts[number])),
+            ring=self._source.ring,
+            epoch=self._source.epoch,
+            seq=int(self._seqs[place]),
             row=self.records[place : place + 1].copy(),
             error=self._errors[place],
             detected_ns=detected_ns,
@@ -111,16 +111,16 @@ class _Line:
                 if self._bad[run[0]]:
                     yield from _parts(self.kind, self.records, run)
 
-    def flag_followers(self, batch: Batch) -> None:
+    def flag_followers(self, screened: Screened) -> None:
         """Flag the rows before which one is refused."""
         follows = [
             mine[1:][self._bad[mine[:-1]] & ~self._bad[mine[1:]]] for mine in self._streams()
         ]
-        places = np.concatenate(follows)
-        for origin, start in zip(self._origins, self._starts, strict=True):
-            inside = places[(places >= start) & (places < start + len(origin.records))]
+        seqs = self._seqs[np.concatenate(follows)]
+        for origin in self._origins:
+            inside = seqs[(seqs >= origin.start_seq) & (seqs < origin.end_seq)]
             if len(inside):
-                batch.flag(origin, inside - start, Flag.AFTER_GAP)
+                screened.flag(origin, inside, Flag.AFTER_GAP)
 
     def interrupted(self) -> list[int]:
         """Slots whose last row is refused."""
@@ -137,16 +137,16 @@ class _Line:
             yield np.flatnonzero(slots == slot)
 
 
-def _lines(batch: Batch) -> Iterator[_Line]:
-    """The slices with refused rows, joined by ring. What declares a loss stands alone."""
+def _lines(screened: Screened) -> Iterator[_Line]:
+    """The parts with refused rows, joined by source. What declares a loss stands alone."""
     blamed_of: dict[int, list[Blamed]] = {}
-    for blamed in batch.refused:
+    for blamed in screened.refused:
         blamed_of.setdefault(id(blamed.origin), []).append(blamed)
-    lines: dict[tuple[str, int, int], list[Slice]] = {}
-    for origin in batch.slices:
+    lines: dict[tuple[SourceKey, int], list[Part]] = {}
+    for origin in screened.parts:
         if len(origin.records):
-            alone = id(origin) if origin.is_declaration else 0
-            lines.setdefault((origin.ring, origin.epoch, alone), []).append(origin)
+            alone = id(origin) if isinstance(origin, Loss) else 0
+            lines.setdefault((origin.source, alone), []).append(origin)
     for origins in lines.values():
         found = [blamed for origin in origins for blamed in blamed_of.get(id(origin), ())]
         if found:

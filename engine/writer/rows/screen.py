@@ -10,7 +10,7 @@ from engine.base.clock import wall_ns
 from engine.data.kind import Kind, RecordArray
 from engine.data.kinds import GAP
 from engine.writer.rows.copy import StreamLookup
-from engine.writer.rows.exact import MANTISSA_LIMIT, POWERS_OF_TEN, FloatArray, storable
+from engine.writer.rows.exact import POWERS_OF_TEN, Buffers, FloatArray, prove, storable
 
 _CHUNK_ROWS: Final = 4096
 DAY_NS: Final = 86_400_000_000_000
@@ -77,20 +77,21 @@ def is_clean(records: RecordArray, spec: Kind, lookup: StreamLookup) -> bool:
     fields = number_fields(spec)
     if not fields:
         return True
+    buffers = Buffers.of(min(len(records), _CHUNK_ROWS))
     for start in range(0, len(records), _CHUNK_ROWS):
         chunk = records[start : start + _CHUNK_ROWS]
         slots = chunk["stream"].astype(np.intp)
         for name, transform in fields:
-            if not _proven(chunk[name], scales(lookup, transform)[slots]).all():
+            _, exact = prove(chunk[name], scales(lookup, transform)[slots], buffers)
+            if not exact.all():
                 return False
     return True
 
 
 def unproven(records: RecordArray, field: str, scale_by_slot: FloatArray) -> RecordArray:
     """The rows whose `field` is not exact with their slot's decimals."""
-    rows: RecordArray = records[
-        ~_proven(records[field], scale_by_slot[records["stream"].astype(np.intp)])
-    ]
+    _, exact = prove(records[field], scale_by_slot[records["stream"].astype(np.intp)])
+    rows: RecordArray = records[~exact]
     return rows
 
 
@@ -106,13 +107,6 @@ def days(records: RecordArray) -> set[int]:
     if last - first < 2:
         return {first, last}
     return {int(day) for day in np.unique(times // DAY_NS)}
-
-
-def _proven(values: FloatArray, scale: FloatArray) -> npt.NDArray[np.bool_]:
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.rint(values * scale)
-        proven: npt.NDArray[np.bool_] = scaled / scale == values
-        return proven & (np.abs(scaled, out=scaled) < MANTISSA_LIMIT)
 
 
 def _may_be_stored_at(records: RecordArray, spec: Kind) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What knobs keep out of the database is declared: one gap a stream, which grows while it lasts.
+"""What knobs keep from a sink of every row is declared: one gap a stream, which grows meanwhile.
 
 That nobody wanted the rows does not help whoever reads the table later. The gap begins and grows in
 the transaction whose cursor passes the rows, so its count is exact whatever dies; after a restart
@@ -36,8 +36,9 @@ class Withheld:
     follow one.
     """
 
-    def __init__(self, knobs: KnobTable) -> None:
+    def __init__(self, knobs: KnobTable, sink: str) -> None:
         self._knobs = knobs
+        self._sink = sink
         self._growing: dict[int, int] = {}
         """Slot to `detected_ns` of its gap."""
         self._seen: set[tuple[str, int]] = set()
@@ -46,19 +47,19 @@ class Withheld:
         """Streams whose next row shall say that it follows a gap."""
         self._spans: dict[int, WithheldSpan] = {}
         self._noted: set[tuple[str, int]] = set()
-        self._inherited = set(knobs.withheld)
+        self._inherited = set(knobs.withheld(sink))
         """Held back when this writer began: an earlier one may have declared the gap."""
         self._marked: set[tuple[str, int]] = set()
 
     def begin(self) -> None:
         """A flush begins; one that failed is forgotten with what it noted."""
         self._spans, self._noted, self._marked = {}, set(), set()
-        for slot in [slot for slot in self._growing if self._knobs.stores(slot)]:
+        for slot in [slot for slot in self._growing if self._knobs.wants(self._sink, slot)]:
             del self._growing[slot]
             mine = {each for each in self._seen if each[1] == slot}
             self._seen -= mine
             self._resumed |= mine
-        for slot in [slot for slot in self._inherited if self._knobs.stores(slot)]:
+        for slot in [slot for slot in self._inherited if self._knobs.wants(self._sink, slot)]:
             self._inherited.remove(slot)
             self._resumed.update((kind, slot) for kind in _TICK_KINDS)
 
@@ -77,7 +78,7 @@ class Withheld:
 
     def mark(self, kind: str, rows: RecordArray) -> RecordArray:
         """The rows to store; the first of a stream after such a gap is flagged AFTER_GAP."""
-        due = [slot for of, slot in self._resumed - self._marked if of is kind]
+        due = [slot for of, slot in self._resumed - self._marked if of == kind]
         if not due:
             return rows
         # Some wait for ever, their stream being gone: the usual case must stay one look at a mask.
@@ -103,7 +104,7 @@ class Withheld:
         return self._spans.values()
 
     def committed(self) -> None:
-        """The present flush is in the database."""
+        """The sink has the present flush."""
         for span in self._spans.values():
             self._growing[span.slot] = span.detected_ns
         self._seen |= self._noted

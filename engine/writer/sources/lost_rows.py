@@ -23,11 +23,14 @@ _LOOK_AHEAD_ROWS: Final = 100_000
 _Rows = dict[int, np.void]
 
 
-def declare(source: Source, from_seq: int, to_seq: int, now_ns: int) -> RecordArray:
-    """Return the gaps of the loss of [`from_seq`, `to_seq`)."""
+def declare(
+    source: Source, from_seq: int, to_seq: int, now_ns: int, stored_recv_ns: int
+) -> RecordArray:
+    """Return the gaps of the loss of [`from_seq`, `to_seq`). `stored_recv_ns` is `ts_recv` of the
+    last row that was stored before, 0 where unknown."""
     before, after = source.journal.rows_before(from_seq), _rows_after(source, to_seq)
     last, first = _by_slot(before[::-1]), _by_slot(after)
-    from_ts = _earliest(source, before)
+    from_ts = _earliest(source, before, stored_recv_ns)
     to_ts = max(int(after["ts_event"][0]), int(after["ts_recv"][0])) if len(after) else now_ns
     kind = source.spec.name
     gaps = []
@@ -57,14 +60,14 @@ def _rows_after(source: Source, seq: int) -> RecordArray:
     return np.concatenate(found)
 
 
-def _earliest(source: Source, before: RecordArray) -> int:
+def _earliest(source: Source, before: RecordArray, stored_recv_ns: int) -> int:
     """The venue time at which the loss begins for a stream of which nothing nearer is known."""
     if source.spec.name == GAP.name:
         return 0  # a lost gap may have begun at any time
     if len(before):
         newest = before[-1]
         return min(int(newest["ts_event"]), int(newest["ts_recv"])) - _HELD_BACK_NS
-    return (source.stored_recv_ns or source.epoch) - _HELD_BACK_NS
+    return (stored_recv_ns or source.epoch) - _HELD_BACK_NS
 
 
 def _follows(kind: str, left: np.void, right: np.void) -> bool:

@@ -21,19 +21,22 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import JournalError
 from engine.base.keep_trying import Trouble
 from engine.data.kind import Kind, RecordArray
-from engine.data.kinds import KINDS, NOT_MARKET_DATA, OPEN_INTEREST
+from engine.data.kinds import COVERAGE, KINDS, NOT_MARKET_DATA, OPEN_INTEREST
+from engine.data.layout import SourceKey
 from engine.data.positions import Positions
 from engine.data.ring import RingReader
 from engine.data.segment import Segment
 from engine.writer.sources.carried import Carried
 from engine.writer.sources.journal import Journal
 from engine.writer.sources.latency import Latency
+from engine.writer.sources.progress import Progress
 
 _log = logging.getLogger(__name__)
 
 _PUSHED: Final = frozenset(KINDS) - NOT_MARKET_DATA - {OPEN_INTEREST.name}
 """What a venue sends when it happens. A sample's time is when the venue computed it, and a gap's
 when it began: how old they are says nothing of the way here."""
+NOBODY: Final = "nobody"
 _JOURNAL_RETRY_S: Final = 0.5
 """A full disk is not asked again for every batch."""
 
@@ -51,6 +54,21 @@ class LiveRing:
         self.segment.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Names of the sinks, by what they are promised. Where nobody wants every row, rows are let go
+    of in the name of `NOBODY`, which is told as often as a sink would be.
+    """
+
+    every_row: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
+
+    @property
+    def keepers(self) -> tuple[str, ...]:
+        """For whom the journal keeps rows."""
+        return self.every_row or (NOBODY,)
+
+
 @dataclass(slots=True)
 class PumpLatencies:
     """Ages seen while pumping, over all sources."""
@@ -62,9 +80,9 @@ class PumpLatencies:
 
 
 class Source:
-    """Rows of one ring and epoch, with one cursor for each consumer (sequence numbers).
+    """Rows of one ring and epoch, with one cursor for each sink (sequence numbers).
 
-    `ring` is None for what an earlier run left in the journal; then only the database reads it.
+    `ring` is None for what an earlier run left in the journal: no sink of live rows reads it.
     """
 
     def __init__(
@@ -76,8 +94,9 @@ class Source:
         positions: Positions,
         latencies: PumpLatencies,
         ring: LiveRing | None,
+        readers: Readers,
     ) -> None:
-        self._instance = instance
+        self._key = SourceKey(f"{instance}/{name}", journal.epoch)
         self.name = name
         self.spec = spec
         self.journal = journal
@@ -92,30 +111,21 @@ class Source:
         self._latencies = latencies
         self._ring = ring
         self._carried = Carried(journal.directory, journal.epoch)
-        self.stored_recv_ns = 0
-        """`ts_recv` of the last row the database has; 0 while unknown."""
         released = ring.reader.released if ring else journal.next_seq
         self.journal_seq = max(journal.next_seq, released)
         # Positions come before the journal: what is in it is in them. To repeat what the ring still
         # holds would take a stream back that has newer rows in the ring of another shard.
         self.position_seq = self.journal_seq
-        self.database_seq = self.head_seq if self.is_drained else self.first_seq
-        self.durable_seq = self.database_seq
-        self.redis_seq = self.head_seq
-        self.redis_counted_seq = self.head_seq
-        """Rows before it are counted: as published, overrun, or kept from Redis by a knob."""
-        self.redis_is_known = False
-        """Whether Redis has said how far it got."""
-        self.born_seq = self.head_seq
-        self.begun_seq: int | None = None
-        """Where the cursor was when we found it first, less what the database has lost since."""
-        self.found_rows = 0
-        """Rows that had passed the cursor without our hearing of it."""
+        kept_seq = self.head_seq if self.is_drained else self.first_seq
+        self._kept = {n: Progress(kept_seq, kept_seq, kept_seq) for n in readers.keepers}
+        head = self.head_seq
+        self._of_sink = self._kept | {n: Progress(head, head, head) for n in readers.live}
+        self.born_seq = head
 
     @property
-    def key(self) -> str:
-        """The ring's name in the cursors of shared databases: `<instance>/<ring>`."""
-        return f"{self._instance}/{self.name}"
+    def key(self) -> SourceKey:
+        """Its name in cursors."""
+        return self._key
 
     @property
     def journal_error(self) -> str:
@@ -144,10 +154,28 @@ class Source:
             return self._ring.reader.head
         return max(self.journal.next_seq, self._carried.end_seq)
 
+    def progress(self, sink: str) -> Progress:
+        """How far a sink has got. Only `advance` lets go of rows."""
+        return self._of_sink[sink]
+
+    @property
+    def account(self) -> Progress:
+        """Of the sink by which rows are accounted for: the first that gets every one."""
+        return next(iter(self._kept.values()))
+
+    @property
+    def is_coverage(self) -> bool:
+        """Whether its records say what was listened to: no rows, and for sinks that keep all."""
+        return self.spec.name == COVERAGE.name
+
+    def backlog(self, sink: str) -> int:
+        """Rows a sink does not have yet; it may have some that a damaged journal lost."""
+        return max(self.head_seq - self._of_sink[sink].seq, 0)
+
     @property
     def backlog_rows(self) -> int:
-        """Rows the database does not have yet; it may have some that a damaged journal lost."""
-        return max(self.head_seq - self.database_seq, 0)
+        """Rows that some sink waits for which gets every one."""
+        return max(self.backlog(sink) for sink in self._kept)
 
     @property
     def ring_first_seq(self) -> int:
@@ -240,24 +268,20 @@ class Source:
         """
         return self._carried.since(seq if self._ring else 0)
 
-    def committed(self, database_seq: int, *, durable: bool) -> None:
-        """Note what the database has; durable means flushed there, so the journal may forget. A
-        database that was set back has lost what was durable.
-        """
-        if self.begun_seq is None:
-            self.begun_seq = database_seq
-        else:
-            self.begun_seq -= max(self.database_seq - database_seq, 0)
-            self.found_rows += max(database_seq - self.database_seq, 0)
-        self.database_seq = database_seq
-        self.durable_seq = database_seq if durable else min(self.durable_seq, database_seq)
-        if durable:
-            self.journal.trim(database_seq)
+    def advance(self, sink: str, seq: int, *, durable: bool) -> None:
+        """Note what a sink has; durable means for good, so the journal may forget it."""
+        self._of_sink[sink].advance(seq, durable=durable)
+        if durable and sink in self._kept:
+            self.journal.trim(self._durable_seq)
+
+    @property
+    def _durable_seq(self) -> int:
+        return min(each.durable_seq for each in self._kept.values())
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the database has every row for good."""
-        return self.durable_seq >= self.head_seq
+        """Whether every sink that gets every row has all of them for good."""
+        return self._durable_seq >= self.head_seq
 
     def close(self) -> None:
         """Let go of ring and journal; both stay on disk."""
@@ -306,8 +330,8 @@ class Source:
         sinks that are still reading it from memory.
         """
         assert self._ring is not None
-        safe = max(self.journal_seq, self.durable_seq)
-        wanted = min(self.database_seq, self.redis_seq)
+        safe = max(self.journal_seq, self._durable_seq)
+        wanted = min(each.seq for each in self._of_sink.values())
         keep_from = max(wanted, head - self.capacity // 2)
         release = min(safe, keep_from)
         if release > self._ring.reader.released:

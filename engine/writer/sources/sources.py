@@ -17,13 +17,20 @@ from typing import Final
 from engine.base.clock import wall_ns
 from engine.data.kind import Kind
 from engine.data.kinds import BOOK, COVERAGE, KINDS, LIQUIDATION, QUOTE, TRADE
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.positions import CoveragePositions, Positions
 from engine.data.ring import RingReader, format_ring, ring_bytes
 from engine.data.segment import Segment, attach_segment, create_segment
 from engine.messages.settings import RingSettings
 from engine.writer.sources.journal import Journal
-from engine.writer.sources.source import LiveRing, PumpLatencies, Source, journal_directory
+from engine.writer.sources.source import (
+    NOBODY,
+    LiveRing,
+    PumpLatencies,
+    Readers,
+    Source,
+    journal_directory,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +50,13 @@ _STAMPED_BY_VENUES: Final = (
 class Sources:
     """The list, and the parts its members share."""
 
-    def __init__(self, layout: Layout, segment_bytes: int) -> None:
+    def __init__(self, layout: Layout, segment_bytes: int, readers: Readers) -> None:
         self._layout = layout
+        self._readers = readers
         self._segment_bytes = segment_bytes
         self._positions = {kind: _positions(layout, spec) for kind, spec in KINDS.items()}
         self._sources: list[Source] = []
-        self._drained: dict[tuple[str, int], int] = {}
+        self._drained: dict[SourceKey, int] = {}
         self.latencies = PumpLatencies()
         self.on_delivered: Callable[[], object] = lambda: None
         """Called before sources go of which the database has everything: the last chance to say
@@ -66,16 +74,16 @@ class Sources:
         return self._layout.instance
 
     @property
-    def drained(self) -> dict[tuple[str, int], int]:
-        """How far each (key, epoch) went of which a database had all, for good."""
-        recalled = {(s.key, s.epoch): s.head_seq for s in self._sources if s.is_drained}
+    def drained(self) -> dict[SourceKey, int]:
+        """How far each went of which a database had all, for good."""
+        recalled = {s.key: s.head_seq for s in self._sources if s.is_drained}
         return self._drained | recalled
 
-    def recall(self, lacking: Iterable[tuple[str, int]]) -> None:
+    def recall(self, lacking: Iterable[SourceKey]) -> None:
         """Make sources again of drained epochs that the database has not all of."""
-        for key, epoch in lacking:
-            if self._drained.pop((key, epoch), None) is not None:
-                self._sources.append(self._without_ring(self._ring_of(key), epoch))
+        for key in lacking:
+            if self._drained.pop(key, None) is not None:
+                self._sources.append(self._without_ring(self._ring_of(key), key.epoch))
         self._sources.sort(key=lambda source: source.epoch)
 
     def open(self, wanted: list[RingSettings]) -> None:
@@ -95,6 +103,12 @@ class Sources:
                 self._add_journal(ring, int(directory.name))
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
         self._forget_old()
+
+    def let_go(self) -> None:
+        """Where nobody wants every row: what the rings have is not waited for."""
+        if not self._readers.every_row:
+            for source in self._sources:
+                source.advance(NOBODY, source.head_seq, durable=True)
 
     def remove_delivered(self) -> None:
         """Forget sources without a ring whose rows the database has for good."""
@@ -125,7 +139,7 @@ class Sources:
     def _remember(self, source: Source) -> None:
         """Close a source; what the database has all of is not looked at again without need."""
         if source.is_drained and source.head_seq:
-            self._drained[source.key, source.epoch] = source.head_seq
+            self._drained[source.key] = source.head_seq
         source.close()
 
     def _forget_old(self) -> None:
@@ -136,12 +150,12 @@ class Sources:
         as it says and as the venues say.
         """
         oldest = min(wall_ns(), self._venues_ns()) - _REMEMBERED_NS
-        for key, found in groupby(sorted(self._drained), key=lambda drained: drained[0]):
-            epochs = [epoch for _, epoch in found]
-            for place, (epoch, successor) in enumerate(pairwise(epochs), start=1):
-                if successor < oldest or len(epochs) - place >= _REMEMBERED_EPOCHS:
-                    del self._drained[key, epoch]
-                    self._without_ring(self._ring_of(key), epoch).forget()
+        for _, found in groupby(sorted(self._drained), key=lambda key: key.ring):
+            keys = list(found)
+            for place, (key, successor) in enumerate(pairwise(keys), start=1):
+                if successor.epoch < oldest or len(keys) - place >= _REMEMBERED_EPOCHS:
+                    del self._drained[key]
+                    self._without_ring(self._ring_of(key), key.epoch).forget()
 
     def _venues_ns(self) -> int:
         """The newest time that a venue told."""
@@ -172,6 +186,7 @@ class Sources:
             positions,
             self.latencies,
             LiveRing(reader, segment),
+            self._readers,
         )
         waiting = source.head_seq - source.journal_seq
         if waiting:
@@ -197,10 +212,12 @@ class Sources:
         spec = _spec_of(ring)
         journal = self._journal(ring, epoch, spec)
         positions = self._positions[spec.name]
-        return Source(self.instance, ring, spec, journal, positions, self.latencies, None)
+        return Source(
+            self.instance, ring, spec, journal, positions, self.latencies, None, self._readers
+        )
 
-    def _ring_of(self, key: str) -> str:
-        return key.removeprefix(f"{self.instance}/")
+    def _ring_of(self, key: SourceKey) -> str:
+        return key.ring.removeprefix(f"{self.instance}/")
 
     def _journal(self, ring: str, epoch: int, spec: Kind) -> Journal:
         directory = journal_directory(self._layout.journal_dir, ring, epoch)

@@ -45,6 +45,7 @@ from engine.messages.status import (
     WriterReport,
 )
 from engine.messages.streams import KnobChanges, StreamRequest, StreamState
+from engine.messages.writer import SinkStatus
 from shards.venues import VENUES
 
 WS, POLL = Transport.WS, Transport.HTTP_POLL
@@ -90,7 +91,8 @@ class Supervisor:
         self.stored_instruments: list[ListingLoaded] = []
         self.backend: Backend | None = None
         self.writer = WriterReport(
-            ChildReport("writer", "up"), database_state="up", redis_state="up"
+            ChildReport("writer", "up"),
+            sinks=[SinkStatus("database", "up"), SinkStatus("redis", "up")],
         )
         self.phase: Any = "running"
         self.verdict: tuple[Light, str] = ("green", "all streams deliver")

@@ -18,6 +18,7 @@ from engine.messages.status import (
     WriterReport,
 )
 from engine.messages.streams import StreamCounts, StreamState
+from tests.told import telling
 
 pytestmark = pytest.mark.fault("N29")
 
@@ -27,12 +28,13 @@ FAILED = msgspec.structs.replace(
 )
 
 
-def status(moves: Moves, rows: int = 100, refused: int = 0, **writer: Any) -> EngineStatus:
-    counts = {StreamKind.TRADES: StreamCounts(1, rows, refused_count=refused)}
-    report = WriterReport(
-        ChildReport("writer", "ended"), moves={"trade": moves},
-        **{"database_state": "up", "stored_rows": {"trade": moves.moved}, **writer},
-    )  # fmt: skip
+def status(moves: Moves, received: int = 100, refused: int = 0, **writer: Any) -> EngineStatus:
+    counts = {StreamKind.TRADES: StreamCounts(1, received, refused_count=refused)}
+    rows = {"trade": moves.moved}
+    report = telling(
+        WriterReport(ChildReport("writer", "ended"), moves={"trade": moves}),
+        **{"database_state": "up", "database_rows": rows, "redis_state": "up", **writer},
+    )
     shard = ShardReport(ChildReport("shard-0", "ended"), 0, 0)
     return EngineStatus(
         "green", "", "stopped", "x", 1.0, [shard], report, ChildReport("control"), [],
@@ -54,46 +56,50 @@ WELL = Moves(100, 100)
 CASES: list[tuple[str, EngineStatus, bool, list[StreamReport], Exit, str]] = [
     ("all stored", status(WELL), True, [LIVE], Exit.OK, ""),
     ("rows of an earlier run", status(Moves(100, 120)), True, [LIVE], Exit.OK, "+ left over 20 ="),
-    ("knobs", status(WELL, stored_rows={"trade": 60}, skipped_rows={"trade": 40}), True, [LIVE],
+    ("knobs",
+     status(WELL, database_rows={"trade": 60}, database_withheld_rows={"trade": 40}), True, [LIVE],
      Exit.OK, "kept out by knobs 40"),
-    ("lost and declared", status(WELL, stored_rows={"trade": 97}, lost_by_kind={"trade": 3}), True,
+    ("lost and declared",
+     status(WELL, database_rows={"trade": 97}, database_missed_rows={"trade": 3}), True,
      [LIVE], Exit.OK, "lost after their receipt 3"),
     ("a full ring", status(WELL, dropped_rows={"trade": 4}), True, [LIVE], Exit.OK,
      "received 104 = stored 100 + dropped by a full ring 4"),
     ("unreadable", status(WELL, refused=2), True, [LIVE], Exit.OK, "received 102 ="),
-    ("database down", status(Moves(100, 0, 0, 100), stored_rows={}), False, [LIVE],
+    ("database down", status(Moves(100, 0, 0, 100), database_rows={}), False, [LIVE],
      Exit.UNFINISHED, "100 rows wait in the journal for the next start"),
-    ("the disk is full, too", status(Moves(100, 0, 0, 100), stored_rows={}, journal_error="full"),
+    ("the disk is full, too", status(Moves(100, 0, 0, 100), database_rows={}, journal_error="full"),
      False, [LIVE], Exit.UNFINISHED, "a reboot loses those in memory (full)"),
     ("only gaps wait", status(WELL), False, [LIVE], Exit.UNFINISHED, "has not taken everything"),
-    ("quarantine", status(WELL, stored_rows={"trade": 99}, quarantined_rows={"trade": 1},
-                          quarantine_rows={"trade": 3}), True, [LIVE],
+    ("quarantine", status(WELL, database_rows={"trade": 99}, database_refused_rows={"trade": 1},
+                          database_set_aside_rows={"trade": 3}), True, [LIVE],
      Exit.UNFINISHED, "3 rows are in quarantine"),
     ("a bad symbol", status(WELL), True, [LIVE, FAILED], Exit.UNFINISHED,
      "1 of 2 streams failed: binance_linear/BTCUSTD/Trades: no such symbol"),
-    ("never a row", status(Moves(), rows=0), True,
+    ("never a row", status(Moves(), received=0), True,
      [msgspec.structs.replace(LIVE, state=StreamState.CONNECTING)], Exit.UNFINISHED,
      "no stream has delivered anything"),
-    ("a quiet stream", status(Moves(), rows=0), True, [LIVE], Exit.OK, "received 0 = stored 0"),
-    ("no stream wanted", status(Moves(), rows=0), True, [], Exit.OK, "received 0 = stored 0"),
-    ("a row nobody counted", status(WELL, stored_rows={"trade": 99}), True, [LIVE], Exit.FAILED,
+    ("a quiet stream", status(Moves(), received=0), True, [LIVE], Exit.OK, "received 0 = stored 0"),
+    ("no stream wanted", status(Moves(), received=0), True, [], Exit.OK, "received 0 = stored 0"),
+    ("a row nobody counted", status(WELL, database_rows={"trade": 99}), True, [LIVE], Exit.FAILED,
      "1 rows passed a cursor and were not counted"),
-    ("an answer that was lost", status(Moves(100, 100, 1), stored_rows={"trade": 99}), True,
+    ("an answer that was lost", status(Moves(100, 100, 1), database_rows={"trade": 99}), True,
      [LIVE], Exit.OK, "committed without an answer 1"),
-    ("counted twice", status(WELL, stored_rows={"trade": 101}), True, [LIVE], Exit.FAILED,
+    ("counted twice", status(WELL, database_rows={"trade": 101}), True, [LIVE], Exit.FAILED,
      "passed no cursor"),
-    ("a row from nowhere", status(Moves(100, 90, 0, 5), stored_rows={"trade": 90}), True, [LIVE],
+    ("a row from nowhere", status(Moves(100, 90, 0, 5), database_rows={"trade": 90}), True, [LIVE],
      Exit.FAILED, "passed 5 rows more"),
-    ("shards counted more", status(WELL, rows=101), True, [LIVE], Exit.FAILED, "shards counted"),
-    ("shards counted less", status(WELL, rows=99), True, [LIVE], Exit.FAILED, "shards counted"),
-    ("a killed shard", kill_shard(status(WELL, rows=90, refused=1)), True, [LIVE], Exit.OK,
+    ("shards counted more", status(WELL, received=101), True, [LIVE], Exit.FAILED,
+     "shards counted"),
+    ("shards counted less", status(WELL, received=99), True, [LIVE], Exit.FAILED, "shards counted"),
+    ("a killed shard", kill_shard(status(WELL, received=90, refused=1)), True, [LIVE], Exit.OK,
      "unreadable at least 1"),
-    ("a killed writer", kill_writer(status(WELL, stored_rows={"trade": 60})), True, [LIVE],
+    ("a killed writer", kill_writer(status(WELL, database_rows={"trade": 60})), True, [LIVE],
      Exit.OK, "stored at least 60 + committed without an answer 40"),
-    ("nowhere", status(Moves(), database_state="off", stored_rows={}, redis_state="down",
-                       redis_error="refused"), True, [LIVE], Exit.UNFINISHED,
+    ("nowhere",
+     status(Moves(), database_state="off", database_rows={}, redis_state="down",
+            redis_error="refused"), True, [LIVE], Exit.UNFINISHED,
      "no database is wanted and Redis is down: refused"),
-    ("no database", status(Moves(), database_state="off", stored_rows={}), True, [LIVE], Exit.OK,
+    ("no database", status(Moves(), database_state="off", database_rows={}), True, [LIVE], Exit.OK,
      "received 100"),
 ]  # fmt: skip
 

@@ -40,7 +40,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     metric_files.begin(layout)
     latency = {s: LatencyHistogram([1] * 90) for s in ("receipt", "journal", "database", "redis")}
     with life(layout, "writer"):
-        WriterMetrics().feed(writer_status(stored_rows={"trade": 12}, latency=latency))
+        WriterMetrics().feed(writer_status(database_rows={"trade": 12}, latency=latency))
         ProcessMetrics("writer").feed(1.0, 0.0)
     with life(layout, "shard-0"):
         counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import msgspec
 import pytest
 
 from control.state import health as health_module
@@ -18,8 +17,10 @@ from engine.messages.flush_delay import FlushDelay
 from engine.messages.judgement import worst
 from engine.messages.status import ChildReport, EngineStatus, Light, WriterReport
 from engine.messages.streams import StreamState
+from engine.messages.writer import SinkStatus
 from tests.control.api.api_rig import Rig, run_with_rig
 from tests.control.api.routes.test_streams import BTC, BTC_KEY
+from tests.told import telling
 
 
 def test_a_light_worsens_at_once_and_improves_after_it_held() -> None:
@@ -82,7 +83,7 @@ def test_the_kernel_knows_our_files() -> None:
 
 
 def show(rig: Rig, **writer: Any) -> None:
-    rig.supervisor.writer = msgspec.structs.replace(rig.supervisor.writer, **writer)
+    rig.supervisor.writer = telling(rig.supervisor.writer, **writer)
     rig.supervisor.tell()
 
 
@@ -90,16 +91,21 @@ FINE = {
     "database_state": "up",
     "redis_state": "up",
     "journal_error": "",
-    "backlog_rows": 0,
-    "waits_for": "",
+    "database_backlog_rows": 0,
+    "database_waits_for": "",
 }
 TROUBLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"database_state": "down", "database_error": "refused"}, "db", "red", "refused"),
     ({"database_state": "connecting"}, "db", "yellow", "connecting"),
     ({"journal_error": "no space left"}, "db", "yellow", "no space left"),
-    ({"backlog_rows": 3_000_000}, "db", "yellow", "3,000,000 rows wait"),
+    ({"database_backlog_rows": 3_000_000}, "db", "yellow", "3,000,000 rows wait"),
     ({"redis_state": "down", "redis_error": "timeout"}, "redis", "red", "timeout"),
-    ({"waits_for": "table trade refuses every row: 0A000"}, "db", "red", "table trade refuses"),
+    (
+        {"database_waits_for": "table trade refuses every row: 0A000"},
+        "db",
+        "red",
+        "table trade refuses",
+    ),
 ]
 
 
@@ -189,14 +195,17 @@ def test_what_only_control_sees_is_in_the_light_that_the_supervisor_shows() -> N
     health = Health(0.0)
     assert health.worst_light() == HealthLight("green", ""), "nothing was judged yet"
     child = ChildReport("writer", "up")
-    writer = WriterReport(child, database_state="up", redis_state="up", backlog_rows=60_000_000)
+    writer = WriterReport(
+        child,
+        sinks=[SinkStatus("database", "up", backlog_rows=60_000_000), SinkStatus("redis", "up")],
+    )
     status = EngineStatus("green", "fine", "running", "x", 1.0, [], writer, child, [])
     health.take(status)
     seen = health.worst_light()
     assert (seen.status, "rows wait for the database" in seen.reason) == ("red", True)
     own: tuple[Light, str] = (status.status, status.reason)
     assert worst([own, (seen.status, seen.reason)]) == (seen.status, seen.reason)
-    writer.backlog_rows, writer.redis_state, writer.redis_error = 0, "down", "away"
+    writer.database.backlog_rows, writer.redis.state, writer.redis.error = 0, "down", "away"
     health.take(status)
     assert health.worst_light() == HealthLight("yellow", "redis is down: away")
 

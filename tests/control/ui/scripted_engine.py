@@ -37,6 +37,7 @@ from engine.messages.status import (
     WriterReport,
 )
 from engine.messages.streams import Knobs, StreamState
+from engine.messages.writer import SinkStatus
 from shards.venues import VENUES
 from tests.control.api.api_rig import BINANCE, HYPERLIQUID, OFFERS, Supervisor, instrument
 
@@ -63,8 +64,9 @@ def engine_status(streams: list[StreamReport]) -> EngineStatus:
         shards=[ShardReport(ChildReport("shard-0", "up"), 0, connection_count=4,
                             rss_bytes=98_000_000, loop_lag_ms=1.2)],
         writer=WriterReport(
-            ChildReport("writer", "up"), database_state="up", redis_state="up",
-            journal_bytes=412_000_000, rss_bytes=164_000_000, backlog_rows=1840,
+            ChildReport("writer", "up"),
+            sinks=[SinkStatus("database", "up", backlog_rows=1840), SinkStatus("redis", "up")],
+            journal_bytes=412_000_000, rss_bytes=164_000_000,
             recent_latency_us={"database": {"p50": 21000.0, "p90": 50100.0, "p99": 63000.0}},
         ),
         control=ChildReport("control", "up"), streams=streams,

@@ -42,8 +42,9 @@ def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEn
     expect(page.locator("[data-total=lost]")).to_have_text("0")
     expect(page.locator("[data-total=overrun]")).to_be_hidden()
     engine.told.status, engine.told.reason = "yellow", "1 of 6 streams in trouble: SOLUSDT is stale"
-    engine.told.writer.dropped_rows, engine.told.writer.lost_rows = {"trade": 2}, 5
-    engine.told.writer.overrun_rows = {"book": 11}
+    engine.told.writer.dropped_rows = {"trade": 2}
+    engine.told.writer.database.missed_rows = {"trade": 5}
+    engine.told.writer.redis.missed_rows = {"book": 11}
     engine.say()
     expect(page.locator("#lights [data-light=engine] .word")).to_have_text("degraded")
     expect(page.locator("#alerts p")).to_have_text(
@@ -229,9 +230,10 @@ def test_it_fits_every_width_and_both_themes(
                    row_count=each.row_count + rows_in(look, each.slot))
             for each in engine.streams()
         ]  # fmt: skip
-        for counter in ("received_rows", "stored_rows", "published_rows"):
-            total = sum(each.row_count for each in grown)
-            setattr(engine.told.writer, counter, {"trade": total})
+        total = {"trade": sum(each.row_count for each in grown)}
+        engine.told.writer.received_rows = total
+        for sink in engine.told.writer.sinks:
+            sink.rows = total
         engine.say(grown)
         page.wait_for_timeout(300)
     expect(page.locator("#bids li").first.locator(".price")).to_have_text("67412.30")

@@ -48,8 +48,9 @@ def open_descriptors(suffix: str) -> int:
 def test_the_status_has_everything_the_page_shows(engine: ScriptedEngine, port: int) -> None:
     engine.health.shown["db"] = HealthLight("red", "the database is down: refused")
     engine.told.writer.received_rows = {"trade": 7, "book": 30}
-    engine.told.writer.dropped_rows, engine.told.writer.lost_rows = {"trade": 2}, 5
-    engine.told.writer.overrun_rows = {"book": 11}
+    engine.told.writer.dropped_rows = {"trade": 2}
+    engine.told.writer.database.missed_rows = {"trade": 5}
+    engine.told.writer.redis.missed_rows = {"book": 11}
     engine.say([stream(0, "BTCUSDT", row_count=7, gap_count=1, knobs=Knobs(False, True, 100))])
     with Viewer(port, "/ui/events") as viewer:
         status, headers = viewer.head()

@@ -10,9 +10,14 @@ from engine.data.kinds import NOT_MARKET_DATA
 from engine.messages.account import Account, Moves, RingMoves
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
 from engine.messages.totals import WriterTotals
-from engine.messages.writer import RingStatus, WriterStatus
+from engine.messages.writer import RingStatus, SinkStatus, WriterStatus
 
 pytestmark = pytest.mark.fault("N29")
+
+
+def database(stored: int = 0, skipped: int = 0) -> SinkStatus:
+    """A database that has taken so many trades."""
+    return SinkStatus("database", "up", rows={"trade": stored}, withheld_rows={"trade": skipped})
 
 
 @dataclass
@@ -37,13 +42,12 @@ class Engine:
 
     def status(self) -> WriterStatus:
         ring = RingStatus(
-            "shard-0.trade", "trade", self.head, self.head, self.believed, 0, 0, 64,
+            "shard-0.trade", "trade", self.head, self.head, self.believed, 0, 64,
             epoch=7, born_seq=self.born, begun_seq=self.begun, found_rows=self.found,
         )  # fmt: skip
         return WriterStatus(
-            [ring], {}, {"trade": self.stored}, {}, {}, {}, 0, "up", "", "up", "", 0, 0, {}, 0,
-            0.0, skipped_rows={"trade": self.skipped},
-        )  # fmt: skip
+            [ring], {}, [database(stored=self.stored, skipped=self.skipped)], 0, {}, 0, 0.0
+        )
 
     def step(self, name: str, count: int) -> None:
         match name:
@@ -121,8 +125,8 @@ def test_left_and_received_are_exact_whoever_dies(
 
 def test_what_a_ring_drops_is_received_and_what_it_dropped_before_is_not() -> None:
     def status(dropped: int) -> WriterStatus:
-        ring = RingStatus("shard-0.trade", "trade", 90, 90, 90, 0, dropped, 64, 1, 90, 90)
-        return WriterStatus([ring], {}, {}, {}, {}, {}, 0, "up", "", "up", "", 0, 0, {}, 0, 0.0)
+        ring = RingStatus("shard-0.trade", "trade", 90, 90, 90, dropped, 64, 1, 90, 90)
+        return WriterStatus([ring], {}, [database()], 0, {}, 0, 0.0)
 
     totals = WriterTotals()
     totals.update(status(5))
@@ -136,11 +140,9 @@ def test_what_a_ring_drops_is_received_and_what_it_dropped_before_is_not() -> No
 
 def test_old_journals_of_a_ring_do_not_make_its_drops_grow() -> None:
     """Both have the ring's name; only one of them has a ring."""
-    live = RingStatus("shard-0.trade", "trade", 10, 0, 0, 0, 5, 64, epoch=2, begun_seq=0)
-    old = RingStatus("shard-0.trade", "trade", 9, 0, 0, 0, 0, 0, epoch=1, born_seq=9, begun_seq=0)
-    status = WriterStatus(
-        [live, old], {}, {}, {}, {}, {}, 0, "up", "", "up", "", 0, 0, {}, 0, 0.0
-    )  # fmt: skip
+    live = RingStatus("shard-0.trade", "trade", 10, 0, 0, 5, 64, epoch=2, begun_seq=0)
+    old = RingStatus("shard-0.trade", "trade", 9, 0, 0, 0, 0, epoch=1, born_seq=9, begun_seq=0)
+    status = WriterStatus([live, old], {}, [database()], 0, {}, 0, 0.0)
     totals = WriterTotals()
     for _ in range(3):
         totals.update(status)
@@ -154,15 +156,17 @@ def test_old_journals_of_a_ring_do_not_make_its_drops_grow() -> None:
 
 def test_a_database_that_was_set_back_has_rows_left_to_take() -> None:
     moves = RingMoves()
-    at = RingStatus("shard-0.trade", "trade", 100, 0, 60, 0, 0, 64, 1, 0, 0)
+    at = RingStatus("shard-0.trade", "trade", 100, 0, 60, 0, 64, 1, 0, 0)
     assert moves.update([at])["trade"] == Moves(100, moved=60, waiting=40)
-    back = RingStatus("shard-0.trade", "trade", 100, 0, 20, 0, 0, 64, 1, 0, -40)
+    back = RingStatus("shard-0.trade", "trade", 100, 0, 20, 0, 64, 1, 0, -40)
     found = moves.update([back])["trade"]
     assert found.moved + found.waiting - found.accepted == 40, "these are stored twice over"
 
 
 def test_nothing_is_said_of_a_database_there_is_not() -> None:
-    writer = WriterReport(ChildReport("writer"), database_state="off", stored_rows={"trade": 1})
+    writer = WriterReport(
+        ChildReport("writer"), sinks=[SinkStatus("database", "off", rows={"trade": 1})]
+    )
     child = ChildReport("control")
     assert EngineStatus("green", "", "stopped", "x", 1.0, [], writer, child, []).accounts() == {}
 
@@ -171,7 +175,7 @@ def test_what_is_said_about_rows_is_no_row() -> None:
     """Gaps and coverage come through rings as well, and writers add to them."""
     said = {kind: Moves(5, 5) for kind in NOT_MARKET_DATA}
     writer = WriterReport(ChildReport("writer"), moves={**said, "trade": Moves(2, 2)})
-    writer.stored_rows = {"trade": 2, "gap": 99}
+    writer.sinks = [SinkStatus("database", "up", rows={"trade": 2, "gap": 99})]
     child = ChildReport("control")
     status = EngineStatus("green", "", "stopped", "x", 1.0, [], writer, child, [])
     assert set(status.accounts()) == {"trade"}

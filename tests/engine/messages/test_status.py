@@ -10,16 +10,15 @@ from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus
 from engine.messages.totals import ShardTotals, StreamTotals, WriterTotals, summarize
-from engine.messages.writer import LatencyHistogram, RingStatus, WriterStatus
+from engine.messages.writer import LatencyHistogram, RingStatus, SinkStatus, WriterStatus
 
 KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 
 
 def writer_status(stored: int, dropped: int = 0) -> WriterStatus:
-    ring = RingStatus("shard-0.trade", "trade", 0, 0, 0, 0, dropped, 64)
-    return WriterStatus(
-        [ring], {}, {"trade": stored}, {}, {}, {}, 1, "up", "", "up", "", 0, 0, {}, 0, 0.0
-    )
+    ring = RingStatus("shard-0.trade", "trade", 0, 0, 0, dropped, 64)
+    database = SinkStatus("database", "up", rows={"trade": stored}, inexact_rows=1)
+    return WriterStatus([ring], {}, [database, SinkStatus("redis", "up")], 0, {}, 0, 0.0)
 
 
 def test_stream_counts_survive_their_shard() -> None:
@@ -55,8 +54,8 @@ def test_writer_counts_survive_their_writer() -> None:
     totals.update(writer_status(7, dropped=3))
     totals.writer_ended()
     totals.update(writer_status(5, dropped=3))
-    assert totals.report.stored_rows == {"trade": 12}
-    assert totals.report.inexact_rows == 2
+    assert totals.report.database.rows == {"trade": 12}
+    assert totals.report.database.inexact_rows == 2
     assert totals.report.dropped_rows == {"trade": 3}, "the ring counts these itself"
     totals.update(writer_status(5, dropped=1))
     assert totals.report.dropped_rows == {"trade": 4}, "a smaller count is a new ring's"
@@ -103,7 +102,9 @@ def test_latencies_of_the_last_minute_forget_what_was_before() -> None:
 
 def test_the_light_names_the_worst_thing_first() -> None:
     up = ChildReport("shard-0", "up")
-    writer = WriterReport(ChildReport("writer", "up"), database_state="up", redis_state="up")
+    writer = WriterReport(
+        ChildReport("writer", "up"), sinks=[SinkStatus("database", "up"), SinkStatus("redis", "up")]
+    )
     live = StreamTotals(0, KEY, 0).report
     live.state = StreamState.LIVE
     assert judge("starting", [up], writer, [live]) == ("yellow", "starting")
@@ -118,9 +119,9 @@ def test_the_light_names_the_worst_thing_first() -> None:
     stale.state, stale.reason = StreamState.STALE, "silent"
     assert judge("running", [up], writer, [live, stale])[0] == "yellow"
     assert judge("running", [up], writer, [stale])[0] == "red"
-    writer.redis_state = "down"
+    writer.redis.state = "down"
     assert judge("running", [up], writer, [live])[0] == "yellow"
-    writer.database_state = "down"
+    writer.database.state = "down"
     assert judge("running", [up], writer, [live])[0] == "red"
     dead = ChildReport("shard-0", "restarting", reason="killed by SIGKILL")
     light, reason = judge("running", [dead], writer, [live])
@@ -131,12 +132,12 @@ def test_a_dead_journal_and_lost_rows_are_no_green_light() -> None:
     totals = WriterTotals()
     totals.report.child.state = "up"
     status = writer_status(7)
-    status.journal_error, status.lost_rows = "no space left", 3
+    status.journal_error, status.database.missed_rows = "no space left", {"trade": 3}
     totals.update(status)
     assert judge("running", [], totals.report, [])[0] == "yellow"
     assert "no space left" in judge("running", [], totals.report, [])[1]
     totals.writer_ended()
-    status.journal_error, status.lost_rows = "", 2
+    status.journal_error, status.database.missed_rows = "", {"trade": 2}
     totals.update(status)
     assert judge("running", [], totals.report, []) == (
         "yellow", "5 rows were lost after their receipt: see the gaps",
@@ -152,7 +153,8 @@ def test_nothing_is_said_to_be_in_a_journal_that_takes_nothing(
     totals = WriterTotals()
     totals.report.child.state = "up"
     status = writer_status(7)
-    status.database_state, status.database_error, status.waits_for = database, "gone", waits_for
+    sink = status.database
+    sink.state, sink.error, sink.waits_for = database, "gone", waits_for
     totals.update(status)
     assert judge_database(totals.report)[1].endswith("; rows wait in the journal")
     status.journal_error = "no space left"
@@ -169,18 +171,18 @@ def test_rows_that_wait_are_red_and_rows_in_quarantine_yellow_until_none_is() ->
     totals = WriterTotals()
     totals.report.child.state = "up"
     status = writer_status(7)
-    status.waits_for = "table trade refuses every row: 0A000: frozen"
-    status.quarantine_rows = {"trade": 2, "book": 1}
+    status.database.waits_for = "table trade refuses every row: 0A000: frozen"
+    status.database.set_aside_rows = {"trade": 2, "book": 1}
     totals.update(status)
     assert judge("running", [], totals.report, []) == (
         "red", "table trade refuses every row: 0A000: frozen; rows wait in the journal",
     )  # fmt: skip
     totals.writer_ended()
-    status.waits_for = ""
+    status.database.waits_for = ""
     totals.update(status)
     assert judge("running", [], totals.report, []) == (
         "yellow", "3 rows are in quarantine: see `fts quarantine list`",
     )  # fmt: skip
-    status.quarantine_rows = {}
+    status.database.set_aside_rows = {}
     totals.update(status)
     assert judge("running", [], totals.report, [])[0] == "green", "stored or dropped by a person"

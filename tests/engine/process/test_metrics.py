@@ -1,6 +1,7 @@
 """What is fed comes out: true histograms, sinks by their state, series known from birth."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from engine.data.layout import Layout, open_layout
-from engine.messages.writer import LatencyHistogram, WriterStatus
+from engine.messages.writer import LatencyHistogram, SinkStatus, WriterStatus
 from engine.process import metric_files
 from engine.process.metrics import LATENCY_EDGES_S, LatencyBuckets, WriterMetrics
 from engine.writer.sources.latency import Latency
 from tests.engine.process.metric_rig import life, scrape
+from tests.told import telling
 
 NAME = "fts_writer_latency_seconds"
 
@@ -30,16 +32,16 @@ def writer(layout: Layout) -> Iterator[WriterMetrics]:
         yield WriterMetrics()
 
 
-def writer_status(**changes: object) -> WriterStatus:
+def writer_status(**changes: Any) -> WriterStatus:
     status = WriterStatus(
-        rings=[], received_rows={}, stored_rows={"trade": 3}, published_rows={}, overrun_rows={},
-        quarantined_rows={}, inexact_rows=0, database_state="up", database_error="",
-        redis_state="off", redis_error="", backlog_rows=7, journal_bytes=4096, latency={},
-        rss_bytes=0, cpu_s=0.0,
+        rings=[], received_rows={},
+        sinks=[
+            SinkStatus("database", "up", rows={"trade": 3}, backlog_rows=7),
+            SinkStatus("redis", "off"),
+        ],
+        journal_bytes=4096, latency={}, rss_bytes=0, cpu_s=0.0,
     )  # fmt: skip
-    for name, value in changes.items():
-        setattr(status, name, value)
-    return status
+    return telling(status, **changes)
 
 
 def test_edges_are_round_and_end_fine_buckets() -> None:
@@ -89,7 +91,7 @@ def test_every_series_of_rows_is_known_before_its_first_row(
 
 
 def test_sinks_say_whether_they_work(layout: Layout, writer: WriterMetrics) -> None:
-    def up(**changes: object) -> dict[str, float]:
+    def up(**changes: Any) -> dict[str, float]:
         writer.feed(writer_status(**changes))
         return {
             sink: found

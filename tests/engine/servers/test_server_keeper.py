@@ -11,6 +11,7 @@ import pytest
 
 from engine.messages.judgement import judge, without_servers
 from engine.messages.status import ChildReport, WriterReport
+from engine.messages.writer import SinkStatus
 from engine.process.restart_budget import RestartBudget
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.private_server import PrivateServer
@@ -118,7 +119,9 @@ def test_a_server_waits_for_its_delay_and_not_at_all_for_an_engine_that_drains()
 
 
 def test_health_says_that_it_is_our_own_server_that_died() -> None:
-    writer = WriterReport(ChildReport("writer", "up"), database_state="up", redis_state="up")
+    writer = WriterReport(
+        ChildReport("writer", "up"), sinks=[SinkStatus("database", "up"), SinkStatus("redis", "up")]
+    )
     dead = ChildReport("postgres", "restarting", reason="killed by SIGKILL")
     light, reason = judge("running", [], without_servers(writer, [dead]), [])
     assert light == "red"

@@ -28,7 +28,7 @@ from engine.messages.streams import (
     StreamStatus,
     sum_by_kind,
 )
-from engine.messages.writer import RingsSynced, SetStreamKnobs, SyncRings, WriterStatus
+from engine.messages.writer import RingsSynced, SetStreamKnobs, SinkStatus, SyncRings, WriterStatus
 from engine.process.pipe import Pipe
 
 SYMBOLS = {"binance_linear": ("BTCUSDT", "SOLUSDT"), "hyperliquid_perp": ("ETH", "DOGE")}
@@ -48,16 +48,10 @@ def writer_status(state: str = "up", backlog_rows: int = 0) -> WriterStatus:
     return WriterStatus(
         rings=[],
         received_rows={"trade": 10},
-        stored_rows={"trade": 10},
-        published_rows={},
-        overrun_rows={},
-        quarantined_rows={},
-        inexact_rows=0,
-        database_state=state,
-        database_error="",
-        redis_state="up",
-        redis_error="",
-        backlog_rows=backlog_rows,
+        sinks=[
+            SinkStatus("database", state, rows={"trade": 10}, backlog_rows=backlog_rows),
+            SinkStatus("redis", "up"),
+        ],
         journal_bytes=0,
         latency={},
         rss_bytes=0,

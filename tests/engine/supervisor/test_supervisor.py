@@ -150,7 +150,7 @@ def test_own_servers_are_kept_alive_until_the_engine_drains(layout: Layout) -> N
         await until(lambda: status().status == "green")
         server.alive = False
         await until(lambda: status().servers[0].reason == "no room for its memory")
-        assert (status().status, status().writer.database_state) == ("red", "down")
+        assert (status().status, status().writer.database.state) == ("red", "down")
         assert "private postgres: no room for its memory; it starts again" in status().reason
         await until(lambda: status().servers[0].restart_count == 1)
         await until(lambda: status().status == "green")
@@ -221,7 +221,7 @@ def test_killed_writer_and_control_return(layout: Layout) -> None:
         await until(lambda: supervisor.status().writer.child.restart_count == 1)
         await until(lambda: supervisor.status().control.restart_count == 1)
         await until(lambda: supervisor.status().status == "green")
-        await until(lambda: supervisor.status().writer.stored_rows == {"trade": 20})
+        await until(lambda: supervisor.status().writer.database.rows == {"trade": 20})
 
     run(layout, scenario)
 
@@ -364,7 +364,7 @@ def test_rows_that_could_not_be_delivered_are_named_in_the_log(layout: Layout) -
     async def scenario(engine: Engine) -> None:
         engine.part("backlog")
         await engine.supervisor.start()
-        await until(lambda: engine.supervisor.status().writer.backlog_rows == 7)
+        await until(lambda: engine.supervisor.status().writer.database.backlog_rows == 7)
         assert not await engine.supervisor.stop()
         text = "".join(records)
         assert "7 rows wait in" in text

@@ -12,22 +12,30 @@ from engine.data.ring import RingProducer
 from engine.data.segment import Segment, attach_segment
 from engine.data.slots import Slots
 from engine.messages.settings import RingSettings, WriterSettings
-from engine.writer.consumer import DatabaseDelivery
+from engine.writer.every_row import EveryRow
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sources.source import Readers
 from engine.writer.sources.sources import Sources
+from tests.engine.writer.conftest import DATABASE
 from tests.waiting import until
 
 
 class Bench:
     """One shard's rings, each with a producer of the test's own."""
 
-    def __init__(self, layout: Layout, *specs: Kind, capacity: int = 1 << 14) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *specs: Kind,
+        capacity: int = 1 << 14,
+        readers: Readers = DATABASE,
+    ) -> None:
         self._layout = layout
         self._segments: list[Segment] = []
         self.rings: dict[str, RingProducer] = {}
         self.specs = specs
-        self.sources = Sources(layout, 1 << 20)
+        self.sources = Sources(layout, 1 << 20, readers)
         self.sources.open([RingSettings(f"shard-0.{s.name}", s.name, capacity) for s in specs])
         for spec in specs:
             path = layout.ring_path(f"shard-0.{spec.name}")
@@ -50,13 +58,12 @@ class Bench:
         for producer in self.rings.values():
             producer.publish()
         for source in self.sources:
-            source.redis_seq = source.head_seq
             source.pump()
 
-    def delivery(self, settings: WriterSettings, **options: Any) -> DatabaseDelivery:
+    def delivery(self, settings: WriterSettings, **options: Any) -> EveryRow:
         """A writer's way to the database; several after one another are restarts."""
         sink = PostgresSink(settings, Slots(self._layout.slots))
-        return DatabaseDelivery(self.sources, sink, KnobTable(settings), **options)
+        return EveryRow(self.sources, sink, KnobTable(settings), **options)
 
     def close(self) -> None:
         """Let go; what is undelivered stays in the journal."""
@@ -67,7 +74,7 @@ class Bench:
         self.sources.remove_all()
 
 
-def run(delivery: DatabaseDelivery, body: Callable[[], Awaitable[None]]) -> None:
+def run(delivery: EveryRow, body: Callable[[], Awaitable[None]]) -> None:
     """Deliver while `body` runs."""
 
     async def main() -> None:
@@ -78,12 +85,12 @@ def run(delivery: DatabaseDelivery, body: Callable[[], Awaitable[None]]) -> None
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await delivery._sink.close()
+            await delivery.sink.close()
 
     uvloop.run(main())
 
 
-def all_delivered(*deliveries: DatabaseDelivery) -> Callable[[], Awaitable[None]]:
+def all_delivered(*deliveries: EveryRow) -> Callable[[], Awaitable[None]]:
     """A body that waits for an empty backlog."""
 
     async def body() -> None:

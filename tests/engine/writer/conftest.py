@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,26 @@ from engine.data.flags import Flag, Side
 from engine.data.instrument import Instrument
 from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK, TRADE
-from engine.data.layout import Layout, open_layout
+from engine.data.layout import Layout, SourceKey, open_layout
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings
+from engine.writer.sinks.sink import Sink
+from engine.writer.sources.source import Readers
 
 START_NS = 1_780_000_000_000_000_000
 STREAM_COUNT = 4
 
+DATABASE = Readers(every_row=("database",))
+
 MakeTrades = Callable[..., RecordArray]
 MakeSettings = Callable[..., WriterSettings]
+
+
+async def claim(sink: Sink, ring: str, epoch: int = 1, start_seq: int = 0) -> Any:
+    """Where a sink goes on with a source."""
+    key = SourceKey(ring, epoch)
+    return (await sink.cursors({key: start_seq}))[key].seq
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment
 from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, RingSettings, WriterSettings
-from engine.writer.consumer import DatabaseDelivery
+from engine.writer.every_row import EveryRow
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sources.sources import Sources
+from tests.engine.writer.conftest import DATABASE
 
 RING = "shard-0.trade"
 SEGMENT_BYTES = 2000
@@ -43,14 +44,13 @@ def receive(layout: Layout, rows: RecordArray, *, ring_stays: bool, ring: str = 
 
     Afterwards the writer is gone: killed, so that the ring stays, or at the end of a clean stop.
     """
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([RingSettings(ring, "trade", _CAPACITY)])
     source = next(source for source in sources if source.is_live and source.name == ring)
     segment = attach_segment(layout.ring_path(ring), writable=True)
     producer = RingProducer(memoryview(segment.memory), TRADE)
     for start in range(0, len(rows), _BLOCK_ROWS):
         _put(producer, rows[start : start + _BLOCK_ROWS])
-        source.redis_seq = source.head_seq
         source.pump()
     producer.close()
     segment.close()
@@ -81,16 +81,16 @@ def deliver(
     *,
     rows_per_commit: int = 100,
     on_loss: Callable[[RecordArray], None] | None = None,
-) -> DatabaseDelivery:
+) -> EveryRow:
     """Bring everything there is into the database, as the next start would; remove it after."""
     settings = WriterSettings(
         Paths.of(layout), [], -1, LogSettings(""), database_url=url,
         flush_interval_s=0.001, max_rows_per_copy=rows_per_commit,
     )  # fmt: skip
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     sink = PostgresSink(settings, Slots(layout.slots))
-    delivery = DatabaseDelivery(sources, sink, KnobTable(settings), on_loss)
+    delivery = EveryRow(sources, sink, KnobTable(settings), on_loss)
 
     async def main() -> None:
         task = asyncio.create_task(delivery.run())

@@ -11,9 +11,9 @@ from engine.data.layout import Layout
 from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment
 from engine.messages.settings import RingSettings
-from engine.writer.consumer import DatabaseDelivery
-from engine.writer.redis_consumer import RedisDelivery
-from engine.writer.sources.source import Source
+from engine.writer.consumer import Consumer
+from engine.writer.live import Live
+from engine.writer.sources.source import Readers, Source
 from engine.writer.sources.sources import Sources
 
 
@@ -21,7 +21,7 @@ class Bench:
     """A ring of trades and one of gaps, pumped whenever rows are put."""
 
     def __init__(self, layout: Layout, capacity: int = 1 << 12) -> None:
-        self.sources = Sources(layout, 1 << 20)
+        self.sources = Sources(layout, 1 << 20, Readers(("database",), ("redis",)))
         self.sources.open(
             [RingSettings(f"shard-0.{kind}", kind, capacity) for kind in ("trade", "gap")]
         )
@@ -59,9 +59,7 @@ class Bench:
         self.sources.remove_all()
 
 
-def deliver(
-    delivery: DatabaseDelivery | RedisDelivery, body: Callable[[], Awaitable[None]]
-) -> None:
+def deliver(delivery: Consumer, body: Callable[[], Awaitable[None]]) -> None:
     """Run the delivery beside `body`, until that has ended."""
 
     async def main() -> None:
@@ -72,15 +70,14 @@ def deliver(
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await delivery._sink.close()
+            await delivery.sink.close()
 
     uvloop.run(main())
 
 
-def assert_counted_once(delivery: RedisDelivery, received: int) -> None:
+def assert_counted_once(delivery: Live, received: int) -> None:
     """The equation, for trades."""
     counted = sum(
-        rows["trade"]
-        for rows in (delivery.published_rows, delivery.overrun_rows, delivery.unpublished_rows)
+        rows["trade"] for rows in (delivery.rows, delivery.missed_rows, delivery.withheld_rows)
     )
-    assert counted + delivery.waiting_rows == received
+    assert counted + delivery.backlog_rows == received

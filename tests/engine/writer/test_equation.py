@@ -17,7 +17,7 @@ from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.messages.streams import Knobs
-from engine.writer.consumer import DatabaseDelivery
+from engine.writer.every_row import EveryRow
 from engine.writer.rows.quarantine import Quarantine
 from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
@@ -58,7 +58,7 @@ def stored_seq(url: str) -> int:
     return int(select(url, "SELECT coalesce(max(sequence), 0) FROM ingest_cursor")[0][0])
 
 
-def sides(bench: Bench, delivery: DatabaseDelivery) -> tuple[Counter[str], Counter[str]]:
+def sides(bench: Bench, delivery: EveryRow) -> tuple[Counter[str], Counter[str]]:
     """What was received, and what became of it, by kind."""
     received: Counter[str] = Counter()
     became: Counter[str] = Counter()
@@ -66,8 +66,8 @@ def sides(bench: Bench, delivery: DatabaseDelivery) -> tuple[Counter[str], Count
         received[source.spec.name] += source.head_seq
         became[source.spec.name] += source.backlog_rows
     for counts in (
-        delivery.stored_rows, delivery.skipped_rows, delivery.quarantined_rows,
-        delivery.lost_by_kind,
+        delivery.rows, delivery.withheld_rows, delivery.refused_rows,
+        delivery.missed_rows,
     ):  # fmt: skip
         became.update(counts)
     return +received, +became
@@ -123,11 +123,11 @@ def test_it_holds_at_any_moment(
 
     run(delivery, body)
     assert looks > 20
-    assert delivery.quarantined_rows["trade"] > 50
-    assert delivery.skipped_rows["trade"] > 50
-    assert delivery.waits_for == ""
+    assert delivery.refused_rows["trade"] > 50
+    assert delivery.withheld_rows["trade"] > 50
+    assert delivery.sink.waits.text == ""
     declared = select(database_url, "SELECT sum(missing) FROM gap WHERE reason = 13")
-    assert declared == [(delivery.quarantined_rows.total(),)]
+    assert declared == [(delivery.refused_rows.total(),)]
 
 
 def test_it_holds_in_the_database_after_any_crash(

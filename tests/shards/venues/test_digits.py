@@ -111,7 +111,7 @@ def test_sql_and_redis_say_the_same_digits_and_when_they_are_not_the_venues(
 
 def store(connection: "psycopg.Connection[tuple[Decimal, bool]]", row: RecordArray, number: int
           ) -> tuple[Decimal, bool]:  # fmt: skip
-    """One row through COPY with the decimals it needs, as `engine.writer.rows.batch` would have
+    """One row through COPY with the decimals it needs, as `engine.writer.rows.screened` would have
     it."""
     decimals = raised_decimals(row["qty"].astype(np.float64), 2)
     lookup = StreamLookup()

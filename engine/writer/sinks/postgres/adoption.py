@@ -1,29 +1,95 @@
-"""Rows that an earlier version set aside without telling: they get their gap and their note.
+"""Rows in quarantine, as the writer keeps them; and those that an earlier version set aside without
+telling, which get their gap and their note.
 
 Its files do not say whether the commit followed that moved the cursor past a row. So a row counts
 as quarantined only if its cursor is past it, and no row like it is in its table.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 import numpy as np
+import psycopg
 from psycopg import sql
 
-from engine.base.clock import wall_ns
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.errors import QuarantineError
 from engine.data.kind import Kind
 from engine.data.kinds import KINDS
+from engine.data.layout import SourceKey
 from engine.database.session import AsyncSession
-from engine.writer.rows.batch import Batch, Blamed, Piece, Slice
-from engine.writer.rows.quarantine import QuarantinedRow
-from engine.writer.rows.refused import declare
+from engine.writer.rows.quarantine import Quarantine, QuarantinedRow
+from engine.writer.rows.refused import Refusals, declare
 from engine.writer.rows.screen import unstorable
+from engine.writer.rows.screened import Blamed, Screened
+from engine.writer.rows.slice import Rows, Slice
 from engine.writer.sinks.postgres import quarantine_table
+from engine.writer.sinks.postgres.refusals import in_words, is_for_later
 from engine.writer.sinks.postgres.tables import Tables
 
 _CURSORS = "SELECT ring, epoch, sequence FROM ingest_cursor WHERE starts_with(ring, %s)"
 _TEMPORARY = "quarantine_adoption"
+_NOWHERE = SourceKey("", 0)
+"""Rows of files: their sequence is their place among those that are looked at."""
+
+_LOOK_EVERY_S: Final = 10.0
+"""Rows that somebody takes out of quarantine are seen after so long."""
+
+_log = logging.getLogger(__name__)
 
 Connection = AsyncSession
+
+
+class Aside:
+    """Rows that are set aside: their files, what the database says of them, and how many."""
+
+    def __init__(self, directory: Path, tables: Tables, instance: str) -> None:
+        self._files = Quarantine(directory)
+        self._tables = tables
+        self._instance = instance
+        self._has_adopted = False
+        self._look_at_s = 0.0
+        self.rows: Counter[str] = Counter()
+        """In quarantine now, by table, whoever put them there."""
+
+    @property
+    def is_to_be_counted(self) -> bool:
+        """Whether somebody may have taken rows out since they were counted."""
+        return bool(self.rows) and monotonic_s() >= self._look_at_s
+
+    async def count(self, connection: Connection) -> None:
+        """Ask how many there are."""
+        self.rows = Counter(await quarantine_table.count(connection, self._instance))
+        self._look_at_s = monotonic_s() + _LOOK_EVERY_S
+
+    async def put(self, connection: Connection, refusals: Refusals) -> None:
+        """In the transaction that passes the rows, and right before its COMMIT: what a crash makes
+        of the file in between nobody counts.
+        """
+        streams = self._tables.streams
+        stream_ids = [streams.stream_id(slot) for slot in refusals.gaps["stream"].tolist()]
+        await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
+        self._files.write(refusals.rows, streams.name)
+
+    async def adopt_once(self, connection: Connection) -> None:
+        """Declare what a version before set aside without telling. Never in the way."""
+        if self._has_adopted:
+            return
+        count = 0
+        try:
+            count = await adopt(connection, self._tables, self._files.read(), self._instance)
+        except QuarantineError as error:
+            _log.warning("%s; rows of an earlier version wait there to be declared", error)
+        except psycopg.Error as error:
+            if is_for_later(error):
+                raise
+            _log.warning("rows in quarantine cannot be declared: %s", in_words(error))
+        self._has_adopted = True
+        if count:
+            _log.warning("%d rows that an earlier version set aside are declared now", count)
 
 
 async def adopt(
@@ -43,7 +109,7 @@ async def adopt(
         await quarantine_table.lock(connection)
         known = await quarantine_table.states(connection, instance)
         cursors = await _cursors(connection, instance)
-        batch = Batch([])
+        found = Screened([])
         for kind in KINDS:
             waiting = [
                 entry
@@ -51,12 +117,12 @@ async def adopt(
                 if entry.table == kind and key not in known and _is_passed(entry, cursors)
             ]
             if waiting:
-                await _refuse_missing(connection, tables, kind, waiting, batch)
-        if batch.refused:
-            refusals = declare(batch, wall_ns())
+                await _refuse_missing(connection, tables, kind, waiting, found)
+        if found.refused:
+            refusals = declare(found, wall_ns())
             stream_ids = [tables.streams.stream_id(s) for s in refusals.gaps["stream"].tolist()]
             await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
-    return len(batch.refused)
+    return len(found.refused)
 
 
 async def _cursors(connection: Connection, instance: str) -> dict[tuple[str, int], int]:
@@ -74,39 +140,39 @@ async def _refuse_missing(
     tables: Tables,
     kind: str,
     entries: Sequence[QuarantinedRow],
-    batch: Batch,
+    found: Screened,
 ) -> None:
-    """Add to the batch, as refused, those of the entries that are not in their table."""
+    """Add, as refused, those of the entries that are not in their table."""
     records = np.concatenate([entry.record() for entry in entries])
-    stored = await _stored(connection, tables, Slice("", 0, 0, 0, records, KINDS[kind]))
-    by_ring: dict[tuple[str, int], list[int]] = {}
+    stored = await _stored(connection, tables, Slice.whole(_NOWHERE, KINDS[kind], 0, records))
+    by_source: dict[SourceKey, list[int]] = {}
     for place, entry in enumerate(entries):
         if place not in stored:
-            by_ring.setdefault((entry.ring, entry.epoch), []).append(place)
+            by_source.setdefault(SourceKey(entry.ring, entry.epoch), []).append(place)
     slices = []
-    for (ring, epoch), places in by_ring.items():
+    for source, places in by_source.items():
         seqs = np.array([entries[place].seq for place in places])
-        first = int(seqs[0])
-        origin = Slice(ring, epoch, first, first, records[places], KINDS[kind], seqs - first)
+        start_seq, end_seq = int(seqs[0]), int(seqs[-1]) + 1
+        origin = Slice(source, KINDS[kind], start_seq, end_seq, records[places], seqs)
         slices.append(origin)
-        batch.refused += [
-            Blamed(origin, offset, entries[place].error) for offset, place in enumerate(places)
+        found.refused += [
+            Blamed(origin, entries[place].seq, entries[place].error) for place in places
         ]
-    batch.slices = [*batch.slices, *slices]
+    found.parts = [*found.parts, *slices]
 
 
 async def _stored(connection: Connection, tables: Tables, origin: Slice) -> set[int]:
     """Places of the rows whose like is in the table."""
-    piece = Piece(origin, origin.records)
+    rows = Rows.of(origin)
     for group in unstorable(origin.records, origin.spec, tables.streams.lookup):
-        piece = piece.without(group.offsets)
-    if not len(piece.records):
+        rows = rows.without(group.offsets)
+    if not len(rows.records):
         return set()
     create, select = _comparison(origin.spec)
     await connection.execute(create)
-    await tables.store(connection, origin.spec.name, [piece], into=_TEMPORARY)
+    await tables.store(connection, origin.spec.name, [rows], into=_TEMPORARY)
     found = await connection.execute(select)
-    places = {piece.offset(number - 1) for (number,) in await found.fetchall()}
+    places = {int(rows.numbers[number - 1]) for (number,) in await found.fetchall()}
     await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(_TEMPORARY)))
     return places
 

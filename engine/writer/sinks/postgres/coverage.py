@@ -1,16 +1,14 @@
 """Table `coverage`: one row for each interval in which a stream was listened to.
 
-The rows say up to when everything is stored or declared, so a coverage record may be stored only
-once all that was received before it is. A shard publishes its coverage ring last; `CoverageGate`
-notes how far the coverage rings go, then how far every other one does, and lets the former through
-when the database has the latter. A database that lags has claims that lag, and never wrong ones.
+The rows say up to when everything is stored or declared, so a coverage record comes only once all
+that was received before it has (`engine.writer.coverage_gate`).
 
 An interval that nobody has ended reaches as far as its carrier (a socket or a poller) was heard:
 table `coverage_carrier`, one small row that moves about once a second. That is where the interval
 ended if the process has died, and the next one that begins for the stream writes it down.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -20,9 +18,9 @@ import numpy.typing as npt
 from engine.data.flags import CoverageEnd, CoverageMark
 from engine.data.kind import RecordArray
 from engine.data.kinds import COVERAGE
+from engine.data.layout import SourceKey
 from engine.database.session import AsyncSession
-from engine.writer.rows.batch import Slice
-from engine.writer.sources.source import Source
+from engine.writer.rows.slice import Part, Slice
 
 _HEARD = """
     INSERT INTO coverage_carrier AS k (ring, epoch, carrier, heard)
@@ -66,64 +64,25 @@ _FORGET_CARRIERS = """
 Connection = AsyncSession
 
 
-class CoverageGate:
-    """Decides which coverage records go into the next transaction."""
-
-    def __init__(self) -> None:
-        self._ends: dict[Source, int] = {}
-        """How far coverage may be stored once the targets are."""
-        self._targets: dict[Source, int] = {}
-
-    def look(self, sources: Iterable[Source]) -> None:
-        """Called before rows are read: note where everything stands, coverage first."""
-        if self._targets:
-            return
-        known = list(sources)
-        self._ends = {source: source.head_seq for source in known if is_coverage(source)}
-        self._targets = {source: source.head_seq for source in known if not is_coverage(source)}
-
-    def open(self, reached: Mapping[Source, int]) -> Iterator[Slice]:
-        """Called when the rows are chosen, with how far each source will be stored: the coverage
-        records that may follow them."""
-        if any(reached.get(s, s.database_seq) < end for s, end in self._targets.items()):
-            return
-        self._targets = {}
-        for source, end_seq in self._ends.items():
-            yield from _slices(source, end_seq)
-
-
-def is_coverage(source: Source) -> bool:
-    """Whether the records of a source say what was listened to."""
-    return source.spec.name == COVERAGE.name
-
-
-def _slices(source: Source, end_seq: int) -> Iterator[Slice]:
-    seq = source.database_seq
-    while seq < end_seq:
-        first_seq, records = source.read(seq, end_seq - seq)
-        if first_seq == seq and not len(records):
-            return
-        yield Slice(source.key, source.epoch, seq, first_seq, records, source.spec)
-        seq = first_seq + len(records)
-
-
 async def store_coverage(
-    connection: Connection, slices: Sequence[Slice], stream_ids: npt.NDArray[np.int32]
+    connection: Connection, parts: Sequence[Part], stream_ids: npt.NDArray[np.int32]
 ) -> None:
-    """Bring the tables up to date with the coverage records among `slices`, in the transaction
+    """Bring the tables up to date with the coverage records among `parts`, in the transaction
     that moves the cursors past them. Every slot the stream table knows must be resolved."""
-    for piece in slices:
-        if piece.spec.name != COVERAGE.name:
-            continue
-        ring = _Ring(connection, piece)
-        if piece.lost_count:  # an end may be among what is lost
+    for part in parts:
+        ring = _Ring(connection, part.source)
+        if isinstance(part, Slice):
+            if part.spec.name == COVERAGE.name:
+                await ring.store(part.records, stream_ids)
+        elif part.kind == COVERAGE.name:  # an end may be among what is lost
             await ring.crashed(_OF_RING, {})
-        await ring.store(piece.records, stream_ids)
 
 
-async def close_coverage(connection: Connection, instance: str, sources: Iterable[Source]) -> None:
-    """End what rings that are no more have left open, and forget their carriers."""
-    known = [(source.key, source.epoch) for source in sources if is_coverage(source)]
+async def close_coverage(
+    connection: Connection, instance: str, sources: Iterable[SourceKey]
+) -> None:
+    """End what rings that are none of these have left open, and forget their carriers."""
+    known = [source for source in sources if source.ring.endswith(f".{COVERAGE.name}")]
     rings, epochs = [ring for ring, _ in known], [epoch for _, epoch in known]
     values = {
         "crash": CoverageEnd.CRASH,
@@ -138,10 +97,10 @@ async def close_coverage(connection: Connection, instance: str, sources: Iterabl
 class _Ring:
     """The intervals of one (ring, epoch)."""
 
-    def __init__(self, connection: Connection, piece: Slice) -> None:
+    def __init__(self, connection: Connection, source: SourceKey) -> None:
         self._connection = connection
-        self._ring, self._epoch = piece.ring, piece.epoch
-        self._instance = piece.ring.rpartition("/")[0] + "/"
+        self._ring, self._epoch = source
+        self._instance = source.ring.rpartition("/")[0] + "/"
 
     async def store(self, records: RecordArray, stream_ids: npt.NDArray[np.int32]) -> None:
         known = (records["stream"] < len(stream_ids)) & (records["mark"] != CoverageMark.ALIVE)

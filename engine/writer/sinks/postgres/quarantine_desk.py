@@ -16,18 +16,21 @@ import psycopg
 from engine.base.errors import EngineError, TableRefusesError
 from engine.data.flags import GapState
 from engine.data.kinds import KINDS
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.slots import Slots
 from engine.database.session import QUARANTINE, AsyncSession, open_session
 from engine.database.words import unavailable
-from engine.writer.rows.batch import Batch, Slice
 from engine.writer.rows.quarantine import Quarantine, QuarantinedRow
+from engine.writer.rows.screened import Screened
+from engine.writer.rows.slice import Slice
 from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.adoption import adopt
 from engine.writer.sinks.postgres.refusals import is_for_later
 from engine.writer.sinks.postgres.tables import Tables
 
 _ROWS_AT_ONCE: Final = 1000
+_QUARANTINE: Final = SourceKey("quarantine", 0)
+"""Where the sequence of a row is its place among those that are tried."""
 
 Connection = AsyncSession
 
@@ -115,43 +118,43 @@ class QuarantineDesk:
 
     async def _retry(self, kind: str, rows: Sequence[QuarantinedRow], done: Retried) -> None:
         records = np.concatenate([row.record() for row in rows])
-        origin = Slice("quarantine", 0, 0, 0, records, KINDS[kind])
+        origin = Slice.whole(_QUARANTINE, KINDS[kind], 0, records)
         try:
-            batch = await self._tables.prepare(self._connection, [origin])
-            stored = await self._store(kind, rows, batch)
+            screened = await self._tables.prepare(self._connection, [origin])
+            stored = await self._store(kind, rows, screened)
         except TableRefusesError as error:
             done.refused += [(row, str(error)) for row in rows]
             return
         done.stored += stored
-        done.refused += [(rows[blamed.offset], blamed.error) for blamed in batch.refused]
+        done.refused += [(rows[blamed.seq], blamed.error) for blamed in screened.refused]
 
     async def _store(
-        self, kind: str, rows: Sequence[QuarantinedRow], batch: Batch
+        self, kind: str, rows: Sequence[QuarantinedRow], screened: Screened
     ) -> list[QuarantinedRow]:
         try:
-            return await self._store_claimed(kind, rows, batch)
+            return await self._store_claimed(kind, rows, screened)
         except psycopg.Error as error:
             if is_for_later(error):
                 raise
-        await self._tables.find_blame(self._connection, batch)
-        return await self._store_claimed(kind, rows, batch)
+        await self._tables.find_blame(self._connection, screened)
+        return await self._store_claimed(kind, rows, screened)
 
     async def _store_claimed(
-        self, kind: str, rows: Sequence[QuarantinedRow], batch: Batch
+        self, kind: str, rows: Sequence[QuarantinedRow], screened: Screened
     ) -> list[QuarantinedRow]:
-        pieces = batch.pieces.get(kind, [])
-        if not pieces:
+        parts = screened.rows.get(kind, [])
+        if not parts:
             return []
-        (piece,) = pieces
+        (mine,) = parts
         async with _durably(self._connection):
-            wanted = {rows[piece.offset(n)].key: piece.offset(n) for n in range(len(piece.records))}
+            wanted = {rows[place].key: place for place in mine.numbers.tolist()}
             claimed = await quarantine_table.claim(self._connection, wanted)
-            gone = [offset for key, offset in wanted.items() if key not in claimed]
-            left = piece.without(np.array(gone, np.int64))
+            gone = [place for key, place in wanted.items() if key not in claimed]
+            left = mine.without(np.array(gone, np.int64))
             if len(left.records):
                 await self._tables.store(self._connection, kind, [left])
                 await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
-        return [rows[offset] for key, offset in wanted.items() if key in claimed]
+        return [rows[place] for key, place in wanted.items() if key in claimed]
 
 
 @asynccontextmanager

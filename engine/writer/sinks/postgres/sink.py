@@ -10,7 +10,7 @@ that are lost, the same transaction says so (table ring_loss, and gaps among the
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,27 +20,24 @@ from engine.base.clock import wall_ns
 from engine.base.errors import (
     DatabaseUnavailableError,
     FencedError,
-    QuarantineError,
     TableRefusesError,
 )
 from engine.data.flags import GapReason, GapState
+from engine.data.layout import SourceKey
 from engine.data.slots import Slots
 from engine.database.session import WRITER, AsyncSession, open_session
 from engine.database.words import unavailable
 from engine.messages.settings import WriterSettings
-from engine.writer.rows.batch import Batch, CommitResult, Slice
-from engine.writer.rows.quarantine import Quarantine
 from engine.writer.rows.refused import Refusals, declare
-from engine.writer.rows.withheld import WithheldSpan
-from engine.writer.sinks.postgres import quarantine_table
-from engine.writer.sinks.postgres.adoption import adopt
+from engine.writer.rows.screened import Screened
+from engine.writer.rows.slice import Batch, Loss, Part
+from engine.writer.sinks.postgres.adoption import Aside
 from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
 from engine.writer.sinks.postgres.overdue import Overdue
 from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words
 from engine.writer.sinks.postgres.tables import Tables
-from engine.writer.sources.source import Source
-
-__all__ = ["CommitResult", "PostgresSink", "Slice"]
+from engine.writer.sinks.postgres.waits import DatabaseWaits
+from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
 
 _MOVE_CURSORS = """
     UPDATE ingest_cursor AS c
@@ -122,23 +119,26 @@ class _Attempt:
     inexact_rows: int = 0
     refusals: Refusals | None = None
 
-    def result(self) -> CommitResult:
+    def result(self) -> Taken:
         refused = self.refusals
         if refused is None:
-            return CommitResult(self.stored_rows, inexact_rows=self.inexact_rows)
+            return Taken(self.stored_rows, inexact_rows=self.inexact_rows)
         quarantined = Counter(row.table for row in refused.rows)
-        return CommitResult(
+        return Taken(
             self.stored_rows, quarantined, self.inexact_rows, refused.gaps, refused.interrupted
         )
 
 
-class PostgresSink:
-    """One connection to PostgreSQL. Not for two tasks at a time.
+class PostgresSink(Sink):
+    """One connection to PostgreSQL.
 
     Every error that trying again may cure is a DatabaseUnavailableError or a FencedError; the
-    connection is closed then: `connect`, read the cursors, go on. Not so after a TableRefusesError,
-    which is about one table: the others' rows can be committed. Cancelling is safe anywhere.
+    connection is closed then. Not so after a TableRefusesError, which is about one table: the
+    others' rows can be committed.
     """
+
+    name = "database"
+    promise = Promise.EVERY_ROW
 
     def __init__(self, settings: WriterSettings, slots: Slots) -> None:
         assert settings.database_url, "without a URL there is no sink"
@@ -146,19 +146,28 @@ class PostgresSink:
         self._url = settings.database_url
         self._instance = layout.instance
         self._tables = Tables(slots)
-        self._quarantine = Quarantine(layout.quarantine_dir)
+        self._aside = Aside(layout.quarantine_dir, self._tables, layout.instance)
         self._connection: Connection | None = None
         self._overdue = Overdue(self._url)
-        self._any_cursor: tuple[str, int] | None = None
-        self._last_recv_ns: dict[tuple[str, int], int] = {}
-        self._has_adopted = False
+        self._any_cursor: SourceKey | None = None
+        self._drained: Mapping[SourceKey, int] = {}
+        self._waits = DatabaseWaits(self._tables.streams.venue)
 
-    async def connect(self) -> None:
-        """Open a new connection in place of the old one, and forget what the old one knew."""
+    async def open(self, drained: Mapping[SourceKey, int]) -> Collection[SourceKey]:
+        """A new connection in place of the old one. A database that has never had rows of the
+        instance need not know of what was drained before it: it counts as stored, all at once, for
+        with its first cursor it is not new. One that lacks rows of these was set back.
+        """
         await self.close()
         self._tables.forget()
         self._connection = await open_session(self._url, WRITER, self._instance)
         self._overdue.watch(self._connection)
+        self._drained = drained
+        async with self._connected() as connection:
+            columns = _columns(drained)
+            await connection.execute(_INTRODUCE, (*columns, f"{self._instance}/"))
+            found = await connection.execute(_LACKING, columns)
+            return [SourceKey(*each) for each in await found.fetchall()]
 
     async def close(self) -> None:
         """Close the connection, if any."""
@@ -172,127 +181,86 @@ class PostgresSink:
         """Why an answer is late; empty while none is."""
         return self._overdue.text
 
-    async def cursor(self, ring: str, epoch: int, first_seq: int) -> int:
-        """Sequence of the next row to store; a new ring starts at `first_seq`.
+    async def cursors(self, starts: Mapping[SourceKey, int]) -> Mapping[SourceKey, Cursor]:
+        """Claim each row, and what else is done once for a new session."""
+        async with self._connected() as connection:
+            found = {key: await self._claim(connection, key, at) for key, at in starts.items()}
+            oldest: dict[str, int] = {}
+            for ring, epoch in [*self._drained, *starts]:
+                oldest[ring] = min(epoch, oldest.get(ring, epoch))
+            await connection.execute(_FORGET_CURSORS, (list(oldest), list(oldest.values())))
+            await close_coverage(connection, self._instance, starts)
+            await self._aside.adopt_once(connection)
+            await self._aside.count(connection)
+        return found
 
-        Takes the row's lock, so it waits for a predecessor's COMMIT that is still under way. A
-        predecessor that hangs on to the lock is ended after the lock timeout.
+    async def _claim(self, connection: Connection, key: SourceKey, start_seq: int) -> Cursor:
+        """The row's lock is taken, so it waits for a predecessor's COMMIT that is still under way.
+        A predecessor that hangs on to the lock is ended after the lock timeout.
+        """
+        try:
+            cursor = await _claim(connection, key, start_seq)
+        except psycopg.errors.LockNotAvailable:
+            await connection.execute(_END_HOLDER, key)
+            cursor = await _claim(connection, key, start_seq)
+        self._any_cursor = key
+        return cursor
+
+    async def tend(self) -> None:
+        """Rows that somebody takes out of quarantine are seen."""
+        if self._aside.is_to_be_counted:
+            async with self._connected() as connection:
+                await self._aside.count(connection)
+
+    @property
+    def waits(self) -> DatabaseWaits:
+        """Our clock, or a table."""
+        return self._waits
+
+    @property
+    def set_aside(self) -> Mapping[str, int]:
+        """Rows in quarantine, by table."""
+        return self._aside.rows
+
+    async def take(self, batch: Batch, *, durable: bool) -> Taken:
+        """Store the rows, declare what is withheld and move the cursors, in one transaction.
+
+        `durable`: everything committed so far survives a crash of the server, too.
         """
         async with self._connected() as connection:
-            try:
-                sequence, recv_ns = await _claim(connection, ring, epoch, first_seq)
-            except psycopg.errors.LockNotAvailable:
-                await connection.execute(_END_HOLDER, (ring, epoch))
-                sequence, recv_ns = await _claim(connection, ring, epoch, first_seq)
-        self._last_recv_ns[ring, epoch] = recv_ns
-        self._any_cursor = (ring, epoch)
-        return sequence
-
-    async def introduce(self, instance: str, drained: Mapping[tuple[str, int], int]) -> None:
-        """A database that has never had rows of an instance need not know of what was drained
-        before it: it counts as stored. All at once, for with its first cursor it is not new.
-        """
-        async with self._connected() as connection:
-            await connection.execute(_INTRODUCE, (*_columns(drained), f"{instance}/"))
-
-    async def lacking(self, drained: Mapping[tuple[str, int], int]) -> list[tuple[str, int]]:
-        """Which of these the database has not all rows of: it was set back."""
-        async with self._connected() as connection:
-            found = await connection.execute(_LACKING, _columns(drained))
-            return [(ring, epoch) for ring, epoch in await found.fetchall()]
-
-    async def forget_cursors_before(self, epochs: Mapping[str, int]) -> None:
-        """Remove the cursors of each ring's epochs older than these: nothing of them is left. Not
-        at once: a state directory brought back from a backup may have their journals again.
-        """
-        async with self._connected() as connection:
-            await connection.execute(_FORGET_CURSORS, (list(epochs), list(epochs.values())))
-
-    async def close_coverage(self, instance: str, sources: Iterable[Source]) -> None:
-        """End the intervals of rings of this instance that are no more."""
-        async with self._connected() as connection:
-            await close_coverage(connection, instance, sources)
-
-    def last_recv_ns(self, ring: str, epoch: int) -> int:
-        """`ts_recv` of the last row below the cursor when it was read; 0 while there was none."""
-        return self._last_recv_ns.get((ring, epoch), 0)
-
-    def venue(self, slot: int) -> str:
-        """The venue of a slot; empty where the slot table does not know it."""
-        return self._tables.streams.venue(slot)
-
-    async def adopt_quarantine(self) -> None:
-        """Declare, once, what a version before set aside without telling. Never in the way."""
-        if self._has_adopted:
-            return
-        async with self._connected() as connection:
-            try:
-                count = await adopt(
-                    connection, self._tables, self._quarantine.read(), self._instance
-                )
-            except QuarantineError as error:
-                _log.warning("%s; rows of an earlier version wait there to be declared", error)
-                count = 0
-            except psycopg.Error as error:
-                if fault_of(error) is Fault.LATER:
-                    raise
-                _log.warning("rows in quarantine cannot be declared: %s", in_words(error))
-                count = 0
-        self._has_adopted = True
-        if count:
-            _log.warning("%d rows that an earlier version set aside are declared now", count)
-
-    async def quarantined(self) -> dict[str, int]:
-        """How many rows of this instance are in quarantine, by table."""
-        async with self._connected() as connection:
-            return await quarantine_table.count(connection, self._instance)
-
-    async def commit(
-        self,
-        slices: Sequence[Slice],
-        withheld: Sequence[WithheldSpan] = (),
-        *,
-        durable: bool,
-        impatient: Collection[str] = (),
-    ) -> CommitResult:
-        """Store the rows, declare what is held back and move the cursors, in one transaction.
-
-        Slices of one ring are contiguous and in order. `durable`: when this returns, everything
-        committed so far survives a crash of the server, too; it may come without slices.
-        Raises FencedError when a cursor is elsewhere, TableRefusesError when a table takes no rows
-        (`impatient` names those whose state has lasted so long that rows alone in it are set
-        aside), and DatabaseUnavailableError.
-        """
-        async with self._connected() as connection:
-            slots = [span.slot for span in withheld]
-            batch = await self._tables.prepare(connection, slices, slots)
-            batch.withheld = withheld
+            slots = [span.slot for span in batch.withheld]
+            screened = await self._tables.prepare(connection, batch.parts, slots)
             attempt = _Attempt()
             try:
-                await self._transact(connection, batch, attempt, durable)
+                await self._transact(connection, batch, screened, attempt, durable)
             except psycopg.Error as error:
-                await self._find_blame(connection, batch, attempt.storing, error, impatient)
+                await self._find_blame(connection, screened, attempt.storing, error)
                 attempt = _Attempt()
-                await self._transact(connection, batch, attempt, durable)
-        return attempt.result()
+                await self._transact(connection, batch, screened, attempt, durable)
+        self._waits.tables.taken({part.spec.name for part in batch.parts if len(part.records)})
+        taken = attempt.result()
+        self._aside.rows.update(taken.refused)
+        return taken
 
     async def _find_blame(
         self,
         connection: Connection,
-        batch: Batch,
+        screened: Screened,
         storing: str | None,
         error: psycopg.Error,
-        impatient: Collection[str],
     ) -> None:
-        """Take the rows that are to blame out of the batch, or say who else is."""
+        """Take the rows that are to blame out of the batch, or say who else is. A table whose state
+        has lasted for so long that nobody waits for its end is not to blame, but rows in it are.
+        """
         fault = fault_of(error)
         if fault is Fault.LATER or (fault is Fault.TABLE and storing is None):
             raise error
+        impatient = self._waits.tables.impatient
         if fault is Fault.TABLE and storing is not None and storing not in impatient:
             raise TableRefusesError(storing, in_words(error))
         self._tables.partitions.forget()  # its day's may have been dropped since we made it
-        await self._tables.make_partitions(connection, batch)
-        await self._tables.find_blame(connection, batch)
+        await self._tables.make_partitions(connection, screened)
+        await self._tables.find_blame(connection, screened)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -302,7 +270,8 @@ class PostgresSink:
             raise DatabaseUnavailableError("not connected")
         try:
             yield connection
-        except TableRefusesError:
+        except TableRefusesError as error:
+            self._waits.tables.refused(error)
             raise  # the transaction is rolled back, and the session is as good as before
         except psycopg.Error as error:
             why = self._overdue.text
@@ -319,64 +288,59 @@ class PostgresSink:
         self._connection = None
 
     async def _transact(
-        self, connection: Connection, batch: Batch, attempt: _Attempt, durable: bool
+        self,
+        connection: Connection,
+        batch: Batch,
+        screened: Screened,
+        attempt: _Attempt,
+        durable: bool,
     ) -> None:
-        if batch.refused:
-            attempt.refusals = declare(batch, wall_ns())
+        if screened.refused:
+            attempt.refusals = declare(screened, wall_ns())
         async with connection.transaction():
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
-            await self._move_cursors(connection, batch.slices)
-            await self._declare_withheld(connection, batch.withheld)
-            await store_coverage(connection, batch.slices, self._tables.streams.lookup.stream_id)
-            for kind, pieces in batch.pieces.items():
+            await self._move_cursors(connection, batch)
+            await self._declare_withheld(connection, batch)
+            await store_coverage(connection, batch.parts, self._tables.streams.lookup.stream_id)
+            for kind, parts in screened.rows.items():
                 attempt.storing = kind
-                attempt.inexact_rows += await self._tables.store(connection, kind, pieces)
+                attempt.inexact_rows += await self._tables.store(connection, kind, parts)
                 attempt.stored_rows[kind] += sum(
-                    len(piece.records) for piece in pieces if not piece.origin.is_declaration
+                    len(rows.records) for rows in parts if not isinstance(rows.origin, Loss)
                 )
             attempt.storing = None
             if attempt.refusals is not None:
-                await self._set_aside(connection, attempt.refusals)
+                await self._aside.put(connection, attempt.refusals)
 
-    async def _set_aside(self, connection: Connection, refusals: Refusals) -> None:
-        """Last, right before COMMIT: what a crash makes of the file in between nobody counts."""
-        streams = self._tables.streams
-        stream_ids = [streams.stream_id(slot) for slot in refusals.gaps["stream"].tolist()]
-        await quarantine_table.declare(connection, refusals.gaps, stream_ids, refusals.rows)
-        self._quarantine.write(refusals.rows, streams.name)
-
-    async def _move_cursors(self, connection: Connection, slices: Sequence[Slice]) -> None:
+    async def _move_cursors(self, connection: Connection, batch: Batch) -> None:
         """Compare-and-set, before anything else: whoever is not at the cursor stops here."""
-        moves: dict[tuple[str, int], tuple[int, int, int | None]] = {}
-        for piece in slices:
-            key = (piece.ring, piece.epoch)
-            start_seq, end_seq, recv_ns = moves.get(key, (piece.start_seq, piece.start_seq, None))
-            assert piece.start_seq == end_seq, "slices of a ring are contiguous"
-            moves[key] = (start_seq, piece.end_seq, piece.last_recv_ns or recv_ns)
+        moves: dict[SourceKey, tuple[int, int, int | None]] = {}
+        for part in batch.parts:
+            start_seq, end_seq, recv_ns = moves.get(
+                part.source, (part.start_seq, part.start_seq, None)
+            )
+            assert part.start_seq == end_seq, "parts of a source are contiguous"
+            moves[part.source] = (start_seq, part.end_seq, _last_recv_ns(part) or recv_ns)
         if not moves:
             if self._any_cursor is not None:  # a COMMIT without WAL of its own flushes nothing
                 await connection.execute(_TOUCH_CURSOR, self._any_cursor)
             return
         values = (
-            [ring for ring, _ in moves],
-            [epoch for _, epoch in moves],
+            *map(list, zip(*moves, strict=True)),
             *map(list, zip(*moves.values(), strict=True)),
         )
         moved = await connection.execute(_MOVE_CURSORS, values)
         if moved.rowcount != len(moves):
             rings = ", ".join(f"{ring}/{epoch}" for ring, epoch in moves)
             raise FencedError(f"the cursor of one of {rings} is not where this writer left it")
-        for piece in slices:
-            if piece.lost_count:
-                loss = (piece.ring, piece.epoch, piece.start_seq, piece.first_seq)
-                await connection.execute(_DECLARE_LOSS, loss)
+        for loss in batch.losses:
+            lost = (*loss.source, loss.start_seq, loss.end_seq)
+            await connection.execute(_DECLARE_LOSS, lost)
 
-    async def _declare_withheld(
-        self, connection: Connection, spans: Sequence[WithheldSpan]
-    ) -> None:
+    async def _declare_withheld(self, connection: Connection, batch: Batch) -> None:
         """Let the gap of each stream begin or grow."""
-        if spans:
+        if spans := batch.withheld:
             streams = self._tables.streams
             values = {
                 "reason": int(GapReason.NOT_STORED),
@@ -390,14 +354,22 @@ class PostgresSink:
             await connection.execute(_DECLARE_HELD_BACK, values)
 
 
-async def _claim(connection: Connection, ring: str, epoch: int, first_seq: int) -> tuple[int, int]:
-    """(sequence of the cursor, `ts_recv` of the last row below it)."""
-    found = await connection.execute(_CLAIM_CURSOR, (ring, epoch, first_seq))
+async def _claim(connection: Connection, key: SourceKey, start_seq: int) -> Cursor:
+    found = await connection.execute(_CLAIM_CURSOR, (*key, start_seq))
     row = await found.fetchone()
     assert row is not None, "an upsert returns its row"
-    return row[0], row[1] or 0
+    return Cursor(row[0], row[1] or 0)
 
 
-def _columns(drained: Mapping[tuple[str, int], int]) -> tuple[list[str], list[int], list[int]]:
+def _last_recv_ns(part: Part) -> int | None:
+    return None if isinstance(part, Loss) else part.last_recv_ns
+
+
+def _columns(drained: Mapping[SourceKey, int]) -> tuple[list[str], list[int], list[int]]:
     """Rings, epochs and their ends."""
     return [ring for ring, _ in drained], [epoch for _, epoch in drained], list(drained.values())
+
+
+def make(settings: WriterSettings, slots: Slots) -> PostgresSink | None:
+    """The sink, if there is a database."""
+    return PostgresSink(settings, slots) if settings.database_url else None

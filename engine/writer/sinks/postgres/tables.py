@@ -17,11 +17,9 @@ from engine.data.kind import Kind
 from engine.data.kinds import KINDS
 from engine.data.slots import Slots
 from engine.database.session import AsyncSession
-from engine.writer.rows.batch import (
-    Batch,
-    Piece,
-    Pieces,
-    Slice,
+from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
+from engine.writer.rows.screened import (
+    Screened,
     halves,
     is_spotless,
     nth,
@@ -29,7 +27,7 @@ from engine.writer.rows.batch import (
     screen,
     unscreened,
 )
-from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
+from engine.writer.rows.slice import Part, Rows
 from engine.writer.sinks.postgres.partitions import Partitions
 from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
@@ -58,30 +56,30 @@ class Tables:
         self.partitions.forget()
 
     async def prepare(
-        self, connection: Connection, slices: Sequence[Slice], more_slots: Iterable[int] = ()
-    ) -> Batch:
+        self, connection: Connection, parts: Sequence[Part], more_slots: Iterable[int] = ()
+    ) -> Screened:
         """Register streams, sort out bad rows, raise decimals, make partitions."""
         streams = self.streams
         streams.catch_up()
         unknown = {slot for slot in more_slots if not streams.is_resolved(slot)}
-        for piece in slices:
-            unknown.update(unresolved(streams.lookup, piece.records["stream"]))
+        for part in parts:
+            unknown.update(unresolved(streams.lookup, part.records["stream"]))
         if unknown:
             await streams.resolve(connection, sorted(unknown))
-        if not _has_strangers(unknown, streams) and is_spotless(slices, streams.lookup):
-            batch = unscreened(slices)
+        if not _has_strangers(unknown, streams) and is_spotless(parts, streams.lookup):
+            screened = unscreened(parts)
         else:
-            batch = screen(slices, streams.lookup)
-            for slot, decimals in raised(batch, streams.lookup).items():
+            screened = screen(parts, streams.lookup)
+            for slot, decimals in raised(screened, streams.lookup).items():
                 await streams.raise_decimals(connection, slot, *decimals)
-        await self.make_partitions(connection, batch)
-        return batch
+        await self.make_partitions(connection, screened)
+        return screened
 
-    async def make_partitions(self, connection: Connection, batch: Batch) -> None:
+    async def make_partitions(self, connection: Connection, screened: Screened) -> None:
         """Partitions for the days of the rows. Raises TableRefusesError where there can be none."""
-        for kind in batch.pieces:
+        for kind in screened.rows:
             try:
-                await self.partitions.ensure(connection, kind, batch.days(kind))
+                await self.partitions.ensure(connection, kind, screened.days(kind))
             except psycopg.Error as error:
                 if is_for_later(error):
                     raise
@@ -89,7 +87,9 @@ class Tables:
             except DatabaseUnavailableError as error:
                 raise TableRefusesError(kind, str(error)) from None
 
-    async def store(self, connection: Connection, kind: str, pieces: Pieces, into: str = "") -> int:
+    async def store(
+        self, connection: Connection, kind: str, parts: Sequence[Rows], into: str = ""
+    ) -> int:
         """Copy rows into their table, or another one like it; return how many had to be rounded."""
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
@@ -98,14 +98,14 @@ class Tables:
             cursor.copy(_copy_statement(encoder.spec, into)) as copy,
         ):
             await copy.write(COPY_HEADER)
-            for piece in pieces:
-                for start in range(0, len(piece.records), encoder.capacity):
-                    rows = piece.records[start : start + encoder.capacity]
-                    await copy.write(encoder.encode(rows, self.streams.lookup))
+            for rows in parts:
+                for start in range(0, len(rows.records), encoder.capacity):
+                    chunk = rows.records[start : start + encoder.capacity]
+                    await copy.write(encoder.encode(chunk, self.streams.lookup))
             await copy.write(COPY_TRAILER)
         return encoder.inexact_count - inexact_before
 
-    async def find_blame(self, connection: Connection, batch: Batch) -> None:
+    async def find_blame(self, connection: Connection, screened: Screened) -> None:
         """Refuse the rows of a batch that their table does not take. Nothing is stored meanwhile.
 
         Raises TableRefusesError for a table that takes none, and psycopg.Error for a server that
@@ -113,46 +113,46 @@ class Tables:
         """
         async with connection.transaction(force_rollback=True):
             await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            blamed: list[tuple[Piece, str]] = []
-            for kind, pieces in batch.pieces.items():
-                error = await self._refusal(connection, kind, pieces)
+            blamed: list[tuple[Rows, str]] = []
+            for kind, parts in screened.rows.items():
+                error = await self._refusal(connection, kind, parts)
                 if error is not None:
-                    await self._see_one_taken(connection, kind, pieces, error)
-                    blamed += await self._blame(connection, kind, pieces, error)
-        batch.refuse(blamed)
+                    await self._see_one_taken(connection, kind, parts, error)
+                    blamed += await self._blame(connection, kind, parts, error)
+        screened.refuse(blamed)
 
     async def _see_one_taken(
-        self, connection: Connection, kind: str, pieces: Pieces, error: psycopg.Error
+        self, connection: Connection, kind: str, parts: Sequence[Rows], error: psycopg.Error
     ) -> None:
         """Raise TableRefusesError unless the table takes a row of these."""
-        count = sum(len(piece.records) for piece in pieces)
+        count = sum(len(rows.records) for rows in parts)
         for place in random.sample(range(count), min(count, _PROBES)):
-            one = [nth(pieces, place)]
+            one = [nth(parts, place)]
             if await self._refusal(connection, kind, one, undo=True) is None:
                 return
         raise TableRefusesError(kind, in_words(error))
 
     async def _blame(
-        self, connection: Connection, kind: str, pieces: Pieces, error: psycopg.Error
-    ) -> list[tuple[Piece, str]]:
+        self, connection: Connection, kind: str, parts: Sequence[Rows], error: psycopg.Error
+    ) -> list[tuple[Rows, str]]:
         """Halves, and halves of halves, down to single rows. What is taken stays in the
         transaction: the next row may be refused because of it."""
-        if sum(len(piece.records) for piece in pieces) == 1:
-            return [(pieces[0], in_full(error))]
-        found: list[tuple[Piece, str]] = []
-        for half in halves(pieces):
+        if sum(len(rows.records) for rows in parts) == 1:
+            return [(parts[0], in_full(error))]
+        found: list[tuple[Rows, str]] = []
+        for half in halves(parts):
             refusal = await self._refusal(connection, kind, half)
             if refusal is not None:
                 found += await self._blame(connection, kind, half, refusal)
         return found
 
     async def _refusal(
-        self, connection: Connection, kind: str, pieces: Pieces, *, undo: bool = False
+        self, connection: Connection, kind: str, parts: Sequence[Rows], *, undo: bool = False
     ) -> psycopg.Error | None:
         """What the table says to these rows, in a savepoint; None when it takes them."""
         try:
             async with connection.transaction(force_rollback=undo):
-                await self.store(connection, kind, pieces)
+                await self.store(connection, kind, parts)
         except psycopg.Error as error:
             if is_for_later(error):
                 raise

@@ -12,8 +12,7 @@ full: XTRIM is allowed there, XADD is not, so the next connection begins with ma
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import hiredis
@@ -27,12 +26,14 @@ from engine.data.flags import Flag
 from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK, KINDS
 from engine.data.kinds.gap import GAP, gap_events
+from engine.data.layout import SourceKey
 from engine.data.slots import Slot, Slots
 from engine.messages.settings import WriterSettings
 from engine.start.redis_memory import does_not_fit
-from engine.writer.rows.batch import Slice
 from engine.writer.rows.events import by_stream, encode
+from engine.writer.rows.slice import Batch
 from engine.writer.sinks.redis.room import Held, Room, ServerMemory
+from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
 
 _log = logging.getLogger(__name__)
 
@@ -44,17 +45,10 @@ _KEPT_S: Final = 7 * 86_400
 """A stream that gets no entry for a week is gone, whoever wanted it once."""
 _RENEWED_EVERY_S: Final = 3_600.0
 _KEYS_PER_SCAN: Final = 1_000
-
-
-@dataclass(slots=True)
-class Published:
-    """What one flush did. Rows are by kind; `refusals` say by key why Redis did not take some."""
-
-    event_count: int = 0
-    refused_rows: Counter[str] = field(default_factory=Counter)
-    refusals: dict[str, str] = field(default_factory=dict)
-    written: set[str] = field(default_factory=set)
-    """Keys that took entries."""
+_STOCK_EVERY_S: Final = 2.0
+_STOCK_KEY_S: Final = 0.002
+"""To ask for the size of a stream takes some 6 µs, here and on the server: a third of a percent."""
+_REFUSED_FOR_S: Final = 60.0
 
 
 class _Entry(NamedTuple):
@@ -66,12 +60,15 @@ class _Entry(NamedTuple):
     row_count: int
 
 
-class RedisSink:
-    """One connection to Redis. Not for two tasks at a time.
+class RedisSink(Sink):
+    """One connection to Redis.
 
-    Every failure is a RedisUnavailableError or a FencedError; then `connect`, read the cursors, go
-    on. Nothing waits longer than the deadline.
+    Every failure is a RedisUnavailableError or a FencedError. Nothing waits longer than the
+    deadline. A key that Redis refuses alone is told, and keeps nothing else from being published.
     """
+
+    name = "redis"
+    promise = Promise.LIVE
 
     def __init__(
         self, settings: WriterSettings, slots: Slots, deadline_s: float = _DEADLINE_S
@@ -87,21 +84,25 @@ class RedisSink:
         self._deadline_s = deadline_s
         self._slots = slots
         self._link: RedisLink | None = None
-        self._cursors: dict[str, int | None] = {}
+        self._begins: dict[SourceKey, int] = {}
+        """Where we begin in each source, until that is written down."""
+        self._refusals: dict[str, tuple[float, str]] = {}
+        """By key: when Redis last refused it alone, and why."""
+        self._stock_due_s = monotonic_s() + _STOCK_EVERY_S
         self._was_full = False
         self._renewed_s: dict[str, float] = {}
         self._said_level_bytes = math.inf
         self._server_is_known = False
         self.room = Room(settings.redis_memory_bytes, settings.redis_stream_maxlen)
 
-    async def connect(self) -> None:
-        """Open a new connection in place of the old one. On a server that was full, make room."""
+    async def open(self, drained: Mapping[SourceKey, int]) -> Collection[SourceKey]:
+        """A new connection in place of the old one. On a server that was full, make room."""
         await self.close()
-        self._cursors.clear()
         self._link = await RedisLink.open(self._address, self._name, self._deadline_s)
         if self._was_full:
             await self._make_room()
             self._was_full = False
+        return ()
 
     async def close(self) -> None:
         """Close the connection, if any."""
@@ -109,56 +110,79 @@ class RedisSink:
             link, self._link = self._link, None
             await link.wait_closed()
 
-    async def cursor(self, ring: str, epoch: int) -> int | None:
-        """Sequence of the next row to publish; None when Redis knows nothing of this ring."""
-        field = _cursor_field(ring, epoch)
-        replies = await self._call([("WATCH", self._cursor_key), ("HGET", self._cursor_key, field)])
-        self._cursors[field] = None if replies[1] is None else int(replies[1])
-        return self._cursors[field]
+    async def cursors(self, starts: Mapping[SourceKey, int]) -> Mapping[SourceKey, Cursor]:
+        """Watch them from now on."""
+        found: dict[SourceKey, Cursor] = {}
+        self._begins = {}
+        for key, start_seq in starts.items():
+            reading = ("HGET", self._cursor_key, _cursor_field(key))
+            replies = await self._call([("WATCH", self._cursor_key), reading])
+            seq = None if replies[1] is None else int(replies[1])
+            found[key] = Cursor(seq)
+            self._begins[key] = start_seq if seq is None else seq
+        return found
 
-    async def introduce(self, cursors: Mapping[tuple[str, int], int]) -> None:
-        """Write down where we begin (by ring and epoch), and forget the epochs before. That proves
-        that the server takes what we write, and not only our connection.
+    async def tend(self) -> None:
+        """Begin the session, and see now and then what the streams take."""
+        if self._begins:
+            await self._introduce()
+        if monotonic_s() >= self._stock_due_s:
+            await self.take_stock()
+            pause_s = max(_STOCK_EVERY_S, _STOCK_KEY_S * len(self.room.keys))
+            self._stock_due_s = monotonic_s() + pause_s
+
+    async def _introduce(self) -> None:
+        """Write down where we begin, and forget the epochs before. That proves that the server
+        takes what we write, and not only our connection.
         """
         (known,) = await self._call([("HKEYS", self._cursor_key)])
-        epochs = dict(cursors.keys())
+        epochs = dict(self._begins.keys())
         old = [name for name in known if _is_before(name, epochs)]
         commands: list[Command] = [("HDEL", self._cursor_key, *old)] if old else []
-        ends = {_cursor_field(*source): seq for source, seq in cursors.items()}
+        ends = {_cursor_field(key): seq for key, seq in self._begins.items()}
         if ends or commands:
             await self._transact(commands, ends)
+        self._begins = {}
 
-    async def publish(self, slices: Sequence[Slice], gaps: Sequence[RecordArray] = ()) -> Published:
-        """Publish the rows, and gaps that are rows of no ring, and move the cursors.
-
-        Raises FencedError when somebody else moved a cursor meanwhile, RedisUnavailableError.
-        """
-        ends = {_cursor_field(s.ring, s.epoch): s.end_seq for s in slices}
-        published = Published()
-        if not ends:
-            return published
-        pieces = [(piece.spec.name, piece.records) for piece in slices]
-        pieces += [(GAP.name, records) for records in gaps]
+    async def take(self, batch: Batch, *, durable: bool) -> Taken:
+        """Publish the rows, and gaps that are rows of no ring, and move the cursors."""
+        taken, slices = Taken(), batch.slices
+        pieces = [(each.spec.name, each.records) for each in slices]
+        pieces += [(GAP.name, records) for records in batch.gaps]
         entries: list[_Entry | None] = []
         commands: list[Command] = []
-        for entry in self._entries(pieces, published.refused_rows):
+        for entry in self._entries(pieces, taken.refused):
             payload = encode(entry.events)
             commands.append(self._append(entry, payload))
             entries.append(entry)
             if self._publish:
                 commands.append(("PUBLISH", entry.key, payload))
                 entries.append(None)
+        ends = {_cursor_field(each.source): each.end_seq for each in slices}
         outcomes = await self._transact(commands, ends)
+        now_s = monotonic_s()
         for sent, outcome in zip(entries, outcomes, strict=True):
             if sent is None:
                 continue
             if isinstance(outcome, hiredis.ReplyError):
-                published.refused_rows[sent.kind] += sent.row_count
-                published.refusals[sent.key] = f"{sent.key}: {self._scrubbed(outcome)}"
+                taken.refused[sent.kind] += sent.row_count
+                self._refusals[sent.key] = now_s, f"{sent.key}: {self._scrubbed(outcome)}"
             else:
-                published.event_count += len(sent.events)
-                published.written.add(sent.key)
-        return published
+                taken.rows[sent.kind] += sent.row_count
+                self._refusals.pop(sent.key, None)
+        return taken
+
+    @property
+    def refuses(self) -> str:
+        """A key that is refused, until a while after the last try: its stream may be gone."""
+        since_s = monotonic_s() - _REFUSED_FOR_S
+        self._refusals = {key: met for key, met in self._refusals.items() if met[0] > since_s}
+        return next((text for _, text in self._refusals.values()), "")
+
+    @property
+    def memory_bytes(self) -> tuple[int, int]:
+        """What the streams take, and what they may."""
+        return self.room.used_bytes, self.room.budget_bytes
 
     async def take_stock(self) -> None:
         """See what the streams take, and trim those that take more than their share."""
@@ -195,7 +219,6 @@ class RedisSink:
             raise self._refused(error)
         if outcomes is None:
             self._fence("somebody else moved a Redis cursor")
-        self._cursors.update(ends)
         if ends and [None if v is None else int(v) for v in replies[-1]] != list(ends.values()):
             self._fence("a Redis cursor moved right after ours")
         return list(outcomes[: len(commands)])
@@ -362,11 +385,16 @@ def _server_memory(info: object) -> ServerMemory | None:
         return None
 
 
-def _cursor_field(ring: str, epoch: int) -> str:
-    return f"{ring}/{epoch}"
+def _cursor_field(source: SourceKey) -> str:
+    return f"{source.ring}/{source.epoch}"
 
 
 def _is_before(field: bytes, epochs: Mapping[str, int]) -> bool:
     """Whether a cursor is one of an earlier epoch of these rings."""
     ring, _, epoch = field.decode("utf-8", "surrogateescape").rpartition("/")
     return epoch.isdecimal() and int(epoch) < epochs.get(ring, 0)
+
+
+def make(settings: WriterSettings, slots: Slots) -> RedisSink | None:
+    """The sink, if there is a Redis."""
+    return RedisSink(settings, slots) if settings.redis_url else None

@@ -14,11 +14,17 @@ from engine.messages.streams import StreamState
 from tests.control.api.api_rig import POLL, Rig, run_with_rig
 from tests.control.api.routes.test_streams import BTC_KEY
 from tests.control.cli.remote.test_client_commands import TOKEN, engine
+from tests.told import telling
 
 pytestmark = pytest.mark.fault("N45")
 
 FINE = ("", "", "")
-UNDELIVERED = {"database_state": "down", "database_error": "refused", "backlog_rows": 9_000_000}
+WAITING = {"database_waits_for": "table trade refuses every row"}
+UNDELIVERED = {
+    "database_state": "down",
+    "database_error": "refused",
+    "database_backlog_rows": 9_000_000,
+}
 
 
 async def ask(rig: Rig) -> tuple[str, ...]:
@@ -38,7 +44,7 @@ async def ask(rig: Rig) -> tuple[str, ...]:
 
 def tell(rig: Rig, **changes: Any) -> None:
     """Have the supervisor say something else of the writer."""
-    rig.supervisor.writer = msgspec.structs.replace(rig.supervisor.writer, **changes)
+    rig.supervisor.writer = telling(rig.supervisor.writer, **changes)
     rig.supervisor.tell()
 
 
@@ -56,13 +62,16 @@ def test_a_sound_engine_passes_with_and_without_streams() -> None:
     ("writer", "reason"),
     [
         (UNDELIVERED, ""),
-        ({"database_state": "connecting", "backlog_rows": 50_000_000}, ""),
+        ({"database_state": "connecting", "database_backlog_rows": 50_000_000}, ""),
         ({"redis_state": "down", "redis_error": "refused"}, ""),
         ({"database_state": "off", "redis_state": "off"}, ""),
         ({"journal_error": "no space left"}, ""),
         (UNDELIVERED | {"journal_error": "no space left"}, "journal"),
-        ({"waits_for": "table trade refuses every row"}, ""),
-        ({"waits_for": "table trade refuses every row", "journal_error": "no space"}, "journal"),
+        (WAITING, ""),
+        (
+            WAITING | {"journal_error": "no space"},
+            "journal",
+        ),
     ],
 )
 def test_no_sink_makes_the_engine_die_and_none_makes_it_unready_while_rows_are_kept(
@@ -171,8 +180,8 @@ def test_runtime_is_a_503_while_the_supervisor_is_silent() -> None:
 
 def test_fts_health_shows_red_lights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with engine() as (rig, url):
-        rig.supervisor.writer.database_state = "down"
-        rig.supervisor.writer.database_error = "refused"
+        rig.supervisor.writer.database.state = "down"
+        rig.supervisor.writer.database.error = "refused"
         rig.supervisor.tell()
         where = ("--url", url, "--state-dir", str(tmp_path))
         assert main(["health", "--json", *where]) == 1

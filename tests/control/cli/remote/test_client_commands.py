@@ -259,8 +259,8 @@ def test_health_prints_the_lights_and_is_1_unless_all_are_green(fts: Fts) -> Non
         assert (code, out.count("green")) == (1, 3)
         assert "engine" in out
         assert "1 of 24 streams in trouble" in out
-        rig.supervisor.writer.database_state = "down"
-        rig.supervisor.writer.database_error = "refused"
+        rig.supervisor.writer.database.state = "down"
+        rig.supervisor.writer.database.error = "refused"
         rig.supervisor.tell()
         code, out, _ = fts("health", url=url)
         assert code == 1

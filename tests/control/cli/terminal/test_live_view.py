@@ -17,6 +17,7 @@ from control.cli.addresses import Addresses
 from control.cli.terminal.live_view import can_show_view, render, watch
 from engine.messages.status import ChildReport, EngineStatus, StreamReport, WriterReport
 from engine.messages.streams import StreamState
+from engine.messages.writer import SinkStatus
 
 ADDRESSES = Addresses(
     psql="psql 'postgresql://fts@/fts?host=/home/somebody/.local/state/fts/demo/postgres/run'",
@@ -31,7 +32,10 @@ ADDRESSES = Addresses(
 def status_of(streams: list[StreamReport]) -> EngineStatus:
     up = ChildReport("writer", "up")
     writer = WriterReport(
-        up, database_state="up", redis_state="up", stored_rows={"trade": 123_456_789},
+        up,
+        sinks=[
+            SinkStatus("database", "up", rows={"trade": 123_456_789}), SinkStatus("redis", "up"),
+        ],
         recent_latency_us={"database": {"p99": 63_000.0}},
     )  # fmt: skip
     return EngineStatus(
@@ -201,7 +205,7 @@ def test_a_quiet_engine_says_so_ever_more_seldom_and_an_outage_at_once(
 
     def status() -> EngineStatus:
         engine = status_of([a_stream(slot) for slot in range(4)])
-        engine.writer.redis_state = "down" if now_s >= out_from_s else "up"
+        engine.writer.redis.state = "down" if now_s >= out_from_s else "up"
         return engine
 
     monkeypatch.setattr("control.cli.terminal.live_view.monotonic_s", lambda: now_s)

@@ -13,6 +13,7 @@ from engine.messages.status import (
     StreamReport,
     WriterReport,
 )
+from engine.messages.writer import SinkStatus
 
 
 class Machine:
@@ -51,7 +52,9 @@ class Machine:
             self._stream.row_count = self._stream.frame_count = rows
         else:
             self._writer.taken_s = at_s
-            self._writer.stored_rows = self._writer.published_rows = {"trade": rows}
+            self._writer.sinks = [
+                SinkStatus(name, rows={"trade": rows}) for name in ("database", "redis")
+            ]
 
 
 @pytest.mark.fault("N27")

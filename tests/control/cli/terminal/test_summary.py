@@ -8,13 +8,19 @@ from engine.data.names import StreamKind
 from engine.messages.account import Moves
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
 from engine.messages.streams import StreamCounts
+from engine.messages.writer import SinkStatus
 
 
 def test_the_summary_says_where_every_received_row_is() -> None:
     counts = {StreamKind.TRADES: StreamCounts(1, 100, gap_count=2, missing_count=7)}
     writer = WriterReport(
-        ChildReport("writer", "up"), stored_rows={"trade": 80, "gap": 2},
-        skipped_rows={"trade": 15}, lost_rows=3, lost_by_kind={"trade": 3}, backlog_rows=2,
+        ChildReport("writer", "up"),
+        sinks=[
+            SinkStatus(
+                "database", rows={"trade": 80, "gap": 2}, withheld_rows={"trade": 15},
+                missed_rows={"trade": 3}, backlog_rows=2,
+            )
+        ],
         moves={"trade": Moves(100, 98, 0, 2)},
     )  # fmt: skip
     status = EngineStatus(

@@ -17,7 +17,7 @@ from engine.data.kinds import FUNDING, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
-from engine.writer.consumer import DatabaseDelivery
+from engine.writer.every_row import EveryRow
 from engine.writer.rows.clock_doubt import ClockDoubt
 from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings
@@ -36,7 +36,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.offset_ns = 0
         for module in (
-            "consumer", "sources.sources", "sinks.postgres.sink",
+            "every_row", "sources.sources", "sinks.postgres.sink",
             "rows.screen", "rows.clock_doubt", "rows.quarantine",
         ):  # fmt: skip
             monkeypatch.setattr(f"engine.writer.{module}.wall_ns", self.now_ns)
@@ -74,13 +74,13 @@ def bench(layout: Layout) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def delivery(bench: Bench, database_url: str, make_settings: MakeSettings) -> DatabaseDelivery:
+def delivery(bench: Bench, database_url: str, make_settings: MakeSettings) -> EveryRow:
     return bench.delivery(make_settings(database_url=database_url, flush_interval_s=0.01))
 
 
 @pytest.mark.parametrize("behind_days", [2, 365, 20_000])
 def test_rows_wait_until_our_clock_is_put_right(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock, layout: Layout, database_url: str,
+    bench: Bench, delivery: EveryRow, clock: Clock, layout: Layout, database_url: str,
     behind_days: int, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level("INFO", "engine.writer.rows.clock_doubt")
@@ -90,16 +90,16 @@ def test_rows_wait_until_our_clock_is_put_right(
         for number in range(5):
             bench.put(clock.trades(0, first_id=20 * number))
             bench.put(clock.trades(1, first_id=20 * number))
-        await until(lambda: "clock" in delivery.waits_for)
-        assert f"this machine's clock is {behind_days} days behind the" in delivery.waits_for
+        await until(lambda: "clock" in delivery.sink.waits.text)
+        assert f"this machine's clock is {behind_days} days behind the" in delivery.sink.waits.text
         assert delivery.trouble.state == "up"
         clock.offset_ns = 0
         await until(lambda: delivery.backlog_rows == 0)
-        assert delivery.waits_for == ""
+        assert delivery.sink.waits.text == ""
 
     run(delivery, body)
     assert not layout.quarantine_dir.exists()
-    assert delivery.stored_rows == {"trade": 200}
+    assert delivery.rows == {"trade": 200}
     assert select(database_url, "SELECT count(*) FROM gap") == [(0,)]
     wrong = "SELECT count(*) FROM trades WHERE abs(extract(epoch FROM recv_time - time)) > 60"
     assert select(database_url, wrong) == [(0,)], "when they were received is put right, too"
@@ -107,7 +107,7 @@ def test_rows_wait_until_our_clock_is_put_right(
 
 
 def test_a_writer_stopped_while_rows_wait_leaves_them_to_the_next(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock, database_url: str,
+    bench: Bench, delivery: EveryRow, clock: Clock, database_url: str,
     make_settings: MakeSettings,
 ) -> None:  # fmt: skip
     clock.offset_ns = -YEAR_NS
@@ -115,7 +115,7 @@ def test_a_writer_stopped_while_rows_wait_leaves_them_to_the_next(
     async def stopped() -> None:
         bench.put(clock.trades(0))
         bench.put(clock.trades(1))
-        await until(lambda: "clock" in delivery.waits_for)
+        await until(lambda: "clock" in delivery.sink.waits.text)
 
     run(delivery, stopped)
     assert sum(source.backlog_rows for source in bench.sources) == 40
@@ -126,11 +126,11 @@ def test_a_writer_stopped_while_rows_wait_leaves_them_to_the_next(
         await until(lambda: successor.backlog_rows == 0)
 
     run(successor, delivered)
-    assert successor.stored_rows == {"trade": 40}
+    assert successor.rows == {"trade": 40}
 
 
 def test_one_venue_a_day_ahead_is_refused_while_another_agrees_with_us(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock, database_url: str
+    bench: Bench, delivery: EveryRow, clock: Clock, database_url: str
 ) -> None:
     async def body() -> None:
         bench.put(clock.trades(0))
@@ -139,41 +139,37 @@ def test_one_venue_a_day_ahead_is_refused_while_another_agrees_with_us(
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == delivery.quarantined_rows == {"trade": 20}
+    assert delivery.rows == delivery.refused_rows == {"trade": 20}
     found = select(database_url, "SELECT venue, missing, reason FROM gaps")
     assert found == [("bolt", 20, "quarantined")]
 
 
-def test_the_wrong_venue_may_come_first(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock
-) -> None:
+def test_the_wrong_venue_may_come_first(bench: Bench, delivery: EveryRow, clock: Clock) -> None:
     """For a moment nobody knows whose clock it is."""
 
     async def body() -> None:
         bench.put(clock.trades(1, ahead_ns=2 * DAY_NS))
-        await until(lambda: "clock" in delivery.waits_for)
+        await until(lambda: "clock" in delivery.sink.waits.text)
         bench.put(clock.trades(0))
         await until(lambda: delivery.backlog_rows == 0)
-        assert delivery.waits_for == ""
+        assert delivery.sink.waits.text == ""
 
     run(delivery, body)
-    assert delivery.stored_rows == delivery.quarantined_rows == {"trade": 20}
+    assert delivery.rows == delivery.refused_rows == {"trade": 20}
 
 
 def test_one_stream_ahead_of_its_neighbours_is_refused(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock
+    bench: Bench, delivery: EveryRow, clock: Clock
 ) -> None:
     async def body() -> None:
         bench.put(np.concatenate([clock.trades(0), clock.trades(2, ahead_ns=2 * DAY_NS)]))
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == delivery.quarantined_rows == {"trade": 20}
+    assert delivery.rows == delivery.refused_rows == {"trade": 20}
 
 
-def test_absurd_times_are_nobodys_clock(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock
-) -> None:
+def test_absurd_times_are_nobodys_clock(bench: Bench, delivery: EveryRow, clock: Clock) -> None:
     """Microseconds taken for milliseconds are tens of thousands of years ahead."""
 
     async def body() -> None:
@@ -181,11 +177,11 @@ def test_absurd_times_are_nobodys_clock(
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.quarantined_rows == {"trade": 20}
+    assert delivery.refused_rows == {"trade": 20}
 
 
 def test_rows_that_we_stamp_ourselves_prove_nothing_and_are_put_right(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock, database_url: str
+    bench: Bench, delivery: EveryRow, clock: Clock, database_url: str
 ) -> None:
     """Hyperliquid's funding has no time: it agrees with our clock however wrong that is."""
     clock.offset_ns = -YEAR_NS
@@ -196,14 +192,14 @@ def test_rows_that_we_stamp_ourselves_prove_nothing_and_are_put_right(
     async def body() -> None:
         bench.put(funding)
         bench.put(clock.trades(1))
-        await until(lambda: "clock" in delivery.waits_for)
+        await until(lambda: "clock" in delivery.sink.waits.text)
         bench.put(clock.trades(0))
         clock.offset_ns = 0
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"trade": 40, "funding": 5}
-    assert not delivery.quarantined_rows
+    assert delivery.rows == {"trade": 40, "funding": 5}
+    assert not delivery.refused_rows
     wrong = "SELECT count(*) FROM {} WHERE abs(extract(epoch FROM now() - {})) > 60"
     for column in ("time", "recv_time"):
         assert select(database_url, wrong.format("funding_rates", column)) == [(0,)]
@@ -211,7 +207,7 @@ def test_rows_that_we_stamp_ourselves_prove_nothing_and_are_put_right(
 
 
 def test_rows_with_our_time_alone_wait_only_a_moment(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock
+    bench: Bench, delivery: EveryRow, clock: Clock
 ) -> None:
     funding = np.zeros(5, FUNDING.dtype)
     funding["stream"] = 3
@@ -222,11 +218,11 @@ def test_rows_with_our_time_alone_wait_only_a_moment(
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"funding": 5}
+    assert delivery.rows == {"funding": 5}
 
 
 def test_rows_of_before_and_after_keep_the_times_they_have(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock, database_url: str
+    bench: Bench, delivery: EveryRow, clock: Clock, database_url: str
 ) -> None:
     """Only what was received while the clock was wrong is put right."""
     before, after = clock.trades(0), clock.trades(0, first_id=20)
@@ -236,7 +232,7 @@ def test_rows_of_before_and_after_keep_the_times_they_have(
     async def body() -> None:
         clock.offset_ns = -YEAR_NS
         bench.put(clock.trades(1))
-        await until(lambda: "clock" in delivery.waits_for)
+        await until(lambda: "clock" in delivery.sink.waits.text)
         clock.offset_ns = 0
         bench.put(np.concatenate([before, after]))
         await until(lambda: delivery.backlog_rows == 0)
@@ -251,24 +247,24 @@ def test_rows_of_before_and_after_keep_the_times_they_have(
 
 
 def test_a_step_of_our_clock_makes_old_witnesses_worthless(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock
+    bench: Bench, delivery: EveryRow, clock: Clock
 ) -> None:
     async def body() -> None:
         bench.put(clock.trades(0))
         await until(lambda: delivery.backlog_rows == 0)
         clock.offset_ns = -YEAR_NS
         bench.put(clock.trades(0, first_id=20))
-        await until(lambda: "clock" in delivery.waits_for)
+        await until(lambda: "clock" in delivery.sink.waits.text)
         clock.offset_ns = 0
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"trade": 40}
-    assert not delivery.quarantined_rows
+    assert delivery.rows == {"trade": 40}
+    assert not delivery.refused_rows
 
 
 def test_a_clock_ahead_stores_rows_at_the_venues_time(
-    bench: Bench, delivery: DatabaseDelivery, clock: Clock, database_url: str
+    bench: Bench, delivery: EveryRow, clock: Clock, database_url: str
 ) -> None:
     clock.offset_ns = YEAR_NS
     rows = clock.trades(0)
@@ -281,7 +277,7 @@ def test_a_clock_ahead_stores_rows_at_the_venues_time(
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"trade": 40}
+    assert delivery.rows == {"trade": 40}
     days = select(database_url, "SELECT count(DISTINCT tableoid) FROM trade")
     assert days[0][0] <= 2, "no partition a year ahead"
 

@@ -17,13 +17,14 @@ from engine.data.flags import Flag, Side
 from engine.data.instrument import Instrument
 from engine.data.kind import Kind, RecordArray
 from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST, QUOTE
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.data.slots import Slots
-from engine.writer.rows.batch import CommitResult, Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sinks.redis.sink import RedisSink
-from tests.engine.writer.conftest import START_NS, MakeSettings
+from engine.writer.sinks.sink import Taken
+from tests.engine.writer.conftest import START_NS, MakeSettings, claim
 
 TIME = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START_NS // 1000)
 NEXT_NS = START_NS + 3600 * 10**9
@@ -81,19 +82,19 @@ def slices() -> Iterator[Slice]:
     for rows, spec in (
         (QUOTES, QUOTE), (FUNDINGS, FUNDING), (POINTS, OPEN_INTEREST), (LIQUIDATIONS, LIQUIDATION),
     ):  # fmt: skip
-        yield Slice(f"shard-0.{spec.name}", 1, 0, 0, rows, spec)
+        yield Slice.whole(SourceKey(f"shard-0.{spec.name}", 1), spec, 0, rows)
 
 
 @pytest.fixture
-def stored(database_url: str, make_settings: MakeSettings, slots: Slots) -> CommitResult:
+def stored(database_url: str, make_settings: MakeSettings, slots: Slots) -> Taken:
     """All rows, committed in one transaction."""
 
-    async def main() -> CommitResult:
+    async def main() -> Taken:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
+        await sink.open({})
         for piece in slices():
-            await sink.cursor(piece.ring, 1, 0)
-        result = await sink.commit(list(slices()), durable=False)
+            await claim(sink, *piece.source, 0)
+        result = await sink.take(Batch(list(slices())), durable=False)
         await sink.close()
         return result
 
@@ -106,8 +107,8 @@ def select(url: str, query: str) -> list[Any]:
         return connection.execute(query.encode()).fetchall()
 
 
-def test_all_kinds_are_stored_in_one_commit(stored: CommitResult, database_url: str) -> None:
-    assert stored.stored_rows == {"quote": 2, "funding": 3, "open_interest": 1, "liquidation": 1}
+def test_all_kinds_are_stored_in_one_commit(stored: Taken, database_url: str) -> None:
+    assert stored.rows == {"quote": 2, "funding": 3, "open_interest": 1, "liquidation": 1}
     assert stored.inexact_rows == 1
     assert select(database_url, "SELECT count(*) FROM instrument") == [(1,)], (
         "a mark price of eight decimals makes no new version of the instrument"
@@ -116,7 +117,7 @@ def test_all_kinds_are_stored_in_one_commit(stored: CommitResult, database_url: 
     assert select(database_url, query) == [(2,)], "divided by day like trades"
 
 
-def test_quotes_read_as_they_were_sent(stored: CommitResult, database_url: str) -> None:
+def test_quotes_read_as_they_were_sent(stored: Taken, database_url: str) -> None:
     query = (
         "SELECT time, recv_time, venue, symbol, bid::text, bid_quantity::text, ask::text,"
         " ask_quantity::text, seq, after_gap, inexact, transport FROM quotes ORDER BY seq"
@@ -128,7 +129,7 @@ def test_quotes_read_as_they_were_sent(stored: CommitResult, database_url: str) 
     ]
 
 
-def test_funding_reads_as_it_was_sent(stored: CommitResult, database_url: str) -> None:
+def test_funding_reads_as_it_was_sent(stored: Taken, database_url: str) -> None:
     query = (
         "SELECT rate, mark_price, index_price, next_funding_time, funding_interval, inexact,"
         " transport FROM funding_rates ORDER BY mark_price"
@@ -142,7 +143,7 @@ def test_funding_reads_as_it_was_sent(stored: CommitResult, database_url: str) -
 
 
 def test_open_interest_and_liquidations_read_as_they_were_sent(
-    stored: CommitResult, database_url: str
+    stored: Taken, database_url: str
 ) -> None:
     query = "SELECT time, symbol, quantity::text, transport FROM open_interest_points"
     assert select(database_url, query) == [(TIME, "S", "31000.123", "HttpPoll")]
@@ -159,7 +160,7 @@ def test_open_interest_and_liquidations_read_as_they_were_sent(
     "view", ["quotes", "funding_rates", "open_interest_points", "liquidations"]
 )
 def test_the_newest_rows_are_read_from_the_index(
-    stored: CommitResult, database_url: str, view: str
+    stored: Taken, database_url: str, view: str
 ) -> None:
     plan = select(database_url, f"EXPLAIN SELECT * FROM {view} ORDER BY time DESC LIMIT 5")
     assert "Index Scan Backward" in "\n".join(line for (line,) in plan)
@@ -173,17 +174,19 @@ def test_a_rate_no_database_can_hold_is_set_aside(
     rows["rate"][1:3] = np.nan, 1e9
     rows["index"][3] = np.inf
 
-    async def main() -> CommitResult:
+    async def main() -> Taken:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
-        await sink.cursor("r", 1, 0)
-        result = await sink.commit([Slice("r", 1, 0, 0, rows, FUNDING)], durable=False)
+        await sink.open({})
+        await claim(sink, "r", 1, 0)
+        result = await sink.take(
+            Batch([Slice.whole(SourceKey("r", 1), FUNDING, 0, rows)]), durable=False
+        )
         await sink.close()
         return result
 
     result = uvloop.run(main())
-    assert result.stored_rows == {"funding": 1}
-    assert result.quarantined_rows == {"funding": 3}
+    assert result.rows == {"funding": 1}
+    assert result.refused == {"funding": 3}
     (file,) = layout.quarantine_dir.glob("funding-*.jsonl")
     errors = [json.loads(line) for line in file.read_text().splitlines()]
     assert [error["row"]["rate"] for error in errors] == ["nan", 1e9, 0.0001]
@@ -195,12 +198,12 @@ def test_redis_readers_get_every_kind_under_its_own_key(
 ) -> None:
     async def main() -> int:
         sink = RedisSink(make_settings(redis_url=redis_url), slots, deadline_s=1.0)
-        await sink.connect()
+        await sink.open({})
         for piece in slices():
-            await sink.cursor(piece.ring, 1)
-        sent = await sink.publish(list(slices()))
+            await claim(sink, *piece.source)
+        sent = await sink.take(Batch(list(slices())), durable=False)
         await sink.close()
-        return sent.event_count
+        return sent.rows.total()
 
     assert asyncio.run(main()) == 7
     times = {"time": START_NS, "recv": START_NS + 1000}

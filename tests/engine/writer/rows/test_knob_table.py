@@ -7,12 +7,12 @@ import numpy as np
 import psycopg
 import pytest
 
-from engine.data.kinds import GAP, TRADE
+from engine.data.kinds import GAP
 from engine.data.layout import Layout
 from engine.data.slots import Slots
 from engine.messages.streams import Knobs
-from engine.writer.consumer import DatabaseDelivery
-from engine.writer.redis_consumer import RedisDelivery
+from engine.writer.every_row import EveryRow
+from engine.writer.live import Live
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sinks.redis.sink import RedisSink
@@ -50,7 +50,7 @@ def test_rows_of_a_stream_that_is_not_stored_are_passed_over(
 ) -> None:
     settings = make_settings(database_url=database_url, knobs={1: UNSTORED}, flush_interval_s=0.01)
     knobs = KnobTable(settings)
-    delivery = DatabaseDelivery(bench.sources, PostgresSink(settings, Slots(layout.slots)), knobs)
+    delivery = EveryRow(bench.sources, PostgresSink(settings, Slots(layout.slots)), knobs)
 
     async def body() -> None:
         bench.put(trades(400))
@@ -92,9 +92,9 @@ def test_rows_of_a_stream_that_is_not_stored_are_passed_over(
     assert [(symbol, int(number)) for symbol, number in marked] == [
         ("S0", 800), ("S1", 801), ("S2", 802), ("S3", 803),
     ], "the first row after each of them says so"  # fmt: skip
-    assert delivery.skipped_rows["trade"] == 100 + 400
-    assert delivery.stored_rows["trade"] == 700
-    assert delivery.lost_rows == 0
+    assert delivery.withheld_rows["trade"] == 100 + 400
+    assert delivery.rows["trade"] == 700
+    assert delivery.missed_rows.total() == 0
 
 
 def test_a_stream_that_is_never_stored_is_declared_over_restarts_and_lost_answers(
@@ -112,11 +112,11 @@ def test_a_stream_that_is_never_stored_is_declared_over_restarts_and_lost_answer
             return [row[0] for row in connection.execute(query).fetchall()]
 
     for first_id, expected in ((0, [200]), (800, [200, 200])):
-        delivery = DatabaseDelivery(
+        delivery = EveryRow(
             bench.sources, PostgresSink(settings, Slots(layout.slots)), KnobTable(settings)
         )
 
-        async def body(first_id: int = first_id, delivery: DatabaseDelivery = delivery) -> None:
+        async def body(first_id: int = first_id, delivery: EveryRow = delivery) -> None:
             for start in (first_id, first_id + 400):
                 bench.put(trades(400, first_id=start))
                 await until(lambda: delivery.backlog_rows == 0)
@@ -129,7 +129,7 @@ def test_a_stream_that_is_never_stored_is_declared_over_restarts_and_lost_answer
         deliver(delivery, body)
         assert sum(missing()) == sum(expected), "a row is declared once, whatever is repeated"
     knobs = KnobTable(settings)
-    delivery = DatabaseDelivery(bench.sources, PostgresSink(settings, Slots(layout.slots)), knobs)
+    delivery = EveryRow(bench.sources, PostgresSink(settings, Slots(layout.slots)), knobs)
 
     async def stored_again() -> None:
         await until(lambda: delivery.trouble.state == "up")
@@ -151,7 +151,7 @@ def test_a_bad_row_keeps_its_place_in_the_ring_when_others_are_held_back(
     trades: MakeTrades,
 ) -> None:
     settings = make_settings(database_url=database_url, knobs={0: UNSTORED}, flush_interval_s=0.01)
-    delivery = DatabaseDelivery(
+    delivery = EveryRow(
         bench.sources, PostgresSink(settings, Slots(layout.slots)), KnobTable(settings)
     )
     rows = trades(100)
@@ -177,7 +177,7 @@ def test_rows_of_a_stream_that_is_not_published_stay_out_of_redis(
 ) -> None:
     settings = make_settings(redis_url=redis_url, knobs={2: UNPUBLISHED})
     knobs = KnobTable(settings)
-    delivery = RedisDelivery(bench.sources, RedisSink(settings, Slots(layout.slots)), knobs)
+    delivery = Live(bench.sources, RedisSink(settings, Slots(layout.slots)), knobs)
 
     async def body() -> None:
         for first_id in (0, 400):
@@ -187,9 +187,9 @@ def test_rows_of_a_stream_that_is_not_published_stay_out_of_redis(
             knobs.set({})
 
     deliver(delivery, body)
-    assert delivery.published_rows["trade"] == 700
-    assert delivery.unpublished_rows["trade"] == 100
-    assert not delivery.overrun_rows
+    assert delivery.rows["trade"] == 700
+    assert delivery.withheld_rows["trade"] == 100
+    assert not delivery.missed_rows
 
 
 def test_the_smallest_limit_of_all_streams_governs_at_once(make_settings: MakeSettings) -> None:
@@ -209,6 +209,6 @@ def test_the_smallest_limit_of_all_streams_governs_at_once(make_settings: MakeSe
 
 def test_enabled_streams_cost_no_mask(make_settings: MakeSettings, trades: MakeTrades) -> None:
     knobs = KnobTable(make_settings(knobs={7: Knobs(flush_rows=5)}))
-    assert knobs.to_store(trades(8), TRADE.name) is None
+    assert knobs.chosen("database", trades(8)) is None
     knobs.set({4711: UNSTORED})
-    assert knobs.to_store(trades(8), TRADE.name) is None, "no row of that stream"
+    assert knobs.chosen("database", trades(8)) is None, "no row of that stream"

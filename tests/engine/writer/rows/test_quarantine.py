@@ -69,7 +69,7 @@ def test_refused_trades_are_declared_with_their_ids(
         ("S2", "Trades", 22, 24, 3, "open", times[22], times[24]),
         ("S2", "Trades", 30, 30, 1, "open", times[30], times[30]),
     ]
-    assert delivery.quarantined_rows == delivery.in_quarantine == {"trade": 6}
+    assert delivery.refused_rows == delivery.sink.set_aside == {"trade": 6}
 
 
 def test_ids_without_order_are_declared_as_a_time_and_a_count(
@@ -147,7 +147,7 @@ def test_a_row_of_nobodys_slot_is_in_a_gap_without_a_stream(
     delivery = _deliver(bench, make_settings(database_url=database_url), rows)
     found = select(database_url, "SELECT venue, symbol, missing, reason, state FROM gaps")
     assert found == [(None, None, 2, "quarantined", "open")]
-    assert delivery.stored_rows == {"trade": 2}
+    assert delivery.rows == {"trade": 2}
 
 
 def test_a_gap_that_cannot_be_stored_is_declared_with_what_it_said(
@@ -171,7 +171,7 @@ def test_a_gap_is_stored_whatever_our_clock_says(
     rows["stream"], rows["state"], rows["reason"] = 1, GapState.OPEN, 1
     rows["ts_event"] = rows["ts_recv"] = 1_000_000, START_NS * 2
     delivery = _deliver(bench, make_settings(database_url=database_url), rows)
-    assert delivery.stored_rows == {"gap": 2}
+    assert delivery.rows == {"gap": 2}
 
 
 def test_redis_is_told_too(
@@ -194,8 +194,8 @@ def test_the_number_in_quarantine_outlives_the_writer(
     settings = make_settings(database_url=database_url)
     _deliver(bench, settings, rows)
     later = _deliver(bench, settings, trades(4, first_id=4))
-    assert later.in_quarantine == {"trade": 1}
-    assert not later.quarantined_rows
+    assert later.sink.set_aside == {"trade": 1}
+    assert not later.refused_rows
 
 
 def test_flags_of_stored_rows_stay_as_they_were_without_refusals(

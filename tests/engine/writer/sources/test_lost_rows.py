@@ -18,7 +18,7 @@ from engine.data.positions import read_position
 from engine.data.slots import Slots
 from engine.writer.sources.journal_format import BLOCK_HEADER, SEGMENT_HEADER
 from engine.writer.sources.sources import Sources
-from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
+from tests.engine.writer.conftest import DATABASE, STREAM_COUNT, MakeTrades
 from tests.engine.writer.loss_rig import (
     RING,
     SEGMENT_BYTES,
@@ -150,9 +150,11 @@ def test_what_a_damaged_journal_lost_is_declared(
     epoch = receive(layout, rows, ring_stays=False)
     damage(journal_segments(layout, epoch))
     delivery = deliver(layout, database_url)
-    assert delivery.lost_rows > 0
-    assert_equation(database_url, rows, delivery.lost_rows)
-    assert deliver(layout, database_url).lost_rows == 0, "nothing is left to be declared again"
+    assert delivery.missed_rows.total() > 0
+    assert_equation(database_url, rows, delivery.missed_rows.total())
+    assert deliver(layout, database_url).missed_rows.total() == 0, (
+        "nothing is left to be declared again"
+    )
 
 
 @pytest.mark.fault("D02")
@@ -166,7 +168,7 @@ def test_what_the_ring_still_holds_is_not_lost_with_the_journal(
     epoch = receive(layout, rows, ring_stays=True)
     damage(journal_segments(layout, epoch))
     delivery = deliver(layout, database_url)
-    assert_equation(database_url, rows, delivery.lost_rows)
+    assert_equation(database_url, rows, delivery.missed_rows.total())
     with psycopg.connect(database_url) as connection:
         newest = connection.execute("SELECT max(trade_id) FROM trade").fetchone()
     assert newest == (ROWS - 1,)
@@ -251,10 +253,10 @@ def test_a_writer_killed_while_it_declares_declares_once(
 
 def had_by_another_database(layout: Layout, upto_seq: int) -> None:
     """Let the journal forget what a database, not the one of the test, has taken for good."""
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     for source in sources:
-        source.committed(upto_seq, durable=True)
+        source.advance("database", upto_seq, durable=True)
         source.close()
 
 
@@ -273,7 +275,7 @@ def test_what_a_database_set_back_has_lost_is_declared(
             (f"{layout.instance}/{RING}", epoch, int(rows["ts_recv"][79])),
         )
     seen: list[RecordArray] = []
-    lost = deliver(layout, database_url, on_loss=seen.append).lost_rows
+    lost = deliver(layout, database_url, on_loss=seen.append).missed_rows.total()
     assert 150 < lost <= 220
     with psycopg.connect(database_url) as connection:
         found = connection.execute("SELECT from_sequence, to_sequence FROM ring_loss").fetchall()
@@ -296,7 +298,7 @@ def test_a_database_that_never_had_the_ring_is_told_what_it_lacks(
     rows = fresh(trades(ROWS))
     receive(layout, rows, ring_stays=True)
     had_by_another_database(layout, 300)
-    assert deliver(layout, database_url).lost_rows > 200
+    assert deliver(layout, database_url).missed_rows.total() > 200
     assert_equation(database_url, rows)
 
 
@@ -305,12 +307,12 @@ def test_rows_are_not_removed_for_a_database_that_was_set_back(
     layout: Layout, trades: MakeTrades
 ) -> None:
     receive(layout, fresh(trades(ROWS)), ring_stays=True)
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     (source,) = sources
-    source.committed(ROWS, durable=True)
+    source.advance("database", ROWS, durable=True)
     assert source.is_delivered
-    source.committed(ROWS - 10, durable=False)
+    source.advance("database", ROWS - 10, durable=False)
     assert not source.is_delivered
     assert sources.remove_all() == 10
 
@@ -326,7 +328,7 @@ def test_foreign_files_among_the_journals_are_left_alone(
     epoch = receive(layout, fresh(trades(50)), ring_stays=False)
     (segment, *_) = journal_segments(layout, epoch)
     (segment.parent / "copy.seg").write_bytes(segment.read_bytes())
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     assert [source.backlog_rows for source in sources] == [50]
     sources.remove_all()
@@ -365,7 +367,7 @@ def test_positions_that_a_power_cut_set_back_follow_the_journal(
         file.write_bytes(old)
     else:
         file.unlink()
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     for slot in range(STREAM_COUNT):
         position = read_position(layout.positions_dir, TRADE.name, slot)
@@ -384,5 +386,5 @@ def test_a_stream_whose_entry_is_damaged_may_have_lost_rows(
     entries[1] = 2**63
     entries.flush()
     delete_all(journal_segments(layout, epoch))
-    assert deliver(layout, database_url).lost_rows == ROWS
+    assert deliver(layout, database_url).missed_rows.total() == ROWS
     assert_equation(database_url, rows, ROWS)

@@ -20,10 +20,12 @@ from engine.data.ring import RingProducer
 from engine.data.segment import Segment, attach_segment
 from engine.messages.settings import RingSettings
 from engine.writer.sources.journal import Journal
+from engine.writer.sources.source import Readers
 from engine.writer.sources.sources import Sources
 
 _PACK = Struct("=IHBxqq8xqdd").pack_into
 RING = "shard-0.trade"
+BOTH = Readers(("database",), ("redis",))
 WANTED = [RingSettings(RING, "trade", 64)]
 
 
@@ -78,10 +80,11 @@ class SourceMachine(RuleBasedStateMachine):
             self.directory.cleanup()
 
     def open_writer(self) -> None:
-        self.sources = Sources(self.layout, segment_bytes=600)
+        self.sources = Sources(self.layout, 600, BOTH)
         self.sources.open(WANTED)
         for source in self.sources:
-            source.committed(self.cursors.setdefault(source.epoch, source.first_seq), durable=False)
+            seq = self.cursors.setdefault(source.epoch, source.first_seq)
+            source.advance("database", seq, durable=False)
 
     @rule(count=st.integers(1, 40))
     def trade(self, count: int) -> None:
@@ -103,7 +106,7 @@ class SourceMachine(RuleBasedStateMachine):
     @rule(most=st.integers(1, 50), durable=st.booleans())
     def commit(self, most: int, durable: bool) -> None:
         for source in list(self.sources):  # what earlier runs left comes first
-            seq = source.database_seq
+            seq = source.progress("database").seq
             while most > 0 and seq < source.head_seq:
                 first, records = source.read(seq, most)
                 assert first == seq, "nothing may be lost on the way"
@@ -111,13 +114,13 @@ class SourceMachine(RuleBasedStateMachine):
                 self.database += records["trade_id"].tolist()
                 seq, most = first + len(records), most - len(records)
             self.cursors[source.epoch] = seq
-            source.committed(seq, durable=durable)
+            source.advance("database", seq, durable=durable)
         self.sources.remove_delivered()
 
     @rule()
     def redis_keeps_up(self) -> None:
         for source in self.sources:
-            source.redis_seq = source.head_seq
+            source.progress("redis").seq = source.head_seq
 
     @rule()
     def writer_is_killed(self) -> None:
@@ -170,7 +173,7 @@ def test_without_a_journal_rows_stay_in_the_ring_until_durable(
 ) -> None:
     caplog.set_level("INFO")
     layout = open_layout(tmp_path / "state", shm_root=tmp_path / "shm")
-    sources = Sources(layout, segment_bytes=1 << 20)
+    sources = Sources(layout, 1 << 20, BOTH)
     sources.open(WANTED)
     (source,) = sources
     shard = Shard(layout)
@@ -181,11 +184,11 @@ def test_without_a_journal_rows_stay_in_the_ring_until_durable(
         assert "no space left" in source.journal_error
         assert caplog.text.count("no space left") == 1
         assert not shard.put(65), "nothing was released"
-        source.committed(64, durable=False)
+        source.advance("database", 64, durable=False)
         source.pump()
         assert not shard.put(66), "stored is not yet durable"
-        source.committed(64, durable=True)
-        source.redis_seq = 64
+        source.advance("database", 64, durable=True)
+        source.progress("redis").seq = 64
         source.pump()
         assert shard.put(67)
     source.pump()
@@ -197,7 +200,7 @@ def test_without_a_journal_rows_stay_in_the_ring_until_durable(
 
 def test_ring_of_another_layout_refuses_to_start(tmp_path: Path) -> None:
     layout = open_layout(tmp_path / "state", shm_root=tmp_path / "shm")
-    sources = Sources(layout, segment_bytes=1 << 20)
+    sources = Sources(layout, 1 << 20, BOTH)
     sources.open(WANTED)
     path = layout.ring_path(RING)
     for source in sources:
@@ -206,13 +209,13 @@ def test_ring_of_another_layout_refuses_to_start(tmp_path: Path) -> None:
         file.seek(16)
         file.write(b"another layout!!")
     with pytest.raises(Exception, match="other records"):
-        Sources(layout, segment_bytes=1 << 20).open(WANTED)
+        Sources(layout, 1 << 20, BOTH).open(WANTED)
 
 
 def test_a_ring_left_behind_does_not_take_positions_back(tmp_path: Path) -> None:
     layout = open_layout(tmp_path / "state", shm_root=tmp_path / "shm")
     wanted = [RingSettings(ring, "trade", 64) for ring in ("shard-0.trade", "shard-1.trade")]
-    sources = Sources(layout, segment_bytes=600)
+    sources = Sources(layout, 600, BOTH)
     sources.open(wanted)
     for ring, trade_ids in (("shard-1.trade", range(1, 6)), ("shard-0.trade", range(6, 10))):
         shard = Shard(layout, ring)
@@ -224,7 +227,7 @@ def test_a_ring_left_behind_does_not_take_positions_back(tmp_path: Path) -> None
     for _ in range(2):  # the writer dies; the database has had nothing, so the rings hold all
         for source in sources:
             source.close()
-        sources = Sources(layout, segment_bytes=600)
+        sources = Sources(layout, 600, BOTH)
         sources.open(wanted)
         for source in sources:
             source.pump()

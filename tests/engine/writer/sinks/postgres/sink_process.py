@@ -13,11 +13,12 @@ import numpy as np
 from engine.base.errors import EngineError
 from engine.data.kind import RecordArray
 from engine.data.kinds import TRADE
-from engine.data.layout import open_layout
+from engine.data.layout import SourceKey, open_layout
 from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
+from tests.engine.writer.conftest import claim
 
 RING = "shard-0.trade"
 
@@ -36,11 +37,11 @@ def numbered_trades(first_id: int, count: int) -> RecordArray:
 
 async def store(sink: PostgresSink, row_count: int, batch_rows: int, durable: bool) -> None:
     """Connect, read the cursor, store from there to the end. Raises as the sink does."""
-    await sink.connect()
-    seq = await sink.cursor(RING, 1, 0)
+    await sink.open({})
+    seq = await claim(sink, RING, 1, 0)
     while seq < row_count:
         rows = numbered_trades(seq, min(batch_rows, row_count - seq))
-        await sink.commit([Slice(RING, 1, seq, seq, rows, TRADE)], durable=durable)
+        await sink.take(Batch([Slice.whole(SourceKey(RING, 1), TRADE, seq, rows)]), durable=durable)
         seq += len(rows)
 
 

@@ -20,11 +20,12 @@ from engine.data.ring import RingProducer
 from engine.data.segment import attach_segment
 from engine.data.slots import Slots
 from engine.messages.settings import RingSettings
-from engine.writer.consumer import DatabaseDelivery
+from engine.writer.every_row import EveryRow
 from engine.writer.rows.knob_table import KnobTable
+from engine.writer.rows.slice import Batch
 from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sources.sources import Sources
-from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
+from tests.engine.writer.conftest import DATABASE, START_NS, MakeSettings, MakeTrades
 
 BEGAN, ENDED, ALIVE = CoverageMark.BEGAN, CoverageMark.ENDED, CoverageMark.ALIVE
 Mark = tuple[int, int, int, int, int, int]
@@ -43,7 +44,7 @@ class Bench:
     """A shard's rings with their producer, and the delivery behind them."""
 
     def __init__(self, layout: Layout, sink: PostgresSink, knobs: KnobTable) -> None:
-        self.sources = Sources(layout, 1 << 20)
+        self.sources = Sources(layout, 1 << 20, DATABASE)
         self.sources.open(
             [RingSettings(f"shard-0.{spec.name}", spec.name, 1 << 12) for spec in (TRADE, COVERAGE)]
         )
@@ -54,7 +55,7 @@ class Bench:
             memory = memoryview(self._segments[-1].memory)
             self._producers[spec.name] = RingProducer(memory, spec)
         self.sink = sink
-        self.delivery = DatabaseDelivery(self.sources, sink, knobs)
+        self.delivery = EveryRow(self.sources, sink, knobs)
 
     def put(self, rows: RecordArray, spec: Kind) -> None:
         producer = self._producers[spec.name]
@@ -69,12 +70,12 @@ class Bench:
             source.pump()
 
     async def connect(self) -> None:
-        await self.delivery._connect()
+        await self.delivery._open()
 
     async def flush(self) -> None:
         """One transaction."""
         self.pump()
-        await self.delivery._commit(self.delivery._slices(), durable=False)
+        await self.delivery._deliver(Batch(self.delivery._parts()), durable=False)
 
     async def flush_all(self) -> None:
         for _ in range(3):
@@ -226,8 +227,8 @@ def test_marks_are_no_rows(bench: Bench, trades: MakeTrades) -> None:
         bench.pump()
         assert bench.delivery.backlog_rows == 5
         await bench.flush_all()
-        assert bench.delivery.stored_rows == {"trade": 5}
-        assert not bench.delivery.quarantined_rows
+        assert bench.delivery.rows == {"trade": 5}
+        assert not bench.delivery.refused_rows
         await bench.sink.close()
 
     uvloop.run(main())
@@ -333,7 +334,7 @@ def test_a_state_directory_of_the_version_before_starts_up(
 ) -> None:
     """It has rings, but none of coverage: that appears, and the others are as they were."""
     del tmp_path
-    before = Sources(layout, 1 << 20)
+    before = Sources(layout, 1 << 20, DATABASE)
     before.open([RingSettings("shard-0.trade", "trade", 1 << 12)])
     segment = attach_segment(layout.ring_path("shard-0.trade"), writable=True)
     producer = RingProducer(memoryview(segment.memory), TRADE)
@@ -342,7 +343,7 @@ def test_a_state_directory_of_the_version_before_starts_up(
     producer.close()
     for source in before:
         source.close()
-    after = Sources(layout, 1 << 20)
+    after = Sources(layout, 1 << 20, DATABASE)
     wanted = [RingSettings(f"shard-0.{kind}", kind, 1 << 12) for kind in ("trade", "coverage")]
     after.open(wanted)
     assert {source.name: source.head_seq for source in after} == {

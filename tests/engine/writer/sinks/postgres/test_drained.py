@@ -7,14 +7,16 @@ import pytest
 from engine.base.clock import wall_ns
 from engine.data.kind import RecordArray
 from engine.data.kinds import TRADE
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.positions import Positions
 from engine.data.slots import Slots
+from engine.database.session import AsyncSession
 from engine.messages.account import Moves, RingMoves
 from engine.writer.main import ring_status
 from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sinks.sink import Cursor
 from engine.writer.sources.sources import Sources
-from tests.engine.writer.conftest import STREAM_COUNT, MakeTrades
+from tests.engine.writer.conftest import DATABASE, STREAM_COUNT, MakeTrades
 from tests.engine.writer.loss_rig import (
     RING,
     SEGMENT_BYTES,
@@ -92,7 +94,7 @@ def test_a_backup_older_than_the_last_start_is_noticed(
         )
     receive(layout, fresh(trades(50, first_id=ROWS)), ring_stays=True)
     seen: list[RecordArray] = []
-    assert deliver(layout, database_url, on_loss=seen.append).lost_rows == ROWS - 100
+    assert deliver(layout, database_url, on_loss=seen.append).missed_rows.total() == ROWS - 100
     with psycopg.connect(database_url) as connection:
         found = connection.execute("SELECT from_sequence, to_sequence FROM ring_loss").fetchall()
         stored = connection.execute("SELECT count(*) FROM trade").fetchone()
@@ -102,7 +104,7 @@ def test_a_backup_older_than_the_last_start_is_noticed(
     assert gaps["stream"].tolist() == list(range(STREAM_COUNT))
     assert (gaps["from_ts"] < rows["ts_event"][100]).all()
     assert (gaps["to_ts"] > rows["ts_event"][-1]).all()
-    assert deliver(layout, database_url).lost_rows == 0
+    assert deliver(layout, database_url).missed_rows.total() == 0
 
 
 def test_a_new_database_need_not_know_what_an_old_one_has(
@@ -113,7 +115,7 @@ def test_a_new_database_need_not_know_what_an_old_one_has(
     with psycopg.connect(database_url) as connection:
         connection.execute("TRUNCATE ingest_cursor, trade")
     receive(layout, fresh(trades(50)), ring_stays=False)
-    assert deliver(layout, database_url).lost_rows == 0
+    assert deliver(layout, database_url).missed_rows.total() == 0
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM trade").fetchone() == (50,)
 
@@ -138,7 +140,7 @@ def test_a_damaged_entry_of_a_ring_that_is_gone_stops_nothing_and_loses_nothing(
     entries[900] = junk
     entries.flush()
     receive(layout, fresh(trades(50, first_id=ROWS)), ring_stays=True)
-    assert deliver(layout, database_url).lost_rows == 0
+    assert deliver(layout, database_url).missed_rows.total() == 0
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM trade").fetchone() == (ROWS + 50,)
 
@@ -158,17 +160,19 @@ def test_a_new_database_whose_link_breaks_between_two_cursors_is_still_new(
         connection.execute("TRUNCATE ingest_cursor, trade")
     for ring in rings:
         receive(layout, fresh(trades(10)), ring_stays=False, ring=ring)
-    claim, claims = PostgresSink.cursor, 0
+    claim, claims = PostgresSink._claim, 0
 
-    async def breaks_once(sink: PostgresSink, ring: str, epoch: int, first_seq: int) -> int:
+    async def breaks_once(
+        sink: PostgresSink, connection: AsyncSession, key: SourceKey, start_seq: int
+    ) -> Cursor:
         nonlocal claims
         claims += 1
         if claims == 2:
             await sink.close()
-        return await claim(sink, ring, epoch, first_seq)
+        return await claim(sink, connection, key, start_seq)
 
-    monkeypatch.setattr(PostgresSink, "cursor", breaks_once)
-    assert deliver(layout, database_url).lost_rows == 0
+    monkeypatch.setattr(PostgresSink, "_claim", breaks_once)
+    assert deliver(layout, database_url).missed_rows.total() == 0
     assert claims > 2
 
 
@@ -186,14 +190,14 @@ def test_a_backup_of_several_starts_ago_is_noticed(
         connection.execute("DELETE FROM ingest_cursor WHERE epoch <> %s", (epochs[0],))
         connection.execute("UPDATE ingest_cursor SET sequence = 50")
     receive(layout, fresh(trades(10, 300)), ring_stays=False)
-    assert deliver(layout, database_url).lost_rows == 250
+    assert deliver(layout, database_url).missed_rows.total() == 250
     with psycopg.connect(database_url) as connection:
         found = connection.execute(
             "SELECT epoch, from_sequence, to_sequence FROM ring_loss ORDER BY epoch"
         ).fetchall()
         assert connection.execute("SELECT count(*) FROM gap").fetchone() == (3 * STREAM_COUNT,)
     assert found == [(epochs[0], 50, 100), (epochs[1], 0, 100), (epochs[2], 0, 100)]
-    assert deliver(layout, database_url).lost_rows == 0, "once"
+    assert deliver(layout, database_url).missed_rows.total() == 0, "once"
 
 
 @pytest.mark.fault("P08")
@@ -202,16 +206,16 @@ def test_what_was_drained_since_the_start_can_be_recalled(
 ) -> None:
     """The database may be set back under a running writer."""
     receive(layout, fresh(trades(100)), ring_stays=False)
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     (source,) = sources
-    source.committed(100, durable=True)
+    source.advance("database", 100, durable=True)
     sources.remove_delivered()
     assert not list(sources)
     sources.recall(sources.drained)
     (recalled,) = sources
     assert (recalled.head_seq, recalled.backlog_rows) == (100, 0)
-    recalled.committed(60, durable=False)
+    recalled.advance("database", 60, durable=False)
     assert recalled.streams_since(60) == list(range(STREAM_COUNT))
     assert sources.remove_all() == 40
 
@@ -263,15 +267,15 @@ def venues_say(layout: Layout, now_ns: int) -> None:
 
 
 def had_by_a_database(layout: Layout) -> None:
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     for source in sources:
-        source.committed(source.head_seq, durable=True)
+        source.advance("database", source.head_seq, durable=True)
     assert sources.remove_all() == 0
 
 
 def remembered(layout: Layout) -> list[int]:
-    sources = Sources(layout, SEGMENT_BYTES)
+    sources = Sources(layout, SEGMENT_BYTES, DATABASE)
     sources.open([])
     epochs = [epoch for _, epoch in sources.drained]
     sources.remove_all()
@@ -286,7 +290,7 @@ def test_rows_that_the_database_had_before_are_not_counted_again(
     left of it may be delivered before the supervisor has heard where the cursor was.
     """
     receive(layout, fresh(trades(100)), ring_stays=False)
-    sources, moves = Sources(layout, SEGMENT_BYTES), RingMoves()
+    sources, moves = Sources(layout, SEGMENT_BYTES, DATABASE), RingMoves()
 
     def tell() -> dict[str, Moves]:
         return moves.update(ring_status(source) for source in sources)
@@ -295,8 +299,8 @@ def test_rows_that_the_database_had_before_are_not_counted_again(
     sources.open([])
     assert tell() == {"trade": Moves(waiting=100)}, "as far as the journal knows"
     (source,) = sources
-    source.committed(60, durable=False)
-    source.database_seq = 100
-    source.committed(100, durable=True)
+    source.advance("database", 60, durable=False)
+    source.progress("database").seq = 100
+    source.advance("database", 100, durable=True)
     sources.remove_delivered()
     assert tell() == {"trade": Moves(moved=40)}

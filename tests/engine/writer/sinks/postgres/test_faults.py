@@ -19,13 +19,13 @@ import uvloop
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, EngineError
 from engine.data.kinds import TRADE
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.slots import Slots
 from engine.servers.postgres import PrivatePostgres
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.conftest import crash
-from tests.engine.writer.conftest import MakeSettings, MakeTrades
+from tests.engine.writer.conftest import MakeSettings, MakeTrades, claim
 from tests.engine.writer.sinks.postgres.sink_process import RING, numbered_trades, store
 
 _PROGRAM = Path(__file__).with_name("sink_process.py")
@@ -174,7 +174,7 @@ def test_a_killed_backend_is_survived(
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("SELECT pg_terminate_backend(backend_pid) FROM ingest_cursor")
         with pytest.raises(DatabaseUnavailableError):
-            await sink.commit([_numbered(1000, 10)], durable=False)
+            await sink.take(Batch([_numbered(1000, 10)]), durable=False)
         await store(sink, 2000, 1000, durable=False)
         await sink.close()
 
@@ -194,7 +194,7 @@ def test_a_predecessor_that_hangs_on_to_its_cursor_is_ended(
         stuck.execute("UPDATE ingest_cursor SET backend_pid = pg_backend_pid()")
         stuck.commit()
         stuck.execute("UPDATE ingest_cursor SET sequence = sequence + 1000")
-        assert await sink.cursor(RING, 1, 0) == 10  # after the lock timeout
+        assert await claim(sink, RING, 1, 0) == 10  # after the lock timeout
         with pytest.raises(psycopg.OperationalError):
             stuck.execute("SELECT 1")
         stuck.close()
@@ -212,7 +212,7 @@ def test_a_locked_table_is_a_matter_of_time(
         with psycopg.connect(database_url) as connection:
             connection.execute("LOCK TABLE trade")
             with pytest.raises(DatabaseUnavailableError, match="55P03"):
-                await sink.commit([_numbered(10, 10)], durable=False)
+                await sink.take(Batch([_numbered(10, 10)]), durable=False)
         await store(sink, 20, 10, durable=False)
         await sink.close()
 
@@ -288,13 +288,13 @@ def test_errors_tell_no_password(slots: Slots, make_settings: MakeSettings) -> N
         url = "postgresql://fts:hunter2@127.0.0.1:1/fts?connect_timeout=2"
         sink = PostgresSink(make_settings(database_url=url), slots)
         with pytest.raises(DatabaseUnavailableError) as caught:
-            await sink.connect()
+            await sink.open({})
         assert "hunter2" not in str(caught.value)
         with pytest.raises(DatabaseUnavailableError, match="not connected"):
-            await sink.cursor(RING, 1, 0)
+            await claim(sink, RING, 1, 0)
 
     uvloop.run(main())
 
 
 def _numbered(seq: int, count: int) -> Slice:
-    return Slice(RING, 1, seq, seq, numbered_trades(seq, count), TRADE)
+    return Slice.whole(SourceKey(RING, 1), TRADE, seq, numbered_trades(seq, count))

@@ -55,7 +55,7 @@ def refused(
     bench.put(rows)
     delivery = bench.delivery(make_settings(database_url=database_url))
     run(delivery, all_delivered(delivery))
-    assert delivery.quarantined_rows == {"trade": 4}
+    assert delivery.refused_rows == {"trade": 4}
 
 
 def at_desk(layout: Layout, url: str, body: Callable[[QuarantineDesk], Awaitable[Any]]) -> Any:
@@ -267,7 +267,7 @@ def test_rows_of_the_version_before_are_declared_and_can_be_stored(
         await until(lambda: delivery.trouble.state == "up")
 
     run(delivery, connected)
-    assert delivery.in_quarantine == {"trade": 4}
+    assert delivery.sink.set_aside == {"trade": 4}
     assert select(database_url, _GAPS) == [(10, 12, 3, "open"), (20, 20, 1, "open")]
     assert len(at_desk(layout, database_url, waiting)) == 4, "and not once more"
     execute(database_url, "ALTER TABLE trade DROP CONSTRAINT no")

@@ -16,15 +16,15 @@ from engine.data.flags import GapReason, GapState, Side
 from engine.data.instrument import Instrument
 from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK, GAP, TRADE
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.database.session import WRITER, open_session
 from engine.messages.listings import StoreListing
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Loss, Slice
 from engine.writer.sinks.postgres.listing_store import store_listing
 from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
+from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades, claim
 from tests.stores import select
 
 RING = "shard-0.trade"
@@ -38,7 +38,7 @@ def run(database_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
     def run(body: Callable[[PostgresSink], Awaitable[Any]]) -> Any:
         async def main() -> Any:
             sink = PostgresSink(make_settings(database_url=database_url), slots)
-            await sink.connect()
+            await sink.open({})
             try:
                 return await body(sink)
             finally:
@@ -51,7 +51,18 @@ def run(database_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
 
 def piece(rows: RecordArray, seq: int = 0, ring: str = RING) -> Slice:
     spec = {TRADE.dtype: TRADE, BOOK.dtype: BOOK, GAP.dtype: GAP}[rows.dtype]
-    return Slice(ring, 1, seq, seq, rows, spec)
+    return Slice.whole(SourceKey(ring, 1), spec, seq, rows)
+
+
+async def last_recv_ns(sink: PostgresSink) -> int:
+    """Of the last row below the cursor."""
+    key = SourceKey(RING, 1)
+    return (await sink.cursors({key: 0}))[key].last_recv_ns
+
+
+def lost(start_seq: int, end_seq: int) -> Loss:
+    """Of which nobody knows whose rows they were."""
+    return Loss(SourceKey(RING, 1), TRADE.name, start_seq, end_seq, np.empty(0, GAP.dtype))
 
 
 def quarantined(layout: Layout) -> list[dict[str, Any]]:
@@ -63,17 +74,17 @@ def test_rows_and_cursors_of_several_rings_are_committed_together(
     run: Run, database_url: str, trades: MakeTrades, books: MakeTrades
 ) -> None:
     async def body(sink: PostgresSink) -> None:
-        assert await sink.cursor(RING, 1, 40) == 40
-        assert await sink.cursor("shard-0.book", 1, 0) == 0
-        first = Slice(RING, 1, 40, 40, trades(1000), TRADE)
-        second = Slice(RING, 1, 1040, 1040, trades(500, first_id=1000), TRADE)
-        result = await sink.commit([first, piece(books(50), 0, "shard-0.book"), second],
+        assert await claim(sink, RING, 1, 40) == 40
+        assert await claim(sink, "shard-0.book", 1, 0) == 0
+        first = Slice.whole(SourceKey(RING, 1), TRADE, 40, trades(1000))
+        second = Slice.whole(SourceKey(RING, 1), TRADE, 1040, trades(500, first_id=1000))
+        result = await sink.take(Batch([first, piece(books(50), 0, "shard-0.book"), second]),
                                    durable=True)  # fmt: skip
-        assert result.stored_rows == {"trade": 1500, "book": 200}
-        assert not result.quarantined_rows
+        assert result.rows == {"trade": 1500, "book": 200}
+        assert not result.refused
         assert result.inexact_rows == 0
-        assert await sink.cursor(RING, 1, 0) == 1540
-        assert await sink.cursor("shard-0.book", 1, 0) == 200
+        assert await claim(sink, RING, 1, 0) == 1540
+        assert await claim(sink, "shard-0.book", 1, 0) == 200
 
     run(body)
     assert select(database_url, "SELECT count(*), sum(trade_id) FROM trade") == [
@@ -91,9 +102,9 @@ def test_views_show_exact_numbers_under_plain_names(
     levels["side"][1] = Side.NONE
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.cursor("b", 1, 0)
-        await sink.commit([piece(rows), piece(levels, 0, "b")], durable=False)
+        await claim(sink, RING, 1, 0)
+        await claim(sink, "b", 1, 0)
+        await sink.take(Batch([piece(rows), piece(levels, 0, "b")]), durable=False)
 
     run(body)
     found = select(
@@ -114,8 +125,8 @@ def test_gaps_are_readable(run: Run, database_url: str) -> None:
     row["from_seq"], row["to_seq"], row["missing"] = 5, 9, 3
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(row)], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(row)]), durable=False)
 
     run(body)
     found = select(
@@ -130,8 +141,8 @@ def test_the_newest_rows_are_read_from_the_index(
     run: Run, database_url: str, trades: MakeTrades
 ) -> None:
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(trades(20_000))], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(trades(20_000))]), durable=False)
 
     run(body)
     with psycopg.connect(database_url) as connection:
@@ -148,14 +159,14 @@ def test_a_writer_behind_the_cursor_is_fenced(
     run: Run, database_url: str, trades: MakeTrades
 ) -> None:
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(trades(10))], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(trades(10))]), durable=False)
         with pytest.raises(FencedError):
-            await sink.commit([piece(trades(10))], durable=False)
+            await sink.take(Batch([piece(trades(10))]), durable=False)
         with pytest.raises(DatabaseUnavailableError, match="not connected"):
-            await sink.commit([piece(trades(10))], durable=False)
-        await sink.connect()
-        assert await sink.cursor(RING, 1, 0) == 10
+            await sink.take(Batch([piece(trades(10))]), durable=False)
+        await sink.open({})
+        assert await claim(sink, RING, 1, 0) == 10
 
     run(body)
     assert select(database_url, "SELECT count(*) FROM trade") == [(10,)]
@@ -163,9 +174,9 @@ def test_a_writer_behind_the_cursor_is_fenced(
 
 def test_epochs_of_a_ring_have_cursors_of_their_own(run: Run, trades: MakeTrades) -> None:
     async def body(sink: PostgresSink) -> None:
-        assert await sink.cursor(RING, 1, 7) == 7
-        assert await sink.cursor(RING, 2, 0) == 0
-        assert await sink.cursor(RING, 1, 0) == 7
+        assert await claim(sink, RING, 1, 7) == 7
+        assert await claim(sink, RING, 2, 0) == 0
+        assert await claim(sink, RING, 1, 0) == 7
 
     run(body)
 
@@ -176,17 +187,17 @@ def test_lost_rows_leave_a_hole_in_the_sequence(
     rows = trades(10)
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        assert sink.last_recv_ns(RING, 1) == 0
-        await sink.commit([Slice(RING, 1, 0, 100, rows, TRADE)], durable=False)
-        assert await sink.cursor(RING, 1, 0) == 110
-        assert sink.last_recv_ns(RING, 1) == rows["ts_recv"][-1]
+        await claim(sink, RING, 1, 0)
+        assert await last_recv_ns(sink) == 0
+        await sink.take(Batch([lost(0, 100), piece(rows, 100)]), durable=False)
+        assert await claim(sink, RING, 1, 0) == 110
+        assert await last_recv_ns(sink) == rows["ts_recv"][-1]
         # A cursor that somebody set back by hand passes the loss again, and further.
         with psycopg.connect(database_url) as connection:
             connection.execute("UPDATE ingest_cursor SET sequence = 0")
-        await sink.commit([Slice(RING, 1, 0, 200, rows[:0], TRADE)], durable=False)
-        assert await sink.cursor(RING, 1, 0) == 200
-        assert sink.last_recv_ns(RING, 1) == rows["ts_recv"][-1]
+        await sink.take(Batch([lost(0, 200)]), durable=False)
+        assert await claim(sink, RING, 1, 0) == 200
+        assert await last_recv_ns(sink) == rows["ts_recv"][-1]
 
     run(body)
     found = select(database_url, "SELECT ring, epoch, from_sequence, to_sequence FROM ring_loss")
@@ -195,11 +206,11 @@ def test_lost_rows_leave_a_hole_in_the_sequence(
 
 def test_a_durable_commit_may_come_without_rows(run: Run, trades: MakeTrades) -> None:
     async def body(sink: PostgresSink) -> None:
-        await sink.commit([], durable=True)
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([], durable=True)
-        await sink.commit([piece(trades(1)), piece(trades(0), 1)], durable=True)
-        assert await sink.cursor(RING, 1, 0) == 1
+        await sink.take(Batch(), durable=True)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch(), durable=True)
+        await sink.take(Batch([piece(trades(1)), piece(trades(0), 1)]), durable=True)
+        assert await claim(sink, RING, 1, 0) == 1
 
     run(body)
 
@@ -212,14 +223,14 @@ def test_more_decimals_make_a_new_version_that_stays(
     finer["qty"][1] = 0.00000001
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(trades(8))], durable=False)
-        result = await sink.commit([piece(finer, 8)], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(trades(8))]), durable=False)
+        result = await sink.take(Batch([piece(finer, 8)]), durable=False)
         assert result.inexact_rows == 0
 
     async def after_restart(sink: PostgresSink) -> None:
-        assert await sink.cursor(RING, 1, 0) == 16
-        await sink.commit([piece(trades(4, first_id=16), 16)], durable=False)
+        assert await claim(sink, RING, 1, 0) == 16
+        await sink.take(Batch([piece(trades(4, first_id=16), 16)]), durable=False)
 
     run(body)
     run(after_restart)
@@ -246,10 +257,10 @@ def test_rows_without_proof_are_stored_rounded_and_flagged(
     rows["qty"][2] = 0.1 + 0.2
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        result = await sink.commit([piece(rows)], durable=False)
+        await claim(sink, RING, 1, 0)
+        result = await sink.take(Batch([piece(rows)]), durable=False)
         assert result.inexact_rows == 1
-        assert result.stored_rows == {"trade": 8}
+        assert result.rows == {"trade": 8}
 
     run(body)
     found = select(database_url, "SELECT trade_id, quantity::text FROM trades WHERE inexact")
@@ -263,12 +274,12 @@ def test_new_facts_make_a_new_version_and_keep_raised_decimals(
     finer["price"] = 1.2345
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(finer)], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(finer)]), durable=False)
         slots.describe(0, Instrument("acme", "S0", 1, 3, tick_size="0.1", status="on"))
-        await sink.connect()
-        assert await sink.cursor(RING, 1, 0) == 1
-        await sink.commit([piece(trades(1), 1)], durable=False)
+        await sink.open({})
+        assert await claim(sink, RING, 1, 0) == 1
+        await sink.take(Batch([piece(trades(1), 1)]), durable=False)
 
     run(body)
     found = select(
@@ -318,13 +329,13 @@ def test_a_changed_listing_is_what_the_next_rows_refer_to(
     ]  # fmt: skip
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([priced(trades, 0, 1.23)], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([priced(trades, 0, 1.23)]), durable=False)
         for number, (instrument, price) in enumerate(steps, 1):
             supervisor.describe(0, instrument)
             if listed_first:
                 await list_now(database_url, instrument)
-            result = await sink.commit([priced(trades, number, price)], durable=False)
+            result = await sink.take(Batch([priced(trades, number, price)]), durable=False)
             assert result.inexact_rows == 0
             await list_now(database_url, instrument)
 
@@ -344,11 +355,11 @@ def test_decimals_are_raised_from_what_was_listed_last(
     """Another engine stored the listing; ours has not seen it yet, only its prices."""
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([priced(trades, 0, 1.23)], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([priced(trades, 0, 1.23)]), durable=False)
         await list_now(database_url, facts("0.0001", 4))
-        await sink.commit([priced(trades, 1, 1.2345)], durable=False)
-        await sink.commit([priced(trades, 2, 1.234567)], durable=False)
+        await sink.take(Batch([priced(trades, 1, 1.2345)]), durable=False)
+        await sink.take(Batch([priced(trades, 2, 1.234567)]), durable=False)
         await list_now(database_url, facts("0.0001", 4))
 
     run(body)
@@ -367,8 +378,8 @@ def test_a_stream_that_no_venue_described_starts_without_decimals(
     rows["stream"] = slot
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        assert (await sink.commit([piece(rows)], durable=False)).inexact_rows == 0
+        await claim(sink, RING, 1, 0)
+        assert (await sink.take(Batch([piece(rows)]), durable=False)).inexact_rows == 0
 
     run(body)
     found = select(database_url, "SELECT symbol, price::text FROM trades ORDER BY time")
@@ -387,11 +398,11 @@ def test_rows_no_database_would_take_are_set_aside(
     rows["stream"][7] = 4711
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 50)
-        result = await sink.commit([piece(rows, 50)], durable=False)
-        assert result.stored_rows == {"trade": 95}
-        assert result.quarantined_rows == {"trade": 5}
-        assert await sink.cursor(RING, 1, 0) == 150
+        await claim(sink, RING, 1, 50)
+        result = await sink.take(Batch([piece(rows, 50)]), durable=False)
+        assert result.rows == {"trade": 95}
+        assert result.refused == {"trade": 5}
+        assert await claim(sink, RING, 1, 0) == 150
 
     run(body)
     assert select(database_url, "SELECT count(*) FROM trade") == [(95,)]
@@ -411,15 +422,17 @@ def test_rows_the_database_refuses_are_found_and_set_aside(
 ) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("ALTER TABLE trade ADD CHECK (trade_id NOT IN (0, 777, 778, 2999))")
-    cut = [Slice(RING, 1, n, n, trades(1000, first_id=n), TRADE) for n in (0, 1000, 2000)]
+    cut = [
+        Slice.whole(SourceKey(RING, 1), TRADE, n, trades(1000, first_id=n)) for n in (0, 1000, 2000)
+    ]
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.cursor("b", 1, 0)
-        result = await sink.commit([*cut, piece(books(10), 0, "b")], durable=False)
-        assert result.stored_rows == {"trade": 2996, "book": 40}
-        assert result.quarantined_rows == {"trade": 4}
-        assert await sink.cursor(RING, 1, 0) == 3000
+        await claim(sink, RING, 1, 0)
+        await claim(sink, "b", 1, 0)
+        result = await sink.take(Batch([*cut, piece(books(10), 0, "b")]), durable=False)
+        assert result.rows == {"trade": 2996, "book": 40}
+        assert result.refused == {"trade": 4}
+        assert await claim(sink, RING, 1, 0) == 3000
 
     run(body)
     found = select(database_url, "SELECT count(*), count(DISTINCT trade_id) FROM trade")
@@ -436,11 +449,11 @@ def test_a_table_that_refuses_everything_stops_the_cursor(
         connection.execute("ALTER TABLE trade ADD CHECK (price < 0)")
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
+        await claim(sink, RING, 1, 0)
         with pytest.raises(DatabaseUnavailableError, match="refuses every row"):
-            await sink.commit([piece(trades(2000))], durable=False)
-        await sink.connect()
-        assert await sink.cursor(RING, 1, 0) == 0
+            await sink.take(Batch([piece(trades(2000))]), durable=False)
+        await sink.open({})
+        assert await claim(sink, RING, 1, 0) == 0
 
     run(body)
     assert not quarantined(layout)
@@ -453,9 +466,9 @@ def test_a_missing_right_is_no_rows_fault(
         connection.execute("ALTER TABLE trade RENAME TO trade_away")
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
+        await claim(sink, RING, 1, 0)
         with pytest.raises(DatabaseUnavailableError, match="missing"):
-            await sink.commit([piece(trades(10))], durable=False)
+            await sink.take(Batch([piece(trades(10))]), durable=False)
 
     run(body)
     assert not quarantined(layout)
@@ -471,9 +484,9 @@ def test_partitions_are_made_for_the_days_of_the_rows(
     rows["ts_event"] = [midnight - 1, midnight, midnight + 40 * day]
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(rows)], durable=False)
-        await sink.commit([piece(rows, 3)], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(rows)]), durable=False)
+        await sink.take(Batch([piece(rows, 3)]), durable=False)
 
     run(body)
     found = select(database_url, "SELECT tableoid::regclass::text, count(*) FROM trade "
@@ -486,12 +499,12 @@ def test_a_partition_dropped_under_the_writer_is_made_again(
     run: Run, database_url: str, layout: Layout, trades: MakeTrades
 ) -> None:
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(trades(10))], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(trades(10))]), durable=False)
         with psycopg.connect(database_url) as connection:
             connection.execute("DROP TABLE trade_p20260528")
-        result = await sink.commit([piece(trades(10), 10)], durable=False)
-        assert result.stored_rows == {"trade": 10}
+        result = await sink.take(Batch([piece(trades(10), 10)]), durable=False)
+        assert result.rows == {"trade": 10}
 
     run(body)
     assert not quarantined(layout)
@@ -503,9 +516,9 @@ def test_writers_that_make_the_same_partition_do_not_collide(
 ) -> None:
     async def write(number: int) -> None:
         sink = PostgresSink(make_settings(database_url=database_url), slots)
-        await sink.connect()
-        await sink.cursor(f"r{number}", 1, 0)
-        await sink.commit([piece(trades(100), 0, f"r{number}")], durable=False)
+        await sink.open({})
+        await claim(sink, f"r{number}", 1, 0)
+        await sink.take(Batch([piece(trades(100), 0, f"r{number}")]), durable=False)
         await sink.close()
 
     async def main() -> None:
@@ -525,8 +538,8 @@ def test_somebody_elses_partition_is_used(run: Run, database_url: str, trades: M
         )
 
     async def body(sink: PostgresSink) -> None:
-        await sink.cursor(RING, 1, 0)
-        await sink.commit([piece(trades(10))], durable=False)
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(trades(10))]), durable=False)
 
     run(body)
     assert select(database_url, "SELECT count(*) FROM trade_2026") == [(10,)]

@@ -10,7 +10,7 @@ from engine.base.errors import TableRefusesError
 from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import Layout
 from engine.data.slots import Slots
-from engine.writer.table_waits import TableWaits
+from engine.writer.sinks.postgres.waits import TableWaits
 from tests.engine.writer.bench import Bench, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.stores import execute, select
@@ -81,16 +81,16 @@ def test_its_rows_wait_and_other_tables_go_on(
             bench.put(trades(40, first_id=40 * number))
             bench.put(books(10))
             await asyncio.sleep(0.05)
-        await until(lambda: delivery.stored_rows["book"] == 240)
-        assert delivery.waits_for.startswith(f"table trade refuses every row: {state}: ")
+        await until(lambda: delivery.rows["book"] == 240)
+        assert delivery.sink.waits.text.startswith(f"table trade refuses every row: {state}: ")
         assert delivery.trouble.state == "up"
-        assert delivery.stored_rows["trade"] == 0
+        assert delivery.rows["trade"] == 0
         await asyncio.to_thread(_end, database_url, state)  # it waits for our locks
         await until(lambda: delivery.backlog_rows == 0)
-        assert delivery.waits_for == ""
+        assert delivery.sink.waits.text == ""
 
     run(delivery, body)
-    assert not delivery.quarantined_rows
+    assert not delivery.refused_rows
     assert not layout.quarantine_dir.exists()
     found = select(database_url, "SELECT count(*), count(DISTINCT trade_id) FROM trade")
     assert found == [(240, 240)]
@@ -109,16 +109,16 @@ def test_a_poison_row_alone_waits_for_a_neighbour_and_holds_up_no_other_table(
 
     async def body() -> None:
         bench.put(trades(1, first_id=7))
-        await until(lambda: "23514" in delivery.waits_for)
+        await until(lambda: "23514" in delivery.sink.waits.text)
         bench.put(books(10))
-        await until(lambda: delivery.stored_rows["book"] == 40)
-        assert not delivery.quarantined_rows, "nobody knows yet whether it is the row"
+        await until(lambda: delivery.rows["book"] == 40)
+        assert not delivery.refused_rows, "nobody knows yet whether it is the row"
         bench.put(trades(1, first_id=8))
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.quarantined_rows == {"trade": 1}
-    assert delivery.waits_for == ""
+    assert delivery.refused_rows == {"trade": 1}
+    assert delivery.sink.waits.text == ""
     assert select(database_url, "SELECT trade_id FROM trade") == [(8,)]
 
 
@@ -135,8 +135,8 @@ def test_few_good_rows_among_many_bad_ones_are_found(
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"trade": 40}
-    assert delivery.quarantined_rows == {"trade": 360}
+    assert delivery.rows == {"trade": 40}
+    assert delivery.refused_rows == {"trade": 360}
 
 
 @pytest.mark.fault("N02")
@@ -154,15 +154,15 @@ def test_rows_that_a_frozen_chunk_refuses_are_set_aside_when_it_stays_frozen(
 
     async def body() -> None:
         bench.put(trades(100))
-        await until(lambda: "0A000" in delivery.waits_for)
+        await until(lambda: "0A000" in delivery.sink.waits.text)
         await asyncio.sleep(0.3)
-        assert not delivery.quarantined_rows, "it may be over soon"
-        monkeypatch.setattr("engine.writer.table_waits._PATIENCE_S", 0.0)
+        assert not delivery.refused_rows, "it may be over soon"
+        monkeypatch.setattr("engine.writer.sinks.postgres.waits._PATIENCE_S", 0.0)
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"trade": 98}
-    assert delivery.quarantined_rows == {"trade": 2}
+    assert delivery.rows == {"trade": 98}
+    assert delivery.refused_rows == {"trade": 2}
 
 
 @pytest.mark.fault("N02")
@@ -177,13 +177,13 @@ def test_a_refusing_gap_table_loses_no_declaration(
 
     async def body() -> None:
         bench.put(rows)
-        await until(lambda: delivery.trouble.state == "down" or bool(delivery.quarantined_rows))
-        assert not delivery.stored_rows
+        await until(lambda: delivery.trouble.state == "down" or bool(delivery.refused_rows))
+        assert not delivery.rows
         await asyncio.to_thread(execute, database_url, "ALTER TABLE gap DROP CONSTRAINT no")
         await until(lambda: delivery.backlog_rows == 0)
 
     run(delivery, body)
-    assert delivery.stored_rows == {"trade": 9}
+    assert delivery.rows == {"trade": 9}
     assert select(database_url, "SELECT from_seq, to_seq, missing FROM gap") == [(3, 3, 1)]
 
 

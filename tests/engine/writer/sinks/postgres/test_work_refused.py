@@ -29,7 +29,7 @@ from engine.servers.valkey import PrivateValkey
 from engine.start.config import Secret
 from engine.streams.wanted import Wanted, WantedStream
 from engine.streams.wanted_mirror import WantedMirror
-from engine.writer.consumer import DatabaseDelivery
+from engine.writer.every_row import EveryRow
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.postgres.listing_store import ListingStore
 from engine.writer.sinks.postgres.sink import PostgresSink
@@ -74,7 +74,7 @@ async def delivery(path: Path, url: str) -> AsyncIterator[Client]:
     slots.describe(slot, Instrument("acme", "A", 2, 3))
     bench = Bench(layout)
     sink = PostgresSink(settings, Slots(layout.slots))
-    client = DatabaseDelivery(bench.sources, sink, KnobTable(settings), backoff=backoff())
+    client = EveryRow(bench.sources, sink, KnobTable(settings), backoff=backoff())
     rows = np.zeros(400, TRADE.dtype)
     rows["stream"], rows["price"], rows["qty"] = slot, 1.25, 0.001
     rows["ts_event"] = rows["ts_recv"] = wall_ns()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 
 from engine.base.backoff import Backoff
 from engine.base.errors import RedisUnavailableError
-from engine.data.kind import RecordArray
-from engine.data.layout import open_layout
+from engine.data.layout import SourceKey, open_layout
 from engine.messages.streams import Knobs
-from engine.writer import redis_consumer as delivery_module
-from engine.writer.redis_consumer import RedisDelivery
-from engine.writer.rows.batch import Slice
+from engine.writer import consumer as delivery_module
+from engine.writer.live import Live
 from engine.writer.rows.knob_table import KnobTable
-from engine.writer.sinks.redis.room import Room
-from engine.writer.sinks.redis.sink import Published
+from engine.writer.rows.slice import Batch
+from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver
 from tests.waiting import until
@@ -32,62 +30,63 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery_module, "_log", logging.Logger("quiet", logging.CRITICAL))
 
 
-class ScriptedSink:
+class ScriptedSink(Sink):
     """A Redis in a few lines: it can be away, refuse, lose its answer, and lose its memory."""
 
+    name = "redis"
+    promise = Promise.LIVE
+
     def __init__(self) -> None:
-        self.room = Room(1 << 20, 100)
         self.does = "works"
-        self.cursors: dict[tuple[str, int], int] = {}
+        self.cursor_of: dict[SourceKey, int] = {}
         self.ids: list[int] = []
-        self._saved: tuple[dict[tuple[str, int], int], list[int]] = {}, []
+        self._saved: tuple[dict[SourceKey, int], list[int]] = {}, []
 
     def save(self) -> None:
-        self._saved = dict(self.cursors), list(self.ids)
+        self._saved = dict(self.cursor_of), list(self.ids)
 
     def restore(self) -> None:
-        self.cursors, self.ids = dict(self._saved[0]), list(self._saved[1])
+        self.cursor_of, self.ids = dict(self._saved[0]), list(self._saved[1])
         self.does = "refuses"  # whoever was connected notices
 
     def flush(self) -> None:
-        self.cursors, self.ids = {}, []
+        self.cursor_of, self.ids = {}, []
         self.does = "refuses"
 
-    async def connect(self) -> None:
+    async def open(self, drained: Mapping[SourceKey, int]) -> Collection[SourceKey]:
         await asyncio.sleep(0)
         if self.does == "is away":
             raise RedisUnavailableError("connection refused")
+        return ()
 
     async def close(self) -> None:
         pass
 
-    async def take_stock(self) -> None:
-        pass
+    @property
+    def refuses(self) -> str:
+        return "WRONGTYPE" if self.does == "refuses a key" else ""
 
-    async def cursor(self, ring: str, epoch: int) -> int | None:
-        return self.cursors.get((ring, epoch))
+    async def cursors(self, starts: Mapping[SourceKey, int]) -> Mapping[SourceKey, Cursor]:
+        found = {key: Cursor(self.cursor_of.get(key)) for key in starts}
+        self.cursor_of = dict(starts) | self.cursor_of
+        return found
 
-    async def introduce(self, cursors: dict[tuple[str, int], int]) -> None:
-        self.cursors |= cursors
-
-    async def publish(self, slices: Sequence[Slice], gaps: Sequence[RecordArray] = ()) -> Published:
-        del gaps
+    async def take(self, batch: Batch, *, durable: bool) -> Taken:
         await asyncio.sleep(0)
         if self.does in ("refuses", "is away"):
             raise RedisUnavailableError("READONLY")
-        published = Published()
-        for piece in slices:
-            self.cursors[piece.ring, piece.epoch] = piece.end_seq
-            ids = piece.records["trade_id"].tolist()
+        taken = Taken()
+        for part in batch.slices:
+            self.cursor_of[part.source] = part.end_seq
+            ids = part.records["trade_id"].tolist()
             if self.does == "refuses a key":
-                published.refused_rows["trade"] += sum(n % 4 == 1 for n in ids)
-                published.refusals["fts:trades:acme:S1"] = "WRONGTYPE"
+                taken.refused["trade"] += sum(n % 4 == 1 for n in ids)
                 ids = [n for n in ids if n % 4 != 1]
             self.ids += ids
         if self.does == "loses its answer":
             self.does = "works"
             raise RedisUnavailableError("connection lost")
-        return published
+        return taken
 
 
 STEPS = st.one_of(
@@ -116,11 +115,11 @@ def test_every_row_counts_once_whatever_happens(
     folder = tmp_path_factory.mktemp("equation")
     bench = Bench(open_layout(folder / "state", folder / "shm"))
     knobs, sink = KnobTable(make_settings(flush_rows=500)), ScriptedSink()
-    delivery = RedisDelivery(bench.sources, sink, knobs, Backoff(1e-4, 1e-4))  # type: ignore[arg-type]
+    delivery = Live(bench.sources, sink, knobs, Backoff(1e-4, 1e-4))
     received = 0
 
     def check() -> None:
-        delivery.note_overrun()
+        delivery.note_missed()
         assert_counted_once(delivery, received)
 
     async def body() -> None:
@@ -148,6 +147,6 @@ def test_every_row_counts_once_whatever_happens(
         check()
     finally:
         bench.close()
-    assert delivery.waiting_rows == 0
+    assert delivery.backlog_rows == 0
     if not {"restore", "flush"} & {what for what, _ in steps}:
-        assert len(sink.ids) == len(set(sink.ids)) == delivery.published_rows["trade"]
+        assert len(sink.ids) == len(set(sink.ids)) == delivery.rows["trade"]

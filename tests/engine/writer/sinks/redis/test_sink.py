@@ -17,11 +17,12 @@ from engine.base.redis_link import RedisLink, parse_redis_url
 from engine.data.flags import Flag, GapReason, GapState, Side
 from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK, GAP, TRADE
+from engine.data.layout import SourceKey
 from engine.data.slots import Slots
 from engine.servers.valkey import PrivateValkey
-from engine.writer.rows.batch import Slice
+from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.redis.sink import RedisSink
-from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades
+from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades, claim
 from tests.stores import ask
 
 Body = Callable[[RedisSink], Awaitable[Any]]
@@ -35,7 +36,7 @@ def run(redis_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
     def run(body: Body, **changes: object) -> Any:
         async def main() -> Any:
             sink = RedisSink(make_settings(redis_url=redis_url, **changes), slots, deadline_s=1.0)
-            await sink.connect()
+            await sink.open({})
             try:
                 return await body(sink)
             finally:
@@ -48,7 +49,7 @@ def run(redis_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
 
 def piece(rows: RecordArray, seq: int = 0, ring: str = "r") -> Slice:
     spec = {TRADE.dtype: TRADE, BOOK.dtype: BOOK, GAP.dtype: GAP}[rows.dtype]
-    return Slice(ring, 1, seq, seq, rows, spec)
+    return Slice.whole(SourceKey(ring, 1), spec, seq, rows)
 
 
 def events(url: str, key: str) -> list[dict[str, Any]]:
@@ -62,9 +63,9 @@ def test_trades_are_published_as_json(run: Run, redis_url: str, trades: MakeTrad
     rows["price"][0] = 81234.56
 
     async def body(sink: RedisSink) -> None:
-        assert await sink.cursor("r", 1) is None
-        assert (await sink.publish([piece(rows)])).event_count == 8
-        assert await sink.cursor("r", 1) == 8
+        assert await claim(sink, "r", 1) is None
+        assert (await sink.take(Batch([piece(rows)]), durable=False)).rows["trade"] == 8
+        assert await claim(sink, "r", 1) == 8
 
     run(body)
     first, second = events(redis_url, "fts:trades:acme:S0")
@@ -83,9 +84,10 @@ def test_gaps_of_no_ring_are_published_with_the_next_rows(
     gaps["stream"], gaps["reason"], gaps["state"] = [0, 5], GapReason.JOURNAL_LOSS, 4
 
     async def body(sink: RedisSink) -> None:
-        await sink.cursor("r", 1)
-        assert (await sink.publish([piece(trades(4))], [gaps])).event_count == 6
-        assert await sink.cursor("r", 1) == 4
+        await claim(sink, "r", 1)
+        taken = await sink.take(Batch([piece(trades(4))], gaps=[gaps]), durable=False)
+        assert taken.rows == {"trade": 4, "gap": 2}
+        assert await claim(sink, "r", 1) == 4
 
     run(body)
     told = events(redis_url, "fts:gaps")
@@ -99,8 +101,8 @@ def test_a_book_event_is_one_object(run: Run, redis_url: str, books: MakeTrades)
     rows["side"][16:20] = Side.NONE
 
     async def body(sink: RedisSink) -> None:
-        await sink.cursor("r", 1)
-        assert (await sink.publish([piece(rows)])).event_count == 8
+        await claim(sink, "r", 1)
+        assert (await sink.take(Batch([piece(rows)]), durable=False)).rows["book"] == 32
 
     run(body)
     snapshot, empty = events(redis_url, "fts:book:acme:S0")
@@ -116,9 +118,9 @@ def test_an_event_cut_by_a_flush_says_so(run: Run, redis_url: str, books: MakeTr
     rows = books(1, levels=4)
 
     async def body(sink: RedisSink) -> None:
-        await sink.cursor("r", 1)
-        await sink.publish([piece(rows[:3])])
-        await sink.publish([piece(rows[3:], 3)])
+        await claim(sink, "r", 1)
+        await sink.take(Batch([piece(rows[:3])]), durable=False)
+        await sink.take(Batch([piece(rows[3:], 3)]), durable=False)
 
     run(body)
     head, tail = events(redis_url, "fts:book:acme:S0")
@@ -135,7 +137,7 @@ def test_gaps_are_published(run: Run, redis_url: str) -> None:
     row["from_seq"], row["to_seq"], row["missing"] = 3, 9, 5
 
     async def body(sink: RedisSink) -> None:
-        await sink.publish([piece(row)])
+        await sink.take(Batch([piece(row)]), durable=False)
 
     run(body)
     (event,) = events(redis_url, "fts:gaps")
@@ -148,7 +150,7 @@ def test_entries_hold_at_most_five_hundred_events(
     run: Run, redis_url: str, trades: MakeTrades
 ) -> None:
     async def body(sink: RedisSink) -> None:
-        await sink.publish([piece(trades(4 * 1200))])
+        await sink.take(Batch([piece(trades(4 * 1200))]), durable=False)
 
     run(body)
     (entries,) = ask(redis_url, ("XRANGE", "fts:trades:acme:S2", "-", "+"))
@@ -164,7 +166,7 @@ def test_streams_are_bounded_in_rows_however_large_the_entries(
 ) -> None:
     async def body(sink: RedisSink) -> None:
         for n in range(100):
-            await sink.publish([piece(trades(4 * 500), n * 2000)])
+            await sink.take(Batch([piece(trades(4 * 500), n * 2000)]), durable=False)
 
     run(body, redis_stream_maxlen=5_000)
     kept = len(events(redis_url, "fts:trades:acme:S0"))
@@ -175,7 +177,7 @@ def test_subscribers_get_what_the_stream_gets(run: Run, redis_url: str, trades: 
     async def body(sink: RedisSink) -> Any:
         link = await RedisLink.open(parse_redis_url(redis_url), "reader", 1.0)
         await link.call([("SUBSCRIBE", "fts:trades:acme:S1")], 1.0)
-        await sink.publish([piece(trades(8))])
+        await sink.take(Batch([piece(trades(8))]), durable=False)
         message = await link.call([("PING",)], 1.0)
         await link.wait_closed()
         return message
@@ -190,8 +192,7 @@ def test_rows_of_unknown_streams_are_left_out(run: Run, redis_url: str, trades: 
     rows["stream"][1] = 99
 
     async def body(sink: RedisSink) -> None:
-        assert (await sink.publish([piece(rows)])).event_count == 3
-        assert (await sink.publish([])).event_count == 0
+        assert (await sink.take(Batch([piece(rows)]), durable=False)).rows.total() == 3
 
     run(body)
 
@@ -199,16 +200,16 @@ def test_rows_of_unknown_streams_are_left_out(run: Run, redis_url: str, trades: 
 @pytest.mark.fault("R02")
 def test_a_predecessors_late_exec_fences_us(run: Run, redis_url: str, trades: MakeTrades) -> None:
     async def body(sink: RedisSink) -> None:
-        await sink.cursor("r", 1)
-        await sink.publish([piece(trades(4))])
+        await claim(sink, "r", 1)
+        await sink.take(Batch([piece(trades(4))]), durable=False)
         late = await RedisLink.open(parse_redis_url(redis_url), "late", 1.0)
         await late.call([("HSET", "fts:cursor", "r/1", 8)], 1.0)
         await late.wait_closed()
         with pytest.raises(FencedError):
-            await sink.publish([piece(trades(4, first_id=4), 4)])
-        await sink.connect()
-        assert await sink.cursor("r", 1) == 8
-        await sink.publish([piece(trades(4, first_id=8), 8)])
+            await sink.take(Batch([piece(trades(4, first_id=4), 4)]), durable=False)
+        await sink.open({})
+        assert await claim(sink, "r", 1) == 8
+        await sink.take(Batch([piece(trades(4, first_id=8), 8)]), durable=False)
 
     run(body)
     assert [event["id"] for event in events(redis_url, "fts:trades:acme:S0")] == [0, 8]
@@ -222,17 +223,17 @@ def test_a_hanging_server_costs_no_more_than_the_deadline(
     pid = valkey.pid
 
     async def body(sink: RedisSink) -> float:
-        await sink.cursor("r", 1)
+        await claim(sink, "r", 1)
         os.kill(pid, signal.SIGSTOP)
         start = monotonic_s()
         try:
             with pytest.raises(RedisUnavailableError, match="no answer"):
-                await sink.publish([piece(trades(50_000))])
+                await sink.take(Batch([piece(trades(50_000))]), durable=False)
         finally:
             os.kill(pid, signal.SIGCONT)
         elapsed = monotonic_s() - start
         with pytest.raises(RedisUnavailableError, match="not connected"):
-            await sink.publish([piece(trades(4))])
+            await sink.take(Batch([piece(trades(4))]), durable=False)
         return elapsed
 
     assert run(body) >= 1.0
@@ -243,17 +244,17 @@ def test_a_server_that_comes_back_empty_is_used_again(
     run: Run, valkey: PrivateValkey, redis_url: str, trades: MakeTrades
 ) -> None:
     async def body(sink: RedisSink) -> None:
-        await sink.cursor("r", 1)
-        await sink.publish([piece(trades(4))])
+        await claim(sink, "r", 1)
+        await sink.take(Batch([piece(trades(4))]), durable=False)
         await asyncio.to_thread(valkey.stop)
         with pytest.raises(RedisUnavailableError):
-            await sink.publish([piece(trades(4), 4)])
+            await sink.take(Batch([piece(trades(4), 4)]), durable=False)
         with pytest.raises(RedisUnavailableError):
-            await sink.connect()
+            await sink.open({})
         valkey.start()
-        await sink.connect()
-        assert await sink.cursor("r", 1) is None
-        await sink.publish([piece(trades(4), 4)])
+        await sink.open({})
+        assert await claim(sink, "r", 1) is None
+        await sink.take(Batch([piece(trades(4), 4)]), durable=False)
 
     run(body)
     assert len(events(redis_url, "fts:trades:acme:S0")) == 1
@@ -264,15 +265,15 @@ def test_error_replies_are_typed_and_move_no_cursor(
     run: Run, redis_url: str, trades: MakeTrades
 ) -> None:
     async def body(sink: RedisSink) -> None:
-        await sink.cursor("r", 1)
+        await claim(sink, "r", 1)
         ask_link = await RedisLink.open(parse_redis_url(redis_url), "admin", 1.0)
         await ask_link.call([("CONFIG", "SET", "maxmemory", "1")], 1.0)
         with pytest.raises(RedisUnavailableError, match="OOM"):
-            await sink.publish([piece(trades(4))])
+            await sink.take(Batch([piece(trades(4))]), durable=False)
         await ask_link.call([("CONFIG", "SET", "maxmemory", "0")], 1.0)
         await ask_link.wait_closed()
-        await sink.connect()
-        assert await sink.cursor("r", 1) is None
+        await sink.open({})
+        assert await claim(sink, "r", 1) is None
 
     run(body)
 
@@ -286,8 +287,8 @@ def test_login_and_database_come_from_the_url(
     async def main(url: str) -> None:
         sink = RedisSink(make_settings(redis_url=url), slots, deadline_s=1.0)
         try:
-            await sink.connect()
-            await sink.publish([piece(trades(4))])
+            await sink.open({})
+            await sink.take(Batch([piece(trades(4))]), durable=False)
         finally:
             await sink.close()
 

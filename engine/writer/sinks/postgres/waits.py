@@ -1,13 +1,21 @@
-"""Tables that take no rows for now: theirs wait, and the other tables go on."""
+"""What keeps rows from a database that works: a table that takes none for now, or our own clock.
+
+Rows of the other tables go on, and those of other sources.
+"""
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import TableRefusesError
 from engine.base.keep_trying import Trouble
+from engine.data.kind import RecordArray
+from engine.data.kinds import GAP
+from engine.data.layout import SourceKey
+from engine.writer.rows.clock_doubt import ClockDoubt
+from engine.writer.sinks.sink import Waits
 
 _log = logging.getLogger(__name__)
 
@@ -65,3 +73,41 @@ class TableWaits:
     def text(self) -> str:
         """What the first of them says; empty while all take rows."""
         return next((self._troubles[table].text for table in self._next_s), "")
+
+
+class DatabaseWaits(Waits):
+    """Both of them."""
+
+    def __init__(self, venue_of: Callable[[int], str]) -> None:
+        self.clock = ClockDoubt(venue_of)
+        self.tables = TableWaits()
+
+    @property
+    def text(self) -> str:
+        """Why some wait; empty while none do."""
+        return self.clock.text or self.tables.text
+
+    def begin(self, behind: Mapping[SourceKey, str]) -> None:
+        """What waited and is not there any more, because a knob or another writer took it, waits no
+        longer. Any row may come with gaps that are to be declared.
+        """
+        self.clock.only(set(behind))
+        self.tables.only({*behind.values(), GAP.name} if behind else set())
+
+    def holds(
+        self,
+        source: SourceKey,
+        kind: str,
+        records: RecordArray | None = None,
+        *,
+        lost: bool = False,
+    ) -> bool:
+        """Whether nothing more of a source goes into the batch."""
+        if records is None:
+            return self.clock.waits(source) or self.tables.waits(kind)
+        in_doubt = self.clock.doubts(source, kind, records)
+        return in_doubt or (lost and self.tables.waits(GAP.name))
+
+    def put_right(self, records: RecordArray) -> RecordArray:
+        """The rows with the time at which they were received."""
+        return self.clock.put_right(records)

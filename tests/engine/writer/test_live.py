@@ -23,7 +23,7 @@ from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.messages.streams import Knobs
 from engine.servers.valkey import PrivateValkey
-from engine.writer.redis_consumer import RedisDelivery
+from engine.writer.live import Live
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.sinks.redis.sink import RedisSink
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
@@ -52,18 +52,18 @@ def server(redis_url: str, valkey: PrivateValkey) -> Iterator[Redis]:
     valkey.restart()
 
 
-Make = Callable[..., RedisDelivery]
-Through = Callable[..., tuple["Proxy", RedisDelivery]]
+Make = Callable[..., Live]
+Through = Callable[..., tuple["Proxy", Live]]
 
 
 @pytest.fixture
 def make(bench: Bench, layout: Layout, redis_url: str, make_settings: MakeSettings) -> Make:
     """Make a delivery that tries again quickly."""
 
-    def make(deadline_s: float = 1.0, **changes: object) -> RedisDelivery:
+    def make(deadline_s: float = 1.0, **changes: object) -> Live:
         settings = make_settings(redis_url=redis_url, **changes)
         sink = RedisSink(settings, Slots(layout.slots), deadline_s)
-        return RedisDelivery(bench.sources, sink, KnobTable(settings), Backoff(0.02, 0.2))
+        return Live(bench.sources, sink, KnobTable(settings), Backoff(0.02, 0.2))
 
     return make
 
@@ -171,7 +171,7 @@ def test_a_refusal_is_told_once_until_rows_are_taken_again(
 
     async def body() -> None:
         bench.put(trades(40))
-        await until(lambda: delivery.published_rows["trade"] == 40)
+        await until(lambda: delivery.rows["trade"] == 40)
         assert delivery.trouble.state == "up"
         fault.break_it(server)
         bench.put(trades(40, first_id=40))
@@ -197,8 +197,8 @@ def test_a_refusal_is_told_once_until_rows_are_taken_again(
     received = 280 if name == "WRONGTYPE of a stream" else 120
     assert_counted_once(delivery, received)
     lost = 10 + 4 * 10 if name == "WRONGTYPE of a stream" else 0
-    assert delivery.overrun_rows["trade"] == lost
-    assert delivery.published_rows["trade"] == received - lost
+    assert delivery.missed_rows["trade"] == lost
+    assert delivery.rows["trade"] == received - lost
     if name != "WRONGTYPE of a stream":
         assert sorted(held_ids(server)) == [*range(80), *range(240, 280)], "each once"
     assert set(states) == {"down"}, "not green for a moment while nothing is taken"
@@ -225,7 +225,8 @@ def test_a_small_server_is_never_filled_and_new_streams_are_not_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Forty streams that would hold 60 MB, on 8 MB: every one of them has its newest rows."""
-    monkeypatch.setattr("engine.writer.redis_consumer._STOCK_EVERY_S", 0.05)
+    monkeypatch.setattr("engine.writer.sinks.redis.sink._STOCK_EVERY_S", 0.05)
+    monkeypatch.setattr("engine.writer.live._LOOK_EVERY_S", 0.05)
     slots = Slots(layout.slots)
     forty = [
         slots.assign(StreamKey("acme", f"N{number}", StreamKind.TRADES)).slot
@@ -250,11 +251,11 @@ def test_a_small_server_is_never_filled_and_new_streams_are_not_refused(
     with caplog.at_level(logging.WARNING):
         deliver(delivery, body)
     assert_counted_once(delivery, 200_000)
-    assert delivery.overrun_rows["trade"] == 0
+    assert delivery.missed_rows["trade"] == 0
     keys = [f"fts:trades:acme:N{number}" for number in range(40)]
     assert all(server.exists(key) for key in keys)
     sizes = [int(server.memory_usage(key) or 0) for key in keys]
-    used, budget = delivery.memory_bytes
+    used, budget = delivery.sink.memory_bytes
     assert sum(sizes) <= 0.9 * 8 * MB
     assert used <= 1.1 * budget
     newest: Any = server.xrevrange(keys[0], count=1)
@@ -290,7 +291,7 @@ def test_room_is_made_on_a_server_that_is_full(
 
     deliver(delivery, body)
     assert_counted_once(delivery, 42_000)
-    assert delivery.published_rows["trade"] == 42_000
+    assert delivery.rows["trade"] == 42_000
     assert max(held_ids(server)) == 41_999
 
 
@@ -313,15 +314,16 @@ def test_a_flush_that_does_not_fit_is_cut_smaller(
 
     deliver(delivery, body)
     assert_counted_once(delivery, 18_000)
-    assert delivery.overrun_rows["trade"] <= 4_000 - 2_048, "the ring keeps a half"
+    assert delivery.missed_rows["trade"] <= 4_000 - 2_048, "the ring keeps a half"
 
 
 @pytest.mark.fault("N40")
 def test_keys_end_with_their_streams_and_cursors_with_their_rings(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.writer.redis_consumer._STOCK_EVERY_S", 0.01)
-    ring = bench.trades.key
+    monkeypatch.setattr("engine.writer.sinks.redis.sink._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.live._LOOK_EVERY_S", 0.01)
+    ring = bench.trades.key.ring
     server.hset("fts:cursor", mapping={f"{ring}/17": 5, "other/shard-0.trade/17": 6})
     delivery = make()
 
@@ -346,7 +348,8 @@ def test_a_server_that_is_too_small_or_drops_keys_is_told_once(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("engine.writer.redis_consumer._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.sinks.redis.sink._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.live._LOOK_EVERY_S", 0.01)
     server.config_set("maxmemory", 16 * MB)
     server.config_set("maxmemory-policy", "allkeys-lru")
     delivery = make(redis_memory_bytes=256 * MB, redis_needed_bytes=100 * MB)
@@ -370,7 +373,8 @@ def test_a_login_that_may_not_ask_for_sizes_is_enough(
     bench: Bench, make: Make, server: Redis, trades: MakeTrades, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commands that docs/redis.md names as needed."""
-    monkeypatch.setattr("engine.writer.redis_consumer._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.sinks.redis.sink._STOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("engine.writer.live._LOOK_EVERY_S", 0.01)
     needed = (
         "WATCH MULTI EXEC HGET HSET HKEYS HMGET HDEL XADD XTRIM XLEN EXPIRE PING CLIENT|SETNAME"
     )
@@ -379,8 +383,9 @@ def test_a_login_that_may_not_ask_for_sizes_is_enough(
         "few", enabled=True, passwords=["+secret"], keys=["fts:*"], commands=commands
     )
     delivery = make(redis_memory_bytes=MB)
-    url = f"{delivery._sink._address.url.partition('?')[0]}?username=few&password=secret"
-    monkeypatch.setattr(delivery._sink, "_address", parse_redis_url(url))
+    assert isinstance(delivery.sink, RedisSink)
+    url = f"{delivery.sink._address.url.partition('?')[0]}?username=few&password=secret"
+    monkeypatch.setattr(delivery.sink, "_address", parse_redis_url(url))
 
     async def body() -> None:
         for number in range(30):
@@ -389,7 +394,7 @@ def test_a_login_that_may_not_ask_for_sizes_is_enough(
             await until(lambda: delivery.is_idle)
 
     deliver(delivery, body)
-    assert delivery.published_rows["trade"] == 60_000
+    assert delivery.rows["trade"] == 60_000
     taken = [int(server.memory_usage(key) or 0) for key in STREAMS]
     assert sum(taken) <= 1.1 * MB
 
@@ -408,7 +413,7 @@ def test_a_deaf_server_is_no_green_light(
 
     async def body() -> None:
         bench.put(trades(40))
-        await until(lambda: delivery.published_rows["trade"] == 40)
+        await until(lambda: delivery.rows["trade"] == 40)
         os.kill(pid, signal.SIGSTOP)
         try:
             bench.put(trades(40, first_id=40))
@@ -423,7 +428,7 @@ def test_a_deaf_server_is_no_green_light(
 
     deliver(delivery, body)
     assert sorted(held_ids(server)) == list(range(80))
-    assert delivery.published_rows["trade"] == 80
+    assert delivery.rows["trade"] == 80
 
 
 def ids_in(message: dict[str, Any] | None) -> list[int]:
@@ -477,13 +482,13 @@ class Proxy:
 def through(bench: Bench, layout: Layout, redis_url: str, make_settings: MakeSettings) -> Through:
     """A delivery whose answers pass a proxy."""
 
-    def make(**changes: object) -> tuple[Proxy, RedisDelivery]:
+    def make(**changes: object) -> tuple[Proxy, Live]:
         target = parse_redis_url(redis_url).path
         proxy = Proxy(f"{target}.proxy", target)
         settings = make_settings(redis_url=f"unix://{proxy.path}", **changes)
         sink = RedisSink(settings, Slots(layout.slots), 1.0)
         knobs = KnobTable(settings)
-        return proxy, RedisDelivery(bench.sources, sink, knobs, Backoff(0.01, 0.1))
+        return proxy, Live(bench.sources, sink, knobs, Backoff(0.01, 0.1))
 
     return make
 
@@ -530,7 +535,7 @@ def test_whatever_is_said_the_delay_grows_and_publishing_resumes(
     with caplog.at_level(logging.INFO):
         deliver(delivery, body)
     assert sorted(held_ids(server)) == list(range(80))
-    assert delivery.published_rows["trade"] == 80
+    assert delivery.rows["trade"] == 80
     ours = [record for record in caplog.records if record.name.startswith("engine")]
     assert len(ours) == 3, "connected, what is wrong, and that it is over"
 
@@ -553,7 +558,7 @@ def test_rows_whose_answer_was_lost_are_counted_and_not_sent_again(
         proxy.loses_exec = True
         gaps = np.zeros(1, GAP.dtype)
         gaps["reason"] = gaps["state"] = 1
-        delivery.declare(gaps)
+        delivery.hear_of(gaps)
         bench.put(trades(40, first_id=40))
         delivery.rows_arrived()
         await until(lambda: delivery.is_idle and not proxy.loses_exec)
@@ -561,8 +566,8 @@ def test_rows_whose_answer_was_lost_are_counted_and_not_sent_again(
 
     deliver(delivery, body)
     assert_counted_once(delivery, 80)
-    assert delivery.published_rows == {"trade": 60, "gap": 1}
-    assert delivery.unpublished_rows["trade"] == 20
+    assert delivery.rows == {"trade": 60, "gap": 1}
+    assert delivery.withheld_rows["trade"] == 20
     assert sorted(held_ids(server)) == [n for n in range(80) if n % 4 != 2]
     heard_ids = [n for _ in range(16) for n in ids_in(heard.get_message(timeout=0.05))]
     assert sorted(heard_ids) == sorted(held_ids(server)), "none was sent twice"

@@ -5,28 +5,30 @@ import numpy as np
 from hypothesis import given
 
 from engine.data.kinds import TRADE
-from engine.writer.rows.batch import Piece, Slice, halves
+from engine.data.layout import SourceKey
 from engine.writer.rows.copy import StreamLookup
 from engine.writer.rows.screen import DAY_NS, days, is_clean, unstorable
+from engine.writer.rows.screened import halves
+from engine.writer.rows.slice import Rows, Slice
 
 sizes = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 
 
-def _pieces(counts: list[int]) -> list[Piece]:
-    pieces, seq = [], 100
+def _parts(counts: list[int]) -> list[Rows]:
+    parts, seq = [], 100
     for count in counts:
         rows = np.zeros(count, TRADE.dtype)
         rows["trade_id"] = np.arange(seq, seq + count)
-        pieces.append(Piece(Slice("r", 1, seq, seq, rows, TRADE), rows))
+        parts.append(Rows.of(Slice.whole(SourceKey("r", 1), TRADE, seq, rows)))
         seq += count
-    return pieces
+    return parts
 
 
-def _ids(pieces: list[Piece]) -> list[int]:
+def _ids(parts: list[Rows]) -> list[int]:
     found = []
-    for piece in pieces:
-        ids = piece.records["trade_id"].tolist()
-        assert ids == [piece.seq(n) for n in range(len(ids))]
+    for rows in parts:
+        ids = rows.records["trade_id"].tolist()
+        assert ids == rows.numbers.tolist()
         found += ids
     return found
 
@@ -35,15 +37,15 @@ def _ids(pieces: list[Piece]) -> list[int]:
 def test_halves_of_halves_hold_every_row_under_its_sequence(
     counts: list[int], path: list[bool]
 ) -> None:
-    pieces = _pieces(counts)
+    parts = _parts(counts)
     for go_right in path:
-        expected = _ids(pieces)
+        expected = _ids(parts)
         if len(expected) < 2:
             break
-        left, right = halves(pieces)
+        left, right = halves(parts)
         assert _ids(left) + _ids(right) == expected
         assert abs(len(_ids(left)) - len(_ids(right))) <= 1
-        pieces = right if go_right else left
+        parts = right if go_right else left
 
 
 @given(st.lists(st.integers(15_000, 15_200), min_size=1, max_size=30))
