@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from engine.data.kinds import NOT_MARKET_DATA
-from engine.data.names import StreamKind
+from engine.data.names import CARRIES, StreamKind
 from engine.messages.account import Account, Moves
 from engine.messages.streams import Knobs, StreamCounts, StreamState
 from engine.messages.writer import BySink, SinkStatus
@@ -19,17 +19,6 @@ Light = Literal["green", "yellow", "red"]
 Judgement = tuple[Light, str]
 Phase = Literal["starting", "running", "draining", "stopped"]
 ChildState = Literal["starting", "up", "restarting", "ended"]
-
-CARRIES: dict[StreamKind, tuple[str, ...]] = {
-    StreamKind.TRADES: ("trade",),
-    StreamKind.L2_BOOK: ("book",),
-    StreamKind.TICKER: ("quote",),
-    StreamKind.FUNDING: ("funding",),
-    StreamKind.OPEN_INTEREST: ("open_interest",),
-    StreamKind.FUNDING_OPEN_INTEREST: ("funding", "open_interest"),
-    StreamKind.LIQUIDATIONS: ("liquidation",),
-}
-"""The record kinds that each kind of stream produces: one row of each, or none of any."""
 
 
 class ChildReport(msgspec.Struct):

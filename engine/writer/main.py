@@ -100,7 +100,7 @@ class Writer:
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
-        return await commands
+        return await self._leave() if await commands else 0
 
     def _on_doorbell(self) -> None:
         os.read(self._settings.doorbell_fd, 8)
@@ -142,10 +142,10 @@ class Writer:
         for source in self.sources:
             source.ask_for_doorbell(wanted)
 
-    async def _obey(self) -> int:
-        """Commands from the supervisor; its death (end of file) is an order to leave at once.
-
-        Rings and journal stay as they are then, and the next start delivers them.
+    async def _obey(self) -> bool:
+        """Commands from the supervisor, up to the one to drain: whether it came. The supervisor's
+        death (end of file) is an order to leave at once. Rings and journal stay as they are then,
+        and the next start delivers them.
         """
         while (message := await self._pipe.receive()) is not None:
             match message:
@@ -158,10 +158,11 @@ class Writer:
                     if self._listings:
                         self._listings.take(message)
                 case Drain():
-                    return await self._drain(message.deadline_s)
+                    await self._drain(message.deadline_s)
+                    return True
                 case _:
                     _log.error("the writer has no use for a %s", type(message).__name__)
-        return 0
+        return False
 
     def _set_knobs(self, message: SetStreamKnobs) -> None:
         """New knobs count from the next flush on, and that comes at once."""
@@ -172,14 +173,19 @@ class Writer:
     def _listing_saved(self, message: StoreListing) -> None:
         self._pipe.send(ListingStored(message.venue, message.loaded_ns))
 
-    async def _drain(self, deadline_s: float) -> int:
-        """Deliver everything (the shards are gone by now), then remove rings and journal."""
+    async def _drain(self, deadline_s: float) -> None:
+        """Deliver everything: the shards are gone by now."""
         ends_at_s = monotonic_s() + deadline_s
         while self._pump_once():
             await asyncio.sleep(0)
         await finish(self._live, _LIVE_GRACE_S)
         for late in await finish(self._every_row, ends_at_s - monotonic_s()):
             _log.warning("the %s did not take everything within %.0f s", late, deadline_s)
+
+    async def _leave(self) -> int:
+        """Remove rings and journal, as far as they are delivered. Nobody else says how they stand
+        any more: sources that are gone would look as if a sink had taken all of them.
+        """
         self._send_status()
         undelivered = self.sources.remove_all()
         if undelivered:

@@ -10,6 +10,7 @@ from control.http import requests
 from control.http.errors import json_response
 from control.state.exposition import MEDIA_TYPES, Exposition
 from control.state.health import HealthLight, ProcessReport
+from engine.messages.account import Moves
 from engine.messages.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
 
 
@@ -19,6 +20,45 @@ class Admittance(msgspec.Struct):
     policy: str
     accepts: bool
     reason: str
+
+
+class WriterHealth(msgspec.Struct):
+    """The writer and its sinks. Rows are by record kind, since the engine started."""
+
+    child: ChildReport
+    received_rows: dict[str, int] = {}
+    stored_rows: dict[str, int] = {}
+    published_rows: dict[str, int] = {}
+    overrun_rows: dict[str, int] = {}
+    quarantined_rows: dict[str, int] = {}
+    quarantine_rows: dict[str, int] = {}
+    waits_for: str = ""
+    dropped_rows: dict[str, int] = {}
+    skipped_rows: dict[str, int] = {}
+    unpublished_rows: dict[str, int] = {}
+    inexact_rows: int = 0
+    lost_rows: int = 0
+    lost_by_kind: dict[str, int] = {}
+    moves: dict[str, Moves] = {}
+    journal_error: str = ""
+    database_state: str = "starting"
+    database_error: str = ""
+    redis_state: str = "starting"
+    redis_error: str = ""
+    redis_bytes: int = 0
+    redis_budget_bytes: int = 0
+    backlog_rows: int = 0
+    flush_delay_s: float = 0.0
+    journal_bytes: int = 0
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+    latency_us: dict[str, dict[str, float]] = {}
+    recent_latency_us: dict[str, dict[str, float]] = {}
+    taken_s: float = 0.0
+
+
+WriterHealth.__name__ = "WriterReport"
+"""Its name in the document, of which others have made code."""
 
 
 class RuntimeHealth(msgspec.Struct):
@@ -39,7 +79,7 @@ class RuntimeHealth(msgspec.Struct):
     admission: Admittance
     processes: list[ProcessReport]
     shards: list[ShardReport]
-    writer: WriterReport | None
+    writer: WriterHealth | None
     control: ChildReport | None
 
 
@@ -76,7 +116,7 @@ async def runtime_health(_: Request, services: Services) -> Response:
             admission=Admittance(services.admissions.policy, not refusal, refusal),
             processes=backend.health.processes,
             shards=status.shards if status else [],
-            writer=status.writer if status else None,
+            writer=_writer(status.writer) if status else None,
             control=status.control if status else None,
         )
     )
@@ -91,6 +131,33 @@ async def database_health(_: Request, services: Services) -> Response:
 async def redis_health(_: Request, services: Services) -> Response:
     """Redis: reachable."""
     return _shown(_sink(services, "redis", services.backend.status, 0.0))
+
+
+def _writer(writer: WriterReport) -> WriterHealth:
+    """In the words for two sinks that others know."""
+    database, redis = writer.database, writer.redis
+    return row_of(
+        WriterHealth,
+        writer,
+        stored_rows=database.rows,
+        published_rows=redis.rows,
+        overrun_rows=redis.missed_rows,
+        quarantined_rows=database.refused_rows,
+        quarantine_rows=database.set_aside_rows,
+        waits_for=database.waits_for,
+        skipped_rows=database.withheld_rows,
+        unpublished_rows=redis.withheld_rows,
+        inexact_rows=database.inexact_rows,
+        lost_rows=sum(database.missed_rows.values()),
+        lost_by_kind=database.missed_rows,
+        database_state=database.state,
+        database_error=database.error,
+        redis_state=redis.state,
+        redis_error=redis.error,
+        redis_bytes=redis.used_bytes,
+        redis_budget_bytes=redis.budget_bytes,
+        backlog_rows=database.backlog_rows,
+    )
 
 
 def _shown(health: RuntimeHealth | SinkLight) -> Response:

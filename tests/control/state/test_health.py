@@ -130,6 +130,38 @@ def test_trouble_refuses_new_streams_with_the_reason(
     run_with_rig(scenario)
 
 
+def test_the_runtime_tells_of_both_sinks_in_the_words_that_others_know() -> None:
+    async def scenario(rig: Rig) -> None:
+        show(
+            rig,
+            database_rows={"trade": 9},
+            database_withheld_rows={"trade": 8},
+            database_refused_rows={"trade": 7},
+            database_missed_rows={"trade": 6, "book": 1},
+            database_set_aside_rows={"trade": 5},
+            database_waits_for="our clock",
+            database_backlog_rows=4,
+            redis_rows={"book": 3},
+            redis_withheld_rows={"book": 2},
+            redis_missed_rows={"book": 1},
+            redis_used_bytes=20,
+            redis_budget_bytes=30,
+            dropped_rows={"trade": 10},
+        )
+        told = (await rig.ask("GET", "/health/runtime")).body["writer"]
+        assert told | {
+            "stored_rows": {"trade": 9}, "skipped_rows": {"trade": 8},
+            "quarantined_rows": {"trade": 7}, "lost_rows": 7,
+            "lost_by_kind": {"trade": 6, "book": 1}, "quarantine_rows": {"trade": 5},
+            "waits_for": "our clock", "backlog_rows": 4, "database_state": "up",
+            "published_rows": {"book": 3}, "unpublished_rows": {"book": 2},
+            "overrun_rows": {"book": 1}, "redis_bytes": 20, "redis_budget_bytes": 30,
+            "redis_state": "up", "dropped_rows": {"trade": 10},
+        } == told  # fmt: skip
+
+    run_with_rig(scenario)
+
+
 @pytest.mark.parametrize(
     ("policy", "accepted"), [("green", []), ("yellow", [1, 2, 3, 4]), ("any", [0, 1, 2, 3, 4, 5])]
 )
