@@ -61,17 +61,17 @@ def check_kinds(
         if not kind.view or name in skipped:
             continue
         found = connection.execute("SELECT to_regclass(%s)", (kind.view,)).fetchone()
-        if found is not None and found[0] is not None:
-            verdicts[name] = _check_kind(kind, ledger, connection)
+        rows = ledger.of(name)
+        if rows is not None and found is not None and found[0] is not None:
+            verdicts[name] = _check_kind(kind, rows, ledger, connection)
     if "funding" in verdicts:
         verdicts["funding"].altered += count_wrong_intervals(ledger, connection)
     return verdicts
 
 
-def _check_kind(kind: Kind, ledger: LedgerRows, connection: Connection) -> Verdict:
+def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connection) -> Verdict:
     total = Verdict()
     streams = _streams(kind, connection)
-    rows: Rows = getattr(ledger, kind.name)
     sent = dict(by_source(ledger, rows))
     stored = _stored(kind, connection)
     for name, ids in streams.items():

@@ -53,7 +53,7 @@ class SimVenue:
         self.gate = gate
         self.grids = list(encoder.grids(scene.symbols))
         self.statuses = [encoder.statuses[0]] * len(self.grids)
-        self.hub = Hub(encoder.name, [grid.symbol for grid in self.grids])
+        self.hub = Hub(encoder.name, [grid.symbol for grid in self.grids], encoder.own_kinds)
         self.ledger = ledger
         self.contracts = ContractBoard(self._open_contract, self.middle, encoder.terms)
         self._number, self._scene = number, scene
@@ -156,7 +156,7 @@ class SimVenue:
             wanted = self.encoder.wants(name, session.group)
             index = None if wanted is None else self.index_of(wanted.symbol)
             if wanted is not None and index is not None:
-                if wanted.kind in ("funding", "liquidation"):
+                if wanted.kind in ("funding", "liquidation", *self.encoder.own_kinds):
                     self.contract_at(index)
                 elif wanted.book and self.encoder.numbered_books:
                     self.state_at(index).chain(wanted.book)
@@ -347,12 +347,17 @@ class SimVenue:
         payload, rows = self.encoder.book(state, event), max(1, len(bids) + len(asks))
         if not self._push("book", state, (topic,), payload, (event.ts_ms, event.last), rows):
             return False
-        self.hub.book_event_count += 1
-        self.hub.book_counts[state.index] += rows
-        if self.ledger.enabled:
-            ids, whole = (event.last, event.previous), self.encoder.top(event.stream) > 0
-            self.ledger.book(state.ledger_book(event.ts_ms, ids, (bids, asks), whole=whole))
+        self.record_book(state, event, whole=self.encoder.top(event.stream) > 0)
         return True
+
+    def record_book(self, state: SymbolState, event: BookMessage, *, whole: bool) -> None:
+        """Put an event of a book that somebody got into the ledger."""
+        sides = event.bids, event.asks
+        self.hub.book_event_count += 1
+        self.hub.book_counts[state.index] += max(1, sum(map(len, sides)))
+        if self.ledger.enabled:
+            ids = event.last, event.previous
+            self.ledger.book(state.ledger_book(event.ts_ms, ids, sides, whole=whole))
 
     def _push_quote(self, state: SymbolState, now_ms: int) -> None:
         """Push the best bid and offer if it changed; without update ids once in a millisecond."""
@@ -402,6 +407,7 @@ class SimVenue:
                 if contract.tick(now_ms, middle):
                     self._push_funding(contract)
                     self._push_liquidation(contract, middle)
+                    self._push_own(contract)
 
     def _push_funding(self, contract: Contract) -> None:
         topics = [name for name in self.encoder.funding_topics(contract) if self.hub.topic(name)]
@@ -435,6 +441,13 @@ class SimVenue:
         if self._push("liquidation", contract, (topic,), payload, (order.ts_ms, 0), 1):
             self.hub.counts["liquidation"][contract.index] += 1
             self.ledger.liquidation(contract.ledger_liquidation(order))
+
+    def _push_own(self, contract: Contract) -> None:
+        for own in self.encoder.own_rows(contract):
+            times = contract.ts_ms, 0
+            if self._push(own.kind, contract, (own.topic,), own.payload, times, 1):
+                self.hub.counts[own.kind][contract.index] += 1
+                self.ledger.own(own.kind, own.row)
 
     def _probability(self) -> float:
         """Give the chance that a listened symbol has a liquidation in its second."""
