@@ -42,6 +42,7 @@ TABLES = {"trade": "trade_id", "book": "seq", "quote": "seq", "settlement": NS_O
 OPEN = ("T0-USD", "T1-USD", "T2-USD")
 CLOSED_STREAM = (NAME, CLOSED, StreamKind.TICKER)
 STREAMS = [StreamKey(NAME, symbol, kind) for symbol in OPEN for kind in KINDS]
+STREAMS.remove(StreamKey(NAME, "T2-USD", StreamKind.TICKER))  # comes with its trades all the same
 STREAMS.append(StreamKey(*CLOSED_STREAM))
 WANTED = [StreamState.FAILED] + [StreamState.LIVE] * (len(STREAMS) - 1)
 
