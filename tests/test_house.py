@@ -124,12 +124,29 @@ def test_a_public_class_is_the_only_one_of_its_name() -> None:
     """But what a venue calls its messages is the venue's to say."""
     homes: dict[str, list[str]] = defaultdict(list)
     for path, text in sources():
-        if path.endswith("/messages.py") and path.startswith("shards/venues/"):
+        if any(path.startswith(home) for home in venue_homes()):
             continue
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(path)
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def venue_homes() -> list[str]:
+    """The file, or the folder, of each venue."""
+    found = [path for path, text in sources() if re.search(r"^VENUE\b.* = Venue\(", text, re.M)]
+    return [path.removesuffix("venue.py") for path in found]
+
+
+def test_venues_do_not_know_each_other() -> None:
+    homes = venue_homes()
+    assert len(homes) >= 2
+    for path, text in sources():
+        named = {f"{module.replace('.', '/')}/" for module in imported(text)}
+        for home in homes:
+            is_near = path.startswith(home) or path == "shards/venues/__init__.py"
+            name = f"{home.removesuffix('.py').rstrip('/')}/"
+            assert is_near or not any(each.startswith(name) for each in named), (path, home)
 
 
 def test_control_names_no_venue() -> None:

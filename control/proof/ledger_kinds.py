@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from control.proof.ledger_intervals import count_wrong_intervals
 from control.proof.ledger_sources import LedgerSource, by_source
-from control.proof.ledger_topics import Wanted
+from control.proof.ledger_topics import WantedTopics
 from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.kind import Column, Kind
 from engine.data.kinds import KINDS
@@ -80,7 +80,7 @@ def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connecti
         have = [row for number in ids for row in stored.get(number, ())]
         covered = partial(covered_by_gaps, connection, ids)
         total.add(_compare(kind, name, part, have, covered))
-    asked, wanted = {name.source for name in streams}, Wanted(connection)
+    asked, wanted = {name.source for name in streams}, WantedTopics(connection)
     for source, part in sent.items():
         # Pushed because somebody subscribed, and yet there is no such stream.
         is_owed = source.transport is Transport.WS and not wanted.has_not(kind.name, source)

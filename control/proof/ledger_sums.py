@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from control.proof.ledger_rows import Decimals, Versions, compare_rows, rows_of
 from control.proof.ledger_sources import LedgerSource
-from control.proof.ledger_topics import Wanted
+from control.proof.ledger_topics import WantedTopics
 from control.proof.verdict import Connection, Verdict
 from engine.data.kind import Kind
 from engine.data.kinds import BOOK, QUOTE, TRADE
@@ -104,7 +104,7 @@ def _check_class(
     sent = _sent(each, totals, ledger)
     versions = _versions(each, connection)
     have = _have(each, versions, connection)
-    total, wanted = Verdict(), Wanted(connection)
+    total, wanted = Verdict(), WantedTopics(connection)
     for here in sorted(sent.keys() | have.keys()):
         known = versions.get(here, {})
         pushed = LedgerSource(*here, Transport.WS)

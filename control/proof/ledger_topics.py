@@ -10,7 +10,7 @@ from engine.messages.settings import VenueSettings
 from shards.venues import VENUES
 from shards.venues.kit import Channel
 
-__all__ = ["Wanted"]
+__all__ = ["WantedTopics"]
 
 _WANTED = """
     SELECT i.venue, i.symbol, s.kind, s.transport
@@ -19,7 +19,7 @@ _WANTED = """
 """
 
 
-class Wanted:
+class WantedTopics:
     """The streams that were wanted, and the topics that were subscribed for them."""
 
     def __init__(self, connection: Connection) -> None:

@@ -11,9 +11,10 @@ from aiohttp import web
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.ledger import Ledger
 from shards.simulator.core.limits import RestGate
+from shards.simulator.core.market import Scene
 from shards.simulator.core.pace import MAX_RATE, Pacer
 from shards.simulator.core.sessions import Hub
-from shards.simulator.core.venue import Scene, SimVenue
+from shards.simulator.core.venue import SimVenue
 from shards.simulator.faults import FaultTarget, inject
 from shards.simulator.listing_changes import change_instruments
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture

@@ -7,7 +7,6 @@ way between.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from engine.base.clock import monotonic_ns, wall_ns
@@ -16,30 +15,17 @@ from shards.simulator.core.encoder import BookMessage, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
 from shards.simulator.core.limits import RestGate
-from shards.simulator.core.market import Grid, Step
+from shards.simulator.core.market import Grid, Scene, Step
 from shards.simulator.core.pace import BOOK_SLOTS
 from shards.simulator.core.sessions import Hub, Session, Topic, write_all
 from shards.simulator.core.symbol import Chain, Levels, Quote, SymbolState
 
-__all__ = ["Scene", "SimVenue", "now_ms"]
+__all__ = ["SimVenue", "now_ms"]
 
 _HISTORY_TOTAL_ROWS = 1 << 22
 """Trades remembered over all symbols, 100 MB."""
 
 _STALE_IDS = 5_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What the venues of one simulator have in common."""
-
-    symbols: int
-    """How many each lists at the start."""
-    seed: int
-    liquidations_per_minute: float = 0.0
-    """Over all symbols of a venue whose liquidations somebody listens to."""
-    slow_book_s: float = 0.5
-    """Cadence of whole books for which the venue's own would be too slow."""
 
 
 class SimVenue:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from control.proof.ledger_sources import LedgerSource
-from control.proof.ledger_topics import Wanted
+from control.proof.ledger_topics import WantedTopics
 from engine.data.names import Transport
 from shards.venues import VENUES
 from tests.toys import venue as toy
@@ -37,13 +37,13 @@ def test_quotes_that_come_with_trades_are_not_owed_until_they_are_wanted(
     connection: psycopg.Connection[Any],
 ) -> None:
     def is_left_out(kind: str, symbol: str = "T0-USD", transport: Transport = WS) -> bool:
-        return Wanted(connection).has_not(kind, LedgerSource("toy", symbol, transport))
+        return WantedTopics(connection).has_not(kind, LedgerSource("toy", symbol, transport))
 
     assert is_left_out("quote")
     assert not is_left_out("trade"), "wanted"
     assert not is_left_out("book"), "nobody subscribed it: it should not have come"
     assert not is_left_out("quote", "T1-USD"), "no more than this"
     assert not is_left_out("quote", transport=POLL)
-    assert not Wanted(connection).has_not("quote", LedgerSource("gone", "G", WS))
+    assert not WantedTopics(connection).has_not("quote", LedgerSource("gone", "G", WS))
     connection.execute("INSERT INTO stream_registry VALUES ('toy', 'T0-USD', 'Ticker', 'Ws')")
     assert not is_left_out("quote"), "though no row of it was ever stored"
