@@ -446,7 +446,7 @@ class Toy(Encoder):
             }
         )  # fmt: skip
         row = (
-            contract.venue, contract.number, contract.ts_ms * NS_PER_MS, contract.settle,
+            contract.venue, contract.number, contract.ts_ms * 1_000_000, contract.settle,
             contract.mark_decimals, contract.open_interest, grid.qty_decimals, number,
         )  # fmt: skip
         yield OwnRow(SETTLEMENT.name, f"settled.{grid.symbol}", payload, row)
