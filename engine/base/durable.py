@@ -21,6 +21,13 @@ def write_whole(path: Path, body: bytes, *, synced: bool = True) -> None:
     or new and not yet safe from a power cut. What is not `synced` a power cut may take back, or
     leave empty; a kill may not.
     """
+    _put(path, body, synced=synced)
+    if synced:
+        sync_directory(path.parent)
+
+
+def _put(path: Path, body: bytes, *, synced: bool) -> None:
+    """As `write_whole`, but for the name: after an OSError `path` is as it was."""
     half = path.with_name(f"{path.name}.tmp")
     try:
         with half.open("wb", buffering=0) as file:
@@ -33,8 +40,6 @@ def write_whole(path: Path, body: bytes, *, synced: bool = True) -> None:
         with contextlib.suppress(OSError):
             half.unlink()
         raise
-    if synced:
-        sync_directory(path.parent)
 
 
 class LineFile:
@@ -77,8 +82,9 @@ class LineFile:
 
     def replace(self, lines: bytes) -> None:
         """These lines instead of all there were. Raises OSError, as `write_whole` does."""
-        write_whole(self.path, lines)
-        self.size_bytes = len(lines)
+        _put(self.path, lines, synced=True)
+        self.size_bytes = len(lines)  # also where the name is not safe yet: they are there
+        sync_directory(self.path.parent)
 
 
 def _write_all(fd: int, body: bytes) -> None:
