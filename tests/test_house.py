@@ -7,7 +7,7 @@ debts: a line may leave a list, none may join it.
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,7 @@ WORDS = {"engine.messages": "messages"} | dict.fromkeys(
 VENUE_WORDS = ("binance", "hyperliquid", "bybit", "okx", "deribit", "kraken", "coinbase")
 NO_VENUES = ("engine/", "shards/transport/", "shards/session/", "shards/feeds/")
 """Rooms that name none of them, in code or words."""
+SINKS = "engine/writer/sinks/"
 DEAD = (
     r"Catalog|CatalogEntry|Registry|RegistryEntry|RegistryMirror|Roster|roster|StreamRegistry|Member"
     r"|births|SeatSettings|HeldSeats|SeatsWanted|SeatsGranted|HeldBack|HeldSpan|Suspects|TimedStream"
@@ -128,12 +129,38 @@ def test_a_public_class_is_the_only_one_of_its_name() -> None:
     """But what a venue calls its messages is the venue's to say."""
     homes: dict[str, list[str]] = defaultdict(list)
     for path, text in sources():
-        if path.endswith("/messages.py") and path.startswith("shards/venues/"):
+        if any(path.startswith(home) for home in venue_homes()):
             continue
         for node in ast.parse(text).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(path)
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def venue_homes() -> list[str]:
+    """The file, or the folder, of each venue."""
+    found = [path for path, text in sources() if re.search(r"^VENUE\b.* = Venue\(", text, re.M)]
+    return [path.removesuffix("venue.py") for path in found]
+
+
+def sink_homes() -> list[str]:
+    """The file, or the folder, of each sink."""
+    found = {path.split("/")[3] for path, _ in sources() if path.startswith(SINKS)}
+    names = found - {"__init__.py", "sink.py"}
+    return [SINKS + (name if name.endswith(".py") else f"{name}/") for name in sorted(names)]
+
+
+@pytest.mark.parametrize("homes", [venue_homes, sink_homes])
+def test_venues_do_not_know_each_other_and_sinks_neither(homes: Callable[[], list[str]]) -> None:
+    known = homes()
+    assert len(known) >= 2
+    for path, text in sources():
+        own = next((home for home in known if path.startswith(home)), None)
+        if own is not None:
+            named = {f"{module.replace('.', '/')}/" for module in imported(text)}
+            for home in set(known) - {own}:
+                name = f"{home.removesuffix('.py').rstrip('/')}/"
+                assert not any(each.startswith(name) for each in named), (path, home)
 
 
 def test_control_names_no_venue() -> None:

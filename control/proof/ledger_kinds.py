@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from control.proof.ledger_intervals import count_wrong_intervals
 from control.proof.ledger_sources import LedgerSource, by_source
+from control.proof.ledger_topics import WantedTopics
 from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.kind import Column, Kind
 from engine.data.kinds import KINDS
@@ -61,17 +62,17 @@ def check_kinds(
         if not kind.view or name in skipped:
             continue
         found = connection.execute("SELECT to_regclass(%s)", (kind.view,)).fetchone()
-        if found is not None and found[0] is not None:
-            verdicts[name] = _check_kind(kind, ledger, connection)
+        rows = ledger.of(name)
+        if rows is not None and found is not None and found[0] is not None:
+            verdicts[name] = _check_kind(kind, rows, ledger, connection)
     if "funding" in verdicts:
         verdicts["funding"].altered += count_wrong_intervals(ledger, connection)
     return verdicts
 
 
-def _check_kind(kind: Kind, ledger: LedgerRows, connection: Connection) -> Verdict:
+def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connection) -> Verdict:
     total = Verdict()
     streams = _streams(kind, connection)
-    rows: Rows = getattr(ledger, kind.name)
     sent = dict(by_source(ledger, rows))
     stored = _stored(kind, connection)
     for name, ids in streams.items():
@@ -79,10 +80,11 @@ def _check_kind(kind: Kind, ledger: LedgerRows, connection: Connection) -> Verdi
         have = [row for number in ids for row in stored.get(number, ())]
         covered = partial(covered_by_gaps, connection, ids)
         total.add(_compare(kind, name, part, have, covered))
-    asked = {name.source for name in streams}
+    asked, wanted = {name.source for name in streams}, WantedTopics(connection)
     for source, part in sent.items():
         # Pushed because somebody subscribed, and yet there is no such stream.
-        if source not in asked and source.transport is Transport.WS:
+        is_owed = source.transport is Transport.WS and not wanted.has_not(kind.name, source)
+        if source not in asked and is_owed:
             total.add(Verdict(sent=len(part), missing=len(part)))
     return total
 

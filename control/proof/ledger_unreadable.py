@@ -8,6 +8,7 @@ Where the elements went to nobody whole (a socket was cut under them) other gaps
 from collections.abc import Mapping
 
 from control.proof.ledger_sources import LedgerSource, by_source
+from control.proof.ledger_topics import WantedTopics
 from control.proof.verdict import Connection, Verdict, covered_by_gaps
 from engine.data.flags import GapReason
 from engine.data.names import CARRIES, StreamKind, Transport
@@ -33,10 +34,12 @@ def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str,
     for venue, symbol, stream_kind, transport, ids in connection.execute(_STREAMS):
         for kind in CARRIES[StreamKind(stream_kind)]:
             streams[LedgerSource(venue, symbol, Transport(transport)), kind] = ids
-    total = Verdict()
+    total, wanted = Verdict(), WantedTopics(connection)
     for number, kind in enumerate(UNREADABLE_KINDS):
         of_kind = ledger.unreadable[ledger.unreadable["kind"] == number]
         for source, part in by_source(ledger, of_kind):
+            if wanted.has_not(kind, source):
+                continue
             total.add(_judge(part, streams.get((source, kind)), connection))
     return {"unreadable": total}
 

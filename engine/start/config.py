@@ -157,7 +157,7 @@ class ShardsConfig(_Section, frozen=True):
 
     def capacity(self, kind: str) -> int | None:
         """The capacity that is configured for the rings of a kind, if one is."""
-        found: int | None = getattr(self.ring_records, kind)
+        found: int | None = getattr(self.ring_records, kind, None)
         return found
 
 

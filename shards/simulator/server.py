@@ -11,9 +11,10 @@ from aiohttp import web
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.ledger import Ledger
 from shards.simulator.core.limits import RestGate
+from shards.simulator.core.market import Scene
 from shards.simulator.core.pace import MAX_RATE, Pacer
 from shards.simulator.core.sessions import Hub
-from shards.simulator.core.venue import Scene, SimVenue
+from shards.simulator.core.venue import SimVenue
 from shards.simulator.faults import FaultTarget, inject
 from shards.simulator.listing_changes import change_instruments
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture
@@ -50,7 +51,10 @@ class Simulator:
         names = tuple(encoder.name for encoder in made)
         if settings.replay is None:
             listed = [(e.name, grid.symbol) for e in made for grid in e.grids(settings.symbols)]
-            self.ledger = Ledger(settings.ledger, names, listed, in_sums=settings.ledger_in_sums)
+            own = {kind: layout for e in made for kind, layout in e.own_kinds.items()}
+            self.ledger = Ledger(
+                settings.ledger, names, listed, in_sums=settings.ledger_in_sums, own_kinds=own
+            )
             self._open_markets(made, 0, self._scene(settings.symbols), self.ledger)
         else:
             self._open_replay(made, names)
@@ -246,7 +250,8 @@ def _gate(settings: SimulatorSettings, encoder: Encoder) -> RestGate:
 
 
 def _added(counts: list[dict[str, int]]) -> dict[str, int]:
-    return {kind: sum(each[kind] for each in counts) for kind in counts[0]}
+    kinds = dict.fromkeys(kind for each in counts for kind in each)
+    return {kind: sum(each.get(kind, 0) for each in counts) for kind in kinds}
 
 
 async def _body(request: web.Request) -> object:

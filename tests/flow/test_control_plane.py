@@ -40,6 +40,7 @@ CONFIG = Config(
     shards=msgspec.convert({"ring_records": {"trade": 1 << 15, "book": 1 << 16}}, ShardsConfig),
     database=DatabaseConfig(flush_rows=20_000),
 )
+TARGETS = Targets(control="tests.engine.supervisor.fake_children:commander")
 
 
 def skipped(status: EngineStatus) -> dict[str, int]:
@@ -64,6 +65,7 @@ class Plane:
         venues: dict[str, VenueSettings],
         streams: list[StreamKey],
         shard_count: int,
+        targets: Targets = TARGETS,
     ) -> None:
         self.layout = layout
         self._url = database_url
@@ -82,7 +84,7 @@ class Plane:
                 port=0,
                 urls={"database": Secret(database_url)},
                 limits=venue_limits(),
-                targets=Targets(control="tests.engine.supervisor.fake_children:commander"),
+                targets=targets,
             ),
             migrations.migrate,
         )

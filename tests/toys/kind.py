@@ -38,8 +38,9 @@ SQL: Final = """
         price int8 NOT NULL, volume int8 NOT NULL, contract int8 NOT NULL
     );
     CREATE VIEW settlements AS
-        SELECT s.stream_id, s.time, nullif(s.price, 0) * 0.00000001 AS price,
-               s.volume * i.qty_unit AS volume, s.contract
+        SELECT s.stream_id, s.time,
+               timestamptz 'epoch' + (s.ts_recv / 1000) * interval '1 microsecond' AS recv_time,
+               nullif(s.price, 0) * 0.00000001 AS price, s.volume * i.qty_unit AS volume, s.contract
         FROM settlement s JOIN stream USING (stream_id) JOIN instrument i USING (instrument_id);
 """
 

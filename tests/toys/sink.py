@@ -35,6 +35,7 @@ class Line(msgspec.Struct):
     ring: str
     epoch: int
     end_seq: int
+    kind: str = ""
     ids: list[int] = []
     lost: int = 0
     refused: int = 0
@@ -43,7 +44,7 @@ class Line(msgspec.Struct):
 
 
 class ToySink(Sink):
-    """Trades by their ids."""
+    """Rows by their kind and id."""
 
     name = "toy"
     promise = Promise.EVERY_ROW
@@ -109,8 +110,7 @@ class ToySink(Sink):
         rows = part.records[is_known]
         line.refused, line.withheld = len(part.records) - len(rows), part.withheld_count
         line.recv_ns = part.last_recv_ns or 0
-        if part.spec.id_field == "trade_id":
-            line.ids = rows["trade_id"].tolist()
+        line.kind, line.ids = part.spec.name, rows[part.spec.id_field].tolist()
         counts = Counter({part.spec.name: len(rows)})
         taken.rows.update(+counts)
         taken.refused.update(+Counter({part.spec.name: line.refused}))

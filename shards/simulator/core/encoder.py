@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
+
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
 from shards.simulator.core.limits import RestGate
 from shards.simulator.core.market import Grid
@@ -17,6 +19,7 @@ __all__ = [
     "AskedFor",
     "BookMessage",
     "Encoder",
+    "OwnRow",
     "Query",
     "ServedCall",
     "SocketPath",
@@ -65,6 +68,16 @@ class Answer(NamedTuple):
     """What it cost beyond what was charged before."""
 
 
+class OwnRow(NamedTuple):
+    """A message that is one row of a kind that only its venue has."""
+
+    kind: str
+    topic: str
+    payload: bytes
+    row: tuple[int, ...]
+    """For the ledger, as the kind is laid out there."""
+
+
 Query: TypeAlias = Mapping[str, Any]
 
 
@@ -103,6 +116,8 @@ class Encoder(Style, Protocol):
     0 for the cadence of the scene."""
     spoiled_among: int = 1
     """How many trades share the frame in which the middle one cannot be read."""
+    own_kinds: Mapping[str, np.dtype[np.void]] = {}
+    """Kinds of row that only this venue has, and their layout in the ledger (`ledger.row_of`)."""
     history_rows: int = 1024
     """Trades of a symbol that REST can still give."""
 
@@ -177,3 +192,7 @@ class Encoder(Style, Protocol):
     def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
         """Write a forced order."""
         return b""
+
+    def own_rows(self, contract: Contract) -> Iterable[OwnRow]:
+        """Write what its values of this second say of `own_kinds`."""
+        return ()

@@ -12,8 +12,9 @@
 | `liquidation.bin`   | LIQUIDATION   | forced orders written to at least one live socket    |
 | `interval.bin`      | INTERVAL      | funding intervals, each time a venue says another    |
 | `unreadable.bin`    | UNREADABLE    | elements sent that no client can read (same fault)   |
+| `<kind>.bin`        | its own       | rows of kinds that only one venue's encoder knows    |
 | `sums.json`    | sums   | instead of the first four and `quote.bin`, if there is no end  |
-| `ledger.json`  | names  | symbols in the order the rows refer to                         |
+| `ledger.json`  | names  | symbols in the order the rows refer to; layouts of own kinds   |
 
 A row is in a file once, however many sockets it went to. What REST served (`rest` is 1) is there
 once per instrument and venue time, however often it was asked for. Prices, quantities and rates
@@ -22,7 +23,8 @@ own when a recorded session is replayed; compare values, not mantissas.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -55,30 +57,31 @@ __all__ = [
     "LedgerRows",
     "Rows",
     "read_ledger",
+    "row_of",
 ]
 
 Rows: TypeAlias = NDArray[np.void]
 
 
-def _row(**fields: str) -> "np.dtype[np.void]":
+def row_of(**fields: str) -> "np.dtype[np.void]":
     """Lay out a row: whose it is, the venue's time in ns, and what else it says."""
     return np.dtype([("venue", "u1"), ("symbol", "<u4"), ("ts_event", "<i8"), *fields.items()])
 
 
-TRADE = _row(
+TRADE = row_of(
     trade_id="<i8", side="u1",
     price_mantissa="<i8", price_decimals="u1", qty_mantissa="<i8", qty_decimals="u1",
 )  # fmt: skip
 """`side` is the taker's: ord('B') bought, ord('S') sold."""
 
-BOOK = _row(
+BOOK = row_of(
     seq="<i8", prev_seq="<i8", side="u1",
     price_mantissa="<i8", price_decimals="u1", qty_mantissa="<i8", qty_decimals="u1",
     snapshot="u1",
 )  # fmt: skip
 """`side` is ord('b'), ord('a'), or ord('-') for an event that changed no level at all."""
 
-QUOTE = _row(
+QUOTE = row_of(
     seq="<i8", bid_mantissa="<i8", bid_qty_mantissa="<i8", ask_mantissa="<i8",
     ask_qty_mantissa="<i8", price_decimals="u1", qty_decimals="u1", sides="u1", rest="u1",
 )  # fmt: skip
@@ -87,28 +90,28 @@ the venue's update id; where it has none, the time in ms."""
 
 BID_PRESENT, ASK_PRESENT = 1, 2
 
-FUNDING = _row(
+FUNDING = row_of(
     rate_mantissa="<i8", rate_decimals="u1", mark_mantissa="<i8", index_mantissa="<i8",
     price_decimals="u1", next_ts="<i8", rest="u1",
 )  # fmt: skip
 """`next_ts`, of the next payment, is 0 where the venue does not say. Hyperliquid states no time at
 all: there `ts_event` is when the numbers came to be, which is when they are pushed."""
 
-OPEN_INTEREST = _row(qty_mantissa="<i8", qty_decimals="u1", rest="u1")
+OPEN_INTEREST = row_of(qty_mantissa="<i8", qty_decimals="u1", rest="u1")
 
-LIQUIDATION = _row(
+LIQUIDATION = row_of(
     side="u1", price_mantissa="<i8", avg_price_mantissa="<i8", price_decimals="u1",
     qty_mantissa="<i8", filled_qty_mantissa="<i8", qty_decimals="u1",
 )  # fmt: skip
 """`side` is the forced order's: ord('S') when a long was liquidated. `price` is the order's limit,
 `avg_price` what it filled at; `qty` is the order's, `filled_qty` what of it was."""
 
-INTERVAL = _row(interval_s="<u4")
+INTERVAL = row_of(interval_s="<u4")
 """`ts_event` is when this was said first; 0 for a venue whose interval never changes."""
 
 UNREADABLE_KINDS = ("trade", "book", "quote", "funding", "open_interest", "liquidation")
 
-UNREADABLE = _row(seq="<i8", kind="u1", rows="<u4", rest="u1")
+UNREADABLE = row_of(seq="<i8", kind="u1", rows="<u4", rest="u1")
 """`kind` counts in UNREADABLE_KINDS; `rows` is how many rows the element would have been. Where the
 venue numbers nothing `seq` is 0. These elements are in no other file."""
 
@@ -124,6 +127,7 @@ _FILES = (
     ("interval", INTERVAL),
     ("unreadable", UNREADABLE),
 )
+_NO_KINDS: Mapping[str, np.dtype[np.void]] = {}
 _FLUSH_BYTES = 1 << 20
 _DIRECT_BYTES = 1 << 14
 
@@ -147,6 +151,13 @@ class LedgerRows:
     unreadable: Rows
     sums: Totals | None = None
     """Of the kinds that have no rows here."""
+    own: Mapping[str, Rows] = field(default_factory=dict)
+    """Of kinds that only one venue's encoder knows."""
+
+    def of(self, kind: str) -> Rows | None:
+        """Give the rows of a kind of record; None of one that no venue had a word for."""
+        rows: Rows | None = self.own.get(kind, getattr(self, kind, None))
+        return rows
 
 
 class _File:
@@ -194,10 +205,13 @@ class Ledger:
         symbols: list[tuple[str, str]],
         *,
         in_sums: bool = False,
+        own_kinds: Mapping[str, np.dtype[np.void]] = _NO_KINDS,
     ) -> None:
         """Open the files; an existing ledger in `directory` is continued only if it fits. With
-        `in_sums` the heavy kinds take no room, and it is a new one.
+        `in_sums` the heavy kinds take no room, and it is a new one. `own_kinds` are laid out as
+        their venue's encoder says.
         """
+        self._own_kinds = own_kinds
         self._files: dict[str, _File | SummedRows] = {}
         self._totals: dict[SumsKey, Numbers] | None = {} if in_sums else None
         self._venues = venues
@@ -209,7 +223,7 @@ class Ledger:
         directory.mkdir(parents=True, exist_ok=True)
         self._index = directory / "ledger.json"
         self._continue(self._index)
-        for name, dtype in _FILES:
+        for name, dtype in (*_FILES, *own_kinds.items()):
             if self._totals is not None and name in SUMMED:
                 self._files[name] = SummedRows(name, dtype, self._totals)
             else:
@@ -228,7 +242,9 @@ class Ledger:
         self._write_index(index)
 
     def _write_index(self, index: Path) -> None:
-        names = {"venues": self._venues, "symbols": list(self._numbers)}
+        names: dict[str, object] = {"venues": self._venues, "symbols": list(self._numbers)}
+        if self._own_kinds:
+            names["kinds"] = {kind: layout.descr for kind, layout in self._own_kinds.items()}
         scratch = index.with_suffix(".new")
         scratch.write_text(json.dumps(names), "utf-8")
         scratch.replace(index)
@@ -278,6 +294,10 @@ class Ledger:
         """Record what a venue says of a funding interval; `row` has the fields of INTERVAL."""
         self._append_one("interval", row, INTERVAL)
 
+    def own(self, kind: str, row: tuple[int, ...]) -> None:
+        """Record a row of a kind that only its venue's encoder knows."""
+        self._append_one(kind, row, self._own_kinds[kind])
+
     def unreadable(
         self, venue: int, number: int, kind: str, times: tuple[int, int], rows: int, rest: int = 0
     ) -> None:
@@ -313,11 +333,16 @@ class Ledger:
 def read_ledger(path: Path) -> LedgerRows:
     """Read a ledger directory. Half a row at the end of a file (a kill) is not a row."""
     names: dict[str, Any] = json.loads((path / "ledger.json").read_text("utf-8"))
-    rows: dict[str, Rows] = {}
-    for name, dtype in _FILES:
-        file = path / f"{name}.bin"
-        content = file.read_bytes() if file.exists() else b""  # a ledger older than the kind
-        rows[name] = np.frombuffer(content, dtype, count=len(content) // dtype.itemsize)
+    rows = {name: _read(path / f"{name}.bin", dtype) for name, dtype in _FILES}
+    own = {
+        kind: _read(path / f"{kind}.bin", np.dtype([(name, text) for name, text in layout]))
+        for kind, layout in names.get("kinds", {}).items()
+    }
     symbols = tuple((str(venue), str(symbol)) for venue, symbol in names["symbols"])
     sums = read_sums(path)
-    return LedgerRows(venues=tuple(names["venues"]), symbols=symbols, sums=sums, **rows)
+    return LedgerRows(tuple(names["venues"]), symbols, sums=sums, own=own, **rows)
+
+
+def _read(file: Path, layout: "np.dtype[np.void]") -> Rows:
+    content = file.read_bytes() if file.exists() else b""  # a ledger older than the kind
+    return np.frombuffer(content, layout, count=len(content) // layout.itemsize)

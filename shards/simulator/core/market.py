@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shards.simulator.core.frames import decimal_text
 
-__all__ = ["SIZE_COUNT", "Draws", "Grid", "Market", "Step", "TapeSlice"]
+__all__ = ["SIZE_COUNT", "Draws", "Grid", "Market", "Scene", "Step", "TapeSlice"]
 
 SIZE_COUNT = 512
 """Distinct trade sizes of an instrument. A size is drawn once and its text rendered once."""
@@ -81,6 +81,19 @@ class Grid:
         median = max(2.0, _MEDIAN_NOTIONAL / price * float(10**qty_decimals))
         weight = float((rank + 1) ** -0.9)
         return cls(symbol, start, low, high, decimals, tick, qty_decimals, median, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the venues of one simulator have in common."""
+
+    symbols: int
+    """How many each lists at the start."""
+    seed: int
+    liquidations_per_minute: float = 0.0
+    """Over all symbols of a venue whose liquidations somebody listens to."""
+    slow_book_s: float = 0.5
+    """Cadence of whole books for which the venue's own would be too slow."""
 
 
 @dataclass(slots=True)

@@ -96,7 +96,7 @@ class Topic:
 class Hub:
     """The sockets, topics and counters of one venue."""
 
-    def __init__(self, name: str, symbols: list[str]) -> None:
+    def __init__(self, name: str, symbols: list[str], own_kinds: Iterable[str] = ()) -> None:
         self.name = name
         self.symbols = symbols
         self.sessions: set[Session] = set()
@@ -105,7 +105,8 @@ class Hub:
         """Changes with every (un)subscription, so that callers may cache who listens to what."""
         self.first_subscription_ns = 0
         self.counts = {
-            kind: np.zeros(len(symbols), np.int64) for kind in ("trade", "book", *EXTRA_KINDS)
+            kind: np.zeros(len(symbols), np.int64)
+            for kind in ("trade", "book", *EXTRA_KINDS, *own_kinds)
         }
         """Rows pushed, by kind and symbol."""
         self.served_counts = dict.fromkeys(EXTRA_KINDS, 0)

@@ -7,7 +7,6 @@ way between.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from engine.base.clock import monotonic_ns, wall_ns
@@ -16,30 +15,17 @@ from shards.simulator.core.encoder import BookMessage, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
 from shards.simulator.core.limits import RestGate
-from shards.simulator.core.market import Grid, Step
+from shards.simulator.core.market import Grid, Scene, Step
 from shards.simulator.core.pace import BOOK_SLOTS
 from shards.simulator.core.sessions import Hub, Session, Topic, write_all
 from shards.simulator.core.symbol import Chain, Levels, Quote, SymbolState
 
-__all__ = ["Scene", "SimVenue", "now_ms"]
+__all__ = ["SimVenue", "now_ms"]
 
 _HISTORY_TOTAL_ROWS = 1 << 22
 """Trades remembered over all symbols, 100 MB."""
 
 _STALE_IDS = 5_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What the venues of one simulator have in common."""
-
-    symbols: int
-    """How many each lists at the start."""
-    seed: int
-    liquidations_per_minute: float = 0.0
-    """Over all symbols of a venue whose liquidations somebody listens to."""
-    slow_book_s: float = 0.5
-    """Cadence of whole books for which the venue's own would be too slow."""
 
 
 class SimVenue:
@@ -53,7 +39,7 @@ class SimVenue:
         self.gate = gate
         self.grids = list(encoder.grids(scene.symbols))
         self.statuses = [encoder.statuses[0]] * len(self.grids)
-        self.hub = Hub(encoder.name, [grid.symbol for grid in self.grids])
+        self.hub = Hub(encoder.name, [grid.symbol for grid in self.grids], encoder.own_kinds)
         self.ledger = ledger
         self.contracts = ContractBoard(self._open_contract, self.middle, encoder.terms)
         self._number, self._scene = number, scene
@@ -156,7 +142,7 @@ class SimVenue:
             wanted = self.encoder.wants(name, session.group)
             index = None if wanted is None else self.index_of(wanted.symbol)
             if wanted is not None and index is not None:
-                if wanted.kind in ("funding", "liquidation"):
+                if wanted.kind in ("funding", "liquidation", *self.encoder.own_kinds):
                     self.contract_at(index)
                 elif wanted.book and self.encoder.numbered_books:
                     self.state_at(index).chain(wanted.book)
@@ -354,12 +340,17 @@ class SimVenue:
         payload, rows = self.encoder.book(state, event), len(bids) + len(asks) or 1
         if not self._push("book", state, (to,), payload, (event.ts_ms, event.last), rows):
             return False
+        self.record_book(state, event, whole=whole)
+        return True
+
+    def record_book(self, state: SymbolState, event: BookMessage, *, whole: bool) -> None:
+        """Put an event of a book that somebody got into the ledger."""
+        sides = event.bids, event.asks
         self.hub.book_event_count += 1
-        self.hub.book_counts[state.index] += rows
+        self.hub.book_counts[state.index] += max(1, sum(map(len, sides)))
         if self.ledger.enabled:
             ids = event.last, event.previous
-            self.ledger.book(state.ledger_book(event.ts_ms, ids, (bids, asks), whole=whole))
-        return True
+            self.ledger.book(state.ledger_book(event.ts_ms, ids, sides, whole=whole))
 
     def _push_quote(self, state: SymbolState, now_ms: int) -> None:
         """Push the best bid and offer if it changed; without update ids once in a millisecond."""
@@ -408,6 +399,7 @@ class SimVenue:
                 if contract.tick(now_ms, middle):
                     self._push_funding(contract)
                     self._push_liquidation(contract, middle)
+                    self._push_own(contract)
 
     def _push_funding(self, contract: Contract) -> None:
         names = self.encoder.funding_topics(contract)
@@ -443,6 +435,13 @@ class SimVenue:
         if self._push("liquidation", contract, ((name, topic),), payload, (order.ts_ms, 0), 1):
             self.hub.counts["liquidation"][contract.index] += 1
             self.ledger.liquidation(contract.ledger_liquidation(order))
+
+    def _push_own(self, contract: Contract) -> None:
+        for own in self.encoder.own_rows(contract):
+            times = contract.ts_ms, 0
+            if self._push(own.kind, contract, (own.topic,), own.payload, times, 1):
+                self.hub.counts[own.kind][contract.index] += 1
+                self.ledger.own(own.kind, own.row)
 
     def _probability(self) -> float:
         """Give the chance that a listened symbol has a liquidation in its second."""

@@ -29,6 +29,7 @@ SCHEMA = """
         (1, 1, 'Ticker', 'Ws'), (2, 1, 'Funding', 'Ws'), (3, 1, 'Funding', 'HttpPoll'),
         (4, 1, 'OpenInterest', 'HttpPoll'), (5, 1, 'Liquidations', 'Ws'),
         (6, 2, 'FundingOpenInterest', 'Ws'), (7, 2, 'FundingOpenInterest', 'HttpPoll');
+    CREATE TABLE stream_registry (venue text, symbol text, kind text, transport text);
     CREATE TABLE gap (stream_id int, from_seq int8, to_seq int8, from_ts int8, to_ts int8);
     CREATE TABLE quotes (stream_id int, time timestamptz, seq int8, bid numeric,
         bid_quantity numeric, ask numeric, ask_quantity numeric,

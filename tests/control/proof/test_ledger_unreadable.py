@@ -18,6 +18,7 @@ SCHEMA = """
     INSERT INTO instrument VALUES (1, 'binance_linear', 'BTCUSDT'), (2, 'hyperliquid_perp', 'BTC');
     CREATE TABLE stream (stream_id int, instrument_id int, kind text, transport text);
     INSERT INTO stream VALUES (1, 1, 'Trades', 'Ws'), (2, 2, 'FundingOpenInterest', 'HttpPoll');
+    CREATE TABLE stream_registry (venue text, symbol text, kind text, transport text);
     CREATE TABLE gap (stream_id int, reason int, from_seq int8, to_seq int8, from_ts int8,
         to_ts int8, missing int8);
 """

@@ -85,8 +85,8 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         ("[[streams]]\nvenue = 'x'\nsymbols = [7]", "streams[0].symbols[0]: Expected `str`"),
         (
             "[[streams]]\nvenue = 'x'\nsymbols = ['A']\nkinds = ['Trade']",
-            "streams[0].kinds[0]: 'Trade' is none of Trades, L2Book, Ticker, Funding, OpenInterest,"
-            " FundingOpenInterest, Liquidations; did you mean Trades?",
+            f"streams[0].kinds[0]: 'Trade' is none of {', '.join(StreamKind)};"
+            " did you mean Trades?",
         ),
         ("state_dir = 1\nstate_dir = 2", "not TOML"),
         ("[control", "not TOML"),

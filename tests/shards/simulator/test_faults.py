@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BINANCE = "binance_linear"
 MALFORMED = {each.name: malformed(each) for each in (make() for make in ENCODERS)}
+SOCKETS = {each.name: each.sockets for each in (make() for make in ENCODERS)}
 DEPTH = "/binance_linear/fapi/v1/depth?symbol=BTCUSDT&limit=5"
 
 
@@ -115,9 +116,8 @@ def test_every_malformed_variant_reaches_the_socket_and_not_the_ledger(
 ) -> None:
     async def scenario(client: "Client") -> None:
         await client.post("/simulator/pause")
-        socket = await client.socket(
-            "/binance_linear/market/ws" if venue == BINANCE else "/hyperliquid_perp/ws"
-        )
+        path = next(each.path for each in SOCKETS[venue] if "{" not in each.path)
+        socket = await client.socket(f"/{venue}/{path}")
         for variant, payload in MALFORMED[venue].items():
             done = await fault(client, "malformed", venue, variant=variant)
             assert done["frames"] == 1

@@ -11,6 +11,7 @@ import pytest
 
 from shards.simulator.core.ledger import Ledger, read_ledger
 from shards.simulator.settings import SimulatorSettings
+from shards.simulator.venues import ENCODERS
 
 if TYPE_CHECKING:
     from tests.shards.simulator.conftest import Client, Simulated
@@ -63,7 +64,7 @@ def test_a_listed_symbol_trades_and_has_a_number_of_its_own(
         assert by_symbol["NEWUSDT"]["trade"] > 0
 
     settings = SimulatorSettings(trades_per_s=500.0, symbols=1, ledger=tmp_path)
-    simulated(settings, scenario)
+    simulated(settings, scenario, ENCODERS[:2])
     # The next start of the same simulator takes the numbers over.
     names = [("binance_linear", "BTCUSDT"), ("hyperliquid_perp", "BTC")]
     ledger = Ledger(tmp_path, ("binance_linear", "hyperliquid_perp"), names)

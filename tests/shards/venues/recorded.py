@@ -18,14 +18,17 @@ from shards.venues import VENUES
 from shards.venues.bad_frames import reason_of
 from shards.venues.kit import Feeds, FrameDecoder, PollChannel, Venue
 from tests.shards.doubles import MemoryRings, Said, spec_of
+from tests.toys import venue as toy
 
+UNDER_TEST = {**VENUES, toy.NAME: toy.VENUE}
+"""The venues, and one that has what none of them has."""
 DATA = Path(__file__).parents[2] / "data"
 TS_RECV = 1_800_000_000_000_000_000
 
 
 def cases(*wanted: str) -> list[Any]:
     found = []
-    for name in VENUES:
+    for name in UNDER_TEST:
         lines = (DATA / name / "frames.jsonl").read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, 1):
             case = json.loads(line)
@@ -72,7 +75,7 @@ class Bench:
 
 def bench(name: str, case: dict[str, Any]) -> Bench:
     transport = Transport(case.get("transport", "Ws"))
-    return Bench(VENUES[name], case["symbol"], StreamKind(case["kind"]), transport)
+    return Bench(UNDER_TEST[name], case["symbol"], StreamKind(case["kind"]), transport)
 
 
 def cases_of(name: str) -> list[dict[str, Any]]:
@@ -89,7 +92,7 @@ def symbol_of(name: str) -> str:
 
 def parsers(name: str) -> dict[str, Callable[[bytes], Any]]:
     """What reads the venue's other answers, by the name their recordings have."""
-    venue = VENUES[name]
+    venue = UNDER_TEST[name]
     found: dict[str, Callable[[bytes], Any] | None] = {
         "instruments": venue.listing.parse,
         "book_snapshot": venue.parse_book_snapshot,

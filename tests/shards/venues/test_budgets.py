@@ -37,7 +37,7 @@ SPENT = {
 }
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(SPENT))
 def test_a_venue_is_asked_for_no_more_than_it_allows(name: str) -> None:
     assert limits_of(VENUES[name]) == SPENT[name]
 

@@ -30,7 +30,15 @@ from shards.venues.kit import (
 )
 from shards.venues.listing import Readings
 from tests.shards.doubles import MemoryRings, spec_of
-from tests.shards.venues.recorded import DATA, TS_RECV, bench, cases, cases_of, parsers
+from tests.shards.venues.recorded import (
+    DATA,
+    TS_RECV,
+    UNDER_TEST,
+    bench,
+    cases,
+    cases_of,
+    parsers,
+)
 
 
 @pytest.mark.parametrize(("name", "case"), cases("rows"))
@@ -78,11 +86,11 @@ def test_unusable_frame_is_refused_for_the_right_reason(name: str, case: dict[st
     assert on.rows() == []
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_every_channel_and_poll_has_frames_that_are_taken_and_frames_that_are_not(
     name: str,
 ) -> None:
-    for offer in capabilities(VENUES[name]):
+    for offer in capabilities(UNDER_TEST[name]):
         found = [
             case for case in cases_of(name)
             if (StreamKind(case["kind"]), Transport(case.get("transport", "Ws"))) == offer
@@ -92,7 +100,7 @@ def test_every_channel_and_poll_has_frames_that_are_taken_and_frames_that_are_no
 
 
 @pytest.mark.parametrize(
-    ("name", "call"), [(name, call) for name in VENUES for call in parsers(name)]
+    ("name", "call"), [(name, call) for name in UNDER_TEST for call in parsers(name)]
 )
 def test_answers_are_read_as_recorded(name: str, call: str) -> None:
     """Of an instrument only the facts that are recorded."""
@@ -112,11 +120,11 @@ def test_answers_are_read_as_recorded(name: str, call: str) -> None:
             assert found[key] == facts
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_every_channel_renders_its_subscription_and_its_end_as_the_venue_documents(
     name: str,
 ) -> None:
-    venue, rendered = VENUES[name], set()
+    venue, rendered = UNDER_TEST[name], set()
     for case in json.loads((DATA / name / "subscriptions.json").read_text(encoding="utf-8")):
         kinds = [StreamKind(kind) for kind in case["kinds"]]
         settings = VenueSettings(book_channel=case.get("book_channel"))
@@ -128,9 +136,9 @@ def test_every_channel_renders_its_subscription_and_its_end_as_the_venue_documen
     assert rendered == pushed
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_every_channel_knows_its_group_and_its_pace(name: str) -> None:
-    venue = VENUES[name]
+    venue = UNDER_TEST[name]
     for (_, transport), channel in venue.channels.items():
         assert channel.stale_after_s > 0
         if isinstance(channel, PollChannel):
@@ -142,9 +150,9 @@ def test_every_channel_knows_its_group_and_its_pace(name: str) -> None:
             assert channel.group in venue.groups
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_what_users_may_choose_is_a_setting_with_a_default(name: str) -> None:
-    venue = VENUES[name]
+    venue = UNDER_TEST[name]
     for key, known in venue.options.items():
         assert known
         for channel in venue.channels.values():
@@ -156,14 +164,14 @@ def test_what_users_may_choose_is_a_setting_with_a_default(name: str) -> None:
                 assert others[0] == default, "the first is the default"
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_there_are_symbols_to_begin_with(name: str) -> None:
-    assert len(set(VENUES[name].examples)) >= 2
+    assert len(set(UNDER_TEST[name].examples)) >= 2
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_every_limit_is_there(name: str) -> None:
-    venue = VENUES[name]
+    venue = UNDER_TEST[name]
     for group in venue.groups.values():
         least = min(
             group.streams_per_connection, group.topics_per_message, group.message_interval_s,

@@ -19,11 +19,10 @@ from hypothesis import given, settings
 from engine.data.flags import Side
 from engine.data.kinds import FUNDING, KINDS, LIQUIDATION, TRADE
 from engine.data.names import StreamKind, Transport
-from shards.venues import VENUES
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
 from tests.shards.doubles import MemoryRings, Said, spec_of
-from tests.shards.venues.recorded import DATA, TS_RECV, cases_of, parsers, symbol_of
+from tests.shards.venues.recorded import DATA, TS_RECV, UNDER_TEST, cases_of, parsers, symbol_of
 
 pytestmark = pytest.mark.whole
 
@@ -191,16 +190,16 @@ def spans_of(frame: bytes) -> list[tuple[int, int]]:
     return [found.span() for found in TOKEN.finditer(frame)]
 
 
-RECORDED = {name: recorded(name) for name in VENUES}
+RECORDED = {name: recorded(name) for name in UNDER_TEST}
 
 
 @pytest.mark.fault("X11")
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 @given(seed=st.integers(0, 2**64))
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_a_damaged_frame_is_used_whole_or_refused(name: str, seed: int) -> None:
     random = Random(seed)
-    target = Target(VENUES[name])
+    target = Target(UNDER_TEST[name])
     for _ in range(FRAMES_PER_EXAMPLE):
         recording = random.choice(RECORDED[name])
         usual = target.reader_of[recording.kind, recording.transport]
@@ -212,7 +211,7 @@ def test_a_damaged_frame_is_used_whole_or_refused(name: str, seed: int) -> None:
 
 @pytest.mark.fault("X11")
 @pytest.mark.parametrize(
-    ("name", "call"), [(name, call) for name in VENUES for call in parsers(name)]
+    ("name", "call"), [(name, call) for name in UNDER_TEST for call in parsers(name)]
 )
 @given(seed=st.integers(0, 2**64))
 @settings(max_examples=20, deadline=None)
@@ -231,11 +230,11 @@ DEEP = [b"[" * 100_000, b'{"a":' * 100_000]
 
 
 @pytest.mark.fault("X11")
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 @pytest.mark.parametrize("deep", DEEP, ids=["lists", "objects"])
 def test_nothing_nested_too_deep_gets_through(name: str, deep: bytes) -> None:
     """Alone, and in place of any value of any frame: also of a field nobody reads."""
-    target = Target(VENUES[name])
+    target = Target(UNDER_TEST[name])
     for read in target.readers:
         before = target.contents()
         with pytest.raises(BAD_FRAME):
@@ -251,7 +250,7 @@ def test_nothing_nested_too_deep_gets_through(name: str, deep: bytes) -> None:
 
 
 @pytest.mark.fault("X11")
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 @pytest.mark.parametrize(
     "frame",
     [
@@ -261,7 +260,7 @@ def test_nothing_nested_too_deep_gets_through(name: str, deep: bytes) -> None:
     ],
 )  # fmt: skip
 def test_a_hostile_frame_is_one_of_the_expected_errors(name: str, frame: bytes) -> None:
-    target = Target(VENUES[name])
+    target = Target(UNDER_TEST[name])
     read, *answers = target.readers
     before = target.contents()
     with pytest.raises(BAD_FRAME):
@@ -279,10 +278,10 @@ def first_case(name: str, kind: StreamKind, transport: Transport) -> dict[str, A
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(VENUES))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_an_undamaged_frame_of_every_kind_is_stored_by_the_same_target(name: str) -> None:
     """The test of the tests: these targets do store what is right."""
-    target = Target(VENUES[name])
+    target = Target(UNDER_TEST[name])
     for stream in target.streams:
         case = first_case(name, stream.key.kind, stream.key.transport)
         before = target.contents()

@@ -387,7 +387,7 @@ def test_a_refresh_that_is_asked_for_wrongly_asks_nobody(body: Any, field: str) 
         answer = await rig.ask("POST", "/instruments/refresh", body)
         assert (answer.status, answer.body["kind"]) == (400, "invalid_argument")
         assert answer.body.get("field", "") == field
-        assert [rig.instruments.wait_s(venue) for venue in VENUES] == [0.0, 0.0]
+        assert {rig.instruments.wait_s(venue) for venue in VENUES} == {0.0}
 
     run_with_rig(scenario)
 

@@ -133,7 +133,7 @@ def test_what_is_wrong_is_named(body: Any, status: int, kind: str, field: str) -
 
 
 def test_a_wrong_word_comes_with_the_right_ones() -> None:
-    kinds = "Trades, L2Book, Ticker, Funding, OpenInterest, FundingOpenInterest, Liquidations"
+    kinds = ", ".join(StreamKind)
     hint, ex = "did you mean Trades?", "did you mean BinanceLinear?"
 
     async def scenario(rig: Rig) -> None:

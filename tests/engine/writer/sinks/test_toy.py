@@ -31,7 +31,8 @@ class FileRig(SinkRig):
         return ToySink(self.path)
 
     def ids(self) -> list[int]:
-        return [each for line in lines(self.path.read_bytes()) for each in line.ids]
+        found = [each for each in lines(self.path.read_bytes()) if each.kind == TRADE.name]
+        return [each for line in found for each in line.ids]
 
     def go_away(self) -> None:
         self.path.parent.rename(self._away)
