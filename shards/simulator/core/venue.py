@@ -402,14 +402,16 @@ class SimVenue:
                     self._push_own(contract)
 
     def _push_funding(self, contract: Contract) -> None:
-        names = self.encoder.funding_topics(contract)
-        topics = [(name, topic) for name in names if (topic := self.hub.topic(name))]
+        topics = self._listened_topics(self.encoder.funding_topics(contract))
         if not topics:
             return
         payload = self.encoder.funding(self, contract)
         times, both = (contract.ts_ms, 0), self.encoder.terms.with_interest
         if self._push("funding", contract, topics, payload, times, 1 + both):
             self._record("funding", contract, rest=0)
+
+    def _listened_topics(self, names: Iterable[str | None]) -> list[tuple[str, Topic]]:
+        return [(name, topic) for name in names if name and (topic := self.hub.topic(name))]
 
     def _record(self, kind: str, contract: Contract, *, rest: int) -> None:
         """Put a contract's values into the ledger."""
@@ -428,18 +430,18 @@ class SimVenue:
         probability = self._probability()
         order = contract.liquidate(probability, middle) if probability else None
         name = self.encoder.topic("liquidation", contract.instrument.symbol)
-        topic = None if name is None else self.hub.topic(name)
-        if order is None or name is None or topic is None:
+        topics = self._listened_topics([name])
+        if order is None or not topics:
             return
         payload = self.encoder.liquidation(contract, order)
-        if self._push("liquidation", contract, ((name, topic),), payload, (order.ts_ms, 0), 1):
+        if self._push("liquidation", contract, topics, payload, (order.ts_ms, 0), 1):
             self.hub.counts["liquidation"][contract.index] += 1
             self.ledger.liquidation(contract.ledger_liquidation(order))
 
     def _push_own(self, contract: Contract) -> None:
         for own in self.encoder.own_rows(contract):
-            times = contract.ts_ms, 0
-            if self._push(own.kind, contract, (own.topic,), own.payload, times, 1):
+            topics = self._listened_topics([own.topic])
+            if self._push(own.kind, contract, topics, own.payload, (contract.ts_ms, 0), 1):
                 self.hub.counts[own.kind][contract.index] += 1
                 self.ledger.own(own.kind, own.row)
 
@@ -448,7 +450,7 @@ class SimVenue:
         if self._listened_version != self.hub.version:
             self._listened_version = self.hub.version
             names = [self.encoder.topic("liquidation", grid.symbol) for grid in self.grids]
-            self._listened = sum(1 for name in names if name and self.hub.topic(name))
+            self._listened = len(self._listened_topics(names))
         per_s = self._scene.liquidations_per_minute / 60.0
         return min(1.0, per_s / self._listened) if self._listened else 0.0
 
