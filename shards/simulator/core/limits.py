@@ -11,7 +11,7 @@ from aiohttp import web
 
 from engine.base.clock import monotonic_ns, wall_ns
 
-__all__ = ["MINUTE_NS", "SECOND_NS", "Meter", "RestGate"]
+__all__ = ["MINUTE_NS", "SECOND_NS", "Meter", "RestGate", "now_ms"]
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
@@ -140,3 +140,8 @@ class RestGate:
             "enforced": self.enforced,
             "refused": {str(status): count for status, count in sorted(self.refused.items())},
         }
+
+
+def now_ms() -> int:
+    """Give the time of the venues, ms."""
+    return wall_ns() // 1_000_000

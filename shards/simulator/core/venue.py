@@ -14,7 +14,7 @@ from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard
 from shards.simulator.core.encoder import BookMessage, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
-from shards.simulator.core.limits import RestGate
+from shards.simulator.core.limits import RestGate, now_ms
 from shards.simulator.core.market import Grid, Scene, Step
 from shards.simulator.core.pace import BOOK_SLOTS
 from shards.simulator.core.sessions import Hub, Session, Topic, write_all
@@ -498,8 +498,3 @@ class SimVenue:
                 self.ledger.interval((self._number, number, wall_ns(), hours * 3600))
             said.append((grid.symbol, hours))
         return said
-
-
-def now_ms() -> int:
-    """Give the time of the venues, ms."""
-    return wall_ns() // 1_000_000

@@ -6,9 +6,10 @@ from typing import Any, cast
 from shards.simulator.core.contracts import Contract
 from shards.simulator.core.encoder import Answer, Query, ServedCall
 from shards.simulator.core.frames import compact, decimal_text, signed_text
+from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.symbol import Levels, Quote, SymbolState
-from shards.simulator.core.venue import SimVenue, now_ms
+from shards.simulator.core.venue import SimVenue
 
 __all__ = ["REST", "levels_text", "touch_texts"]
 

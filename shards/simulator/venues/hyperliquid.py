@@ -38,10 +38,11 @@ from shards.simulator.core.frames import (
     signed_text,
     trimmed_text,
 )
+from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Levels, Quote, SymbolState
-from shards.simulator.core.venue import SimVenue, now_ms
+from shards.simulator.core.venue import SimVenue
 from shards.simulator.venues.listed import coin_instrument, hyperliquid_instruments
 
 __all__ = ["Hyperliquid", "size_text"]
