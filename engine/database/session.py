@@ -104,6 +104,12 @@ MIGRATION: Final = Purpose(
     connect_timeout_s=5,
     settings={"idle_in_transaction_session_timeout": "0"},
 )
+UPKEEP: Final = Purpose(
+    "upkeep",
+    30.0,
+    is_patient=True,
+    settings={"idle_in_transaction_session_timeout": "0", "client_connection_check_interval": "2s"},
+)
 HOUSEKEEPING: Final = Purpose("housekeeping", 60.0)
 """Makes and empties databases of our own."""
 DOCTOR: Final = Purpose("doctor", 10.0, reads_only=True, connect_timeout_s=2)
@@ -113,7 +119,7 @@ WITNESS: Final = Purpose(
 )
 """Asks what another session of ours waits for."""
 PURPOSES: Final = (
-    WRITER, LISTINGS, QUARANTINE, REGISTRY, MIGRATION, HOUSEKEEPING, DOCTOR, PROOF, WITNESS,
+    WRITER, LISTINGS, QUARANTINE, REGISTRY, MIGRATION, UPKEEP, HOUSEKEEPING, DOCTOR, PROOF, WITNESS,
 )  # fmt: skip
 
 _LOOK: Final = """

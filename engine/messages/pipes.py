@@ -33,6 +33,7 @@ from engine.messages.streams import (
     StreamCounts,
     StreamStatus,
 )
+from engine.messages.upkeep import PauseUpkeep, UpkeepStatus
 from engine.messages.writer import RingsSynced, SetStreamKnobs, SyncRings, WriterStatus
 
 
@@ -78,6 +79,7 @@ ToChild = (
     | SetStreamKnobs
     | StoreListing
     | ListingWanted
+    | PauseUpkeep
 )
 
 
@@ -96,4 +98,5 @@ FromChild = (
     | LeaseRequest
     | PlacesWanted
     | LimitFeedback
+    | UpkeepStatus
 )

@@ -27,6 +27,7 @@ from engine.data.kinds import KINDS
 from engine.data.layout import must_be_text
 from engine.data.names import StreamKey, StreamKind, Transport, is_symbol
 from engine.messages.settings import Admission, VenueSettings
+from engine.messages.upkeep import Archive, KeptFor
 from engine.start.postgres_settings import check_settings
 
 _MAX_FILE_BYTES = 1 << 20
@@ -101,6 +102,13 @@ class DatabaseConfig(_Section, frozen=True):
     registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     private_settings: dict[str, str] = {}
     """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
+    keep: dict[str, KeptFor] = {}
+    """By table, after which age rows are dropped; a table that is not named is kept for ever."""
+    keep_by_venue: dict[str, dict[str, KeptFor]] = {}
+    """The same for the rows of one venue that may go sooner."""
+    bars: bool = False
+    archive: Archive = "none"
+    archive_to: str | None = None
 
 
 class RedisConfig(_Section, frozen=True):
@@ -385,6 +393,7 @@ def _check(config: Config, source: str) -> None:
                 f"{source}: database.flush_rows = {database.flush_rows} is more than"
                 f" shards.ring_records.{name} = {capacity}: the ring would fill before a flush"
             )
+    _check_upkeep(database, source)
     try:
         check_settings(database.private_settings)
     except ConfigError as error:
@@ -395,6 +404,22 @@ def _check(config: Config, source: str) -> None:
     for cpu in cpus or ():
         if (cpus or []).count(cpu) > 1:
             raise ConfigError(f"{source}: shards.cpus: CPU {cpu} is listed twice")
+
+
+def _check_upkeep(database: DatabaseConfig, source: str) -> None:
+    tables = [kind.name for kind in KINDS.values() if kind.columns]
+    asked = [*database.keep, *(name for each in database.keep_by_venue.values() for name in each)]
+    for table in asked:
+        if table not in tables:
+            raise ConfigError(
+                f"{source}: database.keep: {table!r} is no table of rows: one of"
+                f" {', '.join(tables)}"
+            )
+    if database.archive != "none" and not database.archive_to:
+        raise ConfigError(
+            f"{source}: database.archive = {database.archive!r} needs database.archive_to: a"
+            " directory, or s3://bucket/path"
+        )
 
 
 def default_state_dir(env: Mapping[str, str] = os.environ) -> Path:
