@@ -11,10 +11,9 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from engine.base.clock import wall_ns
+from engine.base.clock import DAY_NS, wall_ns
 from engine.base.errors import DatabaseUnavailableError
 from engine.database.session import AsyncSession
-from engine.writer.rows.screen import DAY_NS
 
 _LOCK_KEY: Final = 0x66747302
 _OVERLAP = "42P17"

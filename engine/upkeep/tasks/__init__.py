@@ -1,0 +1,13 @@
+"""The tasks, each a module and a line in `TASKS`; what must be done with a day before it is dropped
+is a line in `BEFORE_DROP`.
+
+Imports `task` and below. Never knows of the process it runs in.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from engine.upkeep.task import Task
+
+TASKS: Final[tuple[Callable[[], Task], ...]] = ()
+"""Made once for each database, and run in this order when several are due."""
