@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 
 _RETRY_S: Final = (2.0, 300.0)
 _CONNECT_AGAIN_S: Final = (0.5, 15.0)
+_ELSEWHERE_S: Final = 5.0
+_LOCK_KEY: Final = 0x66747303
+"""Advisory lock: of all engines on a database, one looks after it at a time; and what a dead one
+has left running at the server ends first."""
 _CONSEQUENCE: Final = "rows are stored as before, and it is tried again"
 _S: Final = 1_000_000_000
 
@@ -56,7 +60,7 @@ class Care:
         self._trouble = Trouble(
             f"upkeep of {settings.name}", _CONSEQUENCE, Backoff(*_CONNECT_AGAIN_S), _log
         )
-        self._connect_at_s = 0.0
+        self._not_before_s = 0.0
         self._stopping = threading.Event()
         self._may_work = threading.Event()
         self._may_work.set()
@@ -80,7 +84,7 @@ class Care:
         try:
             while True:
                 due_s = min((duty.due_s for duty in self._duties), default=monotonic_s() + 3600)
-                self._sleep(max(due_s, self._connect_at_s) - monotonic_s())
+                self._sleep(max(due_s, self._not_before_s) - monotonic_s())
                 self._work()
         except StoppingError:
             return
@@ -103,12 +107,18 @@ class Care:
         try:
             with session(self._settings.url, UPKEEP) as opened:
                 place = self._look(opened)
+                (is_ours,) = opened.execute(
+                    "SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)
+                ).fetchone() or (False,)
+                if not is_ours:
+                    self._not_before_s = monotonic_s() + _ELSEWHERE_S
+                    return
                 while (duty := self._due()) is not None and self._do(duty, place):
                     if self._stopping.is_set():
                         raise StoppingError("the engine ends")
         except (DatabaseUnavailableError, psycopg.Error) as error:
             text = str(unavailable(error, self._settings.url))
-            self._connect_at_s = monotonic_s() + self._trouble.met(text)
+            self._not_before_s = monotonic_s() + self._trouble.met(text)
             self.report.failing_since_ns = self.report.failing_since_ns or self._now_ns()
             self.report.error = self._trouble.text
 
@@ -139,7 +149,7 @@ class Care:
             self._tell(duty, began_s, duty.trouble.met(text), error=duty.trouble.text)
             return False
         duty.trouble.over()
-        if did:
+        if did and did != duty.report.did:
             _log.info(f"upkeep of {self._settings.name}: {duty.task.name}: {did}")
         self._tell(duty, began_s, duty.task.every_s, did=did)
         return True
