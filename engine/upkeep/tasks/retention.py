@@ -40,9 +40,8 @@ _LONG_S: Final = 10.0
 _MARKED: Final = b"""
     SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
-        AND obj_description(c.oid, 'pg_class') = %s
+        AND pg_has_role(c.relowner, 'USAGE') AND obj_description(c.oid, 'pg_class') = %s
 """
-_NO_CONCURRENTLY_BEFORE: Final = 140000
 
 
 class Retention:
@@ -116,7 +115,7 @@ def finish_drops(place: Place) -> list[str]:
             if each.is_pending and each.comment == MARK:
                 place.session.execute(
                     sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(
-                        sql.Identifier(each.schema, table), each.identifier
+                        sql.Identifier(table), each.identifier
                     )
                 )
     marked = place.session.execute(_MARKED, (MARK,)).fetchall()
@@ -140,15 +139,13 @@ def _mark(place: Place, partition: Partition, text: str | None) -> None:
 
 
 def _detach(place: Place, table: str, partition: Partition, has_default: bool) -> None:
-    """Readers and writers go on meanwhile. Beside a default partition, and before PostgreSQL 14, it
-    cannot be so: then they wait for the moment that it takes, and we for them no longer than a
-    lock's timeout.
+    """Readers and writers go on meanwhile. Beside a default partition it cannot be so: then they
+    wait for the moment that it takes, and we for them no longer than a lock's timeout.
     """
-    is_old = place.session.info.server_version < _NO_CONCURRENTLY_BEFORE
-    how = sql.SQL("" if has_default or is_old else "CONCURRENTLY")
+    how = sql.SQL("" if has_default else "CONCURRENTLY")
     place.session.execute(
         sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
-            sql.Identifier(partition.schema, table), partition.identifier, how
+            sql.Identifier(table), partition.identifier, how
         )
     )
 
