@@ -42,6 +42,7 @@ _MARKED: Final = b"""
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
         AND pg_has_role(c.relowner, 'USAGE') AND obj_description(c.oid, 'pg_class') = %s
 """
+_INSERTED: Final = b"SELECT s.n_tup_ins FROM pg_stat_all_tables AS s WHERE s.relid = %s::int8::oid"
 
 
 class Retention:
@@ -52,6 +53,8 @@ class Retention:
 
     def __init__(self, before_drop: Sequence[BeforeDrop] = ()) -> None:
         self._before_drop = tuple(before_drop)
+        self._inserted: dict[int, int] = {}
+        """Rows that ever came into a partition, when it was looked at last, by its oid."""
 
     def run(self, place: Place) -> str:
         """Finish what was begun, then drop what is over."""
@@ -81,7 +84,7 @@ class Retention:
                     _mark(place, each, None)
                 continue
             assert each.end_ns is not None
-            why_not = _in_the_way(place, table, found)
+            why_not = self._is_filling(place, each) or _in_the_way(place, table, found)
             why_not = why_not or self._why_not(place, table, each.start_ns or 0, each.end_ns)
             if not why_not:
                 _mark(place, each, MARK)
@@ -100,6 +103,15 @@ class Retention:
             over = sql.SQL("time < {}").format(moment(day_ns + DAY_NS))
             delete_rows(place, sql.Identifier(table), over)
             yield said, ""
+
+    def _is_filling(self, place: Place, partition: Partition) -> str:
+        """Whether a writer that is behind still delivers that day, after a long outage: it would
+        make it again and again. A day that takes no row goes: a full disk may be what is wrong.
+        """
+        found = place.session.execute(_INSERTED, (partition.oid,)).fetchone()
+        count = int(found[0]) if found else 0
+        before, self._inserted[partition.oid] = self._inserted.get(partition.oid), count
+        return "the writer is behind" if place.report.is_paused and before != count else ""
 
     def _why_not(self, place: Place, table: str, start_ns: int, end_ns: int) -> str:
         reasons = (ask(place, table, start_ns, end_ns) for ask in self._before_drop)
