@@ -45,7 +45,7 @@ NAMED = [
     if offer.shape.symbol
 ]
 """Not those whose elements are known by their place in an answer."""
-MUTANTS = int(os.environ.get("FTS_TEST_MUTANTS", "2000"))
+MUTANTS = int(os.environ.get("FTS_TEST_MUTANTS", "1000"))
 """How many elements a venue sends in the long test; 200,000 take some minutes."""
 
 
