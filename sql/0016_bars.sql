@@ -2,7 +2,8 @@
 -- date by the upkeep (engine/upkeep/bars): from marks that the writer leaves in the transaction of
 -- the rows, or, where TimescaleDB can, as continuous aggregates in place of the two tables.
 --
--- Numbers are mantissas as in trade; sums are numeric, for they need not fit 64 bits.
+-- Numbers are mantissas as in trade; sums are numeric, for they need not fit 64 bits. A partition a
+-- day, made by the upkeep when a bar needs it.
 
 CREATE TABLE bar_1s (
     time         timestamptz NOT NULL,
@@ -18,11 +19,16 @@ CREATE TABLE bar_1s (
     PRIMARY KEY (stream_id, time)
 ) PARTITION BY RANGE (time);
 
-CREATE INDEX bar_1s_time ON bar_1s USING brin (time) WITH (pages_per_range = 32);
+CREATE TABLE bar_1m (LIKE bar_1s, PRIMARY KEY (stream_id, time)) PARTITION BY RANGE (time);
 
-CREATE TABLE bar_1m (LIKE bar_1s, PRIMARY KEY (stream_id, time));
+-- For all symbols of some seconds: the key begins with the stream.
+CREATE INDEX bar_1s_time ON bar_1s USING brin (time)
+    WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX bar_1m_time ON bar_1m USING brin (time)
+    WITH (pages_per_range = 32, autosummarize = on);
 
-CREATE INDEX bar_1m_time ON bar_1m USING brin (time) WITH (pages_per_range = 32);
+COMMENT ON TABLE bar_1s IS 'Bars of a second, mantissas as in trade (view bars_1s)';
+COMMENT ON TABLE bar_1m IS 'Bars of a minute, mantissas as in trade (view bars_1m)';
 
 -- One mark a minute and commit, never updated: two writers do not wait for each other.
 CREATE TABLE bar_todo (minute timestamptz NOT NULL);

@@ -144,6 +144,7 @@ class PostgresSink(Sink):
         assert settings.database_url, "without a URL there is no sink"
         layout = settings.paths.layout()
         self._url = settings.database_url
+        self._bars = settings.bars
         self._instance = layout.instance
         self._tables = Tables(slots)
         self._aside = Aside(layout.quarantine_dir, self._tables, layout.instance)
@@ -185,6 +186,7 @@ class PostgresSink(Sink):
         """Claim each row, and what else is done once for a new session."""
         async with self._connected() as connection:
             found = {key: await self._claim(connection, key, at) for key, at in starts.items()}
+            await self._tables.want_bars(connection, self._bars)
             oldest: dict[str, int] = {}
             for ring, epoch in [*self._drained, *starts]:
                 oldest[ring] = min(epoch, oldest.get(ring, epoch))
