@@ -15,7 +15,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from psycopg import IsolationLevel, sql
+from psycopg import sql
 
 from engine.base.clock import monotonic_s
 from engine.database.session import DatabaseSession
@@ -53,6 +53,7 @@ _UNFILLED: Final = b"""
 """
 _FILLED: Final = b"DELETE FROM bar_fill WHERE hour = %s"
 _LEFT: Final = b"SELECT count(*) FROM bar_fill"
+_ONE_SNAPSHOT: Final = b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 _MAKE: Final = b"""
     WITH seconds AS MATERIALIZED (
         SELECT * FROM bars_of_trades(%(since)s, %(until)s, '1 second')
@@ -161,15 +162,12 @@ def _make(
     session: DatabaseSession, spans: Sequence[Span], note: tuple[bytes, Any] | None = None
 ) -> None:
     """The bars of some spans from their trades, and the note that they are made, at once."""
-    session.isolation_level = IsolationLevel.REPEATABLE_READ
-    try:
-        with session.transaction():
-            if note is not None:
-                session.execute(note[0], (note[1],))
-            for since, until in spans:
-                session.execute(_MAKE, {"since": since, "until": until})
-    finally:
-        session.isolation_level = None
+    with session.transaction():
+        session.execute(_ONE_SNAPSHOT)
+        if note is not None:
+            session.execute(note[0], (note[1],))
+        for since, until in spans:
+            session.execute(_MAKE, {"since": since, "until": until})
 
 
 def _spans(minutes: Sequence[dt.datetime]) -> Iterator[Span]:
