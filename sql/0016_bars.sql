@@ -1,5 +1,5 @@
 -- Bars of a second and of a minute, where `database.bars` is on (docs/bars.md). They are kept up to
--- date by the upkeep (engine/upkeep/bars): from marks that the writer leaves in the transaction of
+-- date by the upkeep (engine/upkeep/tasks/bars): from marks that the writer leaves in the transaction of
 -- the rows, or, where TimescaleDB can, as continuous aggregates in place of the two tables.
 --
 -- Numbers are mantissas as in trade; sums are numeric, for they need not fit 64 bits. A partition a
@@ -65,7 +65,7 @@ BEGIN
         OR NOT EXISTS (
             SELECT FROM pg_extension
             WHERE extname = 'timescaledb'
-                AND string_to_array(split_part(extversion, '-', 1), '.')::int[] >= '{2,18}')
+                AND string_to_array(split_part(extversion, '-', 1), '.')::int[] >= '{2,21}')
     THEN
         RETURN 'marks';
     END IF;
