@@ -113,6 +113,20 @@ RETURNS TABLE (
     GROUP BY 1, 2;
 END;
 
+CREATE FUNCTION hours_with_trades(since timestamptz, until timestamptz)
+RETURNS TABLE (hour timestamptz) LANGUAGE sql STABLE BEGIN ATOMIC
+    WITH RECURSIVE found AS (
+        SELECT date_trunc('hour', min(t.time), 'UTC') AS hour FROM trade t
+        WHERE t.time >= since AND t.time < until
+        UNION ALL
+        SELECT date_trunc('hour', (
+            SELECT min(t.time) FROM trade t
+            WHERE t.time >= f.hour + interval '1 hour' AND t.time < until), 'UTC')
+        FROM found f WHERE f.hour IS NOT NULL
+    )
+    SELECT f.hour FROM found f WHERE f.hour IS NOT NULL;
+END;
+
 -- The bars of all that is stored, late or new, at any moment: those of minutes that wait are made
 -- from the trades. TimescaleDB's aggregates do that by themselves; then these only hand them on.
 CREATE VIEW bar_1s_now AS

@@ -409,12 +409,13 @@ def _check(config: Config, source: str) -> None:
 def _check_upkeep(database: DatabaseConfig, source: str) -> None:
     tables = [kind.name for kind in KINDS.values() if kind.columns]
     by_venue = [name for each in database.keep_by_venue.values() for name in each]
-    for table in (*database.keep, *by_venue):
-        if table not in tables and (table not in BARS or table in by_venue):
-            raise ConfigError(
-                f"{source}: database.keep: {table!r} is no table of rows: one of"
-                f" {', '.join(tables)}"
-            )
+    for asked, allowed in ((database.keep, [*tables, *BARS]), (by_venue, tables)):
+        for table in asked:
+            if table not in allowed:
+                raise ConfigError(
+                    f"{source}: database.keep: {table!r} is no table of rows: one of"
+                    f" {', '.join(allowed)}"
+                )
     if database.archive != "none" and not database.archive_to:
         raise ConfigError(
             f"{source}: database.archive = {database.archive!r} needs database.archive_to: a"

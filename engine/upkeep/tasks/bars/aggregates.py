@@ -15,9 +15,9 @@ from psycopg import sql
 
 from engine.base.clock import monotonic_s
 from engine.database.session import DatabaseSession
-from engine.upkeep.tasks.bars.hours import HOUR, list_hours, moment, one
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import age_ns
+from engine.upkeep.tasks.bars.hours import HOUR, list_hours, moment, one
 
 _WORK_S_MAX: Final = 20.0
 _END: Final = dt.timedelta(minutes=1)
@@ -167,9 +167,7 @@ def _create(place: Place) -> None:
         place.session.execute(_DROP_TABLES)
 
 
-def _refresh(
-    place: Place, each: _Aggregate, start: dt.datetime | None, end: dt.datetime
-) -> None:
+def _refresh(place: Place, each: _Aggregate, start: dt.datetime | None, end: dt.datetime) -> None:
     """Whole buckets between the two that are not up to date; None: from the beginning."""
     _call(
         place,
@@ -270,5 +268,5 @@ def _kept(place: Place, table: str) -> dt.timedelta | None:
 def _call(place: Place, query: str, *values: Any, **names: sql.Composable) -> None:
     """Run a statement whose `{extension}` is where TimescaleDB's functions are."""
     extension = sql.Identifier(place.seen.timescaledb_schema or "public")
-    composed = sql.SQL(query).format(extension=extension, **names)  # type: ignore[arg-type]
+    composed = sql.SQL(query).format(extension=extension, **names)
     place.session.execute(composed, values or None)

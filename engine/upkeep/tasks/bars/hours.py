@@ -14,21 +14,11 @@ Span = tuple[dt.datetime, dt.datetime]
 EVER: Final[Span] = (_EPOCH, dt.datetime.max.replace(tzinfo=dt.UTC))
 
 ONE_SNAPSHOT: Final = b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-_HOURS: Final = """
-    WITH RECURSIVE found AS (
-        SELECT date_trunc('hour', min(t.time), 'UTC') AS hour FROM trade AS t
-        WHERE t.time >= %(since)s AND t.time < %(until)s
-        UNION ALL
-        SELECT date_trunc('hour', (
-            SELECT min(t.time) FROM trade AS t
-            WHERE t.time >= f.hour + interval '1 hour' AND t.time < %(until)s), 'UTC')
-        FROM found AS f WHERE f.hour IS NOT NULL
-    ), hours AS (SELECT hour FROM found WHERE hour IS NOT NULL)
+_SELECT: Final = b"SELECT hour FROM hours_with_trades(%s, %s)"
+_LIST: Final = b"""
+    INSERT INTO bar_fill (hour) SELECT hour FROM hours_with_trades('-infinity', 'infinity')
+    ON CONFLICT DO NOTHING
 """
-_SELECT: Final = (_HOURS + "SELECT hour FROM hours ORDER BY hour").encode()
-_LIST: Final = (
-    _HOURS + "INSERT INTO bar_fill (hour) SELECT hour FROM hours ON CONFLICT DO NOTHING"
-).encode()
 _LISTED: Final = b"UPDATE bar_state SET is_listed = true"
 
 
@@ -38,14 +28,13 @@ def list_hours(session: DatabaseSession) -> None:
     """
     with session.transaction():
         session.execute(ONE_SNAPSHOT)
-        session.execute(_LIST, {"since": EVER[0], "until": EVER[1]})
+        session.execute(_LIST)
         session.execute(_LISTED)
 
 
 def hours_with_trades(session: DatabaseSession, span: Span) -> list[dt.datetime]:
     """The hours of a span in which there are trades. Raises psycopg.Error."""
-    found = session.execute(_SELECT, {"since": span[0], "until": span[1]}).fetchall()
-    return [hour for (hour,) in found]
+    return [hour for (hour,) in session.execute(_SELECT, span).fetchall()]
 
 
 def moment(time_ns: int) -> dt.datetime:

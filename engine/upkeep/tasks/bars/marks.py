@@ -18,6 +18,7 @@ from typing import Any, Final
 from engine.base.clock import DAY_NS, monotonic_s
 from engine.database.partitions import make_day, schema_of_partitioned
 from engine.database.session import DatabaseSession
+from engine.upkeep.task import Place
 from engine.upkeep.tasks.bars.hours import (
     EVER,
     HOUR,
@@ -29,9 +30,9 @@ from engine.upkeep.tasks.bars.hours import (
     ns_of,
     one,
 )
-from engine.upkeep.task import Place
 
 _MINUTE: Final = dt.timedelta(minutes=1)
+_MINUTE_NS: Final = 60_000_000_000
 _CLOSED_AFTER_NS: Final = 2_000_000_000
 """Most rows of a minute are stored by then; for the others it is done again."""
 _MINUTES_AT_ONCE: Final = 60
@@ -52,29 +53,28 @@ _LEFT: Final = b"SELECT count(*) FROM bar_fill"
 _COLUMNS: Final = (
     "time, stream_id, open, high, low, close, volume, quote_volume, buy_volume, trade_count"
 )
-_UPDATE: Final = """
+_GROWN: Final = """
     ON CONFLICT (stream_id, time) DO UPDATE SET
         open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close,
         volume = excluded.volume, quote_volume = excluded.quote_volume,
         buy_volume = excluded.buy_volume, trade_count = excluded.trade_count
     WHERE b.trade_count < excluded.trade_count
 """
-_MAKE: Final = f"""
+_TEXT: Final = """
     WITH seconds AS MATERIALIZED (
         SELECT * FROM bars_of_trades(%(since)s, %(until)s, '1 second')
     ), kept AS (
-        INSERT INTO bar_1s AS b ({_COLUMNS})
-        SELECT {_COLUMNS} FROM seconds ORDER BY stream_id, time
-        {_UPDATE}
+        INSERT INTO bar_1s AS b ({columns})
+        SELECT {columns} FROM seconds ORDER BY stream_id, time {grown}
     )
-    INSERT INTO bar_1m AS b ({_COLUMNS})
+    INSERT INTO bar_1m AS b ({columns})
     SELECT date_trunc('minute', time, 'UTC'), stream_id,
         (array_agg(open ORDER BY time))[1], max(high), min(low),
         (array_agg(close ORDER BY time))[count(*)], sum(volume), sum(quote_volume),
         sum(buy_volume), sum(trade_count)
-    FROM seconds GROUP BY 1, 2 ORDER BY 2, 1
-    {_UPDATE}
-""".encode()
+    FROM seconds GROUP BY 1, 2 ORDER BY 2, 1 {grown}
+"""
+_MAKE: Final = _TEXT.format(columns=_COLUMNS, grown=_GROWN).encode()
 
 
 def work_off(place: Place) -> str:
@@ -87,7 +87,8 @@ def work_off(place: Place) -> str:
     if not is_listed:
         list_hours(place.session)
     ends_s = monotonic_s() + _WORK_S_MAX
-    closed = (EVER[0], moment((place.now_ns() - _CLOSED_AFTER_NS) // 60_000_000_000 * 60_000_000_000))
+    closed_ns = (place.now_ns() - _CLOSED_AFTER_NS) // _MINUTE_NS * _MINUTE_NS
+    closed = (EVER[0], moment(closed_ns))
     has_made, has_filled = False, False
     while monotonic_s() < ends_s:
         place.pause()

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from engine.data.kinds import TRADE
 from engine.database.session import DatabaseSession
+from engine.upkeep.task import Place
 from engine.upkeep.tasks.bars import aggregates, marks
 from engine.upkeep.tasks.bars.hours import one
-from engine.upkeep.task import Place
 
 
 class Bars:
