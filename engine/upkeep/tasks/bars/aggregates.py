@@ -129,7 +129,8 @@ def refresh(place: Place) -> str:
     ends_s = monotonic_s() + _WORK_S_MAX
     while (found := session.execute(_OLDEST_UNFILLED).fetchone()) is not None:
         if monotonic_s() > ends_s:
-            return f"{one(session, _LEFT)[0]} hours from before are left"
+            (left,) = one(session, _LEFT)
+            return f"made bars of trades from before, {left} hours are left"
         place.pause()
         for each in _AGGREGATES:
             _refresh(place, each, found[0], found[0] + HOUR)

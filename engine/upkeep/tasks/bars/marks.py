@@ -98,10 +98,10 @@ def work_off(place: Place) -> str:
             has_filled = True
         else:
             break
-    said = ["made bars of new trades"] if has_made else []
     if has_filled:
-        said.append(f"{one(place.session, _LEFT)[0]} hours from before are left")
-    return ", ".join(said)
+        (left,) = one(place.session, _LEFT)
+        return f"made bars of trades from before, {left} hours are left"
+    return "made bars of new trades" if has_made else ""
 
 
 def complete(place: Place, start_ns: int, end_ns: int) -> None:
