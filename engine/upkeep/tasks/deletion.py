@@ -8,6 +8,7 @@ from engine.upkeep.task import Place
 
 _ROWS_AT_ONCE: Final = 50_000
 _IN_ONE_PIECE: Final = b"SELECT c.relkind = 'r' FROM pg_class AS c WHERE c.oid = to_regclass(%s)"
+_OLDEST: Final = "SELECT (extract(epoch FROM min(time)) * 1000000)::int8 * 1000 FROM {}"
 _IS_HYPERTABLE: Final = b"""
     SELECT EXISTS (
         SELECT FROM timescaledb_information.hypertables AS h JOIN pg_namespace AS n
@@ -25,6 +26,14 @@ def is_in_one_piece(place: Place, table: str) -> bool:
         return True
     is_hypertable = place.session.execute(_IS_HYPERTABLE, (table,)).fetchone()
     return not (is_hypertable and is_hypertable[0])
+
+
+def oldest_row_ns(place: Place, table: str) -> int | None:
+    """Time of the oldest row, ns since 1970; None for an empty table."""
+    found = place.session.execute(sql.SQL(_OLDEST).format(sql.Identifier(table))).fetchone()
+    assert found is not None
+    oldest: int | None = found[0]
+    return oldest
 
 
 def delete_rows(place: Place, table: sql.Identifier, condition: sql.Composable) -> int:

@@ -25,7 +25,7 @@ from engine.database.partitions import (
 from engine.messages.upkeep import BARS
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
-from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment
+from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
 from engine.upkeep.tasks.readers import who_reads
 
 BeforeDrop = Callable[[Place, str, int, int], str]
@@ -43,7 +43,6 @@ _MARKED: Final = b"""
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
         AND obj_description(c.oid, 'pg_class') = %s
 """
-_OLDEST: Final = "SELECT (extract(epoch FROM min(time)) * 1000000)::int8 * 1000 FROM {}"
 _NO_CONCURRENTLY_BEFORE: Final = 140000
 
 
@@ -94,7 +93,7 @@ class Retention:
 
     def _delete_days(self, place: Place, table: str, kept_for: str) -> Steps:
         end_ns = first_kept_day_ns(kept_for, place.now_ns())
-        while (oldest_ns := _oldest_ns(place, table)) is not None and oldest_ns < end_ns:
+        while (oldest_ns := oldest_row_ns(place, table)) is not None and oldest_ns < end_ns:
             day_ns = oldest_ns // DAY_NS * DAY_NS
             said = f"{table} of {date_of(day_of(day_ns))}"
             if why_not := self._why_not(place, table, day_ns, day_ns + DAY_NS):
@@ -167,10 +166,3 @@ def _drop(place: Place, schema: str, name: str) -> str:
             return "late rows have come"
         place.session.execute(sql.SQL("DROP TABLE {}").format(identifier))
     return ""
-
-
-def _oldest_ns(place: Place, table: str) -> int | None:
-    found = place.session.execute(sql.SQL(_OLDEST).format(sql.Identifier(table))).fetchone()
-    assert found is not None
-    oldest: int | None = found[0]
-    return oldest
