@@ -121,8 +121,9 @@ def begin(place: Place) -> None:
 
 def catch_up(place: Place) -> None:
     """Everything that the task, and TimescaleDB's policies, would do in time."""
+    runs = iter(range(100))
     while Bars().run(place):
-        pass
+        assert next(runs, None) is not None, "there is no end to it"
     for job in place.session.execute(
         b"SELECT format('CALL %I.run_job(%s)', n.nspname, j.job_id)"
         b" FROM timescaledb_information.jobs AS j, pg_extension AS e JOIN pg_namespace AS n"
