@@ -34,7 +34,7 @@ from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_late
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
 
 _ENCODE_ROWS: Final = 8192
-_MARK_BARS: Final = """
+MARK_BARS: Final = """
     INSERT INTO bar_todo (minute)
     SELECT timestamptz 'epoch' + m * interval '1 minute' FROM unnest(%s::bigint[]) AS m
 """
@@ -106,7 +106,7 @@ class Tables:
         self, connection: Connection, kind: str, parts: Sequence[Rows], into: str = ""
     ) -> int:
         """Copy rows into their table, or another one like it; return how many had to be rounded.
-        Where bars are kept the same transaction marks the minutes of trades.
+        The transaction leaves the `marks` of trades.
         """
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
@@ -120,18 +120,18 @@ class Tables:
                     chunk = rows.records[start : start + encoder.capacity]
                     await copy.write(encoder.encode(chunk, self.streams.lookup))
             await copy.write(COPY_TRAILER)
-        if kind == TRADE.name and not into:
-            await self._mark_bars(connection, parts)
         return encoder.inexact_count - inexact_before
 
-    async def _mark_bars(self, connection: Connection, parts: Sequence[Rows]) -> None:
+    async def marks(self, connection: Connection, screened: Screened) -> list[int]:
+        """What `MARK_BARS` has to mark in the transaction that stores these rows: the minutes of
+        the trades among them, where bars are kept.
+        """
         if self._marks_bars is None:
             self._marks_bars = await _first(
                 await connection.execute("SELECT is_marked FROM bar_state")
             )
-        if self._marks_bars:
-            found = set().union(*(minutes(rows.records) for rows in parts))
-            await connection.execute(_MARK_BARS, (sorted(found),))
+        trades = screened.rows.get(TRADE.name, ()) if self._marks_bars else ()
+        return sorted(set().union(*(minutes(rows.records) for rows in trades)))
 
     async def find_blame(self, connection: Connection, screened: Screened) -> None:
         """Refuse the rows of a batch that their table does not take. Nothing is stored meanwhile.
