@@ -128,15 +128,15 @@ RETURNS TABLE (hour timestamptz) LANGUAGE sql STABLE BEGIN ATOMIC
 END;
 
 -- The bars of all that is stored, late or new, at any moment: those of minutes that wait are made
--- from the trades. TimescaleDB's aggregates do that by themselves; then these only hand them on.
+-- from the trades. TimescaleDB's aggregates do that by themselves; then these only hand them on. An
+-- array, for an anti-join would have every bar of the time read for those of one stream.
 CREATE VIEW bar_1s_now AS
 SELECT
     b.time, b.stream_id, b.open, b.high, b.low, b.close, b.volume, b.quote_volume, b.buy_volume,
     b.trade_count
 FROM bar_1s b
-WHERE NOT EXISTS (
-    SELECT FROM bar_todo d
-    WHERE d.minute = date_bin('1 minute', b.time, '2000-01-03 00:00:00+00'))
+WHERE date_bin('1 minute', b.time, '2000-01-03 00:00:00+00')
+    <> ALL (ARRAY(SELECT DISTINCT minute FROM bar_todo))
 UNION ALL
 SELECT b.*
 FROM (SELECT DISTINCT minute FROM bar_todo) d
@@ -147,7 +147,7 @@ SELECT
     b.time, b.stream_id, b.open, b.high, b.low, b.close, b.volume, b.quote_volume, b.buy_volume,
     b.trade_count
 FROM bar_1m b
-WHERE NOT EXISTS (SELECT FROM bar_todo d WHERE d.minute = b.time)
+WHERE b.time <> ALL (ARRAY(SELECT DISTINCT minute FROM bar_todo))
 UNION ALL
 SELECT b.*
 FROM (SELECT DISTINCT minute FROM bar_todo) d

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from engine.base.clock import DAY_NS
 from engine.base.errors import EngineError
+from engine.database.partitions import partition_name
 from engine.servers.postgres import PrivatePostgres
 from engine.upkeep.task import Place, StoppingError
 from engine.upkeep.tasks.bars.task import Bars, bars_are_made
@@ -451,3 +452,32 @@ def test_readable_views_have_the_decimals_of_the_instrument(
             f" buy_volume::text, trade_count FROM {view}".encode()
         ).fetchall()
         assert found == [("acme", "BTC", "1234.56", "1234.56", "1.500", "1851.84000", "1.500", 1)]
+
+
+def test_readers_touch_no_day_that_they_do_not_ask_for(
+    url: str, connection: psycopg.Connection[Any], place: Place
+) -> None:
+    """Of bars those of the day, of trades those of the minutes that wait."""
+    marks_only(connection)
+    for day in DAYS:
+        store(connection, some_trades(100, start_ns=day * DAY_NS))
+    catch_up(place)
+    store(connection, some_trades(2, start_ns=START_NS + MINUTE_NS, step_ns=1))
+    found = connection.execute(
+        "EXPLAIN (ANALYZE, FORMAT json) SELECT * FROM bar_1m_now WHERE stream_id = ANY ('{1,2}')"
+        " AND time >= timestamptz 'epoch' + %s * interval '1 day'"
+        " AND time < timestamptz 'epoch' + %s * interval '1 day'",
+        (TODAY, TODAY + 1),
+    ).fetchone()
+    assert found is not None
+    read = {name for name in relations_read(found[0][0]["Plan"]) if "_p" in name}
+    assert read <= {partition_name("bar_1m", TODAY), partition_name("trade", TODAY)}
+    assert read
+
+
+def relations_read(node: dict[str, Any]) -> Iterator[str]:
+    """Tables that a plan's nodes really read from."""
+    if node["Actual Loops"] and "Relation Name" in node:
+        yield node["Relation Name"]
+    for child in node.get("Plans", ()):
+        yield from relations_read(child)
