@@ -57,7 +57,7 @@ class Upkeep:
         if threads:
             await asyncio.wait(threads, timeout=_END_WITHIN_S)
         await cancel(commands if not commands.done() else None, telling)
-        for ended in (*threads, commands):
+        for ended in (*threads, commands, telling):
             if ended.done() and not ended.cancelled():
                 ended.result()
         return 0

@@ -41,9 +41,9 @@ _LONG_S: Final = 10.0
 _MARKED: Final = b"""
     SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
-        AND obj_description(c.oid, 'pg_class') = %s
+        AND pg_has_role(c.relowner, 'USAGE') AND obj_description(c.oid, 'pg_class') = %s
 """
-_NO_CONCURRENTLY_BEFORE: Final = 140000
+_INSERTED: Final = b"SELECT s.n_tup_ins FROM pg_stat_all_tables AS s WHERE s.relid = %s::int8::oid"
 
 
 class Retention:
@@ -54,6 +54,8 @@ class Retention:
 
     def __init__(self, before_drop: Sequence[BeforeDrop] = ()) -> None:
         self._before_drop = tuple(before_drop)
+        self._inserted: dict[int, int] = {}
+        """Rows that ever came into a partition, when it was looked at last, by its oid."""
 
     def run(self, place: Place) -> str:
         """Finish what was begun, then drop what is over."""
@@ -83,7 +85,7 @@ class Retention:
                     _mark(place, each, None)
                 continue
             assert each.end_ns is not None
-            why_not = _in_the_way(place, table, found)
+            why_not = self._is_filling(place, each) or _in_the_way(place, table, found)
             why_not = why_not or self._why_not(place, table, each.start_ns or 0, each.end_ns)
             if not why_not:
                 _mark(place, each, MARK)
@@ -103,6 +105,15 @@ class Retention:
             delete_rows(place, sql.Identifier(table), over)
             yield said, ""
 
+    def _is_filling(self, place: Place, partition: Partition) -> str:
+        """Whether a writer that is behind still delivers that day, after a long outage: it would
+        make it again and again. A day that takes no row goes: a full disk may be what is wrong.
+        """
+        found = place.session.execute(_INSERTED, (partition.oid,)).fetchone()
+        count = int(found[0]) if found else 0
+        before, self._inserted[partition.oid] = self._inserted.get(partition.oid), count
+        return "the writer is behind" if place.report.is_paused and before != count else ""
+
     def _why_not(self, place: Place, table: str, start_ns: int, end_ns: int) -> str:
         reasons = (ask(place, table, start_ns, end_ns) for ask in self._before_drop)
         return next((reason for reason in reasons if reason), "")
@@ -117,7 +128,7 @@ def finish_drops(place: Place) -> list[str]:
             if each.is_pending and each.comment == MARK:
                 place.session.execute(
                     sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(
-                        sql.Identifier(each.schema, table), each.identifier
+                        sql.Identifier(table), each.identifier
                     )
                 )
     marked = place.session.execute(_MARKED, (MARK,)).fetchall()
@@ -141,15 +152,13 @@ def _mark(place: Place, partition: Partition, text: str | None) -> None:
 
 
 def _detach(place: Place, table: str, partition: Partition, has_default: bool) -> None:
-    """Readers and writers go on meanwhile. Beside a default partition, and before PostgreSQL 14, it
-    cannot be so: then they wait for the moment that it takes, and we for them no longer than a
-    lock's timeout.
+    """Readers and writers go on meanwhile. Beside a default partition it cannot be so: then they
+    wait for the moment that it takes, and we for them no longer than a lock's timeout.
     """
-    is_old = place.session.info.server_version < _NO_CONCURRENTLY_BEFORE
-    how = sql.SQL("" if has_default or is_old else "CONCURRENTLY")
+    how = sql.SQL("" if has_default else "CONCURRENTLY")
     place.session.execute(
         sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
-            sql.Identifier(partition.schema, table), partition.identifier, how
+            sql.Identifier(table), partition.identifier, how
         )
     )
 

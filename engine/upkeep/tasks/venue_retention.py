@@ -47,7 +47,9 @@ class VenueRetention:
         said = []
         for venue, keep in place.settings.keep_by_venue.items():
             streams = [row[0] for row in place.session.execute(_STREAMS, (venue,)).fetchall()]
-            for table, kept_for in keep.items():
+            if not streams:
+                said.append(f"no stream of {venue} is known here")
+            for table, kept_for in keep.items() if streams else ():
                 count = sum(
                     self._delete(place, table, venue, streams, days)
                     for days in _over(place, table, kept_for)
@@ -57,7 +59,7 @@ class VenueRetention:
 
     def _delete(self, place: Place, table: str, venue: str, streams: list[int], days: _Days) -> int:
         done = (venue, table, days.end_ns)
-        if done in self._done or not streams:
+        if done in self._done:
             return 0
         condition = sql.SQL("stream_id = ANY ({}) AND time >= {} AND time < {}").format(
             sql.Literal(streams), moment(days.start_ns), moment(days.end_ns)
