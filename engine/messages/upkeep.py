@@ -1,6 +1,6 @@
 """What the upkeep process is told, and what it says of the databases it looks after."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,9 @@ Layout = Literal["hypertables", "partitions", "tables"]
 
 KeptFor = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}(h|d|w)$")]
 """An age: `36h`, `14d`, `8w`. Hours and days are whole ones of UTC."""
+
+BARS: Final = ("bar_1s", "bar_1m")
+"""Tables of bars, which may be kept for another time than the trades they are of."""
 
 Archive = Literal["none", "parquet"]
 

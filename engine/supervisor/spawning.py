@@ -110,6 +110,7 @@ async def spawn_writer(
         flush_rows=config.database.flush_rows,
         flush_interval_s=config.database.flush_interval_ms / 1e3,
         max_rows_per_copy=config.database.max_rows_per_copy,
+        bars=config.database.bars,
         journal_segment_bytes=config.journal.segment_mb << 20,
         journal_sync_interval_s=config.journal.sync_interval_s,
         redis_prefix=config.redis.prefix,

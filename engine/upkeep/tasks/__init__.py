@@ -9,15 +9,17 @@ from functools import partial
 from typing import Final
 
 from engine.upkeep.task import Task
+from engine.upkeep.tasks.bars.task import Bars, bars_are_made
 from engine.upkeep.tasks.day_index import DayIndex
 from engine.upkeep.tasks.days_ahead import DaysAhead
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
 from engine.upkeep.tasks.venue_retention import VenueRetention
 
-BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = ()
+BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = (bars_are_made,)
 """All of them must agree, and are asked in this order."""
 
 TASKS: Final[tuple[Callable[[], Task], ...]] = (
+    Bars,
     DaysAhead,
     partial(Retention, BEFORE_DROP),
     DayIndex,

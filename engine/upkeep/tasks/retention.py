@@ -22,6 +22,7 @@ from engine.database.partitions import (
     partitions_of,
     schema_of_partitioned,
 )
+from engine.messages.upkeep import BARS
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
 from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
@@ -122,7 +123,7 @@ def finish_drops(place: Place) -> list[str]:
     """End what somebody died over, whatever is configured now: these rows are in no table any more,
     or about to be in none. Returns what was dropped.
     """
-    for table in KINDS:
+    for table in (*KINDS, *BARS):
         for each in partitions_of(place.session, table):
             if each.is_pending and each.comment == MARK:
                 place.session.execute(
