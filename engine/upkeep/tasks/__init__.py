@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from engine.upkeep.task import Task
+from engine.upkeep.tasks.chunk_retention import ChunkRetention
+from engine.upkeep.tasks.policies import Policies
+from engine.upkeep.tasks.rewriting import Rewriting
 
-TASKS: Final[tuple[Callable[[], Task], ...]] = ()
+TASKS: Final[tuple[Callable[[], Task], ...]] = (Policies, ChunkRetention, Rewriting)
 """Made once for each database, and run in this order when several are due."""

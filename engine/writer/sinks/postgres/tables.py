@@ -28,6 +28,7 @@ from engine.writer.rows.screened import (
     unscreened,
 )
 from engine.writer.rows.slice import Part, Rows
+from engine.writer.sinks.postgres.catch_up import CatchUp
 from engine.writer.sinks.postgres.partitions import Partitions
 from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
@@ -46,6 +47,7 @@ class Tables:
     def __init__(self, slots: Slots) -> None:
         self.streams = StreamIds(slots)
         self.partitions = Partitions()
+        self._catch_up = CatchUp()
         self._encoders = {
             kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in KINDS.items() if spec.columns
         }
@@ -54,6 +56,7 @@ class Tables:
         """The connection is a new one, and may be to another database."""
         self.streams.forget()
         self.partitions.forget()
+        self._catch_up.forget()
 
     async def prepare(
         self, connection: Connection, parts: Sequence[Part], more_slots: Iterable[int] = ()
@@ -93,7 +96,9 @@ class Tables:
         """Copy rows into their table, or another one like it; return how many had to be rounded."""
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
+        row_count = sum(len(rows.records) for rows in parts)
         async with (
+            self._catch_up.way(connection, into or kind, row_count),
             connection.cursor() as cursor,
             cursor.copy(_copy_statement(encoder.spec, into)) as copy,
         ):
