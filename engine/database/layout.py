@@ -18,7 +18,8 @@ _SEEN: Final = b"""
 """
 _IS_HYPERTABLE: Final = b"""
     SELECT EXISTS (SELECT FROM timescaledb_information.hypertables AS h
-        WHERE h.hypertable_schema = (SELECT c.relnamespace::regnamespace::text FROM pg_class AS c
+        WHERE h.hypertable_schema = (SELECT n.nspname FROM pg_class AS c
+                                     JOIN pg_namespace AS n ON n.oid = c.relnamespace
                                      WHERE c.oid = to_regclass('trade'))
             AND h.hypertable_name = 'trade')
 """

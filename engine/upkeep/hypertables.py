@@ -146,7 +146,7 @@ def _columns(found: Found, want: Wanted, words: "_Words") -> tuple[list[Change],
     if not found.has_columns:
         changes.append(words.columns(want))
     elif (found.segmentby, _plain(found.orderby)) != ("stream_id", _plain(want.orderby)):
-        how = f"by {found.segmentby or 'nothing'}, ordered by {_plain(found.orderby) or 'nothing'}"
+        how = f"by {found.segmentby or 'nothing'}, ordered by {found.orderby or 'nothing'}"
         return [], [f"columnstore of {found.table} is {how}"]
     if there is None:
         changes.append(words.compress_after(want.columns_after_s, replacing=False))

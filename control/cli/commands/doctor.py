@@ -283,7 +283,7 @@ def _about(facts: DatabaseFacts) -> Iterator[Finding]:
         )  # fmt: skip
     yield _layout_of(facts)
     if facts.layout == "hypertables":
-        yield from _hypertables_of(facts)
+        yield from hypertables_of(facts)
     size = f"{(facts.size_bytes or 0) / 2**20:,.0f} MB, {facts.days_kept} days kept"
     if facts.rows_a_day is not None and facts.bytes_a_day is not None:
         size += (
@@ -320,7 +320,8 @@ def _layout_of(facts: DatabaseFacts) -> Finding:
     return Finding("layout", "ok", f"{text}, without TimescaleDB")
 
 
-def _hypertables_of(facts: DatabaseFacts) -> Iterator[Finding]:
+def hypertables_of(facts: DatabaseFacts) -> Iterator[Finding]:
+    """What TimescaleDB's workers do, and what keeps them from it."""
     if facts.settings_too_low:
         yield Finding(
             "timescaledb", "note",
