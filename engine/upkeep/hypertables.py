@@ -66,7 +66,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Goal:
     """One hypertable as it should be."""
 
     chunk_s: int
@@ -92,14 +92,14 @@ def seconds(kept_for: str) -> int:
     return int(kept_for[:-1]) * _UNIT_S[kept_for[-1]]
 
 
-def wanted(table: str, keep_s: int | None) -> Wanted:
+def goal(table: str, keep_s: int | None) -> Goal:
     """Hours where rows come by the thousand a second, so that they are compressed soon and what is
     hot fits the memory; days for the others.
     """
     spec = KINDS[table]
     if spec.is_fast:
-        return Wanted(HOUR_S, f"time, {spec.id_field}", DAY_S, 2 * HOUR_S, keep_s)
-    return Wanted(DAY_S, "time", None, DAY_S, keep_s)
+        return Goal(HOUR_S, f"time, {spec.id_field}", DAY_S, 2 * HOUR_S, keep_s)
+    return Goal(DAY_S, "time", None, DAY_S, keep_s)
 
 
 def tables_of_rows() -> list[str]:
@@ -124,7 +124,7 @@ def find(session: DatabaseSession) -> list[Found]:
     ]  # fmt: skip
 
 
-def plan(found: Found, want: Wanted, extension: str) -> tuple[list[Change], list[str]]:
+def plan(found: Found, want: Goal, extension: str) -> tuple[list[Change], list[str]]:
     """What to change, and what somebody else decided otherwise. `extension` is the schema that
     TimescaleDB's functions are in.
     """
@@ -141,7 +141,7 @@ def plan(found: Found, want: Wanted, extension: str) -> tuple[list[Change], list
     return changes + change, others + other
 
 
-def _columns(found: Found, want: Wanted, words: "_Words") -> tuple[list[Change], list[str]]:
+def _columns(found: Found, want: Goal, words: "_Words") -> tuple[list[Change], list[str]]:
     there, changes = found.columnstore, list[Change]()
     if not found.has_columns:
         changes.append(words.columns(want))
@@ -157,7 +157,7 @@ def _columns(found: Found, want: Wanted, words: "_Words") -> tuple[list[Change],
     return changes, []
 
 
-def _retention(found: Found, want: Wanted, words: "_Words") -> tuple[list[Change], list[str]]:
+def _retention(found: Found, want: Goal, words: "_Words") -> tuple[list[Change], list[str]]:
     there = found.retention
     if there is None:
         return ([] if want.keep_s is None else [words.keep(want.keep_s, replacing=False)]), []
@@ -185,7 +185,7 @@ class _Words:
             (self._say("SELECT {}({}, INTERVAL {})", "set_chunk_time_interval", seconds),),
         )
 
-    def columns(self, want: Wanted) -> Change:
+    def columns(self, want: Goal) -> Change:
         """No rewriting: chunks are compressed as the policy comes to them."""
         options = [
             sql.SQL("timescaledb.enable_columnstore"),

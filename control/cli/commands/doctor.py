@@ -338,7 +338,7 @@ def hypertables_of(facts: DatabaseFacts) -> Iterator[Finding]:
             yield Finding(
                 "policies", "note",
                 f"{each.policy} of {each.table} failed ({each.failures} times by now):"
-                f" {each.last_error or 'no reason visible to this user'}",
+                f" {each.last_error.partition(chr(10))[0] or 'no reason visible to this user'}",
                 "SELECT * FROM timescaledb_information.job_errors tells all of them",
             )  # fmt: skip
         elif not each.is_scheduled:

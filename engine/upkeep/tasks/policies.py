@@ -14,7 +14,7 @@ import psycopg
 
 from engine.database.timescale import columns_refused
 from engine.messages.upkeep import DatabaseUpkeep
-from engine.upkeep.hypertables import Change, find, plan, seconds, wanted
+from engine.upkeep.hypertables import Change, find, goal, plan, seconds
 from engine.upkeep.task import Place, PostponedError
 
 _LOCK_WITHIN: Final = b"SET LOCAL lock_timeout = '1s'"
@@ -42,7 +42,7 @@ class Policies:
         for found in find(place.session):
             keep = place.settings.keep.get(found.table)
             policy_s = seconds(keep) if keep and has_policy(place.settings) else None
-            changes, left = plan(found, wanted(found.table, policy_s), extension)
+            changes, left = plan(found, goal(found.table, policy_s), extension)
             others += left
             if changes and not _apply(place, changes):
                 late.append(found.table)

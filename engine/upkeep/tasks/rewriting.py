@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 from engine.database.timescale import columns_refused
 from engine.upkeep.chunks import ended_before, is_undone, put_in_order
-from engine.upkeep.hypertables import find, wanted
+from engine.upkeep.hypertables import find, goal
 from engine.upkeep.task import Place
 
 _S_NS: Final = 1_000_000_000
@@ -32,7 +32,7 @@ class Rewriting:
         counts: dict[str, int] = {}
         for found in find(place.session):
             if found.has_columns:
-                over_ns = place.now_ns() - wanted(found.table, None).columns_after_s * _S_NS
+                over_ns = place.now_ns() - goal(found.table, None).columns_after_s * _S_NS
                 counts[found.table] = self._rewrite(place, found.table, over_ns)
         return ", ".join(f"{n} chunks of {table}" for table, n in counts.items() if n)
 

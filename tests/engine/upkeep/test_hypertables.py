@@ -12,10 +12,10 @@ from engine.upkeep.hypertables import (
     HOUR_S,
     Found,
     Policy,
+    goal,
     plan,
     seconds,
     tables_of_rows,
-    wanted,
 )
 
 MIGRATED = Found("trade", "public", DAY_S, False, "", "")
@@ -25,7 +25,7 @@ OURS = Found(
 
 
 def texts(found: Found, keep_s: int | None = None) -> list[str]:
-    changes, others = plan(found, wanted(found.table, keep_s), "public")
+    changes, others = plan(found, goal(found.table, keep_s), "public")
     return [change.text for change in changes] + [f"not: {other}" for other in others]
 
 
@@ -42,16 +42,16 @@ def test_what_a_migration_made_gets_everything_once() -> None:
 
 def test_rows_that_come_slowly_are_kept_in_days() -> None:
     for table in tables_of_rows():
-        want = wanted(table, None)
+        want = goal(table, None)
         fast = table in ("trade", "book", "quote")
         assert (want.chunk_s, want.columns_after_s) == (
             (HOUR_S, 2 * HOUR_S) if fast else (DAY_S, DAY_S)
         )
         assert want.merged_s == (DAY_S if fast else None)
         assert want.columns_after_s >= want.chunk_s, "never the chunk that is written"
-    assert wanted("trade", None).orderby == "time, trade_id"
-    assert wanted("book", None).orderby == wanted("quote", None).orderby == "time, seq"
-    assert wanted("funding", None).orderby == "time"
+    assert goal("trade", None).orderby == "time, trade_id"
+    assert goal("book", None).orderby == goal("quote", None).orderby == "time, seq"
+    assert goal("funding", None).orderby == "time"
     assert set(tables_of_rows()) <= set(KINDS)
 
 
@@ -97,7 +97,7 @@ def test_plain_postgresql_can_read_every_statement(
         statement
         for each in (found, kept)
         for keep_s in (None, DAY_S)
-        for change in plan(each, wanted("trade", keep_s), "ext en'sion")[0]
+        for change in plan(each, goal("trade", keep_s), "ext en'sion")[0]
         for statement in change.statements
     ]
     assert len(statements) > 10

@@ -16,6 +16,7 @@ from engine.base.errors import DatabaseUnavailableError, TableRefusesError
 from engine.data.kind import Kind
 from engine.data.kinds import KINDS
 from engine.data.slots import Slots
+from engine.database.catch_up import CatchUp
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
 from engine.writer.rows.screened import (
@@ -28,7 +29,6 @@ from engine.writer.rows.screened import (
     unscreened,
 )
 from engine.writer.rows.slice import Part, Rows
-from engine.writer.sinks.postgres.catch_up import CatchUp
 from engine.writer.sinks.postgres.partitions import Partitions
 from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved

@@ -15,9 +15,9 @@ from engine.base.errors import FencedError
 from engine.data.kinds import TRADE
 from engine.data.layout import SourceKey
 from engine.data.slots import Slots
+from engine.database.catch_up import ROWS_MIN, CatchUp
 from engine.database.session import WRITER, AsyncSession, open_session
 from engine.writer.rows.slice import Batch, Slice
-from engine.writer.sinks.postgres.catch_up import ROWS_MIN, CatchUp
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.conftest import Databases
 from tests.engine.writer.conftest import MakeSettings, MakeTrades, claim
@@ -147,7 +147,7 @@ def test_other_tables_and_small_copies_go_as_ever(database_url: str) -> None:
     way = CatchUp()
 
     async def ways(connection: AsyncSession) -> list[Any]:
-        found = []
+        found: list[Any] = []
         for table, count in (("gap", ROWS_MIN), ("trade", ROWS_MIN - 1), ("trade", ROWS_MIN)):
             async with connection.transaction(), way.way(connection, table, count):
                 found += await (await connection.execute(_WAY.encode())).fetchone() or []
