@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 
 _RETRY_S: Final = (2.0, 300.0)
 _CONNECT_AGAIN_S: Final = (0.5, 15.0)
+_ELSEWHERE_S: Final = 5.0
+_LOCK_KEY: Final = 0x66747303
+"""Advisory lock: of all engines on a database, one looks after it at a time; and what a dead one
+has left running at the server ends first."""
 _CONSEQUENCE: Final = "rows are stored as before, and it is tried again"
 _S: Final = 1_000_000_000
 
@@ -56,7 +60,7 @@ class Care:
         self._trouble = Trouble(
             f"upkeep of {settings.name}", _CONSEQUENCE, Backoff(*_CONNECT_AGAIN_S), _log
         )
-        self._connect_at_s = 0.0
+        self._not_before_s = 0.0
         self._stopping = threading.Event()
         self._may_work = threading.Event()
         self._may_work.set()
@@ -80,7 +84,7 @@ class Care:
         try:
             while True:
                 due_s = min((duty.due_s for duty in self._duties), default=monotonic_s() + 3600)
-                self._sleep(max(due_s, self._connect_at_s) - monotonic_s())
+                self._sleep(max(due_s, self._not_before_s) - monotonic_s())
                 self._work()
         except StoppingError:
             return
@@ -103,12 +107,16 @@ class Care:
         try:
             with session(self._settings.url, UPKEEP) as opened:
                 place = self._look(opened)
+                ours = opened.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
+                if not (ours and ours[0]):
+                    self._not_before_s = monotonic_s() + _ELSEWHERE_S
+                    return
                 while (duty := self._due()) is not None and self._do(duty, place):
                     if self._stopping.is_set():
                         raise StoppingError("the engine ends")
         except (DatabaseUnavailableError, psycopg.Error) as error:
             text = str(unavailable(error, self._settings.url))
-            self._connect_at_s = monotonic_s() + self._trouble.met(text)
+            self._not_before_s = monotonic_s() + self._trouble.met(text)
             self.report.failing_since_ns = self.report.failing_since_ns or self._now_ns()
             self.report.error = self._trouble.text
 
@@ -134,12 +142,13 @@ class Care:
             did = duty.task.run(place)
         except StoppingError:
             raise
-        except (psycopg.Error, EngineError) as error:
-            text = str(unavailable(error, self._settings.url) if _is_servers(error) else error)
+        except (psycopg.Error, EngineError, OSError) as error:
+            is_servers = isinstance(error, psycopg.Error)
+            text = str(unavailable(error, self._settings.url) if is_servers else error)
             self._tell(duty, began_s, duty.trouble.met(text), error=duty.trouble.text)
             return False
         duty.trouble.over()
-        if did:
+        if did and did != duty.report.did:
             _log.info(f"upkeep of {self._settings.name}: {duty.task.name}: {did}")
         self._tell(duty, began_s, duty.task.every_s, did=did)
         return True
@@ -162,7 +171,3 @@ class Care:
             done_ns=before.done_ns if error else now_ns,
         )
         self.report.tasks = [each.report for each in self._duties]
-
-
-def _is_servers(error: Exception) -> bool:
-    return isinstance(error, psycopg.Error)

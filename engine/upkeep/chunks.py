@@ -44,10 +44,26 @@ class Chunk(NamedTuple):
         """Its quoted name."""
         return sql.Identifier(self.schema, self.name)
 
-    @property
-    def days(self) -> range:
-        """Days, counted from 1970-01-01 UTC, that rows of it may be of."""
-        return range(self.start_ns // DAY_NS, (self.end_ns - 1) // DAY_NS + 1)
+
+def in_pieces(chunks: Sequence[Chunk], end_ns: int, *, by_day: bool) -> list[list[Chunk]]:
+    """Chunks that go together, of those that ended before `end_ns`, the oldest first: each by
+    itself, or, by day, as many as have whole days (UTC). A day that is not over is in no piece.
+    """
+    if not by_day:
+        return [[chunk] for chunk in chunks]
+    pieces, piece = list[list[Chunk]](), list[Chunk]()
+    for chunk in chunks:
+        if piece and _day_end_ns(piece) <= chunk.start_ns:
+            pieces.append(piece)
+            piece = []
+        piece.append(chunk)
+    if piece and _day_end_ns(piece) <= end_ns:
+        pieces.append(piece)
+    return pieces
+
+
+def _day_end_ns(piece: Sequence[Chunk]) -> int:
+    return -(-piece[-1].end_ns // DAY_NS) * DAY_NS
 
 
 def ended_before(place: Place, table: str, end_ns: int) -> list[Chunk]:
@@ -102,16 +118,20 @@ def delete_streams(place: Place, chunk: Chunk, stream_ids: Sequence[int]) -> int
     return deleted.rowcount
 
 
-def drop(place: Place, chunk: Chunk) -> None:
-    """Drop it. Raises psycopg.errors.LockNotAvailable while it is read."""
-    moment = sql.SQL("timestamptz 'epoch' + {}::int8 * interval '1 microsecond'")
+def drop(place: Place, piece: Sequence[Chunk]) -> None:
+    """Drop all of it at once. Raises psycopg.errors.LockNotAvailable while one is read."""
     place.session.execute(
         sql.SQL("SELECT {}({}, older_than => {}, newer_than => {})").format(
-            _function(place, "drop_chunks"), sql.Literal(chunk.table),
-            moment.format(sql.Literal(chunk.end_ns // 1000)),
-            moment.format(sql.Literal(chunk.start_ns // 1000)),
+            _function(place, "drop_chunks"), sql.Literal(piece[0].table),
+            _moment(piece[-1].end_ns), _moment(piece[0].start_ns),
         )
     )  # fmt: skip
+
+
+def _moment(time_ns: int) -> sql.Composed:
+    return sql.SQL("timestamptz 'epoch' + {}::int8 * interval '1 microsecond'").format(
+        sql.Literal(time_ns // 1000)
+    )
 
 
 def _function(place: Place, name: str) -> sql.Identifier:

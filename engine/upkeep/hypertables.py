@@ -6,7 +6,6 @@ it stays, and is told.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,10 +19,10 @@ DAY_S: Final = 24 * HOUR_S
 MARK: Final = "fintickstreams"
 """Value of key `by` in the configuration of a policy of ours."""
 _MIGRATED_CHUNK_S: Final = DAY_S
-_UNIT_S: Final[Mapping[str, int]] = {"h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
 _FOUND: Final = b"""
     SELECT h.hypertable_name::text, h.hypertable_schema::text,
-        extract(epoch FROM d.time_interval)::int8, h.compression_enabled, s.segmentby, s.orderby
+        extract(epoch FROM d.time_interval)::int8, h.compression_enabled, s.segmentby, s.orderby,
+        extract(epoch FROM s.compress_interval_length::interval)::int8
     FROM timescaledb_information.hypertables AS h
     JOIN timescaledb_information.dimensions AS d USING (hypertable_schema, hypertable_name)
     LEFT JOIN timescaledb_information.hypertable_columnstore_settings AS s
@@ -61,6 +60,7 @@ class Found:
     has_columns: bool
     segmentby: str
     orderby: str
+    merged_s: int | None = None
     columnstore: Policy | None = None
     retention: Policy | None = None
 
@@ -72,7 +72,7 @@ class Goal:
     chunk_s: int
     orderby: str
     merged_s: int | None
-    """Chunks are merged to one of this length when they are compressed."""
+    """Chunks are merged to one of this length when they are compressed; None: as it is."""
     columns_after_s: int
     """After a chunk's end; never before: compressing holds up whoever copies into it."""
     keep_s: int | None
@@ -87,18 +87,14 @@ class Change:
     statements: tuple[sql.Composed, ...]
 
 
-def seconds(kept_for: str) -> int:
-    """`36h`, `14d`, `8w` (engine.messages.upkeep.KeptFor)."""
-    return int(kept_for[:-1]) * _UNIT_S[kept_for[-1]]
-
-
-def goal(table: str, keep_s: int | None) -> Goal:
+def goal(table: str, keep_s: int | None, *, merges: bool = True) -> Goal:
     """Hours where rows come by the thousand a second, so that they are compressed soon and what is
     hot fits the memory; days for the others.
     """
     spec = KINDS[table]
     if spec.is_fast:
-        return Goal(HOUR_S, f"time, {spec.id_field}", DAY_S, 2 * HOUR_S, keep_s)
+        merged_s = DAY_S if merges else HOUR_S
+        return Goal(HOUR_S, f"time, {spec.id_field}", merged_s, 2 * HOUR_S, keep_s)
     return Goal(DAY_S, "time", None, DAY_S, keep_s)
 
 
@@ -115,10 +111,10 @@ def find(session: DatabaseSession) -> list[Found]:
         policies[table, procedure] = Policy(after_s, is_ours)
     return [
         Found(
-            table, schema, chunk_s, bool(has_columns), segmentby or "", orderby or "",
+            table, schema, chunk_s, bool(has_columns), segmentby or "", orderby or "", merged_s,
             policies.get((table, "policy_compression")), policies.get((table, "policy_retention")),
         )
-        for table, schema, chunk_s, has_columns, segmentby, orderby in session.execute(
+        for table, schema, chunk_s, has_columns, segmentby, orderby, merged_s in session.execute(
             _FOUND, (names,)
         ).fetchall()
     ]  # fmt: skip
@@ -148,6 +144,8 @@ def _columns(found: Found, want: Goal, words: "_Words") -> tuple[list[Change], l
     elif (found.segmentby, _plain(found.orderby)) != ("stream_id", _plain(want.orderby)):
         how = f"by {found.segmentby or 'nothing'}, ordered by {found.orderby or 'nothing'}"
         return [], [f"columnstore of {found.table} is {how}"]
+    elif want.merged_s not in (None, found.merged_s):
+        changes.append(words.merged(want.merged_s))
     if there is None:
         changes.append(words.compress_after(want.columns_after_s, replacing=False))
     elif there.after_s != want.columns_after_s:
@@ -193,12 +191,17 @@ class _Words:
             sql.SQL("timescaledb.orderby = {}").format(sql.Literal(want.orderby)),
         ]
         if want.merged_s is not None:
-            merged = sql.Literal(_interval(want.merged_s))
-            options.append(sql.SQL("timescaledb.compress_chunk_time_interval = {}").format(merged))
+            options.append(_merged(want.merged_s))
         statement = sql.SQL("ALTER TABLE {} SET ({})").format(
             self._table, sql.SQL(", ").join(options)
         )
         return Change(f"columnstore of {self._name}", (statement,))
+
+    def merged(self, seconds: int | None) -> Change:
+        """Of chunks that are compressed from now on."""
+        assert seconds is not None
+        statement = sql.SQL("ALTER TABLE {} SET ({})").format(self._table, _merged(seconds))
+        return Change(f"{self._name} merged to {_told(seconds)}", (statement,))
 
     def compress_after(self, seconds: int, *, replacing: bool) -> Change:
         gone = [self._gone("CALL {}({}, if_exists => true)", "remove_columnstore_policy")]
@@ -246,6 +249,12 @@ class _Words:
             sql.Identifier(self._extension, "alter_job"),
             sql.Literal(MARK), self._regclass, sql.Literal(procedure),
         )  # fmt: skip
+
+
+def _merged(seconds: int) -> sql.Composed:
+    return sql.SQL("timescaledb.compress_chunk_time_interval = {}").format(
+        sql.Literal(_interval(seconds))
+    )
 
 
 def _interval(seconds: int) -> str:

@@ -5,21 +5,19 @@ day must be archived or turned into bars before it goes, and where the version o
 policies. And a venue's rows may go before the others of their chunk: that no policy can do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
 import psycopg
 
 from engine.database.timescale import columns_refused
-from engine.upkeep.chunks import Chunk, delete_streams, drop, ended_before, rewrite
-from engine.upkeep.hypertables import find, seconds
+from engine.upkeep.chunks import Chunk, delete_streams, drop, ended_before, in_pieces, rewrite
+from engine.upkeep.hypertables import find
 from engine.upkeep.task import Place, PostponedError
-from engine.upkeep.tasks.policies import has_policy
+from engine.upkeep.tasks.ages import age_ns
+from engine.upkeep.tasks.policies import has_policy, merges_chunks
+from engine.upkeep.tasks.retention import BeforeDrop
 
-BeforeDrop = Callable[[Place, str, int], bool]
-"""(place, table, day since 1970-01-01) to whether rows of that day may go: it may first do with
-them what must be done. Asked for the oldest day first, and again until it says so."""
-_S_NS: Final = 1_000_000_000
 _STREAMS: Final = b"""
     SELECT s.stream_id FROM stream AS s JOIN instrument AS i USING (instrument_id)
     WHERE i.venue = %s ORDER BY s.stream_id
@@ -42,52 +40,68 @@ class ChunkRetention:
         """Drop what is too old."""
         if place.layout != "hypertables":
             return ""
-        refused = columns_refused(place.seen, place.session.info.server_version)
-        did = []
+        said = list[str]()
         for found in find(place.session):
-            table = found.table
             try:
-                kept_for = place.settings.keep.get(table)
-                if kept_for and (refused or not has_policy(place.settings)):
-                    count = self._drop(place, table, kept_for)
-                    did += [f"dropped {count} chunks of {table}"] if count else []
-                for venue, keeps in place.settings.keep_by_venue.items():
-                    if kept_for := keeps.get(table):
-                        rows = self._delete(place, table, venue, kept_for)
-                        did += [f"deleted {rows:,} rows of {venue} from {table}"] if rows else []
+                said += self._look(place, found.table)
             except psycopg.errors.LockNotAvailable:
-                raise PostponedError(f"somebody reads what is too old of {table}") from None
-        return "; ".join(did)
+                raise PostponedError(f"somebody reads what is too old of {found.table}") from None
+        return "; ".join(said)
 
-    def _drop(self, place: Place, table: str, kept_for: str) -> int:
-        """Oldest first, up to the first day that may not go yet."""
+    def _look(self, place: Place, table: str) -> Iterator[str]:
+        refused = columns_refused(place.seen, place.session.info.server_version)
+        kept_for = place.settings.keep.get(table)
+        if kept_for and (refused or not has_policy(place.settings)):
+            count, why_not = self._drop(place, table, kept_for)
+            if count:
+                yield f"dropped {count} chunks of {table}"
+            if why_not:
+                yield f"{table} kept for now ({why_not})"
+        for venue, keeps in place.settings.keep_by_venue.items():
+            if kept_for := keeps.get(table):
+                count = self._delete(place, table, venue, kept_for)
+                if count:
+                    yield f"deleted {count:,} rows of {venue} from {table}"
+
+    def _drop(self, place: Place, table: str, kept_for: str) -> tuple[int, str]:
+        """Oldest first, up to what may not go yet: how many, and why no more."""
         count = 0
-        for chunk in ended_before(place, table, _oldest_ns(place, kept_for)):
-            if not self._may_go(place, chunk):
-                break
-            drop(place, chunk)
-            count += 1
-        return count
+        for piece in _too_old(place, table, kept_for):
+            if why_not := self._why_not(place, piece):
+                return count, why_not
+            drop(place, piece)
+            count += len(piece)
+        return count, ""
 
     def _delete(self, place: Place, table: str, venue: str, kept_for: str) -> int:
         stream_ids = [row[0] for row in place.session.execute(_STREAMS, (venue,)).fetchall()]
         count = 0
-        for chunk in ended_before(place, table, _oldest_ns(place, kept_for)) if stream_ids else ():
-            if (chunk.name, venue) in self._emptied:
+        for piece in _too_old(place, table, kept_for) if stream_ids else ():
+            names = {(chunk.name, venue) for chunk in piece}
+            if names <= self._emptied:
                 continue
             place.pause()
-            if not self._may_go(place, chunk):
+            if self._why_not(place, piece):
                 break
-            deleted = delete_streams(place, chunk, stream_ids)
-            if deleted and chunk.has_columns:
-                rewrite(place, chunk)  # nobody writes there any more who would use the room
-            self._emptied.add((chunk.name, venue))
-            count += deleted
+            with place.session.transaction():
+                deleted = [delete_streams(place, chunk, stream_ids) for chunk in piece]
+            for chunk, rows in zip(piece, deleted, strict=True):
+                if rows and chunk.has_columns:
+                    rewrite(place, chunk)  # nobody writes there any more who would use the room
+            self._emptied |= names
+            count += sum(deleted)
         return count
 
-    def _may_go(self, place: Place, chunk: Chunk) -> bool:
-        return all(ask(place, chunk.table, day) for day in chunk.days for ask in self._before_drop)
+    def _why_not(self, place: Place, piece: Sequence[Chunk]) -> str:
+        first, last = piece[0], piece[-1]
+        reasons = (
+            ask(place, first.table, first.start_ns, last.end_ns) for ask in self._before_drop
+        )
+        return next((reason for reason in reasons if reason), "")
 
 
-def _oldest_ns(place: Place, kept_for: str) -> int:
-    return place.now_ns() - seconds(kept_for) * _S_NS
+def _too_old(place: Place, table: str, kept_for: str) -> list[list[Chunk]]:
+    """Whoever is asked is never asked about a time of which a part is gone already."""
+    end_ns = place.now_ns() - age_ns(kept_for)
+    by_day = not merges_chunks(place.settings)
+    return in_pieces(ended_before(place, table, end_ns), end_ns, by_day=by_day)

@@ -14,9 +14,11 @@ import psycopg
 
 from engine.database.timescale import columns_refused
 from engine.messages.upkeep import DatabaseUpkeep
-from engine.upkeep.hypertables import Change, find, goal, plan, seconds
+from engine.upkeep.hypertables import Change, find, goal, plan
 from engine.upkeep.task import Place, PostponedError
+from engine.upkeep.tasks.ages import age_ns
 
+_S_NS: Final = 1_000_000_000
 _LOCK_WITHIN: Final = b"SET LOCAL lock_timeout = '1s'"
 
 
@@ -41,8 +43,9 @@ class Policies:
         did, others, late = list[str](), list[str](), list[str]()
         for found in find(place.session):
             keep = place.settings.keep.get(found.table)
-            policy_s = seconds(keep) if keep and has_policy(place.settings) else None
-            changes, left = plan(found, goal(found.table, policy_s), extension)
+            policy_s = age_ns(keep) // _S_NS if keep and has_policy(place.settings) else None
+            want = goal(found.table, policy_s, merges=merges_chunks(place.settings))
+            changes, left = plan(found, want, extension)
             others += left
             if changes and not _apply(place, changes):
                 late.append(found.table)
@@ -65,6 +68,13 @@ class Policies:
 def has_policy(settings: DatabaseUpkeep) -> bool:
     """Whether TimescaleDB may drop chunks by itself: nothing has to be done with them before."""
     return settings.archive == "none" and not settings.bars
+
+
+def merges_chunks(settings: DatabaseUpkeep) -> bool:
+    """Whether hours become one chunk of a day's length. It begins at any hour; what is archived
+    goes by the days of UTC, and a chunk that is of two of them could not go with either.
+    """
+    return settings.archive == "none"
 
 
 def _apply(place: Place, changes: list[Change]) -> bool:

@@ -1,13 +1,18 @@
 """Chunks that are over: put in order, emptied of a venue, dropped; and nothing else."""
 
+from itertools import pairwise
+
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from engine.upkeep.chunks import Chunk, in_pieces
 from engine.upkeep.task import Place, PostponedError
 from engine.upkeep.tasks.chunk_retention import ChunkRetention
 from engine.upkeep.tasks.policies import Policies
 from engine.upkeep.tasks.rewriting import Rewriting
-from tests.engine.upkeep.hyper_rig import HyperRig
+from tests.engine.upkeep.hyper_rig import HOUR_NS, NOW_NS, HyperRig
 from tests.stores import execute, select
 
 _COMPRESS = """
@@ -101,26 +106,75 @@ def test_rows_of_a_venue_go_before_the_others(hyper: HyperRig) -> None:
     assert hyper.states()["28 18"] == "COMPRESSED"
 
 
-def test_chunks_are_dropped_by_us_where_no_policy_may(hyper: HyperRig) -> None:
-    hyper.run(Policies().run)
-    hyper.fill(72, 72, 720)
+def test_what_is_archived_goes_by_whole_days_and_only_when_it_may(hyper: HyperRig) -> None:
+    archive = {"keep": {"trade": "24h"}, "archive": "parquet"}
+    hyper.run(Policies().run, **archive)
+    assert not [each for each in hyper.policies() if each[1] == "policy_retention"]
+    hyper.fill(65, 65, 650)
     hyper.fill(96, 96, 960, "book")
-    asked: list[tuple[str, int]] = []
-    today = 20_602  # 2026-05-29, as days since 1970
-    refused_from = today - 2
+    compress(hyper, "2026-05-28 00:00")
+    assert len(hyper.states()) == 65, "hours are not merged over midnight, nor else"
+    asked: list[tuple[str, int, int]] = []
+    refused_from_ns = NOW_NS - 48 * HOUR_NS
 
-    def ask(_place: Place, table: str, day: int) -> bool:
-        asked.append((table, day))
-        return day < refused_from
+    def ask(_place: Place, table: str, start_ns: int, end_ns: int) -> str:
+        asked.append((table, (NOW_NS - start_ns) // HOUR_NS, (NOW_NS - end_ns) // HOUR_NS))
+        return "" if start_ns < refused_from_ns else "not yet"
 
-    task, archive = ChunkRetention([ask]), {"keep": {"trade": "24h"}, "archive": "parquet"}
+    task = ChunkRetention([ask])
+    assert hyper.run(task.run, **archive) == (
+        "dropped 17 chunks of trade; trade kept for now (not yet)"
+    )
+    assert asked == [("trade", 65, 48), ("trade", 48, 24)]
+    assert select(hyper.url, "SELECT count(*), min(trade_id) FROM trade") == [(480, 170)]
+    refused_from_ns = NOW_NS
+    hyper.now_ns += 20 * HOUR_NS
     assert hyper.run(task.run, **archive) == "dropped 24 chunks of trade"
-    assert asked == [("trade", today - 3)] * 24 + [("trade", today - 2)]
-    assert select(hyper.url, "SELECT count(*), min(trade_id) FROM trade") == [(480, 240)]
-    refused_from = today
-    assert hyper.run(task.run, **archive) == "dropped 24 chunks of trade"
-    assert select(hyper.url, "SELECT count(*), min(trade_id) FROM trade") == [(240, 480)]
+    assert hyper.run(task.run, **archive) == "", "the next day is not over for 24 h"
+    assert select(hyper.url, "SELECT count(*), min(trade_id) FROM trade") == [(240, 410)]
     assert select(hyper.url, "SELECT count(*) FROM book") == [(960,)]
+
+
+def test_what_becomes_bars_goes_chunk_by_chunk(hyper: HyperRig) -> None:
+    hyper.run(Policies().run, bars=True)
+    hyper.fill(4, 4, 40)
+    asked: list[int] = []
+
+    def ask(_place: Place, _table: str, start_ns: int, end_ns: int) -> str:
+        asked.append((NOW_NS - start_ns) // HOUR_NS)
+        assert end_ns - start_ns == HOUR_NS
+        return ""
+
+    said = hyper.run(ChunkRetention([ask]).run, keep={"trade": "2h"}, bars=True)
+    assert (said, asked) == ("dropped 2 chunks of trade", [4, 3])
+
+
+@given(
+    hours=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), max_size=20),
+    limit_h=st.integers(0, 90),
+)
+def test_pieces_of_days_share_no_day_and_are_over(
+    hours: list[tuple[int, int]], limit_h: int
+) -> None:
+    chunks, end_h = list[Chunk](), 0
+    for start_h, length_h in sorted(hours):
+        if start_h >= end_h and start_h + length_h <= limit_h:
+            end_h = start_h + length_h
+            chunks.append(
+                Chunk("trade", "s", f"c{start_h}", start_h * HOUR_NS, end_h * HOUR_NS, False)
+            )
+    pieces = in_pieces(chunks, limit_h * HOUR_NS, by_day=True)
+    gone = [chunk for piece in pieces for chunk in piece]
+    assert gone == chunks[: len(gone)]
+    days = [{h // 24 for c in p for h in range(c.start_ns // HOUR_NS, c.end_ns // HOUR_NS)}
+            for p in pieces]  # fmt: skip
+    for before, after in pairwise(days):
+        assert max(before) < min(after)
+    left = {c.start_ns // HOUR_NS // 24 for c in chunks[len(gone) :]}
+    for day in (day for each in days for day in each):
+        assert (day + 1) * 24 <= limit_h
+        assert day not in left
+    assert in_pieces(chunks, 0, by_day=False) == [[chunk] for chunk in chunks]
 
 
 def test_where_a_policy_may_it_is_left_to_it(hyper: HyperRig) -> None:

@@ -14,18 +14,18 @@ from engine.upkeep.hypertables import (
     Policy,
     goal,
     plan,
-    seconds,
     tables_of_rows,
 )
 
 MIGRATED = Found("trade", "public", DAY_S, False, "", "")
 OURS = Found(
-    "trade", "public", HOUR_S, True, "stream_id", '"time",trade_id', Policy(2 * HOUR_S, True)
-)
+    "trade", "public", HOUR_S, True, "stream_id", '"time",trade_id', DAY_S,
+    Policy(2 * HOUR_S, True),
+)  # fmt: skip
 
 
-def texts(found: Found, keep_s: int | None = None) -> list[str]:
-    changes, others = plan(found, goal(found.table, keep_s), "public")
+def texts(found: Found, keep_s: int | None = None, *, merges: bool = True) -> list[str]:
+    changes, others = plan(found, goal(found.table, keep_s, merges=merges), "public")
     return [change.text for change in changes] + [f"not: {other}" for other in others]
 
 
@@ -60,6 +60,8 @@ def test_the_configuration_is_followed_when_it_changes() -> None:
     assert texts(kept, 36 * HOUR_S) == ["trade kept for 36 hours"]
     assert texts(kept) == ["trade kept for ever"]
     assert texts(OURS, 400 * DAY_S) == ["trade kept for 400 days"]
+    assert texts(OURS, merges=False) == ["trade merged to 1 hour"]
+    assert texts(replace(OURS, merged_s=HOUR_S)) == ["trade merged to 1 day"]
 
 
 def test_what_somebody_chose_stays_and_is_told() -> None:
@@ -79,13 +81,6 @@ def test_what_somebody_chose_stays_and_is_told() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "found"), [("36h", 36 * HOUR_S), ("14d", 14 * DAY_S), ("8w", 56 * DAY_S)]
-)
-def test_ages_are_read(text: str, found: int) -> None:
-    assert seconds(text) == found
-
-
 def test_plain_postgresql_can_read_every_statement(
     postgres: PrivatePostgres, database_url: str
 ) -> None:
@@ -96,8 +91,8 @@ def test_plain_postgresql_can_read_every_statement(
     statements = [
         statement
         for each in (found, kept)
-        for keep_s in (None, DAY_S)
-        for change in plan(each, goal("trade", keep_s), "ext en'sion")[0]
+        for keep_s, merges in ((None, True), (DAY_S, False))
+        for change in plan(each, goal("trade", keep_s, merges=merges), "ext en'sion")[0]
         for statement in change.statements
     ]
     assert len(statements) > 10
