@@ -19,6 +19,10 @@ DAY_S: Final = 24 * HOUR_S
 MARK: Final = "fintickstreams"
 """Value of key `by` in the configuration of a policy of ours."""
 _MIGRATED_CHUNK_S: Final = DAY_S
+_NAMES: Final = b"""
+    SELECT h.hypertable_name::text FROM timescaledb_information.hypertables AS h
+    WHERE h.hypertable_schema = current_schema() AND h.hypertable_name = ANY (%s) ORDER BY 1
+"""
 _FOUND: Final = b"""
     SELECT h.hypertable_name::text, h.hypertable_schema::text,
         extract(epoch FROM d.time_interval)::int8, h.compression_enabled, s.segmentby, s.orderby,
@@ -103,8 +107,13 @@ def tables_of_rows() -> list[str]:
     return [kind.name for kind in KINDS.values() if kind.columns]
 
 
+def hypertables(session: DatabaseSession) -> list[str]:
+    """Names of ours, in any version of TimescaleDB. Raises psycopg.Error."""
+    return [row[0] for row in session.execute(_NAMES, (tables_of_rows(),)).fetchall()]
+
+
 def find(session: DatabaseSession) -> list[Found]:
-    """Our hypertables, as they are. Raises psycopg.Error."""
+    """Our hypertables, as they are; in versions that have columns. Raises psycopg.Error."""
     policies: dict[tuple[str, str], Policy] = {}
     names = tables_of_rows()
     for table, procedure, after_s, is_ours in session.execute(_POLICIES, (MARK, names)).fetchall():

@@ -12,7 +12,7 @@ import psycopg
 
 from engine.database.timescale import columns_refused
 from engine.upkeep.chunks import Chunk, delete_streams, drop, ended_before, in_pieces, rewrite
-from engine.upkeep.hypertables import find
+from engine.upkeep.hypertables import hypertables
 from engine.upkeep.task import Place, PostponedError
 from engine.upkeep.tasks.ages import age_ns
 from engine.upkeep.tasks.policies import has_policy, merges_chunks
@@ -41,11 +41,11 @@ class ChunkRetention:
         if place.layout != "hypertables":
             return ""
         said = list[str]()
-        for found in find(place.session):
+        for table in hypertables(place.session):
             try:
-                said += self._look(place, found.table)
+                said += self._look(place, table)
             except psycopg.errors.LockNotAvailable:
-                raise PostponedError(f"somebody reads what is too old of {found.table}") from None
+                raise PostponedError(f"somebody reads what is too old of {table}") from None
         return "; ".join(said)
 
     def _look(self, place: Place, table: str) -> Iterator[str]:
