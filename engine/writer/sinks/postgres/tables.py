@@ -16,6 +16,7 @@ from engine.base.errors import DatabaseUnavailableError, TableRefusesError
 from engine.data.kind import Kind
 from engine.data.kinds import KINDS, TRADE
 from engine.data.slots import Slots
+from engine.database.catch_up import CatchUp
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
 from engine.writer.rows.screen import minutes
@@ -53,6 +54,7 @@ class Tables:
         self.partitions = Partitions()
         self._marks_bars: bool | None = None
         """Whether trades leave marks of their minutes; None: the database is still to be asked."""
+        self._catch_up = CatchUp()
         self._encoders = {
             kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in KINDS.items() if spec.columns
         }
@@ -69,6 +71,7 @@ class Tables:
         """
         found = await connection.execute("SELECT mark_bars(%s)", (wanted,))
         self._marks_bars = await _first(found)
+        self._catch_up.forget()
 
     async def prepare(
         self, connection: Connection, parts: Sequence[Part], more_slots: Iterable[int] = ()
@@ -110,7 +113,9 @@ class Tables:
         """
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
+        row_count = sum(len(rows.records) for rows in parts)
         async with (
+            self._catch_up.way(connection, into or kind, row_count),
             connection.cursor() as cursor,
             cursor.copy(_copy_statement(encoder.spec, into)) as copy,
         ):
