@@ -153,6 +153,7 @@ class QuarantineDesk:
             left = mine.without(np.array(gone, np.int64))
             if len(left.records):
                 await self._tables.store(self._connection, kind, [left])
+                await self._tables.note_spans(self._connection, {kind: [left]})
                 await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
         return [rows[place] for key, place in wanted.items() if key in claimed]
 
