@@ -36,7 +36,7 @@ COMMENT ON COLUMN row_span_begin.newest_from IS
     'The newest row of a stream is in its newest span, or before this time';
 
 CREATE FUNCTION begin_row_spans() RETURNS void LANGUAGE plpgsql
-SET search_path FROM CURRENT AS $$
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     of_kind text;
     of_table text;
@@ -45,8 +45,9 @@ BEGIN
     FOREACH of_kind IN ARRAY ARRAY[
         'trade', 'book', 'book_snapshot', 'quote', 'funding', 'open_interest', 'liquidation']
     LOOP
-        CONTINUE WHEN EXISTS (SELECT FROM row_span_begin AS b WHERE b.kind = of_kind);
         of_table := CASE of_kind WHEN 'book_snapshot' THEN 'book' ELSE of_kind END;
+        CONTINUE WHEN EXISTS (SELECT FROM row_span_begin AS b WHERE b.kind = of_kind)
+            OR to_regclass(quote_ident(of_table)) IS NULL;
         EXECUTE format('SELECT max(time) + interval ''1 microsecond'' FROM %I', of_table)
             INTO last_time;
         last_time := coalesce(last_time, '-infinity');
