@@ -140,7 +140,7 @@ $$;
 COMMENT ON FUNCTION rare_spans IS
     'Where a stream has rows between two times; NULL where that is nearly everywhere';
 
-CREATE FUNCTION read_until(
+CREATE FUNCTION rare_from(
     of_kind text, ids int4[], since timestamptz, until timestamptz
 ) RETURNS timestamptz LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path FROM CURRENT AS $$
@@ -148,17 +148,15 @@ DECLARE
     from_here timestamptz := (
         SELECT greatest(since, b.spans_from) FROM row_span_begin AS b WHERE b.kind = of_kind);
 BEGIN
-    IF from_here IS NULL OR from_here >= until
-        OR rare_spans(of_kind, ids, from_here, until) IS NULL
-    THEN
-        RETURN until;
+    IF from_here >= until OR rare_spans(of_kind, ids, from_here, until) IS NULL THEN
+        RETURN NULL;
     END IF;
     RETURN from_here;
 END
 $$;
 
-COMMENT ON FUNCTION read_until IS
-    'Up to where a time is read in one piece; from there on, span by span';
+COMMENT ON FUNCTION rare_from IS
+    'From where on a time is read span by span; NULL where it is all read in one piece';
 
 -- Numbers as double precision: the double that is nearest to the exact number, for division rounds
 -- so, and both mantissa (below 2^53) and power of ten (below 10^22) are exact.
@@ -340,10 +338,17 @@ BEGIN
             SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $body$
             DECLARE
                 ids int4[] := stream_ids(of_venue, of_symbol);
-                from_here timestamptz := read_until(%2$L, ids, since, until);
+                from_here timestamptz := rare_from(%2$L, ids, since, until);
             BEGIN
-                IF from_here < until THEN
-                    RETURN QUERY SELECT v.*
+                IF from_here IS NULL THEN
+                    RETURN;
+                END IF;
+                IF from_here > since THEN  -- planned with these very bounds
+                    RETURN QUERY EXECUTE
+                        'SELECT * FROM %1$I WHERE stream_id = ANY ($1) AND time >= $2 AND time < $3'
+                        USING ids, since, from_here;
+                END IF;
+                RETURN QUERY SELECT v.*
                     FROM unnest(rare_spans(%2$L, ids, from_here, until)) AS span
                     CROSS JOIN LATERAL (
                         SELECT * FROM %1$I AS r
@@ -351,7 +356,6 @@ BEGIN
                           AND r.time >= lower(span) AND r.time < upper(span)
                         OFFSET 0  -- not to be joined in another order
                     ) AS v;
-                END IF;
             END
             $body$
         $sql$, made.of_view, made.of_kind);
@@ -362,10 +366,7 @@ BEGIN
                 SELECT v.* FROM %1$I AS v
                 WHERE v.stream_id = ANY ((SELECT stream_ids(of_venue, of_symbol))::int4[])
                   AND v.time >= since AND v.time < until
-                  AND v.time < (
-                      SELECT read_until(%2$L, stream_ids(of_venue, of_symbol), since, until))
-                  AND since < (
-                      SELECT read_until(%2$L, stream_ids(of_venue, of_symbol), since, until))
+                  AND (SELECT rare_from(%2$L, stream_ids(of_venue, of_symbol), since, until)) IS NULL
                 UNION ALL
                 SELECT r.* FROM rare_%1$s(of_venue, of_symbol, since, until) AS r;
             END
@@ -496,7 +497,7 @@ CREATE FUNCTION bars_raw(
     "time" timestamptz, open numeric, high numeric, low numeric, close numeric, volume numeric,
     quote_volume numeric, buy_volume numeric, trade_count bigint
 ) LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan SET work_mem = '64MB' AS $$
+SET plan_cache_mode = force_custom_plan SET work_mem = '64MB' SET jit = off AS $$
 DECLARE
     ids int4[] := stream_ids(of_venue, of_symbol);
 BEGIN
@@ -639,7 +640,7 @@ COMMENT ON FUNCTION book_snapshot_before IS
 CREATE OR REPLACE FUNCTION book_at(of_venue text, of_symbol text, at timestamptz)
 RETURNS TABLE (side text, price numeric, quantity numeric) LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan SET work_mem = '64MB' AS $$
+SET plan_cache_mode = force_custom_plan SET work_mem = '64MB' SET jit = off AS $$
 DECLARE
     ids int4[] := stream_ids(of_venue, of_symbol);
     start_time timestamptz := book_snapshot_before(ids, at);

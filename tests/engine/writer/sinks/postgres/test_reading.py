@@ -260,7 +260,8 @@ def test_what_was_stored_before_there_were_spans_is_found(store: Store, database
     assert answers[0] != answers[1]
     assert answers[1] == _truth(database_url)
     begin = "SELECT min(spans_from), max(spans_from) FROM row_span_begin WHERE kind = 'trade'"
-    (first,) = set(*select(database_url, begin))
+    ((first, last),) = select(database_url, begin)
+    assert first == last
     assert (
         first
         == select(
@@ -381,7 +382,9 @@ def test_every_view_has_one_in_double_precision(database_url: str) -> None:
         )  # fmt: skip
 
 
-def book_rows(events: Sequence[tuple[int, bool, bool, list[tuple[int, int, int]]]]) -> RecordArray:
+def book_rows(
+    events: Sequence[tuple[int, bool, bool, Sequence[tuple[int, int, int]]]],
+) -> RecordArray:
     """Of (second, is snapshot, after gap, levels)."""
     rows = np.zeros(sum(len(levels) for *_, levels in events), BOOK.dtype)
     place = 0
