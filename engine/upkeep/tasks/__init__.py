@@ -12,6 +12,7 @@ from engine.upkeep.task import Task
 from engine.upkeep.tasks.day_index import DayIndex
 from engine.upkeep.tasks.days_ahead import DaysAhead
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
+from engine.upkeep.tasks.row_spans import ForgetRowSpans
 from engine.upkeep.tasks.venue_retention import VenueRetention
 
 BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = ()
@@ -21,6 +22,7 @@ TASKS: Final[tuple[Callable[[], Task], ...]] = (
     DaysAhead,
     partial(Retention, BEFORE_DROP),
     DayIndex,
+    ForgetRowSpans,
     partial(VenueRetention, BEFORE_DROP),
 )
 """Made once for each database, and run in this order when several are due."""
