@@ -16,6 +16,7 @@ from engine.upkeep.tasks.days_ahead import DaysAhead
 from engine.upkeep.tasks.policies import Policies
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
 from engine.upkeep.tasks.rewriting import Rewriting
+from engine.upkeep.tasks.row_spans import ForgetRowSpans
 from engine.upkeep.tasks.venue_retention import VenueRetention
 
 BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = (bars_are_made,)
@@ -29,6 +30,7 @@ TASKS: Final[tuple[Callable[[], Task], ...]] = (
     partial(ChunkRetention, BEFORE_DROP),
     DayIndex,
     Rewriting,
+    ForgetRowSpans,
     partial(VenueRetention, BEFORE_DROP),
 )
 """Made once for each database, and run in this order when several are due."""

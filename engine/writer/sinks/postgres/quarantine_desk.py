@@ -155,6 +155,7 @@ class QuarantineDesk:
                 await self._tables.store(self._connection, kind, [left])
                 if marks := await self._tables.marks(self._connection, screened):
                     await self._connection.execute(MARK_BARS, (marks,))
+                await self._tables.note_spans(self._connection, {kind: [left]})
                 await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
         return [rows[place] for key, place in wanted.items() if key in claimed]
 

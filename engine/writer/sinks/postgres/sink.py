@@ -194,6 +194,7 @@ class PostgresSink(Sink):
                 oldest[ring] = min(epoch, oldest.get(ring, epoch))
             await connection.execute(_FORGET_CURSORS, (list(oldest), list(oldest.values())))
             await close_coverage(connection, self._instance, starts)
+            await connection.execute("SELECT begin_row_spans()")
             await self._aside.adopt_once(connection)
             await self._aside.count(connection)
         return found
@@ -315,8 +316,10 @@ class PostgresSink(Sink):
                     len(rows.records) for rows in parts if not isinstance(rows.origin, Loss)
                 )
             attempt.storing = None
+            await self._tables.note_spans(connection, screened.rows)
             if attempt.refusals is not None:
                 await self._aside.put(connection, attempt.refusals)
+        self._tables.committed()
 
     async def _move_cursors(
         self, connection: Connection, batch: Batch, marks: Sequence[int]
