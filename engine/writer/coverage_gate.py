@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from engine.data.flags import CoverageMark
 from engine.data.kinds import GAP
+from engine.writer.rows.routing import Share
 from engine.writer.rows.slice import Loss, Part, Slice
 from engine.writer.sources.source import Source
 
@@ -21,8 +23,9 @@ _NO_GAPS = np.empty(0, GAP.dtype)
 class CoverageGate:
     """Decides which coverage records go into the next batch of a sink."""
 
-    def __init__(self, sink: str) -> None:
+    def __init__(self, sink: str, share: Share | None = None) -> None:
         self._sink = sink
+        self._share = share
         self._ends: dict[Source, int] = {}
         """How far coverage may be stored once the targets are."""
         self._targets: dict[Source, int] = {}
@@ -56,5 +59,14 @@ class CoverageGate:
             if first_seq > seq:
                 yield Loss(source.key, source.spec.name, seq, first_seq, _NO_GAPS)
             if len(records):
-                yield Slice.whole(source.key, source.spec, first_seq, records)
+                yield self._own(Slice.whole(source.key, source.spec, first_seq, records))
             seq = first_seq + len(records)
+
+    def _own(self, whole: Slice) -> Slice:
+        """Without other databases' streams. How far a carrier was heard concerns all of them."""
+        if self._share is None:
+            return whole
+        own = self._share.chosen(whole.source, whole.start_seq, whole.records)
+        if own is None:
+            return whole
+        return whole.sharing(own | (whole.records["mark"] == CoverageMark.ALIVE))
