@@ -413,15 +413,15 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
 def _check(config: Config, source: str) -> None:
     """Rules between keys; each message names both values."""
     check_names(list(config.databases), source)
-    for name, database in config.all_databases.items():
-        _check_flushes(name, database, config.shards, source)
-        _check_upkeep(name, database, source)
     for kind in KINDS:
         capacity = config.shards.capacity(kind)
         if capacity is not None and capacity & (capacity - 1):
             raise ConfigError(
                 f"{source}: shards.ring_records.{kind}: {capacity} is not a power of two"
             )
+    for name, database in config.all_databases.items():
+        _check_flushes(name, database, config.shards, source)
+        _check_upkeep(name, database, source)
     try:
         check_settings(config.database.private_settings)
     except ConfigError as error:
