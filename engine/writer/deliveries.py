@@ -90,7 +90,7 @@ def _shares(
 ) -> dict[str, Share]:
     """Each database's, by its sink; none where one has all rows, and always had."""
     layout: Layout = settings.paths.layout()
-    if not settings.routes and not layout.routes.exists():
+    if len(databases) < 2 and not settings.routes and not layout.routes.exists():
         return {}
     eras = Eras(layout.routes)
     heads = {source.key: source.head_seq for source in sources}
