@@ -1,7 +1,8 @@
 """Where everything of an engine is: the note that it leaves for others, and lines for people."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ class Addresses:
     control: str
     dashboard: str
     log_file: Path
-    databases: dict[str, str]
+    databases: Mapping[str, str] = field(default_factory=dict)
     """Those beside the default."""
 
     @classmethod

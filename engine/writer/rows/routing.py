@@ -136,6 +136,22 @@ class Share:
                 found |= mask[np.minimum(slots, len(mask) - 1)]
         return found
 
+    def pieces(self, source: SourceKey, start_seq: int, end_seq: int) -> Iterator[tuple[int, int]]:
+        """As `Eras.pieces`."""
+        return self._eras.pieces(source, start_seq, end_seq)
+
+    def left(self, source: SourceKey, number: int, from_seq: int) -> tuple[int, ...]:
+        """Slots that were its in the era before, and are not in this one; none where a source was
+        beyond the beginning of the era at `from_seq` already.
+        """
+        if not number or from_seq > self._eras.start(source, number):
+            return ()
+        most = max(len(self._slots) - 1, 0)
+        before, now = self._mask(number - 1, most), self._mask(number, most)
+        known = min(len(before), len(now)) - 1
+        slots: list[int] = np.flatnonzero(before[:known] & ~now[:known]).tolist()
+        return tuple(slots)
+
     def _mask(self, number: int, most_slot: int) -> Mask:
         mask = self._masks.get(number)
         if mask is None or most_slot >= len(mask) - 1:

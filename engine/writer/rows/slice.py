@@ -34,6 +34,8 @@ class Slice:
     seqs: IntArray | None = None
     elsewhere_count: int = 0
     """Rows that another database is to have."""
+    left: tuple[int, ...] = ()
+    """Slots that were the sink's up to this piece, and are another database's from it on."""
 
     @classmethod
     def whole(cls, source: SourceKey, spec: Kind, start_seq: int, records: RecordArray) -> "Slice":

@@ -249,7 +249,7 @@ def test_every_row_is_once_where_its_rule_was_whatever_dies_and_changes(
     wanted: dict[bool, Counter[int]] = {False: Counter(), True: Counter()}
     covered: dict[bool, Counter[int]] = {False: Counter(), True: Counter()}
     number = 0
-    for _ in range(8):
+    for last in [False] * 7 + [True]:
         routes = chance.choice([[], S1_TO_B, S2_TO_B, [*S1_TO_B, *S2_TO_B]])
         routed = {int(str(route.symbol)[1:]) for route in routes}
         is_away = chance.random() < 0.4
@@ -267,12 +267,14 @@ def test_every_row_is_once_where_its_rule_was_whatever_dies_and_changes(
         first = number
         life.run(body)
         ends = [mark(slot, CoverageMark.ENDED, number, CoverageEnd.STOPPED) for slot in range(4)]
-        life.put(np.concatenate(ends))
+        if last or chance.random() < 0.5:  # else it dies without a word
+            life.put(np.concatenate(ends))
         for each in range(first, number):
             wanted[each % 4 in routed][each] += 1
         for slot in range(4):
             covered[slot in routed][slot] += 1
     life = begin([])
+    life.put(mark(0, CoverageMark.ALIVE, number))
     life.run(delivered(life.default, life.other))
     assert ids(database_url) == wanted[False]
     assert ids(other_database_url) == wanted[True]

@@ -73,6 +73,8 @@ async def store_coverage(
         ring = _Ring(connection, part.source)
         if isinstance(part, Slice):
             if part.spec.name == COVERAGE.name:
+                if part.left:
+                    await ring.crashed(_OF_SLOTS, {"slots": list(part.left)})
                 await ring.store(part.records, stream_ids)
         elif part.kind == COVERAGE.name:  # an end may be among what is lost
             await ring.crashed(_OF_RING, {})
