@@ -4,13 +4,13 @@ Everything here is read, nothing is changed. What a user may not see is left out
 report that fails on its least important line is no report.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 import psycopg
 
 from engine.data.kinds import KINDS
+from engine.database.layout import read_layout
 from engine.database.session import DatabaseSession
 
 _TABLES: Final = [spec.name for spec in KINDS.values()]
@@ -31,12 +31,6 @@ _INHERITED: Final = """
     WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
         AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
     ORDER BY s.setrole <> 0, s.setdatabase <> 0
-"""
-_LAYOUT: Final = """
-    SELECT (SELECT c.relkind FROM pg_class AS c WHERE c.oid = to_regclass('trade')),
-        (SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'timescaledb'),
-        (SELECT a.default_version FROM pg_available_extensions AS a WHERE a.name = 'timescaledb'),
-        current_setting('timescaledb.license', true)
 """
 _DAYS: Final = """
     SELECT count(*), coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
@@ -116,15 +110,13 @@ def read_facts(session: DatabaseSession) -> DatabaseFacts:
 
 
 def _read_layout(session: DatabaseSession, facts: DatabaseFacts) -> None:
-    for kind, version, available, licence in _rows(session, _LAYOUT):
-        facts.timescaledb, facts.timescaledb_available = version, available
-        facts.timescaledb_licence = licence if version else None
-        kinds: Mapping[str | None, str] = {"p": "partitions", "r": "tables"}
-        facts.layout = kinds.get(kind, facts.layout)
+    seen = read_layout(session)
+    facts.timescaledb, facts.timescaledb_available = seen.timescaledb, seen.timescaledb_available
+    facts.timescaledb_licence = seen.timescaledb_licence
+    facts.layout = seen.layout or facts.layout
     if facts.timescaledb is None:
         return
     for name, has_columnstore, drop_after in _rows(session, _HYPERTABLES, (_TABLES,)):
-        facts.layout = "hypertables"
         if has_columnstore:
             facts.columnstore.append(name)
         if drop_after:

@@ -7,6 +7,7 @@ import msgspec
 from engine.data.names import DEFAULT_DATABASE
 from engine.messages.status import ChildReport, Judgement, Light, Phase, StreamReport, WriterReport
 from engine.messages.streams import StreamState
+from engine.messages.upkeep import DatabaseReport
 from engine.messages.writer import LIVE, SinkStatus
 
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
@@ -37,6 +38,7 @@ GREEN: Final[Judgement] = ("green", "")
 _FLUSH_DELAY_S: Final = (5.0, 60.0)
 _BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
 """Where yellow and red begin."""
+_UPKEEP_FAILS_NS: Final = 120 * 10**9
 
 
 def worst(found: list[Judgement]) -> Judgement:
@@ -75,11 +77,36 @@ def judge_one_database(writer: WriterReport, database: SinkStatus) -> Judgement:
     if writer.journal_error:
         text = f"{writer.journal_error}; rows are in memory only until they are stored"
         journal = ("yellow", text)
-    delay_s = writer.flush_delays_s.get(database.name, 0.0)
-    waiting = database.backlog_rows
+    return worst([journal, _judge_lag(writer, database, name)])
+
+
+def is_behind(writer: WriterReport, sink: str) -> bool:
+    """Whether a database has enough to do with the rows that come."""
+    database = writer.sink(sink)
+    if database.state != "up" or database.waits_for:
+        return True
+    return _judge_lag(writer, database, sink) != GREEN
+
+
+def judge_upkeep(
+    child: ChildReport | None, databases: list[DatabaseReport], now_ns: int
+) -> Judgement:
+    """Never red: rows are stored without it. What the next tries cure is no trouble."""
+    if child is not None and child.state in ("restarting", "ended"):
+        return "yellow", f"{child.name} is {child.state}: {child.reason}; rows are stored as before"
+    for each in databases:
+        troubles = [("", each.failing_since_ns, each.error)]
+        troubles += [(f"{t.task}: ", t.failing_since_ns, t.error) for t in each.tasks]
+        for what, since_ns, error in troubles:
+            if error and now_ns - since_ns > _UPKEEP_FAILS_NS:
+                return "yellow", f"upkeep of {each.database}: {what}{error}"
+    return GREEN
+
+
+def _judge_lag(writer: WriterReport, database: SinkStatus, name: str) -> Judgement:
+    delay_s, waiting = writer.flush_delays_s.get(database.name, 0.0), database.backlog_rows
     return worst(
         [
-            journal,
             above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for {name}"),
             above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for {name}"),
         ]

@@ -81,6 +81,12 @@ class TaskReport(msgspec.Struct):
     """What it did when it last did anything."""
     error: str = ""
     """Why it could not; empty when it could."""
+    failing_since_ns: int = 0
+    """Since when there is an error; 0 where there is none."""
+    failure_count: int = 0
+    """Since the process was born."""
+    done_ns: int = 0
+    """When it last ended without an error."""
 
 
 class DatabaseReport(msgspec.Struct):
@@ -97,6 +103,10 @@ class DatabaseReport(msgspec.Struct):
     """At the rate of `bytes_a_day`, with what retention drops taken off."""
     error: str = ""
     """Why it cannot be looked after; empty when it is."""
+    failing_since_ns: int = 0
+    """Since when there is an error; 0 where there is none."""
+    is_paused: bool = False
+    """Whether what takes long waits, because the writer is behind."""
 
 
 class UpkeepStatus(msgspec.Struct, tag=True):

@@ -18,6 +18,7 @@ from prometheus_client.utils import INF, floatToGoString
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
+from engine.messages.upkeep import UpkeepStatus
 from engine.messages.writer import LIVE, LIVE_TITLES, LatencyHistogram, WriterStatus
 from engine.process.metric_files import GAUGE_MODE
 
@@ -227,6 +228,27 @@ class WriterMetrics:
             self._waiting.labels(each.name).set(each.backlog_rows)
             for fate, count in _FATES.items():
                 self._fates.feed(sum(getattr(each, count).values()), each.name, fate)
+
+
+class UpkeepMetrics:
+    """When the tasks of the upkeep last got something done, and how often they could not."""
+
+    def __init__(self) -> None:
+        labels = ("database", "task")
+        self._done = _gauge(
+            "fts_upkeep_task_last_success_timestamp_seconds",
+            "When it last ended without an error, since 1970",
+            *labels,
+        )
+        self._failures = Growth("fts_upkeep_task_failures_total", "Tries that failed", labels)
+
+    def feed(self, status: UpkeepStatus) -> None:
+        """Totals since this process was born."""
+        for each in status.databases:
+            for task in each.tasks:
+                self._failures.feed(task.failure_count, each.database, task.task)
+                if task.done_ns:
+                    self._done.labels(each.database, task.task).set(task.done_ns / 1e9)
 
 
 class RequestMetrics:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from engine.base.redis_link import parse_redis_url
 from engine.data.layout import Layout
@@ -23,9 +24,12 @@ from engine.messages.settings import (
     WriterSettings,
 )
 from engine.messages.streams import Knobs
+from engine.messages.upkeep import DatabaseUpkeep, UpkeepSettings
 from engine.process.child import Child
 from engine.start.config import Config, Secret
 from engine.start.redis_memory import RedisPlan
+
+_UPKEEP_SAYS_EVERY_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Targets:
     shard: str = "shards.main:run"
     writer: str = "engine.writer.main:run"
     control: str = "control.main:run"
+    upkeep: str = "engine.upkeep.main:run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Timing:
     shard_drain_s: float = 2.0
     writer_drain_s: float = 5.0
     control_drain_s: float = 1.0
+    upkeep_drain_s: float = 1.0
     grace_s: float = 0.5
 
 
@@ -180,3 +186,26 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
     return await Child.spawn(
         "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
     )
+
+
+async def spawn_upkeep(settings: SupervisorSettings) -> Child:
+    """The upkeep of the databases; when memory runs out it goes first."""
+    birth = UpkeepSettings(
+        paths=Paths.of(settings.layout),
+        log=settings.log,
+        databases=[
+            DatabaseUpkeep(
+                name=name,
+                url=settings.urls[name].reveal(),
+                keep=database.keep,
+                keep_by_venue=database.keep_by_venue,
+                bars=database.bars,
+                archive=database.archive,
+                archive_to=database.archive_to or "",
+            )
+            for name, database in settings.config.all_databases.items()
+            if name in settings.urls
+        ],
+        status_interval_s=min(_UPKEEP_SAYS_EVERY_S, settings.timing.hung_after_s / 4),
+    )
+    return await Child.spawn("upkeep", settings.targets.upkeep, birth, oom_score_adj=500)

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.base.clock import wall_ns
+from engine.base.clock import DAY_NS, wall_ns
 from engine.data.kind import Kind, RecordArray
 from engine.data.kinds import GAP
 from engine.writer.rows.copy import StreamLookup
@@ -21,7 +21,6 @@ from engine.writer.rows.exact import (
 )
 
 _CHUNK_ROWS: Final = 4096
-DAY_NS: Final = 86_400_000_000_000
 TIME_MIN_NS: Final = 1_230_768_000_000_000_000
 """2009-01-01 UTC. Earlier or far future times would make absurd partitions."""
 FUTURE_NS: Final = DAY_NS

@@ -82,7 +82,9 @@ class Engine:
             "log": LogSettings(str(layout.log_file), to_stderr=False),
             "listen_fd": read_fd,
             "port": 0,
-            "targets": Targets(f"{FAKES}:shard", f"{FAKES}:writer", f"{FAKES}:control"),
+            "targets": Targets(
+                *(f"{FAKES}:{name}" for name in ("shard", "writer", "control", "upkeep"))
+            ),
             "timing": FAST,
             **changes,
         }

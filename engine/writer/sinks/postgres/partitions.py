@@ -1,24 +1,19 @@
-"""Daily partitions of the tick tables on plain PostgreSQL, made before a row needs them.
-
-A partition is made aside and attached: that takes a lock which lets readers and writers go on,
-where `CREATE TABLE ... PARTITION OF` would wait for every query on the table, and make all others
-wait behind it.
-"""
-
-import datetime as dt
-from typing import Final
+"""Daily partitions of the tick tables on plain PostgreSQL, made before a row needs them."""
 
 import psycopg
 from psycopg import sql
 
-from engine.base.clock import wall_ns
+from engine.base.clock import DAY_NS, wall_ns
 from engine.base.errors import DatabaseUnavailableError
+from engine.database.partitions import (
+    LOCK_KEY,
+    OVERLAP,
+    STATE_OF_DAY,
+    attach,
+    create_aside,
+    partition_name,
+)
 from engine.database.session import AsyncSession
-from engine.writer.rows.screen import DAY_NS
-
-_LOCK_KEY: Final = 0x66747302
-_OVERLAP = "42P17"
-"""invalid_object_definition: somebody's own partition covers this day already."""
 
 Connection = AsyncSession
 
@@ -39,7 +34,8 @@ class Partitions:
         """Make what is missing for `days` (since 1970 UTC), and for tomorrow if today is new.
 
         Own transactions; safe against another writer doing the same.
-        Raises DatabaseUnavailableError when the table itself is missing.
+        Raises DatabaseUnavailableError when the table itself is missing, and while a day of these
+        is being dropped.
         """
         missing = sorted(day for day in days if (table, day) not in self._known)
         if not missing:
@@ -68,46 +64,19 @@ class Partitions:
         return self._schema_by_table[table]
 
 
-def partition_name(table: str, day: int) -> str:
-    """`trade_p20261122` for the day that is so many days after 1970-01-01."""
-    return f"{table}_p{_date(day):%Y%m%d}"
-
-
 async def _create(connection: Connection, schema: str, table: str, day: int) -> None:
-    parent = sql.Identifier(schema, table)
-    child = sql.Identifier(schema, partition_name(table, day))
+    child = sql.Identifier(schema, partition_name(table, day)).as_string(connection)
     try:
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
-            if await _is_attached(connection, child):
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+            found = await (await connection.execute(STATE_OF_DAY.encode(), (child,))).fetchone()
+            if found is not None and found[0]:
+                name = partition_name(table, day)
+                raise DatabaseUnavailableError(f"{name} is being dropped: its rows wait for that")
+            if found is not None:
                 return
-            await connection.execute(
-                sql.SQL(
-                    "CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS "
-                    "INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION)"
-                ).format(child, parent)
-            )
-            await connection.execute(
-                sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-                    parent,
-                    child,
-                    sql.Literal(f"{_date(day)} 00:00:00+00"),
-                    sql.Literal(f"{_date(day + 1)} 00:00:00+00"),
-                )
-            )
+            await connection.execute(create_aside(schema, table, day))
+            await connection.execute(attach(schema, table, day))
     except psycopg.Error as error:
-        if error.sqlstate != _OVERLAP:
+        if error.sqlstate != OVERLAP:
             raise
-
-
-async def _is_attached(connection: Connection, child: sql.Identifier) -> bool:
-    cursor = await connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(%s))",
-        (child.as_string(connection),),
-    )
-    row = await cursor.fetchone()
-    return bool(row and row[0])
-
-
-def _date(day: int) -> dt.date:
-    return dt.date(1970, 1, 1) + dt.timedelta(days=day)

@@ -1,0 +1,52 @@
+"""How the tables of a database are kept, and what TimescaleDB there is: from the catalog alone."""
+
+from typing import Final
+
+import msgspec
+
+from engine.database.session import DatabaseSession
+from engine.messages.upkeep import Layout
+
+_SEEN: Final = b"""
+    SELECT (SELECT c.relkind FROM pg_class AS c WHERE c.oid = to_regclass('trade')),
+        e.extversion, n.nspname,
+        (SELECT a.default_version FROM pg_available_extensions AS a WHERE a.name = 'timescaledb'),
+        current_setting('timescaledb.license', true)
+    FROM (SELECT 1) AS one
+    LEFT JOIN pg_extension AS e ON e.extname = 'timescaledb'
+    LEFT JOIN pg_namespace AS n ON n.oid = e.extnamespace
+"""
+_IS_HYPERTABLE: Final = b"""
+    SELECT EXISTS (SELECT FROM timescaledb_information.hypertables AS h
+        WHERE h.hypertable_schema = (SELECT c.relnamespace::regnamespace::text FROM pg_class AS c
+                                     WHERE c.oid = to_regclass('trade'))
+            AND h.hypertable_name = 'trade')
+"""
+
+
+class DatabaseLayout(msgspec.Struct, frozen=True):
+    """What was seen. The table of trades speaks for all that come by the row."""
+
+    layout: Layout | None = None
+    """None: the tables are not there yet."""
+    timescaledb: str | None = None
+    """Version of the extension in this database."""
+    timescaledb_schema: str | None = None
+    """Where its functions are."""
+    timescaledb_available: str | None = None
+    """Version that the server could make here."""
+    timescaledb_licence: str | None = None
+    """`timescale`, or `apache`: then there are no policies. None without the extension."""
+
+
+def read_layout(session: DatabaseSession) -> DatabaseLayout:
+    """Look. Raises psycopg.Error."""
+    found = session.execute(_SEEN).fetchone()
+    assert found is not None
+    relkind, version, schema, available, licence = found
+    layout: Layout | None = {"p": "partitions", "r": "tables"}.get(relkind or "")  # type: ignore[assignment]
+    if layout is not None and version is not None:
+        is_hypertable = session.execute(_IS_HYPERTABLE).fetchone()
+        if is_hypertable and is_hypertable[0]:
+            layout = "hypertables"
+    return DatabaseLayout(layout, version, schema, available, licence if version else None)
