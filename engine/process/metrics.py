@@ -151,7 +151,7 @@ _ROWS: Final = {
     (False, "withheld_rows"): ("unpublished", f"Rows that a knob keeps from {LIVE_TITLES}"),
 }
 """Of the database or of live sinks together, by count: name and text of the metric."""
-_FATES: Final = {
+_STATES: Final = {
     "stored": "rows", "skipped": "withheld_rows", "quarantined": "refused_rows",
     "lost": "missed_rows", "elsewhere": "elsewhere_rows",
 }  # fmt: skip
@@ -175,13 +175,13 @@ class WriterMetrics:
             "fts_writer_quarantine_rows", "Rows that are in quarantine now", "kind"
         )
         self._backlog = _gauge("fts_writer_backlog_rows", "Rows that wait for the database")
-        self._fates = Growth(
+        self._states = Growth(
             "fts_writer_database_rows_total",
             "Rows that one database is done with, and how",
-            ("database", "fate"),
+            ("sink", "state"),
         )
         self._waiting = _gauge(
-            "fts_writer_database_backlog_rows", "Rows that wait for one database", "database"
+            "fts_writer_database_backlog_rows", "Rows that wait for one database", "sink"
         )
         self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
         self._memory = {
@@ -226,8 +226,8 @@ class WriterMetrics:
         self._backlog.set(max(each.backlog_rows for each in databases))
         for each in [each for each in databases if each.state != "off"]:
             self._waiting.labels(each.name).set(each.backlog_rows)
-            for fate, count in _FATES.items():
-                self._fates.feed(sum(getattr(each, count).values()), each.name, fate)
+            for state, count in _STATES.items():
+                self._states.feed(sum(getattr(each, count).values()), each.name, state)
 
 
 class UpkeepMetrics:

@@ -106,7 +106,7 @@ def _rests(sources: Sources) -> Iterator[Rest]:
             yield Rest(source.key, source.first_seq, source.head_seq, streams)
 
 
-class Listings:
+class ListingStores:
     """The listings on their way into every database; `saved` is told what all of them have."""
 
     def __init__(self, settings: WriterSettings, saved: Callable[[StoreListing], None]) -> None:

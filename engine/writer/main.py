@@ -28,7 +28,7 @@ from engine.process.metrics import ProcessMetrics, WriterMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
 from engine.writer.consumer import Consumer
-from engine.writer.deliveries import Deliveries, Listings
+from engine.writer.deliveries import Deliveries, ListingStores
 from engine.writer.sources.journal_sync import keep_synced
 from engine.writer.sources.source import Source
 from engine.writer.sources.sources import Sources
@@ -57,7 +57,7 @@ class Writer:
         self.sources.open(settings.rings)
         self.sources.on_delivered = self._send_status
         self._deliveries.attach(self.sources)
-        self._listings = Listings(settings, self._listing_saved)
+        self._listings = ListingStores(settings, self._listing_saved)
 
     async def run(self) -> int:
         """Serve until drained. Returns the exit code."""
