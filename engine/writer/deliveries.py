@@ -90,7 +90,8 @@ def _shares(
 ) -> dict[str, Share]:
     """Each database's, by its sink; none where one has all rows, and always had."""
     layout: Layout = settings.paths.layout()
-    if len(databases) < 2 and not settings.routes and not layout.routes.exists():
+    is_alone = len(databases) == 1 and not settings.routes and not layout.routes.exists()
+    if not databases or is_alone:
         return {}
     eras = Eras(layout.routes)
     heads = {source.key: source.head_seq for source in sources}
