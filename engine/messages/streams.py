@@ -40,11 +40,15 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_rows: int | None = None
     flush_interval_ms: int | None = None
     max_rows_per_copy: int | None = None
+    database: str | None = None
+    """Which of several databases has the stream, as the status calls it; None: as routed."""
 
     @property
     def of_sinks(self) -> "Knobs":
-        """Those alone that keep rows from sinks; equal to none at all where they keep none."""
-        return Knobs(**{knob: getattr(self, knob) for knob in KNOB_OF_SINK.values()})
+        """Those alone that say which sinks get the rows; equal to none at all where all do."""
+        return Knobs(
+            **{knob: getattr(self, knob) for knob in KNOB_OF_SINK.values()}, database=self.database
+        )
 
     def wants(self, sink: str) -> bool:
         """Whether a sink of this name gets the stream's rows."""
@@ -73,6 +77,7 @@ class KnobChanges(msgspec.Struct, frozen=True, omit_defaults=True):
     flush_rows: int | UnsetType | None = UNSET
     flush_interval_ms: int | UnsetType | None = UNSET
     max_rows_per_copy: int | UnsetType | None = UNSET
+    database: str | UnsetType | None = UNSET
 
     def over(self, knobs: Knobs) -> Knobs:
         """`knobs` with these changes."""

@@ -22,7 +22,7 @@ from functools import partial
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError, EngineError
-from engine.data.names import DEFAULT_DATABASE
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.account import Account
 from engine.messages.control import (
@@ -92,7 +92,10 @@ class Supervisor:
         self._started_s = monotonic_s()
         self._doorbell_fd = -1
         self._running = RunningStreams.of(
-            settings.layout, len(settings.cpus), settings.config.database.max_rows_per_copy
+            settings.layout,
+            len(settings.cpus),
+            settings.config.database.max_rows_per_copy,
+            [sink for sink in settings.urls if is_database(sink)],
         )
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
@@ -100,7 +103,10 @@ class Supervisor:
         self._starts = StreamStarts(
             self._running, self._running.slots, self._tell_shard, self._tell_control
         )
-        self._desk = CommandDesk(self._running, self._starts, self._tell_shard, self._tell_writer)
+        self._desk = CommandDesk(
+            self._running, self._starts, self._tell_shard, self._tell_writer, self._when_heard
+        )
+        self._waits: set[asyncio.Task[None]] = set()
         self._listings = ListingOutbox()
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = list(servers)
@@ -157,6 +163,8 @@ class Supervisor:
         """Take everything down, in order; True when all accepted rows are where they belong."""
         timing = self._settings.timing
         self._phase = "draining"
+        for task in self._waits:
+            task.cancel()
         self._feed.tell_status()  # what watches the engine learns it before the end
         await asyncio.gather(*(keeper.close() for keeper in self._servers))
         await asyncio.gather(
@@ -357,6 +365,18 @@ class Supervisor:
     def _tell_writer(self, message: ToChild) -> None:
         if self._writer.ready.is_set():
             self._writer.send(message)
+
+    def _when_heard(self, then: Callable[[], None]) -> None:
+        """Once the writer has obeyed what it was told so far, whichever life it is in."""
+
+        async def wait() -> None:
+            await self._syncs.sync(self._writer, [], "streams that another database has now")
+            then()
+
+        task = asyncio.create_task(wait(), name="moved streams")
+        self._waits.add(task)
+        task.add_done_callback(self._waits.discard)
+        self._watch(task.get_name(), task)
 
     async def _sync_rings(self, index: int) -> None:
         shard = self._shards[index]

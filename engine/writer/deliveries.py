@@ -2,6 +2,7 @@
 and the listings of every database.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
@@ -9,8 +10,8 @@ from functools import partial
 import msgspec
 import numpy as np
 
+from engine.base.errors import EngineError
 from engine.data.kind import RecordArray
-from engine.data.layout import Layout
 from engine.data.names import is_database
 from engine.data.slots import Slots
 from engine.messages.listings import StoreListing
@@ -27,6 +28,8 @@ from engine.writer.sinks.sink import Promise
 from engine.writer.sources.source import Readers
 from engine.writer.sources.sources import Sources
 
+_log = logging.getLogger(__name__)
+
 
 class Deliveries:
     """All sinks and their consumers. `attach` it to sources before it is iterated."""
@@ -38,6 +41,9 @@ class Deliveries:
         self._sinks = [sink for sink in self._made.values() if sink is not None]
         own = {each.database: KnobTable(each) for each in settings.by_database()}
         self._knobs = {name: own.get(name, own[settings.database]) for name in self._made}
+        self._sources: Sources | None = None
+        self._eras: Eras | None = None
+        """None where one database has all rows, and always had."""
         self.live: list[Live] = []
         self.every_row: list[EveryRow] = []
 
@@ -54,7 +60,7 @@ class Deliveries:
 
     def attach(self, sources: Sources) -> None:
         """Make the consumers. Raises ConfigError where rows wait for a database that is gone."""
-        shares = _shares(self._settings, sources, self._slots, self.databases)
+        shares = self._shares(sources)
         for sink in self._sinks:
             knobs = self._knobs[sink.name]
             if sink.promise is Promise.LIVE:
@@ -71,6 +77,12 @@ class Deliveries:
         """New knobs count from the next flush on, and that comes at once."""
         for table in set(self._knobs.values()):
             table.set(knobs)
+        try:
+            self._begin_era(knobs)
+        except EngineError as error:
+            _log.error(
+                "streams stay in the databases where they are until the next start: %s", error
+            )
         for consumer in self:
             consumer.arrived.ring()
 
@@ -79,25 +91,33 @@ class Deliveries:
         told = {consumer.sink.name: consumer.status for consumer in self}
         return [told.get(name) or SinkStatus(name, state="off") for name in self._made]
 
+    def _shares(self, sources: Sources) -> dict[str, Share]:
+        """Each database's, by its sink."""
+        settings, databases = self._settings, self.databases
+        path = settings.paths.layout().routes
+        if not databases or (len(databases) == 1 and not settings.routes and not path.exists()):
+            return {}
+        self._sources, self._eras = sources, Eras(path)
+        self._eras.forget({*sources.drained, *(source.key for source in sources)})
+        self._begin_era(settings.knobs)
+        check_none_is_gone(self._eras, self._slots, databases, list(_rests(sources)))
+        return {name: Share(name, self._eras, self._slots) for name in databases}
+
+    def _begin_era(self, knobs: Mapping[int, Knobs]) -> None:
+        """Where a row goes that comes from now on may be another place than until now."""
+        if self._eras is None or self._sources is None:
+            return
+        given = {slot: each.database for slot, each in knobs.items()}
+        slots = {slot: sink for slot, sink in given.items() if sink and sink in self.databases}
+        for slot in [slot for slot, sink in given.items() if sink and slot not in slots]:
+            _log.warning("%s is not configured: slot %d is stored as routed", given[slot], slot)
+        heads = {source.key: source.head_seq for source in self._sources}
+        self._eras.begin(self._settings.routes, self._sources.drained | heads, slots)
+
     def _tell_live(self, gaps: RecordArray) -> None:
         """Of gaps that were declared where every row goes."""
         for consumer in self.live:
             consumer.hear_of(gaps)
-
-
-def _shares(
-    settings: WriterSettings, sources: Sources, slots: Slots, databases: list[str]
-) -> dict[str, Share]:
-    """Each database's, by its sink; none where one has all rows, and always had."""
-    layout: Layout = settings.paths.layout()
-    is_alone = len(databases) == 1 and not settings.routes and not layout.routes.exists()
-    if not databases or is_alone:
-        return {}
-    eras = Eras(layout.routes)
-    heads = {source.key: source.head_seq for source in sources}
-    eras.begin(settings.routes, sources.drained | heads)
-    check_none_is_gone(eras, slots, databases, list(_rests(sources)))
-    return {name: Share(name, eras, slots) for name in databases}
 
 
 def _rests(sources: Sources) -> Iterator[Rest]:

@@ -176,6 +176,7 @@ def test_routes_that_change_cut_cleanly_whatever_was_under_way(
     )
     engine = rig.start()
     rig.until(lambda: databases(rig)[NAME]["stored_rows"] > 500, "rows in both")
+    _give_away_while_it_runs(rig, archive_url)
     kill_all(engine)
     config = rig.directory / "fts.toml"
     text = config.read_text(encoding="utf-8")
@@ -198,6 +199,31 @@ def test_routes_that_change_cut_cleanly_whatever_was_under_way(
             f" WHERE s.kind = '{kind}' AND c.\"end\" IS NULL"
         )
         assert select(url, open_ones) == [(0,)], "nobody listens on for the one before"
+
+
+def _give_away_while_it_runs(rig: Rig, archive_url: str) -> None:
+    """By a knob: what is listened to ends in the one database, and begins in the other."""
+    where = "venue = 'binance_linear' AND symbol = 'BTCUSDT' AND kind = 'Trades'"
+    interval = (
+        'SELECT c.started, coalesce(c.ended, k.heard), c."end" FROM coverage c'
+        " LEFT JOIN coverage_carrier k USING (ring, epoch, carrier)"
+        " JOIN stream s USING (stream_id) JOIN instrument i USING (instrument_id)"
+        f" WHERE {where} ORDER BY c.started"
+    )
+    note = instance.read_note(open_layout(rig.directory / "state"))
+    assert note is not None
+    knobs = "/streams/BinanceLinear/BTCUSDT/Trades/Ws/knobs"
+    client = Client(note.control_url)
+    with pytest.raises(RefusedError, match=r"there is no database 'databases\.archiv'"):
+        client.ask("PATCH", knobs, {"database": "databases.archiv"})
+    rig.until(lambda: len(select(archive_url, interval)) == 1, "what is listened to")
+    client.ask("PATCH", knobs, {"database": "database"})
+    rig.until(lambda: len(select(rig.database_url, interval)) == 1, "the same in the other")
+    ((_, until_ns, end),) = select(archive_url, interval)
+    ((since_ns, _, open_end),) = select(rig.database_url, interval)
+    assert end is not None
+    assert open_end is None
+    assert until_ns <= since_ns
 
 
 def undeclared(rig: Rig, urls: list[str]) -> list[tuple[str, str, int]]:

@@ -44,6 +44,13 @@ class _Era(msgspec.Struct):
 
     routes: list[Route] = []
     begins: list[_Begin] = []
+    slots: dict[int, str] = {}
+    """Streams that were given to a database by name, whatever the rules say."""
+
+    @property
+    def databases(self) -> set[str]:
+        """All that are named."""
+        return {*(route.database for route in self.routes), *self.slots.values()}
 
 
 class Eras:
@@ -57,22 +64,40 @@ class Eras:
     def __len__(self) -> int:
         return len(self._eras)
 
-    def begin(self, routes: Sequence[Route], heads: Mapping[SourceKey, int]) -> None:
-        """These rules count from now on; `heads` are the ends of all sources that are known, also
-        of those that were drained. On disk when this returns, before a row is stored by it.
+    def forget(self, known: Collection[SourceKey]) -> None:
+        """Forget eras of which no row is in these sources, which are all there are. Before anybody
+        has a share: eras are known by their number.
         """
-        eras = self._eras
-        while len(eras) > 1 and not any(self._begins[1].get(key, 0) for key in heads):
-            del eras[0], self._begins[0]  # nothing is known any more that came before the second
-        if eras[-1].routes == list(routes):
-            return
+        while len(self._eras) > 1 and not any(self._begins[1].get(key, 0) for key in known):
+            del self._eras[0], self._begins[0]
+
+    def begin(
+        self,
+        routes: Sequence[Route],
+        heads: Mapping[SourceKey, int],
+        slots: Mapping[int, str] | None = None,
+    ) -> None:
+        """These rules count from now on, and before them what is said of single slots; `heads` are
+        the ends of all sources that are known, also of those that were drained. On disk when this
+        returns, before a row is stored by it. Raises EngineError; then nothing has changed.
+        """
         began = [_Begin(*key, seq) for key, seq in sorted(heads.items()) if seq]
-        eras.append(_Era(list(routes), began))
-        self._begins.append(_by_source(eras[-1]))
-        write_whole(self._path, msgspec.json.encode(eras))
+        era = _Era(list(routes), began, dict(slots or {}))
+        if (era.routes, era.slots) == (self._eras[-1].routes, self._eras[-1].slots):
+            return
+        try:
+            write_whole(self._path, msgspec.json.encode([*self._eras, era]))
+        except OSError as error:
+            raise EngineError(f"{self._path} cannot be written: {error.strerror}") from error
+        self._eras.append(era)
+        self._begins.append(_by_source(era))
 
     def pieces(self, source: SourceKey, start_seq: int, end_seq: int) -> Iterator[tuple[int, int]]:
         """(number of an era, where its part of the range ends), in order."""
+        if start_seq >= self._begins[-1].get(source, 0):
+            if start_seq < end_seq:
+                yield len(self._begins) - 1, end_seq
+            return
         begins = [begun.get(source, 0) for begun in self._begins]
         for number in range(len(begins)):
             ends_seq = min(begins[number + 1 :], default=end_seq)
@@ -84,9 +109,15 @@ class Eras:
         """Where an era begins in a source."""
         return self._begins[number].get(source, 0)
 
-    def routes(self, number: int) -> Sequence[Route]:
-        """The rules of an era."""
-        return self._eras[number].routes
+    def databases(self, number: int) -> set[str]:
+        """All that an era names."""
+        return self._eras[number].databases
+
+    def owners(self, number: int, slots: Slots) -> list[str]:
+        """By slot, whose its rows are in an era."""
+        era = self._eras[number]
+        routes = Routes(era.routes)
+        return [era.slots.get(each.slot) or routes.database(each.key) for each in slots]
 
 
 class Share:
@@ -121,7 +152,7 @@ class Share:
         if self._sink == DEFAULT_DATABASE:
             return 0
         for number in range(len(self._eras)):
-            if any(route.database == self._sink for route in self._eras.routes(number)):
+            if self._sink in self._eras.databases(number):
                 return self._eras.start(source, number)
         return self._eras.start(source, len(self._eras) - 1)
 
@@ -161,11 +192,8 @@ class Share:
         return mask
 
     def _made(self, number: int) -> Mask:
-        routes = Routes(self._eras.routes(number))
-        mask = np.full(len(self._slots) + 1, self._sink == DEFAULT_DATABASE, np.bool_)
-        for entry in self._slots:
-            mask[entry.slot] = routes.database(entry.key) == self._sink
-        return mask
+        owners = self._eras.owners(number, self._slots)
+        return np.array([owner == self._sink for owner in [*owners, DEFAULT_DATABASE]], np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +212,7 @@ def check_none_is_gone(
     """Raises ConfigError where rows may wait for a database that is not configured any more: nobody
     knows how many of them it has, so nobody else can have the rest.
     """
-    every = {route.database for number in range(len(eras)) for route in eras.routes(number)}
+    every = set[str]().union(*map(eras.databases, range(len(eras))))
     for name in sorted(every - set(databases)):
         share = Share(name, eras, slots)
         waiting: set[int] = set()

@@ -241,6 +241,34 @@ def test_a_database_that_is_new_owes_nothing_of_before(
     assert select(other_database_url, "SELECT count(*) FROM ring_loss") == [(0,)]
 
 
+def test_a_stream_that_is_given_away_while_it_runs_is_cut_between_two_rows(
+    begin: Begin, trades: MakeTrades, database_url: str, other_database_url: str
+) -> None:
+    life = begin(S1_TO_B)
+    life.put(mark(0, CoverageMark.BEGAN, 1))
+    life.put(mark(0, CoverageMark.ALIVE, 7))
+
+    async def body() -> None:
+        number = 0
+        for choice in (None, OTHER, None, "database", OTHER):
+            life.deliveries.set_knobs({} if choice is None else {0: Knobs(database=choice)})
+            if choice == OTHER and not number % 2000:
+                life.put(mark(0, CoverageMark.BEGAN, 8 + number))
+            life.put(trades(1000, first_id=number))
+            number += 1000
+            await asyncio.sleep(0.002)
+        await delivered(life.default, life.other)()
+
+    life.run(body)
+    there = {n for n in range(5000) if n % 4 == 1 or (n % 4 == 0 and n // 1000 in (1, 4))}
+    assert ids(other_database_url) == Counter(there)
+    assert ids(database_url) == Counter(set(range(5000)) - there)
+    interval = 'SELECT slot, started, ended, "end" FROM coverage'
+    crash = CoverageEnd.CRASH.value
+    assert select(database_url, interval) == [(0, START_NS + 1, START_NS + 7, crash)]
+    assert select(other_database_url, interval) == [(0, START_NS + 4008, None, None)]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_every_row_is_once_where_its_rule_was_whatever_dies_and_changes(
     begin: Begin, trades: MakeTrades, database_url: str, other_database_url: str, seed: int

@@ -78,8 +78,12 @@ def test_the_same_rules_begin_no_era_and_old_ones_are_forgotten(layout: Layout) 
     eras.begin(TO_A, {KEY: 12})
     assert len(eras) == 2
     again = Eras(layout.routes)
-    again.begin(TO_B, {LATER: 3})  # what was before is drained and gone
+    again.forget([LATER, KEY])
     assert len(again) == 2
+    again.forget([LATER])  # what was before is drained and gone
+    assert len(again) == 1
+    again.begin(TO_B, {LATER: 3})
+    assert len(Eras(layout.routes)) == 2
 
 
 def test_a_slot_that_nobody_knows_is_the_defaults_until_it_is_known(
@@ -110,6 +114,24 @@ def test_rows_of_a_database_that_is_gone_are_not_given_away(layout: Layout, slot
     check_none_is_gone(eras, slots, ["database", A], left)
     with pytest.raises(ConfigError, match=r"databases\.a is not configured.*acme/S1/Trades/Ws"):
         check_none_is_gone(eras, slots, ["database"], left)
+
+
+def test_a_stream_that_is_given_away_by_name_goes_there_whatever_the_rules(
+    layout: Layout, slots: Slots
+) -> None:
+    eras = Eras(layout.routes)
+    eras.begin(TO_A, {})
+    default, a, b = (Share(name, eras, slots) for name in ("database", A, B))
+    assert chosen(a, KEY, 0, rows(4)) == [1]
+    eras.begin(TO_A, {KEY: 8}, {0: A, 1: "database", 2: B})  # the shares hear of it
+    assert chosen(default, KEY, 6, rows(6)) == [6, 9, 11]
+    assert chosen(a, KEY, 6, rows(6)) == [7, 10]
+    assert chosen(b, KEY, 6, rows(6)) == [8]
+    assert b.start(KEY) == 8
+    for name, left in (("database", (0, 2)), (A, (1,)), (B, ())):
+        for share in (Share(name, eras, slots), Share(name, Eras(layout.routes), slots)):
+            assert share.left(KEY, 2, 8) == left
+            assert share.left(KEY, 2, 9) == (), "it was beyond that before"
 
 
 def test_a_file_that_cannot_be_read_is_named(layout: Layout) -> None:
