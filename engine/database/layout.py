@@ -17,10 +17,10 @@ _SEEN: Final = b"""
     LEFT JOIN pg_namespace AS n ON n.oid = e.extnamespace
 """
 _IS_HYPERTABLE: Final = b"""
-    SELECT EXISTS (SELECT FROM timescaledb_information.hypertables AS h
-        WHERE h.hypertable_schema = (SELECT c.relnamespace::regnamespace::text FROM pg_class AS c
-                                     WHERE c.oid = to_regclass('trade'))
-            AND h.hypertable_name = 'trade')
+    SELECT FROM timescaledb_information.hypertables AS h
+    JOIN pg_namespace AS n ON n.nspname = h.hypertable_schema
+    JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = h.hypertable_name
+    WHERE c.oid = to_regclass(%s)
 """
 
 
@@ -44,9 +44,13 @@ def read_layout(session: DatabaseSession) -> DatabaseLayout:
     found = session.execute(_SEEN).fetchone()
     assert found is not None
     relkind, version, schema, available, licence = found
-    layout: Layout | None = {"p": "partitions", "r": "tables"}.get(relkind or "")  # type: ignore[assignment]
-    if layout is not None and version is not None:
-        is_hypertable = session.execute(_IS_HYPERTABLE).fetchone()
-        if is_hypertable and is_hypertable[0]:
-            layout = "hypertables"
+    layout: Layout | None = None
+    if relkind is not None:
+        is_hyper = version is not None and is_hypertable(session, "trade")
+        layout = "hypertables" if is_hyper else "partitions" if relkind == "p" else "tables"
     return DatabaseLayout(layout, version, schema, available, licence if version else None)
+
+
+def is_hypertable(session: DatabaseSession, table: str) -> bool:
+    """Whether a table is one, in a database that has TimescaleDB. Raises psycopg.Error."""
+    return session.execute(_IS_HYPERTABLE, (table,)).fetchone() is not None

@@ -38,7 +38,9 @@ GREEN: Final[Judgement] = ("green", "")
 _FLUSH_DELAY_S: Final = (5.0, 60.0)
 _BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
 """Where yellow and red begin."""
-_UPKEEP_FAILS_NS: Final = 120 * 10**9
+_AWAY_NS: Final = 120 * 10**9
+_TASK_FAILS_NS: Final = 1800 * 10**9
+"""So long the upkeep may try again before that is trouble: a lock or a long query is none."""
 
 
 def worst(found: list[Judgement]) -> Judgement:
@@ -80,7 +82,7 @@ def judge_one_database(writer: WriterReport, database: SinkStatus) -> Judgement:
     return worst([journal, _judge_lag(writer, database, name)])
 
 
-def is_behind(writer: WriterReport, sink: str) -> bool:
+def is_behind(writer: WriterReport, sink: str = DEFAULT_DATABASE) -> bool:
     """Whether a database has enough to do with the rows that come."""
     database = writer.sink(sink)
     if database.state != "up" or database.waits_for:
@@ -95,11 +97,14 @@ def judge_upkeep(
     if child is not None and child.state in ("restarting", "ended"):
         return "yellow", f"{child.name} is {child.state}: {child.reason}; rows are stored as before"
     for each in databases:
-        troubles = [("", each.failing_since_ns, each.error)]
-        troubles += [(f"{t.task}: ", t.failing_since_ns, t.error) for t in each.tasks]
-        for what, since_ns, error in troubles:
-            if error and now_ns - since_ns > _UPKEEP_FAILS_NS:
-                return "yellow", f"upkeep of {each.database}: {what}{error}"
+        troubles = [(each.error, each.failing_since_ns, _AWAY_NS)]
+        troubles += [
+            (f"{task.task}: {task.error}", task.failing_since_ns, _TASK_FAILS_NS)
+            for task in each.tasks
+        ]
+        for text, since_ns, patience_ns in troubles:
+            if since_ns and now_ns - since_ns > patience_ns:
+                return "yellow", f"upkeep of {each.database}: {text}"
     return GREEN
 
 

@@ -107,10 +107,8 @@ class Care:
         try:
             with session(self._settings.url, UPKEEP) as opened:
                 place = self._look(opened)
-                (is_ours,) = opened.execute(
-                    "SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)
-                ).fetchone() or (False,)
-                if not is_ours:
+                ours = opened.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
+                if not (ours and ours[0]):
                     self._not_before_s = monotonic_s() + _ELSEWHERE_S
                     return
                 while (duty := self._due()) is not None and self._do(duty, place):
@@ -144,8 +142,9 @@ class Care:
             did = duty.task.run(place)
         except StoppingError:
             raise
-        except (psycopg.Error, EngineError) as error:
-            text = str(unavailable(error, self._settings.url) if _is_servers(error) else error)
+        except (psycopg.Error, EngineError, OSError) as error:
+            is_servers = isinstance(error, psycopg.Error)
+            text = str(unavailable(error, self._settings.url) if is_servers else error)
             self._tell(duty, began_s, duty.trouble.met(text), error=duty.trouble.text)
             return False
         duty.trouble.over()
@@ -172,7 +171,3 @@ class Care:
             done_ns=before.done_ns if error else now_ns,
         )
         self.report.tasks = [each.report for each in self._duties]
-
-
-def _is_servers(error: Exception) -> bool:
-    return isinstance(error, psycopg.Error)

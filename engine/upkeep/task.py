@@ -61,6 +61,6 @@ class Task(Protocol):
 
     def run(self, place: Place) -> str:
         """Do what there is to do now; returned is what was done, in a few words, empty for nothing.
-        Runs in a thread of its own. Raises psycopg.Error and EngineError.
+        Runs in a thread of its own. Raises psycopg.Error, EngineError and OSError.
         """
         ...

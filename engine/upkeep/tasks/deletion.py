@@ -4,16 +4,12 @@ from typing import Final
 
 from psycopg import sql
 
+from engine.database.layout import is_hypertable
 from engine.upkeep.task import Place
 
 _ROWS_AT_ONCE: Final = 50_000
 _IN_ONE_PIECE: Final = b"SELECT c.relkind = 'r' FROM pg_class AS c WHERE c.oid = to_regclass(%s)"
-_IS_HYPERTABLE: Final = b"""
-    SELECT EXISTS (
-        SELECT FROM timescaledb_information.hypertables AS h JOIN pg_namespace AS n
-            ON n.nspname = h.hypertable_schema JOIN pg_class AS c ON c.relnamespace = n.oid
-            AND c.relname = h.hypertable_name WHERE c.oid = to_regclass(%s))
-"""
+_OLDEST: Final = "SELECT (extract(epoch FROM min(time)) * 1000000)::int8 * 1000 FROM {}"
 
 
 def is_in_one_piece(place: Place, table: str) -> bool:
@@ -21,10 +17,15 @@ def is_in_one_piece(place: Place, table: str) -> bool:
     found = place.session.execute(_IN_ONE_PIECE, (table,)).fetchone()
     if not (found and found[0]):
         return False
-    if place.seen.timescaledb is None:
-        return True
-    is_hypertable = place.session.execute(_IS_HYPERTABLE, (table,)).fetchone()
-    return not (is_hypertable and is_hypertable[0])
+    return place.seen.timescaledb is None or not is_hypertable(place.session, table)
+
+
+def oldest_row_ns(place: Place, table: str) -> int | None:
+    """Time of the oldest row, ns since 1970; None for an empty table."""
+    found = place.session.execute(sql.SQL(_OLDEST).format(sql.Identifier(table))).fetchone()
+    assert found is not None
+    oldest: int | None = found[0]
+    return oldest
 
 
 def delete_rows(place: Place, table: sql.Identifier, condition: sql.Composable) -> int:

@@ -24,7 +24,7 @@ from engine.database.partitions import (
 )
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
-from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment
+from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
 from engine.upkeep.tasks.readers import who_reads
 
 BeforeDrop = Callable[[Place, str, int, int], str]
@@ -40,10 +40,8 @@ _LONG_S: Final = 10.0
 _MARKED: Final = b"""
     SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
-        AND obj_description(c.oid, 'pg_class') = %s
+        AND pg_has_role(c.relowner, 'USAGE') AND obj_description(c.oid, 'pg_class') = %s
 """
-_OLDEST: Final = "SELECT (extract(epoch FROM min(time)) * 1000000)::int8 * 1000 FROM {}"
-_NO_CONCURRENTLY_BEFORE: Final = 140000
 
 
 class Retention:
@@ -93,7 +91,7 @@ class Retention:
 
     def _delete_days(self, place: Place, table: str, kept_for: str) -> Steps:
         end_ns = first_kept_day_ns(kept_for, place.now_ns())
-        while (oldest_ns := _oldest_ns(place, table)) is not None and oldest_ns < end_ns:
+        while (oldest_ns := oldest_row_ns(place, table)) is not None and oldest_ns < end_ns:
             day_ns = oldest_ns // DAY_NS * DAY_NS
             said = f"{table} of {date_of(day_of(day_ns))}"
             if why_not := self._why_not(place, table, day_ns, day_ns + DAY_NS):
@@ -117,7 +115,7 @@ def finish_drops(place: Place) -> list[str]:
             if each.is_pending and each.comment == MARK:
                 place.session.execute(
                     sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(
-                        sql.Identifier(each.schema, table), each.identifier
+                        sql.Identifier(table), each.identifier
                     )
                 )
     marked = place.session.execute(_MARKED, (MARK,)).fetchall()
@@ -141,15 +139,13 @@ def _mark(place: Place, partition: Partition, text: str | None) -> None:
 
 
 def _detach(place: Place, table: str, partition: Partition, has_default: bool) -> None:
-    """Readers and writers go on meanwhile. Beside a default partition, and before PostgreSQL 14, it
-    cannot be so: then they wait for the moment that it takes, and we for them no longer than a
-    lock's timeout.
+    """Readers and writers go on meanwhile. Beside a default partition it cannot be so: then they
+    wait for the moment that it takes, and we for them no longer than a lock's timeout.
     """
-    is_old = place.session.info.server_version < _NO_CONCURRENTLY_BEFORE
-    how = sql.SQL("" if has_default or is_old else "CONCURRENTLY")
+    how = sql.SQL("" if has_default else "CONCURRENTLY")
     place.session.execute(
         sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
-            sql.Identifier(partition.schema, table), partition.identifier, how
+            sql.Identifier(table), partition.identifier, how
         )
     )
 
@@ -166,10 +162,3 @@ def _drop(place: Place, schema: str, name: str) -> str:
             return "late rows have come"
         place.session.execute(sql.SQL("DROP TABLE {}").format(identifier))
     return ""
-
-
-def _oldest_ns(place: Place, table: str) -> int | None:
-    found = place.session.execute(sql.SQL(_OLDEST).format(sql.Identifier(table))).fetchone()
-    assert found is not None
-    oldest: int | None = found[0]
-    return oldest

@@ -14,7 +14,7 @@ from engine.base.clock import DAY_NS
 from engine.database.partitions import partitions_of, schema_of_partitioned
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
-from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment
+from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
 from engine.upkeep.tasks.retention import BeforeDrop
 
 _STREAMS: Final = b"""
@@ -27,7 +27,6 @@ class _Days(NamedTuple):
     """Rows of one table that may be over for a venue."""
 
     identifier: sql.Identifier
-    key: int
     start_ns: int
     end_ns: int
 
@@ -40,8 +39,8 @@ class VenueRetention:
 
     def __init__(self, before_drop: Sequence[BeforeDrop] = ()) -> None:
         self._before_drop = tuple(before_drop)
-        self._done: set[tuple[str, int, int]] = set()
-        """Venue, partition and its end, of what has been looked through."""
+        self._done: set[tuple[str, str, int]] = set()
+        """Venue, table and end of the days that have been looked through."""
 
     def run(self, place: Place) -> str:
         """Delete what is over of every venue."""
@@ -57,11 +56,11 @@ class VenueRetention:
         return "; ".join(said)
 
     def _delete(self, place: Place, table: str, venue: str, streams: list[int], days: _Days) -> int:
-        done = (venue, days.key, days.end_ns)
+        done = (venue, table, days.end_ns)
         if done in self._done or not streams:
             return 0
-        condition = sql.SQL("stream_id = ANY ({}) AND time < {}").format(
-            sql.Literal(streams), moment(days.end_ns)
+        condition = sql.SQL("stream_id = ANY ({}) AND time >= {} AND time < {}").format(
+            sql.Literal(streams), moment(days.start_ns), moment(days.end_ns)
         )
         exists = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(
             days.identifier, condition
@@ -84,7 +83,9 @@ def _over(place: Place, table: str, kept_for: str) -> Iterator[_Days]:
         for each in partitions_of(place.session, table):
             is_whole = each.is_plain and not each.is_pending
             if is_whole and is_over(each.end_ns, kept_for, place.now_ns()):
-                yield _Days(each.identifier, each.oid, each.start_ns or 0, each.end_ns or 0)
+                yield _Days(each.identifier, each.start_ns or 0, each.end_ns or 0)
     elif is_in_one_piece(place, table):
-        end_ns = first_kept_day_ns(kept_for, place.now_ns())
-        yield _Days(sql.Identifier(table), 0, end_ns - DAY_NS, end_ns)
+        oldest_ns, end_ns = oldest_row_ns(place, table), first_kept_day_ns(kept_for, place.now_ns())
+        if oldest_ns is not None:
+            for start_ns in range(oldest_ns // DAY_NS * DAY_NS, end_ns, DAY_NS):
+                yield _Days(sql.Identifier(table), start_ns, start_ns + DAY_NS)

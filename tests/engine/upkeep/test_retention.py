@@ -223,6 +223,27 @@ class TestVenues:
             }  # fmt: skip
             assert task.run(place) == ""
 
+    def test_of_a_table_in_one_piece_it_asks_for_each_day(self, database_url: str) -> None:
+        asked: list[int] = []
+
+        def ask(_: Place, table: str, start_ns: int, end_ns: int) -> str:
+            asked.append(start_ns // DAY_NS)
+            assert (table, end_ns - start_ns) == ("gap", DAY_NS)
+            return "not archived" if start_ns // DAY_NS == TODAY - 4 else ""
+
+        with place_in(database_url, keep_by_venue={"kraken": {"gap": "1d"}}) as place:
+            stream_id = put_stream(place, "kraken")
+            for day in (TODAY - 6.5, TODAY - 4, TODAY - 2.1, TODAY - 1):
+                put_gap(place, day, stream_id)
+                put_gap(place, day, stream_id + 1)
+            assert VenueRetention([ask]).run(place) == "deleted 2 rows of kraken from gap"
+            left = place.session.execute(
+                "SELECT time FROM gap WHERE stream_id = %s ORDER BY 1", (stream_id,)
+            )
+            assert left.fetchall() == [(moment(TODAY - 4),), (moment(TODAY - 1),)]
+            assert place.session.execute("SELECT count(*) FROM gap").fetchall() == [(6,)]
+        assert asked == [TODAY - 7, TODAY - 4, TODAY - 3]
+
     def test_it_asks_as_a_drop_does(self, database_url: str) -> None:
         keep = {"kraken": {"trade": "1d"}}
         with place_in(database_url, keep_by_venue=keep) as place:
@@ -242,11 +263,10 @@ def kill_when_pending(other: "psycopg.Connection[Any]", place: Place) -> None:
     other.execute("SELECT pg_terminate_backend(%s)", (place.session.seen.backend_pid,))
 
 
-def put_gap(place: Place, day: float) -> None:
-    """A gap of stream 1."""
-    place.session.execute(
-        "INSERT INTO gap VALUES (%s, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0)", (moment(day),)
-    )
+def put_gap(place: Place, day: float, stream_id: int = 1) -> None:
+    """A gap of one stream."""
+    values = (moment(day), stream_id)
+    place.session.execute("INSERT INTO gap VALUES (%s, 0, 0, %s, 1, 1, 0, 0, 0, 0, 0)", values)
 
 
 def put_stream(place: Place, venue: str) -> int:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import uvloop
 
-from engine.base.errors import DatabaseUnavailableError, FencedError
+from engine.base.errors import DatabaseUnavailableError, FencedError, TableRefusesError
 from engine.data.flags import GapReason, GapState, Side
 from engine.data.instrument import Instrument
 from engine.data.kind import RecordArray
@@ -503,6 +503,37 @@ def test_a_partition_dropped_under_the_writer_is_made_again(
         await sink.take(Batch([piece(trades(10))]), durable=False)
         with psycopg.connect(database_url) as connection:
             connection.execute("DROP TABLE trade_p20260528")
+        result = await sink.take(Batch([piece(trades(10), 10)]), durable=False)
+        assert result.rows == {"trade": 10}
+
+    run(body)
+    assert not quarantined(layout)
+    assert select(database_url, "SELECT count(*) FROM trade") == [(10,)]
+
+
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
+def test_rows_of_a_day_that_is_half_detached_wait(
+    run: Run, database_url: str, layout: Layout, trades: MakeTrades
+) -> None:
+    """Who drops a day may die over it. What takes no row then is no fault of a row."""
+
+    async def body(sink: PostgresSink) -> None:
+        await claim(sink, RING, 1, 0)
+        await sink.take(Batch([piece(trades(10))]), durable=False)
+        with (
+            psycopg.connect(database_url) as reader,
+            psycopg.connect(database_url, autocommit=True) as dropper,
+        ):
+            reader.execute("SELECT FROM trade LIMIT 1")
+            dropper.execute("SET lock_timeout = '100ms'")
+            detach = "ALTER TABLE trade DETACH PARTITION trade_p20260528"
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                dropper.execute(f"{detach} CONCURRENTLY".encode())
+            with pytest.raises(TableRefusesError, match="trade_p20260528 is being dropped"):
+                await sink.take(Batch([piece(trades(10), 10)]), durable=False)
+            reader.rollback()
+            dropper.execute(f"{detach} FINALIZE".encode())
+            dropper.execute("DROP TABLE trade_p20260528")
         result = await sink.take(Batch([piece(trades(10), 10)]), durable=False)
         assert result.rows == {"trade": 10}
 
