@@ -139,22 +139,22 @@ class PostgresSink(Sink):
     others' rows can be committed.
     """
 
-    name = "database"
     promise = Promise.EVERY_ROW
 
     def __init__(self, settings: WriterSettings, slots: Slots) -> None:
         assert settings.database_url, "without a URL there is no sink"
         layout = settings.paths.layout()
+        self.name = settings.database
         self._url = settings.database_url
         self._bars = settings.bars
         self._instance = layout.instance
         self._tables = Tables(slots)
-        self._aside = Aside(layout.quarantine_dir, self._tables, layout.instance)
+        self._aside = Aside(layout.quarantine_of(self.name), self._tables, layout.instance)
         self._connection: Connection | None = None
-        self._overdue = Overdue(self._url)
+        self._overdue = Overdue(self._url, self.name)
         self._any_cursor: SourceKey | None = None
         self._drained: Mapping[SourceKey, int] = {}
-        self._waits = DatabaseWaits(self._tables.streams.venue)
+        self._waits = DatabaseWaits(self._tables.streams.venue, self.name)
 
     async def open(self, drained: Mapping[SourceKey, int]) -> Collection[SourceKey]:
         """A new connection in place of the old one. A database that has never had rows of the

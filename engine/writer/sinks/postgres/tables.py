@@ -31,6 +31,7 @@ from engine.writer.rows.screened import (
 )
 from engine.writer.rows.slice import Part, Rows
 from engine.writer.rows.spans import Claims, RowSpans
+from engine.writer.sinks.postgres.coverage import named_slots
 from engine.writer.sinks.postgres.partitions import Partitions
 from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
@@ -91,7 +92,7 @@ class Tables:
         streams.catch_up()
         unknown = {slot for slot in more_slots if not streams.is_resolved(slot)}
         for part in parts:
-            unknown.update(unresolved(streams.lookup, part.records["stream"]))
+            unknown.update(unresolved(streams.lookup, named_slots(part)))
         if unknown:
             await streams.resolve(connection, sorted(unknown))
         if not _has_strangers(unknown, streams) and is_spotless(parts, streams.lookup):
