@@ -134,8 +134,8 @@ class WriterSettings(msgspec.Struct, frozen=True):
         others = [
             msgspec.structs.replace(
                 self, database=each.name, database_url=each.url, flush_rows=each.flush_rows,
-                flush_interval_s=each.flush_interval_s, max_rows_per_copy=each.max_rows_per_copy, bars=each.bars,
-                databases=[],
+                flush_interval_s=each.flush_interval_s, max_rows_per_copy=each.max_rows_per_copy,
+                bars=each.bars, databases=[],
             )
             for each in self.databases
         ]  # fmt: skip
