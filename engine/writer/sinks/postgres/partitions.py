@@ -6,17 +6,16 @@ wait behind it.
 """
 
 import datetime as dt
-from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from engine.base.clock import wall_ns
 from engine.base.errors import DatabaseUnavailableError
+from engine.database.locks import PARTITIONS
 from engine.database.session import AsyncSession
 from engine.writer.rows.screen import DAY_NS
 
-_LOCK_KEY: Final = 0x66747302
 _OVERLAP = "42P17"
 """invalid_object_definition: somebody's own partition covers this day already."""
 
@@ -78,7 +77,7 @@ async def _create(connection: Connection, schema: str, table: str, day: int) -> 
     child = sql.Identifier(schema, partition_name(table, day))
     try:
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))
             if await _is_attached(connection, child):
                 return
             await connection.execute(
