@@ -8,3 +8,5 @@ STREAMS: Final = 0x66747303
 """Who adds instruments and streams."""
 PARTITIONS: Final = 0x66747302
 """Who makes partitions."""
+IMPORTS: Final = 0x66747305
+"""Who imports a lake: two that add the same rows would not see each other's."""

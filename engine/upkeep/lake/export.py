@@ -12,7 +12,8 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from itertools import groupby
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from psycopg import sql
@@ -32,7 +33,7 @@ from engine.upkeep.lake.streams import LakeStream, chosen, read_streams
 
 DAY_NS: Final = 86_400_000_000_000
 PART_ROWS: Final = 16_000_000
-"""Rows of a file, about; one stream's day is never divided."""
+"""Rows of a file, about; a symbol is never divided."""
 LATE_ROWS_MAX: Final = 2_000_000
 """Rows that are compared one by one with those of a lake, in memory."""
 TABLES: Final = tuple(kind.name for kind in KINDS.values() if kind.columns)
@@ -206,7 +207,7 @@ class _Day:
             with self.place.aside(file) as half:
                 part = write_table(half, table, file)
                 if existing and existing.parts == [part] and self._is_whole(existing):
-                    yield Exported(existing, "there")
+                    yield Exported(self._leave(existing), "there")
                     continue
                 self.place.keep(half, file)
             yield Exported(self._note(name, venue, [part], existing), "written")
@@ -217,16 +218,22 @@ class _Day:
         if existing is None:
             return Exported(self._write(kind, venue, sums, None), "written", sums)
         if (existing.rows, existing.checksum) == (rows, checksum) and self._is_whole(existing):
-            if (existing.day_is_over, existing.is_archived) != (
-                self._is_over(), existing.is_archived or self.wish.is_archive,
-            ):  # fmt: skip
-                existing = self._note(kind.name, venue, existing.parts, existing)
-            return Exported(existing, "there", sums)
+            return Exported(self._leave(existing), "there", sums)
         if (existing.is_archived or existing.rows > rows) and rows <= LATE_ROWS_MAX:
             return self._add(kind, existing, sums)
         if rows < existing.rows:
             return Exported(existing, "kept", sums)
         return Exported(self._write(kind, venue, sums, existing), "written", sums)
+
+    def _leave(self, group: Group) -> Group:
+        """Its files as they are; the day may be over now, or on its way out of the database."""
+        is_archived = group.is_archived or self._archives(group.kind)
+        if (group.day_is_over, group.is_archived) == (self._is_over(), is_archived):
+            return group
+        return self._note(group.kind, group.venue, group.parts, group)
+
+    def _archives(self, kind: str) -> bool:
+        return self.wish.is_archive and kind in TABLES
 
     def _existing(self, kind: str, venue: str | None) -> Group | None:
         found = manifest.load(self.place, kind, venue, self.day)
@@ -349,24 +356,26 @@ class _Day:
     ) -> Group:
         """Say in the manifest what is there now."""
         at = dt.datetime.fromtimestamp(self.wish.now_ns() // 10**9, dt.UTC)
-        is_archive = self.wish.is_archive and kind in TABLES
         group = Group(
             kind=kind, venue=venue, date=self.day, parts=parts, symbols=self._symbols(),
             day_is_over=self._is_over(), exported=at,
-            is_archived=is_archive or (existing is not None and existing.is_archived),
+            is_archived=self._archives(kind) or bool(existing and existing.is_archived),
         )  # fmt: skip
         manifest.store(self.place, group)
         return group
 
 
-def _portions(sums: list[StreamSum], rank: Callable[[StreamSum], Any]) -> Iterator[list[StreamSum]]:
-    """Streams by symbol, as many together as make a file."""
+def _portions(
+    sums: list[StreamSum], rank: Callable[[StreamSum], tuple[str, int]]
+) -> Iterator[list[StreamSum]]:
+    """Streams by symbol, as many symbols together as make a file."""
     found: list[StreamSum] = []
-    for each in sorted(sums, key=rank):
-        if found and sum(one.rows for one in found) + each.rows > PART_ROWS:
+    for _, streams in groupby(sorted(sums, key=rank), key=lambda each: rank(each)[0]):
+        of_symbol = list(streams)
+        if found and sum(each.rows for each in (*found, *of_symbol)) > PART_ROWS:
             yield found
             found = []
-        found.append(each)
+        found += of_symbol
     yield found
 
 

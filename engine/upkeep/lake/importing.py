@@ -20,7 +20,7 @@ from psycopg import sql
 
 from engine.data.kind import Kind
 from engine.data.kinds import KINDS
-from engine.database.locks import PARTITIONS
+from engine.database.locks import IMPORTS, PARTITIONS
 from engine.database.session import DatabaseSession
 from engine.upkeep.lake import beside, manifest
 from engine.upkeep.lake.export import StreamSum, of_day, stream_sums
@@ -32,8 +32,6 @@ from engine.upkeep.lake.streams import STREAMS_KEY, LakeStream, decoded, registe
 from engine.upkeep.lake.verify import check_group
 
 _INCOMING: Final = "lake_incoming"
-_IMPORT_LOCK: Final = 0x66747305
-"""One import at a time: two that add the same rows would not see each other's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ def import_lake(
     LakeError for a file that is not what its manifest says, and psycopg.Error. `pause` is called
     between batches; it may wait, and may raise to end it.
     """
-    if not session.execute("SELECT pg_try_advisory_lock(%s)", (_IMPORT_LOCK,)).fetchall()[0][0]:
+    if not session.execute("SELECT pg_try_advisory_lock(%s)", (IMPORTS,)).fetchall()[0][0]:
         raise LakeError("another import into this database is under way: wait for its end")
     count = 0
     for group in manifest.groups(place):

@@ -225,7 +225,7 @@ def _mantissas(array: Any, shift: Int64s, column: LakeColumn) -> Int64s:
     numbers = body[array.offset : array.offset + len(array)]
     if array.null_count:
         numbers = numbers.copy()
-        numbers[array.is_null().to_numpy()] = 0
+        numbers[array.is_null().to_numpy(zero_copy_only=False)] = 0
     try:
         return decimals.unscaled(numbers, shift)
     except ValueError as error:
