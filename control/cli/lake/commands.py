@@ -2,7 +2,6 @@
 
 import argparse
 import datetime as dt
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from control.cli.exits import Exit
+from control.cli.lake.tally import Tally
 from control.cli.options import EXAMPLE, add_config, load
 from control.cli.stores.which import Stores
-from control.cli.terminal.standard_streams import say
-from engine.base.clock import monotonic_s
 from engine.base.errors import MigrationError
 from engine.data.kinds import COVERAGE, KINDS
 from engine.database.session import EXPORT, IMPORT, DatabaseSession, Purpose, session
@@ -88,7 +85,7 @@ def _export(options: argparse.Namespace) -> int:
     from engine.upkeep.lake.place import LakePlace  # noqa: PLC0415
 
     wish = Wish(tuple(options.kind or TABLES), tuple(options.venue), tuple(options.symbol))
-    place, tally = LakePlace(options.to), _Tally(options.json)
+    place, tally = LakePlace(options.to), Tally(options.json)
     with _session(options, EXPORT) as connection, place.alone():
         for day in days_of(connection, wish, options.first, options.last):
             for done in export_day(connection, place, day, wish):
@@ -101,7 +98,7 @@ def _verify(options: argparse.Namespace) -> int:
     from engine.upkeep.lake.place import LakePlace  # noqa: PLC0415
     from engine.upkeep.lake.verify import check  # noqa: PLC0415
 
-    tally, problems = _Tally(options.json), []
+    tally, problems = Tally(options.json), []
     for problem in check(
         LakePlace(options.lake), lambda group: tally.add(group, "read", group.rows)
     ):
@@ -115,7 +112,7 @@ def _import(options: argparse.Namespace) -> int:
     from engine.upkeep.lake.importing import import_lake  # noqa: PLC0415
     from engine.upkeep.lake.place import LakePlace  # noqa: PLC0415
 
-    place, tally = LakePlace(options.lake), _Tally(options.json)
+    place, tally = LakePlace(options.lake), Tally(options.json)
     with _session(options, IMPORT) as connection:
         for done in import_lake(connection, place, _wanted(options)):
             tally.add(done.group, "added" if done.added else "there", done.added)
@@ -149,46 +146,6 @@ def _session(options: argparse.Namespace, purpose: Purpose) -> Iterator[Database
             yield connection
     except psycopg.Error as error:
         raise unavailable(error, url) from None
-
-
-class _Tally:
-    """What was done, told as it is done and at the end."""
-
-    def __init__(self, is_json: bool) -> None:
-        self._is_json = is_json
-        self._began_s = self._last_s = monotonic_s()
-        self._groups: list[dict[str, Any]] = []
-
-    @property
-    def outcomes(self) -> set[str]:
-        return {each["outcome"] for each in self._groups}
-
-    def add(self, group: "Group", outcome: str, rows: int) -> None:
-        now_s = monotonic_s()
-        took_s, self._last_s = now_s - self._last_s, now_s
-        self._groups.append(
-            {
-                "kind": group.kind, "venue": group.venue, "date": f"{group.date}",
-                "outcome": outcome, "rows": rows, "bytes": group.bytes,
-                "day_is_over": group.day_is_over,
-            }
-        )  # fmt: skip
-        size = f"{group.bytes / 1e6:,.1f} MB"
-        note = _NOTES.get(outcome, "") or ("" if group.day_is_over else "; the day is not over")
-        sys.stderr.write(f"{group.name}: {outcome}, {rows:,} rows, {size}, {took_s:.1f} s{note}\n")
-
-    def end(self, did: str, *, is_wrong: bool = False, **more: Any) -> int:
-        rows = sum(each["rows"] for each in self._groups)
-        took_s = monotonic_s() - self._began_s
-        if self._is_json:
-            say(json.dumps({"groups": self._groups, "rows": rows, "took_s": took_s, **more}))
-        else:
-            wrong = f", {len(more['wrong'])} files wrong" if more.get("wrong") else ""
-            say(f"{did}: {len(self._groups)} groups, {rows:,} rows in {took_s:.1f} s{wrong}")
-        return Exit.FAILED if is_wrong else Exit.OK
-
-
-_NOTES = {"kept": "; the database has fewer rows by now, so the lake's stay as they are"}
 
 
 def _day(text: str) -> dt.date:

@@ -69,7 +69,7 @@ class Group(msgspec.Struct, kw_only=True):
 
     @property
     def name(self) -> str:
-        """`trade of binance_linear on 2026-11-22`, for people."""
+        """`trade of a venue on 2026-11-22`, for people."""
         return f"{self.kind} of {self.venue or 'nobody'} on {self.date}"
 
 

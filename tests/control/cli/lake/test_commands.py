@@ -163,7 +163,7 @@ def test_readers_sum_what_sql_sums(fts: Fts, database_url: str, tmp_path: Path) 
         "quote": ("quotes", "time_ns_part", "bid"),
         "book": ("book_levels", "time_ns_part", "seq"),
         "open_interest": ("open_interest_points", "time_ns_part", "quantity"),
-        "funding": ("funding_rates", "time_ns_part", "rate"),
+        "funding": ("funding_rates", "time_ns_part", "mark_price"),
         "liquidation": ("liquidations", "time_ns_part", "average_price"),
     }
     for kind, (view, below_us, column) in views.items():
