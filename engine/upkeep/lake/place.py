@@ -23,6 +23,8 @@ from engine.base.durable import sync_directory
 from engine.upkeep.lake.raw import LakeError
 
 _CHUNK_BYTES: Final = 1 << 20
+_WITHOUT_FOLDERS: Final = ("s3", "gcs", "abfs")
+"""Where a folder would be one more object."""
 _ASIDE: Final = ".tmp"
 """Ends the name of what is being written; it begins with a point, so readers leave it alone."""
 
@@ -90,6 +92,8 @@ class LakePlace:
         """Let a file from `aside` be `name`, on disk, whatever was there before."""
         with _told(self.address):
             if not self.is_local:
+                if self._files.type_name not in _WITHOUT_FOLDERS:
+                    self._files.create_dir(self._at(name).rpartition("/")[0], recursive=True)
                 with half.open("rb") as body, self._files.open_output_stream(self._at(name)) as out:
                     shutil.copyfileobj(body, out, _CHUNK_BYTES)
                 return

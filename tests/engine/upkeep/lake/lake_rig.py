@@ -33,19 +33,21 @@ _SIDES = {"trade": "BS", "book": "ba-", "liquidation": "BS"}
 
 def fill(url: str, rows_a_day: int = 700) -> None:
     """Instruments with versions, and rows of every kind on `FIRST` and `LAST`."""
-    execute(url, _INSTRUMENTS, _STREAMS)
     with session(url, IMPORT) as connection:
         for table in TABLES:
             for day in (FIRST, LAST):
                 make_partition(connection, table, day)
-    for table in TABLES:
-        for day in (FIRST, LAST):
-            add_rows(url, table, day, rows_a_day)
-    add_coverage(url)
+    rows = [_insert(table, day, rows_a_day, 1) for table in TABLES for day in (FIRST, LAST)]
+    execute(url, _INSTRUMENTS, _STREAMS, *rows, *_coverage())
 
 
 def add_rows(url: str, table: str, day: dt.date, count: int, first: int = 1) -> None:
-    """Rows numbered from `first`; numbers of all sizes and signs, 0 among them."""
+    """Rows numbered from `first`."""
+    execute(url, _insert(table, day, count, first))
+
+
+def _insert(table: str, day: dt.date, count: int, first: int) -> str:
+    """Numbers of all sizes and signs, 0 among them."""
     values = []
     for column in KINDS[table].columns:
         name = column.name
@@ -70,19 +72,17 @@ def add_rows(url: str, table: str, day: dt.date, count: int, first: int = 1) -> 
             value = "n % 120"
         values.append(value)
     names = ", ".join(column.name for column in KINDS[table].columns)
-    execute(
-        url,
+    return (
         f"INSERT INTO {table} ({names}) SELECT {', '.join(values)}"
-        f" FROM generate_series({first}::int, {first + count - 1}) AS n",
+        f" FROM generate_series({first}::int, {first + count - 1}) AS n"
     )
 
 
-def add_coverage(url: str) -> None:
+def _coverage() -> tuple[str, ...]:
     """Intervals that ended, that last for days, and that nobody has ended."""
     day = int(dt.datetime(2026, 11, 20, tzinfo=dt.UTC).timestamp()) * 10**9
     hour = 3_600 * 10**9
-    execute(
-        url,
+    return (
         f"""INSERT INTO coverage
         (stream_id, slot, ring, epoch, carrier, started, ended, "end", since)
         VALUES (11, 1, 'a/0.coverage', 5, 6, {day + hour}, {day + 2 * hour}, 2, NULL),

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from engine.database.locks import IMPORTS
 from engine.database.session import EXPORT, IMPORT, session
@@ -287,6 +289,28 @@ def test_an_import_that_was_killed_goes_on(
     assert stored + sum(each.added for each in added if each.group.kind in TABLES) == sum(
         len(select(filled, f"SELECT FROM {table}")) for table in TABLES
     )
+    assert contents(other) == contents(filled)
+
+
+def test_a_lake_may_be_elsewhere(
+    filled: str,
+    make_migrated: Callable[[], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anything that pyarrow has a file system for; here one that is not known to be a directory."""
+
+    def from_uri(address: str) -> tuple[fs.FileSystem, str]:
+        return fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), address.split("//")[1]
+
+    known = vars(fs) | {"FileSystem": SimpleNamespace(from_uri=from_uri)}
+    monkeypatch.setattr("engine.upkeep.lake.place.fs", SimpleNamespace(**known))
+    assert {each.outcome for each in export(filled, "far://bucket/ticks")} == {"written"}
+    assert {each.outcome for each in export(filled, "far://bucket/ticks")} == {"there"}
+    assert problems("far://bucket/ticks") == []
+    assert problems(tmp_path / "bucket/ticks") == []
+    other = make_migrated()
+    bring_back(other, "far://bucket/ticks")
     assert contents(other) == contents(filled)
 
 
