@@ -11,8 +11,6 @@ from engine.base.clock import monotonic_s
 if TYPE_CHECKING:  # needs pyarrow
     from engine.upkeep.lake.manifest import Group
 
-_NOTES = {"kept": "; the database has fewer rows by now, so the lake's stay as they are"}
-
 
 class Tally:
     """What was done, told as it is done and at the end."""
@@ -21,11 +19,6 @@ class Tally:
         self._is_json = is_json
         self._began_s = self._last_s = monotonic_s()
         self._groups: list[dict[str, Any]] = []
-
-    @property
-    def outcomes(self) -> set[str]:
-        """What there was."""
-        return {each["outcome"] for each in self._groups}
 
     def add(self, group: "Group", outcome: str, rows: int) -> None:
         """One group is done; so many rows were looked at, or stored."""
@@ -39,7 +32,7 @@ class Tally:
             }
         )  # fmt: skip
         size = f"{group.bytes / 1e6:,.1f} MB"
-        note = _NOTES.get(outcome, "") or ("" if group.day_is_over else "; the day is not over")
+        note = "" if group.day_is_over else "; the day is not over"
         sys.stderr.write(f"{group.name}: {outcome}, {rows:,} rows, {size}, {took_s:.1f} s{note}\n")
 
     def end(self, did: str, *, is_wrong: bool = False, **more: Any) -> int:

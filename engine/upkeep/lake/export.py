@@ -29,18 +29,15 @@ from engine.upkeep.lake.manifest import Group, Part
 from engine.upkeep.lake.parts import PartReader, PartWriter, write_table
 from engine.upkeep.lake.place import LakePlace, is_aside
 from engine.upkeep.lake.raw import LakeError, RawRows, read_rows, without
-from engine.upkeep.lake.streams import LakeStream, chosen, read_streams
+from engine.upkeep.lake.streams import LakeStream, chosen, read_streams, seeds_of
 
 DAY_NS: Final = 86_400_000_000_000
 PART_ROWS: Final = 16_000_000
 """Rows of a file, about; a symbol is never divided."""
-LATE_ROWS_MAX: Final = 2_000_000
-"""Rows that are compared one by one with those of a lake, in memory."""
 TABLES: Final = tuple(kind.name for kind in KINDS.values() if kind.columns)
 
-Outcome = Literal["written", "there", "added", "kept"]
-"""`there`: it was, with the same rows; `added`: rows that the lake did not have; `kept`: the
-database has fewer rows than the lake, and nothing was done."""
+Outcome = Literal["written", "there", "added"]
+"""`there`: the lake had all of it; `added`: it got what it did not have, beside what it had."""
 
 
 class StreamSum(NamedTuple):
@@ -130,13 +127,13 @@ def stream_sums(
     session: DatabaseSession,
     kind: Kind,
     day: dt.date,
-    streams: Mapping[int, LakeStream],
+    seeds: Mapping[int, int],
     *,
     relation: str = "",
     with_strangers: bool = True,
 ) -> list[StreamSum]:
-    """Rows and checksum of each stream on a day, counted by the database. `with_strangers`: also of
-    streams that are not among these, whose seed is 0.
+    """Rows and checksum of each stream on a day, counted by the database. `seeds`: of each stream
+    by its id (`LakeStream.seed`); `with_strangers`: also of others, whose seed is 0.
     """
     query = sql.SQL(
         "SELECT t.stream_id, count(*), coalesce(sum({number}), 0)::int8 FROM {table} AS t"
@@ -146,8 +143,8 @@ def stream_sums(
         number=row_sum_sql(kind, sql.Identifier("t"), sql.SQL("coalesce(s.seed, 0)")),
         table=sql.Identifier(relation or kind.name),
         join=sql.SQL("LEFT" if with_strangers else "INNER"),
-        ids=sql.Literal(list(streams)),
-        seeds=sql.Literal([each.seed for each in streams.values()]),
+        ids=sql.Literal(list(seeds)),
+        seeds=sql.Literal(list(seeds.values())),
         of_day=of_day(day),
     )
     return [StreamSum(*row) for row in session.execute(query).fetchall()]
@@ -179,7 +176,7 @@ class _Day:
     def export(self, kind: Kind) -> Iterator[Exported]:
         """Every venue's rows of a kind."""
         sums = stream_sums(
-            self.session, kind, self.day, self.streams,
+            self.session, kind, self.day, seeds_of(self.streams),
             relation=self.wish.relation, with_strangers=self.is_all,
         )  # fmt: skip
         by_venue: dict[str | None, list[StreamSum]] = {}
@@ -201,7 +198,7 @@ class _Day:
         for name, table in tables.items():
             existing = self._existing(name, venue)
             if existing is not None and existing.rows > table.num_rows:
-                yield Exported(existing, "kept")
+                yield Exported(self._leave(existing), "there")
                 continue
             file = _file(name, venue, self.day, 0)
             with self.place.aside(file) as half:
@@ -219,10 +216,8 @@ class _Day:
             return Exported(self._write(kind, venue, sums, None), "written", sums)
         if (existing.rows, existing.checksum) == (rows, checksum) and self._is_whole(existing):
             return Exported(self._leave(existing), "there", sums)
-        if (existing.is_archived or existing.rows > rows) and rows <= LATE_ROWS_MAX:
+        if existing.is_archived or existing.rows > rows:  # it may have rows that are nowhere else
             return self._add(kind, existing, sums)
-        if rows < existing.rows:
-            return Exported(existing, "kept", sums)
         return Exported(self._write(kind, venue, sums, existing), "written", sums)
 
     def _leave(self, group: Group) -> Group:
@@ -280,27 +275,28 @@ class _Day:
 
     def _add(self, kind: Kind, existing: Group, sums: list[StreamSum]) -> Exported:
         """What the database has and the lake has not, as one more file."""
-        batches = list(self._rows(kind, sorted(sums, key=self._rank)))
-        rows = np.concatenate(batches)
-        own = self._seeded(rows, self.streams)
-        rows = rows[without(own, self._held(kind, existing))]
-        parts = list(existing.parts)
-        if len(rows):
-            file = _file(kind.name, existing.venue, self.day, len(parts))
-            with self.place.aside(file) as half:
-                writer = PartWriter(half, kind, self._of(sums))
-                writer.write(rows)
-                writer.close()
-                parts.append(writer.part(file))
-                self.place.keep(half, file)
-        group = self._note(kind.name, existing.venue, parts, existing)
-        return Exported(group, "added" if len(rows) else "there", sums)
+        file = _file(kind.name, existing.venue, self.day, len(existing.parts))
+        with self.place.aside(file) as half:
+            writer = PartWriter(half, kind, self._of(sums))
+            for rows in self._rows(kind, sums):
+                held = self._held(kind, existing, self._symbol(rows[0]), self._symbol(rows[-1]))
+                late = rows[without(self._seeded(rows, self.streams), held)]
+                if len(late):
+                    writer.write(late)
+            writer.close()
+            part = writer.part(file)
+            if not part.rows:
+                return Exported(self._leave(existing), "there", sums)
+            self.place.keep(half, file)
+        parts = [*existing.parts, part]
+        return Exported(self._note(kind.name, existing.venue, parts, existing), "added", sums)
 
-    def _held(self, kind: Kind, group: Group) -> Iterator[RawRows]:
+    def _held(self, kind: Kind, group: Group, first: str, last: str) -> Iterator[RawRows]:
+        """What the lake has of the symbols from `first` to `last`, and maybe more."""
         for part in group.parts:
             with PartReader(self.place, part.file, kind) as reader:
                 known = {each.stream_id: each for each in reader.streams}
-                for rows in reader.batches():
+                for rows in reader.batches(first, last):
                     yield self._seeded(rows, known)
 
     @staticmethod
@@ -329,6 +325,10 @@ class _Day:
         for rows in read_rows(self.session, kind, query):
             self.wish.pause()
             yield rows
+
+    def _symbol(self, row: np.void) -> str:
+        stream = self.streams.get(int(row["stream_id"]))
+        return stream.symbol if stream else ""
 
     def _rank(self, each: StreamSum) -> tuple[str, int]:
         stream = self.streams.get(each.stream_id)

@@ -11,7 +11,7 @@ Each group is one transaction. Its files are checked before, and what the databa
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from engine.data.kinds import KINDS
 from engine.database.locks import IMPORTS, PARTITIONS
 from engine.database.session import DatabaseSession
 from engine.upkeep.lake import beside, manifest
-from engine.upkeep.lake.export import StreamSum, of_day, stream_sums
+from engine.upkeep.lake.export import of_day, stream_sums
 from engine.upkeep.lake.manifest import Group
 from engine.upkeep.lake.parts import PartReader
 from engine.upkeep.lake.place import LakePlace
@@ -50,7 +50,7 @@ def import_lake(
 ) -> Iterator[Imported]:
     """Every group that is wanted, one after the other; `session` is in autocommit mode. Raises
     LakeError for a file that is not what its manifest says, and psycopg.Error. `pause` is called
-    between batches; it may wait, and may raise to end it.
+    between batches; it may wait, and may raise to end it. Until the session ends no other imports.
     """
     if not session.execute("SELECT pg_try_advisory_lock(%s)", (IMPORTS,)).fetchall()[0][0]:
         raise LakeError("another import into this database is under way: wait for its end")
@@ -92,7 +92,7 @@ class _Rows:
     def store(self) -> int:
         streams = self._streams()
         ids = register(self.session, streams)
-        own = {ids[each.stream_id]: each for each in streams}
+        own = {ids[each.stream_id]: each.seed for each in streams}
         before = self._count(own)
         wanted = (self.group.rows, self.group.checksum)
         if before == wanted:
@@ -123,11 +123,11 @@ class _Rows:
                         )
         return list(found.values())
 
-    def _count(self, own: Mapping[int, LakeStream]) -> tuple[int, int]:
-        """Rows and checksum of the group in the database."""
-        streams = own if self.group.venue is not None else {0: _NOBODY}
-        sums = stream_sums(self.session, self.kind, self.group.date, streams, with_strangers=False)
-        return _total(sums)
+    def _count(self, own: Mapping[int, int]) -> tuple[int, int]:
+        """Rows and checksum of the group in the database; `own`: seeds of its streams there."""
+        seeds = own if self.group.venue is not None else {0: 0}
+        sums = stream_sums(self.session, self.kind, self.group.date, seeds, with_strangers=False)
+        return sum(each.rows for each in sums), sum(each.checksum for each in sums)
 
     def _all(self, ids: Mapping[int, int]) -> Iterator[RawRows]:
         for part in self.group.parts:
@@ -153,18 +153,6 @@ class _Rows:
             of_day=of_day(self.group.date), same=sql.SQL(" AND ").join(same),
         )  # fmt: skip
         return self.session.execute(statement).rowcount
-
-
-class _Nobody:
-    seed = 0
-
-
-_NOBODY: Any = _Nobody()
-"""Who stands for stream 0 when rows are counted whose stream nobody knows."""
-
-
-def _total(sums: list[StreamSum]) -> tuple[int, int]:
-    return sum(each.rows for each in sums), sum(each.checksum for each in sums)
 
 
 def _translated(rows: RawRows, ids: Mapping[int, int]) -> RawRows:

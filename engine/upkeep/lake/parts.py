@@ -114,13 +114,25 @@ class PartReader:
     def __exit__(self, *_: object) -> None:
         self._source.close()
 
-    def batches(self) -> Iterator[RawRows]:
-        """Its rows, with the stream ids of the database they are from. Raises LakeError."""
+    def batches(self, first: str = "", last: str = "") -> Iterator[RawRows]:
+        """Its rows, with the stream ids of the database they are from; with `last`, row groups that
+        have none of the symbols from `first` to `last` are left out. Raises LakeError.
+        """
+        groups = [
+            number
+            for number in range(self._file.num_row_groups)
+            if not last or self._may_hold(number, first, last)
+        ]
         try:
-            for batch in self._file.iter_batches(BATCH_ROWS):
+            for batch in self._file.iter_batches(BATCH_ROWS, groups):
                 yield to_rows(batch, self._kind, self._meanings)
         except (pa.ArrowException, OSError, LakeError) as error:
             raise LakeError(f"{self._name}: {error}") from None
+
+    def _may_hold(self, number: int, first: str, last: str) -> bool:
+        place = arrow_schema(self._kind).get_field_index("symbol")
+        said = self._file.metadata.row_group(number).column(place).statistics
+        return said is None or not said.has_min_max or (said.min <= last and first <= said.max)
 
     def checksum(self, rows: RawRows) -> int:
         """Of some of its rows."""

@@ -184,6 +184,11 @@ def decoded(text: bytes) -> list[LakeStream]:
         raise LakeError(f"what a file says of its streams cannot be read: {error}") from None
 
 
+def seeds_of(streams: Mapping[int, LakeStream]) -> dict[int, int]:
+    """The seed of each, by the same ids."""
+    return {stream_id: each.seed for stream_id, each in streams.items()}
+
+
 def chosen(
     streams: Mapping[int, LakeStream], venues: Iterable[str], symbols: Iterable[str]
 ) -> dict[int, LakeStream]:
