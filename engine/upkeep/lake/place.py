@@ -48,10 +48,6 @@ class LakePlace:
         """Of a file of a lake in a directory."""
         return Path(str(self._root / name))
 
-    def folder(self) -> str:
-        """The lake for readers."""
-        return str(self._root) if self.is_local else self.address
-
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else writes here meanwhile; where that is no directory, nobody watches over it."""
@@ -59,17 +55,20 @@ class LakePlace:
             yield
             return
         with _told(self.address):
-            self.path("_manifest").mkdir(parents=True, exist_ok=True)
+            self._make(self.path("_manifest"))
             fd = os.open(self.path("_manifest/.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(fd)
             yield
-        except BlockingIOError:
-            raise LakeError(
-                f"{self.address}: somebody else writes there; try again later"
-            ) from None
         finally:
             os.close(fd)
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = f"{self.address}: somebody else writes there; try again later"
+            raise LakeError(text) from None
 
     @contextlib.contextmanager
     def aside(self, name: str) -> Iterator[Path]:
@@ -77,7 +76,7 @@ class LakePlace:
         if self.is_local:
             target = self.path(name)
             with _told(self.address):
-                target.parent.mkdir(parents=True, exist_ok=True)
+                self._make(target.parent)
             half = target.with_name(f".{target.name}{_ASIDE}")
         else:
             fd, text = tempfile.mkstemp(suffix=_ASIDE)
@@ -101,10 +100,7 @@ class LakePlace:
                 os.fsync(file.fileno())
             target = self.path(name)
             half.replace(target)
-            folder = target.parent
-            while folder.is_relative_to(self.path("")):
-                sync_directory(folder)
-                folder = folder.parent
+            sync_directory(target.parent)
 
     def put(self, name: str, body: bytes) -> None:
         """Write a small file whole."""
@@ -146,6 +142,13 @@ class LakePlace:
             found = [each.path for each in self._files.get_file_info(selector) if each.is_file]
         root = f"{self._root}/"
         return sorted(each.removeprefix(root) for each in found)
+
+    def _make(self, folder: Path) -> None:
+        """A folder, and those above it, on disk."""
+        if not folder.exists():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            sync_directory(folder.parent)
 
     def _at(self, name: str) -> str:
         return str(self._root / name)
