@@ -2,7 +2,8 @@
 
 A partition is made aside because `ATTACH` takes a lock that lets readers and writers go on, where
 `CREATE TABLE ... PARTITION OF` would wait for every query on the table, and make all others wait
-behind it. The writer makes the days that it needs, and the upkeep those ahead, both by `LOCK_KEY`.
+behind it. The writer makes the days that it needs, and the upkeep those ahead, both under
+`locks.PARTITIONS`.
 """
 
 import datetime as dt
@@ -12,10 +13,9 @@ import psycopg
 from psycopg import sql
 
 from engine.base.clock import DAY_NS
+from engine.database.locks import PARTITIONS
 from engine.database.session import DatabaseSession
 
-LOCK_KEY: Final = 0x66747302
-"""Advisory lock: whoever makes or drops a day holds it in that transaction."""
 OVERLAP: Final = "42P17"
 """invalid_object_definition: somebody's own partition covers this day already."""
 STATE_OF_DAY: Final = """
@@ -112,7 +112,7 @@ def make_day(session: DatabaseSession, schema: str, table: str, day: int) -> boo
     child = sql.Identifier(schema, partition_name(table, day)).as_string(session)
     try:
         with session.transaction():
-            session.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+            session.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))
             if session.execute(STATE_OF_DAY.encode(), (child,)).fetchone() is not None:
                 return False
             session.execute(create_aside(schema, table, day))

@@ -110,6 +110,16 @@ UPKEEP: Final = Purpose(
     is_patient=True,
     settings={"idle_in_transaction_session_timeout": "0", "client_connection_check_interval": "2s"},
 )
+EXPORT: Final = Purpose(
+    "export",
+    30.0,
+    is_patient=True,
+    reads_only=True,
+    settings={"idle_in_transaction_session_timeout": "0"},
+)
+IMPORT: Final = Purpose(
+    "import", 30.0, is_patient=True, settings={"idle_in_transaction_session_timeout": "0"}
+)
 HOUSEKEEPING: Final = Purpose("housekeeping", 60.0)
 """Makes and empties databases of our own."""
 DOCTOR: Final = Purpose("doctor", 10.0, reads_only=True, connect_timeout_s=2)
@@ -119,7 +129,8 @@ WITNESS: Final = Purpose(
 )
 """Asks what another session of ours waits for."""
 PURPOSES: Final = (
-    WRITER, LISTINGS, QUARANTINE, REGISTRY, MIGRATION, UPKEEP, HOUSEKEEPING, DOCTOR, PROOF, WITNESS,
+    WRITER, LISTINGS, QUARANTINE, REGISTRY, MIGRATION, UPKEEP, EXPORT, IMPORT,
+    HOUSEKEEPING, DOCTOR, PROOF, WITNESS,
 )  # fmt: skip
 
 _LOOK: Final = """

@@ -16,6 +16,7 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import DatabaseUnavailableError, EngineError
 from engine.base.keep_trying import Trouble
+from engine.database import locks
 from engine.database.layout import read_layout
 from engine.database.session import UPKEEP, DatabaseSession, session
 from engine.database.words import unavailable
@@ -27,7 +28,6 @@ _log = logging.getLogger(__name__)
 _RETRY_S: Final = (2.0, 300.0)
 _CONNECT_AGAIN_S: Final = (0.5, 15.0)
 _ELSEWHERE_S: Final = 5.0
-_LOCK_KEY: Final = 0x66747303
 """Advisory lock: of all engines on a database, one looks after it at a time; and what a dead one
 has left running at the server ends first."""
 _CONSEQUENCE: Final = "rows are stored as before, and it is tried again"
@@ -107,7 +107,7 @@ class Care:
         try:
             with session(self._settings.url, UPKEEP) as opened:
                 place = self._look(opened)
-                ours = opened.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
+                ours = opened.execute("SELECT pg_try_advisory_lock(%s)", (locks.UPKEEP,)).fetchone()
                 if not (ours and ours[0]):
                     self._not_before_s = monotonic_s() + _ELSEWHERE_S
                     return

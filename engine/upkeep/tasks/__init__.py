@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from engine.upkeep.archive import is_archived
 from engine.upkeep.task import Task
 from engine.upkeep.tasks.bars.task import Bars, bars_are_made
 from engine.upkeep.tasks.chunk_retention import ChunkRetention
@@ -19,7 +20,7 @@ from engine.upkeep.tasks.rewriting import Rewriting
 from engine.upkeep.tasks.row_spans import ForgetRowSpans
 from engine.upkeep.tasks.venue_retention import VenueRetention
 
-BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = (bars_are_made,)
+BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = (bars_are_made, is_archived)
 """All of them must agree, and are asked in this order."""
 
 TASKS: Final[tuple[Callable[[], Task], ...]] = (

@@ -13,8 +13,8 @@ from psycopg import sql
 
 from engine.base.clock import DAY_NS
 from engine.data.kinds import KINDS
+from engine.database.locks import PARTITIONS
 from engine.database.partitions import (
-    LOCK_KEY,
     STATE_OF_DAY,
     Partition,
     date_of,
@@ -167,7 +167,7 @@ def _drop(place: Place, schema: str, name: str) -> str:
     """Drop a day that is detached; why not, where a writer has attached it again for late rows."""
     identifier = sql.Identifier(schema, name)
     with place.session.transaction():
-        place.session.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        place.session.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))
         attached = place.session.execute(
             STATE_OF_DAY.encode(), (identifier.as_string(place.session),)
         )

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from engine.base.errors import EngineError
+from engine.database import locks
 from engine.messages.upkeep import DatabaseUpkeep, TaskReport
 from engine.upkeep import care as care_module
 from engine.upkeep.care import Care
@@ -124,7 +125,7 @@ def test_a_database_without_tables_is_told_how_to_get_them(empty_database_url: s
 
 def test_one_engine_of_several_looks_after_a_database(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as other:
-        key = care_module._LOCK_KEY
+        key = locks.UPKEEP
         other.execute("SELECT pg_advisory_lock(%s)", (key,))
         with caring(database_url, task := Counting()) as care:
             wait_for(lambda: care.report.layout)

@@ -5,8 +5,8 @@ from psycopg import sql
 
 from engine.base.clock import DAY_NS, wall_ns
 from engine.base.errors import DatabaseUnavailableError
+from engine.database.locks import PARTITIONS
 from engine.database.partitions import (
-    LOCK_KEY,
     OVERLAP,
     STATE_OF_DAY,
     attach,
@@ -68,7 +68,7 @@ async def _create(connection: Connection, schema: str, table: str, day: int) -> 
     child = sql.Identifier(schema, partition_name(table, day)).as_string(connection)
     try:
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))
             found = await (await connection.execute(STATE_OF_DAY.encode(), (child,))).fetchone()
             if found is not None and found[0]:
                 name = partition_name(table, day)

@@ -10,17 +10,16 @@ is stored keeps the version it was stored with. A slot's decimals never become f
 
 import decimal
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from engine.data.instrument import Instrument
 from engine.data.names import StreamKey
 from engine.data.slots import Slot, Slots
+from engine.database.locks import STREAMS
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import StreamLookup
-
-_LOCK_KEY: Final = 0x66747303
 
 _INSERT_INSTRUMENT = """
     INSERT INTO instrument (
@@ -147,7 +146,7 @@ def _facts(entry: Slot) -> Instrument:
 async def lock_durably(connection: Connection) -> None:
     """Own the instrument and stream tables until the transaction ends, which is then on disk."""
     await connection.execute("SET LOCAL synchronous_commit = on")
-    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (STREAMS,))
 
 
 async def _register(
