@@ -118,7 +118,8 @@ class Salvage:
             if is_known:
                 owner = owner or part.symbol
             if part.error is not None or not is_known:
-                bad.append(part)
+                # Of one type nothing is mixed: what can be read is refused for the frame's reason.
+                bad.append(part._replace(error=part.error or error) if kind.symbol else part)
             elif part.symbol in feeds:
                 good.setdefault(part.symbol, []).append(part.text)
         if not bad:

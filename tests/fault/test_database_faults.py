@@ -14,13 +14,10 @@ MakeRig = Callable[..., Rig]
 
 
 @pytest.mark.fault("P01")
-@pytest.mark.parametrize("polite", [True, False], ids=["restart", "crash"])
-def test_restarts_of_the_server_cost_nothing(
-    make_rig: MakeRig, postgres: PrivatePostgres, polite: bool
-) -> None:
+def test_restarts_of_the_server_cost_nothing(make_rig: MakeRig, postgres: PrivatePostgres) -> None:
     rig = make_rig(rate="8000")
     engine = rig.start()
-    for _ in range(3):
+    for polite in (True, False, True, False):
         postgres.stop() if polite else crash(postgres)
         postgres.start()
         rig.until_more_rows(2000)

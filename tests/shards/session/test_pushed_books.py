@@ -5,9 +5,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from engine.data.flags import Flag, GapReason
 from engine.data.names import StreamKind, Transport
 from engine.messages.streams import StreamState
+from shards.feeds import pushed_books
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.book_rules import BookRule, by_one
 from shards.feeds.pushed_books import PushedBook
@@ -50,7 +53,11 @@ def frame(update_id: int, price: float, *, is_whole: bool = False) -> bytes:
     return json.dumps(row).encode()
 
 
-def test_a_broken_chain_is_mended_by_a_new_subscription(tmp_path: Path) -> None:
+def test_a_broken_chain_is_mended_by_a_new_subscription(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushed_books, "_FIRST_PAUSE_S", 0.5)
+
     async def test(rig: Rig) -> None:
         rig.session.start([spec(0, StreamKind.L2_BOOK)])
         server = await rig.socket()

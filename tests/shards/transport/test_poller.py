@@ -488,7 +488,7 @@ def test_polls_of_a_venue_in_trouble_leave_the_books_their_budget() -> None:
                 poller.add(rig.stream(n, f"X{n}USDT", StreamKind.OPEN_INTEREST))
             await rig.until(lambda: rig.server.asked.total() >= polls)
             snapshots = Lease(clients, "binance_linear", "rest_weight")
-            for _ in range(8):
+            for _ in range(4):
                 await asyncio.gather(*(snapshots.acquire(20) for _ in range(2)))
             windows = (monotonic_s() - started_s) / window_s + 1
             assert rig.server.asked.total() <= polls * windows

@@ -13,7 +13,7 @@ import pytest
 from engine.data.flags import GapReason
 from engine.data.names import StreamKind, Transport
 from shards.feeds.feed import Feed
-from shards.venues.bad_frames import BAD_FRAME
+from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.json_parts import text_of
 from shards.venues.kit import Feeds, PollChannel
 from shards.venues.salvage import Salvage
@@ -213,9 +213,9 @@ def test_every_message_the_decoder_knows_has_a_shape(name: str) -> None:
 @pytest.mark.parametrize("symbol", ["S0", 'a"b', "比特币-USD", "trades.x"])
 def test_a_type_that_names_the_symbol_says_whose_its_elements_are(symbol: str) -> None:
     """Of two streams the good element goes to one, which declares the bad one: the other knows that
-    it misses nothing.
+    it misses nothing. What names a third is of nobody here, and no mixture.
     """
-    double, feeds, bad_frames = MemoryRings(), Feeds(), list[bytes]()
+    double, feeds, bad_frames = MemoryRings(), Feeds(), list[tuple[str, bytes]]()
     venue = UNDER_TEST[toy.NAME]
     streams = [
         double.feed(spec_of(slot, venue.name, each, StreamKind.TRADES), venue)
@@ -225,17 +225,20 @@ def test_a_type_that_names_the_symbol_says_whose_its_elements_are(symbol: str) -
         stream.subscribed()
         feeds.add(stream)
     decode = venue.open_decoder(feeds, Said())
-    salvage = Salvage(venue, feeds, decode, lambda _, text: bad_frames.append(text))
+    salvage = Salvage(
+        venue, feeds, decode, lambda error, text: bad_frames.append((reason_of(error), text))
+    )
     row = {"id": 1, "side": "buy", "time": TIME_MS, "price": "10.5", "qty": "1"}
     bad = {**row, "id": 2, "price": "NaN"}
-    frame = written({"type": f"trades.{symbol}", "rows": [row, bad]})
-    with pytest.raises(BAD_FRAME) as refused:
-        decode(frame, TS_RECV)
-    salvage.take(frame, TS_RECV, refused.value)
+    for owner, rows in ((symbol, [row, bad]), ("a third", [row])):
+        frame = written({"type": f"trades.{owner}", "rows": rows})
+        with pytest.raises(BAD_FRAME) as refused:
+            decode(frame, TS_RECV)
+        salvage.take(frame, TS_RECV, refused.value)
     for stream in streams:
         stream.cut("over")
     assert double.rows("trade")[["stream", "trade_id"]].tolist() == [(0, 1)]
-    assert bad_frames == [written(bad)]
+    assert bad_frames == [("schema", written(bad)), ("not_subscribed", written(row))]
     assert [stream.refused_count for stream in streams] == [1, 0]
     assert double.rows("gap")[["stream", "missing"]].tolist() == [(0, 1)]
 
