@@ -442,7 +442,7 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
         await rig.ask("PATCH", path, {"flush_interval_ms": 5, "flush_rows": None})
         assert (await rig.ask("GET", path)).body["knobs"] == {
             "db_writes_enabled": False, "redis_publishes_enabled": True, "flush_rows": None,
-            "flush_interval_ms": 5, "max_rows_per_copy": None,
+            "flush_interval_ms": 5, "max_rows_per_copy": None, "database": None,
         }  # fmt: skip
         assert (await rig.ask("PATCH", path, {})).status == 200
         for patch, field in (
