@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.data.kinds import KINDS
-from engine.upkeep.lake.manifest import COVERAGE, INSTRUMENT, Group, Part, groups
+from engine.upkeep.lake.manifest import COVERAGE, INSTRUMENT, Group, Part, folder, groups
 from engine.upkeep.lake.parts import PartReader, time_bounds_ns
 from engine.upkeep.lake.place import LakePlace
 from engine.upkeep.lake.raw import LakeError
@@ -34,7 +34,7 @@ def check(place: LakePlace, progress: Callable[[Group], None] = lambda _: None) 
 
 def check_group(place: LakePlace, group: Group) -> Iterator[str]:
     """What is wrong with the files of one group."""
-    there = set(place.names("" if not group.parts else group.parts[0].file.rpartition("/")[0]))
+    there = set(place.names(folder(group.kind, group.venue, group.date)))
     for part in group.parts:
         if part.file not in there:
             yield f"{part.file}: it is gone"
