@@ -26,7 +26,7 @@ from engine.writer.rows.slice import Slice
 from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.adoption import adopt
 from engine.writer.sinks.postgres.refusals import is_for_later
-from engine.writer.sinks.postgres.tables import Tables
+from engine.writer.sinks.postgres.tables import NOTE_SPANS, Tables
 
 _ROWS_AT_ONCE: Final = 1000
 _QUARANTINE: Final = SourceKey("quarantine", 0)
@@ -153,7 +153,8 @@ class QuarantineDesk:
             left = mine.without(np.array(gone, np.int64))
             if len(left.records):
                 await self._tables.store(self._connection, kind, [left])
-                await self._tables.note_spans(self._connection, {kind: [left]})
+                if spans := self._tables.claim_spans({kind: [left]}):
+                    await self._connection.execute(NOTE_SPANS, spans)
                 await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
         return [rows[place] for key, place in wanted.items() if key in claimed]
 

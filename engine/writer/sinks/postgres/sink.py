@@ -35,7 +35,7 @@ from engine.writer.sinks.postgres.adoption import Aside
 from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
 from engine.writer.sinks.postgres.overdue import Overdue
 from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words
-from engine.writer.sinks.postgres.tables import Tables
+from engine.writer.sinks.postgres.tables import NOTE_SPANS, SpanColumns, Tables
 from engine.writer.sinks.postgres.waits import DatabaseWaits
 from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
 
@@ -47,6 +47,7 @@ _MOVE_CURSORS = """
         AS m (ring, epoch, old_seq, new_seq, last_recv)
     WHERE c.ring = m.ring AND c.epoch = m.epoch AND c.sequence = m.old_seq
 """
+_NOTE_AND_MOVE = f"WITH noted AS ({NOTE_SPANS}) {_MOVE_CURSORS}"
 _CLAIM_CURSOR = """
     INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
     VALUES (%s, %s, %s, pg_backend_pid())
@@ -301,7 +302,7 @@ class PostgresSink(Sink):
         async with connection.transaction():
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
-            await self._move_cursors(connection, batch)
+            await self._move_cursors(connection, batch, self._tables.claim_spans(screened.rows))
             await self._declare_withheld(connection, batch)
             await store_coverage(connection, batch.parts, self._tables.streams.lookup.stream_id)
             for kind, parts in screened.rows.items():
@@ -311,13 +312,16 @@ class PostgresSink(Sink):
                     len(rows.records) for rows in parts if not isinstance(rows.origin, Loss)
                 )
             attempt.storing = None
-            await self._tables.note_spans(connection, screened.rows)
             if attempt.refusals is not None:
                 await self._aside.put(connection, attempt.refusals)
         self._tables.committed()
 
-    async def _move_cursors(self, connection: Connection, batch: Batch) -> None:
-        """Compare-and-set, before anything else: whoever is not at the cursor stops here."""
+    async def _move_cursors(
+        self, connection: Connection, batch: Batch, spans: SpanColumns | None
+    ) -> None:
+        """Compare-and-set, before anything else: whoever is not at the cursor stops here. Spans of
+        the rows go with it: small flushes feel each statement.
+        """
         moves: dict[SourceKey, tuple[int, int, int | None]] = {}
         for part in batch.parts:
             start_seq, end_seq, recv_ns = moves.get(
@@ -333,7 +337,11 @@ class PostgresSink(Sink):
             *map(list, zip(*moves, strict=True)),
             *map(list, zip(*moves.values(), strict=True)),
         )
-        moved = await connection.execute(_MOVE_CURSORS, values)
+        moved = await (
+            connection.execute(_MOVE_CURSORS, values)
+            if spans is None
+            else connection.execute(_NOTE_AND_MOVE, (*spans, *values))
+        )
         if moved.rowcount != len(moves):
             rings = ", ".join(f"{ring}/{epoch}" for ring, epoch in moves)
             raise FencedError(f"the cursor of one of {rings} is not where this writer left it")

@@ -37,7 +37,7 @@ _ENCODE_ROWS: Final = 8192
 _PROBES: Final = 128
 """Rows of a refused flush, taken at random, that are tried one by one until one is accepted. Where
 one in twenty would be, that fails once in 700 times, and the next try takes others."""
-_NOTE_SPANS: Final = """
+NOTE_SPANS: Final = """
     INSERT INTO row_span (kind, stream_id, from_time, to_time)
     SELECT kind, stream_id, ns_time(from_ns), ns_time(to_ns)
     FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[])
@@ -45,6 +45,7 @@ _NOTE_SPANS: Final = """
 """
 
 Connection = AsyncSession
+SpanColumns = tuple[list[str], list[int], list[int], list[int]]
 
 
 class Tables:
@@ -115,10 +116,10 @@ class Tables:
             await copy.write(COPY_TRAILER)
         return encoder.inexact_count - inexact_before
 
-    async def note_spans(
-        self, connection: Connection, rows_by_kind: Mapping[str, Sequence[Rows]]
-    ) -> None:
-        """Say where streams have rows, in the transaction that stores these."""
+    def claim_spans(self, rows_by_kind: Mapping[str, Sequence[Rows]]) -> SpanColumns | None:
+        """Say where streams have rows: values of `NOTE_SPANS`, for the transaction that stores
+        these rows. None where all of them are in spans that are noted.
+        """
         stream_ids = self.streams.lookup.stream_id
         self._claimed = [
             claimed
@@ -126,15 +127,17 @@ class Tables:
             for rows in parts
             for claimed in self._spans.claims(kind, rows.records, stream_ids)
         ]  # fmt: skip
-        if self._claimed:
-            kinds = [kind for kind, claims in self._claimed for _ in claims.stream_ids]
-            ids = [i for _, claims in self._claimed for i in claims.stream_ids.tolist()]
-            from_ns = [ns for _, claims in self._claimed for ns in claims.from_ns.tolist()]
-            to_ns = [ns for _, claims in self._claimed for ns in claims.to_ns.tolist()]
-            await connection.execute(_NOTE_SPANS, (kinds, ids, from_ns, to_ns))
+        if not self._claimed:
+            return None
+        return (
+            [kind for kind, claims in self._claimed for _ in claims.stream_ids],
+            [i for _, claims in self._claimed for i in claims.stream_ids.tolist()],
+            [ns for _, claims in self._claimed for ns in claims.from_ns.tolist()],
+            [ns for _, claims in self._claimed for ns in claims.to_ns.tolist()],
+        )
 
     def committed(self) -> None:
-        """The spans that were noted last are stored: they need not be noted again."""
+        """The spans that were claimed last are stored, and need not be again."""
         self._spans.keep(self._claimed)
         self._claimed = []
 
