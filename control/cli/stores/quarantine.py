@@ -22,7 +22,7 @@ from engine.servers.postgres import has_database
 from engine.start import migrations
 from engine.start.config import LoadedConfig
 from engine.writer.rows.quarantine import QuarantinedRow
-from engine.writer.sinks.postgres.quarantine_desk import Kept, QuarantineDesk
+from engine.writer.sinks.postgres.quarantine.desk import Kept, QuarantineDesk
 
 _EPILOG = """\
 A row goes into quarantine when the database cannot hold it (a price that is no number, a time

@@ -31,11 +31,12 @@ from engine.messages.settings import WriterSettings
 from engine.writer.rows.refused import Refusals, declare
 from engine.writer.rows.screened import Screened
 from engine.writer.rows.slice import Batch, Loss, Part
-from engine.writer.sinks.postgres.adoption import Aside
 from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
+from engine.writer.sinks.postgres.notes import Note
 from engine.writer.sinks.postgres.overdue import Overdue
+from engine.writer.sinks.postgres.quarantine.adoption import Aside
 from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words
-from engine.writer.sinks.postgres.tables import MARK_BARS, Tables
+from engine.writer.sinks.postgres.tables import Tables
 from engine.writer.sinks.postgres.waits import DatabaseWaits
 from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
 
@@ -47,8 +48,6 @@ _MOVE_CURSORS = """
         AS m (ring, epoch, old_seq, new_seq, last_recv)
     WHERE c.ring = m.ring AND c.epoch = m.epoch AND c.sequence = m.old_seq
 """
-_MARK_AND_MOVE = f"WITH marked AS ({MARK_BARS}) {_MOVE_CURSORS}"
-"""In one statement: each takes its time to be sent and answered."""
 _CLAIM_CURSOR = """
     INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
     VALUES (%s, %s, %s, pg_backend_pid())
@@ -188,7 +187,7 @@ class PostgresSink(Sink):
         """Claim each row, and what else is done once for a new session."""
         async with self._connected() as connection:
             found = {key: await self._claim(connection, key, at) for key, at in starts.items()}
-            await self._tables.want_bars(connection, self._bars)
+            await self._tables.notes.want_bars(connection, self._bars)
             oldest: dict[str, int] = {}
             for ring, epoch in [*self._drained, *starts]:
                 oldest[ring] = min(epoch, oldest.get(ring, epoch))
@@ -302,13 +301,14 @@ class PostgresSink(Sink):
     ) -> None:
         if screened.refused:
             attempt.refusals = declare(screened, wall_ns())
-        marks = await self._tables.marks(connection, screened)
+        stream_ids = self._tables.streams.lookup.stream_id
+        notes = await self._tables.notes.of(connection, screened.rows, stream_ids)
         async with connection.transaction():
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
-            await self._move_cursors(connection, batch, marks)
+            await self._move_cursors(connection, batch, notes)
             await self._declare_withheld(connection, batch)
-            await store_coverage(connection, batch.parts, self._tables.streams.lookup.stream_id)
+            await store_coverage(connection, batch.parts, stream_ids)
             for kind, parts in screened.rows.items():
                 attempt.storing = kind
                 attempt.inexact_rows += await self._tables.store(connection, kind, parts)
@@ -316,16 +316,15 @@ class PostgresSink(Sink):
                     len(rows.records) for rows in parts if not isinstance(rows.origin, Loss)
                 )
             attempt.storing = None
-            await self._tables.note_spans(connection, screened.rows)
             if attempt.refusals is not None:
                 await self._aside.put(connection, attempt.refusals)
-        self._tables.committed()
+        self._tables.notes.committed()
 
     async def _move_cursors(
-        self, connection: Connection, batch: Batch, marks: Sequence[int]
+        self, connection: Connection, batch: Batch, notes: Sequence[Note]
     ) -> None:
-        """Compare-and-set, before anything else: whoever is not at the cursor stops here. `marks`
-        are those of the batch's trades.
+        """Compare-and-set, before anything else: whoever is not at the cursor stops here. Notes of
+        the rows go with it, in one statement: small flushes feel each.
         """
         moves: dict[SourceKey, tuple[int, int, int | None]] = {}
         for part in batch.parts:
@@ -342,10 +341,10 @@ class PostgresSink(Sink):
             *map(list, zip(*moves, strict=True)),
             *map(list, zip(*moves.values(), strict=True)),
         )
-        if marks:
-            moved = await connection.execute(_MARK_AND_MOVE, (marks, *values))
-        else:
-            moved = await connection.execute(_MOVE_CURSORS, values)
+        noted = ", ".join(f"note_{n} AS ({note.query})" for n, note in enumerate(notes))
+        query = f"WITH {noted} {_MOVE_CURSORS}" if noted else _MOVE_CURSORS
+        taken = [value for note in notes for value in note.values]
+        moved = await connection.execute(query.encode(), (*taken, *values))
         if moved.rowcount != len(moves):
             rings = ", ".join(f"{ring}/{epoch}" for ring, epoch in moves)
             raise FencedError(f"the cursor of one of {rings} is not where this writer left it")

@@ -6,20 +6,19 @@ them is in a state of its own, and its rows wait.
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from engine.base.errors import DatabaseUnavailableError, TableRefusesError
 from engine.data.kind import Kind
-from engine.data.kinds import GAP, KINDS, TRADE
+from engine.data.kinds import KINDS
 from engine.data.slots import Slots
 from engine.database.catch_up import CatchUp
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
-from engine.writer.rows.screen import minutes
 from engine.writer.rows.screened import (
     Screened,
     halves,
@@ -30,27 +29,16 @@ from engine.writer.rows.screened import (
     unscreened,
 )
 from engine.writer.rows.slice import Part, Rows
-from engine.writer.rows.spans import Claims, RowSpans
 from engine.writer.sinks.postgres.coverage import named_slots
+from engine.writer.sinks.postgres.notes import Notes
 from engine.writer.sinks.postgres.partitions import Partitions
 from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
 
 _ENCODE_ROWS: Final = 8192
-MARK_BARS: Final = """
-    INSERT INTO bar_todo (minute)
-    SELECT timestamptz 'epoch' + m * interval '1 minute' FROM unnest(%s::bigint[]) AS m
-"""
 _PROBES: Final = 128
 """Rows of a refused flush, taken at random, that are tried one by one until one is accepted. Where
 one in twenty would be, that fails once in 700 times, and the next try takes others."""
-_NOTE_SPANS: Final = """
-    INSERT INTO row_span (kind, stream_id, from_time, to_time)
-    SELECT kind, stream_id, ns_time(from_ns), ns_time(to_ns)
-    FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[])
-        AS s (kind, stream_id, from_ns, to_ns)
-"""
-
 Connection = AsyncSession
 
 
@@ -60,11 +48,8 @@ class Tables:
     def __init__(self, slots: Slots) -> None:
         self.streams = StreamIds(slots)
         self.partitions = Partitions()
-        self._marks_bars: bool | None = None
-        """Whether trades leave marks of their minutes; None: the database is still to be asked."""
+        self.notes = Notes()
         self._catch_up = CatchUp()
-        self._spans = RowSpans()
-        self._claimed: list[tuple[str, Claims]] = []
         self._encoders = {
             kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in KINDS.items() if spec.columns
         }
@@ -74,15 +59,7 @@ class Tables:
         self.streams.forget()
         self.partitions.forget()
         self._catch_up.forget()
-        self._spans.forget()
-        self._marks_bars = None
-
-    async def want_bars(self, connection: Connection, wanted: bool) -> None:
-        """Say whether bars are kept of what is stored from now on, and be told whether that takes
-        marks. For a writer that has its cursors: then nobody before it can still store rows.
-        """
-        found = await connection.execute("SELECT mark_bars(%s)", (wanted,))
-        self._marks_bars = await _first(found)
+        self.notes.forget()
 
     async def prepare(
         self, connection: Connection, parts: Sequence[Part], more_slots: Iterable[int] = ()
@@ -120,7 +97,7 @@ class Tables:
         self, connection: Connection, kind: str, parts: Sequence[Rows], into: str = ""
     ) -> int:
         """Copy rows into their table, or another one like it; return how many had to be rounded.
-        The transaction leaves the `marks` of trades.
+        Their `notes` go with them.
         """
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
@@ -137,40 +114,6 @@ class Tables:
                     await copy.write(encoder.encode(chunk, self.streams.lookup))
             await copy.write(COPY_TRAILER)
         return encoder.inexact_count - inexact_before
-
-    async def marks(self, connection: Connection, screened: Screened) -> list[int]:
-        """What `MARK_BARS` has to mark in the transaction that stores these rows: the minutes of
-        the trades among them, where bars are kept.
-        """
-        if self._marks_bars is None:
-            self._marks_bars = await _first(
-                await connection.execute("SELECT is_marked FROM bar_state")
-            )
-        trades = screened.rows.get(TRADE.name, ()) if self._marks_bars else ()
-        return sorted(set().union(*(minutes(rows.records) for rows in trades)))
-
-    async def note_spans(
-        self, connection: Connection, rows_by_kind: Mapping[str, Sequence[Rows]]
-    ) -> None:
-        """Say where streams have rows, in the transaction that stores these."""
-        stream_ids = self.streams.lookup.stream_id
-        self._claimed = [
-            claimed
-            for kind, parts in rows_by_kind.items() if kind != GAP.name
-            for rows in parts
-            for claimed in self._spans.claims(kind, rows.records, stream_ids)
-        ]  # fmt: skip
-        if self._claimed:
-            kinds = [kind for kind, claims in self._claimed for _ in claims.stream_ids]
-            ids = [i for _, claims in self._claimed for i in claims.stream_ids.tolist()]
-            from_ns = [ns for _, claims in self._claimed for ns in claims.from_ns.tolist()]
-            to_ns = [ns for _, claims in self._claimed for ns in claims.to_ns.tolist()]
-            await connection.execute(_NOTE_SPANS, (kinds, ids, from_ns, to_ns))
-
-    def committed(self) -> None:
-        """The spans that were noted last are stored: they need not be noted again."""
-        self._spans.keep(self._claimed)
-        self._claimed = []
 
     async def find_blame(self, connection: Connection, screened: Screened) -> None:
         """Refuse the rows of a batch that their table does not take. Nothing is stored meanwhile.
@@ -230,11 +173,6 @@ class Tables:
 def _has_strangers(slots: set[int], streams: StreamIds) -> bool:
     """Whether one of `slots` is still unknown after the look-up."""
     return any(not streams.is_resolved(slot) for slot in slots)
-
-
-async def _first(found: psycopg.AsyncCursor[tuple[Any, ...]]) -> bool:
-    row = await found.fetchone()
-    return bool(row and row[0])
 
 
 def _copy_statement(spec: Kind, into: str) -> sql.Composed:

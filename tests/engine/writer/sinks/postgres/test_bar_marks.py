@@ -15,7 +15,7 @@ from engine.data.layout import Layout, SourceKey
 from engine.data.slots import Slots
 from engine.writer.rows.screen import minutes
 from engine.writer.rows.slice import Batch, Slice
-from engine.writer.sinks.postgres.quarantine_desk import QuarantineDesk
+from engine.writer.sinks.postgres.quarantine.desk import QuarantineDesk
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.engine.upkeep.bars_rig import catch_up
 from tests.engine.upkeep.database_rig import place_in

@@ -22,7 +22,7 @@ from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.writer.rows.quarantine import Quarantine
-from engine.writer.sinks.postgres.quarantine_desk import QuarantineDesk, Retried
+from engine.writer.sinks.postgres.quarantine.desk import QuarantineDesk, Retried
 from tests.engine.writer.bench import Bench, all_delivered, run
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.stores import execute, select
@@ -170,8 +170,8 @@ _KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from engine.data.layout import open_layout
-from engine.writer.sinks.postgres import quarantine_table
-from engine.writer.sinks.postgres.quarantine_desk import QuarantineDesk
+from engine.writer.sinks.postgres.quarantine import table as quarantine_table
+from engine.writer.sinks.postgres.quarantine.desk import QuarantineDesk
 
 settle = quarantine_table.settle
 async def settle_and_die(*arguments):

@@ -24,10 +24,10 @@ from engine.database.words import unavailable
 from engine.writer.rows.quarantine import Quarantine, QuarantinedRow
 from engine.writer.rows.screened import Screened
 from engine.writer.rows.slice import Slice
-from engine.writer.sinks.postgres import quarantine_table
-from engine.writer.sinks.postgres.adoption import adopt
+from engine.writer.sinks.postgres.quarantine import table as quarantine_table
+from engine.writer.sinks.postgres.quarantine.adoption import adopt
 from engine.writer.sinks.postgres.refusals import is_for_later
-from engine.writer.sinks.postgres.tables import MARK_BARS, Tables
+from engine.writer.sinks.postgres.tables import Tables
 
 _ROWS_AT_ONCE: Final = 1000
 _QUARANTINE: Final = SourceKey("quarantine", 0)
@@ -158,9 +158,10 @@ class QuarantineDesk:
             left = mine.without(np.array(gone, np.int64))
             if len(left.records):
                 await self._tables.store(self._connection, kind, [left])
-                if marks := await self._tables.marks(self._connection, screened):
-                    await self._connection.execute(MARK_BARS, (marks,))
-                await self._tables.note_spans(self._connection, {kind: [left]})
+                stream_ids = self._tables.streams.lookup.stream_id
+                stored = {kind: [left]}
+                for note in await self._tables.notes.of(self._connection, stored, stream_ids):
+                    await self._connection.execute(note.query.encode(), note.values)
                 await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
         return [rows[place] for key, place in wanted.items() if key in claimed]
 

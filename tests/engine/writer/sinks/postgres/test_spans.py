@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.data.flags import Flag
 from engine.data.kind import Kind, RecordArray
 from engine.data.kinds import BOOK, TRADE
-from engine.writer.rows.spans import SNAPSHOTS, SPAN_MAX_NS, Claims, RowSpans
+from engine.writer.sinks.postgres.spans import SNAPSHOTS, SPAN_MAX_NS, Claims, RowSpans
 
 START_NS = 1_780_000_000_000_000_000
 SECOND_NS = 1_000_000_000

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from engine.data.flags import Flag
 from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK
+from engine.writer.rows.exact import holds
 from engine.writer.rows.slice import IntArray
 
 SNAPSHOTS: Final = "book_snapshot"
@@ -31,8 +32,6 @@ _SPAN_MIN_NS: Final = 1_000_000_000
 _GROWTH: Final = 4
 _NEAR: Final = 8
 """A stream that comes again within so many of its last claims is busy."""
-
-StreamIdArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,10 @@ class RowSpans:
         self._newest.clear()
 
     def claims(
-        self, kind: str, records: RecordArray, stream_ids: StreamIdArray
+        self, kind: str, records: RecordArray, stream_ids: npt.NDArray[np.int32]
     ) -> Iterable[tuple[str, Claims]]:
         """What rows of a kind are in, and no claim yet. `stream_ids`: by slot, all resolved."""
-        ids, times = stream_ids.take(records["stream"]), records["ts_event"]
+        ids, times = stream_ids.take(records["stream"]).astype(np.intp), records["ts_event"]
         if (found := self._newest[kind].claims(ids, times)) is not None:
             yield kind, found
         if kind == BOOK.name:
@@ -86,16 +85,18 @@ class _Newest:
         self._length_ns = np.zeros(0, np.uint64)
         self._step_ns = np.zeros(0, np.int64)
 
-    def claims(self, ids: StreamIdArray, times: IntArray) -> Claims | None:
+    def claims(self, ids: npt.NDArray[np.intp], times: IntArray) -> Claims | None:
         """For the rows that are in no claim. Nearly always none, and then in five passes."""
-        if int(ids.max()) >= len(self._from_ns):
+        try:
+            after_ns = times - self._from_ns.take(ids)
+        except IndexError:
             self._grow(2 * (int(ids.max()) + 1))
-        after_ns = times - self._from_ns.take(ids)
+            return self.claims(ids, times)
         # One comparison for both ends: what is before the claim is negative, and as unsigned large.
-        outside = after_ns.view(np.uint64) >= self._length_ns.take(ids)
-        if not outside.any():
+        inside = after_ns.view(np.uint64) < self._length_ns.take(ids)
+        if holds(inside):
             return None
-        return self._claim(ids[outside], times[outside])
+        return self._claim(ids[~inside], times[~inside])
 
     def keep(self, claims: Claims) -> None:
         """Compare later rows with these."""
@@ -105,7 +106,7 @@ class _Newest:
         self._length_ns[ids] = claims.to_ns[newest] - from_ns
         self._step_ns[ids] = claims.step_ns[newest]
 
-    def _claim(self, ids: StreamIdArray, times: IntArray) -> Claims:
+    def _claim(self, ids: npt.NDArray[np.intp], times: IntArray) -> Claims:
         """A claim for the rows of a stream that are together, at most 64 s of them."""
         order = np.lexsort((times, ids))
         ids, times = ids[order], times[order]

@@ -26,7 +26,7 @@ from engine.writer.rows.refused import Refusals, declare
 from engine.writer.rows.screen import unstorable
 from engine.writer.rows.screened import Blamed, Screened
 from engine.writer.rows.slice import Rows, Slice
-from engine.writer.sinks.postgres import quarantine_table
+from engine.writer.sinks.postgres.quarantine import table as quarantine_table
 from engine.writer.sinks.postgres.refusals import in_words, is_for_later
 from engine.writer.sinks.postgres.tables import Tables
 
