@@ -129,6 +129,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             listen_fd=listener.fileno(),
             port=port,
             urls=ground.urls,
+            owner_url=None if options.fresh else options.loaded.owner_url,
             memory=ground.memory,
             limits=venue_limits(),
             shares_limits=config.limits.shared and not options.fresh,

@@ -12,7 +12,8 @@ Invariants
 - Where a long answer is no fault (migrations, proofs), a second session asks whether the server
   still lives; only a server that says nothing any more is given up.
 - Tables are found where they are: in the schema that holds them, whatever `search_path` a role was
-  given later. An address that names a `search_path` itself is obeyed.
+  given later. An address that names a schema (engine/database/home.py) or a `search_path` itself is
+  obeyed, and where several schemas hold tables of ours, one has to be named.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import waiting
@@ -31,6 +32,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError
 from engine.database import text, words
+from engine.database.home import says_no_more, schema_of
 
 _Result = TypeVar("_Result")
 
@@ -82,6 +84,8 @@ class Purpose:
     is_patient: bool = False
     """A longer answer is no fault while the server answers others."""
     reads_only: bool = False
+    home: Literal["needed", "made", "seen"] = "needed"
+    """The schema of our tables: needed, made where it is missing, or looked at as it is."""
     connect_timeout_s: int = _CONNECT_TIMEOUT_S
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,6 +105,7 @@ MIGRATION: Final = Purpose(
     "migrate",
     30.0,
     is_patient=True,
+    home="made",
     connect_timeout_s=5,
     settings={"idle_in_transaction_session_timeout": "0"},
 )
@@ -110,12 +115,16 @@ UPKEEP: Final = Purpose(
     is_patient=True,
     settings={"idle_in_transaction_session_timeout": "0", "client_connection_check_interval": "2s"},
 )
-HOUSEKEEPING: Final = Purpose("housekeeping", 60.0)
+HOUSEKEEPING: Final = Purpose("housekeeping", 60.0, home="seen")
 """Makes and empties databases of our own."""
-DOCTOR: Final = Purpose("doctor", 10.0, reads_only=True, connect_timeout_s=2)
+DOCTOR: Final = Purpose("doctor", 10.0, reads_only=True, home="seen", connect_timeout_s=2)
 PROOF: Final = Purpose("proof", 30.0, is_patient=True, reads_only=True)
 WITNESS: Final = Purpose(
-    "witness", float(_ASK_WITHIN_S), reads_only=True, connect_timeout_s=_ASK_WITHIN_S
+    "witness",
+    float(_ASK_WITHIN_S),
+    reads_only=True,
+    home="seen",
+    connect_timeout_s=_ASK_WITHIN_S,
 )
 """Asks what another session of ours waits for."""
 PURPOSES: Final = (
@@ -123,20 +132,22 @@ PURPOSES: Final = (
 )  # fmt: skip
 
 _LOOK: Final = """
+    WITH home AS (
+        SELECT n.nspname::text AS name, pg_catalog.pg_table_is_visible(c.oid) AS is_on_path
+        FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relname = 'schema_version' AND c.relkind = 'r' AND c.relpersistence <> 't'
+            AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+                        WHERE a.attrelid = c.oid AND a.attname = 'checksum')
+            AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+                        WHERE a.attrelid = c.oid AND a.attname = 'file_name')
+            AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+    )
     SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_encoding'),
         pg_catalog.current_schema(),
         (SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path'),
-        ARRAY(
-            SELECT n.nspname::text FROM pg_catalog.pg_class AS c
-            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE c.relname = 'schema_version' AND c.relkind = 'r' AND c.relpersistence <> 't'
-                AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
-                            WHERE a.attrelid = c.oid AND a.attname = 'checksum')
-                AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
-                            WHERE a.attrelid = c.oid AND a.attname = 'file_name')
-                AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-            ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC, n.nspname
-        ),
+        ARRAY(SELECT h.name FROM home AS h ORDER BY h.is_on_path DESC, h.name),
+        EXISTS (SELECT FROM home AS h WHERE h.is_on_path),
         pg_catalog.pg_is_in_recovery(),
         pg_catalog.current_setting('default_transaction_read_only'),
         (SELECT s.source FROM pg_catalog.pg_settings AS s
@@ -159,6 +170,7 @@ _SET_PATH: Final = """
          FROM pg_catalog.unnest(%s::text[]) WITH ORDINALITY AS p (name, place)),
         false)
 """
+_IS_HOME_THERE: Final = "SELECT pg_catalog.current_schema() IS NOT NULL"
 _WHO_AM_I: Final = "SELECT pg_catalog.pg_backend_pid()"
 _PROCESS: Final = """
     SELECT a.state, a.wait_event_type, a.wait_event,
@@ -180,6 +192,7 @@ class Seen(NamedTuple):
     path_source: str = ""
     homes: list[str] = []  # noqa: RUF012 - never changed
     """Schemas with tables of ours, those on the inherited path first."""
+    is_home_on_path: bool = False
     is_standby: bool = False
     read_only: str = "off"
     read_only_source: str = ""
@@ -409,8 +422,8 @@ def _addresses(database_url: str, purpose: Purpose, instance: str) -> Iterator[s
             "application_name": f"fts-{purpose.name}" + (f"-{instance}" if instance else ""),
         }
         yield make_conninfo(database_url, **said, options=f"{asked} {_AT_STARTUP}".strip())
-        if not asked:
-            yield make_conninfo(database_url, **said)
+        if not asked or says_no_more(str(own.get("options") or "")):
+            yield make_conninfo(database_url, **said, options="")
     except (psycopg.ProgrammingError, ValueError):
         # The text of this error repeats the address, password included.
         raise DatabaseUnavailableError(
@@ -442,13 +455,36 @@ def _settle(connection: "DatabaseSession | AsyncSession") -> _Steps:
             raise DatabaseUnavailableError(
                 f"the server keeps {name} at {now!r}, and this needs {value!r}", was_answered=True
             )
-    if seen.path_source != "client":
-        yield _Request(_SET_PATH, ([home_of(seen)],))
+    yield from _go_home(connection, seen)
     text.adapt(connection.adapters, seen.encoding)
 
 
+def _go_home(connection: "DatabaseSession | AsyncSession", seen: Seen) -> _Steps:
+    """Only the schema of our tables is looked into: what is named; else where they are, else where
+    this role's new tables go.
+    """
+    named, home = schema_of(connection.database_url), connection.purpose.home
+    if named is None and seen.path_source == "client":
+        return
+    if named is None and len(seen.homes) > 1 and not seen.is_home_on_path and home != "seen":
+        raise DatabaseUnavailableError(
+            f"there are tables of engines in the schemas {', '.join(seen.homes)}, and search_path"
+            " leads to none of them: say which with database.schema",
+            was_answered=True,
+        )
+    yield _Request(_SET_PATH, ([named or home_of(seen)],))
+    if named is not None and home == "needed":
+        [(is_there,)] = yield _Request(_IS_HOME_THERE)
+        if not is_there:
+            raise DatabaseUnavailableError(
+                f"schema {named} (database.schema) is not there, or not for this user: run `fts"
+                " migrate`; `fts doctor` names the GRANT that is missing",
+                was_answered=True,
+            )
+
+
 def home_of(seen: Seen) -> str:
-    """The schema of our tables: where they are, else where this role's new tables go."""
+    """The schema of our tables where none is named."""
     if seen.homes:
         return seen.homes[0]
     return seen.inherited_schema or "public"

@@ -26,6 +26,7 @@ from engine.base.wrong_input import explain
 from engine.data.kinds import KINDS
 from engine.data.layout import must_be_text
 from engine.data.names import StreamKey, StreamKind, Transport, is_symbol
+from engine.database.home import in_schema
 from engine.messages.settings import Admission, VenueSettings
 from engine.messages.upkeep import Archive, KeptFor
 from engine.start.postgres_settings import check_settings
@@ -96,6 +97,9 @@ class DatabaseConfig(_Section, frozen=True):
 
     url: str | None = None
     url_file: str | None = None
+    owner_url_file: str | None = None
+    """Address of the role that owns the tables, where the engine's own may not change a schema."""
+    schema: str | None = None
     flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
     max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
@@ -222,6 +226,8 @@ class LoadedConfig:
     state_dir: Path
     urls: Mapping[str, Secret]
     """Where servers are that are not ours, by the name of their sink."""
+    owner_url: Secret | None = None
+    """The database's, for who changes its schema: migration and upkeep."""
 
     @property
     def database_url(self) -> Secret | None:
@@ -280,12 +286,18 @@ def load(
         for name, check in (("redis", parse_redis_url), ("database", _check_database_url))
     }
     urls = {name: url for name, url in found.items() if url is not None}
+    owner_url = _owner_url(config.database, env, source, base)
+    if config.database.schema is not None:
+        urls["database"] = _in_schema(urls.get("database"), config.database.schema, source)
+        owner_url = owner_url and _in_schema(owner_url, config.database.schema, source)
+    if owner_url is not None and "database" not in urls:
+        raise ConfigError(f"{source}: database.owner_url_file: there is no database.url beside it")
     if config.limits.shared and "redis" not in urls:
         raise ConfigError(
             f"{source}: limits.shared: engines share limits through a Redis they have in common;"
             " set redis.url, redis.url_file or FTS_REDIS_URL"
         )
-    return LoadedConfig(config, source, _state_dir(config, env, state_dir), urls)
+    return LoadedConfig(config, source, _state_dir(config, env, state_dir), urls, owner_url)
 
 
 def _read(path: Path) -> bytes:
@@ -484,6 +496,36 @@ def _server_url(
             f" named by {section}.url_file"
         )
     return Secret(text)
+
+
+def _owner_url(
+    database: DatabaseConfig, env: Mapping[str, str], source: str, base: Path
+) -> Secret | None:
+    """Environment first, then the file named."""
+    if text := env.get("FTS_DATABASE_OWNER_URL", "").strip():
+        origin = "FTS_DATABASE_OWNER_URL"
+    elif database.owner_url_file is not None:
+        origin = f"{source}: database.owner_url_file"
+        text = _secret_file(base / _at_home(Path(database.owner_url_file)), origin)
+    else:
+        return None
+    try:
+        _check_database_url(text)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    return Secret(text)
+
+
+def _in_schema(url: Secret | None, schema: str, source: str) -> Secret:
+    if url is None:
+        raise ConfigError(
+            f"{source}: database.schema: the private server is this engine's alone and needs none;"
+            " set database.url, database.url_file or FTS_DATABASE_URL"
+        )
+    try:
+        return Secret(in_schema(url.reveal(), schema))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: database.schema: {error}") from None
 
 
 def _secret_file(path: Path, origin: str) -> str:

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.database.home import schema_of
 from engine.database.session import MIGRATION, DatabaseSession, session
 from engine.database.words import unavailable
 
@@ -32,6 +34,10 @@ _LOCK_KEY = 0x66747301
 _LOCKED_FOR_S_MAX = 60.0
 """So long a lock that others hold is asked for again before that is told as a failure."""
 
+_HAS_SCHEMA = "SELECT FROM pg_namespace AS n WHERE n.nspname = %s"
+_MAY_SHARE = """
+    SELECT has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace AS n WHERE n.nspname = 'public'
+"""
 _CREATE_VERSIONS = """
     CREATE TABLE IF NOT EXISTS schema_version (
         file_name  text PRIMARY KEY,
@@ -93,9 +99,12 @@ def migrate(
 ) -> list[str]:
     """Apply what is missing; return the names of the applied files.
 
-    Raises MigrationError, and DatabaseUnavailableError where trying again may help.
+    Raises MigrationError, and DatabaseUnavailableError where trying again may help: also where this
+    user may not change the schema, for somebody else may.
     """
     migrations = load_migrations(folder or sql_dir())
+    if not _missing(database_url, migrations):
+        return []
     applied: list[str] = []
     backoff, ends_s = Backoff(0.25, 5.0), monotonic_s() + _LOCKED_FOR_S_MAX
     while True:
@@ -116,6 +125,7 @@ def _apply_all(
     applied: list[str],
     progress: Callable[[str], None],
 ) -> None:
+    _make_schema(database_url, progress)
     _offer_timescaledb(database_url, progress)
     with _session(database_url) as connection:
         _create_version_table(connection)
@@ -127,7 +137,10 @@ def _apply_all(
 
 def pending(database_url: str, folder: Path | None = None) -> list[str]:
     """Names of the files `migrate` would apply. Changes nothing; raises as `migrate` does."""
-    migrations = load_migrations(folder or sql_dir())
+    return _missing(database_url, load_migrations(folder or sql_dir()))
+
+
+def _missing(database_url: str, migrations: Sequence[Migration]) -> list[str]:
     with _session(database_url) as connection:
         exists = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
         known = _known_versions(connection, migrations) if exists and exists[0] else set()
@@ -148,8 +161,33 @@ def _session(database_url: str) -> Iterator[DatabaseSession]:
         raise _LockedError(str(unavailable(error, database_url))) from None
     except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
         raise unavailable(error, database_url) from None
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName) as error:
+        raise _forbidden(error, database_url) from None
     except psycopg.Error as error:
         raise MigrationError(str(unavailable(error, database_url))) from error
+
+
+def _forbidden(error: psycopg.Error, database_url: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"{unavailable(error, database_url)}: the schema is not there or of an older version, and"
+        " this user may not change it; run `fts migrate` as its owner, or name the owner's address"
+        " in FTS_DATABASE_OWNER_URL or database.owner_url_file",
+        was_answered=True,
+    )
+
+
+def _make_schema(database_url: str, progress: Callable[[str], None]) -> None:
+    """Make the schema that the address names, and say where others have their tables."""
+    if (schema := schema_of(database_url)) is None:
+        return
+    with _session(database_url) as connection:
+        others = [home for home in connection.seen.homes if home != schema]
+        if others and schema not in connection.seen.homes:
+            _tell(f"schema {schema} gets tables of its own beside {', '.join(others)}", progress)
+        exists = connection.execute(_HAS_SCHEMA, (schema,)).fetchone()
+        if exists is None:
+            make = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
+            connection.execute(make)
 
 
 def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> None:
@@ -165,14 +203,23 @@ def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> No
         return
     if not present:
         try:
-            with session(database_url, MIGRATION) as connection:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+            create_timescaledb(database_url)
         except (psycopg.Error, DatabaseUnavailableError) as error:
             words = str(unavailable(error, database_url))
             text = f"TimescaleDB {available} is there, but: {words}: ticks go into partitions"
             _tell(text, progress)
             return
     _tell(f"TimescaleDB {present or available}: ticks go into hypertables", progress)
+
+
+def create_timescaledb(database_url: str) -> None:
+    """In a session of its own. Where the address names a schema, not in there if it can be helped:
+    other engines' tables may come to need it. Raises psycopg.Error and DatabaseUnavailableError.
+    """
+    with session(database_url, MIGRATION) as connection:
+        is_shared = schema_of(database_url) and connection.execute(_MAY_SHARE).fetchone() == (True,)
+        where = " SCHEMA public" if is_shared else ""
+        connection.execute(f"CREATE EXTENSION IF NOT EXISTS timescaledb{where}".encode())
 
 
 def _tell(text: str, progress: Callable[[str], None]) -> None:
@@ -198,8 +245,8 @@ def _apply(
         connection.execute(_SEE_EXTENSION)
         try:
             connection.execute(migration.text.encode())
-        except psycopg.OperationalError:
-            raise
+        except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):
+            raise  # time may help
         except psycopg.Error as error:
             raise MigrationError(f"{migration.file_name}: {error}") from error
         connection.execute(

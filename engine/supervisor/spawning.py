@@ -66,6 +66,8 @@ class SupervisorSettings:
     port: int
     urls: Mapping[str, Secret] = field(default_factory=dict)
     """Where the sinks' servers are, by the sink's name: no more of them are wanted."""
+    owner_url: Secret | None = None
+    """The database's, for who changes its schema, where the sink may not."""
     memory: RedisPlan = field(default_factory=RedisPlan)
     limits: list[LimitSettings | HeldLimitSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""

@@ -110,7 +110,7 @@ class Supervisor:
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = list(servers)
         url = settings.urls.get("database")
-        self._schema = SchemaKeeper(url, migrate)
+        self._schema = SchemaKeeper(url and (settings.owner_url or url), migrate)
         self._mirror = WantedMirror(self._wanted, settings.registry_name, url, self._desk.adopt)
         self._leases = LeaseDesk(
             settings.limits,

@@ -31,6 +31,7 @@ from engine.database.words import unavailable
 from engine.process import instance
 from engine.start import migrations, preflight
 from engine.start.config import LoadedConfig, masked_url
+from engine.start.rights import Rights, read_rights
 from shards.venues import VENUES, preferred_transport, socket_count
 
 _EPILOG = """\
@@ -250,20 +251,45 @@ def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     shown = masked_url(loaded.database_url) if loaded.database_url else f"private, {url}"
     try:
         with session(url, DOCTOR) as connection:
-            facts = read_facts(connection)
-        waiting = migrations.pending(url)
+            facts, rights = read_facts(connection), read_rights(connection)
+        owner_url = loaded.owner_url.reveal() if loaded.owner_url else url
+        is_seen = rights is None or not rights.missing or owner_url != url
+        waiting = migrations.pending(owner_url) if is_seen else []
     except (psycopg.Error, EngineError, OSError) as error:
         yield _no_database(shown, unavailable(error, url))
         return
     name = f"{shown}: PostgreSQL {facts.version}, {facts.encoding}, schema {facts.schema}"
-    if waiting:
+    if not is_seen:
+        yield DatabaseFinding("database", "ok", f"{name} answers", "", facts)
+    elif waiting:
         yield DatabaseFinding(
             "database", "note", f"{name}, {len(waiting)} migrations pending",
             "`fts up` applies them at start, or run `fts migrate`", facts,
         )  # fmt: skip
     else:
         yield DatabaseFinding("database", "ok", f"{name} is up to date", "", facts)
+    if rights is not None:
+        yield from _rights(rights, has_owner=loaded.owner_url is not None)
     yield from _about(facts)
+
+
+def _rights(rights: Rights, *, has_owner: bool) -> Iterator[Finding]:
+    """What the writer's user lacks, each with the statement that gives it."""
+    for what, grant in rights.missing:
+        yield Finding("rights", "problem", f"{rights.user} may not {what}", f"{grant};")
+    if rights.missing:
+        return
+    if rights.is_owner:
+        yield Finding("rights", "ok", f"{rights.user} owns the tables")
+    elif has_owner:
+        yield Finding("rights", "ok", f"{rights.user} may store rows, {rights.owner} does the rest")
+    else:
+        yield Finding(
+            "rights", "note", f"{rights.user} may store rows, but not change the schema: nothing is"
+            " compressed, indexed or dropped, and a new version waits for `fts migrate`",
+            f"name an address of {rights.owner} in database.owner_url_file or"
+            " FTS_DATABASE_OWNER_URL",
+        )  # fmt: skip
 
 
 def _no_database(shown: str, error: DatabaseUnavailableError) -> Finding:
