@@ -106,17 +106,23 @@ def migrate(
     if not _missing(database_url, migrations):
         return []
     applied: list[str] = []
+    patiently(lambda: _apply_all(database_url, migrations, applied, progress), progress)
+    return applied
+
+
+def patiently(attempt: Callable[[], None], progress: Callable[[str], None]) -> None:
+    """Try again for a minute while others hold a lock that `attempt`, in a `migration_session`,
+    needs. Raises DatabaseUnavailableError after it.
+    """
     backoff, ends_s = Backoff(0.25, 5.0), monotonic_s() + _LOCKED_FOR_S_MAX
     while True:
         try:
-            _apply_all(database_url, migrations, applied, progress)
+            return attempt()
         except _LockedError as error:
             if monotonic_s() > ends_s:
                 raise DatabaseUnavailableError(str(error), was_answered=True) from None
             _tell(f"{error}; trying again", progress)
             time.sleep(backoff.next_s())
-        else:
-            return applied
 
 
 def _apply_all(
@@ -127,7 +133,7 @@ def _apply_all(
 ) -> None:
     _make_schema(database_url, progress)
     _offer_timescaledb(database_url, progress)
-    with _session(database_url) as connection:
+    with migration_session(database_url) as connection:
         _create_version_table(connection)
         for migration in migrations:
             if _apply(connection, migrations, migration):
@@ -141,7 +147,7 @@ def pending(database_url: str, folder: Path | None = None) -> list[str]:
 
 
 def _missing(database_url: str, migrations: Sequence[Migration]) -> list[str]:
-    with _session(database_url) as connection:
+    with migration_session(database_url) as connection:
         exists = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
         known = _known_versions(connection, migrations) if exists and exists[0] else set()
     return [m.file_name for m in migrations if m.file_name not in known]
@@ -152,12 +158,12 @@ class _LockedError(Exception):
 
 
 @contextmanager
-def _session(database_url: str) -> Iterator[DatabaseSession]:
+def migration_session(database_url: str) -> Iterator[DatabaseSession]:
     """A session; its errors leave as ours, without passwords."""
     try:
         with session(database_url, MIGRATION) as connection:
             yield connection
-    except psycopg.errors.LockNotAvailable as error:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise _LockedError(str(unavailable(error, database_url))) from None
     except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
         raise unavailable(error, database_url) from None
@@ -180,7 +186,7 @@ def _make_schema(database_url: str, progress: Callable[[str], None]) -> None:
     """Make the schema that the address names, and say where others have their tables."""
     if (schema := schema_of(database_url)) is None:
         return
-    with _session(database_url) as connection:
+    with migration_session(database_url) as connection:
         others = [home for home in connection.seen.homes if home != schema]
         if others and schema not in connection.seen.homes:
             _tell(f"schema {schema} gets tables of its own beside {', '.join(others)}", progress)
@@ -195,7 +201,7 @@ def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> No
     settings say of it only some users may read, so it is tried: in a session of its own, for the
     extension ends a session where it is not preloaded.
     """
-    with _session(database_url) as connection:
+    with migration_session(database_url) as connection:
         row = connection.execute(_TIMESCALEDB).fetchone()
     assert row is not None
     present, available, has_ticks = row

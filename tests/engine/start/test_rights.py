@@ -97,7 +97,7 @@ def store_every_kind(url: str, make_settings: MakeSettings, slots: Slots, seq: i
         for name, spec in KINDS.items():
             row = np.zeros(1, spec.dtype)
             for field, value in (("ts_event", START_NS), ("ts_recv", START_NS), ("side", Side.BUY)):
-                if field in row.dtype.names:
+                if field in (row.dtype.names or ()):
                     row[field] = value
             await claim(sink, f"s.{name}")
             parts.append(Slice.whole(SourceKey(f"s.{name}", 1), spec, seq, row))
