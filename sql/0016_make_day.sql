@@ -11,6 +11,7 @@ LANGUAGE plpgsql STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 DECLARE
     home text;
     child text;
+    half_gone boolean;
 BEGIN
     SELECT n.nspname, c.relname || to_char(day, '"_p"YYYYMMDD') INTO home, child
     FROM pg_class AS c
@@ -30,9 +31,11 @@ BEGIN
             USING MESSAGE = format('make_day: %s is before 2009 or more than a year ahead', day);
     END IF;
     PERFORM pg_advisory_xact_lock(x'66747302'::int);
-    IF EXISTS (
-        SELECT FROM pg_inherits AS i WHERE i.inhrelid = to_regclass(format('%I.%I', home, child))
-    ) THEN
+    SELECT i.inhdetachpending INTO half_gone
+    FROM pg_inherits AS i WHERE i.inhrelid = to_regclass(format('%I.%I', home, child));
+    IF half_gone THEN
+        RAISE object_in_use USING MESSAGE = format('%s is being dropped: its rows wait', child);
+    ELSIF FOUND THEN
         RETURN false;
     END IF;
     EXECUTE format(

@@ -5,12 +5,14 @@ report that fails on its least important line is no report.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 import psycopg
 
 from engine.data.kinds import KINDS
+from engine.database.rights import Rights, read_rights
 from engine.database.session import DatabaseSession
 
 _TABLES: Final = [spec.name for spec in KINDS.values()]
@@ -96,6 +98,8 @@ class DatabaseFacts(msgspec.Struct):
     inherited: dict[str, str] = {}
     """What `ALTER ROLE … SET` and `ALTER DATABASE … SET` give a session; the engine's own sessions
     take of it only what they do not set themselves."""
+    rights: Rights | None = None
+    """None also while there are no tables of ours."""
 
 
 def read_facts(session: DatabaseSession) -> DatabaseFacts:
@@ -112,6 +116,8 @@ def read_facts(session: DatabaseSession) -> DatabaseFacts:
     facts.inherited = dict(_rows(session, _INHERITED))
     _read_layout(session, facts)
     _read_growth(session, facts)
+    with suppress(psycopg.errors.InsufficientPrivilege):
+        facts.rights = read_rights(session)
     return facts
 
 

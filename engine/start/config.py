@@ -92,13 +92,21 @@ class ControlConfig(_Section, frozen=True):
     instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
 
 
+class OwnerConfig(_Section, frozen=True):
+    """`[database.owner]`: the address of the role that owns the tables, where the engine's own may
+    not change a schema.
+    """
+
+    url: str | None = None
+    url_file: str | None = None
+
+
 class DatabaseConfig(_Section, frozen=True):
     """`[database]`: without `url` and `url_file`, a private PostgreSQL in the state directory."""
 
     url: str | None = None
     url_file: str | None = None
-    owner_url_file: str | None = None
-    """Address of the role that owns the tables, where the engine's own may not change a schema."""
+    owner: OwnerConfig = OwnerConfig()
     schema: str | None = None
     flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
@@ -226,13 +234,16 @@ class LoadedConfig:
     state_dir: Path
     urls: Mapping[str, Secret]
     """Where servers are that are not ours, by the name of their sink."""
-    owner_url: Secret | None = None
-    """The database's, for who changes its schema: migration and upkeep."""
 
     @property
     def database_url(self) -> Secret | None:
         """The database's."""
         return self.urls.get("database")
+
+    @property
+    def owner_url(self) -> Secret | None:
+        """The same for the role that owns the tables, which migration and upkeep need."""
+        return self.urls.get("database.owner")
 
     def with_state_dir(self, state_dir: Path) -> "LoadedConfig":
         """The same with another state directory."""
@@ -282,22 +293,24 @@ def load(
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
     found = {
-        name: _server_url(name, getattr(config, name), check, env, source, base)
-        for name, check in (("redis", parse_redis_url), ("database", _check_database_url))
+        name: _server_url(name, written, check, env, source, base)
+        for name, written, check in (
+            ("redis", config.redis, parse_redis_url),
+            ("database", config.database, _check_database_url),
+            ("database.owner", config.database.owner, _check_database_url),
+        )
     }
     urls = {name: url for name, url in found.items() if url is not None}
-    owner_url = _owner_url(config.database, env, source, base)
+    if "database.owner" in urls and "database" not in urls:
+        raise ConfigError(f"{source}: database.owner: there is no database.url beside it")
     if config.database.schema is not None:
-        urls["database"] = _in_schema(urls.get("database"), config.database.schema, source)
-        owner_url = owner_url and _in_schema(owner_url, config.database.schema, source)
-    if owner_url is not None and "database" not in urls:
-        raise ConfigError(f"{source}: database.owner_url_file: there is no database.url beside it")
+        urls |= _in_schema(urls, config.database.schema, source)
     if config.limits.shared and "redis" not in urls:
         raise ConfigError(
             f"{source}: limits.shared: engines share limits through a Redis they have in common;"
             " set redis.url, redis.url_file or FTS_REDIS_URL"
         )
-    return LoadedConfig(config, source, _state_dir(config, env, state_dir), urls, owner_url)
+    return LoadedConfig(config, source, _state_dir(config, env, state_dir), urls)
 
 
 def _read(path: Path) -> bytes:
@@ -462,7 +475,7 @@ def _at_home(path: Path) -> Path:
 
 def _server_url(
     section: str,
-    written: DatabaseConfig | RedisConfig,
+    written: DatabaseConfig | OwnerConfig | RedisConfig,
     check: Callable[[str], object],
     env: Mapping[str, str],
     source: str,
@@ -472,7 +485,7 @@ def _server_url(
 
     `check` raises a ConfigError that says what is wrong without repeating a password.
     """
-    variable = f"FTS_{section.upper()}_URL"
+    variable = f"FTS_{section.upper().replace('.', '_')}_URL"
     url, url_file = written.url, written.url_file
     in_plain_sight = False
     if env.get(variable):
@@ -498,32 +511,16 @@ def _server_url(
     return Secret(text)
 
 
-def _owner_url(
-    database: DatabaseConfig, env: Mapping[str, str], source: str, base: Path
-) -> Secret | None:
-    """Environment first, then the file named."""
-    if text := env.get("FTS_DATABASE_OWNER_URL", "").strip():
-        origin = "FTS_DATABASE_OWNER_URL"
-    elif database.owner_url_file is not None:
-        origin = f"{source}: database.owner_url_file"
-        text = _secret_file(base / _at_home(Path(database.owner_url_file)), origin)
-    else:
-        return None
-    try:
-        _check_database_url(text)
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from None
-    return Secret(text)
-
-
-def _in_schema(url: Secret | None, schema: str, source: str) -> Secret:
-    if url is None:
+def _in_schema(urls: Mapping[str, Secret], schema: str, source: str) -> dict[str, Secret]:
+    """The database's addresses, the owner's as well, with the schema of the tables in them."""
+    names = [name for name in ("database", "database.owner") if name in urls]
+    if not names:
         raise ConfigError(
             f"{source}: database.schema: the private server is this engine's alone and needs none;"
             " set database.url, database.url_file or FTS_DATABASE_URL"
         )
     try:
-        return Secret(in_schema(url.reveal(), schema))
+        return {name: Secret(in_schema(urls[name].reveal(), schema)) for name in names}
     except ConfigError as error:
         raise ConfigError(f"{source}: database.schema: {error}") from None
 

@@ -177,7 +177,7 @@ def _forbidden(error: psycopg.Error, database_url: str) -> DatabaseUnavailableEr
     return DatabaseUnavailableError(
         f"{unavailable(error, database_url)}: the schema is not there or of an older version, and"
         " this user may not change it; run `fts migrate` as its owner, or name the owner's address"
-        " in FTS_DATABASE_OWNER_URL or database.owner_url_file",
+        " in FTS_DATABASE_OWNER_URL or database.owner.url_file",
         was_answered=True,
     )
 

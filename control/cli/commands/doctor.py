@@ -31,7 +31,6 @@ from engine.database.words import unavailable
 from engine.process import instance
 from engine.start import migrations, preflight
 from engine.start.config import LoadedConfig, masked_url
-from engine.start.rights import Rights, read_rights
 from shards.venues import VENUES, preferred_transport, socket_count
 
 _EPILOG = """\
@@ -110,7 +109,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield from _machine(loaded, layout)
     yield _disk(loaded, layout.state_dir)
     yield _open_files(loaded)
-    yield from _database(loaded, layout)
+    yield from database_findings(loaded, _database_url(loaded, layout))
     yield _quarantine(loaded, layout)
     yield _redis(loaded)
     for name, venue in VENUES.items():
@@ -243,17 +242,17 @@ def _database_url(loaded: LoadedConfig, layout: Layout) -> str:
     return note.database if note is not None and note.database.startswith("postgres") else ""
 
 
-def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
-    url = _database_url(loaded, layout)
+def database_findings(loaded: LoadedConfig, url: str) -> Iterator[Finding]:
+    """All about the database at this address; empty: none is configured, and none is open."""
     if not url:
         yield Finding("database", "ok", "private PostgreSQL, started with the engine")
         return
     shown = masked_url(loaded.database_url) if loaded.database_url else f"private, {url}"
     try:
         with session(url, DOCTOR) as connection:
-            facts, rights = read_facts(connection), read_rights(connection)
+            facts = read_facts(connection)
         owner_url = loaded.owner_url.reveal() if loaded.owner_url else url
-        is_seen = rights is None or not rights.missing or owner_url != url
+        is_seen = facts.rights is None or not facts.rights.missing or owner_url != url
         waiting = migrations.pending(owner_url) if is_seen else []
     except (psycopg.Error, EngineError, OSError) as error:
         yield _no_database(shown, unavailable(error, url))
@@ -268,15 +267,16 @@ def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield DatabaseFinding("database", "ok", f"{name} is up to date", "", facts)
-    if rights is not None:
-        yield from _rights(rights, has_owner=loaded.owner_url is not None)
+    yield from _rights(facts, has_owner=loaded.owner_url is not None)
     yield from _about(facts)
 
 
-def _rights(rights: Rights, *, has_owner: bool) -> Iterator[Finding]:
+def _rights(facts: DatabaseFacts, *, has_owner: bool) -> Iterator[Finding]:
     """What the writer's user lacks, each with the statement that gives it."""
-    for what, grant in rights.missing:
-        yield Finding("rights", "problem", f"{rights.user} may not {what}", f"{grant};")
+    if (rights := facts.rights) is None:
+        return
+    for each in rights.missing:
+        yield Finding("rights", "problem", f"{rights.user} may not {each.what}", f"{each.grant};")
     if rights.missing:
         return
     if rights.is_owner:
@@ -287,7 +287,7 @@ def _rights(rights: Rights, *, has_owner: bool) -> Iterator[Finding]:
         yield Finding(
             "rights", "note", f"{rights.user} may store rows, but not change the schema: nothing is"
             " compressed, indexed or dropped, and a new version waits for `fts migrate`",
-            f"name an address of {rights.owner} in database.owner_url_file or"
+            f"name an address of {rights.owner} in database.owner.url_file or"
             " FTS_DATABASE_OWNER_URL",
         )  # fmt: skip
 
@@ -339,7 +339,7 @@ def _layout_of(facts: DatabaseFacts) -> Finding:
     if available and facts.layout == "partitions":
         return Finding(
             "layout", "note", f"{text}, although TimescaleDB {available} is there",
-            "hypertables are made only in a database that has the extension from the start",
+            "`fts migrate --to timescaledb --dry-run` says what hypertables would take",
         )  # fmt: skip
     return Finding("layout", "ok", f"{text}, without TimescaleDB")
 

@@ -9,6 +9,7 @@ from typing import Any
 from control.cli.exits import Exit
 from control.cli.options import add_config, load
 from control.cli.terminal.standard_streams import say
+from engine.base.errors import InstanceBusyError
 from engine.data.layout import open_layout
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
@@ -24,7 +25,7 @@ examples:
   fts migrate --to timescaledb              make them hypertables in place; no row is copied
 
 `fts up` does this itself at start, but for --to; run it apart when the engine's user may not create
-tables (FTS_DATABASE_OWNER_URL, database.owner_url_file). An engine may run meanwhile: its rows wait
+tables (FTS_DATABASE_OWNER_URL, database.owner.url_file). An engine may run meanwhile: its rows wait
 in its journal while a table is moved.
 
 exit codes: 0 done, or nothing to do; 1 something is in the way, and what is said to be done is done
@@ -77,10 +78,13 @@ def _url(loaded: LoadedConfig, stack: contextlib.ExitStack) -> str:
     if (configured := loaded.owner_url or loaded.database_url) is not None:
         return configured.reveal()
     layout = open_layout(loaded.state_dir)
-    note = instance.read_note(layout)
-    if note is not None and note.database.startswith("postgres"):
+    try:
+        stack.enter_context(instance.hold(layout))
+    except InstanceBusyError:
+        note = instance.read_note(layout)
+        if note is None or not note.database.startswith("postgres"):
+            raise
         return note.database
-    stack.enter_context(instance.hold(layout))
     server = PrivatePostgres(
         layout.state_dir, layout.instance, loaded.config.database.private_settings
     )

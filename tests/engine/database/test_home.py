@@ -67,13 +67,13 @@ def test_the_configuration_names_it_for_both_addresses(tmp_path: Path) -> None:
     assert schema_of(loaded.database_url.reveal()) == ODD[:5]
     assert schema_of(loaded.owner_url.reveal()) == ODD[:5]
     file.write_text(
-        '[database]\nurl = "postgresql://w@db/x"\nowner_url_file = "owner"\nschema = "ticks"\n'
+        '[database]\nurl = "postgresql://w@db/x"\nowner.url_file = "owner"\nschema = "ticks"\n'
     )
     found = load(file, {}).owner_url
     assert found and found.reveal() == in_schema("postgresql://o:hush@db/x", "ticks")
     for text, told in (
         ('schema = "ticks"', "the private server is this engine's alone"),
-        ('owner_url_file = "owner"', "no database.url beside it"),
+        ('owner.url_file = "owner"', "no database.url beside it"),
         ('url = "postgresql://w@db/x"\nschema = "pg_x"', "PostgreSQL's own"),
         ('url = "postgresql://w@db/x?options=-csearch_path%3Da"\nschema = "b"', "keep one"),
     ):

@@ -12,17 +12,18 @@ import psycopg
 import pytest
 import uvloop
 
+from control.cli.commands.doctor import Finding, database_findings
 from control.cli.stores.psql import connection_environment
 from engine.base.errors import DatabaseUnavailableError
 from engine.data.flags import Side
 from engine.data.kinds import KINDS
 from engine.data.layout import SourceKey
 from engine.data.slots import Slots
+from engine.database.rights import WRITER_RIGHTS, Rights, read_rights
 from engine.database.session import DOCTOR, session
 from engine.servers.postgres import client_program
-from engine.start.config import Secret
+from engine.start.config import Secret, load
 from engine.start.migrations import load_migrations, migrate, pending, sql_dir
-from engine.start.rights import WRITER_RIGHTS, Rights, read_rights
 from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.engine.writer.conftest import (
@@ -85,6 +86,15 @@ def rights_of(url: str) -> Rights:
         found = read_rights(connection)
     assert found is not None
     return found
+
+
+def doctors_lines(url: str, owner_url: str = "") -> list[Finding]:
+    """What `fts doctor` says of rights; there is no problem but these."""
+    loaded = load(None, {"FTS_DATABASE_URL": url, "FTS_DATABASE_OWNER_URL": owner_url})
+    findings = list(database_findings(loaded, url))
+    rights = [each for each in findings if each.topic == "rights"]
+    assert [each for each in findings if each.level == "problem" and each not in rights] == []
+    return rights
 
 
 def store_every_kind(url: str, make_settings: MakeSettings, slots: Slots, seq: int = 0) -> None:
@@ -185,6 +195,10 @@ def test_each_missing_right_is_named_with_the_grant_that_gives_it(
             f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
         )
         missing = rights_of(url).missing
+        told = doctors_lines(url)
+        assert [(each.level, each.advice) for each in told] == [
+            ("problem", f"{each.grant};") for each in missing
+        ]
         assert f'GRANT SELECT, INSERT ON public.trade TO "{name}"' in [m.grant for m in missing]
         assert len(missing) == len(WRITER_RIGHTS) + 5
         while missing:
@@ -193,13 +207,14 @@ def test_each_missing_right_is_named_with_the_grant_that_gives_it(
             assert now == missing[1:], "each gives what it says, and nothing else"
             missing = now
         assert not rights_of(url).is_owner
+        assert [each.level for each in doctors_lines(url)] == ["note"]
+        assert [each.level for each in doctors_lines(url, database_url)] == ["ok"]
         store_every_kind(url, make_settings, slots)
 
 
 def test_make_day_believes_nobody(shared_url: str) -> None:
-    if select(shared_url, "SELECT relkind = 'p' FROM pg_class WHERE relname = 'trade'") == [
-        (True,)
-    ]:
+    kind = select(shared_url, "SELECT relkind::text FROM pg_class WHERE relname = 'trade'")
+    if kind == [("p",)]:
         made = [
             select(as_role(shared_url, "writer"), "SELECT make_day('trade', '2026-11-22')")
             for _ in range(2)
@@ -213,6 +228,11 @@ def test_make_day_believes_nobody(shared_url: str) -> None:
         "CREATE TABLE theirs.trade (time timestamptz) PARTITION BY RANGE (time)",
         "CREATE TABLE public.other (time timestamptz) PARTITION BY RANGE (time)",
     )
+    if kind == [("p",)]:
+        half = "UPDATE pg_inherits SET inhdetachpending = true"
+        execute(shared_url, f"{half} WHERE inhrelid = 'trade_p20261122'::regclass")
+        with pytest.raises(psycopg.errors.ObjectInUse, match="is being dropped"):
+            execute(shared_url, "SELECT make_day('trade', '2026-11-22')")
     for table in ("theirs.trade", "public.other", "pg_class"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is no table of"):
             execute(shared_url, f"SELECT make_day('{table}', '2026-11-22')")

@@ -37,7 +37,8 @@ class Partitions:
         """Have what is missing made for `days` (since 1970 UTC), and for tomorrow if today is new.
 
         Own transactions; safe against another writer doing the same, and where the table has become
-        a hypertable meanwhile. Raises DatabaseUnavailableError when table or function is missing.
+        a hypertable meanwhile. Raises DatabaseUnavailableError when table or function is missing,
+        and while a day of these is being dropped.
         """
         missing = sorted(day for day in days if (table, day) not in self._known)
         if not missing:
@@ -65,6 +66,8 @@ async def _make(connection: Connection, parent: str, day: int) -> None:
     date = dt.date(1970, 1, 1) + dt.timedelta(days=day)
     try:
         await connection.execute(_MAKE, (parent, date))
+    except psycopg.errors.ObjectInUse as error:
+        raise DatabaseUnavailableError(str(error).split("\n")[0]) from error
     except psycopg.errors.UndefinedFunction as error:
         text = "function make_day is missing: run `fts migrate`"
         raise DatabaseUnavailableError(text) from error

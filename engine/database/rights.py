@@ -5,7 +5,9 @@ the schema, which migrations and the upkeep do.
 """
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from engine.data.kinds import KINDS
 from engine.database.home import schema_of
@@ -75,7 +77,7 @@ _WHO: Final = """
 """
 
 
-class MissingRight(NamedTuple):
+class MissingRight(msgspec.Struct, frozen=True):
     """Something that this user may not do."""
 
     what: str
@@ -83,7 +85,7 @@ class MissingRight(NamedTuple):
     """The statement that lets him."""
 
 
-class Rights(NamedTuple):
+class Rights(msgspec.Struct, frozen=True):
     """Of a session's user, in the schema of our tables."""
 
     user: str
