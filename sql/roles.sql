@@ -1,6 +1,6 @@
 -- Three roles in place of one: an owner, who changes the schema; a writer, for engines; a reader, for
--- everybody else. No numbered migration: run it as a superuser, with psql, before the first start or
--- at any time after, and again after a new version; what it finds done it leaves.
+-- everybody else. No numbered migration: run it as a superuser, with psql, when the tables are there,
+-- and again when a new version has changed them; what it finds done it leaves.
 --
 --     psql DATABASE -v schema=ticks -v owner=fts_owner -v writer=fts_writer -v reader=fts_reader \
 --         -f roles.sql

@@ -5,13 +5,18 @@ its name, each partition is detached and becomes a chunk (`attach_chunk` reads i
 its rows are of its day), views and functions follow, and the old table, empty by then, is dropped.
 A crash leaves each table as it was or as it shall be; asked again, this goes on with the rest.
 
-A writer waits for the lock meanwhile, and its rows in the journal. The table of trades comes last:
-whoever looks at it alone sees partitions until everything is done.
+A writer waits for the lock meanwhile, and its rows in the journal. A COPY that waited has been
+planned for the old table by then, and TimescaleDB would let it put its rows into the hypertable
+itself, where nobody finds them (seen in 2.29). So a trigger refuses them there, and stays until all
+who waited are through; who is refused begins again.
+
+The table of trades comes last: whoever looks at it alone sees partitions until everything is done.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -26,6 +31,8 @@ from engine.start.migrations import create_timescaledb, migration_session, patie
 
 _OLD: Final = "_of_partitions"
 """What is added to the names of a table and its indexes until they are dropped."""
+_GUARD: Final = "_is_being_moved"
+"""What is added to the name of a table for the trigger, and for its function."""
 _MAKES_DAYS: Final = 0x66747302
 """The lock of function make_day."""
 _VERSION_NEEDED: Final = (2, 21)
@@ -79,6 +86,20 @@ _GRANTS: Final = """
         WHERE t.attrelid = %(oid)s AND t.attacl IS NOT NULL AND NOT t.attisdropped
     ) AS g CROSS JOIN LATERAL aclexplode(g.acl) AS a
     WHERE a.grantee IS DISTINCT FROM g.relowner
+"""
+_GUARDED: Final = """
+    SELECT n.nspname, c.relname FROM pg_trigger AS t
+    JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = to_regclass(%s) AND t.tgname = c.relname || %s
+"""
+_REFUSE: Final = """
+    BEGIN
+        IF TG_RELID = TG_ARGV[0]::oid THEN
+            RAISE object_in_use
+                USING MESSAGE = 'the table has just become a hypertable: begin again';
+        END IF;
+        RETURN NEW;
+    END
 """
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)")
 
@@ -165,9 +186,7 @@ def move(database_url: str, progress: Callable[[str], None] = lambda _text: None
     found = plan(database_url)
     if found.problems:
         raise MigrationError("; ".join(found.problems))
-    if not found.moves:
-        return []
-    if found.makes_extension:
+    if found.moves and found.makes_extension:
         try:
             create_timescaledb(database_url)
         except psycopg.Error as error:
@@ -175,22 +194,30 @@ def move(database_url: str, progress: Callable[[str], None] = lambda _text: None
         progress("made the extension timescaledb")
         if problems := plan(database_url).problems:
             raise MigrationError("; ".join(problems))
+
+    def within(step: Callable[[DatabaseSession, str], None], table: str) -> None:
+        with migration_session(database_url) as connection, connection.transaction():
+            step(connection, table)
+
+    for table in _tables():  # a move before this one may have ended in between
+        patiently(partial(within, _open, table), progress)
     for each in found.moves:
         started_s = monotonic_s()
-
-        def attempt(table: str = each.table) -> None:
-            with migration_session(database_url) as connection, connection.transaction():
-                _move(connection, table)
-
-        patiently(attempt, progress)
+        patiently(partial(within, _move, each.table), progress)
+        patiently(partial(within, _open, each.table), progress)
         took_s = monotonic_s() - started_s
         progress(f"{each.table} is a hypertable: {len(each.partitions)} chunks, {took_s:.1f} s")
     return [each.table for each in found.moves]
 
 
+def _tables() -> list[str]:
+    """Trades last."""
+    others = [kind.name for kind in KINDS.values() if kind.columns and kind is not TRADE]
+    return [*others, TRADE.name]
+
+
 def _plan(connection: DatabaseSession) -> Plan:
-    tables = [kind.name for kind in KINDS.values() if kind.columns and kind is not TRADE]
-    looked_at = [_look(connection, table) for table in (*tables, TRADE.name)]
+    looked_at = [_look(connection, table) for table in _tables()]
     moves = [each for each in looked_at if each is not None]
     row = connection.execute(_EXTENSION).fetchone()
     assert row is not None
@@ -317,7 +344,36 @@ def _make_hypertable(connection: DatabaseSession, move: Move, old: sql.Identifie
     connection.execute(make, (table.as_string(),))
     give = sql.SQL("ALTER TABLE {} OWNER TO {}").format(table, sql.SQL(move.owner))
     connection.execute(give)
+    _guard(connection, move, table)
     return extension
+
+
+def _guard(connection: DatabaseSession, move: Move, table: sql.Identifier) -> None:
+    """Let nobody put rows into the hypertable itself. Its chunks get the trigger, too, and let them
+    through.
+    """
+    function = sql.Identifier(move.schema, move.table + _GUARD)
+    make = sql.SQL(
+        "CREATE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS {}"
+    )
+    connection.execute(make.format(function, sql.Literal(_REFUSE)))
+    put = sql.SQL("CREATE TRIGGER {} BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION {}({})")
+    row = connection.execute("SELECT %s::regclass::oid::text", (table.as_string(),)).fetchone()
+    assert row is not None
+    name, oid = sql.Identifier(move.table + _GUARD), sql.Literal(row[0])
+    connection.execute(put.format(name, table, function, oid))
+
+
+def _open(connection: DatabaseSession, table: str) -> None:
+    """Take the guard away. Its lock is granted after all who waited before are through."""
+    row = connection.execute(_GUARDED, (table, _GUARD)).fetchone()
+    if row is None:
+        return
+    schema, name = row
+    guard = sql.Identifier(name + _GUARD)
+    drop = sql.SQL("DROP TRIGGER {} ON {}").format(guard, sql.Identifier(schema, name))
+    connection.execute(drop)
+    connection.execute(sql.SQL("DROP FUNCTION {}").format(sql.Identifier(schema, name + _GUARD)))
 
 
 def _grants(connection: DatabaseSession, move: Move) -> list[sql.Composed]:

@@ -42,6 +42,10 @@ pytestmark = pytest.mark.whole
 _NAMES = {name: f"{name[0]} {name}_{os.getpid()}" for name in ("owner", "writer", "reader")}
 
 
+def name_of(which: str) -> str:
+    return _NAMES[which]
+
+
 def as_role(url: str, which: str) -> str:
     role = quote(_NAMES[which].replace(" ", "\\ "))
     return f"{url}{'&' if url.partition('?')[2] else '?'}options=-crole%3D{role}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 import uvloop
 
@@ -39,6 +40,7 @@ from tests.engine.writer.conftest import (
 )
 from tests.engine.writer.sinks.postgres.test_sink import piece
 from tests.stores import execute, select
+from tests.waiting import wait_for
 
 __all__ = ["layout", "make_settings", "slots", "trades"]
 
@@ -264,8 +266,52 @@ def test_a_writer_goes_on_through_it(
     assert len(moved) == 6
     found = select(partitioned_url, "SELECT count(*), count(DISTINCT trade_id) FROM trade")
     assert found == [(count, count)]
-    only = "SELECT count(*) FROM ONLY trade"
-    assert select(partitioned_url, only) == [(0,)], "rows are in chunks"
+    size = "SELECT pg_relation_size('trade')"
+    assert select(partitioned_url, size) == [(0,)], "rows are in chunks"
+
+
+def test_a_copy_that_waited_for_the_lock_is_refused_and_not_lost(
+    partitioned_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means the old table, and its rows would be where no query finds them."""
+    url = partitioned_url
+    execute(url, "SELECT make_day('trade', '2026-11-22')")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'trade'::regclass"
+    outcomes: list[object] = []
+
+    def copy() -> None:
+        with psycopg.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+            try:
+                with cursor.copy("COPY trade FROM STDIN") as rows:
+                    rows.write("2026-11-22 03:00:00+00\t0\t1\t7\t0\tB\t9\t1\t0\t1\n")
+                outcomes.append(None)
+            except psycopg.Error as error:
+                outcomes.append(error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(to_hypertables, "_open", lambda *_: None)  # as if it had died there
+        mover = threading.Thread(target=to_hypertables.move, args=(url,))
+        copier = threading.Thread(target=copy)
+        with psycopg.connect(url) as reader:
+            reader.execute("SELECT count(*) FROM trade")
+            mover.start()
+            wait_for(lambda: select(url, waiting)[0][0] >= 1, "the mover waits")
+            copier.start()
+            wait_for(lambda: select(url, waiting)[0][0] >= 2 or outcomes, "the copy waits, too")
+        mover.join()
+        copier.join()
+    (outcome,) = outcomes
+    assert outcome is None or isinstance(outcome, psycopg.errors.ObjectInUse), outcome
+    stored = 1 if outcome is None else 0
+    assert select(url, "SELECT count(*) FROM trade") == [(stored,)]
+    assert select(url, "SELECT pg_relation_size('trade')") == [(0,)]
+    guards = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%_is_being_moved'"
+    assert select(url, guards) != [(0,)]
+    execute(url, "INSERT INTO trade SELECT '2026-11-23 20:00+00', 0, 1, 7, 0, 'B', 9, 1, 0, 1")
+    assert to_hypertables.move(url) == [], "the tables are done"
+    assert select(url, guards) == [(0,)]
+    execute(url, "INSERT INTO trade SELECT '2026-11-22 20:00+00', 0, 1, 7, 0, 'B', 9, 1, 0, 1")
+    assert select(url, "SELECT count(*) FROM trade") == [(stored + 2,)]
 
 
 def test_an_interrupted_move_leaves_each_table_whole_and_is_finished_by_the_next(
