@@ -1,6 +1,7 @@
 -- Makes the partition of a day for whoever may execute it: a writer need not own the tables nor
--- create any. It runs as the owner, so it believes nobody: the table must be the owner's, in the
--- schema of this very function, and partitioned; the day one that rows may be of, not far ahead.
+-- create any. It runs as its owner, so it believes nobody: the table must be partitioned, in the
+-- schema of this very function, and belong to who owns this or the other tables there; the day must
+-- be one that rows may be of, not far ahead.
 --
 -- A partition is made aside and attached: that takes a lock which lets readers and writers go on,
 -- where `CREATE TABLE ... PARTITION OF` would wait for every query on the table, and make all others
@@ -11,17 +12,19 @@ LANGUAGE plpgsql STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 DECLARE
     home text;
     child text;
+    heir regrole;
     half_gone boolean;
 BEGIN
-    SELECT n.nspname, c.relname || to_char(day, '"_p"YYYYMMDD') INTO home, child
+    SELECT n.nspname, c.relname || to_char(day, '"_p"YYYYMMDD'), c.relowner INTO home, child, heir
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_class AS v ON v.relnamespace = n.oid AND v.relname = 'schema_version'
     JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = 'make_day' AND p.prosecdef
-    WHERE c.oid = parent AND p.proowner = c.relowner
-        AND p.proowner = quote_ident(current_user)::regrole;
+    WHERE c.oid = parent AND p.proowner = quote_ident(current_user)::regrole
+        AND c.relowner IN (p.proowner, v.relowner) AND pg_has_role(c.relowner, 'USAGE');
     IF NOT FOUND THEN
         RAISE insufficient_privilege
-            USING MESSAGE = format('make_day: %s is no table of %I beside it', parent, current_user);
+            USING MESSAGE = format('make_day: %s is no table of an owner beside it', parent);
     END IF;
     IF (SELECT c.relkind FROM pg_class AS c WHERE c.oid = parent) <> 'p' THEN
         RETURN false;  -- a hypertable makes its chunks itself
@@ -41,6 +44,9 @@ BEGIN
     EXECUTE format(
         'CREATE TABLE IF NOT EXISTS %I.%I (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS '
         'INCLUDING STORAGE INCLUDING COMPRESSION)', home, child, parent);
+    IF heir <> quote_ident(current_user)::regrole THEN
+        EXECUTE format('ALTER TABLE %I.%I OWNER TO %s', home, child, heir);
+    END IF;
     EXECUTE format(
         'ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
         parent, home, child,

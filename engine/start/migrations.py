@@ -174,10 +174,11 @@ def migration_session(database_url: str) -> Iterator[DatabaseSession]:
 
 
 def _forbidden(error: psycopg.Error, database_url: str) -> DatabaseUnavailableError:
+    told = str(unavailable(error, database_url)).partition(";")[0]
     return DatabaseUnavailableError(
-        f"{unavailable(error, database_url)}: the schema is not there or of an older version, and"
-        " this user may not change it; run `fts migrate` as its owner, or name the owner's address"
-        " in FTS_DATABASE_OWNER_URL or database.owner.url_file",
+        f"the schema is not there or of an older version, and this user may not change it ({told});"
+        " run `fts migrate` as its owner, or name the owner's address in FTS_DATABASE_OWNER_URL or"
+        " database.owner.url_file",
         was_answered=True,
     )
 

@@ -104,8 +104,8 @@ _REFUSE: Final = """
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)")
 
 
-class Partition(NamedTuple):
-    """One of a table's."""
+class FutureChunk(NamedTuple):
+    """A partition."""
 
     oid: int
     schema: str
@@ -147,7 +147,7 @@ class Move(NamedTuple):
     schema: str
     owner: str
     comment: str | None
-    partitions: list[Partition]
+    partitions: list[FutureChunk]
     indexes: list[tuple[str, str]]
     """Name and definition."""
     followers: list[Dependent]
@@ -270,7 +270,7 @@ def _look(connection: DatabaseSession, table: str) -> Move | None:
     if row is None or row[2] != "p":
         return None
     oid, schema, _, owner, is_ours, has_policies, comment, key = row
-    partitions = [Partition(*each) for each in connection.execute(_PARTITIONS, (oid,)).fetchall()]
+    partitions = [FutureChunk(*each) for each in connection.execute(_PARTITIONS, (oid,)).fetchall()]
     followers = list(dependents(connection, oid))
     told = [part.problem for part in partitions] + [each.problem for each in followers]
     problems = [text for text in told if text]

@@ -226,17 +226,25 @@ def test_make_day_believes_nobody(shared_url: str) -> None:
         assert made == [[(True,)], [(False,)]]
         with pytest.raises(psycopg.errors.DatetimeFieldOverflow):
             execute(shared_url, "SELECT make_day('trade', '1999-01-01')")
+    if kind == [("p",)]:
+        # Somebody else, who may, has migrated: the days are still of who owns the tables.
+        execute(shared_url, "ALTER FUNCTION make_day OWNER TO fts")
+        assert select(shared_url, "SELECT make_day('book', '2026-11-22')") == [(True,)]
+        owners = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'book_p20261122'"
+        assert select(shared_url, owners) == [(_NAMES["owner"],)]
     execute(
         shared_url,
+        f'GRANT CREATE ON SCHEMA public TO "{_NAMES["reader"]}"',
         "CREATE SCHEMA theirs",
         "CREATE TABLE theirs.trade (time timestamptz) PARTITION BY RANGE (time)",
-        "CREATE TABLE public.other (time timestamptz) PARTITION BY RANGE (time)",
+        f'SET ROLE "{_NAMES["reader"]}";'
+        "CREATE TABLE public.hostile (time timestamptz) PARTITION BY RANGE (time)",
     )
     if kind == [("p",)]:
         half = "UPDATE pg_inherits SET inhdetachpending = true"
         execute(shared_url, f"{half} WHERE inhrelid = 'trade_p20261122'::regclass")
         with pytest.raises(psycopg.errors.ObjectInUse, match="is being dropped"):
             execute(shared_url, "SELECT make_day('trade', '2026-11-22')")
-    for table in ("theirs.trade", "public.other", "pg_class"):
+    for table in ("theirs.trade", "public.hostile", "pg_class"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is no table of"):
             execute(shared_url, f"SELECT make_day('{table}', '2026-11-22')")
