@@ -1,16 +1,20 @@
 """A schema that the configuration names is the one that everybody works in."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import uvloop
 from psycopg.conninfo import conninfo_to_dict
 
+from control.cli.stores.psql import connection_environment
 from engine.base.errors import ConfigError, DatabaseUnavailableError
 from engine.data.slots import Slots
 from engine.database.home import in_schema, schema_of
 from engine.database.session import DOCTOR, session
-from engine.start.config import load
+from engine.servers.postgres import client_program
+from engine.start.config import Secret, load
 from engine.start.migrations import load_migrations, migrate, pending, sql_dir
 from engine.writer.rows.slice import Batch
 from engine.writer.sinks.postgres.sink import PostgresSink
@@ -29,6 +33,18 @@ from tests.stores import execute, select
 __all__ = ["layout", "make_settings", "slots", "trades"]
 
 ODD = 'Ticks of "us", x\\y é'
+
+
+def psql(url: str, query: str) -> str:
+    """What `fts psql` would answer."""
+    program = client_program()
+    assert program is not None
+    environment = connection_environment(Secret(url))
+    files = [int(path.rpartition("/")[2]) for path in environment.values() if "/fd/" in path]
+    return subprocess.run(
+        [program, "-X", "-A", "-t", "-c", query], env={**os.environ, **environment},
+        pass_fds=files, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
 
 
 @pytest.mark.parametrize("schema", ["ticks", ODD, "public", "a" * 63])
@@ -82,6 +98,7 @@ def test_the_configuration_names_it_for_both_addresses(tmp_path: Path) -> None:
             load(file, {})
 
 
+@pytest.mark.whole
 def test_two_engines_keep_to_their_schemas_in_one_database(
     empty_database_url: str, make_settings: MakeSettings, slots: Slots, trades: MakeTrades
 ) -> None:
@@ -103,7 +120,8 @@ def test_two_engines_keep_to_their_schemas_in_one_database(
 
     for count, url in enumerate(urls, 5):
         uvloop.run(store(url, count))
-        assert select(url, "SELECT count(*) FROM trades") == [(count,)], "as psql sees it"
+        assert select(url, "SELECT count(*) FROM trades") == [(count,)]
+        assert psql(url, "SELECT count(*) FROM trades") == f"{count}\n"
     with pytest.raises(DatabaseUnavailableError, match=r"schemas Ticks .*, one, .*\.schema"):
         uvloop.run(store(empty_database_url, 1))
     with pytest.raises(DatabaseUnavailableError, match=r"database\.schema"):

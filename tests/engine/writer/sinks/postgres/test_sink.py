@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import uvloop
 
-from engine.base.errors import DatabaseUnavailableError, FencedError
+from engine.base.errors import DatabaseUnavailableError, FencedError, TableRefusesError
 from engine.data.flags import GapReason, GapState, Side
 from engine.data.instrument import Instrument
 from engine.data.kind import RecordArray
@@ -509,6 +509,30 @@ def test_a_partition_dropped_under_the_writer_is_made_again(
     run(body)
     assert not quarantined(layout)
     assert select(database_url, "SELECT count(*) FROM trade") == [(10,)]
+
+
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("DROP FUNCTION make_day", "make_day is missing: run `fts migrate`"),
+        ("UPDATE pg_inherits SET inhdetachpending = true", "trade_p20260528 is being dropped"),
+    ],
+)
+def test_rows_of_a_day_that_cannot_be_made_now_wait(
+    run: Run, database_url: str, layout: Layout, trades: MakeTrades, change: str, told: str
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT make_day('trade', '2026-05-28')")
+        connection.execute(change.encode())
+
+    async def body(sink: PostgresSink) -> None:
+        await claim(sink, RING, 1, 0)
+        with pytest.raises(TableRefusesError, match=told):
+            await sink.take(Batch([piece(trades(10))]), durable=False)
+
+    run(body)
+    assert not quarantined(layout)
 
 
 def test_writers_that_make_the_same_partition_do_not_collide(
