@@ -37,7 +37,8 @@ DECLARE
         'schema_version', 'instrument', 'instrument_event', 'stream', 'stream_registry', 'trade',
         'book', 'quote', 'funding', 'open_interest', 'liquidation', 'gap', 'gap_reason',
         'gap_state', 'ring_loss', 'ingest_cursor', 'coverage', 'coverage_carrier', 'coverage_end',
-        'quarantined_row', 'ns_time', 'make_day'];
+        'quarantined_row', 'bar_1s', 'bar_1m', 'bar_todo', 'bar_fill', 'bar_state', 'ns_time',
+        'make_day', 'bars_by', 'mark_bars', 'bars_of_trades', 'hours_with_trades', 'bars'];
     each record;
 BEGIN
     FOR each IN
@@ -84,7 +85,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"writer";
 SELECT format('GRANT %s ON %I.%I TO %I', w.privileges, :'schema', c.relname, :'writer')
 FROM (VALUES
     ('INSERT', ARRAY['instrument', 'instrument_event', 'stream', 'trade', 'book', 'quote', 'funding',
-                     'open_interest', 'liquidation']),
+                     'open_interest', 'liquidation', 'bar_todo']),
+    ('UPDATE', ARRAY['bar_state']),
     ('INSERT, UPDATE', ARRAY['gap', 'ring_loss', 'coverage', 'quarantined_row']),
     ('INSERT, UPDATE, DELETE', ARRAY['ingest_cursor', 'coverage_carrier', 'stream_registry'])
 ) AS w (privileges, tables)

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 from time import monotonic, monotonic_ns, time_ns
+from typing import Final
 
-__all__ = ["boot_id", "monotonic_ns", "monotonic_s", "wall_ns"]
+__all__ = ["DAY_NS", "boot_id", "monotonic_ns", "monotonic_s", "wall_ns"]
+
+DAY_NS: Final = 86_400_000_000_000
+"""A day of UTC."""
 
 wall_ns = time_ns
 """Wall clock, int64 nanoseconds since 1970-01-01 UTC. Stamps records; never measures intervals."""

@@ -27,6 +27,8 @@ WRITER_RIGHTS: Final[Mapping[str, str]] = {
     "coverage": "SELECT, INSERT, UPDATE",
     "coverage_carrier": _KEPT,
     "quarantined_row": "SELECT, INSERT, UPDATE",
+    "bar_state": "SELECT, UPDATE",
+    "bar_todo": "SELECT, INSERT",
 }
 """By table. What a table is not there for, nobody needs yet."""
 _SEQUENCES: Final = ["instrument_instrument_id_seq", "stream_stream_id_seq"]

@@ -6,6 +6,7 @@ import msgspec
 
 from engine.messages.status import ChildReport, Judgement, Light, Phase, StreamReport, WriterReport
 from engine.messages.streams import StreamState
+from engine.messages.upkeep import DatabaseReport
 from engine.messages.writer import LIVE
 
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
@@ -36,6 +37,9 @@ GREEN: Final[Judgement] = ("green", "")
 _FLUSH_DELAY_S: Final = (5.0, 60.0)
 _BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
 """Where yellow and red begin."""
+_AWAY_NS: Final = 120 * 10**9
+_TASK_FAILS_NS: Final = 1800 * 10**9
+"""So long the upkeep may try again before that is trouble: a lock or a long query is none."""
 
 
 def worst(found: list[Judgement]) -> Judgement:
@@ -65,10 +69,39 @@ def judge_database(writer: WriterReport) -> Judgement:
     if writer.journal_error:
         text = f"{writer.journal_error}; rows are in memory only until they are stored"
         journal = ("yellow", text)
-    delay_s, waiting = writer.flush_delay_s, database.backlog_rows
+    return worst([journal, _judge_lag(writer)])
+
+
+def is_behind(writer: WriterReport) -> bool:
+    """Whether the database has enough to do with the rows that come."""
+    database = writer.database
+    if database.state != "up" or database.waits_for:
+        return True
+    return _judge_lag(writer) != GREEN
+
+
+def judge_upkeep(
+    child: ChildReport | None, databases: list[DatabaseReport], now_ns: int
+) -> Judgement:
+    """Never red: rows are stored without it. What the next tries cure is no trouble."""
+    if child is not None and child.state in ("restarting", "ended"):
+        return "yellow", f"{child.name} is {child.state}: {child.reason}; rows are stored as before"
+    for each in databases:
+        troubles = [(each.error, each.failing_since_ns, _AWAY_NS)]
+        troubles += [
+            (f"{task.task}: {task.error}", task.failing_since_ns, _TASK_FAILS_NS)
+            for task in each.tasks
+        ]
+        for text, since_ns, patience_ns in troubles:
+            if since_ns and now_ns - since_ns > patience_ns:
+                return "yellow", f"upkeep of {each.database}: {text}"
+    return GREEN
+
+
+def _judge_lag(writer: WriterReport) -> Judgement:
+    delay_s, waiting = writer.flush_delay_s, writer.database.backlog_rows
     return worst(
         [
-            journal,
             above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for the database"),
             above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for the database"),
         ]

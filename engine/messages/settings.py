@@ -95,6 +95,8 @@ class WriterSettings(msgspec.Struct, frozen=True):
     flush_rows: int = 50_000
     flush_interval_s: float = 0.05
     max_rows_per_copy: int = 100_000
+    bars: bool = False
+    """Whether the database keeps bars, of which trades leave marks."""
     journal_segment_bytes: int = 64 << 20
     journal_sync_interval_s: float = 1.0
     redis_prefix: str = "fts"

@@ -13,6 +13,7 @@ from engine.data.kinds import NOT_MARKET_DATA
 from engine.data.names import CARRIES, StreamKind
 from engine.messages.account import Account, Moves
 from engine.messages.streams import Knobs, StreamCounts, StreamState
+from engine.messages.upkeep import DatabaseReport
 from engine.messages.writer import BySink, SinkStatus
 
 Light = Literal["green", "yellow", "red"]
@@ -130,11 +131,16 @@ class EngineStatus(msgspec.Struct):
     """Of all streams since the engine started, also of those that were removed."""
     servers: list[ChildReport] = []
     """The sinks' private servers, where they are the engine's own."""
+    upkeep: list[DatabaseReport] = []
+    """How the databases are looked after; empty where there is none, and before it was said."""
+    upkeep_child: ChildReport | None = None
+    """The process that does it; None where there is no database."""
 
     @property
     def children(self) -> list[ChildReport]:
         """The supervisor's children; servers are not."""
-        return [*(shard.child for shard in self.shards), self.writer.child, self.control]
+        upkeep = [self.upkeep_child] if self.upkeep_child is not None else []
+        return [*(shard.child for shard in self.shards), self.writer.child, self.control, *upkeep]
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""

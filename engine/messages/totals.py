@@ -12,7 +12,6 @@ import msgspec
 from engine.base.clock import monotonic_s
 from engine.data.names import StreamKey, StreamKind
 from engine.messages.account import RingMoves
-from engine.messages.flush_delay import FlushDelay
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus, sum_by_kind
@@ -22,6 +21,7 @@ _QUANTILES = (0.5, 0.9, 0.99)
 _STEPS_A_DECADE = 10
 _RECENT_S = 60.0
 _LOOK_EVERY_S = 1.0
+_DELAY_STEPS_MAX = 4096
 
 
 class StreamTotals:
@@ -84,6 +84,32 @@ class ShardTotals:
     def shard_ended(self) -> None:
         """The shard is gone: its counts become the base of the next one's."""
         self._base = self.by_kind
+
+
+class FlushDelay:
+    """How long ago the rows that are stored now were received: the database's lag in seconds. An
+    outage of days is remembered from its beginning, in steps that grow with it.
+    """
+
+    def __init__(self) -> None:
+        self._accepted: deque[tuple[float, int]] = deque()
+        self._step_s = 0.0
+
+    def update(self, now_s: float, stored: int, backlog: int) -> float:
+        """Take in the counts; return the delay."""
+        accepted = self._accepted
+        if accepted and accepted[-1][1] > stored + backlog:  # other counters: a new engine
+            accepted.clear()
+        if len(accepted) < 2:
+            self._step_s = 0.0
+        if not accepted or now_s - accepted[-1][0] >= self._step_s:
+            accepted.append((now_s, stored + backlog))
+        if len(accepted) > _DELAY_STEPS_MAX:
+            accepted = self._accepted = deque(list(accepted)[::2])
+            self._step_s = (accepted[-1][0] - accepted[0][0]) / len(accepted)
+        while len(accepted) > 1 and accepted[1][1] <= stored:
+            accepted.popleft()
+        return now_s - accepted[0][0] if backlog else 0.0
 
 
 class WriterTotals:

@@ -1,6 +1,6 @@
 """What the upkeep process is told, and what it says of the databases it looks after."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,9 @@ Layout = Literal["hypertables", "partitions", "tables"]
 
 KeptFor = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}(h|d|w)$")]
 """An age: `36h`, `14d`, `8w`. Hours and days are whole ones of UTC."""
+
+BARS: Final = ("bar_1s", "bar_1m")
+"""Tables of bars, which may be kept for another time than the trades they are of."""
 
 Archive = Literal["none", "parquet"]
 
@@ -81,6 +84,12 @@ class TaskReport(msgspec.Struct):
     """What it did when it last did anything."""
     error: str = ""
     """Why it could not; empty when it could."""
+    failing_since_ns: int = 0
+    """Since when there is an error; 0 where there is none."""
+    failure_count: int = 0
+    """Since the process was born."""
+    done_ns: int = 0
+    """When it last ended without an error."""
 
 
 class DatabaseReport(msgspec.Struct):
@@ -97,6 +106,10 @@ class DatabaseReport(msgspec.Struct):
     """At the rate of `bytes_a_day`, with what retention drops taken off."""
     error: str = ""
     """Why it cannot be looked after; empty when it is."""
+    failing_since_ns: int = 0
+    """Since when there is an error; 0 where there is none."""
+    is_paused: bool = False
+    """Whether what takes long waits, because the writer is behind."""
 
 
 class UpkeepStatus(msgspec.Struct, tag=True):

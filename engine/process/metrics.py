@@ -18,6 +18,7 @@ from prometheus_client.utils import INF, floatToGoString
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
+from engine.messages.upkeep import UpkeepStatus
 from engine.messages.writer import LIVE, LIVE_TITLES, LatencyHistogram, WriterStatus
 from engine.process.metric_files import GAUGE_MODE
 
@@ -207,6 +208,27 @@ class WriterMetrics:
             if stage not in self._latencies:
                 self._latencies[stage] = _latency_of(stage)
             self._latencies[stage].feed(histogram)
+
+
+class UpkeepMetrics:
+    """When the tasks of the upkeep last got something done, and how often they could not."""
+
+    def __init__(self) -> None:
+        labels = ("database", "task")
+        self._done = _gauge(
+            "fts_upkeep_task_last_success_timestamp_seconds",
+            "When it last ended without an error, since 1970",
+            *labels,
+        )
+        self._failures = Growth("fts_upkeep_task_failures_total", "Tries that failed", labels)
+
+    def feed(self, status: UpkeepStatus) -> None:
+        """Totals since this process was born."""
+        for each in status.databases:
+            for task in each.tasks:
+                self._failures.feed(task.failure_count, each.database, task.task)
+                if task.done_ns:
+                    self._done.labels(each.database, task.task).set(task.done_ns / 1e9)
 
 
 class RequestMetrics:

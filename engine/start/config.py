@@ -28,7 +28,7 @@ from engine.data.layout import must_be_text
 from engine.data.names import StreamKey, StreamKind, Transport, is_symbol
 from engine.database.home import in_schema
 from engine.messages.settings import Admission, VenueSettings
-from engine.messages.upkeep import Archive, KeptFor
+from engine.messages.upkeep import BARS, Archive, KeptFor
 from engine.start.postgres_settings import check_settings
 
 _MAX_FILE_BYTES = 1 << 20
@@ -433,13 +433,14 @@ def _check(config: Config, source: str) -> None:
 
 def _check_upkeep(database: DatabaseConfig, source: str) -> None:
     tables = [kind.name for kind in KINDS.values() if kind.columns]
-    asked = [*database.keep, *(name for each in database.keep_by_venue.values() for name in each)]
-    for table in asked:
-        if table not in tables:
-            raise ConfigError(
-                f"{source}: database.keep: {table!r} is no table of rows: one of"
-                f" {', '.join(tables)}"
-            )
+    by_venue = [name for each in database.keep_by_venue.values() for name in each]
+    for asked, allowed in ((database.keep, [*tables, *BARS]), (by_venue, tables)):
+        for table in asked:
+            if table not in allowed:
+                raise ConfigError(
+                    f"{source}: database.keep: {table!r} is no table of rows: one of"
+                    f" {', '.join(allowed)}"
+                )
     if database.archive != "none" and not database.archive_to:
         raise ConfigError(
             f"{source}: database.archive = {database.archive!r} needs database.archive_to: a"

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from engine.base.clock import wall_ns
+from engine.data.layout import Layout
 from engine.data.names import StreamKey
 from engine.data.slots import Slot, Slots
 from engine.messages.control import KeyResult
@@ -36,8 +37,8 @@ class RunningStreams:
         max_rows_per_copy: int,
         now_ns: Callable[[], int] = wall_ns,
     ) -> None:
-        self._slots = slots
-        self._wanted = wanted
+        self.slots = slots
+        self.wanted = wanted
         self._max_rows_per_copy = max_rows_per_copy
         self._now_ns = now_ns
         self._totals: dict[int, StreamTotals] = {}
@@ -53,17 +54,22 @@ class RunningStreams:
         self.was_commanded = False
         """Whether a command ever had a say, now or before a restart."""
 
+    @classmethod
+    def of(cls, layout: Layout, shard_count: int, max_rows_per_copy: int) -> "RunningStreams":
+        """Those that a state directory remembers."""
+        return cls(Slots(layout.slots), Wanted(layout.wanted), shard_count, max_rows_per_copy)
+
     def open(self, configured: Sequence[StreamKey]) -> None:
         """Take in the registry and the configuration; deal everything out to the shards."""
-        self._wanted.seed(configured, self._now_ns())
+        self.wanted.seed(configured, self._now_ns())
         self.was_commanded = any(
-            entry.removed or entry.origin is Origin.COMMAND for entry in self._wanted.entries()
+            entry.removed or entry.origin is Origin.COMMAND for entry in self.wanted.entries()
         )
-        for removed in self._wanted.entries():
-            if removed.removed and (known := self._slots.find(removed.key)) is not None:
+        for removed in self.wanted.entries():
+            if removed.removed and (known := self.slots.find(removed.key)) is not None:
                 self._keep_back(known.slot, removed.knobs)
-        wanted = self._wanted.wanted()
-        entries = self._slots.assign_all(entry.key for entry in wanted)
+        wanted = self.wanted.wanted()
+        entries = self.slots.assign_all(entry.key for entry in wanted)
         placed = spread([self._spec(entry) for entry in entries], len(self._shards))
         for shard, specs in enumerate(placed):
             for spec in specs:
@@ -105,19 +111,19 @@ class RunningStreams:
                 results.append(not_found(key))
         if gone:
             self.was_commanded = True
-            self._wanted.remove(gone)
+            self.wanted.remove(gone)
         return results, self._leave(gone)
 
     def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
         """Tune a stream; knobs that `changes` does not name stay as they are now."""
-        entry, slot = self._wanted.get(key), self._slot_of.get(key)
+        entry, slot = self.wanted.get(key), self._slot_of.get(key)
         if entry is None or slot is None:
             return not_found(key)
         knobs = changes.over(entry.knobs)
         if problem := knobs.contradiction(self._max_rows_per_copy):
             return KeyResult(key, "contradiction", problem, field="flush_rows")
         if entry.knobs != knobs:
-            self._wanted.put([WantedStream(key, knobs, entry.origin, entry.added_ns)])
+            self.wanted.put([WantedStream(key, knobs, entry.origin, entry.added_ns)])
             self._totals[slot].report.knobs = knobs
         return KeyResult(key)
 
@@ -195,8 +201,8 @@ class RunningStreams:
             return {}
         if any(entry.origin is Origin.COMMAND for entry in entries):
             self.was_commanded = True
-        slots = self._slots.assign_all(entry.key for entry in entries)
-        self._wanted.put(entries)
+        slots = self.slots.assign_all(entry.key for entry in entries)
+        self.wanted.put(entries)
         begun: defaultdict[int, list[StreamSpec]] = defaultdict(list)
         for entry in slots:
             spec = self._spec(entry)
@@ -220,7 +226,7 @@ class RunningStreams:
 
     def _enter(self, spec: StreamSpec, shard: int) -> None:
         totals = StreamTotals(spec.slot, spec.key, shard)
-        entry = self._wanted.get(spec.key)
+        entry = self.wanted.get(spec.key)
         if entry is not None:
             totals.report.knobs, totals.report.added_ns = entry.knobs, entry.added_ns
         totals.report.reason = "accepted, waiting for its shard"

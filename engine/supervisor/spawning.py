@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from engine.base.redis_link import parse_redis_url
 from engine.data.layout import Layout
@@ -21,9 +22,12 @@ from engine.messages.settings import (
     WriterSettings,
 )
 from engine.messages.streams import Knobs
+from engine.messages.upkeep import DatabaseUpkeep, UpkeepSettings
 from engine.process.child import Child
 from engine.start.config import Config, Secret
 from engine.start.redis_memory import RedisPlan
+
+_UPKEEP_SAYS_EVERY_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Targets:
     shard: str = "shards.main:run"
     writer: str = "engine.writer.main:run"
     control: str = "control.main:run"
+    upkeep: str = "engine.upkeep.main:run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Timing:
     shard_drain_s: float = 2.0
     writer_drain_s: float = 5.0
     control_drain_s: float = 1.0
+    upkeep_drain_s: float = 1.0
     grace_s: float = 0.5
 
 
@@ -106,6 +112,7 @@ async def spawn_writer(
         flush_rows=config.database.flush_rows,
         flush_interval_s=config.database.flush_interval_ms / 1e3,
         max_rows_per_copy=config.database.max_rows_per_copy,
+        bars=config.database.bars,
         journal_segment_bytes=config.journal.segment_mb << 20,
         journal_sync_interval_s=config.journal.sync_interval_s,
         redis_prefix=config.redis.prefix,
@@ -166,3 +173,25 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
     return await Child.spawn(
         "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
     )
+
+
+async def spawn_upkeep(settings: SupervisorSettings) -> Child:
+    """The upkeep of the databases; when memory runs out it goes first."""
+    database = settings.config.database
+    birth = UpkeepSettings(
+        paths=Paths.of(settings.layout),
+        log=settings.log,
+        databases=[
+            DatabaseUpkeep(
+                name="database",
+                url=(settings.owner_url or settings.urls["database"]).reveal(),
+                keep=database.keep,
+                keep_by_venue=database.keep_by_venue,
+                bars=database.bars,
+                archive=database.archive,
+                archive_to=database.archive_to or "",
+            )
+        ],
+        status_interval_s=min(_UPKEEP_SAYS_EVERY_S, settings.timing.hung_after_s / 4),
+    )
+    return await Child.spawn("upkeep", settings.targets.upkeep, birth, oom_score_adj=500)

@@ -1,7 +1,7 @@
 """The supervisor: starts the children in order, keeps them alive, takes them down in order.
 
-    start   schema → doorbell → writer → shards with their streams → control
-    stop    shards (intake ends) → writer (commits what there is) → control
+    start   schema → doorbell → writer → shards with their streams → control → upkeep
+    stop    shards (intake ends) and upkeep → writer (commits what there is) → control
 
 It never touches market data: it knows pids, pipes, the stream table and a restart budget.
 
@@ -22,7 +22,6 @@ from functools import partial
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError, EngineError
-from engine.data.slots import Slots
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.account import Account
 from engine.messages.control import (
@@ -48,7 +47,6 @@ from engine.servers.server_keeper import ServerKeeper
 from engine.start.schema_keeper import SchemaKeeper
 from engine.streams.listing_outbox import ListingOutbox
 from engine.streams.running_streams import RunningStreams
-from engine.streams.wanted import Wanted
 from engine.streams.wanted_mirror import WantedMirror
 from engine.supervisor.command_desk import Command, CommandDesk, refuse
 from engine.supervisor.control_feed import ControlFeed
@@ -62,6 +60,7 @@ from engine.supervisor.spawning import (
     spawn_writer,
 )
 from engine.supervisor.stream_starts import StreamStarts
+from engine.supervisor.upkeep_child import UpkeepChild
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 
@@ -91,19 +90,14 @@ class Supervisor:
         self._phase: Phase = "starting"
         self._started_s = monotonic_s()
         self._doorbell_fd = -1
-        self._slots = Slots(settings.layout.slots)
-        self._wanted = Wanted(settings.layout.wanted)
-        self._running = RunningStreams(
-            self._slots,
-            self._wanted,
-            len(settings.cpus),
-            settings.config.database.max_rows_per_copy,
+        self._running = RunningStreams.of(
+            settings.layout, len(settings.cpus), settings.config.database.max_rows_per_copy
         )
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
         self._syncs = RingSyncs()
         self._starts = StreamStarts(
-            self._running, self._slots, self._tell_shard, self._tell_control
+            self._running, self._running.slots, self._tell_shard, self._tell_control
         )
         self._desk = CommandDesk(self._running, self._starts, self._tell_shard, self._tell_writer)
         self._listings = ListingOutbox()
@@ -111,7 +105,9 @@ class Supervisor:
         self._servers = list(servers)
         url = settings.urls.get("database")
         self._schema = SchemaKeeper(url and (settings.owner_url or url), migrate)
-        self._mirror = WantedMirror(self._wanted, settings.registry_name, url, self._desk.adopt)
+        self._mirror = WantedMirror(
+            self._running.wanted, settings.registry_name, url, self._desk.adopt
+        )
         self._leases = LeaseDesk(
             settings.limits,
             settings.layout.limits,
@@ -121,6 +117,7 @@ class Supervisor:
         )
         self._writer = self._make_writer()
         self._control = self._make_control()
+        self._upkeep = UpkeepChild(settings, self._on_fault)
         self._feed = ControlFeed(self._control, self.status)
         self._seen_by_control: Judgement = GREEN
         self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
@@ -150,6 +147,7 @@ class Supervisor:
             self._add_shard(index)
         await asyncio.gather(*(shard.keeper.start(timing.ready_s) for shard in self._shards))
         await self._control.start(timing.ready_s)
+        self._watch("the start of the upkeep", self._upkeep.start())
         if self._phase == "starting":
             self._phase = "running"
 
@@ -160,7 +158,8 @@ class Supervisor:
         self._feed.tell_status()  # what watches the engine learns it before the end
         await asyncio.gather(*(keeper.close() for keeper in self._servers))
         await asyncio.gather(
-            *(shard.keeper.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards)
+            self._upkeep.leave(timing.grace_s),
+            *(shard.keeper.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards),
         )
         code, _ = await asyncio.gather(
             self._writer.leave(timing.writer_drain_s, timing.grace_s),
@@ -179,7 +178,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """SIGKILL every child. Rings and journal stay, and the next start delivers them."""
-        for keeper in self._keepers():
+        for keeper in (*self._keepers(), *self._upkeep.keepers):
             keeper.kill()
 
     def status(self) -> EngineStatus:
@@ -198,6 +197,8 @@ class Supervisor:
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         if light == "green" and (refusal := self._leases.refusal):
             light, reason = "yellow", refusal
+        if light == "green" and (judged := self._upkeep.judgement) != GREEN:
+            light, reason = judged
         if self._phase == "running" and self._control.report.state == "up":
             light, reason = worst([(light, reason), self._seen_by_control])
         return EngineStatus(
@@ -213,6 +214,8 @@ class Supervisor:
             limiters=self._leases.reports(),
             counts_by_kind=sum_by_kind(shard.totals.by_kind for shard in self._shards),
             servers=servers,
+            upkeep=self._upkeep.databases,
+            upkeep_child=next((keeper.report for keeper in self._upkeep.keepers), None),
         )
 
     # -- making children ---------------------------------------------------------------------
@@ -367,12 +370,13 @@ class Supervisor:
             # After a suspend every child looks silent; nobody is hung until we have listened.
             overslept = now_s - before_s > 4 * _TICK_S
             before_s = now_s
-            for keeper in self._keepers():
+            for keeper in (*self._keepers(), *self._upkeep.keepers):
                 if overslept:
                     keeper.excuse(now_s)
                 else:
                     keeper.check_hung(now_s)
             self._starts.tick(now_s)
+            self._upkeep.heed(self._writer_totals.report)
             self._feed.tell_status()
             self._check_usable()
 
@@ -403,7 +407,7 @@ class Supervisor:
             return  # whoever added or removed streams can do so again
         if all(
             report.state is StreamState.FAILED
-            and self._slots.instrument(report.venue, report.symbol) is None
+            and self._running.slots.instrument(report.venue, report.symbol) is None
             for report in reports
         ):
             reasons = dict.fromkeys(

@@ -5,8 +5,9 @@ Invariants
   next run, never by a person.
 - No task holds a lock that COPY waits for, longer than its session's `lock_timeout`; it asks again
   later instead.
-- `Place.pause` is called between any two pieces of work: it waits while the writer is behind, and
-  raises StoppingError when the engine ends.
+- `Place.pause` is called before any piece of work that takes long: it waits while the writer is
+  behind, and raises StoppingError when the engine ends. What is short, or is the cure for a writer
+  that is behind (a full disk), does not wait.
 """
 
 from collections.abc import Callable
@@ -14,12 +15,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from engine.base.errors import EngineError
+from engine.database.layout import DatabaseLayout
 from engine.database.session import DatabaseSession
-from engine.messages.upkeep import DatabaseUpkeep, Layout
+from engine.messages.upkeep import DatabaseReport, DatabaseUpkeep, Layout
 
 
 class StoppingError(EngineError):
     """The engine ends: leave everything as it is."""
+
+
+class PostponedError(EngineError):
+    """Something is in the way, and the next try may find it gone; what was done stays done."""
+
+    retriable = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +36,20 @@ class Place:
 
     session: DatabaseSession
     """In autocommit mode; closed and replaced after any error."""
-    layout: Layout
+    seen: DatabaseLayout
     settings: DatabaseUpkeep
+    report: DatabaseReport
+    """What is said of the database. A task may set its fields, each to a new value: another thread
+    reads them meanwhile."""
     pause: Callable[[], None]
     now_ns: Callable[[], int]
     """Wall clock, ns since 1970."""
+
+    @property
+    def layout(self) -> Layout:
+        """How the tables are kept."""
+        assert self.seen.layout is not None, "nothing runs before there are tables"
+        return self.seen.layout
 
 
 class Task(Protocol):
@@ -44,6 +61,6 @@ class Task(Protocol):
 
     def run(self, place: Place) -> str:
         """Do what there is to do now; returned is what was done, in a few words, empty for nothing.
-        Runs in a thread of its own. Raises psycopg.Error and EngineError.
+        Runs in a thread of its own. Raises psycopg.Error, EngineError and OSError.
         """
         ...

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from engine.data.layout import open_layout
-from tests.flow.rig import SHARD, WRITER, Rig, assert_equation
+from tests.flow.rig import SHARD, UPKEEP, WRITER, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
 MakeRig = Callable[..., Rig]
@@ -63,6 +63,18 @@ def test_killed_writer_repeats_nothing_and_loses_nothing(make_rig: MakeRig) -> N
     verdict = rig.finish()
     assert_equation(verdict)
     assert verdict.declared_missing == 0, "a writer's death costs nothing"
+
+
+def test_killed_upkeep_is_nobodys_loss(make_rig: MakeRig) -> None:
+    rig = make_rig(rate="2000")
+    engine = rig.start()
+    for life in range(1, 4):
+        engine.wait_for_count("upkeep is ready", life)
+        engine.child(UPKEEP).kill()
+        rig.until_more_rows(500)
+    verdict = rig.finish()
+    assert_equation(verdict)
+    assert verdict.declared_missing == 0
 
 
 @pytest.mark.fault("V04")

@@ -26,7 +26,7 @@ _REASON_OF_TERM = {
     "skipped": "not_stored", "dropped": "ring_full", "refused": "unreadable",
     "quarantined": "quarantined",
 }  # fmt: skip
-SHARD, WRITER = "shards.main:run", "engine.writer.main:run"
+SHARD, WRITER, UPKEEP = "shards.main:run", "engine.writer.main:run", "engine.upkeep.main:run"
 
 
 class Rig:

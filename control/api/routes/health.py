@@ -12,6 +12,7 @@ from control.state.exposition import MEDIA_TYPES, Exposition
 from control.state.health import HealthLight, ProcessReport
 from engine.messages.account import Moves
 from engine.messages.status import ChildReport, Light, ShardReport, WriterReport
+from engine.messages.upkeep import DatabaseReport
 from engine.messages.writer import LIVE
 
 
@@ -82,6 +83,7 @@ class RuntimeHealth(msgspec.Struct):
     shards: list[ShardReport]
     writer: WriterHealth | None
     control: ChildReport | None
+    upkeep: list[DatabaseReport] = []
 
 
 class SinkLight(msgspec.Struct):
@@ -119,6 +121,7 @@ async def runtime_health(_: Request, services: Services) -> Response:
             shards=status.shards if status else [],
             writer=_writer(status.writer) if status else None,
             control=status.control if status else None,
+            upkeep=status.upkeep if status else [],
         )
     )
 

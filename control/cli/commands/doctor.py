@@ -308,6 +308,8 @@ def _about(facts: DatabaseFacts) -> Iterator[Finding]:
             "make the database in UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)",
         )  # fmt: skip
     yield _layout_of(facts)
+    if facts.layout == "hypertables":
+        yield from hypertables_of(facts)
     size = f"{(facts.size_bytes or 0) / 2**20:,.0f} MB, {facts.days_kept} days kept"
     if facts.rows_a_day is not None and facts.bytes_a_day is not None:
         size += (
@@ -342,6 +344,38 @@ def _layout_of(facts: DatabaseFacts) -> Finding:
             "`fts migrate --to timescaledb --dry-run` says what hypertables would take",
         )  # fmt: skip
     return Finding("layout", "ok", f"{text}, without TimescaleDB")
+
+
+def hypertables_of(facts: DatabaseFacts) -> Iterator[Finding]:
+    """What TimescaleDB's workers do, and what keeps them from it."""
+    if facts.settings_too_low:
+        yield Finding(
+            "timescaledb", "note",
+            f"too low for its workers and chunks: {', '.join(facts.settings_too_low)}",
+            "in postgresql.conf, then restart the server: "
+            + ", ".join(f"{name} = {least}" for name, least in facts.settings_too_low.items()),
+        )  # fmt: skip
+    if facts.timescaledb_lacks:
+        text, _, advice = facts.timescaledb_lacks.partition("; ")
+        yield Finding("policies", "note", text, advice)
+        return
+    for each in facts.policies:
+        if each.last_status == "Failed":
+            yield Finding(
+                "policies", "note",
+                f"{each.policy} of {each.table} failed ({each.failures} times by now):"
+                f" {each.last_error.partition(chr(10))[0] or 'no reason visible to this user'}",
+                "SELECT * FROM timescaledb_information.job_errors tells all of them",
+            )  # fmt: skip
+        elif not each.is_scheduled:
+            yield Finding(
+                "policies", "note", f"{each.policy} of {each.table} is switched off",
+                "alter_job(…, scheduled => true) switches it on",
+            )  # fmt: skip
+    at_work = [f"{each.policy} of {each.table}" for each in facts.policies if each.is_scheduled]
+    yield Finding(
+        "policies", "ok", ", ".join(at_work) or "none yet: the engine sets them when it runs"
+    )
 
 
 def _sessions_of(facts: DatabaseFacts) -> Finding:

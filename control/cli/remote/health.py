@@ -1,6 +1,7 @@
 """`fts health`: the verdict on a running engine, and its lights."""
 
 import argparse
+import datetime as dt
 from typing import Any
 
 from control.cli.exits import Exit
@@ -33,7 +34,23 @@ def run(options: argparse.Namespace) -> int:
         shown = {"engine": engine} | lights
         rows = [(name, light["status"], light["reason"]) for name, light in shown.items()]
         print_table(("part", "status", "reason"), rows, "")
+        if tasks := _tasks(lights["runtime"]["upkeep"]):
+            print_table(("database", "task of the upkeep", "last ran", "outcome"), tasks, "")
         admission = lights["runtime"]["admission"]
         if not admission["accepts"]:
             print_table(("new streams are refused",), [(admission["reason"],)], "")
     return Exit.OK if engine["status"] == "green" else Exit.FAILED
+
+
+def _tasks(databases: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A line a task, or what keeps all of them from being done."""
+    lines: list[tuple[str, ...]] = []
+    for each in databases:
+        name, error = each["database"], each["error"]
+        lines += [(name, "all", "-", error)] if error else []
+        for task in each["tasks"]:
+            ran = dt.datetime.fromtimestamp(task["last_ns"] // 10**9, dt.UTC)
+            outcome = task["error"] or task["did"] or "nothing to do"
+            when = f"{ran:%Y-%m-%d %H:%M:%S}" if task["last_ns"] else "-"
+            lines.append((name, task["task"], when, outcome))
+    return lines

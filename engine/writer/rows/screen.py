@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.base.clock import wall_ns
+from engine.base.clock import DAY_NS, wall_ns
 from engine.data.kind import Kind, RecordArray
 from engine.data.kinds import GAP
 from engine.writer.rows.copy import StreamLookup
@@ -21,7 +21,7 @@ from engine.writer.rows.exact import (
 )
 
 _CHUNK_ROWS: Final = 4096
-DAY_NS: Final = 86_400_000_000_000
+_MINUTE_NS: Final = 60_000_000_000
 TIME_MIN_NS: Final = 1_230_768_000_000_000_000
 """2009-01-01 UTC. Earlier or far future times would make absurd partitions."""
 FUTURE_NS: Final = DAY_NS
@@ -118,6 +118,15 @@ def days(records: RecordArray) -> set[int]:
     if last - first < 2:
         return {first, last}
     return {int(day) for day in np.unique(times // DAY_NS)}
+
+
+def minutes(records: RecordArray) -> set[int]:
+    """Minutes since 1970 UTC that the rows fall on."""
+    times = records["ts_event"]
+    first, last = int(times.min()) // _MINUTE_NS, int(times.max()) // _MINUTE_NS
+    if last - first < 2:
+        return {first, last}
+    return {int(minute) for minute in np.unique(times // _MINUTE_NS)}
 
 
 def _may_be_stored_at(records: RecordArray, spec: Kind) -> npt.NDArray[np.bool_]:

@@ -16,9 +16,10 @@ from prometheus_client.openmetrics import parser as open_parser
 from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
+from engine.messages.upkeep import DatabaseReport, TaskReport, UpkeepStatus
 from engine.messages.writer import LatencyHistogram
 from engine.process import metric_files
-from engine.process.metrics import ProcessMetrics, ShardMetrics, WriterMetrics
+from engine.process.metrics import ProcessMetrics, ShardMetrics, UpkeepMetrics, WriterMetrics
 from tests.control.api.api_rig import DROP, Rig, run_with_rig
 from tests.control.api.routes.test_streams import BTC, BTC_KEY
 from tests.engine.process.metric_rig import life, samples
@@ -28,9 +29,9 @@ ROOT = Path(__file__).parents[3]
 PROMTOOL = shutil.which("promtool")
 LABELS = {
     "exchange", "kind", "state", "reason", "sink", "process", "pool", "part", "route", "method",
-    "status", "le",
+    "status", "le", "database", "task",
 }  # fmt: skip
-NAME = re.compile(r"fts_(engine|shards|writer|control)(_[a-z]+)+")
+NAME = re.compile(r"fts_(engine|shards|writer|control|upkeep)(_[a-z]+)+")
 
 
 @pytest.fixture
@@ -46,6 +47,9 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
         counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}
         ShardMetrics().feed("binance_linear", counts, {"schema": 1}, 1, 1)
         ProcessMetrics("shard-0").feed(1.0, 0.0)
+    with life(layout, "upkeep"):
+        tasks = [TaskReport("retention", failure_count=1, done_ns=1)]
+        UpkeepMetrics().feed(UpkeepStatus([DatabaseReport("database", tasks=tasks)]))
     yield layout
     metric_files.end(layout)
 

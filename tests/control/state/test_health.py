@@ -13,10 +13,10 @@ from control.state.health import (
     HeldLight,
     open_files,
 )
-from engine.messages.flush_delay import FlushDelay
 from engine.messages.judgement import worst
 from engine.messages.status import ChildReport, EngineStatus, Light, WriterReport
 from engine.messages.streams import StreamState
+from engine.messages.totals import FlushDelay
 from engine.messages.writer import SinkStatus
 from tests.control.api.api_rig import Rig, run_with_rig
 from tests.control.api.routes.test_streams import BTC, BTC_KEY

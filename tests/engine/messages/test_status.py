@@ -1,15 +1,17 @@
 """The aggregate: totals across lives, percentiles that never flatter, one light with a reason."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.names import StreamKey, StreamKind
-from engine.messages.judgement import judge, judge_database
+from engine.messages.judgement import GREEN, is_behind, judge, judge_database, judge_upkeep
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus
 from engine.messages.totals import ShardTotals, StreamTotals, WriterTotals, summarize
+from engine.messages.upkeep import DatabaseReport, TaskReport
 from engine.messages.writer import LatencyHistogram, RingStatus, SinkStatus, WriterStatus
 
 KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
@@ -186,3 +188,30 @@ def test_rows_that_wait_are_red_and_rows_in_quarantine_yellow_until_none_is() ->
     status.database.set_aside_rows = {}
     totals.update(status)
     assert judge("running", [], totals.report, [])[0] == "green", "stored or dropped by a person"
+
+
+def test_upkeep_is_never_more_than_yellow_and_only_when_it_lasts() -> None:
+    minute_ns = 60 * 10**9
+    dead = ChildReport("upkeep", "restarting", reason="killed by SIGKILL")
+    assert judge_upkeep(dead, [], 0)[0] == "yellow"
+    assert judge_upkeep(ChildReport("upkeep", "starting"), [], 0) == GREEN
+    failed = TaskReport("retention", error="disk", failing_since_ns=1)
+    up = ChildReport("upkeep", "up")
+    for report, patience_ns, text in (
+        (DatabaseReport("main", tasks=[failed]), 30 * minute_ns, "upkeep of main: retention: disk"),
+        (DatabaseReport("main", error="away", failing_since_ns=1), 2 * minute_ns, "main: away"),
+    ):
+        assert judge_upkeep(up, [report], patience_ns - 1) == GREEN
+        light, reason = judge_upkeep(up, [report], patience_ns + 2)
+        assert light == "yellow"
+        assert text in reason
+
+
+def test_the_writer_is_behind_where_its_light_says_so() -> None:
+    writer = WriterReport(ChildReport("writer", "up"), sinks=[SinkStatus("database", "up")])
+    assert not is_behind(writer)
+    assert not is_behind(msgspec.structs.replace(writer, journal_error="no room"))
+    assert is_behind(msgspec.structs.replace(writer, flush_delay_s=5.0))
+    for changes in ({"backlog_rows": 2_000_000}, {"state": "down"}, {"waits_for": "a lock"}):
+        sinks = [msgspec.structs.replace(SinkStatus("database", "up"), **changes)]
+        assert is_behind(msgspec.structs.replace(writer, sinks=sinks))

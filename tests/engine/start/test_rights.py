@@ -182,7 +182,15 @@ def test_every_table_is_listed_for_the_writer(database_url: str) -> None:
             AND NOT c.relispartition
             AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')
     """
-    known = {*WRITER_RIGHTS, "gap_reason", "gap_state", "coverage_end"}
+    known = {
+        *WRITER_RIGHTS,
+        "gap_reason",
+        "gap_state",
+        "coverage_end",
+        "bar_1s",
+        "bar_1m",
+        "bar_fill",
+    }
     assert {table for (table,) in select(database_url, tables)} == known
 
 

@@ -28,6 +28,7 @@ from engine.messages.streams import (
     StreamStatus,
     sum_by_kind,
 )
+from engine.messages.upkeep import DatabaseReport, PauseUpkeep, UpkeepSettings, UpkeepStatus
 from engine.messages.writer import RingsSynced, SetStreamKnobs, SinkStatus, SyncRings, WriterStatus
 from engine.process.pipe import Pipe
 
@@ -60,13 +61,15 @@ def writer_status(state: str = "up", backlog_rows: int = 0) -> WriterStatus:
 
 
 async def writer(settings: WriterSettings, pipe: Pipe[ToChild]) -> int:
-    """Is ready at once, syncs rings, drains. Part `backlog`: cannot deliver."""
+    """Is ready at once, syncs rings, drains. Part `backlog`: cannot deliver. Part `behind`: while
+    it is there, millions of rows wait.
+    """
     directory = Path(settings.paths.state_dir)
     backlog = 7 if (directory / "part.backlog").exists() else 0
     note(directory, who="writer", what="born")
     pipe.send(Ready())
     pipe.send(writer_status(backlog_rows=backlog))
-    beat = asyncio.create_task(_beat(pipe, writer_status(backlog_rows=backlog)))
+    beat = asyncio.create_task(_writer_beat(pipe, directory / "part.behind", backlog))
     try:
         while (message := await pipe.receive()) is not None:
             match message:
@@ -266,7 +269,40 @@ def shard_status(index: int, lives: dict[int, int], counts: Counts) -> ShardStat
     )
 
 
-async def _beat(pipe: Pipe[ToChild], status: ShardStatus | WriterStatus | Heartbeat) -> None:
+async def _writer_beat(pipe: Pipe[ToChild], behind: Path, backlog: int) -> None:
+    while True:
+        await asyncio.sleep(0.1)
+        rows = 3_000_000 if behind.exists() else backlog  # noqa: ASYNC240 - as above
+        pipe.send(writer_status(backlog_rows=rows))
+
+
+async def _beat(
+    pipe: Pipe[ToChild], status: ShardStatus | WriterStatus | Heartbeat | UpkeepStatus
+) -> None:
     while True:
         await asyncio.sleep(0.1)
         pipe.send(status)
+
+
+async def upkeep(settings: UpkeepSettings, pipe: Pipe[ToChild]) -> int:
+    """Says that it looks after its database. Part `stillborn-upkeep`: not in its first life."""
+    directory = Path(settings.paths.state_dir)
+    note(directory, who="upkeep", what="born")
+    stillborn = directory / "part.stillborn-upkeep"
+    if stillborn.exists():
+        stillborn.unlink()
+        return 1
+    pipe.send(Ready())
+    said = UpkeepStatus([DatabaseReport(each.name, "partitions") for each in settings.databases])
+    beat = asyncio.create_task(_beat(pipe, said))
+    while (message := await pipe.receive()) is not None:
+        match message:
+            case PauseUpkeep():
+                note(directory, who="upkeep", what="pause", paused=message.paused)
+            case Drain():
+                note(directory, who="upkeep", what="drain")
+                break
+            case _:
+                note(directory, who="upkeep", what=type(message).__name__)
+    beat.cancel()
+    return 0

@@ -8,10 +8,9 @@ import datetime as dt
 
 import psycopg
 
-from engine.base.clock import wall_ns
+from engine.base.clock import DAY_NS, wall_ns
 from engine.base.errors import DatabaseUnavailableError
 from engine.database.session import AsyncSession
-from engine.writer.rows.screen import DAY_NS
 
 _FIND = """
     SELECT c.oid::regclass::text, c.relkind = 'p' FROM pg_class AS c WHERE c.oid = to_regclass(%s)

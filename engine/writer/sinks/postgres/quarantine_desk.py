@@ -26,7 +26,7 @@ from engine.writer.rows.slice import Slice
 from engine.writer.sinks.postgres import quarantine_table
 from engine.writer.sinks.postgres.adoption import adopt
 from engine.writer.sinks.postgres.refusals import is_for_later
-from engine.writer.sinks.postgres.tables import Tables
+from engine.writer.sinks.postgres.tables import MARK_BARS, Tables
 
 _ROWS_AT_ONCE: Final = 1000
 _QUARANTINE: Final = SourceKey("quarantine", 0)
@@ -153,6 +153,8 @@ class QuarantineDesk:
             left = mine.without(np.array(gone, np.int64))
             if len(left.records):
                 await self._tables.store(self._connection, kind, [left])
+                if marks := await self._tables.marks(self._connection, screened):
+                    await self._connection.execute(MARK_BARS, (marks,))
                 await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
         return [rows[place] for key, place in wanted.items() if key in claimed]
 

@@ -10,7 +10,7 @@ that are lost, the same transaction says so (table ring_loss, and gaps among the
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -35,7 +35,7 @@ from engine.writer.sinks.postgres.adoption import Aside
 from engine.writer.sinks.postgres.coverage import close_coverage, store_coverage
 from engine.writer.sinks.postgres.overdue import Overdue
 from engine.writer.sinks.postgres.refusals import Fault, fault_of, in_words
-from engine.writer.sinks.postgres.tables import Tables
+from engine.writer.sinks.postgres.tables import MARK_BARS, Tables
 from engine.writer.sinks.postgres.waits import DatabaseWaits
 from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
 
@@ -47,6 +47,8 @@ _MOVE_CURSORS = """
         AS m (ring, epoch, old_seq, new_seq, last_recv)
     WHERE c.ring = m.ring AND c.epoch = m.epoch AND c.sequence = m.old_seq
 """
+_MARK_AND_MOVE = f"WITH marked AS ({MARK_BARS}) {_MOVE_CURSORS}"
+"""In one statement: each takes its time to be sent and answered."""
 _CLAIM_CURSOR = """
     INSERT INTO ingest_cursor (ring, epoch, sequence, backend_pid)
     VALUES (%s, %s, %s, pg_backend_pid())
@@ -144,6 +146,7 @@ class PostgresSink(Sink):
         assert settings.database_url, "without a URL there is no sink"
         layout = settings.paths.layout()
         self._url = settings.database_url
+        self._bars = settings.bars
         self._instance = layout.instance
         self._tables = Tables(slots)
         self._aside = Aside(layout.quarantine_dir, self._tables, layout.instance)
@@ -185,6 +188,7 @@ class PostgresSink(Sink):
         """Claim each row, and what else is done once for a new session."""
         async with self._connected() as connection:
             found = {key: await self._claim(connection, key, at) for key, at in starts.items()}
+            await self._tables.want_bars(connection, self._bars)
             oldest: dict[str, int] = {}
             for ring, epoch in [*self._drained, *starts]:
                 oldest[ring] = min(epoch, oldest.get(ring, epoch))
@@ -297,10 +301,11 @@ class PostgresSink(Sink):
     ) -> None:
         if screened.refused:
             attempt.refusals = declare(screened, wall_ns())
+        marks = await self._tables.marks(connection, screened)
         async with connection.transaction():
             if durable:
                 await connection.execute("SET LOCAL synchronous_commit = on")
-            await self._move_cursors(connection, batch)
+            await self._move_cursors(connection, batch, marks)
             await self._declare_withheld(connection, batch)
             await store_coverage(connection, batch.parts, self._tables.streams.lookup.stream_id)
             for kind, parts in screened.rows.items():
@@ -313,8 +318,12 @@ class PostgresSink(Sink):
             if attempt.refusals is not None:
                 await self._aside.put(connection, attempt.refusals)
 
-    async def _move_cursors(self, connection: Connection, batch: Batch) -> None:
-        """Compare-and-set, before anything else: whoever is not at the cursor stops here."""
+    async def _move_cursors(
+        self, connection: Connection, batch: Batch, marks: Sequence[int]
+    ) -> None:
+        """Compare-and-set, before anything else: whoever is not at the cursor stops here. `marks`
+        are those of the batch's trades.
+        """
         moves: dict[SourceKey, tuple[int, int, int | None]] = {}
         for part in batch.parts:
             start_seq, end_seq, recv_ns = moves.get(
@@ -330,7 +339,10 @@ class PostgresSink(Sink):
             *map(list, zip(*moves, strict=True)),
             *map(list, zip(*moves.values(), strict=True)),
         )
-        moved = await connection.execute(_MOVE_CURSORS, values)
+        if marks:
+            moved = await connection.execute(_MARK_AND_MOVE, (marks, *values))
+        else:
+            moved = await connection.execute(_MOVE_CURSORS, values)
         if moved.rowcount != len(moves):
             rings = ", ".join(f"{ring}/{epoch}" for ring, epoch in moves)
             raise FencedError(f"the cursor of one of {rings} is not where this writer left it")

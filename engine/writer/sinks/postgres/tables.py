@@ -7,17 +7,19 @@ them is in a state of its own, and its rows wait.
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
 from engine.base.errors import DatabaseUnavailableError, TableRefusesError
 from engine.data.kind import Kind
-from engine.data.kinds import KINDS
+from engine.data.kinds import KINDS, TRADE
 from engine.data.slots import Slots
+from engine.database.catch_up import CatchUp
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
+from engine.writer.rows.screen import minutes
 from engine.writer.rows.screened import (
     Screened,
     halves,
@@ -33,6 +35,10 @@ from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_late
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
 
 _ENCODE_ROWS: Final = 8192
+MARK_BARS: Final = """
+    INSERT INTO bar_todo (minute)
+    SELECT timestamptz 'epoch' + m * interval '1 minute' FROM unnest(%s::bigint[]) AS m
+"""
 _PROBES: Final = 128
 """Rows of a refused flush, taken at random, that are tried one by one until one is accepted. Where
 one in twenty would be, that fails once in 700 times, and the next try takes others."""
@@ -46,6 +52,9 @@ class Tables:
     def __init__(self, slots: Slots) -> None:
         self.streams = StreamIds(slots)
         self.partitions = Partitions()
+        self._marks_bars: bool | None = None
+        """Whether trades leave marks of their minutes; None: the database is still to be asked."""
+        self._catch_up = CatchUp()
         self._encoders = {
             kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in KINDS.items() if spec.columns
         }
@@ -54,6 +63,15 @@ class Tables:
         """The connection is a new one, and may be to another database."""
         self.streams.forget()
         self.partitions.forget()
+        self._marks_bars = None
+
+    async def want_bars(self, connection: Connection, wanted: bool) -> None:
+        """Say whether bars are kept of what is stored from now on, and be told whether that takes
+        marks. For a writer that has its cursors: then nobody before it can still store rows.
+        """
+        found = await connection.execute("SELECT mark_bars(%s)", (wanted,))
+        self._marks_bars = await _first(found)
+        self._catch_up.forget()
 
     async def prepare(
         self, connection: Connection, parts: Sequence[Part], more_slots: Iterable[int] = ()
@@ -90,10 +108,14 @@ class Tables:
     async def store(
         self, connection: Connection, kind: str, parts: Sequence[Rows], into: str = ""
     ) -> int:
-        """Copy rows into their table, or another one like it; return how many had to be rounded."""
+        """Copy rows into their table, or another one like it; return how many had to be rounded.
+        The transaction leaves the `marks` of trades.
+        """
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
+        row_count = sum(len(rows.records) for rows in parts)
         async with (
+            self._catch_up.way(connection, into or kind, row_count),
             connection.cursor() as cursor,
             cursor.copy(_copy_statement(encoder.spec, into)) as copy,
         ):
@@ -104,6 +126,17 @@ class Tables:
                     await copy.write(encoder.encode(chunk, self.streams.lookup))
             await copy.write(COPY_TRAILER)
         return encoder.inexact_count - inexact_before
+
+    async def marks(self, connection: Connection, screened: Screened) -> list[int]:
+        """What `MARK_BARS` has to mark in the transaction that stores these rows: the minutes of
+        the trades among them, where bars are kept.
+        """
+        if self._marks_bars is None:
+            self._marks_bars = await _first(
+                await connection.execute("SELECT is_marked FROM bar_state")
+            )
+        trades = screened.rows.get(TRADE.name, ()) if self._marks_bars else ()
+        return sorted(set().union(*(minutes(rows.records) for rows in trades)))
 
     async def find_blame(self, connection: Connection, screened: Screened) -> None:
         """Refuse the rows of a batch that their table does not take. Nothing is stored meanwhile.
@@ -163,6 +196,11 @@ class Tables:
 def _has_strangers(slots: set[int], streams: StreamIds) -> bool:
     """Whether one of `slots` is still unknown after the look-up."""
     return any(not streams.is_resolved(slot) for slot in slots)
+
+
+async def _first(found: psycopg.AsyncCursor[tuple[Any, ...]]) -> bool:
+    row = await found.fetchone()
+    return bool(row and row[0])
 
 
 def _copy_statement(spec: Kind, into: str) -> sql.Composed:

@@ -4,10 +4,11 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
+from engine.base.clock import DAY_NS
 from engine.data.kinds import TRADE
 from engine.data.layout import SourceKey
 from engine.writer.rows.copy import StreamLookup
-from engine.writer.rows.screen import DAY_NS, days, is_clean, unstorable
+from engine.writer.rows.screen import days, is_clean, unstorable
 from engine.writer.rows.screened import halves
 from engine.writer.rows.slice import Rows, Slice
 
