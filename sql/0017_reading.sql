@@ -4,7 +4,7 @@
 -- The newest day has an index on time and none on stream_id, for that costs the COPY a quarter. What
 -- the writer notes instead, in the transaction that stores the rows, is small: a stream has rows in
 -- these spans of time, and in no others. A span is claimed for a second and longer the busier the
--- stream is (engine/writer/rows/spans.py), so a busy stream is noted once a minute, and a rare one
+-- stream is (engine/writer/sinks/postgres/spans.py), so a busy stream is noted once a minute, and a rare one
 -- with each of its rows. Late rows get spans of their own; spans may overlap.
 
 CREATE TABLE row_span (

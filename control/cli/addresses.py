@@ -12,7 +12,7 @@ from engine.base.clock import wall_ns
 from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.process.instance import EngineNote
 from engine.servers.quoting import shell_word
-from engine.start.config import masked_url
+from engine.start.addresses import masked_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from engine.servers.private_server import PrivateServer
 from engine.servers.server_keeper import ServerKeeper
 from engine.servers.valkey import PrivateValkey
 from engine.start import preflight
-from engine.start.config import LoadedConfig, Secret
+from engine.start.addresses import Secret
+from engine.start.config import LoadedConfig
 from engine.start.redis_memory import RedisPlan, plan_redis
 from engine.streams.wanted import Wanted
 

@@ -130,6 +130,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             port=port,
             urls=ground.urls,
             routes=options.loaded.routes(),
+            owner_urls={} if options.fresh else options.loaded.owner_urls,
             memory=ground.memory,
             limits=venue_limits(),
             shares_limits=config.limits.shared and not options.fresh,

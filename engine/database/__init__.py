@@ -1,5 +1,5 @@
-"""The one door to PostgreSQL: sessions, what its errors mean, text it cannot hold, facts about it.
+"""The one door to PostgreSQL: sessions, what its errors mean, text it cannot hold, facts, rights.
 
 Imports `data` and `base`.
-Never knows tables of ours, sinks, streams.
+Never knows sinks, streams; tables of ours by their names alone.
 """

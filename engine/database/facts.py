@@ -4,6 +4,7 @@ Everything here is read, nothing is changed. What a user may not see is left out
 report that fails on its least important line is no report.
 """
 
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,7 @@ import psycopg
 
 from engine.data.kinds import KINDS
 from engine.database.layout import read_layout
+from engine.database.rights import Rights, read_rights
 from engine.database.session import DatabaseSession
 from engine.database.timescale import SERVER_SETTINGS, columns_refused, settings_too_low
 
@@ -123,6 +125,8 @@ class DatabaseFacts(msgspec.Struct):
     inherited: dict[str, str] = {}
     """What `ALTER ROLE … SET` and `ALTER DATABASE … SET` give a session; the engine's own sessions
     take of it only what they do not set themselves."""
+    rights: Rights | None = None
+    """None also while there are no tables of ours."""
 
 
 def read_facts(session: DatabaseSession) -> DatabaseFacts:
@@ -139,6 +143,8 @@ def read_facts(session: DatabaseSession) -> DatabaseFacts:
     facts.inherited = dict(_rows(session, _INHERITED))
     _read_layout(session, facts)
     _read_growth(session, facts)
+    with suppress(psycopg.errors.InsufficientPrivilege):
+        facts.rights = read_rights(session)
     return facts
 
 

@@ -12,16 +12,16 @@ Invariants
 - Where a long answer is no fault (migrations, proofs), a second session asks whether the server
   still lives; only a server that says nothing any more is given up.
 - Tables are found where they are: in the schema that holds them, whatever `search_path` a role was
-  given later. An address that names a `search_path` itself is obeyed.
+  given later. An address that names a schema (engine/database/home.py) or a `search_path` itself is
+  obeyed, and where several schemas hold tables of ours, one has to be named.
 """
 
 import asyncio
-import json
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import psycopg
 from psycopg import waiting
@@ -30,7 +30,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError
-from engine.database import text, words
+from engine.database import words
+from engine.database.home import says_no_more
+from engine.database.settling import Seen, SessionStep, settle
 
 _Result = TypeVar("_Result")
 
@@ -38,28 +40,6 @@ _LOOK_EVERY_S: Final = 0.1
 _CONNECT_TIMEOUT_S: Final = 10
 _ASK_WITHIN_S: Final = 3
 _OPEN_WITHIN_S: Final = 60.0
-_MEANING: Final[Mapping[str, str]] = {
-    "client_encoding": "UTF8",
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "bytea_output": "hex",
-    "standard_conforming_strings": "on",
-    "transform_null_equals": "off",
-    "array_nulls": "on",
-    # A policy that would hide rows is an error, not fewer rows.
-    "row_security": "off",
-    # The cursor's compare-and-set sees what a predecessor committed meanwhile.
-    "default_transaction_isolation": "read committed",
-    "default_transaction_deferrable": "off",
-    "synchronous_commit": "local",
-    "statement_timeout": "0",
-    "lock_timeout": "5s",
-    "idle_in_transaction_session_timeout": "30s",
-    "idle_session_timeout": "0",  # PostgreSQL 14
-    "transaction_timeout": "0",  # PostgreSQL 17
-}
-"""What every session says for itself; a purpose may say some of it otherwise."""
 _AT_STARTUP: Final = (
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
 )
@@ -82,6 +62,8 @@ class Purpose:
     is_patient: bool = False
     """A longer answer is no fault while the server answers others."""
     reads_only: bool = False
+    home: Literal["needed", "made", "seen"] = "needed"
+    """The schema of our tables: needed, made where it is missing, or looked at as it is."""
     connect_timeout_s: int = _CONNECT_TIMEOUT_S
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,6 +83,7 @@ MIGRATION: Final = Purpose(
     "migrate",
     30.0,
     is_patient=True,
+    home="made",
     connect_timeout_s=5,
     settings={"idle_in_transaction_session_timeout": "0"},
 )
@@ -120,12 +103,16 @@ EXPORT: Final = Purpose(
 IMPORT: Final = Purpose(
     "import", 30.0, is_patient=True, settings={"idle_in_transaction_session_timeout": "0"}
 )
-HOUSEKEEPING: Final = Purpose("housekeeping", 60.0)
+HOUSEKEEPING: Final = Purpose("housekeeping", 60.0, home="seen")
 """Makes and empties databases of our own."""
-DOCTOR: Final = Purpose("doctor", 10.0, reads_only=True, connect_timeout_s=2)
+DOCTOR: Final = Purpose("doctor", 10.0, reads_only=True, home="seen", connect_timeout_s=2)
 PROOF: Final = Purpose("proof", 30.0, is_patient=True, reads_only=True)
 WITNESS: Final = Purpose(
-    "witness", float(_ASK_WITHIN_S), reads_only=True, connect_timeout_s=_ASK_WITHIN_S
+    "witness",
+    float(_ASK_WITHIN_S),
+    reads_only=True,
+    home="seen",
+    connect_timeout_s=_ASK_WITHIN_S,
 )
 """Asks what another session of ours waits for."""
 PURPOSES: Final = (
@@ -133,44 +120,6 @@ PURPOSES: Final = (
     HOUSEKEEPING, DOCTOR, PROOF, WITNESS,
 )  # fmt: skip
 
-_LOOK: Final = """
-    SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_encoding'),
-        pg_catalog.current_schema(),
-        (SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path'),
-        ARRAY(
-            SELECT n.nspname::text FROM pg_catalog.pg_class AS c
-            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE c.relname = 'schema_version' AND c.relkind = 'r' AND c.relpersistence <> 't'
-                AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
-                            WHERE a.attrelid = c.oid AND a.attname = 'checksum')
-                AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
-                            WHERE a.attrelid = c.oid AND a.attname = 'file_name')
-                AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-            ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC, n.nspname
-        ),
-        pg_catalog.pg_is_in_recovery(),
-        pg_catalog.current_setting('default_transaction_read_only'),
-        (SELECT s.source FROM pg_catalog.pg_settings AS s
-         WHERE s.name = 'default_transaction_read_only'),
-        pg_catalog.current_setting('session_replication_role'),
-        pg_catalog.current_setting('timescaledb.restoring', true)
-"""
-_SET: Final = """
-    SELECT w.name, w.value, pg_catalog.set_config(w.name, w.value, false)
-    FROM pg_catalog.json_each_text(%s::json) AS w (name, value)
-    WHERE EXISTS (SELECT FROM pg_catalog.pg_settings AS s
-                  WHERE pg_catalog.lower(s.name) = pg_catalog.lower(w.name))
-        AND (w.name <> 'client_connection_check_interval'
-             OR pg_catalog.version() LIKE '%%linux%%')
-"""
-_SET_PATH: Final = """
-    SELECT pg_catalog.set_config(
-        'search_path',
-        (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(p.name), ', ' ORDER BY p.place)
-         FROM pg_catalog.unnest(%s::text[]) WITH ORDINALITY AS p (name, place)),
-        false)
-"""
-_WHO_AM_I: Final = "SELECT pg_catalog.pg_backend_pid()"
 _PROCESS: Final = """
     SELECT a.state, a.wait_event_type, a.wait_event,
         (SELECT pg_catalog.string_agg(
@@ -179,34 +128,6 @@ _PROCESS: Final = """
          WHERE b.pid = ANY (pg_catalog.pg_blocking_pids(a.pid)))
     FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = %s
 """
-_LOOKS_FOR_A_TWIN: Final = 2
-
-
-class Seen(NamedTuple):
-    """What a new session found."""
-
-    backend_pid: int = 0
-    encoding: str = ""
-    inherited_schema: str | None = None
-    path_source: str = ""
-    homes: list[str] = []  # noqa: RUF012 - never changed
-    """Schemas with tables of ours, those on the inherited path first."""
-    is_standby: bool = False
-    read_only: str = "off"
-    read_only_source: str = ""
-    replication_role: str = "origin"
-    restoring: str | None = None
-
-
-class _Request(NamedTuple):
-    """A statement a session wants executed, by itself or by its twin."""
-
-    query: str
-    values: tuple[Any, ...] = ()
-    by_twin: bool = False
-
-
-_Steps = Generator[_Request, list[tuple[Any, ...]], None]
 
 
 class DatabaseSession(psycopg.Connection[tuple[Any, ...]]):
@@ -295,7 +216,7 @@ async def open_session(database_url: str, purpose: Purpose, instance: str = "") 
 async def _open_async(database_url: str, purpose: Purpose, instance: str) -> AsyncSession:
     connection = await _connect_async(database_url, purpose, instance)
     try:
-        steps = _settle(connection)
+        steps = settle(connection)
         request = next(steps)
         while True:
             if request.by_twin:
@@ -313,7 +234,7 @@ async def _open_async(database_url: str, purpose: Purpose, instance: str) -> Asy
         raise
 
 
-async def _ask_twin_async(database_url: str, request: _Request) -> list[tuple[Any, ...]]:
+async def _ask_twin_async(database_url: str, request: SessionStep) -> list[tuple[Any, ...]]:
     """What another client is told meanwhile; nothing where there is no room for another."""
     try:
         twin = await _connect_async(database_url, WITNESS, "")
@@ -346,7 +267,7 @@ async def why_it_waits(database_url: str, backend_pid: int) -> str:
 def _open(database_url: str, purpose: Purpose, instance: str) -> DatabaseSession:
     connection = _connect(database_url, purpose, instance)
     try:
-        steps = _settle(connection)
+        steps = settle(connection)
         request = next(steps)
         while True:
             if request.by_twin:
@@ -363,7 +284,7 @@ def _open(database_url: str, purpose: Purpose, instance: str) -> DatabaseSession
         raise
 
 
-def _ask_twin(database_url: str, request: _Request) -> list[tuple[Any, ...]]:
+def _ask_twin(database_url: str, request: SessionStep) -> list[tuple[Any, ...]]:
     try:
         twin = _connect(database_url, WITNESS, "")
     except DatabaseUnavailableError:
@@ -420,8 +341,8 @@ def _addresses(database_url: str, purpose: Purpose, instance: str) -> Iterator[s
             "application_name": f"fts-{purpose.name}" + (f"-{instance}" if instance else ""),
         }
         yield make_conninfo(database_url, **said, options=f"{asked} {_AT_STARTUP}".strip())
-        if not asked:
-            yield make_conninfo(database_url, **said)
+        if not asked or says_no_more(str(own.get("options") or "")):
+            yield make_conninfo(database_url, **said, options="")
     except (psycopg.ProgrammingError, ValueError):
         # The text of this error repeats the address, password included.
         raise DatabaseUnavailableError(
@@ -431,82 +352,6 @@ def _addresses(database_url: str, purpose: Purpose, instance: str) -> Iterator[s
 
 def _refuses_options(error: Exception) -> bool:
     return "unsupported startup parameter" in str(error) and "options" in str(error)
-
-
-def _settle(connection: "DatabaseSession | AsyncSession") -> _Steps:
-    """Look, refuse what cannot work, then say everything that is not to be inherited."""
-    purpose = connection.purpose
-    [row] = yield _Request(_LOOK)
-    seen = connection.seen = Seen(*row)
-    if seen.backend_pid != connection.pgconn.backend_pid:  # somebody stands between
-        yield from _refuse_shared_pool(seen.backend_pid)
-    if not purpose.reads_only:
-        _refuse_read_only(seen)
-    wanted = {
-        **_MEANING, **purpose.settings,
-        "default_transaction_read_only": "on" if purpose.reads_only else "off",
-    }  # fmt: skip
-    if seen.replication_role != "origin":
-        wanted["session_replication_role"] = "origin"
-    for name, value, now in (yield _Request(_SET, (json.dumps(wanted),))):
-        if not _is_same(value, now):
-            raise DatabaseUnavailableError(
-                f"the server keeps {name} at {now!r}, and this needs {value!r}", was_answered=True
-            )
-    if seen.path_source != "client":
-        yield _Request(_SET_PATH, ([home_of(seen)],))
-    text.adapt(connection.adapters, seen.encoding)
-
-
-def home_of(seen: Seen) -> str:
-    """The schema of our tables: where they are, else where this role's new tables go."""
-    if seen.homes:
-        return seen.homes[0]
-    return seen.inherited_schema or "public"
-
-
-def _refuse_read_only(seen: Seen) -> None:
-    problem = ""
-    if seen.is_standby:
-        problem = "it is a standby, which takes no rows: give the primary's address"
-    elif seen.read_only != "off":
-        problem = (
-            "its sessions begin read only (default_transaction_read_only is on, set by the"
-            f" {seen.read_only_source}): rows wait until it is off"
-        )
-    elif seen.restoring == "on":
-        problem = "TimescaleDB is restoring: run `SELECT timescaledb_post_restore()` there"
-    if problem:
-        raise DatabaseUnavailableError(f"{problem} [25006]", was_answered=True)
-
-
-def _refuse_shared_pool(first_pid: int) -> _Steps:
-    """Two clients that are connected at once and meet the same server session share it."""
-    mine, others = {first_pid}, set()
-    for _ in range(_LOOKS_FOR_A_TWIN):
-        others |= {pid for (pid,) in (yield _Request(_WHO_AM_I, by_twin=True))}
-        mine |= {pid for (pid,) in (yield _Request(_WHO_AM_I))}
-        if is_shared(mine, others):
-            raise DatabaseUnavailableError(SHARED_POOL, was_answered=True)
-
-
-SHARED_POOL: Final = (
-    "a pool stands in front of the database and deals out its sessions by the transaction"
-    " (PgBouncer: pool_mode = transaction or statement); this needs a session pool: set pool_mode ="
-    " session for this database or user there, or give the server's own address"
-)
-
-
-def is_shared(mine: set[int], others: set[int]) -> bool:
-    """Whether a client that stays connected met a second server process, or somebody else its."""
-    return len(mine) > 1 or bool(mine & others)
-
-
-def _is_same(wanted: str, now: str) -> bool:
-    """Whether the server took it; a number may come back in another unit."""
-    return wanted.lower().replace(" ", "") == now.lower().replace(" ", "") or (
-        wanted[0].isdigit() and now[0].isdigit()
-    )
 
 
 def _overdue(limit_s: float) -> psycopg.OperationalError:

@@ -9,18 +9,14 @@ checked by `engine.start.preflight`, so that this module stays a function of its
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
-import psycopg
 from msgspec import Meta
-from psycopg.conninfo import conninfo_to_dict
 
 from engine.base.errors import ConfigError
-from engine.base.masking import mask_url
 from engine.base.redis_link import parse_redis_url
 from engine.base.wrong_input import explain
 from engine.data.kinds import KINDS
@@ -35,8 +31,23 @@ from engine.data.names import (
 )
 from engine.data.routes import Route
 from engine.messages.settings import Admission, VenueSettings
-from engine.messages.upkeep import BARS, Archive, KeptFor
-from engine.start.databases import RouteConfig, all_routes, check_addresses, check_names
+from engine.start.addresses import (
+    Secret,
+    Written,
+    at_home,
+    check_database_url,
+    in_schemas,
+    owner_of,
+    server_url,
+    variable_of,
+)
+from engine.start.databases import (
+    DatabaseConfig,
+    all_routes,
+    check_addresses,
+    check_names,
+    check_upkeep,
+)
 from engine.start.postgres_settings import check_settings
 
 _MAX_FILE_BYTES = 1 << 20
@@ -52,30 +63,6 @@ PreferredTransport = Callable[[str, StreamKind], Transport]
 def always_ws(_venue: str, _kind: StreamKind) -> Transport:
     """The preference of somebody who knows no venue."""
     return Transport.WS
-
-
-class Secret:
-    """Text that does not show itself. `reveal` is the one way out, so its uses can be counted."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """The secret itself: for the pipe to a child or for a client library."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(****)"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,30 +85,6 @@ class ControlConfig(_Section, frozen=True):
     admission: Admission = "green"
     health_hold_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
-
-
-class DatabaseConfig(_Section, frozen=True):
-    """`[database]`: without `url` and `url_file`, a private PostgreSQL in the state directory.
-    `[databases.<name>]`: another one beside it, which is never private.
-    """
-
-    url: str | None = None
-    url_file: str | None = None
-    flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
-    flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
-    max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
-    registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
-    private_settings: dict[str, str] = {}
-    """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
-    keep: dict[str, KeptFor] = {}
-    """By table, after which age rows are dropped; a table that is not named is kept for ever."""
-    keep_by_venue: dict[str, dict[str, KeptFor]] = {}
-    """The same for the rows of one venue that may go sooner."""
-    bars: bool = False
-    archive: Archive = "none"
-    archive_to: str | None = None
-    routes: list[RouteConfig] = []
-    """Whose rows it has; the default has those that no rule gives to another one, too."""
 
 
 class RedisConfig(_Section, frozen=True):
@@ -242,15 +205,21 @@ class LoadedConfig:
     state_dir: Path
     urls: Mapping[str, Secret]
     """Where servers are that are not ours, by the name of their sink."""
+    owner_urls: Mapping[str, Secret] = field(default_factory=dict)
+    """The databases' for the roles that own their tables, where those are not the sinks' own."""
 
     @property
     def database_url(self) -> Secret | None:
         """The database's."""
         return self.urls.get("database")
 
+    def owner_url(self, sink: str = DEFAULT_DATABASE) -> Secret | None:
+        """A database's for whoever changes its schema, as migration and upkeep do."""
+        return self.owner_urls.get(sink) or self.urls.get(sink)
+
     def with_state_dir(self, state_dir: Path) -> "LoadedConfig":
         """The same with another state directory."""
-        return replace(self, state_dir=_at_home(state_dir).absolute())
+        return replace(self, state_dir=at_home(state_dir).absolute())
 
     def with_config(self, config: Config) -> "LoadedConfig":
         """The same with another configuration, e.g. after command-line options."""
@@ -302,28 +271,36 @@ def load(
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
     found = {
-        name: _server_url(name, written, check, env, source, base)
+        name: server_url(name, written, check, env, source, base)
         for name, written, check in _servers(config)
     }
     urls = {name: url for name, url in found.items() if url is not None}
     _check_databases(config, urls, source)
+    schemas = {sink: each.schema for sink, each in config.all_databases.items()}
+    urls = in_schemas(urls, schemas, source)
+    databases = {sink: urls[sink].reveal() for sink in config.all_databases if sink in urls}
+    check_addresses(databases, source)
+    owners = {
+        sink: urls.pop(owner_of(sink)) for sink in config.all_databases if owner_of(sink) in urls
+    }
     if config.limits.shared and "redis" not in urls:
         raise ConfigError(
             f"{source}: limits.shared: engines share limits through a Redis they have in common;"
             " set redis.url, redis.url_file or FTS_REDIS_URL"
         )
-    loaded = LoadedConfig(config, source, _state_dir(config, env, state_dir), urls)
+    loaded = LoadedConfig(config, source, _state_dir(config, env, state_dir), urls, owners)
     loaded.routes()
     return loaded
 
 
 def _servers(
     config: Config,
-) -> Iterator[tuple[str, DatabaseConfig | RedisConfig, Callable[[str], object]]]:
+) -> Iterator[tuple[str, Written, Callable[[str], object]]]:
     """Each sink, what is written of it, and what checks its address."""
     yield "redis", config.redis, parse_redis_url
     for name, database in config.all_databases.items():
-        yield name, database, _check_database_url
+        yield name, database, check_database_url
+        yield owner_of(name), database.owner, check_database_url
 
 
 def _read(path: Path) -> bytes:
@@ -403,7 +380,7 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
             " proxy in front of it and set control.behind_proxy = true, or listen on 127.0.0.1"
         )
     files = {
-        name: str(base / _at_home(Path(value)))
+        name: str(base / at_home(Path(value)))
         for name in ("token_file", "read_token_file")
         if (value := getattr(control, name)) is not None
     }
@@ -421,7 +398,7 @@ def _check(config: Config, source: str) -> None:
             )
     for name, database in config.all_databases.items():
         _check_flushes(name, database, config.shards, source)
-        _check_upkeep(name, database, source)
+        check_upkeep(name, database, source)
     try:
         check_settings(config.database.private_settings)
     except ConfigError as error:
@@ -449,23 +426,6 @@ def _check_flushes(name: str, database: DatabaseConfig, shards: ShardsConfig, so
             )
 
 
-def _check_upkeep(name: str, database: DatabaseConfig, source: str) -> None:
-    tables = [kind.name for kind in KINDS.values() if kind.columns]
-    by_venue = [each for kept in database.keep_by_venue.values() for each in kept]
-    for asked, allowed in ((database.keep, [*tables, *BARS]), (by_venue, tables)):
-        for table in asked:
-            if table not in allowed:
-                raise ConfigError(
-                    f"{source}: {name}.keep: {table!r} is no table of rows: one of"
-                    f" {', '.join(allowed)}"
-                )
-    if database.archive != "none" and not database.archive_to:
-        raise ConfigError(
-            f"{source}: {name}.archive = {database.archive!r} needs {name}.archive_to: a"
-            " directory, or s3://bucket/path"
-        )
-
-
 def _check_databases(config: Config, urls: Mapping[str, Secret], source: str) -> None:
     """What holds only for those beside the default."""
     for name, database in config.databases.items():
@@ -473,13 +433,14 @@ def _check_databases(config: Config, urls: Mapping[str, Secret], source: str) ->
         if sink not in urls:
             raise ConfigError(
                 f"{source}: {sink} has no address: set {sink}.url, {sink}.url_file or"
-                f" {_url_variable(sink)} (only the default database can be private)"
+                f" {variable_of(sink)} (only the default database can be private)"
             )
         for key in ("private_settings", "registry_name"):
             if getattr(database, key):
                 raise ConfigError(f"{source}: {sink}.{key}: only [database] has that")
-    databases = {sink: urls[sink].reveal() for sink in config.all_databases if sink in urls}
-    check_addresses(databases, source)
+    for sink in config.all_databases:
+        if owner_of(sink) in urls and sink not in urls:
+            raise ConfigError(f"{source}: {sink}.owner: there is no {sink}.url beside it")
 
 
 def default_state_dir(env: Mapping[str, str] = os.environ) -> Path:
@@ -490,100 +451,10 @@ def default_state_dir(env: Mapping[str, str] = os.environ) -> Path:
 def _state_dir(config: Config, env: Mapping[str, str], given: Path | None) -> Path:
     chosen = given or env.get("FTS_STATE_DIR") or config.state_dir
     if chosen:
-        return _at_home(Path(chosen)).absolute()
+        return at_home(Path(chosen)).absolute()
     state_home = env.get("XDG_STATE_HOME")
-    root = Path(state_home) if state_home else _at_home(Path("~/.local/state"))
+    root = Path(state_home) if state_home else at_home(Path("~/.local/state"))
     return (root / "fintickstreams").absolute()
-
-
-def _at_home(path: Path) -> Path:
-    """`path` with `~` and `~name` filled in."""
-    must_be_text(path, "path")
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ConfigError(
-            f"{path}: nobody knows that home directory: set HOME, or choose a state directory with"
-            " --state-dir, FTS_STATE_DIR or state_dir"
-        ) from None
-
-
-def _server_url(
-    section: str,
-    written: DatabaseConfig | RedisConfig,
-    check: Callable[[str], object],
-    env: Mapping[str, str],
-    source: str,
-    base: Path,
-) -> Secret | None:
-    """The address of a server: environment first, then the file named, then the plain key.
-
-    `check` raises a ConfigError that says what is wrong without repeating a password.
-    """
-    variable = _url_variable(section)
-    url, url_file = written.url, written.url_file
-    in_plain_sight = False
-    if env.get(variable):
-        origin, text = variable, env[variable].strip()
-    elif url is not None and url_file is not None:
-        raise ConfigError(f"{source}: {section}.url and {section}.url_file are both set: keep one")
-    elif url_file is not None:
-        origin = f"{source}: {section}.url_file"
-        text = _secret_file(base / _at_home(Path(url_file)), origin)
-    elif url is not None:
-        origin, text, in_plain_sight = f"{source}: {section}.url", url, True
-    else:
-        return None
-    try:
-        check(text)
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from None
-    if in_plain_sight and has_password(text):
-        raise ConfigError(
-            f"{origin}: holds a password; move it to {variable} or to a file"
-            f" named by {section}.url_file"
-        )
-    return Secret(text)
-
-
-def _url_variable(sink: str) -> str:
-    """`FTS_DATABASE_URL`, and `FTS_DATABASE_URL_ARCHIVE` for `databases.archive`."""
-    first, _, name = sink.upper().partition(".")
-    return f"FTS_DATABASE_URL_{name}" if name else f"FTS_{first}_URL"
-
-
-def _secret_file(path: Path, origin: str) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{origin}: cannot read {path}") from error
-    if not text:
-        raise ConfigError(f"{origin}: {path} is empty")
-    return text
-
-
-def _check_database_url(url: str) -> None:
-    try:
-        conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # The text of this error repeats the address, password included.
-        raise ConfigError(
-            "neither a URL (postgresql://user@host/database) nor key=value words"
-            " (host=… dbname=…) that PostgreSQL's client understands"
-        ) from None
-
-
-def has_password(url: str) -> bool:
-    """Whether a server address carries a password: in a URL or in `key=value` form."""
-    if "://" not in url:
-        return any(word.strip().startswith("password") for word in url.split())
-    parts = urlsplit(url)
-    return bool(parts.password) or any(key == "password" for key, _ in parse_qsl(parts.query))
-
-
-def masked_url(secret: Secret | None) -> str:
-    """An address fit for eyes and logs."""
-    return mask_url(secret.reveal()) if secret is not None else "private"
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Several databases: the rules that share the streams out among them, as they are written.
+"""Databases as they are written: sections, and the rules that share the streams out among them.
 
 `[database]` is the default; each `[databases.<name>]` beside it has the same keys, and both may
 have `routes`. What a rule means is in `engine.data.routes`.
@@ -6,13 +6,16 @@ have `routes`. What a rule means is in `engine.data.routes`.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from engine.base.errors import ConfigError
+from engine.data.kinds import KINDS
 from engine.data.names import DEFAULT_DATABASE, StreamKind, database_sink, is_symbol
 from engine.data.routes import Route, conflict
+from engine.messages.upkeep import BARS, Archive, KeptFor
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
 ROUTES_MAX: Final = 100_000
@@ -35,6 +38,41 @@ class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             for kind in (self.kinds if self.kinds is not None else [None])
             for symbol in (self.symbols if self.symbols is not None else [None])
         ]
+
+
+class OwnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[database.owner]`: the address of the role that owns the tables, where the engine's own may
+    not change a schema.
+    """
+
+    url: str | None = None
+    url_file: str | None = None
+
+
+class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[database]`: without `url` and `url_file`, a private PostgreSQL in the state directory.
+    `[databases.<name>]`: another one beside it, which is never private.
+    """
+
+    url: str | None = None
+    url_file: str | None = None
+    owner: OwnerConfig = OwnerConfig()
+    schema: str | None = None
+    flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+    flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
+    max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    private_settings: dict[str, str] = {}
+    """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
+    keep: dict[str, KeptFor] = {}
+    """By table, after which age rows are dropped; a table that is not named is kept for ever."""
+    keep_by_venue: dict[str, dict[str, KeptFor]] = {}
+    """The same for the rows of one venue that may go sooner."""
+    bars: bool = False
+    archive: Archive = "none"
+    archive_to: str | None = None
+    routes: list[RouteConfig] = []
+    """Whose rows it has; the default has those that no rule gives to another one, too."""
 
 
 def check_names(names: Sequence[str], source: str) -> None:
@@ -83,3 +121,20 @@ def all_routes(
             " one of them name more of venue, kinds and symbols"
         )
     return list(dict.fromkeys(routes))
+
+
+def check_upkeep(name: str, database: DatabaseConfig, source: str) -> None:
+    tables = [kind.name for kind in KINDS.values() if kind.columns]
+    by_venue = [each for kept in database.keep_by_venue.values() for each in kept]
+    for asked, allowed in ((database.keep, [*tables, *BARS]), (by_venue, tables)):
+        for table in asked:
+            if table not in allowed:
+                raise ConfigError(
+                    f"{source}: {name}.keep: {table!r} is no table of rows: one of"
+                    f" {', '.join(allowed)}"
+                )
+    if database.archive != "none" and not database.archive_to:
+        raise ConfigError(
+            f"{source}: {name}.archive = {database.archive!r} needs {name}.archive_to: a"
+            " directory, or s3://bucket/path"
+        )

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.database.home import schema_of
 from engine.database.layout import read_layout
 from engine.database.session import MIGRATION, DatabaseSession, session
 from engine.database.timescale import columns_refused
@@ -34,6 +36,10 @@ _LOCK_KEY = 0x66747301
 _LOCKED_FOR_S_MAX = 60.0
 """So long a lock that others hold is asked for again before that is told as a failure."""
 
+_HAS_SCHEMA = "SELECT FROM pg_namespace AS n WHERE n.nspname = %s"
+_MAY_SHARE = """
+    SELECT has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace AS n WHERE n.nspname = 'public'
+"""
 _CREATE_VERSIONS = """
     CREATE TABLE IF NOT EXISTS schema_version (
         file_name  text PRIMARY KEY,
@@ -95,21 +101,30 @@ def migrate(
 ) -> list[str]:
     """Apply what is missing; return the names of the applied files.
 
-    Raises MigrationError, and DatabaseUnavailableError where trying again may help.
+    Raises MigrationError, and DatabaseUnavailableError where trying again may help: also where this
+    user may not change the schema, for somebody else may.
     """
     migrations = load_migrations(folder or sql_dir())
+    if not _missing(database_url, migrations):
+        return []
     applied: list[str] = []
+    patiently(lambda: _apply_all(database_url, migrations, applied, progress), progress)
+    return applied
+
+
+def patiently(attempt: Callable[[], None], progress: Callable[[str], None]) -> None:
+    """Try again for a minute while others hold a lock that `attempt`, in a `migration_session`,
+    needs. Raises DatabaseUnavailableError after it.
+    """
     backoff, ends_s = Backoff(0.25, 5.0), monotonic_s() + _LOCKED_FOR_S_MAX
     while True:
         try:
-            _apply_all(database_url, migrations, applied, progress)
+            return attempt()
         except _LockedError as error:
             if monotonic_s() > ends_s:
                 raise DatabaseUnavailableError(str(error), was_answered=True) from None
             _tell(f"{error}; trying again", progress)
             time.sleep(backoff.next_s())
-        else:
-            return applied
 
 
 def _apply_all(
@@ -118,8 +133,9 @@ def _apply_all(
     applied: list[str],
     progress: Callable[[str], None],
 ) -> None:
+    _make_schema(database_url, progress)
     _offer_timescaledb(database_url, progress)
-    with _session(database_url) as connection:
+    with migration_session(database_url) as connection:
         _create_version_table(connection)
         for migration in migrations:
             if _apply(connection, migrations, migration):
@@ -130,8 +146,11 @@ def _apply_all(
 
 def pending(database_url: str, folder: Path | None = None) -> list[str]:
     """Names of the files `migrate` would apply. Changes nothing; raises as `migrate` does."""
-    migrations = load_migrations(folder or sql_dir())
-    with _session(database_url) as connection:
+    return _missing(database_url, load_migrations(folder or sql_dir()))
+
+
+def _missing(database_url: str, migrations: Sequence[Migration]) -> list[str]:
+    with migration_session(database_url) as connection:
         exists = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
         known = _known_versions(connection, migrations) if exists and exists[0] else set()
     return [m.file_name for m in migrations if m.file_name not in known]
@@ -142,17 +161,43 @@ class _LockedError(Exception):
 
 
 @contextmanager
-def _session(database_url: str) -> Iterator[DatabaseSession]:
+def migration_session(database_url: str) -> Iterator[DatabaseSession]:
     """A session; its errors leave as ours, without passwords."""
     try:
         with session(database_url, MIGRATION) as connection:
             yield connection
-    except psycopg.errors.LockNotAvailable as error:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise _LockedError(str(unavailable(error, database_url))) from None
     except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
         raise unavailable(error, database_url) from None
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName) as error:
+        raise _forbidden(error, database_url) from None
     except psycopg.Error as error:
         raise MigrationError(str(unavailable(error, database_url))) from error
+
+
+def _forbidden(error: psycopg.Error, database_url: str) -> DatabaseUnavailableError:
+    told = str(unavailable(error, database_url)).partition(";")[0]
+    return DatabaseUnavailableError(
+        f"the schema is not there or of an older version, and this user may not change it ({told});"
+        " run `fts migrate` as its owner, or name the owner's address in FTS_DATABASE_OWNER_URL or"
+        " database.owner.url_file",
+        was_answered=True,
+    )
+
+
+def _make_schema(database_url: str, progress: Callable[[str], None]) -> None:
+    """Make the schema that the address names, and say where others have their tables."""
+    if (schema := schema_of(database_url)) is None:
+        return
+    with migration_session(database_url) as connection:
+        others = [home for home in connection.seen.homes if home != schema]
+        if others and schema not in connection.seen.homes:
+            _tell(f"schema {schema} gets tables of its own beside {', '.join(others)}", progress)
+        exists = connection.execute(_HAS_SCHEMA, (schema,)).fetchone()
+        if exists is None:
+            make = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
+            connection.execute(make)
 
 
 def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> None:
@@ -160,7 +205,7 @@ def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> No
     settings say of it only some users may read, so it is tried: in a session of its own, for the
     extension ends a session where it is not preloaded.
     """
-    with _session(database_url) as connection:
+    with migration_session(database_url) as connection:
         row = connection.execute(_TIMESCALEDB).fetchone()
     assert row is not None
     present, available, has_ticks = row
@@ -168,14 +213,23 @@ def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> No
         return
     if not present:
         try:
-            with session(database_url, MIGRATION) as connection:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+            create_timescaledb(database_url)
         except (psycopg.Error, DatabaseUnavailableError) as error:
             words = str(unavailable(error, database_url))
             text = f"TimescaleDB {available} is there, but: {words}: ticks go into partitions"
             _tell(text, progress)
             return
     _tell(f"TimescaleDB {present or available}: ticks go into hypertables", progress)
+
+
+def create_timescaledb(database_url: str) -> None:
+    """In a session of its own. Where the address names a schema, not in there if it can be helped:
+    other engines' tables may come to need it. Raises psycopg.Error and DatabaseUnavailableError.
+    """
+    with session(database_url, MIGRATION) as connection:
+        is_shared = schema_of(database_url) and connection.execute(_MAY_SHARE).fetchone() == (True,)
+        where = " SCHEMA public" if is_shared else ""
+        connection.execute(f"CREATE EXTENSION IF NOT EXISTS timescaledb{where}".encode())
 
 
 def _tell_shortcomings(connection: DatabaseSession, progress: Callable[[str], None]) -> None:
@@ -211,8 +265,8 @@ def _apply(
         connection.execute(_SEE_EXTENSION)
         try:
             connection.execute(migration.text.encode())
-        except psycopg.OperationalError:
-            raise
+        except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):
+            raise  # time may help
         except psycopg.Error as error:
             raise MigrationError(f"{migration.file_name}: {error}") from error
         connection.execute(

@@ -13,7 +13,7 @@ from engine.base.errors import DatabaseUnavailableError, MigrationError
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.base.tasks import cancel, first_of, in_thread
 from engine.data.names import DEFAULT_DATABASE, is_database
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from engine.data.names import StreamKey
 from engine.database.session import REGISTRY, session
 from engine.database.words import unavailable
 from engine.messages.streams import Knobs
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from engine.streams.wanted import Origin, Wanted, WantedStream
 
 _log = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from engine.messages.settings import (
 from engine.messages.streams import Knobs
 from engine.messages.upkeep import DatabaseUpkeep, UpkeepSettings
 from engine.process.child import Child
-from engine.start.config import Config, Secret
+from engine.start.addresses import Secret
+from engine.start.config import Config
 from engine.start.redis_memory import RedisPlan
 
 _UPKEEP_SAYS_EVERY_S: Final = 2.0
@@ -76,6 +77,8 @@ class SupervisorSettings:
     """Where the sinks' servers are, by the sink's name: no more of them are wanted."""
     routes: list[Route] = field(default_factory=list)
     """Which of the databases has which streams."""
+    owner_urls: Mapping[str, Secret] = field(default_factory=dict)
+    """The databases', for who changes their schemas, where the sinks may not."""
     memory: RedisPlan = field(default_factory=RedisPlan)
     limits: list[LimitSettings | HeldLimitSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""
@@ -198,7 +201,7 @@ async def spawn_upkeep(settings: SupervisorSettings) -> Child:
         databases=[
             DatabaseUpkeep(
                 name=name,
-                url=settings.urls[name].reveal(),
+                url=(settings.owner_urls.get(name) or settings.urls[name]).reveal(),
                 keep=database.keep,
                 keep_by_venue=database.keep_by_venue,
                 bars=database.bars,

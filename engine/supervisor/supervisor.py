@@ -111,7 +111,7 @@ class Supervisor:
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = list(servers)
         url = settings.urls.get(DEFAULT_DATABASE)
-        self._schemas = SchemaKeepers(settings.urls, migrate)
+        self._schemas = SchemaKeepers({**settings.urls, **settings.owner_urls}, migrate)
         self._mirror = WantedMirror(
             self._running.wanted, settings.registry_name, url, self._desk.adopt
         )

@@ -30,7 +30,7 @@ from engine.database import session
 from engine.database.words import unavailable
 from engine.messages.listings import StoreListing
 from engine.servers.postgres import PrivatePostgres
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from engine.start.migrations import migrate
 from engine.start.schema_keeper import SchemaKeeper
 from engine.writer.rows.slice import Batch, Slice

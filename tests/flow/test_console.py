@@ -22,7 +22,7 @@ from engine.data.layout import Layout, open_layout
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import processes_of
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,9 @@ from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import KnobChanges, StreamRequest
 from engine.start import migrations, preflight
-from engine.start.config import Config, DatabaseConfig, Secret, ShardsConfig
+from engine.start.addresses import Secret
+from engine.start.config import Config, ShardsConfig
+from engine.start.databases import DatabaseConfig
 from engine.supervisor.spawning import SupervisorSettings, Targets
 from engine.supervisor.supervisor import Supervisor
 from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments

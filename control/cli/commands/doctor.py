@@ -31,7 +31,8 @@ from engine.database.session import DOCTOR, session
 from engine.database.words import unavailable
 from engine.process import instance
 from engine.start import migrations, preflight
-from engine.start.config import LoadedConfig, masked_url
+from engine.start.addresses import masked_url
+from engine.start.config import LoadedConfig
 from shards.venues import VENUES, preferred_transport, socket_count
 
 _EPILOG = """\
@@ -249,13 +250,15 @@ def _database_url(loaded: LoadedConfig, layout: Layout, sink: str) -> str:
 def _database(loaded: LoadedConfig, layout: Layout, sink: str) -> Iterator[Finding]:
     """What is to be said of one; beside the default each line says of which."""
     of = "" if sink == DEFAULT_DATABASE else f"{sink} "
-    for finding in _database_at(loaded, layout, sink):
+    for finding in database_findings(loaded, _database_url(loaded, layout, sink), sink):
         topic = sink if finding.topic == "database" else f"{of}{finding.topic}"
         yield msgspec.structs.replace(finding, topic=topic)
 
 
-def _database_at(loaded: LoadedConfig, layout: Layout, sink: str) -> Iterator[Finding]:
-    url = _database_url(loaded, layout, sink)
+def database_findings(
+    loaded: LoadedConfig, url: str, sink: str = DEFAULT_DATABASE
+) -> Iterator[Finding]:
+    """All about the database at this address; empty: none is configured, and none is open."""
     if not url:
         yield Finding("database", "ok", "private PostgreSQL, started with the engine")
         return
@@ -264,19 +267,46 @@ def _database_at(loaded: LoadedConfig, layout: Layout, sink: str) -> Iterator[Fi
     try:
         with session(url, DOCTOR) as connection:
             facts = read_facts(connection)
-        waiting = migrations.pending(url)
+        owner = loaded.owner_urls.get(sink)
+        owner_url = owner.reveal() if owner else url
+        is_seen = facts.rights is None or not facts.rights.missing or owner_url != url
+        waiting = migrations.pending(owner_url) if is_seen else []
     except (psycopg.Error, EngineError, OSError) as error:
         yield _no_database(shown, unavailable(error, url))
         return
     name = f"{shown}: PostgreSQL {facts.version}, {facts.encoding}, schema {facts.schema}"
-    if waiting:
+    if not is_seen:
+        yield DatabaseFinding("database", "ok", f"{name} answers", "", facts)
+    elif waiting:
         yield DatabaseFinding(
             "database", "note", f"{name}, {len(waiting)} migrations pending",
             "`fts up` applies them at start, or run `fts migrate`", facts,
         )  # fmt: skip
     else:
         yield DatabaseFinding("database", "ok", f"{name} is up to date", "", facts)
+    yield from _rights(facts, has_owner=sink in loaded.owner_urls)
     yield from _about(facts)
+
+
+def _rights(facts: DatabaseFacts, *, has_owner: bool) -> Iterator[Finding]:
+    """What the writer's user lacks, each with the statement that gives it."""
+    if (rights := facts.rights) is None:
+        return
+    for each in rights.missing:
+        yield Finding("rights", "problem", f"{rights.user} may not {each.what}", f"{each.grant};")
+    if rights.missing:
+        return
+    if rights.is_owner:
+        yield Finding("rights", "ok", f"{rights.user} owns the tables")
+    elif has_owner:
+        yield Finding("rights", "ok", f"{rights.user} may store rows, {rights.owner} does the rest")
+    else:
+        yield Finding(
+            "rights", "note", f"{rights.user} may store rows, but not change the schema: nothing is"
+            " compressed, indexed or dropped, and a new version waits for `fts migrate`",
+            f"name an address of {rights.owner} in database.owner.url_file or"
+            " FTS_DATABASE_OWNER_URL",
+        )  # fmt: skip
 
 
 def _no_database(shown: str, error: DatabaseUnavailableError) -> Finding:
@@ -328,7 +358,7 @@ def _layout_of(facts: DatabaseFacts) -> Finding:
     if available and facts.layout == "partitions":
         return Finding(
             "layout", "note", f"{text}, although TimescaleDB {available} is there",
-            "hypertables are made only in a database that has the extension from the start",
+            "`fts migrate --to timescaledb --dry-run` says what hypertables would take",
         )  # fmt: skip
     return Finding("layout", "ok", f"{text}, without TimescaleDB")
 

@@ -11,7 +11,7 @@ from control.cli.stores.which import Stores
 from engine.base.errors import ConfigError
 from engine.process import instance
 from engine.servers import host
-from engine.start.config import Secret, masked_url
+from engine.start.addresses import Secret, masked_url
 
 _EPILOG = """\
   fts db start     open the private database, and leave it open until `fts db stop`

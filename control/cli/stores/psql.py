@@ -13,7 +13,7 @@ from engine.base.errors import ConfigError
 from engine.data.names import DEFAULT_DATABASE
 from engine.servers import host
 from engine.servers.postgres import client_program
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 
 _EPILOG = """\
 examples:

@@ -18,7 +18,8 @@ from engine.data.names import DEFAULT_DATABASE, database_sink, is_database
 from engine.process import instance
 from engine.process.instance import EngineNote
 from engine.servers.postgres import has_database
-from engine.start.config import LoadedConfig, Secret, default_state_dir, masked_url
+from engine.start.addresses import Secret, masked_url
+from engine.start.config import LoadedConfig, default_state_dir
 
 _OFF = "off"
 

@@ -23,7 +23,7 @@ from control.cli.options import load
 from engine.base.errors import ConfigError
 from engine.data.layout import open_layout
 from engine.process import instance
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from engine.start.config import load as load_config
 
 pytestmark = pytest.mark.whole

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError
-from engine.database import session as session_module
 from engine.database import words as database_words
 from engine.database.session import (
     DOCTOR,
@@ -26,10 +25,10 @@ from engine.database.session import (
     WRITER,
     DatabaseSession,
     Purpose,
-    is_shared,
     open_session,
     session,
 )
+from engine.database.settling import MEANING, is_shared, settle
 from engine.database.text import escape, unescape
 from engine.servers.postgres import PrivatePostgres
 from engine.start.migrations import migrate
@@ -75,7 +74,7 @@ def expected(purpose: Purpose) -> dict[str, str]:
     # tcp_user_timeout is 0 on a Unix socket, whatever it is set to.
     reading = "on" if purpose.reads_only else "off"
     return {
-        **session_module._MEANING,
+        **MEANING,
         "session_replication_role": "origin",
         "search_path": "public",
         **{name: value for name, value in purpose.settings.items() if name != "tcp_user_timeout"},
@@ -305,7 +304,7 @@ def test_a_pool_of_transactions_is_refused_before_anything_is_set(database_url: 
         class pgconn:
             backend_pid = 1
 
-    steps = session_module._settle(Played())  # type: ignore[arg-type]
+    steps = settle(Played())  # type: ignore[arg-type]
     asked = [next(steps)]
     look: list[Any] = [77, "UTF8", "public", "default", [], False, "off", "default", "origin", None]
     with pytest.raises(DatabaseUnavailableError, match="pool_mode = session"):

@@ -11,15 +11,8 @@ from engine.base.errors import ConfigError
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.start import preflight
-from engine.start.config import (
-    Config,
-    LoadedConfig,
-    Secret,
-    StreamsConfig,
-    has_password,
-    load,
-    masked_url,
-)
+from engine.start.addresses import Secret, has_password, masked_url
+from engine.start.config import Config, LoadedConfig, StreamsConfig, load
 
 AMPLE = 10 << 30
 

@@ -12,7 +12,7 @@ from engine.base import durable
 from engine.base.errors import EngineError
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.streams import Knobs
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from engine.streams.wanted import Origin, Wanted, WantedStream
 from engine.streams.wanted_mirror import WantedMirror
 from tests.engine.full_disk import full_at

@@ -15,7 +15,7 @@ from engine.messages.listings import InstrumentEvent, ListingLoaded
 from engine.messages.pipes import FromChild
 from engine.messages.status import EngineStatus
 from engine.messages.streams import KnobChanges, Knobs, StreamRequest
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from engine.supervisor import stream_starts
 from engine.supervisor.spawning import Targets
 from tests.engine.full_disk import full_at

@@ -28,7 +28,8 @@ from engine.process import instance
 from engine.process.child import Child, describe_exit
 from engine.process.child_keeper import ChildKeeper, ChildStartError
 from engine.servers.server_keeper import ServerKeeper
-from engine.start.config import Config, Secret
+from engine.start.addresses import Secret
+from engine.start.config import Config
 from engine.supervisor.spawning import SupervisorSettings, Targets, Timing
 from engine.supervisor.supervisor import Supervisor
 from tests.engine.full_disk import full_at

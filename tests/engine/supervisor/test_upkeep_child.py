@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from engine.data.layout import Layout
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from tests.engine.supervisor.test_supervisor import Engine, run
 from tests.waiting import until
 

@@ -512,6 +512,22 @@ def test_a_partition_dropped_under_the_writer_is_made_again(
 
 
 @pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
+def test_rows_wait_where_nobody_has_migrated(
+    run: Run, database_url: str, layout: Layout, trades: MakeTrades
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DROP FUNCTION make_day")
+
+    async def body(sink: PostgresSink) -> None:
+        await claim(sink, RING, 1, 0)
+        with pytest.raises(TableRefusesError, match="make_day is missing: run `fts migrate`"):
+            await sink.take(Batch([piece(trades(10))]), durable=False)
+
+    run(body)
+    assert not quarantined(layout)
+
+
+@pytest.mark.usefixtures("postgres")  # the layout of plain PostgreSQL
 def test_rows_of_a_day_that_is_half_detached_wait(
     run: Run, database_url: str, layout: Layout, trades: MakeTrades
 ) -> None:

@@ -26,7 +26,7 @@ from engine.limits.shared_budgets import Pool, SharedLimits
 from engine.messages.listings import StoreListing
 from engine.messages.settings import LogSettings, Paths, WriterSettings
 from engine.servers.valkey import PrivateValkey
-from engine.start.config import Secret
+from engine.start.addresses import Secret
 from engine.streams.wanted import Wanted, WantedStream
 from engine.streams.wanted_mirror import WantedMirror
 from engine.writer.every_row import EveryRow

@@ -1,0 +1,399 @@
+"""Daily partitions become hypertables in place; whatever is in the way is named first.
+
+What needs TimescaleDB runs with FTS_TEST_TIMESCALE_DSN alone; how views and functions follow a
+table that takes another's name is plain SQL, and so is every refusal.
+"""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+import uvloop
+
+from control.cli.main import main
+from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.data.slots import Slots
+from engine.database.home import in_schema
+from engine.database.session import MIGRATION, session
+from engine.servers.postgres import PrivatePostgres, client_program
+from engine.start import to_hypertables
+from engine.start.dependents import definitions, dependents, lock_views
+from engine.start.migrations import migrate
+from engine.writer.rows.slice import Batch
+from engine.writer.sinks.postgres.sink import PostgresSink
+from tests.conftest import Databases
+from tests.engine.writer.conftest import (
+    START_NS,
+    MakeSettings,
+    MakeTrades,
+    claim,
+    layout,
+    make_settings,
+    slots,
+    trades,
+)
+from tests.engine.writer.sinks.postgres.test_sink import piece
+from tests.stores import execute, select
+from tests.waiting import wait_for
+
+__all__ = ["layout", "make_settings", "slots", "trades"]
+
+pytestmark = pytest.mark.whole
+
+_DAY_NS = 86_400_000_000_000
+_THEIRS = (
+    "CREATE VIEW dear AS SELECT stream_id, price FROM trade WHERE price > 5",
+    "ALTER VIEW dear SET (security_barrier = true)",
+    "COMMENT ON VIEW dear IS 'not cheap'",
+    "CREATE VIEW dearest AS SELECT max(price) AS price FROM dear",
+    "CREATE FUNCTION count_of(stream int) RETURNS bigint LANGUAGE sql STABLE"
+    " BEGIN ATOMIC SELECT count(*) FROM trade t WHERE t.stream_id = stream; END",
+    "GRANT SELECT ON dear TO PUBLIC",
+    "GRANT SELECT ON trade TO PUBLIC",
+    "GRANT UPDATE (qty) ON trade TO PUBLIC",
+    "COMMENT ON TABLE trade IS 'all of them'",
+)
+_SEEN = """
+    SELECT c.relname, CASE c.relkind WHEN 'v' THEN c.oid END, c.relacl::text, c.reloptions,
+        obj_description(c.oid), pg_get_userbyid(c.relowner)
+    FROM pg_class AS c
+    WHERE c.relname IN ('dear', 'dearest', 'trades', 'trade') ORDER BY 1
+"""
+
+
+@pytest.mark.usefixtures("postgres")
+def test_views_and_functions_follow_the_name_and_keep_all_they_are(database_url: str) -> None:
+    execute(database_url, *_THEIRS)
+    views = "SELECT * FROM (" + _SEEN.replace("ORDER BY 1", "") + ") AS s WHERE relname <> 'trade'"
+    before = select(database_url, views)
+    with session(database_url, MIGRATION) as connection, connection.transaction():
+        [[table]] = connection.execute("SELECT 'trade'::regclass::oid").fetchall()
+        found = list(dependents(connection, table))
+        assert {"function count_of(integer)", "view dear", "view trades"} <= {
+            each.text for each in found
+        }
+        assert not any(each.problem for each in found)
+        lock_views(connection, found)
+        follow = definitions(connection, found)
+        connection.execute("ALTER TABLE trade RENAME TO was_trade")
+        connection.execute("CREATE TABLE trade (LIKE was_trade)")
+        for statement in follow:
+            connection.execute(statement)
+        connection.execute("DROP TABLE was_trade")
+    assert select(database_url, views) == before
+    execute(database_url, "INSERT INTO trade SELECT now(), 0, 1, 7, 0, 'B', 9, 1, 0, 1")
+    assert select(database_url, "SELECT price FROM dearest") == [(9,)]
+    assert select(database_url, "SELECT count_of(7)") == [(1,)]
+
+
+@pytest.mark.usefixtures("postgres")
+def test_whatever_cannot_follow_is_named_and_nothing_is_changed(
+    database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(
+        database_url,
+        "SELECT make_day('trade', '2026-11-22')",
+        "CREATE TABLE trade_rest PARTITION OF trade DEFAULT",
+        "CREATE TABLE trade_1999 PARTITION OF trade FOR VALUES FROM (MINVALUE) TO ('2000-01-01')",
+        "CREATE MATERIALIZED VIEW summary AS SELECT count(*) FROM trade",
+        "CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER mine BEFORE INSERT ON trade FOR EACH ROW EXECUTE FUNCTION noop()",
+        "CREATE FUNCTION price_of(trade) RETURNS bigint LANGUAGE sql AS 'SELECT $1.price'",
+        "CREATE RULE quiet AS ON DELETE TO quote DO INSTEAD NOTHING",
+        "ALTER TABLE funding ADD UNIQUE (time, stream_id)",
+        "CREATE TABLE mark (time timestamptz, stream_id int,"
+        " FOREIGN KEY (time, stream_id) REFERENCES funding (time, stream_id))",
+        "ALTER TABLE book ENABLE ROW LEVEL SECURITY",
+        "DROP TABLE liquidation CASCADE",
+        "CREATE TABLE liquidation (LIKE trade) PARTITION BY LIST (side)",
+    )
+    problems = to_hypertables.plan(database_url).problems
+    for told in (
+        "trade: partition trade_rest is the default one",
+        "trade: partition trade_1999 has no two ends",
+        "trade: materialized view summary depends on it",
+        "trade: trigger mine on table trade depends on it",
+        "trade: function price_of(trade) depends on it",
+        "quote: rule quiet on table quote depends on it",
+        "funding: constraint funding_time_stream_id_key on table funding depends on it",
+        "book: it has row security",
+        "liquidation: it is partitioned by LIST (side)",
+    ):
+        assert [text for text in problems if told in text], (told, problems)
+    assert [text for text in problems if "mark" in text]
+    with pytest.raises(MigrationError, match="trade_rest is the default one"):
+        to_hypertables.move(database_url)
+    monkeypatch.setenv("FTS_DATABASE_URL", database_url)
+    assert main(["migrate", "--to", "timescaledb", "--dry-run"]) == 1
+    told = capsys.readouterr().out
+    assert "in the way: trade: partition trade_rest" in told
+    assert "trade: 3 partitions" in told
+    assert main(["migrate", "--to", "timescaledb"]) == 1
+    assert main(["migrate", "--dry-run"]) == 2
+    kinds = "SELECT relkind::text FROM pg_class WHERE oid = 'trade'::regclass"
+    assert select(database_url, kinds) == [("p",)]
+
+
+@pytest.mark.parametrize(
+    ("version", "available", "license_", "told"),
+    [
+        (None, None, None, ["not installed"]),
+        ("2.20.3", "2.20.3", "timescale", ["2.20.3 has no attach_chunk"]),
+        (None, "2.9.1", None, ["2.9.1 has no attach_chunk"]),
+        (None, "2.21.0", None, []),
+        (None, "2.29.2", "apache", ["timescaledb.license is apache"]),
+    ],
+)
+def test_versions_and_licences_without_attach_chunk_are_refused(
+    version: str | None, available: str | None, license_: str | None, told: list[str]
+) -> None:
+    row = (version, None, available, license_)
+    found = list(to_hypertables.extension_problems(*row, has_attach=False))
+    assert len(found) == len(told)
+    assert all(each in text for each, text in zip(told, found, strict=True))
+
+
+# -- with TimescaleDB ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def partitioned_url(
+    make_database: Callable[[str], str], timescale: Databases | None
+) -> Iterator[str]:
+    """Partitions of a role that may not make the extension, which the database got later."""
+    if timescale is None:
+        pytest.skip("FTS_TEST_TIMESCALE_DSN names no server with TimescaleDB: nothing was moved")
+    url, role = make_database(""), f"mover_{os.getpid()}"
+    execute(url, f"CREATE ROLE {role}", f"CREATE SCHEMA ticks AUTHORIZATION {role}")
+    try:
+        own_url = in_schema(f"{url}&options=-crole%3D{role}", "ticks")
+        migrate(own_url)
+        execute(url, "CREATE SCHEMA elsewhere", "CREATE EXTENSION timescaledb SCHEMA elsewhere")
+        execute(url, f"GRANT USAGE ON SCHEMA elsewhere TO {role}")
+        yield own_url
+    finally:
+        execute(url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
+
+
+async def store(sink: PostgresSink, batch: Batch) -> None:
+    """As the writer's loop: again after whatever time may cure."""
+    while True:
+        with suppress(DatabaseUnavailableError):
+            await sink.take(batch, durable=False)
+            return
+        await sink.open({})
+
+
+def test_rows_views_grants_and_indexes_are_there_afterwards(partitioned_url: str) -> None:
+    url = partitioned_url
+    execute(
+        url,
+        *(f"SELECT make_day('trade', '2026-11-{day}')" for day in (21, 22)),
+        "INSERT INTO trade SELECT timestamptz '2026-11-21 00:00+00' + n * interval '1 s', 0, 1, 7,"
+        " 0, 'B', n, 1, 0, n FROM generate_series(1, 100000) AS n",
+        "CREATE INDEX trade_p20261121_stream ON trade_p20261121 (stream_id, time)",
+        *_THEIRS,
+    )
+    before, said = select(url, _SEEN), list[str]()
+    dry = to_hypertables.plan(url)
+    assert (dry.problems, len(dry.moves)) == ([], 6)
+    assert to_hypertables.move(url, said.append) == [
+        "book", "quote", "funding", "open_interest", "liquidation", "trade",
+    ]  # fmt: skip
+    assert said[-1].startswith("trade is a hypertable: 2 chunks, ")
+    assert select(url, _SEEN) == before
+    assert select(url, "SELECT count(*), max(price) FROM trade") == [(100_000, 100_000)]
+    assert select(url, "SELECT price FROM dearest") == [(100_000,)]
+    assert select(url, "SELECT count_of(7)") == [(100_000,)]
+    assert select(url, "SELECT count(*) FROM trades WHERE time >= '2026-11-22'") == [(13_601,)]
+    chunks = "SELECT chunk_name, range_start::text FROM timescaledb_information.chunks ORDER BY 1"
+    assert select(url, chunks) == [
+        ("trade_p20261121", "2026-11-21 00:00:00+00"),
+        ("trade_p20261122", "2026-11-22 00:00:00+00"),
+    ]
+    indexes = "SELECT indexname FROM pg_indexes WHERE tablename LIKE 'trade%' ORDER BY 1"
+    assert [name for (name,) in select(url, indexes)] == [
+        "trade_p20261121_stream", "trade_p20261121_time_idx", "trade_p20261122_time_idx",
+        "trade_time",
+    ]  # fmt: skip
+    assert select(url, "SELECT make_day('trade', '2026-11-23')") == [(False,)]
+    for day in (22, 24):
+        row = f"'2026-11-{day} 20:00+00', 0, 1, 7, 0, 'B', 9, 1, 0, 1"
+        execute(url, f"INSERT INTO trade SELECT {row}")
+    assert len(select(url, chunks)) == 3
+    assert to_hypertables.move(url) == []
+    assert to_hypertables.plan(url).moves == []
+
+
+def test_a_writer_goes_on_through_it(
+    partitioned_url: str,
+    make_settings: MakeSettings,
+    slots: Slots,
+    trades: MakeTrades,
+) -> None:
+    """Its session saw partitions, and is older than the extension's first hypertable."""
+    moved: list[str] = []
+    mover = threading.Thread(target=lambda: moved.extend(to_hypertables.move(partitioned_url)))
+
+    async def write() -> int:
+        sink = PostgresSink(make_settings(database_url=partitioned_url), slots)
+        await sink.open({})
+        await claim(sink, "shard-0.trade")
+        count, day = 0, 0
+        while day < 3 or mover.is_alive():
+            rows = trades(100, first_id=count)
+            rows["ts_event"] = START_NS + day * _DAY_NS
+            await store(sink, Batch([piece(rows, count)]))
+            count, day = count + 100, day + 1
+            if day == 1:
+                mover.start()
+        rows = trades(100, first_id=count)
+        rows["ts_event"] = START_NS + 150 * _DAY_NS
+        await store(sink, Batch([piece(rows, count)]))
+        await sink.close()
+        return count + 100
+
+    count = uvloop.run(write())
+    mover.join()
+    assert len(moved) == 6
+    found = select(partitioned_url, "SELECT count(*), count(DISTINCT trade_id) FROM trade")
+    assert found == [(count, count)]
+    size = "SELECT pg_relation_size('trade')"
+    assert select(partitioned_url, size) == [(0,)], "rows are in chunks"
+
+
+def test_a_copy_that_waited_for_the_lock_is_refused_and_not_lost(
+    partitioned_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means the old table, and its rows would be where no query finds them."""
+    url = partitioned_url
+    execute(url, "SELECT make_day('trade', '2026-11-22')")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'trade'::regclass"
+    outcomes: list[object] = []
+
+    def copy() -> None:
+        with psycopg.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+            try:
+                with cursor.copy("COPY trade FROM STDIN") as rows:
+                    rows.write("2026-11-22 03:00:00+00\t0\t1\t7\t0\tB\t9\t1\t0\t1\n")
+                outcomes.append(None)
+            except psycopg.Error as error:
+                outcomes.append(error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(to_hypertables, "_open", lambda *_: None)  # as if it had died there
+        mover = threading.Thread(target=to_hypertables.move, args=(url,))
+        copier = threading.Thread(target=copy)
+        with psycopg.connect(url) as reader:
+            reader.execute("SELECT count(*) FROM trade")
+            mover.start()
+            wait_for(lambda: select(url, waiting)[0][0] >= 1, "the mover waits")
+            copier.start()
+            wait_for(lambda: select(url, waiting)[0][0] >= 2 or outcomes, "the copy waits, too")
+        mover.join()
+        copier.join()
+    (outcome,) = outcomes
+    assert outcome is None or isinstance(outcome, psycopg.errors.ObjectInUse), outcome
+    stored = 1 if outcome is None else 0
+    assert select(url, "SELECT count(*) FROM trade") == [(stored,)]
+    assert select(url, "SELECT pg_relation_size('trade')") == [(0,)]
+    guards = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%_is_being_moved'"
+    assert select(url, guards) != [(0,)]
+    execute(url, "INSERT INTO trade SELECT '2026-11-23 20:00+00', 0, 1, 7, 0, 'B', 9, 1, 0, 1")
+    assert to_hypertables.move(url) == [], "the tables are done"
+    assert select(url, guards) == [(0,)]
+    execute(url, "INSERT INTO trade SELECT '2026-11-22 20:00+00', 0, 1, 7, 0, 'B', 9, 1, 0, 1")
+    assert select(url, "SELECT count(*) FROM trade") == [(stored + 2,)]
+
+
+def test_an_interrupted_move_leaves_each_table_whole_and_is_finished_by_the_next(
+    partitioned_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The connection dies after the second partition of the last table was attached."""
+    execute(
+        partitioned_url,
+        *(f"SELECT make_day('trade', '2026-11-{day}')" for day in (20, 21, 22)),
+        "INSERT INTO trade SELECT timestamptz '2026-11-20 00:00+00' + n * interval '1 hour', 0, 1,"
+        " 7, 0, 'B', n, 1, 0, n FROM generate_series(0, 71) AS n",
+    )
+    execute(
+        partitioned_url.replace("-crole", "-cnothing.role"),
+        "CREATE FUNCTION ticks.die() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF (SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhparent"
+        " WHERE c.oid = to_regclass('ticks.trade') AND c.relkind = 'r') = 2 THEN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); END IF; END $$",
+        "CREATE EVENT TRIGGER die ON ddl_command_start WHEN tag IN ('ALTER TABLE')"
+        " EXECUTE FUNCTION ticks.die()",
+    )
+    with pytest.raises((DatabaseUnavailableError, MigrationError)):
+        to_hypertables.move(partitioned_url)
+    kinds = (
+        "SELECT relname, relkind::text FROM pg_class WHERE relname IN ('book', 'trade') ORDER BY 1"
+    )
+    assert select(partitioned_url, kinds) == [("book", "r"), ("trade", "p")]
+    assert select(partitioned_url, "SELECT count(*) FROM trades") == [(72,)]
+    execute(partitioned_url.replace("-crole", "-cnothing.role"), "DROP EVENT TRIGGER die")
+    monkeypatch.setenv("FTS_DATABASE_URL", partitioned_url)
+    assert main(["migrate", "--to", "timescaledb", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"applied": [], "moved": ["trade"]}
+    assert select(partitioned_url, kinds) == [("book", "r"), ("trade", "r")]
+    assert select(partitioned_url, "SELECT count(*) FROM trades") == [(72,)]
+
+
+@pytest.fixture
+def own_server(server_dir: Path) -> Iterator[PrivatePostgres]:
+    """One that may be killed, if the installed PostgreSQL comes with TimescaleDB."""
+    program = client_program()
+    assert program is not None
+    if not list(program.parents[1].rglob("extension/timescaledb.control")):
+        pytest.skip("the installed PostgreSQL has no TimescaleDB: no server was killed in a move")
+    added = {"shared_preload_libraries": "timescaledb"}
+    folder = server_dir / "moved"
+    folder.mkdir(mode=0o711)
+    server = PrivatePostgres(folder, "moved", added)
+    yield server
+    server.stop()
+
+
+def test_a_server_killed_in_the_middle_has_each_table_as_before_or_as_after(
+    own_server: PrivatePostgres,
+) -> None:
+    url = own_server.start()
+    execute(url, "CREATE ROLE mover", "CREATE SCHEMA ticks AUTHORIZATION mover")
+    own_url = in_schema(f"{url}&options=-crole%3Dmover", "ticks")
+    migrate(own_url)
+    execute(url, "CREATE EXTENSION timescaledb")
+    for table, columns in (("book", "1, 1"), ("trade", "0, 1")):
+        execute(
+            own_url,
+            *(f"SELECT make_day('{table}', '2026-11-{day}')" for day in (20, 21, 22)),
+            f"INSERT INTO {table} SELECT timestamptz '2026-11-20 00:00+00' + n * interval '1 s', 0,"
+            f" 1, 7, 0, 'B', n, 1, {columns} FROM generate_series(0, 259199) AS n",
+        )
+    deaths = 0
+    for delay_s in (0.05, 0.2, 0.4, 0.6, None):
+        assert own_server.pid is not None
+        killer = threading.Timer(delay_s or 0.0, os.kill, (own_server.pid, signal.SIGKILL))
+        if delay_s is not None:
+            killer.start()
+        try:
+            to_hypertables.move(own_url)
+        except (DatabaseUnavailableError, MigrationError):
+            deaths += 1
+        if delay_s is not None:
+            killer.join()
+        own_server.stop()
+        own_server.start()
+        left = "SELECT relname FROM pg_class WHERE relname LIKE '%of_partitions%'"
+        assert select(url, left) == []
+        for table in ("book", "trade"):
+            found = select(own_url, f"SELECT count(*), sum(price) FROM {table}")
+            assert found == [(259_200, 259_200 * 259_199 // 2)], (delay_s, table)
+    assert deaths
+    assert to_hypertables.plan(own_url).moves == []
