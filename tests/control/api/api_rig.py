@@ -45,6 +45,7 @@ from engine.messages.status import (
     WriterReport,
 )
 from engine.messages.streams import KnobChanges, StreamRequest, StreamState
+from engine.messages.upkeep import DatabaseReport
 from engine.messages.writer import SinkStatus
 from shards.venues import VENUES
 
@@ -90,6 +91,7 @@ class Supervisor:
         self.received: list[FromChild] = []
         self.stored_instruments: list[ListingLoaded] = []
         self.backend: Backend | None = None
+        self.upkeep: list[DatabaseReport] = []
         self.writer = WriterReport(
             ChildReport("writer", "up"),
             sinks=[SinkStatus("database", "up"), SinkStatus("redis", "up")],
@@ -130,6 +132,7 @@ class Supervisor:
         return EngineStatus(
             *self.verdict, self.phase, "x", 12.5, [shard], self.writer,
             ChildReport("control", "up"), list(self.streams.values()), [limiter],
+            upkeep=self.upkeep,
         )  # fmt: skip
 
     def run(self, key: StreamKey, state: StreamState = StreamState.LIVE) -> None:

@@ -17,6 +17,7 @@ from control.cli.remote import client
 from control.http.auth import Guard
 from engine.data.layout import open_layout
 from engine.messages.control import RenewBook
+from engine.messages.upkeep import DatabaseReport, TaskReport
 from engine.process import instance
 from engine.start.config import load
 from tests.control.api.api_rig import Rig, served
@@ -267,6 +268,33 @@ def test_health_prints_the_lights_and_is_1_unless_all_are_green(fts: Fts) -> Non
         assert "new streams are refused" in out
         code, out, _ = fts("health", "--json", url=url)
         assert (code, json.loads(out)["db"]["status"]) == (1, "red")
+
+
+def test_health_names_each_task_of_the_upkeep_and_what_became_of_it(fts: Fts) -> None:
+    done = TaskReport("days_ahead", last_ns=1_764_000_000 * 10**9, did="made 2025-11-24")
+    failed = TaskReport("retention", last_ns=1, error="the disk is full")
+    with engine() as (rig, url):
+        rig.supervisor.upkeep = [DatabaseReport("database", tasks=[done, failed])]
+        rig.supervisor.tell()
+        code, out, _ = fts("health", url=url)
+        assert code == 0
+        lines = [line.split() for line in out.splitlines()]
+        assert "database days_ahead 2025-11-24 16:00:00 made 2025-11-24" in map(" ".join, lines)
+        assert [
+            "database",
+            "retention",
+            "1970-01-01",
+            "00:00:00",
+            "the",
+            "disk",
+            "is",
+            "full",
+        ] in lines
+        told = json.loads(fts("health", "--json", url=url)[1])["runtime"]["upkeep"]
+        assert [task["error"] for task in told[0]["tasks"]] == ["", "the disk is full"]
+        rig.supervisor.upkeep = [DatabaseReport("database", error="it is away")]
+        rig.supervisor.tell()
+        assert "it is away" in fts("health", url=url)[1]
 
 
 def test_instruments_and_limiters_are_tables_and_json(fts: Fts) -> None:
