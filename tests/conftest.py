@@ -161,6 +161,14 @@ def database_url(databases: "Databases") -> Iterator[str]:
     databases.drop(name)
 
 
+@pytest.fixture
+def other_database_url(databases: "Databases") -> Iterator[str]:
+    """A second one, on the same server."""
+    name = databases.make(f"TEMPLATE {databases.template()} STRATEGY wal_log")
+    yield databases.url(name)
+    databases.drop(name)
+
+
 @pytest.fixture(scope="session")
 def valkey(server_dir: Path) -> Iterator[PrivateValkey]:
     """A running server. A test that stops it starts it again."""

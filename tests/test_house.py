@@ -27,7 +27,6 @@ WIDE = {
     "control/cli/main.py": 22,
     "control/cli/service.py": 17,
     "engine/supervisor/supervisor.py": 18,
-    "engine/writer/main.py": 17,
     "engine/writer/sinks/postgres/sink.py": 18,
     "shards/session/venue_session.py": 22,
 }

@@ -58,6 +58,13 @@ Symbol = Annotated[
 Rows = Annotated[int, Meta(ge=1, le=10_000_000)]
 CopyRows = Annotated[int, Meta(ge=ROWS_PER_COPY_MIN, le=10_000_000)]
 FlushMs = Annotated[int, Meta(ge=1, le=60_000)]
+DatabaseName = Annotated[
+    str,
+    Meta(
+        pattern=r"^database(s\.[a-z][a-z0-9_]{0,30})?$",
+        description="One of several databases, as `/health/runtime` calls it; null: as routed",
+    ),
+]
 Pattern = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -73,6 +80,7 @@ class KnobsPatch(KnobChanges, frozen=True, kw_only=True, forbid_unknown_fields=T
     flush_rows: Rows | UnsetType | None = UNSET
     flush_interval_ms: FlushMs | UnsetType | None = UNSET
     max_rows_per_copy: CopyRows | UnsetType | None = UNSET
+    database: DatabaseName | UnsetType | None = UNSET
 
 
 class StreamItem(_Input):

@@ -1,13 +1,15 @@
 """Where everything of an engine is: the note that it leaves for others, and lines for people."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
 from control.cli.ground import Ground
 from control.cli.stores.which import psql_command
 from engine.base.clock import wall_ns
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.process.instance import EngineNote
 from engine.servers.quoting import shell_word
 from engine.start.config import masked_url
@@ -22,6 +24,8 @@ class Addresses:
     control: str
     dashboard: str
     log_file: Path
+    databases: Mapping[str, str] = field(default_factory=dict)
+    """Those beside the default."""
 
     @classmethod
     def of(cls, note: EngineNote, ground: Ground) -> "Addresses":
@@ -30,12 +34,15 @@ class Addresses:
         key = f"{config.redis.prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
         psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
-        return cls(psql, redis, note.control_url, f"{note.control_url}/ui", log_file)
+        return cls(
+            psql, redis, note.control_url, f"{note.control_url}/ui", log_file, note.databases
+        )
 
     def lines(self) -> list[str]:
         """One line each."""
         return [
             f"database  {self.psql}",
+            *(f"{name} {url}" for name, url in self.databases.items()),
             f"redis     {self.redis}",
             f"control   {self.control}",
             f"dashboard {self.dashboard}",
@@ -57,6 +64,11 @@ def make_note(ground: Ground, host: str, port: int) -> EngineNote:
         redis=redis,
         redis_cli=_redis_cli(redis) if "redis" in ground.urls else "",
         started_ns=wall_ns(),
+        databases={
+            name: masked_url(url)
+            for name, url in ground.urls.items()
+            if is_database(name) and name != DEFAULT_DATABASE
+        },
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control.cli.exits import Exit
+from engine.data.names import DEFAULT_DATABASE
 from engine.messages.account import Account
 from engine.messages.status import EngineStatus, StreamReport
 from engine.messages.streams import StreamState
@@ -17,7 +18,8 @@ from engine.messages.writer import LIVE
 
 _TERMS = {
     "stored": "stored", "skipped": "kept out by knobs", "quarantined": "put in quarantine",
-    "lost": "lost after their receipt", "unheard": "committed without an answer",
+    "lost": "lost after their receipt", "elsewhere": "of other databases",
+    "unheard": "committed without an answer",
     "refused": "unreadable", "dropped": "dropped by a full ring",
     "waiting": "waiting in the journal",
 }  # fmt: skip
@@ -30,6 +32,8 @@ class Ending:
 
     accounts: dict[str, Account]
     """By record kind; empty without a database."""
+    others: dict[str, dict[str, Account]]
+    """The same of each database beside the default, by its sink."""
     problem: str
     """Why the equation does not hold; empty when it does."""
     lower_bounds: tuple[str, ...]
@@ -44,7 +48,8 @@ class Ending:
         """From the last status, whether everything was delivered, and the streams as they were
         before they were ended.
         """
-        accounts = status.accounts()
+        every = {each.name: status.accounts(each.name) for each in status.writer.databases}
+        accounts = every[DEFAULT_DATABASE]
         shards_were_killed = any(each.child.restart_count or each.child.reason
                                  for each in status.shards)  # fmt: skip
         writer_was_killed = bool(status.writer.child.restart_count)
@@ -52,13 +57,14 @@ class Ending:
             *(["refused"] if shards_were_killed else []),
             *(["stored", "skipped", "quarantined", "lost"] if writer_was_killed else []),
         ]
-        problems = _problems(status, accounts, shards_were_killed, writer_was_killed)
-        total = Account.total(accounts)
+        problems = list(_problems(status, every, shards_were_killed, writer_was_killed))
+        del every[DEFAULT_DATABASE]
         return cls(
             accounts,
+            every,
             "; ".join(problems),
             tuple(bounds),
-            tuple(_unfinished(status, total, delivered, streams)),
+            tuple(_unfinished(status, _waiting(status), delivered, streams)),
         )
 
     @property
@@ -73,9 +79,9 @@ class Ending:
             return Exit.FAILED
         return Exit.UNFINISHED if self.unfinished else Exit.OK
 
-    def equation(self) -> str:
-        """The equation as one line: every term that there is."""
-        total = self.total
+    def equation(self, sink: str = DEFAULT_DATABASE) -> str:
+        """The equation of a database as one line: every term that there is."""
+        total = Account.total(self.others.get(sink, self.accounts))
         left = f" + left over {total.left:,}" if total.left else ""
         terms = " + ".join(
             f"{text} {'at least ' if name in self.lower_bounds else ''}{getattr(total, name):,}"
@@ -87,6 +93,7 @@ class Ending:
     def lines(self) -> list[str]:
         """What is to be said beside the equation."""
         wrong = [f"the equation does not hold: {self.problem}"] if self.problem else []
+        wrong += [f"{sink}: {self.equation(sink)}" for sink in self.others]
         return wrong + [f"unfinished: {each}" for each in self.unfinished]
 
     def summary(self) -> dict[str, Any]:
@@ -98,43 +105,77 @@ class Ending:
             "unfinished": self.unfinished,
             "total": self.total,
             "by_kind": self.accounts,
+            "databases": {
+                sink: {"total": Account.total(accounts), "by_kind": accounts}
+                for sink, accounts in self.others.items()
+            },
         }
 
 
 def _problems(
     status: EngineStatus,
-    accounts: dict[str, Account],
+    every: dict[str, dict[str, Account]],
     shards_were_killed: bool,
     writer_was_killed: bool,
 ) -> Iterator[str]:
-    counted = status.rows_by_kind()
-    for kind, account in accounts.items():
-        found = status.writer.moves[kind].found if kind in status.writer.moves else 0
+    writer, counted = status.writer, status.rows_by_kind()
+    for sink, accounts in every.items():
+        of = "" if sink == DEFAULT_DATABASE else f"{sink}: "
+        moves = writer.moves if sink == DEFAULT_DATABASE else writer.moves_of.get(sink, {})
+        for kind, account in accounts.items():
+            found = moves[kind].found if kind in moves else 0
+            for problem in _problems_of_one(account, found, writer_was_killed):
+                yield f"{of}{kind}: {problem}"
+    for kind, account in every[DEFAULT_DATABASE].items():
         counts = counted.get(kind, 0)
-        if account.left < 0:
-            yield f"{kind}: cursors passed {-account.left:,} rows more than there were"
-        if account.unheard < 0:
-            yield f"{kind}: {-account.unheard:,} rows were counted and passed no cursor"
-        if account.unheard > found and not writer_was_killed:
-            yield f"{kind}: {account.unheard - found:,} rows passed a cursor and were not counted"
         if counts > account.accepted or (counts < account.accepted and not shards_were_killed):
             yield f"{kind}: shards counted {counts:,} rows, their rings took {account.accepted:,}"
+        together = [accounts.get(kind, Account()) for accounts in every.values()]
+        if (shared := _shared(together)) is not None and shared != account.accepted:
+            yield (
+                f"{kind}: all databases together have {shared:,} rows, the rings took"
+                f" {account.accepted:,}"
+            )
+
+
+def _problems_of_one(account: Account, found: int, writer_was_killed: bool) -> Iterator[str]:
+    if account.left < 0:
+        yield f"cursors passed {-account.left:,} rows more than there were"
+    if account.unheard < 0:
+        yield f"{-account.unheard:,} rows were counted and passed no cursor"
+    if account.unheard > found and not writer_was_killed:
+        yield f"{account.unheard - found:,} rows passed a cursor and were not counted"
+
+
+def _shared(together: Sequence[Account]) -> int | None:
+    """Rows that the databases have as their own, all together; None where it is not known whose
+    each row was: some wait, were left by an earlier run, are lost, or nobody heard of them.
+    """
+    if any(each.left or each.lost or each.unheard or each.waiting for each in together):
+        return None
+    return sum(each.stored + each.skipped + each.quarantined for each in together)
+
+
+def _waiting(status: EngineStatus) -> int:
+    """Rows that the database which is furthest behind has not passed."""
+    found = [Account.total(status.accounts(each.name)) for each in status.writer.databases]
+    return max(each.waiting for each in found)
 
 
 def _unfinished(
-    status: EngineStatus, total: Account, delivered: bool, streams: Sequence[StreamReport]
+    status: EngineStatus, waiting: int, delivered: bool, streams: Sequence[StreamReport]
 ) -> Iterator[str]:
     received = sum(status.rows_by_kind().values())
-    if total.waiting and status.writer.journal_error:
+    if waiting and status.writer.journal_error:
         yield (
-            f"{total.waiting:,} rows wait for the next start, not all of them in the journal: a"
+            f"{waiting:,} rows wait for the next start, not all of them in the journal: a"
             f" reboot loses those in memory ({status.writer.journal_error})"
         )
-    elif total.waiting:
-        yield f"{total.waiting:,} rows wait in the journal for the next start"
+    elif waiting:
+        yield f"{waiting:,} rows wait in the journal for the next start"
     elif not delivered:
         yield "the database has not taken everything; the next start delivers the rest"
-    if there := sum(status.writer.database.set_aside_rows.values()):
+    if there := status.writer.database_rows("set_aside_rows").total():
         yield f"{there:,} rows are in quarantine (`fts quarantine`)"
     if received and status.writer.database.state == "off":
         for sink, live in zip(status.writer.live, LIVE, strict=True):

@@ -18,6 +18,7 @@ from engine.base import handles
 from engine.base.errors import ConfigError
 from engine.data.kinds import KINDS
 from engine.data.layout import Layout
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.database.session import HOUSEKEEPING, session
 from engine.messages.status import EngineStatus
 from engine.messages.writer import LIVE
@@ -90,6 +91,8 @@ class Ground:
         given = {} if options.fresh else options.loaded.urls
         urls: dict[str, Secret] = {}
         servers: list[ServerKeeper] = []
+        if DEFAULT_DATABASE not in options.without:
+            urls |= {name: url for name, url in given.items() if is_database(name)}
         for name in [name for name in private if name not in options.without]:
             if (url := given.get(name)) is None:
                 url = Secret(stack.enter_context(private[name].running(_log.info)))
@@ -155,7 +158,7 @@ def empty(layout: Layout) -> None:
         layout.state_dir / "ledger",
     ):  # fmt: skip
         shutil.rmtree(directory, ignore_errors=True)
-    for file in (layout.slots, layout.wanted, layout.limits, layout.log_file):
+    for file in (layout.slots, layout.wanted, layout.limits, layout.routes, layout.log_file):
         file.unlink(missing_ok=True)
 
 

@@ -9,10 +9,11 @@ import msgspec
 from control.api.schemas import known_venue, unknown_venue
 from engine.base.errors import ConfigError
 from engine.data.layout import Layout, open_layout
+from engine.data.names import DEFAULT_DATABASE, database_sink
 from engine.messages.settings import VenueSettings
 from engine.messages.writer import LIVE, LIVE_TITLES
 from engine.start import config
-from engine.start.config import LoadedConfig, StreamsConfig
+from engine.start.config import Config, LoadedConfig, StreamsConfig
 from shards.venues import VENUES
 
 EXAMPLE = next(iter(VENUES.values()))
@@ -120,9 +121,28 @@ def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
         raise ConfigError(f"{loaded.source}: venues: one of them is there twice: {names}")
     for name, settings in venues.items():
         _check_options(loaded, name, settings)
-    return loaded.with_config(
-        msgspec.structs.replace(loaded.config, streams=streams, venues=venues)
+    whole = msgspec.structs.replace(loaded.config, streams=streams, venues=venues)
+    return loaded.with_config(_with_known_routes(loaded, whole))
+
+
+def _with_known_routes(loaded: LoadedConfig, whole: Config) -> Config:
+    """The same for the rules of several databases; in one spelling they may contradict."""
+    known = {}
+    for sink, database in whole.all_databases.items():
+        routes = [
+            msgspec.structs.replace(
+                each, venue=each.venue and _known_venue(loaded, f"{sink}.routes", each.venue)
+            )
+            for each in database.routes
+        ]
+        known[sink] = msgspec.structs.replace(database, routes=routes)
+    whole = msgspec.structs.replace(
+        whole,
+        database=known[DEFAULT_DATABASE],
+        databases={name: known[database_sink(name)] for name in whole.databases},
     )
+    loaded.with_config(whole).routes()
+    return whole
 
 
 def _check_options(loaded: LoadedConfig, name: str, settings: VenueSettings) -> None:

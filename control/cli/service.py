@@ -129,6 +129,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             listen_fd=listener.fileno(),
             port=port,
             urls=ground.urls,
+            routes=options.loaded.routes(),
             memory=ground.memory,
             limits=venue_limits(),
             shares_limits=config.limits.shared and not options.fresh,

@@ -100,19 +100,23 @@ class Snapshot(msgspec.Struct):
 def writer_line(status: EngineStatus) -> dict[str, Any]:
     """The writer in a few numbers; rows are of all kinds together, latencies of the last minute."""
     writer, database = status.writer, status.writer.database
+    total, every = writer.database_rows, writer.databases
     return {
         "state": writer.child.state,
         "received": sum(writer.received_rows.values()),
-        "stored": sum(database.rows.values()),
+        "stored": total().total(),
         "published": writer.live_rows().total(),
         "overrun": writer.live_rows("missed_rows").total(),
         "dropped": sum(writer.dropped_rows.values()),
-        "lost": sum(database.missed_rows.values()),
-        "quarantined": sum(database.set_aside_rows.values()),
-        "inexact": database.inexact_rows,
-        "backlog_rows": database.backlog_rows,
+        "lost": total("missed_rows").total(),
+        "quarantined": total("set_aside_rows").total(),
+        "inexact": sum(each.inexact_rows for each in every),
+        "backlog_rows": max(each.backlog_rows for each in every),
         "journal_bytes": writer.journal_bytes,
         **{f"{sink.name}_state": sink.state for sink in (database, *writer.live)},
+        "databases": [
+            [each.name, each.state, sum(each.rows.values()), each.backlog_rows] for each in every
+        ],
         "rss_bytes": writer.rss_bytes,
         "cpu_s": writer.cpu_s,
         "latency_us": writer.recent_latency_us,

@@ -60,6 +60,16 @@ class Layout:
         """Rows the database refuses for good, each with its error."""
         return self.state_dir / "quarantine"
 
+    def quarantine_of(self, sink: str) -> Path:
+        """Those of one database: the default's own, and a folder in it for each of the others."""
+        _, _, name = sink.partition(".")
+        return self.quarantine_dir / name
+
+    @property
+    def routes(self) -> Path:
+        """Which database has which rows of rings and journal (`engine.writer.rows.routing`)."""
+        return self.state_dir / "routes.json"
+
     @property
     def metrics_dir(self) -> Path:
         """What the processes count, for `/metrics` (`engine.process.metric_files`). In memory:

@@ -89,3 +89,18 @@ none of any."""
 def carriers_of(kind: str) -> list[StreamKind]:
     """The kinds of stream that bring a kind of record."""
     return [stream for stream, brought in CARRIES.items() if kind in brought]
+
+
+DEFAULT_DATABASE: Final = "database"
+"""The sink of `[database]`, which has the streams that no rule gives to another one."""
+_NAMED: Final = "databases."
+
+
+def database_sink(name: str) -> str:
+    """What the sink of `[databases.<name>]` is called in status, metrics, lights and the log."""
+    return _NAMED + name
+
+
+def is_database(sink: str) -> bool:
+    """Whether a sink of this name is a database."""
+    return sink == DEFAULT_DATABASE or sink.startswith(_NAMED)

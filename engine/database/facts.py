@@ -12,6 +12,7 @@ import psycopg
 from engine.data.kinds import KINDS
 from engine.database.layout import read_layout
 from engine.database.session import DatabaseSession
+from engine.database.timescale import SERVER_SETTINGS, columns_refused, settings_too_low
 
 _TABLES: Final = [spec.name for spec in KINDS.values()]
 
@@ -52,7 +53,34 @@ _HYPERTABLES: Final = """
     FROM timescaledb_information.hypertables AS h
     WHERE h.hypertable_schema = current_schema() AND h.hypertable_name = ANY (%s)
 """
+_SERVER_SETTINGS: Final = "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)"
+_JOBS: Final = """
+    SELECT j.hypertable_name::text,
+        CASE j.proc_name WHEN 'policy_compression' THEN 'columnstore'
+            WHEN 'policy_retention' THEN 'retention' ELSE j.proc_name::text END,
+        j.scheduled, s.last_run_status, coalesce(s.total_failures, 0)::int8,
+        CASE s.last_run_status WHEN 'Failed' THEN coalesce(
+            (SELECT e.err_message FROM timescaledb_information.job_errors AS e
+             WHERE e.job_id = j.job_id ORDER BY e.finish_time DESC LIMIT 1), '') ELSE '' END
+    FROM timescaledb_information.jobs AS j
+    LEFT JOIN timescaledb_information.job_stats AS s USING (job_id)
+    WHERE j.hypertable_schema = current_schema()
+    ORDER BY j.job_id
+"""
 _SECONDS_A_DAY: Final = 86_400
+
+
+class PolicyFacts(msgspec.Struct):
+    """One job of TimescaleDB's for a table of ours."""
+
+    table: str
+    policy: str
+    """`columnstore`, `retention`, or as TimescaleDB calls it."""
+    is_scheduled: bool = True
+    last_status: str | None = None
+    """`Success` or `Failed`; None before it first ran, or where this user may not see it."""
+    failures: int = 0
+    last_error: str = ""
 
 
 class DatabaseFacts(msgspec.Struct):
@@ -70,6 +98,11 @@ class DatabaseFacts(msgspec.Struct):
     """Version of the extension in this database."""
     timescaledb_available: str | None = None
     timescaledb_licence: str | None = None
+    timescaledb_lacks: str = ""
+    """Why this one has no columnstore and no policies, and what to do; empty when it has."""
+    settings_too_low: dict[str, int] = {}
+    """Settings of the server that TimescaleDB needs higher, and how high at least."""
+    policies: list[PolicyFacts] = []
     columnstore: list[str] = []
     """Hypertables with it."""
     retention: dict[str, str] = {}
@@ -116,6 +149,10 @@ def _read_layout(session: DatabaseSession, facts: DatabaseFacts) -> None:
     facts.layout = seen.layout or facts.layout
     if facts.timescaledb is None:
         return
+    facts.timescaledb_lacks = columns_refused(seen, session.info.server_version)
+    settings = dict(_rows(session, _SERVER_SETTINGS, (list(SERVER_SETTINGS),)))
+    facts.settings_too_low = settings_too_low(settings)
+    facts.policies = [PolicyFacts(*values) for values in _rows(session, _JOBS)]
     for name, has_columnstore, drop_after in _rows(session, _HYPERTABLES, (_TABLES,)):
         if has_columnstore:
             facts.columnstore.append(name)

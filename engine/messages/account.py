@@ -1,6 +1,9 @@
 """What became of every row: one equation, from what is exact.
 
-    left + received = stored + skipped + quarantined + lost + unheard + refused + dropped + waiting
+    left + received = stored + skipped + quarantined + lost + elsewhere + unheard
+                      + refused + dropped + waiting
+
+Where there are several databases it holds for each, and `elsewhere` are the rows that are not its.
 
 | term        | rows that                                             | known from          |
 |-------------|-------------------------------------------------------|---------------------|
@@ -11,6 +14,7 @@
 | skipped     | a knob keeps out                                      | the writer's count  |
 | quarantined | the database refuses for good                         | the writer's count  |
 | lost        | neither ring nor journal held when they were due      | the writer's count  |
+| elsewhere   | another database is to have                           | the writer's count  |
 | unheard     | passed the cursor, and nobody heard how: the writer   | cursors             |
 |             | was killed, or the answer to a COMMIT was lost        |                     |
 | refused     | nothing could be made of                              | the shards' count   |
@@ -24,6 +28,7 @@ last half second is not: after a shard was killed `refused` is a lower bound.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -116,6 +121,9 @@ class RingMoves:
             ring.writer_ended()
 
 
+_SETTLED: Final = ("stored", "skipped", "quarantined", "lost", "elsewhere")
+
+
 class Account(msgspec.Struct, frozen=True):
     """The equation, of one kind or of all of them."""
 
@@ -129,11 +137,12 @@ class Account(msgspec.Struct, frozen=True):
     refused: int = 0
     dropped: int = 0
     waiting: int = 0
+    elsewhere: int = 0
 
     @classmethod
     def of(cls, moves: Moves, counted: Mapping[str, int]) -> "Account":
         """From what is exact, and what was counted of the terms that only counters know."""
-        settled = sum(counted[name] for name in ("stored", "skipped", "quarantined", "lost"))
+        settled = sum(counted[name] for name in _SETTLED)
         return cls(
             left=moves.moved + moves.waiting - moves.accepted,
             received=moves.accepted + counted["refused"] + counted["dropped"],

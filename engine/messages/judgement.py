@@ -4,13 +4,14 @@ from typing import Final
 
 import msgspec
 
+from engine.data.names import DEFAULT_DATABASE
 from engine.messages.status import ChildReport, Judgement, Light, Phase, StreamReport, WriterReport
 from engine.messages.streams import StreamState
 from engine.messages.upkeep import DatabaseReport
-from engine.messages.writer import LIVE
+from engine.messages.writer import LIVE, SinkStatus
 
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
-_SINKS = {"postgres": "database"} | {each.server: each.name for each in LIVE}
+_SINKS = {"postgres": DEFAULT_DATABASE} | {each.server: each.name for each in LIVE}
 
 
 def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterReport:
@@ -55,29 +56,38 @@ def above(value: float, limits: tuple[float, float], text: str) -> Judgement:
 
 
 def judge_database(writer: WriterReport) -> Judgement:
-    """The database's light: the same for the log, the view, the API and the exit code."""
-    database = writer.database
+    """The light of the worst of the databases: the same for the log, the view, the API and the exit
+    code.
+    """
+    return worst([judge_one_database(writer, each) for each in writer.databases])
+
+
+def judge_one_database(writer: WriterReport, database: SinkStatus) -> Judgement:
+    """The light of one. Beside the default one each is called by its name."""
+    is_default = database.name == DEFAULT_DATABASE
+    name = "the database" if is_default else database.name
     if database.state == "off":
         return GREEN
     if database.state == "down":
-        return "red", f"the database is down: {database.error}; {_where_rows_wait(writer)}"
+        return "red", f"{name} is down: {database.error}; {_where_rows_wait(writer)}"
     if database.state != "up":
-        return "yellow", f"the database is {database.state}"
+        return "yellow", f"{name} is {database.state}"
     if database.waits_for:
-        return "red", f"{database.waits_for}; {_where_rows_wait(writer)}"
+        of = "" if is_default else f"{name}: "
+        return "red", f"{of}{database.waits_for}; {_where_rows_wait(writer)}"
     journal: Judgement = GREEN
     if writer.journal_error:
         text = f"{writer.journal_error}; rows are in memory only until they are stored"
         journal = ("yellow", text)
-    return worst([journal, _judge_lag(writer)])
+    return worst([journal, _judge_lag(writer, database, name)])
 
 
-def is_behind(writer: WriterReport) -> bool:
-    """Whether the database has enough to do with the rows that come."""
-    database = writer.database
+def is_behind(writer: WriterReport, sink: str = DEFAULT_DATABASE) -> bool:
+    """Whether a database has enough to do with the rows that come."""
+    database = writer.sink(sink)
     if database.state != "up" or database.waits_for:
         return True
-    return _judge_lag(writer) != GREEN
+    return _judge_lag(writer, database, sink) != GREEN
 
 
 def judge_upkeep(
@@ -98,12 +108,12 @@ def judge_upkeep(
     return GREEN
 
 
-def _judge_lag(writer: WriterReport) -> Judgement:
-    delay_s, waiting = writer.flush_delay_s, writer.database.backlog_rows
+def _judge_lag(writer: WriterReport, database: SinkStatus, name: str) -> Judgement:
+    delay_s, waiting = writer.flush_delays_s.get(database.name, 0.0), database.backlog_rows
     return worst(
         [
-            above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for the database"),
-            above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for the database"),
+            above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for {name}"),
+            above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for {name}"),
         ]
     )
 
@@ -128,7 +138,7 @@ def judge(
     database = judge_database(writer)
     if database[0] != "green":
         return database
-    if lost := sum(writer.database.missed_rows.values()):
+    if lost := writer.database_rows("missed_rows").total():
         return "yellow", f"{lost} rows were lost after their receipt: see the gaps"
     by_streams = _judge_streams(streams)
     if by_streams is not None and by_streams[0] != "green":
@@ -136,7 +146,7 @@ def judge(
     for sink in writer.live:
         if sink.state == "down":
             return "yellow", f"{sink.name} is down: {sink.error}; the database is not affected"
-    if quarantined := sum(writer.database.set_aside_rows.values()):
+    if quarantined := writer.database_rows("set_aside_rows").total():
         return "yellow", f"{quarantined} rows are in quarantine: see `fts quarantine list`"
     return by_streams or ("green", "all streams deliver")
 

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from engine.data.layout import Layout
-from engine.data.names import StreamKind
+from engine.data.names import DEFAULT_DATABASE, StreamKind
+from engine.data.routes import Route
 from engine.messages.streams import Knobs
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
@@ -83,6 +84,18 @@ class RingSettings(msgspec.Struct, frozen=True):
     capacity: int
 
 
+class DatabaseSettings(msgspec.Struct, frozen=True):
+    """A database beside the default one, and how the writer stores there."""
+
+    name: str
+    """Its sink's."""
+    url: str
+    flush_rows: int = 50_000
+    flush_interval_s: float = 0.05
+    max_rows_per_copy: int = 100_000
+    bars: bool = False
+
+
 class WriterSettings(msgspec.Struct, frozen=True):
     """The writer's birth message. No `database_url` or `redis_url`: run without that sink."""
 
@@ -97,6 +110,12 @@ class WriterSettings(msgspec.Struct, frozen=True):
     max_rows_per_copy: int = 100_000
     bars: bool = False
     """Whether the database keeps bars, of which trades leave marks."""
+    database: str = DEFAULT_DATABASE
+    """The sink that `database_url` and the flush settings are of."""
+    databases: list[DatabaseSettings] = []
+    """The others."""
+    routes: list[Route] = []
+    """Whose rows go to which of them."""
     journal_segment_bytes: int = 64 << 20
     journal_sync_interval_s: float = 1.0
     redis_prefix: str = "fts"
@@ -109,6 +128,18 @@ class WriterSettings(msgspec.Struct, frozen=True):
     status_interval_s: float = 0.5
     knobs: dict[int, Knobs] = {}
     """By slot, where not the defaults; `SetStreamKnobs` replaces them all."""
+
+    def by_database(self) -> "list[WriterSettings]":
+        """What concerns each database, the default first."""
+        others = [
+            msgspec.structs.replace(
+                self, database=each.name, database_url=each.url, flush_rows=each.flush_rows,
+                flush_interval_s=each.flush_interval_s, max_rows_per_copy=each.max_rows_per_copy,
+                bars=each.bars, databases=[],
+            )
+            for each in self.databases
+        ]  # fmt: skip
+        return [self, *others]
 
 
 class LimitSettings(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from engine.data.kinds import NOT_MARKET_DATA
-from engine.data.names import CARRIES, StreamKind
+from engine.data.names import CARRIES, DEFAULT_DATABASE, StreamKind
 from engine.messages.account import Account, Moves
 from engine.messages.streams import Knobs, StreamCounts, StreamState
 from engine.messages.upkeep import DatabaseReport
@@ -78,11 +78,15 @@ class WriterReport(BySink, msgspec.Struct):
     sinks: list[SinkStatus] = []
     dropped_rows: dict[str, int] = {}
     moves: dict[str, Moves] = {}
-    """What the rings took and the database's cursors passed."""
+    """What the rings took and the default database's cursors passed."""
+    moves_of: dict[str, dict[str, Moves]] = {}
+    """The same of each other database, by its sink."""
     journal_error: str = ""
     """Why rows are not journalled; empty while they are."""
     flush_delay_s: float = 0.0
-    """Age of the rows that are being stored."""
+    """Age of the rows that are being stored, in the database that is furthest behind."""
+    flush_delays_s: dict[str, float] = {}
+    """The same by database."""
     journal_bytes: int = 0
     rss_bytes: int = 0
     cpu_s: float = 0.0
@@ -158,22 +162,25 @@ class EngineStatus(msgspec.Struct):
                 rows[kind] += count(counts) // len(kinds)
         return dict(rows)
 
-    def accounts(self) -> dict[str, Account]:
-        """What became of the rows of market data, by kind; of none where there is no database.
-        Exact at the end: while it runs, shards and writer are not heard at the same moment.
+    def accounts(self, sink: str = DEFAULT_DATABASE) -> dict[str, Account]:
+        """What became of the rows of market data in one database, by kind; of none where there is
+        no database. Exact at the end: while it runs, shards and writer are not heard at the same
+        moment.
         """
-        writer, database = self.writer, self.writer.database
+        writer, database = self.writer, self.writer.sink(sink)
         if database.state == "off":
             return {}
+        moves = writer.moves if sink == DEFAULT_DATABASE else writer.moves_of.get(sink, {})
         counted = {
             "stored": database.rows, "skipped": database.withheld_rows,
             "quarantined": database.refused_rows, "lost": database.missed_rows,
+            "elsewhere": database.elsewhere_rows,
             "refused": self.refused_by_kind(), "dropped": writer.dropped_rows,
         }  # fmt: skip
-        kinds = set().union(*counted.values(), writer.moves) - NOT_MARKET_DATA
+        kinds = set().union(*counted.values(), moves) - NOT_MARKET_DATA
         return {
             kind: Account.of(
-                writer.moves.get(kind, Moves()),
+                moves.get(kind, Moves()),
                 {name: rows.get(kind, 0) for name, rows in counted.items()},
             )
             for kind in sorted(kinds)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from engine.data.instrument import Instrument
-from engine.data.names import StreamKey, StreamKind
+from engine.data.names import DEFAULT_DATABASE, StreamKey, StreamKind, is_database
 
 
 class StreamState(enum.StrEnum):
@@ -25,8 +25,9 @@ class StreamState(enum.StrEnum):
     FAILED = "failed"
 
 
-KNOB_OF_SINK: Final = {"database": "db_writes_enabled", "redis": "redis_publishes_enabled"}
-"""Which knob keeps a stream's rows from a sink, by its name. Other sinks get them all."""
+KNOB_OF_SINK: Final = {DEFAULT_DATABASE: "db_writes_enabled", "redis": "redis_publishes_enabled"}
+"""Which knob keeps a stream's rows from a sink, by its name; the default database's is that of all
+databases. Other sinks get them all."""
 
 
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,15 +40,19 @@ class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_rows: int | None = None
     flush_interval_ms: int | None = None
     max_rows_per_copy: int | None = None
+    database: str | None = None
+    """Which of several databases has the stream, as the status calls it; None: as routed."""
 
     @property
     def of_sinks(self) -> "Knobs":
-        """Those alone that keep rows from sinks; equal to none at all where they keep none."""
-        return Knobs(**{knob: getattr(self, knob) for knob in KNOB_OF_SINK.values()})
+        """Those alone that say which sinks get the rows; equal to none at all where all do."""
+        return Knobs(
+            **{knob: getattr(self, knob) for knob in KNOB_OF_SINK.values()}, database=self.database
+        )
 
     def wants(self, sink: str) -> bool:
         """Whether a sink of this name gets the stream's rows."""
-        knob = KNOB_OF_SINK.get(sink)
+        knob = KNOB_OF_SINK.get(DEFAULT_DATABASE if is_database(sink) else sink)
         return knob is None or bool(getattr(self, knob))
 
     def contradiction(self, max_rows_per_copy: int | None) -> str:
@@ -72,6 +77,7 @@ class KnobChanges(msgspec.Struct, frozen=True, omit_defaults=True):
     flush_rows: int | UnsetType | None = UNSET
     flush_interval_ms: int | UnsetType | None = UNSET
     max_rows_per_copy: int | UnsetType | None = UNSET
+    database: str | UnsetType | None = UNSET
 
     def over(self, knobs: Knobs) -> Knobs:
         """`knobs` with these changes."""

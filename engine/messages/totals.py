@@ -3,14 +3,14 @@
 When a child is born again, what its predecessor had counted is kept and added.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from engine.base.clock import monotonic_s
-from engine.data.names import StreamKey, StreamKind
+from engine.data.names import DEFAULT_DATABASE, StreamKey, StreamKind
 from engine.messages.account import RingMoves
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
@@ -118,10 +118,11 @@ class WriterTotals:
     def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
         self.report = WriterReport(ChildReport("writer"))
         self._clock_s = clock_s
-        self._flush_delay = FlushDelay()
+        self._flush_delays: defaultdict[str, FlushDelay] = defaultdict(FlushDelay)
         self._recent: dict[str, RecentLatency] = {}
         self._base: dict[str, SinkStatus] = {}
-        self._rings = RingMoves()
+        self._rings: defaultdict[str, RingMoves] = defaultdict(RingMoves)
+        """By database: its cursors."""
         self._dropped: dict[tuple[str, int], int] = {}
         self._dropped_base: Counter[str] = Counter()
         self._kind_of_ring: dict[tuple[str, int], str] = {}
@@ -136,20 +137,28 @@ class WriterTotals:
             stage: summarize(histogram) for stage, histogram in status.latency.items()
         }
         report.taken_s = now_s = self._clock_s()
-        database = report.database
-        taken = sum(database.rows.values()) + sum(database.refused_rows.values())
-        report.flush_delay_s = self._flush_delay.update(now_s, taken, database.backlog_rows)
+        report.flush_delays_s = {
+            each.name: self._flush_delays[each.name].update(
+                now_s, each.settled_rows, each.backlog_rows
+            )
+            for each in report.databases
+        }
+        report.flush_delay_s = max(report.flush_delays_s.values())
         report.recent_latency_us = {
             stage: summarize(self._recent.setdefault(stage, RecentLatency()).update(each, now_s))
             for stage, each in status.latency.items()
         }
         self._count_drops(status)
-        report.moves = self._rings.update(status.rings)
+        report.moves = self._rings[DEFAULT_DATABASE].update(status.rings)
+        report.moves_of = {
+            name: self._rings[name].update(rings) for name, rings in status.rings_of.items()
+        }
 
     def writer_ended(self) -> None:
         """The writer is gone: its counts become the base of the next one's."""
         self._base = {sink.name: sink for sink in self.report.sinks}
-        self._rings.writer_ended()
+        for rings in self._rings.values():
+            rings.writer_ended()
         self._recent.clear()  # its successor's histograms begin anew
 
     def _count_drops(self, status: WriterStatus) -> None:

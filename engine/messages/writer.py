@@ -5,6 +5,7 @@ from typing import ClassVar, Final, NamedTuple
 
 import msgspec
 
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.messages.streams import Knobs
 
 
@@ -35,7 +36,8 @@ class RingStatus(msgspec.Struct):
     head_seq: int
     journal_seq: int
     stored_seq: int
-    """Where the cursor is of the sink by which rows are accounted for: the database."""
+    """Where the cursor is of the sink by which rows are accounted for: the default database,
+    unless another one is spoken of."""
     dropped_count: int
     capacity: int
     epoch: int = 0
@@ -71,6 +73,8 @@ class SinkStatus(msgspec.Struct):
     missed_rows: dict[str, int] = {}
     """Rows that were gone before it was ready for them: lost and declared where it gets every row,
     overrun where it gets live ones."""
+    elsewhere_rows: dict[str, int] = {}
+    """Rows that another database is to have."""
     set_aside_rows: dict[str, int] = {}
     """Rows in quarantine now, whoever put them there."""
     inexact_rows: int = 0
@@ -81,7 +85,17 @@ class SinkStatus(msgspec.Struct):
     """What its rows take in memory, and what they may."""
     budget_bytes: int = 0
 
-    COUNTS: ClassVar = ("rows", "withheld_rows", "refused_rows", "missed_rows")
+    COUNTS: ClassVar = (
+        "rows", "withheld_rows", "refused_rows", "missed_rows", "elsewhere_rows",
+    )  # fmt: skip
+
+    @property
+    def settled_rows(self) -> int:
+        """Rows that a database is done with, in whatever way; those that a knob withholds are no
+        rows that anybody waits for."""
+        return sum(
+            sum(rows.values()) for rows in (self.rows, self.refused_rows, self.elsewhere_rows)
+        )
 
 
 class LiveSink(NamedTuple):
@@ -108,8 +122,17 @@ class BySink:
 
     @property
     def database(self) -> SinkStatus:
-        """The database."""
-        return self.sink("database")
+        """The default database."""
+        return self.sink(DEFAULT_DATABASE)
+
+    @property
+    def databases(self) -> list[SinkStatus]:
+        """All of them, the default first."""
+        return [each for each in self.sinks if is_database(each.name)] or [self.database]
+
+    def database_rows(self, count: str = "rows") -> Counter[str]:
+        """A count of all databases together, by record kind."""
+        return sum((Counter(getattr(each, count)) for each in self.databases), Counter[str]())
 
     @property
     def live(self) -> list[SinkStatus]:
@@ -138,3 +161,5 @@ class WriterStatus(BySink, msgspec.Struct, tag=True):
     cpu_s: float
     journal_error: str = ""
     """Why rows are not journalled; empty while they are."""
+    rings_of: dict[str, list[RingStatus]] = {}
+    """The rings once more with the cursors of each database beside the default, by its sink."""

@@ -44,6 +44,13 @@ class EngineNote(msgspec.Struct, frozen=True):
     redis: str = ""
     redis_cli: str = ""
     started_ns: int = 0
+    databases: dict[str, str] = {}
+    """Those beside the default, by their sink."""
+
+    def address(self, sink: str) -> str:
+        """Where a sink's server is; `off` where it has none."""
+        named = {"database": self.database, "redis": self.redis}
+        return named.get(sink) or self.databases.get(sink, "off")
 
 
 class HostNote(msgspec.Struct, frozen=True):

@@ -151,6 +151,10 @@ _ROWS: Final = {
     (False, "withheld_rows"): ("unpublished", f"Rows that a knob keeps from {LIVE_TITLES}"),
 }
 """Of the database or of live sinks together, by count: name and text of the metric."""
+_STATES: Final = {
+    "stored": "rows", "skipped": "withheld_rows", "quarantined": "refused_rows",
+    "lost": "missed_rows", "elsewhere": "elsewhere_rows",
+}  # fmt: skip
 
 
 class WriterMetrics:
@@ -171,6 +175,14 @@ class WriterMetrics:
             "fts_writer_quarantine_rows", "Rows that are in quarantine now", "kind"
         )
         self._backlog = _gauge("fts_writer_backlog_rows", "Rows that wait for the database")
+        self._states = Growth(
+            "fts_writer_database_rows_total",
+            "Rows that one database is done with, and how",
+            ("sink", "state"),
+        )
+        self._waiting = _gauge(
+            "fts_writer_database_backlog_rows", "Rows that wait for one database", "sink"
+        )
         self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
         self._memory = {
             name: (
@@ -184,16 +196,11 @@ class WriterMetrics:
 
     def feed(self, status: WriterStatus) -> None:
         """Totals since this process was born."""
-        database = status.database
         for (is_database, count), growth in self._rows.items():
-            rows = getattr(database, count) if is_database else status.live_rows(count)
+            rows = status.database_rows(count) if is_database else status.live_rows(count)
             for kind in KINDS:
                 growth.feed(rows.get(kind, 0), kind)
-        self._inexact.feed(database.inexact_rows)
-        self._lost.feed(sum(database.missed_rows.values()))
-        for kind in KINDS:
-            self._quarantine.labels(kind).set(database.set_aside_rows.get(kind, 0))
-        self._backlog.set(database.backlog_rows)
+        self._feed_databases(status)
         self._journal.set(status.journal_bytes)
         for each in status.live:
             if each.state != "off":
@@ -208,6 +215,19 @@ class WriterMetrics:
             if stage not in self._latencies:
                 self._latencies[stage] = _latency_of(stage)
             self._latencies[stage].feed(histogram)
+
+    def _feed_databases(self, status: WriterStatus) -> None:
+        """All of them together, and each."""
+        databases, set_aside = status.databases, status.database_rows("set_aside_rows")
+        self._inexact.feed(sum(each.inexact_rows for each in databases))
+        self._lost.feed(status.database_rows("missed_rows").total())
+        for kind in KINDS:
+            self._quarantine.labels(kind).set(set_aside[kind])
+        self._backlog.set(max(each.backlog_rows for each in databases))
+        for each in [each for each in databases if each.state != "off"]:
+            self._waiting.labels(each.name).set(each.backlog_rows)
+            for state, count in _STATES.items():
+                self._states.feed(sum(getattr(each, count).values()), each.name, state)
 
 
 class UpkeepMetrics:

@@ -8,7 +8,7 @@ checked by `engine.start.preflight`, so that this module stays a function of its
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,9 +25,18 @@ from engine.base.redis_link import parse_redis_url
 from engine.base.wrong_input import explain
 from engine.data.kinds import KINDS
 from engine.data.layout import must_be_text
-from engine.data.names import StreamKey, StreamKind, Transport, is_symbol
+from engine.data.names import (
+    DEFAULT_DATABASE,
+    StreamKey,
+    StreamKind,
+    Transport,
+    database_sink,
+    is_symbol,
+)
+from engine.data.routes import Route
 from engine.messages.settings import Admission, VenueSettings
 from engine.messages.upkeep import BARS, Archive, KeptFor
+from engine.start.databases import RouteConfig, all_routes, check_addresses, check_names
 from engine.start.postgres_settings import check_settings
 
 _MAX_FILE_BYTES = 1 << 20
@@ -92,7 +101,9 @@ class ControlConfig(_Section, frozen=True):
 
 
 class DatabaseConfig(_Section, frozen=True):
-    """`[database]`: without `url` and `url_file`, a private PostgreSQL in the state directory."""
+    """`[database]`: without `url` and `url_file`, a private PostgreSQL in the state directory.
+    `[databases.<name>]`: another one beside it, which is never private.
+    """
 
     url: str | None = None
     url_file: str | None = None
@@ -109,6 +120,8 @@ class DatabaseConfig(_Section, frozen=True):
     bars: bool = False
     archive: Archive = "none"
     archive_to: str | None = None
+    routes: list[RouteConfig] = []
+    """Whose rows it has; the default has those that no rule gives to another one, too."""
 
 
 class RedisConfig(_Section, frozen=True):
@@ -204,6 +217,7 @@ class Config(_Section, frozen=True):
     state_dir: str | None = None
     control: ControlConfig = ControlConfig()
     database: DatabaseConfig = DatabaseConfig()
+    databases: dict[str, DatabaseConfig] = {}
     redis: RedisConfig = RedisConfig()
     limits: LimitsConfig = LimitsConfig()
     journal: JournalConfig = JournalConfig()
@@ -211,6 +225,12 @@ class Config(_Section, frozen=True):
     log: LogConfig = LogConfig()
     venues: dict[str, VenueSettings] = {}
     streams: list[StreamsConfig] = []
+
+    @property
+    def all_databases(self) -> dict[str, DatabaseConfig]:
+        """By the name of their sink, the default first."""
+        named = {database_sink(name): each for name, each in self.databases.items()}
+        return {DEFAULT_DATABASE: self.database, **named}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +266,12 @@ class LoadedConfig:
             if not is_symbol(text)
         ]
 
+    def routes(self) -> list[Route]:
+        """Which database has which streams. Raises ConfigError for rules that contradict."""
+        config = self.config
+        named = {name: each.routes for name, each in config.databases.items()}
+        return all_routes(config.database.routes, named, self.source)
+
     def stream_keys(self, preferred: PreferredTransport = always_ws) -> list[StreamKey]:
         """Every configured stream once, in the order of the file. What each venue prefers is known
         to `shards.venues`, which this room does not import.
@@ -276,16 +302,28 @@ def load(
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
     found = {
-        name: _server_url(name, getattr(config, name), check, env, source, base)
-        for name, check in (("redis", parse_redis_url), ("database", _check_database_url))
+        name: _server_url(name, written, check, env, source, base)
+        for name, written, check in _servers(config)
     }
     urls = {name: url for name, url in found.items() if url is not None}
+    _check_databases(config, urls, source)
     if config.limits.shared and "redis" not in urls:
         raise ConfigError(
             f"{source}: limits.shared: engines share limits through a Redis they have in common;"
             " set redis.url, redis.url_file or FTS_REDIS_URL"
         )
-    return LoadedConfig(config, source, _state_dir(config, env, state_dir), urls)
+    loaded = LoadedConfig(config, source, _state_dir(config, env, state_dir), urls)
+    loaded.routes()
+    return loaded
+
+
+def _servers(
+    config: Config,
+) -> Iterator[tuple[str, DatabaseConfig | RedisConfig, Callable[[str], object]]]:
+    """Each sink, what is written of it, and what checks its address."""
+    yield "redis", config.redis, parse_redis_url
+    for name, database in config.all_databases.items():
+        yield name, database, _check_database_url
 
 
 def _read(path: Path) -> bytes:
@@ -374,28 +412,18 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
 
 def _check(config: Config, source: str) -> None:
     """Rules between keys; each message names both values."""
-    database = config.database
-    if database.flush_rows > database.max_rows_per_copy:
-        raise ConfigError(
-            f"{source}: database.flush_rows = {database.flush_rows} is more than"
-            f" database.max_rows_per_copy = {database.max_rows_per_copy}"
-        )
-    for name, kind in KINDS.items():
-        capacity = config.shards.capacity(name)
-        if capacity is None:
-            continue
-        if capacity & (capacity - 1):
+    check_names(list(config.databases), source)
+    for kind in KINDS:
+        capacity = config.shards.capacity(kind)
+        if capacity is not None and capacity & (capacity - 1):
             raise ConfigError(
-                f"{source}: shards.ring_records.{name}: {capacity} is not a power of two"
+                f"{source}: shards.ring_records.{kind}: {capacity} is not a power of two"
             )
-        if kind.is_fast and database.flush_rows > capacity:
-            raise ConfigError(
-                f"{source}: database.flush_rows = {database.flush_rows} is more than"
-                f" shards.ring_records.{name} = {capacity}: the ring would fill before a flush"
-            )
-    _check_upkeep(database, source)
+    for name, database in config.all_databases.items():
+        _check_flushes(name, database, config.shards, source)
+        _check_upkeep(name, database, source)
     try:
-        check_settings(database.private_settings)
+        check_settings(config.database.private_settings)
     except ConfigError as error:
         raise ConfigError(f"{source}: database.private_settings: {error}") from None
     cpus = config.shards.cpus
@@ -406,21 +434,52 @@ def _check(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: shards.cpus: CPU {cpu} is listed twice")
 
 
-def _check_upkeep(database: DatabaseConfig, source: str) -> None:
+def _check_flushes(name: str, database: DatabaseConfig, shards: ShardsConfig, source: str) -> None:
+    if database.flush_rows > database.max_rows_per_copy:
+        raise ConfigError(
+            f"{source}: {name}.flush_rows = {database.flush_rows} is more than"
+            f" {name}.max_rows_per_copy = {database.max_rows_per_copy}"
+        )
+    for kind, spec in KINDS.items():
+        capacity = shards.capacity(kind)
+        if capacity is not None and spec.is_fast and database.flush_rows > capacity:
+            raise ConfigError(
+                f"{source}: {name}.flush_rows = {database.flush_rows} is more than"
+                f" shards.ring_records.{kind} = {capacity}: the ring would fill before a flush"
+            )
+
+
+def _check_upkeep(name: str, database: DatabaseConfig, source: str) -> None:
     tables = [kind.name for kind in KINDS.values() if kind.columns]
-    by_venue = [name for each in database.keep_by_venue.values() for name in each]
+    by_venue = [each for kept in database.keep_by_venue.values() for each in kept]
     for asked, allowed in ((database.keep, [*tables, *BARS]), (by_venue, tables)):
         for table in asked:
             if table not in allowed:
                 raise ConfigError(
-                    f"{source}: database.keep: {table!r} is no table of rows: one of"
+                    f"{source}: {name}.keep: {table!r} is no table of rows: one of"
                     f" {', '.join(allowed)}"
                 )
     if database.archive != "none" and not database.archive_to:
         raise ConfigError(
-            f"{source}: database.archive = {database.archive!r} needs database.archive_to: a"
+            f"{source}: {name}.archive = {database.archive!r} needs {name}.archive_to: a"
             " directory, or s3://bucket/path"
         )
+
+
+def _check_databases(config: Config, urls: Mapping[str, Secret], source: str) -> None:
+    """What holds only for those beside the default."""
+    for name, database in config.databases.items():
+        sink = database_sink(name)
+        if sink not in urls:
+            raise ConfigError(
+                f"{source}: {sink} has no address: set {sink}.url, {sink}.url_file or"
+                f" {_url_variable(sink)} (only the default database can be private)"
+            )
+        for key in ("private_settings", "registry_name"):
+            if getattr(database, key):
+                raise ConfigError(f"{source}: {sink}.{key}: only [database] has that")
+    databases = {sink: urls[sink].reveal() for sink in config.all_databases if sink in urls}
+    check_addresses(databases, source)
 
 
 def default_state_dir(env: Mapping[str, str] = os.environ) -> Path:
@@ -461,7 +520,7 @@ def _server_url(
 
     `check` raises a ConfigError that says what is wrong without repeating a password.
     """
-    variable = f"FTS_{section.upper()}_URL"
+    variable = _url_variable(section)
     url, url_file = written.url, written.url_file
     in_plain_sight = False
     if env.get(variable):
@@ -485,6 +544,12 @@ def _server_url(
             f" named by {section}.url_file"
         )
     return Secret(text)
+
+
+def _url_variable(sink: str) -> str:
+    """`FTS_DATABASE_URL`, and `FTS_DATABASE_URL_ARCHIVE` for `databases.archive`."""
+    first, _, name = sink.upper().partition(".")
+    return f"FTS_DATABASE_URL_{name}" if name else f"FTS_{first}_URL"
 
 
 def _secret_file(path: Path, origin: str) -> str:

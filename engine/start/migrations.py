@@ -21,7 +21,9 @@ import psycopg
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.database.layout import read_layout
 from engine.database.session import MIGRATION, DatabaseSession, session
+from engine.database.timescale import columns_refused
 from engine.database.words import unavailable
 
 _log = logging.getLogger(__name__)
@@ -123,6 +125,7 @@ def _apply_all(
             if _apply(connection, migrations, migration):
                 progress(f"applied {migration.file_name}")
                 applied.append(migration.file_name)
+        _tell_shortcomings(connection, progress)
 
 
 def pending(database_url: str, folder: Path | None = None) -> list[str]:
@@ -173,6 +176,16 @@ def _offer_timescaledb(database_url: str, progress: Callable[[str], None]) -> No
             _tell(text, progress)
             return
     _tell(f"TimescaleDB {present or available}: ticks go into hypertables", progress)
+
+
+def _tell_shortcomings(connection: DatabaseSession, progress: Callable[[str], None]) -> None:
+    """Hypertables take rows whatever TimescaleDB's version and licence, and that may be all."""
+    seen = read_layout(connection)
+    if seen.layout == "hypertables":
+        refused = columns_refused(seen, connection.info.server_version)
+        if refused:
+            _log.warning(refused)
+            progress(refused)
 
 
 def _tell(text: str, progress: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from engine.base.durable import write_whole
 from engine.base.errors import ConfigError
+from engine.database.timescale import SERVER_SETTINGS
 
 _SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
@@ -41,8 +42,11 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "log_min_messages": "warning",
     "cluster_name": "fintickstreams",
 }
-_TELEMETRY_OFF: Final = {"timescaledb.telemetry_level": "off"}
-"""Nothing of ours calls home."""
+_WITH_TIMESCALEDB: Final[Mapping[str, str]] = {
+    **{name: str(least) for name, least in SERVER_SETTINGS.items()},
+    # Nothing of ours calls home.
+    "timescaledb.telemetry_level": "off",
+}
 _OURS: Final = frozenset(
     {
         "listen_addresses", "port", "unix_socket_directories", "unix_socket_permissions",
@@ -65,7 +69,7 @@ def check_settings(settings: Mapping[str, str]) -> None:
 def settings_with(added: Mapping[str, str]) -> dict[str, str]:
     """All settings, those of a configuration last."""
     loads = "timescaledb" in added.get("shared_preload_libraries", "")
-    return {**_SETTINGS, **(_TELEMETRY_OFF if loads else {}), **added}
+    return {**_SETTINGS, **(_WITH_TIMESCALEDB if loads else {}), **added}
 
 
 def remembered(file: Path, added: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ command is answered, and the last accepted command wins.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from engine.base.clock import wall_ns
 from engine.data.layout import Layout
@@ -36,7 +36,10 @@ class RunningStreams:
         shard_count: int,
         max_rows_per_copy: int,
         now_ns: Callable[[], int] = wall_ns,
+        databases: Collection[str] = (),
     ) -> None:
+        """`databases` are the sinks among which a stream may be given to one."""
+        self._databases = databases
         self.slots = slots
         self.wanted = wanted
         self._max_rows_per_copy = max_rows_per_copy
@@ -55,9 +58,12 @@ class RunningStreams:
         """Whether a command ever had a say, now or before a restart."""
 
     @classmethod
-    def of(cls, layout: Layout, shard_count: int, max_rows_per_copy: int) -> "RunningStreams":
+    def of(
+        cls, layout: Layout, shard_count: int, max_rows_per_copy: int, databases: Collection[str]
+    ) -> "RunningStreams":
         """Those that a state directory remembers."""
-        return cls(Slots(layout.slots), Wanted(layout.wanted), shard_count, max_rows_per_copy)
+        slots, wanted = Slots(layout.slots), Wanted(layout.wanted)
+        return cls(slots, wanted, shard_count, max_rows_per_copy, databases=databases)
 
     def open(self, configured: Sequence[StreamKey]) -> None:
         """Take in the registry and the configuration; deal everything out to the shards."""
@@ -82,6 +88,8 @@ class RunningStreams:
             key = request.key
             if key in self._slot_of or key in fresh:
                 results.append(KeyResult(key, "stream_exists", f"{key} is collected already"))
+            elif problem := self._no_database(request.knobs):
+                results.append(KeyResult(key, "contradiction", problem, field="database"))
             elif len(self._slot_of) + len(fresh) >= STREAMS_MAX:
                 results.append(KeyResult(key, "limit", f"{STREAMS_MAX} streams are the limit"))
             else:
@@ -122,6 +130,8 @@ class RunningStreams:
         knobs = changes.over(entry.knobs)
         if problem := knobs.contradiction(self._max_rows_per_copy):
             return KeyResult(key, "contradiction", problem, field="flush_rows")
+        if problem := self._no_database(knobs):
+            return KeyResult(key, "contradiction", problem, field="database")
         if entry.knobs != knobs:
             self.wanted.put([WantedStream(key, knobs, entry.origin, entry.added_ns)])
             self._totals[slot].report.knobs = knobs
@@ -151,6 +161,15 @@ class RunningStreams:
             if report and report.knobs.db_writes_enabled and not knobs.db_writes_enabled:
                 resumed[report.shard].append(slot)
         return dict(resumed)
+
+    def moved(self, before: Mapping[int, Knobs]) -> dict[int, list[int]]:
+        """By shard, the slots that another database has now than with those knobs."""
+        moved: defaultdict[int, list[int]] = defaultdict(list)
+        for slot, totals in self._totals.items():
+            report = totals.report
+            if report.knobs.database != before.get(slot, Knobs()).database:
+                moved[report.shard].append(slot)
+        return dict(moved)
 
     def specs(self, shard: int) -> list[StreamSpec]:
         """What a shard has to run."""
@@ -192,6 +211,12 @@ class RunningStreams:
         """A shard is gone; its streams wait for the next one."""
         for slot in self._shards[shard]:
             self._totals[slot].shard_ended(reason)
+
+    def _no_database(self, knobs: Knobs) -> str:
+        """Why there is no such database; empty where there is."""
+        if knobs.database is None or knobs.database in self._databases:
+            return ""
+        return f"there is no database {knobs.database!a}: none of that name is configured"
 
     def _spec(self, entry: Slot) -> StreamSpec:
         return StreamSpec(entry.slot, entry.key, life=self._lives[entry.slot])

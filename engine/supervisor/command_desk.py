@@ -28,7 +28,10 @@ class CommandDesk:
         starts: StreamStarts,
         to_shard: Callable[[int, RenewBooks], None],
         to_writer: Callable[[SetStreamKnobs], None],
+        when_heard: Callable[[Callable[[], None]], None] = lambda then: then(),
     ) -> None:
+        """`when_heard` calls back when the writer acts on what it was told."""
+        self._when_heard = when_heard
         self._running = running
         self._starts = starts
         self._to_shard = to_shard
@@ -65,7 +68,12 @@ class CommandDesk:
 
     def _tell_knobs(self, before: dict[int, Knobs]) -> None:
         if (knobs := self._running.knobs()) != before:
+            # What a stream has to say of its end still goes to the database that it leaves.
+            moved = self._running.moved(before)
+            self._starts.end_for_now(moved)
             self._to_writer(SetStreamKnobs(knobs))
+            if moved:
+                self._when_heard(lambda: self._starts.go_on(moved))
             # The database missed changes of these books: it can follow them from a new start only.
             for index, slots in self._running.stored_again(before).items():
                 self._to_shard(index, RenewBooks(slots))

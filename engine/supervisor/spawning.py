@@ -7,11 +7,13 @@ from typing import Final
 
 from engine.base.redis_link import parse_redis_url
 from engine.data.layout import Layout
-from engine.data.names import StreamKey
+from engine.data.names import DEFAULT_DATABASE, StreamKey
+from engine.data.routes import Route
 from engine.limits.lease_desk import Share
 from engine.limits.shared_budgets import SharedLimits
 from engine.messages.settings import (
     ControlSettings,
+    DatabaseSettings,
     HeldLimitSettings,
     LimitSettings,
     LogSettings,
@@ -72,6 +74,8 @@ class SupervisorSettings:
     port: int
     urls: Mapping[str, Secret] = field(default_factory=dict)
     """Where the sinks' servers are, by the sink's name: no more of them are wanted."""
+    routes: list[Route] = field(default_factory=list)
+    """Which of the databases has which streams."""
     memory: RedisPlan = field(default_factory=RedisPlan)
     limits: list[LimitSettings | HeldLimitSettings] = field(default_factory=list)
     """The venues' budgets, shared by all processes."""
@@ -106,6 +110,19 @@ async def spawn_writer(
         doorbell_fd=doorbell_fd,
         log=settings.log,
         database_url=urls.get("database"),
+        databases=[
+            DatabaseSettings(
+                name,
+                urls[name],
+                each.flush_rows,
+                each.flush_interval_ms / 1e3,
+                each.max_rows_per_copy,
+                each.bars,
+            )
+            for name, each in config.all_databases.items()
+            if name in urls and name != DEFAULT_DATABASE
+        ],
+        routes=[route for route in settings.routes if route.database in urls],
         redis_url=urls.get("redis"),
         flush_rows=config.database.flush_rows,
         flush_interval_s=config.database.flush_interval_ms / 1e3,
@@ -175,20 +192,21 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
 
 async def spawn_upkeep(settings: SupervisorSettings) -> Child:
     """The upkeep of the databases; when memory runs out it goes first."""
-    database = settings.config.database
     birth = UpkeepSettings(
         paths=Paths.of(settings.layout),
         log=settings.log,
         databases=[
             DatabaseUpkeep(
-                name="database",
-                url=settings.urls["database"].reveal(),
+                name=name,
+                url=settings.urls[name].reveal(),
                 keep=database.keep,
                 keep_by_venue=database.keep_by_venue,
                 bars=database.bars,
                 archive=database.archive,
                 archive_to=database.archive_to or "",
             )
+            for name, database in settings.config.all_databases.items()
+            if name in settings.urls
         ],
         status_interval_s=min(_UPKEEP_SAYS_EVERY_S, settings.timing.hung_after_s / 4),
     )

@@ -79,6 +79,20 @@ class StreamStarts:
             self._forget(slots)
             self._end(shard, slots)
 
+    def end_for_now(self, by_shard: Mapping[int, Sequence[int]]) -> None:
+        """End these streams, which are still wanted: `go_on` has them begin anew."""
+        self.stop(by_shard)
+        for slots in by_shard.values():
+            for slot in slots:
+                self._running.end_life(slot)
+
+    def go_on(self, by_shard: Mapping[int, Sequence[int]]) -> None:
+        """Begin those of these that are wanted still and have not begun with their shard."""
+        for shard, slots in by_shard.items():
+            begun = self._begun.get(shard, {})
+            specs = [each for each in self._running.specs(shard) if each.slot in slots]
+            self.start({shard: [each for each in specs if each.slot not in begun]})
+
     def listed(self, message: ListingLoaded) -> None:
         """A venue's listing has come: who waited for it begins."""
         venue = message.venue

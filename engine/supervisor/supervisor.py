@@ -22,6 +22,7 @@ from functools import partial
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError, EngineError
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.account import Account
 from engine.messages.control import (
@@ -40,11 +41,11 @@ from engine.messages.pipes import FromChild, Ready, ShardStatus, ToChild
 from engine.messages.status import EngineStatus, Judgement, Phase, ShardReport
 from engine.messages.streams import StreamState, sum_by_kind
 from engine.messages.totals import ShardTotals, WriterTotals, update_shard
-from engine.messages.writer import RingsSynced, SetStreamKnobs, WriterStatus
+from engine.messages.writer import RingsSynced, SetStreamKnobs, SinkStatus, WriterStatus
 from engine.process import metric_files
 from engine.process.child_keeper import ChildKeeper
 from engine.servers.server_keeper import ServerKeeper
-from engine.start.schema_keeper import SchemaKeeper
+from engine.start.schema_keeper import SchemaKeepers
 from engine.streams.listing_outbox import ListingOutbox
 from engine.streams.running_streams import RunningStreams
 from engine.streams.wanted_mirror import WantedMirror
@@ -91,7 +92,10 @@ class Supervisor:
         self._started_s = monotonic_s()
         self._doorbell_fd = -1
         self._running = RunningStreams.of(
-            settings.layout, len(settings.cpus), settings.config.database.max_rows_per_copy
+            settings.layout,
+            len(settings.cpus),
+            settings.config.database.max_rows_per_copy,
+            [sink for sink in settings.urls if is_database(sink)],
         )
         self._shards: list[_Shard] = []
         self._writer_totals = WriterTotals()
@@ -99,12 +103,15 @@ class Supervisor:
         self._starts = StreamStarts(
             self._running, self._running.slots, self._tell_shard, self._tell_control
         )
-        self._desk = CommandDesk(self._running, self._starts, self._tell_shard, self._tell_writer)
+        self._desk = CommandDesk(
+            self._running, self._starts, self._tell_shard, self._tell_writer, self._when_heard
+        )
+        self._waits: set[asyncio.Task[None]] = set()
         self._listings = ListingOutbox()
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = list(servers)
-        url = settings.urls.get("database")
-        self._schema = SchemaKeeper(url, migrate)
+        url = settings.urls.get(DEFAULT_DATABASE)
+        self._schemas = SchemaKeepers(settings.urls, migrate)
         self._mirror = WantedMirror(
             self._running.wanted, settings.registry_name, url, self._desk.adopt
         )
@@ -129,8 +136,9 @@ class Supervisor:
         metric_files.begin(self._settings.layout)
         for keeper in self._servers:
             self._watch(f"the keeper of {keeper.report.name}", keeper.start())
-        self._watch("the keeper of the schema", await self._schema.first_attempt())
-        if not self._schema.problem:
+        for task in await self._schemas.first_attempt():
+            self._watch("the keeper of the schema", task)
+        if not self._schemas.problem_of(DEFAULT_DATABASE):
             await self._mirror.first_attempt()
         try:
             self._running.open(self._settings.streams)
@@ -155,6 +163,8 @@ class Supervisor:
         """Take everything down, in order; True when all accepted rows are where they belong."""
         timing = self._settings.timing
         self._phase = "draining"
+        for task in self._waits:
+            task.cancel()
         self._feed.tell_status()  # what watches the engine learns it before the end
         await asyncio.gather(*(keeper.close() for keeper in self._servers))
         await asyncio.gather(
@@ -166,7 +176,7 @@ class Supervisor:
             self._control.leave(timing.control_drain_s, timing.grace_s),
         )
         self._phase = "stopped"
-        await asyncio.gather(self._schema.close(), self._mirror.close(), self._leases.close())
+        await asyncio.gather(self._schemas.close(), self._mirror.close(), self._leases.close())
         if self._tick_task is not None:
             self._tick_task.cancel()
             await asyncio.gather(self._tick_task, return_exceptions=True)
@@ -189,8 +199,8 @@ class Supervisor:
         light, reason = judge(
             self._phase, [keeper.report for keeper in self._keepers()], writer, streams
         )
-        if light == "green" and self._schema.problem:
-            light, reason = "red", self._schema.problem
+        if light == "green" and self._schemas.problem:
+            light, reason = "red", self._schemas.problem
         if light != "red" and self._starts.facts.problem:
             light, reason = "red", f"streams cannot begin: {self._starts.facts.problem}"
         if self._leases.problem and light != "red":
@@ -328,7 +338,7 @@ class Supervisor:
                 self._starts.listed(message)
                 listing = self._listings.take(message, wall_ns())
                 self._tell_writer(listing)
-                if "database" not in self._settings.urls:
+                if DEFAULT_DATABASE not in self._settings.urls:
                     self._listings.saved(ListingStored(listing.venue, listing.loaded_ns))
             case LeaseRequest():
                 self._leases.ask(self._control.name, message)
@@ -355,6 +365,18 @@ class Supervisor:
     def _tell_writer(self, message: ToChild) -> None:
         if self._writer.ready.is_set():
             self._writer.send(message)
+
+    def _when_heard(self, then: Callable[[], None]) -> None:
+        """Once the writer has obeyed what it was told so far, whichever life it is in."""
+
+        async def wait() -> None:
+            await self._syncs.sync(self._writer, [], "streams that another database has now")
+            then()
+
+        task = asyncio.create_task(wait(), name="moved streams")
+        self._waits.add(task)
+        task.add_done_callback(self._waits.discard)
+        self._watch(task.get_name(), task)
 
     async def _sync_rings(self, index: int) -> None:
         shard = self._shards[index]
@@ -426,27 +448,37 @@ class Supervisor:
 
     def _report_delivery(self, writer_code: int | None) -> bool:
         writer = self._writer_totals.report
-        database = writer.database
-        if "database" not in self._settings.urls:
+        if DEFAULT_DATABASE not in self._settings.urls:
             return True
-        if writer_code == 0 and database.backlog_rows == 0:
-            _log.info(_delivered(Account.total(self.status().accounts())))
+        if writer_code == 0 and not any(each.backlog_rows for each in writer.databases):
+            status = self.status()
+            for each in writer.databases:
+                _log.info(_delivered(Account.total(status.accounts(each.name)), each.name))
             return True
         layout = self._settings.layout
+        peril = " (a reboot empties that)" if writer.journal_error else ""
         with contextlib.suppress(OSError):
-            rest = f"{database.backlog_rows:,} rows" if database.backlog_rows else "the rest"
-            why = f" ({database.error})" if database.error else ""
-            peril = " (a reboot empties that)" if writer.journal_error else ""
-            _log.warning(
-                f"the database has not taken everything{why}: {rest} wait in {layout.journal_dir}"
-                f" and {layout.shm_dir}{peril};"
-                " the next start on this state directory delivers them"
-            )
+            for each in _behind(writer.databases):
+                rest = f"{each.backlog_rows:,} rows" if each.backlog_rows else "the rest"
+                why = f" ({each.error})" if each.error else ""
+                name = "the database" if each.name == DEFAULT_DATABASE else each.name
+                _log.warning(
+                    f"{name} has not taken everything{why}: {rest} wait in {layout.journal_dir}"
+                    f" and {layout.shm_dir}{peril};"
+                    " the next start on this state directory delivers them"
+                )
         return False
 
 
-def _delivered(account: Account) -> str:
-    """What may be said when nothing waits any more."""
+def _behind(databases: list[SinkStatus]) -> list[SinkStatus]:
+    """Those with a backlog; where none has told of one, whoever it was that did not finish."""
+    return [each for each in databases if each.backlog_rows] or databases[:1]
+
+
+def _delivered(account: Account, sink: str = DEFAULT_DATABASE) -> str:
+    """What may be said of a database when nothing waits any more."""
+    if sink != DEFAULT_DATABASE:
+        return f"all accepted rows that are routed to {sink} are there: {account.stored:,}"
     if not max(account.stored, account.skipped, account.quarantined, account.lost, account.unheard):
         return "no row was accepted: the database has nothing to take"
     if account.quarantined or account.lost:

@@ -55,10 +55,11 @@ class UpkeepChild:
         """Have it pause while the writer is behind, and go on afterwards."""
         if not self.keepers or not self.keepers[0].ready.is_set():
             return
-        behind = is_behind(writer)
-        if self._behind.get(writer.database.name) is not behind:
-            self._behind[writer.database.name] = behind
-            self.keepers[0].send(PauseUpkeep(writer.database.name, behind))
+        for name in [each.name for each in writer.databases]:
+            behind = is_behind(writer, name)
+            if self._behind.get(name) is not behind:
+                self._behind[name] = behind
+                self.keepers[0].send(PauseUpkeep(name, behind))
 
     async def leave(self, grace_s: float) -> None:
         """End it: at once, for what it was doing is finished by its next life."""

@@ -51,6 +51,8 @@ class Consumer(ABC):
         """The sink has set them aside for good."""
         self.missed_rows: Counter[str] = Counter()
         """They were gone before the sink was ready for them."""
+        self.elsewhere_rows: Counter[str] = Counter()
+        """Another database is to have them."""
         self.inexact_rows = 0
         self.arrived = Alarm()
 
@@ -71,6 +73,7 @@ class Consumer(ABC):
             withheld_rows=dict(self.withheld_rows),
             refused_rows=dict(self.refused_rows),
             missed_rows=dict(self.missed_rows),
+            elsewhere_rows=dict(self.elsewhere_rows),
             set_aside_rows=dict(self.sink.set_aside),
             inexact_rows=self.inexact_rows,
             backlog_rows=self.backlog_rows,

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.kind import RecordArray
@@ -17,6 +19,7 @@ from engine.data.layout import SourceKey
 from engine.writer.consumer import Consumer
 from engine.writer.coverage_gate import CoverageGate
 from engine.writer.rows.knob_table import KnobTable
+from engine.writer.rows.routing import Share
 from engine.writer.rows.slice import Batch, Loss, Part, Slice
 from engine.writer.rows.withheld import Withheld
 from engine.writer.sinks.sink import Sink, Taken
@@ -39,10 +42,13 @@ class EveryRow(Consumer):
         knobs: KnobTable,
         on_loss: Callable[[RecordArray], None] | None = None,
         backoff: Backoff | None = None,
+        share: Share | None = None,
     ) -> None:
+        """`share`: which rows are the sink's; None: all of them."""
         super().__init__(sources, sink, knobs, backoff)
+        self._share = share
         self._withheld = Withheld(knobs, sink.name)
-        self._gate = CoverageGate(sink.name)
+        self._gate = CoverageGate(sink.name, share)
         self._on_loss = on_loss
         self._durable_at_s = 0.0
         self._undurable = False
@@ -71,7 +77,7 @@ class EveryRow(Consumer):
 
     async def finish(self) -> None:
         """Wait until every row is stored for good."""
-        while not all(source.is_delivered for source in self._sources):
+        while not all(source.has_delivered(self.sink.name) for source in self._sources):
             self._durable_at_s = 0.0
             self._undurable = True
             self.arrived.ring()
@@ -82,7 +88,9 @@ class EveryRow(Consumer):
         sources = list(self._sources)
         # A sink without this cursor has had no row of the ring, not even those of which another one
         # had taken care.
-        cursors = await self.sink.cursors({source.key: 0 for source in sources})
+        share = self._share
+        starts = {source.key: share.start(source.key) if share else 0 for source in sources}
+        cursors = await self.sink.cursors(starts)
         for source in sources:
             cursor = cursors[source.key]
             source.advance(self.sink.name, cursor.seq or 0, durable=False)
@@ -118,7 +126,8 @@ class EveryRow(Consumer):
                     self._waiting.add(key)
                     break
                 first_seq, records = source.read(seq, room)
-                if waits.holds(key, kind, records, lost=first_seq > seq):
+                own = self._own(source, first_seq, records)
+                if waits.holds(key, kind, own.records, lost=first_seq > seq):
                     self._waiting.add(key)
                     break
                 if first_seq > seq:
@@ -126,26 +135,43 @@ class EveryRow(Consumer):
                 elif not len(records):
                     break
                 if len(records):
-                    parts.append(self._slice(source, first_seq, records))
+                    parts.append(self._slice(own))
                 seq = first_seq + len(records)
                 room -= len(records)
             reached[source] = seq
         return [*parts, *self._gate.open(reached)]
 
-    def _loss(self, source: Source, from_seq: int, to_seq: int) -> Loss:
+    def _own(self, source: Source, first_seq: int, records: RecordArray) -> Slice:
+        """What was read, without the rows that another database is to have."""
+        whole = Slice.whole(source.key, source.spec, first_seq, records)
+        if self._share is None:
+            return whole
+        return whole.sharing(self._share.chosen(source.key, first_seq, records))
+
+    def _loss(self, source: Source, from_seq: int, to_seq: int) -> Part:
+        """What is lost before the next rows. Where none of it can have been this sink's, it is not
+        this sink's loss.
+        """
+        share, key = self._share, source.key
+        if share is not None:
+            streams = np.array(source.streams_since(from_seq), np.uint32)
+            if not share.of_slots(key, from_seq, to_seq, streams).any():
+                return Slice.foreign(key, source.spec, from_seq, to_seq)
         recv_ns = source.progress(self.sink.name).last_recv_ns
         gaps = lost_rows.declare(source, from_seq, to_seq, wall_ns(), recv_ns)
+        if share is not None:
+            gaps = gaps[share.of_slots(key, from_seq, to_seq, gaps["stream"])]
         self._withheld.lost(source.spec.name, gaps["stream"].tolist())
         return Loss(source.key, source.spec.name, from_seq, to_seq, gaps)
 
-    def _slice(self, source: Source, first_seq: int, records: RecordArray) -> Slice:
+    def _slice(self, own: Slice) -> Slice:
         """The rows that knobs let through. Gaps always: the ledger stays whole."""
-        spec = source.spec
-        records = self.sink.waits.put_right(records)
+        spec = own.spec
+        records = self.sink.waits.put_right(own.records)
         chosen = None if spec is GAP else self._knobs.chosen(self.sink.name, records)
         if chosen is not None:
             self._withheld.note(spec.name, records[~chosen], wall_ns())
-        kept = Slice.whole(source.key, spec, first_seq, records).keeping(chosen)
+        kept = replace(own, records=records).keeping(chosen)
         return replace(kept, records=self._withheld.mark(spec.name, kept.records))
 
     def _taken(self, batch: Batch, taken: Taken, *, durable: bool) -> None:
@@ -161,6 +187,7 @@ class EveryRow(Consumer):
             recv_ns[part.source] = part.last_recv_ns or recv_ns.get(part.source, 0)
             if part.spec.columns:
                 self.withheld_rows[part.spec.name] += part.withheld_count
+                self.elsewhere_rows[part.spec.name] += part.elsewhere_count
                 self.latency.add(part.records, now_ns)
         for source in self._sources:
             progress = source.progress(self.sink.name)

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 from engine.base.alarm import Alarm
 from engine.base.clock import monotonic_s
-from engine.data.kind import RecordArray
-from engine.data.slots import Slots
 from engine.messages.listings import ListingStored, StoreListing
 from engine.messages.pipes import Drain, Ready, ToChild
 from engine.messages.settings import WriterSettings
@@ -23,7 +21,6 @@ from engine.messages.writer import (
     RingsSynced,
     RingStatus,
     SetStreamKnobs,
-    SinkStatus,
     SyncRings,
     WriterStatus,
 )
@@ -31,13 +28,9 @@ from engine.process.metrics import ProcessMetrics, WriterMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
 from engine.writer.consumer import Consumer
-from engine.writer.every_row import EveryRow
-from engine.writer.live import Live
-from engine.writer.rows.knob_table import KnobTable
-from engine.writer.sinks import SINKS, ListingStore
-from engine.writer.sinks.sink import Promise, Sink
+from engine.writer.deliveries import Deliveries, ListingStores
 from engine.writer.sources.journal_sync import keep_synced
-from engine.writer.sources.source import Readers, Source
+from engine.writer.sources.source import Source
 from engine.writer.sources.sources import Sources
 
 _log = logging.getLogger(__name__)
@@ -58,24 +51,13 @@ class Writer:
         self._pipe = pipe
         self._doorbell = Alarm()
         self._metrics, self._process = WriterMetrics(), ProcessMetrics("writer")
-        self._knobs = KnobTable(settings)
-        slots = Slots(layout.slots)
-        sinks = [sink for make in SINKS.values() if (sink := make(settings, slots))]
-        self.sources = Sources(layout, settings.journal_segment_bytes, readers_of(sinks))
+        self._deliveries = Deliveries(settings)
+        readers = self._deliveries.readers
+        self.sources = Sources(layout, settings.journal_segment_bytes, readers)
         self.sources.open(settings.rings)
         self.sources.on_delivered = self._send_status
-        self._live = [
-            Live(self.sources, sink, self._knobs) for sink in sinks if sink.promise is Promise.LIVE
-        ]
-        self._every_row = [
-            EveryRow(self.sources, sink, self._knobs, self._tell_live)
-            for sink in sinks
-            if sink.promise is Promise.EVERY_ROW
-        ]
-        self._consumers: list[Consumer] = [*self._every_row, *self._live]
-        self._listings = (
-            ListingStore(settings, self._listing_saved) if settings.database_url else None
-        )
+        self._deliveries.attach(self.sources)
+        self._listings = ListingStores(settings, self._listing_saved)
 
     async def run(self) -> int:
         """Serve until drained. Returns the exit code."""
@@ -85,9 +67,8 @@ class Writer:
         synced = keep_synced(self.sources, self._settings.journal_sync_interval_s)
         tasks += [asyncio.create_task(synced, name="journal-sync")]
         tasks += [asyncio.create_task(self._report(), name="status")]
-        tasks += [asyncio.create_task(c.run(), name=c.sink.name) for c in self._consumers]
-        if self._listings:
-            tasks += [asyncio.create_task(self._listings.run(), name="listings")]
+        tasks += [asyncio.create_task(c.run(), name=c.sink.name) for c in self._deliveries]
+        tasks += [asyncio.create_task(each, name="listings") for each in self._listings.run()]
         commands = asyncio.create_task(self._obey(), name="commands")
         self._pump_once()  # shards begin where the rings end that an earlier engine left
         self._pipe.send(Ready())
@@ -130,13 +111,8 @@ class Writer:
     def _tell_sinks(self) -> None:
         """Wake the sinks, or do without them."""
         self.sources.let_go()
-        for consumer in self._consumers:
+        for consumer in self._deliveries:
             consumer.rows_arrived()
-
-    def _tell_live(self, gaps: RecordArray) -> None:
-        """Of gaps that were declared where every row goes."""
-        for consumer in self._live:
-            consumer.hear_of(gaps)
 
     def _ask_for_doorbell(self, wanted: bool) -> None:
         for source in self.sources:
@@ -153,22 +129,15 @@ class Writer:
                     self._pump_once()
                     self._pipe.send(RingsSynced(message.request_id))
                 case SetStreamKnobs():
-                    self._set_knobs(message)
+                    self._deliveries.set_knobs(message.knobs)
                 case StoreListing():
-                    if self._listings:
-                        self._listings.take(message)
+                    self._listings.take(message)
                 case Drain():
                     await self._drain(message.deadline_s)
                     return True
                 case _:
                     _log.error("the writer has no use for a %s", type(message).__name__)
         return False
-
-    def _set_knobs(self, message: SetStreamKnobs) -> None:
-        """New knobs count from the next flush on, and that comes at once."""
-        self._knobs.set(message.knobs)
-        for consumer in self._consumers:
-            consumer.arrived.ring()
 
     def _listing_saved(self, message: StoreListing) -> None:
         self._pipe.send(ListingStored(message.venue, message.loaded_ns))
@@ -178,8 +147,8 @@ class Writer:
         ends_at_s = monotonic_s() + deadline_s
         while self._pump_once():
             await asyncio.sleep(0)
-        await finish(self._live, _LIVE_GRACE_S)
-        for late in await finish(self._every_row, ends_at_s - monotonic_s()):
+        await finish(self._deliveries.live, _LIVE_GRACE_S)
+        for late in await finish(self._deliveries.every_row, ends_at_s - monotonic_s()):
             _log.warning("the %s did not take everything within %.0f s", late, deadline_s)
 
     async def _leave(self) -> int:
@@ -214,14 +183,18 @@ class Writer:
             if source.spec.columns:
                 received[source.spec.name] += source.head_seq if source.is_live else 0
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        pumped, consumers = self.sources.latencies, self._consumers
+        pumped = self.sources.latencies
         latencies = {"receipt": pumped.receipt, "journal": pumped.journal}
-        latencies |= {consumer.sink.name: consumer.latency for consumer in consumers}
-        told = {consumer.sink.name: consumer.status for consumer in consumers}
+        latencies |= {consumer.sink.name: consumer.latency for consumer in self._deliveries}
+        sources = [source for source in self.sources if not source.is_drained]
         return WriterStatus(
-            rings=[ring_status(source) for source in self.sources if not source.is_drained],
+            rings=[ring_status(source) for source in sources],
+            rings_of={
+                name: [ring_status(source, name) for source in sources]
+                for name in self._deliveries.databases[1:]
+            },
             received_rows=dict(received),
-            sinks=[told.get(name) or SinkStatus(name, state="off") for name in SINKS],
+            sinks=self._deliveries.statuses(),
             journal_bytes=sum(source.journal.size_bytes for source in self.sources),
             latency={name: latency.histogram() for name, latency in latencies.items()},
             rss_bytes=resident_bytes(),
@@ -231,27 +204,26 @@ class Writer:
 
 
 async def finish(consumers: Sequence[Consumer], seconds: float) -> list[str]:
-    """Let them deliver the rest; returned are the sinks that have not taken all of it in time."""
-    late = []
-    ends_at_s = monotonic_s() + seconds
-    for consumer in consumers:
+    """Let them deliver the rest, side by side; returned are the sinks that have not taken all of it
+    in time.
+    """
+
+    async def late(consumer: Consumer) -> str:
         try:
-            async with asyncio.timeout(ends_at_s - monotonic_s()):
+            async with asyncio.timeout(seconds):
                 await consumer.finish()
         except TimeoutError:
-            late.append(consumer.sink.name)
-    return late
+            return consumer.sink.name
+        return ""
+
+    return [name for name in await asyncio.gather(*map(late, consumers)) if name]
 
 
-def readers_of(sinks: Sequence[Sink]) -> Readers:
-    """Their names, by promise."""
-    names = {p: tuple(s.name for s in sinks if s.promise is p) for p in Promise}
-    return Readers(names[Promise.EVERY_ROW], names[Promise.LIVE])
-
-
-def ring_status(source: Source) -> RingStatus:
-    """What the supervisor is told of a source."""
-    account = source.account
+def ring_status(source: Source, sink: str = "") -> RingStatus:
+    """What the supervisor is told of a source, with the cursor of a sink, or of the one by which
+    rows are accounted for.
+    """
+    account = source.progress(sink) if sink else source.account
     return RingStatus(
         ring=source.name,
         kind=source.spec.name,

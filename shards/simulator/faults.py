@@ -125,8 +125,9 @@ def _unreadable(target: FaultTarget, request: Mapping[str, object]) -> dict[str,
     _market(target)
     symbol = target.hub.symbols[_symbol_index(target, request)]
     kind, rest = request.get("kind", "trade"), request.get("rest", False)
-    if kind not in UNREADABLE_KINDS or not isinstance(rest, bool):
-        raise FaultError(f"kind must be one of {', '.join(UNREADABLE_KINDS)}; rest true or false")
+    kinds = [each for each in UNREADABLE_KINDS if each in target.encoder.spoiled]
+    if kind not in kinds or not isinstance(rest, bool):
+        raise FaultError(f"kind must be one of {', '.join(kinds)}; rest true or false")
     variants = REST_VALUES if rest else FRAME_VALUES
     variant = request.get("variant", "all")
     if variant != "all" and variant not in variants:

@@ -29,6 +29,7 @@ class SimulatorSettings:
     speed: float = 1.0
     """Replay pace; 0 is as fast as possible."""
     binance_share: float = 0.8
+    """Part of all trades that happen on the first venue; the others share the rest alike."""
     slow_book_s: float = 0.5
     """Cadence of Hyperliquid's default book. The venue's own is 5.4 s; a demo wants life."""
     ping_s: float = 180.0

@@ -8,15 +8,22 @@ What the author of a venue writes, in this order:
 1. `ListingCalls`: the call that names the instruments, and a `parse` that makes an `Instrument` of
    each row (`shards.venues.listing.RowReader`: one odd row costs itself alone). `next` where the
    listing comes in pages. Prices and quantities stay in the venue's unit.
-2. Messages: a `msgspec.Struct` for each kind of frame, with the field types of
-   `shards.venues.wire`. What no market can mean is refused there, and no decoder looks again.
+2. Messages: a `msgspec.Struct` for each kind of frame. What is traded has the field types of
+   `shards.venues.wire`; what the venue computes (rates, mark prices, open interest) is `Computed`
+   or `ComputedRate` of `shards.venues.digits`, read by its `decoder`. What no market can mean is
+   refused there, and no decoder looks again. Forms of a message that one `Shape` covers are one
+   Struct; what only one of them must have is checked in `__post_init__` (ValueError). Whether a
+   book is whole says a bool, or a Literal with `snap` in the value of those that are.
 3. A decoder: a function that is given the feeds and returns `decode(payload, ts_recv)`, which
    delivers rows to the feed of their symbol and says what is no data. It keeps no clock, sleeps
-   never, and delivers all of a frame or nothing. `Shape` says where the elements of a frame are, so
-   that what can be read of a bad one is used.
+   never, and delivers all of a frame or nothing. A frame that is nothing it knows, `{}` as well,
+   raises `MalformedFrameError("schema")`; rows of a symbol without a feed `UntakenError`. `Shape`
+   says where the elements of a frame are, so that what can be read of a bad one is used. Where the
+   type says whose a message is (`book.BTC-USD`), no tagged union can tell types apart: decode the
+   type alone first, then the frame by the decoder of its type.
 4. `SocketGroup`: one for each kind of WebSocket, with its pings, its limits and its manners.
-5. `Channel` and `PollChannel`, one for each kind of stream: its topic, after how long silence is a
-   fault, and its feed, which is how its rows prove that none is missing:
+5. `Channel` and `PollChannel`, one for each kind of stream: its topic or its call, after how long
+   silence is a fault, and its feed, which is how its rows prove that none is missing:
 
    - trades that are numbered without holes: `ContiguousTrades` (a trade may stand for several ids);
      whose first frame repeats the past: `HistoryTrades`; any others: `UnorderedTrades`, with ids of
@@ -26,7 +33,8 @@ What the author of a venue writes, in this order:
      every time: `SnapshotBook`;
    - all else is known by its time.
 6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
-7. `examples` and `options`: what runs unconfigured, and what users may choose.
+7. `examples` and `options`: what runs wherever nobody has configured streams, from the moment the
+   venue is in `VENUES`, and what users may choose.
 8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
 """
 
@@ -105,7 +113,9 @@ class Talk(Protocol):
         self, text: str, request_id: int | None = None, topics: Collection[str] = ()
     ) -> None:
         """The venue said no, to a request where it names one. `topics` are those it is about where
-        the venue tells them apart from its words.
+        the venue tells them apart from its words; with a `request_id` the others of that request
+        are asked for again, for it was refused as a whole. Where a venue takes the others all the
+        same, hand on no id.
         """
 
     def answer(self, frame: bytes) -> None:
@@ -150,9 +160,11 @@ class Shape:
     """Where in a message, or a part of an answer, that the decoder has refused the elements are of
     which rows are made, and what they say of themselves (`shards.venues.salvage`).
 
-    The message's type is `tag`; an element, or with `is_list` an array of them, is at `path`.
-    Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives, of the
-    members of a book, the arrays whose elements are a row each; others are `row_count` rows.
+    The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
+    (`book.{symbol}`), and then `symbol` is empty. An element, or with `is_list` an array of them,
+    is at `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels`
+    gives, of the members of a book, the arrays whose elements are a row each; others are
+    `row_count` rows.
     """
 
     feed: type[Feed]
@@ -167,10 +179,25 @@ class Shape:
     levels: Callable[[Mapping[str, bytes]], Sequence[bytes]] = no_levels
     row_count: int = 1
 
+    def symbol_in(self, tag: str) -> str | None:
+        """The symbol that a message's type names; empty where types name none, and None where it
+        is the type of another shape.
+        """
+        before, is_named, behind = self.tag.partition("{symbol}")
+        if not is_named:
+            return "" if tag == before else None
+        if not (tag.startswith(before) and tag.endswith(behind)):
+            return None
+        return tag[len(before) : len(tag) - len(behind)] or None
+
 
 @dataclass(frozen=True, slots=True)
 class SocketGroup:
-    """One kind of WebSocket of a venue, with its limits."""
+    """One kind of WebSocket of a venue, with its limits.
+
+    Where the venue says nothing of one: `streams_per_connection` for `topics_per_message`, 0.1 for
+    `message_interval_s`, three pings for `idle_timeout_s`, a day for `lifetime_s`.
+    """
 
     path: str
     streams_per_connection: int
@@ -189,7 +216,9 @@ class SocketGroup:
     """
     json_ping: bytes | None = None
     ping_interval_s: float = 10.0
-    """Idle seconds before a WebSocket ping (or, with `json_ping`, between two of those)."""
+    """Idle seconds before a WebSocket ping. A `json_ping` is sent every so often, data or not; its
+    answer is a frame that the decoder knows and says nothing of.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,12 +313,19 @@ OnBadFrame = Callable[[Exception, bytes], None]
 @dataclass(frozen=True, slots=True)
 class PollChannel:
     """How one kind of stream is polled. `call` answers for one symbol, `batch` for all at once; at
-    least one is there, and both answers are read by `decode` (body, feeds, ts_recv in ns).
+    least one is there, and both answers are read by `decode` (body, feeds, ts_recv in ns): around a
+    function that delivers one element, `take_one` of `shards.venues.elements` for one symbol, and
+    `take_parts` for all, whose `funding_row` makes rows of funding.
+
+    `decode` raises as a `FrameDecoder` does where the whole answer cannot be used; parts of one it
+    hands to its `OnBadFrame`.
     """
 
-    feed: type[Feed]
+    shape: Shape
+    """Of an element of its answers; it has no `tag`."""
     decode: Callable[[bytes, Feeds, int, OnBadFrame], None]
     interval_s: float
+    """Between two samples; where the venue names no pace 5 for funding, 10 for open interest."""
     stale_after_s: float
     call: RestCall | None = None
     batch: RestCall | None = None
@@ -297,6 +333,11 @@ class PollChannel:
     """As of a `Channel`."""
     has_venue_time: bool = True
     """As of a Channel."""
+
+    @property
+    def feed(self) -> type[Feed]:
+        """What takes its samples."""
+        return self.shape.feed
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,19 @@ taken apart down to its elements, the smallest units of which rows are made (`Sh
 can be read are delivered as ever, each of the others is counted by reason and handed to its stream,
 which declares it as a gap of reason `unreadable`.
 
-Whose an element is, its symbol says; in a message of one symbol its neighbours say it as well. An
-element that names nobody may have been anybody's of that kind of stream on that socket. With one
-such stream it is that one's. With several, each declares that it may miss something there
-(`UNKNOWN`: missing is not known), unless the ids of its rows will tell; the frame is counted by
-reason alone, for no stream's count would be true. The same goes for a message whose very type
-cannot be read. What is no JSON object, or of another type of message, is no row and is only
-counted.
+Whose an element is, its symbol says, or the type of its message; in a message of one symbol its
+neighbours say it as well. An element that names nobody may have been anybody's of that kind of
+stream on that socket. With one such stream it is that one's. With several, each declares that it
+may miss something there (`UNKNOWN`: missing is not known), unless the ids of its rows will tell;
+the frame is counted by reason alone, for no stream's count would be true. The same goes for a
+message whose very type cannot be read. What is no JSON object, or of another type of message, is no
+row and is only counted.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from shards.feeds.feed import Feed, MalformedFrameError, UntakenError
 from shards.venues.bad_frames import BAD_FRAME
@@ -38,6 +40,14 @@ class _Part(NamedTuple):
     error: Exception | None
 
 
+class _Type(NamedTuple):
+    """A message's type as it was said: its shape, and the symbol it names, or none."""
+
+    tag: str
+    shape: Shape
+    symbol: str
+
+
 class Salvage:
     """The slow path of one socket's frames."""
 
@@ -45,9 +55,10 @@ class Salvage:
         self, venue: Venue, feeds: Feeds, decode: FrameDecoder, on_bad_frame: OnBadFrame
     ) -> None:
         self._tag = venue.tag
-        self._shapes = {shape.tag: shape for shape in venue.shapes}
+        self._shapes = venue.shapes
         self._decoders = {shape.tag: decoder(shape.element) for shape in venue.shapes}
-        self._carriers = {name for shape in venue.shapes for name in (*shape.path, shape.symbol)}
+        names = [name for shape in venue.shapes for name in (*shape.path, shape.symbol)]
+        self._carriers = {name for name in names if name}
         self._feeds = feeds
         self._decode = decode
         self._on_bad_frame = on_bad_frame
@@ -60,13 +71,19 @@ class Salvage:
             return
         frame = members(payload)
         tag = text_of(frame.get(self._tag))
-        shape = self._shapes.get(tag or "")
-        if shape is not None:
-            self._take_message(frame, payload, shape, ts_recv, error)
+        kind = self._type_of(tag or "")
+        if kind is not None:
+            self._take_message(frame, payload, kind, ts_recv, error)
             return
         self._on_bad_frame(error, payload)
         if tag is None and self._may_carry(frame, payload):
             suspect(self._feeds.all, ts_recv)
+
+    def _type_of(self, tag: str) -> _Type | None:
+        for shape in self._shapes:
+            if (symbol := shape.symbol_in(tag)) is not None:
+                return _Type(tag, shape, symbol)
+        return None
 
     def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
         """Whether a message whose type cannot be read may have been one with rows."""
@@ -77,14 +94,15 @@ class Salvage:
         self,
         frame: Mapping[str, bytes],
         payload: bytes,
-        shape: Shape,
+        kind: _Type,
         ts_recv: int,
         error: Exception,
     ) -> None:
+        shape = kind.shape
         feeds: Mapping[str, Feed] = self._feeds.of(shape.feed)
         body = _follow(payload, frame, shape.path)
         if not shape.is_list:
-            symbol = text_of(members(body).get(shape.symbol))
+            symbol = _symbol_of(body, kind)
             self._refuse([_Part(symbol, body, error)], shape, ts_recv, symbol)
             return
         texts = elements(body, _ELEMENTS_MAX + 1)
@@ -95,7 +113,7 @@ class Salvage:
         owner: str | None = None
         good: dict[str | None, list[bytes]] = {}
         bad = []
-        for part in (self._look_at(text, shape) for text in texts):
+        for part in (self._look_at(text, kind) for text in texts):
             is_known = self._is_known(part.symbol, shape)
             if is_known:
                 owner = owner or part.symbol
@@ -107,17 +125,17 @@ class Salvage:
             self._on_bad_frame(error, payload)
         self._refuse(bad, shape, ts_recv, owner)
         for readable in good.values():
-            self._decode(_message(self._tag, shape, readable), ts_recv)
+            self._decode(_message(self._tag, kind, readable), ts_recv)
 
     def _is_known(self, symbol: str | None, shape: Shape) -> bool:
         """Whether a stream has, or had a moment ago, this symbol."""
         feed: type[Feed] = shape.feed
         return symbol in self._feeds.of(feed) or self._feeds.has_let_go(symbol, feed)
 
-    def _look_at(self, text: bytes, shape: Shape) -> _Part:
-        symbol = text_of(members(text).get(shape.symbol))
+    def _look_at(self, text: bytes, kind: _Type) -> _Part:
+        symbol = _symbol_of(text, kind)
         try:
-            self._decoders[shape.tag](text)
+            self._decoders[kind.shape.tag](text)
         except BAD_FRAME as error:
             return _Part(symbol, text, error)
         return _Part(symbol, text, None)
@@ -153,9 +171,14 @@ def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> 
     return payload
 
 
-def _message(tag: str, shape: Shape, texts: Sequence[bytes]) -> bytes:
+def _symbol_of(element: bytes, kind: _Type) -> str | None:
+    """Whose it is: as its message's type says, else as it says itself."""
+    return kind.symbol or text_of(members(element).get(kind.shape.symbol))
+
+
+def _message(tag: str, kind: _Type, texts: Sequence[bytes]) -> bytes:
     """A frame of these elements alone."""
     text = b"[" + b",".join(texts) + b"]"
-    for name in reversed(shape.path):
+    for name in reversed(kind.shape.path):
         text = b'{"%b":%b}' % (name.encode(), text)
-    return b'{"%b":"%b",%b' % (tag.encode(), shape.tag.encode(), text[1:])
+    return b'{"%b":%b,%b' % (tag.encode(), msgspec.json.encode(kind.tag), text[1:])

@@ -24,13 +24,12 @@ from engine.messages.settings import ControlSettings, LogSettings, Paths, VenueS
 from engine.messages.streams import StreamState
 from engine.process.child import Child
 from engine.process.pipe import Pipe
+from shards.venues import VENUES
 from tests.control.api.api_rig import Supervisor
 from tests.waiting import until
 
 pytestmark = [pytest.mark.whole, pytest.mark.flow]
-AWAY = dict.fromkeys(
-    ("binance_linear", "hyperliquid_perp"), VenueSettings(rest_url="http://127.0.0.1:1")
-)
+AWAY = dict.fromkeys(VENUES, VenueSettings(rest_url="http://127.0.0.1:1"))
 STREAM = {"exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades"}
 
 
@@ -120,13 +119,14 @@ def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) 
     simulator = SimulatorProcess(["--port", "0", "--rate", "10", "--symbols", "3"])
 
     async def scenario(parent: Parent, client: Client) -> None:
-        loaded = await parent.hear(ListingLoaded, 2)
-        assert {message.venue for message in loaded} == {"binance_linear", "hyperliquid_perp"}
-        leases = await parent.hear(LeaseRequest, 2)
-        assert {(lease.pool, lease.units) for lease in leases} == {
-            ("rest_weight", 1.0), ("rest_weight", 20.0),
-        }  # fmt: skip
-        assert (await ask(client, "GET", "/instruments/count"))["count"] == 6
+        loaded = await parent.hear(ListingLoaded, len(VENUES))
+        assert {message.venue for message in loaded} == VENUES.keys()
+        leases = await parent.hear(LeaseRequest, len(VENUES))
+        assert {(lease.venue, lease.pool, lease.units) for lease in leases} == {
+            (name, venue.listing.first.pool, venue.listing.first.weight)
+            for name, venue in VENUES.items()
+        }
+        assert (await ask(client, "GET", "/instruments/count"))["count"] == 3 * len(VENUES)
         assert await ask(client, "POST", "/streams", STREAM) == "ok"
         (row,) = await ask(client, "GET", "/streams")
         assert (row["symbol"], row["state"]) == ("BTCUSDT", "pending")
@@ -173,10 +173,10 @@ def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
     venues = simulator.venues()
 
     async def first(parent: Parent, _: Client) -> None:
-        await parent.hear(ListingLoaded, 2)
+        await parent.hear(ListingLoaded, len(VENUES))
 
     async def second(_: Parent, client: Client) -> None:
-        assert (await ask(client, "GET", "/instruments/count"))["count"] == 4
+        assert (await ask(client, "GET", "/instruments/count"))["count"] == 2 * len(VENUES)
         assert await ask(client, "POST", "/streams", STREAM) == "ok"
         with pytest.raises(RefusedError, match="a moment ago"):  # it has just tried by itself
             await ask(client, "POST", "/instruments/refresh")

@@ -15,7 +15,7 @@ from control.cli.ending import Ending
 from control.proof.ledger_check import LedgerCheck
 from control.proof.verdict import Verdict
 from engine.data.layout import Layout
-from engine.data.names import StreamKey, StreamKind
+from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.messages.status import EngineStatus
 from engine.messages.streams import StreamState
@@ -28,8 +28,9 @@ from tests.flow.test_control_plane import Plane, listing_of
 from tests.stores import execute, select
 from tests.toys.kind import SQL
 from tests.toys.processes import register, sink_path
+from tests.toys.simulator import Toy
 from tests.toys.sink import lines
-from tests.toys.venue import CLOSED, NAME, Toy
+from tests.toys.venue import CLOSED, NAME
 from tests.waiting import until
 
 pytestmark = [pytest.mark.flow, pytest.mark.whole, pytest.mark.timeout(120)]
@@ -38,12 +39,15 @@ NS_OF_TIME = "(extract(epoch FROM time) * 1000000)::bigint * 1000 + time_sub_us"
 SHARD, WRITER = "tests.toys.processes:shard", "tests.toys.processes:writer"
 TARGETS = Targets(SHARD, WRITER, "tests.engine.supervisor.fake_children:commander")
 KINDS = (StreamKind.TRADES, StreamKind.L2_BOOK, StreamKind.TICKER, StreamKind.FUNDING)
-TABLES = {"trade": "trade_id", "book": "seq", "quote": "seq", "settlement": NS_OF_TIME}
+POLLED = StreamKind.FUNDING_OPEN_INTEREST
+TABLES = {"trade": "trade_id", "book": "seq", "quote": "seq", "settlement": NS_OF_TIME,
+          "funding": NS_OF_TIME, "open_interest": NS_OF_TIME}  # fmt: skip
 OPEN = ("T0-USD", "T1-USD", "T2-USD")
 CLOSED_STREAM = (NAME, CLOSED, StreamKind.TICKER)
 STREAMS = [StreamKey(NAME, symbol, kind) for symbol in OPEN for kind in KINDS]
 STREAMS.remove(StreamKey(NAME, "T2-USD", StreamKind.TICKER))  # comes with its trades all the same
 STREAMS.append(StreamKey(*CLOSED_STREAM))
+STREAMS.append(StreamKey(NAME, OPEN[0], POLLED, Transport.HTTP_POLL))
 SINKS = {"database": "up", "redis": "off", "toy": "up"}
 WANTED = [StreamState.FAILED] + [StreamState.LIVE] * (len(STREAMS) - 1)
 
@@ -108,7 +112,9 @@ def run(
         simulator = Simulator(settings, [Toy])
         await simulator.start()
         at = f"127.0.0.1:{simulator.port}/{NAME}"
-        venues = {NAME: VenueSettings(rest_url=f"http://{at}", ws_url=f"ws://{at}")}
+        venues = {NAME: VenueSettings(
+            rest_url=f"http://{at}", ws_url=f"ws://{at}", poll_interval_s={POLLED: 1.0}
+        )}  # fmt: skip
         (layout.state_dir / "part.no-listings").touch()
         plane = Plane(layout, url, venues, STREAMS, 1, TARGETS)
         plane.command(await listing_of(NAME, venues[NAME]))
@@ -139,7 +145,8 @@ def test_a_venue_a_kind_and_a_sink_of_a_file_each_survive_kills_together(
         assert closed.state is StreamState.FAILED
         words = f"not permitted: ticker.{CLOSED}"
         assert closed.reason == f"{NAME} refused it, tried again later: {words}"
-        assert sum(report.gap_count for report in reports.values()) == 0
+        pushed = [each for each in reports.values() if each.transport == Transport.WS]
+        assert sum(report.gap_count for report in pushed) == 0, "a busy machine may miss a poll"
         assert (rig.plane.reconnects(), rig.plane.malformed()) == (0, {})
         await rig.kill(SHARD, unread_rows=500)
         await rig.kill(WRITER)

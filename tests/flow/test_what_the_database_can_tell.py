@@ -149,6 +149,34 @@ def is_the_whole_book(answers: Answers, truth: Truth) -> None:
     assert {(side, price): quantity for side, price, quantity in answers} == truth.whole_book()
 
 
+def is_newest(answers: Answers, truth: Truth) -> None:
+    newest = {(venue, symbol): at for venue, symbol, at, *_ in answers}
+    assert len(newest) == len(answers)
+    for number, name in ((truth.binance, "BTCUSDT"), (truth.hyperliquid, "BTC")):
+        (at,) = [at for (_, symbol), at in newest.items() if symbol == name]
+        assert (
+            round(at.timestamp() * 1e3) * 1_000_000 == truth.rows("trade", number)["ts_event"].max()
+        )
+
+
+def are_bars(answers: Answers, truth: Truth) -> None:
+    count = len(truth.rows("trade", truth.binance))
+    assert sum(trades for *_, trades in answers) <= count
+    assert sum(trades for *_, trades in answers) > 100
+    assert all(low <= opened <= high and low <= close <= high
+               for _, opened, high, low, close, *_ in answers)  # fmt: skip
+
+
+def are_spreads(answers: Answers, truth: Truth) -> None:
+    assert len(answers) > 10
+    assert all(spread == ask - bid and 2 * mid == ask + bid
+               for _, bid, ask, spread, mid, _ in answers)  # fmt: skip
+
+
+def are_gaps(answers: Answers, truth: Truth) -> None:
+    assert 3 in [missing for reason, missing, *_ in answers if reason == "sequence"]
+
+
 TRUE: dict[str, Callable[[Answers, Truth], None]] = {
     "what is known of a stream": tells_what_is_known,
     "polled streams are asked for by their transport": tells_of_polls,
@@ -160,6 +188,11 @@ TRUE: dict[str, Callable[[Answers, Truth], None]] = {
     "the changes of a book, in the order in which they apply": are_changes_in_order,
     "the book at a time": is_the_book,
     "whole books are pushed: the same function": is_the_whole_book,
+    "trades of one symbol": are_trades_in_order,
+    "the newest trade of every symbol": is_newest,
+    "bars from trades": are_bars,
+    "what the spread was": are_spreads,
+    "what is missing of one symbol": are_gaps,
 }
 
 

@@ -1,16 +1,16 @@
-"""A venue that the product does not have, in one file: what it is, its decoder, its simulator.
+"""A venue that the product does not have: what it is, and its decoder. Its simulator is beside it.
 
-Its book is pushed, snapshot first; trades and quotes come on one topic; its listing comes in pages;
-nothing is subscribed before a login; one symbol that it lists is not for everybody. It has a kind
-of record of its own, settlements (`tests.toys.kind`), on streams of kind `Funding`.
+Its book is pushed, snapshot first; trades and quotes come on one topic; the type of a message of
+trades or of a book names the symbol, which nothing else in it does; its listing comes in pages;
+nothing is subscribed before a login; one symbol that it lists is not for everybody. Funding and
+open interest are polled, without prices and without how often funding is paid. It has a kind of
+record of its own, settlements (`tests.toys.kind`), on streams of kind `Funding`.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Raw, Struct
 
 from engine.data.flags import Side
@@ -19,27 +19,13 @@ from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.book_rules import BookRule, by_previous
+from shards.feeds.contracts import FundingOpenInterest
 from shards.feeds.feed import MalformedFrameError, UntakenError
 from shards.feeds.pushed_books import PushedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
-from shards.simulator.core.contracts import Contract, Terms
-from shards.simulator.core.encoder import (
-    Answer,
-    AskedFor,
-    BookMessage,
-    Encoder,
-    OwnRow,
-    Query,
-    ServedCall,
-    SocketPath,
-)
-from shards.simulator.core.frames import Integers, Part, Trade, Trades, compact, decimal_text
-from shards.simulator.core.ledger import row_of
-from shards.simulator.core.market import Grid
-from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import Levels, Quote, SymbolState
-from shards.simulator.core.venue import SimVenue, now_ms
+from shards.venues.digits import Computed, ComputedRate, decoder
+from shards.venues.elements import funding_row, take_one
 from shards.venues.kit import (
     CONNECTS,
     REST_WEIGHT,
@@ -48,6 +34,8 @@ from shards.venues.kit import (
     FrameDecoder,
     Limit,
     ListingCalls,
+    OnBadFrame,
+    PollChannel,
     RestCall,
     Shape,
     SocketGroup,
@@ -57,7 +45,7 @@ from shards.venues.kit import (
 )
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import NS_PER_MS, Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity
-from tests.toys.kind import SETTLEMENT, Settlements
+from tests.toys.kind import Settlements
 
 NAME: Final = "toy"
 CLOSED: Final = "T3-USD"
@@ -113,9 +101,8 @@ def next_page(body: bytes) -> RestCall | None:
 
 
 class TradeItem(Struct, gc=False):
-    """A trade; each says whose it is."""
+    """A trade."""
 
-    symbol: str
     id: Id
     side: Literal["buy", "sell"]
     time: Millis
@@ -123,8 +110,8 @@ class TradeItem(Struct, gc=False):
     qty: TradeQuantity
 
 
-class TradeList(Struct, tag_field="type", tag="trades", gc=False):
-    """Trades of one symbol."""
+class TradeList(Struct, gc=False):
+    """Trades of the symbol in the type, `trades.<symbol>`."""
 
     rows: list[TradeItem]
 
@@ -139,16 +126,21 @@ class BestQuote(Struct, tag_field="type", tag="quote", gc=False):
     ask: tuple[PriceOrNone, Quantity]
 
 
-class BookChange(Struct, tag_field="type", tag="book", gc=False):
-    """A book, whole or what has changed of it since the update `prev`."""
+class BookChange(Struct, gc=False):
+    """A book, whole or what has changed of it since the update `prev`; its type is
+    `book.<symbol>`.
+    """
 
-    symbol: str
+    form: Literal["snapshot", "update"]
     seq: Id
-    prev: Id
     time: Millis
-    whole: bool
     bids: list[tuple[Price, Quantity]]
     asks: list[tuple[Price, Quantity]]
+    prev: Id | None = None
+
+    def __post_init__(self) -> None:
+        if self.form == "update" and self.prev is None:
+            raise ValueError("an update says which one it follows")
 
 
 class Settled(Struct, tag_field="type", tag="settlement", gc=False):
@@ -159,6 +151,22 @@ class Settled(Struct, tag_field="type", tag="settlement", gc=False):
     price: Price
     volume: Quantity
     contract: Id
+
+
+class Contract(Struct, gc=False):
+    """The answer to a poll."""
+
+    symbol: str
+    rate: ComputedRate
+    open: Computed
+    time: Millis
+    next: Millis
+
+
+class Head(Struct, gc=False):
+    """How every frame begins."""
+
+    type: str
 
 
 class Welcome(Struct, tag_field="type", tag="welcome", gc=False):
@@ -181,7 +189,7 @@ class Refused(Struct, tag_field="type", tag="refused", gc=False):
 
 # 3. The decoder
 
-_Frame = TradeList | BookChange | BestQuote | Settled | Welcome | Done | Refused
+_Frame = BestQuote | Settled | Welcome | Done | Refused
 _SIDE: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
 
 
@@ -191,32 +199,41 @@ def _levels(said: Mapping[str, bytes]) -> list[bytes]:
 
 SHAPES: Final = (
     Shape(
-        ContiguousTrades, TradeItem, "trades", ("rows",), is_list=True,
-        symbol="symbol", seq="id", time="time",
+        ContiguousTrades, TradeItem, "trades.{symbol}", ("rows",), is_list=True,
+        seq="id", time="time",
     ),
     Shape(Quotes, BestQuote, "quote", symbol="symbol", seq="seq", time="time"),
     Shape(
-        PushedBook, BookChange, "book",
-        symbol="symbol", seq="seq", prev_seq="prev", time="time", levels=_levels,
+        PushedBook, BookChange, "book.{symbol}",
+        seq="seq", prev_seq="prev", time="time", levels=_levels,
     ),
     Shape(Settlements, Settled, "settlement", symbol="symbol", time="time"),
 )  # fmt: skip
+CONTRACT: Final = Shape(FundingOpenInterest, Contract, symbol="symbol", time="time", row_count=2)
+
+_decode_head = msgspec.json.Decoder(Head).decode
+_decode_trades = msgspec.json.Decoder(TradeList, strict=False).decode
+_decode_book = msgspec.json.Decoder(BookChange, strict=False).decode
+_decode_other = msgspec.json.Decoder(_Frame, strict=False).decode
+_decode_contract = decoder(Contract)
 
 
 def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     """Decoder of the one socket group."""
-    decode = msgspec.json.Decoder(_Frame, strict=False).decode
     trades, quotes = feeds.of(ContiguousTrades), feeds.of(Quotes)
     books, settlements = feeds.of(PushedBook), feeds.of(Settlements)
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
-        said = decode(payload)
-        if type(said) is TradeList:
-            _on_trades(said.rows, trades, quotes, ts_recv)
-        elif type(said) is BestQuote:
+        word, _, symbol = _decode_head(payload).type.partition(".")
+        if symbol and word == "trades":
+            _on_trades(_decode_trades(payload).rows, symbol, trades, quotes, ts_recv)
+            return
+        if symbol and word == "book":
+            _on_book(_decode_book(payload), symbol, books.get(symbol), ts_recv)
+            return
+        said = _decode_other(payload)
+        if type(said) is BestQuote:
             _on_quote(said, quotes, trades, ts_recv)
-        elif type(said) is BookChange:
-            _on_book(said, books.get(said.symbol), ts_recv)
         elif type(said) is Settled:
             _on_settled(said, settlements.get(said.symbol), ts_recv)
         elif type(said) is Welcome:
@@ -231,20 +248,17 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
 
 def _on_trades(
     rows: Sequence[TradeItem],
+    symbol: str,
     trades: Mapping[str, ContiguousTrades],
     quotes: Mapping[str, Quotes],
     ts_recv: int,
 ) -> None:
-    symbols = {row.symbol for row in rows}
-    if len(symbols) > 1:
-        raise MalformedFrameError("mixed_coins")
-    for symbol in symbols:
-        if (feed := trades.get(symbol)) is not None:
-            for row in rows:
-                at = row.time * NS_PER_MS
-                feed.on_trade(row.id, _SIDE[row.side], at, ts_recv, row.price, row.qty)
-        elif symbol not in quotes:  # the topic brings both, whichever is wanted
-            raise UntakenError(symbol, ContiguousTrades, Quotes)
+    if (feed := trades.get(symbol)) is not None:
+        for row in rows:
+            at = row.time * NS_PER_MS
+            feed.on_trade(row.id, _SIDE[row.side], at, ts_recv, row.price, row.qty)
+    elif symbol not in quotes:  # the topic brings both, whichever is wanted
+        raise UntakenError(symbol, ContiguousTrades, Quotes)
 
 
 def _on_quote(
@@ -259,11 +273,11 @@ def _on_quote(
         raise UntakenError(said.symbol, Quotes, ContiguousTrades)
 
 
-def _on_book(said: BookChange, feed: PushedBook | None, ts_recv: int) -> None:
+def _on_book(said: BookChange, symbol: str, feed: PushedBook | None, ts_recv: int) -> None:
     if feed is None:
-        raise UntakenError(said.symbol, PushedBook)
-    at = said.time * NS_PER_MS
-    event = BookEvent(said.seq, said.prev, at, ts_recv, said.bids, said.asks, said.whole)
+        raise UntakenError(symbol, PushedBook)
+    at, is_whole = said.time * NS_PER_MS, said.form == "snapshot"
+    event = BookEvent(said.seq, said.prev or 0, at, ts_recv, said.bids, said.asks, is_whole)
     feed.on_event(event)
 
 
@@ -272,6 +286,21 @@ def _on_settled(said: Settled, feed: Settlements | None, ts_recv: int) -> None:
         raise UntakenError(said.symbol, Settlements)
     at = said.time * NS_PER_MS
     feed.on_settlement(at, ts_recv, said.price, said.volume, said.contract)
+
+
+def decode_contract(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame) -> None:
+    """The answer to a poll of one symbol."""
+
+    def take(_: str | None, part: bytes) -> None:
+        said = _decode_contract(part)
+        feed = feeds.of(FundingOpenInterest).get(said.symbol)
+        if feed is None:
+            raise MalformedFrameError("not_subscribed")
+        row = funding_row(said.rate, None, None, said.next * NS_PER_MS)
+        at, interest = said.time * NS_PER_MS, said.open
+        feed.on_both(at, ts_recv, row, interest.value, interest.is_exact)
+
+    take_one(body, CONTRACT, feeds, ts_recv, take)
 
 
 # 4. to 7. Sockets, channels, limits, examples
@@ -312,6 +341,13 @@ VENUE: Final = Venue(
         ),
         (StreamKind.TICKER, Transport.WS): Channel("ws", Quotes, _topic("ticker"), 300.0),
         (StreamKind.FUNDING, Transport.WS): Channel("ws", Settlements, _topic("settled"), 300.0),
+        (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
+            CONTRACT,
+            decode_contract,
+            interval_s=5.0,
+            stale_after_s=30.0,
+            call=RestCall("GET", "/contract?symbol={symbol}", weight=1),
+        ),
     },
     limits=(Limit(REST_WEIGHT, 600, 60.0), Limit(CONNECTS, 60, 60.0)),
     subscribe=lambda topics, number: _say("subscribe", topics, number),
@@ -322,158 +358,3 @@ VENUE: Final = Venue(
     listing=ListingCalls(_page_call(0), parse_page, next_page),
     examples=("T0-USD", "T1-USD"),
 )
-
-
-# The simulator: nothing below uses what is above, but names
-
-_PAGE_ROWS: Final = 2
-_ALL_LEVELS: Final = 1 << 20
-_KINDS: Final = {"ticker": "trade", "book": "book", "settled": SETTLEMENT.name}
-
-
-class ToyRows:
-    """Writes the trades of one symbol on one grid."""
-
-    head, close, rows_per_frame = b'{"type":"trades","rows":[', b"]}", 10
-
-    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        self._grid, self._sizes, self._price_text = state.grid, state.market.sizes, price_text
-
-    def row(self, trade: Trade) -> str:
-        """Write one trade."""
-        qty = decimal_text(int(self._sizes[trade.size]), self._grid.qty_decimals)
-        return (
-            f'{{"symbol":"{self._grid.symbol}","id":{trade.id},'
-            f'"side":"{"buy" if trade.buy else "sell"}","time":{trade.ts_ms},'
-            f'"price":"{self._price_text(trade.tick)}","qty":"{qty}"}}'
-        )
-
-    def parts(self, trades: Trades) -> Sequence[Part] | None:
-        """One by one is fast enough."""
-        return None
-
-
-class Toy(Encoder):
-    """The venue's protocol."""
-
-    name = NAME
-    terms = Terms(8, 10_000, 375_000, 3_600_000, None)
-    numbered_books = True
-    sockets: Sequence[SocketPath] = (SocketPath("ws", "stranger"),)
-    own_kinds: Mapping[str, "np.dtype[np.void]"] = {
-        SETTLEMENT.name: row_of(
-            price_mantissa="<i8", price_decimals="u1", volume_mantissa="<i8", qty_decimals="u1",
-            contract="<i8",
-        )
-    }  # fmt: skip
-
-    def __init__(self) -> None:
-        self.rest = {"instruments": ServedCall(_list_page, lambda _: 5)}
-
-    def grids(self, count: int) -> Sequence[Grid]:
-        return [Grid.around(f"T{n}-USD", 100.0 + n, (2, 1, 3), n) for n in range(count)]
-
-    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
-        first = 1 + index * 1_000_000_000 + serial
-        return np.arange(first, first + count)
-
-    def price_text(self, grid: Grid, tick: int) -> str:
-        return decimal_text(tick * grid.tick, grid.price_decimals)
-
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> ToyRows:
-        return ToyRows(state, price_text)
-
-    def topic(self, kind: str, symbol: str) -> str | None:
-        return f"ticker.{symbol}" if kind in ("trade", "quote") else None
-
-    def book_topic(self, symbol: str, stream: str) -> str:
-        return f"{stream}.{symbol}"
-
-    def wants(self, name: str, group: str) -> AskedFor | None:
-        word, _, symbol = name.partition(".")
-        kind = _KINDS.get(word)
-        return AskedFor(symbol, kind, "book" if kind == "book" else "") if kind else None
-
-    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
-        request = json.loads(text)
-        if "login" in request:
-            session.group = "known"
-            session.send_text(b'{"type":"welcome"}')
-            return
-        topics, number = request["topics"], request["id"]
-        is_ending = request["op"] == "unsubscribe"
-        refused = [] if is_ending else [t for t in topics if not _may_hear(venue, session, t)]
-        if refused:
-            text = f"not permitted: {', '.join(refused)}"
-            said = {"type": "refused", "id": number, "topics": refused, "text": text}
-            session.send_text(compact(said))
-            return
-        session.send_text(compact({"type": "done", "id": number}))
-        if is_ending:
-            venue.unsubscribe(session, topics)
-        else:
-            self._subscribe(venue, session, topics)
-
-    def _subscribe(self, venue: SimVenue, session: Session, topics: Sequence[str]) -> None:
-        for topic in topics:
-            word, _, symbol = topic.partition(".")
-            state = venue.state(symbol)
-            assert state is not None
-            if word == "book":
-                sides = state.top(_ALL_LEVELS)
-                event = BookMessage("book", now_ms(), 0, state.last_update, 0, *sides)
-                if session.send_text(_write_book(state, event, whole=True)):
-                    venue.record_book(state, event, whole=True)
-        venue.subscribe(session, topics)
-
-    def book(self, state: SymbolState, event: BookMessage) -> bytes:
-        return _write_book(state, event, whole=False)
-
-    def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        bid, ask = (_level_texts(state, [side] if side else [(0, 0)])[0] for side in quote)
-        said = {"type": "quote", "symbol": state.grid.symbol, "seq": state.last_update}
-        return compact({**said, "time": now_ms, "bid": bid, "ask": ask})
-
-    def own_rows(self, contract: Contract) -> Iterable[OwnRow]:
-        """A settlement every second: a toy's day is short."""
-        grid, number = contract.instrument, contract.ticks
-        payload = compact(
-            {
-                "type": "settlement", "symbol": grid.symbol, "time": contract.ts_ms,
-                "price": decimal_text(contract.settle, contract.mark_decimals),
-                "volume": decimal_text(contract.open_interest, grid.qty_decimals),
-                "contract": number,
-            }
-        )  # fmt: skip
-        row = (
-            contract.venue, contract.number, contract.ts_ms * 1_000_000, contract.settle,
-            contract.mark_decimals, contract.open_interest, grid.qty_decimals, number,
-        )  # fmt: skip
-        yield OwnRow(SETTLEMENT.name, f"settled.{grid.symbol}", payload, row)
-
-
-def _may_hear(venue: SimVenue, session: Session, topic: str) -> bool:
-    symbol = topic.partition(".")[2]
-    is_known = session.group == "known" and venue.index_of(symbol) is not None
-    return is_known and symbol != CLOSED
-
-
-def _write_book(state: SymbolState, event: BookMessage, *, whole: bool) -> bytes:
-    said = {"type": "book", "symbol": state.grid.symbol, "seq": event.last, "prev": event.previous}
-    sides = {"bids": _level_texts(state, event.bids), "asks": _level_texts(state, event.asks)}
-    return compact({**said, "time": event.ts_ms, "whole": whole, **sides})
-
-
-def _level_texts(state: SymbolState, levels: Levels) -> list[list[str]]:
-    decimals = state.grid.qty_decimals
-    return [[state.price_text(tick), decimal_text(qty, decimals)] for tick, qty in levels]
-
-
-def _list_page(venue: SimVenue, query: Query) -> Answer:
-    number = int(query.get("page", "0"))
-    end = _PAGE_ROWS * (number + 1)
-    rows = [
-        {"symbol": grid.symbol, "price_step": grid.tick_text, "qty_step": grid.step_text}
-        for grid in venue.grids[end - _PAGE_ROWS : end]
-    ]
-    return Answer(compact({"rows": rows, "next": number + 1 if end < len(venue.grids) else None}))

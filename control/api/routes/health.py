@@ -11,9 +11,10 @@ from control.http.errors import json_response
 from control.state.exposition import MEDIA_TYPES, Exposition
 from control.state.health import HealthLight, ProcessReport
 from engine.messages.account import Moves
+from engine.messages.judgement import judge_one_database
 from engine.messages.status import ChildReport, Light, ShardReport, WriterReport
 from engine.messages.upkeep import DatabaseReport
-from engine.messages.writer import LIVE
+from engine.messages.writer import LIVE, SinkStatus
 
 
 class Admittance(msgspec.Struct):
@@ -22,6 +23,24 @@ class Admittance(msgspec.Struct):
     policy: str
     accepts: bool
     reason: str
+
+
+class DatabaseState(msgspec.Struct):
+    """One of the databases; the default, `database`, comes first. Rows are of all kinds, since the
+    engine started; `elsewhere_rows` are those that the routes give to another one.
+    """
+
+    name: str
+    status: Light
+    reason: str
+    state: str
+    error: str
+    stored_rows: int
+    elsewhere_rows: int
+    lost_rows: int
+    quarantine_rows: int
+    backlog_rows: int
+    flush_delay_s: float
 
 
 class WriterHealth(msgspec.Struct):
@@ -57,6 +76,7 @@ class WriterHealth(msgspec.Struct):
     latency_us: dict[str, dict[str, float]] = {}
     recent_latency_us: dict[str, dict[str, float]] = {}
     taken_s: float = 0.0
+    databases: list[DatabaseState] = []
 
 
 WriterHealth.__name__ = "WriterReport"
@@ -127,29 +147,47 @@ async def runtime_health(_: Request, services: Services) -> Response:
 
 
 def _writer(writer: WriterReport) -> WriterHealth:
-    """In the words for two sinks that others know."""
-    database, redis = writer.database, writer.sink("redis")
+    """In the words for two sinks that others know; rows are those of all databases together."""
+    database, redis, total = writer.database, writer.sink("redis"), writer.database_rows
     return row_of(
         WriterHealth,
         writer,
-        stored_rows=database.rows,
+        stored_rows=total(),
         published_rows=redis.rows,
         overrun_rows=redis.missed_rows,
-        quarantined_rows=database.refused_rows,
-        quarantine_rows=database.set_aside_rows,
-        waits_for=database.waits_for,
-        skipped_rows=database.withheld_rows,
+        quarantined_rows=total("refused_rows"),
+        quarantine_rows=total("set_aside_rows"),
+        waits_for=next((e.waits_for for e in writer.databases if e.waits_for), ""),
+        skipped_rows=total("withheld_rows"),
         unpublished_rows=redis.withheld_rows,
-        inexact_rows=database.inexact_rows,
-        lost_rows=sum(database.missed_rows.values()),
-        lost_by_kind=database.missed_rows,
+        inexact_rows=sum(each.inexact_rows for each in writer.databases),
+        lost_rows=total("missed_rows").total(),
+        lost_by_kind=total("missed_rows"),
         database_state=database.state,
         database_error=database.error,
         redis_state=redis.state,
         redis_error=redis.error,
         redis_bytes=redis.used_bytes,
         redis_budget_bytes=redis.budget_bytes,
-        backlog_rows=database.backlog_rows,
+        backlog_rows=max(each.backlog_rows for each in writer.databases),
+        databases=[_database(writer, each) for each in writer.databases],
+    )
+
+
+def _database(writer: WriterReport, sink: SinkStatus) -> DatabaseState:
+    light, reason = judge_one_database(writer, sink)
+    return DatabaseState(
+        name=sink.name,
+        status=light,
+        reason=reason,
+        state=sink.state,
+        error=sink.error,
+        stored_rows=sum(sink.rows.values()),
+        elsewhere_rows=sum(sink.elsewhere_rows.values()),
+        lost_rows=sum(sink.missed_rows.values()),
+        quarantine_rows=sum(sink.set_aside_rows.values()),
+        backlog_rows=sink.backlog_rows,
+        flush_delay_s=round(writer.flush_delays_s.get(sink.name, 0.0), 3),
     )
 
 
@@ -173,8 +211,8 @@ def _of_sink(name: str, called: str, summary: str, text: str) -> Operation:
                 reason="not configured" if sink.state == "off" else light.reason,
                 state=sink.state,
                 error=sink.error,
-                delivered_rows=sum(sink.rows.values()),
-                waiting_rows=sink.backlog_rows if is_db else 0,
+                delivered_rows=writer.database_rows().total() if is_db else sum(sink.rows.values()),
+                waiting_rows=max(e.backlog_rows for e in writer.databases) if is_db else 0,
                 flush_delay_s=round(judge.flush_delay_s, 3) if is_db else 0.0,
                 latency_us=writer.recent_latency_us.get(name, {}),
             )
@@ -210,7 +248,7 @@ OPERATIONS = [
         "GET", "/health/runtime", runtime_health, "The processes",
         {200: (RuntimeHealth,), 503: (RuntimeHealth,)},
     ),
-    _of_sink("database", "db", "The database", "The database: reachable, and not behind."),
+    _of_sink("database", "db", "The database", "The databases: reachable, and not behind."),
     *(_of_sink(name, name, title, f"{title}: reachable.") for name, title, _ in LIVE),
     Operation(
         "GET", "/limiters", limiters, "Budgets of the exchanges", {200: (list[LimiterRow],)},

@@ -61,7 +61,7 @@ def _unready(status: EngineStatus | None) -> Reason:
         return "writer"
     if any(shard.child.state != "up" for shard in status.shards):
         return "shard"
-    is_stored = writer.database.state in ("up", "off") and not writer.database.waits_for
+    is_stored = all(each.state in ("up", "off") and not each.waits_for for each in writer.databases)
     if writer.journal_error and not is_stored:
         return "journal"
     is_idle = all(stream.state is not StreamState.LIVE for stream in status.streams)

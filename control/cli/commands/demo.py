@@ -144,7 +144,7 @@ class Demo:
         while stable < _STABLE_LOOKS and monotonic_s() < ends_s:
             await asyncio.sleep(_LOOK_S)
             status = look()
-            now = (sum(status.rows_by_kind().values()), sum(status.writer.database.rows.values()))
+            now = (sum(status.rows_by_kind().values()), status.writer.database_rows().total())
             stable = stable + 1 if now == before else 0
             if now != before:
                 before, self._settled_ns = now, wall_ns()

@@ -25,6 +25,7 @@ from engine.base.errors import ConfigError, DatabaseUnavailableError, EngineErro
 from engine.base.masking import scrub
 from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
+from engine.data.names import DEFAULT_DATABASE, database_sink
 from engine.database.facts import DatabaseFacts, read_facts
 from engine.database.session import DOCTOR, session
 from engine.database.words import unavailable
@@ -109,8 +110,9 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield from _machine(loaded, layout)
     yield _disk(loaded, layout.state_dir)
     yield _open_files(loaded)
-    yield from _database(loaded, layout)
-    yield _quarantine(loaded, layout)
+    for sink in loaded.config.all_databases:
+        yield from _database(loaded, layout, sink)
+        yield _quarantine(loaded, layout, sink)
     yield _redis(loaded)
     for name, venue in VENUES.items():
         override = loaded.config.venues.get(name)
@@ -125,6 +127,8 @@ def masked_config(loaded: LoadedConfig) -> dict[str, Any]:
     for name, section in body.items():
         if isinstance(section, dict) and "url" in section:
             section["url"] = masked_url(loaded.urls.get(name))
+    for name, section in body["databases"].items():
+        section["url"] = masked_url(loaded.urls.get(database_sink(name)))
     return body
 
 
@@ -234,20 +238,29 @@ def _open_files(loaded: LoadedConfig) -> Finding:
     )
 
 
-def _database_url(loaded: LoadedConfig, layout: Layout) -> str:
+def _database_url(loaded: LoadedConfig, layout: Layout, sink: str) -> str:
     """The configured database, else that of the engine that runs; empty where none is open."""
-    if loaded.database_url is not None:
-        return loaded.database_url.reveal()
+    if (configured := loaded.urls.get(sink)) is not None:
+        return configured.reveal()
     note = instance.read_note(layout)
     return note.database if note is not None and note.database.startswith("postgres") else ""
 
 
-def _database(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
-    url = _database_url(loaded, layout)
+def _database(loaded: LoadedConfig, layout: Layout, sink: str) -> Iterator[Finding]:
+    """What is to be said of one; beside the default each line says of which."""
+    of = "" if sink == DEFAULT_DATABASE else f"{sink} "
+    for finding in _database_at(loaded, layout, sink):
+        topic = sink if finding.topic == "database" else f"{of}{finding.topic}"
+        yield msgspec.structs.replace(finding, topic=topic)
+
+
+def _database_at(loaded: LoadedConfig, layout: Layout, sink: str) -> Iterator[Finding]:
+    url = _database_url(loaded, layout, sink)
     if not url:
         yield Finding("database", "ok", "private PostgreSQL, started with the engine")
         return
-    shown = masked_url(loaded.database_url) if loaded.database_url else f"private, {url}"
+    configured = loaded.urls.get(sink)
+    shown = masked_url(configured) if configured else f"private, {url}"
     try:
         with session(url, DOCTOR) as connection:
             facts = read_facts(connection)
@@ -282,6 +295,8 @@ def _about(facts: DatabaseFacts) -> Iterator[Finding]:
             "make the database in UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)",
         )  # fmt: skip
     yield _layout_of(facts)
+    if facts.layout == "hypertables":
+        yield from hypertables_of(facts)
     size = f"{(facts.size_bytes or 0) / 2**20:,.0f} MB, {facts.days_kept} days kept"
     if facts.rows_a_day is not None and facts.bytes_a_day is not None:
         size += (
@@ -318,6 +333,38 @@ def _layout_of(facts: DatabaseFacts) -> Finding:
     return Finding("layout", "ok", f"{text}, without TimescaleDB")
 
 
+def hypertables_of(facts: DatabaseFacts) -> Iterator[Finding]:
+    """What TimescaleDB's workers do, and what keeps them from it."""
+    if facts.settings_too_low:
+        yield Finding(
+            "timescaledb", "note",
+            f"too low for its workers and chunks: {', '.join(facts.settings_too_low)}",
+            "in postgresql.conf, then restart the server: "
+            + ", ".join(f"{name} = {least}" for name, least in facts.settings_too_low.items()),
+        )  # fmt: skip
+    if facts.timescaledb_lacks:
+        text, _, advice = facts.timescaledb_lacks.partition("; ")
+        yield Finding("policies", "note", text, advice)
+        return
+    for each in facts.policies:
+        if each.last_status == "Failed":
+            yield Finding(
+                "policies", "note",
+                f"{each.policy} of {each.table} failed ({each.failures} times by now):"
+                f" {each.last_error.partition(chr(10))[0] or 'no reason visible to this user'}",
+                "SELECT * FROM timescaledb_information.job_errors tells all of them",
+            )  # fmt: skip
+        elif not each.is_scheduled:
+            yield Finding(
+                "policies", "note", f"{each.policy} of {each.table} is switched off",
+                "alter_job(…, scheduled => true) switches it on",
+            )  # fmt: skip
+    at_work = [f"{each.policy} of {each.table}" for each in facts.policies if each.is_scheduled]
+    yield Finding(
+        "policies", "ok", ", ".join(at_work) or "none yet: the engine sets them when it runs"
+    )
+
+
 def _sessions_of(facts: DatabaseFacts) -> Finding:
     free = facts.connections_free
     parts = [f"{free} connections free" if free is not None else "connections not visible"]
@@ -334,11 +381,15 @@ def _sessions_of(facts: DatabaseFacts) -> Finding:
     return Finding("sessions", "ok", "; ".join(parts))
 
 
-def _quarantine(loaded: LoadedConfig, layout: Layout) -> Finding:
+def _quarantine(loaded: LoadedConfig, layout: Layout, sink: str) -> Finding:
     """How many rows wait in quarantine; the database knows, wherever the files are."""
-    if not any(layout.quarantine_dir.glob("*.jsonl")):
-        return Finding("quarantine", "ok", "empty")
-    url, count = _database_url(loaded, layout), None
+    directory = layout.quarantine_of(sink)
+    is_default = sink == DEFAULT_DATABASE
+    topic = "quarantine" if is_default else f"{sink} quarantine"
+    which = "" if is_default else f" --database {sink.partition('.')[2]}"
+    if not any(directory.glob("*.jsonl")):
+        return Finding(topic, "ok", "empty")
+    url, count = _database_url(loaded, layout, sink), None
     with suppress(psycopg.Error, EngineError, OSError):
         if url:  # an empty one would mean whatever PGHOST says
             with session(url, DOCTOR) as connection:
@@ -346,14 +397,14 @@ def _quarantine(loaded: LoadedConfig, layout: Layout) -> Finding:
                 (count,) = found or (0,)
     if count is None:
         return Finding(
-            "quarantine", "note", f"{layout.quarantine_dir} holds rows that were refused",
-            "`fts quarantine list` tells which of them still wait",
+            topic, "note", f"{directory} holds rows that were refused",
+            f"`fts quarantine list{which}` tells which of them still wait",
         )  # fmt: skip
     if not count:
-        return Finding("quarantine", "ok", "empty: all rows were stored or dropped since")
+        return Finding(topic, "ok", "empty: all rows were stored or dropped since")
     return Finding(
-        "quarantine", "note", f"{count:,} rows wait in {layout.quarantine_dir}",
-        "`fts quarantine list` says why; `retry` stores them, `drop` gives them up",
+        topic, "note", f"{count:,} rows wait in {directory}",
+        f"`fts quarantine list{which}` says why; `retry` stores them, `drop` gives them up",
     )  # fmt: skip
 
 

@@ -226,6 +226,8 @@ def _knob(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not KNOB=VALUE; knobs: {', '.join(_KNOBS)}")
     if value == "default":
         return name, True if name.endswith("_enabled") else None
+    if name == "database":
+        return name, value
     try:
         return name, json.loads(value)
     except ValueError:

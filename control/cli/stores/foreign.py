@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from control.cli.options import add_config, load
+from control.cli.stores.which import add_database, chosen_sink
 from engine.start.config import LoadedConfig
 
 _OURS = ("--config", "--state-dir")
@@ -24,19 +25,29 @@ def add_foreign(
     return parser
 
 
-def split(name: str, epilog: str, arguments: Sequence[str]) -> tuple[LoadedConfig, list[str]]:
-    """Our options, which come first, as a configuration; and the rest."""
+def split(
+    name: str, epilog: str, arguments: Sequence[str], *, has_databases: bool = False
+) -> tuple[LoadedConfig, str, list[str]]:
+    """Our options, which come first, as a configuration and the sink that is meant where there may
+    be several; and the rest."""
+    ours = (*_OURS, "--database") if has_databases else _OURS
+    usage = "%(prog)s [--state-dir DIR] [--config FILE]"
+    usage += " [--database NAME]" if has_databases else ""
     parser = argparse.ArgumentParser(
-        f"fts {name}", f"%(prog)s [--state-dir DIR] [--config FILE] [{name} arguments]",
+        f"fts {name}", f"{usage} [{name} arguments]",
         epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False,
         allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("--help", action="help", help="show this help; -? is the program's own")
     add_config(parser)
+    if has_databases:
+        add_database(parser)
     count = 0
-    while count < len(arguments) and arguments[count].partition("=")[0] in (*_OURS, "--help"):
+    while count < len(arguments) and arguments[count].partition("=")[0] in (*ours, "--help"):
         count += 1 if "=" in arguments[count] else 2
-    return load(parser.parse_args(arguments[:count])), list(arguments[count:])
+    options = parser.parse_args(arguments[:count])
+    sink = chosen_sink(options) if has_databases else name
+    return load(options), sink, list(arguments[count:])
 
 
 def become(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:

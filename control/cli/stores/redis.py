@@ -41,8 +41,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Become redis-cli, or do a little of what it does."""
-    loaded, arguments = split("redis", _EPILOG, options.arguments)
-    url = Stores.find(loaded).url("redis").reveal()
+    loaded, sink, arguments = split("redis", _EPILOG, options.arguments)
+    url = Stores.find(loaded).url(sink).reveal()
     address = parse_redis_url(url)
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is not None and not address.password:

@@ -4,6 +4,7 @@ configured ones, or the private database that an engine left.
 The engine is chosen as everywhere: the one on the state directory, or the demo below it.
 """
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -13,6 +14,7 @@ from control.cli.remote.client import UnreachableError
 from engine.base.errors import ConfigError
 from engine.base.masking import MASK
 from engine.data.layout import Layout
+from engine.data.names import DEFAULT_DATABASE, database_sink, is_database
 from engine.process import instance
 from engine.process.instance import EngineNote
 from engine.servers.postgres import has_database
@@ -46,10 +48,12 @@ class Stores:
         configured = self.loaded.urls.get(name)
         if self.engine is None:
             if configured is None:
+                if is_database(name) and name != DEFAULT_DATABASE:
+                    raise ConfigError(f"{self.loaded.source} names no {name}")
                 nothing = _NOT_STORED if name == "database" else _NOT_LIVE
                 raise UnreachableError(nothing.format(self.loaded.state_dir))
             return configured
-        noted: str = getattr(self.engine, name)
+        noted = self.engine.address(name)
         if noted == _OFF:
             raise UnreachableError(f"the engine that runs (pid {self.engine.pid}) has no {name}")
         if MASK not in noted:
@@ -60,6 +64,18 @@ class Stores:
                 " with --config, for the password"
             )
         return configured
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """`--database`."""
+    parser.add_argument(
+        "--database", metavar="NAME", help="one of [databases.NAME]; absent: the default one"
+    )
+
+
+def chosen_sink(options: argparse.Namespace) -> str:
+    """The sink of the database that was chosen."""
+    return database_sink(options.database) if options.database else DEFAULT_DATABASE
 
 
 def psql_command(state_dir: Path) -> str:

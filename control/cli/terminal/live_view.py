@@ -127,14 +127,14 @@ def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
         f"{status.status} ({status.reason}) streams {live}/{len(status.streams)} live,"
         f" {_per_s(rates, 'frames')} frames/s, {_per_s(rates, 'rows')} rows/s in,"
         f" {_per_s(rates, 'stored')} rows/s stored, {_per_s(rates, 'published')} rows/s"
-        f" published, backlog {writer.database.backlog_rows:,}, gaps"
+        f" published, backlog {max(each.backlog_rows for each in writer.databases):,}, gaps"
         f" {sum(stream.gap_count for stream in status.streams)}, dropped"
         f" {sum(writer.dropped_rows.values())}, {', '.join(_states(writer))}"
     )
 
 
 def _states(writer: WriterReport) -> list[str]:
-    return [f"{sink.name} {sink.state}" for sink in (writer.database, *writer.live)]
+    return [f"{sink.name} {sink.state}" for sink in (*writer.databases, *writer.live)]
 
 
 def render(status: EngineStatus, rates: dict[str, float], addresses: Addresses) -> RenderableType:
@@ -241,9 +241,9 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
     writer = status.writer
     latency = writer.recent_latency_us.get("database", {}).get("p99")
     parts = [
-        f"stored {_per_s(rates, 'stored')} rows/s ({sum(writer.database.rows.values()):,})",
+        f"stored {_per_s(rates, 'stored')} rows/s ({writer.database_rows().total():,})",
         f"published {_per_s(rates, 'published')} rows/s",
-        f"backlog {writer.database.backlog_rows:,}",
+        f"backlog {max(each.backlog_rows for each in writer.databases):,}",
         f"dropped {sum(writer.dropped_rows.values()):,}",
         f"journal {writer.journal_bytes / 2**20:,.0f} MB",
         *_states(writer),

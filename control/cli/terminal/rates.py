@@ -69,7 +69,7 @@ class Rates:
         writer = status.writer
         if self._writer.is_news(writer.taken_s):
             counts = {
-                "stored": sum(writer.database.rows.values()),
+                "stored": writer.database_rows().total(),
                 "published": writer.live_rows().total(),
             }
             self._writer.take(writer.taken_s, counts)

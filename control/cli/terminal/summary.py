@@ -16,12 +16,12 @@ from engine.messages.writer import LIVE
 
 def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
     """Totals since the engine started, of market data: what is said about rows is no row."""
-    writer, database = status.writer, status.writer.database
+    writer = status.writer
     counted = StreamCounts.total(status.counts_by_kind.values())
-    received, stored = status.rows_by_kind(), _without_gaps(database.rows)
+    received, stored = status.rows_by_kind(), _without_gaps(writer.database_rows())
     refused = status.refused_by_kind()
     published, dropped = map(_without_gaps, (writer.live_rows(), writer.dropped_rows))
-    skipped = _without_gaps(database.withheld_rows)
+    skipped = _without_gaps(writer.database_rows("withheld_rows"))
     by_kind = {
         "received": received,
         "stored": stored,
@@ -36,17 +36,17 @@ def engine_summary(status: EngineStatus, ending: Ending) -> dict[str, Any]:
         "received": sum(received.values()),
         "stored": sum(stored.values()),
         "skipped": sum(skipped.values()),
-        "lost": sum(database.missed_rows.values()),
+        "lost": writer.database_rows("missed_rows").total(),
         "published": sum(published.values()),
         "dropped": sum(dropped.values()),
         "declared_missing": counted.missing_count,
         "gaps": counted.gap_count,
         "duplicates_refused": counted.duplicate_count,
         "refused": counted.refused_count,
-        "quarantined": sum(database.refused_rows.values()),
-        "inexact": database.inexact_rows,
+        "quarantined": writer.database_rows("refused_rows").total(),
+        "inexact": sum(each.inexact_rows for each in writer.databases),
         "overrun": writer.live_rows("missed_rows").total(),
-        "backlog": database.backlog_rows,
+        "backlog": max(each.backlog_rows for each in writer.databases),
         "malformed": _malformed(status),
         "restarts": sum(each.restart_count for each in (*status.children, *status.servers)),
         "rates": {

@@ -10,9 +10,13 @@ from typing import Final
 
 from engine.upkeep.task import Task
 from engine.upkeep.tasks.bars.task import Bars, bars_are_made
+from engine.upkeep.tasks.chunk_retention import ChunkRetention
 from engine.upkeep.tasks.day_index import DayIndex
 from engine.upkeep.tasks.days_ahead import DaysAhead
+from engine.upkeep.tasks.policies import Policies
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
+from engine.upkeep.tasks.rewriting import Rewriting
+from engine.upkeep.tasks.row_spans import ForgetRowSpans
 from engine.upkeep.tasks.venue_retention import VenueRetention
 
 BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = (bars_are_made,)
@@ -21,8 +25,12 @@ BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = (bars_are_made,)
 TASKS: Final[tuple[Callable[[], Task], ...]] = (
     Bars,
     DaysAhead,
+    Policies,
     partial(Retention, BEFORE_DROP),
+    partial(ChunkRetention, BEFORE_DROP),
     DayIndex,
+    Rewriting,
+    ForgetRowSpans,
     partial(VenueRetention, BEFORE_DROP),
 )
 """Made once for each database, and run in this order when several are due."""

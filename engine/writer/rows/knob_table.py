@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.kind import RecordArray
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.messages.settings import WriterSettings
 from engine.messages.streams import KNOB_OF_SINK, ROWS_PER_COPY_MIN, Knobs
 
@@ -47,22 +48,25 @@ class KnobTable:
 
     def wants(self, sink: str, slot: int) -> bool:
         """Whether a sink gets a stream's rows."""
-        mask = self._masks.get(sink)
+        mask = self._mask(sink)
         return mask is None or bool(mask[min(slot, len(mask) - 1)])
 
     def withheld(self, sink: str) -> list[int]:
         """Slots whose rows a sink does not get."""
-        mask = self._masks.get(sink)
+        mask = self._mask(sink)
         slots: list[int] = [] if mask is None else np.flatnonzero(~mask).tolist()
         return slots
 
     def chosen(self, sink: str, records: RecordArray) -> Mask | None:
         """Which rows a sink gets; None means all."""
-        mask = self._masks.get(sink)
+        mask = self._mask(sink)
         if mask is None:
             return None
         chosen: Mask = mask[np.minimum(records["stream"], len(mask) - 1)]
         return None if chosen.all() else chosen
+
+    def _mask(self, sink: str) -> Mask | None:
+        return self._masks.get(DEFAULT_DATABASE if is_database(sink) else sink)
 
 
 def _mask(off: Iterable[int]) -> Mask | None:

@@ -23,7 +23,8 @@ Mask = npt.NDArray[np.bool_]
 @dataclass(frozen=True, slots=True)
 class Slice:
     """Sequences `start_seq` up to `end_seq` of a source, none of them lost. Where knobs withhold
-    rows there are fewer `records`, and `seqs` are theirs; None: one after the other."""
+    rows, or they are another database's, there are fewer `records`, and `seqs` are theirs; None:
+    one after the other."""
 
     source: SourceKey
     spec: Kind
@@ -31,11 +32,21 @@ class Slice:
     end_seq: int
     records: RecordArray
     seqs: IntArray | None = None
+    elsewhere_count: int = 0
+    """Rows that another database is to have."""
+    left: tuple[int, ...] = ()
+    """Slots that were the sink's up to this piece, and are another database's from it on."""
 
     @classmethod
     def whole(cls, source: SourceKey, spec: Kind, start_seq: int, records: RecordArray) -> "Slice":
         """All rows from `start_seq` on."""
         return cls(source, spec, start_seq, start_seq + len(records), records)
+
+    @classmethod
+    def foreign(cls, source: SourceKey, spec: Kind, start_seq: int, end_seq: int) -> "Slice":
+        """A piece that another database is to have, whether it can be read or not."""
+        none = np.empty(0, spec.dtype)
+        return cls(source, spec, start_seq, end_seq, none, elsewhere_count=end_seq - start_seq)
 
     def keeping(self, chosen: Mask | None) -> "Slice":
         """The same piece of the source with the chosen rows only; None keeps all."""
@@ -45,10 +56,16 @@ class Slice:
         seqs = self.start_seq + kept if self.seqs is None else self.seqs[kept]
         return replace(self, records=self.records[kept], seqs=seqs)
 
+    def sharing(self, own: Mask | None) -> "Slice":
+        """The same piece with the rows that are not another database's; None: none is."""
+        if own is None:
+            return self
+        return replace(self.keeping(own), elsewhere_count=int(len(own) - np.count_nonzero(own)))
+
     @property
     def withheld_count(self) -> int:
         """Rows that knobs hold back."""
-        return self.end_seq - self.start_seq - len(self.records)
+        return self.end_seq - self.start_seq - len(self.records) - self.elsewhere_count
 
     @property
     def last_recv_ns(self) -> int | None:

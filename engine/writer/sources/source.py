@@ -283,6 +283,10 @@ class Source:
         """Whether every sink that gets every row has all of them for good."""
         return self._durable_seq >= self.head_seq
 
+    def has_delivered(self, sink: str) -> bool:
+        """Whether one of these has all of them for good."""
+        return self._of_sink[sink].durable_seq >= self.head_seq
+
     def close(self) -> None:
         """Let go of ring and journal; both stay on disk."""
         self.journal.close()

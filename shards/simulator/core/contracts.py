@@ -37,9 +37,15 @@ class Terms:
     mark_decimals: int | None
     """Decimals of mark and index prices; None: those of the instrument's prices."""
     intervals_h: tuple[int, ...] = ()
-    """Hours between payments, of the symbols in turn; none: `interval_ms` for all and for ever."""
+    """Hours between payments, of the symbols in turn, where a call of the venue says them
+    (`SimVenue.say_intervals`); none: `interval_ms` for all and for ever."""
+    says_interval: bool = True
+    """Whether a row of funding tells how often it is paid: by a call, or because that never
+    changes."""
     says_next: bool = False
     """Whether the venue says when funding is paid next."""
+    with_prices: bool = True
+    """Whether a message about funding has mark and index price as well."""
     with_interest: bool = False
     """Whether a message about funding has the open interest as well."""
 
@@ -165,11 +171,12 @@ class Contract:
         ]
 
     def ledger_funding(self, *, rest: int) -> tuple[int, ...]:
-        """Make the ledger row of funding, mark and index price."""
+        """Make the ledger row of funding, mark and index price, as far as the venue says them."""
+        terms = self.terms
         return (
-            self.venue, self.number, self.ts_ms * 1_000_000, self.rate, self.terms.rate_decimals,
-            self.mark, self.index_price, self.mark_decimals,
-            self.next_funding_ms * 1_000_000 * self.terms.says_next, rest,
+            self.venue, self.number, self.ts_ms * 1_000_000, self.rate, terms.rate_decimals,
+            self.mark * terms.with_prices, self.index_price * terms.with_prices,
+            self.mark_decimals, self.next_funding_ms * 1_000_000 * terms.says_next, rest,
         )  # fmt: skip
 
     def ledger_open_interest(self, *, rest: int) -> tuple[int, ...]:

@@ -105,7 +105,13 @@ class Streams(Protocol):
 
 
 class Encoder(Style, Protocol):
-    """A venue's protocol: bytes and topics, what it is told and what it answers."""
+    """A venue's protocol: bytes and topics, what it is told and what it answers.
+
+    Every venue says its `name`, `terms`, `sockets`, `rest`, `grids`, `wants` and `hear`, and of its
+    trades (`Style`) `topic`, `trade_ids`, `price_text` and `trade_rows`; with books also
+    `book_topic` and `book`, and `spoiled` for the fault. The rest as it needs it. What it overrides
+    has its type written out (`statuses: Sequence[str] = …`).
+    """
 
     name: str
     terms: Terms
@@ -114,6 +120,9 @@ class Encoder(Style, Protocol):
     book_clocks: Mapping[str, float] = {}
     """Book streams that say the whole top on a clock of the venue, and every how many seconds;
     0 for the cadence of the scene."""
+    spoiled: Mapping[str, Sequence[str]] = {}
+    """By kind of row: the members with a number that no element of it can do without, in pushed
+    messages and in answers. The fault `unreadable` replaces the first one there is."""
     spoiled_among: int = 1
     """How many trades share the frame in which the middle one cannot be read."""
     own_kinds: Mapping[str, np.dtype[np.void]] = {}
@@ -128,10 +137,12 @@ class Encoder(Style, Protocol):
     """What a client may send on one socket; past that the venue hangs up."""
     connects_per_minute: float = float("inf")
     rest: Mapping[str, ServedCall] = {}
-    """By path behind the venue's name."""
+    """By path behind the venue's name. What is polled goes through `SimVenue.serve_contract`, which
+    puts it into the ledger."""
     weight_header: str | None = None
     weight_limit: int = 1200
-    """REST weight a minute, where the settings of the simulator say nothing of this venue."""
+    """REST weight a minute, where the settings of the simulator say nothing of this venue. A limit
+    for another window is said as what it allows in a minute."""
     bans: bool = False
     malformed: Mapping[str, bytes] = {}
     """Payloads no client may take for data, beside those of any venue (fault `malformed`)."""

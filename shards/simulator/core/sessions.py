@@ -1,7 +1,8 @@
 """Client sockets of one venue, what they subscribed to, and what was sent to them."""
 
 from asyncio import WriteTransport
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -96,7 +97,13 @@ class Topic:
 class Hub:
     """The sockets, topics and counters of one venue."""
 
-    def __init__(self, name: str, symbols: list[str], own_kinds: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        symbols: list[str],
+        own_kinds: Iterable[str] = (),
+        spoiled: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self.name = name
         self.symbols = symbols
         self.sessions: set[Session] = set()
@@ -117,7 +124,7 @@ class Hub:
         """What clients sent over all sockets."""
         self.message_peak_per_s = 0
         """The most that any one socket got from its client within a second."""
-        self.spoiler = Spoiler()
+        self.spoiler = Spoiler(spoiled)
         self.withheld_count = 0
         self.book_event_count = 0
         self._silent_until_ns = 0

@@ -7,7 +7,7 @@ file of their own: sent, and not to be stored, but declared.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
 __all__ = ["FRAME_VALUES", "REST_VALUES", "Spoiler"]
@@ -24,21 +24,19 @@ FRAME_VALUES = {
 }
 """What takes the value's place, by variant."""
 
-_VALUE = re.compile(rb'("(?:ap|A|sz|px|openInterest|p)":|\[\[)"[^"]*"')
-"""A number that every element of its kind must have; of a book's changes the first price."""
-
-
-def _spoiled_key(answer: dict[str, object]) -> str:
-    """The member of a REST answer that is spoiled. A price of a context may be null; what is open
-    may not.
-    """
-    return "openInterest" if "openInterest" in answer else "markPrice"
+_NUMBER = rb'"[^"]*"|-?[0-9][-+.0-9Ee]*'
 
 
 class Spoiler:
     """What is still to be spoiled of one venue, by kind of row, symbol and way of delivery."""
 
-    def __init__(self) -> None:
+    def __init__(self, members: Mapping[str, Sequence[str]]) -> None:
+        """`members` are an encoder's `spoiled`."""
+        self._members = members
+        self._patterns = {
+            kind: re.compile(rb'("(?:%b)":\[*)(?:%b)' % ("|".join(names).encode(), _NUMBER))
+            for kind, names in members.items()
+        }
         self._due: Counter[tuple[str, str, bool]] = Counter()
         self._values: dict[tuple[str, str, bool], Iterator[bytes]] = {}
         self.sent_count = 0
@@ -61,16 +59,17 @@ class Spoiler:
 
     def frame(self, kind: str, symbol: str, payload: bytes) -> bytes | None:
         """The message with one value replaced; None when it shall be sent as it is."""
-        if not self.is_due(kind, symbol) or not _VALUE.search(payload):
+        if not self.is_due(kind, symbol) or not self._patterns[kind].search(payload):
             return None
         value = self._take((kind, symbol, False))
-        return _VALUE.sub(lambda found: found[1] + value, payload, count=1)
+        return self._patterns[kind].sub(lambda found: found[1] + value, payload, count=1)
 
     def answer(self, kind: str, symbol: str, answer: dict[str, object]) -> bool:
         """Replace one value of a REST answer, if that is due; tell whether it was."""
         if not self._due or self._due[kind, symbol, True] <= 0:
             return False
-        answer[_spoiled_key(answer)] = json.loads(self._take((kind, symbol, True)))
+        name = next(name for name in self._members[kind] if name in answer)
+        answer[name] = json.loads(self._take((kind, symbol, True)))
         return True
 
     def _take(self, place: tuple[str, str, bool]) -> bytes:

@@ -39,11 +39,11 @@ class SimVenue:
         self.gate = gate
         self.grids = list(encoder.grids(scene.symbols))
         self.statuses = [encoder.statuses[0]] * len(self.grids)
-        self.hub = Hub(encoder.name, [grid.symbol for grid in self.grids], encoder.own_kinds)
+        self._indexes = {grid.symbol: index for index, grid in enumerate(self.grids)}
+        self.hub = Hub(encoder.name, [*self._indexes], encoder.own_kinds, encoder.spoiled)
         self.ledger = ledger
         self.contracts = ContractBoard(self._open_contract, self.middle, encoder.terms)
         self._number, self._scene = number, scene
-        self._indexes = {grid.symbol: index for index, grid in enumerate(self.grids)}
         even_share = 1 << (_HISTORY_TOTAL_ROWS // scene.symbols).bit_length() - 1
         self._history_rows = min(encoder.history_rows, even_share)
         self._states: dict[int, SymbolState] = {}
@@ -110,7 +110,7 @@ class SimVenue:
         place, terms = self._place(index), self.encoder.terms
         contract = Contract(place, self.grids[index], self._seeds(index), terms)
         contract.interval_ms = self.contracts.interval_h(index) * HOUR_MS
-        if not terms.intervals_h:
+        if terms.says_interval and not terms.intervals_h:
             self.ledger.interval((self._number, place[2], 0, terms.interval_ms // 1000))
         return contract
 

@@ -119,6 +119,10 @@ class Binance(Encoder):
         rate_decimals=8, usual_rate=10_000, rate_limit=375_000, interval_ms=8 * 3_600_000,
         mark_decimals=8, intervals_h=(8, 4, 1), says_next=True,
     )  # fmt: skip
+    spoiled: Mapping[str, Sequence[str]] = {
+        "trade": ("p",), "book": ("b", "a"), "quote": ("A",), "funding": ("p", "markPrice"),
+        "open_interest": ("openInterest",), "liquidation": ("p",),
+    }  # fmt: skip
     numbered_books = True
     fills = True
     first_books: tuple[str, ...] = ("depth@100ms",)

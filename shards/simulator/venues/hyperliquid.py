@@ -125,6 +125,10 @@ class Hyperliquid(Encoder):
     )  # fmt: skip
     null_sides = True
     book_clocks: Mapping[str, float] = {"slow": 0.0, "fast": 0.54}
+    spoiled: Mapping[str, Sequence[str]] = {
+        "trade": ("px",), "book": ("px",), "quote": ("px",),
+        "funding": ("openInterest",),  # a price of a context may be null
+    }  # fmt: skip
     spoiled_among = 3
     sockets: Sequence[SocketPath] = (SocketPath("ws", "ws"),)
     connects_per_minute: float = 30

@@ -11,11 +11,13 @@ from engine.data.instrument import Instrument
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.books import DeltaBook
-from shards.feeds.contracts import FundingRates, Liquidations, OpenInterestPoints
+from shards.feeds.contracts import FundingRates, Liquidations
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance_linear.decode import (
+    OPEN_INTEREST,
+    PREMIUM_INDEX,
     SHAPES,
     decode_open_interest,
     decode_premium_index,
@@ -150,7 +152,7 @@ VENUE = Venue(
         (StreamKind.TICKER, Transport.WS): Channel("public", Quotes, _quotes_topic, 300.0),
         (StreamKind.FUNDING, Transport.WS): Channel("market", FundingRates, _funding_topic, 15.0),
         (StreamKind.FUNDING, Transport.HTTP_POLL): PollChannel(
-            FundingRates,
+            PREMIUM_INDEX,
             decode_premium_index,
             interval_s=5.0,
             stale_after_s=30.0,
@@ -159,7 +161,7 @@ VENUE = Venue(
         ),
         # No socket carries it.
         (StreamKind.OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
-            OpenInterestPoints,
+            OPEN_INTEREST,
             decode_open_interest,
             interval_s=10.0,
             stale_after_s=60.0,

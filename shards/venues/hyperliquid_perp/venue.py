@@ -15,6 +15,7 @@ from shards.feeds.contracts import FundingOpenInterest
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import HistoryTrades
 from shards.venues.hyperliquid_perp.decode import (
+    CTX,
     SHAPES,
     decode_meta_and_ctxs,
     open_decoder,
@@ -150,7 +151,7 @@ VENUE = Venue(
             "ws", FundingOpenInterest, _ctx_topic, 30.0, _CTX_NOTE, has_venue_time=False
         ),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
-            FundingOpenInterest,
+            CTX,
             decode_meta_and_ctxs,
             interval_s=10.0,
             stale_after_s=60.0,

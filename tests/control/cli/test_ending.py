@@ -18,6 +18,7 @@ from engine.messages.status import (
     WriterReport,
 )
 from engine.messages.streams import StreamCounts, StreamState
+from engine.messages.writer import SinkStatus
 from tests.told import telling
 
 pytestmark = pytest.mark.fault("N29")
@@ -133,3 +134,39 @@ def test_many_failed_streams_are_named_by_a_few() -> None:
     assert text.startswith("500 of 500 streams failed")
     assert text.endswith("; and 497 more")
     assert len(text) < 400
+
+
+OTHER = "databases.b"
+
+
+def two(stored_there: int, waiting: int = 0) -> EngineStatus:
+    """100 rows, of which 60 are the default database's."""
+    own = status(WELL, database_rows={"trade": 60}, database_elsewhere_rows={"trade": 40})
+    there = SinkStatus(
+        OTHER, "up", rows={"trade": stored_there}, backlog_rows=waiting,
+        elsewhere_rows={"trade": 100 - waiting - stored_there},
+    )  # fmt: skip
+    own.writer.sinks.append(there)
+    own.writer.moves_of = {OTHER: {"trade": Moves(100, 100 - waiting, waiting=waiting)}}
+    return own
+
+
+def test_the_equation_holds_for_each_of_several_databases() -> None:
+    ending = Ending.of(two(40), delivered=True, streams=[LIVE])
+    assert ending.exit_code is Exit.OK
+    assert ending.equation() == "received 100 = stored 60 + of other databases 40"
+    assert f"{OTHER}: received 100 = stored 40 + of other databases 60" in ending.lines()
+    told = ending.summary()["databases"][OTHER]["total"]
+    assert (told.stored, told.elsewhere, told.waiting) == (40, 60, 0)
+
+
+def test_a_row_that_each_of_several_leaves_to_another_is_missed() -> None:
+    ending = Ending.of(two(39), delivered=True, streams=[LIVE])
+    assert ending.exit_code is Exit.FAILED
+    assert ending.problem == "trade: all databases together have 99 rows, the rings took 100"
+
+
+def test_rows_that_wait_for_one_of_several_are_unfinished() -> None:
+    ending = Ending.of(two(30, waiting=20), delivered=False, streams=[LIVE])
+    assert ending.problem == ""
+    assert ending.unfinished == ("20 rows wait in the journal for the next start",)

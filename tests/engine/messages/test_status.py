@@ -211,7 +211,7 @@ def test_the_writer_is_behind_where_its_light_says_so() -> None:
     writer = WriterReport(ChildReport("writer", "up"), sinks=[SinkStatus("database", "up")])
     assert not is_behind(writer)
     assert not is_behind(msgspec.structs.replace(writer, journal_error="no room"))
-    assert is_behind(msgspec.structs.replace(writer, flush_delay_s=5.0))
+    assert is_behind(msgspec.structs.replace(writer, flush_delays_s={"database": 5.0}))
     for changes in ({"backlog_rows": 2_000_000}, {"state": "down"}, {"waits_for": "a lock"}):
         sinks = [msgspec.structs.replace(SinkStatus("database", "up"), **changes)]
         assert is_behind(msgspec.structs.replace(writer, sinks=sinks))

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from engine.base.errors import ConfigError, ServerStartError
+from engine.database.timescale import settings_too_low
 from engine.servers.homes import known_home, server_home, socket_dir
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import ServerAccount, processes_of
@@ -106,6 +107,14 @@ def test_nothing_of_ours_calls_home() -> None:
     settings = settings_with({"shared_preload_libraries": "timescaledb"})
     assert settings["timescaledb.telemetry_level"] == "off"
     assert "timescaledb.telemetry_level" not in settings_with({})
+
+
+def test_a_server_with_timescaledb_has_workers_and_locks_for_it() -> None:
+    loads = {"shared_preload_libraries": "pg_stat_statements,timescaledb"}
+    assert settings_too_low(settings_with(loads)) == {}
+    own = settings_with({**loads, "max_worker_processes": "48"})
+    assert own["max_worker_processes"] == "48"
+    assert "max_locks_per_transaction" not in settings_with({})
 
 
 def test_it_listens_on_no_port_and_lets_nobody_else_in(server: PrivatePostgres) -> None:

@@ -141,3 +141,18 @@ def test_ticks_are_hypertables_with_timescaledb(
     assert _one(database_url, query) == ("p" if timescale is None else "r")
     query = "SELECT count(*) FROM timescaledb_information.hypertables"
     assert timescale is None or _one(database_url, query) == 6
+
+
+def test_a_timescaledb_without_columns_is_named_at_every_start(
+    empty_database_url: str, timescale: Databases | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if timescale is None:
+        pytest.skip("FTS_TEST_TIMESCALE_DSN names no server with TimescaleDB")
+    said: list[str] = []
+    migrate(empty_database_url, said.append)
+    assert not any("no columnstore" in text for text in said), "this one has them"
+    monkeypatch.setattr("engine.database.timescale.COLUMNS_FROM", (99,))
+    for _ in range(2):
+        said.clear()
+        migrate(empty_database_url, said.append)
+        assert any("is older than 99: no columnstore and no policies" in text for text in said)

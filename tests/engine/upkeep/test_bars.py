@@ -434,8 +434,7 @@ def test_bars_of_a_symbol_are_exact_before_and_after_they_are_made(
     )  # fmt: skip
     assert found[-1][4] == Decimal("14.9900")
     assert sum(bar[5] for bar in found) == Decimal("0.005") * 700 + Decimal("0.007") * 800
-    value = Decimal(0)
-    value += sum(Decimal(1000 + n) / 100 * 5 / 1000 for n in range(700))
+    value = sum((Decimal(1000 + n) / 100 * 5 / 1000 for n in range(700)), Decimal(0))
     value += sum(Decimal(100 * n) / 10_000 * 7 / 1000 for n in range(700, 1500))
     assert sum(bar[6] for bar in found) == value
     assert sum(bar[7] for bar in found) == Decimal("0.005") * 700

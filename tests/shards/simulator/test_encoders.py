@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from shards.simulator.core.ledger import Rows, read_ledger
 from shards.simulator.settings import SimulatorSettings
 from tests.shards.simulator.conftest import receive
-from tests.toys.venue import Toy
+from tests.toys.simulator import Toy
 
 if TYPE_CHECKING:
     from tests.shards.simulator.conftest import Client, Simulated
@@ -43,7 +45,7 @@ def test_a_toy_venue_is_served_and_recorded(simulated: "Simulated", tmp_path: Pa
         ):
             await socket.send_json(request)
             assert await receive(socket) == answer
-        while {each["type"] for each in messages} < KINDS.keys():
+        while {word_of(each) for each in messages} < KINDS.keys():
             messages.append(await receive(socket))
         sent = (await client.post("/simulator/pause"))["sent"]
         while any(sent[kind] > len(rows_of(word, messages)) for word, kind in KINDS.items()):
@@ -57,14 +59,49 @@ def test_a_toy_venue_is_served_and_recorded(simulated: "Simulated", tmp_path: Pa
         rows = ledger.of(kind)
         assert rows is not None
         assert recorded(kind, rows) == rows_of(word, messages), kind
-    wholes = [each for each in messages if each["type"] == "book" and each["whole"]]
-    assert len(wholes) == 1
-    assert next(each for each in messages if each["type"] == "book") is wholes[0]
+    books = [each for each in messages if word_of(each) == "book"]
+    assert [each["form"] for each in books] == ["snapshot"] + ["update"] * (len(books) - 1)
+
+
+@pytest.mark.fault("N03")
+def test_what_a_venue_does_not_say_is_not_in_its_ledger(
+    simulated: "Simulated", tmp_path: Path
+) -> None:
+    """No prices, no interval. What no client can read is the first member it names."""
+
+    async def scenario(client: "Client") -> None:
+        path = "/toy/contract?symbol=T0-USD"
+        fault = {"fault": "unreadable", "venue": "toy", "symbol": "T0-USD", "rest": True}
+        await client.post("/simulator/pause")
+        await client.post("/simulator/faults", {**fault, "kind": "funding", "variant": "nan"})
+        assert (await client.get(path))["rate"] == "NaN"
+        good = await client.get(path)
+        assert await client.get(path) == good, "the market stands still"
+        with pytest.raises(AssertionError, match="kind must be one of trade, book, quote, funding"):
+            await client.post("/simulator/faults", {**fault, "kind": "liquidation"})
+        await client.post("/simulator/pause")
+        ledger = read_ledger(tmp_path)
+        (row,) = ledger.funding.tolist()
+        said = dict(zip(ledger.funding.dtype.names or (), row, strict=True))
+        assert said["rate_mantissa"] == digits(good["rate"])
+        assert (said["next_ts"], said["rest"]) == (good["next"] * 1_000_000, 1)
+        assert (said["mark_mantissa"], said["index_mantissa"]) == (0, 0)
+        assert ledger.open_interest["qty_mantissa"].tolist() == [digits(good["open"])]
+        assert len(ledger.interval) == 0
+        assert len(ledger.unreadable) == 1
+
+    settings = SimulatorSettings(trades_per_s=0.0, symbols=4, ledger=tmp_path)
+    simulated(settings, scenario, [Toy])
+
+
+def word_of(message: Any) -> str:
+    """What a message is of, without whose."""
+    return str(message["type"].partition(".")[0])
 
 
 def rows_of(word: str, messages: list[Any]) -> list[list[int]]:
     """The numbers that messages of a type say, without their points."""
-    said = [each for each in messages if each["type"] == word]
+    said = [each for each in messages if word_of(each) == word]
     if word == "trades":
         return [
             [row["id"], digits(row["price"]), digits(row["qty"])]

@@ -12,6 +12,7 @@ import pytest
 
 from shards.simulator.core.ledger import BOOK, TRADE, read_ledger
 from shards.simulator.main import main
+from shards.simulator.venues import ENCODERS
 
 pytestmark = pytest.mark.whole
 
@@ -30,7 +31,7 @@ def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(tmp_path: Path) ->
         line = json.loads(process.stdout.readline())
         port = line["port"]
         assert line["event"] == "listening"
-        for venue in ("binance_linear", "hyperliquid_perp"):
+        for venue in (make().name for make in ENCODERS):
             assert line[venue] == {
                 "rest_url": f"http://127.0.0.1:{port}/{venue}",
                 "ws_url": f"ws://127.0.0.1:{port}/{venue}",

@@ -1,4 +1,4 @@
-"""The same seed sends the same bytes: frames, REST bodies and ledger files, for both venues.
+"""The same seed sends the same bytes: frames, REST bodies and ledger files, of two venues.
 
 A scripted run under a clock of its own, over real sockets. `same_bytes.json` has a digest of the
 frames of each topic of each socket, of each REST answer and of each file of the ledger. Who means
@@ -23,6 +23,7 @@ import uvloop
 
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
+from shards.simulator.venues import ENCODERS
 
 pytestmark = pytest.mark.whole
 
@@ -313,7 +314,7 @@ def test_the_same_seed_sends_the_same_bytes(clock: Clock, tmp_path: Path, in_sum
     )  # fmt: skip
 
     async def scenario() -> dict[str, list[bytes]]:
-        simulator = Simulator(settings)
+        simulator = Simulator(settings, ENCODERS[:2])
         simulator.pacer.paused = True
         await simulator.start()
         try:

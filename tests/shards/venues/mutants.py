@@ -21,9 +21,7 @@ from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
 from shards.transport.socket import Socket
 from shards.venues.bad_frames import BAD_FRAME
-from shards.venues.binance_linear.decode import OPEN_INTEREST, PREMIUM_INDEX
 from shards.venues.digits import decoder
-from shards.venues.hyperliquid_perp.decode import CTX
 from shards.venues.kit import PollChannel, Shape, Venue, capabilities
 from tests.shards.doubles import MemoryRings, Open, spec_of
 from tests.shards.venues.recorded import UNDER_TEST
@@ -54,13 +52,13 @@ class Offer(NamedTuple):
 
 def offers(venue: Venue) -> list[Offer]:
     """All of a venue, with the shapes of its frames and answers."""
-    answers = {each.feed: each for each in (PREMIUM_INDEX, OPEN_INTEREST, CTX)}
     frames = {each.feed: each for each in venue.shapes}
-    return [
-        Offer(kind, transport, (frames if transport is Transport.WS else answers)[channel.feed])
-        for kind, transport in capabilities(venue)
-        for channel in [venue.channels[kind, transport]]
-    ]
+    found = []
+    for kind, transport in capabilities(venue):
+        channel = venue.channels[kind, transport]
+        shape = channel.shape if isinstance(channel, PollChannel) else frames[channel.feed]
+        found.append(Offer(kind, transport, shape))
+    return found
 
 
 def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
@@ -74,7 +72,7 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
         case inspect.StrType():
             return symbol
         case inspect.LiteralType(values):
-            return values[0]
+            return next((each for each in values if "snap" not in str(each)), values[0])
         case inspect.ListType(item):
             return [_value(item, symbol, number), _value(item, symbol, number)]
         case inspect.TupleType(items):
@@ -116,6 +114,13 @@ def mutated(value: Any, place: Place, hostile: bytes | None) -> bytes:
         return json.dumps(copy).encode()
     inner[place[-1]] = _MARK
     return json.dumps(copy).encode().replace(f'"{_MARK}"'.encode(), hostile)
+
+
+def wrapped(shape: Shape, body: bytes) -> bytes:
+    """What is at its path, with all that is around it."""
+    for name in reversed(shape.path):
+        body = b'{"%b":%b}' % (name.encode(), body)
+    return body
 
 
 def row_count(shape: Shape, text: bytes) -> int:
@@ -186,16 +191,14 @@ class Market:
         self.numbers[key] += 1
         return element(offer.shape, symbol, self.numbers[key])
 
-    def frame(self, shape: Shape, texts: list[bytes]) -> bytes:
-        """The venue's message around elements: one, or a list of them."""
+    def frame(self, shape: Shape, texts: list[bytes], symbol: str = "S0") -> bytes:
+        """The venue's message around elements of a symbol: one, or a list of them."""
         if not shape.is_list:
             (body,) = texts
         else:
             body = b"[" + b",".join(texts) + b"]"
-        tag = f'"{self.venue.tag}":"{shape.tag}"'.encode()
-        for name in reversed(shape.path):
-            body = b'{"%b":%b}' % (name.encode(), body)
-        return b"{%b,%b" % (tag, body[1:])
+        tag = f'"{self.venue.tag}":"{shape.tag.replace("{symbol}", symbol)}"'.encode()
+        return b"{%b,%b" % (tag, wrapped(shape, body)[1:])
 
     def push(self, payload: bytes) -> None:
         """A frame arrives, as `Socket` has it."""
@@ -207,11 +210,13 @@ class Market:
     def answer(self, kind: StreamKind, texts: Mapping[str, bytes], *, alone: bool) -> None:
         """A poll of all symbols is answered, or of one alone."""
         poller = self.pollers[kind]
+        shape = self.offer(kind).shape
         if alone:
             ((symbol, body),) = texts.items()
-        elif self.offer(kind).shape.symbol:
-            symbol, body = "", b"[" + b",".join(texts.values()) + b"]"
-        else:
+            body = wrapped(shape, b"[%b]" % body if shape.is_list else body)
+        elif shape.symbol:
+            symbol, body = "", wrapped(shape, b"[%b]" % b",".join(texts.values()))
+        else:  # known by their place
             names = json.dumps([{"name": name} for name in texts]).encode()
             symbol = ""
             body = b'[{"universe":%b},[%b]]' % (names, b",".join(texts.values()))
@@ -227,10 +232,10 @@ class Market:
             for text in texts:
                 self.answer(offer.kind, {symbol: text}, alone=self._is_asked_alone(offer.kind))
         elif offer.shape.is_list:
-            self.push(self.frame(offer.shape, texts))
+            self.push(self.frame(offer.shape, texts, symbol))
         else:
             for text in texts:
-                self.push(self.frame(offer.shape, [text]))
+                self.push(self.frame(offer.shape, [text], symbol))
         stream = self.streams[offer.kind, offer.transport, symbol]
         if isinstance(stream, DeltaBook) and not stream.is_synced and self._gives_snapshots:
             self._give_snapshot(stream)

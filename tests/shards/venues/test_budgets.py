@@ -1,6 +1,7 @@
 """What an engine lets itself spend of a venue: its numbers, whatever window they are for."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -18,28 +19,16 @@ from shards.venues.kit import (
     limit_of,
     places_of,
 )
-
-SPENT = {
-    "binance_linear": [
-        LimitSettings("binance_linear", "rest_weight", 1920.0, 60.0),
-        LimitSettings("binance_linear", "rest_polls", 1152.0, 60.0),
-        LimitSettings("binance_linear", "ws_connects", 48.0, 60.0),
-        LimitSettings("binance_linear", "rest_funding", 400.0, 300.0),
-    ],
-    "hyperliquid_perp": [
-        LimitSettings("hyperliquid_perp", "rest_weight", 960.0, 60.0),
-        LimitSettings("hyperliquid_perp", "rest_polls", 576.0, 60.0),
-        LimitSettings("hyperliquid_perp", "ws_connects", 20.0, 60.0),
-        LimitSettings("hyperliquid_perp", "ws_messages", 1580.0, 60.0),
-        HeldLimitSettings("hyperliquid_perp", "ws_subscriptions", 1000),
-        HeldLimitSettings("hyperliquid_perp", "ws_sockets", 10),
-    ],
-}
+from tests.shards.venues.recorded import DATA, UNDER_TEST
 
 
-@pytest.mark.parametrize("name", list(SPENT))
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_a_venue_is_asked_for_no_more_than_it_allows(name: str) -> None:
-    assert limits_of(VENUES[name]) == SPENT[name]
+    said = json.loads((DATA / name / "budgets.json").read_text(encoding="utf-8"))
+    expected = [
+        (HeldLimitSettings if "count" in each else LimitSettings)(name, **each) for each in said
+    ]
+    assert limits_of(UNDER_TEST[name]) == expected
 
 
 def test_limits_may_be_for_any_window_also_those_of_sockets_and_messages() -> None:

@@ -68,11 +68,13 @@ async def store_coverage(
     connection: Connection, parts: Sequence[Part], stream_ids: npt.NDArray[np.int32]
 ) -> None:
     """Bring the tables up to date with the coverage records among `parts`, in the transaction
-    that moves the cursors past them. Every slot the stream table knows must be resolved."""
+    that moves the cursors past them. Every slot that they name must be resolved, if it is known."""
     for part in parts:
         ring = _Ring(connection, part.source)
         if isinstance(part, Slice):
             if part.spec.name == COVERAGE.name:
+                if part.left:
+                    await ring.crashed(_OF_SLOTS, {"slots": list(part.left)})
                 await ring.store(part.records, stream_ids)
         elif part.kind == COVERAGE.name:  # an end may be among what is lost
             await ring.crashed(_OF_RING, {})
@@ -92,6 +94,17 @@ async def close_coverage(
     }
     await connection.execute(_CRASHED + _OF_NO_RING, values)
     await connection.execute(_FORGET_CARRIERS, (f"{instance}/", rings, epochs))
+
+
+def named_slots(part: Part) -> npt.NDArray[np.uint32]:
+    """Slots of a part's rows. How far a carrier was heard is of no stream in particular: the one it
+    names may be another database's.
+    """
+    slots: npt.NDArray[np.uint32] = part.records["stream"]
+    if part.spec.name != COVERAGE.name:
+        return slots
+    named: npt.NDArray[np.uint32] = slots[part.records["mark"] != CoverageMark.ALIVE]
+    return named
 
 
 class _Ring:

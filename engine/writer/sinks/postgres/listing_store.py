@@ -16,6 +16,7 @@ from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.data.instrument import Instrument
+from engine.data.names import DEFAULT_DATABASE
 from engine.database.session import LISTINGS, AsyncSession, open_session
 from engine.database.words import unavailable
 from engine.messages.listings import InstrumentEvent, StoreListing
@@ -67,8 +68,9 @@ class ListingStore:
         self._saved = saved
         self._waiting: deque[StoreListing] = deque()
         self._arrived = Alarm()
+        of = "" if settings.database == DEFAULT_DATABASE else f" of {settings.database}"
         self.trouble = Trouble(
-            "instruments", "not stored yet, trying again", backoff or Backoff(*_DELAYS_S), _log
+            f"instruments{of}", "not stored yet, trying again", backoff or Backoff(*_DELAYS_S), _log
         )
 
     def take(self, message: StoreListing) -> None:

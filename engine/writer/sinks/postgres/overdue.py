@@ -20,8 +20,9 @@ _LOOK_EVERY_S: Final = 1.0
 class Overdue:
     """Watches one session at a time. `text` says why its answer is late, and is empty else."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, sink: str = "database") -> None:
         self._url = database_url
+        self._sink = sink
         self._task: asyncio.Task[None] | None = None
         self.text = ""
 
@@ -50,10 +51,10 @@ class Overdue:
 
     def _late(self, seconds: float, why: str) -> None:
         if not self.text:
-            _log.warning("database: no answer for %.0f s; %s; rows wait", seconds, why)
+            _log.warning("%s: no answer for %.0f s; %s; rows wait", self._sink, seconds, why)
         self.text = f"no answer for {seconds:.0f} s; {why}"
 
     def _answered(self) -> None:
         if self.text:
-            _log.info("database: it answers again")
+            _log.info("%s: it answers again", self._sink)
         self.text = ""

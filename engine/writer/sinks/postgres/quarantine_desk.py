@@ -17,6 +17,7 @@ from engine.base.errors import EngineError, TableRefusesError
 from engine.data.flags import GapState
 from engine.data.kinds import KINDS
 from engine.data.layout import Layout, SourceKey
+from engine.data.names import DEFAULT_DATABASE
 from engine.data.slots import Slots
 from engine.database.session import QUARANTINE, AsyncSession, open_session
 from engine.database.words import unavailable
@@ -58,18 +59,22 @@ class QuarantineDesk:
     Raises DatabaseUnavailableError; everything that was reported before then holds.
     """
 
-    def __init__(self, connection: Connection, layout: Layout, database_url: str) -> None:
+    def __init__(
+        self, connection: Connection, layout: Layout, database_url: str, sink: str
+    ) -> None:
         self._connection = connection
         self._instance = layout.instance
         self._url = database_url
-        self._files = Quarantine(layout.quarantine_dir)
+        self._files = Quarantine(layout.quarantine_of(sink))
         self._tables = Tables(Slots(layout.slots))
 
     @classmethod
-    async def open(cls, layout: Layout, database_url: str) -> "QuarantineDesk":
+    async def open(
+        cls, layout: Layout, database_url: str, sink: str = DEFAULT_DATABASE
+    ) -> "QuarantineDesk":
         """Connect; rows that an earlier version set aside are declared now, if they are not yet."""
         connection = await open_session(database_url, QUARANTINE, layout.instance)
-        desk = cls(connection, layout, database_url)
+        desk = cls(connection, layout, database_url, sink)
         try:
             await adopt(connection, desk._tables, desk._files.read(), layout.instance)
         except psycopg.Error as error:
@@ -155,6 +160,7 @@ class QuarantineDesk:
                 await self._tables.store(self._connection, kind, [left])
                 if marks := await self._tables.marks(self._connection, screened):
                     await self._connection.execute(MARK_BARS, (marks,))
+                await self._tables.note_spans(self._connection, {kind: [left]})
                 await quarantine_table.settle(self._connection, claimed, GapState.REPAIRED)
         return [rows[place] for key, place in wanted.items() if key in claimed]
 

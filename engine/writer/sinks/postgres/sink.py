@@ -139,22 +139,22 @@ class PostgresSink(Sink):
     others' rows can be committed.
     """
 
-    name = "database"
     promise = Promise.EVERY_ROW
 
     def __init__(self, settings: WriterSettings, slots: Slots) -> None:
         assert settings.database_url, "without a URL there is no sink"
         layout = settings.paths.layout()
+        self.name = settings.database
         self._url = settings.database_url
         self._bars = settings.bars
         self._instance = layout.instance
         self._tables = Tables(slots)
-        self._aside = Aside(layout.quarantine_dir, self._tables, layout.instance)
+        self._aside = Aside(layout.quarantine_of(self.name), self._tables, layout.instance)
         self._connection: Connection | None = None
-        self._overdue = Overdue(self._url)
+        self._overdue = Overdue(self._url, self.name)
         self._any_cursor: SourceKey | None = None
         self._drained: Mapping[SourceKey, int] = {}
-        self._waits = DatabaseWaits(self._tables.streams.venue)
+        self._waits = DatabaseWaits(self._tables.streams.venue, self.name)
 
     async def open(self, drained: Mapping[SourceKey, int]) -> Collection[SourceKey]:
         """A new connection in place of the old one. A database that has never had rows of the
@@ -194,6 +194,7 @@ class PostgresSink(Sink):
                 oldest[ring] = min(epoch, oldest.get(ring, epoch))
             await connection.execute(_FORGET_CURSORS, (list(oldest), list(oldest.values())))
             await close_coverage(connection, self._instance, starts)
+            await connection.execute("SELECT begin_row_spans()")
             await self._aside.adopt_once(connection)
             await self._aside.count(connection)
         return found
@@ -315,8 +316,10 @@ class PostgresSink(Sink):
                     len(rows.records) for rows in parts if not isinstance(rows.origin, Loss)
                 )
             attempt.storing = None
+            await self._tables.note_spans(connection, screened.rows)
             if attempt.refusals is not None:
                 await self._aside.put(connection, attempt.refusals)
+        self._tables.committed()
 
     async def _move_cursors(
         self, connection: Connection, batch: Batch, marks: Sequence[int]

@@ -6,7 +6,7 @@ them is in a state of its own, and its rows wait.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -14,8 +14,9 @@ from psycopg import sql
 
 from engine.base.errors import DatabaseUnavailableError, TableRefusesError
 from engine.data.kind import Kind
-from engine.data.kinds import KINDS, TRADE
+from engine.data.kinds import GAP, KINDS, TRADE
 from engine.data.slots import Slots
+from engine.database.catch_up import CatchUp
 from engine.database.session import AsyncSession
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder
 from engine.writer.rows.screen import minutes
@@ -29,6 +30,8 @@ from engine.writer.rows.screened import (
     unscreened,
 )
 from engine.writer.rows.slice import Part, Rows
+from engine.writer.rows.spans import Claims, RowSpans
+from engine.writer.sinks.postgres.coverage import named_slots
 from engine.writer.sinks.postgres.partitions import Partitions
 from engine.writer.sinks.postgres.refusals import in_full, in_words, is_for_later
 from engine.writer.sinks.postgres.stream_ids import StreamIds, unresolved
@@ -41,6 +44,12 @@ MARK_BARS: Final = """
 _PROBES: Final = 128
 """Rows of a refused flush, taken at random, that are tried one by one until one is accepted. Where
 one in twenty would be, that fails once in 700 times, and the next try takes others."""
+_NOTE_SPANS: Final = """
+    INSERT INTO row_span (kind, stream_id, from_time, to_time)
+    SELECT kind, stream_id, ns_time(from_ns), ns_time(to_ns)
+    FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[])
+        AS s (kind, stream_id, from_ns, to_ns)
+"""
 
 Connection = AsyncSession
 
@@ -53,6 +62,9 @@ class Tables:
         self.partitions = Partitions()
         self._marks_bars: bool | None = None
         """Whether trades leave marks of their minutes; None: the database is still to be asked."""
+        self._catch_up = CatchUp()
+        self._spans = RowSpans()
+        self._claimed: list[tuple[str, Claims]] = []
         self._encoders = {
             kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in KINDS.items() if spec.columns
         }
@@ -61,6 +73,8 @@ class Tables:
         """The connection is a new one, and may be to another database."""
         self.streams.forget()
         self.partitions.forget()
+        self._catch_up.forget()
+        self._spans.forget()
         self._marks_bars = None
 
     async def want_bars(self, connection: Connection, wanted: bool) -> None:
@@ -78,7 +92,7 @@ class Tables:
         streams.catch_up()
         unknown = {slot for slot in more_slots if not streams.is_resolved(slot)}
         for part in parts:
-            unknown.update(unresolved(streams.lookup, part.records["stream"]))
+            unknown.update(unresolved(streams.lookup, named_slots(part)))
         if unknown:
             await streams.resolve(connection, sorted(unknown))
         if not _has_strangers(unknown, streams) and is_spotless(parts, streams.lookup):
@@ -110,7 +124,9 @@ class Tables:
         """
         encoder = self._encoders[kind]
         inexact_before = encoder.inexact_count
+        row_count = sum(len(rows.records) for rows in parts)
         async with (
+            self._catch_up.way(connection, into or kind, row_count),
             connection.cursor() as cursor,
             cursor.copy(_copy_statement(encoder.spec, into)) as copy,
         ):
@@ -132,6 +148,29 @@ class Tables:
             )
         trades = screened.rows.get(TRADE.name, ()) if self._marks_bars else ()
         return sorted(set().union(*(minutes(rows.records) for rows in trades)))
+
+    async def note_spans(
+        self, connection: Connection, rows_by_kind: Mapping[str, Sequence[Rows]]
+    ) -> None:
+        """Say where streams have rows, in the transaction that stores these."""
+        stream_ids = self.streams.lookup.stream_id
+        self._claimed = [
+            claimed
+            for kind, parts in rows_by_kind.items() if kind != GAP.name
+            for rows in parts
+            for claimed in self._spans.claims(kind, rows.records, stream_ids)
+        ]  # fmt: skip
+        if self._claimed:
+            kinds = [kind for kind, claims in self._claimed for _ in claims.stream_ids]
+            ids = [i for _, claims in self._claimed for i in claims.stream_ids.tolist()]
+            from_ns = [ns for _, claims in self._claimed for ns in claims.from_ns.tolist()]
+            to_ns = [ns for _, claims in self._claimed for ns in claims.to_ns.tolist()]
+            await connection.execute(_NOTE_SPANS, (kinds, ids, from_ns, to_ns))
+
+    def committed(self) -> None:
+        """The spans that were noted last are stored: they need not be noted again."""
+        self._spans.keep(self._claimed)
+        self._claimed = []
 
     async def find_blame(self, connection: Connection, screened: Screened) -> None:
         """Refuse the rows of a batch that their table does not take. Nothing is stored meanwhile.

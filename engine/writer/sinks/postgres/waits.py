@@ -30,8 +30,9 @@ that is archived for good."""
 class TableWaits:
     """Tables that take no rows for now. Each is tried again at its own pace."""
 
-    def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
+    def __init__(self, clock_s: Callable[[], float] = monotonic_s, sink: str = "database") -> None:
         self._clock_s = clock_s
+        self._sink = sink
         self._troubles: dict[str, Trouble] = {}
         self._next_s: dict[str, float] = {}
 
@@ -40,7 +41,7 @@ class TableWaits:
         trouble = self._troubles.get(error.table)
         if trouble is None:
             trouble = self._troubles[error.table] = Trouble(
-                "database",
+                self._sink,
                 "its rows wait in the journal, other tables go on",
                 Backoff(_TABLE_FIRST_S, _TABLE_MOST_S),
                 _log,
@@ -78,9 +79,9 @@ class TableWaits:
 class DatabaseWaits(Waits):
     """Both of them."""
 
-    def __init__(self, venue_of: Callable[[int], str]) -> None:
+    def __init__(self, venue_of: Callable[[int], str], sink: str = "database") -> None:
         self.clock = ClockDoubt(venue_of)
-        self.tables = TableWaits()
+        self.tables = TableWaits(sink=sink)
 
     @property
     def text(self) -> str:
