@@ -43,13 +43,18 @@ COMMENT ON TABLE bar_fill IS 'Hours with trades from before bars were on, that a
 CREATE TABLE bar_state (
     is_only   boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     is_marked boolean NOT NULL DEFAULT false,
-    is_listed boolean NOT NULL DEFAULT false
+    is_listed boolean NOT NULL DEFAULT false,
+    dropped   timestamptz NOT NULL DEFAULT '-infinity',
+    seconds_dropped timestamptz NOT NULL DEFAULT '-infinity'
 );
 
 INSERT INTO bar_state DEFAULT VALUES;
 
 COMMENT ON COLUMN bar_state.is_marked IS 'Whether every transaction with trades leaves its marks';
 COMMENT ON COLUMN bar_state.is_listed IS 'Whether bar_fill has got all hours from before that';
+COMMENT ON COLUMN bar_state.dropped IS
+    'Up to when trades may have been dropped: an aggregate that is refreshed there loses its bars';
+COMMENT ON COLUMN bar_state.seconds_dropped IS 'The same of bars of a second';
 
 -- How the bars of this database are kept: 'aggregates' of TimescaleDB, or 'marks'. Bars that were
 -- begun with marks go on so.

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -11,6 +12,7 @@ from engine.base.clock import DAY_NS
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.bars.task import Bars
 from tests.engine.upkeep.database_rig import NOON_NS, TODAY
+from tests.waiting import wait_for
 
 MINUTE_NS = 60_000_000_000
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -132,4 +134,13 @@ def catch_up(place: Place) -> None:
         if are_aggregates(place.session)
         else b"SELECT 'SELECT' WHERE false"
     ).fetchall():
-        place.session.execute(job[0].encode())
+        wait_for(partial(_is_run, place, job[0].encode()))
+
+
+def _is_run(place: Place, call: bytes) -> bool:
+    """TimescaleDB may be at it by itself at the moment."""
+    try:
+        place.session.execute(call)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True

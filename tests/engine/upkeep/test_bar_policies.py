@@ -9,7 +9,8 @@ import pytest
 
 from engine.base.clock import DAY_NS
 from engine.start.migrations import migrate
-from engine.upkeep.tasks.bars.task import Bars
+from engine.upkeep.tasks.bars.task import Bars, bars_are_made
+from engine.upkeep.tasks.chunk_retention import ChunkRetention
 from tests.engine.upkeep.bars_rig import (
     MINUTE_NS,
     Trade,
@@ -99,6 +100,35 @@ def test_a_refresh_after_a_drop_leaves_the_bars_of_what_is_dropped(database_url:
         assert left < len(trades)
         found = bars(place.session, "bar_1m")
     assert found == model([*trades, trades[1]._replace(trade_id=99)], MINUTE_NS)
+
+
+@pytest.mark.usefixtures("on_hypertables")
+def test_bars_survive_a_longer_age_and_late_rows_of_what_is_dropped(database_url: str) -> None:
+    """Dropped by the upkeep after two days; then kept for long, and then for ever."""
+    now_ns = int(dt.datetime.now(dt.UTC).timestamp()) * 1_000_000_000
+    trades = [Trade(now_ns - n * DAY_NS // 3, 1, n) for n in range(1, 20)]
+    late = [trades[-1]._replace(trade_id=99), trades[-5]._replace(trade_id=98)]
+
+    def settle(keep: dict[str, str]) -> None:
+        with place_in(database_url, bars=True, now_ns=now_ns, keep=keep) as place:
+            catch_up(place)
+            for _ in range(2):
+                ChunkRetention((bars_are_made,)).run(place)
+            catch_up(place)
+
+    with place_in(database_url, bars=True) as place:
+        begin(place)
+        with place.session.transaction():
+            store(place.session, trades)
+    settle({"trade": "2d"})
+    with place_in(database_url) as place:
+        (left,) = place.session.execute("SELECT count(*) FROM trade").fetchone() or (0,)
+        assert left < len(trades)
+        store(place.session, late)
+    for keep in ({"trade": "2d"}, {"trade": "14d"}, {}):
+        settle(keep)
+    with place_in(database_url) as place:
+        assert bars(place.session, "bar_1m") == model(trades, MINUTE_NS)
 
 
 @pytest.mark.usefixtures("on_hypertables")

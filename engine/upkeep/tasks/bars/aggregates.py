@@ -5,7 +5,8 @@ filled in from the oldest hour on, in whose order the line moves up to which it 
 policies refresh what changed, every half minute.
 
 A refresh over trades that retention has dropped would delete their bars. So no policy looks back as
-far as trades are kept, and this task stands before those that see to retention.
+far as trades are kept, nor to what is noted as dropped (`bar_state`) when they are to be kept for
+longer than before, and this task stands before those that see to retention.
 """
 
 import datetime as dt
@@ -20,6 +21,7 @@ from engine.upkeep.tasks.ages import age_ns
 from engine.upkeep.tasks.bars.hours import HOUR, list_hours, moment, one
 
 _WORK_S_MAX: Final = 20.0
+_DAY: Final = dt.timedelta(days=1)
 _END: Final = dt.timedelta(minutes=1)
 """What is younger comes from the trades."""
 
@@ -40,6 +42,7 @@ _AGGREGATES: Final = (
 )
 
 _IS_TABLE: Final = b"SELECT relkind <> 'v' FROM pg_class WHERE oid = to_regclass('bar_1s')"
+_IS_LISTED: Final = b"SELECT is_listed FROM bar_state"
 _NEW_NAMES: Final = b"""
     ALTER TABLE bar_1s RENAME TO bar_1s_empty;
     ALTER TABLE bar_1m RENAME TO bar_1m_empty
@@ -110,6 +113,13 @@ _POLICIES: Final = b"""
         ON j.hypertable_name IN (c.view_name, c.materialization_hypertable_name)
     WHERE c.view_schema = current_schema() AND c.view_name = %s
 """
+_DROP: Final = b"""
+    UPDATE bar_state SET dropped = greatest(dropped, %s::timestamptz),
+        seconds_dropped = greatest(seconds_dropped, %s::timestamptz)
+"""
+_DROPPED: Final = b"""
+    SELECT nullif(dropped, '-infinity'), nullif(seconds_dropped, '-infinity') FROM bar_state
+"""
 _TRADES_DROPPED_AFTER: Final = b"""
     SELECT min((j.config ->> 'drop_after')::interval) FROM timescaledb_information.jobs AS j
     WHERE j.proc_name = 'policy_retention' AND j.hypertable_schema = current_schema()
@@ -124,7 +134,7 @@ def refresh(place: Place) -> str:
     session = place.session
     if one(session, _IS_TABLE)[0]:
         _create(place)
-    if not one(session, b"SELECT is_listed FROM bar_state")[0]:
+    if not one(session, _IS_LISTED)[0]:
         list_hours(session)
     ends_s = monotonic_s() + _WORK_S_MAX
     while (found := session.execute(_OLDEST_UNFILLED).fetchone()) is not None:
@@ -138,11 +148,20 @@ def refresh(place: Place) -> str:
     return _have_policies(place)
 
 
-def complete(place: Place, start_ns: int, end_ns: int) -> None:
-    """Refresh a time whose trades are about to be dropped. Raises psycopg.Error."""
-    if not one(place.session, _IS_TABLE)[0]:
+def complete(place: Place, start_ns: int, end_ns: int) -> str:
+    """Refresh a time whose trades are about to be dropped, once: what comes there later is not in
+    its bars. Returns why they must stay for now. Raises psycopg.Error.
+    """
+    is_unmade = one(place.session, _IS_TABLE)[0] or not one(place.session, _IS_LISTED)[0]
+    if is_unmade or place.session.execute(_OLDEST_UNFILLED).fetchone() is not None:
+        return "bars are not made yet"
+    (dropped, _) = one(place.session, _DROPPED)
+    if dropped is None or moment(start_ns) >= dropped:
         for each in _AGGREGATES:
             _refresh(place, each, moment(start_ns), moment(end_ns))
+    place.session.execute(_DROP, (moment(end_ns), None))
+    _have_policies(place)
+    return ""
 
 
 def stop(place: Place) -> str:
@@ -205,19 +224,38 @@ def _policies(session: DatabaseSession, name: str) -> _Policies:
 def _have_policies(place: Place) -> str:
     """As the configuration says; returns what had to be changed."""
     changed = []
-    kept_s = _kept(place, "trade")
-    (dropped_after,) = one(place.session, _TRADES_DROPPED_AFTER)
-    for each in _AGGREGATES:
-        ages = [age for age in (kept_s, dropped_after) if age is not None]
-        looks_back = min(ages) * 7 / 8 if ages else None
-        own = _kept(place, each.name)
-        wanted = _Policies(True, looks_back, True, own)
-        found = _policies(place.session, each.name)
+    _note_dropped(place)
+    limits = [age * 7 / 8 for age in _trades_kept(place)]
+    for each, dropped in zip(_AGGREGATES, one(place.session, _DROPPED), strict=True):
+        if dropped is not None:
+            limits.append(_whole(moment(place.now_ns()) - dropped))
+        found, own = _policies(place.session, each.name), _kept(place, each.name)
+        wanted = _Policies(True, min(limits, default=None), True, own)
         if found != wanted:
             _change(place, each, found, wanted)
             changed.append(each.name)
-        kept_s = min(age for age in (kept_s, own) if age) if kept_s or own else None
+        limits += [age * 7 / 8 for age in (own, found.drops_after) if age is not None]
     return f"set the policies of {', '.join(changed)}" if changed else ""
+
+
+def _whole(age: dt.timedelta) -> dt.timedelta:
+    """Whole days or hours of it: a policy is not to be changed all the time."""
+    unit = next((u for u in (_DAY, HOUR) if age >= u), dt.timedelta(minutes=1))
+    return max(age // unit, 1) * unit
+
+
+def _trades_kept(place: Place) -> list[dt.timedelta]:
+    """After how long trades are dropped, by whoever does."""
+    ages = (_kept(place, "trade"), *one(place.session, _TRADES_DROPPED_AFTER))
+    return [age for age in ages if age is not None]
+
+
+def _note_dropped(place: Place) -> None:
+    """What a policy of TimescaleDB drops nobody tells us; but it drops no more than this."""
+    now = moment(place.now_ns())
+    seconds = (_kept(place, "bar_1s"), _policies(place.session, "bar_1s").drops_after)
+    ages = (_trades_kept(place), [age for age in seconds if age is not None])
+    place.session.execute(_DROP, [max((now - age for age in each), default=None) for each in ages])
 
 
 def _change(place: Place, each: _Aggregate, found: _Policies, wanted: _Policies) -> None:

@@ -24,14 +24,14 @@ class Bars:
 
 
 def bars_are_made(place: Place, table: str, start_ns: int, end_ns: int) -> str:
-    """Make the bars of trades that are about to be dropped; always in the end. Raises psycopg.Error
-    and StoppingError.
+    """Make the bars of trades that are about to be dropped; why they must stay for now, empty when
+    they may go. Raises psycopg.Error and StoppingError.
     """
-    if table == TRADE.name and place.settings.bars:
-        if _are_aggregates(place.session):
-            aggregates.complete(place, start_ns, end_ns)
-        else:
-            marks.complete(place, start_ns, end_ns)
+    if table != TRADE.name or not place.settings.bars:
+        return ""
+    if _are_aggregates(place.session):
+        return aggregates.complete(place, start_ns, end_ns)
+    marks.complete(place, start_ns, end_ns)
     return ""
 
 
