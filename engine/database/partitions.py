@@ -1,10 +1,4 @@
-"""Partitions of plain PostgreSQL: a day each, made aside and attached, found by their bounds.
-
-A partition is made aside because `ATTACH` takes a lock that lets readers and writers go on, where
-`CREATE TABLE ... PARTITION OF` would wait for every query on the table, and make all others wait
-behind it. The writer makes the days that it needs, and the upkeep those ahead, both under
-`locks.PARTITIONS`.
-"""
+"""Partitions of plain PostgreSQL: a day each, made by the database, found by their bounds."""
 
 import datetime as dt
 from typing import Final, NamedTuple
@@ -13,11 +7,9 @@ import psycopg
 from psycopg import sql
 
 from engine.base.clock import DAY_NS
-from engine.database.locks import PARTITIONS
 from engine.database.session import DatabaseSession
 
-OVERLAP: Final = "42P17"
-"""invalid_object_definition: somebody's own partition covers this day already."""
+_MAKE: Final = b"SELECT make_day(%s::regclass, %s)"
 STATE_OF_DAY: Final = """
     SELECT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)
     FROM pg_inherits AS i WHERE i.inhrelid = to_regclass(%s)
@@ -78,24 +70,6 @@ def partition_name(table: str, day: int) -> str:
     return f"{table}_p{date_of(day):%Y%m%d}"
 
 
-def create_aside(schema: str, table: str, day: int) -> sql.Composed:
-    """The table of a day, not a partition yet."""
-    return sql.SQL(
-        "CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS "
-        "INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION)"
-    ).format(sql.Identifier(schema, partition_name(table, day)), sql.Identifier(schema, table))
-
-
-def attach(schema: str, table: str, day: int) -> sql.Composed:
-    """Make it one."""
-    return sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-        sql.Identifier(schema, table),
-        sql.Identifier(schema, partition_name(table, day)),
-        sql.Literal(f"{date_of(day)} 00:00:00+00"),
-        sql.Literal(f"{date_of(day + 1)} 00:00:00+00"),
-    )
-
-
 def schema_of_partitioned(session: DatabaseSession, table: str) -> str | None:
     """Where a partitioned table is; None for any other table, and for none."""
     found = session.execute(_PARENT, (table,)).fetchone()
@@ -108,20 +82,15 @@ def partitions_of(session: DatabaseSession, table: str) -> list[Partition]:
 
 
 def make_day(session: DatabaseSession, schema: str, table: str, day: int) -> bool:
-    """Make the partition of a day, if it is not there; whether it was. Raises psycopg.Error."""
-    child = sql.Identifier(schema, partition_name(table, day)).as_string(session)
+    """Have the partition of a day made, if it is not there; whether it was made. Raises
+    psycopg.Error.
+    """
+    parent = sql.Identifier(schema, table).as_string(session)
     try:
-        with session.transaction():
-            session.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))
-            if session.execute(STATE_OF_DAY.encode(), (child,)).fetchone() is not None:
-                return False
-            session.execute(create_aside(schema, table, day))
-            session.execute(attach(schema, table, day))
-    except psycopg.Error as error:
-        if error.sqlstate != OVERLAP:
-            raise
-        return False
-    return True
+        found = session.execute(_MAKE, (parent, date_of(day))).fetchone()
+    except psycopg.errors.ObjectInUse:
+        return False  # half detached: whoever drops it goes on
+    return bool(found and found[0])
 
 
 def day_of(time_ns: int) -> int:

@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg import sql
 
+from engine.base.clock import DAY_NS
 from engine.data.kind import Kind
-from engine.data.kinds import KINDS
-from engine.database.locks import IMPORTS, PARTITIONS
+from engine.data.kinds import BOOK, GAP, KINDS, TRADE
+from engine.database.locks import IMPORTS
+from engine.database.partitions import make_day, schema_of_partitioned
 from engine.database.session import DatabaseSession
 from engine.upkeep.lake import beside, manifest
 from engine.upkeep.lake.export import of_day, stream_sums
@@ -32,6 +34,17 @@ from engine.upkeep.lake.streams import STREAMS_KEY, LakeStream, decoded, registe
 from engine.upkeep.lake.verify import check_group
 
 _INCOMING: Final = "lake_incoming"
+_SPANS: Final = {
+    kind.name: [kind.name] for kind in KINDS.values() if kind.columns and kind is not GAP
+} | {BOOK.name: [BOOK.name, "book_snapshot"]}
+"""Under which names the spans of a table's rows are noted."""
+_NOTE_SPANS: Final = b"SELECT note_row_spans(%s, %s::timestamptz, %s::timestamptz)"
+_MARK_BARS: Final = b"""
+    INSERT INTO bar_todo (minute)
+    SELECT DISTINCT date_trunc('minute', time) FROM trade
+    WHERE time >= %s::timestamptz AND time < %s::timestamptz
+        AND (SELECT s.is_marked FROM bar_state AS s)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +110,39 @@ class _Rows:
         wanted = (self.group.rows, self.group.checksum)
         if before == wanted:
             return 0
-        make_partition(self.session, self.kind.name, self.group.date)
+        self._make_day()
         with self.session.transaction():
             if before[0]:
-                return self._add_missing(ids)
-            added = write_rows(
-                self.session, self.kind, sql.Identifier(self.kind.name), self._all(ids)
-            )
-            if (after := self._count(own)) != wanted:
-                raise LakeError(
-                    f"{self.group.name}: the database would have {after[0]} rows with checksum"
-                    f" {after[1]}, and not {wanted[0]} with {wanted[1]}: nothing was kept"
-                )
-            return added
+                added = self._add_missing(ids)
+            else:
+                table = sql.Identifier(self.kind.name)
+                added = write_rows(self.session, self.kind, table, self._all(ids))
+                if (after := self._count(own)) != wanted:
+                    raise LakeError(
+                        f"{self.group.name}: the database would have {after[0]} rows with checksum"
+                        f" {after[1]}, and not {wanted[0]} with {wanted[1]}: nothing was kept"
+                    )
+            self._note()
+        return added
+
+    def _make_day(self) -> None:
+        """Room for it, where the table is partitioned."""
+        schema = schema_of_partitioned(self.session, self.kind.name)
+        if schema is not None:
+            make_day(self.session, schema, self.kind.name, self._day_ns // DAY_NS)
+
+    @property
+    def _day_ns(self) -> int:
+        return (self.group.date - dt.date(1970, 1, 1)).days * DAY_NS
+
+    def _note(self) -> None:
+        """What the writer notes beside rows: where readers find them, whose bars are to be made."""
+        until = self.group.date + dt.timedelta(days=1)
+        if self.kind.name in _SPANS:
+            for spans in _SPANS[self.kind.name]:
+                self.session.execute(_NOTE_SPANS, (spans, self.group.date, until))
+        if self.kind is TRADE:
+            self.session.execute(_MARK_BARS, (self.group.date, until))
 
     def _streams(self) -> list[LakeStream]:
         found: dict[int, LakeStream] = {}
@@ -176,37 +209,3 @@ def _import_coverage(session: DatabaseSession, place: LakePlace, group: Group) -
         with session.transaction():
             added += beside.add_coverage(session, table, ids)
     return added
-
-
-def make_partition(session: DatabaseSession, table: str, day: dt.date) -> None:
-    """Make room for a day where a table is partitioned; made aside and attached, as the writer
-    does it, so that nobody waits.
-    """
-    found = session.execute(
-        "SELECT relnamespace::regnamespace::text FROM pg_class"
-        " WHERE oid = to_regclass(%s) AND relkind = 'p'",
-        (sql.Identifier(table).as_string(session),),
-    ).fetchall()
-    if not found:
-        return
-    parent = sql.Identifier(table)
-    child = sql.Identifier(f"{table}_p{day:%Y%m%d}")
-    with session.transaction():
-        session.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))
-        is_attached = session.execute(
-            "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(%s))",
-            (child.as_string(session),),
-        ).fetchall()[0][0]
-        if is_attached:
-            return
-        statement = (
-            "CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
-            " INCLUDING STORAGE INCLUDING COMPRESSION)"
-        )
-        session.execute(sql.SQL(statement).format(child, parent))
-        start, end = f"{day} 00:00:00+00", f"{day + dt.timedelta(days=1)} 00:00:00+00"
-        session.execute(
-            sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-                parent, child, sql.Literal(start), sql.Literal(end)
-            )
-        )

@@ -7,7 +7,7 @@ from typing import Any
 from engine.data.kinds import KINDS
 from engine.database.session import IMPORT, session
 from engine.upkeep.lake.export import TABLES, Exported, Wish, export_day
-from engine.upkeep.lake.importing import Imported, import_lake, make_partition
+from engine.upkeep.lake.importing import Imported, import_lake
 from engine.upkeep.lake.place import LakePlace
 from engine.upkeep.lake.verify import check
 from tests.stores import execute, select
@@ -33,10 +33,9 @@ _SIDES = {"trade": "BS", "book": "ba-", "liquidation": "BS"}
 
 def fill(url: str, rows_a_day: int = 700) -> None:
     """Instruments with versions, and rows of every kind on `FIRST` and `LAST`."""
-    with session(url, IMPORT) as connection:
-        for table in TABLES:
-            for day in (FIRST, LAST):
-                make_partition(connection, table, day)
+    for table in TABLES:
+        for day in (FIRST, LAST):
+            execute(url, f"SELECT make_day('{table}', '{day}')")
     rows = [_insert(table, day, rows_a_day, 1) for table in TABLES for day in (FIRST, LAST)]
     execute(url, _INSTRUMENTS, _STREAMS, *rows, *_coverage())
 

@@ -85,6 +85,31 @@ def test_rows_come_back_as_they_were(
     assert contents(other) == contents(filled)
 
 
+def test_rows_that_came_back_are_found_by_symbol_and_have_bars_to_be_made(
+    filled: str, make_migrated: Callable[[], str], tmp_path: Path
+) -> None:
+    export(filled, tmp_path)
+    other = make_migrated()
+    # The writer had its first session: spans say where rows are, minutes whose bars are to be made.
+    execute(other, "SELECT begin_row_spans()", "UPDATE bar_state SET is_marked = true")
+    bring_back(other, tmp_path)
+    asked = f"FROM trades('acme', 'BTC', '{FIRST}', '{LAST}')"
+    expected = select(
+        filled,
+        "SELECT count(*), sum(quantity) FROM trades WHERE venue = 'acme' AND symbol = 'BTC'"
+        f" AND time >= '{FIRST}' AND time < '{LAST}'",
+    )
+    assert select(other, f"SELECT count(*), sum(quantity) {asked}") == expected
+    assert expected[0][0] > 0
+    minutes = "SELECT DISTINCT date_trunc('minute', time) AS minute FROM trade ORDER BY 1"
+    assert select(other, "SELECT DISTINCT minute FROM bar_todo ORDER BY 1") == select(
+        filled, minutes
+    )
+    marks = select(other, "SELECT count(*) FROM bar_todo")
+    bring_back(other, tmp_path)
+    assert select(other, "SELECT count(*) FROM bar_todo") == marks, "nothing came"
+
+
 def test_an_export_that_is_repeated_leaves_alone_what_is_there(filled: str, tmp_path: Path) -> None:
     export(filled, tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
