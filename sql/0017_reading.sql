@@ -89,11 +89,10 @@ BEGIN
         newest_from = CASE WHEN but_newest THEN b.newest_from
                            ELSE greatest(b.newest_from, before) END
     WHERE b.kind = of_kind;
-    DELETE FROM row_span AS s
-    USING (SELECT n.stream_id, max(n.from_time) AS from_time FROM row_span AS n
-           WHERE n.kind = of_kind GROUP BY 1) AS newest
+    DELETE FROM row_span AS s  -- each by a look into the index: no plan can make it worse
     WHERE s.kind = of_kind AND s.to_time <= before
-      AND newest.stream_id = s.stream_id AND s.from_time < newest.from_time;
+      AND s.from_time < (SELECT max(n.from_time) FROM row_span AS n
+                         WHERE n.kind = of_kind AND n.stream_id = s.stream_id);
     GET DIAGNOSTICS forgotten = ROW_COUNT;
     RETURN forgotten;
 END
