@@ -88,6 +88,10 @@ def config_keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]
             yield from config_keys(VenueSettings, "venues.<name>.")
         elif path == "streams":
             yield from config_keys(StreamsConfig, "streams[].")
+        elif path == "databases":
+            yield "databases.<name>.*"  # the same as [database]
+        elif path == "database.routes":
+            yield f"{path}[]"
         elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield from config_keys(field.type, f"{path}.")
         else:
