@@ -13,7 +13,7 @@ from engine.data.slots import Slots
 from engine.database.session import AsyncSession
 from engine.messages.account import Moves, RingMoves
 from engine.writer.main import ring_status
-from engine.writer.sinks.postgres.sink import PostgresSink
+from engine.writer.sinks.postgres.cursors import Cursors
 from engine.writer.sinks.sink import Cursor
 from engine.writer.sources.sources import Sources
 from tests.engine.writer.conftest import DATABASE, STREAM_COUNT, MakeTrades
@@ -160,18 +160,18 @@ def test_a_new_database_whose_link_breaks_between_two_cursors_is_still_new(
         connection.execute("TRUNCATE ingest_cursor, trade")
     for ring in rings:
         receive(layout, fresh(trades(10)), ring_stays=False, ring=ring)
-    claim, claims = PostgresSink._claim, 0
+    claim, claims = Cursors._claim, 0
 
     async def breaks_once(
-        sink: PostgresSink, connection: AsyncSession, key: SourceKey, start_seq: int
+        cursors: Cursors, connection: AsyncSession, key: SourceKey, start_seq: int
     ) -> Cursor:
         nonlocal claims
         claims += 1
         if claims == 2:
-            await sink.close()
-        return await claim(sink, connection, key, start_seq)
+            await connection.close()
+        return await claim(cursors, connection, key, start_seq)
 
-    monkeypatch.setattr(PostgresSink, "_claim", breaks_once)
+    monkeypatch.setattr(Cursors, "_claim", breaks_once)
     assert deliver(layout, database_url).missed_rows.total() == 0
     assert claims > 2
 
