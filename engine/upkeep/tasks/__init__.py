@@ -12,6 +12,7 @@ from engine.upkeep.task import Task
 from engine.upkeep.tasks.day_index import DayIndex
 from engine.upkeep.tasks.days_ahead import DaysAhead
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
+from engine.upkeep.tasks.sizes import Sizes
 from engine.upkeep.tasks.venue_retention import VenueRetention
 
 BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = ()
@@ -19,6 +20,7 @@ BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = ()
 
 TASKS: Final[tuple[Callable[[], Task], ...]] = (
     DaysAhead,
+    Sizes,
     partial(Retention, BEFORE_DROP),
     DayIndex,
     partial(VenueRetention, BEFORE_DROP),

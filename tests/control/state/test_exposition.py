@@ -31,7 +31,7 @@ LABELS = {
     "exchange", "kind", "state", "reason", "sink", "process", "pool", "part", "route", "method",
     "status", "le", "database", "task",
 }  # fmt: skip
-NAME = re.compile(r"fts_(engine|shards|writer|control|upkeep)(_[a-z]+)+")
+NAME = re.compile(r"fts_(engine|shards|writer|control|upkeep|storage)(_[a-z]+)+")
 
 
 @pytest.fixture

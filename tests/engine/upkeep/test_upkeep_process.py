@@ -15,6 +15,7 @@ from engine.messages.pipes import Drain, Ready
 from engine.messages.settings import LogSettings, Paths
 from engine.messages.upkeep import DatabaseUpkeep, PauseUpkeep, UpkeepSettings, UpkeepStatus
 from engine.process.child import Child
+from engine.upkeep.tasks import TASKS
 from tests.engine.upkeep.database_rig import open_writing
 from tests.waiting import until
 
@@ -93,7 +94,7 @@ def test_it_does_all_that_there_is_to_do_and_says_so(layout: Layout, database_ur
     make_closed_day(database_url)
 
     async def scenario(process: Process) -> None:
-        await until(lambda: len(process.did()) == 4)
+        await until(lambda: len(process.did()) == len(TASKS))
         assert process.did()["days_ahead"].startswith("made ")
         assert process.did()["day_index"] == f"indexed {partition_name('trade', CLOSED)}"
         assert process.said is not None
