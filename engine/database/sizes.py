@@ -39,13 +39,19 @@ _HYPERTABLE: Final = b"""
     WHERE h.hypertable_schema = %s AND h.hypertable_name = %s
 """
 _CHUNKS: Final = """
+    WITH counted AS (
+        SELECT coalesce((to_jsonb(h) ->> 'relid')::regclass::oid, to_regclass(
+            format('%%I.%%I', to_jsonb(h) ->> 'schema_name', to_jsonb(h) ->> 'table_name')
+        )::oid) AS oid, z.numrows_pre_compression AS rows
+        FROM _timescaledb_catalog.compression_chunk_size AS z
+        JOIN _timescaledb_catalog.chunk AS h ON h.id = z.chunk_id
+    )
     SELECT c.chunk_schema, c.chunk_name,
         (extract(epoch FROM c.range_start) * 1000000)::int8 * 1000,
         (extract(epoch FROM c.range_end) * 1000000)::int8 * 1000,
-        CASE WHEN c.is_compressed
-            THEN {extension}.approximate_row_count(format('%%I.%%I', c.chunk_schema,
-                c.chunk_name)::regclass)
-            ELSE nullif(k.reltuples, -1)::int8 END,
+        CASE WHEN NOT c.is_compressed THEN nullif(k.reltuples, -1)::int8
+            WHEN r.rows > 0 THEN r.rows + greatest(k.reltuples, 0)::int8
+            ELSE {extension}.approximate_row_count(k.oid::regclass) END,
         coalesce(s.table_bytes, 0), coalesce(s.total_bytes, 0),
         p.after_compression_total_bytes, p.before_compression_total_bytes
     FROM timescaledb_information.chunks AS c
@@ -55,9 +61,13 @@ _CHUNKS: Final = """
         ON s.chunk_schema = c.chunk_schema AND s.chunk_name = c.chunk_name
     LEFT JOIN {extension}.chunk_compression_stats(to_regclass(%s)) AS p
         ON p.chunk_schema = c.chunk_schema AND p.chunk_name = c.chunk_name
+    LEFT JOIN counted AS r ON r.oid = k.oid
     WHERE c.hypertable_schema = %s AND c.hypertable_name = %s
     ORDER BY c.range_end, c.range_start
 """
+"""How many rows went into columns only the catalog of TimescaleDB tells, in two spellings: newer
+versions have a chunk's oid there, older ones its name. Rows that were compressed as they came it
+does not count; those are estimated."""
 _OLDEST: Final = "SELECT (extract(epoch FROM min(time)) * 1000000)::int8 * 1000 FROM {}"
 
 
