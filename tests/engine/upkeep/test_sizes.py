@@ -127,9 +127,7 @@ class TestPartitions:
             assert facts.days_until_full == place.report.days_until_full
 
 
-def test_chunks_with_columns(
-    timescale: Databases | None, request: pytest.FixtureRequest
-) -> None:
+def test_chunks_with_columns(timescale: Databases | None, request: pytest.FixtureRequest) -> None:
     if timescale is None:
         pytest.skip("FTS_TEST_TIMESCALE_DSN is not set: no hypertable was measured")
     url: str = request.getfixturevalue("database_url")
