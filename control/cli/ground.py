@@ -139,8 +139,17 @@ def machine_plan(
     cpus: list[int | None] = list(chosen) if len(allowed) > 1 else [None for _ in chosen]
     room = preflight.ring_room(layout)
     ring_plan = preflight.plan_rings(loaded.config, loaded.source, len(cpus), *room)
-    handles.demand(handles.needed(len(cpus), len(KINDS), sockets), handles.raise_limit())
+    open_files(len(cpus), sockets)
     return ring_plan, cpus
+
+
+def open_files(shards: int, sockets: int) -> tuple[int, int]:
+    """How many files a process may have open, and the most that one of so many shards with so many
+    WebSockets needs. Raises ConfigError where that is more.
+    """
+    counts, limit = handles.needed(shards, len(KINDS), sockets), handles.raise_limit()
+    handles.demand(counts, limit)
+    return limit, max(counts.values())
 
 
 def redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:

@@ -19,6 +19,7 @@ from control.ui.state import DashboardLimits, is_ending
 from engine.base.clock import monotonic_s, wall_ns
 from engine.messages.status import EngineStatus, LimiterReport, ShardReport
 from engine.messages.streams import KNOB_OF_SINK
+from engine.messages.upkeep import DatabaseReport
 from engine.process.usage import resident_bytes
 
 
@@ -95,6 +96,7 @@ class Snapshot(msgspec.Struct):
     limiters: list[LimiterReport] = []
     streams: list[tuple[Any, ...]] = []
     """Values of `STREAM_COLUMNS`."""
+    storage: list[DatabaseReport] = []
 
 
 def writer_line(status: EngineStatus) -> dict[str, Any]:
@@ -142,6 +144,7 @@ def snapshot(state: Backend) -> Snapshot:
         [ShardLine.of(shard) for shard in status.shards],
         status.limiters,
         list(map(_stream_values, status.streams)),
+        status.upkeep,
     )  # fmt: skip
 
 

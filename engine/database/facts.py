@@ -4,17 +4,22 @@ Everything here is read, nothing is changed. What a user may not see is left out
 report that fails on its least important line is no report.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 import psycopg
 
+from engine.base.clock import wall_ns
 from engine.data.kinds import KINDS
+from engine.database.growth import sum_known
 from engine.database.layout import read_layout
 from engine.database.rights import Rights, read_rights
+from engine.database.room import read_room
 from engine.database.session import DatabaseSession
 from engine.database.timescale import SERVER_SETTINGS, columns_refused, settings_too_low
+from engine.messages.upkeep import KeptFor, TableSize
 
 _TABLES: Final = [spec.name for spec in KINDS.values()]
 
@@ -34,18 +39,6 @@ _INHERITED: Final = """
     WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
         AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
     ORDER BY s.setrole <> 0, s.setdatabase <> 0
-"""
-_DAYS: Final = """
-    SELECT count(*), coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
-    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-    WHERE i.inhparent = to_regclass(%s)
-"""
-_PARTITION_BYTES: Final = """
-    SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::int8
-    FROM pg_inherits AS i WHERE i.inhparent = to_regclass(%s)
-"""
-_AGE_DAYS: Final = """
-    SELECT extract(epoch FROM now() - min(applied_at))::float8 / 86400 FROM schema_version
 """
 _HYPERTABLES: Final = """
     SELECT h.hypertable_name::text, h.compression_enabled,
@@ -69,7 +62,6 @@ _JOBS: Final = """
     WHERE j.hypertable_schema = current_schema()
     ORDER BY j.job_id
 """
-_SECONDS_A_DAY: Final = 86_400
 
 
 class PolicyFacts(msgspec.Struct):
@@ -110,11 +102,18 @@ class DatabaseFacts(msgspec.Struct):
     retention: dict[str, str] = {}
     """Tables whose old rows are dropped, and after how long."""
     size_bytes: int | None = None
+    tables: list[TableSize] = []
     rows_by_table: dict[str, int] = {}
     """As the statistics say."""
     days_kept: int = 0
+    """Days of UTC of which there are rows."""
     rows_a_day: float | None = None
     bytes_a_day: float | None = None
+    """Of all tables whose rate is known; None: of none."""
+    disk_free_bytes: int | None = None
+    """None where the server is not on this machine, or not this user's."""
+    days_until_full: float | None = None
+    """As in `DatabaseReport`."""
     connections_free: int | None = None
     """For this user, who is in the one that asked."""
     synchronous_standbys: str = ""
@@ -129,8 +128,10 @@ class DatabaseFacts(msgspec.Struct):
     """None also while there are no tables of ours."""
 
 
-def read_facts(session: DatabaseSession) -> DatabaseFacts:
-    """Everything about this session's database."""
+def read_facts(
+    session: DatabaseSession, keep: Mapping[str, KeptFor] | None = None
+) -> DatabaseFacts:
+    """Everything about this session's database, where rows are kept so long by table."""
     facts = DatabaseFacts(encoding=session.seen.encoding, schema=_text(session, "current_schema()"))
     facts.is_pooled = session.seen.backend_pid != session.pgconn.backend_pid
     facts.holds_any_name = facts.encoding in ("UTF8", "SQL_ASCII")
@@ -142,7 +143,7 @@ def read_facts(session: DatabaseSession) -> DatabaseFacts:
         facts.connections_free = max(slots - taken, 0)
     facts.inherited = dict(_rows(session, _INHERITED))
     _read_layout(session, facts)
-    _read_growth(session, facts)
+    _read_growth(session, facts, keep or {})
     with suppress(psycopg.errors.InsufficientPrivilege):
         facts.rights = read_rights(session)
     return facts
@@ -166,34 +167,21 @@ def _read_layout(session: DatabaseSession, facts: DatabaseFacts) -> None:
             facts.retention[name] = drop_after
 
 
-def _read_growth(session: DatabaseSession, facts: DatabaseFacts) -> None:
-    """Rows and bytes a day: what is kept, over the days it was collected in."""
-    size_bytes = 0
-    for table in _TABLES:
-        for days, rows in _rows(session, _DAYS, (table,)):
-            facts.days_kept = max(facts.days_kept, days)
-            facts.rows_by_table[table] = rows
-        hyper = facts.layout == "hypertables" and table in _TABLES
-        query = "SELECT hypertable_size(%s)" if hyper else _PARTITION_BYTES
-        for (found,) in _rows(session, _in_extension(session, query), (table,)):
-            size_bytes += found or 0
-    for (age_days,) in _rows(session, _AGE_DAYS):
-        if age_days and facts.days_kept:
-            days = max(min(age_days, facts.days_kept), 1 / 24)
-            facts.rows_a_day = round(sum(facts.rows_by_table.values()) / days)
-            facts.bytes_a_day = round(size_bytes / days)
-
-
-def _in_extension(session: DatabaseSession, query: str) -> str:
-    """`query` with the functions of TimescaleDB named by the schema they are in."""
-    if "hypertable_size" not in query:
-        return query
-    found = _rows(
-        session,
-        "SELECT quote_ident(n.nspname) FROM pg_extension AS e"
-        " JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'",
-    )
-    return query.replace("hypertable_size", f"{found[0][0]}.hypertable_size") if found else query
+def _read_growth(
+    session: DatabaseSession, facts: DatabaseFacts, keep: Mapping[str, KeptFor]
+) -> None:
+    """The same numbers as those of an engine that runs."""
+    try:
+        room = read_room(session, read_layout(session), keep, wall_ns())
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error:
+        return
+    facts.tables, facts.days_kept = room.tables, room.day_count
+    facts.disk_free_bytes, facts.days_until_full = room.disk_free_bytes, room.days_until_full
+    facts.rows_by_table = {each.table: each.row_count for each in room.tables}
+    facts.rows_a_day = sum_known(each.rows_a_day for each in room.tables)
+    facts.bytes_a_day = sum_known(each.bytes_a_day for each in room.tables)
 
 
 def _text(session: DatabaseSession, expression: str) -> str:

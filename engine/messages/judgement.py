@@ -39,8 +39,10 @@ _FLUSH_DELAY_S: Final = (5.0, 60.0)
 _BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
 """Where yellow and red begin."""
 _AWAY_NS: Final = 120 * 10**9
-_TASK_FAILS_NS: Final = 1800 * 10**9
+_TASK_FAILS_NS: Final = 3600 * 10**9
 """So long the upkeep may try again before that is trouble: a lock or a long query is none."""
+_ROOM_DAYS: Final = (7.0, 1.0)
+"""Where yellow and red begin, from above."""
 
 
 def worst(found: list[Judgement]) -> Judgement:
@@ -93,9 +95,15 @@ def is_behind(writer: WriterReport, sink: str = DEFAULT_DATABASE) -> bool:
 def judge_upkeep(
     child: ChildReport | None, databases: list[DatabaseReport], now_ns: int
 ) -> Judgement:
-    """Never red: rows are stored without it. What the next tries cure is no trouble."""
+    """Red for a disk that is full within a day, else no more than yellow: rows are stored without
+    an upkeep. What its next tries cure is no trouble.
+    """
+    found = [
+        judge_room(each.database, each.days_until_full, each.disk_free_bytes) for each in databases
+    ]
     if child is not None and child.state in ("restarting", "ended"):
-        return "yellow", f"{child.name} is {child.state}: {child.reason}; rows are stored as before"
+        text = f"{child.name} is {child.state}: {child.reason}; rows are stored as before"
+        found.append(("yellow", text))
     for each in databases:
         troubles = [(each.error, each.failing_since_ns, _AWAY_NS)]
         troubles += [
@@ -104,8 +112,21 @@ def judge_upkeep(
         ]
         for text, since_ns, patience_ns in troubles:
             if since_ns and now_ns - since_ns > patience_ns:
-                return "yellow", f"upkeep of {each.database}: {text}"
-    return GREEN
+                found.append(("yellow", f"upkeep of {each.database}: {text}"))
+    return worst(found)
+
+
+def judge_room(
+    database: str, days_until_full: float | None, disk_free_bytes: int | None
+) -> Judgement:
+    """How long a database can go on as it does; what nobody knows is no trouble."""
+    if days_until_full is None or days_until_full >= _ROOM_DAYS[0]:
+        return GREEN
+    light: Light = "yellow" if days_until_full >= _ROOM_DAYS[1] else "red"
+    return light, (
+        f"disk of {database}: full in {days_until_full:.1f} days at today's rate,"
+        f" {(disk_free_bytes or 0) / 1e9:,.1f} GB are free; make room, or set database.keep"
+    )
 
 
 def _judge_lag(writer: WriterReport, database: SinkStatus, name: str) -> Judgement:

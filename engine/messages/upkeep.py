@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from engine.base.clock import DAY_NS
 from engine.messages.settings import LogSettings, Paths
 
 Layout = Literal["hypertables", "partitions", "tables"]
@@ -17,6 +18,15 @@ BARS: Final = ("bar_1s", "bar_1m")
 """Tables of bars, which may be kept for another time than the trades they are of."""
 
 Archive = Literal["none", "parquet"]
+
+FAR_DAYS: Final = 3650.0
+"""Days until a disk is full: ten years, more, or never."""
+_UNIT_NS: Final = {"h": 3_600_000_000_000, "d": DAY_NS, "w": 7 * DAY_NS}
+
+
+def age_ns(kept_for: KeptFor) -> int:
+    """`36h`, `14d`, `8w` in ns."""
+    return int(kept_for[:-1]) * _UNIT_NS[kept_for[-1]]
 
 
 class DatabaseUpkeep(msgspec.Struct, frozen=True):
@@ -53,7 +63,7 @@ class PauseUpkeep(msgspec.Struct, tag=True):
 
 
 class TableSize(msgspec.Struct):
-    """One table. Bytes are those on disk with indexes; None where nobody can know."""
+    """One table. Bytes are those on disk with indexes; None where nobody can know, or not yet."""
 
     table: str
     row_count: int = 0
@@ -61,7 +71,9 @@ class TableSize(msgspec.Struct):
     size_bytes: int = 0
     bytes_a_row: float | None = None
     bytes_a_day: float | None = None
-    """Over the newest whole days that are there."""
+    """Of the newest whole day that is over, indexed or compressed (engine/database/growth.py)."""
+    rows_a_day: float | None = None
+    """Of the same day."""
     compressed_bytes: int | None = None
     """Of `size_bytes`, what the columnstore holds."""
     before_compression_bytes: int | None = None
@@ -70,6 +82,13 @@ class TableSize(msgspec.Struct):
     """Time of the oldest row, ns since 1970; None for an empty table."""
     kept_for: str = ""
     """As configured; empty: for ever."""
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """How many times smaller what is compressed has become; None where nothing is."""
+        if not self.compressed_bytes or not self.before_compression_bytes:
+            return None
+        return round(self.before_compression_bytes / self.compressed_bytes, 2)
 
 
 class TaskReport(msgspec.Struct):
@@ -103,7 +122,8 @@ class DatabaseReport(msgspec.Struct):
     disk_free_bytes: int | None = None
     """None where the server is not on this machine, or this user may not see it."""
     days_until_full: float | None = None
-    """At the rate of `bytes_a_day`, with what retention drops taken off."""
+    """At the rate of `bytes_a_day`, with what retention drops taken off; `FAR_DAYS` for ten years,
+    more, or never; None where that is not known yet, or `disk_free_bytes` is not."""
     error: str = ""
     """Why it cannot be looked after; empty when it is."""
     failing_since_ns: int = 0

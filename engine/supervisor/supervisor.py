@@ -207,8 +207,8 @@ class Supervisor:
             light, reason = "yellow", f"limits cannot be shared: {self._leases.problem}"
         if light == "green" and (refusal := self._leases.refusal):
             light, reason = "yellow", refusal
-        if light == "green" and (judged := self._upkeep.judgement) != GREEN:
-            light, reason = judged
+        if self._phase == "running":
+            light, reason = worst([(light, reason), self._upkeep.judgement])
         if self._phase == "running" and self._control.report.state == "up":
             light, reason = worst([(light, reason), self._seen_by_control])
         return EngineStatus(

@@ -6,6 +6,7 @@ import platform
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,14 +17,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from control.cli.exits import Exit
-from control.cli.ground import bind
+from control.cli.ground import bind, open_files
 from control.cli.options import add_config, load
+from control.cli.remote import storage
 from control.cli.terminal.standard_streams import say
 from control.version import version
-from engine.base import handles
 from engine.base.errors import ConfigError, DatabaseUnavailableError, EngineError
 from engine.base.masking import scrub
-from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
 from engine.data.names import DEFAULT_DATABASE, database_sink
 from engine.database.facts import DatabaseFacts, read_facts
@@ -114,6 +114,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     for sink in loaded.config.all_databases:
         yield from _database(loaded, layout, sink)
         yield _quarantine(loaded, layout, sink)
+    yield from starmap(Finding, storage.upkeep_of(loaded))
     yield _redis(loaded)
     for name, venue in VENUES.items():
         override = loaded.config.venues.get(name)
@@ -227,16 +228,12 @@ def _open_files(loaded: LoadedConfig) -> Finding:
     allowed = preflight.allowed_cpus()
     shards = len(loaded.config.shards.cpus or allowed[-max(1, len(allowed) // 2) :])
     streams = loaded.stream_keys(preferred_transport)
-    counts = handles.needed(shards, len(KINDS), socket_count(streams, loaded.config.venues))
-    limit = handles.raise_limit()
     try:
-        handles.demand(counts, limit)
+        limit, needed = open_files(shards, socket_count(streams, loaded.config.venues))
     except ConfigError as error:
         text, _, advice = str(error).removeprefix("open files: ").partition("; ")
         return Finding("open files", "problem", text, advice)
-    return Finding(
-        "open files", "ok", f"a process may have {limit:,} and needs {max(counts.values()):,}"
-    )
+    return Finding("open files", "ok", f"a process may have {limit:,} and needs {needed:,}")
 
 
 def _database_url(loaded: LoadedConfig, layout: Layout, sink: str) -> str:
@@ -266,7 +263,7 @@ def database_findings(
     shown = masked_url(configured) if configured else f"private, {url}"
     try:
         with session(url, DOCTOR) as connection:
-            facts = read_facts(connection)
+            facts = read_facts(connection, loaded.config.all_databases[sink].keep)
         owner = loaded.owner_urls.get(sink)
         owner_url = owner.reveal() if owner else url
         is_seen = facts.rights is None or not facts.rights.missing or owner_url != url
@@ -333,6 +330,7 @@ def _about(facts: DatabaseFacts) -> Iterator[Finding]:
             f"; about {facts.rows_a_day:,.0f} rows and {facts.bytes_a_day / 2**20:,.0f} MB a day"
         )
     yield Finding("size", "ok", size)
+    yield from starmap(Finding, storage.tables_of(facts))
     yield _sessions_of(facts)
     if facts.synchronous_standbys:
         level: Level = "ok" if facts.standbys_in_sync != 0 else "note"

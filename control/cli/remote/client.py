@@ -44,13 +44,14 @@ class UnreachableError(EngineError):
 class Client:
     """One engine's API."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = _TIMEOUT_S) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--url: {url!r} is not an address like http://127.0.0.1:8080")
         self.url = url.rstrip("/")
         self._parts = parts
         self._token = token
+        self._timeout_s = timeout_s
 
     def get(self, path: str, **query: object) -> Any:
         """Read something. Absent filters are left out."""
@@ -80,7 +81,7 @@ class Client:
         if wanted:
             path = f"{path}?{urlencode(wanted)}"
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
-        connection = kind(str(self._parts.hostname), self._parts.port, timeout=_TIMEOUT_S)
+        connection = kind(str(self._parts.hostname), self._parts.port, timeout=self._timeout_s)
         headers = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -119,6 +120,14 @@ def connect(options: argparse.Namespace) -> Client:
     """The client that the options ask for. Raises UnreachableError when nothing runs."""
     loaded = load(options)
     return Client(options.url or _running_url(loaded), _token(options.token_file, loaded))
+
+
+def running(loaded: LoadedConfig, timeout_s: float) -> Client | None:
+    """The client of the engine that runs on the state directory; None where none does."""
+    try:
+        return Client(_running_url(loaded), _token(None, loaded), timeout_s)
+    except UnreachableError:
+        return None
 
 
 def stream_path(exchange: str, symbol: str, kind: str, transport: str) -> str:

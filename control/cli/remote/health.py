@@ -5,6 +5,7 @@ import datetime as dt
 from typing import Any
 
 from control.cli.exits import Exit
+from control.cli.remote import storage
 from control.cli.remote.client import EXIT_CODES, add_client_options, connect
 from control.cli.terminal.tables import print_json, print_table
 from control.state.health import LIGHTS
@@ -34,8 +35,11 @@ def run(options: argparse.Namespace) -> int:
         shown = {"engine": engine} | lights
         rows = [(name, light["status"], light["reason"]) for name, light in shown.items()]
         print_table(("part", "status", "reason"), rows, "")
-        if tasks := _tasks(lights["runtime"]["upkeep"]):
+        databases = lights["runtime"]["upkeep"]
+        if tasks := _tasks(databases):
             print_table(("database", "task of the upkeep", "last ran", "outcome"), tasks, "")
+        if tables := storage.lines(databases):
+            print_table(storage.COLUMNS, tables, "")
         admission = lights["runtime"]["admission"]
         if not admission["accepts"]:
             print_table(("new streams are refused",), [(admission["reason"],)], "")

@@ -9,6 +9,7 @@ import { KnobsDialog } from "./knobs_dialog.js";
 import { report } from "./log.js";
 import { Market } from "./market.js";
 import { forgetColours } from "./spark.js";
+import { paintStorage } from "./storage.js";
 import { StopDialog } from "./stop_dialog.js";
 import { keyOf, nameOf } from "./stream_row.js";
 import { StreamTable } from "./streams.js";
@@ -80,6 +81,7 @@ function onStatus(status) {
   paintTotals(status);
   paintLimiters(status.limiters);
   paintProcesses(status);
+  paintStorage(status.storage);
   const streams = status.streams.map((values) => Object.fromEntries(values.map((value, index) => [columns[index], value])));
   table.loaded = true;
   table.update(streams, status.now_ms);

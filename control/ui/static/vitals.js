@@ -8,7 +8,7 @@ const totals = { received: new Counter(), stored: new Counter(), published: new 
 const cpu = new Map();
 
 // As many children as there are items: those that are there are kept, so that nothing flickers.
-function fit(parent, count, makeChild) {
+export function fit(parent, count, makeChild) {
   while (parent.childElementCount > count) parent.lastChild.remove();
   while (parent.childElementCount < count) parent.append(makeChild());
 }

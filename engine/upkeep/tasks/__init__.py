@@ -18,6 +18,7 @@ from engine.upkeep.tasks.policies import Policies
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
 from engine.upkeep.tasks.rewriting import Rewriting
 from engine.upkeep.tasks.row_spans import ForgetRowSpans
+from engine.upkeep.tasks.sizes import Sizes
 from engine.upkeep.tasks.venue_retention import VenueRetention
 
 BEFORE_DROP: Final[tuple[BeforeDrop, ...]] = (bars_are_made, is_archived)
@@ -27,6 +28,7 @@ TASKS: Final[tuple[Callable[[], Task], ...]] = (
     Bars,
     DaysAhead,
     Policies,
+    Sizes,
     partial(Retention, BEFORE_DROP),
     partial(ChunkRetention, BEFORE_DROP),
     DayIndex,

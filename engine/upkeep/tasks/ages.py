@@ -4,17 +4,10 @@ A day goes when its last moment is older than what its table is kept for: never 
 never a row that is younger.
 """
 
-from typing import Final
-
 from engine.base.clock import DAY_NS
-from engine.messages.upkeep import KeptFor
+from engine.messages.upkeep import KeptFor, age_ns
 
-_UNIT_NS: Final = {"h": 3_600_000_000_000, "d": DAY_NS, "w": 7 * DAY_NS}
-
-
-def age_ns(kept_for: KeptFor) -> int:
-    """`36h`, `14d`, `8w` in ns."""
-    return int(kept_for[:-1]) * _UNIT_NS[kept_for[-1]]
+__all__ = ["age_ns", "first_kept_day_ns", "is_over"]
 
 
 def is_over(end_ns: int | None, kept_for: KeptFor, now_ns: int) -> bool:

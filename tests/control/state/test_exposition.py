@@ -16,7 +16,7 @@ from prometheus_client.openmetrics import parser as open_parser
 from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
-from engine.messages.upkeep import DatabaseReport, TaskReport, UpkeepStatus
+from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport, UpkeepStatus
 from engine.messages.writer import LatencyHistogram
 from engine.process import metric_files
 from engine.process.metrics import ProcessMetrics, ShardMetrics, UpkeepMetrics, WriterMetrics
@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[3]
 PROMTOOL = shutil.which("promtool")
 LABELS = {
     "exchange", "kind", "state", "reason", "sink", "process", "pool", "part", "route", "method",
-    "status", "le", "database", "task",
+    "status", "le", "database", "task", "table",
 }  # fmt: skip
-NAME = re.compile(r"fts_(engine|shards|writer|control|upkeep)(_[a-z]+)+")
+NAME = re.compile(r"fts_(engine|shards|writer|control|upkeep|storage)(_[a-z]+)+")
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
         ProcessMetrics("shard-0").feed(1.0, 0.0)
     with life(layout, "upkeep"):
         tasks = [TaskReport("retention", failure_count=1, done_ns=1)]
-        UpkeepMetrics().feed(UpkeepStatus([DatabaseReport("database", tasks=tasks)]))
+        trade = TableSize("trade", 10, 900, 90.0, 450.0, 5.0, 80, 800, 10**9)
+        database = DatabaseReport("database", "hypertables", [trade], tasks, 4500, 10.0)
+        UpkeepMetrics().feed(UpkeepStatus([database]))
     yield layout
     metric_files.end(layout)
 

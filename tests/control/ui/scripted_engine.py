@@ -37,6 +37,7 @@ from engine.messages.status import (
     WriterReport,
 )
 from engine.messages.streams import Knobs, StreamState
+from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport
 from engine.messages.writer import SinkStatus
 from shards.venues import VENUES
 from tests.control.api.api_rig import BINANCE, HYPERLIQUID, OFFERS, Supervisor, instrument
@@ -55,6 +56,21 @@ def stream(slot: int, symbol: str, kind: str = "Trades", **changes: Any) -> Stre
         "last_recv_ns": wall_ns(), "added_ns": wall_ns(),
     }  # fmt: skip
     return StreamReport(slot=slot, symbol=symbol, kind=kind, **(defaults | changes))
+
+
+def looked_after(**changes: Any) -> DatabaseReport:
+    """A database with columns, and a task that does what it should."""
+    now_ns = wall_ns()
+    trade = TableSize(
+        "trade", 4_000_000, 53_000_000, 13.3, 61_000_000, 4_600_000, 40_000_000, 348_000_000,
+        1_764_000_000_000_000_000, "400d",
+    )  # fmt: skip
+    report = DatabaseReport(
+        "database", "hypertables", [trade, TableSize("liquidation")],
+        [TaskReport("days_ahead", now_ns, 0.1, now_ns + 600 * 10**9, "made 2026-11-24")],
+        disk_free_bytes=211_000_000_000, days_until_full=42.0,
+    )  # fmt: skip
+    return msgspec.structs.replace(report, **changes)
 
 
 def engine_status(streams: list[StreamReport]) -> EngineStatus:
@@ -78,6 +94,7 @@ def engine_status(streams: list[StreamReport]) -> EngineStatus:
                           blocked_reason="HTTP 429: too many requests"),
             LimiterReport("hyperliquid_perp", "ws_sockets", 10, None, 4.0),
         ],
+        upkeep=[looked_after()],
     )  # fmt: skip
 
 

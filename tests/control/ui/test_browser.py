@@ -14,9 +14,10 @@ from engine.base.clock import wall_ns
 from engine.data.flags import Side
 from engine.messages.status import StreamReport
 from engine.messages.streams import StreamState
+from engine.messages.upkeep import TaskReport
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
 from tests.control.ui.rings import ShardRing
-from tests.control.ui.scripted_engine import ScriptedEngine, serving, stream
+from tests.control.ui.scripted_engine import ScriptedEngine, looked_after, serving, stream
 from tests.waiting import wait_for
 
 pytestmark = needs_chromium
@@ -35,6 +36,41 @@ def test_streams_lights_and_budgets_appear(page: Any, engine: ScriptedEngine) ->
     engine.health.shown["redis"] = HealthLight("yellow", "redis is down: connection refused")
     engine.say()
     expect(page.locator("#alerts")).to_contain_text("connection refused")
+
+
+def test_storage_says_what_tables_take_and_who_fails(page: Any, engine: ScriptedEngine) -> None:
+    cells = page.locator("#storage tbody tr").locator("th, td")
+    expect(cells).to_have_text(
+        [
+            "trade",
+            "53.0 MB",
+            "13.3 B",
+            "61.0 MB",
+            "4.6M",
+            re.compile("^8.7 "),
+            re.compile("24 Nov"),
+            "400d",
+        ]
+    )
+    expect(page.locator("#storage-note")).to_have_text("211 GB free, full in 42 days")
+    expect(page.locator("#upkeep-tasks li")).to_have_text([re.compile("^days ahead: made 2026")])
+    failed = TaskReport("retention", last_ns=wall_ns(), error="<b>disk</b>")
+    engine.told.upkeep = [
+        looked_after(days_until_full=0.84, tasks=[failed]),
+        looked_after(database="databases.eu", disk_free_bytes=None, error="away", tables=[]),
+    ]
+    engine.say()
+    expect(page.locator("#storage-note")).to_have_text(
+        "database · 211 GB free, full in 0.8 days; databases.eu · free disk unknown"
+    )
+    expect(page.locator("#storage-note")).to_have_attribute("data-tone", "bad")
+    expect(page.locator("#storage tbody th")).to_have_text(["database · trade"])
+    expect(page.locator("#upkeep-tasks [data-tone=warn]")).to_have_text(
+        [re.compile("^database · retention: <b>disk</b>"), "databases.eu · away"]
+    )
+    engine.told.upkeep = []
+    engine.say()
+    expect(page.locator("#storage-panel")).to_be_hidden()
 
 
 def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEngine) -> None:

@@ -71,6 +71,7 @@ def test_the_status_has_everything_the_page_shows(engine: ScriptedEngine, port: 
     assert body["writer"]["received"] == 37
     assert [body["writer"][name] for name in ("dropped", "lost", "overrun")] == [2, 5, 11]
     assert body["limiters"][0]["pool"] == "rest_weight"
+    assert body["storage"][0]["tables"][0]["bytes_a_row"] == 13.3
 
 
 def test_a_new_status_arrives_and_an_old_one_is_not_repeated_at_once(

@@ -190,7 +190,7 @@ def test_rows_that_wait_are_red_and_rows_in_quarantine_yellow_until_none_is() ->
     assert judge("running", [], totals.report, [])[0] == "green", "stored or dropped by a person"
 
 
-def test_upkeep_is_never_more_than_yellow_and_only_when_it_lasts() -> None:
+def test_what_an_upkeep_cannot_do_is_yellow_and_only_when_it_lasts() -> None:
     minute_ns = 60 * 10**9
     dead = ChildReport("upkeep", "restarting", reason="killed by SIGKILL")
     assert judge_upkeep(dead, [], 0)[0] == "yellow"
@@ -198,13 +198,32 @@ def test_upkeep_is_never_more_than_yellow_and_only_when_it_lasts() -> None:
     failed = TaskReport("retention", error="disk", failing_since_ns=1)
     up = ChildReport("upkeep", "up")
     for report, patience_ns, text in (
-        (DatabaseReport("main", tasks=[failed]), 30 * minute_ns, "upkeep of main: retention: disk"),
+        (DatabaseReport("main", tasks=[failed]), 60 * minute_ns, "upkeep of main: retention: disk"),
         (DatabaseReport("main", error="away", failing_since_ns=1), 2 * minute_ns, "main: away"),
     ):
         assert judge_upkeep(up, [report], patience_ns - 1) == GREEN
         light, reason = judge_upkeep(up, [report], patience_ns + 2)
         assert light == "yellow"
         assert text in reason
+
+
+@pytest.mark.parametrize(
+    ("days", "light"),
+    [(None, "green"), (3650.0, "green"), (7.0, "green"), (6.9, "yellow"), (1.0, "yellow"),
+     (0.9, "red"), (0.0, "red")],
+)  # fmt: skip
+def test_a_disk_that_fills_is_told_a_week_before(days: float | None, light: str) -> None:
+    up = ChildReport("upkeep", "up")
+    failed = TaskReport("retention", error="disk", failing_since_ns=1)
+    full = DatabaseReport("main", days_until_full=days, disk_free_bytes=12_340_000_000)
+    others = [DatabaseReport("other", tasks=[failed]), DatabaseReport("new")]
+    judged, reason = judge_upkeep(up, [*others, full], 2)
+    assert judged == light
+    if light != "green":
+        assert reason.startswith(f"disk of main: full in {days:.1f} days")
+        assert "12.3 GB are free; make room, or set database.keep" in reason
+    worst_of_all = judge_upkeep(up, [*others, full], 2 * 3600 * 10**9)
+    assert worst_of_all[0] == ("red" if light == "red" else "yellow")
 
 
 def test_the_writer_is_behind_where_its_light_says_so() -> None:

@@ -17,7 +17,7 @@ from control.cli.remote import client
 from control.http.auth import Guard
 from engine.data.layout import open_layout
 from engine.messages.control import RenewBook
-from engine.messages.upkeep import DatabaseReport, TaskReport
+from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport
 from engine.process import instance
 from engine.start.config import load
 from tests.control.api.api_rig import Rig, served
@@ -295,6 +295,27 @@ def test_health_names_each_task_of_the_upkeep_and_what_became_of_it(fts: Fts) ->
         rig.supervisor.upkeep = [DatabaseReport("database", error="it is away")]
         rig.supervisor.tell()
         assert "it is away" in fts("health", url=url)[1]
+
+
+def test_health_says_what_each_table_takes_and_how_long_the_disk_suffices(fts: Fts) -> None:
+    trade = TableSize(
+        "trade", 1000, 13 << 20, 13.3, 26 << 20, 2000, 5 << 20, 43 << 20, 1_764_000_000 * 10**9,
+        "400d",
+    )  # fmt: skip
+    with engine() as (rig, url):
+        report = DatabaseReport("database", "hypertables", [trade, TableSize("book")])
+        rig.supervisor.upkeep = [report]
+        rig.supervisor.tell()
+        out = [" ".join(line.split()) for line in fts("health", url=url)[1].splitlines()]
+        assert "database trade 13 MB 13.3 B 26 MB 8.6 x 2025-11-24 16:00:00 400d" in out
+        assert any(line.startswith("database free disk unknown") for line in out)
+        assert not any("book" in line for line in out)
+        report.disk_free_bytes, report.days_until_full = 100 << 20, 3.84
+        rig.supervisor.tell()
+        out = [" ".join(line.split()) for line in fts("health", url=url)[1].splitlines()]
+        assert any(line.startswith("database free disk 100 MB full in 3.8 days") for line in out)
+        (told,) = json.loads(fts("health", "--json", url=url)[1])["runtime"]["upkeep"]
+        assert (told["days_until_full"], told["tables"][0]["rows_a_day"]) == (3.84, 2000)
 
 
 def test_instruments_and_limiters_are_tables_and_json(fts: Fts) -> None:
