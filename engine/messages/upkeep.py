@@ -71,7 +71,7 @@ class TableSize(msgspec.Struct):
     size_bytes: int = 0
     bytes_a_row: float | None = None
     bytes_a_day: float | None = None
-    """Of the newest whole day that is over, indexed or compressed (engine/database/growth.py)."""
+    """Of the newest whole day that is over, indexed or compressed (`condition/growth.py`)."""
     rows_a_day: float | None = None
     """Of the same day."""
     compressed_bytes: int | None = None

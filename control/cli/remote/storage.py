@@ -8,7 +8,7 @@ import msgspec
 
 from control.cli.remote.client import RefusedError, UnreachableError, running
 from engine.base.errors import EngineError
-from engine.database.facts import DatabaseFacts
+from engine.database.condition.facts import DatabaseFacts
 from engine.messages.judgement import judge_room
 from engine.messages.status import Light
 from engine.messages.upkeep import FAR_DAYS, DatabaseReport, TableSize, TaskReport

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from engine.database.room import OldestKnown, read_room
+from engine.database.condition.room import OldestKnown, read_room
 from engine.upkeep.task import Place
 
 

@@ -16,7 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from control.cli.addresses import make_note
-from control.cli.commands.doctor import Finding, examine
+from control.cli.commands.doctor import examine
+from control.cli.findings import Finding
 from control.cli.ground import Ground, ServiceOptions
 from control.cli.main import parser
 from control.cli.options import load

@@ -6,7 +6,7 @@ import msgspec
 import psycopg
 import pytest
 
-from engine.database.facts import read_facts
+from engine.database.condition.facts import read_facts
 from engine.database.session import DOCTOR, session
 from tests.conftest import Databases
 from tests.flow.processes import Fts

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.clock import DAY_NS
-from engine.database.growth import days_of, days_until_full, size_of
-from engine.database.sizes import Piece, TablePieces
+from engine.database.condition.growth import days_of, days_until_full, size_of
+from engine.database.condition.sizes import Piece, TablePieces
 from engine.messages.upkeep import FAR_DAYS, TableSize, age_ns
 
 TODAY = 20_000

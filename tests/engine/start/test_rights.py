@@ -12,14 +12,15 @@ import psycopg
 import pytest
 import uvloop
 
-from control.cli.commands.doctor import Finding, database_findings
+from control.cli.commands.doctor_database import database_findings
+from control.cli.findings import Finding
 from control.cli.stores.psql import connection_environment
 from engine.base.errors import DatabaseUnavailableError
 from engine.data.flags import Side
 from engine.data.kinds import KINDS
 from engine.data.layout import SourceKey
 from engine.data.slots import Slots
-from engine.database.rights import WRITER_RIGHTS, Rights, read_rights
+from engine.database.condition.rights import WRITER_RIGHTS, Rights, read_rights
 from engine.database.session import DOCTOR, session
 from engine.servers.postgres import client_program
 from engine.start.addresses import Secret

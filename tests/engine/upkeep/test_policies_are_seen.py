@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from control.cli.commands.doctor import hypertables_of
-from engine.database.facts import DatabaseFacts, PolicyFacts, read_facts
+from control.cli.commands.doctor_database import hypertables_of
+from engine.database.condition.facts import DatabaseFacts, PolicyFacts, read_facts
 from engine.database.session import DOCTOR, session
 from engine.upkeep.tasks.policies import Policies
 from tests.engine.upkeep.hyper_rig import HyperRig

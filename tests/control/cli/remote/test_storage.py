@@ -9,7 +9,7 @@ import pytest
 from control.cli.options import load
 from control.cli.remote import storage
 from engine.data.layout import open_layout
-from engine.database.facts import DatabaseFacts
+from engine.database.condition.facts import DatabaseFacts
 from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport
 from engine.process import instance
 from engine.start.config import LoadedConfig

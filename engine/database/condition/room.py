@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from engine.database.growth import days_of, days_until_full, size_of
+from engine.database.condition.growth import days_of, days_until_full, size_of
+from engine.database.condition.sizes import TablePieces, oldest_row_ns, read_pieces
 from engine.database.layout import DatabaseLayout
 from engine.database.session import DatabaseSession
-from engine.database.sizes import TablePieces, oldest_row_ns, read_pieces
 from engine.messages.upkeep import KeptFor, TableSize
 
 _DATA_DIRECTORY: Final = b"SELECT s.setting FROM pg_settings AS s WHERE s.name = 'data_directory'"
@@ -23,7 +23,7 @@ OldestKnown = dict[str, tuple[str, int]]
 """By table, the name of its oldest piece and the time of the oldest row in it."""
 
 
-class Room(NamedTuple):
+class DiskRoom(NamedTuple):
     """One database; each as in `DatabaseReport`."""
 
     tables: list[TableSize]
@@ -39,7 +39,7 @@ def read_room(
     keep: Mapping[str, KeptFor],
     now_ns: int,
     known: OldestKnown | None = None,
-) -> Room:
+) -> DiskRoom:
     """Look. `known` is what was found before: it spares a look into the same piece again, once that
     is over. Raises psycopg.Error.
     """
@@ -52,7 +52,7 @@ def read_room(
         for each in found
     }
     free_bytes = disk_free_bytes(session)
-    return Room(
+    return DiskRoom(
         list(sizes.values()),
         free_bytes,
         days_until_full(found, sizes, free_bytes, now_ns),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from engine.base.clock import DAY_NS
-from engine.database.sizes import Piece, TablePieces
+from engine.database.condition.sizes import Piece, TablePieces
 from engine.messages.upkeep import FAR_DAYS, TableSize, age_ns
 
 _HOUR_NS: Final = DAY_NS // 24

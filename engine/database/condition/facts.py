@@ -13,10 +13,10 @@ import psycopg
 
 from engine.base.clock import wall_ns
 from engine.data.kinds import KINDS
-from engine.database.growth import sum_known
+from engine.database.condition.growth import sum_known
+from engine.database.condition.rights import Rights, read_rights
+from engine.database.condition.room import read_room
 from engine.database.layout import read_layout
-from engine.database.rights import Rights, read_rights
-from engine.database.room import read_room
 from engine.database.session import DatabaseSession
 from engine.database.timescale import SERVER_SETTINGS, columns_refused, settings_too_low
 from engine.messages.upkeep import KeptFor, TableSize
