@@ -2,7 +2,7 @@
 
 import { byId, make, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
-import { moment } from "./times.js";
+import { dateOf, moment } from "./times.js";
 import { fit } from "./vitals.js";
 
 const FAR_DAYS = 3650;
@@ -24,7 +24,7 @@ const cellsOf = (name, table) => [
   name, format.bytes(table.size_bytes), known(table.bytes_a_row, (value) => `${value.toFixed(1)} B`),
   known(table.bytes_a_day, format.bytes), known(table.rows_a_day, format.short),
   table.compressed_bytes ? `${(table.before_compression_bytes / table.compressed_bytes).toFixed(1)} ×` : "–",
-  moment(ms(table.oldest_ns)), table.kept_for || "ever",
+  dateOf(ms(table.oldest_ns)), table.kept_for || "ever",
 ];
 
 function taskText({ task, last_ns: last, next_ns: next, did, error }) {

@@ -18,6 +18,9 @@ const textOf = (ms, style) => STYLES[style](ms, dayOf(ms) === dayOf(Date.now()))
 // For a sentence.
 export const moment = (ms) => `${textOf(ms, "second")} UTC`;
 
+// For what may be years ago.
+export const dateOf = (ms) => iso(ms).slice(0, 10);
+
 // For a list.
 export const timeOf = (ms, style, className = "") =>
   make("time", { class: className, dateTime: iso(ms), data: { style } }, textOf(ms, style));

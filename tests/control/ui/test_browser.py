@@ -48,7 +48,7 @@ def test_storage_says_what_tables_take_and_who_fails(page: Any, engine: Scripted
             "61.0 MB",
             "4.6M",
             re.compile("^8.7 "),
-            re.compile("24 Nov"),
+            "2025-11-24",
             "400d",
         ]
     )
