@@ -1,6 +1,5 @@
 """What is fed comes out: true histograms, sinks by their state, series known from birth."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from engine.data.layout import Layout, open_layout
-from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport, UpkeepStatus
+from engine.messages.upkeep import DatabaseReport, TaskReport, UpkeepStatus
 from engine.messages.writer import LatencyHistogram, SinkStatus, WriterStatus
 from engine.process import metric_files
 from engine.process.metrics import LATENCY_EDGES_S, LatencyBuckets, UpkeepMetrics, WriterMetrics
@@ -123,28 +122,13 @@ def test_latencies_are_by_sink_and_the_venues_own_apart(
         assert found[f'{name}_bucket{{le="0.001"{labels}}}'] == 0
 
 
-def test_what_is_not_known_of_a_database_has_no_series_and_later_no_number(
-    layout: Layout,
-) -> None:
+def test_a_task_that_fails_says_so_until_it_does_not(layout: Layout) -> None:
     metric_files.begin(layout)
-    full = "fts_storage_until_full_seconds" + (of_it := '{database="database"}')
-    ratio = 'fts_storage_compression_ratio{database="database",table="trade"}'
     failing = 'fts_upkeep_task_failing{database="database",task="retention"}'
     with life(layout, "upkeep"):
-        metrics = UpkeepMetrics()
-        trade, task = TableSize("trade", size_bytes=900), TaskReport("retention", error="disk")
-        report = DatabaseReport("database", tables=[trade], tasks=[task], disk_free_bytes=5)
-        metrics.feed(UpkeepStatus([report]))
-        found = scrape(layout)
-        assert found["fts_storage_disk_free_bytes" + of_it] == 5
-        assert found['fts_storage_table_bytes{database="database",table="trade"}'] == 900
-        assert found[failing] == 1
-        assert not {full, ratio} & set(found)
-        trade.compressed_bytes, trade.before_compression_bytes = 100, 870
-        report.days_until_full, task.error = 0.5, ""
-        metrics.feed(UpkeepStatus([report]))
-        found = scrape(layout)
-        assert (found[full], found[ratio], found[failing]) == (43_200, 8.7, 0)
-        report.days_until_full = None
-        metrics.feed(UpkeepStatus([report]))
-        assert math.isnan(scrape(layout)[full]), "no alert is about what nobody knows"
+        metrics, task = UpkeepMetrics(), TaskReport("retention", error="disk", next_ns=2 * 10**9)
+        for error, value in (("disk", 1), ("", 0)):
+            task.error = error
+            metrics.feed(UpkeepStatus([DatabaseReport("database", tasks=[task])]))
+            assert scrape(layout)[failing] == value
+        assert scrape(layout)[failing.replace("failing", "next_timestamp_seconds")] == 2
