@@ -127,7 +127,8 @@ def _days(days: float) -> str:
 
 
 def _size(size_bytes: float) -> str:
-    return f"{size_bytes / 2**20:,.0f} MB"
+    size_mb = size_bytes / 2**20
+    return f"{size_mb:,.0f} MB" if size_mb >= 10 else f"{size_mb:.1f} MB"
 
 
 def _moment(time_ns: int) -> str:
