@@ -47,6 +47,7 @@ from engine.start.databases import (
     check_addresses,
     check_names,
     check_upkeep,
+    in_directory,
 )
 from engine.start.postgres_settings import check_settings
 
@@ -270,6 +271,11 @@ def load(
     _check(config, source)
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
+    config = msgspec.structs.replace(
+        config,
+        database=in_directory(config.database, base),
+        databases={name: in_directory(each, base) for name, each in config.databases.items()},
+    )
     found = {
         name: server_url(name, written, check, env, source, base)
         for name, written, check in _servers(config)
