@@ -45,6 +45,7 @@ from engine.start.databases import (
     DatabaseConfig,
     all_routes,
     check_addresses,
+    check_archives,
     check_names,
     check_upkeep,
     in_directory,
@@ -276,6 +277,7 @@ def load(
         database=in_directory(config.database, base),
         databases={name: in_directory(each, base) for name, each in config.databases.items()},
     )
+    check_archives(config.all_databases, source)
     found = {
         name: server_url(name, written, check, env, source, base)
         for name, written, check in _servers(config)

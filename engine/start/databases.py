@@ -96,6 +96,19 @@ def check_addresses(urls: Mapping[str, str], source: str) -> None:
             raise ConfigError(f"{source}: {other} and {sink} are the same database")
 
 
+def check_archives(databases: Mapping[str, DatabaseConfig], source: str) -> None:
+    """Raises ConfigError for two databases with one archive: what is a stream's number in one is
+    another stream's in the other, and no import could tell their rows apart.
+    """
+    seen: dict[str, str] = {}
+    for sink, database in databases.items():
+        if (to := database.archive_to) and (other := seen.setdefault(to, sink)) != sink:
+            raise ConfigError(
+                f"{source}: {other}.archive_to and {sink}.archive_to are both {to!r}: each database"
+                " needs one of its own"
+            )
+
+
 def all_routes(
     default: Sequence[RouteConfig], named: Mapping[str, Sequence[RouteConfig]], source: str
 ) -> list[Route]:

@@ -74,6 +74,11 @@ def test_routes_are_every_kind_with_every_symbol(tmp_path: Path) -> None:
         ),
         ("[databases.a]\narchive = 'parquet'", ("needs databases.a.archive_to",)),
         ("[databases.a]\narchive_to = 'x'", ("databases.a.archive_to", "nothing without")),
+        (
+            "[databases.a]\narchive = 'parquet'\narchive_to = 'x'\n"
+            "[databases.b]\narchive = 'parquet'\narchive_to = './x'",
+            ("databases.a.archive_to and databases.b.archive_to",),
+        ),
         ("[[databases.a.routes]]\nkinds = []", ("databases.a.routes[0]", "no stream")),
         ("[[databases.a.routes]]\nsymbols = ['a b']", ("databases.a.routes[0].symbols", "'a b'")),
         ("[[databases.a.routes]]\nvenues = 'x'", ("routes[0].venues: unknown key",)),
