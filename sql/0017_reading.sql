@@ -147,7 +147,9 @@ DECLARE
     from_here timestamptz := (
         SELECT greatest(since, b.spans_from) FROM row_span_begin AS b WHERE b.kind = of_kind);
 BEGIN
-    IF from_here >= until OR rare_spans(of_kind, ids, from_here, until) IS NULL THEN
+    IF since IS NULL OR (from_here < until) IS NOT TRUE
+        OR rare_spans(of_kind, ids, from_here, until) IS NULL
+    THEN
         RETURN NULL;
     END IF;
     RETURN from_here;

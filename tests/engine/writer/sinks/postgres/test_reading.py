@@ -156,6 +156,22 @@ def test_trades_of_a_symbol_are_those_of_the_view(fill: Fill, database_url: str)
             assert touched(looked, database_url) <= chunks(database_url, since, until)
 
 
+def test_times_that_bound_nothing_give_no_rows(fill: Fill, database_url: str) -> None:
+    """NULL and reversed ones, whether the symbol is rare or busy; infinity bounds, too."""
+    fill()
+    select(database_url, "SELECT forget_row_spans('trade', %s)", (day(2),))
+    call = "SELECT count(*) FROM trades('acme', %s, %s, %s)"
+    for slot in (0, RARE):
+        symbol = f"S{slot}"
+        for since, until in (
+            (None, day(9)), (day(0), None), (None, None), (day(3), day(1)), (day(3.5), day(3.5)),
+            ("infinity", "-infinity"), ("infinity", "infinity"), ("-infinity", "-infinity"),
+        ):  # fmt: skip
+            assert select(database_url, call, (symbol, since, until)) == [(0,)], (since, until)
+        every = select(database_url, "SELECT count(*) FROM trades WHERE symbol = %s", (symbol,))
+        assert select(database_url, call, (symbol, "-infinity", "infinity")) == every
+
+
 def test_trades_of_a_rare_symbol_are_found_without_reading_the_others(
     fill: Fill, database_url: str
 ) -> None:
