@@ -614,11 +614,12 @@ DECLARE
     step interval := '1 minute';
     better timestamptz;
 BEGIN
-    IF last_time >= unknown_until THEN
+    IF at IS NULL OR last_time >= unknown_until THEN
         RETURN last_time;
     END IF;
     oldest := coalesce(last_time, (SELECT b.time FROM book AS b ORDER BY b.time LIMIT 1));
-    until := unknown_until;
+    until := least(unknown_until, (SELECT b.time FROM book AS b ORDER BY b.time DESC LIMIT 1)
+        + interval '1 microsecond');
     WHILE until > oldest LOOP  -- back in time, by longer and longer steps
         SELECT b.time INTO better FROM book AS b
         WHERE b.stream_id = ANY (ids) AND b.flags & 1 <> 0

@@ -468,6 +468,21 @@ def _book(events: Sequence[tuple[int, bool, bool, Any]], until: int) -> list[tup
     ]
 
 
+@pytest.mark.parametrize("is_snapshot", [False, True])
+def test_the_book_of_the_end_of_time_is_the_newest(
+    store: Store, database_url: str, is_snapshot: bool
+) -> None:
+    """Also where nothing says where snapshots are, and where there are none."""
+    store(book_rows([(3, is_snapshot, False, [(int(Side.BID), 8_000_000, 1)])]))
+    execute(database_url, "DELETE FROM row_span", "DELETE FROM row_span_begin")
+    options = "-c statement_timeout=20s"
+    with psycopg.connect(database_url, options=options) as connection:
+        for at, count in (("infinity", is_snapshot), (day(1e6), is_snapshot), ("-infinity", 0),
+                          (None, 0)):  # fmt: skip
+            found = connection.execute(b"SELECT count(*) FROM book_at('acme', 'S0', %s)", (at,))
+            assert found.fetchall() == [(count,)], at
+
+
 def test_a_book_looks_at_no_day_before_its_snapshot_and_none_after(
     store: Store, database_url: str
 ) -> None:
