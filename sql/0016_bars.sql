@@ -225,7 +225,7 @@ CREATE FUNCTION bars(
 ) RETURNS TABLE (
     "time" timestamptz, open numeric, high numeric, low numeric, close numeric, volume numeric,
     quote_volume numeric, buy_volume numeric, trade_count int8
-) LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+) LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     origin CONSTANT timestamptz := '2000-01-03 00:00:00+00';
@@ -234,6 +234,7 @@ DECLARE
     seconds float8 := date_part('epoch', width);
     streams int[];
     source text := 'trade';
+    part interval := width;
 BEGIN
     starts := CASE WHEN starts < since THEN starts + width ELSE starts END;
     ends := CASE WHEN ends < until THEN ends + width ELSE ends END;
@@ -247,6 +248,7 @@ BEGIN
             WHEN seconds = floor(seconds) THEN 'bar_1s'
             ELSE 'trade'
         END;
+        part := CASE source WHEN 'bar_1m' THEN '1 minute' WHEN 'bar_1s' THEN '1 second' ELSE width END;
     END IF;
     streams := ARRAY(
         SELECT s.stream_id FROM stream s JOIN instrument i USING (instrument_id)
@@ -255,26 +257,34 @@ BEGIN
     RETURN QUERY
     SELECT
         date_bin(width, b.time, origin),
-        (array_agg(b.open * i.price_unit ORDER BY b.time, b.stream_id))[1],
+        (array_agg(b.open * i.price_unit ORDER BY b.time, e.first_time, b.stream_id))[1],
         max(b.high * i.price_unit),
         min(b.low * i.price_unit),
-        (array_agg(b.close * i.price_unit ORDER BY b.time, b.stream_id))[count(*)],
+        (array_agg(b.close * i.price_unit ORDER BY b.time, e.last_time, b.stream_id))[count(*)],
         sum(b.volume * i.qty_unit),
         sum(b.quote_volume * i.price_unit * i.qty_unit),
         sum(b.buy_volume * i.qty_unit),
         sum(b.trade_count)::int8
     FROM (
-        SELECT m.* FROM bar_1m_now m
-        WHERE source = 'bar_1m' AND m.stream_id = ANY (streams)
-            AND m.time >= starts AND m.time < ends
-        UNION ALL
-        SELECT s.* FROM bar_1s_now s
-        WHERE source = 'bar_1s' AND s.stream_id = ANY (streams)
-            AND s.time >= starts AND s.time < ends
-        UNION ALL
-        SELECT t.* FROM bars_of_trades(starts, ends, width) t
-        WHERE source = 'trade' AND t.stream_id = ANY (streams)
+        SELECT p.*, count(*) OVER (PARTITION BY p.time) > 1 AS is_divided
+        FROM (
+            SELECT m.* FROM bar_1m_now m
+            WHERE source = 'bar_1m' AND m.stream_id = ANY (streams)
+                AND m.time >= starts AND m.time < ends
+            UNION ALL
+            SELECT s.* FROM bar_1s_now s
+            WHERE source = 'bar_1s' AND s.stream_id = ANY (streams)
+                AND s.time >= starts AND s.time < ends
+            UNION ALL
+            SELECT t.* FROM bars_of_trades(starts, ends, width) t
+            WHERE source = 'trade' AND t.stream_id = ANY (streams)
+        ) AS p
     ) AS b
+    LEFT JOIN LATERAL (  -- of two versions that traded in one part, which was first
+        SELECT min(t.time) AS first_time, max(t.time) AS last_time FROM trade t
+        WHERE b.is_divided AND t.stream_id = b.stream_id
+            AND t.time >= b.time AND t.time < b.time + part
+    ) AS e ON true
     JOIN stream s USING (stream_id)
     JOIN instrument i USING (instrument_id)
     GROUP BY 1

@@ -147,7 +147,9 @@ DECLARE
     from_here timestamptz := (
         SELECT greatest(since, b.spans_from) FROM row_span_begin AS b WHERE b.kind = of_kind);
 BEGIN
-    IF from_here >= until OR rare_spans(of_kind, ids, from_here, until) IS NULL THEN
+    IF since IS NULL OR (from_here < until) IS NOT TRUE
+        OR rare_spans(of_kind, ids, from_here, until) IS NULL
+    THEN
         RETURN NULL;
     END IF;
     RETURN from_here;
@@ -158,7 +160,8 @@ COMMENT ON FUNCTION rare_from IS
     'From where on a time is read span by span; NULL where it is all read in one piece';
 
 -- Numbers as double precision: the double that is nearest to the exact number, for division rounds
--- so, and both mantissa (below 2^53) and power of ten (below 10^22) are exact.
+-- so, and both mantissa (up to 2^53) and power of ten (below 10^22) are exact. Larger mantissas take
+-- the long way.
 
 ALTER TABLE instrument
     ADD COLUMN price_scale float8 NOT NULL
@@ -169,6 +172,13 @@ ALTER TABLE instrument
 COMMENT ON COLUMN instrument.price_scale IS '10 ^ price_decimals: what a mantissa is divided by';
 COMMENT ON COLUMN instrument.qty_scale IS '10 ^ qty_decimals: what a mantissa is divided by';
 
+CREATE FUNCTION nearest(mantissa int8, scale float8, unit numeric) RETURNS float8
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN mantissa BETWEEN -9007199254740992 AND 9007199254740992 THEN mantissa / scale
+            ELSE (mantissa * unit)::float8 END;
+
+COMMENT ON FUNCTION nearest IS 'The double nearest to mantissa * unit; scale is 1 / unit';
+
 CREATE VIEW trades_f AS
 SELECT
     t.time,
@@ -176,8 +186,8 @@ SELECT
     i.venue,
     i.symbol,
     CASE t.side WHEN 'B' THEN 'buy' WHEN 'S' THEN 'sell' END AS side,
-    t.price / i.price_scale AS price,
-    t.qty / i.qty_scale AS quantity,
+    nearest(t.price, i.price_scale, i.price_unit) AS price,
+    nearest(t.qty, i.qty_scale, i.qty_unit) AS quantity,
     CASE WHEN t.trade_id_hi = 0 THEN t.trade_id END AS trade_id,
     CASE
         WHEN t.trade_id_hi <> 0
@@ -203,8 +213,8 @@ SELECT
     i.venue,
     i.symbol,
     CASE b.side WHEN 'b' THEN 'bid' WHEN 'a' THEN 'ask' END AS side,
-    CASE WHEN b.side <> '-' THEN b.price / i.price_scale END AS price,
-    CASE WHEN b.side <> '-' THEN b.qty / i.qty_scale END AS quantity,
+    CASE WHEN b.side <> '-' THEN nearest(b.price, i.price_scale, i.price_unit) END AS price,
+    CASE WHEN b.side <> '-' THEN nearest(b.qty, i.qty_scale, i.qty_unit) END AS quantity,
     b.seq,
     b.prev_seq,
     b.flags & 1 <> 0 AS is_snapshot,
@@ -228,10 +238,10 @@ SELECT
     timestamptz 'epoch' + (q.ts_recv / 1000) * interval '1 microsecond' AS recv_time,
     i.venue,
     i.symbol,
-    CASE WHEN q.bid <> 0 THEN q.bid / i.price_scale END AS bid,
-    CASE WHEN q.bid <> 0 THEN q.bid_qty / i.qty_scale END AS bid_quantity,
-    CASE WHEN q.ask <> 0 THEN q.ask / i.price_scale END AS ask,
-    CASE WHEN q.ask <> 0 THEN q.ask_qty / i.qty_scale END AS ask_quantity,
+    CASE WHEN q.bid <> 0 THEN nearest(q.bid, i.price_scale, i.price_unit) END AS bid,
+    CASE WHEN q.bid <> 0 THEN nearest(q.bid_qty, i.qty_scale, i.qty_unit) END AS bid_quantity,
+    CASE WHEN q.ask <> 0 THEN nearest(q.ask, i.price_scale, i.price_unit) END AS ask,
+    CASE WHEN q.ask <> 0 THEN nearest(q.ask_qty, i.qty_scale, i.qty_unit) END AS ask_quantity,
     q.seq,
     q.flags & 8 <> 0 AS after_gap,
     q.flags & 32 <> 0 AS inexact,
@@ -251,9 +261,9 @@ SELECT
     timestamptz 'epoch' + (f.ts_recv / 1000) * interval '1 microsecond' AS recv_time,
     i.venue,
     i.symbol,
-    CASE WHEN f.flags & 64 = 0 THEN f.rate / 1e12::float8 END AS rate,
-    nullif(f.mark, 0) / 1e8::float8 AS mark_price,
-    nullif(f.index, 0) / 1e8::float8 AS index_price,
+    CASE WHEN f.flags & 64 = 0 THEN nearest(f.rate, 1e12, 1e-12) END AS rate,
+    nearest(nullif(f.mark, 0), 1e8, 1e-8) AS mark_price,
+    nearest(nullif(f.index, 0), 1e8, 1e-8) AS index_price,
     timestamptz 'epoch' + (nullif(f.next_ts, 0) / 1000) * interval '1 microsecond'
         AS next_funding_time,
     nullif(f.interval_s, 0) * interval '1 second' AS funding_interval,
@@ -275,7 +285,7 @@ SELECT
     timestamptz 'epoch' + (o.ts_recv / 1000) * interval '1 microsecond' AS recv_time,
     i.venue,
     i.symbol,
-    o.qty / i.qty_scale AS quantity,
+    nearest(o.qty, i.qty_scale, i.qty_unit) AS quantity,
     o.flags & 8 <> 0 AS after_gap,
     o.flags & 32 <> 0 AS inexact,
     o.time_sub_us AS time_ns_part,
@@ -295,10 +305,10 @@ SELECT
     i.venue,
     i.symbol,
     CASE l.side WHEN 'B' THEN 'buy' WHEN 'S' THEN 'sell' END AS side,
-    l.price / i.price_scale AS price,
-    nullif(l.avg_price, 0) / 1e8::float8 AS average_price,
-    l.qty / i.qty_scale AS quantity,
-    l.filled_qty / i.qty_scale AS filled_quantity,
+    nearest(l.price, i.price_scale, i.price_unit) AS price,
+    nearest(nullif(l.avg_price, 0), 1e8, 1e-8) AS average_price,
+    nearest(l.qty, i.qty_scale, i.qty_unit) AS quantity,
+    nearest(l.filled_qty, i.qty_scale, i.qty_unit) AS filled_quantity,
     l.flags & 8 <> 0 AS after_gap,
     l.flags & 32 <> 0 AS inexact,
     l.time_sub_us AS time_ns_part,
@@ -612,11 +622,12 @@ DECLARE
     step interval := '1 minute';
     better timestamptz;
 BEGIN
-    IF last_time >= unknown_until THEN
+    IF at IS NULL OR last_time >= unknown_until THEN
         RETURN last_time;
     END IF;
     oldest := coalesce(last_time, (SELECT b.time FROM book AS b ORDER BY b.time LIMIT 1));
-    until := unknown_until;
+    until := least(unknown_until, (SELECT b.time FROM book AS b ORDER BY b.time DESC LIMIT 1)
+        + interval '1 microsecond');
     WHILE until > oldest LOOP  -- back in time, by longer and longer steps
         SELECT b.time INTO better FROM book AS b
         WHERE b.stream_id = ANY (ids) AND b.flags & 1 <> 0

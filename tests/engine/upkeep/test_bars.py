@@ -440,6 +440,40 @@ def test_bars_of_a_symbol_are_exact_before_and_after_they_are_made(
     assert sum(bar[7] for bar in found) == Decimal("0.005") * 700
 
 
+@pytest.mark.parametrize("width", ["250 milliseconds", "1 second", "1 minute", "1 day"])
+def test_the_version_that_traded_last_closes_the_bar(
+    connection: psycopg.Connection[Any], place: Place, width: str
+) -> None:
+    """Whichever got its stream first: by an import, or when a venue goes back to what it had."""
+    late, early = register(connection, 2, 4), register(connection, 1, 2)
+    prices = [
+        (early, 100),
+        (late, 20_000),
+        (early, 300),
+        (late, 40_000),
+        (late, 50_000),
+        (early, 600),
+    ]
+    trades = [
+        Trade(
+            START_NS + minute * MINUTE_NS + 400 * S_NS // 1000 + n * S_NS // 1000,
+            stream_id,
+            n,
+            price,
+        )
+        for minute, order in ((0, prices[:2]), (1, prices[2:4]), (2, prices[4:]))
+        for n, (stream_id, price) in enumerate(order)
+    ]
+    place.session.execute("SELECT mark_bars(false)")
+    store(connection, trades)
+    found = asked(connection, width)
+    begin(place)
+    catch_up(place)
+    want = [(1, 6)] if width == "1 day" else [(1, 2), (3, 4), (5, 6)]
+    for bars_found in (found, asked(connection, width)):
+        assert [(bar[1], bar[4]) for bar in bars_found] == want
+
+
 def test_readable_views_have_the_decimals_of_the_instrument(
     connection: psycopg.Connection[Any], place: Place
 ) -> None:

@@ -156,6 +156,22 @@ def test_trades_of_a_symbol_are_those_of_the_view(fill: Fill, database_url: str)
             assert touched(looked, database_url) <= chunks(database_url, since, until)
 
 
+def test_times_that_bound_nothing_give_no_rows(fill: Fill, database_url: str) -> None:
+    """NULL and reversed ones, whether the symbol is rare or busy; infinity bounds, too."""
+    fill()
+    select(database_url, "SELECT forget_row_spans('trade', %s)", (day(2),))
+    call = "SELECT count(*) FROM trades('acme', %s, %s, %s)"
+    for slot in (0, RARE):
+        symbol = f"S{slot}"
+        for since, until in (
+            (None, day(9)), (day(0), None), (None, None), (day(3), day(1)), (day(3.5), day(3.5)),
+            ("infinity", "-infinity"), ("infinity", "infinity"), ("-infinity", "-infinity"),
+        ):  # fmt: skip
+            assert select(database_url, call, (symbol, since, until)) == [(0,)], (since, until)
+        every = select(database_url, "SELECT count(*) FROM trades WHERE symbol = %s", (symbol,))
+        assert select(database_url, call, (symbol, "-infinity", "infinity")) == every
+
+
 def test_trades_of_a_rare_symbol_are_found_without_reading_the_others(
     fill: Fill, database_url: str
 ) -> None:
@@ -356,6 +372,11 @@ def test_numbers_in_double_precision_are_the_nearest(store: Store, database_url:
     rows = trades_of_days(2000)
     rows["price"] = np.random.default_rng(3).integers(1, 10**9, 2000) / 1e6
     store(rows)
+    execute(  # no venue has said more digits than a double has
+        database_url,
+        "UPDATE trade SET price = price + 4611686018427387905, qty = -price - trade_id"
+        " WHERE trade_id % 3 = 0",
+    )
     found = select(
         database_url,
         "SELECT e.price, f.price, e.quantity, f.quantity FROM trades AS e"
@@ -450,6 +471,21 @@ def _book(events: Sequence[tuple[int, bool, bool, Any]], until: int) -> list[tup
         ("ask" if ask else "bid", Decimal(abs(price)) / 100, Decimal(qty) / 1000)
         for ask, price, qty in found
     ]
+
+
+@pytest.mark.parametrize("is_snapshot", [False, True])
+def test_the_book_of_the_end_of_time_is_the_newest(
+    store: Store, database_url: str, is_snapshot: bool
+) -> None:
+    """Also where nothing says where snapshots are, and where there are none."""
+    store(book_rows([(3, is_snapshot, False, [(int(Side.BID), 8_000_000, 1)])]))
+    execute(database_url, "DELETE FROM row_span", "DELETE FROM row_span_begin")
+    options = "-c statement_timeout=20s"
+    with psycopg.connect(database_url, options=options) as connection:
+        for at, count in (("infinity", is_snapshot), (day(1e6), is_snapshot), ("-infinity", 0),
+                          (None, 0)):  # fmt: skip
+            found = connection.execute(b"SELECT count(*) FROM book_at('acme', 'S0', %s)", (at,))
+            assert found.fetchall() == [(count,)], at
 
 
 def test_a_book_looks_at_no_day_before_its_snapshot_and_none_after(
