@@ -17,11 +17,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from engine.data.layout import Layout, open_layout
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
 from engine.start.migrations import migrate
+
+settings.register_profile(
+    "whatever the machine does", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("whatever the machine does")
 
 _numbers = itertools.count(1)
 

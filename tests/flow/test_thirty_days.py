@@ -6,7 +6,6 @@ Without FTS_TEST_TIMESCALE_DSN no hypertable is looked after.
 """
 
 import asyncio
-import datetime as dt
 import errno
 import os
 import random
@@ -191,7 +190,9 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, left: int) -> Iterator[list[str]]
 class Rig:
     """One database through thirty days; on hypertables the server is not the test's to kill."""
 
-    def __init__(self, url: str, layout: Layout, lake: Path, server: PrivatePostgres | None) -> None:
+    def __init__(
+        self, url: str, layout: Layout, lake: Path, server: PrivatePostgres | None
+    ) -> None:
         slots = Slots(layout.slots)
         self.url, self.lake, self.server = url, lake, server
         self.is_hyper = server is None
@@ -352,8 +353,13 @@ def assert_nothing_is_left_over(rig: Rig) -> None:
     """No file half written, no table aside, no mark, no index that is not valid."""
     assert [path for path in rig.lake.rglob("*") if path.name.endswith(".tmp")] == []
     assert select(rig.url, "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid") == []
-    assert select(rig.url, "SELECT inhrelid::regclass FROM pg_inherits WHERE inhdetachpending") == []
-    assert select(rig.url, "SELECT DISTINCT minute FROM bar_todo UNION SELECT hour FROM bar_fill") == []
+    assert (
+        select(rig.url, "SELECT inhrelid::regclass FROM pg_inherits WHERE inhdetachpending") == []
+    )
+    assert (
+        select(rig.url, "SELECT DISTINCT minute FROM bar_todo UNION SELECT hour FROM bar_fill")
+        == []
+    )
     assert select(rig.url, _ASIDE) == []
 
 
