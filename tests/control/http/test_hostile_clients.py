@@ -66,7 +66,7 @@ def test_a_client_that_drips_is_cut_off(parts: list[bytes]) -> None:
                 if not reading.done():
                     writer.write(part)
                 await asyncio.wait([reading], timeout=0.05)
-            # What drips into a connection that was cut off resets it, and the answer may go with it.
+            # What drips into a connection that is cut off resets it; the answer may go with that.
             with contextlib.suppress(ConnectionResetError):
                 answer = await reading
         writer.close()
