@@ -30,7 +30,13 @@ from engine.messages.upkeep import BARS
 from engine.upkeep.archive import is_archived
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
-from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
+from engine.upkeep.tasks.deletion import (
+    delete_archived,
+    is_in_one_piece,
+    moment,
+    oldest_row_ns,
+    rows_to_archive,
+)
 from engine.upkeep.tasks.readers import who_reads
 
 BeforeDrop = Callable[[Place, str, int, int], str]
@@ -112,12 +118,14 @@ class Retention:
         while (oldest_ns := oldest_row_ns(place, table)) is not None and oldest_ns < end_ns:
             day_ns = oldest_ns // DAY_NS * DAY_NS
             said = f"{table} of {date_of(day_of(day_ns))}"
-            if why_not := self._why_not(place, table, day_ns, day_ns + DAY_NS):
-                yield said, why_not
-                return
             over = sql.SQL("time < {}").format(moment(day_ns + DAY_NS))
-            delete_rows(place, sql.Identifier(table), over)
-            yield said, ""
+            rows = rows_to_archive(place, sql.Identifier(table), over)
+            why_not = self._why_not(place, table, day_ns, day_ns + DAY_NS)
+            if not why_not and delete_archived(place, sql.Identifier(table), over, rows) is None:
+                why_not = "late rows have come"
+            yield said, why_not
+            if why_not:
+                return
 
     def _is_filling(self, place: Place, partition: Partition) -> str:
         """Whether a writer that is behind still delivers that day, after a long outage: it would
