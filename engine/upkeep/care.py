@@ -31,6 +31,11 @@ _ELSEWHERE_S: Final = 5.0
 """Advisory lock: of all engines on a database, one looks after it at a time; and what a dead one
 has left running at the server ends first."""
 _CONSEQUENCE: Final = "rows are stored as before, and it is tried again"
+_NO_OWNER: Final = (
+    "only the tables' owner may: name its address in database.owner.url_file or"
+    " FTS_DATABASE_OWNER_URL"
+)
+"""Of a right that is missing; none that could be granted would do."""
 _S: Final = 1_000_000_000
 
 
@@ -144,7 +149,9 @@ class Care:
             raise
         except (psycopg.Error, EngineError, OSError) as error:
             is_servers = isinstance(error, psycopg.Error)
-            text = str(unavailable(error, self._settings.url) if is_servers else error)
+            no_owner = isinstance(error, psycopg.errors.InsufficientPrivilege)
+            why = _NO_OWNER if no_owner else ""
+            text = str(unavailable(error, self._settings.url, why) if is_servers else error)
             self._tell(duty, began_s, duty.trouble.met(text), error=duty.trouble.text)
             return False
         duty.trouble.over()

@@ -118,14 +118,37 @@ def delete_streams(place: Place, chunk: Chunk, stream_ids: Sequence[int]) -> int
     return deleted.rowcount
 
 
-def drop(place: Place, piece: Sequence[Chunk]) -> None:
-    """Drop all of it at once. Raises psycopg.errors.LockNotAvailable while one is read."""
-    place.session.execute(
-        sql.SQL("SELECT {}({}, older_than => {}, newer_than => {})").format(
-            _function(place, "drop_chunks"), sql.Literal(piece[0].table),
-            _moment(piece[-1].end_ns), _moment(piece[0].start_ns),
+def count_rows(place: Place, piece: Sequence[Chunk], stream_ids: Sequence[int] = ()) -> int:
+    """Rows from the first to the last moment of a piece: of some streams, or all."""
+    of_streams = sql.SQL(" AND stream_id = ANY ({})").format(sql.Literal(list(stream_ids)))
+    found = place.session.execute(
+        sql.SQL("SELECT count(*) FROM {} WHERE time >= {} AND time < {}{}").format(
+            sql.Identifier(piece[0].table), _moment(piece[0].start_ns), _moment(piece[-1].end_ns),
+            of_streams if stream_ids else sql.SQL(""),
         )
-    )  # fmt: skip
+    ).fetchone()  # fmt: skip
+    return int(found[0]) if found else 0
+
+
+def drop(place: Place, piece: Sequence[Chunk], rows: int | None = None) -> bool:
+    """Drop all of it at once; with `rows`, only if it has so many: whether it was done. Raises
+    psycopg.errors.LockNotAvailable while one is read.
+    """
+    with place.session.transaction():
+        if rows is not None:
+            names = sql.SQL(", ").join(chunk.identifier for chunk in piece)
+            lock = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names)
+            place.session.execute(lock)
+            if count_rows(place, piece) != rows:
+                return False
+        for chunk in piece:  # each by itself: one that is made between them was never counted
+            place.session.execute(
+                sql.SQL("SELECT {}({}, older_than => {}, newer_than => {})").format(
+                    _function(place, "drop_chunks"), sql.Literal(chunk.table),
+                    _moment(chunk.end_ns), _moment(chunk.start_ns),
+                )
+            )  # fmt: skip
+    return True
 
 
 def _moment(time_ns: int) -> sql.Composed:

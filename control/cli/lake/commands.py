@@ -12,7 +12,7 @@ import psycopg
 from control.cli.lake.tally import Tally
 from control.cli.options import EXAMPLE, add_config, load
 from control.cli.stores.which import Stores
-from engine.base.errors import MigrationError
+from engine.base.errors import ConfigError, MigrationError
 from engine.data.kinds import COVERAGE, KINDS
 from engine.database.session import EXPORT, IMPORT, DatabaseSession, Purpose, session
 from engine.database.words import unavailable
@@ -21,6 +21,7 @@ from engine.start import migrations
 from engine.upkeep.archive import needs_pyarrow
 
 if TYPE_CHECKING:  # what follows needs pyarrow, which is there when it was asked for
+    from engine.upkeep.lake.export import Wish
     from engine.upkeep.lake.manifest import Group
 
 _EXAMPLES = f"""\
@@ -86,11 +87,27 @@ def _export(options: argparse.Namespace) -> int:
 
     wish = Wish(tuple(options.kind or TABLES), tuple(options.venue), tuple(options.symbol))
     place, tally = LakePlace(options.to), Tally(options.json)
-    with _session(options, EXPORT) as connection, place.alone():
-        for day in days_of(connection, wish, options.first, options.last):
-            for done in export_day(connection, place, day, wish):
-                tally.add(done.group, done.outcome, done.group.rows)
+    with _session(options, EXPORT) as connection:
+        _must_be_known(connection, wish)
+        with place.alone():
+            for day in days_of(connection, wish, options.first, options.last):
+                for done in export_day(connection, place, day, wish):
+                    tally.add(done.group, done.outcome, done.group.rows)
     return tally.end("exported")
+
+
+def _must_be_known(connection: DatabaseSession, wish: "Wish") -> None:
+    """Raises ConfigError for a venue or symbol of which the database has no stream."""
+    from engine.upkeep.lake.streams import read_streams  # noqa: PLC0415
+
+    known = read_streams(connection).values()
+    for option, names, found in (
+        ("--venue", wish.venues, {each.venue for each in known}),
+        ("--symbol", wish.symbols, {each.symbol for each in known}),
+    ):
+        for name in names:
+            if name not in found:
+                raise ConfigError(f"{option} {name}: this database has no stream of that")
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -11,7 +11,15 @@ from typing import ClassVar, Final
 import psycopg
 
 from engine.database.timescale import columns_refused
-from engine.upkeep.chunks import Chunk, delete_streams, drop, ended_before, in_pieces, rewrite
+from engine.upkeep.chunks import (
+    Chunk,
+    count_rows,
+    delete_streams,
+    drop,
+    ended_before,
+    in_pieces,
+    rewrite,
+)
 from engine.upkeep.hypertables import hypertables
 from engine.upkeep.task import Place, PostponedError
 from engine.upkeep.tasks.ages import age_ns
@@ -67,9 +75,11 @@ class ChunkRetention:
         """Oldest first, up to what may not go yet: how many, and why no more."""
         count = 0
         for piece in _too_old(place, table, kept_for):
+            rows = count_rows(place, piece) if place.settings.archive != "none" else None
             if why_not := self._why_not(place, piece):
                 return count, why_not
-            drop(place, piece)
+            if not drop(place, piece, rows):
+                return count, "late rows have come"
             count += len(piece)
         return count, ""
 
@@ -81,10 +91,16 @@ class ChunkRetention:
             if names <= self._emptied:
                 continue
             place.pause()
+            is_archived = place.settings.archive != "none"
+            before = count_rows(place, piece, stream_ids) if is_archived else None
             if self._why_not(place, piece):
                 break
-            with place.session.transaction():
+            with place.session.transaction() as all_or_nothing:
                 deleted = [delete_streams(place, chunk, stream_ids) for chunk in piece]
+                if before not in (None, sum(deleted)):  # late rows, which nobody was asked about
+                    raise psycopg.Rollback(all_or_nothing)
+            if before not in (None, sum(deleted)):
+                break
             for chunk, rows in zip(piece, deleted, strict=True):
                 if rows and chunk.has_columns:
                     rewrite(place, chunk)  # nobody writes there any more who would use the room

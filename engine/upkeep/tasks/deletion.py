@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from engine.database.layout import is_hypertable
@@ -40,6 +41,31 @@ def delete_rows(place: Place, table: sql.Identifier, condition: sql.Composable) 
         count += deleted
         if deleted < _ROWS_AT_ONCE:
             return count
+
+
+def rows_to_archive(place: Place, table: sql.Identifier, condition: sql.Composable) -> int | None:
+    """How many rows the archive is about to be asked about; None where there is no archive."""
+    if place.settings.archive == "none":
+        return None
+    place.pause()
+    count = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(table, condition)
+    found = place.session.execute(count).fetchone()
+    return int(found[0]) if found else 0
+
+
+def delete_archived(
+    place: Place, table: sql.Identifier, condition: sql.Composable, rows: int | None
+) -> int | None:
+    """As `delete_rows`; where so many `rows` were asked about, all of them and no other, else
+    nothing (None): there are late ones, and they have to be asked about, too.
+    """
+    if rows is None:
+        return delete_rows(place, table, condition)
+    with place.session.transaction() as all_or_nothing:
+        count = delete_rows(place, table, condition)
+        if count != rows:
+            raise psycopg.Rollback(all_or_nothing)
+    return count if count == rows else None
 
 
 def moment(time_ns: int) -> sql.Composed:

@@ -30,7 +30,13 @@ from engine.messages.upkeep import BARS
 from engine.upkeep.archive import is_archived
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
-from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
+from engine.upkeep.tasks.deletion import (
+    delete_archived,
+    is_in_one_piece,
+    moment,
+    oldest_row_ns,
+    rows_to_archive,
+)
 from engine.upkeep.tasks.readers import who_reads
 
 BeforeDrop = Callable[[Place, str, int, int], str]
@@ -50,10 +56,10 @@ _MARKED: Final = b"""
         AND starts_with(obj_description(c.oid, 'pg_class'), %s)
 """
 _AGREED: Final = re.compile(r": (\d+) rows of (\w+) are archived$")
+_SAID: Final = b"SELECT obj_description(%s::text::regclass, 'pg_class')"
 _FOUND: Final = """
     SELECT count(*), (extract(epoch FROM min(time)) * 1000000)::int8 * 1000,
-        (extract(epoch FROM max(time)) * 1000000)::int8 * 1000 + 1000,
-        obj_description(%s::text::regclass, 'pg_class')
+        (extract(epoch FROM max(time)) * 1000000)::int8 * 1000 + 1000
     FROM {}
 """
 _INSERTED: Final = b"SELECT s.n_tup_ins FROM pg_stat_all_tables AS s WHERE s.relid = %s::int8::oid"
@@ -98,8 +104,8 @@ class Retention:
                     _mark(place, each, None)
                 continue
             assert each.end_ns is not None
-            mark = _mark_of(place, table, each)
             why_not = self._is_filling(place, each) or _in_the_way(place, table, found)
+            mark = MARK if why_not else _mark_of(place, table, each)
             why_not = why_not or self._why_not(place, table, each.start_ns or 0, each.end_ns)
             if not why_not:
                 _mark(place, each, mark)
@@ -112,12 +118,14 @@ class Retention:
         while (oldest_ns := oldest_row_ns(place, table)) is not None and oldest_ns < end_ns:
             day_ns = oldest_ns // DAY_NS * DAY_NS
             said = f"{table} of {date_of(day_of(day_ns))}"
-            if why_not := self._why_not(place, table, day_ns, day_ns + DAY_NS):
-                yield said, why_not
-                return
             over = sql.SQL("time < {}").format(moment(day_ns + DAY_NS))
-            delete_rows(place, sql.Identifier(table), over)
-            yield said, ""
+            rows = rows_to_archive(place, sql.Identifier(table), over)
+            why_not = self._why_not(place, table, day_ns, day_ns + DAY_NS)
+            if not why_not and delete_archived(place, sql.Identifier(table), over, rows) is None:
+                why_not = "late rows have come"
+            yield said, why_not
+            if why_not:
+                return
 
     def _is_filling(self, place: Place, partition: Partition) -> str:
         """Whether a writer that is behind still delivers that day, after a long outage: it would
@@ -172,13 +180,12 @@ def _mark_of(place: Place, table: str, partition: Partition) -> str:
 def _late_rows(place: Place, schema: str, name: str) -> str:
     """Archive what came between the answer and the detaching; why the day must stay."""
     identifier = sql.Identifier(schema, name)
-    found = place.session.execute(
-        sql.SQL(_FOUND).format(identifier), (identifier.as_string(place.session),)
-    ).fetchone()
-    assert found is not None
-    rows, first_ns, end_ns, said = found
-    agreed = _AGREED.search(said or "")
-    if agreed is None or int(agreed[1]) == rows or not rows:
+    (said,) = place.session.execute(_SAID, (identifier.as_string(place.session),)).fetchall()[0]
+    if (agreed := _AGREED.search(said or "")) is None:
+        return ""
+    found = place.session.execute(sql.SQL(_FOUND).format(identifier)).fetchall()
+    rows, first_ns, end_ns = found[0]
+    if rows in (0, int(agreed[1])):
         return ""
     return is_archived(place, agreed[2], first_ns, end_ns, relation=name)
 

@@ -14,7 +14,13 @@ from engine.base.clock import DAY_NS
 from engine.database.partitions import partitions_of, schema_of_partitioned
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
-from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
+from engine.upkeep.tasks.deletion import (
+    delete_archived,
+    is_in_one_piece,
+    moment,
+    oldest_row_ns,
+    rows_to_archive,
+)
 from engine.upkeep.tasks.retention import BeforeDrop
 
 _STREAMS: Final = b"""
@@ -71,10 +77,14 @@ class VenueRetention:
         found = place.session.execute(exists).fetchone()
         count = 0
         if found and found[0]:
+            rows = rows_to_archive(place, days.identifier, condition)
             asked = (ask(place, table, days.start_ns, days.end_ns) for ask in self._before_drop)
             if any(asked):
                 return 0
-            count = delete_rows(place, days.identifier, condition)
+            deleted = delete_archived(place, days.identifier, condition, rows)
+            if deleted is None:
+                return 0
+            count = deleted
             place.session.execute(sql.SQL("VACUUM (ANALYZE) {}").format(days.identifier))
         self._done.add(done)
         return count

@@ -18,6 +18,7 @@ from engine.upkeep.lake.manifest import groups
 from engine.upkeep.lake.place import LakePlace
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
+from engine.upkeep.tasks.venue_retention import VenueRetention
 from tests.engine.upkeep.database_rig import place_in
 from tests.engine.upkeep.lake.lake_rig import (
     FIRST,
@@ -211,3 +212,17 @@ class TestLateRows:
         with self.place(filled, tmp_path) as place:
             assert Retention().run(place) == f"dropped {DAY}"
         assert self.trades(tmp_path) == 300 + 7
+
+    def test_what_is_deleted_is_what_was_archived(self, filled: str, tmp_path: Path) -> None:
+        late = self.late(filled, is_archived)
+        before = rows_of(filled, "gap", FIRST)
+        with self.place(filled, tmp_path, keep={"gap": "1h"}) as place:
+            assert "late rows have come" in Retention([late]).run(place)
+            assert rows_of(filled, "gap", FIRST) == before + 7
+            assert Retention([is_archived]).run(place) == f"dropped gap of {FIRST}"
+        kept = {"acme": {"trade": "1h"}}
+        with self.place(filled, tmp_path, keep_by_venue=kept) as place:
+            assert VenueRetention([late]).run(place) == ""
+            assert rows_of(filled, "trade", FIRST) == 307
+            assert "rows of acme from trade" in VenueRetention([is_archived]).run(place)
+        assert self.trades(tmp_path) == 307

@@ -106,6 +106,13 @@ def test_what_fails_is_tried_again_and_others_go_on(
         assert said(care).failing_since_ns == 0
 
 
+def test_what_only_the_owner_may_is_told_with_where_to_name_him(database_url: str) -> None:
+    with caring(database_url, Counting(1, psycopg.errors.InsufficientPrivilege("no"))) as care:
+        wait_for(lambda: said(care).failure_count, "a failure")
+        assert "database.owner.url_file" in said(care).error
+        assert "grant" not in said(care).error
+
+
 def test_a_database_that_is_away_is_asked_again(database_url: str) -> None:
     with caring("postgresql:///none?host=/nowhere", task := Counting()) as care:
         wait_for(lambda: care.report.error)

@@ -106,6 +106,46 @@ def test_rows_of_a_venue_go_before_the_others(hyper: HyperRig) -> None:
     assert hyper.states()["28 18"] == "COMPRESSED"
 
 
+def test_rows_that_come_when_all_was_archived_are_not_dropped(hyper: HyperRig) -> None:
+    hyper.run(Policies().run, keep={"trade": "24h"}, archive="parquet")
+    hyper.fill(first_h=6, hours=6, count=600)
+    compress(hyper, "2026-05-29")
+    hyper.now_ns += 48 * HOUR_NS
+    late = [range(2)]
+
+    def ask(*_: object) -> str:
+        if late:
+            copy_late(hyper, late.pop(), direct=False)
+        return ""
+
+    settings = {"keep": {"trade": "24h"}, "archive": "parquet"}
+    task = ChunkRetention([ask])
+    assert hyper.run(task.run, **settings) == "trade kept for now (late rows have come)"
+    assert len(select(hyper.url, "SELECT FROM trade")) == 602
+    assert hyper.run(task.run, **settings) == "dropped 6 chunks of trade"
+    assert select(hyper.url, "SELECT FROM trade") == []
+
+
+def test_rows_of_a_venue_that_come_when_all_was_archived_are_not_deleted(hyper: HyperRig) -> None:
+    add_streams(hyper)
+    settings = {"keep_by_venue": {"acme": {"trade": "1h"}}, "archive": "parquet"}
+    hyper.run(Policies().run, **settings)
+    hyper.fill(first_h=6, hours=6, count=600)
+    compress(hyper, "2026-05-29")
+    hyper.now_ns += 48 * HOUR_NS
+    late = [range(4)]
+
+    def ask(*_: object) -> str:
+        if late:
+            copy_late(hyper, late.pop(), direct=False)
+        return ""
+
+    task = ChunkRetention([ask])
+    assert hyper.run(task.run, **settings) == ""
+    assert len(select(hyper.url, "SELECT FROM trade")) == 604
+    assert hyper.run(task.run, **settings) == "deleted 302 rows of acme from trade"
+
+
 def test_what_is_archived_goes_by_whole_days_and_only_when_it_may(hyper: HyperRig) -> None:
     archive = {"keep": {"trade": "24h"}, "archive": "parquet"}
     hyper.run(Policies().run, **archive)

@@ -61,6 +61,12 @@ def test_out_proven_and_back(fts: Fts, database_url: str, empty_url: str, tmp_pa
     assert {each["outcome"] for each in said["groups"]} == {"written"}
     assert f"trade of acme on 2026-11-20: written, {said['groups'][0]['rows']} rows" in err
 
+    for typed in ("--venue acne", "--venue acme --symbol NOPE"):
+        code, out, err = fts(f"export --to {tmp_path}/other {typed}", database_url)
+        assert (code, out) == (Exit.USAGE, "")
+        assert "this database has no stream of that" in err
+    assert not (tmp_path / "other").exists()
+
     code, out, err = fts(f"verify {lake}")
     assert (code, out.split(":")[0]) == (Exit.OK, "verified"), err
     code, out, err = fts(f"import {lake}", empty_url)
