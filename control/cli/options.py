@@ -126,7 +126,7 @@ def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
 
 
 def _with_known_routes(loaded: LoadedConfig, whole: Config) -> Config:
-    """The same for the rules of several databases; in one spelling they may contradict."""
+    """The same for rules and ages of several databases; in one spelling rules may contradict."""
     known = {}
     for sink, database in whole.all_databases.items():
         routes = [
@@ -135,7 +135,16 @@ def _with_known_routes(loaded: LoadedConfig, whole: Config) -> Config:
             )
             for each in database.routes
         ]
-        known[sink] = msgspec.structs.replace(database, routes=routes)
+        kept = {
+            _known_venue(loaded, f"{sink}.keep_by_venue", name): ages
+            for name, ages in database.keep_by_venue.items()
+        }
+        if len(kept) < len(database.keep_by_venue):
+            names = ", ".join(database.keep_by_venue)
+            raise ConfigError(
+                f"{loaded.source}: {sink}.keep_by_venue: one of them is there twice: {names}"
+            )
+        known[sink] = msgspec.structs.replace(database, routes=routes, keep_by_venue=kept)
     whole = msgspec.structs.replace(
         whole,
         database=known[DEFAULT_DATABASE],

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from control.state.backend import Backend
 from control.state.health import Health
+from control.state.storage_metrics import storage_metrics
 from engine.data.layout import Layout
 from engine.messages.status import EngineStatus
 from engine.process import metric_files
@@ -36,6 +37,7 @@ class Exposition:
             yield from _processes(status, self._backend.health)
             yield from _streams(status)
             yield from _limiters(status)
+            yield from storage_metrics(status.upkeep)
 
     def encode(self, accept: str | None) -> tuple[bytes, str]:
         """In the format that the client prefers, and the name of that format."""

@@ -11,7 +11,8 @@ from engine.messages.settings import LogSettings, Paths
 Layout = Literal["hypertables", "partitions", "tables"]
 """How the tables of rows are kept: by TimescaleDB, in a partition a day, or each in one piece."""
 
-KeptFor = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}(h|d|w)$")]
+AGE: Final = r"^[1-9][0-9]{0,4}(h|d|w)$"
+KeptFor = Annotated[str, Meta(pattern=AGE)]
 """An age: `36h`, `14d`, `8w`. Hours and days are whole ones of UTC."""
 
 BARS: Final = ("bar_1s", "bar_1m")

@@ -8,7 +8,6 @@ Nothing here is called per row or frame: shards and writer hand over the integer
 a few times a second, and what these have grown by is added.
 """
 
-import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
@@ -19,7 +18,7 @@ from prometheus_client.utils import INF, floatToGoString
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
-from engine.messages.upkeep import DatabaseReport, UpkeepStatus
+from engine.messages.upkeep import UpkeepStatus
 from engine.messages.writer import LIVE, LIVE_TITLES, LatencyHistogram, WriterStatus
 from engine.process.metric_files import GAUGE_MODE
 
@@ -232,7 +231,7 @@ class WriterMetrics:
 
 
 class UpkeepMetrics:
-    """How the tasks of the upkeep fare, and what it found of the databases."""
+    """How the tasks of the upkeep fare."""
 
     def __init__(self) -> None:
         labels = ("database", "task")
@@ -246,74 +245,16 @@ class UpkeepMetrics:
         )
         self._failing = _gauge("fts_upkeep_task_failing", "1 when it could not, last", *labels)
         self._failures = Growth("fts_upkeep_task_failures_total", "Tries that failed", labels)
-        self._storage = StorageMetrics()
 
     def feed(self, status: UpkeepStatus) -> None:
         """Totals since this process was born."""
         for each in status.databases:
-            self._storage.feed(each)
             for task in each.tasks:
                 self._failures.feed(task.failure_count, each.database, task.task)
                 self._failing.labels(each.database, task.task).set(bool(task.error))
                 self._next.labels(each.database, task.task).set(task.next_ns / 1e9)
                 if task.done_ns:
                     self._done.labels(each.database, task.task).set(task.done_ns / 1e9)
-
-
-class StorageMetrics:
-    """What the databases take. What is not known has no series, or NaN if it was known before."""
-
-    def __init__(self) -> None:
-        self._tables = {
-            name: _gauge(f"fts_storage_{noun}", text, "database", "table")
-            for name, noun, text in (
-                ("size_bytes", "table_bytes", "On disk, with indexes"),
-                ("row_count", "table_rows", "Rows, as the statistics say"),
-                ("bytes_a_row", "row_bytes", "On disk by the row, with indexes"),
-                ("bytes_a_day", "daily_bytes", "What the newest whole day takes on disk"),
-                ("rows_a_day", "daily_rows", "Rows of the newest whole day"),
-            )
-        }
-        self._ratio = _gauge(
-            "fts_storage_compression_ratio",
-            "Bytes before compression to those after it, of what is compressed",
-            "database", "table",
-        )  # fmt: skip
-        self._oldest = _gauge(
-            "fts_storage_oldest_row_timestamp_seconds", "Time of the oldest row, since 1970",
-            "database", "table",
-        )  # fmt: skip
-        self._free = _gauge(
-            "fts_storage_disk_free_bytes", "Free on the disk of the database", "database"
-        )
-        self._full = _gauge(
-            "fts_storage_until_full_seconds",
-            "Until the disk is full at the rate of the newest whole day; ten years is the most",
-            "database",
-        )
-        self._known: set[tuple[Gauge, tuple[str, ...]]] = set()
-
-    def feed(self, report: DatabaseReport) -> None:
-        """What was found last."""
-        for table in report.tables:
-            labels = report.database, table.table
-            for name, gauge in self._tables.items():
-                self._set(gauge, getattr(table, name), *labels)
-            self._set(self._ratio, table.compression_ratio, *labels)
-            self._set(self._oldest, _scaled(table.oldest_ns, 1e-9), *labels)
-        self._set(self._free, report.disk_free_bytes, report.database)
-        self._set(self._full, _scaled(report.days_until_full, 86_400), report.database)
-
-    def _set(self, gauge: Gauge, value: float | None, *labels: str) -> None:
-        if value is not None:
-            self._known.add((gauge, labels))
-            gauge.labels(*labels).set(value)
-        elif (gauge, labels) in self._known:
-            gauge.labels(*labels).set(math.nan)
-
-
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
 
 
 class RequestMetrics:

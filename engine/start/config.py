@@ -45,8 +45,10 @@ from engine.start.databases import (
     DatabaseConfig,
     all_routes,
     check_addresses,
+    check_archives,
     check_names,
     check_upkeep,
+    in_directory,
 )
 from engine.start.postgres_settings import check_settings
 
@@ -270,6 +272,12 @@ def load(
     _check(config, source)
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
+    config = msgspec.structs.replace(
+        config,
+        database=in_directory(config.database, base),
+        databases={name: in_directory(each, base) for name, each in config.databases.items()},
+    )
+    check_archives(config.all_databases, source)
     found = {
         name: server_url(name, written, check, env, source, base)
         for name, written, check in _servers(config)

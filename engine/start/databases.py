@@ -6,6 +6,7 @@ have `routes`. What a rule means is in `engine.data.routes`.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -15,9 +16,11 @@ from engine.base.errors import ConfigError
 from engine.data.kinds import KINDS
 from engine.data.names import DEFAULT_DATABASE, StreamKind, database_sink, is_symbol
 from engine.data.routes import Route, conflict
-from engine.messages.upkeep import BARS, Archive, KeptFor
+from engine.messages.upkeep import AGE, BARS, Archive
+from engine.start.addresses import at_home
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_AGE: Final = re.compile(AGE)
 ROUTES_MAX: Final = 100_000
 """Far more than there are streams: a mistake is to be told, and not to be chewed on."""
 
@@ -64,9 +67,9 @@ class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     private_settings: dict[str, str] = {}
     """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
-    keep: dict[str, KeptFor] = {}
+    keep: dict[str, str] = {}
     """By table, after which age rows are dropped; a table that is not named is kept for ever."""
-    keep_by_venue: dict[str, dict[str, KeptFor]] = {}
+    keep_by_venue: dict[str, dict[str, str]] = {}
     """The same for the rows of one venue that may go sooner."""
     bars: bool = False
     archive: Archive = "none"
@@ -91,6 +94,19 @@ def check_addresses(urls: Mapping[str, str], source: str) -> None:
     for sink, url in urls.items():
         if (other := seen.setdefault(url, sink)) != sink:
             raise ConfigError(f"{source}: {other} and {sink} are the same database")
+
+
+def check_archives(databases: Mapping[str, DatabaseConfig], source: str) -> None:
+    """Raises ConfigError for two databases with one archive: what is a stream's number in one is
+    another stream's in the other, and no import could tell their rows apart.
+    """
+    seen: dict[str, str] = {}
+    for sink, database in databases.items():
+        if (to := database.archive_to) and (other := seen.setdefault(to, sink)) != sink:
+            raise ConfigError(
+                f"{source}: {other}.archive_to and {sink}.archive_to are both {to!r}: each database"
+                " needs one of its own"
+            )
 
 
 def all_routes(
@@ -124,17 +140,34 @@ def all_routes(
 
 
 def check_upkeep(name: str, database: DatabaseConfig, source: str) -> None:
+    """Raises ConfigError for an age or table that is none, and for an archive that is half said."""
     tables = [kind.name for kind in KINDS.values() if kind.columns]
-    by_venue = [each for kept in database.keep_by_venue.values() for each in kept]
-    for asked, allowed in ((database.keep, [*tables, *BARS]), (by_venue, tables)):
-        for table in asked:
-            if table not in allowed:
-                raise ConfigError(
-                    f"{source}: {name}.keep: {table!r} is no table of rows: one of"
-                    f" {', '.join(allowed)}"
-                )
+    _check_ages(f"{source}: {name}.keep", database.keep, [*tables, *BARS])
+    for venue, kept in database.keep_by_venue.items():
+        _check_ages(f"{source}: {name}.keep_by_venue.{venue}", kept, tables)
     if database.archive != "none" and not database.archive_to:
         raise ConfigError(
             f"{source}: {name}.archive = {database.archive!r} needs {name}.archive_to: a"
             " directory, or s3://bucket/path"
         )
+    if database.archive == "none" and database.archive_to:
+        raise ConfigError(
+            f"{source}: {name}.archive_to = {database.archive_to!r} archives nothing without"
+            f' {name}.archive = "parquet"'
+        )
+
+
+def _check_ages(where: str, kept: Mapping[str, str], tables: Sequence[str]) -> None:
+    for table, age in kept.items():
+        if table not in tables:
+            raise ConfigError(f"{where}: {table!r} is no table of rows: one of {', '.join(tables)}")
+        if not _AGE.fullmatch(age):
+            raise ConfigError(f"{where}.{table}: {age!r} is no age: write 36h, 14d or 8w")
+
+
+def in_directory(database: DatabaseConfig, base: Path) -> DatabaseConfig:
+    """With the archive where the file that names it is, unless it is somewhere of its own."""
+    to = database.archive_to
+    if to is None or "://" in to:
+        return database
+    return msgspec.structs.replace(database, archive_to=str((base / at_home(Path(to))).absolute()))

@@ -1,9 +1,10 @@
 """A closed day of one table becomes Parquet before the database drops it.
 
-Whoever drops asks first, with the day where nobody adds to it any more (on plain PostgreSQL the
-partition once it is detached; `relation`), else as near to the drop as can be. The answer is yes
-only when every row that the database has then was read back from the lake: count and checksum, the
-database's own, computed in SQL. Rows that come after a day was dropped are added the next time.
+Whoever drops asks first, as near to the drop as can be. Retention asks once more of a partition
+that got rows meanwhile, once it is detached and nobody adds to it any more (`relation`). The answer
+is yes only when every row that the database has then was read back from the lake: count and
+checksum, the database's own, computed in SQL. Rows that come after a day was dropped are added the
+next time.
 
 pyarrow is imported here when it is needed: an engine without an archive does not have it.
 """
@@ -38,18 +39,19 @@ class Verified:
     why_not: str = ""
 
 
-def is_archived(place: Place, table: str, start_ns: int, end_ns: int) -> str:
+def is_archived(place: Place, table: str, start_ns: int, end_ns: int, *, relation: str = "") -> str:
     """Why rows of a table from one moment up to another must stay: empty where no archive is
-    configured, and when all days that they are in are in it. Raises EngineError where they cannot
-    be archived, and psycopg.Error.
+    configured, and when all days that they are in are in it; `relation` as for `archive_day`.
+    Raises EngineError where they cannot be archived, and psycopg.Error.
     """
     if place.settings.archive == "none" or table not in KINDS:
         return ""
     for number in range(start_ns // DAY_NS, -(-end_ns // DAY_NS)):
         day = dt.date(1970, 1, 1) + dt.timedelta(days=number)
         found = archive_day(
-            place.session, table, day, place.settings, pause=place.pause, now_ns=place.now_ns
-        )
+            place.session, table, day, place.settings,
+            relation=relation, pause=place.pause, now_ns=place.now_ns,
+        )  # fmt: skip
         if not found.is_archived:
             return f"not archived: {found.why_not}"
     return ""

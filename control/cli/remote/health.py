@@ -54,7 +54,8 @@ def _tasks(databases: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         lines += [(name, "all", "-", error)] if error else []
         for task in each["tasks"]:
             ran = dt.datetime.fromtimestamp(task["last_ns"] // 10**9, dt.UTC)
-            outcome = task["error"] or task["did"] or "nothing to do"
+            idle = "nothing to do" if task["last_ns"] else "not yet"
+            outcome = task["error"] or task["did"] or idle
             when = f"{ran:%Y-%m-%d %H:%M:%S}" if task["last_ns"] else "-"
             lines.append((name, task["task"], when, outcome))
     return lines

@@ -90,7 +90,8 @@ def upkeep_of(loaded: LoadedConfig) -> Iterator[Said]:
             if task.error:
                 since = _moment(task.failing_since_ns)
                 yield Said(
-                    "upkeep", "note", f"{task.task} fails since {since}: {task.error}",
+                    "upkeep", "note",
+                    f"{report.database}: {task.task} fails since {since}: {task.error}",
                     f"it is tried again at {_moment(task.next_ns)}",
                 )  # fmt: skip
         if well := [task for task in report.tasks if task.last_ns and not task.error]:
@@ -127,7 +128,8 @@ def _days(days: float) -> str:
 
 
 def _size(size_bytes: float) -> str:
-    return f"{size_bytes / 2**20:,.0f} MB"
+    size_mb = size_bytes / 2**20
+    return f"{size_mb:,.0f} MB" if size_mb >= 10 else f"{size_mb:.1f} MB"
 
 
 def _moment(time_ns: int) -> str:

@@ -29,7 +29,8 @@ const cellsOf = (name, table) => [
 
 function taskText({ task, last_ns: last, next_ns: next, did, error }) {
   const when = last ? `${moment(ms(last))}, next ${moment(ms(next))}` : "not yet";
-  return `${task.replaceAll("_", " ")}: ${error || did || "nothing to do"} (${when})`;
+  const idle = last ? "nothing to do" : "nothing so far";
+  return `${task.replaceAll("_", " ")}: ${error || did || idle} (${when})`;
 }
 
 export function paintStorage(databases) {

@@ -13,9 +13,9 @@ import psycopg
 
 from engine.base.clock import wall_ns
 from engine.data.kinds import KINDS
+from engine.database.condition.extent import read_extent
 from engine.database.condition.growth import sum_known
 from engine.database.condition.rights import Rights, read_rights
-from engine.database.condition.room import read_room
 from engine.database.layout import read_layout
 from engine.database.session import DatabaseSession
 from engine.database.timescale import SERVER_SETTINGS, columns_refused, settings_too_low
@@ -172,16 +172,16 @@ def _read_growth(
 ) -> None:
     """The same numbers as those of an engine that runs."""
     try:
-        room = read_room(session, read_layout(session), keep, wall_ns())
+        extent = read_extent(session, read_layout(session), keep, wall_ns())
     except psycopg.OperationalError:
         raise
     except psycopg.Error:
         return
-    facts.tables, facts.days_kept = room.tables, room.day_count
-    facts.disk_free_bytes, facts.days_until_full = room.disk_free_bytes, room.days_until_full
-    facts.rows_by_table = {each.table: each.row_count for each in room.tables}
-    facts.rows_a_day = sum_known(each.rows_a_day for each in room.tables)
-    facts.bytes_a_day = sum_known(each.bytes_a_day for each in room.tables)
+    facts.tables, facts.days_kept = extent.tables, extent.day_count
+    facts.disk_free_bytes, facts.days_until_full = extent.disk_free_bytes, extent.days_until_full
+    facts.rows_by_table = {each.table: each.row_count for each in extent.tables}
+    facts.rows_a_day = sum_known(each.rows_a_day for each in extent.tables)
+    facts.bytes_a_day = sum_known(each.bytes_a_day for each in extent.tables)
 
 
 def _text(session: DatabaseSession, expression: str) -> str:

@@ -55,8 +55,8 @@ def days_until_full(
 ) -> float | None:
     """Days from now until tables have taken `free_bytes` more than they do: each adds what it adds
     a day, and a piece goes when its end is older than its table is kept for. Where it errs it is
-    early, for what goes within a day is room at the day's end only, and what `keep_by_venue`
-    deletes is none. At most FAR_DAYS; None where nothing is known.
+    early, by what two days bring at most: what goes within a day is room at the day's end only.
+    What `keep_by_venue` deletes is no room. At most FAR_DAYS; None where nothing is known.
     """
     growing = [size for size in sizes.values() if size.bytes_a_day is not None]
     if free_bytes is None or not growing:

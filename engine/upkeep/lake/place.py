@@ -72,20 +72,24 @@ class LakePlace:
 
     @contextlib.contextmanager
     def aside(self, name: str) -> Iterator[Path]:
-        """A file to write what shall be `name`; it is gone afterwards, unless `keep` took it."""
+        """A file to write what shall be `name`; it is gone afterwards, unless `keep` took it. What
+        cannot be written is a LakeError.
+        """
+        with _told(self.address if self.is_local else tempfile.gettempdir()):
+            half = self._half(name)
+            try:
+                yield half
+            finally:
+                half.unlink(missing_ok=True)
+
+    def _half(self, name: str) -> Path:
         if self.is_local:
             target = self.path(name)
-            with _told(self.address):
-                self._make(target.parent)
-            half = target.with_name(f".{target.name}{_ASIDE}")
-        else:
-            fd, text = tempfile.mkstemp(suffix=_ASIDE)
-            os.close(fd)
-            half = Path(text)
-        try:
-            yield half
-        finally:
-            half.unlink(missing_ok=True)
+            self._make(target.parent)
+            return target.with_name(f".{target.name}{_ASIDE}")
+        fd, text = tempfile.mkstemp(suffix=_ASIDE)
+        os.close(fd)
+        return Path(text)
 
     def keep(self, half: Path, name: str) -> None:
         """Let a file from `aside` be `name`, on disk, whatever was there before."""

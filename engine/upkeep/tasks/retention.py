@@ -4,8 +4,12 @@ On partitions a day is marked, detached and dropped. Each of these may be the la
 upkeep does: a marked day that is half detached is finished, and one that is no partition any more
 is dropped, by whoever comes next. What a person detached has no mark and is left alone. Tables in
 one piece lose whole days, too, by DELETE.
+
+The mark says how many rows the archive was asked about. A day that has others once it is detached,
+where nothing can be added any more, got late ones in between: they are archived before it goes.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Final
 
@@ -23,6 +27,7 @@ from engine.database.partitions import (
     schema_of_partitioned,
 )
 from engine.messages.upkeep import BARS
+from engine.upkeep.archive import is_archived
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import first_kept_day_ns, is_over
 from engine.upkeep.tasks.deletion import delete_rows, is_in_one_piece, moment, oldest_row_ns
@@ -41,7 +46,15 @@ _LONG_S: Final = 10.0
 _MARKED: Final = b"""
     SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
-        AND pg_has_role(c.relowner, 'USAGE') AND obj_description(c.oid, 'pg_class') = %s
+        AND pg_has_role(c.relowner, 'USAGE')
+        AND starts_with(obj_description(c.oid, 'pg_class'), %s)
+"""
+_AGREED: Final = re.compile(r": (\d+) rows of (\w+) are archived$")
+_FOUND: Final = """
+    SELECT count(*), (extract(epoch FROM min(time)) * 1000000)::int8 * 1000,
+        (extract(epoch FROM max(time)) * 1000000)::int8 * 1000 + 1000,
+        obj_description(%s::text::regclass, 'pg_class')
+    FROM {}
 """
 _INSERTED: Final = b"SELECT s.n_tup_ins FROM pg_stat_all_tables AS s WHERE s.relid = %s::int8::oid"
 
@@ -81,14 +94,15 @@ class Retention:
         found = partitions_of(place.session, table)
         for each in found:
             if not is_over(each.end_ns, kept_for, place.now_ns()):
-                if each.comment == MARK:  # it is kept for longer since then
+                if each.comment.startswith(MARK):  # it is kept for longer since then
                     _mark(place, each, None)
                 continue
             assert each.end_ns is not None
+            mark = _mark_of(place, table, each)
             why_not = self._is_filling(place, each) or _in_the_way(place, table, found)
             why_not = why_not or self._why_not(place, table, each.start_ns or 0, each.end_ns)
             if not why_not:
-                _mark(place, each, MARK)
+                _mark(place, each, mark)
                 _detach(place, table, each, any(other.is_default for other in found))
                 why_not = _drop(place, each.schema, each.name)
             yield each.name, why_not
@@ -125,7 +139,7 @@ def finish_drops(place: Place) -> list[str]:
     """
     for table in (*KINDS, *BARS):
         for each in partitions_of(place.session, table):
-            if each.is_pending and each.comment == MARK:
+            if each.is_pending and each.comment.startswith(MARK):
                 place.session.execute(
                     sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(
                         sql.Identifier(table), each.identifier
@@ -143,6 +157,30 @@ def _in_the_way(place: Place, table: str, partitions: Sequence[Partition]) -> st
         if each.is_pending:
             return f"{each.name} is half detached: ALTER TABLE {table} DETACH PARTITION … FINALIZE"
     return who_reads(place, table, _LONG_S)
+
+
+def _mark_of(place: Place, table: str, partition: Partition) -> str:
+    """What to mark a day with that is about to be asked about."""
+    if place.settings.archive == "none" or table not in KINDS:
+        return MARK
+    place.pause()
+    count = sql.SQL("SELECT count(*) FROM {}").format(partition.identifier)
+    (rows,) = place.session.execute(count).fetchone() or (0,)
+    return f"{MARK}: {rows} rows of {table} are archived"
+
+
+def _late_rows(place: Place, schema: str, name: str) -> str:
+    """Archive what came between the answer and the detaching; why the day must stay."""
+    identifier = sql.Identifier(schema, name)
+    found = place.session.execute(
+        sql.SQL(_FOUND).format(identifier), (identifier.as_string(place.session),)
+    ).fetchone()
+    assert found is not None
+    rows, first_ns, end_ns, said = found
+    agreed = _AGREED.search(said or "")
+    if agreed is None or int(agreed[1]) == rows or not rows:
+        return ""
+    return is_archived(place, agreed[2], first_ns, end_ns, relation=name)
 
 
 def _mark(place: Place, partition: Partition, text: str | None) -> None:
@@ -165,6 +203,8 @@ def _detach(place: Place, table: str, partition: Partition, has_default: bool) -
 
 def _drop(place: Place, schema: str, name: str) -> str:
     """Drop a day that is detached; why not, where a writer has attached it again for late rows."""
+    if why_not := _late_rows(place, schema, name):
+        return why_not
     identifier = sql.Identifier(schema, name)
     with place.session.transaction():
         place.session.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from engine.database.condition.room import OldestKnown, read_room
+from engine.database.condition.extent import OldestKnown, read_extent
 from engine.upkeep.task import Place
 
 
@@ -17,10 +17,10 @@ class Sizes:
 
     def run(self, place: Place) -> str:
         """Put what is found into the report."""
-        room = read_room(
+        extent = read_extent(
             place.session, place.seen, place.settings.keep, place.now_ns(), self._known
         )
         report = place.report
-        report.tables, report.disk_free_bytes = room.tables, room.disk_free_bytes
-        report.days_until_full = room.days_until_full
+        report.tables, report.disk_free_bytes = extent.tables, extent.disk_free_bytes
+        report.days_until_full = extent.days_until_full
         return ""

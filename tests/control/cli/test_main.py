@@ -130,6 +130,19 @@ def test_unknown_venue_is_refused_with_the_one_that_was_meant(tmp_path: Path) ->
     assert line.endswith("unknown venue 'binance_liner'; did you mean binance_linear?")
 
 
+def test_ages_of_a_venue_are_for_a_venue_that_there_is(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    options = argparse.Namespace(config=config, state_dir=None)
+    config.write_text("[database]\nkeep_by_venue = { BinanceLinear = { trade = '1d' } }\n")
+    kept = load(options).config.database.keep_by_venue
+    assert kept == {"binance_linear": {"trade": "1d"}}
+    config.write_text("[database]\nkeep_by_venue = { binance_liner = { trade = '1d' } }\n")
+    with pytest.raises(
+        ConfigError, match=r"database\.keep_by_venue: unknown venue 'binance_liner'"
+    ):
+        load(options)
+
+
 def test_a_book_channel_that_the_venue_does_not_have_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "fts.toml"
     options = argparse.Namespace(config=config, state_dir=None)

@@ -60,7 +60,7 @@ def test_a_client_that_drips_is_cut_off(parts: list[bytes]) -> None:
     async def scenario(port: int, rig: Rig) -> None:
         reader, writer = await connect(port)
         reading = asyncio.create_task(reader.read())
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             for part in parts:
                 if not reading.done():
                     writer.write(part)
@@ -83,7 +83,7 @@ def test_a_dripped_second_request_is_cut_off_too_and_an_idle_connection_is_not()
         writer.write(GOOD)
         assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
         writer.write(b"GET /str")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             rest = await reader.read()
         assert b" 408 " in rest
         writer.close()
@@ -95,7 +95,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     async def scenario(port: int, _: Rig) -> None:
         reader, writer = await connect(port)
         writer.write(GOOD * 3)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             for _number in range(3):
                 assert (await reader.readuntil(b"}")).lstrip().startswith(b"HTTP/1.1 200")
         writer.close()
@@ -115,7 +115,7 @@ def test_a_client_that_never_reads_is_dropped() -> None:
         assert status_of(await exchange(port, GOOD.replace(b"\r\n\r\n", CLOSE))) == 200
         transport.resume_reading()
         with contextlib.suppress(ConnectionError, RuntimeError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await reader.read(1 << 16):
                     pass
         writer.close()
@@ -179,7 +179,7 @@ def test_one_clients_idle_sockets_do_not_lock_the_others_out() -> None:
         refused = await exchange(port)
         assert status_of(refused) == 429
         assert b"\r\nRetry-After: 1\r\n" in refused
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             for reader, _writer in idle:
                 await reader.read()  # each is cut off in turn
         assert status_of(await exchange(port, GOOD.replace(b"\r\n\r\n", CLOSE))) == 200

@@ -49,9 +49,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
         ProcessMetrics("shard-0").feed(1.0, 0.0)
     with life(layout, "upkeep"):
         tasks = [TaskReport("retention", failure_count=1, done_ns=1)]
-        trade = TableSize("trade", 10, 900, 90.0, 450.0, 5.0, 80, 800, 10**9)
-        database = DatabaseReport("database", "hypertables", [trade], tasks, 4500, 10.0)
-        UpkeepMetrics().feed(UpkeepStatus([database]))
+        UpkeepMetrics().feed(UpkeepStatus([DatabaseReport("database", tasks=tasks)]))
     yield layout
     metric_files.end(layout)
 
@@ -60,6 +58,8 @@ def full(rig: Rig) -> Rig:
     """With everything the supervisor can say, and a symbol in it."""
     rig.supervisor.run(BTC_KEY)
     rig.supervisor.writer.dropped_rows = {"trade": 1}
+    trade = TableSize("trade", 10, 900, 90.0, 450.0, 5.0, 80, 800, 10**9)
+    rig.supervisor.upkeep = [DatabaseReport("database", "hypertables", [trade], [], 4500, 10.0)]
     rig.health._probed_s = -1e9
     rig.supervisor.tell()
     for process in rig.health.processes:
@@ -107,6 +107,21 @@ def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
 
     with life(layout, "control"):
         run_with_rig(scenario, layout=layout)
+
+
+def test_what_is_not_known_of_a_database_has_no_sample() -> None:
+    async def scenario(rig: Rig) -> None:
+        until = 'fts_storage_until_full_seconds{database="database"}'
+        ratio = 'fts_storage_compression_ratio{database="database",table="trade"}'
+        found = samples((await full(rig).ask("GET", "/metrics")).text.decode())
+        assert (found[until], found[ratio]) == (864_000, 10)
+        rig.supervisor.upkeep = [DatabaseReport("database", tables=[TableSize("trade")])]
+        rig.supervisor.tell()
+        found = samples((await rig.ask("GET", "/metrics")).text.decode())
+        assert found['fts_storage_table_bytes{database="database",table="trade"}'] == 0
+        assert not {until, ratio} & set(found)
+
+    run_with_rig(scenario)
 
 
 @pytest.mark.fault("V09")

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from engine.data.layout import Layout, open_layout
+from engine.messages.upkeep import DatabaseReport, TaskReport, UpkeepStatus
 from engine.messages.writer import LatencyHistogram, SinkStatus, WriterStatus
 from engine.process import metric_files
-from engine.process.metrics import LATENCY_EDGES_S, LatencyBuckets, WriterMetrics
+from engine.process.metrics import LATENCY_EDGES_S, LatencyBuckets, UpkeepMetrics, WriterMetrics
 from engine.writer.sources.latency import Latency
 from tests.engine.process.metric_rig import life, scrape
 from tests.told import telling
@@ -119,3 +120,15 @@ def test_latencies_are_by_sink_and_the_venues_own_apart(
     ):  # fmt: skip
         assert found[f'{name}_bucket{{le="0.002"{labels}}}'] == 5
         assert found[f'{name}_bucket{{le="0.001"{labels}}}'] == 0
+
+
+def test_a_task_that_fails_says_so_until_it_does_not(layout: Layout) -> None:
+    metric_files.begin(layout)
+    failing = 'fts_upkeep_task_failing{database="database",task="retention"}'
+    with life(layout, "upkeep"):
+        metrics, task = UpkeepMetrics(), TaskReport("retention", error="disk", next_ns=2 * 10**9)
+        for error, value in (("disk", 1), ("", 0)):
+            task.error = error
+            metrics.feed(UpkeepStatus([DatabaseReport("database", tasks=[task])]))
+            assert scrape(layout)[failing] == value
+        assert scrape(layout)[failing.replace("failing", "next_timestamp_seconds")] == 2

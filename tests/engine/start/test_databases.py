@@ -67,6 +67,18 @@ def test_routes_are_every_kind_with_every_symbol(tmp_path: Path) -> None:
         ("[databases.a]\nflush_rows = 9\nmax_rows_per_copy = 8", ("databases.a.flush_rows = 9",)),
         ("[databases.a]\nurl = 'x'\nurl_file = 'y'\n[databases.d]", ("databases.d",)),
         ("[databases.a]\nkeep = { bok = '1d' }", ("databases.a.keep", "'bok'")),
+        ("[database]\nkeep = { book = '1 day' }", ("database.keep.book: '1 day'", "36h")),
+        (
+            "[database]\nkeep_by_venue = { acme = { bar_1s = '1d' } }",
+            ("database.keep_by_venue.acme: 'bar_1s'",),
+        ),
+        ("[databases.a]\narchive = 'parquet'", ("needs databases.a.archive_to",)),
+        ("[databases.a]\narchive_to = 'x'", ("databases.a.archive_to", "nothing without")),
+        (
+            "[databases.a]\narchive = 'parquet'\narchive_to = 'x'\n"
+            "[databases.b]\narchive = 'parquet'\narchive_to = './x'",
+            ("databases.a.archive_to and databases.b.archive_to",),
+        ),
         ("[[databases.a.routes]]\nkinds = []", ("databases.a.routes[0]", "no stream")),
         ("[[databases.a.routes]]\nsymbols = ['a b']", ("databases.a.routes[0].symbols", "'a b'")),
         ("[[databases.a.routes]]\nvenues = 'x'", ("routes[0].venues: unknown key",)),
@@ -87,6 +99,19 @@ def test_contradictions_are_refused_by_name(
     with pytest.raises(ConfigError) as refused:
         loaded(tmp_path, text)
     assert all(word in str(refused.value) for word in words), refused.value
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("lake", "{here}/lake"), ("/srv/lake", "/srv/lake"), ("~/lake", "/home/me/lake"),
+     ("s3://bucket/lake", "s3://bucket/lake")],
+)  # fmt: skip
+def test_an_archive_is_beside_the_file_that_names_it(
+    tmp_path: Path, written: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = loaded(tmp_path, f"[databases.a]\narchive = 'parquet'\narchive_to = '{written}'")
+    assert found.config.databases["a"].archive_to == meant.format(here=tmp_path)
 
 
 def test_two_names_of_one_database_are_refused(tmp_path: Path) -> None:

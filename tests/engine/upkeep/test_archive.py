@@ -1,18 +1,23 @@
 """A day may be dropped once the lake has it, and not before."""
 
 import datetime as dt
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.base.clock import DAY_NS
 from engine.base.errors import ConfigError, EngineError
+from engine.database.partitions import partition_name
 from engine.database.session import UPKEEP, session
 from engine.messages.upkeep import DatabaseUpkeep
 from engine.upkeep.archive import archive_day, is_archived
 from engine.upkeep.lake import export as exporting
 from engine.upkeep.lake.manifest import groups
 from engine.upkeep.lake.place import LakePlace
+from engine.upkeep.task import Place
+from engine.upkeep.tasks.retention import BeforeDrop, Retention
 from tests.engine.upkeep.database_rig import place_in
 from tests.engine.upkeep.lake.lake_rig import (
     FIRST,
@@ -24,6 +29,8 @@ from tests.engine.upkeep.lake.lake_rig import (
     problems,
 )
 from tests.stores import execute, select
+
+DAY = partition_name("trade", (FIRST - dt.date(1970, 1, 1)).days)
 
 
 @pytest.fixture
@@ -163,3 +170,44 @@ def test_without_an_archive_every_day_may_go(filled: str, monkeypatch: pytest.Mo
         wanted = DatabaseUpkeep("main", filled, archive="parquet", archive_to="/tmp/x")
         with pytest.raises(ConfigError, match=r"pip install 'fintickstreams\[lake\]'"):
             archive_day(connection, "trade", FIRST, wanted)
+
+
+@pytest.mark.usefixtures("postgres")
+class TestLateRows:
+    """They come when the lake was proven, and before the day is out of its table."""
+
+    def place(self, url: str, folder: Path, **more: Any) -> AbstractContextManager[Place]:
+        now_ns = day_start_ns(LAST) + DAY_NS // 2
+        return place_in(url, now_ns=now_ns, archive="parquet", archive_to=str(folder), **more)
+
+    def late(self, url: str, before: BeforeDrop) -> BeforeDrop:
+        def ask(place: Place, table: str, start_ns: int, end_ns: int) -> str:
+            why_not = before(place, table, start_ns, end_ns)
+            add_rows(url, table, FIRST, 7, first=300_000)
+            return why_not
+
+        return ask
+
+    def trades(self, folder: Path) -> int:
+        found = groups(LakePlace(str(folder)))
+        return sum(group.rows for group in found if (group.kind, group.date) == ("trade", FIRST))
+
+    def test_they_are_archived_before_their_day_goes(self, filled: str, tmp_path: Path) -> None:
+        with self.place(filled, tmp_path, keep={"trade": "1h"}) as place:
+            assert Retention([self.late(filled, is_archived)]).run(place) == f"dropped {DAY}"
+        assert self.trades(tmp_path) == 300 + 7
+        assert rows_of(filled, "trade", FIRST) == 0
+        assert problems(tmp_path) == []
+
+    def test_they_are_not_forgotten_when_it_could_not_be_done_at_once(
+        self, filled: str, tmp_path: Path
+    ) -> None:
+        with (
+            self.place(filled, tmp_path, keep={"trade": "1h"}) as place,
+            LakePlace(str(tmp_path)).alone(),
+            pytest.raises(EngineError, match="somebody else writes there"),
+        ):
+            Retention([self.late(filled, lambda *_: "")]).run(place)
+        with self.place(filled, tmp_path) as place:
+            assert Retention().run(place) == f"dropped {DAY}"
+        assert self.trades(tmp_path) == 300 + 7

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.base.clock import DAY_NS
+from engine.database.condition.extent import disk_free_bytes
 from engine.database.condition.facts import read_facts
-from engine.database.condition.room import disk_free_bytes
 from engine.database.condition.sizes import TablePieces, read_pieces
 from engine.database.session import DOCTOR, session
 from engine.messages.upkeep import TableSize
@@ -111,7 +111,7 @@ class TestPartitions:
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Another server's files at the same place, as those of a container would be."""
-        monkeypatch.setattr("engine.database.condition.room._postmaster", lambda _: 1)
+        monkeypatch.setattr("engine.database.condition.extent._postmaster", lambda _: 1)
         with place_in(database_url) as place:
             assert disk_free_bytes(place.session) is None
 

@@ -99,6 +99,9 @@ def test_it_does_all_that_there_is_to_do_and_says_so(layout: Layout, database_ur
         assert process.did()["day_index"] == f"indexed {partition_name('trade', CLOSED)}"
         assert process.said is not None
         assert process.said.rss_bytes > 0
+        (database,) = process.said.databases
+        assert {"trade", "gap"} <= {each.table for each in database.tables}
+        assert database.disk_free_bytes
         assert psutil.Process(process.child.pid).nice() == 10
         process.child.pipe.send(Drain(1.0))
         assert await process.child.wait(10) == 0

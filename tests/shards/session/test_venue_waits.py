@@ -251,7 +251,7 @@ def test_a_session_that_ends_as_an_answer_comes_ends(tmp_path: Path) -> None:
 
             while not (source() and source()._tried.is_set()):  # not a turn of the loop later
                 await asyncio.sleep(0)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await rig.session.close()
 
     uvloop.run(body())

@@ -274,7 +274,9 @@ def test_health_names_each_task_of_the_upkeep_and_what_became_of_it(fts: Fts) ->
     done = TaskReport("days_ahead", last_ns=1_764_000_000 * 10**9, did="made 2025-11-24")
     failed = TaskReport("retention", last_ns=1, error="the disk is full")
     with engine() as (rig, url):
-        rig.supervisor.upkeep = [DatabaseReport("database", tasks=[done, failed])]
+        rig.supervisor.upkeep = [
+            DatabaseReport("database", tasks=[done, failed, TaskReport("sizes")])
+        ]
         rig.supervisor.tell()
         code, out, _ = fts("health", url=url)
         assert code == 0
@@ -290,8 +292,9 @@ def test_health_names_each_task_of_the_upkeep_and_what_became_of_it(fts: Fts) ->
             "is",
             "full",
         ] in lines
+        assert "database sizes - not yet" in map(" ".join, lines)
         told = json.loads(fts("health", "--json", url=url)[1])["runtime"]["upkeep"]
-        assert [task["error"] for task in told[0]["tasks"]] == ["", "the disk is full"]
+        assert [task["error"] for task in told[0]["tasks"]] == ["", "the disk is full", ""]
         rig.supervisor.upkeep = [DatabaseReport("database", error="it is away")]
         rig.supervisor.tell()
         assert "it is away" in fts("health", url=url)[1]

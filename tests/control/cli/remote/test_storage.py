@@ -58,7 +58,7 @@ def test_the_tasks_of_an_engine_that_runs_are_told(tmp_path: Path) -> None:
             away, fails, well = storage.upkeep_of(loaded)
         assert (away.level, away.text) == ("note", "database: away")
         assert (fails.level, fails.text) == (
-            "note", "retention fails since 1970-01-01 00:00:00: disk",
+            "note", "database: retention fails since 1970-01-01 00:00:00: disk",
         )  # fmt: skip
         assert fails.advice == "it is tried again at 2001-09-09 01:46:40"
         assert well.level == "ok"

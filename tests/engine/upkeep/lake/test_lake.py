@@ -23,6 +23,7 @@ from engine.upkeep.lake.export import TABLES, Wish, export_day
 from engine.upkeep.lake.place import LakePlace
 from engine.upkeep.lake.raw import LakeError
 from tests.conftest import Databases
+from tests.engine.full_disk import full_at
 from tests.engine.upkeep.lake.lake_rig import (
     FIRST,
     LAST,
@@ -293,6 +294,21 @@ def test_two_that_write_into_a_lake_do_not_meet(filled: str, tmp_path: Path) -> 
         first.execute("SELECT pg_advisory_lock(%s)", (IMPORTS,))
         with pytest.raises(LakeError, match="another import"):
             bring_back(filled, tmp_path)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 2000, 8000])
+def test_a_disk_that_is_full_is_told_and_leaves_a_lake_as_it_was(
+    filled: str, tmp_path: Path, size_bytes: int
+) -> None:
+    wish = Wish(("trade",))
+    with session(filled, EXPORT) as connection:
+        place = LakePlace(str(tmp_path))
+        with place.alone():
+            with full_at(size_bytes), pytest.raises(LakeError, match=str(tmp_path)):
+                list(export_day(connection, place, FIRST, wish))
+            assert [name for name in place.names("") if not name.endswith(".lock")] == []
+            list(export_day(connection, place, FIRST, wish))
+    assert problems(tmp_path) == []
 
 
 def kill_in_the_middle(what: str, url: str, folder: Path, calls: int) -> None:

@@ -23,7 +23,7 @@ OldestKnown = dict[str, tuple[str, int]]
 """By table, the name of its oldest piece and the time of the oldest row in it."""
 
 
-class DiskRoom(NamedTuple):
+class Extent(NamedTuple):
     """One database; each as in `DatabaseReport`."""
 
     tables: list[TableSize]
@@ -33,13 +33,13 @@ class DiskRoom(NamedTuple):
     """Days of UTC of which there are rows."""
 
 
-def read_room(
+def read_extent(
     session: DatabaseSession,
     seen: DatabaseLayout,
     keep: Mapping[str, KeptFor],
     now_ns: int,
     known: OldestKnown | None = None,
-) -> DiskRoom:
+) -> Extent:
     """Look. `known` is what was found before: it spares a look into the same piece again, once that
     is over. Raises psycopg.Error.
     """
@@ -52,7 +52,7 @@ def read_room(
         for each in found
     }
     free_bytes = disk_free_bytes(session)
-    return DiskRoom(
+    return Extent(
         list(sizes.values()),
         free_bytes,
         days_until_full(found, sizes, free_bytes, now_ns),
