@@ -41,7 +41,7 @@ DECLARE
         'row_span', 'row_span_begin', 'make_day', 'bars_by', 'mark_bars', 'bars_of_trades',
         'hours_with_trades', 'bars', 'begin_row_spans', 'note_row_spans', 'forget_row_spans',
         'stream_ids', 'rare_spans', 'rare_from', 'bars_raw', 'spread', 'gaps_in', 'complete',
-        'book_snapshot_before', 'book_at', 'newest_trade_times', 'newest_book_times',
+        'book_snapshot_before', 'book_at', 'nearest', 'newest_trade_times', 'newest_book_times',
         'newest_quote_times', 'newest_funding_times', 'newest_open_interest_times',
         'newest_liquidation_times'];
     each record;

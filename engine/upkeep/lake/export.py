@@ -21,7 +21,7 @@ from psycopg import sql
 from engine.base.clock import wall_ns
 from engine.data.flags import Flag
 from engine.data.kind import Kind
-from engine.data.kinds import KINDS
+from engine.data.kinds import GAP, KINDS
 from engine.database.session import DatabaseSession
 from engine.upkeep.lake import beside, manifest
 from engine.upkeep.lake.checksum import row_sum_sql
@@ -214,11 +214,23 @@ class _Day:
         existing = self._existing(kind.name, venue)
         if existing is None:
             return Exported(self._write(kind, venue, sums, None), "written", sums)
-        if (existing.rows, existing.checksum) == (rows, checksum) and self._is_whole(existing):
+        is_same = (existing.rows, existing.checksum) == (rows, checksum)
+        if is_same and self._is_whole(existing):
             return Exported(self._leave(existing), "there", sums)
-        if existing.is_archived or existing.rows > rows:  # it may have rows that are nowhere else
+        if not is_same and self._may_hold_more(kind, existing, sums):
             return self._add(kind, existing, sums)
         return Exported(self._write(kind, venue, sums, existing), "written", sums)
+
+    def _may_hold_more(self, kind: Kind, existing: Group, sums: list[StreamSum]) -> bool:
+        """Whether the lake may have rows that are nowhere else. What came in hours can be more than
+        what went, so only all rows tell.
+        """
+        more = sum(each.rows for each in sums) - existing.rows
+        if existing.is_archived or more < 0:
+            return True
+        if kind is GAP:  # rows that change: of an hour ago they say what was known an hour ago
+            return False
+        return self._is_whole(existing) and more != sum(map(len, self._late(kind, existing, sums)))
 
     def _leave(self, group: Group) -> Group:
         """Its files as they are; the day may be over now, or on its way out of the database."""
@@ -278,11 +290,8 @@ class _Day:
         file = _file(kind.name, existing.venue, self.day, len(existing.parts))
         with self.place.aside(file) as half:
             writer = PartWriter(half, kind, self._of(sums))
-            for rows in self._rows(kind, sums):
-                held = self._held(kind, existing, self._symbol(rows[0]), self._symbol(rows[-1]))
-                late = rows[without(self._seeded(rows, self.streams), held)]
-                if len(late):
-                    writer.write(late)
+            for late in self._late(kind, existing, sums):
+                writer.write(late)
             writer.close()
             part = writer.part(file)
             if not part.rows:
@@ -290,6 +299,14 @@ class _Day:
             self.place.keep(half, file)
         parts = [*existing.parts, part]
         return Exported(self._note(kind.name, existing.venue, parts, existing), "added", sums)
+
+    def _late(self, kind: Kind, existing: Group, sums: list[StreamSum]) -> Iterator[RawRows]:
+        """What the database has and the lake has not."""
+        for rows in self._rows(kind, sums):
+            held = self._held(kind, existing, self._symbol(rows[0]), self._symbol(rows[-1]))
+            late = rows[without(self._seeded(rows, self.streams), held)]
+            if len(late):
+                yield late
 
     def _held(self, kind: Kind, group: Group, first: str, last: str) -> Iterator[RawRows]:
         """What the lake has of the symbols from `first` to `last`, and maybe more."""

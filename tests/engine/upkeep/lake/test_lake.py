@@ -219,6 +219,37 @@ def test_a_lake_keeps_what_the_database_has_dropped(filled: str, tmp_path: Path)
     assert problems(tmp_path) == []
 
 
+def test_what_the_database_has_dropped_stays_when_more_has_come(
+    filled: str, tmp_path: Path
+) -> None:
+    """A running day of which hours go while others come."""
+    export(filled, tmp_path)
+    before = export(filled, tmp_path, Wish(["trade"]))[0].group
+    execute(filled, f"DELETE FROM trade WHERE time < timestamptz '{FIRST} 00:02:00+00'")
+    add_rows(filled, "trade", FIRST, 1000, first=10_001)
+    done = export(filled, tmp_path, Wish(["trade"]))[0]
+    assert done.outcome == "added"
+    assert done.group.rows > before.rows
+    [old, _] = done.group.parts
+    assert [old] == before.parts
+    assert problems(tmp_path) == []
+    execute(filled, "UPDATE gap SET to_ts = to_ts + 1")  # which is no other gap
+    gaps = export(filled, tmp_path, Wish(["gap"]))
+    assert {each.outcome for each in gaps if each.group.kind == "gap"} == {"written"}
+
+
+def test_a_file_that_is_gone_is_written_again_from_a_database_that_has_it_all(
+    filled: str, tmp_path: Path
+) -> None:
+    """Also where the rows were about to be dropped."""
+    wish = Wish(["trade"], is_archive=True)
+    [done, *_] = export(filled, tmp_path, wish)
+    (tmp_path / done.group.parts[0].file).unlink()
+    assert len(problems(tmp_path)) == 1
+    assert export(filled, tmp_path, Wish(["trade"]))[0].outcome == "written"
+    assert problems(tmp_path) == []
+
+
 def test_a_choice_of_symbols_does_not_replace_a_whole_lake(filled: str, tmp_path: Path) -> None:
     [done, *_] = export(filled, tmp_path / "one", Wish(["trade"], symbols=[ODD_SYMBOL]))
     assert done.group.symbols == [ODD_SYMBOL]
