@@ -288,10 +288,10 @@ def go_through(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
             now_ns = rig.hour(day, hour)
             if rig.is_hyper:
                 rig.let_workers_work(now_ns)
-            at = 1 + chance.randrange(rig.keeper.statements)
+            at = 1 + int(chance.random() * rig.keeper.statements)
             what = chance.choice(("session", "disk", "", "", "", "", "", ""))
             if (day, hour) in kills:
-                rig.keeper.turn(now_ns, rig.kill_server, at)
+                rig.keeper.turn(now_ns, rig.kill_server, 1 + at // 2)
                 rig.keeper.be_born()
             elif what == "session" or (hour == HOURS[0] and day % 4 == 3):
                 rig.keeper.turn(now_ns, rig.end_session, at)
@@ -422,7 +422,7 @@ def assert_it_held(rig: Rig, other_url: str) -> None:
     assert_bars(rig)
     assert_nothing_is_left_over(rig)
     (assert_chunks if rig.is_hyper else assert_days)(rig)
-    assert rig.ended > 5
+    assert rig.ended > 3
     assert rig.refused > 2
 
 
