@@ -1,6 +1,6 @@
-"""Thirty days of a small market: rows as integers, as records for a writer, and what must be of them.
+"""Thirty days of a small market: rows as integers, as records for a writer, and as their bars.
 
-Whatever the product turns into integers begins here as integers, so that nothing of the product is
+Whatever the product turns into integers begins here as integers, so nothing of the product is
 needed to say what a table, a lake and a bar must hold.
 """
 
@@ -39,7 +39,7 @@ _STREAM_OF: Final = {
     "gap": StreamKind.TRADES,
 }
 RATES: Final = {
-    "trade": 140, "book": 160, "quote": 80, "funding": 8, "open_interest": 8, "liquidation": 6,
+    "trade": 600, "book": 500, "quote": 200, "funding": 8, "open_interest": 8, "liquidation": 6,
     "gap": 2,
 }  # fmt: skip
 """Rows an hour."""
