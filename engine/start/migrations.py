@@ -105,10 +105,11 @@ def migrate(
     user may not change the schema, for somebody else may.
     """
     migrations = load_migrations(folder or sql_dir())
-    if not _missing(database_url, migrations):
-        return []
     applied: list[str] = []
-    patiently(lambda: _apply_all(database_url, migrations, applied, progress), progress)
+    if _missing(database_url, migrations):
+        patiently(lambda: _apply_all(database_url, migrations, applied, progress), progress)
+    with migration_session(database_url) as connection:
+        _tell_shortcomings(connection, progress)
     return applied
 
 
@@ -141,7 +142,6 @@ def _apply_all(
             if _apply(connection, migrations, migration):
                 progress(f"applied {migration.file_name}")
                 applied.append(migration.file_name)
-        _tell_shortcomings(connection, progress)
 
 
 def pending(database_url: str, folder: Path | None = None) -> list[str]:
