@@ -12,6 +12,8 @@ STREAMS: Final = 0x66747303
 """Who adds instruments and streams."""
 REGISTRY: Final = 0x66747304
 """Who writes the mirror of the wanted streams."""
+QUARANTINE: Final = REGISTRY
+"""Who sets rows aside or takes them out. The same number since 0.1.0: each holds it for moments."""
 IMPORTS: Final = 0x66747305
 """Who imports a lake: two that add the same rows would not see each other's."""
 UPKEEP: Final = 0x66747306

@@ -22,6 +22,7 @@ from psycopg import sql
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.database import locks
 from engine.database.home import schema_of
 from engine.database.layout import read_layout
 from engine.database.session import MIGRATION, DatabaseSession, session
@@ -31,8 +32,6 @@ from engine.database.words import unavailable
 _log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-_LOCK_KEY = 0x66747301
-"""Advisory lock: two engines that start together migrate one after the other."""
 _LOCKED_FOR_S_MAX = 60.0
 """So long a lock that others hold is asked for again before that is told as a failure."""
 
@@ -277,7 +276,7 @@ def _apply(
 
 
 def _lock(connection: DatabaseSession) -> None:
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (locks.MIGRATION,))
 
 
 def _known_versions(connection: DatabaseSession, migrations: Sequence[Migration]) -> set[str]:

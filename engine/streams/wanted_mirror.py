@@ -21,6 +21,7 @@ from engine.base.errors import DatabaseUnavailableError
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.base.tasks import cancel, in_thread
 from engine.data.names import StreamKey
+from engine.database import locks
 from engine.database.session import REGISTRY, session
 from engine.database.words import unavailable
 from engine.messages.streams import Knobs
@@ -35,7 +36,6 @@ _SETTLE_S: Final = 0.1
 """A burst of commands is mirrored once."""
 _DELAYS_S: Final = (0.5, 30.0)
 _COMPARE_EVERY_S: Final = 300.0
-_LOCK_KEY: Final = 0x66747304
 
 _FAILURES: Final = (psycopg.Error, OSError, DatabaseUnavailableError)
 
@@ -172,7 +172,7 @@ def _store(database_url: str, name: str, entries: Sequence[WantedStream]) -> Non
         connection.transaction(),
         connection.cursor() as cursor,
     ):
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (locks.REGISTRY,))
         stored: dict[tuple[Any, ...], WantedStream | None] = {}
         for row in cursor.execute(_SELECT, (name,)).fetchall():
             try:

@@ -2,6 +2,7 @@
 written, and rules that do not decide are found.
 """
 
+import random
 from collections.abc import Sequence
 from itertools import product
 
@@ -55,10 +56,12 @@ def test_rules_contradict_where_two_that_name_most_disagree_of_a_stream(
 
 
 @given(rules, st.randoms())
-def test_the_rule_that_names_most_decides_in_any_order(routes: list[Route], chance: object) -> None:
+def test_the_rule_that_names_most_decides_in_any_order(
+    routes: list[Route], chance: random.Random
+) -> None:
     if conflict(routes) is not None:
         return
-    shuffled = sorted(routes, key=lambda _: chance.random())  # type: ignore[attr-defined]
+    shuffled = sorted(routes, key=lambda _: chance.random())
     for key in KEYS:
         (wanted,) = candidates(routes, key) or {DEFAULT_DATABASE}
         assert Routes(routes).database(key) == Routes(shuffled).database(key) == wanted

@@ -6,10 +6,11 @@ was missing last once nothing is.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from engine.data.flags import GapReason, GapState
 from engine.data.kind import RecordArray
+from engine.database.locks import QUARANTINE
 from engine.database.session import AsyncSession
 from engine.writer.rows.quarantine import RowKey
 from engine.writer.rows.refused import RefusedRow
@@ -74,8 +75,6 @@ _JUDGE_GAPS = """
         AND g.time = timestamptz 'epoch' + c.gap_detected / 1000 * interval '1 microsecond'
 """
 
-_LOCK_KEY: Final = 0x66747304
-
 Connection = AsyncSession
 
 
@@ -115,7 +114,7 @@ async def states(connection: Connection, instance: str) -> dict[RowKey, GapState
 
 async def lock(connection: Connection) -> None:
     """Be the only one to take rows out, or in from old files, until the transaction ends."""
-    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", (QUARANTINE,))
 
 
 async def claim(connection: Connection, keys: Iterable[RowKey]) -> set[RowKey]:
