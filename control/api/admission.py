@@ -5,14 +5,19 @@ from dataclasses import dataclass
 
 from control.http.errors import ApiError
 from control.state.health import Health
-from engine.data.instrument import Instrument
+from engine.data.instrument import ENDED_STATES, Instrument, InstrumentState
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import Admission
 from engine.messages.streams import Knobs
 from shards.venues.kit import Venue, capabilities
 
-TRADING = "TRADING"
-"""The status of an instrument that can be traded now."""
+_MAY_TRADE = frozenset({InstrumentState.TRADING, InstrumentState.UNKNOWN})
+"""A word of the venue's that nobody has mapped keeps no stream from starting."""
+
+
+def may_trade(instrument: Instrument) -> bool:
+    """Whether rows of it may come now."""
+    return instrument.state in _MAY_TRADE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,10 @@ class Admissions:
         """Raises ApiError (422) for an instrument of which nothing can come any more, or, where
         nobody has said that the stream `may_wait` for it, nothing now.
         """
-        status = instrument.status
-        if status in self.venues[instrument.venue].ended_statuses:
+        status = instrument.status or instrument.state
+        if instrument.state in ENDED_STATES:
             when, hint = "any more", ""
-        elif status in (TRADING, "") or may_wait:
+        elif may_trade(instrument) or may_wait:
             return
         else:
             when, hint = "now", "; a filter that names this status begins the stream and waits"

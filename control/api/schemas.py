@@ -118,14 +118,13 @@ class InstrumentFilter(_Input):
         """Whether a symbol is meant, as far as its name goes."""
         return self.symbol is None or fnmatch.fnmatchcase(symbol, self.symbol)
 
-    def matches(self, instrument: Instrument, status: str | None = None) -> bool:
-        """Whether an instrument is meant; `status` is what it must have where none is given."""
-        wanted_status = status if self.status is UNSET else self.status
+    def matches(self, instrument: Instrument) -> bool:
+        """Whether an instrument is meant."""
         return (
             self.names(instrument.symbol)
             and _same(self.base, instrument.base)
             and _same(self.quote, instrument.quote)
-            and _same(wanted_status, instrument.status)
+            and (self.status is UNSET or _same(self.status, instrument.status))
         )
 
 

@@ -14,7 +14,7 @@ from engine.messages.settings import VenueSettings
 from engine.messages.writer import LIVE, LIVE_TITLES
 from engine.start import config
 from engine.start.config import Config, LoadedConfig, StreamsConfig
-from shards.venues import VENUES
+from shards.venues import USUAL, VENUES
 
 EXAMPLE = next(iter(VENUES.values()))
 """The venue that examples in help texts name."""
@@ -98,12 +98,8 @@ def load(options: argparse.Namespace) -> LoadedConfig:
 
 
 def example_streams() -> list[StreamsConfig]:
-    """What is collected where nothing is configured: the examples of every venue."""
-    return [
-        StreamsConfig(venue=name, symbols=list(venue.examples))
-        for name, venue in VENUES.items()
-        if venue.examples
-    ]
+    """What is collected where nothing is configured: the examples of the usual venues."""
+    return [StreamsConfig(venue=name, symbols=list(VENUES[name].examples)) for name in USUAL]
 
 
 def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:

@@ -1,12 +1,57 @@
-"""What is known of an instrument."""
+"""What is known of an instrument, in one meaning for all venues."""
+
+import enum
 
 import msgspec
+
+
+class InstrumentKind(enum.StrEnum):
+    """What is traded. Empty is unknown: a version of before, or a word nobody has mapped yet."""
+
+    UNKNOWN = ""
+    PERPETUAL = "perpetual"
+    FUTURE = "future"
+    OPTION = "option"
+    SPOT = "spot"
+
+
+class InstrumentState(enum.StrEnum):
+    """Whether it trades. The last two are for ever; an instrument leaves all others again."""
+
+    UNKNOWN = ""
+    ANNOUNCED = "announced"
+    """Listed, and not tradable yet."""
+    TRADING = "trading"
+    HALTED = "halted"
+    """A pause, an auction, cancels or posts alone: no free trading now."""
+    SETTLING = "settling"
+    """Being delivered, or between two settlements."""
+    EXPIRED = "expired"
+    """Delivered on its date."""
+    DELISTED = "delisted"
+
+
+ENDED_STATES = frozenset({InstrumentState.EXPIRED, InstrumentState.DELISTED})
+
+
+class SizeUnit(enum.StrEnum):
+    """What one contract is `contract_size` of: the size of a trade, in this unit, is its quantity
+    times `contract_size`.
+    """
+
+    UNKNOWN = ""
+    BASE = "base"
+    QUOTE = "quote"
+    """A fixed value at whatever price (inverse contracts: 100 USD): the base quantity is
+    quantity * contract_size / price."""
 
 
 class Instrument(msgspec.Struct, frozen=True):
     """An instrument as its venue describes it. Sizes are the venue's own decimal strings.
 
     `price_decimals` and `qty_decimals` are the exponents of the integer mantissas in the database.
+    Quantities of rows are in the venue's unit: contracts where the venue trades contracts. `status`
+    and `venue_kind` are the venue's own words, `state` and `kind` what they mean.
     """
 
     venue: str
@@ -19,3 +64,13 @@ class Instrument(msgspec.Struct, frozen=True):
     lot_size: str = ""
     contract_size: str = "1"
     status: str = ""
+    state: InstrumentState = InstrumentState.UNKNOWN
+    kind: InstrumentKind = InstrumentKind.UNKNOWN
+    venue_kind: str = ""
+    settle: str = ""
+    """The currency that gains and losses are paid in; of spot the quote currency."""
+    contract_unit: SizeUnit = SizeUnit.UNKNOWN
+    listed_ns: int = 0
+    """When it was listed, or will be; 0 where the venue does not say."""
+    delivery_ns: int = 0
+    """When it is delivered; 0 for what has no end, or where the venue does not say."""

@@ -20,7 +20,7 @@ from shards.simulator.listing_changes import change_instruments
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture
 from shards.simulator.routes import add_rest, add_sockets
 from shards.simulator.settings import SimulatorSettings, parse_rate
-from shards.simulator.venues import ENCODERS
+from shards.simulator.venues import chosen
 
 __all__ = ["Simulator"]
 
@@ -37,9 +37,10 @@ class Simulator:
     def __init__(
         self,
         settings: SimulatorSettings,
-        encoders: Sequence[Callable[[], Encoder]] = ENCODERS,
+        encoders: Sequence[Callable[[], Encoder]] | None = None,
     ) -> None:
-        """Simulate one venue an encoder; the first gets its share of the trades, the others the
+        """Simulate one venue an encoder, where none are given those that the settings name; the
+        first gets its share of the trades, the others the
         rest. A recorded session takes the place of the first, beside which all are silent.
         """
         self.settings = settings
@@ -47,7 +48,7 @@ class Simulator:
         self.replay: ReplayVenue | None = None
         self.venues: dict[str, SimVenue] = {}
         self._app = web.Application()
-        made = [encoder() for encoder in encoders]
+        made = [encoder() for encoder in encoders or chosen(settings.venues)]
         names = tuple(encoder.name for encoder in made)
         if settings.replay is None:
             listed = [(e.name, grid.symbol) for e in made for grid in e.grids(settings.symbols)]

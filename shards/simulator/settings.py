@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.simulator.core.pace import MAX_RATE
+from shards.simulator.venues import USUAL, chosen
 
 __all__ = ["SimulatorSettings", "add_arguments", "parse_rate", "settings_from"]
 
@@ -17,6 +18,8 @@ class SimulatorSettings:
 
     port: int = 0
     """0 takes a free one; the listening line says which."""
+    venues: str = ""
+    """Names with commas between them (`shards.simulator.venues.chosen`)."""
     trades_per_s: float = 2000.0
     """Over all venues; infinity means as fast as the sockets take it."""
     symbols: int = 10
@@ -49,6 +52,7 @@ class SimulatorSettings:
         """Refuse what cannot work, before anything is opened."""
         if not 1 <= self.symbols <= _SYMBOL_LIMIT:
             raise ValueError(f"symbols must be 1 to {_SYMBOL_LIMIT}, not {self.symbols}")
+        chosen(self.venues)
         if not 0 < self.binance_share < 1:
             raise ValueError("binance_share must be between 0 and 1")
         if not self.trades_per_s >= 0 or self.speed < 0:
@@ -85,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the simulator's options to a parser."""
     add = parser.add_argument
     add("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
+    add("--venues", default="", metavar="LIST", help=f"or all (default: {','.join(USUAL)})")
     add("--rate", default="2000", help="trades per second over all venues, or max")
     add("--symbols", type=int, default=10, help="instruments per venue")
     add("--seed", type=int, default=1, help="same seed, same market")
@@ -108,6 +113,7 @@ def settings_from(args: argparse.Namespace) -> SimulatorSettings:
     """Make settings of parsed options. Raises ValueError with what is wrong."""
     return SimulatorSettings(
         port=args.port,
+        venues=args.venues,
         trades_per_s=parse_rate(args.rate),
         symbols=args.symbols,
         seed=args.seed,

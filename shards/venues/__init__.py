@@ -5,6 +5,7 @@ here, its folder in `tests/data/`.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
@@ -14,6 +15,10 @@ from shards.venues.kit import Venue
 VENUES: dict[str, Venue] = {
     venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE)
 }
+
+
+USUAL: Final = (binance_linear.VENUE.name, hyperliquid_perp.VENUE.name)
+"""What is collected where nobody has configured streams."""
 
 
 def preferred_transport(venue: str, kind: StreamKind) -> Transport:

@@ -7,7 +7,8 @@ What the author of a venue writes, in this order:
 
 1. `ListingCalls`: the call that names the instruments, and a `parse` that makes an `Instrument` of
    each row (`shards.venues.listing.RowReader`: one odd row costs itself alone). `next` where the
-   listing comes in pages. Prices and quantities stay in the venue's unit.
+   listing comes in pages. Prices and quantities stay in the venue's unit. `state` and `kind` say
+   what the venue's words `status` and `venue_kind` mean; a word nobody knows is UNKNOWN.
 2. Messages: a `msgspec.Struct` for each kind of frame. What is traded has the field types of
    `shards.venues.wire`; what the venue computes (rates, mark prices, open interest) is `Computed`
    or `ComputedRate` of `shards.venues.digits`, read by its `decoder`. What no market can mean is
@@ -33,8 +34,7 @@ What the author of a venue writes, in this order:
      every time: `SnapshotBook`;
    - all else is known by its time.
 6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
-7. `examples` and `options`: what runs wherever nobody has configured streams, from the moment the
-   venue is in `VENUES`, and what users may choose.
+7. `examples` and `options`: symbols for examples, and what users may choose.
 8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
 """
 
@@ -400,8 +400,6 @@ class Venue:
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
     examples: tuple[str, ...] = ()
     """Symbols that everybody knows, for examples; at least two."""
-    ended_statuses: frozenset[str] = frozenset({"DELISTED"})
-    """What an instrument's status is for ever; the others it leaves again."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
     """

@@ -31,6 +31,10 @@ TIME_MS_MAX = 4_102_444_800_000
 Millis = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
 """Milliseconds since 1970, up to the year 2100, so that nanoseconds fit 64 bits."""
 
+Date = Annotated[int, Meta(ge=0, le=9_000_000_000_000)]
+"""A date of an instrument, in ms, some far ahead (perpetuals are delivered in 2100); as ns it is
+below 2 ** 63.
+"""
 Word = Annotated[str, Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """A name that people and the database can read: no NUL, nothing that drives a terminal."""
 

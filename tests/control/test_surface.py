@@ -19,6 +19,7 @@ from control.api import openapi
 from control.app import OPERATIONS
 from control.cli.main import main, parser
 from control.state.listings import TimedEvent
+from engine.data.instrument import InstrumentState
 from engine.data.names import StreamKey, StreamKind
 from engine.messages.listings import InstrumentEvent
 from engine.messages.streams import StreamState
@@ -172,8 +173,11 @@ def test_help_is_as_it_was(
 def prepare(rig: Rig) -> None:
     """Listings with something odd in them, and streams that run."""
     listing = rig.instruments._listings["binance_linear"]
-    for symbol, status in (("OLDUSDT", "DELIVERED"), ("SOONUSDT", "PENDING_TRADING")):
-        listing[symbol] = instrument("binance_linear", symbol, status=status)
+    for symbol, status, state in (
+        ("OLDUSDT", "DELIVERED", InstrumentState.EXPIRED),
+        ("SOONUSDT", "PENDING_TRADING", InstrumentState.ANNOUNCED),
+    ):
+        listing[symbol] = instrument("binance_linear", symbol, status=status, state=state)
     rig.instruments._unreadable["binance_linear"] = {"ODDUSDT": "no tickSize"}
     rig.supervisor.run(StreamKey("old_venue", "X", StreamKind.TRADES))
     rig.supervisor.run(StreamKey("hyperliquid_perp", "BTC", StreamKind.L2_BOOK), StreamState.STALE)

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import Literal
 from urllib.parse import quote
 
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control.api.admission import TRADING
+from control.api.admission import may_trade
 from control.api.routes import (
     Operation,
     Services,
@@ -204,7 +205,10 @@ def _requests_by_filter(
     _check_loaded(services, venue)
     knobs = _knobs(services, filtered.knobs)
     matching = [
-        each for each in services.instruments.of(venue) if filtered.filter.matches(each, TRADING)
+        each
+        for each in services.instruments.of(venue)
+        if filtered.filter.matches(each)
+        and (filtered.filter.status is not UNSET or may_trade(each))
     ]
     accepted, refused = [], []
     for each in matching[: filtered.filter.limit]:

@@ -30,7 +30,7 @@ from engine.messages.status import EngineStatus
 from engine.messages.writer import LIVE_TITLES
 from engine.start.config import LoadedConfig
 from shards.simulator.settings import parse_rate
-from shards.simulator.venues import ENCODERS
+from shards.simulator.venues import USUAL, chosen
 from shards.venues import VENUES
 from shards.venues.kit import capabilities
 
@@ -42,6 +42,7 @@ examples:
   fts demo --for 15 --rate 20000 --json     a proof: exit code 0 only if nothing is missing
   fts demo --for 15 --rate max              how fast is this machine?
   fts demo --all-kinds --symbols 2          quotes, funding, open interest, liquidations as well
+  fts demo --venues all --symbols 2         every venue there is
 
 While it runs, the database and the {LIVE_TITLES} keys printed at start hold live data. \
 The demo has a state
@@ -79,6 +80,13 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="trades a second over all instruments, books beside them (default: 2000)",
     )
     parser.add_argument(
+        "--venues",
+        type=_venues,
+        default="",
+        metavar="LIST|all",
+        help=f"names with commas between them (default: {','.join(USUAL)})",
+    )
+    parser.add_argument(
         "--symbols",
         type=_count,
         default=5,
@@ -97,9 +105,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 class Demo:
     """All instruments of a simulator of our own; a bounded run is compared with its ledger."""
 
-    def __init__(self, rate: str, symbols: int, seed: int, *, all_kinds: bool) -> None:
-        self._rate, self._symbols, self._seed = rate, symbols, seed
-        self._all_kinds = all_kinds
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._rate, self._symbols, self._seed = options.rate, options.symbols, options.seed
+        self._venues: str = options.venues
+        self._all_kinds: bool = options.all_kinds
         self._simulator: SimulatorProcess | None = None
         self._ledger_dir: Path | None = None
         self._sent: dict[str, int] = {}
@@ -108,7 +117,7 @@ class Demo:
     def streams(self, loaded: LoadedConfig) -> list[StreamKey]:
         """Of the simulator, whatever is configured."""
         del loaded
-        return demo_streams(self._symbols, all_kinds=self._all_kinds)
+        return demo_streams(self._symbols, self._venues, all_kinds=self._all_kinds)
 
     def prepare(self, ground: Ground, stack: contextlib.ExitStack) -> dict[str, VenueSettings]:
         """Start the simulator. The ledger of a run without end has sums in place of most rows: they
@@ -116,7 +125,7 @@ class Demo:
         """
         if note := streams_note(ground.options.loaded):
             _log.warning(note)
-        arguments = ["--port", "0", "--rate", self._rate]
+        arguments = ["--port", "0", "--rate", self._rate, "--venues", self._venues]
         arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
         if "database" in ground.urls:
             self._ledger_dir = ground.layout.state_dir / "ledger"
@@ -198,9 +207,9 @@ class Demo:
         }
 
 
-def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
+def demo_streams(symbols: int, venues: str = "", *, all_kinds: bool = False) -> list[StreamKey]:
     """Trades and books, or everything, of a simulator's instruments, `symbols` at each venue."""
-    encoders = [encoder() for encoder in ENCODERS]
+    encoders = [encoder() for encoder in chosen(venues)]
     names = [(each.name, grid.symbol) for each in encoders for grid in each.grids(symbols)]
     return [
         StreamKey(venue, symbol, kind, transport)
@@ -212,8 +221,7 @@ def demo_streams(symbols: int, *, all_kinds: bool = False) -> list[StreamKey]:
 def run(options: argparse.Namespace) -> int:
     """Run the demo; exit code 0 only if everything that was sent is where it should be."""
     loaded = _own_state_dir(load(options), options.state_dir is not None)
-    demo = Demo(options.rate, options.symbols, options.seed, all_kinds=options.all_kinds)
-    return run_service(ServiceOptions.of(options, loaded, fresh=True), demo)
+    return run_service(ServiceOptions.of(options, loaded, fresh=True), Demo(options))
 
 
 def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:
@@ -285,6 +293,14 @@ def _rates_text(rates: dict[str, Any]) -> str:
 def _rate(text: str) -> str:
     try:
         parse_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _venues(text: str) -> str:
+    try:
+        chosen(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text

@@ -82,7 +82,7 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("--all", action="store_true", help="all instruments that pass the filter")
         for option, hint in (
             ("--base", ""), ("--quote", ""), ("--match", ": symbols like BTC*"),
-            ("--status", " (default TRADING)" if name == "add" else " (default: any)"),
+            ("--status", " (default: what trades)" if name == "add" else " (default: any)"),
         ):  # fmt: skip
             verb.add_argument(option, help=f"filter of --all{hint}")
         verb.add_argument("--limit", type=int, help="of --all: at most so many of each kind")

@@ -4,13 +4,32 @@ Imports `core`.
 Never knows the rest of `shards`: a judge does not use the decoder of the accused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
 from shards.simulator.venues.hyperliquid import Hyperliquid
 
-__all__ = ["ENCODERS"]
+__all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 
 ENCODERS: tuple[Callable[[], Encoder], ...] = (Binance, Hyperliquid)
+USUAL: Final = (Binance.name, Hyperliquid.name)
+"""What is simulated where nobody says what."""
+ALL: Final = "all"
+
+
+def chosen(names: str) -> Sequence[Callable[[], Encoder]]:
+    """The encoders of venues, by names with commas between them; `all` are all, and nothing the
+    usual ones. Raises ValueError for a name that nobody has.
+    """
+    known = {make().name: make for make in ENCODERS}
+    if names == ALL:
+        return ENCODERS
+    wanted = [name.strip() for name in names.split(",")] if names else USUAL
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"no venue {unknown[0]!r}; there are {', '.join(known)}, and {ALL}")
+    return [known[name] for name in dict.fromkeys(wanted)]
+
+
 """All of them, in the order of their numbers in the ledger. A new one comes last."""

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from shards.venues.digits import Computed, ComputedRate
-from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity, Word
+from shards.venues.wire import Date, Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity, Word
 
 WireLevel = tuple[Price, Quantity]
 
@@ -105,13 +105,19 @@ class Depth(Struct, gc=False):
 
 
 class Symbol(Struct):
-    """A member of `exchangeInfo.symbols`. Of its filters only two matter here."""
+    """A member of `exchangeInfo.symbols`. Of its filters only two matter here. A `deliveryDate` of
+    the year 2100 is that of a perpetual.
+    """
 
     symbol: str
     status: Word
     baseAsset: Word
     quoteAsset: Word
     filters: list[dict[str, Any]]
+    contractType: Word = ""
+    marginAsset: Word = ""
+    onboardDate: Date = 0
+    deliveryDate: Date = 0
 
 
 class RateLimit(Struct, gc=False):

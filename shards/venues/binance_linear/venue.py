@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from engine.data.instrument import Instrument
+from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.books import DeltaBook
@@ -40,6 +40,7 @@ from shards.venues.kit import (
     decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
+from shards.venues.wire import NS_PER_MS
 
 _decode_exchange_info = msgspec.json.Decoder(ExchangeInfo).decode
 _decode_rate_limits = msgspec.json.Decoder(RateLimits).decode
@@ -47,6 +48,16 @@ _decode_rate_limit = msgspec.json.Decoder(RateLimit).decode
 _symbols = RowReader(Symbol, "symbol")
 _BOOK_CHANNELS = ("depth@100ms", "depth@250ms", "depth@500ms", "depth@0ms", "depth")
 """The last is the second by another name."""
+_STATES = {
+    "PENDING_TRADING": InstrumentState.ANNOUNCED,
+    "TRADING": InstrumentState.TRADING,
+    "PRE_SETTLE": InstrumentState.SETTLING,
+    "SETTLING": InstrumentState.SETTLING,
+    "PRE_DELIVERING": InstrumentState.SETTLING,
+    "DELIVERING": InstrumentState.SETTLING,
+    "DELIVERED": InstrumentState.EXPIRED,
+    "CLOSE": InstrumentState.DELISTED,
+}
 _SECONDS = {"SECOND": 1.0, "MINUTE": 60.0, "HOUR": 3600.0, "DAY": 86_400.0}
 
 
@@ -68,6 +79,7 @@ def parse_instruments(body: bytes) -> Listing:
 def _instrument(row: Symbol) -> Instrument:
     tick = _size(row.filters, "PRICE_FILTER", "tickSize")
     lot = _size(row.filters, "LOT_SIZE", "stepSize")
+    kind = _kind(row.contractType)
     return Instrument(
         venue=VENUE.name,
         symbol=row.symbol,
@@ -78,7 +90,22 @@ def _instrument(row: Symbol) -> Instrument:
         tick_size=tick,
         lot_size=lot,
         status=row.status,
+        state=_STATES.get(row.status, InstrumentState.UNKNOWN),
+        kind=kind,
+        venue_kind=row.contractType,
+        settle=row.marginAsset,
+        contract_unit=SizeUnit.BASE,
+        listed_ns=row.onboardDate * NS_PER_MS,
+        delivery_ns=row.deliveryDate * NS_PER_MS if kind is InstrumentKind.FUTURE else 0,
     )
+
+
+def _kind(contract_type: str) -> InstrumentKind:
+    """By the venue's word, which says more (`TRADIFI_PERPETUAL`, `CURRENT_QUARTER DELIVERING`)."""
+    if "PERPETUAL" in contract_type:
+        return InstrumentKind.PERPETUAL
+    is_dated = "QUARTER" in contract_type or "MONTH" in contract_type
+    return InstrumentKind.FUTURE if is_dated else InstrumentKind.UNKNOWN
 
 
 def _size(filters: Sequence[dict[str, Any]], kind: str, name: str) -> str:
@@ -199,6 +226,5 @@ VENUE = Venue(
     book_snapshot=RestCall("GET", "/fapi/v1/depth?symbol={symbol}&limit=1000", weight=20),
     parse_book_snapshot=parse_book_snapshot,
     examples=("BTCUSDT", "ETHUSDT"),
-    ended_statuses=frozenset({"DELISTED", "CLOSE", "DELIVERED"}),
     options={"book_channel": _BOOK_CHANNELS},
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from engine.data.instrument import Instrument
+from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.books import SnapshotBook
@@ -96,6 +96,10 @@ def _instrument(coin: Coin) -> Instrument:
         quote="USDC",
         lot_size=f"{10.0**-coin.szDecimals:.{coin.szDecimals}f}",
         status="DELISTED" if coin.isDelisted else "TRADING",
+        state=InstrumentState.DELISTED if coin.isDelisted else InstrumentState.TRADING,
+        kind=InstrumentKind.PERPETUAL,
+        settle="USDC",
+        contract_unit=SizeUnit.BASE,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from control.state.health import HealthLight
+from engine.data.instrument import InstrumentState
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.streams import Knobs
 from tests.control.api.api_rig import instrument
@@ -62,7 +63,9 @@ def market_of_hundreds(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, Scri
     coins = [f"C{number:03}" for number in range(300)]
     listing = [instrument(BINANCE, f"{coin}USDT") for coin in coins]
     listing += [instrument(BINANCE, f"{coin}USDC") for coin in coins[:40]]
-    listing.append(instrument(BINANCE, "OLDUSDT", status="SETTLING"))
+    listing.append(
+        instrument(BINANCE, "OLDUSDT", status="SETTLING", state=InstrumentState.SETTLING)
+    )
     engine = ScriptedEngine(
         tmp_path, [stream(0, "C001USDT")], listed={**LISTED, BINANCE: listing}
     )  # fmt: skip

@@ -26,7 +26,7 @@ def start(*options: str) -> "subprocess.Popen[bytes]":
 
 
 def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
-    with start("--ledger", str(tmp_path), "--json") as process:
+    with start("--venues", "all", "--ledger", str(tmp_path), "--json") as process:
         assert process.stdout is not None
         line = json.loads(process.stdout.readline())
         port = line["port"]
@@ -67,7 +67,9 @@ def test_it_says_nothing_when_who_started_it_has_gone() -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("options", [["--rate", "quick"], ["--symbols", "0"], ["--speed", "-1"]])
+@pytest.mark.parametrize(
+    "options", [["--rate", "quick"], ["--symbols", "0"], ["--speed", "-1"], ["--venues", "nobody"]]
+)
 def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(options)

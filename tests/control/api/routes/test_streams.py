@@ -7,6 +7,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from control.http.errors import ApiError
+from engine.data.instrument import InstrumentState
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import AddStreams
 from engine.messages.streams import StreamState
@@ -270,7 +271,9 @@ def test_a_list_is_one_command_with_a_result_for_each() -> None:
 def test_a_filter_adds_and_removes_in_bulk() -> None:
     async def scenario(rig: Rig) -> None:
         gone = rig.instruments._listings["binance_linear"]
-        gone["SOLUSDT"] = type(gone["SOLUSDT"])("binance_linear", "SOLUSDT", 2, 3, status="CLOSE")
+        gone["SOLUSDT"] = instrument(
+            "binance_linear", "SOLUSDT", status="CLOSE", state=InstrumentState.DELISTED
+        )
         body: dict[str, Any] = {
             "exchange": "BinanceLinear", "kind": "Trades", "filter": {"quote": "usdt"},
         }  # fmt: skip
@@ -295,10 +298,12 @@ def test_a_filter_adds_and_removes_in_bulk() -> None:
 def test_what_trades_no_more_is_refused_with_the_reason() -> None:
     async def scenario(rig: Rig) -> None:
         listing = rig.instruments._listings["binance_linear"]
-        for symbol, status in (
-            ("ETHUSDT", "SETTLING"), ("SOLUSDT", "CLOSE"), ("BTCUSDC", "DELISTED"),
-        ):  # fmt: skip
-            listing[symbol] = instrument("binance_linear", symbol, status=status)
+        for symbol, status, state in (
+            ("ETHUSDT", "SETTLING", InstrumentState.SETTLING),
+            ("SOLUSDT", "CLOSE", InstrumentState.DELISTED),
+            ("BTCUSDC", "DELIVERED", InstrumentState.EXPIRED),
+        ):
+            listing[symbol] = instrument("binance_linear", symbol, status=status, state=state)
         answer = await rig.ask("POST", "/streams", BTC | {"symbol": "ETHUSDT"})
         assert (answer.status, answer.body["kind"]) == (422, "not_offered")
         assert answer.body["error"] == (
@@ -311,7 +316,7 @@ def test_what_trades_no_more_is_refused_with_the_reason() -> None:
         answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSDC"})
         assert (answer.status, answer.body["kind"]) == (422, "not_offered")
         assert answer.body["field"] == "symbol"
-        text = "binance_linear does not trade BTCUSDC any more: its status is DELISTED"
+        text = "binance_linear does not trade BTCUSDC any more: its status is DELIVERED"
         assert answer.body["error"] == text
         answer = await rig.ask("POST", "/streams", [BTC | {"symbol": "SOLUSDT"}])
         assert answer.body["results"][0]["error_kind"] == "not_offered"
