@@ -28,21 +28,10 @@ from engine.start.migrations import migrate
 from engine.writer.rows.slice import Batch
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.conftest import Databases
-from tests.engine.writer.conftest import (
-    START_NS,
-    MakeSettings,
-    MakeTrades,
-    claim,
-    layout,
-    make_settings,
-    slots,
-    trades,
-)
+from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades, claim
 from tests.engine.writer.sinks.postgres.test_sink import piece
 from tests.stores import execute, select
 from tests.waiting import wait_for
-
-__all__ = ["layout", "make_settings", "slots", "trades"]
 
 pytestmark = pytest.mark.whole
 

@@ -18,13 +18,12 @@ import pytest
 
 from engine.base.clock import DAY_NS, wall_ns
 from engine.data.layout import Layout
-from engine.database.partitions import partition_name
 from engine.messages.settings import LogSettings, Paths
 from engine.messages.upkeep import DatabaseUpkeep, UpkeepSettings
 from engine.process.child import Child
 from engine.servers.postgres import PrivatePostgres
 from engine.start.migrations import migrate
-from tests.engine.upkeep.database_rig import moment, open_reading, put_trades
+from tests.engine.upkeep.database_rig import moment, open_reading, partition_name, put_trades
 from tests.engine.upkeep.lake.lake_rig import bring_back, problems
 from tests.stores import execute, select
 from tests.waiting import until, wait_for
