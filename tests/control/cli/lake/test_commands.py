@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -18,9 +17,8 @@ from control.cli.exits import Exit
 from control.cli.main import main
 from tests.conftest import Databases
 from tests.engine.upkeep.lake.lake_rig import ODD_SYMBOL, contents, fill
+from tests.pages import python_examples
 from tests.stores import execute, select
-
-ROOT = Path(__file__).parents[4]
 
 Fts = Callable[..., tuple[int, str, str]]
 
@@ -155,12 +153,6 @@ def test_what_cannot_be_done_says_what_to_do(
         assert (code, "pip install 'fintickstreams[lake]'" in err) == (Exit.USAGE, True)
 
 
-def examples(page: str) -> list[str]:
-    """The Python of a page."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
 def test_the_pages_examples_say_what_the_database_says(
     fts: Fts, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +167,7 @@ def test_the_pages_examples_say_what_the_database_says(
     monkeypatch.chdir(tmp_path)
     assert fts("export --to lake", database_url)[0] == Exit.OK
     found: dict[str, Any] = {}
-    blocks = [*examples("README.md"), *examples("docs/lake.md")]
+    blocks = [*python_examples("README.md"), *python_examples("docs/lake.md")]
     assert len(blocks) == 4
     for block in blocks:
         with contextlib.redirect_stdout(io.StringIO()):
