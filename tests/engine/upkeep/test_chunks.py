@@ -83,7 +83,7 @@ def test_late_rows_into_columns_are_stored_and_put_in_order(hyper: HyperRig) -> 
     assert hyper.pauses == 1
     assert hyper.states() == {"28 18": "COMPRESSED", "28 22": undone, "28 23": undone}
     hyper.now_ns += 2 * 3_600_000_000_000
-    assert hyper.run(Rewriting().run) == "2 chunks of trade"
+    assert hyper.run(Rewriting().run).endswith("chunks of trade")
     assert set(hyper.states().values()) == {"COMPRESSED"}
     assert rows(hyper) == before
     # A transaction in another database of the server can hold the room for a while.
