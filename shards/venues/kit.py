@@ -106,8 +106,8 @@ class Talk(Protocol):
     def ready(self) -> None:
         """The greeting (`SocketGroup.greet`) was answered: subscribe now."""
 
-    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
-        """A request was taken; of those it asked for these, where they are named."""
+    def acknowledged(self, request_id: int | None, topics: Collection[str] | None = None) -> None:
+        """A request was taken; of those it asked for these, where they are named: perhaps none."""
 
     def refused(
         self, text: str, request_id: int | None = None, topics: Collection[str] = ()
