@@ -60,7 +60,7 @@ SHAPES: Final = (
     ),
     Shape(
         Liquidations, Trade, "trades.{symbol}.*", _DATA, is_list=True,
-        seq="trade_seq", time="timestamp", only_with="liquidation",
+        time="timestamp", only_with="liquidation",
     ),
     Shape(
         PushedBook, Book, "book.{symbol}.*", _DATA,
