@@ -52,13 +52,8 @@ class Book(Struct, gc=False):
     prev_change_id: Id | None = None
 
     def __post_init__(self) -> None:
-        if self.type == "change" and self.prev_change_id is None:
+        if self.prev_change_id is None and self.type == "change":
             raise ValueError("a change says which one it follows")
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it replaces what was said before."""
-        return self.type == "snapshot" or not self.prev_change_id
 
 
 class Quote(Struct, gc=False):
