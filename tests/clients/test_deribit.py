@@ -69,7 +69,8 @@ def sent(ledger: Path, kind: str, symbol: str) -> Rows:
     found = read_ledger(ledger)
     rows = found.of(kind)
     assert rows is not None
-    return rows[rows["symbol"] == found.symbols.index(("deribit", symbol))]
+    mine: Rows = rows[rows["symbol"] == found.symbols.index(("deribit", symbol))]
+    return mine
 
 
 def decimal(row: Any, name: str, unit: str) -> Decimal:
