@@ -122,11 +122,15 @@ class DeribitRows:
 class Heart:
     """The heartbeats of one socket."""
 
-    def __init__(self, session: Session, interval_s: int) -> None:
+    def __init__(self, session: Session, interval_s: float) -> None:
         self._session = session
         self.interval_s = interval_s
         self.is_tested = False
         """Whether an answer is due."""
+
+    def wait(self) -> None:
+        """Beat after an interval."""
+        get_running_loop().call_later(self.interval_s, self.beat)
 
     def beat(self) -> None:
         """Ask whether the client is there; hang up on one that has not answered the last time."""
@@ -139,7 +143,7 @@ class Heart:
             said = {"jsonrpc": "2.0", "method": "heartbeat", "params": {"type": kind}}
             self._session.send_text(compact(said))
         self.is_tested = True
-        get_running_loop().call_later(self.interval_s, self.beat)
+        self.wait()
 
 
 class Channel(NamedTuple):
@@ -260,7 +264,7 @@ class Deribit(Encoder):
             self._hearts[session].interval_s = interval_s
         else:
             self._hearts[session] = Heart(session, interval_s)
-            get_running_loop().call_later(interval_s, self._hearts[session].beat)
+            self._hearts[session].wait()
 
     def _subscribe(
         self, venue: SimVenue, session: Session, request_id: object, names: Sequence[str]
