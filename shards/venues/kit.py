@@ -407,6 +407,8 @@ class Venue:
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
     examples: tuple[str, ...] = ()
     """Symbols that everybody knows, for examples; at least two."""
+    takes_credentials: bool = False
+    """Whether it tells more to who logs in (`VenueSettings.credentials_file`)."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
     """

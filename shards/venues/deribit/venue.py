@@ -1,8 +1,9 @@
 """What Deribit is: addresses, limits, channels, calls."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.deribit.decode import (
     GREETING_ID,
+    OTHER_ID,
     SHAPES,
     TICKER,
     decode_ticker,
@@ -43,8 +45,8 @@ from shards.venues.kit import (
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import NS_PER_MS, TIME_MS_MAX
 
-_PACES: Final = ("100ms", "agg2")
-"""How often books are told: ten times a second, or about once."""
+_PACES: Final = ("100ms", "agg2", "raw")
+"""How often books are told: ten times a second, about once, or, to who logs in, at each change."""
 _HEARTBEAT_S: Final = 10
 """The least that the venue takes."""
 _CHANNELS_A_REQUEST: Final = 250
@@ -146,17 +148,25 @@ def _unit(row: Instrument) -> SizeUnit:
     return SizeUnit.BASE if is_linear or row.kind != "future" else SizeUnit.QUOTE
 
 
-def _request(method: str, topics: Sequence[str], number: int) -> list[bytes]:
-    said = {"jsonrpc": "2.0", "id": number, "method": method, "params": {"channels": topics}}
-    return [msgspec.json.encode(said)]
+def _call(method: str, params: Mapping[str, object], number: int) -> bytes:
+    said = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    return msgspec.json.encode(said)
 
 
-def _greet(_: VenueSettings) -> Sequence[bytes]:
-    """Ask for heartbeats: without them a quiet socket is closed after a minute."""
-    params = {"interval": _HEARTBEAT_S}
-    method = "public/set_heartbeat"
-    said = {"jsonrpc": "2.0", "id": GREETING_ID, "method": method, "params": params}
-    return [msgspec.json.encode(said)]
+def _greet(settings: VenueSettings) -> Sequence[bytes]:
+    """Ask for heartbeats, without which a quiet socket is closed after a minute, and log in where
+    there are credentials.
+    """
+    beats = {"interval": _HEARTBEAT_S}
+    if settings.credentials_file is None:
+        return [_call("public/set_heartbeat", beats, GREETING_ID)]
+    text = Path(settings.credentials_file).read_text(encoding="utf-8").strip()
+    name, _, secret = text.partition(":")
+    login = {"grant_type": "client_credentials", "client_id": name, "client_secret": secret}
+    return [
+        _call("public/set_heartbeat", beats, OTHER_ID),
+        _call("public/auth", login, GREETING_ID),
+    ]
 
 
 def _topic(word: str) -> Callable[[str, VenueSettings], str]:
@@ -226,8 +236,8 @@ VENUE: Final = Venue(
         # 32, calls under way among them.
         Places(SOCKETS, 24),
     ),
-    subscribe=lambda topics, number: _request("public/subscribe", topics, number),
-    unsubscribe=lambda topics, number: _request("public/unsubscribe", topics, number),
+    subscribe=lambda topics, number: [_call("public/subscribe", {"channels": topics}, number)],
+    unsubscribe=lambda topics, number: [_call("public/unsubscribe", {"channels": topics}, number)],
     open_decoder=open_decoder,
     tag="params.channel",
     shapes=SHAPES,
@@ -241,6 +251,6 @@ VENUE: Final = Venue(
         parse_instruments,
     ),
     examples=("BTC-PERPETUAL", "ETH-PERPETUAL"),
-    # `raw` is for those who log in.
+    takes_credentials=True,
     options={"book_channel": _PACES},
 )
