@@ -151,7 +151,11 @@ def _with_known_routes(loaded: LoadedConfig, whole: Config) -> Config:
 
 
 def _check_options(loaded: LoadedConfig, name: str, settings: VenueSettings) -> None:
-    """Raises ConfigError for a value that the venue does not know."""
+    """Raises ConfigError for a value that the venue does not know, or has no use for."""
+    if settings.credentials_file is not None and not VENUES[name].takes_credentials:
+        raise ConfigError(
+            f"{loaded.source}: venues.{name}.credentials_file: nobody needs to log in there"
+        )
     for key, known in VENUES[name].options.items():
         if (value := getattr(settings, key)) not in (None, *known):
             raise ConfigError(

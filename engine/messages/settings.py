@@ -54,6 +54,10 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streams_per_connection: int | None = None
     book_channel: str | None = None
     """Which feed books come from, where the venue has several (its `options` say which)."""
+    credentials_file: str | None = None
+    """Path of a file with who logs in, `name:secret`, where a venue tells those more. The secret
+    stays there: it is read at each login.
+    """
     connection_lifetime_s: float | None = None
     stale_after_s: float | None = None
     poll_interval_s: dict[StreamKind, PollInterval] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
@@ -16,6 +17,7 @@ from engine.base.errors import ConfigError
 from engine.base.masking import mask_url
 from engine.data.layout import must_be_text
 from engine.database.home import in_schema
+from engine.messages.settings import VenueSettings
 
 
 class Secret:
@@ -128,6 +130,24 @@ def in_schemas(
                     found[name] = Secret(in_schema(urls[name].reveal(), schema))
             except ConfigError as error:
                 raise ConfigError(f"{source}: {sink}.schema: {error}") from None
+    return found
+
+
+def with_credentials(
+    venues: Mapping[str, VenueSettings], source: str, base: Path
+) -> dict[str, VenueSettings]:
+    """The settings with files of credentials by absolute path, which can be read and have a name
+    and a secret.
+    """
+    found = dict(venues)
+    for name, settings in venues.items():
+        if settings.credentials_file is None:
+            continue
+        origin = f"{source}: venues.{name}.credentials_file"
+        path = base / at_home(Path(settings.credentials_file))
+        if not all(_secret_file(path, origin).partition(":")):
+            raise ConfigError(f"{origin}: {path} does not say name:secret")
+        found[name] = msgspec.structs.replace(settings, credentials_file=str(path))
     return found
 
 

@@ -40,6 +40,7 @@ from engine.start.addresses import (
     owner_of,
     server_url,
     variable_of,
+    with_credentials,
 )
 from engine.start.databases import (
     DatabaseConfig,
@@ -274,6 +275,7 @@ def load(
     config = _with_token_files(config, env, source, base)
     config = msgspec.structs.replace(
         config,
+        venues=with_credentials(config.venues, source, base),
         database=in_directory(config.database, base),
         databases={name: in_directory(each, base) for name, each in config.databases.items()},
     )

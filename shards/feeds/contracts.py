@@ -183,13 +183,16 @@ class Liquidations(UnnumberedFeed):
         if self.state is StreamState.SYNCING and settled:
             self._heard(now_ns + self.venue_ahead_ns, now_ns)
 
-    def on_liquidation(self, row: LiquidationRow, ts_recv: int) -> None:
-        """Take one order, checked by the venue's decoder."""
+    def on_liquidation(self, row: LiquidationRow, ts_recv: int, number: int | None = None) -> None:
+        """Take one order, checked by the venue's decoder; with a `number` two that say the same are
+        two, unless it is the same.
+        """
         self._frame_count += 1
         self.last_recv_ns = ts_recv
         if self.state is not StreamState.LIVE:
             self._heard(max(ts_recv + self.venue_ahead_ns, row.ts_event), ts_recv)
-        recent, key = self._recent, row[:5]
+        recent = self._recent
+        key = row[:5] if number is None else (number, row.side)
         if key in recent:
             self.duplicate_count += 1
             return

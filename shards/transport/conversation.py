@@ -76,11 +76,13 @@ class Conversation:
         for stream in self._subscriptions.served:
             stream.skipped(now_ns)
 
-    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
+    def acknowledged(self, request_id: int | None, topics: Collection[str] | None = None) -> None:
         """That a request was taken proves nothing: each stream must deliver. What it names not was
         refused.
         """
-        if topics and (missing := self._subscriptions.missing(request_id, topics)):
+        if topics is None:
+            return
+        if missing := self._subscriptions.missing(request_id, topics):
             self.refused("it is missing from what was acknowledged", topics=missing)
 
     def refused(

@@ -106,8 +106,8 @@ class Talk(Protocol):
     def ready(self) -> None:
         """The greeting (`SocketGroup.greet`) was answered: subscribe now."""
 
-    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
-        """A request was taken; of those it asked for these, where they are named."""
+    def acknowledged(self, request_id: int | None, topics: Collection[str] | None = None) -> None:
+        """A request was taken; of those it asked for these, where they are named: perhaps none."""
 
     def refused(
         self, text: str, request_id: int | None = None, topics: Collection[str] = ()
@@ -161,10 +161,13 @@ class Shape:
     which rows are made, and what they say of themselves (`shards.venues.salvage`).
 
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
-    (`book.{symbol}`), and then `symbol` is empty. An element, or with `is_list` an array of them,
-    is at `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels`
-    gives, of the members of a book, the arrays whose elements are a row each; others are
-    `row_count` rows.
+    (`book.{symbol}`), and then `symbol` is empty; `.*` at its end stands for any one word
+    (`book.{symbol}.*` where a pace follows). An element, or with `is_list` an array of them, is at
+    `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives,
+    of the members of a book, the arrays whose elements are a row each; others are `row_count` rows.
+
+    A message that several feeds take has a shape for each, which differ in `feed` and `only_with`:
+    the member without which, or with a null there, an element is no row of this feed.
     """
 
     feed: type[Feed]
@@ -178,12 +181,16 @@ class Shape:
     time: str = ""
     levels: Callable[[Mapping[str, bytes]], Sequence[bytes]] = no_levels
     row_count: int = 1
+    only_with: str = ""
 
     def symbol_in(self, tag: str) -> str | None:
         """The symbol that a message's type names; empty where types name none, and None where it
         is the type of another shape.
         """
-        before, is_named, behind = self.tag.partition("{symbol}")
+        pattern = self.tag
+        if pattern.endswith(".*"):
+            pattern, tag = pattern[:-2], tag.rpartition(".")[0]
+        before, is_named, behind = pattern.partition("{symbol}")
         if not is_named:
             return "" if tag == before else None
         if not (tag.startswith(before) and tag.endswith(behind)):
@@ -383,7 +390,7 @@ class Venue:
     """The same to end them."""
     open_decoder: OpenDecoder
     tag: str
-    """The member of a frame that says which `Shape` it has."""
+    """The member of a frame that says which `Shape` it has; `a.b` is member b of member a."""
     shapes: tuple[Shape, ...]
     """Of every kind of frame that rows are made of."""
     listing: ListingCalls
@@ -400,6 +407,8 @@ class Venue:
     parse_book_snapshot: Callable[[bytes], BookSnapshot] | None = None
     examples: tuple[str, ...] = ()
     """Symbols that everybody knows, for examples; at least two."""
+    takes_credentials: bool = False
+    """Whether it tells more to who logs in (`VenueSettings.credentials_file`)."""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
     """

@@ -3,7 +3,8 @@
 A decoder takes a frame whole, which is fast, or refuses it whole. A refused frame comes here and is
 taken apart down to its elements, the smallest units of which rows are made (`Shape`): those that
 can be read are delivered as ever, each of the others is counted by reason and handed to its stream,
-which declares it as a gap of reason `unreadable`.
+which declares it as a gap of reason `unreadable`. Where a message is for streams of several kinds,
+each of them is told.
 
 Whose an element is, its symbol says, or the type of its message; in a message of one symbol its
 neighbours say it as well. An element that names nobody may have been anybody's of that kind of
@@ -23,7 +24,7 @@ from shards.feeds.feed import Feed, MalformedFrameError, UntakenError
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
 from shards.venues.elements import suspect, unreadable
-from shards.venues.json_parts import BYTES_MAX, elements, members, text_of
+from shards.venues.json_parts import BYTES_MAX, elements, members, nested, text_of
 from shards.venues.kit import Feeds, FrameDecoder, OnBadFrame, Shape, Venue
 
 _ELEMENTS_MAX: Final = 65_536
@@ -41,11 +42,34 @@ class _Part(NamedTuple):
 
 
 class _Type(NamedTuple):
-    """A message's type as it was said: its shape, and the symbol it names, or none."""
+    """A message's type as it was said: its shapes, which differ in whose they are, and the
+    symbol it names, or none.
+    """
 
     tag: str
-    shape: Shape
+    shapes: Sequence[Shape]
     symbol: str
+
+    @property
+    def shape(self) -> Shape:
+        """Where its elements are."""
+        return self.shapes[0]
+
+
+class _Taker(NamedTuple):
+    """A feed, and what it takes of a message."""
+
+    shape: Shape
+    feed: Any
+
+    def tell(self, text: bytes, ts_recv: int) -> None:
+        """Hand on what nobody can read, unless it says that it is none of this feed's."""
+        only_with = self.shape.only_with
+        said = members(text) if only_with else {}
+        if only_with and not said:
+            suspect([self.feed], ts_recv)
+        elif not said or said.get(only_with, b"null") != b"null":
+            self.feed.on_unreadable(unreadable(text, self.shape, ts_recv))
 
 
 class Salvage:
@@ -54,7 +78,7 @@ class Salvage:
     def __init__(
         self, venue: Venue, feeds: Feeds, decode: FrameDecoder, on_bad_frame: OnBadFrame
     ) -> None:
-        self._tag = venue.tag
+        self._tag = venue.tag.split(".")
         self._shapes = venue.shapes
         self._decoders = {shape.tag: decoder(shape.element) for shape in venue.shapes}
         names = [name for shape in venue.shapes for name in (*shape.path, shape.symbol)]
@@ -70,7 +94,7 @@ class Salvage:
         if isinstance(error, UntakenError) and self._feeds.has_let_go(error.symbol, *error.feeds):
             return
         frame = members(payload)
-        tag = text_of(frame.get(self._tag))
+        tag = text_of(_follow(payload, frame, self._tag))
         kind = self._type_of(tag or "")
         if kind is not None:
             self._take_message(frame, payload, kind, ts_recv, error)
@@ -80,15 +104,14 @@ class Salvage:
             suspect(self._feeds.all, ts_recv)
 
     def _type_of(self, tag: str) -> _Type | None:
-        for shape in self._shapes:
-            if (symbol := shape.symbol_in(tag)) is not None:
-                return _Type(tag, shape, symbol)
-        return None
+        found = [(shape, shape.symbol_in(tag)) for shape in self._shapes]
+        shapes = [shape for shape, symbol in found if symbol is not None]
+        return _Type(tag, shapes, shapes[0].symbol_in(tag) or "") if shapes else None
 
     def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
         """Whether a message whose type cannot be read may have been one with rows."""
         too_long = len(payload) > BYTES_MAX and payload[:1] == b"{"
-        return too_long or self._tag in frame or not self._carriers.isdisjoint(frame)
+        return too_long or self._tag[0] in frame or not self._carriers.isdisjoint(frame)
 
     def _take_message(
         self,
@@ -99,39 +122,49 @@ class Salvage:
         error: Exception,
     ) -> None:
         shape = kind.shape
-        feeds: Mapping[str, Feed] = self._feeds.of(shape.feed)
+        takers = self._takers(kind)
         body = _follow(payload, frame, shape.path)
         if not shape.is_list:
             symbol = _symbol_of(body, kind)
-            self._refuse([_Part(symbol, body, error)], shape, ts_recv, symbol)
+            self._refuse([_Part(symbol, body, error)], kind, ts_recv, symbol)
             return
         texts = elements(body, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
             self._on_bad_frame(error, payload)
-            suspect(feeds.values(), ts_recv)
+            suspect(_feeds_of(takers), ts_recv)
             return
         owner: str | None = None
         good: dict[str | None, list[bytes]] = {}
         bad = []
         for part in (self._look_at(text, kind) for text in texts):
-            is_known = self._is_known(part.symbol, shape)
+            is_known = self._is_known(part.symbol, kind)
             if is_known:
                 owner = owner or part.symbol
             if part.error is not None or not is_known:
                 # Of one type nothing is mixed: what can be read is refused for the frame's reason.
                 bad.append(part._replace(error=part.error or error) if kind.symbol else part)
-            elif part.symbol in feeds:
+            elif part.symbol in takers:
                 good.setdefault(part.symbol, []).append(part.text)
         if not bad:
             self._on_bad_frame(error, payload)
-        self._refuse(bad, shape, ts_recv, owner)
+        self._refuse(bad, kind, ts_recv, owner)
         for readable in good.values():
             self._decode(_message(self._tag, kind, readable), ts_recv)
 
-    def _is_known(self, symbol: str | None, shape: Shape) -> bool:
+    def _takers(self, kind: _Type) -> "dict[str | None, list[_Taker]]":
+        """Who takes such messages, by symbol."""
+        found: dict[str | None, list[_Taker]] = {}
+        for shape in kind.shapes:
+            feeds: Mapping[str, Any] = self._feeds.of(shape.feed)
+            for symbol, feed in feeds.items():
+                found.setdefault(symbol, []).append(_Taker(shape, feed))
+        return found
+
+    def _is_known(self, symbol: str | None, kind: _Type) -> bool:
         """Whether a stream has, or had a moment ago, this symbol."""
-        feed: type[Feed] = shape.feed
-        return symbol in self._feeds.of(feed) or self._feeds.has_let_go(symbol, feed)
+        feeds: list[type[Feed]] = [shape.feed for shape in kind.shapes]
+        is_here = any(symbol in self._feeds.of(feed) for feed in feeds)
+        return is_here or self._feeds.has_let_go(symbol, *feeds)
 
     def _look_at(self, text: bytes, kind: _Type) -> _Part:
         symbol = _symbol_of(text, kind)
@@ -141,28 +174,24 @@ class Salvage:
             return _Part(symbol, text, error)
         return _Part(symbol, text, None)
 
-    def _refuse(
-        self, parts: Sequence[_Part], shape: Shape, ts_recv: int, owner: str | None
-    ) -> None:
+    def _refuse(self, parts: Sequence[_Part], kind: _Type, ts_recv: int, owner: str | None) -> None:
         """Count parts; tell their streams. Those that name no stream here are `owner`'s. Nobody is
         told of what is about a stream that was removed.
         """
-        feeds: Mapping[str, Any] = self._feeds.of(shape.feed)
-        anybody = list(feeds.values())
+        takers = self._takers(kind)
+        only = next(iter(takers.values())) if len(takers) == 1 else []
         is_anybodys = False
         for part in parts:
             self._on_bad_frame(part.error or MalformedFrameError("mixed_coins"), part.text)
-            symbol = part.symbol if self._is_known(part.symbol, shape) else owner
-            if (named := feeds.get(symbol or "")) is not None:
-                named.on_unreadable(unreadable(part.text, shape, ts_recv))
-            elif self._feeds.has_let_go(symbol, shape.feed):
+            symbol = part.symbol if self._is_known(part.symbol, kind) else owner
+            named = takers.get(symbol, [])
+            if not named and self._feeds.has_let_go(symbol, *(each.feed for each in kind.shapes)):
                 continue
-            elif len(anybody) == 1:
-                anybody[0].on_unreadable(unreadable(part.text, shape, ts_recv))
-            else:
-                is_anybodys = True
+            for taker in named or only:
+                taker.tell(part.text, ts_recv)
+            is_anybodys = is_anybodys or not (named or only)
         if is_anybodys:  # once for all of them: none of these streams knows more by the second
-            suspect(anybody, ts_recv)
+            suspect(_feeds_of(takers), ts_recv)
 
 
 def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> bytes:
@@ -177,9 +206,11 @@ def _symbol_of(element: bytes, kind: _Type) -> str | None:
     return kind.symbol or text_of(members(element).get(kind.shape.symbol))
 
 
-def _message(tag: str, kind: _Type, texts: Sequence[bytes]) -> bytes:
+def _feeds_of(takers: "Mapping[str | None, Sequence[_Taker]]") -> list[Any]:
+    return [taker.feed for several in takers.values() for taker in several]
+
+
+def _message(tag: Sequence[str], kind: _Type, texts: Sequence[bytes]) -> bytes:
     """A frame of these elements alone."""
-    text = b"[" + b",".join(texts) + b"]"
-    for name in reversed(kind.shape.path):
-        text = b'{"%b":%b}' % (name.encode(), text)
-    return b'{"%b":%b,%b' % (tag.encode(), msgspec.json.encode(kind.tag), text[1:])
+    found = b"[" + b",".join(texts) + b"]"
+    return nested({tuple(tag): msgspec.json.encode(kind.tag), kind.shape.path: found})

@@ -122,8 +122,8 @@ class Said:
     def ready(self) -> None:
         self.words.append(["ready"])
 
-    def acknowledged(self, request_id: int | None, topics: Collection[str] = ()) -> None:
-        self.words.append(["acknowledged", request_id, *topics])
+    def acknowledged(self, request_id: int | None, topics: Collection[str] | None = None) -> None:
+        self.words.append(["acknowledged", request_id, *(topics or ())])
 
     def refused(
         self, text: str, request_id: int | None = None, topics: Collection[str] = ()
@@ -131,7 +131,7 @@ class Said:
         self.words.append(["refused", text, request_id, *topics])
 
     def answer(self, frame: bytes) -> None:
-        self.words.append(["answer", frame])
+        self.words.append(["answer", frame.decode()])
 
     def lost(self, text: str) -> None:
         self.words.append(["lost", text])

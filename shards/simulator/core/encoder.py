@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
+from shards.simulator.core.frames import Trade
 from shards.simulator.core.limits import RestGate
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Hub, Session
@@ -117,6 +118,10 @@ class Encoder(Style, Protocol):
     terms: Terms
     numbered_books: bool = False
     """Changes of books have update ids, and a snapshot by REST that they continue."""
+    quotes_by_time: bool = False
+    """Quotes have the time for a number, though changes of books have ids."""
+    forced_trades: bool = False
+    """A forced order is a trade as well, and takes its id."""
     book_clocks: Mapping[str, float] = {}
     """Book streams that say the whole top on a clock of the venue, and every how many seconds;
     0 for the cadence of the scene."""
@@ -201,7 +206,11 @@ class Encoder(Style, Protocol):
         return b""
 
     def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
-        """Write a forced order."""
+        """Write a forced order that is no trade."""
+        return b""
+
+    def forced(self, state: SymbolState, trade: Trade) -> bytes:
+        """Write a forced order that is this trade."""
         return b""
 
     def own_rows(self, contract: Contract) -> Iterable[OwnRow]:

@@ -157,6 +157,17 @@ def test_a_book_channel_that_the_venue_does_not_have_is_refused(tmp_path: Path) 
     assert load(options).config.venues["hyperliquid_perp"].book_channel == "fast"
 
 
+def test_credentials_are_for_venues_that_take_them(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("name:secret")
+    config = tmp_path / "fts.toml"
+    options = argparse.Namespace(config=config, state_dir=None)
+    config.write_text("[venues.deribit]\ncredentials_file = 'secret'\n")
+    assert load(options).config.venues["deribit"].credentials_file == str(tmp_path / "secret")
+    config.write_text("[venues.binance_linear]\ncredentials_file = 'secret'\n")
+    with pytest.raises(ConfigError, match=r"binance_linear\.credentials_file: nobody needs"):
+        load(options)
+
+
 def test_what_runs_when_nothing_is_configured_are_the_examples_of_the_venues(
     tmp_path: Path,
 ) -> None:

@@ -225,6 +225,20 @@ def test_secret_file_is_read_relative_to_the_config(tmp_path: Path) -> None:
     assert "is empty" in refusal(tmp_path, "[database]\nurl_file = 'empty'")
 
 
+def test_credentials_of_a_venue_stay_in_a_file_of_their_own(tmp_path: Path) -> None:
+    text = "[venues.deribit]\ncredentials_file = 'login'"
+    assert "cannot read" in refusal(tmp_path, text)
+    for bad in ("", "name", "name:", ":secret"):
+        (tmp_path / "login").write_text(bad)
+        message = refusal(tmp_path, text)
+        assert "venues.deribit.credentials_file" in message
+        assert "secret" not in message.replace("name:secret", "")
+    (tmp_path / "login").write_text("name:secret\n")
+    loaded = load(write(tmp_path, text), {})
+    assert loaded.config.venues["deribit"].credentials_file == str(tmp_path / "login")
+    assert "name:secret" not in repr(loaded)
+
+
 def test_secret_never_shows_itself() -> None:
     secret = Secret("canary")
     loaded = LoadedConfig(Config(), "x", Path("/x"), {"database": secret, "redis": secret})

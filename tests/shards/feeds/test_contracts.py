@@ -203,6 +203,17 @@ def test_a_liquidation_is_stored_once_and_whole() -> None:
     assert feed.duplicate_count == 1
 
 
+def test_liquidations_with_numbers_of_their_own_are_told_apart_by_them() -> None:
+    """One number has both sides of a trade where both orders were forced."""
+    double = MemoryRings()
+    feed = make_liquidations(double)
+    bought = ORDER._replace(side=int(Side.BUY))
+    for order, number in ((ORDER, 7), (ORDER, 8), (bought, 8), (ORDER, 7), (ORDER, 8)):
+        feed.on_liquidation(order, 6, number)
+    assert double.rows("liquidation")["side"].tolist() == [ord("S"), ord("S"), ord("B")]
+    assert feed.duplicate_count == 2
+
+
 def test_only_the_newest_liquidations_are_remembered() -> None:
     double = MemoryRings()
     feed = make_liquidations(double)

@@ -135,6 +135,17 @@ def test_what_an_acknowledgement_leaves_out_is_refused(tmp_path: Path) -> None:
     uvloop.run(body())
 
 
+def test_an_acknowledgement_of_nothing_refuses_all_that_was_asked_for(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with running(tmp_path, talking()) as rig:
+            socket = await subscribed(rig)
+            asked = await socket.message()
+            say(socket, "acknowledged", asked["id"], [])
+            await rig.until(lambda: {s.state for s in rig.session.streams} == {StreamState.FAILED})
+
+    uvloop.run(body())
+
+
 def test_a_topic_that_delivers_is_not_given_up_for_a_refusal(tmp_path: Path) -> None:
     async def body() -> None:
         async with running(tmp_path, talking()) as rig:

@@ -22,6 +22,7 @@ from shards.transport.poller import Poller, PollShare
 from shards.transport.socket import Socket
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
+from shards.venues.json_parts import nested
 from shards.venues.kit import PollChannel, Shape, Venue, capabilities
 from tests.shards.doubles import MemoryRings, Open, spec_of
 from tests.shards.venues.recorded import UNDER_TEST
@@ -126,6 +127,8 @@ def wrapped(shape: Shape, body: bytes) -> bytes:
 def row_count(shape: Shape, text: bytes) -> int:
     """Rows an element makes that can be read."""
     said = json.loads(text.decode(errors="replace"))
+    if shape.only_with and said.get(shape.only_with) is None:
+        return 0
     sides = shape.levels({name: json.dumps(value).encode() for name, value in said.items()})
     return sum(len(json.loads(side)) for side in sides) or shape.row_count
 
@@ -142,7 +145,8 @@ class Market:
         self.symbols = [f"S{number}" for number in range(symbols)]
         self.streams: dict[tuple[StreamKind, Transport, str], Feed] = {}
         self.offers = offers(self.venue)
-        self.numbers: dict[tuple[StreamKind, Transport, str], int] = {}
+        self.numbers: dict[tuple[str, Transport, str], int] = {}
+        """By what goes on from each other: a message, or the answers of a kind."""
         for kind, transport, _ in self.offers:
             for symbol in self.symbols:
                 self._make(kind, transport, symbol)
@@ -170,7 +174,6 @@ class Market:
         )
         stream.subscribed()
         self.streams[kind, transport, symbol] = stream
-        self.numbers[kind, transport, symbol] = 1000
 
     def _poller(self, kind: StreamKind) -> Poller:
         channel = self.venue.channels[kind, Transport.HTTP_POLL]
@@ -187,9 +190,14 @@ class Market:
 
     def next_element(self, offer: Offer, symbol: str) -> dict[str, Any]:
         """The stream's next one."""
-        key = (offer.kind, offer.transport, symbol)
-        self.numbers[key] += 1
+        key = (offer.shape.tag or offer.kind, offer.transport, symbol)
+        self.numbers[key] = self.numbers.get(key, 1000) + 1
         return element(offer.shape, symbol, self.numbers[key])
+
+    def takers(self, offer: Offer) -> list[Offer]:
+        """All kinds that take the messages of one, itself among them."""
+        tag = offer.shape.tag
+        return [each for each in self.offers if each == offer or (tag and each.shape.tag == tag)]
 
     def frame(self, shape: Shape, texts: list[bytes], symbol: str = "S0") -> bytes:
         """The venue's message around elements of a symbol: one, or a list of them."""
@@ -197,8 +205,11 @@ class Market:
             (body,) = texts
         else:
             body = b"[" + b",".join(texts) + b"]"
-        tag = f'"{self.venue.tag}":"{shape.tag.replace("{symbol}", symbol)}"'.encode()
-        return b"{%b,%b" % (tag, wrapped(shape, body)[1:])
+        tag = f'"{shape.tag.replace("{symbol}", symbol)}"'.encode()
+        place = tuple(self.venue.tag.split("."))
+        if shape.path:
+            return nested({place: tag, shape.path: body})
+        return b'{"%b":%b,%b' % (place[0].encode(), tag, body[1:])
 
     def push(self, payload: bytes) -> None:
         """A frame arrives, as `Socket` has it."""

@@ -1,0 +1,388 @@
+"""Deribit perpetuals as the simulator serves them: JSON-RPC over a socket, and the same calls by
+REST.
+
+Books are snapshots that are pushed when a channel is subscribed, then changes that name the one
+before, at three paces. A liquidation is a trade with a mark. Channels that lead nowhere are left
+out of the answer; those of pace `raw` are for who logs in, which any name and secret may.
+Heartbeats come once they were asked for; a `test_request` that stays unanswered costs the socket.
+Amounts of inverse contracts are whole dollars: their real lots of ten are not kept.
+"""
+
+import json
+from asyncio import get_running_loop
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from shards.simulator.core.contracts import Contract, Terms
+from shards.simulator.core.encoder import (
+    AskedFor,
+    BookMessage,
+    Encoder,
+    Query,
+    ServedCall,
+    SocketPath,
+)
+from shards.simulator.core.frames import (
+    Integers,
+    Part,
+    PriceTexts,
+    TextTable,
+    Trade,
+    Trades,
+    compact,
+    decimal_columns,
+    trimmed_text,
+)
+from shards.simulator.core.market import Grid
+from shards.simulator.core.sessions import Session
+from shards.simulator.core.symbol import ID_STRIDE, Levels, Quote, SymbolState
+from shards.simulator.core.venue import SimVenue, now_ms
+from shards.simulator.venues.deribit_rest import (
+    CALLS,
+    RpcError,
+    head,
+    is_inverse,
+    number,
+    refusal,
+    result,
+    serve,
+    ticker,
+)
+
+__all__ = ["Deribit"]
+
+_FIRST_SEQ: Final = 300_000_000
+_ALL_LEVELS: Final = 1 << 20
+_PACES: Final = ("100ms", "agg2", "raw")
+_SLOW_STEPS: Final = 10
+_HEARTBEAT_LEAST_S: Final = 10
+_KNOWN: Final = "known"
+"""The category of sockets on which somebody has logged in."""
+_KINDS: Final = {"trades": "trade", "book": "book", "quote": "quote", "ticker": "funding"}
+_DOLLARS: Final = 400.0
+"""Of a typical trade of an inverse contract."""
+_SIDES: Final = TextTable([b"sell", b"buy"])
+
+# instrument, start price, price decimals printed, tick in units of the last, quantity decimals
+_TABLE: Final[tuple[tuple[str, float, int, int, int], ...]] = (
+    ("BTC-PERPETUAL", 81234.5, 1, 5, 0), ("ETH-PERPETUAL", 3123.45, 2, 5, 0),
+    ("BTC_USDC-PERPETUAL", 81234.5, 1, 5, 4), ("ETH_USDC-PERPETUAL", 3123.45, 2, 5, 3),
+    ("SOL_USDC-PERPETUAL", 187.42, 2, 1, 1), ("XRP_USDC-PERPETUAL", 2.3456, 4, 1, 0),
+    ("DOGE_USDC-PERPETUAL", 0.21345, 5, 1, 0), ("AVAX_USDC-PERPETUAL", 28.765, 3, 1, 1),
+)  # fmt: skip
+
+
+class DeribitRows:
+    """Writes the trades of one instrument on one grid."""
+
+    close, rows_per_frame = b"]}}", 100
+
+    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
+        grid = state.grid
+        base = grid.symbol.partition("-")[0].partition("_")[0]
+        start = price_text(grid.start_ticks)
+        self.head = head(f"trades.{grid.symbol}.{_PACES[0]}") + b"["
+        self.forced: set[int] = set()
+        """The ids of trades that were liquidations."""
+        self._price_text, self._prices = price_text, PriceTexts(price_text)
+        self._mark = f',"mark_price":{start},"direction":"'
+        self._index = f'","index_price":{start},"amount":'
+        self._name = f',"instrument_name":"{grid.symbol}","contracts":'
+        self._id = ',"trade_id":"' + ("" if base == "BTC" else f"{base}-")
+        self._sizes = [trimmed_text(qty, grid.qty_decimals) for qty in state.market.sizes.tolist()]
+        self._size_table = TextTable([text.encode() for text in self._sizes])
+
+    def row(self, trade: Trade) -> str:
+        """Write one trade."""
+        size = self._sizes[trade.size]
+        mark = ',"liquidation":"T"' if trade.id in self.forced else ""
+        return (
+            f'{{"timestamp":{trade.ts_ms},"tick_direction":1,"price":{self._price_text(trade.tick)}'
+            f"{self._mark}{'buy' if trade.buy else 'sell'}{self._index}{size}{self._name}{size}"
+            f',"trade_seq":{trade.id}{self._id}{trade.id}"{mark}}}'
+        )
+
+    def parts(self, trades: Trades) -> Sequence[Part] | None:
+        """Give the parts of a block whose numbers do not get longer within it."""
+        width = len(str(trades.ids[0]))
+        if len(str(trades.ids[-1])) != width:
+            return None
+        prices = self._prices.rows_of(trades.ticks)
+        ids, sizes = decimal_columns(trades.ids, width), (self._size_table, trades.size)
+        return (
+            f'{{"timestamp":{trades.ts_ms},"tick_direction":1,"price":'.encode(),
+            (self._prices.table, prices), self._mark.encode(),
+            (_SIDES, trades.buy.astype(np.int64)), self._index.encode(), sizes,
+            self._name.encode(), sizes, b',"trade_seq":', ids, self._id.encode(), ids, b'"}',
+        )  # fmt: skip
+
+
+class Heart:
+    """The heartbeats of one socket."""
+
+    def __init__(self, session: Session, interval_s: float) -> None:
+        self._session = session
+        self.interval_s = interval_s
+        self.is_tested = False
+        """Whether an answer is due."""
+
+    def wait(self) -> None:
+        """Beat after an interval."""
+        get_running_loop().call_later(self.interval_s, self.beat)
+
+    def beat(self) -> None:
+        """Ask whether the client is there; hang up on one that has not answered the last time."""
+        transport = self._session.transport
+        if self.is_tested:
+            transport.abort()
+        if transport.is_closing():
+            return
+        for kind in ("heartbeat", "test_request"):
+            said = {"jsonrpc": "2.0", "method": "heartbeat", "params": {"type": kind}}
+            self._session.send_text(compact(said))
+        self.is_tested = True
+        self.wait()
+
+
+class Channel(NamedTuple):
+    """What a channel's name says."""
+
+    word: str
+    symbol: str
+    pace: str
+
+
+class Deribit(Encoder):
+    """The venue's protocol."""
+
+    name = "deribit"
+    terms = Terms(
+        rate_decimals=8, usual_rate=1_000, rate_limit=500_000, interval_ms=8 * 3_600_000,
+        mark_decimals=None, with_interest=True,
+    )  # fmt: skip
+    spoiled: Mapping[str, Sequence[str]] = {
+        "trade": ("price",), "book": ("bids", "asks"), "quote": ("best_bid_price",),
+        "funding": ("open_interest",), "liquidation": ("price",),
+    }  # fmt: skip
+    spoiled_among = 3
+    numbered_books = True
+    quotes_by_time = True
+    forced_trades = True
+    sockets: Sequence[SocketPath] = (SocketPath("ws/api/v2", "ws"),)
+    statuses: Sequence[str] = ("open", "closed")
+
+    def __init__(self) -> None:
+        self.rest = {
+            f"api/v2/public/{name}": ServedCall(partial(serve, call), lambda _: 1)
+            for name, call in CALLS.items()
+        }
+        self._hearts: dict[Session, Heart] = {}
+        self.malformed = {
+            "wrong_types": _trade(trade_seq='"x"', direction="7"),
+            "missing_fields": head("trades.BTC-PERPETUAL.100ms") + b'[{"price":1}]}}',
+            "nan_price": _trade(price="NaN"),
+            "infinite_price": _trade(price="Infinity"),
+            "huge_number": _trade(trade_seq="9" * 400),
+        }
+
+    def grids(self, count: int) -> Sequence[Grid]:
+        rows = list(_TABLE[:count])
+        for n in range(len(rows), count):
+            price = 1.0 + (n * 7919 % 9000) / 100.0
+            rows.append((f"SIM{n:03d}_USDC-PERPETUAL", price, 4, 1, 1))
+        made = [Grid.around(row[0], row[1], row[2:], rank) for rank, row in enumerate(rows)]
+        return [replace(g, median_qty=_DOLLARS) if is_inverse(g.symbol) else g for g in made]
+
+    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
+        first = _FIRST_SEQ + ID_STRIDE * index + serial
+        return np.arange(first, first + count)
+
+    def price_text(self, grid: Grid, tick: int) -> str:
+        return trimmed_text(tick * grid.tick, grid.price_decimals)
+
+    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> DeribitRows:
+        return DeribitRows(state, price_text)
+
+    def topic(self, kind: str, symbol: str) -> str:
+        return f"quote.{symbol}" if kind == "quote" else f"trades.{symbol}.{_PACES[0]}"
+
+    def funding_topics(self, contract: Contract) -> Sequence[str]:
+        return (f"ticker.{contract.instrument.symbol}.{_PACES[0]}",)
+
+    def book_topic(self, symbol: str, stream: str) -> str:
+        return f"book.{symbol}.{stream}"
+
+    def due(self, stream: str, steps: int | None) -> bool:
+        if steps is None or stream != "agg2":
+            return stream == "raw" or steps is not None
+        return steps % _SLOW_STEPS == 0
+
+    def wants(self, name: str, group: str) -> AskedFor | None:
+        channel = _channel(name)
+        if channel is None:
+            return None
+        book = channel.pace if channel.word == "book" else ""
+        return AskedFor(channel.symbol, _KINDS[channel.word], book)
+
+    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
+        """Carry out one request and answer it."""
+        request_id: object = None
+        try:
+            request = _read(text)
+            request_id, params = request.get("id"), request.get("params") or {}
+            method = str(request.get("method")).removeprefix("public/")
+            if method == "subscribe":
+                self._subscribe(venue, session, request_id, _channels_in(params))
+            else:
+                said = self._carry_out(venue, session, method, params)
+                session.send_text(result(said, request_id))
+        except RpcError as error:
+            session.send_text(refusal(error, request_id))
+
+    def _carry_out(self, venue: SimVenue, session: Session, method: str, params: Query) -> object:
+        if method == "auth":
+            return _log_in(session, params)
+        if method == "set_heartbeat":
+            self._set_heartbeat(session, params.get("interval"))
+            return "ok"
+        if method == "test":
+            if session in self._hearts:
+                self._hearts[session].is_tested = False
+            return {"version": "1.2.26"}
+        if method == "unsubscribe":
+            names = [name for name in _channels_in(params) if name in session.names]
+            venue.unsubscribe(session, names)
+            return names
+        if method not in CALLS:
+            raise RpcError(-32601, "Method not found")
+        return CALLS[method](venue, params)
+
+    def _set_heartbeat(self, session: Session, interval_s: object) -> None:
+        if not isinstance(interval_s, int) or interval_s < _HEARTBEAT_LEAST_S:
+            raise RpcError(-32602, "Invalid params")
+        for gone in [each for each in self._hearts if each.transport.is_closing()]:
+            del self._hearts[gone]
+        if session in self._hearts:
+            self._hearts[session].interval_s = interval_s
+        else:
+            self._hearts[session] = Heart(session, interval_s)
+            self._hearts[session].wait()
+
+    def _subscribe(
+        self, venue: SimVenue, session: Session, request_id: object, names: Sequence[str]
+    ) -> None:
+        """Answer, then begin; what is subscribed already does not begin anew."""
+        if session.group != _KNOWN and any(name.endswith(".raw") for name in names):
+            raise RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
+        found = {name: _channel(name) for name in names}
+        served = [(n, c) for n, c in found.items() if c and venue.index_of(c.symbol) is not None]
+        session.send_text(result([name for name, _ in reversed(served)], request_id))
+        for name, channel in served:
+            if name not in session.names:
+                self._begin(venue, session, channel)
+                venue.subscribe(session, [name])
+
+    def _begin(self, venue: SimVenue, session: Session, channel: Channel) -> None:
+        state = venue.state(channel.symbol)
+        assert state is not None
+        if channel.word == "trades":
+            venue.contract_at(state.index)  # which may be liquidated from now on
+        if channel.word == "book":
+            at_ms = now_ms()
+            venue.say_changes(state, channel.pace, at_ms)
+            sides = state.top(_ALL_LEVELS)
+            event = BookMessage(channel.pace, at_ms, 0, state.last_update, 0, *sides)
+            if session.send_text(_book(state, event, whole=True)):
+                venue.record_book(state, event, whole=True)
+
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
+        return _book(state, event, whole=False)
+
+    def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
+        symbol, decimals = state.grid.symbol, state.grid.qty_decimals
+        data: dict[str, object] = {"timestamp": now_ms, "instrument_name": symbol}
+        for side, level in zip(("bid", "ask"), quote, strict=True):
+            tick, qty = level or (0, 0)
+            data[f"best_{side}_price"] = float(state.price_text(tick))
+            data[f"best_{side}_amount"] = number(qty, decimals)
+        return head(f"quote.{symbol}") + compact(data) + b"}}"
+
+    def funding(self, venue: SimVenue, contract: Contract) -> bytes:
+        return head(self.funding_topics(contract)[0]) + compact(ticker(venue, contract)) + b"}}"
+
+    def forced(self, state: SymbolState, trade: Trade) -> bytes:
+        rows = state.trade_rows
+        assert isinstance(rows, DeribitRows)
+        rows.forced.add(trade.id)
+        return rows.head + rows.row(trade).encode() + rows.close
+
+
+def _read(text: str | bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(text)
+    except ValueError:
+        raise RpcError(-32700, "Parse error") from None
+    if not isinstance(request, dict) or not isinstance(request.get("params", {}), dict | None):
+        raise RpcError(-32600, "Invalid Request")
+    return request
+
+
+def _log_in(session: Session, params: Query) -> Mapping[str, object]:
+    """Let in whoever has a name and a secret."""
+    if not params.get("client_id") or not params.get("client_secret"):
+        raise RpcError(13004, "invalid_credentials")
+    session.group = _KNOWN
+    return {"access_token": "1.simulated", "expires_in": 900, "token_type": "bearer"}
+
+
+def _channels_in(params: Query) -> list[str]:
+    names = params.get("channels")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RpcError(-32602, "Invalid params")
+    return names
+
+
+def _channel(name: str) -> Channel | None:
+    """Read a channel's name; None for one that leads nowhere."""
+    word, *rest = name.split(".")
+    paces = ("",) if word == "quote" else _PACES if word == "book" else _PACES[:1]
+    symbol, pace = [*rest, ""][:2] if rest else ("", "")
+    is_known = word in _KINDS and pace in paces and len(rest) == 1 + bool(pace)
+    return Channel(word, symbol, pace) if is_known else None
+
+
+def _book(state: SymbolState, event: BookMessage, *, whole: bool) -> bytes:
+    symbol = state.grid.symbol
+    before = "" if whole else f'"prev_change_id":{event.previous},'
+    return (
+        head(f"book.{symbol}.{event.stream}")
+        + (
+            f'{{"type":"{"snapshot" if whole else "change"}","timestamp":{event.ts_ms},{before}'
+            f'"instrument_name":"{symbol}","change_id":{event.last},'
+            f'"bids":[{_levels(state, event.bids, whole=whole)}],'
+            f'"asks":[{_levels(state, event.asks, whole=whole)}]}}}}}}'
+        ).encode()
+    )
+
+
+def _levels(state: SymbolState, levels: Levels, *, whole: bool) -> str:
+    word, decimals = "new" if whole else "change", state.grid.qty_decimals
+    return ",".join(
+        f'["{word if qty else "delete"}",{state.price_text(tick)},{trimmed_text(qty, decimals)}]'
+        for tick, qty in levels
+    )
+
+
+def _trade(**changes: str) -> bytes:
+    fields = {
+        "timestamp": "1795000000123", "tick_direction": "1", "price": "81234.5",
+        "mark_price": "81234.5", "direction": '"buy"', "index_price": "81234.5", "amount": "50.0",
+        "instrument_name": '"BTC-PERPETUAL"', "contracts": "5.0", "trade_seq": "300000123",
+        "trade_id": '"410000001"', **changes,
+    }  # fmt: skip
+    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
+    return head("trades.BTC-PERPETUAL.100ms") + f"[{{{row}}}]}}}}".encode()
