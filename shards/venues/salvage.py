@@ -71,19 +71,17 @@ class Salvage:
             return
         frame = members(payload)
         tag = text_of(frame.get(self._tag))
-        kind = self._type_of(tag or "")
-        if kind is not None:
-            self._take_message(frame, payload, kind, ts_recv, error)
+        if kinds := self._types_of(tag or ""):
+            self._take_message(frame, payload, kinds, ts_recv, error)
             return
         self._on_bad_frame(error, payload)
         if tag is None and self._may_carry(frame, payload):
             suspect(self._feeds.all, ts_recv)
 
-    def _type_of(self, tag: str) -> _Type | None:
-        for shape in self._shapes:
-            if (symbol := shape.symbol_in(tag)) is not None:
-                return _Type(tag, shape, symbol)
-        return None
+    def _types_of(self, tag: str) -> list[_Type]:
+        """One for each kind of stream that has rows of this type of message."""
+        known = ((shape, shape.symbol_in(tag)) for shape in self._shapes)
+        return [_Type(tag, shape, symbol) for shape, symbol in known if symbol is not None]
 
     def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
         """Whether a message whose type cannot be read may have been one with rows."""
@@ -94,44 +92,50 @@ class Salvage:
         self,
         frame: Mapping[str, bytes],
         payload: bytes,
-        kind: _Type,
+        kinds: Sequence[_Type],
         ts_recv: int,
         error: Exception,
     ) -> None:
+        kind = kinds[0]
         shape = kind.shape
-        feeds: Mapping[str, Feed] = self._feeds.of(shape.feed)
         body = _follow(payload, frame, shape.path)
         if not shape.is_list:
             symbol = _symbol_of(body, kind)
-            self._refuse([_Part(symbol, body, error)], shape, ts_recv, symbol)
+            self._refuse([_Part(symbol, body, error)], kinds, ts_recv, symbol)
             return
         texts = elements(body, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
             self._on_bad_frame(error, payload)
-            suspect(feeds.values(), ts_recv)
+            for each in kinds:
+                suspect(self._feeds.of(each.shape.feed).values(), ts_recv)
             return
         owner: str | None = None
         good: dict[str | None, list[bytes]] = {}
         bad = []
         for part in (self._look_at(text, kind) for text in texts):
-            is_known = self._is_known(part.symbol, shape)
+            is_known = self._is_known(part.symbol, kinds)
             if is_known:
                 owner = owner or part.symbol
             if part.error is not None or not is_known:
                 # Of one type nothing is mixed: what can be read is refused for the frame's reason.
                 bad.append(part._replace(error=part.error or error) if kind.symbol else part)
-            elif part.symbol in feeds:
+            elif self._is_taken(part.symbol, kinds):
                 good.setdefault(part.symbol, []).append(part.text)
         if not bad:
             self._on_bad_frame(error, payload)
-        self._refuse(bad, shape, ts_recv, owner)
+        self._refuse(bad, kinds, ts_recv, owner)
         for readable in good.values():
             self._decode(_message(self._tag, kind, readable), ts_recv)
 
-    def _is_known(self, symbol: str | None, shape: Shape) -> bool:
+    def _is_taken(self, symbol: str | None, kinds: Sequence[_Type]) -> bool:
+        """Whether a stream of one of these kinds has this symbol."""
+        feeds: list[type[Feed]] = [kind.shape.feed for kind in kinds]
+        return any(symbol in self._feeds.of(feed) for feed in feeds)
+
+    def _is_known(self, symbol: str | None, kinds: Sequence[_Type]) -> bool:
         """Whether a stream has, or had a moment ago, this symbol."""
-        feed: type[Feed] = shape.feed
-        return symbol in self._feeds.of(feed) or self._feeds.has_let_go(symbol, feed)
+        feeds = [kind.shape.feed for kind in kinds]
+        return self._is_taken(symbol, kinds) or self._feeds.has_let_go(symbol, *feeds)
 
     def _look_at(self, text: bytes, kind: _Type) -> _Part:
         symbol = _symbol_of(text, kind)
@@ -142,20 +146,33 @@ class Salvage:
         return _Part(symbol, text, None)
 
     def _refuse(
-        self, parts: Sequence[_Part], shape: Shape, ts_recv: int, owner: str | None
+        self, parts: Sequence[_Part], kinds: Sequence[_Type], ts_recv: int, owner: str | None
     ) -> None:
-        """Count parts; tell their streams. Those that name no stream here are `owner`'s. Nobody is
-        told of what is about a stream that was removed.
+        """Count parts; tell their streams. Those that name no stream here are `owner`'s."""
+        for part in parts:
+            self._on_bad_frame(part.error or MalformedFrameError("mixed_coins"), part.text)
+        owned = [
+            part if self._is_known(part.symbol, kinds) else part._replace(symbol=owner)
+            for part in parts
+        ]
+        for kind in kinds:
+            self._tell(owned, kind.shape, ts_recv, kinds)
+
+    def _tell(
+        self, parts: Sequence[_Part], shape: Shape, ts_recv: int, kinds: Sequence[_Type]
+    ) -> None:
+        """Tell the streams of one kind. Nobody is told of what is about a stream that was removed,
+        or about one that has its symbol's rows of another kind alone.
         """
         feeds: Mapping[str, Any] = self._feeds.of(shape.feed)
         anybody = list(feeds.values())
         is_anybodys = False
         for part in parts:
-            self._on_bad_frame(part.error or MalformedFrameError("mixed_coins"), part.text)
-            symbol = part.symbol if self._is_known(part.symbol, shape) else owner
-            if (named := feeds.get(symbol or "")) is not None:
+            if _is_no_row(part.text, shape):
+                continue
+            if (named := feeds.get(part.symbol or "")) is not None:
                 named.on_unreadable(unreadable(part.text, shape, ts_recv))
-            elif self._feeds.has_let_go(symbol, shape.feed):
+            elif self._is_known(part.symbol, kinds):
                 continue
             elif len(anybody) == 1:
                 anybody[0].on_unreadable(unreadable(part.text, shape, ts_recv))
@@ -170,6 +187,14 @@ def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> 
         payload = frame.get(name, b"")
         frame = members(payload)
     return payload
+
+
+def _is_no_row(element: bytes, shape: Shape) -> bool:
+    """Whether an element says, of all that cannot be read of it, that it is none of these."""
+    if shape.where is None:
+        return False
+    member, text = shape.where
+    return text_of(members(element).get(member)) not in (None, text)
 
 
 def _symbol_of(element: bytes, kind: _Type) -> str | None:

@@ -4,7 +4,9 @@ Nothing here knows a venue: a field, a message or a venue that is added is cover
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from msgspec import inspect
@@ -20,8 +22,10 @@ from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
 from shards.transport.socket import Socket
+from shards.venues import wire
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
+from shards.venues.json_parts import members, text_of
 from shards.venues.kit import PollChannel, Shape, Venue, capabilities
 from tests.shards.doubles import MemoryRings, Open, spec_of
 from tests.shards.venues.recorded import UNDER_TEST
@@ -61,6 +65,11 @@ def offers(venue: Venue) -> list[Offer]:
     return found
 
 
+def _timestamp(number: int) -> str:
+    at = datetime.fromtimestamp((TIME_MS + number) / 1e3, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{(TIME_MS + number) % 1000:03d}Z"
+
+
 def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
     match kind:
         case inspect.FloatType() | inspect.CustomType():
@@ -69,8 +78,8 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
             return number
         case inspect.BoolType():
             return False  # also of a book that says whether it is whole: these are changes
-        case inspect.StrType():
-            return symbol
+        case inspect.StrType(pattern=pattern):
+            return _timestamp(number) if pattern == wire.TIMESTAMP_PATTERN else symbol
         case inspect.LiteralType(values):
             return next((each for each in values if "snap" not in str(each)), values[0])
         case inspect.ListType(item):
@@ -88,8 +97,12 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
 def element(shape: Shape, symbol: str, number: int) -> dict[str, Any]:
     """The `number`th element of a stream: its ids and times go on from the one before."""
     found: dict[str, Any] = _value(inspect.type_info(shape.element), symbol, number)
-    chain = {shape.prev_seq: number - 1, shape.seq: number, shape.time: TIME_MS + number}
+    at: Any = TIME_MS + number
+    if shape.time and isinstance(found[shape.time], str):
+        at = _timestamp(number)
+    chain = {shape.prev_seq: number - 1, shape.seq: number, shape.time: at}
     found |= {name: value for name, value in chain.items() if name}
+    found |= dict([shape.where]) if shape.where else {}
     found["zz"] = "a field nobody reads"
     return found
 
@@ -142,7 +155,8 @@ class Market:
         self.symbols = [f"S{number}" for number in range(symbols)]
         self.streams: dict[tuple[StreamKind, Transport, str], Feed] = {}
         self.offers = offers(self.venue)
-        self.numbers: dict[tuple[StreamKind, Transport, str], int] = {}
+        self.numbers: defaultdict[tuple[str, str], int] = defaultdict(lambda: 1000)
+        """By type of message, and symbol."""
         for kind, transport, _ in self.offers:
             for symbol in self.symbols:
                 self._make(kind, transport, symbol)
@@ -170,7 +184,6 @@ class Market:
         )
         stream.subscribed()
         self.streams[kind, transport, symbol] = stream
-        self.numbers[kind, transport, symbol] = 1000
 
     def _poller(self, kind: StreamKind) -> Poller:
         channel = self.venue.channels[kind, Transport.HTTP_POLL]
@@ -187,9 +200,14 @@ class Market:
 
     def next_element(self, offer: Offer, symbol: str) -> dict[str, Any]:
         """The stream's next one."""
-        key = (offer.kind, offer.transport, symbol)
+        key = (offer.shape.tag or offer.kind, symbol)
         self.numbers[key] += 1
         return element(offer.shape, symbol, self.numbers[key])
+
+    def sharing(self, offer: Offer) -> list[Offer]:
+        """What else has rows of the same messages, and it."""
+        tag = offer.shape.tag
+        return [each for each in self.offers if each == offer or (tag and each.shape.tag == tag)]
 
     def frame(self, shape: Shape, texts: list[bytes], symbol: str = "S0") -> bytes:
         """The venue's message around elements of a symbol: one, or a list of them."""
@@ -276,8 +294,24 @@ class Market:
         return found
 
 
+def is_refused(shape: Shape, text: bytes, symbol: str) -> bool:
+    """Whether an element, alone, is none by its definition, and does not say that it is of another
+    kind.
+    """
+    return not is_read(shape, text, symbol) and not _is_another(shape, text)
+
+
+def _is_another(shape: Shape, text: bytes) -> bool:
+    if shape.where is None:
+        return False
+    member, said = shape.where
+    return text_of(members(text).get(member)) not in (None, said)
+
+
 def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
     """Whether an element, alone, is one of the stream's by its definition."""
+    if _is_another(shape, text):
+        return False
     try:
         decoder(shape.element)(text)
     except BAD_FRAME:
