@@ -174,7 +174,7 @@ def _gap(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object
     kind = request.get("kind", "trade")
     if kind == "trade":
         for done in range(0, count, 4096):
-            market.withhold_trades(index, min(4096, count - done), now_ms)
+            _withhold_trades(market, index, min(4096, count - done), now_ms)
     elif kind == "book" and market.encoder.numbered_books:
         for _ in range(count):
             market.step_book(market.state_at(index), now_ms, withheld=True)
@@ -183,10 +183,27 @@ def _gap(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object
     return {"kind": kind, "withheld": count}
 
 
+def _withhold_trades(venue: SimVenue, index: int, count: int, at_ms: int) -> None:
+    """Let trades happen and push them to nobody."""
+    state = venue.state_at(index)
+    trades = state.trade(count, at_ms)
+    state.unsent(trades)
+    venue.hub.withheld_count += count
+    if venue.ledger.enabled:
+        venue.ledger.withheld(state.ledger_trades(trades))
+
+
+def _repeat_last_trade(venue: SimVenue, index: int) -> bool:
+    """Push the latest trade that somebody got once more. It is in the ledger already."""
+    state = venue.state_at(index)
+    texts = [state.trade_rows.row(trade).encode() for trade in state.newest_sent(1)]
+    return bool(texts) and venue.push_rows(state, texts)
+
+
 def _duplicate(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:
     market, index = _market(target), _symbol_index(target, request)
     count = _whole(request, "count", 1, 1000)
-    return {"sent": sum(market.repeat_last_trade(index) for _ in range(count))}
+    return {"sent": sum(_repeat_last_trade(market, index) for _ in range(count))}
 
 
 def _stale_snapshot(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
+from shards.simulator.core.frames import Trade
 from shards.simulator.core.limits import RestGate
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Hub, Session
@@ -117,6 +118,8 @@ class Encoder(Style, Protocol):
     terms: Terms
     numbered_books: bool = False
     """Changes of books have update ids, and a snapshot by REST that they continue."""
+    forced_trades: bool = False
+    """A forced order is a trade as well, and takes its id."""
     book_clocks: Mapping[str, float] = {}
     """Book streams that say the whole top on a clock of the venue, and every how many seconds;
     0 for the cadence of the scene."""
@@ -188,9 +191,17 @@ class Encoder(Style, Protocol):
         """Announce that sockets will be closed; None if the venue never does."""
         return None
 
+    def messages(self, event: BookMessage) -> Sequence[BookMessage]:
+        """Give the messages in which an event is said, with the numbers they have."""
+        return (event,)
+
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         """Write an event of a book."""
         return b""
+
+    def quote_number(self, state: SymbolState, now_ms: int) -> int:
+        """Give the number of a quote: the update id as of which it holds, or a time."""
+        return state.last_update if self.numbered_books else now_ms
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
         """Write a best bid and offer."""
@@ -201,7 +212,11 @@ class Encoder(Style, Protocol):
         return b""
 
     def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
-        """Write a forced order."""
+        """Write a forced order that is no trade."""
+        return b""
+
+    def forced(self, state: SymbolState, trade: Trade) -> bytes:
+        """Write a forced order that is this trade."""
         return b""
 
     def own_rows(self, contract: Contract) -> Iterable[OwnRow]:

@@ -9,8 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from typing import TYPE_CHECKING
 
-__all__ = ["FRAME_VALUES", "REST_VALUES", "Spoiler"]
+if TYPE_CHECKING:
+    from shards.simulator.core.sessions import Topic
+    from shards.simulator.core.symbol import SymbolState
+    from shards.simulator.core.venue import SimVenue
+
+__all__ = ["FRAME_VALUES", "REST_VALUES", "Spoiler", "push_spoiled_trade"]
 
 REST_VALUES = {
     "nan": b'"NaN"', "negative": b'"-1"', "absurd": b'"1e30"', "empty": b'""', "object": b"{}",
@@ -76,3 +82,19 @@ class Spoiler:
         self._due[place] -= 1
         self.sent_count += 1
         return next(self._values[place])
+
+
+def push_spoiled_trade(venue: "SimVenue", topic: "Topic", state: "SymbolState", at_ms: int) -> None:
+    """Push trades in one frame, the middle one of which nobody can read."""
+    count = venue.encoder.spoiled_among
+    parts = [state.trade(1, at_ms) for _ in range(count)]
+    texts = [state.trade_rows.row(one).encode() for part in parts for one in part.each()]
+    spoiled = venue.hub.spoiler.frame("trade", state.grid.symbol, texts[count // 2])
+    assert spoiled is not None
+    texts[count // 2] = spoiled
+    sent = venue.push_rows(state, texts)
+    lost = parts.pop(count // 2)
+    state.unsent(lost)
+    venue.record_trades(state, parts, sent=sent)
+    if sent:
+        venue.unreadable("trade", state, (at_ms, int(lost.ids[0])), 1)

@@ -62,6 +62,8 @@ class Style(Protocol):
 
     fills: bool = False
     """A trade stands for several raw ones, which have ids of their own."""
+    dense_ids: bool = False
+    """Update ids have no holes: each is of a level that changed."""
 
     def topic(self, kind: str, symbol: str) -> str | None:
         """Name the stream of trades, quotes or liquidations; None for what is not pushed."""
@@ -185,8 +187,11 @@ class SymbolState:
 
     def advance(self, change: Step) -> None:
         """Give a change its update ids and put it into all chains."""
-        first = self.last_update + 2 + (self.last_update * 7) % 41  # some go to unseen orders
-        self.last_update = first + max(0, len(change.bids) + len(change.asks) - 1)
+        first, count = self.last_update + 1, len(change.bids) + len(change.asks)
+        if not self._style.dense_ids:
+            first += 1 + (self.last_update * 7) % 41  # some go to unseen orders
+            count = max(1, count)
+        self.last_update = first + count - 1
         for chain in self.chains.values():
             chain.absorb(first, change)
 

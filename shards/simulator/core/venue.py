@@ -6,11 +6,12 @@ an `Encoder`. Books change every 100 ms and, where their changes are numbered, a
 way between.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 
 from engine.base.clock import monotonic_ns, wall_ns
-from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard
+from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard, Liquidation
 from shards.simulator.core.encoder import BookMessage, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
@@ -18,6 +19,7 @@ from shards.simulator.core.limits import RestGate, now_ms
 from shards.simulator.core.market import Grid, Scene, Step
 from shards.simulator.core.pace import BOOK_SLOTS
 from shards.simulator.core.sessions import Hub, Session, Topic, write_all
+from shards.simulator.core.spoiling import push_spoiled_trade
 from shards.simulator.core.symbol import Chain, Levels, Quote, SymbolState
 
 __all__ = ["SimVenue", "now_ms"]
@@ -26,6 +28,7 @@ _HISTORY_TOTAL_ROWS = 1 << 22
 """Trades remembered over all symbols, 100 MB."""
 
 _STALE_IDS = 5_000_000
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class SimVenue:
@@ -207,7 +210,7 @@ class SimVenue:
             return
         state = self.state_at(index)
         if self.hub.spoiler.is_due("trade", state.grid.symbol):
-            self._spoil_trade(topic, state, now_ms)
+            push_spoiled_trade(self, topic, state, now_ms)
         trades = state.trade(count, now_ms)
         sent = False
         if topic.raw:
@@ -228,43 +231,13 @@ class SimVenue:
             if self.ledger.enabled:
                 self.ledger.trades(state.ledger_trades(trades))
 
-    def _push_rows(self, state: SymbolState, texts: Sequence[bytes]) -> bool:
+    def push_rows(self, state: SymbolState, texts: Sequence[bytes]) -> bool:
         """Push trades in one frame."""
         name = self.encoder.topic("trade", state.grid.symbol)
         topic = self.trade_topic(state.index)
         rows = state.trade_rows
         payload = rows.head + b",".join(texts) + rows.close
         return name is not None and topic is not None and topic.push(name, payload)
-
-    def _spoil_trade(self, topic: Topic, state: SymbolState, now_ms: int) -> None:
-        """Push trades in one frame, the middle one of which nobody can read."""
-        count = self.encoder.spoiled_among
-        parts = [state.trade(1, now_ms) for _ in range(count)]
-        texts = [state.trade_rows.row(one).encode() for part in parts for one in part.each()]
-        spoiled = self.hub.spoiler.frame("trade", state.grid.symbol, texts[count // 2])
-        assert spoiled is not None
-        texts[count // 2] = spoiled
-        sent = self._push_rows(state, texts)
-        lost = parts.pop(count // 2)
-        state.unsent(lost)
-        self.record_trades(state, parts, sent=sent)
-        if sent:
-            self.unreadable("trade", state, (now_ms, int(lost.ids[0])), 1)
-
-    def withhold_trades(self, index: int, count: int, now_ms: int) -> None:
-        """Let trades happen and push them to nobody."""
-        state = self.state_at(index)
-        trades = state.trade(count, now_ms)
-        state.unsent(trades)
-        self.hub.withheld_count += count
-        if self.ledger.enabled:
-            self.ledger.withheld(state.ledger_trades(trades))
-
-    def repeat_last_trade(self, index: int) -> bool:
-        """Push the latest trade that somebody got once more. It is in the ledger already."""
-        state = self.state_at(index)
-        texts = [state.trade_rows.row(trade).encode() for trade in state.newest_sent(1)]
-        return bool(texts) and self._push_rows(state, texts)
 
     # Books and quotes
 
@@ -322,7 +295,8 @@ class SimVenue:
             bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
         ids = link.first, state.last_update, link.last
         event = BookMessage(stream, now_ms, *ids, bids, asks)
-        self._push_book((link.topic, topic), state, event, whole=link.top > 0)
+        for message in self.encoder.messages(event):
+            self._push_book((link.topic, topic), state, message, whole=link.top > 0)
 
     def _push_whole(self, state: SymbolState, stream: str, now_ms: int) -> None:
         name = self.encoder.book_topic(state.grid.symbol, stream)
@@ -364,7 +338,7 @@ class SimVenue:
         if name is None or topic is None:
             return
         state.quote_ms = now_ms
-        seq = state.last_update if numbered else now_ms
+        seq = self.encoder.quote_number(state, now_ms)
         payload = self.encoder.quote(state, quote, now_ms)
         if self._push("quote", state, ((name, topic),), payload, (now_ms, seq), 1):
             self.hub.counts["quote"][state.index] += 1
@@ -372,15 +346,19 @@ class SimVenue:
 
     def _push(
         self, kind: str, of: SymbolState | Contract, topics: Iterable[tuple[str, Topic]],
-        payload: bytes, times: tuple[int, int], rows: int,
+        payload: bytes, times: tuple[int, int], rows: int, also: Mapping[str, int] = _NOTHING,
     ) -> bool:  # fmt: skip
-        """Push one message, spoiled if that is due; tell whether somebody got one to be stored."""
+        """Push one message, spoiled if that is due; tell whether somebody got one to be stored. It
+        is `also` a row of other kinds, with these numbers.
+        """
         spoiled = self.hub.spoiler.frame(kind, self.grids[of.index].symbol, payload)
         sent = False
         for name, topic in topics:
             sent |= topic.push(name, spoiled or payload)
         if sent and spoiled is not None:
             self.unreadable(kind, of, times, rows)
+            for other, number in also.items():
+                self.unreadable(other, of, (times[0], number), 1)
         return sent and spoiled is None
 
     def unreadable(
@@ -406,9 +384,15 @@ class SimVenue:
         if not topics:
             return
         payload = self.encoder.funding(self, contract)
-        times, both = (contract.ts_ms, 0), self.encoder.terms.with_interest
-        if self._push("funding", contract, topics, payload, times, 1 + both):
-            self._record("funding", contract, rest=0)
+        ts_ms, terms = contract.ts_ms, self.encoder.terms
+        rows, also = 1 + terms.with_interest, {"quote": ts_ms} if terms.with_quote else _NOTHING
+        if not self._push("funding", contract, topics, payload, (ts_ms, 0), rows, also):
+            return
+        self._record("funding", contract, rest=0)
+        if terms.with_quote:
+            state = self.state_at(contract.index)
+            self.hub.counts["quote"][state.index] += 1
+            self.ledger.quote(state.ledger_quote(ts_ms, ts_ms, state.quote(), rest=0))
 
     def _listened_topics(self, names: Iterable[str | None]) -> list[tuple[str, Topic]]:
         return [(name, topic) for name in names if name and (topic := self.hub.topic(name))]
@@ -433,10 +417,26 @@ class SimVenue:
         topics = self._listened_topics([name])
         if order is None or not topics:
             return
-        payload = self.encoder.liquidation(contract, order)
-        if self._push("liquidation", contract, topics, payload, (order.ts_ms, 0), 1):
+        if self.encoder.forced_trades:
+            order, is_sent = self._push_forced(contract, topics)
+        else:
+            payload = self.encoder.liquidation(contract, order)
+            is_sent = self._push("liquidation", contract, topics, payload, (order.ts_ms, 0), 1)
+        if is_sent:
             self.hub.counts["liquidation"][contract.index] += 1
             self.ledger.liquidation(contract.ledger_liquidation(order))
+
+    def _push_forced(
+        self, contract: Contract, topics: Sequence[tuple[str, Topic]]
+    ) -> tuple[Liquidation, bool]:
+        """Let the next trade be a forced order; tell whether somebody got it."""
+        state = self.state_at(contract.index)
+        (one,) = (trades := state.trade(1, contract.ts_ms)).each()
+        payload, also = self.encoder.forced(state, one), {"trade": one.id}
+        sent = self._push("liquidation", contract, topics, payload, (one.ts_ms, 0), 1, also)
+        self.record_trades(state, [trades], sent=sent)
+        qty = int(state.market.sizes[one.size])
+        return Liquidation(one.ts_ms, not one.buy, one.tick, one.tick, qty, qty), sent
 
     def _push_own(self, contract: Contract) -> None:
         for own in self.encoder.own_rows(contract):
