@@ -42,6 +42,7 @@ Word = Annotated[str, Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """A name that people and the database can read: no NUL, nothing that drives a terminal."""
 
 NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
 
 TIMESTAMP_PATTERN: Final = (
     r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?Z$"

@@ -23,7 +23,7 @@ from shards.venues.kraken_spot.messages import (
     Trade,
     Trades,
 )
-from shards.venues.wire import ns_of
+from shards.venues.wire import NS_PER_US, ns_of
 
 _Frame = Trades | Books | Ticker | Status | Heartbeat
 _SIDE: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
@@ -53,8 +53,8 @@ _decode_reply = msgspec.json.Decoder(Reply).decode
 def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     """Decoder of the one socket group."""
     decode = msgspec.json.Decoder(_Frame, strict=False).decode
-    trades, quotes = feeds.of(ContiguousTrades), feeds.of(Quotes)
-    books = feeds.of(UntoldBook)
+    trades = feeds.of(ContiguousTrades)
+    on_books, on_quotes = _BookTaker(feeds).take, _QuoteTaker(feeds).take
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
         try:
@@ -64,13 +64,28 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
                 raise
             return
         if type(message) is Books:
-            _on_books(message, books, ts_recv)
+            on_books(message, ts_recv)
         elif type(message) is Trades:
             _on_trades(message, trades, ts_recv)
         elif type(message) is Ticker:
-            _on_quotes(message.data, quotes, ts_recv)
+            on_quotes(message.data, ts_recv)
 
     return on_frame
+
+
+class _Moments:
+    """The times of one socket's messages, by symbol. One that says none is of the µs after the one
+    before it, or of its receipt if that is later.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def of(self, symbol: str, timestamp: str | None, ts_recv: int) -> int:
+        """In ns."""
+        at = ns_of(timestamp) if timestamp else max(self._last.get(symbol, 0) + NS_PER_US, ts_recv)
+        self._last[symbol] = at
+        return at
 
 
 def _on_trades(message: Trades, feeds: Mapping[str, ContiguousTrades], ts_recv: int) -> None:
@@ -92,31 +107,60 @@ def _on_trades(message: Trades, feeds: Mapping[str, ContiguousTrades], ts_recv: 
         take(row.trade_id, _SIDE[row.side], at, ts_recv, row.price, row.qty)
 
 
-def _on_books(message: Books, feeds: Mapping[str, UntoldBook], ts_recv: int) -> None:
-    events = []
-    for book in message.data:
-        feed = feeds.get(book.symbol)
-        if feed is None:
-            raise UntakenError(book.symbol, UntoldBook)
-        at = ns_of(book.timestamp)
-        bids = [(level.price, level.qty) for level in book.bids]
-        asks = [(level.price, level.qty) for level in book.asks]
-        event = BookEvent(at // 1000, 0, at, ts_recv, bids, asks, message.type == "snapshot")
-        events.append((feed, event, book.checksum))
-    for feed, event, checksum in events:
-        feed.on_event(event, checksum)
+class _BookTaker:
+    """Books of one socket. A whole one without a time waits for the first change after it, and is
+    of the µs before that.
+    """
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds.of(UntoldBook)
+        self._moments = _Moments()
+        self._waiting: dict[str, tuple[Book, int]] = {}
+
+    def take(self, message: Books, ts_recv: int) -> None:
+        """Deliver a message."""
+        is_whole, books = message.type == "snapshot", []
+        for book in message.data:
+            feed = self._feeds.get(book.symbol)
+            if feed is None:
+                raise UntakenError(book.symbol, UntoldBook)
+            if book.timestamp or not is_whole:
+                at = self._moments.of(book.symbol, book.timestamp, ts_recv)
+                books.append((feed, book, at))
+            else:
+                self._waiting[book.symbol] = book, ts_recv
+        for feed, book, at in books:
+            waiting = self._waiting.pop(book.symbol, None)
+            if waiting is not None and not is_whole:
+                _deliver(feed, waiting[0], (at - NS_PER_US, waiting[1]), is_whole=True)
+            _deliver(feed, book, (at, ts_recv), is_whole=is_whole)
 
 
-def _on_quotes(rows: Sequence[Quote], feeds: Mapping[str, Quotes], ts_recv: int) -> None:
-    quotes = []
-    for row in rows:
-        feed = feeds.get(row.symbol)
-        if feed is None:
-            raise UntakenError(row.symbol, Quotes)
-        content = (row.bid, row.bid_qty, row.ask, row.ask_qty)
-        quotes.append((feed, ns_of(row.timestamp), content))
-    for feed, at, content in quotes:
-        feed.on_quote(at // 1000, at, ts_recv, content)
+def _deliver(feed: UntoldBook, book: Book, times: tuple[int, int], *, is_whole: bool) -> None:
+    bids = [(level.price, level.qty) for level in book.bids]
+    asks = [(level.price, level.qty) for level in book.asks]
+    event = BookEvent(times[0] // NS_PER_US, 0, *times, bids, asks, is_whole)
+    feed.on_event(event, book.checksum)
+
+
+class _QuoteTaker:
+    """Quotes of one socket."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds.of(Quotes)
+        self._moments = _Moments()
+
+    def take(self, rows: Sequence[Quote], ts_recv: int) -> None:
+        """Deliver a message."""
+        quotes = []
+        for row in rows:
+            feed = self._feeds.get(row.symbol)
+            if feed is None:
+                raise UntakenError(row.symbol, Quotes)
+            at = self._moments.of(row.symbol, row.timestamp, ts_recv)
+            quotes.append((feed, at, (row.bid, row.bid_qty, row.ask, row.ask_qty)))
+        for feed, at, content in quotes:
+            feed.on_quote(at // NS_PER_US, at, ts_recv, content)
 
 
 def _on_reply(payload: bytes, talk: Talk) -> bool:

@@ -43,13 +43,15 @@ class Level(Struct, gc=False):
 
 
 class Book(Struct, gc=False):
-    """What has changed of a book, or all of it, and its checksum after that."""
+    """What has changed of a book, or all of it, and its checksum after that. A whole one may have
+    no time.
+    """
 
     symbol: str
     bids: list[Level]
     asks: list[Level]
     checksum: Annotated[int, Meta(ge=0, lt=2**32)]
-    timestamp: Timestamp
+    timestamp: Timestamp | None = None
 
 
 class Books(Struct, tag_field="channel", tag="book", gc=False):
@@ -60,14 +62,14 @@ class Books(Struct, tag_field="channel", tag="book", gc=False):
 
 
 class Quote(Struct, gc=False):
-    """Best bid and offer, and what is left out here of a day's figures."""
+    """Best bid and offer, and what is left out here of a day's figures. It may have no time."""
 
     symbol: str
     bid: PriceOrNone
     bid_qty: Quantity
     ask: PriceOrNone
     ask_qty: Quantity
-    timestamp: Timestamp
+    timestamp: Timestamp | None = None
 
 
 class Ticker(Struct, tag_field="channel", tag="ticker", gc=False):

@@ -50,14 +50,14 @@ class Rig:
         self._decode = VENUE.open_decoder(feeds, Said())
         self._second = 0
 
-    def say(self, form: str, bids: str, asks: str, checksum: int) -> None:
+    def say(self, form: str, bids: str, asks: str, checksum: int, *, is_timed: bool = True) -> None:
         """A message, a second after the one before."""
         self._second += 1
+        at = f',"timestamp":"2026-11-22T10:00:{self._second:02d}.000000Z"' if is_timed else ""
         bids, asks = (_written(side) for side in (bids, asks))
         frame = (
             f'{{"channel":"book","type":"{form}","data":[{{"symbol":"BTC/USD","bids":[{bids}],'
-            f'"asks":[{asks}],"checksum":{checksum},'
-            f'"timestamp":"2026-11-22T10:00:{self._second:02d}.000000Z"}}]}}'
+            f'"asks":[{asks}],"checksum":{checksum}{at}}}]}}'
         )
         self._decode(frame.encode(), TS_RECV)
 
@@ -80,6 +80,19 @@ def test_a_book_with_the_right_checksum_is_whole(rig: Rig) -> None:
     assert rig.stream.state is StreamState.LIVE
     rig.say("update", "", "45285.2:0.00000000", WITHOUT_BEST_ASK)
     assert rig.stream.is_synced
+    assert rig.gaps() == []
+
+
+def test_a_snapshot_without_a_time_is_of_the_moment_before_the_first_change() -> None:
+    rig = Rig()
+    rig.say("snapshot", BIDS, ASKS, CHECKSUM, is_timed=False)
+    assert len(rig.double.rows("book")) == 0
+    rig.say("update", "", "45285.2:0.00000000", WITHOUT_BEST_ASK)
+    assert rig.stream.is_synced
+    rows = rig.double.rows("book")
+    seqs = [1795341602_000_000 - 1] * 20 + [1795341602_000_000]
+    assert rows["seq"].tolist() == seqs
+    assert rows["ts_event"].tolist() == [seq * 1000 for seq in seqs]
     assert rig.gaps() == []
 
 
