@@ -245,6 +245,15 @@ class SymbolState:
         self.serial += count
         return trades
 
+    def first_past(self, at_ms: int, span_ms: int, count: int) -> list[Trades]:
+        """Let so many trades happen, dated back over a span, before the first listener ever: it
+        finds a market that has been trading before it came.
+        """
+        if self.had_listener:
+            return []
+        self.had_listener = True
+        return [self.trade(1, at_ms - age) for age in range(span_ms, 0, -span_ms // count)]
+
     def _remember(self) -> None:
         """Put into the history what waits for it: one by one it would cost more than the trades."""
         waiting, self._waiting, self._waiting_rows = self._waiting, [], 0

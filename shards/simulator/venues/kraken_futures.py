@@ -34,7 +34,7 @@ from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import SymbolState
 from shards.simulator.core.venue import SimVenue, now_ms
-from shards.simulator.venues.kraken_spot import read_request
+from shards.simulator.venues.kraken_spot import read_request, tell_past
 
 __all__ = ["KrakenFutures"]
 
@@ -172,9 +172,11 @@ class KrakenFutures(Encoder):
             venue.unsubscribe(session, [topic])
             return
         if feed == "trade":
-            texts = [state.trade_rows.row(one) for one in state.newest_sent(_HISTORY_ROWS)]
-            head = f'{{"feed":"trade_snapshot","product_id":"{symbol}","trades":['
-            session.send_text(f"{head}{','.join(reversed(texts))}]}}".encode())
+            head = f'{{"feed":"trade_snapshot","product_id":"{symbol}","trades":['.encode()
+            tell_past(
+                venue, session, state, _HISTORY_ROWS, lambda said: head + said + b"]}",
+                newest_first=True,
+            )  # fmt: skip
         elif feed == "book":
             _send_book(venue, session, state)
         venue.subscribe(session, [topic])

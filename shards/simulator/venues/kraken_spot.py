@@ -29,7 +29,7 @@ from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import ID_STRIDE, Levels, Quote, SymbolState
 from shards.simulator.core.venue import SimVenue, now_ms
 
-__all__ = ["KrakenSpot", "read_request"]
+__all__ = ["KrakenSpot", "read_request", "tell_past"]
 
 # pair, start price, price decimals, quantity decimals
 _TABLE: tuple[tuple[str, float, int, int], ...] = (
@@ -40,6 +40,7 @@ _TABLE: tuple[tuple[str, float, int, int], ...] = (
 )  # fmt: skip
 _FIRST_TRADE_ID = 98_000_000
 _HISTORY_ROWS = 50
+_PAST_MS, _FIRST_PAST = 20_000, 10
 _DEPTH = 1000
 _SUMMED = 10
 _KINDS = {"trade": "trade", "book": "book", "ticker": "quote"}
@@ -146,42 +147,10 @@ class KrakenSpot(Encoder):
             _refuse(session, method, "Malformed request", number)
         elif method == "subscribe" and params.get("depth", _DEPTH) != _DEPTH:
             _refuse(session, method, "Subscription depth not supported", number)
-        elif method == "subscribe":
+        elif method in ("subscribe", "unsubscribe"):
+            take = _subscribe if method == "subscribe" else _unsubscribe
             for symbol in symbols:
-                self._subscribe(venue, session, symbol, {**params, "symbol": symbol}, number)
-        elif method == "unsubscribe":
-            for symbol in symbols:
-                _unsubscribe(venue, session, {**params, "symbol": symbol}, number)
-
-    def _subscribe(
-        self, venue: SimVenue, session: Session, symbol: object, asked: Query, number: object
-    ) -> None:
-        state, topic = venue.state(symbol), f"{asked['channel']} {symbol}"
-        if state is None:
-            text = f"Currency pair not supported {symbol}"
-            _refuse(session, "subscribe", text, number, symbol)
-            return
-        if topic in session.names:
-            _refuse(session, "subscribe", "Already subscribed", number, symbol)
-            return
-        done = {"method": "subscribe", "result": asked, "success": True, **_times(number)}
-        session.send_text(compact(done))
-        if asked.get("snapshot", True):
-            self._send_snapshot(venue, session, state, asked["channel"])
-        venue.subscribe(session, [topic])
-
-    def _send_snapshot(
-        self, venue: SimVenue, session: Session, state: SymbolState, channel: str
-    ) -> None:
-        at_ms, rows = now_ms(), state.trade_rows
-        if channel == "trade":
-            texts = ",".join(rows.row(trade) for trade in state.newest_sent(_HISTORY_ROWS))
-            head = rows.head.replace(b'"update"', b'"snapshot"')
-            session.send_text(head + texts.encode() + rows.close)
-        elif channel == "book":
-            event = BookMessage("book", at_ms, 0, at_ms * 1000, 0, *state.top(_DEPTH))
-            if session.send_text(_write_book(state, event, "snapshot")):
-                venue.record_book(state, event, whole=True)
+                take(venue, session, {**params, "symbol": symbol}, number)
 
     def messages(self, event: BookMessage) -> Sequence[BookMessage]:
         """A message has no number but its time; nothing is said of no change."""
@@ -205,13 +174,22 @@ class KrakenSpot(Encoder):
         ).encode()
 
 
-_STATUS = compact(
-    {
-        "channel": "status", "type": "update",
-        "data": [{"version": "2.0.10", "system": "online", "api_version": "v2",
-                  "connection_id": 13834774380200032777}],
-    }
-)  # fmt: skip
+_STATUS = (
+    b'{"channel":"status","type":"update","data":[{"version":"2.0.10","system":"online",'
+    b'"api_version":"v2","connection_id":13834774380200032777}]}'
+)
+
+
+def tell_past(
+    venue: SimVenue, session: Session, state: SymbolState, count: int,
+    write: Callable[[bytes], bytes], *, newest_first: bool = False,
+) -> None:  # fmt: skip
+    """Repeat the last trades to a new subscriber."""
+    past = state.first_past(now_ms(), _PAST_MS, _FIRST_PAST)
+    trades = [one for each in past for one in each.each()] or state.newest_sent(count)
+    texts = [state.trade_rows.row(one) for one in trades]
+    said = ",".join(reversed(texts) if newest_first else texts)
+    venue.record_trades(state, past, sent=session.send_text(write(said.encode())))
 
 
 def read_request(text: str | bytes) -> dict[str, object]:
@@ -234,6 +212,33 @@ def _refuse(
     said: dict[str, object] = {"method": method, "error": text, "success": False}
     about = {} if symbol is None else {"symbol": symbol}
     session.send_text(compact({**said, **about, **_times(number)}))
+
+
+def _subscribe(venue: SimVenue, session: Session, asked: Query, number: object) -> None:
+    channel, symbol = asked["channel"], asked["symbol"]
+    state, topic = venue.state(symbol), f"{channel} {symbol}"
+    if state is None:
+        text = f"Currency pair not supported {symbol}"
+        _refuse(session, "subscribe", text, number, symbol)
+    elif topic in session.names:
+        _refuse(session, "subscribe", "Already subscribed", number, symbol)
+    else:
+        done = {"method": "subscribe", "result": asked, "success": True, **_times(number)}
+        session.send_text(compact(done))
+        if asked.get("snapshot", True):
+            _send_snapshot(venue, session, state, channel)
+        venue.subscribe(session, [topic])
+
+
+def _send_snapshot(venue: SimVenue, session: Session, state: SymbolState, channel: str) -> None:
+    at_ms, rows = now_ms(), state.trade_rows
+    if channel == "trade":
+        head = rows.head.replace(b'"update"', b'"snapshot"')
+        tell_past(venue, session, state, _HISTORY_ROWS, lambda said: head + said + rows.close)
+    elif channel == "book":
+        event = BookMessage("book", at_ms, 0, at_ms * 1000, 0, *state.top(_DEPTH))
+        if session.send_text(_write_book(state, event, "snapshot")):
+            venue.record_book(state, event, whole=True)
 
 
 def _unsubscribe(venue: SimVenue, session: Session, asked: Query, number: object) -> None:
@@ -290,11 +295,9 @@ def _list_pairs(venue: SimVenue, _: Query) -> Answer:
 
 def _list_assets(venue: SimVenue, _: Query) -> Answer:
     names = {part for grid in venue.grids for part in grid.symbol.split("/")}
+    facts = {"aclass": "currency", "decimals": 10, "display_decimals": 8, "status": "enabled"}
     assets = {
-        name: {
-            "aclass": "currency", "altname": name, "decimals": 10, "display_decimals": 8,
-            "status": "enabled",
-        }
+        name: {**facts, "altname": name}
         for name in sorted(_REST_NAMES.get(name, name) for name in names)
-    }  # fmt: skip
+    }
     return Answer(compact({"error": [], "result": assets}))
