@@ -14,6 +14,7 @@ import zlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from shards.feeds.book_rows import BookEvent, Level
 
@@ -32,8 +33,10 @@ class Link(enum.Enum):
     snapshot, nobody can say."""
 
 
-Checksum = Callable[[Sequence[Level], Sequence[Level], int, int], int]
-"""(bids, asks, both best first, decimals of prices, of quantities) to the venue's checksum."""
+Checksum = Callable[[Sequence[Level], Sequence[Level], int, int], int | None]
+"""(bids, asks, both best first, decimals of prices, of quantities) to the venue's checksum; None
+where numbers have more digits than a double can tell.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +97,26 @@ def _replaces(last_seq: int, seq: int) -> Link:
     return Link.REPEATS if seq <= last_seq else Link.BROKEN
 
 
+_MANTISSA_MAX: Final = 10**15
+"""Of more than 15 digits a double does not tell the last."""
+
+
 def crc_of_mantissas(
     bids: Sequence[Level], asks: Sequence[Level], price_decimals: int, qty_decimals: int
-) -> int:
+) -> int | None:
     """CRC32 over asks, then bids: of each level the digits of price and quantity, without point and
     leading zeros.
     """
     price_scale, qty_scale = 10.0**price_decimals, 10.0**qty_decimals
-    text = "".join(
-        f"{round(price * price_scale)}{round(qty * qty_scale)}"
+    mantissas = [
+        round(number)
         for side in (asks, bids)
         for price, qty in side
-    )
-    return zlib.crc32(text.encode())
+        for number in (price * price_scale, qty * qty_scale)
+    ]
+    if max(mantissas, default=0) >= _MANTISSA_MAX:
+        return None
+    return zlib.crc32("".join(map(str, mantissas)).encode())
 
 
 class KeptBook:
@@ -120,12 +130,18 @@ class KeptBook:
         self._decimals = price_decimals, qty_decimals
         self._bids, self._asks = _KeptSide(-1.0, rule.depth), _KeptSide(1.0, rule.depth)
 
-    def apply(self, event: BookEvent) -> int:
-        """Take an event on (a snapshot: into an empty book); returns the checksum after it."""
+    def apply(self, event: BookEvent) -> int | None:
+        """Take an event on (a snapshot: into an empty book); returns the checksum after it, if it
+        can be told.
+        """
         self._bids.put(event.bids)
         self._asks.put(event.asks)
         bids, asks = (side.best(self._summed) for side in (self._bids, self._asks))
         return self._checksum(bids, asks, *self._decimals)
+
+    def has(self, event: BookEvent) -> bool:
+        """Whether it is so already what an event says."""
+        return self._bids.has(event.bids) and self._asks.has(event.asks)
 
 
 class _KeptSide:
@@ -155,3 +171,7 @@ class _KeptSide:
     def best(self, count: int) -> list[Level]:
         """The best `count` levels."""
         return [(self._sign * key, self._qty[key]) for key in self._keys[:count]]
+
+    def has(self, levels: Iterable[Level]) -> bool:
+        """Whether all levels are like this already."""
+        return all(self._qty.get(self._sign * price, 0.0) == qty for price, qty in levels)

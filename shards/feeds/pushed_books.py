@@ -8,7 +8,7 @@ see `shards.feeds.books`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
@@ -22,7 +22,8 @@ from shards.feeds.book_rules import BookRule, KeptBook, Link
 from shards.feeds.books import WAITING, ChainedBook
 from shards.feeds.context import FeedContext
 from shards.feeds.declared.gaps import Edges, GapLedger
-from shards.feeds.feed import Frame, is_renumbered
+from shards.feeds.declared.unreadable import Unreadable
+from shards.feeds.feed import Feed, Frame, is_renumbered
 
 _FIRST_PAUSE_S: Final = 5.0
 _PAUSE_S_MAX: Final = 120.0
@@ -69,8 +70,6 @@ class PushedBook(ChainedBook):
         self._behind: BookEvent | None = None
         """A snapshot on its way to what is stored."""
         self._kept: KeptBook | None = None
-        self._checksum: int | None = None
-        """After the last event."""
 
     def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """A new subscription: its first event is a snapshot."""
@@ -122,10 +121,9 @@ class PushedBook(ChainedBook):
 
     def _agrees(self, kept: KeptBook, event: BookEvent, checksum: int | None) -> bool:
         """Whether the book is what the venue says it is. False: the event is dealt with."""
+        is_repeated = event.seq == self._last_seq and kept.has(event)
         ours = kept.apply(event)
-        if checksum is None or ours == checksum:
-            is_repeated = event.seq == self._last_seq and ours == self._checksum == checksum
-            self._checksum = ours
+        if checksum is None or ours is None or ours == checksum:
             if is_repeated:
                 self.duplicate_count += event.row_count
             return not is_repeated
@@ -211,8 +209,8 @@ class PushedBook(ChainedBook):
         if self._rule.checksum is None or instrument is None:
             return True
         self._kept = KeptBook(self._rule, instrument.price_decimals, instrument.qty_decimals)
-        self._checksum = self._kept.apply(whole)
-        return checksum in (None, self._checksum)
+        ours = self._kept.apply(whole)
+        return ours is None or checksum in (None, ours)
 
     def _break(self, reason: GapReason, state: GapState, edges: Edges, event: BookEvent) -> None:
         """Something is missing in front of an event: it is stored, and a snapshot asked for."""
@@ -247,3 +245,15 @@ class PushedBook(ChainedBook):
         if now_s >= self._due_s:
             self._due_s = now_s + self._backoff.next_s()
             self._renew(self)
+
+
+class UntoldBook(PushedBook):
+    """One whose messages have no ids (`by_time`): a checksum tells that one is missing, and never
+    which. What cannot be read is declared at once.
+    """
+
+    ids_tell: ClassVar = False
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """Like any stream without ids; ids of books would tell by the next event."""
+        Feed.on_unreadable(self, item)

@@ -9,11 +9,26 @@ from typing import Final
 
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
-from shards.venues import binance_linear, budgets, deribit, hyperliquid_perp, kit
+from shards.venues import (
+    binance_linear,
+    budgets,
+    deribit,
+    hyperliquid_perp,
+    kit,
+    kraken_futures,
+    kraken_spot,
+)
 from shards.venues.kit import Venue
 
 VENUES: dict[str, Venue] = {
-    venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE, deribit.VENUE)
+    venue.name: venue
+    for venue in (
+        binance_linear.VENUE,
+        hyperliquid_perp.VENUE,
+        deribit.VENUE,
+        kraken_spot.VENUE,
+        kraken_futures.VENUE,
+    )
 }
 
 

@@ -7,6 +7,8 @@ may have been meant for any stream that is not named elsewhere in the answer.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from shards.feeds.contracts import FundingRow
 from shards.feeds.declared.unreadable import UNKNOWN, Unreadable
 from shards.feeds.feed import MalformedFrameError
@@ -14,7 +16,9 @@ from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import Computed, ComputedRate
 from shards.venues.json_parts import elements, id_of, members, text_of
 from shards.venues.kit import Feeds, OnBadFrame, Shape
-from shards.venues.wire import NS_PER_MS, TIME_MS_MAX
+from shards.venues.wire import NS_PER_MS, TIME_MS_MAX, Timestamp, ns_of
+
+_decode_timestamp = msgspec.json.Decoder(Timestamp).decode
 
 Take = Callable[[str | None, bytes], None]
 """Reads one part of an answer, whose symbol is given where the part itself does not say it, and
@@ -45,15 +49,25 @@ def unreadable(text: bytes, shape: Shape, ts_recv: int) -> Unreadable:
     """An element with what it says of itself."""
     said = members(text)
     levels = sum(len(elements(side)) for side in shape.levels(said))
-    time_ms = id_of(said.get(shape.time))
     return Unreadable(
         ts_recv,
         rows=max(levels, shape.row_count),
         seq=id_of(said.get(shape.seq)),
         prev_seq=id_of(said.get(shape.prev_seq)),
-        ts_event=time_ms * NS_PER_MS if time_ms and time_ms <= TIME_MS_MAX else None,
+        ts_event=_time_of(said.get(shape.time)),
         mark=hash(text),
     )
+
+
+def _time_of(said: bytes | None) -> int | None:
+    """A moment in ns, said in ms or as a `Timestamp`; None where it is neither."""
+    time_ms = id_of(said)
+    if time_ms is not None:
+        return time_ms * NS_PER_MS if 0 < time_ms <= TIME_MS_MAX else None
+    try:
+        return ns_of(_decode_timestamp(said or b""))
+    except BAD_FRAME:
+        return None
 
 
 def accuse(feeds: Sequence[Any], item: Unreadable) -> None:

@@ -163,11 +163,13 @@ class Shape:
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
     (`book.{symbol}`), and then `symbol` is empty; `.*` at its end stands for any one word
     (`book.{symbol}.*` where a pace follows). An element, or with `is_list` an array of them, is at
-    `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives,
-    of the members of a book, the arrays whose elements are a row each; others are `row_count` rows.
+    `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms, or a
+    `Timestamp`). `levels` gives, of the members of a book, the arrays whose elements are a row
+    each; others are `row_count` rows.
 
-    A message that several feeds take has a shape for each, which differ in `feed` and `only_with`:
-    the member without which, or with a null there, an element is no row of this feed.
+    A message that several feeds take has a shape for each, all with the same elements, which differ
+    in `feed` and `where`: only elements that say this text in this member are rows of the feed, or,
+    with None in place of a text, say anything there but null.
     """
 
     feed: type[Feed]
@@ -181,7 +183,7 @@ class Shape:
     time: str = ""
     levels: Callable[[Mapping[str, bytes]], Sequence[bytes]] = no_levels
     row_count: int = 1
-    only_with: str = ""
+    where: tuple[str, str | None] | None = None
 
     def symbol_in(self, tag: str) -> str | None:
         """The symbol that a message's type names; empty where types name none, and None where it

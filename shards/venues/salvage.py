@@ -64,12 +64,21 @@ class _Taker(NamedTuple):
 
     def tell(self, text: bytes, ts_recv: int) -> None:
         """Hand on what nobody can read, unless it says that it is none of this feed's."""
-        only_with = self.shape.only_with
-        said = members(text) if only_with else {}
-        if only_with and not said:
+        said = members(text) if self.shape.where else {}
+        if self.shape.where and not said:
             suspect([self.feed], ts_recv)
-        elif not said or said.get(only_with, b"null") != b"null":
+        elif _may_be_row(said, self.shape):
             self.feed.on_unreadable(unreadable(text, self.shape, ts_recv))
+
+
+def _may_be_row(said: Mapping[str, bytes], shape: Shape) -> bool:
+    """Whether an element is a row of the shape's feed, or nobody can read whether it is."""
+    if shape.where is None:
+        return True
+    member, text = shape.where
+    if text is None:
+        return said.get(member, b"null") != b"null"
+    return text_of(said.get(member)) in (None, text)
 
 
 class Salvage:

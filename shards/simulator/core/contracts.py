@@ -48,6 +48,8 @@ class Terms:
     """Whether a message about funding has mark and index price as well."""
     with_interest: bool = False
     """Whether a message about funding has the open interest as well."""
+    with_quote: bool = False
+    """Whether a message about funding has the best bid and offer as well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,8 +118,6 @@ class Encoder(Style, Protocol):
     terms: Terms
     numbered_books: bool = False
     """Changes of books have update ids, and a snapshot by REST that they continue."""
-    quotes_by_time: bool = False
-    """Quotes have the time for a number, though changes of books have ids."""
     forced_trades: bool = False
     """A forced order is a trade as well, and takes its id."""
     book_clocks: Mapping[str, float] = {}
@@ -193,9 +191,17 @@ class Encoder(Style, Protocol):
         """Announce that sockets will be closed; None if the venue never does."""
         return None
 
+    def messages(self, event: BookMessage) -> Sequence[BookMessage]:
+        """Give the messages in which an event is said, with the numbers they have."""
+        return (event,)
+
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         """Write an event of a book."""
         return b""
+
+    def quote_number(self, state: SymbolState, now_ms: int) -> int:
+        """Give the number of a quote: the update id as of which it holds, or a time."""
+        return state.last_update if self.numbered_books else now_ms
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
         """Write a best bid and offer."""

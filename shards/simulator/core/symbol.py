@@ -62,6 +62,8 @@ class Style(Protocol):
 
     fills: bool = False
     """A trade stands for several raw ones, which have ids of their own."""
+    dense_ids: bool = False
+    """Update ids have no holes: each is of a level that changed."""
 
     def topic(self, kind: str, symbol: str) -> str | None:
         """Name the stream of trades, quotes or liquidations; None for what is not pushed."""
@@ -147,7 +149,7 @@ class SymbolState:
         self.steps = 0
         self.quoted: Quote | None = None
         """The best bid and offer said last."""
-        self.quote_ms = 0
+        self.quote_seq = 0
         self.served_update = 0
         """As of which update id REST gave out the best bid and offer last."""
         self.had_listener = False
@@ -185,8 +187,11 @@ class SymbolState:
 
     def advance(self, change: Step) -> None:
         """Give a change its update ids and put it into all chains."""
-        first = self.last_update + 2 + (self.last_update * 7) % 41  # some go to unseen orders
-        self.last_update = first + max(0, len(change.bids) + len(change.asks) - 1)
+        first, count = self.last_update + 1, len(change.bids) + len(change.asks)
+        if not self._style.dense_ids:
+            first += 1 + (self.last_update * 7) % 41  # some go to unseen orders
+            count = max(1, count)
+        self.last_update = first + count - 1
         for chain in self.chains.values():
             chain.absorb(first, change)
 
@@ -239,6 +244,15 @@ class SymbolState:
         self._waiting_rows += count
         self.serial += count
         return trades
+
+    def first_past(self, at_ms: int, span_ms: int, count: int) -> list[Trades]:
+        """Let so many trades happen, dated back over a span, before the first listener ever: it
+        finds a market that has been trading before it came.
+        """
+        if self.had_listener:
+            return []
+        self.had_listener = True
+        return [self.trade(1, at_ms - age) for age in range(span_ms, 0, -span_ms // count)]
 
     def _remember(self) -> None:
         """Put into the history what waits for it: one by one it would cost more than the trades."""

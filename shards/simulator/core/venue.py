@@ -295,7 +295,8 @@ class SimVenue:
             bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
         ids = link.first, state.last_update, link.last
         event = BookMessage(stream, now_ms, *ids, bids, asks)
-        self._push_book((link.topic, topic), state, event, whole=link.top > 0)
+        for message in self.encoder.messages(event):
+            self._push_book((link.topic, topic), state, message, whole=link.top > 0)
 
     def say_changes(self, state: SymbolState, stream: str, now_ms: int) -> None:
         """Say now what has changed on a book stream: a snapshot that is sent next follows it."""
@@ -333,18 +334,16 @@ class SimVenue:
             self.ledger.book(state.ledger_book(event.ts_ms, ids, sides, whole=whole))
 
     def _push_quote(self, state: SymbolState, now_ms: int) -> None:
-        """Push the best bid and offer if it changed; without update ids once in a millisecond."""
-        quote = state.quote()
-        numbered = self.encoder.numbered_books and not self.encoder.quotes_by_time
-        if quote == state.quoted or (now_ms <= state.quote_ms and not numbered):
+        """Push the best bid and offer if it changed, once a number."""
+        quote, seq = state.quote(), self.encoder.quote_number(state, now_ms)
+        if quote == state.quoted or seq <= state.quote_seq:
             return
         state.quoted = quote
         name = state.quote_topic
         topic = None if name is None else self.hub.topic(name)
         if name is None or topic is None:
             return
-        state.quote_ms = now_ms
-        seq = state.last_update if numbered else now_ms
+        state.quote_seq = seq
         payload = self.encoder.quote(state, quote, now_ms)
         if self._push("quote", state, ((name, topic),), payload, (now_ms, seq), 1):
             self.hub.counts["quote"][state.index] += 1
@@ -390,9 +389,15 @@ class SimVenue:
         if not topics:
             return
         payload = self.encoder.funding(self, contract)
-        times, both = (contract.ts_ms, 0), self.encoder.terms.with_interest
-        if self._push("funding", contract, topics, payload, times, 1 + both):
-            self._record("funding", contract, rest=0)
+        ts_ms, terms = contract.ts_ms, self.encoder.terms
+        rows, also = 1 + terms.with_interest, {"quote": ts_ms} if terms.with_quote else _NOTHING
+        if not self._push("funding", contract, topics, payload, (ts_ms, 0), rows, also):
+            return
+        self._record("funding", contract, rest=0)
+        if terms.with_quote:
+            state = self.state_at(contract.index)
+            self.hub.counts["quote"][state.index] += 1
+            self.ledger.quote(state.ledger_quote(ts_ms, ts_ms, state.quote(), rest=0))
 
     def _listened_topics(self, names: Iterable[str | None]) -> list[tuple[str, Topic]]:
         return [(name, topic) for name in names if name and (topic := self.hub.topic(name))]

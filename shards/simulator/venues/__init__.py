@@ -11,10 +11,18 @@ from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
 from shards.simulator.venues.deribit import Deribit
 from shards.simulator.venues.hyperliquid import Hyperliquid
+from shards.simulator.venues.kraken_futures import KrakenFutures
+from shards.simulator.venues.kraken_spot import KrakenSpot
 
 __all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 
-ENCODERS: tuple[Callable[[], Encoder], ...] = (Binance, Hyperliquid, Deribit)
+ENCODERS: tuple[Callable[[], Encoder], ...] = (
+    Binance,
+    Hyperliquid,
+    Deribit,
+    KrakenSpot,
+    KrakenFutures,
+)
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""
 ALL: Final = "all"

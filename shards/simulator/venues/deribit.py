@@ -170,7 +170,6 @@ class Deribit(Encoder):
     }  # fmt: skip
     spoiled_among = 3
     numbered_books = True
-    quotes_by_time = True
     forced_trades = True
     sockets: Sequence[SocketPath] = (SocketPath("ws/api/v2", "ws"),)
     statuses: Sequence[str] = ("open", "closed")
@@ -301,6 +300,10 @@ class Deribit(Encoder):
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         return _book(state, event, whole=False)
+
+    def quote_number(self, state: SymbolState, now_ms: int) -> int:
+        """Give the time: quotes have no number."""
+        return now_ms
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
         symbol, decimals = state.grid.symbol, state.grid.qty_decimals

@@ -310,21 +310,15 @@ def _acknowledge(session: Session, method: str, wanted: dict[str, Any]) -> None:
 
 
 def _send_history(venue: SimVenue, session: Session, state: SymbolState) -> None:
-    """Send a new subscriber its first frame: what traded in the last seconds.
-
-    The first subscriber ever finds a market that has been trading before it came, so those
-    trades happen here, dated back. Later ones get rows that the ledger has already.
+    """Send a new subscriber its first frame: what traded in the last seconds. Later ones than the
+    first get rows that the ledger has already.
     """
     at_ms = now_ms()
-    past: list[Trades] = []
-    if state.had_listener:
+    past = state.first_past(at_ms, _HISTORY_MS - 1500, _FIRST_HISTORY_ROWS)
+    trades = [trade for one in past for trade in one.each()]
+    if not past:
         newest = state.newest_sent(_HISTORY_ROWS)
         trades = [trade for trade in newest if trade.ts_ms >= at_ms - _HISTORY_MS]
-    else:
-        state.had_listener = True
-        ages = range(_HISTORY_MS - 1500, 0, -(_HISTORY_MS - 1500) // _FIRST_HISTORY_ROWS)
-        past = [state.trade(1, at_ms - age) for age in ages]
-        trades = [trade for one in past for trade in one.each()]
     rows = state.trade_rows
     texts = b",".join(rows.row(trade).encode() for trade in trades)
     venue.record_trades(state, past, sent=session.send_text(rows.head + texts + rows.close))

@@ -66,7 +66,7 @@ SHAPES: Final = (
     ),
     Shape(
         Liquidations, Trade, "trades.{symbol}.*", _DATA, is_list=True,
-        time="timestamp", only_with="liquidation",
+        time="timestamp", where=("liquidation", None),
     ),
     Shape(
         PushedBook, Book, "book.{symbol}.*", _DATA,

@@ -4,7 +4,9 @@ Nothing here knows a venue: a field, a message or a venue that is added is cover
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from msgspec import inspect
@@ -22,7 +24,7 @@ from shards.transport.poller import Poller, PollShare
 from shards.transport.socket import Socket
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
-from shards.venues.json_parts import nested
+from shards.venues.json_parts import members, nested, text_of
 from shards.venues.kit import PollChannel, Shape, Venue, capabilities
 from tests.shards.doubles import MemoryRings, Open, spec_of
 from tests.shards.venues.recorded import UNDER_TEST
@@ -62,6 +64,11 @@ def offers(venue: Venue) -> list[Offer]:
     return found
 
 
+def _timestamp(number: int) -> str:
+    at = datetime.fromtimestamp((TIME_MS + number) / 1e3, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{(TIME_MS + number) % 1000:03d}Z"
+
+
 def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
     match kind:
         case inspect.FloatType() | inspect.CustomType():
@@ -70,8 +77,8 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
             return number
         case inspect.BoolType():
             return False  # also of a book that says whether it is whole: these are changes
-        case inspect.StrType():
-            return symbol
+        case inspect.StrType() | inspect.DateTimeType():
+            return symbol if isinstance(kind, inspect.StrType) else _timestamp(number)
         case inspect.LiteralType(values):
             return next((each for each in values if "snap" not in str(each)), values[0])
         case inspect.ListType(item):
@@ -89,8 +96,13 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
 def element(shape: Shape, symbol: str, number: int) -> dict[str, Any]:
     """The `number`th element of a stream: its ids and times go on from the one before."""
     found: dict[str, Any] = _value(inspect.type_info(shape.element), symbol, number)
-    chain = {shape.prev_seq: number - 1, shape.seq: number, shape.time: TIME_MS + number}
+    at: Any = TIME_MS + number
+    if shape.time and isinstance(found[shape.time], str):
+        at = _timestamp(number)
+    chain = {shape.prev_seq: number - 1, shape.seq: number, shape.time: at}
     found |= {name: value for name, value in chain.items() if name}
+    if shape.where and shape.where[1] is not None:
+        found |= dict([shape.where])
     found["zz"] = "a field nobody reads"
     return found
 
@@ -127,8 +139,6 @@ def wrapped(shape: Shape, body: bytes) -> bytes:
 def row_count(shape: Shape, text: bytes) -> int:
     """Rows an element makes that can be read."""
     said = json.loads(text.decode(errors="replace"))
-    if shape.only_with and said.get(shape.only_with) is None:
-        return 0
     sides = shape.levels({name: json.dumps(value).encode() for name, value in said.items()})
     return sum(len(json.loads(side)) for side in sides) or shape.row_count
 
@@ -145,7 +155,7 @@ class Market:
         self.symbols = [f"S{number}" for number in range(symbols)]
         self.streams: dict[tuple[StreamKind, Transport, str], Feed] = {}
         self.offers = offers(self.venue)
-        self.numbers: dict[tuple[str, Transport, str], int] = {}
+        self.numbers: defaultdict[tuple[str, Transport, str], int] = defaultdict(lambda: 1000)
         """By what goes on from each other: a message, or the answers of a kind."""
         for kind, transport, _ in self.offers:
             for symbol in self.symbols:
@@ -191,11 +201,11 @@ class Market:
     def next_element(self, offer: Offer, symbol: str) -> dict[str, Any]:
         """The stream's next one."""
         key = (offer.shape.tag or offer.kind, offer.transport, symbol)
-        self.numbers[key] = self.numbers.get(key, 1000) + 1
+        self.numbers[key] += 1
         return element(offer.shape, symbol, self.numbers[key])
 
-    def takers(self, offer: Offer) -> list[Offer]:
-        """All kinds that take the messages of one, itself among them."""
+    def sharing(self, offer: Offer) -> list[Offer]:
+        """What else has rows of the same messages, and it."""
         tag = offer.shape.tag
         return [each for each in self.offers if each == offer or (tag and each.shape.tag == tag)]
 
@@ -287,8 +297,27 @@ class Market:
         return found
 
 
+def is_refused(shape: Shape, text: bytes, symbol: str) -> bool:
+    """Whether an element, alone, is none by its definition, and does not say that it is of another
+    kind.
+    """
+    return not is_read(shape, text, symbol) and not _is_another(shape, text)
+
+
+def _is_another(shape: Shape, text: bytes) -> bool:
+    if shape.where is None:
+        return False
+    member, said = shape.where
+    found = members(text).get(member)
+    if said is None:
+        return found in (None, b"null")
+    return text_of(found) not in (None, said)
+
+
 def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
     """Whether an element, alone, is one of the stream's by its definition."""
+    if _is_another(shape, text):
+        return False
     try:
         decoder(shape.element)(text)
     except BAD_FRAME:

@@ -1,0 +1,181 @@
+"""Kraken spot frames into feeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from engine.data.flags import Side
+from shards.feeds.book_rows import BookEvent
+from shards.feeds.feed import MalformedFrameError, UntakenError
+from shards.feeds.pushed_books import UntoldBook
+from shards.feeds.quotes import Quotes
+from shards.feeds.trades import ContiguousTrades
+from shards.venues.kit import Feeds, FrameDecoder, Shape, Talk
+from shards.venues.kraken_spot.messages import (
+    Book,
+    Books,
+    Heartbeat,
+    Quote,
+    Reply,
+    Status,
+    Ticker,
+    Trade,
+    Trades,
+)
+from shards.venues.wire import NS_PER_US, ns_of
+
+_Frame = Trades | Books | Ticker | Status | Heartbeat
+_SIDE: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
+_IS_SO: Final = ("Already subscribed", "Subscription Not Found")
+_UNKNOWN_PAIR: Final = "Currency pair not supported"
+
+
+def _levels(said: Mapping[str, bytes]) -> list[bytes]:
+    return [said.get(side, b"") for side in ("bids", "asks")]
+
+
+SHAPES: Final = (
+    Shape(
+        ContiguousTrades, Trade, "trade", ("data",), is_list=True,
+        symbol="symbol", seq="trade_id", time="timestamp",
+    ),
+    Shape(
+        UntoldBook, Book, "book", ("data",), is_list=True,
+        symbol="symbol", time="timestamp", levels=_levels,
+    ),
+    Shape(Quotes, Quote, "ticker", ("data",), is_list=True, symbol="symbol", time="timestamp"),
+)  # fmt: skip
+
+_decode_reply = msgspec.json.Decoder(Reply).decode
+
+
+def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
+    """Decoder of the one socket group."""
+    decode = msgspec.json.Decoder(_Frame, strict=False).decode
+    trades = feeds.of(ContiguousTrades)
+    on_books, on_quotes = _BookTaker(feeds).take, _QuoteTaker(feeds).take
+
+    def on_frame(payload: bytes, ts_recv: int) -> None:
+        try:
+            message = decode(payload)
+        except msgspec.ValidationError:
+            if not _on_reply(payload, talk):
+                raise
+            return
+        if type(message) is Books:
+            on_books(message, ts_recv)
+        elif type(message) is Trades:
+            _on_trades(message, trades, ts_recv)
+        elif type(message) is Ticker:
+            on_quotes(message.data, ts_recv)
+
+    return on_frame
+
+
+class _Moments:
+    """The times of one socket's messages, by symbol. One that says none is of the µs after the one
+    before it, or of its receipt if that is later.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def of(self, symbol: str, timestamp: str | None, ts_recv: int) -> int:
+        """In ns."""
+        at = ns_of(timestamp) if timestamp else max(self._last.get(symbol, 0) + NS_PER_US, ts_recv)
+        self._last[symbol] = at
+        return at
+
+
+def _on_trades(message: Trades, feeds: Mapping[str, ContiguousTrades], ts_recv: int) -> None:
+    """Of one pair. Nothing says in which order a snapshot is."""
+    rows = message.data
+    if not rows:
+        return
+    symbol = rows[0].symbol
+    feed = feeds.get(symbol)
+    if feed is None:
+        raise UntakenError(symbol, ContiguousTrades)
+    take = feed.on_trade
+    if message.type == "snapshot":
+        rows, take = sorted(rows, key=lambda row: row.trade_id), feed.on_past_trade
+    times = [ns_of(row.timestamp) for row in rows if row.symbol == symbol]
+    if len(times) != len(rows):
+        raise MalformedFrameError("mixed_coins")
+    for row, at in zip(rows, times, strict=True):
+        take(row.trade_id, _SIDE[row.side], at, ts_recv, row.price, row.qty)
+
+
+class _BookTaker:
+    """Books of one socket. A whole one without a time waits for the first change after it, and is
+    of the µs before that.
+    """
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds.of(UntoldBook)
+        self._moments = _Moments()
+        self._waiting: dict[str, tuple[Book, int]] = {}
+
+    def take(self, message: Books, ts_recv: int) -> None:
+        """Deliver a message."""
+        is_whole, books = message.type == "snapshot", []
+        for book in message.data:
+            feed = self._feeds.get(book.symbol)
+            if feed is None:
+                raise UntakenError(book.symbol, UntoldBook)
+            if book.timestamp or not is_whole:
+                at = self._moments.of(book.symbol, book.timestamp, ts_recv)
+                books.append((feed, book, at))
+            else:
+                self._waiting[book.symbol] = book, ts_recv
+        for feed, book, at in books:
+            waiting = self._waiting.pop(book.symbol, None)
+            if waiting is not None and not is_whole:
+                _deliver(feed, waiting[0], (at - NS_PER_US, waiting[1]), is_whole=True)
+            _deliver(feed, book, (at, ts_recv), is_whole=is_whole)
+
+
+def _deliver(feed: UntoldBook, book: Book, times: tuple[int, int], *, is_whole: bool) -> None:
+    bids = [(level.price, level.qty) for level in book.bids]
+    asks = [(level.price, level.qty) for level in book.asks]
+    event = BookEvent(times[0] // NS_PER_US, 0, *times, bids, asks, is_whole)
+    feed.on_event(event, book.checksum)
+
+
+class _QuoteTaker:
+    """Quotes of one socket."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds.of(Quotes)
+        self._moments = _Moments()
+
+    def take(self, rows: Sequence[Quote], ts_recv: int) -> None:
+        """Deliver a message."""
+        quotes = []
+        for row in rows:
+            feed = self._feeds.get(row.symbol)
+            if feed is None:
+                raise UntakenError(row.symbol, Quotes)
+            at = self._moments.of(row.symbol, row.timestamp, ts_recv)
+            quotes.append((feed, at, (row.bid, row.bid_qty, row.ask, row.ask_qty)))
+        for feed, at, content in quotes:
+            feed.on_quote(at // NS_PER_US, at, ts_recv, content)
+
+
+def _on_reply(payload: bytes, talk: Talk) -> bool:
+    """Handle a frame that is no data; False when it is no reply either. One request for several
+    pairs has a reply for each; those that are not refused are subscribed.
+    """
+    reply = _decode_reply(payload)
+    if reply.method not in ("subscribe", "unsubscribe", "pong"):
+        return False
+    if reply.success or reply.error.startswith(_IS_SO):
+        if reply.method != "pong":
+            talk.acknowledged(reply.req_id)
+    elif reply.error.startswith(_UNKNOWN_PAIR) and reply.symbol:
+        topics = [f"{channel} {reply.symbol}" for channel in ("trade", "book", "ticker")]
+        talk.refused(reply.error, topics=topics)
+    else:
+        talk.refused(reply.error)
+    return True
