@@ -6,7 +6,7 @@ calls itself and never raises: of nonsense it makes some other nonsense, which i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Final
 
@@ -39,6 +39,18 @@ def members(text: bytes) -> dict[str, bytes]:
             if name is not None:
                 found[name] = text[colon + 1 : stop].strip()
     return found
+
+
+def nested(values: Mapping[Sequence[str], bytes]) -> bytes:
+    """An object with each of these values, as it is written, at its path."""
+    inner: dict[str, dict[Sequence[str], bytes]] = {}
+    for path, value in values.items():
+        inner.setdefault(path[0], {})[tuple(path[1:])] = value
+    parts = [
+        b'"%b":%b' % (name.encode(), rest[()] if () in rest else nested(rest))
+        for name, rest in inner.items()
+    ]
+    return b"{%b}" % b",".join(parts)
 
 
 def text_of(value: bytes | None) -> str | None:
