@@ -1,0 +1,109 @@
+"""What of OKX takes more than one message, or more than one answer."""
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from engine.data.flags import Flag
+from engine.data.names import StreamKind
+from shards.venues import VENUES
+from shards.venues.kit import Feeds
+from tests.shards.doubles import MemoryRings, Said, spec_of
+from tests.shards.venues.recorded import TS_RECV
+
+SWAP: Final = "BTC-USDT-SWAP"
+SECOND_NS: Final = 1_000_000_000
+T_MS: Final = 1_795_000_000_000
+
+
+class Funding:
+    """Streams of funding behind one decoder."""
+
+    def __init__(self, *symbols: str) -> None:
+        self.double, self.feeds = MemoryRings(), Feeds()
+        self.streams = [
+            self.double.feed(spec_of(slot, "okx", symbol, StreamKind.FUNDING), VENUES["okx"])
+            for slot, symbol in enumerate(symbols)
+        ]
+        for stream in self.streams:
+            stream.subscribed()
+            self.feeds.add(stream)
+        self._decode = VENUES["okx"].open_decoder(self.feeds, Said())
+
+    def say(self, channel: str, name: str, **row: Any) -> None:
+        said = {"arg": {"channel": channel, "instId": name}, "data": [row]}
+        self._decode(json.dumps(said).encode(), TS_RECV)
+
+    def mark(self, symbol: str, price: str, second: int) -> None:
+        self.say("mark-price", symbol, markPx=price, ts=str(T_MS + 1000 * second))
+
+    def rate(self, symbol: str, rate: str, paid: int, following: object) -> None:
+        times = {"fundingTime": str(T_MS + paid), "nextFundingTime": following}
+        self.say("funding-rate", symbol, fundingRate=rate, **times)
+
+    def rows(self, *names: str) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self.double.rows("funding")[list(names)].tolist()
+        return found
+
+
+def test_a_mark_price_makes_a_row_with_the_rate_and_the_index_told_last() -> None:
+    on = Funding(SWAP)
+    on.mark(SWAP, "100", 0)
+    assert on.rows("mark") == [], "whether there is a rate, and which, is not known yet"
+    on.rate(SWAP, "0.0001", 3_600_000, str(T_MS + 5 * 3_600_000))
+    on.mark(SWAP, "101", 1)
+    on.say("index-tickers", "BTC-USDT", idxPx="100.5")
+    on.mark(SWAP, "102", 2)
+    on.rate(SWAP, "-0.0002", 3_600_000, "")
+    on.mark(SWAP, "103", 3)
+    assert on.rows("rate", "mark", "index", "interval_s") == [
+        (0.0001, 101.0, 0.0, 4 * 3600),
+        (0.0001, 102.0, 100.5, 4 * 3600),
+        (-0.0002, 103.0, 100.5, 0),
+    ]
+    assert on.rows("next_ts")[0] == ((T_MS + 3_600_000) * 1_000_000,)
+    assert len(on.double.rows("gap")) == 0
+
+
+def test_contracts_of_one_index_share_its_price() -> None:
+    dated, unified = "BTC-USD-261225", "BTC-USD_UM-261225"
+    on = Funding(dated, unified)
+    on.say("index-tickers", "BTC-USD", idxPx="100.5")
+    on.mark(dated, "101", 1)
+    on.mark(unified, "102", 1)
+    assert on.rows("stream", "mark", "index") == [(0, 101.0, 100.5), (1, 102.0, 100.5)]
+    assert all(flags & int(Flag.NO_RATE) for (flags,) in on.rows("flags"))
+
+
+@pytest.mark.parametrize(
+    "following", ["", str(T_MS), str(T_MS + 3_600_000), str(4_102_444_800_000)]
+)
+def test_an_interval_of_nonsense_is_unknown(following: str) -> None:
+    on = Funding(SWAP)
+    on.rate(SWAP, "0.0001", 3_600_000, following)
+    on.mark(SWAP, "101", 1)
+    assert on.rows("interval_s") == [(0,)]
+
+
+def test_an_index_of_nobody_is_nothing() -> None:
+    on = Funding(SWAP)
+    on.feeds.remove(on.streams[0])
+    on.say("index-tickers", "BTC-USDT", idxPx="100.5")
+
+
+def test_all_types_make_one_listing_or_none() -> None:
+    def page(code: str = "0", **row: str) -> bytes:
+        return json.dumps({"code": code, "msg": "busy", "data": [row] if row else []}).encode()
+
+    size = {"tickSz": "0.1", "lotSz": "1", "state": "live"}
+    spot = page(instId="A-B", instType="SPOT", baseCcy="A", quoteCcy="B", **size)
+    contract = {"ctVal": "1", "ctMult": "1", "ctValCcy": "A", "uly": "A-B"}
+    swap = page(instId="A-B-SWAP", instType="SWAP", **contract, **size)
+    calls = VENUES["okx"].listing
+    assert {call.path.rpartition("=")[2] for call in (calls.first, *calls.others)} == {
+        "SPOT", "SWAP", "FUTURES",
+    }  # fmt: skip
+    assert set(calls.read([spot, swap, page()]).known) == {"A-B", "A-B-SWAP"}
+    with pytest.raises(ValueError, match="50011: busy"):
+        calls.read([spot, page("50011"), page()])
