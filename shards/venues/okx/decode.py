@@ -21,8 +21,10 @@ from shards.venues.okx import messages
 from shards.venues.okx.messages import index_of, pays_funding
 from shards.venues.wire import NS_PER_MS
 
-_CHANNEL: Final = b'"channel":"'
-_LOOKED_AT_BYTES: Final = 64
+_LETTERS: Final = 5
+"""So many of a channel's name tell those apart that are known."""
+_HEAD: Final = b'{"arg":{"channel":"'
+_NAME_AT: Final = slice(len(_HEAD), len(_HEAD) + _LETTERS)
 _SIDE: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
 _NO_ORDER: Final = (0.0, 0.0)
 _REFUSED: Final = re.compile(r"channel:([\w-]{1,40}),inst(?:Id|Type):([\w-]{1,40})")
@@ -91,27 +93,31 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     )  # fmt: skip
 
     def on_frame(payload: bytes, ts_recv: int) -> None:
-        # The channel's name, where it stands as a rule: that saves a look at the whole frame.
-        start = payload.find(_CHANNEL, 0, _LOOKED_AT_BYTES) + len(_CHANNEL)
-        taker = takers.get(payload[start : payload.find(b'"', start)])
-        if taker is None or payload[:8] != b'{"arg":{':
-            if _on_event(payload, talk):
-                return
-            taker = takers.get(_channel_of(payload))
-            if taker is None:
-                raise MalformedFrameError("schema")
+        # As a rule a message begins with its channel: that saves a look at the whole of it.
+        taker = takers.get(payload[_NAME_AT]) or look(payload)
+        if taker is None:
+            return
         channel, decode, take = taker
         message = decode(payload)
         if message.arg.channel != channel:
             raise MalformedFrameError("schema")
         take(message, ts_recv)
 
+    def look(payload: bytes) -> _Taker | None:
+        """Whose a message is that begins in another way; None for what is no data."""
+        if _on_event(payload, talk):
+            return None
+        taker = takers.get(_channel_of(payload)[:_LETTERS])
+        if taker is None:
+            raise MalformedFrameError("schema")
+        return taker
+
     return on_frame
 
 
 def _taker(channel: str, kind: type[messages.Frame], take: _Take) -> tuple[bytes, _Taker]:
     decode = msgspec.json.Decoder(kind, strict=False, dec_hook=read_number, float_hook=str).decode
-    return channel.encode(), (channel, decode, take)
+    return channel.encode()[:_LETTERS], (channel, decode, take)
 
 
 def _channel_of(payload: bytes) -> bytes:
@@ -154,12 +160,14 @@ def _on_trades(
     feed = feeds.get(message.arg.instId)
     if feed is None:
         raise UntakenError(message.arg.instId, ContiguousTrades)
+    sides = _SIDE
     for row in message.data:
-        last_id = row.tradeId
-        feed.on_merged_trade(
-            last_id - row.count + 1, last_id, _SIDE[row.side], row.ts * NS_PER_MS, ts_recv,
-            row.px, row.sz,
-        )  # fmt: skip
+        last_id, side, at = row.tradeId, sides[row.side], row.ts * NS_PER_MS
+        if row.count == 1:
+            feed.on_trade(last_id, side, at, ts_recv, row.px, row.sz)
+        else:
+            first_id = last_id - row.count + 1
+            feed.on_merged_trade(first_id, last_id, side, at, ts_recv, row.px, row.sz)
 
 
 def _on_books(feeds: Mapping[str, PushedBook], message: messages.Books, ts_recv: int) -> None:

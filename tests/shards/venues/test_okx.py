@@ -5,8 +5,10 @@ from typing import Any, Final
 
 import pytest
 
+from engine.base.clock import monotonic_s
 from engine.data.flags import Flag
 from engine.data.names import StreamKind
+from shards.feeds.handover import Handover
 from shards.venues import VENUES
 from shards.venues.kit import Feeds
 from tests.shards.doubles import MemoryRings, Said, spec_of
@@ -107,3 +109,29 @@ def test_all_types_make_one_listing_or_none() -> None:
     assert set(calls.read([spot, swap, page()]).known) == {"A-B", "A-B-SWAP"}
     with pytest.raises(ValueError, match="50011: busy"):
         calls.read([spot, page("50011"), page()])
+
+
+def test_trades_merged_and_single_go_from_one_socket_to_the_next() -> None:
+    venue, double, feeds = VENUES["okx"], MemoryRings(), Feeds()
+    stream = double.feed(spec_of(1, "okx", SWAP), venue)
+    stream.subscribed()
+    feeds.add(stream, handover := Handover(stream, lambda _: feeds.add(stream), lambda: None))
+    old = Feeds()
+    old.add(stream)
+    sockets = [venue.open_decoder(each, Said()) for each in (old, feeds)]
+
+    def trade(socket: int, last_id: int, count: int) -> None:
+        row = {"tradeId": str(last_id), "px": "1", "sz": "1", "side": "buy", "count": str(count)}
+        arg = {"channel": "trades", "instId": SWAP}
+        said = {"arg": arg, "data": [{**row, "ts": str(T_MS + last_id)}]}
+        sockets[socket](json.dumps(said).encode(), TS_RECV)
+
+    trade(0, 1, 1)
+    handover.subscribed(monotonic_s())
+    trade(1, 5, 3)
+    trade(1, 6, 1)
+    assert len(double.rows("trade")) == 1, "2 may be under way"
+    trade(0, 2, 1)
+    handover.tick(monotonic_s())
+    assert double.rows("trade")["trade_id"].tolist() == [1, 2, 5, 6]
+    assert len(double.rows("gap")) == 0
