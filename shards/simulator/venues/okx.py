@@ -14,12 +14,10 @@ import numpy as np
 
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
 from shards.simulator.core.encoder import (
-    Answer,
     AskedFor,
     BookMessage,
     Encoder,
     OwnRow,
-    Query,
     ServedCall,
     SocketPath,
 )
@@ -33,20 +31,31 @@ from shards.simulator.core.frames import (
     compact,
     decimal_columns,
     decimal_text,
-    signed_text,
 )
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import ID_STRIDE, Levels, Quote, SymbolState
+from shards.simulator.core.symbol import ID_STRIDE, Quote, SymbolState
 from shards.simulator.core.venue import SimVenue, now_ms
 from shards.simulator.venues.listed import binance_instruments
+from shards.simulator.venues.okx_rest import (
+    EXPIRY,
+    MALFORMED,
+    REST,
+    family,
+    funding_rate,
+    levels_of,
+    message,
+    of_contract,
+    open_interest,
+    pair,
+    type_of,
+)
 
 __all__ = ["Okx"]
 
 _FIRST_TRADE_ID = 990_000_000
 _MERGED_EVERY, _MERGED_FILLS = 4, 3
 _ALL_LEVELS = 1 << 20
-_EXPIRY, _EXPIRY_MS, _LISTED_MS = "310404", 1_932_969_600_000, 1_611_916_828_000
 _XPERP_EVERY = 4
 _CONNECTION = "a4d3ae55"
 _KINDS = {
@@ -54,25 +63,6 @@ _KINDS = {
     "funding-rate": "funding", "open-interest": "funding", "liquidation-orders": "liquidation",
 }  # fmt: skip
 _TOPICS = {"trade": "trades", "quote": "bbo-tbt"}
-
-
-def _type_of(symbol: str) -> str:
-    return "SWAP" if symbol.endswith("-SWAP") else "FUTURES"
-
-
-def _pair(symbol: str) -> tuple[str, str]:
-    """Base and quote currency; with a dash between they are the name of the index."""
-    base, quote, *_ = symbol.split("-")
-    return base, quote.partition("_")[0]
-
-
-def _family(symbol: str) -> str:
-    return "-".join(symbol.split("-")[:2])
-
-
-def _message(channel: str, name: str, rows: Sequence[object], **more: object) -> bytes:
-    key = "instType" if channel == "liquidation-orders" else "instId"
-    return compact({"arg": {"channel": channel, key: name}, **more, "data": rows})
 
 
 class TradeTexts:
@@ -141,27 +131,15 @@ class Okx(Encoder):
     numbered_books = True
     sockets: Sequence[SocketPath] = (SocketPath("ws/v5/public", "public"),)
     connects_per_minute: float = 180
+    rest: Mapping[str, ServedCall] = REST
     weight_limit = 600
     statuses: Sequence[str] = ("live", "suspend", "preopen", "post_only")
 
-    def __init__(self) -> None:
-        self.rest = {
-            "api/v5/public/instruments": ServedCall(_instruments, lambda _: 1),
-            "api/v5/public/time": ServedCall(_time, lambda _: 1),
-        }
-        self.malformed = {
-            "wrong_types": _trade(px="81234.5", tradeId="[]"),
-            "missing_fields": _message("trades", "BTC-USDT-SWAP", [{"instId": "BTC-USDT-SWAP"}]),
-            "nan_price": _trade(px='"NaN"'),
-            "infinite_price": _trade(px='"Infinity"'),
-            "huge_number": _trade(tradeId=f'"{"9" * 400}"'),
-        }
+    malformed: Mapping[str, bytes] = MALFORMED
 
     def grids(self, count: int) -> Sequence[Grid]:
-        return [
-            replace(grid, symbol=_name(grid.symbol.removesuffix("USDT"), rank))
-            for rank, grid in enumerate(binance_instruments(count))
-        ]
+        listed = enumerate(binance_instruments(count))
+        return [replace(grid, symbol=_name(grid.symbol, rank)) for rank, grid in listed]
 
     def trade_ids(self, index: int, serial: int, count: int) -> Integers:
         """Of a merged trade the last of its ids."""
@@ -178,7 +156,7 @@ class Okx(Encoder):
 
     def topic(self, kind: str, symbol: str) -> str | None:
         if kind == "liquidation":
-            return f"liquidation-orders:{_type_of(symbol)}"
+            return f"liquidation-orders:{type_of(symbol)}"
         return f"{_TOPICS[kind]}:{symbol}" if kind in _TOPICS else None
 
     def funding_topics(self, contract: Contract) -> Sequence[str]:
@@ -198,22 +176,24 @@ class Okx(Encoder):
             return
         try:
             request = json.loads(text)
-            op, args, number = request["op"], list(request["args"]), request.get("id")
-            names = [_topic_name(arg) for arg in args]
+            op, number = request["op"], request.get("id")
+            topics = [(_topic_name(arg), arg) for arg in request["args"]]
         except (ValueError, TypeError, KeyError, AttributeError):
+            op = ""
+        if op not in ("subscribe", "unsubscribe"):
             _say(session, None, event="error", code="60012", msg=f"Invalid request: {text!r}")
             return
-        for arg, name in zip(args, names, strict=True):
-            if op == "unsubscribe":
-                venue.unsubscribe(session, [name])
-                _say(session, number, event=op, arg=arg)
-            elif not _is_there(venue, name):
+        for name, arg in topics:
+            if not _is_there(venue, name):
                 words = ",".join(f"{key}:{value}" for key, value in arg.items())
-                text = f"Wrong URL or {words} doesn't exist."
-                _say(session, number, event="error", code="60018", msg=text)
-            else:
-                _say(session, number, event=op, arg=arg)
+                words = f"Wrong URL or {words} doesn't exist."
+                _say(session, number, event="error", code="60018", msg=words)
+                continue
+            _say(session, number, event=op, arg=arg)
+            if op == "subscribe":
                 _subscribe(venue, session, name)
+            else:
+                venue.unsubscribe(session, [name])
 
     def notice(self, now_ms: int) -> bytes:
         text = "The connection will soon be closed for a service upgrade. Please reconnect."
@@ -224,33 +204,26 @@ class Okx(Encoder):
         return _book(state, event, "update")
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        bids, asks = (_levels(state, [side] if side else []) for side in quote)
+        bids, asks = (levels_of(state, [side] if side else []) for side in quote)
         row = {"asks": asks, "bids": bids, "ts": str(now_ms), "seqId": state.last_update}
-        return _message("bbo-tbt", state.grid.symbol, [row])
+        return message("bbo-tbt", state.grid.symbol, [row])
 
     def funding(self, venue: SimVenue, contract: Contract) -> bytes:
         mark = decimal_text(contract.mark, contract.mark_decimals)
-        return _of_contract("mark-price", contract, markPx=mark)
+        return _of(contract, "mark-price", of_contract(contract, markPx=mark))[1]
 
     def own_rows(self, contract: Contract) -> Iterable[OwnRow]:
-        symbol, decimals = contract.instrument.symbol, contract.instrument.qty_decimals
-        index = "-".join(_pair(symbol))
+        index = "-".join(pair(contract.instrument.symbol))
         price = decimal_text(contract.index_price, contract.mark_decimals)
-        ticker = {"instId": index, "idxPx": price, "ts": str(contract.ts_ms)}
-        said = _message("index-tickers", index, [ticker])
-        yield OwnRow("index", f"index-tickers:{index}", said, None)
-        rate = signed_text(contract.rate, contract.terms.rate_decimals)
-        paid_ms = contract.next_funding_ms
-        said = _of_contract(
-            "funding-rate", contract, fundingRate=rate, fundingTime=str(paid_ms),
-            nextFundingTime=str(paid_ms + contract.interval_ms), nextFundingRate="",
-            method="current_period", formulaType="withRate", settState="settled",
-        )  # fmt: skip
-        yield OwnRow("rate", f"funding-rate:{symbol}", said, None)
-        interest = decimal_text(contract.open_interest, decimals)
-        said = _of_contract("open-interest", contract, oi=interest, oiCcy="1", oiUsd="1")
-        row = contract.ledger_open_interest(rest=0)
-        yield OwnRow("open_interest", f"open-interest:{symbol}", said, row)
+        row = {"instId": index, "idxPx": price, "ts": str(contract.ts_ms)}
+        yield OwnRow(
+            "index", f"index-tickers:{index}", message("index-tickers", index, [row]), None
+        )
+        topic, said = _of(contract, "funding-rate", funding_rate(contract))
+        yield OwnRow("rate", topic, said, None)
+        topic, said = _of(contract, "open-interest", open_interest(contract))
+        interest = contract.ledger_open_interest(rest=0)
+        yield OwnRow("open_interest", topic, said, interest)
 
     def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
         grid, symbol = contract.instrument, contract.instrument.symbol
@@ -261,16 +234,15 @@ class Okx(Encoder):
             "ts": str(order.ts_ms),
         }  # fmt: skip
         row = {
-            "instType": _type_of(symbol), "instFamily": _family(symbol), "instId": symbol,
-            "uly": "-".join(_pair(symbol)), "details": [detail],
+            "instType": type_of(symbol), "instFamily": family(symbol), "instId": symbol,
+            "uly": "-".join(pair(symbol)), "details": [detail],
         }  # fmt: skip
-        return _message("liquidation-orders", _type_of(symbol), [row])
+        return message("liquidation-orders", type_of(symbol), [row])
 
 
-def _name(base: str, rank: int) -> str:
-    if rank % _XPERP_EVERY == _XPERP_EVERY - 1:
-        return f"{base}-USD_UM_XPERP-{_EXPIRY}"
-    return f"{base}-USDT-SWAP"
+def _name(symbol: str, rank: int) -> str:
+    is_dated = rank % _XPERP_EVERY == _XPERP_EVERY - 1
+    return symbol.removesuffix("USDT") + (f"-USD_UM_XPERP-{EXPIRY}" if is_dated else "-USDT-SWAP")
 
 
 def _topic_name(arg: Mapping[str, str]) -> str:
@@ -289,7 +261,7 @@ def _is_there(venue: SimVenue, name: str) -> bool:
     if channel == "liquidation-orders":
         return of in ("SWAP", "FUTURES", "MARGIN", "OPTION")
     if channel == "index-tickers":
-        return any("-".join(_pair(symbol)) == of for symbol in symbols)
+        return any("-".join(pair(symbol)) == of for symbol in symbols)
     return channel in _KINDS and of in symbols
 
 
@@ -309,73 +281,23 @@ def _subscribe(venue: SimVenue, session: Session, name: str) -> None:
         state.chain("books")
         # All that has changed is said before, so that the next event follows the snapshot.
         venue.step_book(state, now_ms())
-        last = state.last_update
-        event = BookMessage("books", now_ms(), 0, last, 0, *state.top(_ALL_LEVELS))
+        top = state.top(_ALL_LEVELS)
+        event = BookMessage("books", now_ms(), 0, state.last_update, 0, *top)
         if session.send_text(_book(state, event, "snapshot")):
             venue.record_book(state, event, whole=True)
     venue.subscribe(session, [name])
 
 
+def _of(contract: Contract, channel: str, row: object) -> tuple[str, bytes]:
+    """Name a topic of a contract, and write a message on it."""
+    symbol = contract.instrument.symbol
+    return f"{channel}:{symbol}", message(channel, symbol, [row])
+
+
 def _book(state: SymbolState, event: BookMessage, action: str) -> bytes:
     row = {
-        "asks": _levels(state, event.asks), "bids": _levels(state, event.bids),
+        "asks": levels_of(state, event.asks), "bids": levels_of(state, event.bids),
         "ts": str(event.ts_ms), "checksum": 0, "seqId": event.last,
         "prevSeqId": -1 if action == "snapshot" else event.previous,
     }  # fmt: skip
-    return _message("books", state.grid.symbol, [row], action=action)
-
-
-def _levels(state: SymbolState, levels: Levels) -> list[list[str]]:
-    decimals = state.grid.qty_decimals
-    return [
-        [state.price_text(tick), decimal_text(qty, decimals), "0", "1" if qty else "0"]
-        for tick, qty in levels
-    ]
-
-
-def _of_contract(channel: str, contract: Contract, **values: str) -> bytes:
-    symbol = contract.instrument.symbol
-    row = {"instType": _type_of(symbol), "instId": symbol, **values, "ts": str(contract.ts_ms)}
-    return _message(channel, symbol, [row])
-
-
-def _answer(rows: list[object]) -> Answer:
-    return Answer(compact({"code": "0", "msg": "", "data": rows}))
-
-
-def _time(_: SimVenue, __: Query) -> Answer:
-    return _answer([{"ts": str(now_ms())}])
-
-
-def _instruments(venue: SimVenue, query: Query) -> Answer:
-    """Give those of a type."""
-    kind = query.get("instType")
-    if kind not in ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION"):
-        return Answer(compact({"code": "51000", "msg": "Parameter instType error", "data": []}))
-    listed = zip(venue.grids, venue.statuses, strict=True)
-    return _answer([_row(*each) for each in listed if _type_of(each[0].symbol) == kind])
-
-
-def _row(grid: Grid, status: str) -> dict[str, object]:
-    base, quote = _pair(grid.symbol)
-    kind = _type_of(grid.symbol)
-    empty = ("alias", "baseCcy", "quoteCcy", "optType", "stk", "auctionEndTime")
-    return {
-        **dict.fromkeys(empty, ""),
-        "instId": grid.symbol, "instType": kind, "uly": f"{base}-{quote}",
-        "instFamily": _family(grid.symbol), "settleCcy": quote, "ctVal": "0.01", "ctMult": "1",
-        "ctValCcy": base, "ctType": "linear", "tickSz": grid.tick_text, "lotSz": grid.step_text,
-        "minSz": grid.step_text, "lever": "50", "listTime": str(_LISTED_MS),
-        "expTime": str(_EXPIRY_MS) if kind == "FUTURES" else "", "state": status,
-        "ruleType": "normal", "category": "1",
-    }  # fmt: skip
-
-
-def _trade(**changes: str) -> bytes:
-    fields = {
-        "instId": '"BTC-USDT-SWAP"', "tradeId": '"990000123"', "px": '"81234.5"', "sz": '"3"',
-        "side": '"buy"', "ts": '"1795000000321"', "count": '"2"', "seqId": "7700012345", **changes,
-    }  # fmt: skip
-    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
-    arg = '{"channel":"trades","instId":"BTC-USDT-SWAP"}'
-    return f'{{"arg":{arg},"data":[{{{row}}}]}}'.encode()
+    return message("books", state.grid.symbol, [row], action=action)
