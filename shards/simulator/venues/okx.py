@@ -279,11 +279,13 @@ def _subscribe(venue: SimVenue, session: Session, name: str) -> None:
         state = venue.state(of)
         assert state is not None
         state.chain("books")
-        # All that has changed is said before, so that the next event follows the snapshot.
+        # All that has changed is said before, so that the next event follows the snapshot. To a
+        # second listener it says nothing that was not sent: a client that goes from one socket to
+        # the next has it all.
         venue.step_book(state, now_ms())
-        top = state.top(_ALL_LEVELS)
+        is_news, top = venue.hub.topic(name) is None, state.top(_ALL_LEVELS)
         event = BookMessage("books", now_ms(), 0, state.last_update, 0, *top)
-        if session.send_text(_book(state, event, "snapshot")):
+        if session.send_text(_book(state, event, "snapshot")) and is_news:
             venue.record_book(state, event, whole=True)
     venue.subscribe(session, [name])
 

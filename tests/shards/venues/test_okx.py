@@ -10,7 +10,9 @@ from engine.data.flags import Flag
 from engine.data.names import StreamKind
 from shards.feeds.handover import Handover
 from shards.venues import VENUES
+from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds
+from shards.venues.salvage import Salvage
 from tests.shards.doubles import MemoryRings, Said, spec_of
 from tests.shards.venues.recorded import TS_RECV
 
@@ -135,3 +137,85 @@ def test_trades_merged_and_single_go_from_one_socket_to_the_next() -> None:
     handover.tick(monotonic_s())
     assert double.rows("trade")["trade_id"].tolist() == [1, 2, 5, 6]
     assert len(double.rows("gap")) == 0
+
+
+class Socket:
+    """A stream of liquidations and one of trades behind a socket that salvages."""
+
+    def __init__(self, *symbols: str) -> None:
+        self.double, venue, feeds = MemoryRings(), VENUES["okx"], Feeds()
+        kinds = (StreamKind.LIQUIDATIONS, StreamKind.TRADES)
+        keys = [(symbol, kind) for symbol in symbols for kind in kinds]
+        self.streams = [
+            self.double.feed(spec_of(slot, "okx", *key), venue) for slot, key in enumerate(keys)
+        ]
+        for stream in self.streams:
+            stream.subscribed()
+            feeds.add(stream)
+        self.bad: list[str] = []
+        self._decode = venue.open_decoder(feeds, Said())
+        self._salvage = Salvage(
+            venue, feeds, self._decode, lambda error, _: self.bad.append(reason_of(error))
+        )
+
+    def take(self, arg: dict[str, Any], *rows: dict[str, Any]) -> None:
+        self._decode(json.dumps({"arg": arg, "data": rows}).encode(), TS_RECV)
+
+    def hear(self, arg: dict[str, Any], *rows: dict[str, Any]) -> None:
+        """What is refused."""
+        frame = json.dumps({"arg": arg, "data": rows}).encode()
+        with pytest.raises(BAD_FRAME) as refused:
+            self._decode(frame, TS_RECV)
+        self._salvage.take(frame, TS_RECV, refused.value)
+
+    def refused(self) -> list[int]:
+        return [stream.refused_count for stream in self.streams]
+
+
+LIQUIDATIONS: Final = {"channel": "liquidation-orders", "instType": "SWAP"}
+
+
+def orders(symbol: object, price: str = "10.5") -> dict[str, Any]:
+    detail = {"side": "buy", "posSide": "short", "bkPx": price, "sz": "1", "ts": str(T_MS)}
+    return {"instId": symbol, "details": [detail]}
+
+
+def test_nonsense_about_a_contract_that_nobody_collects_costs_no_other() -> None:
+    on = Socket(SWAP, "ETH-USDT-SWAP")
+    on.hear(LIQUIDATIONS, orders("XRP-USDT-SWAP", price="NaN"), orders(SWAP))
+    assert on.refused() == [0, 0, 0, 0]
+    assert on.double.rows("liquidation")["stream"].tolist() == [0]
+    for stream in on.streams:
+        stream.cut("over")
+    assert len(on.double.rows("gap")) == 0
+
+
+def test_nonsense_about_one_that_is_collected_is_declared_by_it_alone() -> None:
+    on = Socket(SWAP, "ETH-USDT-SWAP")
+    on.hear(LIQUIDATIONS, orders(SWAP, price="NaN"), orders("ETH-USDT-SWAP"))
+    assert on.refused() == [1, 0, 0, 0]
+    assert on.double.rows("liquidation")["stream"].tolist() == [2]
+
+
+def test_a_message_that_does_not_say_whose_it_is_may_be_anybodys() -> None:
+    """Of its kind or another: not even the type is whole."""
+    on = Socket(SWAP, "ETH-USDT-SWAP")
+    on.take(LIQUIDATIONS, orders(SWAP), orders("ETH-USDT-SWAP"))
+    on.hear({"channel": "trades", "instId": 7}, {"tradeId": "1"})
+    on.hear({"channel": 7, "instId": SWAP}, {"tradeId": "1"})
+    for stream in on.streams:
+        stream.tick(TS_RECV)
+    suspicious = on.double.rows("gap")
+    assert set(suspicious["stream"].tolist()) == {0, 2}, "of trades, ids will tell"
+    assert on.bad == ["schema", "schema"]
+
+
+def test_a_good_trade_beside_a_bad_one_is_stored() -> None:
+    on = Socket(SWAP)
+    trade = {"px": "1", "sz": "1", "side": "buy", "ts": str(T_MS)}
+    rows = [{**trade, "tradeId": str(number)} for number in (1, 2, 3)]
+    arg = {"channel": "trades", "instId": SWAP}
+    on.take(arg, rows[0])
+    on.hear(arg, {**rows[1], "px": "NaN"}, rows[2])
+    assert on.double.rows("trade")["trade_id"].tolist() == [1, 3]
+    assert on.double.rows("gap")[["from_seq", "to_seq"]].tolist() == [(2, 2)]
