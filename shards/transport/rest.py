@@ -80,7 +80,11 @@ class VenueRest:
         Raises VenueError. A call that was made already ends it: that page is there.
         """
         pages: dict[RestCall, bytes] = {}
-        call: RestCall | None = self._listing.first
+        for first in (self._listing.first, *self._listing.others):
+            await self._read_pages(first, pages)
+        return list(pages.values())
+
+    async def _read_pages(self, call: RestCall | None, pages: dict[RestCall, bytes]) -> None:
         while call is not None and call not in pages:
             if len(pages) == _PAGES_MAX:
                 raise VenueError(f"{self._venue}: its listing has more than {_PAGES_MAX} pages")
@@ -93,7 +97,6 @@ class VenueRest:
                     f"{self._venue}: page {len(pages)} of its listing does not say what is next"
                     f" ({reason})"
                 ) from error
-        return list(pages.values())
 
     def _what(self, call: RestCall, symbol: str) -> str:
         """A call in words, without what may be secret in its address."""

@@ -17,6 +17,7 @@ from shards.venues import (
     kit,
     kraken_futures,
     kraken_spot,
+    okx,
 )
 from shards.venues.kit import Venue
 
@@ -28,6 +29,7 @@ VENUES: dict[str, Venue] = {
         deribit.VENUE,
         kraken_spot.VENUE,
         kraken_futures.VENUE,
+        okx.VENUE,
     )
 }
 

@@ -184,6 +184,8 @@ class Shape:
     levels: Callable[[Mapping[str, bytes]], Sequence[bytes]] = no_levels
     row_count: int = 1
     where: tuple[str, str | None] | None = None
+    is_of_all_symbols: bool = False
+    """Whether messages bring elements of all symbols, also of those nobody collects."""
 
     def symbol_in(self, tag: str) -> str | None:
         """The symbol that a message's type names; empty where types name none, and None where it
@@ -303,12 +305,14 @@ def no_more(_: bytes) -> None:
 @dataclass(frozen=True, slots=True)
 class ListingCalls:
     """How to ask what a venue lists: `first`, and what `next` makes of each answer while there is
-    more. `parse` reads one answer; a listing is all of them or none.
+    more; then each of `others` likewise, where a call is for one type of instruments. `parse` reads
+    one answer; a listing is all of them or none.
     """
 
     first: RestCall
     parse: Callable[[bytes], Listing]
     next: Callable[[bytes], RestCall | None] = no_more
+    others: tuple[RestCall, ...] = ()
 
     def read(self, pages: Iterable[bytes]) -> Listing:
         """What all answers say together."""
@@ -392,7 +396,10 @@ class Venue:
     """The same to end them."""
     open_decoder: OpenDecoder
     tag: str
-    """The member of a frame that says which `Shape` it has; `a.b` is member b of member a."""
+    """The member of a frame that says which `Shape` it has; `a.b` is member b of member a. Where
+    two members say it together, `a.b:a.c`, a shape's tag is both with a colon between
+    (`books:{symbol}`), the second empty where there is none.
+    """
     shapes: tuple[Shape, ...]
     """Of every kind of frame that rows are made of."""
     listing: ListingCalls

@@ -27,6 +27,7 @@ from shards.venues.elements import suspect, unreadable
 from shards.venues.json_parts import BYTES_MAX, elements, members, nested, text_of
 from shards.venues.kit import Feeds, FrameDecoder, OnBadFrame, Shape, Venue
 
+_TOGETHER: Final = ":"
 _ELEMENTS_MAX: Final = 65_536
 """More of them than rows would fit into the largest message that is looked at are no rows: a flood
 of `0,0,0,…` must not hold up the other sockets, nor fill the memory.
@@ -87,7 +88,7 @@ class Salvage:
     def __init__(
         self, venue: Venue, feeds: Feeds, decode: FrameDecoder, on_bad_frame: OnBadFrame
     ) -> None:
-        self._tag = venue.tag.split(".")
+        self._tag = tag_paths(venue.tag)
         self._shapes = venue.shapes
         self._decoders = {shape.tag: decoder(shape.element) for shape in venue.shapes}
         names = [name for shape in venue.shapes for name in (*shape.path, shape.symbol)]
@@ -103,13 +104,13 @@ class Salvage:
         if isinstance(error, UntakenError) and self._feeds.has_let_go(error.symbol, *error.feeds):
             return
         frame = members(payload)
-        tag = text_of(_follow(payload, frame, self._tag))
-        kind = self._type_of(tag or "")
+        said = [text_of(_follow(payload, frame, path)) for path in self._tag]
+        kind = self._type_of(_TOGETHER.join(each or "" for each in said))
         if kind is not None:
             self._take_message(frame, payload, kind, ts_recv, error)
             return
         self._on_bad_frame(error, payload)
-        if tag is None and self._may_carry(frame, payload):
+        if None in said and self._may_carry(frame, payload):
             suspect(self._feeds.all, ts_recv)
 
     def _type_of(self, tag: str) -> _Type | None:
@@ -120,7 +121,7 @@ class Salvage:
     def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
         """Whether a message whose type cannot be read may have been one with rows."""
         too_long = len(payload) > BYTES_MAX and payload[:1] == b"{"
-        return too_long or self._tag[0] in frame or not self._carriers.isdisjoint(frame)
+        return too_long or self._tag[0][0] in frame or not self._carriers.isdisjoint(frame)
 
     def _take_message(
         self,
@@ -142,6 +143,8 @@ class Salvage:
             self._on_bad_frame(error, payload)
             suspect(_feeds_of(takers), ts_recv)
             return
+        if shape.is_of_all_symbols:
+            texts = [text for text in texts if self._may_be_wanted(_symbol_of(text, kind), shape)]
         owner: str | None = None
         good: dict[str | None, list[bytes]] = {}
         bad = []
@@ -158,7 +161,12 @@ class Salvage:
             self._on_bad_frame(error, payload)
         self._refuse(bad, kind, ts_recv, owner)
         for readable in good.values():
-            self._decode(_message(self._tag, kind, readable), ts_recv)
+            body = b"[" + b",".join(readable) + b"]"
+            self._decode(message(self._tag, kind.tag, shape.path, body), ts_recv)
+
+    def _may_be_wanted(self, symbol: str | None, shape: Shape) -> bool:
+        """Of what comes for all symbols, whether it may be of one that somebody collects."""
+        return symbol is None or symbol in self._feeds.of(shape.feed)
 
     def _takers(self, kind: _Type) -> "dict[str | None, list[_Taker]]":
         """Who takes such messages, by symbol."""
@@ -219,7 +227,15 @@ def _feeds_of(takers: "Mapping[str | None, Sequence[_Taker]]") -> list[Any]:
     return [taker.feed for several in takers.values() for taker in several]
 
 
-def _message(tag: Sequence[str], kind: _Type, texts: Sequence[bytes]) -> bytes:
-    """A frame of these elements alone."""
-    found = b"[" + b",".join(texts) + b"]"
-    return nested({tuple(tag): msgspec.json.encode(kind.tag), kind.shape.path: found})
+def tag_paths(tag: str) -> list[list[str]]:
+    """Where the members are that say a message's type (`Venue.tag`)."""
+    return [path.split(".") for path in tag.split(_TOGETHER)]
+
+
+def message(tag: Sequence[Sequence[str]], said: str, path: Sequence[str], body: bytes) -> bytes:
+    """A frame of the type `said`, with its elements and nothing else."""
+    words = zip(tag, said.split(_TOGETHER, len(tag) - 1), strict=True)
+    values: dict[Sequence[str], bytes] = {
+        tuple(place): msgspec.json.encode(word) for place, word in words if word
+    }
+    return nested({**values, tuple(path): body})

@@ -70,12 +70,14 @@ class Answer(NamedTuple):
 
 
 class OwnRow(NamedTuple):
-    """A message that is one row of a kind that only its venue has."""
+    """A message that is one row of a kind that only its venue has, or of open interest that comes
+    alone; or one that is no row by itself.
+    """
 
     kind: str
     topic: str
     payload: bytes
-    row: tuple[int, ...]
+    row: tuple[int, ...] | None
     """For the ledger, as the kind is laid out there."""
 
 
@@ -220,5 +222,5 @@ class Encoder(Style, Protocol):
         return b""
 
     def own_rows(self, contract: Contract) -> Iterable[OwnRow]:
-        """Write what its values of this second say of `own_kinds`."""
+        """Write what its values of this second say beside `funding`, and before it."""
         return ()

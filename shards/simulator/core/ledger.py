@@ -295,8 +295,8 @@ class Ledger:
         self._append_one("interval", row, INTERVAL)
 
     def own(self, kind: str, row: tuple[int, ...]) -> None:
-        """Record a row of a kind that only its venue's encoder knows."""
-        self._append_one(kind, row, self._own_kinds[kind])
+        """Record a row of whichever kind its venue's encoder wrote."""
+        self._append_one(kind, row, {**dict(_FILES), **self._own_kinds}[kind])
 
     def unreadable(
         self, venue: int, number: int, kind: str, times: tuple[int, int], rows: int, rest: int = 0

@@ -1,9 +1,8 @@
 """A simulated venue: its market, its ids and who gets what, but not one byte of its protocol.
 
 `SimVenue` lets trades happen, moves books, quotes and contracts, and puts what somebody got into
-the ledger. What a message looks like, what its topics are called and how clients ask for them says
-an `Encoder`. Books change every 100 ms and, where their changes are numbered, at the touch half
-way between.
+the ledger. Messages, topics and how clients ask for them are an `Encoder`'s. Books change every
+100 ms and, where their changes are numbered, at the touch half way between.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -380,9 +379,9 @@ class SimVenue:
             if not self.halted(contract.index):
                 middle = self.middle(contract.index)
                 if contract.tick(now_ms, middle):
+                    self._push_own(contract)
                     self._push_funding(contract)
                     self._push_liquidation(contract, middle)
-                    self._push_own(contract)
 
     def _push_funding(self, contract: Contract) -> None:
         topics = self._listened_topics(self.encoder.funding_topics(contract))
@@ -446,7 +445,8 @@ class SimVenue:
     def _push_own(self, contract: Contract) -> None:
         for own in self.encoder.own_rows(contract):
             topics = self._listened_topics([own.topic])
-            if self._push(own.kind, contract, topics, own.payload, (contract.ts_ms, 0), 1):
+            sent = self._push(own.kind, contract, topics, own.payload, (contract.ts_ms, 0), 1)
+            if sent and own.row is not None:
                 self.hub.counts[own.kind][contract.index] += 1
                 self.ledger.own(own.kind, own.row)
 

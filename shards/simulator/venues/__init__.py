@@ -13,6 +13,7 @@ from shards.simulator.venues.deribit import Deribit
 from shards.simulator.venues.hyperliquid import Hyperliquid
 from shards.simulator.venues.kraken_futures import KrakenFutures
 from shards.simulator.venues.kraken_spot import KrakenSpot
+from shards.simulator.venues.okx import Okx
 
 __all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 
@@ -22,6 +23,7 @@ ENCODERS: tuple[Callable[[], Encoder], ...] = (
     Deribit,
     KrakenSpot,
     KrakenFutures,
+    Okx,
 )
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""

@@ -13,7 +13,7 @@ from engine.base.errors import VenueError
 from engine.data.instrument import Instrument
 from shards.transport.rest import VenueRest
 from shards.venues import VENUES
-from shards.venues.kit import ListingCalls, RestCall
+from shards.venues.kit import ListingCalls, RestCall, Venue
 from shards.venues.listing import Readings
 from tests.shards.doubles import free_leases
 
@@ -63,17 +63,17 @@ class Asked:
         return web.Response(body=body, content_type="application/json")
 
 
-def listed(asked: Asked) -> Readings[Instrument]:
+def listed(asked: Asked, venue: Venue = VENUE) -> Readings[Instrument]:
     """What a client makes of the fake venue's answers."""
 
     async def scenario(rest: VenueRest) -> Readings[Instrument]:
         return LISTING.read(await rest.listing())
 
-    return asyncio.run(_with_venue(asked, scenario))
+    return asyncio.run(_with_venue(asked, venue, scenario))
 
 
 async def _with_venue(
-    asked: Asked, scenario: Callable[[VenueRest], Awaitable[Readings[Instrument]]]
+    asked: Asked, venue: Venue, scenario: Callable[[VenueRest], Awaitable[Readings[Instrument]]]
 ) -> Readings[Instrument]:
     app = web.Application()
     app.router.add_get("/symbols", asked.handle)
@@ -81,7 +81,7 @@ async def _with_venue(
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
-    rest = VenueRest(VENUE, f"http://{host}:{port}", free_leases())
+    rest = VenueRest(venue, f"http://{host}:{port}", free_leases())
     try:
         return await scenario(rest)
     finally:
@@ -96,6 +96,16 @@ def test_every_page_is_asked_for_once() -> None:
     assert asked.cursors == ["", "two", "three"]
     assert list(found.known) == ["A", "C", "D"]
     assert found.unreadable == {"ODD": "price: missing"}
+
+
+def test_each_type_of_instruments_is_asked_for_with_its_pages() -> None:
+    pages = {"": Page(["A"], "two"), "two": Page(["B"]), "swap": Page(["C"], "more"),
+             "more": Page(["D"]), "future": Page([])}  # fmt: skip
+    asked = Asked(pages.__getitem__)
+    calls = dataclasses.replace(LISTING, others=(call("swap"), call("future")))
+    found = listed(asked, dataclasses.replace(VENUE, listing=calls))
+    assert asked.cursors == ["", "two", "swap", "more", "future"]
+    assert list(found.known) == ["A", "B", "C", "D"]
 
 
 def test_a_page_that_comes_again_is_the_last() -> None:

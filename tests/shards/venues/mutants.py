@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import inspect
 
 from engine.data.flags import Flag
@@ -24,8 +25,9 @@ from shards.transport.poller import Poller, PollShare
 from shards.transport.socket import Socket
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
-from shards.venues.json_parts import members, nested, text_of
-from shards.venues.kit import PollChannel, Shape, Venue, capabilities
+from shards.venues.json_parts import members, text_of
+from shards.venues.kit import PollChannel, Shape, Venue, capabilities, no_levels
+from shards.venues.salvage import message, tag_paths
 from tests.shards.doubles import MemoryRings, Open, spec_of
 from tests.shards.venues.recorded import UNDER_TEST
 
@@ -82,11 +84,18 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
         case inspect.LiteralType(values):
             return next((each for each in values if "snap" not in str(each)), values[0])
         case inspect.ListType(item):
-            return [_value(item, symbol, number), _value(item, symbol, number)]
+            # Numbers apart, so that no two elements of a list are the same one.
+            return [_value(item, symbol, number), _value(item, symbol, number + 1_000_000)]
         case inspect.TupleType(items):
             return [_value(item, symbol, number) for item in items]
         case inspect.StructType():
-            return {f.encode_name: _value(f.type, symbol, number) for f in kind.fields}
+            found = {
+                f.encode_name: _value(f.type, symbol, number)
+                if f.default in (msgspec.NODEFAULT, None)
+                else f.default
+                for f in kind.fields
+            }
+            return list(found.values()) if kind.array_like else found
         case inspect.UnionType(types):
             return _value(next(t for t in types if not isinstance(t, inspect.NoneType)), symbol,
                           number)  # fmt: skip
@@ -140,7 +149,9 @@ def row_count(shape: Shape, text: bytes) -> int:
     """Rows an element makes that can be read."""
     said = json.loads(text.decode(errors="replace"))
     sides = shape.levels({name: json.dumps(value).encode() for name, value in said.items()})
-    return sum(len(json.loads(side)) for side in sides) or shape.row_count
+    rows = sum(len(json.loads(side)) for side in sides)
+    is_list_of_nothing = shape.levels is not no_levels and not shape.seq
+    return rows if rows or is_list_of_nothing else shape.row_count  # an empty book is a row, too
 
 
 class Market:
@@ -215,11 +226,10 @@ class Market:
             (body,) = texts
         else:
             body = b"[" + b",".join(texts) + b"]"
-        tag = f'"{shape.tag.replace("{symbol}", symbol)}"'.encode()
-        place = tuple(self.venue.tag.split("."))
+        tag, said = tag_paths(self.venue.tag), shape.tag.replace("{symbol}", symbol)
         if shape.path:
-            return nested({place: tag, shape.path: body})
-        return b'{"%b":%b,%b' % (place[0].encode(), tag, body[1:])
+            return message(tag, said, shape.path, body)
+        return b'{"%b":%b,%b' % (tag[0][0].encode(), json.dumps(said).encode(), body[1:])
 
     def push(self, payload: bytes) -> None:
         """A frame arrives, as `Socket` has it."""

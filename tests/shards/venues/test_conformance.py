@@ -201,7 +201,7 @@ def test_every_limit_is_there(name: str) -> None:
 
 def calls(venue: Venue) -> list[RestCall]:
     polls = [channel for channel in venue.channels.values() if isinstance(channel, PollChannel)]
-    found = [venue.listing.first, venue.book_snapshot]
+    found = [venue.listing.first, *venue.listing.others, venue.book_snapshot]
     found += [call for poll in polls for call in (poll.call, poll.batch)]
     found += [venue.funding_intervals.call if venue.funding_intervals else None]
     return [call for call in found if call is not None]
