@@ -162,9 +162,9 @@ class Shape:
 
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
     (`book.{symbol}`), and then `symbol` is empty. An element, or with `is_list` an array of them,
-    is at `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels`
-    gives, of the members of a book, the arrays whose elements are a row each; others are
-    `row_count` rows.
+    is at `path`, where an empty name stands for each element of an array on the way. Carried of it
+    are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels` gives, of the members of a
+    book, the arrays whose elements are a row each; others are `row_count` rows.
     """
 
     feed: type[Feed]

@@ -14,7 +14,8 @@ message whose very type cannot be read. What is no JSON object, or of another ty
 row and is only counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -100,12 +101,13 @@ class Salvage:
     ) -> None:
         shape = kind.shape
         feeds: Mapping[str, Feed] = self._feeds.of(shape.feed)
-        body = _follow(payload, frame, shape.path)
+        bodies = _follow(payload, frame, shape.path)
         if not shape.is_list:
-            symbol = _symbol_of(body, kind)
-            self._refuse([_Part(symbol, body, error)], shape, ts_recv, symbol)
+            for body in bodies:
+                symbol = _symbol_of(body, kind)
+                self._refuse([_Part(symbol, body, error)], shape, ts_recv, symbol)
             return
-        texts = elements(body, _ELEMENTS_MAX + 1)
+        texts = _elements_of(bodies, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
             self._on_bad_frame(error, payload)
             suspect(feeds.values(), ts_recv)
@@ -165,11 +167,20 @@ class Salvage:
             suspect(anybody, ts_recv)
 
 
-def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> bytes:
-    for name in path:
-        payload = frame.get(name, b"")
-        frame = members(payload)
-    return payload
+def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> list[bytes]:
+    """What is at a path: several texts where it leads through an array."""
+    bodies = [frame.get(path[0], b"")] if path else [payload]
+    for name in path[1:]:
+        if name:
+            bodies = [members(body).get(name, b"") for body in bodies]
+        else:
+            bodies = _elements_of(bodies, _ELEMENTS_MAX)
+    return bodies
+
+
+def _elements_of(bodies: Iterable[bytes], limit: int) -> list[bytes]:
+    """The elements of several arrays, no more than the first ones."""
+    return list(islice((each for body in bodies for each in elements(body, limit)), limit))
 
 
 def _symbol_of(element: bytes, kind: _Type) -> str | None:
@@ -181,5 +192,5 @@ def _message(tag: str, kind: _Type, texts: Sequence[bytes]) -> bytes:
     """A frame of these elements alone."""
     text = b"[" + b",".join(texts) + b"]"
     for name in reversed(kind.shape.path):
-        text = b'{"%b":%b}' % (name.encode(), text)
+        text = b'{"%b":%b}' % (name.encode(), text) if name else b"[%b]" % text
     return b'{"%b":%b,%b' % (tag.encode(), msgspec.json.encode(kind.tag), text[1:])

@@ -5,6 +5,7 @@ Nothing here knows a venue: a field, a message or a venue that is added is cover
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from msgspec import inspect
@@ -63,16 +64,6 @@ def offers(venue: Venue) -> list[Offer]:
 
 def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
     match kind:
-        case inspect.FloatType() | inspect.CustomType():
-            return "10.5"
-        case inspect.IntType():
-            return number
-        case inspect.BoolType():
-            return False  # also of a book that says whether it is whole: these are changes
-        case inspect.StrType():
-            return symbol
-        case inspect.LiteralType(values):
-            return next((each for each in values if "snap" not in str(each)), values[0])
         case inspect.ListType(item):
             return [_value(item, symbol, number), _value(item, symbol, number)]
         case inspect.TupleType(items):
@@ -82,6 +73,24 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
         case inspect.UnionType(types):
             return _value(next(t for t in types if not isinstance(t, inspect.NoneType)), symbol,
                           number)  # fmt: skip
+    return _scalar(kind, symbol, number)
+
+
+def _scalar(kind: inspect.Type, symbol: str, number: int) -> Any:
+    match kind:
+        case inspect.FloatType() | inspect.CustomType():
+            return "10.5"
+        case inspect.IntType():
+            return number
+        case inspect.BoolType():
+            return False  # also of a book that says whether it is whole: these are changes
+        case inspect.StrType():
+            return symbol
+        case inspect.DateTimeType():
+            at = datetime.fromtimestamp((TIME_MS + number) / 1000, UTC)
+            return f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
+        case inspect.LiteralType(values):
+            return next((each for each in values if "snap" not in str(each)), values[0])
     raise AssertionError(f"no example of {kind}")
 
 
@@ -119,7 +128,7 @@ def mutated(value: Any, place: Place, hostile: bytes | None) -> bytes:
 def wrapped(shape: Shape, body: bytes) -> bytes:
     """What is at its path, with all that is around it."""
     for name in reversed(shape.path):
-        body = b'{"%b":%b}' % (name.encode(), body)
+        body = b'{"%b":%b}' % (name.encode(), body) if name else b"[%b]" % body
     return body
 
 
