@@ -54,6 +54,8 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streams_per_connection: int | None = None
     book_channel: str | None = None
     """Which feed books come from, where the venue has several (its `options` say which)."""
+    trade_side: str | None = None
+    """Whose side a trade's is, where the venue is not clear about it (its `options` say which)."""
     connection_lifetime_s: float | None = None
     stale_after_s: float | None = None
     poll_interval_s: dict[StreamKind, PollInterval] = {}

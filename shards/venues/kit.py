@@ -41,7 +41,7 @@ What the author of a venue writes, in this order:
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
@@ -387,6 +387,8 @@ class Venue:
     shapes: tuple[Shape, ...]
     """Of every kind of frame that rows are made of."""
     listing: ListingCalls
+    configured_decoder: Callable[[VenueSettings], OpenDecoder] | None = None
+    """What opens decoders in place of `open_decoder` where an option changes what frames mean."""
     topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
@@ -403,6 +405,13 @@ class Venue:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
     """
+
+
+def configured(venue: Venue, settings: VenueSettings) -> Venue:
+    """The venue as its settings have it."""
+    if venue.configured_decoder is None:
+        return venue
+    return replace(venue, open_decoder=venue.configured_decoder(settings))
 
 
 def limit_of(venue: Venue, pool: str) -> Limit | None:
