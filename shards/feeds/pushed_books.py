@@ -8,7 +8,7 @@ see `shards.feeds.books`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
@@ -22,7 +22,8 @@ from shards.feeds.book_rules import BookRule, KeptBook, Link
 from shards.feeds.books import WAITING, ChainedBook
 from shards.feeds.context import FeedContext
 from shards.feeds.declared.gaps import Edges, GapLedger
-from shards.feeds.feed import Frame, is_renumbered
+from shards.feeds.declared.unreadable import Unreadable
+from shards.feeds.feed import Feed, Frame, is_renumbered
 
 _FIRST_PAUSE_S: Final = 5.0
 _PAUSE_S_MAX: Final = 120.0
@@ -247,3 +248,39 @@ class PushedBook(ChainedBook):
         if now_s >= self._due_s:
             self._due_s = now_s + self._backoff.next_s()
             self._renew(self)
+
+
+class UnchainedBook(PushedBook):
+    """One that neither ids nor a checksum prove whole (`by_arrival`): wherever something may have
+    been lost, it starts anew.
+    """
+
+    ids_tell: ClassVar = False
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """Also: when a snapshot without a time was made, the first delta after it tells."""
+        whole: BookEvent = frames[0][0]
+        if not whole.is_snapshot or whole.seq:
+            return super().following(frames)
+        later = frames[1:]
+        return later if later and later[0][0].seq <= self._last_seq else None
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """No later event tells what it was: it is missing here."""
+        Feed.on_unreadable(self, item)
+        if self.unreadable.is_open:
+            self._lose()
+
+    def skipped(self, now_ns: int) -> None:
+        """What its socket has lost may have been of this book."""
+        super().skipped(now_ns)
+        self._lose()
+
+    def _lose(self) -> None:
+        if self._synced:
+            self._unsync(WAITING)
+
+    def _hole(self, until_seq: int, ts_event: int) -> tuple[GapReason, Edges]:
+        """Known by its time alone."""
+        reason, edges = super()._hole(until_seq, ts_event)
+        return reason, edges._replace(from_seq=0, to_seq=0)

@@ -166,6 +166,14 @@ class ContiguousTrades(_TradeStream):
                 self._expected = last_id
         self.on_trade(last_id, side, ts_event, ts_recv, price, qty)
 
+    def complete_to(self, last_id: int, ts_event: int, ts_recv: int) -> None:
+        """The venue said that `last_id` was its last trade, and all up to it should be here: what
+        is not is missing, though no later trade tells so yet.
+        """
+        if self.has_data and last_id >= self._next_id:
+            self._accept_jump(last_id + 1, ts_event, ts_recv)
+            self._expected = self._next_id = last_id + 1
+
     def _accept_jump(self, trade_id: int, ts_event: int, ts_recv: int) -> bool:
         """First row on a connection, or an id that does not follow. False: already stored."""
         if self.unreadable.is_open and 0 <= self._next_id < trade_id:
