@@ -206,6 +206,18 @@ class ContiguousTrades(_TradeStream):
         super().on_unreadable(item)
         self._expected = _LOOK_CLOSER
 
+    def settle(self, now_ns: int) -> int:
+        """What could not be read is told before what could, of one message. If its id is still to
+        come it waits for that, for the ids would name it once more; the flag comes early then.
+        """
+        first_seq = self.unreadable.first_seq
+        if first_seq is None or first_seq < self._next_id:
+            return super().settle(now_ns)
+        self._declare_drops(now_ns)
+        self._declare_late(now_ns)
+        flags, self.next_flags = self.next_flags, 0
+        return flags
+
     def _name_unreadable(self, trade_id: int, ts_event: int, ts_recv: int) -> None:
         """Declare what could not be read in front of `trade_id` under the ids that are missing
         there. Where its own id could not be read it is taken for the first of them: each id is
