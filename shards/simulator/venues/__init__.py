@@ -9,11 +9,18 @@ from typing import Final
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
+from shards.simulator.venues.coinbase import Coinbase
+from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
 from shards.simulator.venues.hyperliquid import Hyperliquid
 
 __all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 
-ENCODERS: tuple[Callable[[], Encoder], ...] = (Binance, Hyperliquid)
+ENCODERS: tuple[Callable[[], Encoder], ...] = (
+    Binance,
+    Hyperliquid,
+    Coinbase,
+    CoinbaseExchange,
+)
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""
 ALL: Final = "all"

@@ -201,9 +201,9 @@ def _untaken(
 
 
 def decode_funding(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame) -> None:
-    """`/market/products/<id>`. Raises ValueError for a spot product, which has nothing of this."""
+    """`/market/products/<id>`. Of a spot product there is nothing to say."""
     if members(body).get("product_type") == b'"SPOT"':
-        raise ValueError("a spot product has neither funding nor open interest")
+        return
 
     def take(_: str | None, part: bytes) -> None:
         said = _decode_funding(part)

@@ -45,7 +45,6 @@ class Product(Struct):
     view_only: bool = False
     cancel_only: bool = False
     post_only: bool = False
-    limit_only: bool = False
     auction_mode: bool = False
     new_at: Moment | None = None
     future_product_details: FutureTerms | None = None
