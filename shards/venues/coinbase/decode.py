@@ -1,8 +1,9 @@
 """Frames and answers of Advanced Trade into feeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -10,7 +11,7 @@ from engine.data.flags import Side
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.contracts import FundingOpenInterest
-from shards.feeds.feed import MalformedFrameError, UntakenError
+from shards.feeds.feed import Feed, MalformedFrameError, UntakenError
 from shards.feeds.pushed_books import UnchainedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
@@ -32,8 +33,9 @@ from shards.venues.digits import decoder
 from shards.venues.elements import funding_row, take_one
 from shards.venues.json_parts import id_of, members
 from shards.venues.kit import Feeds, OnBadFrame, OpenDecoder, Shape, Talk
-from shards.venues.wire import moment_ns
+from shards.venues.wire import check_moment, moment_ns
 
+_F = TypeVar("_F", bound=Feed)
 _Frame = MarketTrades | BookMessage | TickerMessage | Heartbeats | Subscriptions
 
 
@@ -59,7 +61,7 @@ FUNDING: Final = Shape(FundingOpenInterest, FundedProduct, symbol="product_id", 
 _decode = msgspec.json.Decoder(_Frame, strict=False).decode
 _decode_refusal = msgspec.json.Decoder(Refusal).decode
 _decode_funding = decoder(FundedProduct)
-_trade_id = attrgetter("trade_id")
+_trade_id, _product_id = attrgetter("trade_id"), attrgetter("product_id")
 _BUY, _SELL, _NONE = int(Side.BUY), int(Side.SELL), int(Side.NONE)
 _TAKER: Final = {
     "maker": {"BUY": _SELL, "SELL": _BUY},
@@ -86,7 +88,7 @@ class _SocketDecoder:
         self._quotes = feeds.of(Quotes).get
         self._talk = talk
         self._taker = taker
-        self._next_number: int | None = None
+        self._next_number = -1
         self._is_counted = True
         """Whether numbers are the socket's: they are not, if one goes back."""
         self._book_seq: dict[str, int] = {}
@@ -100,8 +102,11 @@ class _SocketDecoder:
             if not self._on_refusal(payload):
                 raise
             return
-        if (number := message.sequence_num) is not None:
-            self._count(number)
+        number = message.sequence_num
+        if number is not None:
+            if number != self._next_number:
+                self._say_lost(number)
+            self._next_number = number + 1
         kind = type(message)
         if kind is MarketTrades:
             self._on_trades(message.events, ts_recv)
@@ -119,85 +124,89 @@ class _SocketDecoder:
             self._talk.refused(_decode_refusal(payload).message)
         except BAD_FRAME:
             if (number := id_of(members(payload).get("sequence_num"))) is not None:
-                self._count(number)
+                self._say_lost(number)
+                self._next_number = number + 1
             return False
         return True
 
-    def _count(self, number: int) -> None:
+    def _say_lost(self, number: int) -> None:
         """Say what is missing before a message. Numbers that go back are not the socket's, and tell
         nothing: there are documents that say they are a product's.
         """
-        expected, self._next_number = self._next_number, number + 1
-        if expected is None or number == expected or not self._is_counted:
-            return
+        expected = self._next_number
         if number < expected:
             self._is_counted = False
-        else:
+        elif number > expected >= 0 and self._is_counted:
             self._talk.lost(f"message {number} came after {expected - 1}")
 
     def _on_trades(self, events: Sequence[TradesEvent], ts_recv: int) -> None:
-        rows = [row for event in events for row in event.trades]
+        if len(events) == 1:
+            rows = events[0].trades
+        else:
+            rows = [row for event in events for row in event.trades]
         if len(rows) > 1:
             rows.sort(key=_trade_id)  # the recent ones come newest first
-        takers = [self._trades(row.product_id) for row in rows]
-        if None in takers:
-            raise _untaken(rows, takers.index(None), ContiguousTrades)
+        takers = _takers(self._trades, rows, ContiguousTrades)
         side_of = self._taker
         for row, feed in zip(rows, takers, strict=True):
-            assert feed is not None
             side, at = side_of[row.side], moment_ns(row.time)
             feed.on_trade(row.trade_id, side, at, ts_recv, row.price, row.size)
 
     def _on_books(self, message: BookMessage, ts_recv: int) -> None:
-        takers = [self._books(event.product_id) for event in message.events]
-        if None in takers:
-            raise _untaken(message.events, takers.index(None), UnchainedBook)
-        sent_ts = ts_recv if message.timestamp is None else moment_ns(message.timestamp)
+        takers = _takers(self._books, message.events, UnchainedBook)
         for event, feed in zip(message.events, takers, strict=True):
-            assert feed is not None
-            feed.on_event(self._book_event(event, sent_ts, ts_recv))
+            feed.on_event(self._book_event(event, message.timestamp, ts_recv))
 
-    def _book_event(self, event: BookUpdates, sent_ts: int, ts_recv: int) -> BookEvent:
+    def _book_event(self, event: BookUpdates, sent: datetime | None, ts_recv: int) -> BookEvent:
         """Its time is that of its last level. The levels of a snapshot may have none (1970): then
         it is that of the message, which says nothing of updates that follow, and is no `seq`.
         """
-        symbol, is_whole = event.product_id, event.type == "snapshot"
-        changed_ts = moment_ns(event.updates[-1].event_time) if event.updates else 0
-        at = changed_ts or sent_ts
-        seq = 0 if is_whole and not changed_ts else at // 1000
-        prev_seq = 0 if is_whole else self._book_seq.get(symbol, seq)
-        self._book_seq[symbol] = seq
-        updates = event.updates
+        updates, is_whole = event.updates, event.type == "snapshot"
+        at = moment_ns(updates[-1].event_time) if updates else 0
+        seq = at // 1000
+        if not at:
+            at = _sent_ts(sent, ts_recv)
+            seq = 0 if is_whole else at // 1000
+        prev_seq = 0 if is_whole else self._book_seq.get(event.product_id, seq)
+        self._book_seq[event.product_id] = seq
         bids = [(each.price_level, each.new_quantity) for each in updates if each.side == "bid"]
         asks = [(each.price_level, each.new_quantity) for each in updates if each.side != "bid"]
         return BookEvent(seq, prev_seq, at, ts_recv, bids, asks, is_whole)
 
     def _on_tickers(self, message: TickerMessage, ts_recv: int) -> None:
         rows = [row for event in message.events for row in event.tickers]
-        takers = [self._quotes(row.product_id) for row in rows]
-        if None in takers:
-            raise _untaken(rows, takers.index(None), Quotes)
-        at = ts_recv if message.timestamp is None else moment_ns(message.timestamp)
+        takers = _takers(self._quotes, rows, Quotes)
+        at = _sent_ts(message.timestamp, ts_recv)
         for row, feed in zip(rows, takers, strict=True):
-            assert feed is not None
             last_seq = self._quote_seq.get(row.product_id, 0)
             seq = self._quote_seq[row.product_id] = max(at // 1000, last_seq + 1)
             content = row.best_bid, row.best_bid_quantity, row.best_ask, row.best_ask_quantity
             feed.on_quote(seq, at, ts_recv, content)
 
 
-def _untaken(
+def _sent_ts(sent: datetime | None, ts_recv: int) -> int:
+    """When a message was sent; where it does not say so, when it came."""
+    if sent is None:
+        return ts_recv
+    check_moment(sent)
+    return moment_ns(sent)
+
+
+def _takers(
+    feed_of: Callable[[str], _F | None],
     rows: Sequence[MarketTrade | BookUpdates | BestPrices],
-    index: int,
-    feed: type[ContiguousTrades | UnchainedBook | Quotes],
-) -> MalformedFrameError:
-    """Of a message whose row at `index` is of no stream here. Beside rows of other products it is
-    taken apart.
+    kind: type[_F],
+) -> list[_F]:
+    """The streams of a message's rows. One with a row of none here is refused; if it has rows of
+    other products as well, it is taken apart.
     """
-    symbol = rows[index].product_id
-    if any(row.product_id != symbol for row in rows):
-        return MalformedFrameError("mixed_coins")
-    return UntakenError(symbol, feed)
+    found = list(map(feed_of, map(_product_id, rows)))
+    if None in found:
+        symbol = rows[found.index(None)].product_id
+        if any(row.product_id != symbol for row in rows):
+            raise MalformedFrameError("mixed_coins")
+        raise UntakenError(symbol, kind)
+    return cast("list[_F]", found)
 
 
 def decode_funding(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame) -> None:

@@ -250,25 +250,26 @@ class _BookReader:
 
     def snapshot(self, message: BookSnapshot, ts_recv: int) -> None:
         """Take a whole book, as of when it came."""
-        event = BookEvent(0, 0, ts_recv, ts_recv, message.bids, message.asks, is_snapshot=True)
-        self._deliver(message.product_id, event)
+        feed = self._feed(message.product_id)
+        if feed is None:
+            raise UntakenError(message.product_id, UnchainedBook)
+        self._last_seq[message.product_id] = 0
+        bids, asks = message.bids, message.asks
+        feed.on_event(BookEvent(0, 0, ts_recv, ts_recv, bids, asks, is_snapshot=True))
 
     def updates(self, message: LevelUpdates, ts_recv: int) -> None:
         """Take what has changed."""
+        feed = self._feed(message.product_id)
+        if feed is None:
+            raise UntakenError(message.product_id, UnchainedBook)
         at = moment_ns(message.time)
         seq = at // 1000
         prev_seq = self._last_seq.get(message.product_id, seq)
+        self._last_seq[message.product_id] = seq
         changes = message.changes
         bids = [(price, qty) for side, price, qty in changes if side == "buy"]
         asks = [(price, qty) for side, price, qty in changes if side != "buy"]
-        self._deliver(message.product_id, BookEvent(seq, prev_seq, at, ts_recv, bids, asks))
-
-    def _deliver(self, symbol: str, event: BookEvent) -> None:
-        feed = self._feed(symbol)
-        if feed is None:
-            raise UntakenError(symbol, UnchainedBook)
-        self._last_seq[symbol] = event.seq
-        feed.on_event(event)
+        feed.on_event(BookEvent(seq, prev_seq, at, ts_recv, bids, asks))
 
 
 def _on_quote(message: BestPrices, feed: Quotes | None, ts_recv: int) -> None:

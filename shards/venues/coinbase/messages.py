@@ -117,10 +117,6 @@ class BookMessage(Struct, tag_field="channel", tag="l2_data", gc=False):
     timestamp: Moment | None = None
     sequence_num: Id | None = None
 
-    def __post_init__(self) -> None:
-        if self.timestamp is not None:
-            check_moment(self.timestamp)
-
 
 class BestPrices(Struct, gc=False):
     """Best bid and offer as of a trade."""
@@ -144,10 +140,6 @@ class TickerMessage(Struct, tag_field="channel", tag="ticker", gc=False):
     events: list[TickersEvent]
     timestamp: Moment | None = None
     sequence_num: Id | None = None
-
-    def __post_init__(self) -> None:
-        if self.timestamp is not None:
-            check_moment(self.timestamp)
 
 
 class Subscribed(Struct, gc=False):
