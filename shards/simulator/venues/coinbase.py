@@ -136,9 +136,10 @@ class Coinbase(SpotMarket):
         return _message("l2_data", events, at)
 
     def recent(self, state: SymbolState) -> Iterable[bytes]:
-        rows = map(state.trade_rows.row, reversed(state.newest_sent(_RECENT_TRADES)))
+        """Of a market without a past there is no message."""
+        rows = list(map(state.trade_rows.row, reversed(state.newest_sent(_RECENT_TRADES))))
         events = f'[{{"type":"snapshot","trades":[{",".join(rows)}]}}]'
-        return (_message("market_trades", events, now_text()),)
+        return (_message("market_trades", events, now_text()),) if rows else ()
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
         bid, ask = sides_of(state, quote)

@@ -156,6 +156,10 @@ def _list_products(venue: SimVenue, _: Query) -> Answer:
     return Answer(compact(rows))
 
 
+_FETCHED = ("time", "trade_id", "price", "size", "side")
+"""What a trade says that is fetched."""
+
+
 def _serve_trades(venue: SimVenue, query: Query) -> Answer:
     """Give the newest trades, or those before an id; newest first."""
     index = venue.index_of(query["product_id"])
@@ -166,5 +170,5 @@ def _serve_trades(venue: SimVenue, query: Query) -> Answer:
     first_id = int(venue.encoder.trade_ids(index, 0, 1)[0])
     start = None if end is None else max(0, end - first_id - limit)
     found = [each for each in state.recent(start, limit) if end is None or each.id < end]
-    rows: list[object] = [json.loads(state.trade_rows.row(each)) for each in reversed(found)]
-    return Answer(compact(rows))
+    matches = [json.loads(state.trade_rows.row(each)) for each in reversed(found)]
+    return Answer(compact([{name: match[name] for name in _FETCHED} for match in matches]))

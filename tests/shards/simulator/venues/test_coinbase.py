@@ -1,6 +1,5 @@
 """Coinbase's two protocols as the simulator speaks them, compared with its ledger."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +192,6 @@ def test_trades_of_the_exchange_can_be_fetched_by_id(simulated: "Simulated") -> 
         again = await exchange(client, ["matches"], "BTC-USD")
         last = (await until(again, "type", "last_match", 1))[-1]
         assert last["trade_id"] >= ids[-1]
-        assert json.loads(json.dumps(rows[0])) == matches[19] | {"sequence": rows[0]["sequence"]}
+        assert rows[0].items() <= matches[19].items()
 
     simulated(SimulatorSettings(trades_per_s=500.0, symbols=1), scenario, [CoinbaseExchange])
