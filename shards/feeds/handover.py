@@ -54,7 +54,8 @@ class Handover:
         self._frames: list[Frame] = []
         self._unreadable: list[tuple[int, Unreadable]] = []
         """With the number of frames that came before each."""
-        self._method = ""
+        self._methods: list[str] = []
+        """Of each frame: which of the stream's takes it."""
         self._subscribed_s = math.inf
         self._first_s = math.inf
         self._heard_ns = 0
@@ -66,8 +67,8 @@ class Handover:
 
         def take(*frame: Any) -> None:
             now_s = monotonic_s()
-            self._method = name
             self._first_s = min(self._first_s, now_s)
+            self._methods.append(name)
             self._frames.append(frame)
             if not self._try(now_s) and len(self._frames) > _KEPT_MAX:
                 self._break("its two sockets are too far apart", 0.0)
@@ -90,6 +91,7 @@ class Handover:
     def start_over(self) -> None:
         """The next socket is gone; it comes back. The present one goes on."""
         self._frames.clear()
+        self._methods.clear()
         self._unreadable.clear()
         self._subscribed_s = self._first_s = math.inf
 
@@ -137,12 +139,13 @@ class Handover:
     def _end(self, frames: Sequence[Frame], *, anew: bool) -> None:
         stored = len(self._frames) - len(frames)
         unreadable = [(place - stored, item) for place, item in self._unreadable if place >= stored]
-        self._frames, self._unreadable = [], []
+        methods = self._methods[stored:]
+        self._frames, self._methods, self._unreadable = [], [], []
         self._on_over(anew)
         self.stream.handed_over(wall_ns())
         for place, frame in enumerate(frames):
             while unreadable and unreadable[0][0] <= place:
                 self.stream.on_unreadable(unreadable.pop(0)[1])
-            getattr(self.stream, self._method)(*frame)
+            getattr(self.stream, methods[place])(*frame)
         for _, item in unreadable:
             self.stream.on_unreadable(item)

@@ -104,6 +104,8 @@ class ContiguousTrades(_TradeStream):
         self._next_id = last.id + 1 if last else _NONE_YET
         self._expected = _LOOK_CLOSER
         """`_next_id`, or a value no id has where the next row must be looked at closely."""
+        self._past_recv_ns = 0
+        """When the last trade of the past came."""
 
     @property
     def frame_count(self) -> int:
@@ -114,6 +116,11 @@ class ContiguousTrades(_TradeStream):
         """A new connection: its first row is looked at closely."""
         super().subscribed(why)
         self._expected = _LOOK_CLOSER
+
+    @property
+    def clocks_ns(self) -> int | None:
+        """Also None after a trade of the past, whose age is no time on the way."""
+        return None if self.last_recv_ns == self._past_recv_ns else super().clocks_ns
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once the first is the next one or stored."""
@@ -144,6 +151,22 @@ class ContiguousTrades(_TradeStream):
             ts_event, ts_recv, trade_id, price, qty,
         )  # fmt: skip
         self.row_count += 1
+
+    def on_past_trade(
+        self, trade_id: int, side: int, ts_event: int, ts_recv: int, price: float, qty: float
+    ) -> None:
+        """Take one of those that the venue repeats after a subscription, oldest first. What was
+        missed meanwhile is stored as BACKFILLED; the newest one that is stored already shows that
+        nothing was.
+        """
+        self._past_recv_ns = ts_recv
+        self._expected = _LOOK_CLOSER
+        if trade_id == self._next_id - 1 and not self.has_data:
+            self.accepted(ts_event)
+        self.next_flags |= _BACKFILLED
+        self.on_trade(trade_id, side, ts_event, ts_recv, price, qty)
+        self.next_flags &= ~_BACKFILLED
+        self._expected = _LOOK_CLOSER
 
     def on_merged_trade(
         self,

@@ -371,3 +371,22 @@ def test_a_next_socket_that_brings_nothing_is_asked_again_and_does_not_get_the_s
     assert rig.over == [False]
     assert rig.stored() == [1, 2, 3, 4, 5]
     assert not rig.gaps
+
+
+def test_a_socket_that_begins_with_the_past_hands_over_each_row_by_its_own_way() -> None:
+    double = MemoryRings()
+    stream = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
+    stream.subscribed()
+    feed_trade(stream, 1)
+    handover = Handover(stream, lambda _: None, lambda: None)
+    handover.subscribed(monotonic_s())
+    for n in (3, 4):
+        handover.on_past_trade(n, 66, at(n), wall_ns(), 10.0, float(n))
+    handover.on_trade(5, 66, at(5), wall_ns(), 10.0, 5.0)
+    assert len(double.rows("trade")) == 1, "the second may be under way"
+    feed_trade(stream, 2)
+    handover.tick(monotonic_s())
+    rows = double.rows("trade")
+    assert rows["trade_id"].tolist() == [1, 2, 3, 4, 5]
+    assert (rows["flags"] != 0).tolist() == [False, False, True, True, False]
+    assert len(double.rows("gap")) == 0

@@ -9,6 +9,7 @@ from engine.data.flags import Flag, GapReason, GapState, Side
 from engine.data.kind import RecordArray
 from engine.data.kinds import TRADE
 from engine.data.positions import Position
+from engine.messages.streams import StreamState
 from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.trades import ContiguousTrades, HistoryTrades, TradeRow
 from tests.shards.doubles import MemoryRings, spec_of
@@ -25,7 +26,9 @@ def covered(gaps: RecordArray) -> set[int]:
 
 @given(
     script=st.lists(
-        st.sampled_from(["trade", "trade", "trade", "lose", "repeat", "reconnect", "full", "room"]),
+        st.sampled_from(
+            ["trade", "trade", "trade", "lose", "repeat", "reconnect", "past", "full", "room"]
+        ),
         max_size=120,
     )
 )
@@ -51,6 +54,11 @@ def test_sent_equals_stored_once_plus_declared(script: list[str]) -> None:
         elif step == "reconnect":
             feed.cut("cut")
             feed.subscribed()
+        elif step == "past":
+            feed.cut("cut")
+            feed.subscribed()
+            for each in sent[-5:]:
+                feed.on_past_trade(each, Side.BUY, each * MS, ts, 1.0, 1.0)
         elif step == "room":
             stored += double.rows("trade")["trade_id"].tolist()[len(stored) :]
     # The last trade closes every open question.
@@ -139,6 +147,46 @@ def test_ids_that_start_anew_are_a_declared_break_and_not_a_silent_drop() -> Non
     (gap,) = double.rows("gap")
     assert gap["reason"] == GapReason.RENUMBERED
     assert gap["state"] == GapState.UNPROVABLE
+
+
+def reconnected(double: MemoryRings, past: range) -> ContiguousTrades:
+    """A stream that had trades 1 to 3, on a socket that began with these."""
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
+    feed.subscribed()
+    for each in (1, 2, 3):
+        feed.on_trade(each, Side.BUY, each * MS, 10 * MS, 1.0, 1.0)
+    feed.cut("cut")
+    feed.subscribed()
+    for each in past:
+        feed.on_past_trade(each, Side.BUY, each * MS, 20 * MS, 1.0, 1.0)
+    return feed
+
+
+def test_repeated_trades_fill_what_was_missed_and_their_age_is_no_latency() -> None:
+    double = MemoryRings()
+    feed = reconnected(double, range(2, 6))
+    assert feed.clocks_ns is None
+    feed.on_trade(6, Side.BUY, 6 * MS, 21 * MS, 1.0, 1.0)
+    assert feed.clocks_ns == 15 * MS
+    rows = double.rows("trade")
+    assert rows["trade_id"].tolist() == [1, 2, 3, 4, 5, 6]
+    backfilled = int(Flag.BACKFILLED)
+    assert (rows["flags"] & backfilled).tolist() == [0, 0, 0, backfilled, backfilled, 0]
+    assert len(double.rows("gap")) == 0
+
+
+def test_repeated_trades_that_do_not_reach_back_leave_an_exact_gap() -> None:
+    double = MemoryRings()
+    reconnected(double, range(6, 8))
+    (gap,) = double.rows("gap")
+    assert (gap["from_seq"], gap["to_seq"], gap["reason"]) == (4, 5, GapReason.RECONNECT)
+    assert double.rows("trade")["trade_id"].tolist() == [1, 2, 3, 6, 7]
+
+
+def test_a_quiet_stream_is_live_by_the_trade_that_is_repeated() -> None:
+    feed = reconnected(MemoryRings(), range(1, 4))
+    assert feed.state is StreamState.LIVE
+    assert feed.duplicate_count == 3
 
 
 def history(*ids: int) -> list[TradeRow]:
