@@ -33,7 +33,7 @@ from shards.venues.digits import decoder
 from shards.venues.elements import funding_row, take_one
 from shards.venues.json_parts import id_of, members
 from shards.venues.kit import Feeds, OnBadFrame, OpenDecoder, Shape, Talk
-from shards.venues.wire import check_moment, moment_ns
+from shards.venues.wire import check_moment, ns_of
 
 _F = TypeVar("_F", bound=Feed)
 _Frame = MarketTrades | BookMessage | TickerMessage | Heartbeats | Subscriptions
@@ -147,10 +147,11 @@ class _SocketDecoder:
         if len(rows) > 1:
             rows.sort(key=_trade_id)  # the recent ones come newest first
         takers = _takers(self._trades, rows, ContiguousTrades)
-        side_of = self._taker
+        side_of, is_past = self._taker, bool(rows) and events[0].type == "snapshot"
         for row, feed in zip(rows, takers, strict=True):
-            side, at = side_of[row.side], moment_ns(row.time)
-            feed.on_trade(row.trade_id, side, at, ts_recv, row.price, row.size)
+            side, at = side_of[row.side], ns_of(row.time)
+            take = feed.on_past_trade if is_past else feed.on_trade
+            take(row.trade_id, side, at, ts_recv, row.price, row.size)
 
     def _on_books(self, message: BookMessage, ts_recv: int) -> None:
         takers = _takers(self._books, message.events, UnchainedBook)
@@ -162,9 +163,10 @@ class _SocketDecoder:
         it is that of the message, which says nothing of updates that follow, and is no `seq`.
         """
         updates, is_whole = event.updates, event.type == "snapshot"
-        at = moment_ns(updates[-1].event_time) if updates else 0
-        seq = at // 1000
-        if not at:
+        if (changed := event.changed) is not None:
+            at = ns_of(changed)
+            seq = at // 1000
+        else:
             at = _sent_ts(sent, ts_recv)
             seq = 0 if is_whole else at // 1000
         prev_seq = 0 if is_whole else self._book_seq.get(event.product_id, seq)
@@ -189,7 +191,7 @@ def _sent_ts(sent: datetime | None, ts_recv: int) -> int:
     if sent is None:
         return ts_recv
     check_moment(sent)
-    return moment_ns(sent)
+    return ns_of(sent)
 
 
 def _takers(

@@ -46,7 +46,7 @@ from shards.venues.wire import (
     TradeQuantity,
     Word,
     check_moment,
-    moment_ns,
+    ns_of,
 )
 
 # The listing
@@ -221,8 +221,9 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
             trades = trade_feed(message.product_id)
             if trades is None:
                 raise UntakenError(message.product_id, ContiguousTrades)
-            side, at = _TAKER[message.side], moment_ns(message.time)
-            trades.on_trade(message.trade_id, side, at, ts_recv, message.price, message.size)
+            side, at = _TAKER[message.side], ns_of(message.time)
+            take = trades.on_trade if kind is Match else trades.on_past_trade
+            take(message.trade_id, side, at, ts_recv, message.price, message.size)
         elif kind is LevelUpdates:
             on_book.updates(message, ts_recv)
         elif kind is BestPrices:
@@ -262,7 +263,7 @@ class _BookReader:
         feed = self._feed(message.product_id)
         if feed is None:
             raise UntakenError(message.product_id, UnchainedBook)
-        at = moment_ns(message.time)
+        at = ns_of(message.time)
         seq = at // 1000
         prev_seq = self._last_seq.get(message.product_id, seq)
         self._last_seq[message.product_id] = seq
@@ -276,7 +277,7 @@ def _on_quote(message: BestPrices, feed: Quotes | None, ts_recv: int) -> None:
     if feed is None:
         raise UntakenError(message.product_id, Quotes)
     content = message.best_bid, message.best_bid_size, message.best_ask, message.best_ask_size
-    feed.on_quote(message.sequence, moment_ns(message.time), ts_recv, content)
+    feed.on_quote(message.sequence, ns_of(message.time), ts_recv, content)
 
 
 def _on_heartbeat(
@@ -286,7 +287,7 @@ def _on_heartbeat(
     What another socket still brings (a handover) is no concern of this one.
     """
     if is_repeated and type(feed) is ContiguousTrades:
-        feed.complete_to(message.last_trade_id, moment_ns(message.time), ts_recv)
+        feed.complete_to(message.last_trade_id, ns_of(message.time), ts_recv)
 
 
 # Channels, limits

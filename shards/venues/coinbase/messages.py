@@ -1,6 +1,7 @@
 """Messages of Advanced Trade: the wire's own names, and only the fields that are used."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Final, Literal
 
 from msgspec import Raw, Struct
 
@@ -15,6 +16,9 @@ from shards.venues.wire import (
     Word,
     check_moment,
 )
+
+NO_YEAR: Final = 1970
+"""Of levels whose time is not told."""
 
 
 class FutureTerms(Struct):
@@ -77,9 +81,10 @@ class MarketTrade(Struct, gc=False):
 
 
 class TradesEvent(Struct, gc=False):
-    """Trades of a quarter of a second, or at first the recent ones."""
+    """Trades of a quarter of a second, or (`snapshot`) those before the subscription."""
 
     trades: list[MarketTrade]
+    type: str = ""
 
 
 class MarketTrades(Struct, tag_field="channel", tag="market_trades", gc=False):
@@ -106,8 +111,14 @@ class BookUpdates(Struct, gc=False):
     updates: list[LevelUpdate]
 
     def __post_init__(self) -> None:
-        if self.updates:
-            check_moment(self.updates[-1].event_time)
+        if self.changed is not None:
+            check_moment(self.changed)
+
+    @property
+    def changed(self) -> datetime | None:
+        """The time of its last level; None where that is said to be 1970, or there is none."""
+        at = self.updates[-1].event_time if self.updates else None
+        return None if at is None or at.year == NO_YEAR else at
 
 
 class BookMessage(Struct, tag_field="channel", tag="l2_data", gc=False):

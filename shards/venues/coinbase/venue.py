@@ -35,7 +35,7 @@ from shards.venues.kit import (
     decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
-from shards.venues.wire import check_moment, moment_ns
+from shards.venues.wire import check_moment, ns_of
 
 _PRODUCTS: Final = "/api/v3/brokerage/market/products"
 _products = RowReader(Product, "product_id")
@@ -111,7 +111,7 @@ def _ns_or_none(at: datetime | None) -> int:
     if at is None:
         return 0
     check_moment(at)
-    return moment_ns(at)
+    return ns_of(at)
 
 
 def _topic(channel: str, symbol: str) -> str:

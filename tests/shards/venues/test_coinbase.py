@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine.data.flags import GapReason, Side
+from engine.data.flags import Flag, GapReason, Side
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.feed import Feed
@@ -75,8 +75,8 @@ def trade(trade_id: int, product: str = "BTC-USD", **changes: str) -> dict[str, 
     }  # fmt: skip
 
 
-def trades(number: int, *rows: dict[str, Any]) -> dict[str, Any]:
-    return message(number, "market_trades", {"type": "update", "trades": [*rows]})
+def trades(number: int, *rows: dict[str, Any], form: str = "update") -> dict[str, Any]:
+    return message(number, "market_trades", {"type": form, "trades": [*rows]})
 
 
 def levels(number: int, form: str, *prices: str, at: str = AT) -> dict[str, Any]:
@@ -140,8 +140,9 @@ def test_the_past_closes_a_hole_between_two_sockets() -> None:
     rig.hear(trades(0, trade(1), trade(2)))
     rig.streams[0].cut("cut")
     rig.streams[0].subscribed()
-    rig.hear(trades(1, trade(4), trade(3), trade(2)))
-    assert rig.column("trade", "trade_id") == [1, 2, 3, 4]
+    rig.hear(trades(1, trade(4), trade(3), trade(2), form="snapshot"), trades(2, trade(5)))
+    assert rig.column("trade", "trade_id") == [1, 2, 3, 4, 5]
+    assert rig.column("trade", "flags") == [0, 0, Flag.BACKFILLED, Flag.BACKFILLED, 0]
     assert rig.double.rows("gap").size == 0
 
 
