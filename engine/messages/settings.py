@@ -58,6 +58,8 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Path of a file with who logs in, `name:secret`, where a venue tells those more. The secret
     stays there: it is read at each login.
     """
+    trade_side: str | None = None
+    """Whose side a trade's is, where the venue is not clear about it (its `options` say which)."""
     connection_lifetime_s: float | None = None
     stale_after_s: float | None = None
     poll_interval_s: dict[StreamKind, PollInterval] = {}

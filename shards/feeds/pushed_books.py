@@ -257,3 +257,39 @@ class UntoldBook(PushedBook):
     def on_unreadable(self, item: Unreadable) -> None:
         """Like any stream without ids; ids of books would tell by the next event."""
         Feed.on_unreadable(self, item)
+
+
+class UnchainedBook(PushedBook):
+    """One that neither ids nor a checksum prove whole (`by_arrival`): wherever something may have
+    been lost, it starts anew.
+    """
+
+    ids_tell: ClassVar = False
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """Also: when a snapshot without a time was made, the first delta after it tells."""
+        whole: BookEvent = frames[0][0]
+        if not whole.is_snapshot or whole.seq:
+            return super().following(frames)
+        later = frames[1:]
+        return later if later and later[0][0].seq <= self._last_seq else None
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """No later event tells what it was: it is missing here."""
+        Feed.on_unreadable(self, item)
+        if self.unreadable.is_open:
+            self._lose()
+
+    def skipped(self, now_ns: int) -> None:
+        """What its socket has lost may have been of this book."""
+        super().skipped(now_ns)
+        self._lose()
+
+    def _lose(self) -> None:
+        if self._synced:
+            self._unsync(WAITING)
+
+    def _hole(self, until_seq: int, ts_event: int) -> tuple[GapReason, Edges]:
+        """Known by its time alone."""
+        reason, edges = super()._hole(until_seq, ts_event)
+        return reason, edges._replace(from_seq=0, to_seq=0)

@@ -189,6 +189,14 @@ class ContiguousTrades(_TradeStream):
                 self._expected = last_id
         self.on_trade(last_id, side, ts_event, ts_recv, price, qty)
 
+    def complete_to(self, last_id: int, ts_event: int, ts_recv: int) -> None:
+        """The venue said that `last_id` was its last trade, and all up to it should be here: what
+        is not is missing, though no later trade tells so yet.
+        """
+        if self.has_data and last_id >= self._next_id:
+            self._accept_jump(last_id + 1, ts_event, ts_recv)
+            self._expected = self._next_id = last_id + 1
+
     def _accept_jump(self, trade_id: int, ts_event: int, ts_recv: int) -> bool:
         """First row on a connection, or an id that does not follow. False: already stored."""
         if self.unreadable.is_open and 0 <= self._next_id < trade_id:
@@ -220,6 +228,18 @@ class ContiguousTrades(_TradeStream):
             return
         super().on_unreadable(item)
         self._expected = _LOOK_CLOSER
+
+    def settle(self, now_ns: int) -> int:
+        """What could not be read is told before what could, of one message. If its id is still to
+        come it waits for that, for the ids would name it once more; the flag comes early then.
+        """
+        first_seq = self.unreadable.first_seq
+        if first_seq is None or first_seq < self._next_id:
+            return super().settle(now_ns)
+        self._declare_drops(now_ns)
+        self._declare_late(now_ns)
+        flags, self.next_flags = self.next_flags, 0
+        return flags
 
     def _name_unreadable(self, trade_id: int, ts_event: int, ts_recv: int) -> None:
         """Declare what could not be read in front of `trade_id` under the ids that are missing

@@ -26,7 +26,7 @@ from shards.transport.poller import Poller, PollShare
 from shards.transport.rest import VenueRest
 from shards.transport.sockets import VenueSockets
 from shards.venues.budgets import REST_POLLS, spendable, weight_per_minute
-from shards.venues.kit import PollChannel, Venue
+from shards.venues.kit import PollChannel, Venue, configured
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class VenueSession:
         *,
         shard_count: int = 1,
     ) -> None:
+        venue = configured(venue, settings)
         self._venue = venue
         self._settings = settings
         self._rings = rings

@@ -23,7 +23,8 @@ def add_rest(app: web.Application, venue: SimVenue) -> None:
 
 
 async def _ask(venue: SimVenue, call: ServedCall, request: web.Request) -> web.StreamResponse:
-    query = request.query if call.method == "GET" else await _body(request)
+    said = request.query if call.method == "GET" else await _body(request)
+    query = {**said, **request.match_info}
     weight, gate = call.weigh(query), venue.gate
     refusal = gate.admit_funding() if weight is None else gate.admit(weight)
     if refusal is not None:
@@ -69,7 +70,7 @@ async def _serve_socket(
     )  # fmt: skip
     await socket.prepare(request)
     transport = cast("WriteTransport", request.transport)
-    session = Session(transport, path.group, combined=path.combined)
+    session = Session(transport, path.group, combined=path.combined, counter=encoder.counter)
     hub.sessions.add(session)
     try:
         listed = request.query.get("streams") or request.match_info.get("streams", "")

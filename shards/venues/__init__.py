@@ -12,6 +12,7 @@ from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSett
 from shards.venues import (
     binance_linear,
     budgets,
+    coinbase,
     deribit,
     hyperliquid_perp,
     kit,
@@ -19,6 +20,7 @@ from shards.venues import (
     kraken_spot,
     okx,
 )
+from shards.venues.coinbase import exchange
 from shards.venues.kit import Venue
 
 VENUES: dict[str, Venue] = {
@@ -30,6 +32,8 @@ VENUES: dict[str, Venue] = {
         kraken_spot.VENUE,
         kraken_futures.VENUE,
         okx.VENUE,
+        coinbase.VENUE,
+        exchange.VENUE,
     )
 }
 

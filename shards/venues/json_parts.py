@@ -42,14 +42,16 @@ def members(text: bytes) -> dict[str, bytes]:
 
 
 def nested(values: Mapping[Sequence[str], bytes]) -> bytes:
-    """An object with each of these values, as it is written, at its path."""
+    """An object with each of these values, as it is written, at its path. An empty name in a path
+    stands for an array of one element.
+    """
     inner: dict[str, dict[Sequence[str], bytes]] = {}
     for path, value in values.items():
         inner.setdefault(path[0], {})[tuple(path[1:])] = value
-    parts = [
-        b'"%b":%b' % (name.encode(), rest[()] if () in rest else nested(rest))
-        for name, rest in inner.items()
-    ]
+    texts = {name: rest[()] if () in rest else nested(rest) for name, rest in inner.items()}
+    if "" in texts:
+        return b"[%b]" % texts[""]
+    parts = [b'"%b":%b' % (name.encode(), text) for name, text in texts.items()]
     return b"{%b}" % b",".join(parts)
 
 

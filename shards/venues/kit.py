@@ -41,7 +41,7 @@ What the author of a venue writes, in this order:
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
@@ -163,8 +163,8 @@ class Shape:
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
     (`book.{symbol}`), and then `symbol` is empty; `.*` at its end stands for any one word
     (`book.{symbol}.*` where a pace follows). An element, or with `is_list` an array of them, is at
-    `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms, or a
-    `Timestamp`). `levels` gives, of the members of a book, the arrays whose elements are a row
+    `path`, where an empty name stands for each element of an array on the way. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms, or a
+    `Moment`). `levels` gives, of the members of a book, the arrays whose elements are a row
     each; others are `row_count` rows.
 
     A message that several feeds take has a shape for each, all with the same elements, which differ
@@ -403,6 +403,8 @@ class Venue:
     shapes: tuple[Shape, ...]
     """Of every kind of frame that rows are made of."""
     listing: ListingCalls
+    configured_decoder: Callable[[VenueSettings], OpenDecoder] | None = None
+    """What opens decoders in place of `open_decoder` where an option changes what frames mean."""
     topics_in: Callable[[str, Iterable[str]], set[str] | None] = topics_in
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
@@ -421,6 +423,13 @@ class Venue:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
     """
+
+
+def configured(venue: Venue, settings: VenueSettings) -> Venue:
+    """The venue as its settings have it."""
+    if venue.configured_decoder is None:
+        return venue
+    return replace(venue, open_decoder=venue.configured_decoder(settings))
 
 
 def limit_of(venue: Venue, pool: str) -> Limit | None:

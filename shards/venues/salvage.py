@@ -15,7 +15,8 @@ message whose very type cannot be read. What is no JSON object, or of another ty
 row and is only counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -104,7 +105,7 @@ class Salvage:
         if isinstance(error, UntakenError) and self._feeds.has_let_go(error.symbol, *error.feeds):
             return
         frame = members(payload)
-        said = [text_of(_follow(payload, frame, path)) for path in self._tag]
+        said = [text_of(_follow(payload, frame, path)[0]) for path in self._tag]
         kind = self._type_of(_TOGETHER.join(each or "" for each in said))
         if kind is not None:
             self._take_message(frame, payload, kind, ts_recv, error)
@@ -133,12 +134,13 @@ class Salvage:
     ) -> None:
         shape = kind.shape
         takers = self._takers(kind)
-        body = _follow(payload, frame, shape.path)
+        bodies = _follow(payload, frame, shape.path)
         if not shape.is_list:
-            symbol = _symbol_of(body, kind)
-            self._refuse([_Part(symbol, body, error)], kind, ts_recv, symbol)
+            for body in bodies:
+                symbol = _symbol_of(body, kind)
+                self._refuse([_Part(symbol, body, error)], kind, ts_recv, symbol)
             return
-        texts = elements(body, _ELEMENTS_MAX + 1)
+        texts = _elements_of(bodies, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
             self._on_bad_frame(error, payload)
             suspect(_feeds_of(takers), ts_recv)
@@ -211,11 +213,20 @@ class Salvage:
             suspect(_feeds_of(takers), ts_recv)
 
 
-def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> bytes:
-    for name in path:
-        payload = frame.get(name, b"")
-        frame = members(payload)
-    return payload
+def _follow(payload: bytes, frame: Mapping[str, bytes], path: Sequence[str]) -> list[bytes]:
+    """What is at a path: several texts where it leads through an array."""
+    bodies = [frame.get(path[0], b"")] if path else [payload]
+    for name in path[1:]:
+        if name:
+            bodies = [members(body).get(name, b"") for body in bodies]
+        else:
+            bodies = _elements_of(bodies, _ELEMENTS_MAX)
+    return bodies
+
+
+def _elements_of(bodies: Iterable[bytes], limit: int) -> list[bytes]:
+    """The elements of several arrays, no more than the first ones."""
+    return list(islice((each for body in bodies for each in elements(body, limit)), limit))
 
 
 def _symbol_of(element: bytes, kind: _Type) -> str | None:

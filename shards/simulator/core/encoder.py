@@ -136,6 +136,8 @@ class Encoder(Style, Protocol):
     """Trades of a symbol that REST can still give."""
 
     sockets: Sequence[SocketPath] = ()
+    counter: bytes = b""
+    """What stands in messages where each socket has the number of its message."""
     pings: bool = False
     """The venue sends ping frames, and counts the client's as messages."""
     messages_per_s: float = float("inf")
@@ -188,6 +190,10 @@ class Encoder(Style, Protocol):
 
     def hear(self, venue: "SimVenue", session: Session, text: str | bytes) -> None:
         """Carry out and answer what a client says."""
+
+    def beat(self, venue: "SimVenue", now_ms: int) -> None:
+        """Say what it is time for beside the market, as a heartbeat; called every 5 ms."""
+        return
 
     def notice(self, now_ms: int) -> bytes | None:
         """Announce that sockets will be closed; None if the venue never does."""

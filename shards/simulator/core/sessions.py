@@ -30,9 +30,14 @@ Payload: TypeAlias = bytes | memoryview
 class Session:
     """One WebSocket. Frames go straight to the transport: whole frames, one write."""
 
-    __slots__ = ("combined", "group", "messages", "names", "transport")
+    __slots__ = ("_counter", "_next_number", "combined", "group", "messages", "names", "transport")
 
-    def __init__(self, transport: WriteTransport, group: str, *, combined: bool) -> None:
+    def __init__(
+        self, transport: WriteTransport, group: str, *, combined: bool, counter: bytes = b""
+    ) -> None:
+        """`counter` stands in frames where the number of a message belongs."""
+        self._counter = counter
+        self._next_number = 0
         self.transport = transport
         self.group = group
         self.combined = combined
@@ -45,10 +50,21 @@ class Session:
         """Write whole frames; tell whether the socket was alive to take them."""
         if self.transport.is_closing():
             return False
-        self.transport.write(frames)
+        self.transport.write(self._numbered(frames) if self._counter else frames)
         if self.transport.get_write_buffer_size() > STALLED_BYTES:
             self.transport.abort()
         return True
+
+    def _numbered(self, frames: Payload) -> bytes:
+        """Put numbers in the place of counters, as wide as these: the same frames go to others."""
+        first, *others = bytes(frames).split(self._counter)
+        width = len(self._counter)
+        numbered = [
+            b"%*d%b" % (width, number, text)
+            for number, text in enumerate(others, self._next_number)
+        ]
+        self._next_number += len(others)
+        return b"".join([first, *numbered])
 
     def send_text(self, payload: bytes) -> bool:
         """Send one text frame."""

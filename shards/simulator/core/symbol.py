@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from engine.base.clock import monotonic_ns
+from engine.base.clock import monotonic_ns, wall_ns
 from shards.simulator.core.frames import Integers, Trade, TradeRows, Trades
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Rows
 from shards.simulator.core.market import Grid, Market, Step
@@ -57,6 +57,8 @@ class Style(Protocol):
 
     null_sides: bool = False
     """A side without orders is null, and a symbol that does not trade has none on either."""
+    timed_books: bool = False
+    """Changes of books have no ids: what counts them is their time in microseconds."""
     first_books: tuple[str, ...] = ()
     """Book streams whose chains begin with the symbol, not with the first subscription."""
 
@@ -142,6 +144,8 @@ class SymbolState:
         """How many trades there were, and with it the place of the next."""
         self.next_raw = _FIRST_RAW_ID + ID_STRIDE * self.index
         self.last_update = _FIRST_UPDATE_ID + ID_STRIDE * self.index
+        if style.timed_books:
+            self.last_update = wall_ns() // 1000
         self.chains: dict[str, Chain] = {}
         """Streams of changes somebody has asked for, by name."""
         self.said_ms: dict[str, int] = {}
@@ -185,10 +189,12 @@ class SymbolState:
             self.chains[name] = Chain(topic, self._style.top(name), self.last_update)
         return self.chains[name]
 
-    def advance(self, change: Step) -> None:
-        """Give a change its update ids and put it into all chains."""
+    def advance(self, change: Step, now_ms: int) -> None:
+        """Give a change its update ids, or its time, and put it into all chains."""
         first, count = self.last_update + 1, len(change.bids) + len(change.asks)
-        if not self._style.dense_ids:
+        if self._style.timed_books:
+            first, count = max(first, now_ms * 1000), 1
+        elif not self._style.dense_ids:
             first += 1 + (self.last_update * 7) % 41  # some go to unseen orders
             count = max(1, count)
         self.last_update = first + count - 1
@@ -357,8 +363,9 @@ class SymbolState:
     def ledger_quote(self, now_ms: int, seq: int, quote: Quote, *, rest: int) -> tuple[int, ...]:
         """Make the ledger row of a best bid and offer."""
         (bid, bid_qty), (ask, ask_qty) = (side or (0, 0) for side in quote)
+        at_us = seq if self._style.timed_books else now_ms * 1000
         return (
-            self.venue, self.number, now_ms * 1_000_000, seq,
+            self.venue, self.number, at_us * 1000, seq,
             bid * self.grid.tick, bid_qty, ask * self.grid.tick, ask_qty,
             self.grid.price_decimals, self.grid.qty_decimals,
             BID_PRESENT * (quote[0] is not None) + ASK_PRESENT * (quote[1] is not None), rest,

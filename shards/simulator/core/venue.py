@@ -253,8 +253,8 @@ class SimVenue:
                     self._change_book(state, state.market.nudge(), now_ms, steps=None)
                     self._push_quote(state, now_ms)
         self._step_contracts(now_ms)
-        if self._due_ns:
-            self._push_clocked(now_ms)
+        self._push_clocked(now_ms)
+        self.encoder.beat(self, now_ms)
 
     def _push_clocked(self, now_ms: int) -> None:
         """Push whole books on the streams whose clock says so."""
@@ -277,7 +277,7 @@ class SimVenue:
         steps: int | None = 0,
     ) -> None:  # fmt: skip
         """Give a change its ids and say it on all streams that are due; at step 0 all are."""
-        state.advance(change)
+        state.advance(change, now_ms)
         for stream, link in state.chains.items():
             if steps == 0 or self.encoder.due(stream, steps):
                 if not withheld:

@@ -14,6 +14,8 @@ from shards.simulator.venues.hyperliquid import Hyperliquid
 from shards.simulator.venues.kraken_futures import KrakenFutures
 from shards.simulator.venues.kraken_spot import KrakenSpot
 from shards.simulator.venues.okx import Okx
+from shards.simulator.venues.coinbase import Coinbase
+from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
 
 __all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 
@@ -24,6 +26,8 @@ ENCODERS: tuple[Callable[[], Encoder], ...] = (
     KrakenSpot,
     KrakenFutures,
     Okx,
+    Coinbase,
+    CoinbaseExchange,
 )
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""

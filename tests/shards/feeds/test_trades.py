@@ -321,3 +321,54 @@ def test_history_that_repeats_what_cannot_be_read_declares_it_once() -> None:
         feed.subscribed()
     assert feed.refused_count == 1
     assert double.rows("gap")["reason"].tolist() == [GapReason.UNREADABLE]
+
+
+def test_what_the_venue_says_was_its_last_trade_is_missing_if_it_is_not_here() -> None:
+    double = MemoryRings()
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
+    feed.subscribed()
+    feed.complete_to(7, 7 * MS, 7 * MS)
+    feed.on_trade(10, Side.BUY, 10 * MS, 10 * MS, 1.0, 1.0)
+    feed.complete_to(10, 11 * MS, 11 * MS)
+    assert double.rows("gap").size == 0, "nothing is known of what was before the first"
+    feed.complete_to(12, 13 * MS, 13 * MS)
+    feed.complete_to(12, 14 * MS, 14 * MS)
+    assert covered(double.rows("gap")) == {11, 12}
+    feed.on_trade(12, Side.BUY, 12 * MS, 15 * MS, 1.0, 1.0)
+    feed.on_trade(13, Side.BUY, 13 * MS, 15 * MS, 1.0, 1.0)
+    rows = double.rows("trade")
+    assert rows["trade_id"].tolist() == [10, 13], "what is declared is not stored as well"
+    assert rows["flags"].tolist() == [0, Flag.AFTER_GAP]
+    assert len(double.rows("gap")) == 1
+
+
+def test_what_could_not_be_read_is_named_by_the_last_id_as_well() -> None:
+    double = MemoryRings()
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
+    feed.subscribed()
+    feed.on_trade(10, Side.BUY, 10 * MS, 10 * MS, 1.0, 1.0)
+    feed.on_unreadable(Unreadable(11 * MS, seq=11))
+    feed.complete_to(11, 12 * MS, 12 * MS)
+    assert double.rows("gap")[["reason", "from_seq", "to_seq", "missing"]].tolist() == [
+        (GapReason.UNREADABLE, 11, 11, 1)
+    ]
+
+
+@pytest.mark.fault("N03")
+def test_what_could_not_be_read_between_two_trades_of_a_message_is_named_once() -> None:
+    """It is told before both of them."""
+    double = MemoryRings()
+    feed = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
+    feed.subscribed()
+    feed.on_trade(1, Side.BUY, 1 * MS, 1 * MS, 1.0, 1.0)
+    feed.on_unreadable(Unreadable(4 * MS, seq=3))
+    for trade_id in (2, 4):
+        feed.on_trade(trade_id, Side.BUY, trade_id * MS, 4 * MS, 1.0, 1.0)
+    feed.declare_pending(5 * MS)
+    assert double.rows("gap")[["reason", "from_seq", "to_seq", "missing"]].tolist() == [
+        (GapReason.UNREADABLE, 3, 3, 1)
+    ]
+    assert double.rows("trade")["flags"].tolist()[-1] == Flag.AFTER_GAP
+    feed.on_unreadable(Unreadable(6 * MS, seq=5))
+    feed.declare_pending(7 * MS)
+    assert len(double.rows("gap")) == 2, "nobody looks after it any more"

@@ -73,16 +73,6 @@ def _timestamp(number: int) -> str:
 
 def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
     match kind:
-        case inspect.FloatType() | inspect.CustomType():
-            return "10.5"
-        case inspect.IntType():
-            return number
-        case inspect.BoolType():
-            return False  # also of a book that says whether it is whole: these are changes
-        case inspect.StrType() | inspect.DateTimeType():
-            return symbol if isinstance(kind, inspect.StrType) else _timestamp(number)
-        case inspect.LiteralType(values):
-            return next((each for each in values if "snap" not in str(each)), values[0])
         case inspect.ListType(item):
             # Numbers apart, so that no two elements of a list are the same one.
             return [_value(item, symbol, number), _value(item, symbol, number + 1_000_000)]
@@ -99,6 +89,24 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
         case inspect.UnionType(types):
             return _value(next(t for t in types if not isinstance(t, inspect.NoneType)), symbol,
                           number)  # fmt: skip
+    return _scalar(kind, symbol, number)
+
+
+def _scalar(kind: inspect.Type, symbol: str, number: int) -> Any:
+    match kind:
+        case inspect.FloatType() | inspect.CustomType():
+            return "10.5"
+        case inspect.IntType():
+            return number
+        case inspect.BoolType():
+            return False  # also of a book that says whether it is whole: these are changes
+        case inspect.StrType():
+            return symbol
+        case inspect.DateTimeType():
+            at = datetime.fromtimestamp((TIME_MS + number) / 1000, UTC)
+            return f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
+        case inspect.LiteralType(values):
+            return next((each for each in values if "snap" not in str(each)), values[0])
     raise AssertionError(f"no example of {kind}")
 
 
@@ -141,7 +149,7 @@ def mutated(value: Any, place: Place, hostile: bytes | None) -> bytes:
 def wrapped(shape: Shape, body: bytes) -> bytes:
     """What is at its path, with all that is around it."""
     for name in reversed(shape.path):
-        body = b'{"%b":%b}' % (name.encode(), body)
+        body = b'{"%b":%b}' % (name.encode(), body) if name else b"[%b]" % body
     return body
 
 

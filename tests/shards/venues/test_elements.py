@@ -250,7 +250,7 @@ def test_a_type_that_names_the_symbol_says_whose_its_elements_are(symbol: str) -
             decode(frame, TS_RECV)
         salvage.take(frame, TS_RECV, refused.value)
     for stream in streams:
-        stream.cut("over")
+        stream.declare_pending(TS_RECV)
     assert double.rows("trade")[["stream", "trade_id"]].tolist() == [(0, 1)]
     assert bad_frames == [("schema", written(bad)), ("not_subscribed", written(row))]
     assert [stream.refused_count for stream in streams] == [1, 0]
