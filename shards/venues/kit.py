@@ -163,7 +163,7 @@ class Shape:
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
     (`book.{symbol}`), and then `symbol` is empty. An element, or with `is_list` an array of them,
     is at `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms, or a
-    `Timestamp`). `levels` gives, of the members of a book, the arrays whose elements are a row
+    `Moment`). `levels` gives, of the members of a book, the arrays whose elements are a row
     each; others are `row_count` rows. Where several kinds of stream have rows of one type of
     message, each has a shape of that type, all with the same elements. With `where` (member, text)
     only those are rows that say this text there.

@@ -22,7 +22,6 @@ from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
 from shards.transport.socket import Socket
-from shards.venues import wire
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
 from shards.venues.json_parts import members, text_of
@@ -78,8 +77,8 @@ def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
             return number
         case inspect.BoolType():
             return False  # also of a book that says whether it is whole: these are changes
-        case inspect.StrType(pattern=pattern):
-            return _timestamp(number) if pattern == wire.TIMESTAMP_PATTERN else symbol
+        case inspect.StrType() | inspect.DateTimeType():
+            return symbol if isinstance(kind, inspect.StrType) else _timestamp(number)
         case inspect.LiteralType(values):
             return next((each for each in values if "snap" not in str(each)), values[0])
         case inspect.ListType(item):
