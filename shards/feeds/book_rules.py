@@ -14,6 +14,7 @@ import zlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from shards.feeds.book_rows import BookEvent, Level
@@ -117,16 +118,21 @@ def crc_of_mantissas(
     """CRC32 over asks, then bids: of each level the digits of price and quantity, without point and
     leading zeros.
     """
-    price_scale, qty_scale = 10.0**price_decimals, 10.0**qty_decimals
-    mantissas = [
-        round(number)
+    words = [
+        _digits(price, qty, price_decimals, qty_decimals)
         for side in (asks, bids)
         for price, qty in side
-        for number in (price * price_scale, qty * qty_scale)
     ]
-    if max(mantissas, default=0) >= _MANTISSA_MAX:
-        return None
-    return zlib.crc32("".join(map(str, mantissas)).encode())
+    return None if "" in words else zlib.crc32("".join(words).encode())
+
+
+@lru_cache(1 << 14)
+def _digits(price: float, qty: float, price_decimals: int, qty_decimals: int) -> str:
+    """The digits of a level; nothing where a double does not tell them. Of the levels that are
+    summed up after a message few have changed since the one before.
+    """
+    mantissas = round(price * 10.0**price_decimals), round(qty * 10.0**qty_decimals)
+    return "" if max(mantissas) >= _MANTISSA_MAX else f"{mantissas[0]}{mantissas[1]}"
 
 
 class KeptBook:

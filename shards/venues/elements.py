@@ -16,9 +16,9 @@ from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import Computed, ComputedRate
 from shards.venues.json_parts import elements, id_of, members, text_of
 from shards.venues.kit import Feeds, OnBadFrame, Shape
-from shards.venues.wire import NS_PER_MS, TIME_MS_MAX, Timestamp, ns_of
+from shards.venues.wire import NS_PER_MS, TIME_MS_MAX, Moment, check_moment, ns_of
 
-_decode_timestamp = msgspec.json.Decoder(Timestamp).decode
+_decode_moment = msgspec.json.Decoder(Moment).decode
 
 Take = Callable[[str | None, bytes], None]
 """Reads one part of an answer, whose symbol is given where the part itself does not say it, and
@@ -60,14 +60,16 @@ def unreadable(text: bytes, shape: Shape, ts_recv: int) -> Unreadable:
 
 
 def _time_of(said: bytes | None) -> int | None:
-    """A moment in ns, said in ms or as a `Timestamp`; None where it is neither."""
+    """A time in ns, said in ms or as a `Moment`; None where it is neither."""
     time_ms = id_of(said)
     if time_ms is not None:
         return time_ms * NS_PER_MS if 0 < time_ms <= TIME_MS_MAX else None
     try:
-        return ns_of(_decode_timestamp(said or b""))
+        moment = _decode_moment(said or b"")
+        check_moment(moment)
     except BAD_FRAME:
         return None
+    return ns_of(moment)
 
 
 def accuse(feeds: Sequence[Any], item: Unreadable) -> None:

@@ -163,9 +163,9 @@ class Shape:
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
     (`book.{symbol}`), and then `symbol` is empty; `.*` at its end stands for any one word
     (`book.{symbol}.*` where a pace follows). An element, or with `is_list` an array of them, is at
-    `path`, where an empty name stands for each element of an array on the way. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms, or a
-    `Moment`). `levels` gives, of the members of a book, the arrays whose elements are a row
-    each; others are `row_count` rows.
+    `path`, where an empty name stands for each element of an array on the way. Carried of it are
+    named by `symbol`, `seq`, `prev_seq` and `time` (ms, or a `Moment`). `levels` gives, of the
+    members of a book, the arrays whose elements are a row each; others are `row_count` rows.
 
     A message that several feeds take has a shape for each, all with the same elements, which differ
     in `feed` and `where`: only elements that say this text in this member are rows of the feed, or,

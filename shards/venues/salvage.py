@@ -133,7 +133,6 @@ class Salvage:
         error: Exception,
     ) -> None:
         shape = kind.shape
-        takers = self._takers(kind)
         bodies = _follow(payload, frame, shape.path)
         if not shape.is_list:
             for body in bodies:
@@ -143,10 +142,16 @@ class Salvage:
         texts = _elements_of(bodies, _ELEMENTS_MAX + 1)
         if len(texts) > _ELEMENTS_MAX:
             self._on_bad_frame(error, payload)
-            suspect(_feeds_of(takers), ts_recv)
+            suspect(_feeds_of(self._takers(kind)), ts_recv)
             return
         if shape.is_of_all_symbols:
             texts = [text for text in texts if self._may_be_wanted(_symbol_of(text, kind), shape)]
+        self._take_elements(texts, payload, kind, ts_recv, error)
+
+    def _take_elements(
+        self, texts: Sequence[bytes], payload: bytes, kind: _Type, ts_recv: int, error: Exception
+    ) -> None:
+        takers = self._takers(kind)
         owner: str | None = None
         good: dict[str | None, list[bytes]] = {}
         bad = []
@@ -164,7 +169,7 @@ class Salvage:
         self._refuse(bad, kind, ts_recv, owner)
         for readable in good.values():
             body = b"[" + b",".join(readable) + b"]"
-            self._decode(message(self._tag, kind.tag, shape.path, body), ts_recv)
+            self._decode(message(self._tag, kind.tag, kind.shape.path, body), ts_recv)
 
     def _may_be_wanted(self, symbol: str | None, shape: Shape) -> bool:
         """Of what comes for all symbols, whether it may be of one that somebody collects."""

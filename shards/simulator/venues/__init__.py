@@ -9,13 +9,13 @@ from typing import Final
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
+from shards.simulator.venues.coinbase import Coinbase
+from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
 from shards.simulator.venues.deribit import Deribit
 from shards.simulator.venues.hyperliquid import Hyperliquid
 from shards.simulator.venues.kraken_futures import KrakenFutures
 from shards.simulator.venues.kraken_spot import KrakenSpot
 from shards.simulator.venues.okx import Okx
-from shards.simulator.venues.coinbase import Coinbase
-from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
 
 __all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 

@@ -9,12 +9,13 @@ from shards.venues.kit import DECIMALS_MAX
 from shards.venues.wire import (
     Id,
     Millis,
+    Moment,
     Price,
     PriceOrNone,
     Quantity,
-    Timestamp,
     TradeQuantity,
     Word,
+    check_moment,
 )
 
 
@@ -111,8 +112,13 @@ class Contract(Struct):
     postOnly: bool = False
     base: Word = ""
     quote: Word = ""
-    openingDate: Timestamp | None = None
-    lastTradingTime: Timestamp | None = None
+    openingDate: Moment | None = None
+    lastTradingTime: Moment | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a time that no market can have."""
+        check_moment(self.openingDate)
+        check_moment(self.lastTradingTime)
 
 
 class Instruments(Struct):

@@ -1,6 +1,7 @@
 """Kraken spot frames into feeds."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -63,10 +64,10 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
             if not _on_reply(payload, talk):
                 raise
             return
-        if type(message) is Books:
-            on_books(message, ts_recv)
-        elif type(message) is Trades:
+        if type(message) is Trades:
             _on_trades(message, trades, ts_recv)
+        elif type(message) is Books:
+            on_books(message, ts_recv)
         elif type(message) is Ticker:
             on_quotes(message.data, ts_recv)
 
@@ -81,7 +82,7 @@ class _Moments:
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
 
-    def of(self, symbol: str, timestamp: str | None, ts_recv: int) -> int:
+    def of(self, symbol: str, timestamp: datetime | None, ts_recv: int) -> int:
         """In ns."""
         at = ns_of(timestamp) if timestamp else max(self._last.get(symbol, 0) + NS_PER_US, ts_recv)
         self._last[symbol] = at
@@ -100,10 +101,10 @@ def _on_trades(message: Trades, feeds: Mapping[str, ContiguousTrades], ts_recv: 
     take = feed.on_trade
     if message.type == "snapshot":
         rows, take = sorted(rows, key=lambda row: row.trade_id), feed.on_past_trade
-    times = [ns_of(row.timestamp) for row in rows if row.symbol == symbol]
-    if len(times) != len(rows):
+    if len(rows) > 1 and any(row.symbol != symbol for row in rows):
         raise MalformedFrameError("mixed_coins")
-    for row, at in zip(rows, times, strict=True):
+    for row in rows:
+        at = ns_of(row.timestamp)
         take(row.trade_id, _SIDE[row.side], at, ts_recv, row.price, row.qty)
 
 

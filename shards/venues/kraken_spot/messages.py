@@ -5,7 +5,16 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Raw, Struct
 
 from shards.venues.kit import DECIMALS_MAX
-from shards.venues.wire import Id, Price, PriceOrNone, Quantity, Timestamp, TradeQuantity, Word
+from shards.venues.wire import (
+    Id,
+    Moment,
+    Price,
+    PriceOrNone,
+    Quantity,
+    TradeQuantity,
+    Word,
+    check_moment,
+)
 
 DEPTH: Final = 1000
 """Levels a side: all that the venue offers."""
@@ -25,7 +34,11 @@ class Trade(Struct, gc=False):
     price: Price
     qty: TradeQuantity
     trade_id: Id
-    timestamp: Timestamp
+    timestamp: Moment
+
+    def __post_init__(self) -> None:
+        """Refuse a time that no market can have."""
+        check_moment(self.timestamp)
 
 
 class Trades(Struct, tag_field="channel", tag="trade", gc=False):
@@ -51,7 +64,11 @@ class Book(Struct, gc=False):
     bids: list[Level]
     asks: list[Level]
     checksum: Annotated[int, Meta(ge=0, lt=2**32)]
-    timestamp: Timestamp | None = None
+    timestamp: Moment | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a time that no market can have."""
+        check_moment(self.timestamp)
 
 
 class Books(Struct, tag_field="channel", tag="book", gc=False):
@@ -69,7 +86,11 @@ class Quote(Struct, gc=False):
     bid_qty: Quantity
     ask: PriceOrNone
     ask_qty: Quantity
-    timestamp: Timestamp | None = None
+    timestamp: Moment | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a time that no market can have."""
+        check_moment(self.timestamp)
 
 
 class Ticker(Struct, tag_field="channel", tag="ticker", gc=False):

@@ -103,8 +103,7 @@ def _scalar(kind: inspect.Type, symbol: str, number: int) -> Any:
         case inspect.StrType():
             return symbol
         case inspect.DateTimeType():
-            at = datetime.fromtimestamp((TIME_MS + number) / 1000, UTC)
-            return f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
+            return _timestamp(number)
         case inspect.LiteralType(values):
             return next((each for each in values if "snap" not in str(each)), values[0])
     raise AssertionError(f"no example of {kind}")
