@@ -17,7 +17,7 @@ from engine.data.kind import RecordArray
 from engine.data.kinds import GAP, KINDS
 from engine.data.names import StreamKind, Transport
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.books import DeltaBook
+from shards.feeds.books import BookFeed, DeltaBook
 from shards.feeds.feed import Feed
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.connection import Connection
@@ -157,8 +157,8 @@ def row_count(shape: Shape, text: bytes) -> int:
     said = json.loads(text.decode(errors="replace"))
     sides = shape.levels({name: json.dumps(value).encode() for name, value in said.items()})
     rows = sum(len(json.loads(side)) for side in sides)
-    is_list_of_nothing = shape.levels is not no_levels and not shape.seq
-    return rows if rows or is_list_of_nothing else shape.row_count  # an empty book is a row, too
+    is_list = shape.levels is not no_levels and not issubclass(shape.feed, BookFeed)
+    return rows if rows or is_list else shape.row_count  # an empty book is a row, too
 
 
 class Market:
