@@ -203,10 +203,14 @@ def test_an_id_or_time_of_nonsense_that_can_be_read_costs_no_neighbour(
 @pytest.mark.fault("N03")
 @pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_every_message_the_decoder_knows_has_a_shape(name: str) -> None:
-    """Else what is unreadable of it would vanish. A channel's rule has one shape."""
+    """Else what is unreadable of it would vanish. A channel of which users may choose the topic has
+    a shape for each choice.
+    """
     venue = UNDER_TEST[name]
     pushed = [c.feed for (_, transport), c in venue.channels.items() if transport is Transport.WS]
-    assert sorted(map(str, pushed)) == sorted(str(shape.feed) for shape in venue.shapes)
+    assert set(pushed) == {shape.feed for shape in venue.shapes}
+    assert len(pushed) == len(set(pushed))
+    assert len({shape.tag for shape in venue.shapes}) == len(venue.shapes)
 
 
 @pytest.mark.fault("N03")
