@@ -9,11 +9,18 @@ from typing import Final
 
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
-from shards.venues import binance_linear, budgets, hyperliquid_perp, kit
+from shards.venues import binance_linear, budgets, bybit, hyperliquid_perp, kit
 from shards.venues.kit import Venue
 
 VENUES: dict[str, Venue] = {
-    venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE)
+    venue.name: venue
+    for venue in (
+        binance_linear.VENUE,
+        hyperliquid_perp.VENUE,
+        bybit.LINEAR,
+        bybit.INVERSE,
+        bybit.SPOT,
+    )
 }
 
 
