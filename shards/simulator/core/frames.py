@@ -228,11 +228,13 @@ class Trades:
 class TradeRows(Protocol):
     """How a venue writes the trades of one symbol on one grid."""
 
-    head: bytes
-    """What a frame begins with, before its rows."""
     close: bytes
     rows_per_frame: int
     """At most; with `head` they must keep a frame's length in the 16-bit form."""
+
+    @property
+    def head(self) -> bytes:
+        """What a frame begins with, before its rows."""
 
     def row(self, trade: Trade) -> str:
         """Write one trade."""

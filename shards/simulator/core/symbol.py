@@ -74,6 +74,10 @@ class Style(Protocol):
         """Levels a side of a book stream that always says the top; 0: it says changes."""
         return 0
 
+    counted_books: bool = False
+    """Each message of a book stream that says changes has the number after that of the one before,
+    whatever happened in between."""
+
     def activity(self, index: int) -> int:
         """Say how many levels near the touch change in a step."""
         return max(5, 22 // (1 + index // 3))
@@ -104,7 +108,8 @@ class Chain:
     top: int
     """Levels a side, if it always says the top; 0: what changed."""
     last: int
-    """Last update id of the last event."""
+    """Last update id of the last event, or its number where events are counted."""
+    counted: bool = False
     first: int = 0
     """First update id of the next event; 0 while nothing changed."""
     bids: dict[int, int] = field(default_factory=dict)
@@ -115,6 +120,10 @@ class Chain:
         self.first = self.first or first
         self.bids.update(change.bids)
         self.asks.update(change.asks)
+
+    def next_id(self, last_update: int) -> int:
+        """Give the id of the event that ends with this update."""
+        return self.last + 1 if self.counted else last_update
 
     def restart(self, last: int) -> None:
         """Begin the next event behind this id."""
@@ -180,7 +189,9 @@ class SymbolState:
         """Give the chain of a book stream, opened now if nobody asked before."""
         if name not in self.chains:
             topic = self._style.book_topic(self.grid.symbol, name)
-            self.chains[name] = Chain(topic, self._style.top(name), self.last_update)
+            self.chains[name] = Chain(
+                topic, self._style.top(name), self.last_update, self._style.counted_books
+            )
         return self.chains[name]
 
     def advance(self, change: Step) -> None:

@@ -310,7 +310,7 @@ class SimVenue:
             if steps == 0 or self.encoder.due(stream, steps):
                 if not withheld:
                     self._push_change(state, stream, link, now_ms)
-                link.restart(state.last_update)
+                link.restart(link.next_id(state.last_update))
 
     def _push_change(self, state: SymbolState, stream: str, link: Chain, now_ms: int) -> None:
         topic = self.hub.topic(link.topic)
@@ -320,7 +320,7 @@ class SimVenue:
             bids, asks = state.top(link.top)
         else:
             bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
-        ids = link.first, state.last_update, link.last
+        ids = link.first, link.next_id(state.last_update), link.last
         event = BookMessage(stream, now_ms, *ids, bids, asks)
         self._push_book((link.topic, topic), state, event, whole=link.top > 0)
 
@@ -408,6 +408,12 @@ class SimVenue:
         payload = self.encoder.funding(self, contract)
         times, both = (contract.ts_ms, 0), self.encoder.terms.with_interest
         if self._push("funding", contract, topics, payload, times, 1 + both):
+            contract.first_served("pushed")
+            self._record("funding", contract, rest=0)
+
+    def greet(self, session: Session, contract: Contract, payload: bytes) -> None:
+        """Send a new subscriber a contract's values of this moment; they are in the ledger once."""
+        if session.send_text(payload) and contract.first_served("pushed"):
             self._record("funding", contract, rest=0)
 
     def _listened_topics(self, names: Iterable[str | None]) -> list[tuple[str, Topic]]:
@@ -433,6 +439,7 @@ class SimVenue:
         topics = self._listened_topics([name])
         if order is None or not topics:
             return
+        order = self.encoder.told(order)
         payload = self.encoder.liquidation(contract, order)
         if self._push("liquidation", contract, topics, payload, (order.ts_ms, 0), 1):
             self.hub.counts["liquidation"][contract.index] += 1
