@@ -33,14 +33,10 @@ _REMEMBERED_TRADES: Final = 4096
 _BACKFILLED: Final = int(Flag.BACKFILLED)
 _HALF: Final = (1 << 64) - 1
 _SIGN: Final = 1 << 63
+_WHOLE: Final = 1 << 64
 _DIGITS_MAX: Final = 19
 """Of a number below 2^63, which is shown as it is."""
 _UUID_CHARS: Final = 36
-
-
-def signed(half: int) -> int:
-    """The 64 bits of `half` as the signed number that a record holds."""
-    return (half ^ _SIGN) - _SIGN
 
 
 def wide_id(text: str) -> int:
@@ -365,13 +361,18 @@ class UnorderedTrades(HistoryTrades):
     def _put(self, row: TradeRow, ts_recv: int, more_flags: int = 0) -> None:
         trade_id, side, ts_event, price, qty = row
         ring = self.ring
-        seq = ring.reserve()
-        if seq < 0:
+        seq = ring.next_seq  # written out, as in `ContiguousTrades.on_trade`
+        if seq >= ring.limit_seq and ring.reserve() < 0:
             self.dropped(0, ts_event, 1)
             return
+        ring.next_seq = seq + 1
         flags = (self.next_flags and self.settle(ts_recv)) | more_flags
+        # A record holds the halves as signed numbers.
+        upper, lower = trade_id >> 64, trade_id & _HALF
         _PACK_WIDE_TRADE(
-            ring.buffer, ring.offset_of(seq), self.slot, flags, side, ts_event, ts_recv,
-            signed(trade_id >> 64), signed(trade_id & _HALF), price, qty,
+            ring.buffer, HEADER_BYTES + (seq & ring.mask) * _ROW_BYTES, self.slot, flags, side,
+            ts_event, ts_recv,
+            upper if upper < _SIGN else upper - _WHOLE, lower if lower < _SIGN else lower - _WHOLE,
+            price, qty,
         )  # fmt: skip
         self.row_count += 1

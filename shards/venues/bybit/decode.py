@@ -47,6 +47,7 @@ _ORDER_SIDE: Final = {"Buy": int(Side.SELL), "Sell": int(Side.BUY)}
 """Of the order that closes a position of this side."""
 _NO_ORDER: Final = (0.0, 0.0)
 _NUMBER_DIGITS: Final = 18
+_SYMBOL_AT: Final = len("publicTrade.")
 
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_trades = msgspec.json.Decoder(Trades, strict=False).decode
@@ -158,7 +159,7 @@ class _Decoder:
 
     def _on_trades(self, payload: bytes, ts_recv: int) -> None:
         said = _decode_trades(payload)
-        symbol = said.topic.partition(".")[2]
+        symbol = said.topic[_SYMBOL_AT:]
         feed = self._trades.get(symbol)
         if feed is None:
             raise UntakenError(symbol, UnorderedTrades)
