@@ -310,7 +310,7 @@ class SimVenue:
             if steps == 0 or self.encoder.due(stream, steps):
                 if not withheld:
                     self._push_change(state, stream, link, now_ms)
-                link.restart(link.next_id(state.last_update))
+                link.restart(state.last_update)
 
     def _push_change(self, state: SymbolState, stream: str, link: Chain, now_ms: int) -> None:
         topic = self.hub.topic(link.topic)
@@ -319,7 +319,7 @@ class SimVenue:
         if link.top:
             bids, asks = state.top(link.top)
         else:
-            bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
+            bids, asks = link.changes()
         ids = link.first, link.next_id(state.last_update), link.last
         event = BookMessage(stream, now_ms, *ids, bids, asks)
         self._push_book((link.topic, topic), state, event, whole=link.top > 0)

@@ -37,7 +37,6 @@ from shards.simulator.venues.listed import binance_instruments
 __all__ = ["BybitInverse", "BybitLinear", "BybitSpot"]
 
 _BOOK: Final = "orderbook.1000"
-_DEPTH: Final = 1000
 _BOOK_STEPS: Final = 2
 """That book is said every 200 ms."""
 _KINDS: Final = {
@@ -168,8 +167,8 @@ class BybitLinear(Encoder):
         if wanted.kind == "book":
             state = venue.state(wanted.symbol)
             assert state is not None
-            last, at_ms = state.chain(_BOOK).last, now_ms()
-            event = BookMessage(_BOOK, at_ms, 0, last, 0, *state.top(_DEPTH))
+            link = state.chain(_BOOK)
+            event = BookMessage(_BOOK, now_ms(), 0, link.last, 0, *link.whole())
             if session.send_text(_book_text(state, event, "snapshot")):
                 venue.record_book(state, event, whole=True)
         elif wanted.kind == "funding":

@@ -150,13 +150,19 @@ class _Rest:
         limit = _whole(query, "limit", 25, 1000)
         if state is None or limit is None:
             return _answer({}, *(_NO_SYMBOL if state is None else _NO_LIMIT))
-        sides = zip(("b", "a"), state.top(limit), strict=True)
-        at_ms, last, decimals = now_ms(), state.chain(_BOOK).last, state.grid.qty_decimals
+        link = state.chain(_BOOK)
+        sides = zip(("b", "a"), link.whole(), strict=True)
+        at_ms, decimals = now_ms(), state.grid.qty_decimals
         levels = {
-            side: [[state.price_text(tick), decimal_text(qty, decimals)] for tick, qty in levels]
+            side: [
+                [state.price_text(tick), decimal_text(qty, decimals)]
+                for tick, qty in levels[:limit]
+            ]
             for side, levels in sides
         }
-        return _answer({"s": state.grid.symbol, **levels, "ts": at_ms, "u": last, "cts": at_ms})
+        return _answer(
+            {"s": state.grid.symbol, **levels, "ts": at_ms, "u": link.last, "cts": at_ms}
+        )
 
     def _recent_trades(self, venue: SimVenue, query: Query) -> Answer:
         """Give the newest trades that somebody got, the newest first."""
