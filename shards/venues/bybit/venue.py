@@ -151,7 +151,7 @@ def _contracts(category: str) -> Mapping[tuple[StreamKind, Transport], Channel |
     return {
         # Ten times a second, what has changed; a mark price does at least every few seconds.
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.WS): Channel(
-            "ws", FundingOpenInterest, _topic("tickers"), 60.0, _CONTRACT_NOTE
+            "ws", FundingOpenInterest, _topic("tickers"), 30.0, _CONTRACT_NOTE
         ),
         (StreamKind.FUNDING_OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
             CONTRACT,
