@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import psycopg
@@ -39,12 +39,12 @@ class Rig:
         redis_url: str | None = None,
         *,
         rate: str = "2000",
+        venues: str = "",
         symbols: int = 2,
         settings: str = "",
         simulator: tuple[str, ...] = (),
         streams: list[tuple[str, str]] | None = None,
         all_kinds: bool = False,
-        venues: str = "",
         venue_settings: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -120,7 +120,7 @@ class Rig:
 
     def tell(self, path: str, **body: Any) -> dict[str, Any]:
         """Have the simulator do something."""
-        at = urlsplit(next(iter(self.simulator.venues().values())).rest_url or "")
+        at = self._at()
         connection = HTTPConnection(at.netloc, timeout=30)
         connection.request("POST", path, msgspec.json.encode(body))
         reply = connection.getresponse()
@@ -129,9 +129,13 @@ class Rig:
         assert reply.status == 200, answer
         return answer
 
+    def _at(self) -> SplitResult:
+        """Where the simulator is: what it does is asked of it beside any of its venues."""
+        return urlsplit(next(iter(self.simulator.venues().values())).rest_url or "")
+
     def hubs(self) -> list[dict[str, Any]]:
         """What the simulator says of each venue."""
-        at = urlsplit(next(iter(self.simulator.venues().values())).rest_url or "")
+        at = self._at()
         connection = HTTPConnection(at.netloc, timeout=30)
         connection.request("GET", "/simulator/status")
         answer: dict[str, Any] = msgspec.json.decode(connection.getresponse().read())

@@ -48,6 +48,10 @@ class Terms:
     """Whether a message about funding has mark and index price as well."""
     with_interest: bool = False
     """Whether a message about funding has the open interest as well."""
+    with_fills: bool = True
+    """Whether a forced order says how much of it was filled, and at what price on average; else all
+    of it was, at a price that nobody is told.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +191,12 @@ class Contract:
 
     def ledger_liquidation(self, order: Liquidation) -> tuple[int, ...]:
         """Make the ledger row of a forced order."""
-        grid = self.instrument
+        grid, terms = self.instrument, self.terms
         return (
             self.venue, self.number, order.ts_ms * 1_000_000, ord("S") if order.sold else ord("B"),
-            order.price * grid.tick, order.average * grid.tick, grid.price_decimals,
-            order.qty, order.filled, grid.qty_decimals,
+            order.price * grid.tick, order.average * grid.tick * terms.with_fills,
+            grid.price_decimals, order.qty, order.filled if terms.with_fills else order.qty,
+            grid.qty_decimals,
         )  # fmt: skip
 
     def liquidate(self, probability: float, middle: float) -> Liquidation | None:

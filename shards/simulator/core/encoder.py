@@ -200,10 +200,6 @@ class Encoder(Style, Protocol):
         """Write a contract's values of this second."""
         return b""
 
-    def told(self, order: Liquidation) -> Liquidation:
-        """Leave out of a forced order what the venue does not tell."""
-        return order
-
     def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
         """Write a forced order."""
         return b""

@@ -439,7 +439,6 @@ class SimVenue:
         topics = self._listened_topics([name])
         if order is None or not topics:
             return
-        order = self.encoder.told(order)
         payload = self.encoder.liquidation(contract, order)
         if self._push("liquidation", contract, topics, payload, (order.ts_ms, 0), 1):
             self.hub.counts["liquidation"][contract.index] += 1

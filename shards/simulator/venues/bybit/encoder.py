@@ -57,7 +57,7 @@ class BybitLinear(Encoder):
     """How many topics a request may name."""
     terms = Terms(
         rate_decimals=8, usual_rate=10_000, rate_limit=375_000, interval_ms=8 * 3_600_000,
-        mark_decimals=None, says_next=True, with_interest=True,
+        mark_decimals=None, says_next=True, with_interest=True, with_fills=False,
     )  # fmt: skip
     spoiled: Mapping[str, Sequence[str]] = {
         "trade": ("p",), "book": ("b", "a"), "quote": ("b",), "funding": ("openInterest",),
@@ -195,10 +195,6 @@ class BybitLinear(Encoder):
             del fields["nextFundingTime"]
         self._said_next_ms[contract.number] = next_ms
         return _ticker_text(contract, fields, "delta")
-
-    def told(self, order: Liquidation) -> Liquidation:
-        """Of an order the price of bankruptcy is told, and what was executed."""
-        return replace(order, average=0, filled=order.qty)
 
     def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
         grid = contract.instrument
