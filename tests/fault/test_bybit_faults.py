@@ -5,10 +5,12 @@ has changed, its trades have ids that no hole shows in.
 """
 
 from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 
 from shards.simulator.core.ledger import read_ledger
+from shards.simulator.venues.bybit.trades import uuid_text
 from tests.flow.rig import SHARD, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
@@ -110,3 +112,13 @@ def test_every_kind_goes_on_where_a_killed_shard_ended(make_rig: MakeRig) -> Non
     rig.engine.child(SHARD).kill()
     rig.until_every_stream_delivers()
     assert_equation(rig.finish())
+    upper, lower = map(set, zip(*rig.query("SELECT trade_id_hi, trade_id FROM trade"), strict=True))
+    contracts = {each for each in lower if each < 0}
+    assert len(contracts) > 100
+    assert upper == {0} | {_upper(each) for each in contracts}
+
+
+def _upper(lower: int) -> int:
+    """The half of an id that the ledger does not have, as the database holds it."""
+    whole = UUID(uuid_text(lower)).int >> 64
+    return whole - (1 << 64) if whole >> 63 else whole
