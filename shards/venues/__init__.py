@@ -12,6 +12,7 @@ from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSett
 from shards.venues import (
     binance_linear,
     budgets,
+    bybit,
     coinbase,
     deribit,
     hyperliquid_perp,
@@ -34,6 +35,9 @@ VENUES: dict[str, Venue] = {
         okx.VENUE,
         coinbase.VENUE,
         exchange.VENUE,
+        bybit.LINEAR,
+        bybit.INVERSE,
+        bybit.SPOT,
     )
 }
 

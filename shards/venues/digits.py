@@ -35,17 +35,26 @@ class Computed:
     __slots__ = ("is_exact", "value")
     low: ClassVar = 0.0
     high: ClassVar = 1e15
+    may_be_empty: ClassVar = False
+    """Whether an empty text says that there is none (`value` is then NaN)."""
 
     def __init__(self, value: float, is_exact: bool) -> None:
         self.value = value
         self.is_exact = is_exact
 
 
+class ComputedOrNone(Computed):
+    """One that the venue may not have now."""
+
+    may_be_empty: ClassVar = True
+
+
 class ComputedRate(Computed):
-    """A fraction an interval; an empty text says that there is none (`value` is then NaN)."""
+    """A fraction an interval, if there is one."""
 
     low: ClassVar = -1e3
     high: ClassVar = 1e3
+    may_be_empty: ClassVar = True
 
     @property
     def rate(self) -> float | None:
@@ -61,7 +70,7 @@ def decoder(message: type[_Message]) -> Callable[[bytes | msgspec.Raw], _Message
 def read_number(kind: type, said: Any) -> Any:
     """`dec_hook` of such decoders. Raises ValueError for what no market can mean."""
     assert issubclass(kind, Computed), kind
-    if kind is ComputedRate and said == "":
+    if said == "" and kind.may_be_empty:
         return kind(float("nan"), is_exact=True)
     if type(said) not in (str, int):
         raise ValueError("Expected a number")

@@ -103,8 +103,8 @@ class Contract:
         self.rate = round(terms.usual_rate * (1 + 0.2 * self._draws.normal()))
         self.open_interest = round(instrument.median_qty * 150_000)
         self.settlements: deque[Settlement] = deque(maxlen=_SETTLEMENT_COUNT)
-        self.served_ms = {"funding": 0, "open_interest": 0}
-        """Which moment's values REST gave out last, by kind."""
+        self.served_ms = {"funding": 0, "open_interest": 0, "pushed": 0}
+        """Which moment's values REST gave out last, by kind, and which sockets got."""
         self._liquidated_ms = 0
 
     def change_grid(self, instrument: Grid) -> None:
@@ -162,7 +162,7 @@ class Contract:
         return (self.ts_ms // self.interval_ms + 1) * self.interval_ms
 
     def first_served(self, kind: str) -> bool:
-        """Tell whether REST gives these values out for the first time; remember that it does."""
+        """Tell whether these values are given out for the first time that way; remember it."""
         if self.served_ms[kind] == self.ts_ms:
             return False
         self.served_ms[kind] = self.ts_ms

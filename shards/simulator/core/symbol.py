@@ -78,6 +78,10 @@ class Style(Protocol):
         """Levels a side of a book stream that always says the top; 0: it says changes."""
         return 0
 
+    counted_books: bool = False
+    """Each message of a book stream that says changes has the number after that of the one before,
+    whatever happened in between, and says nothing of levels that came and went in between."""
+
     def activity(self, index: int) -> int:
         """Say how many levels near the touch change in a step."""
         return max(5, 22 // (1 + index // 3))
@@ -108,7 +112,9 @@ class Chain:
     top: int
     """Levels a side, if it always says the top; 0: what changed."""
     last: int
-    """Last update id of the last event."""
+    """Last update id of the last event, or its number where events are counted."""
+    shown: tuple[dict[int, int], dict[int, int]] | None = None
+    """Bids and asks as of the last event, where events are counted."""
     first: int = 0
     """First update id of the next event; 0 while nothing changed."""
     bids: dict[int, int] = field(default_factory=dict)
@@ -120,10 +126,36 @@ class Chain:
         self.bids.update(change.bids)
         self.asks.update(change.asks)
 
-    def restart(self, last: int) -> None:
-        """Begin the next event behind this id."""
-        self.last, self.first = last, 0
+    def changes(self) -> tuple[Levels, Levels]:
+        """Give what the next event says, best first."""
+        bids, asks = self.bids, self.asks
+        if self.shown is not None:
+            bids, asks = (_different(*each) for each in zip((bids, asks), self.shown, strict=True))
+        return sorted(bids.items(), reverse=True), sorted(asks.items())
+
+    def whole(self) -> tuple[Levels, Levels]:
+        """Give the book as of the last event, best first."""
+        assert self.shown is not None
+        bids, asks = self.shown
+        return sorted(bids.items(), reverse=True), sorted(asks.items())
+
+    def restart(self, last_update: int) -> None:
+        """Begin the next event behind this update."""
+        self.last, self.first = self.next_id(last_update), 0
+        if self.shown is not None:
+            for side, changes in zip(self.shown, (self.bids, self.asks), strict=True):
+                side.update(changes)
+                for tick in [tick for tick, qty in changes.items() if not qty]:
+                    del side[tick]
         self.bids, self.asks = {}, {}
+
+    def next_id(self, last_update: int) -> int:
+        """Give the id of the event that ends with this update."""
+        return last_update if self.shown is None else self.last + 1
+
+
+def _different(changes: dict[int, int], shown: dict[int, int]) -> dict[int, int]:
+    return {tick: qty for tick, qty in changes.items() if shown.get(tick, 0) != qty}
 
 
 class SymbolState:
@@ -186,7 +218,9 @@ class SymbolState:
         """Give the chain of a book stream, opened now if nobody asked before."""
         if name not in self.chains:
             topic = self._style.book_topic(self.grid.symbol, name)
-            self.chains[name] = Chain(topic, self._style.top(name), self.last_update)
+            link = self.chains[name] = Chain(topic, self._style.top(name), self.last_update)
+            if self._style.counted_books:
+                link.shown = dict(self.market.bids), dict(self.market.asks)
         return self.chains[name]
 
     def advance(self, change: Step, now_ms: int) -> None:

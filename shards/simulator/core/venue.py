@@ -291,8 +291,8 @@ class SimVenue:
         if link.top:
             bids, asks = state.top(link.top)
         else:
-            bids, asks = sorted(link.bids.items(), reverse=True), sorted(link.asks.items())
-        ids = link.first, state.last_update, link.last
+            bids, asks = link.changes()
+        ids = link.first, link.next_id(state.last_update), link.last
         event = BookMessage(stream, now_ms, *ids, bids, asks)
         for message in self.encoder.messages(event):
             self._push_book((link.topic, topic), state, message, whole=link.top > 0)
@@ -392,11 +392,17 @@ class SimVenue:
         rows, also = 1 + terms.with_interest, {"quote": ts_ms} if terms.with_quote else _NOTHING
         if not self._push("funding", contract, topics, payload, (ts_ms, 0), rows, also):
             return
+        contract.first_served("pushed")
         self._record("funding", contract, rest=0)
         if terms.with_quote:
             state = self.state_at(contract.index)
             self.hub.counts["quote"][state.index] += 1
             self.ledger.quote(state.ledger_quote(ts_ms, ts_ms, state.quote(), rest=0))
+
+    def greet(self, session: Session, contract: Contract, payload: bytes) -> None:
+        """Send a new subscriber a contract's values of this moment; they are in the ledger once."""
+        if session.send_text(payload) and contract.first_served("pushed"):
+            self._record("funding", contract, rest=0)
 
     def _listened_topics(self, names: Iterable[str | None]) -> list[tuple[str, Topic]]:
         return [(name, topic) for name in names if name and (topic := self.hub.topic(name))]

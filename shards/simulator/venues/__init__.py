@@ -9,6 +9,7 @@ from typing import Final
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
+from shards.simulator.venues.bybit import BybitInverse, BybitLinear, BybitSpot
 from shards.simulator.venues.coinbase import Coinbase
 from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
 from shards.simulator.venues.deribit import Deribit
@@ -28,6 +29,9 @@ ENCODERS: tuple[Callable[[], Encoder], ...] = (
     Okx,
     Coinbase,
     CoinbaseExchange,
+    BybitLinear,
+    BybitInverse,
+    BybitSpot,
 )
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""

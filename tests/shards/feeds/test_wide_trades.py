@@ -42,6 +42,7 @@ def test_an_id_keeps_its_form_where_it_has_one() -> None:
     assert wide_id(UUID.upper()) == uuid.UUID(UUID).int
     assert wide_id("2290000000050703") == 2290000000050703
     assert wide_id("0") == 0
+    assert wide_id(str(2**63 - 1)) == 2**63 - 1
 
 
 @given(st.lists(st.text(max_size=40) | st.integers(0, 10**30).map(str), unique=True, min_size=2))
@@ -52,7 +53,11 @@ def test_different_texts_have_different_ids_that_fit(texts: list[str]) -> None:
     assert ids == [wide_id(text) for text in texts]
 
 
-@pytest.mark.parametrize("text", ["", "007", "9" * 19, "9" * 5000, "١٢", "ETH-284830839", "\ud800"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "007", str(2**63), "9" * 19, "9" * 5000, "١٢", "ETH-284830839", "\ud800",
+     UUID.replace("ab", " b"), UUID.replace("7b", "7-"), UUID.replace("7b", "x0")],
+)  # fmt: skip
 def test_a_text_that_is_no_number_is_never_shown_as_one(text: str) -> None:
     assert wide_id(text) >> 64, "its upper half says that it is wide"
 
