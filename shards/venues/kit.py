@@ -161,7 +161,8 @@ class Shape:
     which rows are made, and what they say of themselves (`shards.venues.salvage`).
 
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
-    (`book.{symbol}`), and then `symbol` is empty. An element, or with `is_list` an array of them,
+    (`book.{symbol}`), and then `symbol` is empty. Without a `tag` it is a message that has no type,
+    known by its members. An element, or with `is_list` an array of them,
     is at `path`. Carried of it are named by `symbol`, `seq`, `prev_seq` and `time` (ms). `levels`
     gives, of the members of a book, the arrays whose elements are a row each; others are
     `row_count` rows.
@@ -356,7 +357,9 @@ class FundingIntervals:
 
 @dataclass(frozen=True, slots=True)
 class BookSnapshot:
-    """A REST book: absolute levels as of update id `seq` at `ts_event` (ns)."""
+    """A REST book: absolute levels as of update id `seq` at `ts_event` (ns; 0 where the venue does
+    not say it: then it is when the answer came).
+    """
 
     seq: int
     ts_event: int

@@ -71,7 +71,7 @@ class Salvage:
             return
         frame = members(payload)
         tag = text_of(frame.get(self._tag))
-        kind = self._type_of(tag or "")
+        kind = self._type_of(tag, frame)
         if kind is not None:
             self._take_message(frame, payload, kind, ts_recv, error)
             return
@@ -79,10 +79,14 @@ class Salvage:
         if tag is None and self._may_carry(frame, payload):
             suspect(self._feeds.all, ts_recv)
 
-    def _type_of(self, tag: str) -> _Type | None:
+    def _type_of(self, tag: str | None, frame: Mapping[str, bytes]) -> _Type | None:
         for shape in self._shapes:
-            if (symbol := shape.symbol_in(tag)) is not None:
-                return _Type(tag, shape, symbol)
+            if not shape.tag:
+                members_of = shape.element.__struct_encode_fields__
+                if self._tag not in frame and not frame.keys().isdisjoint(members_of):
+                    return _Type("", shape, "")
+            elif (symbol := shape.symbol_in(tag or "")) is not None:
+                return _Type(tag or "", shape, symbol)
         return None
 
     def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
