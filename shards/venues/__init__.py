@@ -9,13 +9,21 @@ from typing import Final
 
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
-from shards.venues import binance_linear, budgets, hyperliquid_perp, kit
+from shards.venues import budgets, hyperliquid_perp, kit
+from shards.venues.binance import inverse as binance_inverse
+from shards.venues.binance import linear as binance_linear
+from shards.venues.binance import spot as binance_spot
 from shards.venues.kit import Venue
 
 VENUES: dict[str, Venue] = {
-    venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE)
+    venue.name: venue
+    for venue in (
+        binance_linear.VENUE,
+        hyperliquid_perp.VENUE,
+        binance_spot.VENUE,
+        binance_inverse.VENUE,
+    )
 }
-
 
 USUAL: Final = (binance_linear.VENUE.name, hyperliquid_perp.VENUE.name)
 """What is collected where nobody has configured streams."""

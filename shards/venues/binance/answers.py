@@ -1,0 +1,91 @@
+"""Binance's REST answers: snapshots, and what is polled, into feeds."""
+
+import msgspec
+
+from shards.feeds.contracts import FundingRates, OpenInterestPoints
+from shards.feeds.feed import MalformedFrameError
+from shards.venues.bad_frames import BAD_FRAME
+from shards.venues.binance.messages import (
+    Depth,
+    FundingInfo,
+    Named,
+    OpenInterest,
+    PremiumIndex,
+)
+from shards.venues.digits import decoder
+from shards.venues.elements import funding_row, take_one, take_parts
+from shards.venues.json_parts import elements, members, text_of
+from shards.venues.kit import BookSnapshot, Feeds, OnBadFrame, Shape
+from shards.venues.listing import Readings, RowReader
+from shards.venues.wire import NS_PER_MS
+
+_decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
+_decode_premium_index = decoder(PremiumIndex)
+_decode_open_interest = decoder(OpenInterest)
+_decode_named = msgspec.json.Decoder(Named).decode
+_decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_funding_rows = RowReader(FundingInfo, "symbol")
+
+PREMIUM_INDEX = Shape(FundingRates, PremiumIndex, symbol="symbol", time="time")
+OPEN_INTEREST = Shape(OpenInterestPoints, OpenInterest, symbol="symbol", time="time")
+
+
+def parse_book_snapshot(body: bytes) -> BookSnapshot:
+    """`…/depth`; `T` is the matching engine's time of the snapshot, which spot does not say."""
+    depth = _decode_depth(body)
+    return BookSnapshot(depth.lastUpdateId, depth.T * NS_PER_MS, depth.bids, depth.asks)
+
+
+def decode_premium_index(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
+    """`…/premiumIndex`, of one symbol or of all."""
+
+    def take(_: str | None, part: bytes) -> None:
+        state = _decode_premium_index(part)
+        feed = feeds.of(FundingRates).get(state.symbol)
+        if feed is None:
+            raise MalformedFrameError("not_subscribed")
+        next_ts = state.nextFundingTime * NS_PER_MS
+        row = funding_row(state.lastFundingRate, state.markPrice, state.indexPrice, next_ts)
+        feed.on_funding(state.time * NS_PER_MS, ts_recv, row)
+
+    if body.lstrip()[:1] == b"[":
+        parts = [(_symbol_of(part), part) for part in _parts(body)]
+        take_parts(parts, PREMIUM_INDEX, feeds, ts_recv, on_bad_frame, take)
+    else:
+        take_one(body, PREMIUM_INDEX, feeds, ts_recv, take)
+
+
+def _parts(body: bytes) -> list[bytes]:
+    try:
+        return [bytes(part) for part in _decode_parts(body)]
+    except BAD_FRAME:
+        parts = elements(body)
+        if not any(map(_symbol_of, parts)):
+            raise
+        return parts
+
+
+def _symbol_of(part: bytes) -> str | None:
+    try:
+        return _decode_named(part).symbol
+    except BAD_FRAME:
+        return text_of(members(part).get("symbol"))
+
+
+def parse_funding_intervals(body: bytes) -> Readings[int]:
+    """`…/fundingInfo`: seconds by symbol."""
+    return _funding_rows.read(_decode_parts(body), lambda row: row.fundingIntervalHours * 3600)
+
+
+def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame) -> None:
+    """`…/openInterest`."""
+
+    def take(_: str | None, part: bytes) -> None:
+        state = _decode_open_interest(part)
+        feed = feeds.of(OpenInterestPoints).get(state.symbol)
+        if feed is None:
+            raise MalformedFrameError("not_subscribed")
+        said = state.openInterest
+        feed.on_open_interest(state.time * NS_PER_MS, ts_recv, said.value, said.is_exact)
+
+    take_one(body, OPEN_INTEREST, feeds, ts_recv, take)
