@@ -9,11 +9,17 @@ from typing import Final
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
+from shards.simulator.venues.binance_markets import BinanceInverse, BinanceSpot
 from shards.simulator.venues.hyperliquid import Hyperliquid
 
 __all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 
-ENCODERS: tuple[Callable[[], Encoder], ...] = (Binance, Hyperliquid)
+ENCODERS: tuple[Callable[[], Encoder], ...] = (
+    Binance,
+    Hyperliquid,
+    BinanceSpot,
+    BinanceInverse,
+)
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""
 ALL: Final = "all"
