@@ -37,7 +37,9 @@ class FundingRow(NamedTuple):
     is_exact: bool = True
 
 
-class _FundingStream(UnnumberedFeed):
+class FundingStream(UnnumberedFeed):
+    """Writes rows of funding; subclasses decide which."""
+
     kind: ClassVar = FUNDING
 
     def _store_funding(
@@ -57,7 +59,7 @@ class _FundingStream(UnnumberedFeed):
         self.next_flags &= ~(_NO_RATE | _INEXACT)
 
 
-class FundingRates(_FundingStream):
+class FundingRates(FundingStream):
     """Funding rate, mark and index price."""
 
     interval_s = 0
@@ -95,7 +97,7 @@ class OpenInterestPoints(_OpenInterestStream):
             self._store_open_interest(self.ring, ts_event, ts_recv, qty, is_exact=is_exact)
 
 
-class FundingOpenInterest(_FundingStream, _OpenInterestStream):
+class FundingOpenInterest(FundingStream, _OpenInterestStream):
     """Both in one message of the venue: a row of each kind, with the same times."""
 
     _rows_per_element: ClassVar = 2

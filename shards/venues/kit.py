@@ -32,7 +32,7 @@ What the author of a venue writes, in this order:
    - books of deltas on a REST snapshot: `DeltaBook` (with `book_snapshot`); snapshot and deltas on
      one topic: `PushedBook`, and `book` says how they chain (`shards.feeds.book_rules`); whole
      every time: `SnapshotBook`;
-   - all else is known by its time.
+   - all else is known by its time; what was paid (`SettledFunding`) is asked for by its time.
 6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
 7. `examples` and `options`: symbols for examples, and what users may choose.
 8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
@@ -277,8 +277,8 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """One REST request; `{symbol}` in `path` or `body` is filled in. It costs `weight` units of
-    `pool`.
+    """One REST request; `{symbol}` in `path` or `body` is filled in, and in the path of a poll
+    `{since}`: from when on (ms) its stream wants rows. It costs `weight` units of `pool`.
     """
 
     method: str
@@ -315,8 +315,8 @@ OnBadFrame = Callable[[Exception, bytes], None]
 class PollChannel:
     """How one kind of stream is polled. `call` answers for one symbol, `batch` for all at once; at
     least one is there, and both answers are read by `decode` (body, feeds, ts_recv in ns): around a
-    function that delivers one element, `take_one` of `shards.venues.elements` for one symbol, and
-    `take_parts` for all, whose `funding_row` makes rows of funding.
+    function that delivers one element, `take_one` of `shards.venues.elements` for one symbol (for a
+    list about it `take_list`), and `take_parts` for all, whose `funding_row` makes rows of funding.
 
     `decode` raises as a `FrameDecoder` does where the whole answer cannot be used; parts of one it
     hands to its `OnBadFrame`.

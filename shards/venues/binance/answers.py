@@ -1,9 +1,12 @@
 """Binance's REST answers: snapshots, and what is polled, into feeds."""
 
+from typing import Final
+
 import msgspec
 
 from shards.feeds.contracts import FundingRates, OpenInterestPoints
-from shards.feeds.feed import MalformedFrameError
+from shards.feeds.feed import MalformedFrameError, UntakenError
+from shards.feeds.settled import Payment, SettledFunding
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance.messages import (
     Depth,
@@ -11,9 +14,10 @@ from shards.venues.binance.messages import (
     Named,
     OpenInterest,
     PremiumIndex,
+    SettledRate,
 )
 from shards.venues.digits import decoder
-from shards.venues.elements import funding_row, take_one, take_parts
+from shards.venues.elements import funding_row, take_list, take_one, take_parts
 from shards.venues.json_parts import elements, members, text_of
 from shards.venues.kit import BookSnapshot, Feeds, OnBadFrame, Shape
 from shards.venues.listing import Readings, RowReader
@@ -22,12 +26,16 @@ from shards.venues.wire import NS_PER_MS
 _decode_depth = msgspec.json.Decoder(Depth, strict=False).decode
 _decode_premium_index = decoder(PremiumIndex)
 _decode_open_interest = decoder(OpenInterest)
+_decode_settled_rate = decoder(SettledRate)
 _decode_named = msgspec.json.Decoder(Named).decode
 _decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _funding_rows = RowReader(FundingInfo, "symbol")
 
 PREMIUM_INDEX = Shape(FundingRates, PremiumIndex, symbol="symbol", time="time")
 OPEN_INTEREST = Shape(OpenInterestPoints, OpenInterest, symbol="symbol", time="time")
+SETTLED_RATE = Shape(SettledFunding, SettledRate, is_list=True, symbol="symbol", time="fundingTime")
+_AHEAD_NS: Final = 3_600_000_000_000
+"""No clock is so wrong that it says when funding will be paid next."""
 
 
 def parse_book_snapshot(body: bytes) -> BookSnapshot:
@@ -89,3 +97,26 @@ def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame)
         feed.on_open_interest(state.time * NS_PER_MS, ts_recv, said.value, said.is_exact)
 
     take_one(body, OPEN_INTEREST, feeds, ts_recv, take)
+
+
+def decode_settled_rates(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
+    """`…/fundingRate` of one symbol since its newest payment, oldest first. One that lies ahead is
+    refused: it would be the newest, and those before it would not be asked for any more.
+    """
+    room = feeds.of(SettledFunding)
+
+    def take(_: str | None, part: bytes) -> None:
+        said = _decode_settled_rate(part)
+        feed, at = room.get(said.symbol), said.fundingTime * NS_PER_MS
+        if feed is None:
+            raise UntakenError(said.symbol, SettledFunding)
+        if at > ts_recv + _AHEAD_NS:
+            raise ValueError("a payment that is yet to come")
+        rate, mark = said.fundingRate, said.markPrice
+        price = mark.value if mark else 0.0
+        is_exact = rate.is_exact and (mark is None or mark.is_exact)
+        feed.on_payment(Payment(at, said.rateType, rate.value, price, is_exact), ts_recv)
+
+    take_list(body, SETTLED_RATE, feeds, ts_recv, on_bad_frame, take)
+    for feed in room.values():
+        feed.answered(ts_recv)

@@ -10,8 +10,10 @@ from engine.data.names import StreamKind, Transport
 from shards.venues.binance.answers import (
     OPEN_INTEREST,
     PREMIUM_INDEX,
+    SETTLED_RATE,
     decode_open_interest,
     decode_premium_index,
+    decode_settled_rates,
     parse_book_snapshot,
     parse_funding_intervals,
 )
@@ -58,6 +60,17 @@ VENUE: Final = Venue(
             interval_s=10.0,
             stale_after_s=60.0,
             call=RestCall("GET", "/dapi/v1/openInterest?symbol={symbol}", weight=1),
+        ),
+        (StreamKind.SETTLED_FUNDING, Transport.HTTP_POLL): PollChannel(
+            SETTLED_RATE,
+            decode_settled_rates,
+            interval_s=300.0,
+            stale_after_s=1800.0,
+            call=RestCall(
+                "GET",
+                "/dapi/v1/fundingRate?symbol={symbol}&startTime={since}&limit=1000",
+                weight=1,
+            ),
         ),
     },
     limits=(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from shards.venues.digits import Computed, ComputedRate
+from shards.venues.digits import Computed, ComputedOrEmpty, ComputedRate
 from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity
 
 WireLevel = tuple[Price, Quantity]
@@ -185,3 +185,20 @@ class OpenInterest(Struct, gc=False):
     symbol: str
     openInterest: Computed
     time: Millis
+
+
+class SettledRate(Struct, gc=False):
+    """A member of `GET …/fundingRate`: funding that was paid. Old ones have no mark price; of what
+    has no `rateType` there is one sort alone.
+    """
+
+    symbol: str
+    fundingTime: Millis
+    fundingRate: ComputedRate
+    markPrice: ComputedOrEmpty | None = None
+    rateType: str = ""
+
+    def __post_init__(self) -> None:
+        """What was paid has a rate."""
+        if self.fundingRate.rate is None:
+            raise ValueError("a payment without a rate")
