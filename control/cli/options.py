@@ -151,7 +151,13 @@ def _with_known_routes(loaded: LoadedConfig, whole: Config) -> Config:
 
 
 def _check_options(loaded: LoadedConfig, name: str, settings: VenueSettings) -> None:
-    """Raises ConfigError for a value that the venue does not know."""
+    """Raises ConfigError for a value or a group of sockets that the venue does not know."""
+    if unknown := settings.socket_paths.keys() - VENUES[name].groups.keys():
+        known_groups = ", ".join(VENUES[name].groups)
+        raise ConfigError(
+            f"{loaded.source}: venues.{name}.socket_paths: {min(unknown)!a} is none of"
+            f" {known_groups}"
+        )
     for key, known in VENUES[name].options.items():
         if (value := getattr(settings, key)) not in (None, *known):
             raise ConfigError(

@@ -51,6 +51,8 @@ __all__ = ["BinanceInverse", "BinanceSpot"]
 
 _PLACES = 8
 """Decimals of the numbers of spot."""
+_PLAIN_PATHS = [(path, names) for path in ("ws", "stream") for names in ("", "/{streams:.+}")]
+"""Of sockets without a category. COIN-M has them as well: nobody knows for how long."""
 _SPOT_DEPTH_MAX = 5000
 _SPOT_DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (_SPOT_DEPTH_MAX, 250))
 """By the most levels that weigh so much."""
@@ -64,6 +66,10 @@ class BinanceInverse(Binance):
     trade_style = TradeStyle(has_plain_sizes=False, served_end="", pushed_end=',"st":2')
     end = ',"st":2'
     a_stream = "btcusd_perp@aggTrade"
+    sockets: Sequence[SocketPath] = (
+        *Binance.sockets,
+        *(SocketPath(f"{path}{names}", "any", path == "stream") for path, names in _PLAIN_PATHS),
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +77,11 @@ class BinanceInverse(Binance):
 
     def grids(self, count: int) -> Sequence[Grid]:
         return inverse_instruments(count)
+
+    def wants(self, name: str, group: str) -> AskedFor | None:
+        groups = ("public", "market") if group == "any" else (group,)
+        found = (Binance.wants(self, name, each) for each in groups)
+        return next(filter(None, found), None)
 
     def funding(self, venue: SimVenue, contract: Contract) -> bytes:
         mark, index, settle = (
@@ -100,9 +111,7 @@ class BinanceSpot(Binance):
     )
     spoiled: Mapping[str, Sequence[str]] = {"trade": ("p",), "book": ("b", "a"), "quote": ("A",)}
     sockets: Sequence[SocketPath] = tuple(
-        SocketPath(f"{path}{names}", "", path == "stream")
-        for path in ("ws", "stream")
-        for names in ("", "/{streams:.+}")
+        SocketPath(f"{path}{names}", "any", path == "stream") for path, names in _PLAIN_PATHS
     )
     ping_s = 20.0
     messages_per_s: float = 5

@@ -4,9 +4,8 @@ from typing import Final
 
 import msgspec
 
-from shards.feeds.contracts import FundingRates, OpenInterestPoints
+from shards.feeds.contracts import FundingRates, OpenInterestPoints, Payment, SettledFunding
 from shards.feeds.feed import MalformedFrameError, UntakenError
-from shards.feeds.settled import Payment, SettledFunding
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance.messages import (
     Depth,

@@ -15,7 +15,7 @@ from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import NS_PER_MS, Date, Word
 
 
-class Listed(Struct, kw_only=True):
+class ListedSymbol(Struct, kw_only=True):
     """What every market says of a symbol. Of its filters only two matter here."""
 
     symbol: str
@@ -24,13 +24,13 @@ class Listed(Struct, kw_only=True):
     filters: list[dict[str, Any]]
 
 
-class SpotPair(Listed, kw_only=True):
+class SpotPair(ListedSymbol, kw_only=True):
     """A symbol of spot."""
 
     status: Word
 
 
-class Contract(Listed, kw_only=True):
+class ListedContract(ListedSymbol, kw_only=True):
     """A contract of futures. A `deliveryDate` of the year 2100 is that of a perpetual."""
 
     contractType: Word = ""
@@ -39,13 +39,13 @@ class Contract(Listed, kw_only=True):
     deliveryDate: Date = 0
 
 
-class LinearContract(Contract, kw_only=True):
+class LinearContract(ListedContract, kw_only=True):
     """One contract is one unit of the base asset."""
 
     status: Word
 
 
-class InverseContract(Contract, kw_only=True):
+class InverseContract(ListedContract, kw_only=True):
     """One contract is `contractSize` of the quote asset, USD. Its state may move to the member that
     linear has, since both markets are run as one.
     """
@@ -119,7 +119,7 @@ def _inverse(row: InverseContract) -> Instrument:
     )
 
 
-def _usual(venue: str, row: Listed, status: str) -> dict[str, Any]:
+def _usual(venue: str, row: ListedSymbol, status: str) -> dict[str, Any]:
     """What is known of anything that is listed."""
     tick = _size(row.filters, "PRICE_FILTER", "tickSize")
     lot = _size(row.filters, "LOT_SIZE", "stepSize")
@@ -137,7 +137,7 @@ def _usual(venue: str, row: Listed, status: str) -> dict[str, Any]:
     }
 
 
-def _terms(row: Contract) -> dict[str, Any]:
+def _terms(row: ListedContract) -> dict[str, Any]:
     """What is known of a contract besides."""
     kind = _kind(row.contractType)
     return {

@@ -1,7 +1,7 @@
 """Binance COIN-M futures: contracts of a fixed value in USD, settled in coin.
 
 Sizes are numbers of contracts everywhere. That sockets have categories here too is not documented,
-and what clients have found.
+and what clients have found; `VenueSettings.socket_paths` leads to plain ones.
 """
 
 from typing import Final

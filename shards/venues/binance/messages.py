@@ -112,11 +112,11 @@ class Reply(Struct, gc=False):
     result: msgspec.Raw = msgspec.Raw(b"null")
     code: int | None = None
     msg: str = ""
-    error: "Refusal | None" = None
+    error: "ReplyError | None" = None
     e: str = ""
 
 
-class Refusal(Struct, gc=False):
+class ReplyError(Struct, gc=False):
     """The inner error object."""
 
     code: int

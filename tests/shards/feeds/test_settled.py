@@ -8,9 +8,9 @@ from engine.data.kinds import COVERAGE, FUNDING
 from engine.data.names import StreamKind, Transport
 from engine.data.positions import Position
 from engine.messages.streams import StreamState
+from shards.feeds.contracts import Payment, SettledFunding
 from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.settled import Payment, SettledFunding
 from tests.shards.doubles import MemoryRings, spec_of
 
 MS = 1_000_000
