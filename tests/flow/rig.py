@@ -29,6 +29,10 @@ _REASON_OF_TERM = {
 SHARD, WRITER, UPKEEP = "shards.main:run", "engine.writer.main:run", "engine.upkeep.main:run"
 
 
+_SILENT = {StreamKind.LIQUIDATIONS, StreamKind.SETTLED_FUNDING}
+"""Kinds of which there may be no row for hours."""
+
+
 class Rig:
     """`fts up` against a simulator with a ledger, into a database of the test's own."""
 
@@ -44,6 +48,7 @@ class Rig:
         simulator: tuple[str, ...] = (),
         streams: list[tuple[str, str]] | None = None,
         all_kinds: bool = False,
+        venues: str = "",
         venue_settings: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -55,15 +60,15 @@ class Rig:
             self._environment["FTS_REDIS_URL"] = redis_url
         self._redis_options = () if redis_url is not None else ("--no-redis",)
         self.simulator = SimulatorProcess(
-            ["--port", "0", "--rate", rate, "--symbols", str(symbols),
+            ["--port", "0", "--rate", rate, "--symbols", str(symbols), "--venues", venues,
              "--ledger", str(self.ledger_dir), *simulator]
         )  # fmt: skip
-        keys = demo_streams(symbols, all_kinds=all_kinds)
+        keys = demo_streams(symbols, venues, all_kinds=all_kinds)
         if streams is not None:
             keys = [msgspec.structs.replace(key, venue=venue, symbol=symbol)
                     for venue, symbol in streams for key in demo_streams(1)[:2]]  # fmt: skip
         self.stream_count = len(keys)
-        self._silent_count = sum(key.kind is StreamKind.LIQUIDATIONS for key in keys)
+        self._silent_count = sum(key.kind in _SILENT for key in keys)
         self._config = directory / "fts.toml"
         toml = self._toml(keys, settings, venue_settings)
         self._config.write_text(toml, encoding="utf-8")
@@ -119,7 +124,7 @@ class Rig:
 
     def tell(self, path: str, **body: Any) -> dict[str, Any]:
         """Have the simulator do something."""
-        at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
+        at = urlsplit(next(iter(self.simulator.venues().values())).rest_url or "")
         connection = HTTPConnection(at.netloc, timeout=30)
         connection.request("POST", path, msgspec.json.encode(body))
         reply = connection.getresponse()
@@ -130,7 +135,7 @@ class Rig:
 
     def hubs(self) -> list[dict[str, Any]]:
         """What the simulator says of each venue."""
-        at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
+        at = urlsplit(next(iter(self.simulator.venues().values())).rest_url or "")
         connection = HTTPConnection(at.netloc, timeout=30)
         connection.request("GET", "/simulator/status")
         answer: dict[str, Any] = msgspec.json.decode(connection.getresponse().read())
