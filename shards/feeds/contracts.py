@@ -110,9 +110,9 @@ class SettledFunding(_FundingStream):
         self._refused: set[int] = set()
         self._refused_before: set[int] = set()
         """Marks of what could not be read of this answer, and of the one before."""
-        self._newest: set[Payment] | None = None
-        """Those of the newest moment; None after a restart, which knows the moment alone: all of it
-        was stored, for an answer is published whole."""
+        self._newest: set[str] | None = None
+        """The sorts of those of the newest moment; None after a restart, which knows the moment
+        alone: all of it was stored, for an answer is published whole."""
 
     def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
         """What was paid before is told from memory."""
@@ -144,9 +144,9 @@ class SettledFunding(_FundingStream):
             return False
         if payment.ts_event > self._last_ts:
             self._last_ts, self._newest = payment.ts_event, set()
-        if self._newest is None or payment in self._newest:
+        if self._newest is None or payment.sort in self._newest:
             return False
-        self._newest.add(payment)
+        self._newest.add(payment.sort)
         return True
 
     def answered(self, ts_recv: int) -> None:

@@ -216,7 +216,7 @@ class Binance(Encoder):
         """Give the pair of a contract, which contracts of several dates share."""
         return symbol.partition("_")[0]
 
-    def topic(self, kind: str, symbol: str) -> str:
+    def topic(self, kind: str, symbol: str) -> str | None:
         return f"{symbol.lower()}@{_TOPICS[kind]}"
 
     def funding_topics(self, contract: Contract) -> Sequence[str]:

@@ -134,7 +134,7 @@ class BinanceSpot(Binance):
     def price_text(self, grid: Grid, tick: int) -> str:
         return padded(super().price_text(grid, tick), _PLACES)
 
-    def topic(self, kind: str, symbol: str) -> str | None:  # type: ignore[override]
+    def topic(self, kind: str, symbol: str) -> str | None:
         return None if kind == "liquidation" else super().topic(kind, symbol)
 
     def due(self, stream: str, steps: int | None) -> bool:

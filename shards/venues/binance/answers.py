@@ -99,10 +99,11 @@ def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame)
 
 
 def decode_settled_rates(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
-    """`…/fundingRate` of one symbol since its newest payment, oldest first. One that lies ahead is
-    refused: it would be the newest, and those before it would not be asked for any more.
+    """`…/fundingRate` of one symbol since its newest payment, in whatever order. One that lies
+    ahead is refused: it would be the newest, and those before it would not be asked for any more.
     """
     room = feeds.of(SettledFunding)
+    found: list[tuple[Payment, SettledFunding]] = []
 
     def take(_: str | None, part: bytes) -> None:
         said = _decode_settled_rate(part)
@@ -114,8 +115,14 @@ def decode_settled_rates(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: 
         rate, mark = said.fundingRate, said.markPrice
         price = mark.value if mark else 0.0
         is_exact = rate.is_exact and (mark is None or mark.is_exact)
-        feed.on_payment(Payment(at, said.rateType, rate.value, price, is_exact), ts_recv)
+        found.append((Payment(at, said.rateType, rate.value, price, is_exact), feed))
 
     take_list(body, SETTLED_RATE, feeds, ts_recv, on_bad_frame, take)
+    for payment, payer in sorted(found, key=_when):
+        payer.on_payment(payment, ts_recv)
     for feed in room.values():
         feed.answered(ts_recv)
+
+
+def _when(found: tuple[Payment, SettledFunding]) -> int:
+    return found[0].ts_event

@@ -86,8 +86,9 @@ def test_payments_of_one_moment_are_told_apart_by_what_they_are() -> None:
     feed = make(double)
     answer(feed, payment(0), payment(0), payment(0, sort="Special"))
     answer(feed, payment(0), payment(0, sort="Special"), payment(0, sort="Another"))
+    answer(feed, payment(0)._replace(mark_price=0.0))
     assert hours(double) == [0, 0, 0]
-    assert feed.duplicate_count == 3
+    assert feed.duplicate_count == 4
 
 
 def test_a_contract_that_pays_nothing_is_live_and_asked_from_a_day_ago() -> None:
