@@ -58,12 +58,11 @@ BEGIN
         EXECUTE format($sql$
             CREATE OR REPLACE FUNCTION %1$I(
                 of_venue text, of_symbol text, since timestamptz, until timestamptz
-            ) RETURNS SETOF %1$I LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC
+            ) RETURNS SETOF %1$I LANGUAGE sql STABLE PARALLEL RESTRICTED BEGIN ATOMIC
                 SELECT v.* FROM %1$I AS v
                 WHERE v.stream_id = ANY ((SELECT stream_ids(of_venue, of_symbol))::int4[])
                   AND v.time >= since AND v.time < until
-                  AND (SELECT rare_from('funding', stream_ids(of_venue, of_symbol), since, until))
-                      IS NULL
+                  AND rare_from('funding', stream_ids(of_venue, of_symbol), since, until) IS NULL
                 UNION ALL
                 SELECT r.* FROM rare_%1$s(of_venue, of_symbol, since, until) AS r;
             END
