@@ -110,8 +110,10 @@ def postgres(server_dir: Path) -> Iterator[PrivatePostgres]:
 
 @pytest.fixture(scope="session")
 def timescale() -> Iterator["Databases | None"]:
-    """The server of FTS_TEST_TIMESCALE_DSN."""
+    """The server of FTS_TEST_TIMESCALE_DSN. Tests add options of their own with `&`."""
     url = os.environ.get("FTS_TEST_TIMESCALE_DSN")
+    if url and "?" not in url:
+        url += "?connect_timeout=10"
     databases = Databases(lambda: url) if url else None
     yield databases
     if databases is not None:

@@ -65,11 +65,6 @@ def date_of(day: int) -> dt.date:
     return dt.date(1970, 1, 1) + dt.timedelta(days=day)
 
 
-def partition_name(table: str, day: int) -> str:
-    """`trade_p20261122` for the day that is so many days after 1970-01-01."""
-    return f"{table}_p{date_of(day):%Y%m%d}"
-
-
 def schema_of_partitioned(session: DatabaseSession, table: str) -> str | None:
     """Where a partitioned table is; None for any other table, and for none."""
     found = session.execute(_PARENT, (table,)).fetchone()

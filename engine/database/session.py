@@ -79,30 +79,33 @@ WRITER: Final = Purpose("writer", 60.0, settings=_WRITER_SETTINGS)
 LISTINGS: Final = Purpose("listings", 30.0, settings=_WRITER_SETTINGS)
 QUARANTINE: Final = Purpose("quarantine", 60.0, settings={"client_connection_check_interval": "2s"})
 REGISTRY: Final = Purpose("registry", 10.0, connect_timeout_s=3)
+_PATIENT: Final = {
+    "idle_in_transaction_session_timeout": "0",
+    # Of who was killed nobody waits for the answer, and its locks are in the way.
+    "client_connection_check_interval": "2s",
+}
 MIGRATION: Final = Purpose(
     "migrate",
     30.0,
     is_patient=True,
     home="made",
     connect_timeout_s=5,
-    settings={"idle_in_transaction_session_timeout": "0"},
+    settings=_PATIENT,
 )
 UPKEEP: Final = Purpose(
     "upkeep",
     30.0,
     is_patient=True,
-    settings={"idle_in_transaction_session_timeout": "0", "client_connection_check_interval": "2s"},
+    settings=_PATIENT,
 )
 EXPORT: Final = Purpose(
     "export",
     30.0,
     is_patient=True,
     reads_only=True,
-    settings={"idle_in_transaction_session_timeout": "0"},
+    settings=_PATIENT,
 )
-IMPORT: Final = Purpose(
-    "import", 30.0, is_patient=True, settings={"idle_in_transaction_session_timeout": "0"}
-)
+IMPORT: Final = Purpose("import", 30.0, is_patient=True, settings=_PATIENT)
 HOUSEKEEPING: Final = Purpose("housekeeping", 60.0, home="seen")
 """Makes and empties databases of our own."""
 DOCTOR: Final = Purpose("doctor", 10.0, reads_only=True, home="seen", connect_timeout_s=2)

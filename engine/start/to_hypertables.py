@@ -25,6 +25,7 @@ from psycopg import sql
 from engine.base.clock import monotonic_s
 from engine.base.errors import MigrationError
 from engine.data.kinds import KINDS, TRADE
+from engine.database.locks import PARTITIONS
 from engine.database.session import DatabaseSession
 from engine.start.dependents import Dependent, definitions, dependents, lock_views
 from engine.start.migrations import create_timescaledb, migration_session, patiently
@@ -33,8 +34,6 @@ _OLD: Final = "_of_partitions"
 """What is added to the names of a table and its indexes until they are dropped."""
 _GUARD: Final = "_is_being_moved"
 """What is added to the name of a table for the trigger, and for its function."""
-_MAKES_DAYS: Final = 0x66747302
-"""The lock of function make_day."""
 _VERSION_NEEDED: Final = (2, 21)
 """The first with attach_chunk."""
 _LOCKS_A_PARTITION: Final = 8
@@ -286,7 +285,7 @@ def _look(connection: DatabaseSession, table: str) -> Move | None:
 
 def _move(connection: DatabaseSession, table: str) -> None:
     """In the caller's transaction."""
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MAKES_DAYS,))
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (PARTITIONS,))
     before = _look(connection, table)
     if before is None:
         return  # somebody was faster

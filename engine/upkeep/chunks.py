@@ -22,8 +22,14 @@ _CHUNKS: Final = b"""
         AND c.range_end <= timestamptz 'epoch' + %s::int8 / 1000 * interval '1 microsecond'
     ORDER BY c.range_end
 """
-_STATE: Final = b"SELECT _timescaledb_functions.chunk_status_text(to_regclass(%s))"
+_STATE: Final = b"""
+    SELECT _timescaledb_functions.chunk_status_text(c.oid), pg_total_relation_size(c.oid)
+    FROM pg_class AS c WHERE c.oid = to_regclass(%s)
+"""
 _UNDONE: Final = frozenset({"UNORDERED", "PARTIAL"})
+_ROOM: Final = "ROOM"
+"""Loose rows were there, and the room they took still is."""
+_ROOM_BYTES_MIN: Final = 1 << 18
 _REWRITES: Final = 2
 """A chunk with loose rows in it first gets these into its columns, and then into their order."""
 
@@ -73,16 +79,44 @@ def ended_before(place: Place, table: str, end_ns: int) -> list[Chunk]:
 
 
 def is_undone(place: Place, chunk: Chunk) -> bool:
-    """Whether rows came past its columns, or were compressed as they came and not in their order.
+    """Whether rows came past its columns, were compressed as they came and not in their order, or
+    have left their room behind.
 
     Whoever freezes a chunk wants it as it is.
     """
+    return bool(_undone(place, chunk))
+
+
+def _undone(place: Place, chunk: Chunk) -> frozenset[str]:
     if not chunk.has_columns:
-        return False
+        return frozenset()
     name = chunk.identifier.as_string(place.session)
     row = place.session.execute(_STATE, (name,)).fetchone()
-    state = set(row[0]) if row and row[0] else set()  # a chunk that was dropped meanwhile has none
-    return bool(_UNDONE & state) and "FROZEN" not in state
+    if row is None:  # it was dropped meanwhile
+        return frozenset()
+    words, size_bytes = frozenset(row[0] or ()), int(row[1])
+    if "FROZEN" in words:
+        return frozenset()
+    room = {_ROOM} if size_bytes >= _ROOM_BYTES_MIN else set()
+    return words & _UNDONE | room
+
+
+def put_in_order(place: Place, chunk: Chunk) -> bool:
+    """Rewrite it until all is in order; False when somebody works on it, or rows keep coming. Room
+    that a long transaction still holds is given back another time.
+    """
+    try:
+        for _ in range(_REWRITES):
+            if _undone(place, chunk) & _UNDONE:
+                rewrite(place, chunk)
+        left = _undone(place, chunk)
+        if left & _UNDONE:
+            return False
+        if left:
+            _give_back(place, chunk)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        return False
+    return True
 
 
 def rewrite(place: Place, chunk: Chunk) -> None:
@@ -94,16 +128,11 @@ def rewrite(place: Place, chunk: Chunk) -> None:
     )
 
 
-def put_in_order(place: Place, chunk: Chunk) -> bool:
-    """Rewrite it until nothing is undone; False when somebody works on it, or rows keep coming."""
-    for _ in range(_REWRITES):
-        if not is_undone(place, chunk):
-            return True
-        try:
-            rewrite(place, chunk)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            return False
-    return not is_undone(place, chunk)
+def _give_back(place: Place, chunk: Chunk) -> None:
+    """The room of loose rows that are in columns now: their indexes would keep it for ever. Next to
+    nothing is left that has to be copied.
+    """
+    place.session.execute(sql.SQL("VACUUM (FULL) {}").format(chunk.identifier))
 
 
 def delete_streams(place: Place, chunk: Chunk, stream_ids: Sequence[int]) -> int:

@@ -3,7 +3,7 @@
 import argparse
 import datetime as dt
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,18 @@ import psycopg
 
 from control.cli.lake.tally import Tally
 from control.cli.options import EXAMPLE, add_config, load
-from control.cli.stores.which import Stores
+from control.cli.stores.which import Stores, add_database, chosen_sink
 from engine.base.errors import ConfigError, MigrationError
 from engine.data.kinds import COVERAGE, KINDS
 from engine.database.session import EXPORT, IMPORT, DatabaseSession, Purpose, session
 from engine.database.words import unavailable
-from engine.servers import host
 from engine.start import migrations
 from engine.upkeep.archive import needs_pyarrow
 
 if TYPE_CHECKING:  # what follows needs pyarrow, which is there when it was asked for
     from engine.upkeep.lake.export import Wish
     from engine.upkeep.lake.manifest import Group
+    from engine.upkeep.lake.place import LakePlace
 
 _EXAMPLES = f"""\
 examples:
@@ -31,6 +31,7 @@ examples:
   fts export --to s3://bucket/ticks --kind trade --kind quote
   fts verify lake                                      every file against its manifest
   fts import lake --kind trade                         back into a database, nothing twice
+  fts import lake --database archive                   into [databases.archive]
 
 Each can be stopped and begun again: what is done is left alone. Days are those of UTC.
 """
@@ -48,6 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     _add_choice(export)
     export.add_argument("--symbol", action="append", default=[], help="only this one; repeatable")
     add_config(export)
+    add_database(export)
     export.set_defaults(run=_export)
     verify = commands.add_parser(
         "verify", help="the files of a lake against its manifest", epilog=_EXAMPLES
@@ -60,6 +62,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     back.add_argument("lake", metavar="DIR|s3://…")
     _add_choice(back)
     add_config(back)
+    add_database(back)
     back.set_defaults(run=_import)
     for parser in (export, verify, back):
         parser.add_argument(
@@ -130,32 +133,50 @@ def _import(options: argparse.Namespace) -> int:
     from engine.upkeep.lake.place import LakePlace  # noqa: PLC0415
 
     place, tally = LakePlace(options.lake), Tally(options.json)
+    groups = _chosen_groups(options, place)
     with _session(options, IMPORT) as connection:
-        for done in import_lake(connection, place, _wanted(options)):
+        for done in import_lake(connection, place, groups):
             tally.add(done.group, "added" if done.added else "there", done.added)
     return tally.end("imported")
 
 
-def _wanted(options: argparse.Namespace) -> "Callable[[Group], bool]":
-    def is_wanted(group: "Group") -> bool:
-        return (
-            (not options.kind or group.kind in options.kind)
-            and (not options.venue or group.venue in options.venue)
-            and (options.first is None or options.first <= group.date)
-            and (options.last is None or group.date <= options.last)
-        )
+def _chosen_groups(options: argparse.Namespace, place: "LakePlace") -> "list[Group]":
+    """What is to be imported. Raises ConfigError where that is nothing, and says what there is."""
+    from engine.upkeep.lake import manifest  # noqa: PLC0415
 
-    return is_wanted
+    held = [each for each in manifest.groups(place) if each.kind != manifest.INSTRUMENT]
+    _must_be_held(place, "--kind", options.kind or (), {each.kind for each in held})
+    venues = {each.venue for each in held if each.venue is not None}
+    _must_be_held(place, "--venue", options.venue, venues)
+    chosen = [each for each in held if _is_chosen(options, each)]
+    if held and not chosen:
+        days = sorted(each.date for each in held)
+        raise ConfigError(
+            f"{place.address} holds nothing of that; its days are from {days[0]} through {days[-1]}"
+        )
+    return chosen
+
+
+def _must_be_held(place: "LakePlace", option: str, names: Sequence[str], held: Set[str]) -> None:
+    for name in names:
+        if name not in held:
+            known = ", ".join(sorted(held)) or "none"
+            raise ConfigError(f"{option} {name}: {place.address} holds {known}")
+
+
+def _is_chosen(options: argparse.Namespace, group: "Group") -> bool:
+    return (
+        (not options.kind or group.kind in options.kind)
+        and (not options.venue or group.venue in options.venue)
+        and (options.first is None or options.first <= group.date)
+        and (options.last is None or group.date <= options.last)
+    )
 
 
 @contextmanager
 def _session(options: argparse.Namespace, purpose: Purpose) -> Iterator[DatabaseSession]:
     """On the database that is meant, as `fts psql` finds it. Its errors leave as ours."""
-    stores = Stores.find(load(options))
-    if stores.layout is not None:
-        url = host.enter(stores.layout)
-    else:
-        url = stores.url("database").reveal()
+    url = Stores.find(load(options)).opened_url(chosen_sink(options)).reveal()
     if not purpose.reads_only and migrations.pending(url):
         raise MigrationError("the database is of an older version: run `fts migrate`")
     try:

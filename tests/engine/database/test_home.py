@@ -19,19 +19,9 @@ from engine.start.config import load
 from engine.start.migrations import load_migrations, migrate, pending, sql_dir
 from engine.writer.rows.slice import Batch
 from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.engine.writer.conftest import (
-    MakeSettings,
-    MakeTrades,
-    claim,
-    layout,
-    make_settings,
-    slots,
-    trades,
-)
+from tests.engine.writer.conftest import MakeSettings, MakeTrades, claim
 from tests.engine.writer.sinks.postgres.test_sink import piece
 from tests.stores import execute, select
-
-__all__ = ["layout", "make_settings", "slots", "trades"]
 
 ODD = 'Ticks of "us", x\\y é'
 

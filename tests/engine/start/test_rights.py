@@ -28,17 +28,8 @@ from engine.start.config import load
 from engine.start.migrations import load_migrations, migrate, pending, sql_dir
 from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.engine.writer.conftest import (
-    START_NS,
-    MakeSettings,
-    claim,
-    layout,
-    make_settings,
-    slots,
-)
+from tests.engine.writer.conftest import START_NS, MakeSettings, claim
 from tests.stores import execute, select
-
-__all__ = ["layout", "make_settings", "slots"]
 
 pytestmark = pytest.mark.whole
 _NAMES = {name: f"{name[0]} {name}_{os.getpid()}" for name in ("owner", "writer", "reader")}

@@ -5,12 +5,8 @@ table that takes another's name is plain SQL, and so is every refusal.
 """
 
 import json
-import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,58 +15,28 @@ import uvloop
 from control.cli.main import main
 from engine.base.errors import DatabaseUnavailableError, MigrationError
 from engine.data.slots import Slots
-from engine.database.home import in_schema
 from engine.database.session import MIGRATION, session
-from engine.servers.postgres import PrivatePostgres, client_program
 from engine.start import to_hypertables
 from engine.start.dependents import definitions, dependents, lock_views
-from engine.start.migrations import migrate
 from engine.writer.rows.slice import Batch
 from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.conftest import Databases
-from tests.engine.writer.conftest import (
-    START_NS,
-    MakeSettings,
-    MakeTrades,
-    claim,
-    layout,
-    make_settings,
-    slots,
-    trades,
-)
+from tests.engine.start.move_rig import SEEN, THEIRS, as_superuser, partitioned_url, partitions_url
+from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades, claim
 from tests.engine.writer.sinks.postgres.test_sink import piece
 from tests.stores import execute, select
 from tests.waiting import wait_for
 
-__all__ = ["layout", "make_settings", "slots", "trades"]
+__all__ = ["partitioned_url", "partitions_url"]
 
 pytestmark = pytest.mark.whole
 
 _DAY_NS = 86_400_000_000_000
-_THEIRS = (
-    "CREATE VIEW dear AS SELECT stream_id, price FROM trade WHERE price > 5",
-    "ALTER VIEW dear SET (security_barrier = true)",
-    "COMMENT ON VIEW dear IS 'not cheap'",
-    "CREATE VIEW dearest AS SELECT max(price) AS price FROM dear",
-    "CREATE FUNCTION count_of(stream int) RETURNS bigint LANGUAGE sql STABLE"
-    " BEGIN ATOMIC SELECT count(*) FROM trade t WHERE t.stream_id = stream; END",
-    "GRANT SELECT ON dear TO PUBLIC",
-    "GRANT SELECT ON trade TO PUBLIC",
-    "GRANT UPDATE (qty) ON trade TO PUBLIC",
-    "COMMENT ON TABLE trade IS 'all of them'",
-)
-_SEEN = """
-    SELECT c.relname, CASE c.relkind WHEN 'v' THEN c.oid END, c.relacl::text, c.reloptions,
-        obj_description(c.oid), pg_get_userbyid(c.relowner)
-    FROM pg_class AS c
-    WHERE c.relname IN ('dear', 'dearest', 'trades', 'trade') ORDER BY 1
-"""
 
 
 @pytest.mark.usefixtures("postgres")
 def test_views_and_functions_follow_the_name_and_keep_all_they_are(database_url: str) -> None:
-    execute(database_url, *_THEIRS)
-    views = "SELECT * FROM (" + _SEEN.replace("ORDER BY 1", "") + ") AS s WHERE relname <> 'trade'"
+    execute(database_url, *THEIRS)
+    views = "SELECT * FROM (" + SEEN.replace("ORDER BY 1", "") + ") AS s WHERE relname <> 'trade'"
     before = select(database_url, views)
     with session(database_url, MIGRATION) as connection, connection.transaction():
         [[table]] = connection.execute("SELECT 'trade'::regclass::oid").fetchall()
@@ -162,25 +128,6 @@ def test_versions_and_licences_without_attach_chunk_are_refused(
 # -- with TimescaleDB ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def partitioned_url(
-    make_database: Callable[[str], str], timescale: Databases | None
-) -> Iterator[str]:
-    """Partitions of a role that may not make the extension, which the database got later."""
-    if timescale is None:
-        pytest.skip("FTS_TEST_TIMESCALE_DSN names no server with TimescaleDB: nothing was moved")
-    url, role = make_database(""), f"mover_{os.getpid()}"
-    execute(url, f"CREATE ROLE {role}", f"CREATE SCHEMA ticks AUTHORIZATION {role}")
-    try:
-        own_url = in_schema(f"{url}&options=-crole%3D{role}", "ticks")
-        migrate(own_url)
-        execute(url, "CREATE SCHEMA elsewhere", "CREATE EXTENSION timescaledb SCHEMA elsewhere")
-        execute(url, f"GRANT USAGE ON SCHEMA elsewhere TO {role}")
-        yield own_url
-    finally:
-        execute(url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
-
-
 async def store(sink: PostgresSink, batch: Batch) -> None:
     """As the writer's loop: again after whatever time may cure."""
     while True:
@@ -198,16 +145,16 @@ def test_rows_views_grants_and_indexes_are_there_afterwards(partitioned_url: str
         "INSERT INTO trade SELECT timestamptz '2026-11-21 00:00+00' + n * interval '1 s', 0, 1, 7,"
         " 0, 'B', n, 1, 0, n FROM generate_series(1, 100000) AS n",
         "CREATE INDEX trade_p20261121_stream ON trade_p20261121 (stream_id, time)",
-        *_THEIRS,
+        *THEIRS,
     )
-    before, said = select(url, _SEEN), list[str]()
+    before, said = select(url, SEEN), list[str]()
     dry = to_hypertables.plan(url)
     assert (dry.problems, len(dry.moves)) == ([], 6)
     assert to_hypertables.move(url, said.append) == [
         "book", "quote", "funding", "open_interest", "liquidation", "trade",
     ]  # fmt: skip
     assert said[-1].startswith("trade is a hypertable: 2 chunks, ")
-    assert select(url, _SEEN) == before
+    assert select(url, SEEN) == before
     assert select(url, "SELECT count(*), max(price) FROM trade") == [(100_000, 100_000)]
     assert select(url, "SELECT price FROM dearest") == [(100_000,)]
     assert select(url, "SELECT count_of(7)") == [(100_000,)]
@@ -323,7 +270,7 @@ def test_an_interrupted_move_leaves_each_table_whole_and_is_finished_by_the_next
         " 7, 0, 'B', n, 1, 0, n FROM generate_series(0, 71) AS n",
     )
     execute(
-        partitioned_url.replace("-crole", "-cnothing.role"),
+        as_superuser(partitioned_url),
         "CREATE FUNCTION ticks.die() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF (SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhparent"
         " WHERE c.oid = to_regclass('ticks.trade') AND c.relkind = 'r') = 2 THEN"
@@ -338,62 +285,9 @@ def test_an_interrupted_move_leaves_each_table_whole_and_is_finished_by_the_next
     )
     assert select(partitioned_url, kinds) == [("book", "r"), ("trade", "p")]
     assert select(partitioned_url, "SELECT count(*) FROM trades") == [(72,)]
-    execute(partitioned_url.replace("-crole", "-cnothing.role"), "DROP EVENT TRIGGER die")
+    execute(as_superuser(partitioned_url), "DROP EVENT TRIGGER die")
     monkeypatch.setenv("FTS_DATABASE_URL", partitioned_url)
     assert main(["migrate", "--to", "timescaledb", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"applied": [], "moved": ["trade"]}
     assert select(partitioned_url, kinds) == [("book", "r"), ("trade", "r")]
     assert select(partitioned_url, "SELECT count(*) FROM trades") == [(72,)]
-
-
-@pytest.fixture
-def own_server(server_dir: Path) -> Iterator[PrivatePostgres]:
-    """One that may be killed, if the installed PostgreSQL comes with TimescaleDB."""
-    program = client_program()
-    assert program is not None
-    if not list(program.parents[1].rglob("extension/timescaledb.control")):
-        pytest.skip("the installed PostgreSQL has no TimescaleDB: no server was killed in a move")
-    added = {"shared_preload_libraries": "timescaledb"}
-    folder = server_dir / "moved"
-    folder.mkdir(mode=0o711)
-    server = PrivatePostgres(folder, "moved", added)
-    yield server
-    server.stop()
-
-
-def test_a_server_killed_in_the_middle_has_each_table_as_before_or_as_after(
-    own_server: PrivatePostgres,
-) -> None:
-    url = own_server.start()
-    execute(url, "CREATE ROLE mover", "CREATE SCHEMA ticks AUTHORIZATION mover")
-    own_url = in_schema(f"{url}&options=-crole%3Dmover", "ticks")
-    migrate(own_url)
-    execute(url, "CREATE EXTENSION timescaledb")
-    for table, columns in (("book", "1, 1"), ("trade", "0, 1")):
-        execute(
-            own_url,
-            *(f"SELECT make_day('{table}', '2026-11-{day}')" for day in (20, 21, 22)),
-            f"INSERT INTO {table} SELECT timestamptz '2026-11-20 00:00+00' + n * interval '1 s', 0,"
-            f" 1, 7, 0, 'B', n, 1, {columns} FROM generate_series(0, 259199) AS n",
-        )
-    deaths = 0
-    for delay_s in (0.05, 0.2, 0.4, 0.6, None):
-        assert own_server.pid is not None
-        killer = threading.Timer(delay_s or 0.0, os.kill, (own_server.pid, signal.SIGKILL))
-        if delay_s is not None:
-            killer.start()
-        try:
-            to_hypertables.move(own_url)
-        except (DatabaseUnavailableError, MigrationError):
-            deaths += 1
-        if delay_s is not None:
-            killer.join()
-        own_server.stop()
-        own_server.start()
-        left = "SELECT relname FROM pg_class WHERE relname LIKE '%of_partitions%'"
-        assert select(url, left) == []
-        for table in ("book", "trade"):
-            found = select(own_url, f"SELECT count(*), sum(price) FROM {table}")
-            assert found == [(259_200, 259_200 * 259_199 // 2)], (delay_s, table)
-    assert deaths
-    assert to_hypertables.plan(own_url).moves == []

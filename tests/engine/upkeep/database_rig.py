@@ -9,7 +9,7 @@ import psycopg
 
 from engine.base.clock import DAY_NS
 from engine.database.layout import read_layout
-from engine.database.partitions import make_day, partitions_of
+from engine.database.partitions import date_of, make_day, partitions_of
 from engine.database.session import UPKEEP, session
 from engine.messages.upkeep import DatabaseReport, DatabaseUpkeep
 from engine.upkeep.task import Place
@@ -45,6 +45,11 @@ def make_days(place: Place, table: str, *days: int) -> None:
 def days_of(place: Place, table: str) -> list[int]:
     """Which there are."""
     return [(each.start_ns or 0) // DAY_NS for each in partitions_of(place.session, table)]
+
+
+def partition_name(table: str, day: int) -> str:
+    """`trade_p20261122` for the day that is so many days after 1970-01-01."""
+    return f"{table}_p{date_of(day):%Y%m%d}"
 
 
 def moment(day: float) -> dt.datetime:

@@ -9,7 +9,6 @@ import pytest
 
 from engine.base.clock import DAY_NS
 from engine.base.errors import ConfigError, EngineError
-from engine.database.partitions import partition_name
 from engine.database.session import UPKEEP, session
 from engine.messages.upkeep import DatabaseUpkeep
 from engine.upkeep.archive import archive_day, is_archived
@@ -19,7 +18,7 @@ from engine.upkeep.lake.place import LakePlace
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.retention import BeforeDrop, Retention
 from engine.upkeep.tasks.venue_retention import VenueRetention
-from tests.engine.upkeep.database_rig import place_in
+from tests.engine.upkeep.database_rig import partition_name, place_in
 from tests.engine.upkeep.lake.lake_rig import (
     FIRST,
     LAST,

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from engine.base.clock import DAY_NS
 from engine.base.errors import EngineError
-from engine.database.partitions import partition_name
 from engine.servers.postgres import PrivatePostgres
 from engine.upkeep.task import Place, StoppingError
 from engine.upkeep.tasks.bars.task import Bars, bars_are_made
@@ -33,7 +32,7 @@ from tests.engine.upkeep.bars_rig import (
     model,
     store,
 )
-from tests.engine.upkeep.database_rig import TODAY, days_of, make_days, place_in
+from tests.engine.upkeep.database_rig import TODAY, days_of, make_days, partition_name, place_in
 from tests.waiting import wait_for
 
 S_NS = 1_000_000_000

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from engine.base.clock import DAY_NS
-from engine.database.partitions import partition_name, partitions_of
+from engine.database.partitions import partitions_of
 from engine.upkeep.task import PostponedError, StoppingError
 from engine.upkeep.tasks.day_index import OVER_NS, DayIndex
 from engine.upkeep.tasks.days_ahead import DaysAhead
@@ -17,6 +17,7 @@ from tests.engine.upkeep.database_rig import (
     make_days,
     open_copy,
     open_writing,
+    partition_name,
     place_in,
     put_trades,
 )

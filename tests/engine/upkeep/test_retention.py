@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.base.clock import DAY_NS
-from engine.database.partitions import partition_name, partitions_of
+from engine.database.partitions import partitions_of
 from engine.upkeep.task import Place
 from engine.upkeep.tasks.ages import age_ns, first_kept_day_ns, is_over
 from engine.upkeep.tasks.retention import MARK, Retention
@@ -22,6 +22,7 @@ from tests.engine.upkeep.database_rig import (
     names_like,
     open_copy,
     open_reading,
+    partition_name,
     place_in,
     put_trades,
 )

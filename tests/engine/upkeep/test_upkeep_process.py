@@ -10,13 +10,12 @@ import pytest
 
 from engine.base.clock import DAY_NS, monotonic_s, wall_ns
 from engine.data.layout import Layout
-from engine.database.partitions import partition_name
 from engine.messages.pipes import Drain, Ready
 from engine.messages.settings import LogSettings, Paths
 from engine.messages.upkeep import DatabaseUpkeep, PauseUpkeep, UpkeepSettings, UpkeepStatus
 from engine.process.child import Child
 from engine.upkeep.tasks import TASKS
-from tests.engine.upkeep.database_rig import open_writing
+from tests.engine.upkeep.database_rig import open_writing, partition_name
 from tests.waiting import until
 
 pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("postgres")]

@@ -1,11 +1,12 @@
 """Rows, catalogs and settings for the sinks."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 
 from engine.data.flags import Flag, Side
 from engine.data.instrument import Instrument
@@ -15,6 +16,7 @@ from engine.data.layout import Layout, SourceKey, open_layout
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.messages.settings import LogSettings, Paths, WriterSettings
+from engine.writer.sinks.postgres.sink import PostgresSink
 from engine.writer.sinks.sink import Sink
 from engine.writer.sources.source import Readers
 
@@ -25,6 +27,7 @@ DATABASE = Readers(every_row=("database",))
 
 MakeTrades = Callable[..., RecordArray]
 MakeSettings = Callable[..., WriterSettings]
+Run = Callable[[Callable[[PostgresSink], Awaitable[Any]]], Any]
 
 
 async def claim(sink: Sink, ring: str, epoch: int = 1, start_seq: int = 0) -> Any:
@@ -66,6 +69,24 @@ def make_settings(layout: Layout) -> MakeSettings:
         )
 
     return make
+
+
+@pytest.fixture
+def run(database_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
+    """Run an async function on a connected sink of its own."""
+
+    def run(body: Callable[[PostgresSink], Awaitable[Any]]) -> Any:
+        async def main() -> Any:
+            sink = PostgresSink(make_settings(database_url=database_url), slots)
+            await sink.open({})
+            try:
+                return await body(sink)
+            finally:
+                await sink.close()
+
+        return uvloop.run(main())
+
+    return run
 
 
 @pytest.fixture

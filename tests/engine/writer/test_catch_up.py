@@ -3,7 +3,6 @@
 What needs TimescaleDB runs with FTS_TEST_TIMESCALE_DSN; without it, that the others are left alone.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,15 @@ import uvloop
 from engine.base.errors import FencedError
 from engine.data.kinds import TRADE
 from engine.data.layout import SourceKey
-from engine.data.slots import Slots
 from engine.database.catch_up import ROWS_MIN, CatchUp
 from engine.database.session import WRITER, AsyncSession, open_session
 from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.postgres.sink import PostgresSink
 from tests.conftest import Databases
-from tests.engine.writer.conftest import MakeSettings, MakeTrades, claim
+from tests.engine.writer.conftest import MakeTrades, Run, claim
 from tests.stores import execute, select
 
 RING = "shard-0.trade"
-Run = Callable[[Callable[[PostgresSink], Awaitable[Any]]], Any]
 _STATE = """
     SELECT array_to_string(_timescaledb_functions.chunk_status_text(
         format('%I.%I', c.chunk_schema, c.chunk_name)::regclass), ' ')
@@ -44,24 +41,6 @@ def columns(timescale: Databases | None, database_url: str) -> None:
         "ALTER TABLE trade SET (timescaledb.enable_columnstore,"
         " timescaledb.segmentby = 'stream_id', timescaledb.orderby = 'time, trade_id')",
     )
-
-
-@pytest.fixture
-def run(database_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
-    """Run an async function on a connected sink of its own."""
-
-    def run(body: Callable[[PostgresSink], Awaitable[Any]]) -> Any:
-        async def main() -> Any:
-            sink = PostgresSink(make_settings(database_url=database_url), slots)
-            await sink.open({})
-            try:
-                return await body(sink)
-            finally:
-                await sink.close()
-
-        return uvloop.run(main())
-
-    return run
 
 
 def piece(rows: Any, seq: int) -> Slice:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -18,9 +17,8 @@ from control.cli.exits import Exit
 from control.cli.main import main
 from tests.conftest import Databases
 from tests.engine.upkeep.lake.lake_rig import ODD_SYMBOL, contents, fill
+from tests.pages import python_examples
 from tests.stores import execute, select
-
-ROOT = Path(__file__).parents[4]
 
 Fts = Callable[..., tuple[int, str, str]]
 
@@ -93,6 +91,47 @@ def test_out_proven_and_back(fts: Fts, database_url: str, empty_url: str, tmp_pa
     assert f"WRONG {file.relative_to(lake)}: its SHA-256 is" in err
 
 
+def test_an_import_of_what_the_lake_does_not_hold_says_what_it_holds(
+    fts: Fts, database_url: str, empty_url: str, tmp_path: Path
+) -> None:
+    fill(database_url, 20)
+    lake = tmp_path / "lake"
+    fts(f"export --to {lake} --kind trade --kind gap", database_url)
+    for typed, said in (
+        ("--venue typo", f"--venue typo: {lake} holds acme, other one"),
+        ("--venue acme --venue typo", f"--venue typo: {lake} holds acme, other one"),
+        ("--kind quote", f"--kind quote: {lake} holds coverage, gap, trade"),
+        ("--from 2026-11-23", "holds nothing of that; its days are from"),
+        ("--kind trade --through 2026-11-19", "holds nothing of that; its days are from"),
+    ):
+        code, out, err = fts(f"import {lake} {typed}", empty_url)
+        assert (code, out) == (Exit.USAGE, ""), typed
+        assert said in err
+    assert select(empty_url, "SELECT FROM stream") == []
+
+
+def test_a_database_beside_the_default_one_is_named(
+    fts: Fts, database_url: str, empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For export and import alike; who misspells one learns which there are."""
+    fill(database_url, 20)
+    config = tmp_path / "fts.toml"
+    config.write_text("[databases.archive]\n[databases.old]\n")
+    monkeypatch.setenv("FTS_DATABASE_URL_ARCHIVE", database_url)
+    monkeypatch.setenv("FTS_DATABASE_URL_OLD", "postgresql://nobody@127.0.0.1:1/none")
+    lake, of_config = tmp_path / "lake", f"--config {config} --database"
+    assert fts(f"export --to {lake} {of_config} archive", empty_url)[0] == Exit.OK
+    monkeypatch.setenv("FTS_DATABASE_URL_ARCHIVE", empty_url)
+    code, _, err = fts(f"import {lake} {of_config} archive", database_url)
+    assert code == Exit.OK, err
+    assert contents(empty_url) == contents(database_url)
+    for line in (f"export --to {tmp_path}/other", f"import {lake}"):
+        code, out, err = fts(f"{line} {of_config} archiv", database_url)
+        assert (code, out) == (Exit.USAGE, "")
+        assert err.endswith("has no databases.archiv, but databases.archive, databases.old\n")
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_cannot_be_done_says_what_to_do(
     fts: Fts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -114,12 +153,6 @@ def test_what_cannot_be_done_says_what_to_do(
         assert (code, "pip install 'fintickstreams[lake]'" in err) == (Exit.USAGE, True)
 
 
-def examples(page: str) -> list[str]:
-    """The Python of a page."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
 def test_the_pages_examples_say_what_the_database_says(
     fts: Fts, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +167,7 @@ def test_the_pages_examples_say_what_the_database_says(
     monkeypatch.chdir(tmp_path)
     assert fts("export --to lake", database_url)[0] == Exit.OK
     found: dict[str, Any] = {}
-    blocks = [*examples("README.md"), *examples("docs/lake.md")]
+    blocks = [*python_examples("README.md"), *python_examples("docs/lake.md")]
     assert len(blocks) == 4
     for block in blocks:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,137 +1,40 @@
 """Reading by symbol: the functions of SQL say what a scan of everything would say, in whatever
-order rows came and whoever died in between; and they look at nothing outside of their bounds.
+order rows came and whoever died in between.
 """
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-import uvloop
 
 from engine.data.flags import Flag, GapReason, GapState, Side
 from engine.data.kind import RecordArray
-from engine.data.kinds import BOOK, GAP, QUOTE, TRADE
-from engine.data.layout import SourceKey
+from engine.data.kinds import BOOK, GAP, QUOTE
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
-from engine.writer.rows.slice import Batch, Slice
-from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.engine.writer.conftest import START_NS, MakeSettings, claim
+from tests.engine.writer.sinks.postgres.reading_rig import (
+    DAYS,
+    MIDNIGHT_NS,
+    RARE,
+    SECOND_NS,
+    Fill,
+    Store,
+    chunks,
+    day,
+    read,
+    time_of,
+    touched,
+    trades_of_days,
+)
 from tests.stores import execute, select
 
-SECOND_NS = 1_000_000_000
-HOUR_NS = 3600 * SECOND_NS
-DAY_NS = 24 * HOUR_NS
-MIDNIGHT_NS = START_NS // DAY_NS * DAY_NS
-DAYS = 4
-ROWS = 6000
 WINDOWS = ((0.1, 3.9), (2.47, 2.52), (3.47, 3.52))
-RARE = 3
-"""The slot of a symbol with a few trades a day."""
-KINDS_BY_LAYOUT = {kind.dtype: kind for kind in (TRADE, BOOK, QUOTE, GAP)}
-
-Store = Callable[..., None]
-Fill = Callable[[], RecordArray]
-
-
-def time_of(ns: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ns // 1000)
-
-
-def day(number: float) -> datetime:
-    return time_of(MIDNIGHT_NS) + timedelta(days=number)
-
-
-@pytest.fixture
-def store(database_url: str, make_settings: MakeSettings, slots: Slots) -> Store:
-    """`store(rows, rows, …)`: one commit each, by a writer that is new at every call."""
-    stored = {"trade": 0, "book": 0, "quote": 0, "gap": 0}
-
-    def store(*batches: RecordArray) -> None:
-        async def main() -> None:
-            sink = PostgresSink(make_settings(database_url=database_url), slots)
-            await sink.open({})
-            for rows in batches:
-                spec = KINDS_BY_LAYOUT[rows.dtype]
-                key, seq = SourceKey(f"shard-0.{spec.name}", 1), stored[spec.name]
-                assert await claim(sink, key.ring, 1, 0) == seq
-                taken = await sink.take(Batch([Slice.whole(key, spec, seq, rows)]), durable=False)
-                assert not taken.refused
-                stored[spec.name] += len(rows)
-            await sink.close()
-
-        uvloop.run(main())
-
-    return store
-
-
-def trades_of_days(count: int = ROWS) -> RecordArray:
-    """Of four symbols, from 11 to 13 o'clock of four days, in order of time. One symbol is busy,
-    and one has five trades a day.
-    """
-    numbers = np.arange(count)
-    days, places = numbers * DAYS // count, numbers % (count // DAYS)
-    rows = np.zeros(count, TRADE.dtype)
-    others = np.where(numbers % 10 < 8, 0, 1 + numbers % 2)
-    rows["stream"] = np.where(numbers % (count // DAYS // 5) == 17, RARE, others)
-    rows["side"] = np.where(numbers % 2, Side.BUY, Side.SELL)
-    rows["ts_event"] = MIDNIGHT_NS + days * DAY_NS + 11 * HOUR_NS + 777
-    rows["ts_event"] += places * (2 * HOUR_NS // (count // DAYS))
-    rows["ts_recv"] = rows["ts_event"] + 5_000_000
-    rows["trade_id"] = numbers
-    rows["price"] = (8_100_000 + numbers * 7919 % 1000) / 100
-    rows["qty"] = (1 + numbers % 5000) / 1000
-    return rows
-
-
-@pytest.fixture
-def fill(store: Store, database_url: str) -> Fill:
-    """Four days of trades; those before the last are closed, as the upkeep leaves them."""
-
-    def fill() -> RecordArray:
-        rows = trades_of_days()
-        store(*np.array_split(rows, 20))
-        for (chunk,) in select(
-            database_url,
-            "SELECT tableoid::regclass::text FROM trade GROUP BY 1 HAVING max(time) < %s",
-            (day(DAYS - 1),),
-        ):
-            execute(database_url, f"CREATE INDEX ON {chunk} (stream_id, time)")
-        execute(database_url, "ANALYZE trade")
-        return rows
-
-    return fill
-
-
-def read(url: str, call: str, *values: Any) -> tuple[list[Any], dict[str, int]]:
-    """What a call says, and how many rows it looked at in each table, partition and chunk."""
-    with psycopg.connect(url) as connection:
-        connection.execute("SET max_parallel_workers_per_gather = 0")
-        rows = connection.execute(call.encode(), values).fetchall()
-        looked = connection.execute(
-            "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"
-            " FROM pg_stat_xact_user_tables WHERE seq_scan + coalesce(idx_scan, 0) > 0"
-        ).fetchall()
-    return rows, dict(looked)
-
-
-def chunks(url: str, since: datetime, until: datetime, table: str = "trade") -> set[str]:
-    """The partitions or chunks that have rows of a time."""
-    query = (
-        "SELECT c.relname FROM pg_class AS c WHERE c.oid IN"
-        f" (SELECT tableoid FROM {table} WHERE time >= %s AND time < %s)"
-    )
-    return {name for (name,) in select(url, query, (since, until))}
-
-
-def touched(looked: dict[str, int], url: str, table: str = "trade") -> set[str]:
-    return looked.keys() & chunks(url, day(-9), day(99), table)
 
 
 def test_trades_of_a_symbol_are_those_of_the_view(fill: Fill, database_url: str) -> None:
@@ -182,41 +85,6 @@ def test_trades_of_a_rare_symbol_are_found_without_reading_the_others(
     assert len(rows) == 5
     (newest,) = chunks(database_url, day(3.5), day(3.52))
     assert looked[newest] <= 2 * len(rows)
-
-
-def test_a_query_on_a_function_is_planned_with_its_bounds(fill: Fill, database_url: str) -> None:
-    """The function is inlined: what is said of its rows is part of the plan."""
-    fill()
-    call = (
-        "EXPLAIN (ANALYZE, FORMAT JSON)"
-        " SELECT max(price) FROM trades('acme', 'S0', %s, %s) WHERE side = 'buy'"
-    )
-    for since, until in ((day(1.48), day(1.52)), (day(3.49), day(3.53))):
-        ((plan,),) = select(database_url, call, (since, until))[0]
-        scanned = {
-            node["Relation Name"]
-            for node in nodes(plan["Plan"])
-            if "Relation Name" in node and node["Actual Loops"]
-        }
-        ours = chunks(database_url, day(0), day(DAYS))
-        assert scanned & ours == chunks(database_url, since, until)
-
-
-def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    return [plan, *(each for child in plan.get("Plans", ()) for each in nodes(child))]
-
-
-def test_no_day_outside_of_the_bounds_is_looked_at(fill: Fill, database_url: str) -> None:
-    fill()
-    for call in (
-        "bars_raw('acme', 'S1', %s, %s, '1 hour')",
-        "bars_raw('acme', 'S1', %s, %s)",
-        "trades('acme', 'S3', %s, %s)",
-    ):
-        for since, until in ((day(1.3), day(1.6)), (day(3.4), day(3.51))):
-            rows, looked = read(database_url, f"SELECT * FROM {call}", since, until)
-            assert rows
-            assert touched(looked, database_url) == chunks(database_url, since, until)
 
 
 def test_the_newest_trade_is_found_in_one_look(fill: Fill, database_url: str) -> None:
@@ -486,17 +354,6 @@ def test_the_book_of_the_end_of_time_is_the_newest(
                           (None, 0)):  # fmt: skip
             found = connection.execute(b"SELECT count(*) FROM book_at('acme', 'S0', %s)", (at,))
             assert found.fetchall() == [(count,)], at
-
-
-def test_a_book_looks_at_no_day_before_its_snapshot_and_none_after(
-    store: Store, database_url: str
-) -> None:
-    levels = [(int(Side.BID), 8_000_000, 1)]
-    events = [(hour * 3600, hour % 24 == 3, False, levels) for hour in range(24 * DAYS)]
-    store(book_rows(events))
-    rows, looked = read(database_url, "SELECT * FROM book_at('acme', 'S0', %s)", day(2.5))
-    assert rows == [("bid", Decimal("80000.00"), Decimal("0.001"))]
-    assert touched(looked, database_url, "book") == chunks(database_url, day(2.1), day(2.5), "book")
 
 
 def test_spreads_are_exact_and_null_where_a_side_is_empty(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -24,29 +23,10 @@ from engine.messages.listings import StoreListing
 from engine.writer.rows.slice import Batch, Loss, Slice
 from engine.writer.sinks.postgres.listing_store import store_listing
 from engine.writer.sinks.postgres.sink import PostgresSink
-from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades, claim
+from tests.engine.writer.conftest import START_NS, MakeSettings, MakeTrades, Run, claim
 from tests.stores import select
 
 RING = "shard-0.trade"
-Run = Callable[[Callable[[PostgresSink], Awaitable[Any]]], Any]
-
-
-@pytest.fixture
-def run(database_url: str, make_settings: MakeSettings, slots: Slots) -> Run:
-    """Run an async function on a connected sink of its own."""
-
-    def run(body: Callable[[PostgresSink], Awaitable[Any]]) -> Any:
-        async def main() -> Any:
-            sink = PostgresSink(make_settings(database_url=database_url), slots)
-            await sink.open({})
-            try:
-                return await body(sink)
-            finally:
-                await sink.close()
-
-        return uvloop.run(main())
-
-    return run
 
 
 def piece(rows: RecordArray, seq: int = 0, ring: str = RING) -> Slice:
