@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from engine.data.kind import Kind
@@ -93,6 +94,42 @@ def test_binance_quote_decode_sequence_ring(benchmark: BenchmarkFixture) -> None
     assert feed.row_count == 12 * FRAMES
 
 
+@pytest.mark.parametrize("venue", ["binance_spot", "binance_inverse"])
+def test_trade_of_binances_other_markets(benchmark: BenchmarkFixture, venue: str) -> None:
+    producer, reader = ring(TRADE)
+    spec = StreamSpec(1, StreamKey(venue, "BTCUSDT", StreamKind.TRADES))
+    feed = ContiguousTrades(spec, producer, GapLedger(ring(GAP)[0]), None)
+    feeds = Feeds()
+    feeds.add(feed)
+    decode = VENUES[venue].open_decoder(feeds, Said())
+    blocks = [agg_trades(1 + i * FRAMES, FRAMES) for i in range(12)]
+    benchmark.extra_info.update(items=FRAMES, budget_us=1.2)
+    run_frames(benchmark, decode, blocks, producer, reader)
+    assert feed.row_count == 12 * FRAMES
+
+
+def test_binance_spot_quote_decode_sequence_ring(benchmark: BenchmarkFixture) -> None:
+    producer, reader = ring(QUOTE)
+    spec = StreamSpec(1, StreamKey("binance_spot", "BTCUSDT", StreamKind.TICKER))
+    feed = Quotes(spec, producer, GapLedger(ring(GAP)[0]), None)
+    feeds = Feeds()
+    feeds.add(feed)
+    decode = VENUES["binance_spot"].open_decoder(feeds, Said())
+    numbers = itertools.count(1_127_645_101)
+    frame = (
+        b'{"u":%d,"s":"BTCUSDT","b":"81234.40000000","B":"0.14245900","a":"81234.60000000",'
+        b'"A":"0.03120100"}'
+    )
+    blocks = [[frame % next(numbers) for _ in range(FRAMES)] for _ in range(12)]
+    benchmark.extra_info.update(items=FRAMES, budget_us=1.2)
+    run_frames(benchmark, decode, blocks, producer, reader)
+    assert feed.row_count == 12 * FRAMES
+
+
+def test_binance_spot_depth_6_levels_per_level(benchmark: BenchmarkFixture) -> None:
+    run_depth(benchmark, levels=6, events=5000, budget_us=1.0, venue="binance_spot")
+
+
 def depth(seq: int, levels: int) -> bytes:
     bids = [[f"{81234.5 - i:.2f}", f"{0.001 * (i + 1):.3f}"] for i in range(levels // 2)]
     asks = [[f"{81235.5 + i:.2f}", f"{0.001 * (i + 1):.3f}"] for i in range(levels // 2)]
@@ -103,13 +140,19 @@ def depth(seq: int, levels: int) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-def run_depth(benchmark: BenchmarkFixture, levels: int, events: int, budget_us: float) -> None:
+def run_depth(
+    benchmark: BenchmarkFixture,
+    levels: int,
+    events: int,
+    budget_us: float,
+    venue: str = "binance_linear",
+) -> None:
     producer, reader = ring(BOOK)
-    spec = StreamSpec(1, StreamKey("binance_linear", "BTCUSDT", StreamKind.L2_BOOK))
+    spec = StreamSpec(1, StreamKey(venue, "BTCUSDT", StreamKind.L2_BOOK))
     feed = DeltaBook(spec, producer, GapLedger(ring(GAP)[0]), None, lambda _: None)
     feeds = Feeds()
     feeds.add(feed)
-    decode = VENUES["binance_linear"].open_decoder(feeds, Said())
+    decode = VENUES[venue].open_decoder(feeds, Said())
     decode(depth(1, 2), TS_RECV)
     feed.on_snapshot(BookEvent(12, 0, 1, 1, [], [], is_snapshot=True))
     assert feed.is_synced

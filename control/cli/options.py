@@ -151,10 +151,18 @@ def _with_known_routes(loaded: LoadedConfig, whole: Config) -> Config:
 
 
 def _check_options(loaded: LoadedConfig, name: str, settings: VenueSettings) -> None:
-    """Raises ConfigError for a value that the venue does not know, or has no use for."""
+    """Raises ConfigError for a value or a group of sockets that the venue does not know, or has no
+    use for.
+    """
     if settings.credentials_file is not None and not VENUES[name].takes_credentials:
         raise ConfigError(
             f"{loaded.source}: venues.{name}.credentials_file: nobody needs to log in there"
+        )
+    if unknown := settings.socket_paths.keys() - VENUES[name].groups.keys():
+        known_groups = ", ".join(VENUES[name].groups)
+        raise ConfigError(
+            f"{loaded.source}: venues.{name}.socket_paths: {min(unknown)!a} is none of"
+            f" {known_groups}"
         )
     for key, known in VENUES[name].options.items():
         if (value := getattr(settings, key)) not in (None, *known):

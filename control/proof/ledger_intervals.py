@@ -19,6 +19,7 @@ _ROWS = """
     SELECT i.venue, i.symbol, (extract(epoch FROM f.recv_time) * 1e9)::bigint,
            extract(epoch FROM f.funding_interval)::bigint
     FROM funding_rates f JOIN stream s USING (stream_id) JOIN instrument i USING (instrument_id)
+    WHERE NOT f.settled
 """
 _ON_ITS_WAY_NS = 2_000_000_000
 """An answer is on record when it leaves the venue, a little before anybody has it."""

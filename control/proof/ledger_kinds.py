@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from control.proof.ledger_intervals import count_wrong_intervals
-from control.proof.ledger_sources import LedgerSource, by_source
+from control.proof.ledger_sources import LedgerSource, by_source, settled
 from control.proof.ledger_topics import WantedTopics
 from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.kind import Column, Kind
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind, Transport, carriers_of
-from shards.simulator.core.ledger import LedgerRows, Rows
+from shards.simulator.core.ledger import NO_RATE, LedgerRows, Rows
 from shards.venues import VENUES
 
 __all__ = ["as_shown", "check_kinds"]
@@ -38,6 +38,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STREAMS = """
     SELECT s.stream_id, i.venue, i.symbol, s.kind, s.transport
     FROM stream s JOIN instrument i USING (instrument_id) WHERE s.kind = ANY(%s)
+"""
+
+_WRONGLY_SETTLED = """
+    SELECT count(*) FROM funding_rates f JOIN stream s USING (stream_id)
+    WHERE f.settled <> (s.kind = 'SettledFunding')
 """
 
 
@@ -51,6 +56,11 @@ class _StreamName(NamedTuple):
     def has_venue_time(self) -> bool:
         """Whether its venue says when what it sends has happened."""
         return VENUES[self.source.venue].channels[self.kind, self.source.transport].has_venue_time
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it brings what was paid: each payment once, however often it was asked for."""
+        return self.kind is StreamKind.SETTLED_FUNDING
 
 
 def check_kinds(
@@ -67,16 +77,24 @@ def check_kinds(
             verdicts[name] = _check_kind(kind, rows, ledger, connection)
     if "funding" in verdicts:
         verdicts["funding"].altered += count_wrong_intervals(ledger, connection)
+        verdicts["funding"].altered += _count_wrongly_settled(connection)
     return verdicts
+
+
+def _count_wrongly_settled(connection: Connection) -> int:
+    """Count the rows that say they were paid and were not, or the other way."""
+    found = connection.execute(_WRONGLY_SETTLED).fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connection) -> Verdict:
     total = Verdict()
     streams = _streams(kind, connection)
-    sent = dict(by_source(ledger, rows))
+    sent, paid = dict(by_source(ledger, rows)), dict(settled(ledger, rows))
     stored = _stored(kind, connection)
     for name, ids in streams.items():
-        part = sent.get(name.source, rows[:0])
+        part = (paid if name.is_settled else sent).get(name.source, rows[:0])
         have = [row for number in ids for row in stored.get(number, ())]
         covered = partial(covered_by_gaps, connection, ids)
         total.add(_compare(kind, name, part, have, covered))
@@ -127,7 +145,10 @@ def _values(column: Column, part: Rows) -> Sequence[object]:
         numbers = zip(
             part[f"{name}_mantissa"].tolist(), part[f"{places}_decimals"].tolist(), strict=True
         )
-        values = [Decimal(mantissa).scaleb(-decimals) for mantissa, decimals in numbers]
+        values = [
+            None if decimals == NO_RATE else Decimal(mantissa).scaleb(-decimals)
+            for mantissa, decimals in numbers
+        ]
     else:
         values = [_SHOWN.get(name, int)(value) for value in part[name].tolist()]
     return [value or None for value in values] if column.zero_is_absent else values
@@ -151,7 +172,7 @@ def _compare(
     kind: Kind, name: _StreamName, part: Rows, stored: list[Values], covered: Covered
 ) -> Verdict:
     """Count both sides' rows by what they say."""
-    is_polled = name.source.transport is Transport.HTTP_POLL
+    is_polled = name.source.transport is Transport.HTTP_POLL and not name.is_settled
     said = as_shown(kind, part)
     received = len(stored)
     if is_polled:

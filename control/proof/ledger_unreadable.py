@@ -6,13 +6,16 @@ Where the elements went to nobody whole (a socket was cut under them) other gaps
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from control.proof.ledger_sources import LedgerSource, by_source
 from control.proof.ledger_topics import WantedTopics
 from control.proof.verdict import Connection, Verdict, covered_by_gaps
 from engine.data.flags import GapReason
-from engine.data.names import CARRIES, StreamKind, Transport
+from engine.data.names import CARRIES, TELLS_THE_PAST, StreamKind, Transport
+from shards.feeds.declared.coverage import LATE_NS
 from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, Rows
+from shards.venues import VENUES
 
 __all__ = ["check_unreadable"]
 
@@ -26,14 +29,26 @@ _COUNTED = """
 """
 
 
+class _Streams(NamedTuple):
+    """The streams of one instrument and kind of row, and how late their rows may be stamped."""
+
+    ids: list[int]
+    late_ns: int
+
+
 def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str, Verdict]:
-    """The verdict on all of them; none where there were none."""
+    """The verdict on all of them; none where there were none. What tells the past is never spoiled,
+    and shares the instrument and the transport with what is.
+    """
     if not len(ledger.unreadable):
         return {}
-    streams: dict[tuple[LedgerSource, str], list[int]] = {}
+    streams: dict[tuple[LedgerSource, str], _Streams] = {}
     for venue, symbol, stream_kind, transport, ids in connection.execute(_STREAMS):
-        for kind in CARRIES[StreamKind(stream_kind)]:
-            streams[LedgerSource(venue, symbol, Transport(transport)), kind] = ids
+        channel = VENUES[venue].channels[StreamKind(stream_kind), Transport(transport)]
+        late_ns = 0 if channel.has_venue_time else LATE_NS
+        for kind in () if stream_kind in TELLS_THE_PAST else CARRIES[StreamKind(stream_kind)]:
+            source = LedgerSource(venue, symbol, Transport(transport))
+            streams[source, kind] = _Streams(ids, late_ns)
     total, wanted = Verdict(), WantedTopics(connection)
     for number, kind in enumerate(UNREADABLE_KINDS):
         of_kind = ledger.unreadable[ledger.unreadable["kind"] == number]
@@ -44,12 +59,13 @@ def check_unreadable(ledger: LedgerRows, connection: Connection) -> Mapping[str,
     return {"unreadable": total}
 
 
-def _judge(part: Rows, stream_ids: list[int] | None, connection: Connection) -> Verdict:
+def _judge(part: Rows, streams: _Streams | None, connection: Connection) -> Verdict:
     sent = int(part["rows"].sum())
-    if stream_ids is None:  # nobody collects it
+    if streams is None:  # nobody collects it
         is_polled = bool(part["rest"][0])
         return Verdict() if is_polled else Verdict(sent=sent, missing=sent)
-    covered = covered_by_gaps(connection, stream_ids, part["seq"], part["ts_event"])
+    stream_ids, late_ns = streams
+    covered = covered_by_gaps(connection, stream_ids, part["seq"], part["ts_event"], late_ns)
     declared = int(part["rows"][covered].sum())
     query = connection.execute(_COUNTED, (stream_ids, int(GapReason.UNREADABLE))).fetchone()
     assert query is not None

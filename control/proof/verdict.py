@@ -34,13 +34,15 @@ class Verdict:
 
 
 def covered_by_gaps(
-    connection: Connection, stream_ids: Sequence[int], seqs: Ints, ts_event: Ints
+    connection: Connection, stream_ids: Sequence[int], seqs: Ints, ts_event: Ints, late_ns: int = 0
 ) -> npt.NDArray[np.bool_]:
-    """Tell for each row whether a gap of its stream declares it missing."""
+    """Tell for each row whether a gap of its stream declares it missing. Where rows have the time
+    at which they came, they may do so `late_ns` after what the ledger says.
+    """
     covered = np.zeros(len(seqs), dtype=np.bool_)
     for from_seq, to_seq, from_ts, to_ts in connection.execute(_GAPS, (list(stream_ids),)):
         if from_seq or to_seq:
             covered |= (seqs >= from_seq) & (seqs <= to_seq)
         else:  # a venue without ids: the gap is a span of venue time
-            covered |= (ts_event >= from_ts) & (ts_event <= to_ts)
+            covered |= (ts_event + late_ns >= from_ts) & (ts_event <= to_ts)
     return covered

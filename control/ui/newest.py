@@ -17,6 +17,7 @@ from engine.data.flags import Flag, Side
 from engine.data.kind import Kind
 from engine.data.kinds import FUNDING, KINDS, LIQUIDATION, QUOTE
 from engine.data.layout import Layout
+from engine.data.names import TELLS_THE_PAST
 from engine.messages.status import StreamReport
 
 Row = Mapping[str, Any]
@@ -57,7 +58,11 @@ class Newest:
 
     def look(self, reports: list[StreamReport]) -> None:
         """See which streams there are, and where."""
-        wanted = {(each.kind, each.transport): each for each in carrying(reports, self.kind)}
+        wanted = {
+            (each.kind, each.transport): each
+            for each in carrying(reports, self.kind)
+            if each.kind not in TELLS_THE_PAST
+        }
         for key in self._sources.keys() - wanted.keys():
             self._sources.pop(key).followed.close()
             self._has_changed = True

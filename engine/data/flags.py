@@ -18,6 +18,8 @@ class Flag(enum.IntFlag):
     INEXACT = 32
     NO_RATE = 64
     """A funding row with prices only: the contract pays no funding."""
+    SETTLED = 128
+    """Funding that was paid, at the row's time, and no state of the market."""
 
 
 class Side(enum.IntEnum):

@@ -52,6 +52,7 @@ class StreamKind(_AnyCase):
     OPEN_INTEREST = "OpenInterest"
     FUNDING_OPEN_INTEREST = "FundingOpenInterest"
     LIQUIDATIONS = "Liquidations"
+    SETTLED_FUNDING = "SettledFunding"
 
 
 class Transport(_AnyCase):
@@ -81,9 +82,14 @@ CARRIES: Final[Mapping[StreamKind, tuple[str, ...]]] = {
     StreamKind.OPEN_INTEREST: ("open_interest",),
     StreamKind.FUNDING_OPEN_INTEREST: ("funding", "open_interest"),
     StreamKind.LIQUIDATIONS: ("liquidation",),
+    StreamKind.SETTLED_FUNDING: ("funding",),
 }
 """The kinds of record (`engine.data.kinds`) that each kind of stream brings: one row of each, or
 none of any."""
+
+
+TELLS_THE_PAST: Final = frozenset({StreamKind.SETTLED_FUNDING})
+"""The kinds of stream whose rows say what has been: none of them is the newest state."""
 
 
 def carriers_of(kind: str) -> list[StreamKind]:

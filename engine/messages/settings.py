@@ -16,6 +16,7 @@ from engine.data.routes import Route
 from engine.messages.streams import Knobs
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
+SocketPath = Annotated[str, Meta(pattern=r"^(/[\w.-]+)*$", max_length=200)]
 SnapshotInterval = Annotated[float, Meta(ge=60, le=604_800)]
 Admission = Literal["green", "yellow", "any"]
 """The worst health in which new streams are still accepted; `any` never refuses."""
@@ -51,6 +52,8 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rest_url: str | None = None
     ws_url: str | None = None
+    socket_paths: dict[str, SocketPath] = {}
+    """Where a group of the venue's sockets is behind `ws_url`, by the group's name."""
     streams_per_connection: int | None = None
     book_channel: str | None = None
     """Which feed books come from, where the venue has several (its `options` say which)."""

@@ -1,16 +1,20 @@
-"""What a derivative has beside trades and book: funding, open interest, liquidations."""
+"""What a derivative has beside trades and book: funding, predicted and paid, open interest,
+liquidations.
+"""
 
 from itertools import islice
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
-from engine.base.clock import monotonic_s
+from engine.base.clock import monotonic_s, wall_ns
 from engine.data.flags import Flag, GapState
 from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds.context import FeedContext
+from shards.feeds.declared.coverage import BEGINS_AFTER_NS, LATE_NS
 from shards.feeds.declared.gaps import Edges, GapLedger
+from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.feed import Feed, Frame
 from shards.feeds.unnumbered import UnnumberedFeed
 
@@ -19,6 +23,9 @@ _PACK_OPEN_INTEREST: Final = OPEN_INTEREST.packer()
 _PACK_LIQUIDATION: Final = LIQUIDATION.packer()
 _NO_RATE: Final = int(Flag.NO_RATE)
 _INEXACT: Final = int(Flag.INEXACT)
+_SETTLED: Final = int(Flag.SETTLED)
+_BACKFILLED: Final = int(Flag.BACKFILLED)
+_DAY_NS: Final = 86_400_000_000_000
 _REMEMBERED_LIQUIDATIONS: Final = 1024
 _SETTLED_S: Final = 5.0
 """After so long on a socket a subscription counts as heard, though nothing has come."""
@@ -70,6 +77,102 @@ class FundingRates(_FundingStream):
             if not row.interval_s:
                 row = row._replace(interval_s=self.interval_s)
             self._store_funding(self.ring, ts_event, ts_recv, row)
+
+
+class Payment(NamedTuple):
+    """One payment of funding; `ts_event` in ns, `sort` the venue's word for what it is, for two may
+    be of one moment.
+    """
+
+    ts_event: int
+    sort: str
+    rate: float
+    mark_price: float
+    is_exact: bool = True
+
+
+class SettledFunding(_FundingStream):
+    """Payments in the order of their time, each once, from the venue's history.
+
+    The venue is asked for what was paid since the newest payment that is stored, that one included.
+    Nothing is missed while nobody asks, for the next answer reaches back as far as it must: neither
+    a silence nor a time without an engine makes a gap. A stream begins with those of the last day.
+    """
+
+    silence_is_loss: ClassVar = False
+    listens_without_rows: ClassVar = True
+
+    def __init__(
+        self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
+    ) -> None:
+        super().__init__(spec, ring, gaps, last)
+        self._began_ns = wall_ns()
+        self._refused: set[int] = set()
+        self._refused_before: set[int] = set()
+        """Marks of what could not be read of this answer, and of the one before."""
+        self._newest: set[str] | None = None
+        """The sorts of those of the newest moment; None after a restart, which knows the moment
+        alone: all of it was stored, for an answer is published whole."""
+
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
+        """What was paid before is told from memory."""
+        super().subscribed(why)
+        self._began_ns = wall_ns()
+
+    @property
+    def since_ms(self) -> int:
+        """That of the newest payment; before there was one, that up to which it was heard."""
+        since_ns = self._last_ts or self._heard_until or self._began_ns - _DAY_NS
+        return since_ns // 1_000_000
+
+    def on_payment(self, payment: Payment, ts_recv: int) -> None:
+        """Take one, checked by the venue's decoder; those of an answer come oldest first."""
+        self.last_recv_ns = ts_recv
+        if not self._is_new(payment):
+            self.duplicate_count += 1
+            return
+        ts_event, _, rate, mark_price, is_exact = payment
+        is_past = ts_event < self._began_ns
+        self.next_flags |= _SETTLED | _BACKFILLED * is_past
+        row = FundingRow(rate, mark_price, 0.0, is_exact=is_exact)
+        self._store_funding(self.ring, ts_event, ts_recv, row)
+        self.next_flags &= ~(_SETTLED | _BACKFILLED)
+
+    def _is_new(self, payment: Payment) -> bool:
+        """Whether it is not stored; if so, it is the newest from now on."""
+        if payment.ts_event < self._last_ts:
+            return False
+        if payment.ts_event > self._last_ts:
+            self._last_ts, self._newest = payment.ts_event, set()
+        if self._newest is None or payment.sort in self._newest:
+            return False
+        self._newest.add(payment.sort)
+        return True
+
+    def answered(self, ts_recv: int) -> None:
+        """The venue has told all that was paid since, which may be nothing."""
+        self._frame_count += 1
+        self.last_recv_ns = ts_recv
+        self._refused, self._refused_before = set(), self._refused
+        if self.state is not StreamState.LIVE or not self.has_data:
+            since_ns = self._heard_until or self._began_ns - _DAY_NS
+            self.accepted(since_ns - BEGINS_AFTER_NS)
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """What is asked for again comes again in the next answer, and is declared once."""
+        self._refused.add(item.mark)
+        if item.mark in self._refused_before:
+            self.last_recv_ns = item.ts_recv
+            self.duplicate_count += item.rows
+            return
+        super().on_unreadable(item)
+
+    def poll_missed(self) -> None:
+        """Nothing is missed: the next answer reaches back."""
+
+    def heard_until(self, silent_s: float) -> int:
+        """Up to the last answer."""
+        return max(self.last_recv_ns - LATE_NS, self.newest_ts)
 
 
 class _OpenInterestStream(UnnumberedFeed):

@@ -49,6 +49,11 @@ class UnnumberedFeed(Feed):
     def _is_own_clock(self) -> bool:
         return self._last_ts == self.last_recv_ns
 
+    @property
+    def since_ms(self) -> int:
+        """From when on (ms) its venue is asked for rows, where a call says it."""
+        return self._last_ts // 1_000_000
+
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once a row as new as the first is stored. Where rows are stamped by our own clock,
         which differs between two sockets, those after the one that says what the last one said.

@@ -130,12 +130,13 @@ class BookSnapshots:
             return
         self._trouble.over()
         self._fetched_s[book.slot] = monotonic_s()
+        now_ns = wall_ns()
         book.on_snapshot(
             BookEvent(
                 snapshot.seq,
                 0,
-                snapshot.ts_event,
-                wall_ns(),
+                snapshot.ts_event or now_ns,
+                now_ns,
                 snapshot.bids,
                 snapshot.asks,
                 is_snapshot=True,

@@ -64,7 +64,7 @@ async def _serve_socket(
     hub, gate = venue.hub, venue.gate
     if hub.connects.add() > encoder.connects_per_minute and gate.enforced:
         return web.Response(status=429, text="Too many connections")
-    heartbeat = ping_s if encoder.pings else None
+    heartbeat = min(ping_s, encoder.ping_s) if encoder.pings else None
     socket = web.WebSocketResponse(
         heartbeat=heartbeat, compress=False, autoping=not encoder.pings
     )  # fmt: skip

@@ -19,7 +19,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
@@ -32,12 +32,14 @@ from shards.feeds.unnumbered import UnnumberedFeed
 from shards.transport.rest import VenueRest
 from shards.transport.watch import Remedy, judge
 from shards.venues.bad_frames import BAD_FRAME, BadFrames
-from shards.venues.kit import Feeds, PollChannel
+from shards.venues.kit import Feeds, PollChannel, RestCall
 
 _log = logging.getLogger(__name__)
 
 _ALL = ""
 """In place of a symbol: the call that answers for all."""
+_SINCE = "{since}"
+"""In a call: from when on rows are asked for."""
 _PHASE_STEP_S = 0.1
 _STALE_AFTER_INTERVALS = 3
 
@@ -213,7 +215,7 @@ class Poller:
         while True:
             try:
                 await self._share.turnstile.acquire(call.weight)
-                body = await self._rest.fetch(call, symbol)
+                body = await self._rest.fetch(self._since(call, symbol), symbol)
             except VenueError as error:
                 reason = str(error)
             else:
@@ -229,6 +231,13 @@ class Poller:
             for stream in self._served(symbol):
                 stream.poll_failed(reason)
             await asyncio.sleep(backoff.next_s())
+
+    def _since(self, call: RestCall, symbol: str) -> RestCall:
+        """The call with the time from which on its streams want rows, where it says one."""
+        if _SINCE not in call.path:
+            return call
+        since_ms = min((stream.since_ms for stream in self._served(symbol)), default=0)
+        return replace(call, path=call.path.replace(_SINCE, str(since_ms)))
 
     def _deliver(self, symbol: str, body: bytes, due_s: float) -> str:
         """Hand an answer to its streams; returns why that cannot be done, or nothing. An answer

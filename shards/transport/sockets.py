@@ -351,7 +351,7 @@ class VenueSockets:
         connection = Connection(
             self._venue,
             group,
-            (self._settings.ws_url or self._venue.ws_url).rstrip("/") + group.path,
+            self._url(group),
             (),
             self._publish,
             self._connects,
@@ -361,6 +361,11 @@ class VenueSockets:
         )
         self._connections.append(connection)
         return connection
+
+    def _url(self, group: SocketGroup) -> str:
+        name = next(name for name, each in self._venue.groups.items() if each is group)
+        base = (self._settings.ws_url or self._venue.ws_url).rstrip("/")
+        return base + self._settings.socket_paths.get(name, group.path)
 
     def renew(self, stream: Feed) -> None:
         """Subscribe the stream's topic anew on the socket that brings it, for a snapshot."""

@@ -10,7 +10,6 @@ from typing import Final
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
 from shards.venues import (
-    binance_linear,
     budgets,
     bybit,
     coinbase,
@@ -21,6 +20,9 @@ from shards.venues import (
     kraken_spot,
     okx,
 )
+from shards.venues.binance import inverse as binance_inverse
+from shards.venues.binance import linear as binance_linear
+from shards.venues.binance import spot as binance_spot
 from shards.venues.coinbase import exchange
 from shards.venues.kit import Venue
 
@@ -38,9 +40,10 @@ VENUES: dict[str, Venue] = {
         bybit.LINEAR,
         bybit.INVERSE,
         bybit.SPOT,
+        binance_spot.VENUE,
+        binance_inverse.VENUE,
     )
 }
-
 
 USUAL: Final = (binance_linear.VENUE.name, hyperliquid_perp.VENUE.name)
 """What is collected where nobody has configured streams."""

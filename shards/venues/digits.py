@@ -35,8 +35,8 @@ class Computed:
     __slots__ = ("is_exact", "value")
     low: ClassVar = 0.0
     high: ClassVar = 1e15
-    may_be_empty: ClassVar = False
-    """Whether an empty text says that there is none (`value` is then NaN)."""
+    empty: ClassVar[float | None] = None
+    """What an empty text stands for, where one is allowed."""
 
     def __init__(self, value: float, is_exact: bool) -> None:
         self.value = value
@@ -46,7 +46,7 @@ class Computed:
 class ComputedOrNone(Computed):
     """One that the venue may not have now."""
 
-    may_be_empty: ClassVar = True
+    empty: ClassVar[float | None] = float("nan")
 
 
 class ComputedRate(Computed):
@@ -54,12 +54,18 @@ class ComputedRate(Computed):
 
     low: ClassVar = -1e3
     high: ClassVar = 1e3
-    may_be_empty: ClassVar = True
+    empty: ClassVar[float | None] = float("nan")
 
     @property
     def rate(self) -> float | None:
         """The rate, if there is one."""
         return self.value if self.value == self.value else None
+
+
+class ComputedOrEmpty(Computed):
+    """The same as `Computed`; an empty text says that there is none (`value` is then 0)."""
+
+    empty: ClassVar[float | None] = 0.0
 
 
 def decoder(message: type[_Message]) -> Callable[[bytes | msgspec.Raw], _Message]:
@@ -70,8 +76,8 @@ def decoder(message: type[_Message]) -> Callable[[bytes | msgspec.Raw], _Message
 def read_number(kind: type, said: Any) -> Any:
     """`dec_hook` of such decoders. Raises ValueError for what no market can mean."""
     assert issubclass(kind, Computed), kind
-    if said == "" and kind.may_be_empty:
-        return kind(float("nan"), is_exact=True)
+    if said == "" and kind.empty is not None:
+        return kind(kind.empty, is_exact=True)
     if type(said) not in (str, int):
         raise ValueError("Expected a number")
     value, is_exact = read_decimal(str(said))

@@ -20,6 +20,7 @@ from shards.venues.wire import NS_PER_MS, TIME_MS_MAX, Moment, check_moment, ns_
 
 _decode_moment = msgspec.json.Decoder(Moment).decode
 
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 Take = Callable[[str | None, bytes], None]
 """Reads one part of an answer, whose symbol is given where the part itself does not say it, and
 delivers it. Raises what `BAD_FRAME` names.
@@ -114,6 +115,38 @@ def take_parts(
     for part in orphans:
         on_bad_frame(MalformedFrameError("schema"), part)
         accuse(unnamed, unreadable(part, shape, ts_recv))
+
+
+def take_list(
+    body: bytes,
+    shape: Shape,
+    feeds: Feeds,
+    ts_recv: int,
+    on_bad_frame: OnBadFrame,
+    take: Take,
+) -> None:
+    """Deliver an answer that is a list about the one symbol that was asked for. An error in place
+    of an answer has none of its members.
+    """
+    room = feeds.of(shape.feed)
+    for part in _listed(body, shape):
+        try:
+            take(None, part)
+        except BAD_FRAME as error:
+            on_bad_frame(error, part)
+            named = room.get(text_of(members(part).get(shape.symbol)) or "")
+            accuse([named] if named else list(room.values()), unreadable(part, shape, ts_recv))
+
+
+def _listed(body: bytes, shape: Shape) -> Sequence[bytes]:
+    try:
+        return [bytes(part) for part in _decode_list(body)]
+    except BAD_FRAME:
+        parts = elements(body)
+        names = shape.element.__struct_encode_fields__
+        if all(members(part).keys().isdisjoint(names) for part in parts):
+            raise
+        return parts
 
 
 def take_one(body: bytes, shape: Shape, feeds: Feeds, ts_recv: int, take: Take) -> None:

@@ -32,7 +32,7 @@ What the author of a venue writes, in this order:
    - books of deltas on a REST snapshot: `DeltaBook` (with `book_snapshot`); snapshot and deltas on
      one topic: `PushedBook`, and `book` says how they chain (`shards.feeds.book_rules`); whole
      every time: `SnapshotBook`;
-   - all else is known by its time.
+   - all else is known by its time; what was paid (`SettledFunding`) is asked for by its time.
 6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
 7. `examples` and `options`: symbols for examples, and what users may choose.
 8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
@@ -162,10 +162,11 @@ class Shape:
 
     The message's type is `tag`, with `{symbol}` in it where the type says whose the message is
     (`book.{symbol}`), and then `symbol` is empty; `.*` at its end stands for any one word
-    (`book.{symbol}.*` where a pace follows). An element, or with `is_list` an array of them, is at
-    `path`, where an empty name stands for each element of an array on the way. Carried of it are
-    named by `symbol`, `seq`, `prev_seq` and `time` (ms, or a `Moment`). `levels` gives, of the
-    members of a book, the arrays whose elements are a row each; others are `row_count` rows.
+    (`book.{symbol}.*` where a pace follows). Without a `tag` it is a message without a type, known
+    by its members. An element, or with `is_list` an array of them, is at `path`, where an empty
+    name stands for each element of an array on the way. Carried of it are named by `symbol`,
+    `seq`, `prev_seq` and `time` (ms, or a `Moment`). `levels` gives, of the members of a book, the
+    arrays whose elements are a row each; others are `row_count` rows.
 
     A message that several feeds take has a shape for each, all with the same elements, which differ
     in `feed` and `where`: only elements that say this text in this member are rows of the feed, or,
@@ -287,8 +288,8 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """One REST request; `{symbol}` in `path` or `body` is filled in. It costs `weight` units of
-    `pool`.
+    """One REST request; `{symbol}` in `path` or `body` is filled in, and in the path of a poll
+    `{since}`: from when on (ms) its stream wants rows. It costs `weight` units of `pool`.
     """
 
     method: str
@@ -327,8 +328,8 @@ OnBadFrame = Callable[[Exception, bytes], None]
 class PollChannel:
     """How one kind of stream is polled. `call` answers for one symbol, `batch` for all at once; at
     least one is there, and both answers are read by `decode` (body, feeds, ts_recv in ns): around a
-    function that delivers one element, `take_one` of `shards.venues.elements` for one symbol, and
-    `take_parts` for all, whose `funding_row` makes rows of funding.
+    function that delivers one element, `take_one` of `shards.venues.elements` for one symbol (for a
+    list about it `take_list`), and `take_parts` for all, whose `funding_row` makes rows of funding.
 
     `decode` raises as a `FrameDecoder` does where the whole answer cannot be used; parts of one it
     hands to its `OnBadFrame`.
@@ -369,7 +370,9 @@ class FundingIntervals:
 
 @dataclass(frozen=True, slots=True)
 class BookSnapshot:
-    """A REST book: absolute levels as of update id `seq` at `ts_event` (ns)."""
+    """A REST book: absolute levels as of update id `seq` at `ts_event` (ns; 0 where the venue does
+    not say it: then it is when the answer came).
+    """
 
     seq: int
     ts_event: int

@@ -106,7 +106,7 @@ class Salvage:
             return
         frame = members(payload)
         said = [text_of(_follow(payload, frame, path)[0]) for path in self._tag]
-        kind = self._type_of(_TOGETHER.join(each or "" for each in said))
+        kind = self._type_of(_TOGETHER.join(each or "" for each in said), frame)
         if kind is not None:
             self._take_message(frame, payload, kind, ts_recv, error)
             return
@@ -114,10 +114,20 @@ class Salvage:
         if None in said and self._may_carry(frame, payload):
             suspect(self._feeds.all, ts_recv)
 
-    def _type_of(self, tag: str) -> _Type | None:
-        found = [(shape, shape.symbol_in(tag)) for shape in self._shapes]
+    def _type_of(self, tag: str, frame: Mapping[str, bytes]) -> _Type | None:
+        if self._tag[0][0] not in frame and (untold := self._without_type(frame)):
+            return untold
+        found = [(shape, shape.symbol_in(tag)) for shape in self._shapes if shape.tag]
         shapes = [shape for shape, symbol in found if symbol is not None]
         return _Type(tag, shapes, shapes[0].symbol_in(tag) or "") if shapes else None
+
+    def _without_type(self, frame: Mapping[str, bytes]) -> _Type | None:
+        for shape in self._shapes:
+            if not shape.tag and not frame.keys().isdisjoint(
+                shape.element.__struct_encode_fields__
+            ):
+                return _Type("", [shape], "")
+        return None
 
     def _may_carry(self, frame: Mapping[str, bytes], payload: bytes) -> bool:
         """Whether a message whose type cannot be read may have been one with rows."""

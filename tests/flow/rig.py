@@ -29,6 +29,10 @@ _REASON_OF_TERM = {
 SHARD, WRITER, UPKEEP = "shards.main:run", "engine.writer.main:run", "engine.upkeep.main:run"
 
 
+_SILENT = {StreamKind.LIQUIDATIONS, StreamKind.SETTLED_FUNDING}
+"""Kinds of which there may be no row for hours."""
+
+
 class Rig:
     """`fts up` against a simulator with a ledger, into a database of the test's own."""
 
@@ -64,7 +68,7 @@ class Rig:
             keys = [msgspec.structs.replace(key, venue=venue, symbol=symbol)
                     for venue, symbol in streams for key in demo_streams(1)[:2]]  # fmt: skip
         self.stream_count = len(keys)
-        self._silent_count = sum(key.kind is StreamKind.LIQUIDATIONS for key in keys)
+        self._silent_count = sum(key.kind in _SILENT for key in keys)
         self._config = directory / "fts.toml"
         toml = self._toml(keys, settings, venue_settings)
         self._config.write_text(toml, encoding="utf-8")

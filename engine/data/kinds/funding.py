@@ -1,7 +1,8 @@
 """Funding rates with mark and index price.
 
 `index` is the venue's index or oracle price; `next_ts` and `interval_s` are 0 where its message
-does not tell them, and a contract that pays no funding has `rate` 0 and the flag NO_RATE.
+does not tell them, and a contract that pays no funding has `rate` 0 and the flag NO_RATE. What was
+paid has the flag SETTLED; its `mark` is the price at which it was.
 """
 
 import msgspec
@@ -23,7 +24,8 @@ from engine.data.kind import (
 
 class FundingJson(msgspec.Struct, gc=False, omit_defaults=True):
     """A funding rate with mark and index price; null where the venue does not tell. `inexact` is
-    there, and true, where the venue wrote more digits than these.
+    there, and true, where the venue wrote more digits than these, and `settled` where this was
+    paid.
     """
 
     time: int
@@ -34,6 +36,7 @@ class FundingJson(msgspec.Struct, gc=False, omit_defaults=True):
     next_time: int | None
     interval_s: int | None
     inexact: bool = False
+    settled: bool = False
 
 
 def _to_json(rows: RecordArray) -> list[FundingJson]:
@@ -44,7 +47,7 @@ def _to_json(rows: RecordArray) -> list[FundingJson]:
         for values in lists(rows, "mark", "index", "next_ts", "interval_s")
     )
     times, inexact = lists(rows, "ts_event", "ts_recv"), flagged(rows, Flag.INEXACT)
-    return list(map(FundingJson, *times, rates, *others, inexact))
+    return list(map(FundingJson, *times, rates, *others, inexact, flagged(rows, Flag.SETTLED)))
 
 
 FUNDING = Kind(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shards.simulator.core.ledger import NO_RATE, SETTLED
 from shards.simulator.core.market import Draws, Grid
 
 __all__ = ["HOUR_MS", "Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
@@ -82,16 +83,19 @@ class Contract:
     """Mark, index, funding and open interest of one instrument."""
 
     def __init__(
-        self, place: tuple[int, int, int], instrument: Grid, seeds: tuple[int, int], terms: Terms
-    ) -> None:
+        self, place: tuple[int, int, int], instrument: Grid, seeds: tuple[int, int], terms: Terms,
+        *, pays: bool = True,
+    ) -> None:  # fmt: skip
         """`seeds` are the simulator's and the instrument's; `place` is the venue's number, the
-        instrument's at the venue and the instrument's in the ledger.
+        instrument's at the venue and the instrument's in the ledger. One that is delivered on a
+        date `pays` no funding.
         """
         self.venue, self.index, self.number = place
         self.interval_ms = terms.interval_ms
         """How often funding is paid; it may be changed while the market runs."""
         self.instrument = instrument
         self.terms = terms
+        self.pays = pays
         self._draws = Draws(np.random.default_rng(np.random.SeedSequence((*seeds, 2))))
         self.mark_decimals = instrument.price_decimals
         if terms.mark_decimals is not None:
@@ -103,6 +107,8 @@ class Contract:
         self.rate = round(terms.usual_rate * (1 + 0.2 * self._draws.normal()))
         self.open_interest = round(instrument.median_qty * 150_000)
         self.settlements: deque[Settlement] = deque(maxlen=_SETTLEMENT_COUNT)
+        self.served_settled_ms: set[int] = set()
+        """Which of them REST has given out."""
         self.served_ms = {"funding": 0, "open_interest": 0, "pushed": 0}
         """Which moment's values REST gave out last, by kind, and which sockets got."""
         self._liquidated_ms = 0
@@ -131,9 +137,9 @@ class Contract:
         self.mark = max(1, round(index * (1 + self._basis) * unit))
         self.average = self.mark if first else round(0.9 * self.average + 0.1 * self.mark)
         self.settle = max(1, round(index * (1 + 1e-6 * normal()) * unit))
-        if first:
+        if first and self.pays:
             self._settle_the_past(now_ms)
-        elif now_ms // self.interval_ms > passed:
+        elif self.pays and now_ms // self.interval_ms > passed:
             paid_ms = now_ms // self.interval_ms * self.interval_ms
             self.settlements.append(Settlement(paid_ms, self.rate, self.mark))
         self.rate = self._drifted(self.rate, 0.02)
@@ -158,8 +164,8 @@ class Contract:
 
     @property
     def next_funding_ms(self) -> int:
-        """When funding is paid next."""
-        return (self.ts_ms // self.interval_ms + 1) * self.interval_ms
+        """When funding is paid next; 0 where it never is."""
+        return self.pays * (self.ts_ms // self.interval_ms + 1) * self.interval_ms
 
     def first_served(self, kind: str) -> bool:
         """Tell whether these values are given out for the first time that way; remember it."""
@@ -179,10 +185,18 @@ class Contract:
     def ledger_funding(self, *, rest: int) -> tuple[int, ...]:
         """Make the ledger row of funding, mark and index price, as far as the venue says them."""
         terms = self.terms
+        rate = (self.rate, terms.rate_decimals) if self.pays else (0, NO_RATE)
         return (
-            self.venue, self.number, self.ts_ms * 1_000_000, self.rate, terms.rate_decimals,
+            self.venue, self.number, self.ts_ms * 1_000_000, *rate,
             self.mark * terms.with_prices, self.index_price * terms.with_prices,
             self.mark_decimals, self.next_funding_ms * 1_000_000 * terms.says_next, rest,
+        )  # fmt: skip
+
+    def ledger_settlement(self, paid: Settlement) -> tuple[int, ...]:
+        """Make the ledger row of funding that was paid."""
+        return (
+            self.venue, self.number, paid.ts_ms * 1_000_000, paid.rate, self.terms.rate_decimals,
+            paid.mark, 0, self.mark_decimals, 0, SETTLED,
         )  # fmt: skip
 
     def ledger_open_interest(self, *, rest: int) -> tuple[int, ...]:

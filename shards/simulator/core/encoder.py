@@ -140,6 +140,8 @@ class Encoder(Style, Protocol):
     """What stands in messages where each socket has the number of its message."""
     pings: bool = False
     """The venue sends ping frames, and counts the client's as messages."""
+    ping_s: float = float("inf")
+    """At least so often, whatever the settings say."""
     messages_per_s: float = float("inf")
     """What a client may send on one socket; past that the venue hangs up."""
     connects_per_minute: float = float("inf")
@@ -175,6 +177,10 @@ class Encoder(Style, Protocol):
     def describe(self, venue: "SimVenue", index: int) -> Mapping[str, object]:
         """Tell what a listing or a change came to."""
         return {"status": venue.statuses[index]}
+
+    def pays_funding(self, symbol: str) -> bool:
+        """Tell whether a contract pays funding; those with a date of delivery do not."""
+        return True
 
     def funding_topics(self, contract: Contract) -> Sequence[str]:
         """Name the streams that say a contract's values of this second."""

@@ -48,8 +48,10 @@ __all__ = [
     "FUNDING",
     "INTERVAL",
     "LIQUIDATION",
+    "NO_RATE",
     "OPEN_INTEREST",
     "QUOTE",
+    "SETTLED",
     "TRADE",
     "UNREADABLE",
     "UNREADABLE_KINDS",
@@ -94,8 +96,13 @@ FUNDING = row_of(
     rate_mantissa="<i8", rate_decimals="u1", mark_mantissa="<i8", index_mantissa="<i8",
     price_decimals="u1", next_ts="<i8", rest="u1",
 )  # fmt: skip
-"""`next_ts`, of the next payment, is 0 where the venue does not say. Hyperliquid states no time at
+"""`rate_decimals` is NO_RATE where the contract pays no funding. `next_ts`, of the next payment, is
+0 where the venue does not say. Hyperliquid states no time at
 all: there `ts_event` is when the numbers came to be, which is when they are pushed."""
+
+NO_RATE = 255
+SETTLED = 2
+"""As `rest` of funding: it was paid at this time, and REST said so."""
 
 OPEN_INTEREST = row_of(qty_mantissa="<i8", qty_decimals="u1", rest="u1")
 

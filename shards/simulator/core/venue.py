@@ -110,7 +110,8 @@ class SimVenue:
 
     def _open_contract(self, index: int) -> Contract:
         place, terms = self._place(index), self.encoder.terms
-        contract = Contract(place, self.grids[index], self._seeds(index), terms)
+        grid, pays = self.grids[index], self.encoder.pays_funding
+        contract = Contract(place, grid, self._seeds(index), terms, pays=pays(grid.symbol))
         contract.interval_ms = self.contracts.interval_h(index) * HOUR_MS
         if terms.says_interval and not terms.intervals_h:
             self.ledger.interval((self._number, place[2], 0, terms.interval_ms // 1000))
@@ -499,13 +500,13 @@ class SimVenue:
         return answer
 
     def say_intervals(self) -> list[tuple[str, int]]:
-        """Give each symbol's hours between payments; the ledger has when they were said first."""
-        said = []
-        for index, grid in enumerate(self.grids):
+        """Give each payer's hours between payments; the ledger has when they were said first."""
+        said, pays = [], self.encoder.pays_funding
+        for index in [i for i, grid in enumerate(self.grids) if pays(grid.symbol)]:
             hours = self.contracts.interval_h(index)
             if self._said_h.get(index) != hours:
                 self._said_h[index] = hours
-                _, _, number = self._place(index)
-                self.ledger.interval((self._number, number, wall_ns(), hours * 3600))
-            said.append((grid.symbol, hours))
+                row = (self._number, self._place(index)[2], wall_ns(), hours * 3600)
+                self.ledger.interval(row)
+            said.append((self.grids[index].symbol, hours))
         return said

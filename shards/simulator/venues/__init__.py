@@ -9,6 +9,7 @@ from typing import Final
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
+from shards.simulator.venues.binance_markets import BinanceInverse, BinanceSpot
 from shards.simulator.venues.bybit import BybitInverse, BybitLinear, BybitSpot
 from shards.simulator.venues.coinbase import Coinbase
 from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
@@ -32,6 +33,8 @@ ENCODERS: tuple[Callable[[], Encoder], ...] = (
     BybitLinear,
     BybitInverse,
     BybitSpot,
+    BinanceSpot,
+    BinanceInverse,
 )
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""

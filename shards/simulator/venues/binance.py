@@ -1,4 +1,5 @@
-"""Binance USD-M futures as the simulator serves it: its messages, topics and control messages.
+"""Binance USD-M futures as the simulator serves it: its messages, topics and control messages. The
+other markets of Binance (`binance_markets`) are what differs from it.
 
 Served on /market: `<s>@aggTrade`, `@markPrice`, `@markPrice@1s`, `@forceOrder`; on /public:
 `<s>@bookTicker`, `@depth` and `@depth<5|10|20>` at every speed. Any other name, or a name on the
@@ -10,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,16 +35,21 @@ from shards.simulator.core.frames import (
     compact,
     decimal_columns,
     decimal_text,
-    signed_text,
 )
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import ID_STRIDE, Quote, SymbolState
 from shards.simulator.core.venue import SimVenue
-from shards.simulator.venues.binance_rest import REST, levels_text, touch_texts
-from shards.simulator.venues.listed import binance_instrument, binance_instruments
+from shards.simulator.venues.binance_rest import (
+    REST,
+    levels_text,
+    padded,
+    rate_text,
+    touch_texts,
+)
+from shards.simulator.venues.listed import binance_instrument, binance_instruments, delivery_ms
 
-__all__ = ["Binance"]
+__all__ = ["Binance", "TradeStyle", "answer_request"]
 
 _FIRST_TRADE_ID = 4_100_000_000
 _DEPTH = re.compile(r"depth(5|10|20)?(@100ms|@250ms|@500ms|@0ms)?")
@@ -60,23 +67,43 @@ _SLOW_MARK_TICKS = 3
 """`markPrice` without a speed is pushed every 3 s."""
 
 
+class TradeStyle(NamedTuple):
+    """How a market's aggregate trades differ from those of the others."""
+
+    has_plain_sizes: bool
+    """The size without retail price improvement is said as well."""
+    served_end: str
+    """What stands last, pushed and served."""
+    pushed_end: str
+    """What stands behind that, pushed."""
+    places: int = 0
+    """Decimals that sizes are written with; 0: as many as they have."""
+
+
 class AggTradeRows:
     """Writes the trades of one symbol on one grid: a frame each."""
 
     head = close = b""
     rows_per_frame = 1
 
-    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        self._symbol = state.grid.symbol
+    def __init__(
+        self, state: SymbolState, price_text: Callable[[int], str], style: TradeStyle
+    ) -> None:
+        self._symbol, self._decimals = state.grid.symbol, state.grid.qty_decimals
         self._price_text, self._prices = price_text, PriceTexts(price_text)
-        decimals = state.grid.qty_decimals
+        self._style = style
         pairs = zip(state.market.sizes.tolist(), state.market.plain_sizes.tolist(), strict=True)
-        self._sizes = [
-            f'","q":"{decimal_text(qty, decimals)}","nq":"{decimal_text(plain, decimals)}","f":'
-            for qty, plain in pairs
-        ]
+        self._sizes = [self._sizes_text(*pair) for pair in pairs]
         self._size_table = TextTable([text.encode() for text in self._sizes])
-        self._tails = TextTable([b'true,"st":1}', b'false,"st":1}'])
+        end = f"{style.served_end}{style.pushed_end}}}"
+        self._tails = TextTable([f"{maker}{end}".encode() for maker in ("true", "false")])
+
+    def _sizes_text(self, qty: int, plain: int) -> str:
+        decimals, style = self._decimals, self._style
+        text = f'","q":"{padded(decimal_text(qty, decimals), style.places)}"'
+        if style.has_plain_sizes:
+            text += f',"nq":"{decimal_text(plain, decimals)}"'
+        return f'{text},"f":'
 
     def served(self, trade: Trade) -> str:
         """Write what stream and REST both say of a trade, without braces."""
@@ -84,7 +111,7 @@ class AggTradeRows:
         return (
             f'"a":{trade.id},"p":"{self._price_text(trade.tick)}{self._sizes[trade.size]}'
             f'{trade.first_raw},"l":{trade.last_raw},"T":{trade.ts_ms},'
-            f'"m":{"false" if trade.buy else "true"}'
+            f'"m":{"false" if trade.buy else "true"}{self._style.served_end}'
         )
 
     def _head(self, ts_ms: int) -> str:
@@ -92,7 +119,7 @@ class AggTradeRows:
 
     def row(self, trade: Trade) -> str:
         """Write one trade."""
-        return f'{self._head(trade.ts_ms)}{self.served(trade)},"st":1}}'
+        return f"{self._head(trade.ts_ms)}{self.served(trade)}{self._style.pushed_end}}}"
 
     def parts(self, trades: Trades) -> Sequence[Part] | None:
         """Give the parts of a block whose numbers do not get longer within it."""
@@ -114,7 +141,10 @@ class AggTradeRows:
 class Binance(Encoder):
     """The venue's protocol."""
 
-    name = "binance_linear"
+    name: str = "binance_linear"
+    trade_style = TradeStyle(has_plain_sizes=True, served_end="", pushed_end=',"st":1')
+    end = ',"st":1'
+    """What stands last in messages."""
     terms = Terms(
         rate_decimals=8, usual_rate=10_000, rate_limit=375_000, interval_ms=8 * 3_600_000,
         mark_decimals=8, intervals_h=(8, 4, 1), says_next=True,
@@ -138,9 +168,9 @@ class Binance(Encoder):
     messages_per_s: float = 10
     rest: Mapping[str, ServedCall] = REST
     weight_header: str | None = "X-MBX-USED-WEIGHT-1M"
-    weight_limit = 2400
+    weight_limit: int = 2400
     bans = True
-    a_stream = "btcusdt@aggTrade"
+    a_stream: str = "btcusdt@aggTrade"
     statuses: Sequence[str] = (
         "TRADING", "SETTLING", "PENDING_TRADING", "PRE_SETTLE", "CLOSE", "DELIVERING", "DELIVERED",
     )  # fmt: skip
@@ -177,9 +207,16 @@ class Binance(Encoder):
         return decimal_text(tick * grid.tick, grid.price_decimals)
 
     def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> AggTradeRows:
-        return AggTradeRows(state, price_text)
+        return AggTradeRows(state, price_text, self.trade_style)
 
-    def topic(self, kind: str, symbol: str) -> str:
+    def pays_funding(self, symbol: str) -> bool:
+        return delivery_ms(symbol) is None
+
+    def pair(self, symbol: str) -> str:
+        """Give the pair of a contract, which contracts of several dates share."""
+        return symbol.partition("_")[0]
+
+    def topic(self, kind: str, symbol: str) -> str | None:
         return f"{symbol.lower()}@{_TOPICS[kind]}"
 
     def funding_topics(self, contract: Contract) -> Sequence[str]:
@@ -213,7 +250,7 @@ class Binance(Encoder):
 
     def hear(self, venue: Streams, session: Session, text: str | bytes) -> None:
         # No data can overtake the acknowledgement: nothing else runs until it is written.
-        session.send_text(_answer(venue, session, text))
+        session.send_text(answer_request(venue, session, text))
 
     def notice(self, now_ms: int) -> bytes:
         return b'{"e":"serverShutdown","E":%d}' % now_ms
@@ -222,17 +259,17 @@ class Binance(Encoder):
         symbol, ts_ms = state.grid.symbol, event.ts_ms
         bids, asks = (levels_text(state, side) for side in (event.bids, event.asks))
         return (
-            f'{{"e":"depthUpdate","E":{ts_ms},"T":{ts_ms},"s":"{symbol}","ps":"{symbol}",'
+            f'{{"e":"depthUpdate","E":{ts_ms},"T":{ts_ms},"s":"{symbol}","ps":"{self.pair(symbol)}",'
             f'"U":{event.first},"u":{event.last},"pu":{event.previous},'
-            f'"b":[{bids}],"a":[{asks}],"st":1}}'
+            f'"b":[{bids}],"a":[{asks}]{self.end}}}'
         ).encode()
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
         symbol, (bid, bid_qty, ask, ask_qty) = state.grid.symbol, touch_texts(state, quote)
         return (
-            f'{{"e":"bookTicker","u":{state.last_update},"s":"{symbol}","ps":"{symbol}",'
+            f'{{"e":"bookTicker","u":{state.last_update},"s":"{symbol}","ps":"{self.pair(symbol)}",'
             f'"b":"{bid}","B":"{bid_qty}","a":"{ask}","A":"{ask_qty}",'
-            f'"T":{now_ms},"E":{now_ms},"st":1}}'
+            f'"T":{now_ms},"E":{now_ms}{self.end}}}'
         ).encode()
 
     def funding(self, venue: SimVenue, contract: Contract) -> bytes:
@@ -243,21 +280,27 @@ class Binance(Encoder):
         return (
             f'{{"e":"markPriceUpdate","E":{contract.ts_ms},"s":"{contract.instrument.symbol}",'
             f'"p":"{mark}","ap":"{average}","i":"{index}","P":"{settle}",'
-            f'"r":"{signed_text(contract.rate, contract.terms.rate_decimals)}",'
-            f'"T":{contract.next_funding_ms},"st":1}}'
+            f'"r":"{rate_text(contract)}","T":{contract.next_funding_ms}{self.end}}}'
         ).encode()
 
     def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
+        pair = self.pair(contract.instrument.symbol)
+        return (
+            f'{{"e":"forceOrder","E":{order.ts_ms + 5},"o":{{{self.order(contract, order)}}},'
+            f'"ps":"{pair}"{self.end}}}'
+        ).encode()
+
+    def order(self, contract: Contract, order: Liquidation) -> str:
+        """Write a forced order, without braces."""
         grid = contract.instrument
         price, average = (self.price_text(grid, tick) for tick in (order.price, order.average))
         qty, filled = (decimal_text(lots, grid.qty_decimals) for lots in (order.qty, order.filled))
         state = "FILLED" if order.filled == order.qty else "PARTIALLY_FILLED"
         return (
-            f'{{"e":"forceOrder","E":{order.ts_ms + 5},"o":{{"s":"{grid.symbol}",'
-            f'"S":"{"SELL" if order.sold else "BUY"}","o":"LIMIT","f":"IOC","q":"{qty}",'
-            f'"p":"{price}","ap":"{average}","X":"{state}","l":"{filled}","z":"{filled}",'
-            f'"T":{order.ts_ms}}},"ps":"{grid.symbol}","st":1}}'
-        ).encode()
+            f'"s":"{grid.symbol}","S":"{"SELL" if order.sold else "BUY"}","o":"LIMIT","f":"IOC",'
+            f'"q":"{qty}","p":"{price}","ap":"{average}","X":"{state}","l":"{filled}",'
+            f'"z":"{filled}","T":{order.ts_ms}'
+        )
 
 
 @lru_cache
@@ -266,7 +309,7 @@ def _top(stream: str) -> int:
     return int(match[1] or 0) if match else 0
 
 
-def _answer(streams: Streams, session: Session, text: str | bytes) -> bytes:
+def answer_request(streams: Streams, session: Session, text: str | bytes) -> bytes:
     """Carry out one control message. An acknowledgement never proves that data will flow."""
     try:
         request = json.loads(text)

@@ -3,41 +3,60 @@
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from shards.simulator.core.contracts import Contract
+from shards.simulator.core.contracts import Contract, Settlement
 from shards.simulator.core.encoder import Answer, Query, ServedCall
 from shards.simulator.core.frames import compact, decimal_text, signed_text
 from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.symbol import Levels, Quote, SymbolState
 from shards.simulator.core.venue import SimVenue
+from shards.simulator.venues.listed import delivery_ms
 
-__all__ = ["REST", "levels_text", "touch_texts"]
+__all__ = [
+    "BAD_LIMIT", "DEPTH_WEIGHTS", "NO_SYMBOL", "ONBOARD_MS", "PERPETUAL_MS", "REST", "agg_trades",
+    "by_symbol", "depth_weight", "fixed", "funding_info", "funding_rate", "integer", "json_answer",
+    "levels_text", "of_contract", "padded", "premium", "rate_text", "touch", "touch_texts",
+]  # fmt: skip
 
-_DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
-_ONBOARD_MS = 1_569_398_400_000
-_PERPETUAL_MS = 4_133_404_800_000
+DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
+ONBOARD_MS = 1_569_398_400_000
+PERPETUAL_MS = 4_133_404_800_000
 _USUAL_INTERVAL_H = 8
 
 Rows = Sequence[dict[str, object]]
 
 
-def levels_text(state: SymbolState, levels: Levels) -> str:
+def padded(text: str, places: int) -> str:
+    """Give a number at least so many decimals; 0: those that it has."""
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction:0<{places}}" if places else text
+
+
+def levels_text(state: SymbolState, levels: Levels, places: int = 0) -> str:
     """Print levels as the inside of a JSON array of [price, quantity]."""
     price, decimals = state.price_text, state.grid.qty_decimals
-    return ",".join(f'["{price(tick)}","{decimal_text(qty, decimals)}"]' for tick, qty in levels)
+    pairs = ((price(tick), decimal_text(qty, decimals)) for tick, qty in levels)
+    return ",".join(f'["{tick}","{padded(qty, places)}"]' for tick, qty in pairs)
 
 
-def touch_texts(state: SymbolState, quote: Quote) -> tuple[str, str, str, str]:
+def touch_texts(state: SymbolState, quote: Quote, places: int = 0) -> tuple[str, str, str, str]:
     """Print best bid, its quantity, best ask, its quantity."""
     (bid, bid_qty), (ask, ask_qty) = (side or (0, 0) for side in quote)
     decimals = state.grid.qty_decimals
     return (
-        state.price_text(bid), decimal_text(bid_qty, decimals),
-        state.price_text(ask), decimal_text(ask_qty, decimals),
+        state.price_text(bid), padded(decimal_text(bid_qty, decimals), places),
+        state.price_text(ask), padded(decimal_text(ask_qty, decimals), places),
     )  # fmt: skip
 
 
-def _json(value: object) -> Answer:
+def rate_text(contract: Contract) -> str:
+    """Print the rate; nothing where the contract pays none."""
+    if not contract.pays:
+        return ""
+    return signed_text(contract.rate, contract.terms.rate_decimals)
+
+
+def json_answer(value: object) -> Answer:
     return Answer(compact(cast("list[object]", value)))
 
 
@@ -45,12 +64,12 @@ def _bad(code: int, message: str) -> Answer:
     return Answer(compact({"code": code, "msg": message}), 400)
 
 
-_NO_SYMBOL = _bad(-1121, "Invalid symbol.")
-_BAD_LIMIT = _bad(-1130, "Data sent for parameter 'limit' is not valid.")
+NO_SYMBOL = _bad(-1121, "Invalid symbol.")
+BAD_LIMIT = _bad(-1130, "Data sent for parameter 'limit' is not valid.")
 _BAD_PARAMETER = _bad(-1130, "Data sent for a parameter is not valid.")
 
 
-def _integer(query: Query, name: str, default: int | None) -> int | None:
+def integer(query: Query, name: str, default: int | None) -> int | None:
     """Read a whole number; -1, never legal here, when it is not one."""
     text = query.get(name)
     if text is None:
@@ -58,21 +77,21 @@ def _integer(query: Query, name: str, default: int | None) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else -1
 
 
-def _depth_weight(query: Query) -> int:
-    return _DEPTH_WEIGHTS.get(_integer(query, "limit", 500) or 0, 1)
+def depth_weight(query: Query) -> int:
+    return DEPTH_WEIGHTS.get(integer(query, "limit", 500) or 0, 1)
 
 
-def _fixed(weight: int | None) -> Callable[[Query], int | None]:
+def fixed(weight: int | None) -> Callable[[Query], int | None]:
     return lambda _: weight
 
 
-def _by_symbol(one: int, every: int) -> Callable[[Query], int]:
+def by_symbol(one: int, every: int) -> Callable[[Query], int]:
     return lambda query: one if "symbol" in query else every
 
 
 def _exchange_info(venue: SimVenue, _: Query) -> Answer:
     limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE"}
-    return _json({
+    return json_answer({
         "timezone": "UTC",
         "serverTime": now_ms(),
         "futuresType": "U_MARGINED",
@@ -86,10 +105,10 @@ def _exchange_info(venue: SimVenue, _: Query) -> Answer:
 def _depth(venue: SimVenue, query: Query) -> Answer:
     state = venue.state(query.get("symbol"))
     if state is None:
-        return _NO_SYMBOL
-    limit = _integer(query, "limit", 500)
-    if limit not in _DEPTH_WEIGHTS:
-        return _BAD_LIMIT
+        return NO_SYMBOL
+    limit = integer(query, "limit", 500)
+    if limit not in DEPTH_WEIGHTS:
+        return BAD_LIMIT
     at_ms = now_ms()
     last, bids, asks = venue.serve_book(state, limit, at_ms)
     text = (
@@ -99,12 +118,12 @@ def _depth(venue: SimVenue, query: Query) -> Answer:
     return Answer(text.encode())
 
 
-def _agg_trades(venue: SimVenue, query: Query) -> Answer:
+def agg_trades(venue: SimVenue, query: Query) -> Answer:
     """Give trades by id, also those that were withheld from the stream."""
     state = venue.state(query.get("symbol"))
     if state is None:
-        return _NO_SYMBOL
-    limit, from_id = _integer(query, "limit", 500), _integer(query, "fromId", None)
+        return NO_SYMBOL
+    limit, from_id = integer(query, "limit", 500), integer(query, "fromId", None)
     if limit is None or not 1 <= limit <= 1000 or from_id == -1:
         return _BAD_PARAMETER
     first = None
@@ -115,31 +134,32 @@ def _agg_trades(venue: SimVenue, query: Query) -> Answer:
     return Answer(f"[{rows}]".encode())
 
 
-def _of_contract(
+def of_contract(
     serve: Callable[[SimVenue, Contract, Query], Answer],
 ) -> Callable[[SimVenue, Query], Answer]:
     def answer(venue: SimVenue, query: Query) -> Answer:
         contract = venue.contract(query.get("symbol"))
-        return _NO_SYMBOL if contract is None else serve(venue, contract, query)
+        return NO_SYMBOL if contract is None else serve(venue, contract, query)
 
     return answer
 
 
 def _premium_index(venue: SimVenue, query: Query) -> Answer:
     if "symbol" in query:
-        return _of_contract(lambda _, contract, __: _json(_premium(venue, contract)))(venue, query)
-    return _json([_premium(venue, venue.contract_at(index)) for index in venue.trading])
+        one = of_contract(lambda _, contract, __: json_answer(premium(venue, contract)))
+        return one(venue, query)
+    return json_answer([premium(venue, venue.contract_at(index)) for index in venue.trading])
 
 
-def _premium(venue: SimVenue, contract: Contract) -> dict[str, object]:
+def premium(venue: SimVenue, contract: Contract) -> dict[str, object]:
     decimals = contract.mark_decimals
     answer: dict[str, object] = {
         "symbol": contract.instrument.symbol,
         "markPrice": decimal_text(contract.mark, decimals),
         "indexPrice": decimal_text(contract.index_price, decimals),
         "estimatedSettlePrice": decimal_text(contract.settle, decimals),
-        "lastFundingRate": signed_text(contract.rate, contract.terms.rate_decimals),
-        "interestRate": "0.00010000",
+        "lastFundingRate": rate_text(contract),
+        "interestRate": "0.00010000" if contract.pays else "",
         "nextFundingTime": contract.next_funding_ms,
         "time": contract.ts_ms,
     }
@@ -153,31 +173,42 @@ def _open_interest(venue: SimVenue, contract: Contract, _: Query) -> Answer:
         "symbol": grid.symbol,
         "time": contract.ts_ms,
     }
-    return _json(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
+    return json_answer(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
 
 
-def _funding_rate(_: SimVenue, contract: Contract, query: Query) -> Answer:
+def funding_rate(venue: SimVenue, contract: Contract, query: Query) -> Answer:
     """Give what was paid, ascending; the newest where no start is given."""
-    limit = _integer(query, "limit", 100)
-    start_ms, end_ms = _integer(query, "startTime", None), _integer(query, "endTime", None)
+    limit = integer(query, "limit", 100)
+    start_ms, end_ms = integer(query, "startTime", None), integer(query, "endTime", None)
     if limit is None or not 1 <= limit <= 1000 or -1 in (start_ms, end_ms):
         return _BAD_PARAMETER
-    rows = [
+    paid = contract.paid(start_ms or 0, end_ms)
+    told = paid[-limit:] if start_ms is None else paid[:limit]
+    _record_paid(venue, contract, told)
+    return json_answer([
         {
             "symbol": contract.instrument.symbol,
-            "fundingTime": paid.ts_ms,
-            "fundingRate": signed_text(paid.rate, contract.terms.rate_decimals),
-            "markPrice": decimal_text(paid.mark, contract.mark_decimals),
+            "fundingTime": each.ts_ms,
+            "fundingRate": signed_text(each.rate, contract.terms.rate_decimals),
+            "markPrice": decimal_text(each.mark, contract.mark_decimals),
             "rateType": "Regular",
         }
-        for paid in contract.paid(start_ms or 0, end_ms)
-    ]
-    return _json(rows[-limit:] if start_ms is None else rows[:limit])
+        for each in told
+    ])  # fmt: skip
 
 
-def _funding_info(venue: SimVenue, _: Query) -> Answer:
+def _record_paid(venue: SimVenue, contract: Contract, told: Sequence[Settlement]) -> None:
+    """Put what is told for the first time into the ledger."""
+    for paid in told:
+        if paid.ts_ms not in contract.served_settled_ms:
+            contract.served_settled_ms.add(paid.ts_ms)
+            venue.hub.served_counts["funding"] += 1
+            venue.ledger.funding(contract.ledger_settlement(paid))
+
+
+def funding_info(venue: SimVenue, _: Query) -> Answer:
     """Give only the intervals that are not as usual. What is left out is said, too."""
-    return _json(funding_rows(venue))
+    return json_answer(funding_rows(venue))
 
 
 def funding_rows(venue: SimVenue) -> Rows:
@@ -198,12 +229,12 @@ def funding_rows(venue: SimVenue) -> Rows:
 def _book_ticker(venue: SimVenue, query: Query) -> Answer:
     at_ms = now_ms()
     if "symbol" not in query:
-        return _json([_touch(venue, venue.state_at(index), at_ms) for index in venue.trading])
+        return json_answer([touch(venue, venue.state_at(index), at_ms) for index in venue.trading])
     state = venue.state(query["symbol"])
-    return _NO_SYMBOL if state is None else _json(_touch(venue, state, at_ms))
+    return NO_SYMBOL if state is None else json_answer(touch(venue, state, at_ms))
 
 
-def _touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
+def touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
     bid, bid_qty, ask, ask_qty = touch_texts(state, venue.serve_quote(state, at_ms))
     return {
         "symbol": state.grid.symbol,
@@ -218,15 +249,16 @@ def _touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]
 
 def _symbol(instrument: Grid, status: str) -> dict[str, Any]:
     symbol = instrument.symbol
-    base = symbol.removesuffix("USDT")
+    pair, _, date = symbol.partition("_")
+    base = pair.removesuffix("USDT")
     decimals, tick = instrument.price_decimals, instrument.tick
     lot = {"stepSize": instrument.step_text, "maxQty": "10000000", "minQty": instrument.step_text}
     return {
         "symbol": symbol,
-        "pair": symbol,
-        "contractType": "PERPETUAL",
-        "deliveryDate": _PERPETUAL_MS,
-        "onboardDate": _ONBOARD_MS,
+        "pair": pair,
+        "contractType": "CURRENT_QUARTER" if date else "PERPETUAL",
+        "deliveryDate": delivery_ms(symbol) or PERPETUAL_MS,
+        "onboardDate": ONBOARD_MS,
         "status": status,
         "maintMarginPercent": "2.5000",
         "requiredMarginPercent": "5.0000",
@@ -268,15 +300,15 @@ def _symbol(instrument: Grid, status: str) -> dict[str, Any]:
 REST = {
     f"fapi/v1/{path}": ServedCall(answer, weigh)
     for path, answer, weigh in (
-        ("ping", lambda _, __: Answer(b"{}"), _fixed(1)),
-        ("time", lambda _, __: _json({"serverTime": now_ms()}), _fixed(1)),
-        ("exchangeInfo", _exchange_info, _fixed(1)),
-        ("depth", _depth, _depth_weight),
-        ("aggTrades", _agg_trades, _fixed(20)),
-        ("premiumIndex", _premium_index, _by_symbol(1, 10)),
-        ("openInterest", _of_contract(_open_interest), _fixed(1)),
-        ("fundingRate", _of_contract(_funding_rate), _fixed(None)),
-        ("fundingInfo", _funding_info, _fixed(None)),
-        ("ticker/bookTicker", _book_ticker, _by_symbol(2, 5)),
+        ("ping", lambda _, __: Answer(b"{}"), fixed(1)),
+        ("time", lambda _, __: json_answer({"serverTime": now_ms()}), fixed(1)),
+        ("exchangeInfo", _exchange_info, fixed(1)),
+        ("depth", _depth, depth_weight),
+        ("aggTrades", agg_trades, fixed(20)),
+        ("premiumIndex", _premium_index, by_symbol(1, 10)),
+        ("openInterest", of_contract(_open_interest), fixed(1)),
+        ("fundingRate", of_contract(funding_rate), fixed(None)),
+        ("fundingInfo", funding_info, fixed(None)),
+        ("ticker/bookTicker", _book_ticker, by_symbol(2, 5)),
     )
 }

@@ -1,7 +1,9 @@
 """Which instruments the venues list at the start, and the grids of those listed later."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from math import floor, log10
 
@@ -11,7 +13,10 @@ __all__ = [
     "binance_instrument",
     "binance_instruments",
     "coin_instrument",
+    "delivery_ms",
     "hyperliquid_instruments",
+    "inverse_instruments",
+    "spot_instruments",
 ]
 
 # symbol, start price, price decimals printed, tick in units of the last decimal, quantity decimals
@@ -19,7 +24,8 @@ _BINANCE_TABLE: tuple[tuple[str, float, int, int, int], ...] = (
     ("BTCUSDT", 81234.5, 2, 10, 3), ("ETHUSDT", 3123.45, 2, 1, 3), ("SOLUSDT", 187.42, 4, 100, 2),
     ("XRPUSDT", 2.3456, 4, 1, 1), ("DOGEUSDT", 0.21345, 5, 1, 0), ("BNBUSDT", 912.34, 3, 10, 2),
     ("ADAUSDT", 0.6543, 5, 10, 0), ("SUIUSDT", 3.4567, 6, 100, 1), ("LINKUSDT", 17.654, 3, 1, 2),
-    ("AVAXUSDT", 28.765, 4, 10, 0), ("LTCUSDT", 98.76, 2, 1, 3), ("BCHUSDT", 512.34, 2, 1, 3),
+    ("AVAXUSDT", 28.765, 4, 10, 0), ("BTCUSDT_301227", 82345.6, 1, 1, 3),
+    ("LTCUSDT", 98.76, 2, 1, 3), ("BCHUSDT", 512.34, 2, 1, 3),
     ("TRXUSDT", 0.31234, 5, 1, 0), ("DOTUSDT", 4.321, 3, 1, 1), ("UNIUSDT", 8.765, 4, 10, 0),
     ("AAVEUSDT", 245.67, 3, 10, 1), ("NEARUSDT", 2.987, 4, 10, 0), ("APTUSDT", 5.4321, 5, 10, 1),
     ("ARBUSDT", 0.4321, 6, 100, 1), ("OPUSDT", 0.7654, 7, 1000, 1), ("ATOMUSDT", 4.567, 3, 1, 2),
@@ -33,6 +39,14 @@ _BINANCE_TABLE: tuple[tuple[str, float, int, int, int], ...] = (
     ("1000BONKUSDT", 0.023456, 6, 1, 0), ("WIFUSDT", 0.8765, 7, 1000, 1),
     ("ORDIUSDT", 9.876, 6, 1000, 1), ("HYPEUSDT", 38.765, 5, 100, 2), ("TAOUSDT", 387.65, 2, 1, 3),
     ("XMRUSDT", 345.67, 2, 1, 3),
+)  # fmt: skip
+
+# symbol, start price, price decimals
+_INVERSE_TABLE: tuple[tuple[str, float, int], ...] = (
+    ("BTCUSD_PERP", 81234.5, 1), ("ETHUSD_PERP", 3123.45, 2), ("BTCUSD_301227", 82345.6, 1),
+    ("SOLUSD_PERP", 187.42, 2), ("XRPUSD_PERP", 2.3456, 4), ("ETHUSD_301227", 3211.23, 2),
+    ("BNBUSD_PERP", 912.345, 3), ("DOGEUSD_PERP", 0.21345, 5), ("LINKUSD_PERP", 17.654, 3),
+    ("BCHUSD_PERP", 512.34, 2), ("LTCUSD_PERP", 98.765, 3), ("AVAXUSD_PERP", 28.765, 3),
 )  # fmt: skip
 
 # coin, szDecimals, start price
@@ -66,6 +80,31 @@ def binance_instruments(count: int) -> tuple[Grid, ...]:
         Grid.around(symbol, price, (decimals, tick, qty_decimals), rank)
         for rank, (symbol, price, decimals, tick, qty_decimals) in enumerate(rows)
     )
+
+
+def spot_instruments(count: int) -> tuple[Grid, ...]:
+    """List the first `count` pairs: those of the contracts that have no date."""
+    undated = [grid for grid in binance_instruments(count + 1) if delivery_ms(grid.symbol) is None]
+    return tuple(undated[:count])
+
+
+def inverse_instruments(count: int) -> tuple[Grid, ...]:
+    """List the first `count` contracts of a fixed value; past the real names, synthetic ones."""
+    rows = list(_INVERSE_TABLE[:count])
+    rows += [(f"SIM{n:03d}USD_PERP", 20.0 + n, 3) for n in range(len(rows), count)]
+    return tuple(
+        Grid.around(symbol, price, (decimals, 1, 0), rank)
+        for rank, (symbol, price, decimals) in enumerate(rows)
+    )
+
+
+def delivery_ms(symbol: str) -> int | None:
+    """When a contract is delivered, as its symbol says: at 8 o'clock of a day; None where never."""
+    match = re.search(r"_(\d{6})$", symbol)
+    if match is None:
+        return None
+    day = datetime.strptime(f"{match[1]}08", "%y%m%d%H").replace(tzinfo=UTC)
+    return int(day.timestamp()) * 1000
 
 
 def _coin(row: tuple[str, int, float], rank: int) -> Grid:

@@ -143,6 +143,19 @@ def test_ages_of_a_venue_are_for_a_venue_that_there_is(tmp_path: Path) -> None:
         load(options)
 
 
+def test_a_group_of_sockets_that_the_venue_does_not_have_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    options = argparse.Namespace(config=config, state_dir=None)
+    config.write_text('[venues.binance_inverse.socket_paths]\npubic = "/ws"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(options)
+    assert str(caught.value) == (
+        f"{config}: venues.binance_inverse.socket_paths: 'pubic' is none of public, market"
+    )
+    config.write_text('[venues.binance_inverse.socket_paths]\npublic = "/ws"\n')
+    assert load(options).config.venues["binance_inverse"].socket_paths == {"public": "/ws"}
+
+
 def test_a_book_channel_that_the_venue_does_not_have_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "fts.toml"
     options = argparse.Namespace(config=config, state_dir=None)

@@ -12,7 +12,7 @@ import pytest
 
 from control.proof.ledger_kinds import check_kinds
 from control.proof.verdict import Verdict
-from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, Ledger, read_ledger
+from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, SETTLED, Ledger, read_ledger
 
 VENUES = ("binance_linear", "hyperliquid_perp")
 SYMBOLS = [("binance_linear", "BTCUSDT"), ("hyperliquid_perp", "BTC")]
@@ -36,7 +36,7 @@ SCHEMA = """
         recv_time timestamptz DEFAULT clock_timestamp());
     CREATE TABLE funding_rates (stream_id int, time timestamptz, rate numeric, mark_price numeric,
         index_price numeric, next_funding_time timestamptz, recv_time timestamptz,
-        funding_interval interval);
+        funding_interval interval, settled boolean DEFAULT false);
     CREATE TABLE open_interest_points (stream_id int, time timestamptz, quantity numeric,
         recv_time timestamptz DEFAULT clock_timestamp());
     CREATE TABLE liquidations (stream_id int, time timestamptz, side text, price numeric,
@@ -74,6 +74,8 @@ def ledger_dir(tmp_path: Path) -> Path:
                 # The same values with other decimals: rates with 8, prices with 8 and with 2.
                 prices = (8_123_510, 8_124_022, 2) if venue else (8123510000000, 8124022000000, 8)
                 ledger.funding((venue, venue, at_ns, -10_000 + n, 8, *prices, next_ns, rest))
+        paid = (0, 0, at_ns, -10_000 + n, 8, 8_123_510, 0, 2, 0, SETTLED)
+        ledger.funding(paid)
         for venue, rest in ((0, 1), (1, 0), (1, 1)):
             ledger.open_interest((venue, venue, at_ns, 31_000_123 + 1000 * n, 3, rest))
         ledger.liquidation((0, 0, at_ns, ord("S"), 8_090_000, 8_095_010, 2, 14, 10, 3))
@@ -205,6 +207,27 @@ def test_what_was_served_counts_only_where_a_polled_stream_is(
     connection.execute("DELETE FROM stream WHERE transport = 'HttpPoll'")
     assert check()["funding"] == Verdict(sent=10, stored=10)
     assert check()["open_interest"] == Verdict(sent=5, stored=5)
+
+
+def test_what_was_paid_is_owed_to_the_stream_that_asks_for_it_once(
+    check: Check, connection: Any
+) -> None:
+    connection.execute("INSERT INTO stream VALUES (8, 1, 'SettledFunding', 'HttpPoll')")
+    assert check()["funding"] == Verdict(sent=25, stored=20, missing=5)
+    store = f"""
+        INSERT INTO funding_rates (stream_id, time, rate, mark_price, recv_time, settled)
+        SELECT 8, {AT}, -0.0001 + n * 0.00000001, 81235.1, clock_timestamp(), true
+        FROM generate_series(0, %s) n
+    """
+    connection.execute(store, (4,))
+    assert check()["funding"] == Verdict(sent=25, stored=25)
+    connection.execute("UPDATE funding_rates SET settled = true WHERE stream_id = 2")
+    assert check()["funding"].altered == 5, "what was pushed is no payment"
+    connection.execute("UPDATE funding_rates SET settled = false")
+    assert check()["funding"].altered >= 5, "what was paid says so"
+    connection.execute("UPDATE funding_rates SET settled = stream_id = 8")
+    connection.execute(store, (0,))
+    assert check()["funding"].duplicates == 1, "asked for twice, it is stored once"
 
 
 def test_a_pushed_kind_without_its_stream_is_all_missing(check: Check, connection: Any) -> None:

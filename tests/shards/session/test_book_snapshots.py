@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import uvloop
 
-from engine.base.clock import monotonic_s
+from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import VenueError
 from engine.data.flags import Flag
 from engine.data.kinds import BOOK
@@ -20,7 +20,7 @@ from shards.session import book_snapshots, venue_session
 from shards.session.book_snapshots import BookSnapshots
 from shards.transport.rest import VenueRest
 from shards.venues import VENUES
-from shards.venues.kit import RestCall
+from shards.venues.kit import RestCall, Venue
 from tests.shards.doubles import MemoryRings, free_leases, spec_of
 from tests.shards.venue_rig import Rig, run, spec
 from tests.waiting import until
@@ -31,8 +31,8 @@ VENUE = VENUES["binance_linear"]
 class Rest(VenueRest):
     """A venue whose answers are put in by hand; it fails where there is none."""
 
-    def __init__(self) -> None:
-        super().__init__(VENUE, None, free_leases())
+    def __init__(self, venue: Venue = VENUE) -> None:
+        super().__init__(venue, None, free_leases())
         self.answers: list[bytes] = []
         self.call_count = 0
 
@@ -80,6 +80,38 @@ def test_a_book_whose_socket_flaps_while_rest_is_away_asks_once(
         called = rest.call_count
         await asyncio.sleep(0.15)
         assert rest.call_count == called, "nobody needs another one"
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        await rest.close()
+
+    uvloop.run(body())
+
+
+def test_a_snapshot_without_a_time_is_of_when_it_came_and_not_after_the_next_event() -> None:
+    async def body() -> None:
+        venue = VENUES["binance_spot"]
+        rest, double = Rest(venue), MemoryRings()
+        snapshots = BookSnapshots(venue, rest, double.rings, 3600.0)
+        kind = BOOK.name
+        books = [
+            DeltaBook(
+                spec_of(slot, venue.name, f"S{slot}", StreamKind.L2_BOOK),
+                double.rings[kind], double.gaps, None, snapshots.want,
+            )
+            for slot in (1, 2)
+        ]  # fmt: skip
+        worker = asyncio.create_task(snapshots.work())
+        before_ns = wall_ns()
+        for book, ahead_ns in zip(books, (-1, 1), strict=True):
+            book.subscribed()
+            rest.answers.append(b'{"lastUpdateId":40,"bids":[["9","1"]],"asks":[]}')
+            at = before_ns + ahead_ns * 60_000_000_000
+            book.on_event(40, BookEvent(41, 39, at, wall_ns(), [(9.0, 2.0)], []))
+            await until(lambda book=book: book.is_synced, "the snapshot")  # type: ignore[misc]
+        rows = double.rows(kind)
+        whole = rows[rows["flags"] & int(Flag.SNAPSHOT) > 0]["ts_event"].tolist()
+        assert whole[0] == before_ns - 60_000_000_000, "that of the event that follows"
+        assert before_ns <= whole[1] <= wall_ns(), "when it came"
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
         await rest.close()

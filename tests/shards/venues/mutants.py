@@ -71,6 +71,14 @@ def _timestamp(number: int) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{(TIME_MS + number) % 1000:03d}Z"
 
 
+def is_asked_alone(venue: Venue, offer: Offer) -> bool:
+    """Whether a call answers for one symbol. Else what an answer says of a name that nobody has is
+    of somebody else.
+    """
+    channel = venue.channels[offer.kind, offer.transport]
+    return isinstance(channel, PollChannel) and channel.call is not None
+
+
 def _value(kind: inspect.Type, symbol: str, number: int) -> Any:
     match kind:
         case inspect.ListType(item):
@@ -233,6 +241,8 @@ class Market:
             (body,) = texts
         else:
             body = b"[" + b",".join(texts) + b"]"
+        if not shape.tag:
+            return wrapped(shape, body)
         tag, said = tag_paths(self.venue.tag), shape.tag.replace("{symbol}", symbol)
         if shape.path:
             return message(tag, said, shape.path, body)
@@ -268,7 +278,7 @@ class Market:
         """Elements of one symbol: one message each, or all in a list where the venue has lists."""
         if offer.transport is Transport.HTTP_POLL:
             for text in texts:
-                self.answer(offer.kind, {symbol: text}, alone=self._is_asked_alone(offer.kind))
+                self.answer(offer.kind, {symbol: text}, alone=is_asked_alone(self.venue, offer))
         elif offer.shape.is_list:
             self.push(self.frame(offer.shape, texts, symbol))
         else:
@@ -277,11 +287,6 @@ class Market:
         stream = self.streams[offer.kind, offer.transport, symbol]
         if isinstance(stream, DeltaBook) and not stream.is_synced and self._gives_snapshots:
             self._give_snapshot(stream)
-
-    def _is_asked_alone(self, kind: StreamKind) -> bool:
-        channel = self.venue.channels[kind, Transport.HTTP_POLL]
-        assert isinstance(channel, PollChannel)
-        return channel.call is not None
 
     def _give_snapshot(self, book: DeltaBook) -> None:
         """One that fits the newest event."""

@@ -232,7 +232,8 @@ def test_what_is_not_offered_is_a_failed_stream_that_says_what_is() -> None:
     assert stream.state is StreamState.FAILED
     assert stream.reason == (
         "binance_linear has no FundingOpenInterest Ws; it offers Trades Ws, L2Book Ws, Ticker Ws,"
-        " Funding Ws, Funding HttpPoll, OpenInterest HttpPoll, Liquidations Ws"
+        " Funding Ws, Funding HttpPoll, OpenInterest HttpPoll, Liquidations Ws,"
+        " SettledFunding HttpPoll"
     )
 
 

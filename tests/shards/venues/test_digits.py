@@ -15,7 +15,13 @@ from engine.data.kind import RecordArray
 from engine.data.kinds import OPEN_INTEREST
 from engine.writer.rows.copy import COPY_HEADER, COPY_TRAILER, CopyEncoder, StreamLookup
 from engine.writer.rows.exact import raised_decimals
-from shards.venues.digits import read_decimal
+from shards.venues.digits import (
+    Computed,
+    ComputedOrEmpty,
+    ComputedRate,
+    read_decimal,
+    read_number,
+)
 from tests.shards.venues.mutants import TIME_MS, Market
 
 digits = st.text("0123456789", min_size=1, max_size=20)
@@ -55,6 +61,17 @@ def test_what_has_fifteen_digits_is_exact(text: str) -> None:
 def test_what_is_no_plain_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="plain decimal"):
         read_decimal(text)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(ComputedRate, None), (ComputedOrEmpty, 0.0)])
+def test_an_empty_text_is_no_number_only_where_it_may_be(
+    kind: type[Computed], value: float | None
+) -> None:
+    found = read_number(kind, "")
+    assert (found.rate if kind is ComputedRate else found.value) == value
+    assert found.is_exact
+    with pytest.raises(ValueError, match="plain decimal"):
+        read_number(Computed, "")
 
 
 class Pushed:

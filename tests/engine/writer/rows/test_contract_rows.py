@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -164,6 +165,29 @@ def test_the_newest_rows_are_read_from_the_index(
 ) -> None:
     plan = select(database_url, f"EXPLAIN SELECT * FROM {view} ORDER BY time DESC LIMIT 5")
     assert "Index Scan Backward" in "\n".join(line for (line,) in plan)
+
+
+def test_what_was_paid_says_so_to_every_reader(
+    database_url: str, make_settings: MakeSettings, slots: Slots
+) -> None:
+    rows = np.repeat(FUNDINGS[:1], 2)
+    rows["flags"][1] = Flag.SETTLED | Flag.BACKFILLED
+
+    async def main() -> None:
+        sink = PostgresSink(make_settings(database_url=database_url), slots)
+        await sink.open({})
+        await claim(sink, "r", 1, 0)
+        await sink.take(Batch([Slice.whole(SourceKey("r", 1), FUNDING, 0, rows)]), durable=False)
+        await sink.close()
+
+    uvloop.run(main())
+    for view in ("funding_rates", "funding_rates_f"):
+        function = f"{view}('acme', 'S', '2000-01-01Z', '2100-01-01Z')"
+        for source in (view, function):
+            query = f"SELECT settled FROM {source} ORDER BY settled"
+            assert select(database_url, query) == [(False,), (True,)]
+    shown = json.loads(msgspec.json.encode(FUNDING.events(rows)))
+    assert [row.get("settled") for row in shown] == [None, True]
 
 
 @pytest.mark.fault("W04")

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from shards.simulator.core.market import Grid, Market
-from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments
+from shards.simulator.venues.listed import (
+    binance_instruments,
+    hyperliquid_instruments,
+    inverse_instruments,
+    spot_instruments,
+)
 
 SAMPLE = (*binance_instruments(60)[::9], *hyperliquid_instruments(60)[::9])
 
@@ -56,9 +61,12 @@ def test_the_same_seed_gives_the_same_market_whatever_the_block_sizes() -> None:
 
 
 def test_names_are_unique_up_to_a_thousand_instruments() -> None:
-    for listed in (binance_instruments(1000), hyperliquid_instruments(1000)):
+    for venue in (
+        binance_instruments, hyperliquid_instruments, inverse_instruments, spot_instruments,
+    ):  # fmt: skip
+        listed = venue(1000)
         assert len({instrument.symbol for instrument in listed}) == 1000
         for instrument in listed:
             assert instrument.low_ticks > 1000 or instrument.start_ticks > 1400
             assert instrument.low_ticks < instrument.start_ticks < instrument.high_ticks
-    assert binance_instruments(60)[44].symbol.startswith("SIM")
+    assert binance_instruments(60)[45].symbol.startswith("SIM")

@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 
 from shards.simulator.core.frames import Trades, decimal_text, render, text_frame, trimmed_text
 from shards.simulator.core.market import SIZE_COUNT, Grid
-from shards.simulator.venues.binance import AggTradeRows, Binance
+from shards.simulator.venues.binance import Binance
+from shards.simulator.venues.binance_markets import BinanceInverse, BinanceSpot
 from shards.simulator.venues.hyperliquid import CoinTradeRows, Hyperliquid, size_text
-from shards.simulator.venues.listed import binance_instruments, hyperliquid_instruments
+from shards.simulator.venues.listed import hyperliquid_instruments
 
-BINANCE = binance_instruments(60)
+MARKETS = [
+    (encoder, grid)
+    for encoder in (Binance(), BinanceInverse(), BinanceSpot())
+    for grid in encoder.grids(60)
+]
 COINS = hyperliquid_instruments(60)
 SEEDS = st.integers(0, 2**32)
 COUNTS = st.sampled_from([1, 2, 40, 41, 49, 50, 51, 99, 100, 101, 257])
@@ -44,10 +49,11 @@ def compact(value: object) -> str:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(BINANCE), SEEDS, COUNTS, TIMES, st.integers(9, 11), st.booleans())
+@given(st.sampled_from(MARKETS), SEEDS, COUNTS, TIMES, st.integers(9, 11), st.booleans())
 def test_a_block_of_agg_trades_equals_frames_printed_by_json(
-    instrument: Grid, seed: int, count: int, ts_ms: int, digits: int, combined: bool
+    market: tuple[Binance, Grid], seed: int, count: int, ts_ms: int, digits: int, combined: bool
 ) -> None:
+    encoder, instrument = market
     rng = np.random.default_rng(seed)
     all_qty, plain_qty = sizes(rng)
     first_id = int(rng.integers(10**digits - 60, 10**digits + 60))
@@ -66,7 +72,7 @@ def test_a_block_of_agg_trades_equals_frames_printed_by_json(
     expected = b""
     for row in range(count):
         size = trades.size[row]
-        data = {
+        data: dict[str, Any] = {
             "e": "aggTrade",
             "E": ts_ms,
             "s": instrument.symbol,
@@ -78,11 +84,20 @@ def test_a_block_of_agg_trades_equals_frames_printed_by_json(
             "l": int(trades.last_raw[row]),
             "T": ts_ms,
             "m": not trades.buy[row],
-            "st": 1,
         }
+        match encoder:
+            case BinanceSpot():
+                del data["nq"]
+                data |= {name: f"{Decimal(data[name]):.8f}" for name in ("p", "q")} | {"M": True}
+            case BinanceInverse():
+                del data["nq"]
+                data["st"] = 2
+            case _:
+                data["st"] = 1
         wrapped = {"stream": f"{instrument.symbol.lower()}@aggTrade", "data": data}
         expected += text_frame(compact(wrapped if combined else data).encode())
-    rows = AggTradeRows(state(instrument, all_qty, plain_qty), prices(Binance(), instrument))
+    symbol = state(instrument, all_qty, plain_qty)
+    rows = encoder.trade_rows(symbol, prices(encoder, instrument))
     stream = f'{{"stream":"{instrument.symbol.lower()}@aggTrade","data":'.encode()
     wrap = (stream, b"}") if combined else (b"", b"")
     assert bytes(render(rows, trades, wrap)) == expected

@@ -1,12 +1,14 @@
-"""Binance USD-M messages: the wire's own names, and only the fields that are used."""
+"""Binance messages: the wire's own names, and only the fields that are used. What is of one market
+alone says so.
+"""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from shards.venues.digits import Computed, ComputedRate
-from shards.venues.wire import Date, Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity, Word
+from shards.venues.digits import Computed, ComputedOrEmpty, ComputedRate
+from shards.venues.wire import Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity
 
 WireLevel = tuple[Price, Quantity]
 
@@ -23,7 +25,7 @@ class AggTrade(Struct, tag_field="e", tag="aggTrade", gc=False):
 
 
 class DepthUpdate(Struct, tag_field="e", tag="depthUpdate", gc=False):
-    """`<symbol>@depth`: update ids U to u, absolute quantities, zero removes."""
+    """`<symbol>@depth` of futures: update ids U to u, absolute quantities, zero removes."""
 
     s: str
     T: Millis
@@ -34,8 +36,23 @@ class DepthUpdate(Struct, tag_field="e", tag="depthUpdate", gc=False):
     a: list[WireLevel]
 
 
+class SpotDepthUpdate(Struct, tag_field="e", tag="depthUpdate", gc=False):
+    """The same of spot, where ids have no hole: U follows on the u before. There is no other time
+    than that of sending.
+    """
+
+    s: str
+    E: Millis
+    U: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    u: Id
+    b: list[WireLevel]
+    a: list[WireLevel]
+
+
 class BookTicker(Struct, tag_field="e", tag="bookTicker", gc=False):
-    """`<symbol>@bookTicker`: `u` is the update id after which this was the best bid and offer."""
+    """`<symbol>@bookTicker` of futures: `u` is the update id after which this was the best bid and
+    offer.
+    """
 
     s: str
     u: Id
@@ -46,17 +63,28 @@ class BookTicker(Struct, tag_field="e", tag="bookTicker", gc=False):
     T: Millis
 
 
+class SpotBookTicker(Struct, gc=False):
+    """The same of spot, which says neither a type nor a time."""
+
+    s: str
+    u: Id
+    b: PriceOrNone
+    B: Quantity
+    a: PriceOrNone
+    A: Quantity
+
+
 class MarkPriceUpdate(Struct, tag_field="e", tag="markPriceUpdate", gc=False):
-    """`<symbol>@markPrice@1s`. Here `T` is the next funding time; delivery contracts have none of
-    it, and an empty rate. A null is a number that is not there now, and no fault.
+    """`<symbol>@markPrice@1s`. Here `T` is the next funding time; dated contracts have none of it,
+    and an empty rate, or neither. A null is a number that is not there now, and no fault.
     """
 
     s: str
     E: Millis
     p: Computed | None
-    i: Computed | None
-    r: ComputedRate | None
-    T: Millis
+    i: Computed | None = None
+    r: ComputedRate | None = None
+    T: Millis = 0
 
 
 class ForceOrder(Struct, tag_field="e", tag="forceOrder", gc=False):
@@ -84,11 +112,11 @@ class Reply(Struct, gc=False):
     result: msgspec.Raw = msgspec.Raw(b"null")
     code: int | None = None
     msg: str = ""
-    error: "Refusal | None" = None
+    error: "ReplyError | None" = None
     e: str = ""
 
 
-class Refusal(Struct, gc=False):
+class ReplyError(Struct, gc=False):
     """The inner error object."""
 
     code: int
@@ -96,28 +124,12 @@ class Refusal(Struct, gc=False):
 
 
 class Depth(Struct, gc=False):
-    """`GET /fapi/v1/depth`."""
+    """`GET …/depth`. Spot says no time."""
 
     lastUpdateId: Id
     bids: list[WireLevel]
     asks: list[WireLevel]
     T: Millis = 0
-
-
-class Symbol(Struct):
-    """A member of `exchangeInfo.symbols`. Of its filters only two matter here. A `deliveryDate` of
-    the year 2100 is that of a perpetual.
-    """
-
-    symbol: str
-    status: Word
-    baseAsset: Word
-    quoteAsset: Word
-    filters: list[dict[str, Any]]
-    contractType: Word = ""
-    marginAsset: Word = ""
-    onboardDate: Date = 0
-    deliveryDate: Date = 0
 
 
 class RateLimit(Struct, gc=False):
@@ -130,13 +142,13 @@ class RateLimit(Struct, gc=False):
 
 
 class RateLimits(Struct, gc=False):
-    """`GET /fapi/v1/exchangeInfo`, where only the limits matter. Each is a `RateLimit`."""
+    """`GET …/exchangeInfo`, where only the limits matter. Each is a `RateLimit`."""
 
     rateLimits: list[msgspec.Raw] = []
 
 
 class ExchangeInfo(Struct, gc=False):
-    """`GET /fapi/v1/exchangeInfo`. Each is a `Symbol`."""
+    """`GET …/exchangeInfo`. Each is a symbol of its market (`instruments`)."""
 
     symbols: list[msgspec.Raw]
 
@@ -148,7 +160,9 @@ class Named(Struct, gc=False):
 
 
 class PremiumIndex(Struct, gc=False):
-    """`GET /fapi/v1/premiumIndex`: one, or without a symbol a list of all."""
+    """`GET …/premiumIndex`: one, or a list of all. Dated contracts have an empty rate and no next
+    time.
+    """
 
     symbol: str
     markPrice: Computed | None
@@ -159,15 +173,32 @@ class PremiumIndex(Struct, gc=False):
 
 
 class FundingInfo(Struct, gc=False):
-    """A member of `GET /fapi/v1/fundingInfo`: of symbols whose cap, floor or interval differs."""
+    """A member of `GET …/fundingInfo`: of symbols whose cap, floor or interval differs."""
 
     symbol: str
     fundingIntervalHours: Annotated[int, Meta(ge=1, le=24 * 7)]
 
 
 class OpenInterest(Struct, gc=False):
-    """`GET /fapi/v1/openInterest`, in base units."""
+    """`GET …/openInterest`, in base units, of inverse contracts in contracts."""
 
     symbol: str
     openInterest: Computed
     time: Millis
+
+
+class SettledRate(Struct, gc=False):
+    """A member of `GET …/fundingRate`: funding that was paid. Old ones have no mark price; of what
+    has no `rateType` there is one sort alone.
+    """
+
+    symbol: str
+    fundingTime: Millis
+    fundingRate: ComputedRate
+    markPrice: ComputedOrEmpty | None = None
+    rateType: str = ""
+
+    def __post_init__(self) -> None:
+        """What was paid has a rate."""
+        if self.fundingRate.rate is None:
+            raise ValueError("a payment without a rate")

@@ -1,0 +1,342 @@
+"""Binance COIN-M futures and Binance spot as the simulator serves them: what differs from USD-M.
+
+COIN-M counts contracts, knows the pair of a symbol beside it, and answers with lists. Spot has one
+category of sockets, writes all numbers with eight decimals, chains its depth events by ids without
+a hole, and says no time of quotes and snapshots.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from shards.simulator.core.contracts import Contract, Liquidation
+from shards.simulator.core.encoder import (
+    Answer,
+    AskedFor,
+    BookMessage,
+    Query,
+    ServedCall,
+    SocketPath,
+)
+from shards.simulator.core.frames import decimal_text
+from shards.simulator.core.limits import now_ms
+from shards.simulator.core.market import Grid
+from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.venue import SimVenue
+from shards.simulator.venues.binance import Binance, TradeStyle
+from shards.simulator.venues.binance_rest import (
+    BAD_LIMIT,
+    DEPTH_WEIGHTS,
+    NO_SYMBOL,
+    ONBOARD_MS,
+    PERPETUAL_MS,
+    agg_trades,
+    by_symbol,
+    depth_weight,
+    fixed,
+    funding_info,
+    funding_rate,
+    integer,
+    json_answer,
+    levels_text,
+    of_contract,
+    padded,
+    premium,
+    rate_text,
+    touch,
+    touch_texts,
+)
+from shards.simulator.venues.listed import delivery_ms, inverse_instruments, spot_instruments
+
+__all__ = ["BinanceInverse", "BinanceSpot"]
+
+_PLACES = 8
+"""Decimals of the numbers of spot."""
+_PLAIN_PATHS = [(path, names) for path in ("ws", "stream") for names in ("", "/{streams:.+}")]
+"""Of sockets without a category. COIN-M has them as well: nobody knows for how long."""
+_SPOT_DEPTH_MAX = 5000
+_SPOT_DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (_SPOT_DEPTH_MAX, 250))
+"""By the most levels that weigh so much."""
+_SPOT_STREAMS = {"aggTrade": "trade", "bookTicker": "quote", "depth": "book", "depth@100ms": "book"}
+
+
+class BinanceInverse(Binance):
+    """COIN-M futures."""
+
+    name = "binance_inverse"
+    trade_style = TradeStyle(has_plain_sizes=False, served_end="", pushed_end=',"st":2')
+    end = ',"st":2'
+    a_stream = "btcusd_perp@aggTrade"
+    sockets: Sequence[SocketPath] = (
+        *Binance.sockets,
+        *(SocketPath(f"{path}{names}", "any", path == "stream") for path, names in _PLAIN_PATHS),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest: Mapping[str, ServedCall] = _INVERSE_REST
+
+    def grids(self, count: int) -> Sequence[Grid]:
+        return inverse_instruments(count)
+
+    def wants(self, name: str, group: str) -> AskedFor | None:
+        groups = ("public", "market") if group == "any" else (group,)
+        found = (Binance.wants(self, name, each) for each in groups)
+        return next(filter(None, found), None)
+
+    def funding(self, venue: SimVenue, contract: Contract) -> bytes:
+        mark, index, settle = (
+            decimal_text(price, contract.mark_decimals)
+            for price in (contract.mark, contract.index_price, contract.settle)
+        )
+        return (
+            f'{{"e":"markPriceUpdate","E":{contract.ts_ms},"s":"{contract.instrument.symbol}",'
+            f'"p":"{mark}","P":"{settle}","i":"{index}","r":"{rate_text(contract)}",'
+            f'"T":{contract.next_funding_ms}{self.end}}}'
+        ).encode()
+
+    def liquidation(self, contract: Contract, order: Liquidation) -> bytes:
+        pair = self.pair(contract.instrument.symbol)
+        return (
+            f'{{"e":"forceOrder","E":{order.ts_ms + 5},'
+            f'"o":{{{self.order(contract, order)},"ps":"{pair}"}}{self.end}}}'
+        ).encode()
+
+
+class BinanceSpot(Binance):
+    """Spot."""
+
+    name = "binance_spot"
+    trade_style = TradeStyle(
+        has_plain_sizes=False, served_end=',"M":true', pushed_end="", places=_PLACES
+    )
+    spoiled: Mapping[str, Sequence[str]] = {"trade": ("p",), "book": ("b", "a"), "quote": ("A",)}
+    sockets: Sequence[SocketPath] = tuple(
+        SocketPath(f"{path}{names}", "any", path == "stream") for path, names in _PLAIN_PATHS
+    )
+    ping_s = 20.0
+    messages_per_s: float = 5
+    weight_limit = 6000
+    statuses: Sequence[str] = ("TRADING", "BREAK", "HALT", "END_OF_DAY", "CANCEL_ONLY")
+    changeable = frozenset({"status", "tick_size", "step_size"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest: Mapping[str, ServedCall] = _SPOT_REST
+
+    def grids(self, count: int) -> Sequence[Grid]:
+        return spot_instruments(count)
+
+    def describe(self, venue: SimVenue, index: int) -> Mapping[str, object]:
+        told = dict(super().describe(venue, index))
+        del told["funding_interval_hours"]
+        return told
+
+    def price_text(self, grid: Grid, tick: int) -> str:
+        return padded(super().price_text(grid, tick), _PLACES)
+
+    def topic(self, kind: str, symbol: str) -> str | None:
+        return None if kind == "liquidation" else super().topic(kind, symbol)
+
+    def due(self, stream: str, steps: int | None) -> bool:
+        if stream == "depth@100ms":
+            return steps is not None
+        return steps is not None and steps % 10 == 0
+
+    def wants(self, name: str, group: str) -> AskedFor | None:
+        symbol, _, kind = name.partition("@")
+        if symbol != symbol.lower() or kind not in _SPOT_STREAMS:
+            return None
+        row = _SPOT_STREAMS[kind]
+        return AskedFor(symbol.upper(), row, kind if row == "book" else "")
+
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
+        bids, asks = (levels_text(state, side, _PLACES) for side in (event.bids, event.asks))
+        return (
+            f'{{"e":"depthUpdate","E":{event.ts_ms},"s":"{state.grid.symbol}",'
+            f'"U":{event.previous + 1},"u":{event.last},"b":[{bids}],"a":[{asks}]}}'
+        ).encode()
+
+    def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
+        bid, bid_qty, ask, ask_qty = touch_texts(state, quote, _PLACES)
+        return (
+            f'{{"u":{state.last_update},"s":"{state.grid.symbol}",'
+            f'"b":"{bid}","B":"{bid_qty}","a":"{ask}","A":"{ask_qty}"}}'
+        ).encode()
+
+
+def _info(venue: SimVenue, symbol: Callable[[Grid, str], dict[str, Any]]) -> Answer:
+    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE"}
+    return json_answer({
+        "timezone": "UTC",
+        "serverTime": now_ms(),
+        "rateLimits": [{**limit, "intervalNum": 1, "limit": venue.gate.weight_limit}],
+        "exchangeFilters": [],
+        "symbols": [symbol(*each) for each in zip(venue.grids, venue.statuses, strict=True)],
+    })  # fmt: skip
+
+
+def _filters(grid: Grid, places: int) -> list[dict[str, object]]:
+    step = padded(grid.step_text, places)
+    tick = padded(grid.tick_text, places)
+    highest = decimal_text(4 * grid.high_ticks * grid.tick, grid.price_decimals)
+    return [
+        {
+            "filterType": "PRICE_FILTER",
+            "minPrice": tick,
+            "maxPrice": padded(highest, places),
+            "tickSize": tick,
+        },
+        {
+            "filterType": "LOT_SIZE",
+            "minQty": step,
+            "maxQty": padded("10000000", places),
+            "stepSize": step,
+        },
+    ]
+
+
+def _contract(grid: Grid, status: str) -> dict[str, Any]:
+    pair, _, word = grid.symbol.partition("_")
+    base = pair.removesuffix("USD")
+    return {
+        "symbol": grid.symbol,
+        "pair": pair,
+        "contractType": "PERPETUAL" if word == "PERP" else "CURRENT_QUARTER",
+        "deliveryDate": delivery_ms(grid.symbol) or PERPETUAL_MS,
+        "onboardDate": ONBOARD_MS,
+        "contractStatus": status,
+        "contractSize": 100 if base == "BTC" else 10,
+        "marginAsset": base,
+        "baseAsset": base,
+        "quoteAsset": "USD",
+        "pricePrecision": grid.price_decimals,
+        "quantityPrecision": grid.qty_decimals,
+        "underlyingType": "COIN",
+        "filters": _filters(grid, 0),
+        "orderTypes": ["LIMIT", "MARKET"],
+    }
+
+
+def _pair(grid: Grid, status: str) -> dict[str, Any]:
+    return {
+        "symbol": grid.symbol,
+        "status": status,
+        "baseAsset": grid.symbol.removesuffix("USDT"),
+        "baseAssetPrecision": _PLACES,
+        "quoteAsset": "USDT",
+        "quoteAssetPrecision": _PLACES,
+        "orderTypes": ["LIMIT", "MARKET"],
+        "isSpotTradingAllowed": True,
+        "isMarginTradingAllowed": False,
+        "filters": _filters(grid, _PLACES),
+        "permissions": [],
+        "permissionSets": [["SPOT"]],
+    }
+
+
+def _inverse_depth(venue: SimVenue, query: Query) -> Answer:
+    state, limit = venue.state(query.get("symbol")), integer(query, "limit", 500)
+    if state is None or limit is None or limit not in DEPTH_WEIGHTS:
+        return NO_SYMBOL if state is None else BAD_LIMIT
+    at_ms, symbol = now_ms(), state.grid.symbol
+    last, bids, asks = venue.serve_book(state, limit, at_ms)
+    text = (
+        f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},"symbol":"{symbol}",'
+        f'"pair":"{symbol.partition("_")[0]}",'
+        f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
+    )
+    return Answer(text.encode())
+
+
+def _spot_depth(venue: SimVenue, query: Query) -> Answer:
+    state, limit = venue.state(query.get("symbol")), integer(query, "limit", 100)
+    if state is None or limit is None or not 1 <= limit <= _SPOT_DEPTH_MAX:
+        return NO_SYMBOL if state is None else BAD_LIMIT
+    last, bids, asks = venue.serve_book(state, limit, now_ms())
+    sides = (levels_text(state, side, _PLACES) for side in (bids, asks))
+    return Answer('{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}'.format(last, *sides).encode())
+
+
+def _spot_depth_weight(query: Query) -> int:
+    limit = integer(query, "limit", 100) or 0
+    return next((weight for most, weight in _SPOT_DEPTH_WEIGHTS if limit <= most), 1)
+
+
+def _inverse_premiums(venue: SimVenue, query: Query) -> Answer:
+    """Give a list also of one symbol."""
+    indexes = [index for index in venue.trading if _is_asked(venue.grids[index].symbol, query)]
+    contracts = [venue.contract_at(index) for index in indexes]
+    pairs = (each.instrument.symbol.partition("_")[0] for each in contracts)
+    return json_answer([
+        {"pair": pair, **premium(venue, each)} for pair, each in zip(pairs, contracts, strict=True)
+    ])  # fmt: skip
+
+
+def _is_asked(symbol: str, query: Query) -> bool:
+    pair = query.get("pair", symbol.partition("_")[0])
+    return symbol == query.get("symbol", symbol) and symbol.startswith(f"{pair}_")
+
+
+def _inverse_open_interest(venue: SimVenue, contract: Contract, _: Query) -> Answer:
+    grid = contract.instrument
+    answer: dict[str, object] = {
+        "symbol": grid.symbol,
+        "pair": grid.symbol.partition("_")[0],
+        "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
+        "contractType": _contract(grid, "")["contractType"],
+        "time": contract.ts_ms,
+    }
+    return json_answer(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
+
+
+def _quotes(venue: SimVenue, query: Query) -> list[dict[str, object]]:
+    at_ms = now_ms()
+    symbols = [venue.grids[index].symbol for index in venue.trading]
+    asked = [symbol for symbol in symbols if symbol == query.get("symbol", symbol)]
+    states = (venue.state(symbol) for symbol in asked)
+    return [touch(venue, state, at_ms) for state in states if state is not None]
+
+
+def _inverse_quotes(venue: SimVenue, query: Query) -> Answer:
+    rows = _quotes(venue, query)
+    return json_answer([{**row, "pair": str(row["symbol"]).partition("_")[0]} for row in rows])
+
+
+def _spot_quotes(venue: SimVenue, query: Query) -> Answer:
+    rows = [
+        {name: value for name, value in row.items() if name not in ("time", "lastUpdateId")}
+        for row in _quotes(venue, query)
+    ]
+    if "symbol" not in query:
+        return json_answer(rows)
+    return json_answer(rows[0]) if rows else NO_SYMBOL
+
+
+_Call = tuple[str, Callable[[SimVenue, Query], Answer], Callable[[Query], int | None]]
+_BOTH: tuple[_Call, ...] = (
+    ("ping", lambda _, __: Answer(b"{}"), fixed(1)),
+    ("time", lambda _, __: json_answer({"serverTime": now_ms()}), fixed(1)),
+)
+_INVERSE_CALLS: tuple[_Call, ...] = (
+    ("exchangeInfo", lambda venue, _: _info(venue, _contract), fixed(1)),
+    ("depth", _inverse_depth, depth_weight),
+    ("aggTrades", agg_trades, fixed(20)),
+    ("premiumIndex", _inverse_premiums, fixed(10)),
+    ("openInterest", of_contract(_inverse_open_interest), fixed(1)),
+    ("fundingRate", of_contract(funding_rate), fixed(1)),
+    ("fundingInfo", funding_info, fixed(1)),
+    ("ticker/bookTicker", _inverse_quotes, by_symbol(2, 5)),
+)
+_SPOT_CALLS: tuple[_Call, ...] = (
+    ("exchangeInfo", lambda venue, _: _info(venue, _pair), fixed(20)),
+    ("depth", _spot_depth, _spot_depth_weight),
+    ("aggTrades", agg_trades, fixed(4)),
+    ("ticker/bookTicker", _spot_quotes, by_symbol(2, 4)),
+)
+_INVERSE_REST = {
+    f"dapi/v1/{path}": ServedCall(answer, weigh)
+    for path, answer, weigh in (*_BOTH, *_INVERSE_CALLS)
+}
+_SPOT_REST = {
+    f"api/v3/{path}": ServedCall(answer, weigh) for path, answer, weigh in (*_BOTH, *_SPOT_CALLS)
+}

@@ -1,0 +1,100 @@
+"""Binance COIN-M futures: contracts of a fixed value in USD, settled in coin.
+
+Sizes are numbers of contracts everywhere. That sockets have categories here too is not documented,
+and what clients have found; `VenueSettings.socket_paths` leads to plain ones.
+"""
+
+from typing import Final
+
+from engine.data.names import StreamKind, Transport
+from shards.venues.binance.answers import (
+    OPEN_INTEREST,
+    PREMIUM_INDEX,
+    SETTLED_RATE,
+    decode_open_interest,
+    decode_premium_index,
+    decode_settled_rates,
+    parse_book_snapshot,
+    parse_funding_intervals,
+)
+from shards.venues.binance.decode import FUTURES_SHAPES, open_futures
+from shards.venues.binance.instruments import parse_inverse, parse_limits
+from shards.venues.binance.market import (
+    FUTURES_BOOKS,
+    FUTURES_CHANNELS,
+    FUTURES_GROUPS,
+    USED_WEIGHT,
+    subscribe,
+    unsubscribe,
+)
+from shards.venues.kit import (
+    CONNECTS,
+    REST_WEIGHT,
+    FundingIntervals,
+    Limit,
+    ListingCalls,
+    PollChannel,
+    RestCall,
+    Venue,
+)
+
+VENUE: Final = Venue(
+    name="binance_inverse",
+    rest_url="https://dapi.binance.com",
+    ws_url="wss://dstream.binance.com",
+    groups=FUTURES_GROUPS,
+    channels={
+        **FUTURES_CHANNELS,
+        (StreamKind.FUNDING, Transport.HTTP_POLL): PollChannel(
+            PREMIUM_INDEX,
+            decode_premium_index,
+            interval_s=5.0,
+            stale_after_s=30.0,
+            # One symbol weighs as much, and comes in a list as well.
+            batch=RestCall("GET", "/dapi/v1/premiumIndex", weight=10),
+        ),
+        # No socket carries it.
+        (StreamKind.OPEN_INTEREST, Transport.HTTP_POLL): PollChannel(
+            OPEN_INTEREST,
+            decode_open_interest,
+            interval_s=10.0,
+            stale_after_s=60.0,
+            call=RestCall("GET", "/dapi/v1/openInterest?symbol={symbol}", weight=1),
+        ),
+        (StreamKind.SETTLED_FUNDING, Transport.HTTP_POLL): PollChannel(
+            SETTLED_RATE,
+            decode_settled_rates,
+            interval_s=300.0,
+            stale_after_s=1800.0,
+            call=RestCall(
+                "GET",
+                "/dapi/v1/fundingRate?symbol={symbol}&startTime={since}&limit=1000",
+                weight=1,
+            ),
+        ),
+    },
+    limits=(
+        # An address has 2400 for both markets of futures. The other one takes 80 % of them, so
+        # that 80 % of these are what it leaves.
+        Limit(REST_WEIGHT, 600, 60.0),
+        Limit(CONNECTS, 60, 60.0),
+    ),
+    parse_limits=parse_limits,
+    used_weight_header=USED_WEIGHT,
+    subscribe=subscribe,
+    unsubscribe=unsubscribe,
+    open_decoder=open_futures,
+    tag="e",
+    shapes=FUTURES_SHAPES,
+    listing=ListingCalls(RestCall("GET", "/dapi/v1/exchangeInfo", weight=1), parse_inverse),
+    funding_intervals=FundingIntervals(
+        RestCall("GET", "/dapi/v1/fundingInfo", weight=1),
+        parse_funding_intervals,
+        usual_s=8 * 3600,
+        refresh_s=60.0,
+    ),
+    book_snapshot=RestCall("GET", "/dapi/v1/depth?symbol={symbol}&limit=1000", weight=20),
+    parse_book_snapshot=parse_book_snapshot,
+    examples=("BTCUSD_PERP", "ETHUSD_PERP"),
+    options={"book_channel": FUTURES_BOOKS},
+)
