@@ -1,7 +1,7 @@
 """Bybit frames and answers into feeds, of all categories."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -88,15 +88,6 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
     return _Decoder(feeds, talk).on_frame
 
 
-class _Touch(NamedTuple):
-    """Prices and quantities of the best bid and offer's topic."""
-
-    bids: Mapping[float, float]
-    asks: Mapping[float, float]
-
-
-_EMPTY: Final = _Touch({}, {})
-
 _FIELDS: Final = tuple(name for name in TickerFields.__struct_fields__ if name != "symbol")
 _SELDOM: Final = {"fundingIntervalHour", "singleOpenInterest"}
 """Not every contract's ticker has these."""
@@ -113,7 +104,7 @@ class _Decoder:
         self._trades, self._books = feeds.of(UnorderedTrades), feeds.of(PushedBook)
         self._quotes, self._tickers = feeds.of(Quotes), feeds.of(FundingOpenInterest)
         self._liquidations = feeds.of(LiquidationFeed)
-        self._touches: dict[str, _Touch] = {}
+        self._touches: dict[str, tuple[Level, Level]] = {}
         self._fields: dict[str, TickerFields] = {}
 
     def on_frame(self, payload: bytes, ts_recv: int) -> None:
@@ -148,8 +139,9 @@ class _Decoder:
             self._on_reply(head)
 
     def _on_reply(self, said: Head) -> None:
-        is_number = said.req_id.isascii() and said.req_id.isdigit()
-        number = int(said.req_id[:_NUMBER_DIGITS]) if is_number else None
+        text = said.req_id
+        is_number = text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS
+        number = int(text) if is_number else None
         if said.success is False:
             self._talk.refused(said.ret_msg, number)
         elif said.op in ("subscribe", "unsubscribe") and said.success:
@@ -192,13 +184,11 @@ class _Decoder:
             raise UntakenError(symbol, Quotes)
         data, is_whole = said.data, said.type == "snapshot"
         known = None if is_whole else self._touches.get(said.topic)
-        before = known or _EMPTY
-        touch = _Touch(_changed(before.bids, data.b), _changed(before.asks, data.a))
-        if not (is_whole or known or (touch.bids and touch.asks)):
+        bid, ask = known or (_NO_ORDER, _NO_ORDER)
+        bid, ask = _best(max, bid, data.b), _best(min, ask, data.a)
+        if not (is_whole or known or (bid[1] and ask[1])):
             return  # what the other side is, nobody has said
-        self._touches[said.topic] = touch
-        bid = max(touch.bids.items(), default=_NO_ORDER)
-        ask = min(touch.asks.items(), default=_NO_ORDER)
+        self._touches[said.topic] = bid, ask
         feed.on_quote(data.u, (said.cts or said.ts) * NS_PER_MS, ts_recv, (*bid, *ask))
 
     def _on_ticker(self, payload: bytes, ts_recv: int) -> None:
@@ -230,11 +220,10 @@ class _Decoder:
             feed.on_liquidation(LiquidationRow(at, side, each.p, each.v, each.v, 0.0), ts_recv)
 
 
-def _changed(before: Mapping[float, float], levels: Sequence[Level]) -> Mapping[float, float]:
-    if not levels:
-        return before
-    after = {**before, **dict(levels)}
-    return {price: qty for price, qty in after.items() if qty}
+def _best(choose: Callable[..., Level], before: Level, levels: Sequence[Level]) -> Level:
+    """The best of a side that has one level, after it has changed."""
+    after = {before[0]: before[1], **dict(levels)}
+    return choose((level for level in after.items() if level[1]), default=_NO_ORDER)
 
 
 def _deliver(
