@@ -59,11 +59,16 @@ class Handover:
         self._subscribed_s = math.inf
         self._first_s = math.inf
         self._heard_ns = 0
+        self._is_over = False
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """Any method a decoder delivers frames to."""
         if not name.startswith("on_"):
             raise AttributeError(name)
+
+        if self._is_over:  # a decoder holds it while it delivers the other rows of a message
+            method: Callable[..., None] = getattr(self.stream, name)
+            return method
 
         def take(*frame: Any) -> None:
             now_s = monotonic_s()
@@ -79,6 +84,9 @@ class Handover:
         """The stream takes it with the frames it came between, if those are not stored by then; it
         knows what the present socket has brought as well.
         """
+        if self._is_over:
+            self.stream.on_unreadable(item)
+            return
         self._unreadable.append((len(self._frames), item))
         del self._unreadable[:-_KEPT_MAX]
 
@@ -141,6 +149,7 @@ class Handover:
         unreadable = [(place - stored, item) for place, item in self._unreadable if place >= stored]
         methods = self._methods[stored:]
         self._frames, self._methods, self._unreadable = [], [], []
+        self._is_over = True
         self._on_over(anew)
         self.stream.handed_over(wall_ns())
         for place, frame in enumerate(frames):

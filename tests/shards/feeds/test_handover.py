@@ -390,3 +390,20 @@ def test_a_socket_that_begins_with_the_past_hands_over_each_row_by_its_own_way()
     assert rows["trade_id"].tolist() == [1, 2, 3, 4, 5]
     assert (rows["flags"] != 0).tolist() == [False, False, True, True, False]
     assert len(double.rows("gap")) == 0
+
+
+def test_the_rows_of_a_message_in_which_it_ends_all_arrive() -> None:
+    """A decoder looks the stream up once a message: what it holds is the handover."""
+    double = MemoryRings()
+    stream = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
+    stream.subscribed()
+    feed_trade(stream, 5)
+    over: list[bool] = []
+    handover = Handover(stream, over.append, lambda: None)
+    for n in (5, 6, 7):
+        feed_trade(handover, n)
+    handover.on_unreadable(Unreadable(wall_ns(), seq=8))
+    feed_trade(handover, 9)
+    assert over == [False]
+    assert double.rows("trade")["trade_id"].tolist() == [5, 6, 7, 9]
+    assert double.rows("gap")["from_seq"].tolist() == [8]
