@@ -218,8 +218,8 @@ class Rig:
         self.instruments = Listings(VENUES, None, self._fetch, self.backend.tell_listing)
         if listed:
             self.instruments._listings = {
-                venue: {each.symbol: each for each in listing}
-                for venue, listing in self.listings.items()
+                venue: {each.symbol: each for each in self.listings.get(venue, ())}
+                for venue in VENUES
             }
         guard = guard or Guard.load(None, None, {})
         self.services = Services(
