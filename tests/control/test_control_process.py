@@ -116,7 +116,9 @@ async def ask(client: Client, method: str, path: str, body: object = None) -> An
 
 
 def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) -> None:
-    simulator = SimulatorProcess(["--port", "0", "--rate", "10", "--symbols", "3"])
+    simulator = SimulatorProcess(
+        ["--port", "0", "--venues", "all", "--rate", "10", "--symbols", "3"]
+    )
 
     async def scenario(parent: Parent, client: Client) -> None:
         loaded = await parent.hear(ListingLoaded, len(VENUES))
@@ -169,7 +171,9 @@ def test_a_supervisor_that_stands_still_shows_in_the_probes(tmp_path: Path) -> N
 
 
 def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
-    simulator = SimulatorProcess(["--port", "0", "--rate", "10", "--symbols", "2"])
+    simulator = SimulatorProcess(
+        ["--port", "0", "--venues", "all", "--rate", "10", "--symbols", "2"]
+    )
     venues = simulator.venues()
 
     async def first(parent: Parent, _: Client) -> None:
