@@ -43,12 +43,6 @@ class Computed:
         self.is_exact = is_exact
 
 
-class ComputedOrNone(Computed):
-    """One that the venue may not have now."""
-
-    empty: ClassVar[float | None] = float("nan")
-
-
 class ComputedRate(Computed):
     """A fraction an interval, if there is one."""
 

@@ -30,7 +30,7 @@ from shards.venues.bybit.messages import (
     Trade,
     Trades,
 )
-from shards.venues.digits import Computed, decoder
+from shards.venues.digits import decoder
 from shards.venues.elements import funding_row, take_one, take_parts
 from shards.venues.json_parts import elements, members, text_of
 from shards.venues.kit import Feeds, FrameDecoder, OnBadFrame, Shape, Talk
@@ -235,14 +235,8 @@ def _deliver(
         return
     next_ts = (said.nextFundingTime or 0) * NS_PER_MS
     interval_s = (said.fundingIntervalHour or 0) * 3600
-    mark, index = _told(said.markPrice), _told(said.indexPrice)
-    row = funding_row(said.fundingRate, mark, index, next_ts, interval_s)
+    row = funding_row(said.fundingRate, said.markPrice, said.indexPrice, next_ts, interval_s)
     feed.on_both(ts_event, ts_recv, row, interest.value, interest.is_exact)
-
-
-def _told(number: Computed | None) -> Computed | None:
-    """None for an empty text as well."""
-    return None if number is None or number.value != number.value else number
 
 
 def result_of(body: bytes) -> msgspec.Raw:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from shards.venues.digits import Computed, ComputedOrNone, ComputedRate
+from shards.venues.digits import Computed, ComputedOrEmpty, ComputedRate
 from shards.venues.wire import Id, Millis, Price, Quantity, TradeQuantity, Word
 
 WireLevel = tuple[Price, Quantity]
@@ -78,8 +78,8 @@ class TickerFields(Struct, gc=False):
     """
 
     symbol: str
-    markPrice: ComputedOrNone | None = None
-    indexPrice: ComputedOrNone | None = None
+    markPrice: ComputedOrEmpty | None = None
+    indexPrice: ComputedOrEmpty | None = None
     fundingRate: ComputedRate | None = None
     nextFundingTime: Millis | Literal[""] | None = None
     fundingIntervalHour: Hours | Literal[""] | None = None
@@ -144,8 +144,8 @@ class ContractTicker(Struct, gc=False):
     """A row of `GET /v5/market/tickers`, which is always whole."""
 
     symbol: str
-    markPrice: ComputedOrNone
-    indexPrice: ComputedOrNone
+    markPrice: ComputedOrEmpty
+    indexPrice: ComputedOrEmpty
     fundingRate: ComputedRate
     nextFundingTime: Millis | Literal[""]
     openInterest: Computed
