@@ -294,15 +294,19 @@ def no_more(_: bytes) -> None:
 @dataclass(frozen=True, slots=True)
 class ListingCalls:
     """How to ask what a venue lists: `first`, and what `next` makes of each answer while there is
-    more. `parse` reads one answer; a listing is all of them or none.
+    more. `parse` reads one answer; a listing is all of them or none. `together` reads all answers
+    at once, where rows of one mean something only with another.
     """
 
     first: RestCall
     parse: Callable[[bytes], Listing]
     next: Callable[[bytes], RestCall | None] = no_more
+    together: Callable[[Sequence[bytes]], Listing] | None = None
 
     def read(self, pages: Iterable[bytes]) -> Listing:
         """What all answers say together."""
+        if self.together is not None:
+            return self.together(list(pages))
         return joined(self.parse(page) for page in pages)
 
 
@@ -391,6 +395,10 @@ class Venue:
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
     """
+    limits_with: str = ""
+    """The venue whose limits these are as well, where one server has the markets of several: what
+    one of them spends, or holds, all of them do. They all say the same `limits`.
+    """
     parse_limits: Callable[[bytes], Sequence[Limit]] | None = None
     """Limits that the listing's first page announces: they count where they are stricter."""
     used_weight_header: str | None = None
@@ -403,6 +411,11 @@ class Venue:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By key of `VenueSettings` that is a matter of the venue: what it may be, the default first.
     """
+
+
+def limited_as(venue: Venue) -> str:
+    """The name that a venue's limits have."""
+    return venue.limits_with or venue.name
 
 
 def limit_of(venue: Venue, pool: str) -> Limit | None:
