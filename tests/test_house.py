@@ -137,7 +137,8 @@ def test_a_public_class_is_the_only_one_of_its_name() -> None:
 
 def venue_homes() -> list[str]:
     """The file, or the folder, of each venue."""
-    found = [path for path, text in sources() if re.search(r"^VENUE\b.* = Venue\(", text, re.M)]
+    made = re.compile(r"(^VENUE\b.* =|return) Venue\(", re.M)
+    found = [path for path, text in sources() if made.search(text)]
     return [path.removesuffix("venue.py") for path in found]
 
 

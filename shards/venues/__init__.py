@@ -9,15 +9,21 @@ from typing import Final
 
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
-from shards.venues import binance_linear, budgets, hyperliquid_perp, kit
+from shards.venues import binance_linear, budgets, hyperliquid, kit
 from shards.venues.kit import Venue
 
 VENUES: dict[str, Venue] = {
-    venue.name: venue for venue in (binance_linear.VENUE, hyperliquid_perp.VENUE)
+    venue.name: venue
+    for venue in (
+        binance_linear.VENUE,
+        hyperliquid.PERP,
+        hyperliquid.BUILDER,
+        hyperliquid.SPOT,
+    )
 }
 
 
-USUAL: Final = (binance_linear.VENUE.name, hyperliquid_perp.VENUE.name)
+USUAL: Final = (binance_linear.VENUE.name, hyperliquid.PERP.name)
 """What is collected where nobody has configured streams."""
 
 
@@ -27,8 +33,9 @@ def preferred_transport(venue: str, kind: StreamKind) -> Transport:
 
 
 def venue_limits() -> list[LimitSettings | HeldLimitSettings]:
-    """The limits that all processes of an engine share."""
-    return [limit for venue in VENUES.values() for limit in budgets.limits_of(venue)]
+    """The limits that all processes of an engine share, each once."""
+    found = (limit for venue in VENUES.values() for limit in budgets.limits_of(venue))
+    return list(dict.fromkeys(found))
 
 
 def socket_count(streams: Iterable[StreamKey], settings: Mapping[str, VenueSettings]) -> int:
