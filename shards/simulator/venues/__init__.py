@@ -9,11 +9,20 @@ from typing import Final
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.venues.binance import Binance
-from shards.simulator.venues.hyperliquid import Hyperliquid
+from shards.simulator.venues.hyperliquid import (
+    Hyperliquid,
+    HyperliquidBuilder,
+    HyperliquidSpot,
+)
 
 __all__ = ["ALL", "ENCODERS", "USUAL", "chosen"]
 
-ENCODERS: tuple[Callable[[], Encoder], ...] = (Binance, Hyperliquid)
+ENCODERS: tuple[Callable[[], Encoder], ...] = (
+    Binance,
+    Hyperliquid,
+    HyperliquidBuilder,
+    HyperliquidSpot,
+)
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""
 ALL: Final = "all"
