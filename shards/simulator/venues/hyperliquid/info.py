@@ -161,12 +161,14 @@ def _perp_dexs(venue: SimVenue, _: Query) -> bytes:
 
 
 def _pairs(venue: SimVenue) -> list[tuple[int, Grid, Pair]]:
-    """Give the pairs that are listed, with their places; one that was delisted is not there."""
+    """Give the pairs that are listed, by number, with their places in the market; one that was
+    delisted is not there.
+    """
     if not _coins(venue).has_pairs:
         return []
-    return [
-        (index, venue.grids[index], pair_of(venue.grids[index].symbol)) for index in venue.trading
-    ]
+    listed = [(index, venue.grids[index]) for index in venue.trading]
+    pairs = [(index, grid, pair_of(grid.symbol)) for index, grid in listed]
+    return sorted(pairs, key=lambda each: each[2].index)
 
 
 def _spot_meta(venue: SimVenue) -> dict[str, object]:
