@@ -7,7 +7,7 @@ What the author of a venue writes, in this order:
 
 1. `ListingCalls`: the call that names the instruments, and a `parse` that makes an `Instrument` of
    each row (`shards.venues.listing.RowReader`: one odd row costs itself alone). `next` where the
-   listing comes in pages. Prices and quantities stay in the venue's unit. `state` and `kind` say
+   listing comes in pages, and `together` where they say something only together. Prices and quantities stay in the venue's unit. `state` and `kind` say
    what the venue's words `status` and `venue_kind` mean; a word nobody knows is UNKNOWN.
 2. Messages: a `msgspec.Struct` for each kind of frame. What is traded has the field types of
    `shards.venues.wire`; what the venue computes (rates, mark prices, open interest) is `Computed`
@@ -33,7 +33,8 @@ What the author of a venue writes, in this order:
      one topic: `PushedBook`, and `book` says how they chain (`shards.feeds.book_rules`); whole
      every time: `SnapshotBook`;
    - all else is known by its time.
-6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
+6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`);
+   `limits_with` where several venues are at one server.
 7. `examples` and `options`: symbols for examples, and what users may choose.
 8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
 """

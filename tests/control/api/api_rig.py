@@ -60,11 +60,11 @@ OFFERED = {
         (StreamKind.FUNDING_OPEN_INTEREST, POLL),
     ],
 }  # fmt: skip
-OFFERS = {
+OFFERS = VENUES | {
     name: replace(VENUES[name], channels={each: VENUES[name].channels[each] for each in offered})
     for name, offered in OFFERED.items()
 }
-"""The venues, with fewer kinds: something must not be on offer."""
+"""The venues, two with fewer kinds: something must not be on offer."""
 MAX_ROWS_PER_COPY = 100_000
 BINANCE = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSDC"]
 HYPERLIQUID = ["BTC", "ETH", "kPEPE", "xyz:TSLA", "PURR/USDC", "币安人生"]
@@ -218,8 +218,8 @@ class Rig:
         self.instruments = Listings(VENUES, None, self._fetch, self.backend.tell_listing)
         if listed:
             self.instruments._listings = {
-                venue: {each.symbol: each for each in listing}
-                for venue, listing in self.listings.items()
+                venue: {each.symbol: each for each in self.listings.get(venue, ())}
+                for venue in VENUES
             }
         guard = guard or Guard.load(None, None, {})
         self.services = Services(

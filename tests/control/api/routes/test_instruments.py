@@ -363,8 +363,8 @@ def test_refresh_reports_each_venue_and_is_limited() -> None:
         ("", {"exchange": "HyperliquidPerp"}, [HL]),
         ("?exchange=HyperliquidPerp", {"exchange": "hyperliquid_perp"}, [HL]),
         ("?exchange=HyperliquidPerp", {"exchange": "BinanceLinear"}, ["binance_linear", HL]),
-        ("", {}, ["binance_linear", HL]),
-        ("", {"exchange": None}, ["binance_linear", HL]),
+        ("", {}, list(VENUES)),
+        ("", {"exchange": None}, list(VENUES)),
     ],
 )
 def test_a_refresh_is_of_the_exchange_that_is_named(
