@@ -7,8 +7,9 @@ What the author of a venue writes, in this order:
 
 1. `ListingCalls`: the call that names the instruments, and a `parse` that makes an `Instrument` of
    each row (`shards.venues.listing.RowReader`: one odd row costs itself alone). `next` where the
-   listing comes in pages, and `together` where they say something only together. Prices and quantities stay in the venue's unit. `state` and `kind` say
-   what the venue's words `status` and `venue_kind` mean; a word nobody knows is UNKNOWN.
+   listing comes in pages, and `together` where they say something only together. Prices and
+   quantities stay in the venue's unit. `state` and `kind` say what the venue's words `status` and
+   `venue_kind` mean; a word nobody knows is UNKNOWN.
 2. Messages: a `msgspec.Struct` for each kind of frame. What is traded has the field types of
    `shards.venues.wire`; what the venue computes (rates, mark prices, open interest) is `Computed`
    or `ComputedRate` of `shards.venues.digits`, read by its `decoder`. What no market can mean is
