@@ -120,7 +120,7 @@ def test_our_top_level_names_are_ours_alone() -> None:
         assert Path(spec.origin).is_relative_to(ROOT)
 
 
-LOCKS = ("requirements.lock", "requirements-browser.lock")
+LOCKS = ("requirements.lock", "requirements-browser.lock", "requirements-clients.lock")
 
 
 @pytest.mark.parametrize("lock", LOCKS)

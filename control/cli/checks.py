@@ -13,12 +13,13 @@ from pathlib import Path
 from engine.base.clock import monotonic_s
 
 _HELP = """\
-usage: ./fts test [lint | fast] [PYTEST ARGUMENT ...]
+usage: ./fts test [lint | fast | clients] [PYTEST ARGUMENT ...]
 
 Lint, format, types, layers and the test suite, with one line for each; 0 when all passed.
 
   lint      lint, format, types and layers alone: what a commit hook calls
   fast      the tests that start no server, no process and no browser, in less than a minute
+  clients   clients that others wrote read the simulator; installs them first, which needs a network
 
 examples:
   ./fts test                        everything, in less than 15 minutes
@@ -38,6 +39,8 @@ def checks(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
         return _static()
     if which == "fast":
         return [_tests(["--fast", *rest])]
+    if which == "clients":
+        return _of_clients(rest)
     return [*_static(), _tests(arguments)]
 
 
@@ -48,6 +51,16 @@ def _static() -> list[tuple[str, list[str]]]:
         ("format", [str(tools / "ruff"), "format", "--check", "--quiet", "."]),
         ("types", [sys.executable, "-m", "mypy", "--no-error-summary"]),
         ("layers", [str(tools / "lint-imports"), "--no-cache"]),
+    ]
+
+
+def _of_clients(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """In one process: they are few. Nothing is fetched where all are installed."""
+    lock = str(_ROOT / "requirements-clients.lock")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+    return [
+        ("packages", [*pip, "--quiet", "--require-hashes", "--no-deps", "-r", lock]),
+        ("tests", [sys.executable, "-m", "pytest", "-q", "tests/clients", *arguments]),
     ]
 
 

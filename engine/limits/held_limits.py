@@ -7,6 +7,9 @@ the rest as soon as it is. What is held together never exceeds the limit.
 
 from dataclasses import dataclass
 
+Holder = tuple[str, str]
+"""A client, and who of those in it that hold a part each."""
+
 
 @dataclass(slots=True)
 class _Share:
@@ -20,7 +23,7 @@ class HeldLimit:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._shares: dict[str, _Share] = {}
+        self._shares: dict[Holder, _Share] = {}
 
     @property
     def held_count(self) -> int:
@@ -32,29 +35,29 @@ class HeldLimit:
         """HeldLimit that are wanted and not there."""
         return sum(share.wanted - share.held for share in self._shares.values())
 
-    def held_by(self, client: str) -> tuple[int, int]:
-        """The request a client made last, and how many seats it has now."""
-        share = self._shares[client]
+    def held_by(self, holder: Holder) -> tuple[int, int]:
+        """The request a holder made last, and how many seats it has now."""
+        share = self._shares[holder]
         return share.request_id, share.held
 
-    def want(self, client: str, request_id: int, count: int) -> set[str]:
-        """A client wants `count` in all. Returns who must hear how many they have."""
-        share = self._shares.setdefault(client, _Share())
+    def want(self, holder: Holder, request_id: int, count: int) -> set[Holder]:
+        """A holder wants `count` in all. Returns who must hear how many they have."""
+        share = self._shares.setdefault(holder, _Share())
         share.request_id, share.wanted = request_id, count
         share.held = min(share.held, count)
-        return self._fill() | {client}
+        return self._fill() | {holder}
 
-    def forget_client(self, client: str) -> set[str]:
+    def forget_client(self, client: str) -> set[Holder]:
         """A client is gone, and what it held is free. Returns who must hear that they have more."""
-        self._shares.pop(client, None)
+        self._shares = {each: share for each, share in self._shares.items() if each[0] != client}
         return self._fill()
 
-    def _fill(self) -> set[str]:
+    def _fill(self) -> set[Holder]:
         free = self.limit - self.held_count
         served = set()
-        for client, share in self._shares.items():
+        for holder, share in self._shares.items():
             if (more := min(share.wanted - share.held, free)) > 0:
                 share.held += more
                 free -= more
-                served.add(client)
+                served.add(holder)
         return served

@@ -24,7 +24,7 @@ from engine.base.clock import boot_id, monotonic_s, wall_ns
 from engine.base.durable import UNREADABLE, write_whole
 from engine.base.keep_trying import Trouble
 from engine.limits.budget import BLOCK_S_MAX, REFUSALS, Budget, Spent, Waiter, refusal_in_words
-from engine.limits.held_limits import HeldLimit
+from engine.limits.held_limits import HeldLimit, Holder
 from engine.limits.lease_sharing import LeaseSharing
 from engine.limits.shared_budgets import Pool, SharedLimits
 from engine.messages.limits import (
@@ -164,11 +164,13 @@ class LeaseDesk:
         """Answer with what there is; more follows when others let go. Without a limit: all."""
         pool = (request.venue, request.pool)
         if pool in self._places:
+            holder = (client, request.holder)
             self._tell_places(
-                pool, self._places[pool].want(client, request.request_id, request.count)
+                pool, self._places[pool].want(holder, request.request_id, request.count)
             )
         else:
-            self._grant(client, PlacesGranted(request.request_id, *pool, request.count))
+            granted = PlacesGranted(request.request_id, *pool, request.count, request.holder)
+            self._grant(client, granted)
 
     def feedback(self, message: LimitFeedback) -> None:
         """Take in what the venue said of a budget."""
@@ -260,10 +262,10 @@ class LeaseDesk:
             self._told[client, pool] = budget
             self._grant(client, BudgetAnnounced(*pool, budget))
 
-    def _tell_places(self, pool: Pool, clients: set[str]) -> None:
-        for client in clients:
-            request_id, held = self._places[pool].held_by(client)
-            self._grant(client, PlacesGranted(request_id, *pool, held))
+    def _tell_places(self, pool: Pool, holders: set[Holder]) -> None:
+        for client, holder in holders:
+            request_id, held = self._places[pool].held_by((client, holder))
+            self._grant(client, PlacesGranted(request_id, *pool, held, holder))
 
     def _serve(self, pool: Pool) -> None:
         if self._sharing is not None:

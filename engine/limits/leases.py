@@ -63,7 +63,7 @@ class LeaseClient:
         """Until when (monotonic), and with which status."""
         self.announced: dict[tuple[str, str], float] = {}
         """By venue and pool: what is ours in a window, where the venue has announced it."""
-        self._placed: dict[tuple[str, str], Callable[[PlacesGranted], None]] = {}
+        self._placed: dict[tuple[str, str, str], Callable[[PlacesGranted], None]] = {}
 
     async def acquire(self, venue: str, pool: str, units: float) -> None:
         """Wait until the supervisor lets `units` through."""
@@ -111,12 +111,14 @@ class LeaseClient:
 
     def placed(self, message: PlacesGranted) -> None:
         """So many may be held now."""
-        if take := self._placed.get((message.venue, message.pool)):
+        if take := self._placed.get((message.venue, message.pool, message.holder)):
             take(message)
 
-    def on_places(self, venue: str, pool: str, take: Callable[[PlacesGranted], None]) -> None:
-        """Who is to hear of a pool's seats: one in a process."""
-        self._placed[venue, pool] = take
+    def on_places(
+        self, venue: str, pool: str, holder: str, take: Callable[[PlacesGranted], None]
+    ) -> None:
+        """Who is to hear of the seats in a pool that a holder has."""
+        self._placed[venue, pool, holder] = take
 
 
 @dataclass(slots=True)
@@ -193,8 +195,9 @@ class Lease:
 
 
 class HeldPlaces:
-    """What this process may hold of a venue's limit on what is held at once. Say how many are
-    wanted in all, and hold no more than `count`; `on_change` is called when that grows.
+    """What this process may hold of a venue's limit on what is held at once, or in it one `holder`
+    of those that share the limit. Say how many are wanted in all, and hold no more than `count`;
+    `on_change` is called when that grows.
     """
 
     def __init__(
@@ -204,6 +207,7 @@ class HeldPlaces:
         pool: str,
         limit: int | None,
         on_change: Callable[[], None],
+        holder: str = "",
     ) -> None:
         """Without a limit nobody is asked: `count` is what is wanted."""
         self._client = client
@@ -211,12 +215,13 @@ class HeldPlaces:
         self._pool = pool
         self._limit = limit
         self._on_change = on_change
+        self._holder = holder
         self._request_id = 0
         self._wanted = 0
         self._answered_id = 0
         self.count = 0
         if limit is not None:
-            client.on_places(venue, pool, self._placed)
+            client.on_places(venue, pool, holder, self._placed)
 
     @property
     def why_waiting(self) -> str:
@@ -241,7 +246,9 @@ class HeldPlaces:
             return
         self.count = min(self.count, wanted)
         self._request_id += 1
-        self._client.tell(PlacesWanted(self._request_id, self._venue, self._pool, wanted))
+        self._client.tell(
+            PlacesWanted(self._request_id, self._venue, self._pool, wanted, self._holder)
+        )
 
     def _placed(self, message: PlacesGranted) -> None:
         """What answers an earlier request was said before the supervisor heard of the last one."""

@@ -43,13 +43,15 @@ class BudgetAnnounced(msgspec.Struct, tag=True):
 
 class PlacesWanted(msgspec.Struct, tag=True):
     """Any child: of a limit on what may be held at once it wants `count` in all, those it has
-    included. A smaller number lets go of the others; a child that ends lets go of all.
+    included. A smaller number lets go of the others; a child that ends lets go of all. `holder` is
+    who in the child: one each of the venues that share a limit.
     """
 
     request_id: int
     venue: str
     pool: str
     count: int
+    holder: str = ""
 
 
 class PlacesGranted(msgspec.Struct, tag=True):
@@ -61,6 +63,7 @@ class PlacesGranted(msgspec.Struct, tag=True):
     venue: str
     pool: str
     count: int
+    holder: str = ""
 
 
 class LimitFeedback(msgspec.Struct, tag=True):

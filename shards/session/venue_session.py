@@ -26,7 +26,7 @@ from shards.transport.poller import Poller, PollShare
 from shards.transport.rest import VenueRest
 from shards.transport.sockets import VenueSockets
 from shards.venues.budgets import REST_POLLS, spendable, weight_per_minute
-from shards.venues.kit import PollChannel, Venue, configured
+from shards.venues.kit import PollChannel, Venue, configured, limited_as
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class VenueSession:
         self.pollers: dict[StreamKind, Poller] = {}
         self._shard_count = shard_count
         self._poll_share = PollShare(
-            Lease(leases, venue.name, REST_POLLS),
+            Lease(leases, limited_as(venue), REST_POLLS),
             self._poll_weight(),
             lambda: self._snapshots.is_wanted,
         )
@@ -219,7 +219,7 @@ class VenueSession:
     def _poll_weight(self) -> float:
         """This shard's part of what polls may spend in a minute."""
         usual = spendable(weight_per_minute(self._venue))[REST_POLLS]
-        allowed = self._leases.announced.get((self._venue.name, REST_POLLS), usual)
+        allowed = self._leases.announced.get((limited_as(self._venue), REST_POLLS), usual)
         return allowed * _POLL_MARGIN / self._shard_count
 
     async def close(self, *, in_order: bool = True) -> None:

@@ -19,7 +19,7 @@ from shards.transport.answers import address_of, no_json
 from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import REST_POLLS, spendable
-from shards.venues.kit import REST_WEIGHT, RestCall, Venue, limit_of, rest_pools_of
+from shards.venues.kit import REST_WEIGHT, RestCall, Venue, limit_of, limited_as, rest_pools_of
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class VenueRest:
         self._venue = venue.name
         self._base_url = (base_url or venue.rest_url).rstrip("/")
         self._leases = {
-            pool: Lease(leases, venue.name, pool) for pool in (REST_POLLS, *rest_pools_of(venue))
+            pool: Lease(leases, limited_as(venue), pool)
+            for pool in (REST_POLLS, *rest_pools_of(venue))
         }
         self._used_weight_header = venue.used_weight_header
         self._listing = venue.listing

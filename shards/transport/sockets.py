@@ -33,6 +33,7 @@ from shards.venues.kit import (
     SocketGroup,
     Venue,
     limit_of,
+    limited_as,
     places_of,
 )
 
@@ -80,14 +81,13 @@ class VenueSockets:
         self._settings = settings
         self._publish = publish
         self._spawn = spawn
-        self._connects = Lease(leases, venue.name, CONNECTS)
-        self._messages = Lease(leases, venue.name, MESSAGES) if limit_of(venue, MESSAGES) else None
+        name = limited_as(venue)
+        self._connects = Lease(leases, name, CONNECTS)
+        self._messages = Lease(leases, name, MESSAGES) if limit_of(venue, MESSAGES) else None
         self._shard_count = shard_count
-        self._subscriptions = HeldPlaces(
-            leases, venue.name, SUBSCRIPTIONS, places_of(venue, SUBSCRIPTIONS), self._settle
-        )
-        self._places = HeldPlaces(
-            leases, venue.name, SOCKETS, places_of(venue, SOCKETS), self._settle
+        self._subscriptions, self._places = (
+            HeldPlaces(leases, name, pool, places_of(venue, pool), self._settle, venue.name)
+            for pool in (SUBSCRIPTIONS, SOCKETS)
         )
         self._waiting: dict[int, Feed] = {}
         """Streams without a subscription."""

@@ -14,7 +14,7 @@ from shards.venues import (
     bybit,
     coinbase,
     deribit,
-    hyperliquid_perp,
+    hyperliquid,
     kit,
     kraken_futures,
     kraken_spot,
@@ -30,7 +30,7 @@ VENUES: dict[str, Venue] = {
     venue.name: venue
     for venue in (
         binance_linear.VENUE,
-        hyperliquid_perp.VENUE,
+        hyperliquid.PERP,
         deribit.VENUE,
         kraken_spot.VENUE,
         kraken_futures.VENUE,
@@ -42,10 +42,12 @@ VENUES: dict[str, Venue] = {
         bybit.SPOT,
         binance_spot.VENUE,
         binance_inverse.VENUE,
+        hyperliquid.BUILDER,
+        hyperliquid.SPOT,
     )
 }
 
-USUAL: Final = (binance_linear.VENUE.name, hyperliquid_perp.VENUE.name)
+USUAL: Final = (binance_linear.VENUE.name, hyperliquid.PERP.name)
 """What is collected where nobody has configured streams."""
 
 
@@ -55,8 +57,9 @@ def preferred_transport(venue: str, kind: StreamKind) -> Transport:
 
 
 def venue_limits() -> list[LimitSettings | HeldLimitSettings]:
-    """The limits that all processes of an engine share."""
-    return [limit for venue in VENUES.values() for limit in budgets.limits_of(venue)]
+    """The limits that all processes of an engine share, each once."""
+    found = (limit for venue in VENUES.values() for limit in budgets.limits_of(venue))
+    return list(dict.fromkeys(found))
 
 
 def socket_count(streams: Iterable[StreamKey], settings: Mapping[str, VenueSettings]) -> int:

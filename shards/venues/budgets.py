@@ -12,6 +12,7 @@ from shards.venues.kit import (
     PollChannel,
     Venue,
     limit_of,
+    limited_as,
     places_of,
 )
 
@@ -27,13 +28,13 @@ _POLL_SHARE = 0.6
 
 
 def limits_of(venue: Venue) -> list[LimitSettings | HeldLimitSettings]:
-    """The limits of a venue that all processes share."""
+    """The limits of a venue that all processes share, by the name they have."""
     found: list[LimitSettings | HeldLimitSettings] = []
     for limit in venue.limits:
         if isinstance(limit, Limit):
             found += _budgets(venue, limit)
         else:
-            found.append(HeldLimitSettings(venue.name, limit.pool, limit.count))
+            found.append(HeldLimitSettings(limited_as(venue), limit.pool, limit.count))
     return found
 
 
@@ -46,7 +47,7 @@ def _budgets(venue: Venue, limit: Limit) -> Iterator[LimitSettings]:
         if not any(isinstance(channel, PollChannel) for channel in venue.channels.values()):
             del ours[REST_POLLS]
     for pool, budget in ours.items():
-        yield LimitSettings(venue.name, pool, budget, limit.window_s)
+        yield LimitSettings(limited_as(venue), pool, budget, limit.window_s)
 
 
 def spendable(rest_weight: float) -> dict[str, float]:

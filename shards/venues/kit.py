@@ -7,8 +7,9 @@ What the author of a venue writes, in this order:
 
 1. `ListingCalls`: the call that names the instruments, and a `parse` that makes an `Instrument` of
    each row (`shards.venues.listing.RowReader`: one odd row costs itself alone). `next` where the
-   listing comes in pages. Prices and quantities stay in the venue's unit. `state` and `kind` say
-   what the venue's words `status` and `venue_kind` mean; a word nobody knows is UNKNOWN.
+   listing comes in pages, and `together` where they say something only together. Prices and
+   quantities stay in the venue's unit. `state` and `kind` say what the venue's words `status` and
+   `venue_kind` mean; a word nobody knows is UNKNOWN.
 2. Messages: a `msgspec.Struct` for each kind of frame. What is traded has the field types of
    `shards.venues.wire`; what the venue computes (rates, mark prices, open interest) is `Computed`
    or `ComputedRate` of `shards.venues.digits`, read by its `decoder`. What no market can mean is
@@ -33,7 +34,8 @@ What the author of a venue writes, in this order:
      one topic: `PushedBook`, and `book` says how they chain (`shards.feeds.book_rules`); whole
      every time: `SnapshotBook`;
    - all else is known by its time; what was paid (`SettledFunding`) is asked for by its time.
-6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`).
+6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`);
+   `limits_with` where several venues are at one server.
 7. `examples` and `options`: symbols for examples, and what users may choose.
 8. Recorded frames and what they mean in `tests/data/<name>/`, and a line in `shards.venues`.
 """
@@ -307,16 +309,20 @@ def no_more(_: bytes) -> None:
 class ListingCalls:
     """How to ask what a venue lists: `first`, and what `next` makes of each answer while there is
     more; then each of `others` likewise, where a call is for one type of instruments. `parse` reads
-    one answer; a listing is all of them or none.
+    one answer; a listing is all of them or none. `together` reads all answers at once, where rows
+    of one mean something only with another.
     """
 
     first: RestCall
     parse: Callable[[bytes], Listing]
     next: Callable[[bytes], RestCall | None] = no_more
     others: tuple[RestCall, ...] = ()
+    together: Callable[[Sequence[bytes]], Listing] | None = None
 
     def read(self, pages: Iterable[bytes]) -> Listing:
         """What all answers say together."""
+        if self.together is not None:
+            return self.together(list(pages))
         return joined(self.parse(page) for page in pages)
 
 
@@ -412,6 +418,10 @@ class Venue:
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
     """
+    limits_with: str = ""
+    """The venue whose limits these are as well, where one server has the markets of several: what
+    one of them spends, or holds, all of them do. They all say the same `limits`.
+    """
     parse_limits: Callable[[bytes], Sequence[Limit]] | None = None
     """Limits that the listing's first page announces: they count where they are stricter."""
     used_weight_header: str | None = None
@@ -433,6 +443,11 @@ def configured(venue: Venue, settings: VenueSettings) -> Venue:
     if venue.configured_decoder is None:
         return venue
     return replace(venue, open_decoder=venue.configured_decoder(settings))
+
+
+def limited_as(venue: Venue) -> str:
+    """The name that a venue's limits have."""
+    return venue.limits_with or venue.name
 
 
 def limit_of(venue: Venue, pool: str) -> Limit | None:

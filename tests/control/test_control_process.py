@@ -25,11 +25,13 @@ from engine.messages.streams import StreamState
 from engine.process.child import Child
 from engine.process.pipe import Pipe
 from shards.venues import VENUES
+from shards.venues.kit import limited_as
 from tests.control.api.api_rig import Supervisor
 from tests.waiting import until
 
 pytestmark = [pytest.mark.whole, pytest.mark.flow]
 AWAY = dict.fromkeys(VENUES, VenueSettings(rest_url="http://127.0.0.1:1"))
+EVERYWHERE = ("--port", "0", "--rate", "10", "--venues", "all")
 STREAM = {"exchange": "BinanceLinear", "symbol": "BTCUSDT", "kind": "Trades"}
 
 
@@ -116,17 +118,15 @@ async def ask(client: Client, method: str, path: str, body: object = None) -> An
 
 
 def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) -> None:
-    simulator = SimulatorProcess(
-        ["--port", "0", "--venues", "all", "--rate", "10", "--symbols", "3"]
-    )
+    simulator = SimulatorProcess([*EVERYWHERE, "--symbols", "3"])
 
     async def scenario(parent: Parent, client: Client) -> None:
         loaded = await parent.hear(ListingLoaded, len(VENUES))
         assert {message.venue for message in loaded} == VENUES.keys()
         leases = await parent.hear(LeaseRequest, len(VENUES))
         assert {(lease.venue, lease.pool, lease.units) for lease in leases} == {
-            (name, venue.listing.first.pool, venue.listing.first.weight)
-            for name, venue in VENUES.items()
+            (limited_as(venue), venue.listing.first.pool, venue.listing.first.weight)
+            for venue in VENUES.values()
         }
         assert (await ask(client, "GET", "/instruments/count"))["count"] == 3 * len(VENUES)
         assert await ask(client, "POST", "/streams", STREAM) == "ok"
@@ -171,9 +171,7 @@ def test_a_supervisor_that_stands_still_shows_in_the_probes(tmp_path: Path) -> N
 
 
 def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
-    simulator = SimulatorProcess(
-        ["--port", "0", "--venues", "all", "--rate", "10", "--symbols", "2"]
-    )
+    simulator = SimulatorProcess([*EVERYWHERE, "--symbols", "2"])
     venues = simulator.venues()
 
     async def first(parent: Parent, _: Client) -> None:

@@ -106,7 +106,9 @@ def free_leases() -> LeaseClient:
         if isinstance(message, LeaseRequest):
             loop.call_soon(client.take, LeaseGranted(message.request_id))
         elif isinstance(message, PlacesWanted):
-            places = PlacesGranted(message.request_id, message.venue, message.pool, message.count)
+            places = PlacesGranted(
+                message.request_id, message.venue, message.pool, message.count, message.holder
+            )
             loop.call_soon(client.take, places)
 
     client = LeaseClient(grant)

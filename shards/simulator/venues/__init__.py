@@ -14,7 +14,11 @@ from shards.simulator.venues.bybit import BybitInverse, BybitLinear, BybitSpot
 from shards.simulator.venues.coinbase import Coinbase
 from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
 from shards.simulator.venues.deribit import Deribit
-from shards.simulator.venues.hyperliquid import Hyperliquid
+from shards.simulator.venues.hyperliquid import (
+    Hyperliquid,
+    HyperliquidBuilder,
+    HyperliquidSpot,
+)
 from shards.simulator.venues.kraken_futures import KrakenFutures
 from shards.simulator.venues.kraken_spot import KrakenSpot
 from shards.simulator.venues.okx import Okx
@@ -35,6 +39,8 @@ ENCODERS: tuple[Callable[[], Encoder], ...] = (
     BybitSpot,
     BinanceSpot,
     BinanceInverse,
+    HyperliquidBuilder,
+    HyperliquidSpot,
 )
 USUAL: Final = (Binance.name, Hyperliquid.name)
 """What is simulated where nobody says what."""

@@ -12,6 +12,7 @@ from shards.simulator.core.market import Grid
 __all__ = [
     "binance_instrument",
     "binance_instruments",
+    "coin_grid",
     "coin_instrument",
     "delivery_ms",
     "hyperliquid_instruments",
@@ -107,14 +108,15 @@ def delivery_ms(symbol: str) -> int | None:
     return int(day.timestamp()) * 1000
 
 
-def _coin(row: tuple[str, int, float], rank: int) -> Grid:
-    """Derive the grid from the price: five significant figures, at most 6 - szDecimals decimals.
+def coin_grid(row: tuple[str, int, float], rank: int, decimals_max: int = 6) -> Grid:
+    """Derive the grid from the price: five significant figures, at most `decimals_max` - szDecimals
+    decimals.
 
     The band keeps the number of integer digits constant, so one tick is legal all through it.
     """
     coin, size_decimals, price = row
     magnitude = floor(log10(price))
-    decimals = max(0, min(6 - size_decimals, 4 - magnitude))
+    decimals = max(0, min(decimals_max - size_decimals, 4 - magnitude))
     start = round(price * 10**decimals)
     ceiling = 10 ** (decimals + magnitude + 1) - 1
     low = max(start // 2, min(start - 100, 10 ** (decimals + magnitude)))
@@ -128,7 +130,7 @@ def hyperliquid_instruments(count: int) -> tuple[Grid, ...]:
     for number in range(len(rows), count):
         price = round(2.0 + (number * 7919 % 6000) / 1000.0, 4)
         rows.append((f"SIM{number:03d}", 1, price))
-    return tuple(_coin(row, rank) for rank, row in enumerate(rows))
+    return tuple(coin_grid(row, rank) for rank, row in enumerate(rows))
 
 
 def binance_instrument(
@@ -147,13 +149,17 @@ def binance_instrument(
 
 
 def coin_instrument(
-    coin: str, price: float, request: Mapping[str, object], now: Grid | None
+    coin: str,
+    price: float,
+    request: Mapping[str, object],
+    now: Grid | None,
+    decimals_max: int = 6,
 ) -> Grid:
     """Make the coin a request describes. Raises ValueError for a grid the price does not fit on."""
     decimals = request.get("sz_decimals", now.qty_decimals if now else 2)
     if type(decimals) is not int or not 0 <= decimals <= 5:
         raise ValueError(f"sz_decimals must be a whole number from 0 to 5, not {decimals!r}")
-    made = _coin((coin, decimals, price), _NEW_RANK)
+    made = coin_grid((coin, decimals, price), _NEW_RANK, decimals_max)
     start = made.start_ticks
     low, high = min(made.low_ticks, start - 100), max(made.high_ticks, start + 100)
     return _tall(replace(made, low_ticks=low, high_ticks=high))

@@ -296,6 +296,10 @@ def test_what_is_held_is_counted_over_all_clients_and_freed_by_their_end(tmp_pat
         assert desk.placed[2:] == [("shard-1", PlacesGranted(5, "acme", "ws_sockets", 7))]
         (report,) = desk.desk.reports()
         assert (report.used, report.waiting_count) == (7, 0)
+        desk.desk.want("shard-1", PlacesWanted(1, "acme", "ws_sockets", 4, "other"))
+        assert desk.placed[3:] == [
+            ("shard-1", PlacesGranted(1, "acme", "ws_sockets", 3, "other")),
+        ]
         desk.desk.want("shard-1", PlacesWanted(6, "acme", "unlimited", 99))
         assert desk.placed[-1] == ("shard-1", PlacesGranted(6, "acme", "unlimited", 99))
         await desk.desk.close()

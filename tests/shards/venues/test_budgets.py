@@ -6,7 +6,7 @@ import json
 import pytest
 
 from engine.messages.settings import HeldLimitSettings, LimitSettings
-from shards.venues import VENUES
+from shards.venues import VENUES, venue_limits
 from shards.venues.budgets import limits_of
 from shards.venues.kit import (
     CONNECTS,
@@ -17,6 +17,7 @@ from shards.venues.kit import (
     Limit,
     Places,
     limit_of,
+    limited_as,
     places_of,
 )
 from tests.shards.venues.recorded import DATA, UNDER_TEST
@@ -24,11 +25,24 @@ from tests.shards.venues.recorded import DATA, UNDER_TEST
 
 @pytest.mark.parametrize("name", list(UNDER_TEST))
 def test_a_venue_is_asked_for_no_more_than_it_allows(name: str) -> None:
+    venue = UNDER_TEST[name]
     said = json.loads((DATA / name / "budgets.json").read_text(encoding="utf-8"))
     expected = [
-        (HeldLimitSettings if "count" in each else LimitSettings)(name, **each) for each in said
+        (HeldLimitSettings if "count" in each else LimitSettings)(limited_as(venue), **each)
+        for each in said
     ]
-    assert limits_of(UNDER_TEST[name]) == expected
+    assert limits_of(venue) == expected
+
+
+def test_venues_of_one_server_have_its_limits_once() -> None:
+    """Else each would spend all of what the address may."""
+    shared = [venue for venue in VENUES.values() if venue.limits_with]
+    assert shared
+    for venue in shared:
+        assert venue.limits == VENUES[venue.limits_with].limits
+    limits = venue_limits()
+    assert len({(limit.venue, limit.pool) for limit in limits}) == len(limits)
+    assert {limit.venue for limit in limits} <= {limited_as(venue) for venue in VENUES.values()}
 
 
 def test_limits_may_be_for_any_window_also_those_of_sockets_and_messages() -> None:

@@ -77,7 +77,7 @@ def _binance_rows() -> list[tuple[str, dict[str, Any]]]:
 def _coin_rows() -> list[tuple[str, dict[str, Any]]]:
     sizes = [*_NAUGHTY, -1, 7 + 1, 1 << 70]
     rows = [("szDecimals", coin("ODD", szDecimals=odd)) for odd in sizes if odd != 7]
-    flags = [odd for odd in _NAUGHTY if odd not in (..., True)]
+    flags = [odd for odd in _NAUGHTY if odd not in (..., True, None)]
     return rows + [("isDelisted", coin("ODD", isDelisted=odd)) for odd in flags]
 
 

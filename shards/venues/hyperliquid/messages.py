@@ -6,10 +6,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from shards.venues.digits import Computed, ComputedRate
-from shards.venues.wire import Id, Millis, Price, Quantity, TradeQuantity
+from shards.venues.wire import Id, Millis, Price, Quantity, TradeQuantity, Word
 
 PERP_DECIMALS = 6
 """A perpetual's price has at most 6 - szDecimals decimals (and 5 significant figures)."""
+SPOT_DECIMALS = 8
+"""The same of a pair, with the szDecimals of its base token."""
 
 
 class Trade(Struct, gc=False):
@@ -109,7 +111,7 @@ class Coin(Struct, gc=False):
 
     name: str
     szDecimals: Annotated[int, Meta(ge=0, le=PERP_DECIMALS)]
-    isDelisted: bool = False
+    isDelisted: bool | None = None
 
 
 class Named(Struct, gc=False):
@@ -124,6 +126,37 @@ class Universe(Struct, gc=False):
     """
 
     universe: list[msgspec.Raw]
+
+
+class PerpMeta(Struct, gc=False):
+    """A member of `{"type": "allPerpMetas"}`: the coins of one dex, in the order of the dexes, and
+    the token they are margined in. Names of other dexes than the first begin with the dex's.
+    """
+
+    universe: list[msgspec.Raw]
+    collateralToken: int | None = None
+
+
+class Token(Struct, gc=False):
+    """A member of `spotMeta.tokens`. Both lists of a spotMeta have holes: only `index` counts."""
+
+    index: Id
+    name: Word
+    szDecimals: Annotated[int, Meta(ge=0, le=SPOT_DECIMALS)]
+
+
+class Pair(Struct, gc=False):
+    """A member of `spotMeta.universe`: base and quote by their tokens' indexes."""
+
+    name: str
+    tokens: tuple[int, int]
+
+
+class SpotMeta(Struct, gc=False):
+    """`{"type": "spotMeta"}`: all pairs, and all tokens."""
+
+    universe: list[msgspec.Raw]
+    tokens: list[msgspec.Raw]
 
 
 MetaAndAssetCtxs = tuple[Universe, list[msgspec.Raw]]

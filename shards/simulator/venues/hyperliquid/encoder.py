@@ -1,4 +1,8 @@
-"""Hyperliquid perpetuals as the simulator serves them: trades, whole books, contexts.
+"""Hyperliquid as the simulator serves it: trades, whole books, contexts.
+
+A venue each of its own perpetuals, of builders' perpetuals and of spot, as if they were alone; a
+protocol for all. A context of spot has neither funding nor open interest, and is said once, to who
+subscribes it.
 
 Books come in two variants on two venue-wide clocks: 20 levels slow, 5 levels fast. Both carry the
 same channel and coin; only `"fast":true` in the frame tells them apart. `activeAssetCtx` says what
@@ -9,19 +13,18 @@ while a side of it is empty. The venue sends no ping frames; clients ping it in 
 import json
 from asyncio import get_running_loop
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from shards.simulator.core.contracts import Contract, Terms
 from shards.simulator.core.encoder import (
-    Answer,
     AskedFor,
     BookMessage,
     Encoder,
     Query,
-    ServedCall,
     SocketPath,
 )
 from shards.simulator.core.frames import (
@@ -35,7 +38,6 @@ from shards.simulator.core.frames import (
     decimal_columns,
     decimal_text,
     hex_columns,
-    signed_text,
     trimmed_text,
 )
 from shards.simulator.core.limits import now_ms
@@ -43,9 +45,22 @@ from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Levels, Quote, SymbolState
 from shards.simulator.core.venue import SimVenue
+from shards.simulator.venues.hyperliquid.info import (
+    INFO,
+    answer,
+    context,
+    spot_context,
+)
+from shards.simulator.venues.hyperliquid.listed import (
+    DEXES,
+    builder_instrument,
+    builder_instruments,
+    spot_instrument,
+    spot_instruments,
+)
 from shards.simulator.venues.listed import coin_instrument, hyperliquid_instruments
 
-__all__ = ["Hyperliquid", "size_text"]
+__all__ = ["CoinTradeRows", "Hyperliquid", "HyperliquidBuilder", "HyperliquidSpot", "size_text"]
 
 _HISTORY_ROWS = 50
 _HISTORY_MS = 20_000
@@ -57,9 +72,6 @@ _TID_STRIDE = 123_456_789_012_347
 
 _LIVELY_COINS = 5
 _DROP_DELAY_S = 0.1
-_HISTORY_PAGE = 500
-_ROWS_PER_WEIGHT = {"recentTrades": 20, "fundingHistory": 20}
-"""Answers that cost one more for so many rows."""
 _KINDS = {"trades": "trade", "l2Book": "book", "bbo": "quote", "activeAssetCtx": "funding"}
 _TOPICS = {"trade": "trades", "quote": "bbo"}
 _SIDES = np.array([b"A", b"B"], "V1")
@@ -116,9 +128,14 @@ class CoinTradeRows:
 
 
 class Hyperliquid(Encoder):
-    """The venue's protocol."""
+    """The venue's protocol, and its own perpetuals."""
 
     name = "hyperliquid_perp"
+    a_coin = "BTC"
+    dexes: Mapping[str, int] = {"": 0}
+    """Which dexes it has, in the order of their numbers, and the token each is margined in."""
+    has_pairs = False
+    """Its coins are pairs of tokens, of no dex."""
     terms = Terms(
         rate_decimals=10, usual_rate=125_000, rate_limit=400_000_000, interval_ms=3_600_000,
         mark_decimals=None, with_interest=True,
@@ -135,13 +152,14 @@ class Hyperliquid(Encoder):
     changeable = frozenset({"sz_decimals"})
 
     def __init__(self) -> None:
-        self.rest = {"info": ServedCall(_info, _weigh, "POST")}
+        self.rest = {"info": INFO}
+        coin = f'"{self.a_coin}"'
         self.malformed = {
-            "wrong_types": _coin_trade(px="81234", tid='"x"'),
-            "missing_fields": b'{"channel":"trades","data":[{"coin":"BTC"}]}',
-            "nan_price": _coin_trade(px='"NaN"'),
-            "infinite_price": _coin_trade(px='"Infinity"'),
-            "huge_number": _coin_trade(tid="9" * 400),
+            "wrong_types": _coin_trade(coin=coin, px="81234", tid='"x"'),
+            "missing_fields": f'{{"channel":"trades","data":[{{"coin":{coin}}}]}}'.encode(),
+            "nan_price": _coin_trade(coin=coin, px='"NaN"'),
+            "infinite_price": _coin_trade(coin=coin, px='"Infinity"'),
+            "huge_number": _coin_trade(coin=coin, tid="9" * 400),
         }
         self._order_counts: dict[int, list[int]] = {}
 
@@ -176,20 +194,20 @@ class Hyperliquid(Encoder):
         return CoinTradeRows(state, price_text)
 
     def topic(self, kind: str, symbol: str) -> str | None:
-        return f"{_TOPICS[kind]}:{symbol}" if kind in _TOPICS else None
+        return f"{_TOPICS[kind]} {symbol}" if kind in _TOPICS else None
 
     def funding_topics(self, contract: Contract) -> Sequence[str]:
-        return (f"activeAssetCtx:{contract.instrument.symbol}",)
+        return (f"activeAssetCtx {contract.instrument.symbol}",)
 
     def book_topic(self, symbol: str, stream: str) -> str:
-        return f"l2Book:{symbol}:{stream}"
+        return f"l2Book {symbol} {stream}"
 
     def top(self, stream: str) -> int:
         return 5 if stream == "fast" else 20
 
     def wants(self, name: str, group: str) -> AskedFor | None:
-        kind, _, coin = name.partition(":")
-        coin, _, stream = coin.partition(":")
+        kind, _, coin = name.partition(" ")  # names of coins have colons
+        coin, _, stream = coin.partition(" ")
         return AskedFor(coin, _KINDS[kind], stream)
 
     def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
@@ -204,7 +222,7 @@ class Hyperliquid(Encoder):
         if method == "ping":
             session.send_text(b'{"channel":"pong"}')
         elif method == "post" and isinstance(payload, dict):
-            body = _answer(venue, payload)
+            body = answer(venue, payload)
             found = None if body is None else json.loads(body)
             data = {"type": payload.get("type"), "data": found}
             response = {"type": "info", "payload": data}
@@ -229,9 +247,13 @@ class Hyperliquid(Encoder):
             _say(session, "error", f"Already subscribed: {_printed(wanted)}")
         else:
             _acknowledge(session, "subscribe", wanted)
-            if wanted["type"] == "trades":
-                _send_history(venue, session, state)
+            self.subscribed(venue, session, state, wanted["type"])
             venue.subscribe(session, [name])
+
+    def subscribed(self, venue: SimVenue, session: Session, state: SymbolState, kind: str) -> None:
+        """Say what comes first."""
+        if kind == "trades":
+            _send_history(venue, session, state)
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         fast = ',"fast":true' if event.stream == "fast" else ""
@@ -260,8 +282,47 @@ class Hyperliquid(Encoder):
         return f'{{"channel":"bbo","data":{data}}}'.encode()
 
     def funding(self, venue: SimVenue, contract: Contract) -> bytes:
-        data = {"coin": contract.instrument.symbol, "ctx": _context(venue, contract)}
+        data = {"coin": contract.instrument.symbol, "ctx": context(venue, contract)}
         return compact({"channel": "activeAssetCtx", "data": data})
+
+
+class HyperliquidBuilder(Hyperliquid):
+    """Perpetuals of builders' dexes: their names begin with the dex's."""
+
+    name = "hyperliquid_builder"
+    a_coin = "xyz:TSLA"
+    dexes: Mapping[str, int] = DEXES
+
+    def grids(self, count: int) -> Sequence[Grid]:
+        return builder_instruments(count)
+
+    def grid(self, symbol: str, price: float, request: Query, now: Grid | None) -> Grid:
+        return builder_instrument(symbol, price, request, now)
+
+
+class HyperliquidSpot(Hyperliquid):
+    """Pairs of tokens: most have a number for a name."""
+
+    name = "hyperliquid_spot"
+    a_coin = "@107"
+    has_pairs = True
+    terms = replace(Hyperliquid.terms, with_interest=False, says_interval=False)
+
+    def grids(self, count: int) -> Sequence[Grid]:
+        return spot_instruments(count)
+
+    def grid(self, symbol: str, price: float, request: Query, now: Grid | None) -> Grid:
+        return spot_instrument(symbol, price, request, now)
+
+    def wants(self, name: str, group: str) -> AskedFor | None:
+        asked = super().wants(name, group)
+        return None if asked is None or asked.kind == "funding" else asked
+
+    def subscribed(self, venue: SimVenue, session: Session, state: SymbolState, kind: str) -> None:
+        super().subscribed(venue, session, state, kind)
+        if kind == "activeAssetCtx":
+            said = {"coin": state.grid.symbol, "ctx": spot_context(venue, state.index)}
+            _say(session, "activeSpotAssetCtx", said)
 
 
 @lru_cache
@@ -284,10 +345,10 @@ def _topic_name(wanted: Query) -> str:
     """Name the topic; aggregated books get a name nothing is ever pushed to."""
     kind, coin, figures = wanted.get("type"), wanted.get("coin"), wanted.get("nSigFigs")
     if kind != "l2Book":
-        return f"{kind}:{coin}"
+        return f"{kind} {coin}"
     if figures is not None:
-        return f"l2Book:{coin}:{figures}:{wanted.get('mantissa')}"
-    return f"l2Book:{coin}:{'fast' if wanted.get('fast') else 'slow'}"
+        return f"l2Book {coin} {figures} {wanted.get('mantissa')}"
+    return f"l2Book {coin} {'fast' if wanted.get('fast') else 'slow'}"
 
 
 def _printed(wanted: Query) -> str:
@@ -322,116 +383,6 @@ def _send_history(venue: SimVenue, session: Session, state: SymbolState) -> None
     rows = state.trade_rows
     texts = b",".join(rows.row(trade).encode() for trade in trades)
     venue.record_trades(state, past, sent=session.send_text(rows.head + texts + rows.close))
-
-
-def _context(venue: SimVenue, contract: Contract) -> dict[str, object]:
-    grid, decimals = contract.instrument, contract.mark_decimals
-    bid, ask = venue.quote(contract.index)
-    middle, impact, premium = None, None, None
-    if bid is not None and ask is not None:
-        middle = trimmed_text(5 * (bid[0] + ask[0]), decimals + 1)
-        impact = [trimmed_text(side[0], decimals) for side in (bid, ask)]
-        above = (contract.mark - contract.index_price) * 10**10 // contract.index_price
-        premium = signed_text(above, 10)
-    return {
-        "funding": signed_text(contract.rate, contract.terms.rate_decimals),
-        "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
-        "prevDayPx": trimmed_text(grid.start_ticks, grid.price_decimals),
-        "dayNtlVlm": f"{contract.ticks * 1234 + 2_100_000_000}.5",
-        "premium": premium,
-        "oraclePx": trimmed_text(contract.index_price, decimals),
-        "markPx": trimmed_text(contract.mark, decimals),
-        "midPx": middle,
-        "impactPxs": impact,
-        "dayBaseVlm": f"{contract.ticks + 26_000}.1",
-    }
-
-
-def _weigh(query: Query) -> int:
-    return 2 if query.get("type") == "l2Book" else 20
-
-
-def _info(venue: SimVenue, query: Query) -> Answer:
-    """Answer `POST /info`, which sockets can ask, too."""
-    body = _answer(venue, query)
-    if body is None:
-        text = b"Failed to deserialize the JSON body into the target type"
-        return Answer(text, 422, "text/plain")
-    rows = _ROWS_PER_WEIGHT.get(query["type"])
-    return Answer(body, extra_weight=body.count(b'"coin"') // rows if rows else 0)
-
-
-def _answer(venue: SimVenue, query: Query) -> bytes | None:
-    """Answer a query; None for one the venue does not understand."""
-    answer = _ANSWERS.get(str(query.get("type")))
-    return None if answer is None else answer(venue, query)
-
-
-def _meta(venue: SimVenue) -> dict[str, object]:
-    universe = [
-        {"szDecimals": grid.qty_decimals, "name": grid.symbol, "maxLeverage": 20,
-         "marginTableId": 20, **({"isDelisted": True} if venue.halted(index) else {})}
-        for index, grid in enumerate(venue.grids)
-    ]  # fmt: skip
-    return {"universe": universe, "marginTables": [], "collateralToken": 0}
-
-
-def _contexts(venue: SimVenue, _: Query) -> bytes:
-    """Give metadata, and one context a coin by position."""
-    at_ms, contexts = now_ms(), []
-    for index in range(len(venue.grids)):
-        contract = venue.contract_at(index)
-        context = _context(venue, contract)
-        contexts.append(venue.serve_contract("funding", contract, context, at_ms))
-    return compact([_meta(venue), contexts])
-
-
-def _book(venue: SimVenue, query: Query) -> bytes:
-    state = venue.state(query.get("coin"))
-    if state is None:
-        return b"null"
-    at_ms = now_ms()
-    _, bids, asks = venue.serve_book(state, 20, at_ms)
-    levels = cast("Hyperliquid", venue.encoder).levels_text(state, bids, asks)
-    return f'{{"coin":"{state.grid.symbol}","time":{at_ms},"levels":{levels}}}'.encode()
-
-
-def _recent_trades(venue: SimVenue, query: Query) -> bytes:
-    state = venue.state(query.get("coin"))
-    if state is None:
-        return b"null"
-    newest = reversed(state.newest_sent(10))
-    return f"[{','.join(state.trade_rows.row(trade) for trade in newest)}]".encode()
-
-
-def _funding_history(venue: SimVenue, query: Query) -> bytes | None:
-    """Give what was paid, ascending, a page at most."""
-    start_ms, end_ms = query.get("startTime"), query.get("endTime")
-    if not isinstance(start_ms, int) or not isinstance(end_ms, int | None):
-        return None
-    contract = venue.contract(query.get("coin"))
-    if contract is None:
-        return b"null"
-    decimals = contract.terms.rate_decimals
-    rows: list[object] = [
-        {
-            "coin": contract.instrument.symbol,
-            "fundingRate": signed_text(paid.rate, decimals),
-            "premium": signed_text(paid.rate * 8, decimals),
-            "time": paid.ts_ms,
-        }
-        for paid in contract.paid(start_ms, end_ms)
-    ]
-    return compact(rows[:_HISTORY_PAGE])
-
-
-_ANSWERS: dict[str, Callable[[SimVenue, Query], bytes | None]] = {
-    "meta": lambda venue, _: compact(_meta(venue)),
-    "metaAndAssetCtxs": _contexts,
-    "l2Book": _book,
-    "recentTrades": _recent_trades,
-    "fundingHistory": _funding_history,
-}
 
 
 def _coin_trade(**changes: str) -> bytes:

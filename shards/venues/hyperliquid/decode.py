@@ -14,7 +14,7 @@ from shards.feeds.trades import HistoryTrades, TradeRow
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder, read_number
 from shards.venues.elements import funding_row, take_parts
-from shards.venues.hyperliquid_perp.messages import (
+from shards.venues.hyperliquid.messages import (
     ActiveAssetCtx,
     AssetCtx,
     Bbo,
