@@ -41,7 +41,8 @@ DECLARE
         'row_span', 'row_span_begin', 'make_day', 'bars_by', 'mark_bars', 'bars_of_trades',
         'hours_with_trades', 'bars', 'begin_row_spans', 'note_row_spans', 'forget_row_spans',
         'stream_ids', 'rare_spans', 'rare_from', 'bars_raw', 'spread', 'gaps_in', 'complete',
-        'book_snapshot_before', 'book_at', 'nearest', 'newest_trade_times', 'newest_book_times',
+        'book_snapshot_before', 'book_at', 'nearest', 'base_quantity', 'nearest_base_quantity',
+        'fill_unknown_facts', 'newest_trade_times', 'newest_book_times',
         'newest_quote_times', 'newest_funding_times', 'newest_open_interest_times',
         'newest_liquidation_times'];
     each record;
@@ -101,7 +102,7 @@ WHERE c.relnamespace = quote_ident(:'schema')::regnamespace \gexec
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA :"schema" TO :"writer";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', p.oid::regprocedure, :'writer')
 FROM pg_proc AS p
-WHERE p.pronamespace = quote_ident(:'schema')::regnamespace AND p.proname IN ('make_day', 'begin_row_spans') \gexec
+WHERE p.pronamespace = quote_ident(:'schema')::regnamespace AND p.proname IN ('make_day', 'begin_row_spans', 'fill_unknown_facts') \gexec
 
 -- The reader: every table and view, and functions that read.
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), :'reader') \gexec

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engine.base.wrong_input import nearest
-from engine.data.instrument import Instrument
+from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import SYMBOL_PATTERN, StreamKey, StreamKind, Transport, bare_name
 from engine.messages.status import StreamReport
 from engine.messages.streams import ROWS_PER_COPY_MIN, KnobChanges, Knobs, StreamState
@@ -99,20 +99,34 @@ class StreamItem(_Input):
 
 
 class InstrumentFilter(_Input):
-    """Which instruments: all conditions must hold. `symbol` is a glob, e.g. `BTC*`. Without
-    `status`, streams begin on what trades, and end whatever its status.
+    """Which instruments: all conditions must hold. `symbol` is a glob, e.g. `BTC*`. `status` and
+    `venue_kind` are the exchange's own words, `state` and `kind` what they mean; empty, those that
+    nobody knows. Without `status` and `state`, streams begin on what trades, and end whatever its
+    state.
     """
 
     symbol: Pattern | None = None
     base: Pattern | None = None
     quote: Pattern | None = None
     status: Pattern | UnsetType | None = UNSET
+    kind: InstrumentKind | None = None
+    venue_kind: Pattern | None = None
+    state: InstrumentState | UnsetType | None = UNSET
+    settle: Pattern | None = None
     limit: Annotated[int, Meta(ge=1, le=BULK_MAX)] = BULK_MAX
 
     @property
     def asks_for_facts(self) -> bool:
         """Whether it takes more than the symbol to tell what is meant."""
-        return bool(self.base or self.quote or self.status)
+        conditions = (
+            self.base, self.quote, self.status, self.kind, self.venue_kind, self.state, self.settle,
+        )  # fmt: skip
+        return any(each not in (None, UNSET) for each in conditions)
+
+    @property
+    def names_a_state(self) -> bool:
+        """Whether somebody has said what may not trade yet, or that it does not matter."""
+        return self.status is not UNSET or self.state is not UNSET
 
     def names(self, symbol: str) -> bool:
         """Whether a symbol is meant, as far as its name goes."""
@@ -125,6 +139,10 @@ class InstrumentFilter(_Input):
             and _same(self.base, instrument.base)
             and _same(self.quote, instrument.quote)
             and (self.status is UNSET or _same(self.status, instrument.status))
+            and self.kind in (None, instrument.kind)
+            and _same(self.venue_kind, instrument.venue_kind)
+            and self.state in (None, UNSET, instrument.state)
+            and _same(self.settle, instrument.settle)
         )
 
 
@@ -169,8 +187,8 @@ class CountQuery(_Input):
 
 
 class InstrumentsCountQuery(_Input):
-    """Filters of `GET /instruments/count`. `q` is part of a symbol, in any case; `symbol` is a
-    glob, as when streams are added by filter.
+    """Filters of `GET /instruments/count`. `q` is part of a symbol, in any case; the others are as
+    when streams are added by filter, but whatever does not trade is shown as well.
     """
 
     exchange: Exchange | None = None
@@ -179,6 +197,10 @@ class InstrumentsCountQuery(_Input):
     base: Pattern | None = None
     quote: Pattern | None = None
     status: Pattern | None = None
+    kind: InstrumentKind | None = None
+    venue_kind: Pattern | None = None
+    state: InstrumentState | None = None
+    settle: Pattern | None = None
 
 
 class InstrumentsQuery(Page):
@@ -190,6 +212,10 @@ class InstrumentsQuery(Page):
     base: Pattern | None = None
     quote: Pattern | None = None
     status: Pattern | None = None
+    kind: InstrumentKind | None = None
+    venue_kind: Pattern | None = None
+    state: InstrumentState | None = None
+    settle: Pattern | None = None
 
 
 class ExistsQuery(_Input):
@@ -302,7 +328,11 @@ class BulkResult(msgspec.Struct):
 
 
 class InstrumentRow(msgspec.Struct):
-    """An instrument as its exchange describes it."""
+    """An instrument as its exchange describes it. `status` and `venue_kind` are its own words,
+    `state` and `kind` what they mean, one word for all exchanges; empty where that is not known. A
+    quantity times `contract_size` is an amount of the base or of the quote currency, as
+    `contract_unit` says. A time is 0 where the exchange does not say it.
+    """
 
     exchange: str
     symbol: str
@@ -314,6 +344,13 @@ class InstrumentRow(msgspec.Struct):
     contract_size: str
     price_decimals: int
     qty_decimals: int
+    kind: InstrumentKind
+    venue_kind: str
+    state: InstrumentState
+    settle: str
+    contract_unit: SizeUnit
+    listed_ns: int
+    delivery_ns: int
 
 
 class InstrumentEventRow(msgspec.Struct):

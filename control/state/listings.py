@@ -20,7 +20,7 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.durable import write_whole
 from engine.base.errors import EngineError, VenueError
 from engine.base.keep_trying import Trouble, keep_trying
-from engine.data.instrument import Instrument
+from engine.data.instrument import MARKET_FACTS, Instrument, InstrumentState, knows_market
 from engine.data.names import is_symbol
 from engine.messages.listings import InstrumentEvent, ListingLoaded
 from engine.streams.near_names import near_names
@@ -203,10 +203,10 @@ class Listings:
         # A row nobody understands is no delisting: what was known of it stays.
         kept = {name: before[name] for name in found.unreadable if before and name in before}
         now = {**found.known, **kept}
-        events = [] if before is None else differences(venue, before, now)
+        now_ns = wall_ns()
+        events = [] if before is None else differences(venue, before, now, now_ns)
         events += _oddities(venue, self.unreadable(venue), found)
         self._listings[venue], self._unreadable[venue] = now, found.unreadable
-        now_ns = wall_ns()
         self._events[venue].extend(TimedEvent(now_ns, event) for event in events)
         for event in events[:_EVENTS_LOGGED]:
             _log.info(f"{venue}: {event.symbol} {event.event} {event.detail}".rstrip())
@@ -269,7 +269,7 @@ def _oddities(venue: str, before: Mapping[str, str], found: Listing) -> list[Ins
 
 
 def differences(
-    venue: str, before: Mapping[str, Instrument], now: Mapping[str, Instrument]
+    venue: str, before: Mapping[str, Instrument], now: Mapping[str, Instrument], now_ns: int
 ) -> list[InstrumentEvent]:
     """What happened between two listings, by symbol."""
     events = []
@@ -278,12 +278,35 @@ def differences(
         if old is None:
             events.append(InstrumentEvent(venue, symbol, "listed"))
         elif new is None:
-            events.append(InstrumentEvent(venue, symbol, "delisted"))
-        elif old != new:
-            changes = [
-                f"{name}: {getattr(old, name)} -> {getattr(new, name)}"
-                for name in Instrument.__struct_fields__
-                if getattr(old, name) != getattr(new, name)
-            ]
-            events.append(InstrumentEvent(venue, symbol, "changed", "; ".join(changes)))
+            events.append(InstrumentEvent(venue, symbol, "delisted", _end_of(old, now_ns)))
+        elif changes := _changes(old, new):
+            events.append(InstrumentEvent(venue, symbol, "changed", changes))
     return events
+
+
+def _changes(old: Instrument, new: Instrument) -> str:
+    """What is new of an instrument, in words; empty where nothing is. That a release knows what one
+    before it did not is no change of the market: it would be one of every instrument at once.
+    """
+    names = [
+        name for name in Instrument.__struct_fields__ if getattr(old, name) != getattr(new, name)
+    ]
+    if not knows_market(old):
+        names = [name for name in names if name not in MARKET_FACTS]
+    return "; ".join(
+        f"{name.removesuffix('_ns')}: {_said(old, name)} -> {_said(new, name)}" for name in names
+    )
+
+
+def _end_of(instrument: Instrument, now_ns: int) -> str:
+    """In words; empty where nothing was to be expected."""
+    if instrument.state is InstrumentState.EXPIRED or 0 < instrument.delivery_ns <= now_ns:
+        return f"expired: delivery {_said(instrument, 'delivery_ns')}"
+    return ""
+
+
+def _said(instrument: Instrument, name: str) -> object:
+    if not name.endswith("_ns"):
+        return getattr(instrument, name)
+    time = getattr(instrument, name.replace("_ns", "_at"))
+    return f"{time:%Y-%m-%d %H:%M}Z" if time else "none"

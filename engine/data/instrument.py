@@ -1,6 +1,8 @@
 """What is known of an instrument, in one meaning for all venues."""
 
+import datetime as dt
 import enum
+from typing import Final
 
 import msgspec
 
@@ -74,3 +76,32 @@ class Instrument(msgspec.Struct, frozen=True):
     """When it was listed, or will be; 0 where the venue does not say."""
     delivery_ns: int = 0
     """When it is delivered; 0 for what has no end, or where the venue does not say."""
+
+    @property
+    def listed_at(self) -> dt.datetime | None:
+        """`listed_ns`, to the microsecond."""
+        return _time(self.listed_ns)
+
+    @property
+    def delivery_at(self) -> dt.datetime | None:
+        """`delivery_ns`, to the microsecond."""
+        return _time(self.delivery_ns)
+
+
+MARKET_FACTS: Final = (
+    "state", "kind", "venue_kind", "settle", "contract_unit", "listed_ns", "delivery_ns",
+)  # fmt: skip
+"""Fields that releases before 0.2 did not know: files of theirs say none of them."""
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_NS_MAX: Final = 2**63 - 1
+
+
+def knows_market(instrument: Instrument) -> bool:
+    """Whether it says any of `MARKET_FACTS`."""
+    return any(getattr(instrument, name) for name in MARKET_FACTS)
+
+
+def _time(ns: int) -> dt.datetime | None:
+    """None for 0, and for what no venue can mean."""
+    return _EPOCH + dt.timedelta(microseconds=ns // 1000) if 0 < ns <= _NS_MAX else None

@@ -153,8 +153,9 @@ def _filtered(
 ) -> Iterator[Instrument]:
     venue = optional_venue(wanted.exchange)
     conditions = InstrumentFilter(
-        symbol=wanted.symbol, base=wanted.base, quote=wanted.quote, status=wanted.status
-    )
+        symbol=wanted.symbol, base=wanted.base, quote=wanted.quote, status=wanted.status,
+        kind=wanted.kind, venue_kind=wanted.venue_kind, state=wanted.state, settle=wanted.settle,
+    )  # fmt: skip
     text = (wanted.q or "").casefold()
     for each in services.instruments.of(venue):
         if conditions.matches(each) and text in each.symbol.casefold():

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Literal
 from urllib.parse import quote
 
-from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -207,8 +206,7 @@ def _requests_by_filter(
     matching = [
         each
         for each in services.instruments.of(venue)
-        if filtered.filter.matches(each)
-        and (filtered.filter.status is not UNSET or may_trade(each))
+        if filtered.filter.matches(each) and (filtered.filter.names_a_state or may_trade(each))
     ]
     accepted, refused = [], []
     for each in matching[: filtered.filter.limit]:

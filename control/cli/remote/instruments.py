@@ -7,14 +7,27 @@ from control.cli.exits import Exit
 from control.cli.options import EXAMPLE, add_verbs
 from control.cli.remote.client import EXIT_CODES, add_client_options, connect
 from control.cli.terminal.tables import moment, show
+from engine.data.instrument import InstrumentKind, InstrumentState
 
 _EPILOG = f"""\
 examples:
   fts instruments list --exchange {EXAMPLE.name} --quote USDT
   fts instruments list PEPE
+  fts instruments list --kind perpetual --state trading --settle USDT
   fts instruments refresh
   fts instruments events
 {EXIT_CODES}"""
+
+_CONDITIONS = {
+    "base": None,
+    "quote": None,
+    "settle": "currency that gains and losses are paid in",
+    "kind": ", ".join(filter(None, InstrumentKind)),
+    "state": ", ".join(filter(None, InstrumentState)),
+    "venue_kind": "the exchange's own word for the kind",
+    "status": "the exchange's own word for the state",
+}
+"""As the API calls them, each with its help."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -31,8 +44,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         verb.add_argument("--exchange")
         if name == "list":
             verb.add_argument("q", metavar="TEXT", nargs="?", help="part of a symbol, in any case")
-            for option in ("--base", "--quote", "--status"):
-                verb.add_argument(option)
+            for option, hint in _CONDITIONS.items():
+                verb.add_argument(f"--{option.replace('_', '-')}", help=hint)
         if name != "refresh":
             verb.add_argument("--limit", type=int)
         add_client_options(verb)
@@ -40,11 +53,14 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_list(options: argparse.Namespace) -> int:
     """Print instruments."""
+    conditions = {name: getattr(options, name) for name in _CONDITIONS}
     rows = connect(options).get(
-        "/instruments", exchange=options.exchange, q=options.q, base=options.base,
-        quote=options.quote, status=options.status, limit=options.limit,
+        "/instruments", exchange=options.exchange, q=options.q, limit=options.limit, **conditions
+    )
+    columns = (
+        "exchange", "symbol", "kind", "state", "status", "base", "quote", "settle", "tick_size",
+        "lot_size", "contract_size", "contract_unit",
     )  # fmt: skip
-    columns = ("exchange", "symbol", "base", "quote", "status", "tick_size", "lot_size")
     show(rows, columns, "no instruments", as_json=options.json)
     return Exit.OK
 

@@ -12,6 +12,7 @@ from control.cli.remote.client import EXIT_CODES, Client, add_client_options, co
 from control.cli.terminal.standard_streams import say
 from control.cli.terminal.tables import age, moment, print_facts, print_json, show
 from engine.base.wrong_input import nearest
+from engine.data.instrument import InstrumentKind, InstrumentState
 from engine.data.names import StreamKind, Transport
 from engine.messages.streams import Knobs
 
@@ -80,9 +81,12 @@ def _add_arguments(name: str, verb: argparse.ArgumentParser) -> None:
         verb.add_argument("--kind", type=_kind, action="append", required=True, dest="kinds")
         verb.add_argument("--transport", type=_transport)
         verb.add_argument("--all", action="store_true", help="all instruments that pass the filter")
+        default = f" (default: {'what trades' if name == 'add' else 'any'})"
         for option, hint in (
-            ("--base", ""), ("--quote", ""), ("--match", ": symbols like BTC*"),
-            ("--status", " (default: what trades)" if name == "add" else " (default: any)"),
+            ("--base", ""), ("--quote", ""), ("--settle", ""), ("--match", ": symbols like BTC*"),
+            ("--instrument-kind", f": {', '.join(filter(None, InstrumentKind))}"),
+            ("--state", f": {', '.join(filter(None, InstrumentState))}{default}"),
+            ("--status", f": the exchange's own word{default}"),
         ):  # fmt: skip
             verb.add_argument(option, help=f"filter of --all{hint}")
         verb.add_argument("--limit", type=int, help="of --all: at most so many of each kind")
@@ -202,7 +206,8 @@ def _bodies(options: argparse.Namespace) -> list[Any]:
         name: value
         for name, value in (
             ("base", options.base), ("quote", options.quote), ("symbol", options.match),
-            ("status", options.status), ("limit", options.limit),
+            ("settle", options.settle), ("kind", options.instrument_kind),
+            ("state", options.state), ("status", options.status), ("limit", options.limit),
         )
         if value is not None
     }  # fmt: skip

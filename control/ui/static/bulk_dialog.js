@@ -8,7 +8,8 @@ import { Offers } from "./offers.js";
 
 const DELAY_MS = 250;
 const FIRST_NAMES = 12;
-const CONDITIONS = ["symbol", "base", "quote", "status"];
+const TYPED = ["symbol", "base", "quote", "limit"]; // what can be wrong
+const CHOSEN = { kind: "bulk-market", state: "bulk-state" };
 const OUTCOMES = ["refused", "exists", "created"]; // what went wrong comes first
 
 const outcomeOf = (item) => (item.ok ? "created" : item.error_kind === "stream_exists" ? "exists" : "refused");
@@ -20,7 +21,8 @@ export class BulkDialog {
     this.dialog = byId("bulk-dialog");
     this.error = byId("bulk-error");
     this.submitButton = byId("bulk-submit");
-    this.fields = Object.fromEntries([...CONDITIONS, "limit"].map((name) => [name, byId(`bulk-${name}`)]));
+    this.typed = Object.fromEntries(TYPED.map((name) => [name, byId(`bulk-${name}`)]));
+    this.fields = { ...this.typed, ...Object.fromEntries(Object.entries(CHOSEN).map(([name, id]) => [name, byId(id)])) };
     this.asked = 0;
     this.found = null; // instruments of the conditions as they stand; null while that is unknown
     this.seen = 0; // streams that would be added
@@ -56,10 +58,10 @@ export class BulkDialog {
     if (this.dialog.open) this.fields.symbol.focus();
   }
 
-  // An empty field is no condition; the engine's default for the status is TRADING, so it is said.
+  // An empty field is no condition; the engine's default for the state is what trades, so it is said.
   get filter() {
-    const filter = Object.fromEntries(CONDITIONS.map((name) => [name, this.fields[name].value.trim() || null]));
-    const limit = this.fields.limit.value.trim();
+    const given = Object.entries(this.fields).map(([name, field]) => [name, field.value.trim() || null]);
+    const { limit, ...filter } = Object.fromEntries(given);
     return limit ? { ...filter, limit: Number(limit) } : filter;
   }
 
@@ -152,10 +154,10 @@ export class BulkDialog {
   // The API names the field that is wrong: `filter.limit` in a body, `base` in a query.
   showRefusal(error) {
     const named = error?.field.split(".").at(-1);
-    for (const [name, field] of Object.entries(this.fields)) {
+    for (const [name, field] of Object.entries(this.typed)) {
       field.setAttribute("aria-invalid", String(name === named));
       showError(byId(`bulk-${name}-error`), name === named ? withoutField(error) : "");
     }
-    showError(this.error, error && !(named in this.fields) ? error.message : "");
+    showError(this.error, error && !(named in this.typed) ? error.message : "");
   }
 }

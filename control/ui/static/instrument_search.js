@@ -6,8 +6,10 @@ import { make } from "./dom.js";
 const DELAY_MS = 150;
 const SHOWN = 8;
 
-function detailOf({ base, quote, tick_size: tick, status }) {
-  return [base && quote ? `${base}/${quote}` : "", tick ? `tick ${tick}` : "", status !== "TRADING" ? status : ""]
+// That it trades goes without saying; a word that nobody has mapped is shown as the venue says it.
+function detailOf({ base, quote, kind, venue_kind: venueKind, tick_size: tick, state, status }) {
+  const pair = base && quote ? `${base}/${quote}` : "";
+  return [pair, kind || venueKind, tick ? `tick ${tick}` : "", state === "trading" ? "" : state || status]
     .filter(Boolean).join(" · ");
 }
 

@@ -34,7 +34,7 @@ WRITER_RIGHTS: Final[Mapping[str, str]] = {
 }
 """By table. What a table is not there for, nobody needs yet."""
 _SEQUENCES: Final = ["instrument_instrument_id_seq", "stream_stream_id_seq"]
-_FUNCTIONS: Final = ["make_day", "begin_row_spans"]
+_FUNCTIONS: Final = ["make_day", "begin_row_spans", "fill_unknown_facts"]
 
 _HOME: Final = """
     SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace

@@ -46,6 +46,13 @@ INSTRUMENT_SCHEMA: Final = pa.schema(
         pa.field("contract_size", pa.string()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("valid_from", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("instrument_kind", pa.string(), nullable=False),
+        pa.field("venue_kind", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("settle", pa.string(), nullable=False),
+        pa.field("contract_unit", pa.string(), nullable=False),
+        pa.field("listed_at", pa.timestamp("us", tz="UTC")),
+        pa.field("delivery_at", pa.timestamp("us", tz="UTC")),
     ]
 )
 """Of `kind=instrument`: every version that was known. Sizes are exact decimal text."""
@@ -65,7 +72,8 @@ _COVERAGE: Final = """
 """
 _INSTRUMENTS: Final = """
     SELECT symbol, version, base, quote, price_decimals, qty_decimals, tick_size::text,
-        lot_size::text, contract_size::text, status, valid_from
+        lot_size::text, contract_size::text, status, valid_from, kind, venue_kind, state, settle,
+        contract_unit, listed_at, delivery_at
     FROM instrument WHERE venue = %s AND symbol = ANY (%s) ORDER BY symbol, version
 """
 _ADD: Final = """

@@ -14,8 +14,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from engine.database import versions
 from engine.database.locks import STREAMS
 from engine.database.session import DatabaseSession
+from engine.database.versions import Facts, Version, lacks, row_of, says
 from engine.upkeep.lake.raw import LakeError
 
 Int64s = npt.NDArray[np.int64]
@@ -23,21 +25,10 @@ Int64s = npt.NDArray[np.int64]
 _SELECT: Final = """
     SELECT s.stream_id, i.venue, i.symbol, i.version, s.kind, s.transport, i.base, i.quote,
         i.price_decimals, i.qty_decimals, i.tick_size::text, i.lot_size::text,
-        i.contract_size::text, i.status, i.valid_from
+        i.contract_size::text, i.status, i.valid_from, i.kind, i.venue_kind, i.state, i.settle,
+        i.contract_unit, i.listed_at, i.delivery_at
     FROM stream AS s JOIN instrument AS i USING (instrument_id)
     ORDER BY i.venue, i.symbol, i.version, s.stream_id
-"""
-_VERSIONS: Final = """
-    SELECT instrument_id, version, base, quote, price_decimals, qty_decimals, tick_size, lot_size,
-        contract_size, status
-    FROM instrument WHERE venue = %s AND symbol = %s ORDER BY version
-"""
-_ADD_VERSION: Final = """
-    INSERT INTO instrument (
-        venue, symbol, version, base, quote, price_decimals, qty_decimals, price_unit, qty_unit,
-        tick_size, lot_size, contract_size, status, valid_from
-    ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-    RETURNING instrument_id
 """
 _FIND: Final = """
     SELECT stream_id FROM stream WHERE instrument_id = %s AND kind = %s AND transport = %s
@@ -52,7 +43,9 @@ STREAMS_KEY: Final = b"fts.streams"
 
 
 class LakeStream(msgspec.Struct, frozen=True):
-    """One stream with the version of its instrument. Sizes are decimal text."""
+    """One stream with the version of its instrument. Sizes are decimal text. What follows
+    `valid_from` is not in files that a release before 0.2 wrote.
+    """
 
     stream_id: int
     venue: str
@@ -69,21 +62,36 @@ class LakeStream(msgspec.Struct, frozen=True):
     contract_size: str | None
     status: str
     valid_from: dt.datetime
+    instrument_kind: str = ""
+    venue_kind: str = ""
+    state: str = ""
+    settle: str = ""
+    contract_unit: str = ""
+    listed_at: dt.datetime | None = None
+    delivery_at: dt.datetime | None = None
 
     @property
-    def facts(self) -> tuple[Any, ...]:
-        """What makes a version, as the database holds it."""
-        sizes = (self.tick_size, self.lot_size, self.contract_size)
-        return (
-            self.base, self.quote, self.price_decimals, self.qty_decimals,
-            *(None if size is None else Decimal(size) for size in sizes), self.status,
+    def facts(self) -> Facts:
+        """What makes a version besides decimals."""
+        return Facts(
+            self.base, self.quote, _number(self.tick_size), _number(self.lot_size),
+            _number(self.contract_size), self.status, self.instrument_kind, self.venue_kind,
+            self.state, self.settle, self.contract_unit, self.listed_at, self.delivery_at,
         )  # fmt: skip
 
     @property
     def seed(self) -> int:
-        """A number below 2 ** 31 that says which stream it is, in every database."""
-        said = (self.venue, self.symbol, self.kind, self.transport, *map(_plain, self.facts))
+        """A number below 2 ** 31 that says which stream it is, in every database. Checksums of
+        files have it, so it goes by what every release has known.
+        """
+        base, quote, *others = self.facts.terms
+        facts = (base, quote, self.price_decimals, self.qty_decimals, *others)
+        said = (self.venue, self.symbol, self.kind, self.transport, *map(_plain, facts))
         return int.from_bytes(hashlib.sha256("\n".join(said).encode()).digest()[:4], "big") >> 1
+
+
+def _number(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
 
 
 def _plain(fact: Any) -> str:
@@ -161,19 +169,23 @@ def register(session: DatabaseSession, streams: Iterable[LakeStream]) -> dict[in
 
 def _version(session: DatabaseSession, stream: LakeStream) -> int:
     """The instrument's version that says the same. A new one keeps its number if that is free."""
-    rows = session.execute(_VERSIONS.encode(), (stream.venue, stream.symbol)).fetchall()
-    for instrument_id, _, *facts in rows:
-        if tuple(facts) == stream.facts:
-            return int(instrument_id)
-    taken = {row[1] for row in rows}
+    rows = session.execute(versions.OF_SYMBOL.encode(), (stream.venue, stream.symbol)).fetchall()
+    known = [Version.of(row) for row in rows]
+    decimals = (stream.price_decimals, stream.qty_decimals)
+    same = [
+        each for each in reversed(known)
+        if (each.price_decimals, each.qty_decimals) == decimals
+        and says(each.facts, stream.facts, may_fill=True)
+    ]  # fmt: skip
+    if same:  # also an old version: the same rows must not be stored beside it once more
+        best = min(same, key=lambda each: lacks(each.facts, stream.facts))
+        if lacks(best.facts, stream.facts):
+            session.execute(versions.FILL.encode(), (best.instrument_id, *stream.facts.market))
+        return best.instrument_id
+    taken = {each.version for each in known}
     version = stream.version if stream.version not in taken else max(taken) + 1
-    base, quote, price, qty, tick, lot, contract, status = stream.facts
-    units = (Decimal(1).scaleb(-price), Decimal(1).scaleb(-qty))
-    values = (
-        stream.venue, stream.symbol, version, base, quote, price, qty, *units, tick, lot, contract,
-        status, stream.valid_from,
-    )  # fmt: skip
-    return int(session.execute(_ADD_VERSION.encode(), values).fetchall()[0][0])
+    row = row_of(stream.venue, stream.symbol, version, decimals, stream.facts, stream.valid_from)
+    return int(session.execute(versions.ADD.encode(), row).fetchall()[0][0])
 
 
 def decoded(text: bytes) -> list[LakeStream]:

@@ -20,7 +20,7 @@ from control.main import make_server
 from control.state.backend import Backend
 from control.state.health import Health
 from control.state.listings import Listings
-from engine.data.instrument import Instrument
+from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.layout import Layout
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import (
@@ -76,7 +76,8 @@ def instrument(venue: str, symbol: str, **changes: Any) -> Instrument:
     base = symbol.removesuffix(quote) or symbol
     facts = Instrument(
         venue, symbol, 2, 3, base=base, quote=quote, tick_size="0.01", lot_size="0.001",
-        status="TRADING",
+        status="TRADING", state=InstrumentState.TRADING, kind=InstrumentKind.PERPETUAL,
+        settle=quote, contract_unit=SizeUnit.BASE,
     )  # fmt: skip
     return msgspec.structs.replace(facts, **changes)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from control.state.health import HealthLight
-from engine.data.instrument import InstrumentState
+from engine.data.instrument import InstrumentKind, InstrumentState
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.streams import Knobs
 from tests.control.api.api_rig import instrument
@@ -64,8 +64,11 @@ def market_of_hundreds(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, Scri
     listing = [instrument(BINANCE, f"{coin}USDT") for coin in coins]
     listing += [instrument(BINANCE, f"{coin}USDC") for coin in coins[:40]]
     listing.append(
-        instrument(BINANCE, "OLDUSDT", status="SETTLING", state=InstrumentState.SETTLING)
-    )
+        instrument(
+            BINANCE, "OLDUSDT", status="SETTLING", state=InstrumentState.SETTLING,
+            kind=InstrumentKind.FUTURE,
+        )
+    )  # fmt: skip
     engine = ScriptedEngine(
         tmp_path, [stream(0, "C001USDT")], listed={**LISTED, BINANCE: listing}
     )  # fmt: skip
@@ -77,6 +80,20 @@ def market_of_hundreds(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, Scri
     assert complaints.unexpected == []
 
 
+def test_instruments_say_what_they_are_and_that_they_do_not_trade(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, _ = market_of_hundreds
+    page.keyboard.press("n")
+    expect(page.locator("#add-exchange")).to_have_value(BINANCE)
+    for typed, said in (
+        ("OLD", "OLDUSDTOLD/USDT · future · tick 0.01 · settling"),
+        ("C007USDT", "C007USDTC007/USDT · perpetual · tick 0.01"),
+    ):
+        page.locator("#add-symbol").fill(typed.lower())
+        expect(page.locator("#add-options li")).to_have_text([said])
+
+
 def test_many_streams_are_seen_before_they_are_added(
     market_of_hundreds: tuple[Any, ScriptedEngine],
 ) -> None:
@@ -86,8 +103,11 @@ def test_many_streams_are_seen_before_they_are_added(
     expect(page.locator("#bulk-count")).to_have_text("340 instruments, 1 collected already")
     page.locator("#bulk-quote").fill("usdt")
     expect(page.locator("#bulk-count")).to_contain_text("300 instruments")
-    page.locator("#bulk-status").fill("")
+    page.locator("#bulk-state").select_option("any")
     expect(page.locator("#bulk-count")).to_contain_text("301 instruments")
+    page.locator("#bulk-market").select_option("future")
+    expect(page.locator("#bulk-count")).to_have_text("1 instrument")
+    page.locator("#bulk-market").select_option("any")
     page.locator("#bulk-symbol").fill("C01?USDT")
     expect(page.locator("#bulk-count")).to_have_text("10 instruments")
     page.locator("#bulk-symbol").fill("C0*")

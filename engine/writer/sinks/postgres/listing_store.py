@@ -6,7 +6,7 @@ shares the lock of the stream table with the tick path; a database that is away 
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,11 +17,13 @@ from engine.base.backoff import Backoff
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.data.instrument import Instrument
 from engine.data.names import DEFAULT_DATABASE
+from engine.database import versions
 from engine.database.session import LISTINGS, AsyncSession, open_session
+from engine.database.versions import Facts, Version, facts_of, lacks, says
 from engine.database.words import unavailable
 from engine.messages.listings import InstrumentEvent, StoreListing
 from engine.messages.settings import WriterSettings
-from engine.writer.sinks.postgres.stream_ids import fact_values, insert_version, lock_durably
+from engine.writer.sinks.postgres.stream_ids import fill_in, insert_version, lock_durably
 
 Connection = AsyncSession
 
@@ -31,18 +33,18 @@ _AT_ONCE: Final = 50
 """Instruments in one transaction: a few milliseconds."""
 _DELAYS_S: Final = (0.5, 30.0)
 
-_SELECT_NEWEST = """
-    SELECT DISTINCT ON (symbol) symbol, version, price_decimals, qty_decimals,
-           base, quote, tick_size, lot_size, contract_size, status
-    FROM instrument WHERE venue = %s AND symbol = ANY(%s) ORDER BY symbol, version DESC
-"""
 _DELIST = """
     INSERT INTO instrument (
         venue, symbol, version, base, quote, price_decimals, qty_decimals, price_unit, qty_unit,
-        tick_size, lot_size, contract_size, status)
+        tick_size, lot_size, contract_size, status, kind, venue_kind, state, settle, contract_unit,
+        listed_at, delivery_at)
     SELECT venue, symbol, version + 1, base, quote, price_decimals, qty_decimals, price_unit,
-           qty_unit, tick_size, lot_size, contract_size, 'DELISTED'
-    FROM (SELECT DISTINCT ON (symbol) * FROM instrument WHERE venue = %s AND symbol = ANY(%s)
+           qty_unit, tick_size, lot_size, contract_size, 'DELISTED', kind, venue_kind,
+           CASE WHEN state = 'expired' OR delivery_at <= to_timestamp(%(loaded_s)s)
+                THEN 'expired' ELSE 'delisted' END,
+           settle, contract_unit, listed_at, delivery_at
+    FROM (SELECT DISTINCT ON (symbol) * FROM instrument
+          WHERE venue = %(venue)s AND symbol = ANY(%(symbols)s)
           ORDER BY symbol, version DESC) AS newest
     WHERE status <> 'DELISTED'
 """
@@ -129,56 +131,47 @@ async def _store_versions(
     connection: Connection, venue: str, instruments: Sequence[Instrument]
 ) -> int:
     symbols = [instrument.symbol for instrument in instruments]
-    if not _changed(instruments, await _newest(connection, venue, symbols)):
+    newest = await _newest(connection, venue, symbols)
+    if all(_is_known(each, newest.get(each.symbol)) for each in instruments):
         return 0  # nearly always, and then without the lock
     async with connection.transaction():
         await lock_durably(connection)
         newest = await _newest(connection, venue, symbols)
-        changed = _changed(instruments, newest)
-        for instrument in changed:
-            version, price_decimals, qty_decimals = newest.get(instrument.symbol, _NONE)[:3]
-            await insert_version(
-                connection,
-                instrument,
-                version + 1,
-                (
-                    max(price_decimals, instrument.price_decimals),
-                    max(qty_decimals, instrument.qty_decimals),
-                ),
-            )
-        return len(changed)
+        added = [await _store(connection, each, newest.get(each.symbol)) for each in instruments]
+    return sum(added)
 
 
-_NONE: Final[tuple[Any, ...]] = (0, 0, 0)
+async def _newest(connection: Connection, venue: str, symbols: Sequence[str]) -> dict[str, Version]:
+    """The newest version of each symbol."""
+    cursor = await connection.execute(versions.NEWEST.encode(), (venue, list(symbols)))
+    return {symbol: Version.of(row) for symbol, *row in await cursor.fetchall()}
 
 
-async def _newest(
-    connection: Connection, venue: str, symbols: Sequence[str]
-) -> dict[str, tuple[Any, ...]]:
-    """The newest version of each symbol: version, decimals, facts, status."""
-    cursor = await connection.execute(_SELECT_NEWEST, (venue, list(symbols)))
-    return {symbol: tuple(rest) for symbol, *rest in await cursor.fetchall()}
+def _is_known(instrument: Instrument, newest: Version | None) -> bool:
+    """Whether the newest version says all that the venue says."""
+    facts = facts_of(instrument)
+    return (
+        newest is not None and _is_of(instrument, facts, newest) and not lacks(newest.facts, facts)
+    )
 
 
-def _changed(
-    instruments: Iterable[Instrument], newest: dict[str, tuple[Any, ...]]
-) -> list[Instrument]:
-    """Those whose newest version does not say what the venue says. More decimals than the venue
-    names are kept: rows proved that they are needed.
+def _is_of(instrument: Instrument, facts: Facts, newest: Version) -> bool:
+    """Whether it needs no version of its own. More decimals than the venue names are kept: rows
+    proved that they are needed.
     """
-    changed = []
-    for instrument in instruments:
-        known = newest.get(instrument.symbol)
-        if known is not None:
-            _, price_decimals, qty_decimals, *facts = known
-            if (
-                price_decimals >= instrument.price_decimals
-                and qty_decimals >= instrument.qty_decimals
-                and tuple(facts) == (*fact_values(instrument), instrument.status)
-            ):
-                continue
-        changed.append(instrument)
-    return changed
+    decimals = (instrument.price_decimals, instrument.qty_decimals)
+    return newest.has_decimals(decimals) and says(newest.facts, facts, may_fill=True)
+
+
+async def _store(connection: Connection, instrument: Instrument, newest: Version | None) -> bool:
+    """Return whether it took a new version."""
+    facts = facts_of(instrument)
+    if newest is not None and _is_of(instrument, facts, newest):
+        await fill_in(connection, newest, facts)
+        return False
+    decimals = (instrument.price_decimals, instrument.qty_decimals)
+    await insert_version(connection, instrument, facts, decimals, newest)
+    return True
 
 
 async def _store_events(connection: Connection, message: StoreListing) -> None:
@@ -190,7 +183,8 @@ async def _store_events(connection: Connection, message: StoreListing) -> None:
     listed = {instrument.symbol for instrument in message.instruments}
     gone = [e.symbol for e in message.events if e.event == "delisted" and e.symbol not in listed]
     if gone:
-        await connection.execute(_DELIST, (message.venue, gone))
+        ended = {"venue": message.venue, "symbols": gone, "loaded_s": message.loaded_ns / 1e9}
+        await connection.execute(_DELIST, ended)
     async with connection.cursor() as cursor:
         await cursor.executemany(_LOG, [_event_row(message, event) for event in message.events])
 

@@ -1,14 +1,14 @@
 """Slots of the rings to streams of the database: registers them, and raises their decimals.
 
-An instrument's row in the database is a version: facts and decimals that never change. The newest
-version that has the slot table's facts and at least its decimals is used, so decimals that were
-raised stay raised after a restart; otherwise a new version is added, with streams of its own.
+An instrument's row in the database is a version: facts and decimals that never change
+(`engine.database.versions`). The newest version that has the slot table's facts and at least its
+decimals is used, so decimals that were raised stay raised after a restart; otherwise a new version
+is added, with streams of its own.
 
 When the slot table describes a slot anew, the slot's next rows go to the version that says so; what
 is stored keeps the version it was stored with. A slot's decimals never become fewer.
 """
 
-import decimal
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,22 +17,12 @@ import numpy as np
 from engine.data.instrument import Instrument
 from engine.data.names import StreamKey
 from engine.data.slots import Slot, Slots
+from engine.database import versions
 from engine.database.locks import STREAMS
 from engine.database.session import AsyncSession
+from engine.database.versions import Facts, Version, facts_of, lacks, says
 from engine.writer.rows.copy import StreamLookup
 
-_INSERT_INSTRUMENT = """
-    INSERT INTO instrument (
-        venue, symbol, version, base, quote, price_decimals, qty_decimals, price_unit, qty_unit,
-        tick_size, lot_size, contract_size, status
-    ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-    RETURNING instrument_id
-"""
-_SELECT_INSTRUMENTS = """
-    SELECT instrument_id, version, price_decimals, qty_decimals,
-           base, quote, tick_size, lot_size, contract_size, status
-    FROM instrument WHERE venue = %s AND symbol = %s ORDER BY version DESC
-"""
 _SELECT_STREAM = """
     SELECT stream_id FROM stream WHERE instrument_id = %s AND kind = %s AND transport = %s
 """
@@ -70,7 +60,7 @@ class StreamIds:
             return
         self._line_count = self._slots.line_count
         for entry in self._slots:
-            if self._resolved_as.get(entry.slot, facts := _facts(entry)) != facts:
+            if self._resolved_as.get(entry.slot, known := _instrument(entry)) != known:
                 del self._resolved_as[entry.slot]
                 self.lookup.unset(entry.slot)
 
@@ -96,18 +86,20 @@ class StreamIds:
         missing = [slot for slot in slots if not self.is_resolved(slot)]
         if not missing:
             return
-        facts = {e.slot: (e.key, _facts(e)) for slot in missing if (e := self._slots.get(slot))}
-        if not facts:
+        entries = [entry for slot in missing if (entry := self._slots.get(slot))]
+        if not entries:
             return
         async with connection.transaction():
             await lock_durably(connection)
-            found = {
-                slot: await _register(connection, *known, self.lookup.decimals(slot))
-                for slot, known in facts.items()
-            }
-        for slot, stream in found.items():
-            self.lookup.set(slot, *stream)
-            self._resolved_as[slot] = facts[slot][1]
+            found = [await self._registered(connection, entry) for entry in entries]
+        for entry, stream in zip(entries, found, strict=True):
+            self.lookup.set(entry.slot, *stream)
+            self._resolved_as[entry.slot] = _instrument(entry)
+
+    async def _registered(self, connection: Connection, entry: Slot) -> tuple[int, int, int]:
+        instrument = _instrument(entry)
+        decimals = _more(instrument, self.lookup.decimals(entry.slot))
+        return await _register(connection, entry.key, facts_of(instrument), decimals)
 
     async def raise_decimals(
         self, connection: Connection, slot: int, price_decimals: int, qty_decimals: int
@@ -117,9 +109,10 @@ class StreamIds:
         assert entry is not None, "resolved slots are in the slot table"
         async with connection.transaction():
             await lock_durably(connection)
-            facts = await _newest_known(connection, _facts(entry))
-            wanted = (price_decimals, qty_decimals)
-            stream = await _register(connection, entry.key, facts, wanted)
+            instrument = _instrument(entry)
+            facts = await _newest_known(connection, entry.key, facts_of(instrument))
+            decimals = _more(instrument, (price_decimals, qty_decimals))
+            stream = await _register(connection, entry.key, facts, decimals)
         self.lookup.set(slot, *stream)
 
     def is_resolved(self, slot: int) -> bool:
@@ -136,11 +129,16 @@ def unresolved(lookup: StreamLookup, slots: np.ndarray[Any, np.dtype[np.uint32]]
     return [int(slot) for slot in distinct[~lookup.resolved(distinct)]]
 
 
-def _facts(entry: Slot) -> Instrument:
+def _instrument(entry: Slot) -> Instrument:
     """A stream whose venue has not described it yet starts with no decimals, and they are raised
     as its rows need them."""
     key = entry.key
     return entry.instrument or Instrument(key.venue, key.symbol, 0, 0, contract_size="")
+
+
+def _more(instrument: Instrument, decimals: tuple[int, int]) -> tuple[int, int]:
+    """The larger ones of what the instrument has and these."""
+    return max(instrument.price_decimals, decimals[0]), max(instrument.qty_decimals, decimals[1])
 
 
 async def lock_durably(connection: Connection) -> None:
@@ -150,60 +148,64 @@ async def lock_durably(connection: Connection) -> None:
 
 
 async def _register(
-    connection: Connection, key: StreamKey, facts: Instrument, at_least: tuple[int, int]
+    connection: Connection, key: StreamKey, facts: Facts, decimals: tuple[int, int]
 ) -> tuple[int, int, int]:
-    """Return (stream_id, price_decimals, qty_decimals), adding rows where needed."""
-    least_price = max(facts.price_decimals, at_least[0])
-    least_qty = max(facts.qty_decimals, at_least[1])
-    versions = await _fetch(connection, _SELECT_INSTRUMENTS, (key.venue, key.symbol))
-    for instrument_id, _, price_decimals, qty_decimals, *stored in versions:  # noqa: B007
-        enough = price_decimals >= least_price and qty_decimals >= least_qty
-        if enough and tuple(stored) == (*fact_values(facts), facts.status):
+    """Return (stream_id, price_decimals, qty_decimals), these decimals at least, adding rows where
+    needed.
+    """
+    known = await _versions(connection, key)
+    for version in known:
+        is_newest = version is known[0]  # the others are history: nothing is filled in there
+        if version.has_decimals(decimals) and says(version.facts, facts, may_fill=is_newest):
+            await fill_in(connection, version, facts)
             break
     else:
-        newest = versions[0] if versions else (0, 0, 0, 0)
-        price_decimals = max(least_price, newest[2])
-        qty_decimals = max(least_qty, newest[3])
-        instrument_id = await insert_version(
-            connection, facts, newest[1] + 1, (price_decimals, qty_decimals)
-        )
-    values = (instrument_id, key.kind, key.transport)
+        newest = known[0] if known else None
+        version = await insert_version(connection, key, facts, decimals, newest)
+    values = (version.instrument_id, key.kind, key.transport)
     rows = await _fetch(connection, _SELECT_STREAM, values)
     if not rows:  # under the advisory lock: nobody else inserts it meanwhile
         rows = await _fetch(connection, _INSERT_STREAM, values)
-    return rows[0][0], price_decimals, qty_decimals
+    return rows[0][0], version.price_decimals, version.qty_decimals
 
 
-async def _newest_known(connection: Connection, facts: Instrument) -> Instrument:
-    """the slot table's facts, or those of the newest version where the slot table is behind:
+async def _versions(connection: Connection, key: StreamKey) -> list[Version]:
+    """All of a stream's instrument, newest first."""
+    rows = await _fetch(connection, versions.OF_SYMBOL, (key.venue, key.symbol))
+    return [Version.of(row) for row in rows]
+
+
+async def _newest_known(connection: Connection, key: StreamKey, facts: Facts) -> Facts:
+    """The slot table's facts, or those of the newest version where the slot table is behind:
     another engine may have stored a listing that this one has not seen. What no version says is
     newer than all of them.
     """
-    versions = await _fetch(connection, _SELECT_INSTRUMENTS, (facts.venue, facts.symbol))
-    said = (*fact_values(facts), facts.status)
-    if said not in [tuple(stored) for _, _, _, _, *stored in versions]:
-        return facts
-    base, quote, tick_size, lot_size, contract_size, status = versions[0][4:]
-    return Instrument(
-        facts.venue, facts.symbol, facts.price_decimals, facts.qty_decimals, base, quote,
-        _text(tick_size), _text(lot_size), _text(contract_size), status,
-    )  # fmt: skip
+    known = await _versions(connection, key)
+    is_old = any(says(each.facts, facts, may_fill=each is known[0]) for each in known)
+    return known[0].facts if is_old else facts
 
 
 async def insert_version(
-    connection: Connection, facts: Instrument, version: int, decimals: tuple[int, int]
-) -> int:
-    """Add a version of an instrument; return its id."""
-    base, quote, tick_size, lot_size, contract_size = fact_values(facts)
-    rows = await _fetch(
-        connection,
-        _INSERT_INSTRUMENT,
-        (
-            facts.venue, facts.symbol, version, base, quote, *decimals, _unit(decimals[0]),
-            _unit(decimals[1]), tick_size, lot_size, contract_size, facts.status,
-        ),
-    )  # fmt: skip
-    return int(rows[0][0])
+    connection: Connection,
+    of: StreamKey | Instrument,
+    facts: Facts,
+    decimals: tuple[int, int],
+    newest: Version | None,
+) -> Version:
+    """Add a version of an instrument, with the decimals of the `newest` at least."""
+    version = 1
+    if newest is not None:
+        version = newest.version + 1
+        decimals = newest.decimals_or_more(decimals)
+    row = versions.row_of(of.venue, of.symbol, version, decimals, facts)
+    rows = await _fetch(connection, versions.ADD, row)
+    return Version(rows[0][0], version, *decimals, facts)
+
+
+async def fill_in(connection: Connection, version: Version, facts: Facts) -> None:
+    """Let a version say what it does not know of `facts`."""
+    if lacks(version.facts, facts):
+        await connection.execute(versions.FILL.encode(), (version.instrument_id, *facts.market))
 
 
 async def _fetch(
@@ -211,31 +213,3 @@ async def _fetch(
 ) -> list[tuple[Any, ...]]:
     cursor = await connection.execute(query.encode(), values)
     return await cursor.fetchall()
-
-
-def fact_values(facts: Instrument) -> tuple[Any, ...]:
-    """What makes a version besides decimals and status, as the database holds it."""
-    return (
-        facts.base,
-        facts.quote,
-        _number(facts.tick_size),
-        _number(facts.lot_size),
-        _number(facts.contract_size),
-    )
-
-
-def _number(text: str) -> decimal.Decimal | None:
-    try:
-        number = decimal.Decimal(text)
-    except decimal.InvalidOperation:
-        return None
-    return number if number.is_finite() else None
-
-
-def _text(number: decimal.Decimal | None) -> str:
-    return "" if number is None else str(number)
-
-
-def _unit(decimals: int) -> decimal.Decimal:
-    """10 ** -decimals, with exactly that many places: the views inherit the scale."""
-    return decimal.Decimal(1).scaleb(-decimals)

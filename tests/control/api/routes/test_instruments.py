@@ -4,12 +4,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from control.api.routes import instruments as route
 from control.state import listings as module
 from control.state.listings import Listings, differences
 from engine.base.errors import VenueError
+from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.messages.listings import InstrumentEvent, ListingLoaded
 from shards.venues import VENUES
 from tests.control.api.api_rig import Rig, instrument, run_with_rig
@@ -50,10 +52,39 @@ def make(venue: Venue, directory: Path | None = None, refresh_s: float = 900) ->
 def test_differences_name_what_changed() -> None:
     before = {each.symbol: each for each in (instrument(HL, "A"), instrument(HL, "B"))}
     now = {"B": instrument(HL, "B", status="DELISTED"), "C": instrument(HL, "C")}
-    assert differences(HL, before, now) == [
+    assert differences(HL, before, now, 0) == [
         InstrumentEvent(HL, "A", "delisted"),
         InstrumentEvent(HL, "B", "changed", "status: TRADING -> DELISTED"),
         InstrumentEvent(HL, "C", "listed"),
+    ]
+
+
+def test_a_state_that_changes_and_a_date_that_moves_are_said_in_words() -> None:
+    future = instrument(HL, "F", kind=InstrumentKind.FUTURE, delivery_ns=1_800_000_000 * 10**9)
+    later = msgspec.structs.replace(
+        future, status="BREAK", state=InstrumentState.HALTED, delivery_ns=1_800_086_400 * 10**9,
+        listed_ns=10**18,
+    )  # fmt: skip
+    (event,) = differences(HL, {"F": future}, {"F": later}, 0)
+    assert (event.event, event.detail) == (
+        "changed",
+        "status: TRADING -> BREAK; state: trading -> halted; listed: none -> 2001-09-09 01:46Z;"
+        " delivery: 2027-01-15 08:00Z -> 2027-01-16 08:00Z",
+    )
+    at_delivery, before_it = future.delivery_ns, future.delivery_ns - 1
+    assert differences(HL, {"F": future}, {}, before_it) == [InstrumentEvent(HL, "F", "delisted")]
+    (event,) = differences(HL, {"F": future}, {}, at_delivery)
+    assert (event.event, event.detail) == ("delisted", "expired: delivery 2027-01-15 08:00Z")
+
+
+def test_that_a_release_knows_more_is_no_change() -> None:
+    """A file of before says nothing of the market; else there was an event of every instrument."""
+    now = instrument(HL, "A", listed_ns=10**18)
+    old = Instrument(HL, "A", 2, 3, now.base, now.quote, "0.01", "0.001", status="TRADING")
+    assert differences(HL, {"A": old}, {"A": now}, 0) == []
+    coarser = msgspec.structs.replace(old, tick_size="0.1")
+    assert differences(HL, {"A": coarser}, {"A": now}, 0) == [
+        InstrumentEvent(HL, "A", "changed", "tick_size: 0.1 -> 0.01")
     ]
 
 
@@ -319,6 +350,34 @@ def test_search_filters_pages_and_counts() -> None:
         assert (await rig.ask("GET", "/instruments/count?quote=USDT")).body == {"count": 3}
         for query in ("name=BTC", "exchange=Nasdaq", "limit=-1", "q="):
             assert (await rig.ask("GET", f"/instruments?{query}")).status == 400, query
+
+    run_with_rig(scenario)
+
+
+def test_what_is_traded_is_searched_by_our_words_and_by_the_venues() -> None:
+    async def scenario(rig: Rig) -> None:
+        listing = rig.instruments._listings["binance_linear"]
+        facts: dict[str, Any] = {
+            "kind": InstrumentKind.FUTURE, "venue_kind": "CURRENT_QUARTER", "settle": "BTC",
+            "state": InstrumentState.HALTED, "status": "BREAK", "contract_size": "100",
+            "contract_unit": SizeUnit.QUOTE, "listed_ns": 10**18, "delivery_ns": 2 * 10**18,
+        }  # fmt: skip
+        listing["BTCUSDT"] = instrument("binance_linear", "BTCUSDT", **facts)
+        odd = {"kind": InstrumentKind.UNKNOWN, "venue_kind": "EVENT"}
+        listing["ETHUSDT"] = instrument("binance_linear", "ETHUSDT", **odd)
+        for query, count in (
+            ("kind=future", 1), ("kind=perpetual", 8), ("kind=", 1), ("state=halted", 1),
+            ("settle=btc", 1), ("venue_kind=current_quarter", 1), ("venue_kind=event", 1),
+            ("kind=future&state=trading", 0), ("status=break&settle=BTC", 1), ("kind=spot", 0),
+        ):  # fmt: skip
+            rows = (await rig.ask("GET", f"/instruments?{query}")).body
+            answer = await rig.ask("GET", f"/instruments/count?{query}")
+            assert (len(rows), answer.body) == (count, {"count": count}), query
+        (row,) = (await rig.ask("GET", "/instruments?kind=future")).body
+        assert {name: row[name] for name in facts} == facts
+        for query, field in (("kind=futures", "kind"), ("state=TRADING", "state")):
+            answer = await rig.ask("GET", f"/instruments?{query}")
+            assert (answer.status, answer.body["field"]) == (400, field)
 
     run_with_rig(scenario)
 

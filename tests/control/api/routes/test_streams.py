@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from control.http.errors import ApiError
-from engine.data.instrument import InstrumentState
+from engine.data.instrument import InstrumentKind, InstrumentState
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import AddStreams
 from engine.messages.streams import StreamState
@@ -296,6 +296,27 @@ def test_a_filter_adds_and_removes_in_bulk() -> None:
     run_with_rig(scenario)
 
 
+def test_a_filter_takes_what_is_traded_and_what_it_is_paid_in() -> None:
+    async def scenario(rig: Rig) -> None:
+        listing = rig.instruments._listings["binance_linear"]
+        future = {"kind": InstrumentKind.FUTURE, "venue_kind": "QUARTER", "settle": "BTC"}
+        listing["BTCUSDT"] = instrument("binance_linear", "BTCUSDT", **future)
+        body = {"exchange": "BinanceLinear", "kind": "Trades"}
+        for number, (conditions, count) in enumerate((
+            ({"kind": "future", "settle": "btc"}, 1), ({"venue_kind": "quarter"}, 1),
+            ({"kind": "perpetual"}, 3), ({"kind": "perpetual", "state": "trading"}, 3),
+            ({"kind": "spot"}, 0), ({"state": "halted"}, 0),
+        )):  # fmt: skip
+            answer = await rig.ask("POST", "/streams", body | {"filter": conditions})
+            assert (number, answer.body["matched"]) == (number, count)
+        answer = await rig.ask("DELETE", "/streams", body | {"filter": {"kind": "future"}})
+        assert [item["symbol"] for item in answer.body["results"]] == ["BTCUSDT"]
+        answer = await rig.ask("POST", "/streams", body | {"filter": {"kind": "swap"}})
+        assert (answer.status, answer.body["field"]) == (400, "filter.kind")
+
+    run_with_rig(scenario)
+
+
 def test_what_trades_no_more_is_refused_with_the_reason() -> None:
     async def scenario(rig: Rig) -> None:
         listing = rig.instruments._listings["binance_linear"]
@@ -314,6 +335,9 @@ def test_what_trades_no_more_is_refused_with_the_reason() -> None:
         named = {"exchange": "BinanceLinear", "kind": "Trades", "filter": {"status": "settling"}}
         answer = await rig.ask("POST", "/streams", named)
         assert [item["ok"] for item in answer.body["results"]] == [True]
+        named["filter"] = {"state": "settling"}
+        answer = await rig.ask("POST", "/streams", named)
+        assert [item["error_kind"] for item in answer.body["results"]] == ["stream_exists"]
         answer = await rig.ask("POST", "/streams", BTC | {"symbol": "BTCUSDC"})
         assert (answer.status, answer.body["kind"]) == (422, "not_offered")
         assert answer.body["field"] == "symbol"

@@ -15,12 +15,13 @@ from control.cli.ground import Ground, ServiceOptions
 from control.cli.main import main, parser
 from control.cli.remote import client
 from control.http.auth import Guard
+from engine.data.instrument import InstrumentKind
 from engine.data.layout import open_layout
 from engine.messages.control import RenewBook
 from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport
 from engine.process import instance
 from engine.start.config import load
-from tests.control.api.api_rig import Rig, served
+from tests.control.api.api_rig import Rig, instrument, served
 
 TOKEN = "c0ffee" + "0123456789" * 6
 
@@ -125,6 +126,33 @@ def test_all_instruments_of_a_quote_are_one_command(fts: Fts) -> None:
         )  # fmt: skip
         body = json.loads(out)
         assert (code, body["accepted"], body["refused"]) == (0, 2, 0)
+
+
+def test_what_is_traded_and_paid_in_is_a_filter_of_both_commands(fts: Fts) -> None:
+    future = {"kind": InstrumentKind.FUTURE, "settle": "BTC", "venue_kind": "QUARTER"}
+    with engine() as (rig, url):
+        listing = rig.instruments._listings["binance_linear"]
+        listing["BTCUSDT"] = instrument("binance_linear", "BTCUSDT", **future)
+        for condition in ("--kind=future", "--settle=btc", "--venue-kind=quarter"):
+            code, out, _ = fts("instruments", "list", condition, "--json", url=url)
+            assert (code, [row["symbol"] for row in json.loads(out)]) == (0, ["BTCUSDT"]), condition
+        assert fts("instruments", "list", "--state=halted", url=url)[1] == "no instruments\n"
+        code, _, err = fts("instruments", "list", "--kind=futures", url=url)
+        assert code == 2 and "kind" in err
+        chosen = ("--all", "--instrument-kind=future", "--state=trading", "--settle=BTC")
+        for verb in ("add", "remove"):
+            code, out, _ = fts(
+                "streams",
+                verb,
+                "BinanceLinear",
+                "--all",
+                "--kind=Trades",
+                *chosen,
+                "--json",
+                url=url,
+            )
+            results = json.loads(out)["results"]
+            assert [(each["symbol"], each["ok"]) for each in results] == [("BTCUSDT", True)]
 
 
 def test_a_refusal_is_exit_code_1_with_its_reason(fts: Fts) -> None:

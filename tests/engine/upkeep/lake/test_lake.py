@@ -86,6 +86,62 @@ def test_rows_come_back_as_they_were(
     assert contents(other) == contents(filled)
 
 
+_MARKET = (
+    "UPDATE instrument SET kind = 'perpetual', venue_kind = 'SWAP', state = 'trading',"
+    " settle = 'BTC', contract_unit = 'quote', listed_at = '2020-01-01Z'"
+    " WHERE instrument_id IN (1, 2)"
+)
+_BASE = (
+    "SELECT i.version, i.contract_unit, sum(t.base_quantity), count(*) FROM trades AS t"
+    " JOIN stream USING (stream_id) JOIN instrument AS i USING (instrument_id)"
+    " WHERE i.venue = 'acme' AND i.symbol = 'BTC' GROUP BY 1, 2 ORDER BY 1"
+)
+
+
+def test_rows_come_back_with_what_their_contracts_are(
+    filled: str, make_migrated: Callable[[], str], tmp_path: Path
+) -> None:
+    execute(filled, _MARKET)
+    expected = select(filled, _BASE)
+    assert {unit for _, unit, _, _ in expected} == {"quote"}
+    export(filled, tmp_path)
+    versions = "SELECT * FROM instrument WHERE symbol = 'BTC' ORDER BY venue, version"
+    other = make_migrated()
+    bring_back(other, tmp_path)
+    assert select(other, _BASE) == expected
+    facts = [row[1:] for row in select(filled, versions)]
+    assert [row[1:] for row in select(other, versions)] == facts
+    (path,) = tmp_path.glob(f"kind=instrument/venue=acme/date={LAST}/*.parquet")
+    market = pq.read_table(path, partitioning=None).to_pylist()[0]
+    assert market["instrument_kind"] == "perpetual" and market["contract_unit"] == "quote"
+    assert market["listed_at"].year == 2020 and market["delivery_at"] is None
+
+
+def test_versions_that_differ_in_their_contracts_alone_are_two(
+    filled: str, make_migrated: Callable[[], str], tmp_path: Path
+) -> None:
+    """One that does not know gets to know; one that knows otherwise stays."""
+    export(filled, tmp_path / "before")
+    execute(filled, _MARKET)
+    export(filled, tmp_path / "now")
+    other = make_migrated()
+    bring_back(other, tmp_path / "before")
+    assert contents(other) == contents(filled)
+    count = "SELECT count(*) FROM instrument"
+    execute(other, "UPDATE instrument SET contract_unit = 'base' WHERE price_decimals = 2")
+    before = select(other, count)
+    bring_back(other, tmp_path / "now")
+    units = (
+        "SELECT price_decimals, contract_unit FROM instrument"
+        " WHERE venue = 'acme' AND symbol = 'BTC' ORDER BY 1, 2"
+    )
+    assert select(other, units) == [(2, "base"), (2, "quote"), (5, "quote")]
+    assert select(other, count)[0][0] == before[0][0] + 1
+    added = select(other, "SELECT count(*) FROM trades WHERE symbol = 'BTC'")
+    bring_back(other, tmp_path / "now")
+    assert select(other, "SELECT count(*) FROM trades WHERE symbol = 'BTC'") == added
+
+
 def test_rows_that_came_back_are_found_by_symbol_and_have_bars_to_be_made(
     filled: str, make_migrated: Callable[[], str], tmp_path: Path
 ) -> None:
