@@ -91,7 +91,7 @@ class Heart:
         self.wait()
 
 
-class Channel(NamedTuple):
+class ChannelName(NamedTuple):
     """What a channel's name says."""
 
     word: str
@@ -224,7 +224,7 @@ class Deribit(Encoder):
                 self._begin(venue, session, channel)
                 venue.subscribe(session, [name])
 
-    def _begin(self, venue: SimVenue, session: Session, channel: Channel) -> None:
+    def _begin(self, venue: SimVenue, session: Session, channel: ChannelName) -> None:
         state = venue.state(channel.symbol)
         assert state is not None
         if channel.word == "trades":
@@ -284,10 +284,10 @@ def _channels_in(params: Query) -> list[str]:
     return names
 
 
-def _channel(name: str) -> Channel | None:
+def _channel(name: str) -> ChannelName | None:
     """Read a channel's name; None for one that leads nowhere."""
     word, *rest = name.split(".")
     paces = ("",) if word == "quote" else PACES if word == "book" else PACES[:1]
     symbol, pace = [*rest, ""][:2] if rest else ("", "")
     is_known = word in _KINDS and pace in paces and len(rest) == 1 + bool(pace)
-    return Channel(word, symbol, pace) if is_known else None
+    return ChannelName(word, symbol, pace) if is_known else None
