@@ -12,8 +12,9 @@ import pytest
 from shards.simulator.core.frames import Trades, render, text_frame
 from shards.simulator.core.market import SIZE_COUNT, Grid
 from shards.simulator.settings import SimulatorSettings
-from shards.simulator.venues import deribit
-from shards.simulator.venues.deribit import Deribit, DeribitRows, Heart
+from shards.simulator.venues.deribit import encoder
+from shards.simulator.venues.deribit.encoder import Deribit, Heart
+from shards.simulator.venues.deribit.texts import DeribitRows
 from tests.shards.simulator.conftest import receive
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def test_a_client_that_does_not_answer_is_hung_up_on(
         assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
 
     monkeypatch.setattr(
-        deribit, "Heart", lambda session, interval_s: Heart(session, interval_s / 50)
+        encoder, "Heart", lambda session, interval_s: Heart(session, interval_s / 50)
     )
     on_socket(simulated, scenario)
 
@@ -171,8 +172,8 @@ def test_a_block_of_trades_is_its_rows(grid: Grid, first: int) -> None:
     """Also where numbers get longer within it, and when it is JSON."""
     random, count = np.random.default_rng(first), 257
     market = SimpleNamespace(sizes=random.integers(1, 10**6, SIZE_COUNT))
-    encoder, state = Deribit(), SimpleNamespace(grid=grid, market=market)
-    rows = DeribitRows(state, lambda tick: encoder.price_text(grid, tick))  # type: ignore[arg-type]
+    venue, state = Deribit(), SimpleNamespace(grid=grid, market=market)
+    rows = DeribitRows(state, lambda tick: venue.price_text(grid, tick))  # type: ignore[arg-type]
     ids = np.arange(first, first + count)
     trades = Trades(
         1_795_000_000_123, 0, ids, random.integers(grid.low_ticks, grid.low_ticks + 3000, count),

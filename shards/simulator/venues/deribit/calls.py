@@ -1,32 +1,32 @@
 """Calls of the simulated Deribit, by REST or on a socket, and the envelopes of what it says."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from shards.simulator.core.contracts import Contract
 from shards.simulator.core.encoder import Answer, Query
-from shards.simulator.core.frames import compact, signed_text
+from shards.simulator.core.frames import compact
 from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.venue import SimVenue
+from shards.simulator.venues.deribit.texts import number
 
-__all__ = [
-    "CALLS",
-    "RpcError",
-    "head",
-    "is_inverse",
-    "number",
-    "refusal",
-    "result",
-    "serve",
-    "ticker",
-]
+__all__ = ["CALLS", "RpcError", "perpetuals", "refusal", "result", "serve", "ticker"]
 
 _FAR_MS: Final = 32_503_708_800_000
 """When what has no end is delivered: in the year 3000."""
 _CREATED_MS: Final = 1_534_167_754_000
-_TRADES: Final = 10
-_TRADES_MAX: Final = 1000
+_DOLLARS: Final = 400.0
+"""Of a typical trade of an inverse contract."""
+
+# instrument, start price, price decimals printed, tick in units of the last, quantity decimals
+_TABLE: Final[tuple[tuple[str, float, int, int, int], ...]] = (
+    ("BTC-PERPETUAL", 81234.5, 1, 5, 0), ("ETH-PERPETUAL", 3123.45, 2, 5, 0),
+    ("BTC_USDC-PERPETUAL", 81234.5, 1, 5, 4), ("ETH_USDC-PERPETUAL", 3123.45, 2, 5, 3),
+    ("SOL_USDC-PERPETUAL", 187.42, 2, 1, 1), ("XRP_USDC-PERPETUAL", 2.3456, 4, 1, 0),
+    ("DOGE_USDC-PERPETUAL", 0.21345, 5, 1, 0), ("AVAX_USDC-PERPETUAL", 28.765, 3, 1, 1),
+)  # fmt: skip
 
 
 class RpcError(Exception):
@@ -65,22 +65,19 @@ def _answer(said: Mapping[str, object], request_id: object) -> bytes:
     return compact({"jsonrpc": "2.0", **named, **said, **times})
 
 
-def head(channel: str) -> bytes:
-    """Begin a notification; its data and two braces follow."""
-    return (
-        '{"jsonrpc":"2.0","method":"subscription","params":'
-        f'{{"channel":"{channel}","data":'.encode()
-    )
-
-
-def number(mantissa: int, decimals: int) -> float:
-    """Give a decimal as the number that JSON has of it: the same digits, for there are few."""
-    return float(signed_text(mantissa, decimals))
-
-
 def is_inverse(symbol: str) -> bool:
     """Tell whether a contract is priced in dollars and settled in its coin."""
     return "_" not in symbol
+
+
+def perpetuals(count: int) -> Sequence[Grid]:
+    """List the first `count` perpetuals; past the real names, synthetic ones follow."""
+    rows = list(_TABLE[:count])
+    for n in range(len(rows), count):
+        price = 1.0 + (n * 7919 % 9000) / 100.0
+        rows.append((f"SIM{n:03d}_USDC-PERPETUAL", price, 4, 1, 1))
+    made = [Grid.around(row[0], row[1], row[2:], rank) for rank, row in enumerate(rows)]
+    return [replace(g, median_qty=_DOLLARS) if is_inverse(g.symbol) else g for g in made]
 
 
 def _contract(venue: SimVenue, query: Query) -> Contract:

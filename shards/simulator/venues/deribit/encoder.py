@@ -11,7 +11,6 @@ Amounts of inverse contracts are whole dollars: their real lots of ten are not k
 import json
 from asyncio import get_running_loop
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -28,97 +27,41 @@ from shards.simulator.core.encoder import (
 )
 from shards.simulator.core.frames import (
     Integers,
-    Part,
-    PriceTexts,
-    TextTable,
     Trade,
-    Trades,
     compact,
-    decimal_columns,
     trimmed_text,
 )
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import ID_STRIDE, Levels, Quote, SymbolState
+from shards.simulator.core.symbol import ID_STRIDE, Quote, SymbolState
 from shards.simulator.core.venue import SimVenue, now_ms
-from shards.simulator.venues.deribit_rest import (
+from shards.simulator.venues.deribit.calls import (
     CALLS,
     RpcError,
-    head,
-    is_inverse,
-    number,
+    perpetuals,
     refusal,
     result,
     serve,
     ticker,
+)
+from shards.simulator.venues.deribit.texts import (
+    PACES,
+    DeribitRows,
+    bad_trade,
+    book_text,
+    head,
+    number,
 )
 
 __all__ = ["Deribit"]
 
 _FIRST_SEQ: Final = 300_000_000
 _ALL_LEVELS: Final = 1 << 20
-_PACES: Final = ("100ms", "agg2", "raw")
 _SLOW_STEPS: Final = 10
 _HEARTBEAT_LEAST_S: Final = 10
 _KNOWN: Final = "known"
 """The category of sockets on which somebody has logged in."""
 _KINDS: Final = {"trades": "trade", "book": "book", "quote": "quote", "ticker": "funding"}
-_DOLLARS: Final = 400.0
-"""Of a typical trade of an inverse contract."""
-_SIDES: Final = TextTable([b"sell", b"buy"])
-
-# instrument, start price, price decimals printed, tick in units of the last, quantity decimals
-_TABLE: Final[tuple[tuple[str, float, int, int, int], ...]] = (
-    ("BTC-PERPETUAL", 81234.5, 1, 5, 0), ("ETH-PERPETUAL", 3123.45, 2, 5, 0),
-    ("BTC_USDC-PERPETUAL", 81234.5, 1, 5, 4), ("ETH_USDC-PERPETUAL", 3123.45, 2, 5, 3),
-    ("SOL_USDC-PERPETUAL", 187.42, 2, 1, 1), ("XRP_USDC-PERPETUAL", 2.3456, 4, 1, 0),
-    ("DOGE_USDC-PERPETUAL", 0.21345, 5, 1, 0), ("AVAX_USDC-PERPETUAL", 28.765, 3, 1, 1),
-)  # fmt: skip
-
-
-class DeribitRows:
-    """Writes the trades of one instrument on one grid."""
-
-    close, rows_per_frame = b"]}}", 100
-
-    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        grid = state.grid
-        base = grid.symbol.partition("-")[0].partition("_")[0]
-        start = price_text(grid.start_ticks)
-        self.head = head(f"trades.{grid.symbol}.{_PACES[0]}") + b"["
-        self.forced: set[int] = set()
-        """The ids of trades that were liquidations."""
-        self._price_text, self._prices = price_text, PriceTexts(price_text)
-        self._mark = f',"mark_price":{start},"direction":"'
-        self._index = f'","index_price":{start},"amount":'
-        self._name = f',"instrument_name":"{grid.symbol}","contracts":'
-        self._id = ',"trade_id":"' + ("" if base == "BTC" else f"{base}-")
-        self._sizes = [trimmed_text(qty, grid.qty_decimals) for qty in state.market.sizes.tolist()]
-        self._size_table = TextTable([text.encode() for text in self._sizes])
-
-    def row(self, trade: Trade) -> str:
-        """Write one trade."""
-        size = self._sizes[trade.size]
-        mark = ',"liquidation":"T"' if trade.id in self.forced else ""
-        return (
-            f'{{"timestamp":{trade.ts_ms},"tick_direction":1,"price":{self._price_text(trade.tick)}'
-            f"{self._mark}{'buy' if trade.buy else 'sell'}{self._index}{size}{self._name}{size}"
-            f',"trade_seq":{trade.id}{self._id}{trade.id}"{mark}}}'
-        )
-
-    def parts(self, trades: Trades) -> Sequence[Part] | None:
-        """Give the parts of a block whose numbers do not get longer within it."""
-        width = len(str(trades.ids[0]))
-        if len(str(trades.ids[-1])) != width:
-            return None
-        prices = self._prices.rows_of(trades.ticks)
-        ids, sizes = decimal_columns(trades.ids, width), (self._size_table, trades.size)
-        return (
-            f'{{"timestamp":{trades.ts_ms},"tick_direction":1,"price":'.encode(),
-            (self._prices.table, prices), self._mark.encode(),
-            (_SIDES, trades.buy.astype(np.int64)), self._index.encode(), sizes,
-            self._name.encode(), sizes, b',"trade_seq":', ids, self._id.encode(), ids, b'"}',
-        )  # fmt: skip
 
 
 class Heart:
@@ -148,7 +91,7 @@ class Heart:
         self.wait()
 
 
-class Channel(NamedTuple):
+class ChannelName(NamedTuple):
     """What a channel's name says."""
 
     word: str
@@ -181,20 +124,15 @@ class Deribit(Encoder):
         }
         self._hearts: dict[Session, Heart] = {}
         self.malformed = {
-            "wrong_types": _trade(trade_seq='"x"', direction="7"),
+            "wrong_types": bad_trade(trade_seq='"x"', direction="7"),
             "missing_fields": head("trades.BTC-PERPETUAL.100ms") + b'[{"price":1}]}}',
-            "nan_price": _trade(price="NaN"),
-            "infinite_price": _trade(price="Infinity"),
-            "huge_number": _trade(trade_seq="9" * 400),
+            "nan_price": bad_trade(price="NaN"),
+            "infinite_price": bad_trade(price="Infinity"),
+            "huge_number": bad_trade(trade_seq="9" * 400),
         }
 
     def grids(self, count: int) -> Sequence[Grid]:
-        rows = list(_TABLE[:count])
-        for n in range(len(rows), count):
-            price = 1.0 + (n * 7919 % 9000) / 100.0
-            rows.append((f"SIM{n:03d}_USDC-PERPETUAL", price, 4, 1, 1))
-        made = [Grid.around(row[0], row[1], row[2:], rank) for rank, row in enumerate(rows)]
-        return [replace(g, median_qty=_DOLLARS) if is_inverse(g.symbol) else g for g in made]
+        return perpetuals(count)
 
     def trade_ids(self, index: int, serial: int, count: int) -> Integers:
         first = _FIRST_SEQ + ID_STRIDE * index + serial
@@ -207,10 +145,10 @@ class Deribit(Encoder):
         return DeribitRows(state, price_text)
 
     def topic(self, kind: str, symbol: str) -> str:
-        return f"quote.{symbol}" if kind == "quote" else f"trades.{symbol}.{_PACES[0]}"
+        return f"quote.{symbol}" if kind == "quote" else f"trades.{symbol}.{PACES[0]}"
 
     def funding_topics(self, contract: Contract) -> Sequence[str]:
-        return (f"ticker.{contract.instrument.symbol}.{_PACES[0]}",)
+        return (f"ticker.{contract.instrument.symbol}.{PACES[0]}",)
 
     def book_topic(self, symbol: str, stream: str) -> str:
         return f"book.{symbol}.{stream}"
@@ -285,7 +223,7 @@ class Deribit(Encoder):
                 self._begin(venue, session, channel)
                 venue.subscribe(session, [name])
 
-    def _begin(self, venue: SimVenue, session: Session, channel: Channel) -> None:
+    def _begin(self, venue: SimVenue, session: Session, channel: ChannelName) -> None:
         state = venue.state(channel.symbol)
         assert state is not None
         if channel.word == "trades":
@@ -295,11 +233,11 @@ class Deribit(Encoder):
             venue.say_changes(state, channel.pace, at_ms)
             sides = state.top(_ALL_LEVELS)
             event = BookMessage(channel.pace, at_ms, 0, state.last_update, 0, *sides)
-            if session.send_text(_book(state, event, whole=True)):
+            if session.send_text(book_text(state, event, whole=True)):
                 venue.record_book(state, event, whole=True)
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
-        return _book(state, event, whole=False)
+        return book_text(state, event, whole=False)
 
     def quote_number(self, state: SymbolState, now_ms: int) -> int:
         """Give the time: quotes have no number."""
@@ -349,43 +287,10 @@ def _channels_in(params: Query) -> list[str]:
     return names
 
 
-def _channel(name: str) -> Channel | None:
+def _channel(name: str) -> ChannelName | None:
     """Read a channel's name; None for one that leads nowhere."""
     word, *rest = name.split(".")
-    paces = ("",) if word == "quote" else _PACES if word == "book" else _PACES[:1]
+    paces = ("",) if word == "quote" else PACES if word == "book" else PACES[:1]
     symbol, pace = [*rest, ""][:2] if rest else ("", "")
     is_known = word in _KINDS and pace in paces and len(rest) == 1 + bool(pace)
-    return Channel(word, symbol, pace) if is_known else None
-
-
-def _book(state: SymbolState, event: BookMessage, *, whole: bool) -> bytes:
-    symbol = state.grid.symbol
-    before = "" if whole else f'"prev_change_id":{event.previous},'
-    return (
-        head(f"book.{symbol}.{event.stream}")
-        + (
-            f'{{"type":"{"snapshot" if whole else "change"}","timestamp":{event.ts_ms},{before}'
-            f'"instrument_name":"{symbol}","change_id":{event.last},'
-            f'"bids":[{_levels(state, event.bids, whole=whole)}],'
-            f'"asks":[{_levels(state, event.asks, whole=whole)}]}}}}}}'
-        ).encode()
-    )
-
-
-def _levels(state: SymbolState, levels: Levels, *, whole: bool) -> str:
-    word, decimals = "new" if whole else "change", state.grid.qty_decimals
-    return ",".join(
-        f'["{word if qty else "delete"}",{state.price_text(tick)},{trimmed_text(qty, decimals)}]'
-        for tick, qty in levels
-    )
-
-
-def _trade(**changes: str) -> bytes:
-    fields = {
-        "timestamp": "1795000000123", "tick_direction": "1", "price": "81234.5",
-        "mark_price": "81234.5", "direction": '"buy"', "index_price": "81234.5", "amount": "50.0",
-        "instrument_name": '"BTC-PERPETUAL"', "contracts": "5.0", "trade_seq": "300000123",
-        "trade_id": '"410000001"', **changes,
-    }  # fmt: skip
-    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
-    return head("trades.BTC-PERPETUAL.100ms") + f"[{{{row}}}]}}}}".encode()
+    return ChannelName(word, symbol, pace) if is_known else None

@@ -1,0 +1,5 @@
+"""The simulated Deribit."""
+
+from shards.simulator.venues.deribit.encoder import Deribit
+
+__all__ = ["Deribit"]
