@@ -17,7 +17,7 @@ from shards.feeds.book_rows import BookEvent, Level
 from shards.feeds.book_rules import BookRule, KeptBook
 from shards.feeds.declared.gaps import GapLedger
 from shards.feeds.feed import Feed
-from shards.feeds.pushed_books import PushedBook, UntoldBook
+from shards.feeds.pushed_books import PushedBook, UnnumberedBook
 from shards.feeds.trades import ContiguousTrades
 from shards.venues import VENUES
 from shards.venues.kit import Channel, Feeds, FrameDecoder
@@ -140,7 +140,7 @@ def rounded(levels: list[Level]) -> list[Level]:
 
 
 def run_spot_book(benchmark: BenchmarkFixture, levels: int, events: int, budget_us: float) -> None:
-    feed, producer, reader, rule = book_of(UntoldBook, "kraken_spot", "BTC/USD")
+    feed, producer, reader, rule = book_of(UnnumberedBook, "kraken_spot", "BTC/USD")
     decode, market = decoder_of(feed), SpotBook(rule)
     sides = [[(81234.1 + s * 0.1 * (i + (s > 0)), 1.0 + i) for i in range(LEVELS)] for s in (-1, 1)]
     decode(market.message("snapshot", *map(rounded, sides)), TS_RECV)

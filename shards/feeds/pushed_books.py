@@ -247,7 +247,7 @@ class PushedBook(ChainedBook):
             self._renew(self)
 
 
-class UntoldBook(PushedBook):
+class UnnumberedBook(PushedBook):
     """One whose messages have no ids (`by_time`): a checksum tells that one is missing, and never
     which. What cannot be read is declared at once.
     """

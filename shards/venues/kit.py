@@ -27,12 +27,14 @@ What the author of a venue writes, in this order:
 5. `Channel` and `PollChannel`, one for each kind of stream: its topic or its call, after how long
    silence is a fault, and its feed, which is how its rows prove that none is missing:
 
-   - trades that are numbered without holes: `ContiguousTrades` (a trade may stand for several ids);
-     whose first frame repeats the past: `HistoryTrades`; any others: `UnorderedTrades`, with ids of
-     up to 128 bits (`shards.feeds.trades.wide_id`);
+   - trades that are numbered without holes: `ContiguousTrades` (a trade may stand for several ids;
+     what a subscription repeats goes to its `on_past_trade`); others whose first frame repeats the
+     past: `HistoryTrades`; any others: `UnorderedTrades`, with ids of up to 128 bits
+     (`shards.feeds.trades.wide_id`);
    - books of deltas on a REST snapshot: `DeltaBook` (with `book_snapshot`); snapshot and deltas on
-     one topic: `PushedBook`, and `book` says how they chain (`shards.feeds.book_rules`); whole
-     every time: `SnapshotBook`;
+     one topic: `PushedBook`, or without ids `UnnumberedBook`, and `book` says how they chain
+     (`shards.feeds.book_rules`), or `UnchainedBook` where nothing proves them whole; whole every
+     time: `SnapshotBook`;
    - all else is known by its time; what was paid (`SettledFunding`) is asked for by its time.
 6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`);
    `limits_with` where several venues are at one server.

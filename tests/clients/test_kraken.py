@@ -1,8 +1,9 @@
-"""A client that nobody here wrote reads the simulated Kraken: ccxt, as it reads the real one.
+"""Clients that nobody here wrote read the simulated Kraken as they read the real one: ccxt, and of
+spot's books python-kraken-sdk, which checks their checksums.
 
-What its parsers make of the simulator's messages is compared with the simulator's own market and
-ledger, so that a misreading of the protocol is not shared by both sides of this repository. It is
-not among the packages of this project: without it these tests do not run.
+What their parsers make of the simulator's messages is compared with the simulator's own market and
+ledger, so that a misreading of the protocol is not shared by both sides of this repository. They
+are not among the packages of this project: without them these tests do not run.
 """
 
 import asyncio
@@ -244,3 +245,48 @@ def assert_funding(ticker: Any, ledger: LedgerRows, name: str) -> None:
     (row,) = rows[rows["ts_event"] == at_ns]
     interest = scaled(int(row["qty_mantissa"]), int(row["qty_decimals"]))
     assert exact(said["openInterest"]) == interest
+
+
+def test_a_client_that_checks_checksums_finds_them_right(tmp_path: Path) -> None:
+    """It recomputes the sum after each change, from texts with the decimals of the listing."""
+    sdk = pytest.importorskip("kraken.spot", reason="python-kraken-sdk is not installed")
+
+    async def main() -> list[bool]:
+        settings = SimulatorSettings(trades_per_s=50.0, symbols=2, ledger=tmp_path)
+        simulator = Simulator(settings, [KrakenSpot])
+        await simulator.start()
+        at = f"127.0.0.1:{simulator.port}/kraken_spot"
+        decimals = {grid.symbol: grid for grid in simulator.venues["kraken_spot"].grids}
+        seen: list[bool] = []
+
+        class Books(sdk.SpotOrderBookClient):  # type: ignore[misc, name-defined]
+            WS_URL = f"ws://{at}"
+
+            async def on_book_update(self, pair: str, message: Any) -> None:
+                if message.get("type") == "update":
+                    seen.append(self.get(pair)["valid"])
+
+        client = Books(depth=1000)
+        client._SpotOrderBookClient__market = Listing(decimals)
+        await client.start()
+        try:
+            await client.add_book(pairs=[*decimals])
+            await until(lambda: len(seen) > 100, "changes of the books")
+        finally:
+            await client.close()
+            await simulator.close()
+        return seen
+
+    assert all(asyncio.run(main()))
+
+
+class Listing:
+    """In place of its own calls, which go to the real venue."""
+
+    def __init__(self, grids: dict[str, Grid]) -> None:
+        self._grids = grids
+
+    def get_asset_pairs(self, pair: str) -> dict[str, Any]:
+        grid = self._grids[pair]
+        facts = {"pair_decimals": grid.price_decimals, "lot_decimals": grid.qty_decimals}
+        return {pair: facts}

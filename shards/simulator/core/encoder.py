@@ -48,6 +48,13 @@ class BookMessage(NamedTuple):
     previous: int
     bids: Levels
     asks: Levels
+    early_ns: int = 0
+    """So long before `ts_ms` it is."""
+
+    @property
+    def ts_ns(self) -> int:
+        """Its time as the ledger has it."""
+        return self.ts_ms * 1_000_000 - self.early_ns
 
 
 class SocketPath(NamedTuple):

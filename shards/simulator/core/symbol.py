@@ -375,7 +375,7 @@ class SymbolState:
         return rows
 
     def ledger_book(
-        self, now_ms: int, chain: tuple[int, int], sides: tuple[Levels, Levels], *, whole: bool
+        self, at_ns: int, chain: tuple[int, int], sides: tuple[Levels, Levels], *, whole: bool
     ) -> Rows:
         """Make ledger rows of a book event; one marker row if it has no level."""
         bids, asks = sides
@@ -383,7 +383,7 @@ class SymbolState:
         rows = np.empty(len(levels), BOOK)
         rows["venue"] = self.venue
         rows["symbol"] = self.number
-        rows["ts_event"] = now_ms * 1_000_000
+        rows["ts_event"] = at_ns
         rows["seq"], rows["prev_seq"] = chain
         rows["side"] = ord("a") if bids or asks else ord("-")
         rows["side"][: len(bids)] = ord("b")

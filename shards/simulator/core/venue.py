@@ -331,7 +331,7 @@ class SimVenue:
         self.hub.book_counts[state.index] += max(1, sum(map(len, sides)))
         if self.ledger.enabled:
             ids = event.last, event.previous
-            self.ledger.book(state.ledger_book(event.ts_ms, ids, sides, whole=whole))
+            self.ledger.book(state.ledger_book(event.ts_ns, ids, sides, whole=whole))
 
     def _push_quote(self, state: SymbolState, now_ms: int) -> None:
         """Push the best bid and offer if it changed, once a number."""
@@ -475,7 +475,7 @@ class SimVenue:
         if self.encoder.numbered_books:
             last = state.last_update - _STALE_IDS * self.gate.take_stale()
         if self.ledger.enabled:
-            rows = state.ledger_book(at_ms, (last, 0), (bids, asks), whole=True)
+            rows = state.ledger_book(at_ms * 1_000_000, (last, 0), (bids, asks), whole=True)
             self.ledger.snapshot(rows)
         return last, bids, asks
 

@@ -1,7 +1,7 @@
 """Kraken spot as the simulator serves it (WebSocket v2): trades, books with checksums, quotes.
 
 Numbers are JSON numbers with all the digits that a pair has. Books are served 1000 levels deep and
-at no other depth. The recent trades that a subscription begins with are what somebody got before.
+at no other depth; whole ones have no time, so the ledger has them the µs before the next change.
 There is no heartbeat: the market is never idle for a second.
 """
 
@@ -101,6 +101,8 @@ class KrakenSpot(Encoder):
             "0/public/AssetPairs": ServedCall(_list_pairs, lambda _: 1),
             "0/public/Assets": ServedCall(_list_assets, lambda _: 1),
         }
+        self._whole: dict[int, list[tuple[SimVenue, Session, BookMessage]]] = {}
+        """By symbol: books that were sent whole since their last change."""
 
     def grids(self, count: int) -> Sequence[Grid]:
         rows = list(_TABLE[:count])
@@ -148,9 +150,36 @@ class KrakenSpot(Encoder):
         elif method == "subscribe" and params.get("depth", _DEPTH) != _DEPTH:
             _refuse(session, method, "Subscription depth not supported", number)
         elif method in ("subscribe", "unsubscribe"):
-            take = _subscribe if method == "subscribe" else _unsubscribe
+            take = self._subscribe if method == "subscribe" else _unsubscribe
             for symbol in symbols:
                 take(venue, session, {**params, "symbol": symbol}, number)
+
+    def _subscribe(self, venue: SimVenue, session: Session, asked: Query, number: object) -> None:
+        channel, symbol = asked["channel"], asked["symbol"]
+        state, topic = venue.state(symbol), f"{channel} {symbol}"
+        if state is None:
+            text = f"Currency pair not supported {symbol}"
+            _refuse(session, "subscribe", text, number, symbol)
+        elif topic in session.names:
+            _refuse(session, "subscribe", "Already subscribed", number, symbol)
+        else:
+            done = {"method": "subscribe", "result": asked, "success": True, **_times(number)}
+            session.send_text(compact(done))
+            if asked.get("snapshot", True):
+                self._send_snapshot(venue, session, state, channel)
+            venue.subscribe(session, [topic])
+
+    def _send_snapshot(
+        self, venue: SimVenue, session: Session, state: SymbolState, channel: str
+    ) -> None:
+        rows = state.trade_rows
+        if channel == "trade":
+            head = rows.head.replace(b'"update"', b'"snapshot"')
+            tell_past(venue, session, state, _HISTORY_ROWS, lambda said: head + said + rows.close)
+        elif channel == "book":
+            event = BookMessage("book", 0, 0, 0, 0, *state.top(_DEPTH))
+            if session.send_text(_write_book(state, event, "snapshot")):
+                self._whole.setdefault(state.index, []).append((venue, session, event))
 
     def messages(self, event: BookMessage) -> Sequence[BookMessage]:
         """A message has no number but its time; nothing is said of no change."""
@@ -158,7 +187,11 @@ class KrakenSpot(Encoder):
         return (event._replace(last=event.ts_ms * 1000, previous=0),) if said else ()
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
-        return _write_book(state, event, "update")
+        for venue, session, whole in self._whole.pop(state.index, ()):
+            if f"book {state.grid.symbol}" in session.names and session in venue.hub.sessions:
+                dated = whole._replace(ts_ms=event.ts_ms, last=event.last - 1, early_ns=1000)
+                venue.record_book(state, dated, whole=True)
+        return _write_book(state, event, "update", f',"timestamp":"{_moment(event.ts_ms)}"')
 
     def quote_number(self, state: SymbolState, now_ms: int) -> int:
         return now_ms * 1000
@@ -214,33 +247,6 @@ def _refuse(
     session.send_text(compact({**said, **about, **_times(number)}))
 
 
-def _subscribe(venue: SimVenue, session: Session, asked: Query, number: object) -> None:
-    channel, symbol = asked["channel"], asked["symbol"]
-    state, topic = venue.state(symbol), f"{channel} {symbol}"
-    if state is None:
-        text = f"Currency pair not supported {symbol}"
-        _refuse(session, "subscribe", text, number, symbol)
-    elif topic in session.names:
-        _refuse(session, "subscribe", "Already subscribed", number, symbol)
-    else:
-        done = {"method": "subscribe", "result": asked, "success": True, **_times(number)}
-        session.send_text(compact(done))
-        if asked.get("snapshot", True):
-            _send_snapshot(venue, session, state, channel)
-        venue.subscribe(session, [topic])
-
-
-def _send_snapshot(venue: SimVenue, session: Session, state: SymbolState, channel: str) -> None:
-    at_ms, rows = now_ms(), state.trade_rows
-    if channel == "trade":
-        head = rows.head.replace(b'"update"', b'"snapshot"')
-        tell_past(venue, session, state, _HISTORY_ROWS, lambda said: head + said + rows.close)
-    elif channel == "book":
-        event = BookMessage("book", at_ms, 0, at_ms * 1000, 0, *state.top(_DEPTH))
-        if session.send_text(_write_book(state, event, "snapshot")):
-            venue.record_book(state, event, whole=True)
-
-
 def _unsubscribe(venue: SimVenue, session: Session, asked: Query, number: object) -> None:
     topic = f"{asked['channel']} {asked['symbol']}"
     if topic not in session.names:
@@ -256,15 +262,14 @@ def _level_texts(state: SymbolState, levels: Levels) -> list[tuple[str, str]]:
     return [(state.price_text(tick), decimal_text(qty, decimals)) for tick, qty in levels]
 
 
-def _write_book(state: SymbolState, event: BookMessage, form: str) -> bytes:
+def _write_book(state: SymbolState, event: BookMessage, form: str, time: str = "") -> bytes:
     bids, asks = (
         ",".join(f'{{"price":{price},"qty":{qty}}}' for price, qty in _level_texts(state, side))
         for side in (event.bids, event.asks)
     )
     return (
         f'{{"channel":"book","type":"{form}","data":[{{"symbol":"{state.grid.symbol}",'
-        f'"bids":[{bids}],"asks":[{asks}],"checksum":{_checksum(state)},'
-        f'"timestamp":"{_moment(event.ts_ms)}"}}]}}'
+        f'"bids":[{bids}],"asks":[{asks}],"checksum":{_checksum(state)}{time}}}]}}'
     ).encode()
 
 

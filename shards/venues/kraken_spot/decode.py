@@ -9,7 +9,7 @@ import msgspec
 from engine.data.flags import Side
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.feed import MalformedFrameError, UntakenError
-from shards.feeds.pushed_books import UntoldBook
+from shards.feeds.pushed_books import UnnumberedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.kit import Feeds, FrameDecoder, Shape, Talk
@@ -29,6 +29,8 @@ from shards.venues.wire import NS_PER_US, ns_of
 _Frame = Trades | Books | Ticker | Status | Heartbeat
 _SIDE: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
 _IS_SO: Final = ("Already subscribed", "Subscription Not Found")
+_LATE_US: Final = 60_000_000
+"""A message is not older by more than this than the one before it, but by another clock."""
 _UNKNOWN_PAIR: Final = "Currency pair not supported"
 
 
@@ -42,7 +44,7 @@ SHAPES: Final = (
         symbol="symbol", seq="trade_id", time="timestamp",
     ),
     Shape(
-        UntoldBook, Book, "book", ("data",), is_list=True,
+        UnnumberedBook, Book, "book", ("data",), is_list=True,
         symbol="symbol", time="timestamp", levels=_levels,
     ),
     Shape(Quotes, Quote, "ticker", ("data",), is_list=True, symbol="symbol", time="timestamp"),
@@ -75,18 +77,23 @@ def open_decoder(feeds: Feeds, talk: Talk) -> FrameDecoder:
 
 
 class _Moments:
-    """The times of one socket's messages, by symbol. One that says none is of the µs after the one
-    before it, or of its receipt if that is later.
+    """The times of one socket's messages, by symbol, and numbers made of them: µs that never go
+    back, for messages count in the order in which they come, whatever they say of their time. One
+    that says none is of the µs after the one before it, or of its receipt if that is later.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
 
-    def of(self, symbol: str, timestamp: datetime | None, ts_recv: int) -> int:
-        """In ns."""
-        at = ns_of(timestamp) if timestamp else max(self._last.get(symbol, 0) + NS_PER_US, ts_recv)
-        self._last[symbol] = at
-        return at
+    def of(self, symbol: str, timestamp: datetime | None, ts_recv: int) -> tuple[int, int]:
+        """(number, time in ns) of the next message."""
+        last = self._last.get(symbol, 0)
+        at = ns_of(timestamp) if timestamp else max((last + 1) * NS_PER_US, ts_recv)
+        number = at // NS_PER_US
+        if last - _LATE_US < number < last:
+            number = last
+        self._last[symbol] = number
+        return number, at
 
 
 def _on_trades(message: Trades, feeds: Mapping[str, ContiguousTrades], ts_recv: int) -> None:
@@ -114,7 +121,7 @@ class _BookTaker:
     """
 
     def __init__(self, feeds: Feeds) -> None:
-        self._feeds = feeds.of(UntoldBook)
+        self._feeds = feeds.of(UnnumberedBook)
         self._moments = _Moments()
         self._waiting: dict[str, tuple[Book, int]] = {}
 
@@ -124,24 +131,25 @@ class _BookTaker:
         for book in message.data:
             feed = self._feeds.get(book.symbol)
             if feed is None:
-                raise UntakenError(book.symbol, UntoldBook)
+                raise UntakenError(book.symbol, UnnumberedBook)
             if book.timestamp or not is_whole:
-                at = self._moments.of(book.symbol, book.timestamp, ts_recv)
-                books.append((feed, book, at))
+                books.append((feed, book, *self._moments.of(book.symbol, book.timestamp, ts_recv)))
             else:
                 self._waiting[book.symbol] = book, ts_recv
-        for feed, book, at in books:
-            waiting = self._waiting.pop(book.symbol, None)
-            if waiting is not None and not is_whole:
-                _deliver(feed, waiting[0], (at - NS_PER_US, waiting[1]), is_whole=True)
-            _deliver(feed, book, (at, ts_recv), is_whole=is_whole)
+        for feed, book, number, at in books:
+            first = self._waiting.pop(book.symbol, None)
+            if first is not None and not is_whole:
+                whole, heard = first
+                event = _event(whole, number - 1, at - NS_PER_US, heard, is_whole=True)
+                feed.on_event(event, whole.checksum)
+            event = _event(book, number, at, ts_recv, is_whole=is_whole)
+            feed.on_event(event, book.checksum)
 
 
-def _deliver(feed: UntoldBook, book: Book, times: tuple[int, int], *, is_whole: bool) -> None:
+def _event(book: Book, number: int, at: int, ts_recv: int, *, is_whole: bool) -> BookEvent:
     bids = [(level.price, level.qty) for level in book.bids]
     asks = [(level.price, level.qty) for level in book.asks]
-    event = BookEvent(times[0] // NS_PER_US, 0, *times, bids, asks, is_whole)
-    feed.on_event(event, book.checksum)
+    return BookEvent(number, 0, at, ts_recv, bids, asks, is_whole)
 
 
 class _QuoteTaker:
@@ -158,10 +166,10 @@ class _QuoteTaker:
             feed = self._feeds.get(row.symbol)
             if feed is None:
                 raise UntakenError(row.symbol, Quotes)
-            at = self._moments.of(row.symbol, row.timestamp, ts_recv)
-            quotes.append((feed, at, (row.bid, row.bid_qty, row.ask, row.ask_qty)))
-        for feed, at, content in quotes:
-            feed.on_quote(at // NS_PER_US, at, ts_recv, content)
+            times = self._moments.of(row.symbol, row.timestamp, ts_recv)
+            quotes.append((feed, times, (row.bid, row.bid_qty, row.ask, row.ask_qty)))
+        for feed, (number, at), content in quotes:
+            feed.on_quote(number, at, ts_recv, content)
 
 
 def _on_reply(payload: bytes, talk: Talk) -> bool:

@@ -10,7 +10,7 @@ from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, 
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rules import BookRule, by_time, crc_of_mantissas
-from shards.feeds.pushed_books import UntoldBook
+from shards.feeds.pushed_books import UnnumberedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.kit import (
@@ -116,7 +116,7 @@ VENUE: Final = Venue(
     channels={
         (StreamKind.TRADES, Transport.WS): Channel("ws", ContiguousTrades, _topic("trade"), 300.0),
         (StreamKind.L2_BOOK, Transport.WS): Channel(
-            "ws", UntoldBook, _topic("book"), 60.0,
+            "ws", UnnumberedBook, _topic("book"), 60.0,
             book=BookRule(by_time, crc_of_mantissas, summed=10, depth=DEPTH),
         ),
         (StreamKind.TICKER, Transport.WS): Channel(

@@ -9,7 +9,7 @@ from engine.data.flags import Flag, GapReason
 from engine.data.instrument import Instrument
 from engine.data.names import StreamKey, StreamKind
 from engine.messages.streams import StreamSpec, StreamState
-from shards.feeds.pushed_books import UntoldBook
+from shards.feeds.pushed_books import UnnumberedBook
 from shards.venues.kit import Feeds
 from shards.venues.kraken_spot import VENUE
 from tests.shards.doubles import MemoryRings, Said
@@ -42,7 +42,7 @@ class Rig:
         instrument = Instrument(VENUE.name, "BTC/USD", 1, qty_decimals)
         key = StreamKey(VENUE.name, "BTC/USD", StreamKind.L2_BOOK)
         stream = self.double.feed(StreamSpec(3, key, instrument=instrument), VENUE)
-        assert isinstance(stream, UntoldBook)
+        assert isinstance(stream, UnnumberedBook)
         self.stream = stream
         stream.subscribed()
         feeds = Feeds()
@@ -119,6 +119,17 @@ def test_a_message_that_comes_twice_is_stored_once(rig: Rig) -> None:
     rig.say("update", "", "45285.2:0.00000000", WITHOUT_BEST_ASK)
     assert rig.stream.duplicate_count == 1
     assert len(rig.double.rows("book")) == 21
+
+
+def test_a_message_that_is_older_than_the_one_before_it_is_no_repetition(rig: Rig) -> None:
+    rig.say("update", "", "45285.2:0.00000000", WITHOUT_BEST_ASK)
+    rig._second -= 2
+    rig.say("update", "", "45285.2:0.00100000", CHECKSUM)
+    assert rig.stream.is_synced
+    assert rig.stream.duplicate_count == 0
+    rows = rig.double.rows("book")[-2:]
+    assert rows["seq"].tolist() == [1795341602_000_000] * 2
+    assert rows["ts_event"].tolist() == [1795341602_000_000_000, 1795341601_000_000_000]
 
 
 def test_another_change_of_the_same_moment_below_the_summed_levels_is_stored(rig: Rig) -> None:
