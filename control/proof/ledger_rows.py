@@ -7,10 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
+from engine.data.flags import CoverageEnd
 from engine.data.kind import Kind
 from shards.simulator.core.ledger import LedgerRows, Rows
 
 __all__ = ["Decimals", "Versions", "compare_rows", "rows_of"]
+
+
+_HANDOVERS = 'SELECT ended FROM coverage WHERE stream_id = ANY(%s) AND "end" = %s'
+_HANDOVER_NS = 40_000_000_000
+"""The next socket has so long to join the present one, and a little more."""
 
 
 class Decimals(NamedTuple):
@@ -35,10 +41,17 @@ def rows_of(ledger: LedgerRows, name: str, here: tuple[str, str]) -> Rows:
 
 
 def compare_rows(
-    kind: Kind, where: str, part: Rows, versions: Versions, connection: Connection
+    kind: Kind,
+    where: str,
+    part: Rows,
+    versions: Versions,
+    connection: Connection,
+    *,
+    may_repeat: bool = False,
 ) -> Verdict:
     """Compare at the most decimals any version has. A row that is not stored is declared when a gap
-    of its stream covers it.
+    of its stream covers it. Those that `may_repeat` what is stored are not owed where one socket
+    took over from another.
     """
     if not versions:
         return Verdict(sent=len(part), missing=len(part))
@@ -53,22 +66,39 @@ def compare_rows(
     numbers, have = numbered[:, 0], numbered[:, 1:]
     for number, (price, qty) in versions.items():
         have[numbers == number, 1:3] *= 10 ** (most.price - price), 10 ** (most.qty - qty)
-    return _verdict(kind, part, have, most, [*versions], connection)
+    handovers = _handovers(connection, [*versions]) if may_repeat else []
+    return _verdict(kind, part, have, most, [*versions], connection, handovers)
+
+
+def _handovers(connection: Connection, ids: list[int]) -> list[int]:
+    """When (venue time, ns) sockets took these streams over."""
+    found = connection.execute(_HANDOVERS, (ids, int(CoverageEnd.HANDOVER)))
+    return [int(ended) for (ended,) in found]
 
 
 def _verdict(
-    kind: Kind, part: Rows, have: Ints, most: Decimals, ids: list[int], connection: Connection
+    kind: Kind,
+    part: Rows,
+    have: Ints,
+    most: Decimals,
+    ids: list[int],
+    connection: Connection,
+    handovers: list[int],
 ) -> Verdict:
     sent = _fields(part, kind.id_field, most)
     distinct = np.unique(have, axis=0)
     sent_keys, stored_keys = _keys(np.unique(sent, axis=0)), _keys(distinct)
     lost = ~np.isin(sent_keys, stored_keys)
     rows = part[np.isin(_keys(sent), sent_keys[lost])]
+    is_repeated = np.zeros(len(rows), np.bool_)
+    for at in handovers:
+        is_repeated |= np.abs(rows["ts_event"] - at) < _HANDOVER_NS
+    rows = rows[~is_repeated]
     covered = covered_by_gaps(connection, ids, rows[kind.id_field], rows["ts_event"])
-    declared = int(covered.sum())
+    declared, stored = int(covered.sum()), int((~lost).sum())
     return Verdict(
-        sent=len(part),
-        stored=int((~lost).sum()),
+        sent=stored + len(rows) if handovers else len(part),
+        stored=stored,
         duplicates=len(have) - len(distinct),
         missing=len(rows) - declared,
         declared_missing=declared,

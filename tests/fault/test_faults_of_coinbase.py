@@ -78,3 +78,18 @@ def test_both_go_on_where_a_killed_shard_ended(make_rig: MakeRig) -> None:
     rig.engine.child(SHARD).kill()
     rig.until_every_stream_delivers()
     assert_equation(rig.finish())
+
+
+@pytest.mark.fault("X01")
+def test_sockets_are_replaced_without_a_gap(make_rig: MakeRig) -> None:
+    """The snapshot on the next socket repeats what is stored."""
+    rig = make_rig(
+        venues=",".join(VENUES), rate="2000", symbols=2,
+        venue_settings="connection_lifetime_s = 5",
+    )  # fmt: skip
+    engine = rig.start()
+    for venue in VENUES:
+        engine.wait_for_count(f"{venue}: planned reconnect", 2)
+    assert_equation(rig.finish())
+    assert rig.query("SELECT * FROM gaps") == []
+    assert "disconnected" not in engine.log
