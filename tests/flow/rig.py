@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import psycopg
@@ -39,6 +39,7 @@ class Rig:
         redis_url: str | None = None,
         *,
         rate: str = "2000",
+        venues: str = "",
         symbols: int = 2,
         settings: str = "",
         simulator: tuple[str, ...] = (),
@@ -56,9 +57,9 @@ class Rig:
         self._redis_options = () if redis_url is not None else ("--no-redis",)
         self.simulator = SimulatorProcess(
             ["--port", "0", "--rate", rate, "--symbols", str(symbols),
-             "--ledger", str(self.ledger_dir), *simulator]
+             "--venues", venues, "--ledger", str(self.ledger_dir), *simulator]
         )  # fmt: skip
-        keys = demo_streams(symbols, all_kinds=all_kinds)
+        keys = demo_streams(symbols, venues, all_kinds=all_kinds)
         if streams is not None:
             keys = [msgspec.structs.replace(key, venue=venue, symbol=symbol)
                     for venue, symbol in streams for key in demo_streams(1)[:2]]  # fmt: skip
@@ -119,7 +120,7 @@ class Rig:
 
     def tell(self, path: str, **body: Any) -> dict[str, Any]:
         """Have the simulator do something."""
-        at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
+        at = self._at()
         connection = HTTPConnection(at.netloc, timeout=30)
         connection.request("POST", path, msgspec.json.encode(body))
         reply = connection.getresponse()
@@ -128,9 +129,13 @@ class Rig:
         assert reply.status == 200, answer
         return answer
 
+    def _at(self) -> SplitResult:
+        """Where the simulator is: what it does is asked of it beside any of its venues."""
+        return urlsplit(next(iter(self.simulator.venues().values())).rest_url or "")
+
     def hubs(self) -> list[dict[str, Any]]:
         """What the simulator says of each venue."""
-        at = urlsplit(self.simulator.venues()["binance_linear"].rest_url or "")
+        at = self._at()
         connection = HTTPConnection(at.netloc, timeout=30)
         connection.request("GET", "/simulator/status")
         answer: dict[str, Any] = msgspec.json.decode(connection.getresponse().read())
