@@ -150,8 +150,8 @@ def test_a_wrong_word_comes_with_the_right_ones() -> None:
             (
                 "POST",
                 "",
-                BTC | {"exchange": "Binance"},
-                f"exchange: unknown exchange 'Binance'; {ex}",
+                BTC | {"exchange": "BinanceLin"},
+                f"exchange: unknown exchange 'BinanceLin'; {ex}",
             ),
             ("POST", "", BTC | {"knob": {}}, "knob: unknown key; did you mean knobs?"),
             ("GET", "?kind=trads", None, f"kind: 'trads' is none of {kinds}; {hint}"),
