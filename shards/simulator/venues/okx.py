@@ -73,8 +73,7 @@ class TradeTexts:
 
     def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
         symbol, decimals = state.grid.symbol, state.grid.qty_decimals
-        self._state = state
-        self._price_text, self._prices = price_text, PriceTexts(price_text)
+        self._state, self._price_text, self._prices = state, price_text, PriceTexts(price_text)
         self._head = (
             f'{{"arg":{{"channel":"trades","instId":"{symbol}"}},"data":[{{"instId":"{symbol}",'
             '"tradeId":"'
@@ -85,8 +84,7 @@ class TradeTexts:
         self._sides = TextTable([b'sell","count":"', b'buy","count":"'])
 
     def _tail(self, ts_ms: int) -> str:
-        seq = self._state.last_update
-        return f'","source":"0","ts":"{ts_ms}","seqId":{seq}}}]}}'
+        return f'","source":"0","ts":"{ts_ms}","seqId":{self._state.last_update}}}]}}'
 
     def row(self, trade: Trade) -> str:
         """Write one trade."""
@@ -144,9 +142,8 @@ class Okx(Encoder):
     def trade_ids(self, index: int, serial: int, count: int) -> Integers:
         """Of a merged trade the last of its ids."""
         serials = np.arange(serial, serial + count)
-        merged = (serials + 1) // _MERGED_EVERY
-        first = _FIRST_TRADE_ID + _MERGED_FILLS * ID_STRIDE * index
-        return first + serials + (_MERGED_FILLS - 1) * merged
+        more = (_MERGED_FILLS - 1) * ((serials + 1) // _MERGED_EVERY)
+        return _FIRST_TRADE_ID + _MERGED_FILLS * ID_STRIDE * index + serials + more
 
     def price_text(self, grid: Grid, tick: int) -> str:
         return decimal_text(tick * grid.tick, grid.price_decimals)
@@ -197,8 +194,7 @@ class Okx(Encoder):
 
     def notice(self, now_ms: int) -> bytes:
         text = "The connection will soon be closed for a service upgrade. Please reconnect."
-        event = {"event": "notice", "code": "64008", "msg": text, "connId": _CONNECTION}
-        return compact(event)
+        return compact({"event": "notice", "code": "64008", "msg": text, "connId": _CONNECTION})
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         return _book(state, event, "update")
@@ -251,8 +247,8 @@ def _topic_name(arg: Mapping[str, str]) -> str:
 
 
 def _say(session: Session, number: object, **event: object) -> None:
-    own = {} if number is None else {"id": number}
-    session.send_text(compact({**own, **event, "connId": _CONNECTION}))
+    named = {} if number is None else {"id": number}
+    session.send_text(compact({**named, **event, "connId": _CONNECTION}))
 
 
 def _is_there(venue: SimVenue, name: str) -> bool:
@@ -280,8 +276,7 @@ def _subscribe(venue: SimVenue, session: Session, name: str) -> None:
         assert state is not None
         state.chain("books")
         # All that has changed is said before, so that the next event follows the snapshot. To a
-        # second listener it says nothing that was not sent: a client that goes from one socket to
-        # the next has it all.
+        # second listener it is no news: who goes from one socket to the next has it all.
         venue.step_book(state, now_ms())
         is_news, top = venue.hub.topic(name) is None, state.top(_ALL_LEVELS)
         event = BookMessage("books", now_ms(), 0, state.last_update, 0, *top)
