@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from shards.simulator.core.encoder import Encoder
-from shards.simulator.venues.binance import Binance
-from shards.simulator.venues.binance_markets import BinanceInverse, BinanceSpot
+from shards.simulator.venues.binance import Binance, BinanceInverse, BinanceSpot
 from shards.simulator.venues.bybit import BybitInverse, BybitLinear, BybitSpot
-from shards.simulator.venues.coinbase import Coinbase
-from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
+from shards.simulator.venues.coinbase import Coinbase, CoinbaseExchange
 from shards.simulator.venues.deribit import Deribit
 from shards.simulator.venues.hyperliquid import (
     Hyperliquid,

@@ -25,7 +25,7 @@ from shards.session import funding_intervals
 from shards.session.venue_session import VenueSession
 from shards.simulator.server import Simulator
 from shards.simulator.settings import SimulatorSettings
-from shards.simulator.venues import binance_rest
+from shards.simulator.venues.binance import rest as binance_rest
 from shards.venues import VENUES
 from shards.venues.kit import Venue
 from tests.shards.doubles import MemoryRings, free_leases, spec_of

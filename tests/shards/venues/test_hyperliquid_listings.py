@@ -43,11 +43,9 @@ def test_a_token_that_nobody_names_leaves_the_coins_without_a_quote_and_guesses_
     assert (found.quote, found.settle, found.base) == ("", "", "B")
 
 
-def test_the_tokens_are_the_second_page_and_the_last() -> None:
-    call = BUILDER.listing.next(METAS)
-    assert call is not None
+def test_the_tokens_are_asked_for_beside_the_metas() -> None:
+    (call,) = BUILDER.listing.others
     assert json.loads(call.body) == {"type": "spotMeta"}
-    assert BUILDER.listing.next(SPOT_META) is None
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from shards.simulator.core.frames import Trades, decimal_text, render, text_frame, trimmed_text
 from shards.simulator.core.market import SIZE_COUNT, Grid
-from shards.simulator.venues.binance import Binance
-from shards.simulator.venues.binance_markets import BinanceInverse, BinanceSpot
+from shards.simulator.venues.binance.linear import Binance
+from shards.simulator.venues.binance.markets import BinanceInverse, BinanceSpot
 from shards.simulator.venues.hyperliquid import CoinTradeRows, Hyperliquid, size_text
 from shards.simulator.venues.listed import hyperliquid_instruments
 

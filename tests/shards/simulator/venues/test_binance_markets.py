@@ -9,8 +9,8 @@ import pytest
 
 from shards.simulator.core.ledger import NO_RATE, SETTLED, LedgerRows, Rows, read_ledger
 from shards.simulator.settings import SimulatorSettings
-from shards.simulator.venues.binance import Binance
-from shards.simulator.venues.binance_markets import BinanceInverse, BinanceSpot
+from shards.simulator.venues.binance.linear import Binance
+from shards.simulator.venues.binance.markets import BinanceInverse, BinanceSpot
 from tests.shards.simulator.conftest import receive
 
 pytestmark = pytest.mark.whole

@@ -8,8 +8,8 @@ import aiohttp
 
 from shards.simulator.core.ledger import Rows, read_ledger
 from shards.simulator.settings import SimulatorSettings
-from shards.simulator.venues.coinbase import Coinbase
-from shards.simulator.venues.coinbase_exchange import CoinbaseExchange
+from shards.simulator.venues.coinbase.advanced import Coinbase
+from shards.simulator.venues.coinbase.exchange import CoinbaseExchange
 from tests.shards.simulator.conftest import receive
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from shards.simulator.core.frames import Part, Trade, Trades, compact, decimal_t
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Quote, SymbolState
 from shards.simulator.core.venue import SimVenue, now_ms
-from shards.simulator.venues.coinbase_market import (
+from shards.simulator.venues.coinbase.market import (
     SPOT,
     SpotMarket,
     level_texts,

@@ -40,7 +40,7 @@ from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import ID_STRIDE, Quote, SymbolState
 from shards.simulator.core.venue import SimVenue
-from shards.simulator.venues.binance_rest import (
+from shards.simulator.venues.binance.rest import (
     REST,
     levels_text,
     padded,

@@ -22,8 +22,8 @@ from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.symbol import Quote, SymbolState
 from shards.simulator.core.venue import SimVenue
-from shards.simulator.venues.binance import Binance, TradeStyle
-from shards.simulator.venues.binance_rest import (
+from shards.simulator.venues.binance.linear import Binance, TradeStyle
+from shards.simulator.venues.binance.rest import (
     BAD_LIMIT,
     DEPTH_WEIGHTS,
     NO_SYMBOL,
