@@ -59,6 +59,7 @@ class Handover:
         self._subscribed_s = math.inf
         self._first_s = math.inf
         self._heard_ns = 0
+        self._is_over = False
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """Any method a decoder delivers frames to."""
@@ -66,6 +67,9 @@ class Handover:
             raise AttributeError(name)
 
         def take(*frame: Any) -> None:
+            if self._is_over:  # by a row of the same message: its decoder still has this
+                getattr(self.stream, name)(*frame)
+                return
             now_s = monotonic_s()
             self._first_s = min(self._first_s, now_s)
             self._methods.append(name)
@@ -141,6 +145,7 @@ class Handover:
         unreadable = [(place - stored, item) for place, item in self._unreadable if place >= stored]
         methods = self._methods[stored:]
         self._frames, self._methods, self._unreadable = [], [], []
+        self._is_over = True
         self._on_over(anew)
         self.stream.handed_over(wall_ns())
         for place, frame in enumerate(frames):

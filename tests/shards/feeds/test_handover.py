@@ -390,3 +390,17 @@ def test_a_socket_that_begins_with_the_past_hands_over_each_row_by_its_own_way()
     assert rows["trade_id"].tolist() == [1, 2, 3, 4, 5]
     assert (rows["flags"] != 0).tolist() == [False, False, True, True, False]
     assert len(double.rows("gap")) == 0
+
+
+def test_rows_of_the_message_that_ends_it_go_on_to_the_stream() -> None:
+    """A decoder delivers the rows of a message one by one to what it found before the first."""
+    double, over = MemoryRings(), list[bool]()
+    stream = ContiguousTrades(spec_of(), double.rings[TRADE.name], double.gaps, None)
+    stream.subscribed()
+    feed_trade(stream, 1)
+    handover = Handover(stream, over.append, lambda: None)
+    handover.subscribed(monotonic_s())
+    for n in (2, 3, 4):
+        feed_trade(handover, n)
+    assert over == [False], "it ends once"
+    assert double.rows("trade")["trade_id"].tolist() == [1, 2, 3, 4]
