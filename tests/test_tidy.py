@@ -10,8 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from engine.start.config import Config, StreamsConfig
+from shards.venues import VENUES
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("engine", "shards", "control")
@@ -67,7 +69,7 @@ def test_every_configuration_key_is_in_the_reference() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", *ROOT.glob("[!R]*.md"), *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", *ROOT.glob("[!R]*.md"), *(ROOT / "docs").rglob("*.md")]
     links = [
         (page, link)
         for page in pages
@@ -78,6 +80,25 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert [link for page, link in links if not (page.parent / link).exists()] == []
     unlisted = {page.name for page in pages[1:]} - {Path(link).name for _, link in links}
     assert unlisted == set(), "pages that nobody finds"
+
+
+def test_the_page_of_venues_says_what_each_offers() -> None:
+    text = (ROOT / "docs" / "venues" / "README.md").read_text(encoding="utf-8")
+    shown = {}
+    for line in re.findall(r"^\| \[(.*) \|$", text, re.MULTILINE):
+        name, _, *cells = line.split(" | ")
+        shown[re.split("`", name)[1]] = [cell.strip() for cell in cells]
+    offered = {
+        name: [
+            ", ".join(how for how in Transport if (kind, how) in venue.channels)
+            for kind in StreamKind
+        ]
+        for name, venue in VENUES.items()
+    }
+    assert shown == offered
+    for venue in VENUES.values():
+        for choices in venue.options.values():
+            assert ", ".join(f"`{choice}`" for choice in choices) in text
 
 
 def config_keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:

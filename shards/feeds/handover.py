@@ -66,11 +66,10 @@ class Handover:
         if not name.startswith("on_"):
             raise AttributeError(name)
 
-        if self._is_over:  # a decoder holds it while it delivers the other rows of a message
-            method: Callable[..., None] = getattr(self.stream, name)
-            return method
-
         def take(*frame: Any) -> None:
+            if self._is_over:  # by a row of the same message: its decoder still has this
+                getattr(self.stream, name)(*frame)
+                return
             now_s = monotonic_s()
             self._first_s = min(self._first_s, now_s)
             self._methods.append(name)

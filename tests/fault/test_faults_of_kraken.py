@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from control.proof.ledger_check import LedgerCheck
 from shards.simulator.core.ledger import read_ledger
 from tests.flow.rig import SHARD, Rig, assert_equation
 
@@ -53,6 +54,24 @@ def test_repeated_trades_fill_the_holes_of_cut_sockets(make_rig: MakeRig) -> Non
         rig.until(partial(has_lost, rig, round_), "the lost socket")
         rig.until_every_stream_delivers()
     assert_equation(rig.finish())
+
+
+@pytest.mark.fault("X01")
+def test_sockets_are_replaced_on_time_without_a_gap(make_rig: MakeRig) -> None:
+    rig = make_rig(
+        all_kinds=True, venues=",".join(SYMBOLS), simulator=LIQUIDATIONS, symbols=2,
+        venue_settings="connection_lifetime_s = 5",
+    )  # fmt: skip
+    engine = rig.start()
+    for venue in SYMBOLS:
+        engine.wait_for_count(f"{venue}: planned reconnect", 2)
+    rig.finish()
+    assert rig.query("SELECT * FROM gaps") == []
+    verdicts = LedgerCheck(rig.ledger_dir, rig.database_url).verdicts
+    for kind, verdict in verdicts.items():
+        if kind != "whole":  # with a book that the next socket begins with nothing new is said
+            assert verdict.sent == verdict.stored, kind
+            assert verdict.duplicates == verdict.altered == 0, kind
 
 
 @pytest.mark.fault("X15")

@@ -14,7 +14,7 @@ import numpy as np
 from shards.simulator.core.ledger import NO_RATE, SETTLED
 from shards.simulator.core.market import Draws, Grid
 
-__all__ = ["HOUR_MS", "Contract", "ContractBoard", "Liquidation", "Settlement", "Terms"]
+__all__ = ["HOUR_MS", "Contract", "ContractBoard", "Liquidation", "Rarity", "Settlement", "Terms"]
 
 HOUR_MS = 3_600_000
 _PHASES = 200
@@ -228,6 +228,20 @@ class Contract:
         qty = max(1, round(self.instrument.median_qty * float(np.exp(0.8 * normal()))))
         filled = max(1, qty * 3 // 5) if uniform() < _PARTIAL_SHARE else qty
         return Liquidation(self.ts_ms, sold, price, average, qty, filled)
+
+
+class Rarity:
+    """How likely a symbol has a forced order in its second: the rarer, the more are listened to."""
+
+    def __init__(self, per_minute: float) -> None:
+        self._per_s = per_minute / 60.0
+        self._count, self._version = 0, -1
+
+    def chance(self, version: int, count: Callable[[], int]) -> float:
+        """Give it; `count` says how many are listened to, asked anew with each `version`."""
+        if self._version != version:
+            self._version, self._count = version, count()
+        return min(1.0, self._per_s / self._count) if self._count else 0.0
 
 
 class ContractBoard:

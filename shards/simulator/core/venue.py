@@ -10,7 +10,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from engine.base.clock import monotonic_ns, wall_ns
-from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard, Liquidation
+from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard, Liquidation, Rarity
 from shards.simulator.core.encoder import BookMessage, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
@@ -52,7 +52,7 @@ class SimVenue:
         self._slots: list[list[SymbolState]] = [[] for _ in range(BOOK_SLOTS)]
         self._due_ns = dict.fromkeys(encoder.book_clocks, 0)
         self._said_h: dict[int, int] = {}
-        self._listened, self._listened_version = 0, -1
+        self._rarity = Rarity(scene.liquidations_per_minute)
 
     # Who is there
 
@@ -119,15 +119,13 @@ class SimVenue:
 
     def middle(self, index: int) -> float:
         """Give the middle of a book in ticks; a book nobody asked for stands where it began."""
-        state = self._states.get(index)
-        if state is None:
+        if (state := self._states.get(index)) is None:
             return self.grids[index].start_ticks + 0.5
         return (state.market.best_bid + state.market.best_ask) / 2
 
     def quote(self, index: int) -> Quote:
         """Give best bid and offer; a book nobody asked for stands where it began."""
-        state = self._states.get(index)
-        if state is not None:
+        if (state := self._states.get(index)) is not None:
             return state.quote()
         start = self.grids[index].start_ticks
         return (None, None) if self.halted(index) else ((start, 1), (start + 1, 1))
@@ -179,18 +177,15 @@ class SimVenue:
     def change_grid(self, index: int, grid: Grid) -> None:
         """Let a symbol trade on another grid; streams of changes say what becomes of the levels."""
         self.grids[index] = grid
-        contract = self.contracts.known(index)
-        if contract is not None:
+        if (contract := self.contracts.known(index)) is not None:
             contract.change_grid(grid)
-        state = self._states.get(index)
-        if state is None:
+        if (state := self._states.get(index)) is None:
             return
         market, at_ms = state.market, now_ms()
         gone = Step(dict.fromkeys(market.bids, 0), dict.fromkeys(market.asks, 0))
         self._change_book(state, gone, at_ms)
         state.change_grid(grid)
-        market = state.market
-        self._change_book(state, Step(dict(market.bids), dict(market.asks)), at_ms)
+        self._change_book(state, Step({**state.market.bids}, {**state.market.asks}), at_ms)
         if self.encoder.numbered_books:
             self._push_quote(state, at_ms)
 
@@ -422,7 +417,7 @@ class SimVenue:
             self.ledger.open_interest(contract.ledger_open_interest(rest=rest))
 
     def _push_liquidation(self, contract: Contract, middle: float) -> None:
-        probability = self._probability()
+        probability = self._rarity.chance(self.hub.version, self._listened_count)
         order = contract.liquidate(probability, middle) if probability else None
         name = self.encoder.topic("liquidation", contract.instrument.symbol)
         topics = self._listened_topics([name])
@@ -457,16 +452,9 @@ class SimVenue:
                 self.hub.counts[own.kind][contract.index] += 1
                 self.ledger.own(own.kind, own.row)
 
-    def _probability(self) -> float:
-        """Give the chance that a listened symbol has a liquidation in its second."""
-        if self._listened_version != self.hub.version:
-            self._listened_version = self.hub.version
-            names = [self.encoder.topic("liquidation", grid.symbol) for grid in self.grids]
-            self._listened = len(self._listened_topics(names))
-        per_s = self._scene.liquidations_per_minute / 60.0
-        return min(1.0, per_s / self._listened) if self._listened else 0.0
-
-    # What REST serves
+    def _listened_count(self) -> int:
+        names = [self.encoder.topic("liquidation", grid.symbol) for grid in self.grids]
+        return len(self._listened_topics(names))
 
     def serve_book(self, state: SymbolState, count: int, at_ms: int) -> tuple[int, Levels, Levels]:
         """Give a snapshot: its id and levels; the id of a stale one lies far behind all events."""
@@ -500,7 +488,7 @@ class SimVenue:
         return answer
 
     def say_intervals(self) -> list[tuple[str, int]]:
-        """Give each payer's hours between payments; the ledger has when they were said first."""
+        """Give each payer's hours between payments."""
         said, pays = [], self.encoder.pays_funding
         for index in [i for i, grid in enumerate(self.grids) if pays(grid.symbol)]:
             hours = self.contracts.interval_h(index)
