@@ -5,20 +5,20 @@
 -- be compared between venues.
 
 ALTER TABLE instrument
-    ADD COLUMN kind text NOT NULL DEFAULT '',
+    ADD COLUMN instrument_kind text NOT NULL DEFAULT '',
     ADD COLUMN venue_kind text NOT NULL DEFAULT '',
-    ADD COLUMN state text NOT NULL DEFAULT '',
+    ADD COLUMN instrument_state text NOT NULL DEFAULT '',
     ADD COLUMN settle text NOT NULL DEFAULT '',
     ADD COLUMN contract_unit text NOT NULL DEFAULT ''
         CHECK (contract_unit IN ('', 'base', 'quote')),
     ADD COLUMN listed_at timestamptz,
     ADD COLUMN delivery_at timestamptz;
 
-UPDATE instrument SET state = 'delisted' WHERE status = 'DELISTED';  -- our word, when a symbol is gone
+UPDATE instrument SET instrument_state = 'delisted' WHERE status = 'DELISTED';  -- our word, when a symbol is gone
 
-COMMENT ON COLUMN instrument.kind IS 'perpetual, future, option or spot; empty: not known';
+COMMENT ON COLUMN instrument.instrument_kind IS 'perpetual, future, option or spot; empty: not known';
 COMMENT ON COLUMN instrument.venue_kind IS 'The venue''s own word for kind';
-COMMENT ON COLUMN instrument.state IS
+COMMENT ON COLUMN instrument.instrument_state IS
     'announced, trading, halted, settling, expired or delisted; empty: not known';
 COMMENT ON COLUMN instrument.status IS 'The venue''s own word for state';
 COMMENT ON COLUMN instrument.settle IS 'The currency that gains and losses are paid in';
@@ -35,9 +35,9 @@ CREATE FUNCTION fill_unknown_facts(
     its_contract_unit text, its_listed_at timestamptz, its_delivery_at timestamptz
 ) RETURNS void LANGUAGE sql SECURITY DEFINER BEGIN ATOMIC
     UPDATE instrument AS i SET
-        kind = coalesce(nullif(i.kind, ''), its_kind),
+        instrument_kind = coalesce(nullif(i.instrument_kind, ''), its_kind),
         venue_kind = coalesce(nullif(i.venue_kind, ''), its_venue_kind),
-        state = coalesce(nullif(i.state, ''), its_state),
+        instrument_state = coalesce(nullif(i.instrument_state, ''), its_state),
         settle = coalesce(nullif(i.settle, ''), its_settle),
         contract_unit = coalesce(nullif(i.contract_unit, ''), its_contract_unit),
         listed_at = coalesce(i.listed_at, its_listed_at),

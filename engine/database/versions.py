@@ -26,9 +26,9 @@ class Facts(NamedTuple):
     lot_size: decimal.Decimal | None
     contract_size: decimal.Decimal | None
     status: str
-    kind: str = ""
+    instrument_kind: str = ""
     venue_kind: str = ""
-    state: str = ""
+    instrument_state: str = ""
     settle: str = ""
     contract_unit: str = ""
     listed_at: dt.datetime | None = None

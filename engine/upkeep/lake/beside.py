@@ -72,8 +72,8 @@ _COVERAGE: Final = """
 """
 _INSTRUMENTS: Final = """
     SELECT symbol, version, base, quote, price_decimals, qty_decimals, tick_size::text,
-        lot_size::text, contract_size::text, status, valid_from, kind, venue_kind, state, settle,
-        contract_unit, listed_at, delivery_at
+        lot_size::text, contract_size::text, status, valid_from, instrument_kind, venue_kind,
+        instrument_state, settle, contract_unit, listed_at, delivery_at
     FROM instrument WHERE venue = %s AND symbol = ANY (%s) ORDER BY symbol, version
 """
 _ADD: Final = """

@@ -25,8 +25,8 @@ Int64s = npt.NDArray[np.int64]
 _SELECT: Final = """
     SELECT s.stream_id, i.venue, i.symbol, i.version, s.kind, s.transport, i.base, i.quote,
         i.price_decimals, i.qty_decimals, i.tick_size::text, i.lot_size::text,
-        i.contract_size::text, i.status, i.valid_from, i.kind, i.venue_kind, i.state, i.settle,
-        i.contract_unit, i.listed_at, i.delivery_at
+        i.contract_size::text, i.status, i.valid_from, i.instrument_kind, i.venue_kind,
+        i.instrument_state, i.settle, i.contract_unit, i.listed_at, i.delivery_at
     FROM stream AS s JOIN instrument AS i USING (instrument_id)
     ORDER BY i.venue, i.symbol, i.version, s.stream_id
 """

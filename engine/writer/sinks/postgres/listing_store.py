@@ -36,11 +36,12 @@ _DELAYS_S: Final = (0.5, 30.0)
 _DELIST = """
     INSERT INTO instrument (
         venue, symbol, version, base, quote, price_decimals, qty_decimals, price_unit, qty_unit,
-        tick_size, lot_size, contract_size, status, kind, venue_kind, state, settle, contract_unit,
-        listed_at, delivery_at)
+        tick_size, lot_size, contract_size, status, instrument_kind, venue_kind,
+        instrument_state, settle, contract_unit, listed_at, delivery_at)
     SELECT venue, symbol, version + 1, base, quote, price_decimals, qty_decimals, price_unit,
-           qty_unit, tick_size, lot_size, contract_size, 'DELISTED', kind, venue_kind,
-           CASE WHEN state = 'expired' OR delivery_at <= to_timestamp(%(loaded_s)s)
+           qty_unit, tick_size, lot_size, contract_size, 'DELISTED', instrument_kind,
+           venue_kind,
+           CASE WHEN instrument_state = 'expired' OR delivery_at <= to_timestamp(%(loaded_s)s)
                 THEN 'expired' ELSE 'delisted' END,
            settle, contract_unit, listed_at, delivery_at
     FROM (SELECT DISTINCT ON (symbol) * FROM instrument

@@ -87,7 +87,8 @@ def test_rows_come_back_as_they_were(
 
 
 _MARKET = (
-    "UPDATE instrument SET kind = 'perpetual', venue_kind = 'SWAP', state = 'trading',"
+    "UPDATE instrument SET instrument_kind = 'perpetual', venue_kind = 'SWAP',"
+    " instrument_state = 'trading',"
     " settle = 'BTC', contract_unit = 'quote', listed_at = '2020-01-01Z'"
     " WHERE instrument_id IN (1, 2)"
 )

@@ -232,7 +232,8 @@ def test_what_the_page_says_in_sql_works(fill: Fill, database_url: str) -> None:
 def versions(url: str, symbol: str) -> list[tuple[Any, ...]]:
     return select(
         url,
-        "SELECT version, contract_size::text, contract_unit, kind, state FROM instrument"
+        "SELECT version, contract_size::text, contract_unit,"
+        " instrument_kind, instrument_state FROM instrument"
         " WHERE symbol = %s ORDER BY 1",
         (symbol,),
     )
@@ -241,7 +242,8 @@ def versions(url: str, symbol: str) -> list[tuple[Any, ...]]:
 def test_facts_of_the_market_are_stored_as_they_were_said(database_url: str) -> None:
     list_now(database_url, described("A", delivery_ns=1_800_000_000_000_000_000), described("B"))
     query = (
-        "SELECT kind, venue_kind, state, status, settle, contract_unit, listed_at::text,"
+        "SELECT instrument_kind, venue_kind, instrument_state,"
+        " status, settle, contract_unit, listed_at::text,"
         " delivery_at::text FROM instrument ORDER BY symbol"
     )
     common = ("perpetual", "PERP", "trading", "on", "USDT", "base", "2020-09-13 12:26:40.123456+00")
@@ -321,7 +323,8 @@ def test_what_was_known_is_never_filled_in(database_url: str) -> None:
         " '2030-01-01Z') FROM instrument",
     )
     query = (
-        "SELECT kind, venue_kind, state, settle, contract_unit, listed_at::date::text,"
+        "SELECT instrument_kind, venue_kind, instrument_state,"
+        " settle, contract_unit, listed_at::date::text,"
         " delivery_at::date::text FROM instrument"
     )
     assert select(database_url, query) == [
@@ -388,7 +391,9 @@ def test_what_is_gone_is_delisted_or_expired(
     list_now(database_url, instrument)
     for _ in range(2):
         list_now(database_url, gone="A", loaded_ns=10**18)
-    found = select(database_url, "SELECT version, status, state FROM instrument ORDER BY 1")
+    found = select(
+        database_url, "SELECT version, status, instrument_state FROM instrument ORDER BY 1"
+    )
     assert found[1:] == [(2, "DELISTED", state)]
 
 
@@ -416,6 +421,9 @@ def test_a_database_of_before_is_brought_up_to_date(
     stored = select(url, rows)
     assert migrate(url) == [each.file_name for each in migrations[place:]]
     assert select(url, rows) == [(*row, None) for row in stored]
-    assert select(url, "SELECT state FROM instrument ORDER BY symbol") == [("",), ("delisted",)]
+    assert select(url, "SELECT instrument_state FROM instrument ORDER BY symbol") == [
+        ("",),
+        ("delisted",),
+    ]
     assert list_now(url, described("S0")) == 0
     assert [row[-1] for row in select(url, rows)] == [row[6] for row in stored]
