@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Rig:
         settings: str = "",
         simulator: tuple[str, ...] = (),
         streams: list[tuple[str, str]] | None = None,
+        keys: Sequence[StreamKey] | None = None,
         all_kinds: bool = False,
         venue_settings: str = "",
         environment: Mapping[str, str] | None = None,
@@ -63,7 +64,7 @@ class Rig:
             ["--port", "0", "--rate", rate, "--symbols", str(symbols),
              "--venues", venues, "--ledger", str(self.ledger_dir), *simulator]
         )  # fmt: skip
-        keys = demo_streams(symbols, venues, all_kinds=all_kinds)
+        keys = keys or demo_streams(symbols, venues, all_kinds=all_kinds)
         if streams is not None:
             keys = [msgspec.structs.replace(key, venue=venue, symbol=symbol)
                     for venue, symbol in streams for key in demo_streams(1)[:2]]  # fmt: skip
@@ -74,7 +75,7 @@ class Rig:
         self._config.write_text(toml, encoding="utf-8")
         self.engine: Fts | None = None
 
-    def _toml(self, keys: list[StreamKey], settings: str, venue_settings: str) -> str:
+    def _toml(self, keys: Sequence[StreamKey], settings: str, venue_settings: str) -> str:
         parts = [settings]
         for name, venue in self.simulator.venues().items():
             parts.append(f"[venues.{name}]\nrest_url = '{venue.rest_url}'")

@@ -49,7 +49,7 @@ class BookMessage(NamedTuple):
     bids: Levels
     asks: Levels
     early_ns: int = 0
-    """So long before `ts_ms` it is."""
+    """So long before `ts_ms` it is; below 0, after."""
 
     @property
     def ts_ns(self) -> int:

@@ -50,9 +50,9 @@ _REST_NAMES = {"BTC": "XBT", "DOGE": "XDG"}
 
 
 @lru_cache(1024)
-def _moment(ts_ms: int) -> str:
-    at = datetime.fromtimestamp(ts_ms // 1000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{ts_ms % 1000:03d}000Z"
+def _moment(ts_us: int) -> str:
+    at = datetime.fromtimestamp(ts_us // 1_000_000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{ts_us % 1_000_000:06d}Z"
 
 
 class PairTradeRows:
@@ -72,7 +72,7 @@ class PairTradeRows:
             f'{{"symbol":"{self._symbol}","side":"{"buy" if trade.buy else "sell"}",'
             f'"price":{self._price_text(trade.tick)},"qty":{self._sizes[trade.size]},'
             f'"ord_type":"{"market" if trade.serial % 3 else "limit"}","trade_id":{trade.id},'
-            f'"timestamp":"{_moment(trade.ts_ms)}"}}'
+            f'"timestamp":"{_moment(trade.ts_ms * 1000)}"}}'
         )
 
     def parts(self, trades: Trades) -> Sequence[Part] | None:
@@ -103,6 +103,8 @@ class KrakenSpot(Encoder):
         }
         self._whole: dict[int, list[tuple[SimVenue, Session, BookMessage]]] = {}
         """By symbol: books that were sent whole since their last change."""
+        self._last_us = 0
+        """When the last change of a book was."""
 
     def grids(self, count: int) -> Sequence[Grid]:
         rows = list(_TABLE[:count])
@@ -182,16 +184,22 @@ class KrakenSpot(Encoder):
                 self._whole.setdefault(state.index, []).append((venue, session, event))
 
     def messages(self, event: BookMessage) -> Sequence[BookMessage]:
-        """A message has no number but its time; nothing is said of no change."""
-        said = event.bids or event.asks
-        return (event._replace(last=event.ts_ms * 1000, previous=0),) if said else ()
+        """A message has no number but its time, in µs; nothing is said of no change."""
+        if not (event.bids or event.asks):
+            return ()
+        at_us = event.ts_ms * 1000
+        self._last_us = max(at_us, self._last_us + 1)  # a ms may have several changes
+        early_ns = (at_us - self._last_us) * 1000
+        return (event._replace(last=self._last_us, previous=0, early_ns=early_ns),)
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         for venue, session, whole in self._whole.pop(state.index, ()):
             if f"book {state.grid.symbol}" in session.names and session in venue.hub.sessions:
-                dated = whole._replace(ts_ms=event.ts_ms, last=event.last - 1, early_ns=1000)
+                dated = whole._replace(
+                    ts_ms=event.ts_ms, last=event.last - 1, early_ns=event.early_ns + 1000
+                )
                 venue.record_book(state, dated, whole=True)
-        return _write_book(state, event, "update", f',"timestamp":"{_moment(event.ts_ms)}"')
+        return _write_book(state, event, "update", f',"timestamp":"{_moment(event.last)}"')
 
     def quote_number(self, state: SymbolState, now_ms: int) -> int:
         return now_ms * 1000
@@ -203,7 +211,7 @@ class KrakenSpot(Encoder):
             f'{{"channel":"ticker","type":"update","data":[{{"symbol":"{state.grid.symbol}",'
             f'"bid":{bid[0]},"bid_qty":{bid[1]},"ask":{ask[0]},"ask_qty":{ask[1]},"last":{last},'
             f'"volume":2100.5,"vwap":{last},"low":{last},"high":{last},"change":0.0,'
-            f'"change_pct":0.0,"timestamp":"{_moment(now_ms)}"}}]}}'
+            f'"change_pct":0.0,"timestamp":"{_moment(now_ms * 1000)}"}}]}}'
         ).encode()
 
 
