@@ -40,7 +40,8 @@ MakeRig = Callable[..., Rig]
 SEEDS = int(os.environ.get("FTS_COVERAGE_SEEDS", "1"))
 VENUES = ("binance_linear", "hyperliquid_perp")
 OFTEN = "\n".join(
-    f"[venues.{venue}.poll_interval_s]\nFunding = 1\nOpenInterest = 1\nFundingOpenInterest = 1"
+    f"[venues.{venue}.poll_interval_s]\nFunding = 1\nOpenInterest = 1\nFundingOpenInterest = 1\n"
+    "SettledFunding = 1"
     for venue in VENUES
 )
 S = 1_000_000_000

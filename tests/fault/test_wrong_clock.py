@@ -55,7 +55,8 @@ def clock(tmp_path: Path) -> Clock:
 @pytest.mark.fault("N01")
 def test_a_year_behind_and_then_right(make_rig: MakeRig, clock: Clock) -> None:
     clock.set("-1y")
-    rig = make_rig(rate="2000", all_kinds=True, environment=clock.environment)
+    often = "[venues.binance_linear.poll_interval_s]\nSettledFunding = 1\n"
+    rig = make_rig(rate="2000", all_kinds=True, settings=often, environment=clock.environment)
     engine = rig.start()
     engine.wait_for("red (this machine's clock is 365 days behind the venues'; rows wait in")
     assert rig.stored() == 0

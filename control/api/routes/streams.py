@@ -267,7 +267,7 @@ def _find(request: Request, services: Services) -> StreamReport:
 
 
 def _filtered(services: Services, wanted: StreamsQuery | CountQuery) -> Iterable[StreamReport]:
-    venue = wanted.exchange and running_venue(services, wanted.exchange)
+    venue = None if wanted.exchange is None else running_venue(services, wanted.exchange)
     for key, report in services.backend.streams.items():
         if (
             venue in (None, key.venue)

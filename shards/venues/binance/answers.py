@@ -100,7 +100,8 @@ def decode_open_interest(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame)
 
 def decode_settled_rates(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: OnBadFrame) -> None:
     """`…/fundingRate` of one symbol since its newest payment, in whatever order. One that lies
-    ahead is refused: it would be the newest, and those before it would not be asked for any more.
+    ahead of our clock is left, for it would be the newest, and those before it would not be asked
+    for any more: the answer of its time has it again.
     """
     room = feeds.of(SettledFunding)
     found: list[tuple[Payment, SettledFunding]] = []
@@ -111,7 +112,8 @@ def decode_settled_rates(body: bytes, feeds: Feeds, ts_recv: int, on_bad_frame: 
         if feed is None:
             raise UntakenError(said.symbol, SettledFunding)
         if at > ts_recv + _AHEAD_NS:
-            raise ValueError("a payment that is yet to come")
+            feed.duplicate_count += 1
+            return
         rate, mark = said.fundingRate, said.markPrice
         price = mark.value if mark else 0.0
         is_exact = rate.is_exact and (mark is None or mark.is_exact)
