@@ -57,6 +57,7 @@ _HEADER_BYTES: Final = 8
 _VALUE_BYTES: Final = 16
 _FILE_NAME: Final = re.compile(rf"({'|'.join(_PREFIXES)})_[a-z0-9-]+\.db")
 _NAME: Final = re.compile(r"fts_[a-z]+(_[a-z]+)+")
+_LABEL: Final = re.compile(r"[a-z]+(_[a-z]+)*")
 _decode_key = msgspec.json.Decoder(tuple[str, str, dict[str, str], str]).decode
 
 
@@ -160,7 +161,8 @@ def _is_ours(metric: str, sample: str, labels: dict[str, str], text: str) -> boo
     """Whether the library can merge and show it. Raises ValueError when a bucket has no number."""
     del text
     float(labels.get("le", 0))
-    return bool(_NAME.fullmatch(metric)) and sample.startswith(metric)
+    are_labels = all(map(_LABEL.fullmatch, labels))
+    return are_labels and bool(_NAME.fullmatch(metric)) and sample.startswith(metric)
 
 
 def _empty(directory: Path) -> None:
