@@ -17,11 +17,12 @@ from shards.simulator.venues.listed import binance_instruments
 from tests.flow.processes import Fts
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
 
-BOOKS = 70
+BOOKS = 110
 SNAPSHOT_WEIGHT = 20
 BUDGET = 1920
+"""One engine's books take more: whoever starts first still asks when the other one does."""
 NAMES = ("one", "other")
 
 
@@ -58,7 +59,7 @@ def rest_weight_of(state_dir: Path, engine: Fts) -> Callable[[], dict[str, Any]]
 def test_the_weight_of_two_engines_together_stays_within_one_budget(
     tmp_path: Path, simulator: SimulatorProcess, redis_url: str
 ) -> None:
-    assert 2 * BOOKS * SNAPSHOT_WEIGHT > 2400, "or two engines could not exceed the venue's limit"
+    assert BOOKS * SNAPSHOT_WEIGHT > BUDGET
     venue = simulator.venues()["binance_linear"]
     symbols = [each.symbol for each in binance_instruments(BOOKS)]
     config = tmp_path / "fts.toml"
@@ -82,12 +83,11 @@ def test_the_weight_of_two_engines_together_stays_within_one_budget(
         ]
         wait_for(lambda: rest(simulator)["calls"] >= BUDGET // SNAPSHOT_WEIGHT, "the calls")
         time.sleep(2)  # in which engines without a limit would go on
+        both = "what each sees of the other"
+        wait_for(lambda: all(ask()["others_used"] > 0 for ask in limiters), both, timeout_s=90.0)
         assert rest(simulator)["refused"] == {}
         assert rest(simulator)["weight_peak_per_minute"] <= BUDGET
-        ours, theirs = (ask() for ask in limiters)
-        assert ours["others_used"] > 0
-        assert theirs["others_used"] > 0
-        assert ours["others_used"] + theirs["others_used"] <= BUDGET
+        assert sum(ask()["others_used"] for ask in limiters) <= BUDGET
     finally:
         for engine in engines:
             engine.signal(signal.SIGTERM)
