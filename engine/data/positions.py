@@ -74,9 +74,9 @@ class CoveragePositions(Positions):
 
     def advance(self, records: RecordArray) -> None:
         """Note what is new. Few records: a stream has one when it begins and one when it ends."""
+        entries = self._file.up_to(int(records["stream"].max(initial=0)))
         for record in records:
             slot, carrier, at = (int(record[name]) for name in ("stream", "carrier", "at"))
-            entries = self._file.up_to(slot)
             if record["mark"] == CoverageMark.ALIVE:
                 carried = (entries["id_hi"] == LISTENING) & (entries["id"] == carrier)
                 entries["ts_event"][carried] = np.maximum(entries["ts_event"][carried], at)

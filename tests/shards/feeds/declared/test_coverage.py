@@ -361,6 +361,18 @@ def test_coverage_is_published_after_everything_it_speaks_of() -> None:
     assert shown[-1] == COVERAGE.name
 
 
+def test_thousands_of_streams_that_begin_at_once_are_all_noted(tmp_path: Path) -> None:
+    """More than the file has room for, in one batch."""
+    marks = np.zeros(3000, COVERAGE.dtype)
+    marks["stream"], marks["mark"] = range(3000), CoverageMark.BEGAN
+    marks["carrier"], marks["at"], marks["ts_recv"] = 1, range(10, 3010), 1
+    positions = CoveragePositions(tmp_path, COVERAGE)
+    positions.advance(marks)
+    positions.close()
+    for slot in (0, 1023, 1024, 2999):
+        assert read_position(tmp_path, "coverage", slot) == Position(LISTENING, 1, slot + 10, 1)
+
+
 def test_positions_know_up_to_when_each_stream_was_heard(tmp_path: Path) -> None:
     marks = np.zeros(6, COVERAGE.dtype)
     marks["stream"] = [1, 2, 3, 1, 2, 1]
