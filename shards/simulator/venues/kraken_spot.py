@@ -31,12 +31,12 @@ from shards.simulator.core.venue import SimVenue, now_ms
 
 __all__ = ["KrakenSpot", "read_request", "tell_past"]
 
-# pair, start price, price decimals, quantity decimals
+# pair, start price, price decimals, quantity decimals: no more than 15 digits of a size
 _TABLE: tuple[tuple[str, float, int, int], ...] = (
     ("BTC/USD", 81234.1, 1, 8), ("ETH/USD", 3123.45, 2, 8), ("SOL/USD", 187.42, 2, 8),
     ("XRP/USD", 2.34567, 5, 8), ("DOGE/USD", 0.2134567, 7, 8), ("ADA/USD", 0.654321, 6, 8),
     ("LTC/USD", 98.76, 2, 8), ("LINK/USD", 17.65432, 5, 8), ("DOT/USD", 4.3215, 4, 8),
-    ("AVAX/USD", 28.76, 2, 8), ("ETH/BTC", 0.03845, 5, 8), ("XRP/BTC", 0.0000288765, 10, 8),
+    ("AVAX/USD", 28.76, 2, 8), ("ETH/BTC", 0.03845, 5, 8), ("XRP/BTC", 0.0000288765, 10, 5),
 )  # fmt: skip
 _FIRST_TRADE_ID = 98_000_000
 _HISTORY_ROWS = 50
