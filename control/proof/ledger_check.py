@@ -6,31 +6,54 @@ value (`control.proof.ledger_kinds`); what was sent so that nobody can read it m
 sent: they are counted apart.
 """
 
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from control.proof.ledger_kinds import check_kinds
 from control.proof.ledger_sums import check_sums, count_fetched
 from control.proof.ledger_unreadable import check_unreadable
-from control.proof.verdict import Verdict
+from control.proof.verdict import Connection, Verdict, total
+from engine.data.names import CARRIES, StreamKind
 from engine.database.session import PROOF, session
 from shards.simulator.core.ledger import read_ledger
 
 __all__ = ["LedgerCheck", "Verdict"]
 
 _FIRST_RECV = "SELECT coalesce(min(ts_recv), 0) FROM trade"
+_GAPS = """
+    SELECT i.venue, s.kind, count(*)
+    FROM gap JOIN stream s USING (stream_id) JOIN instrument i USING (instrument_id) GROUP BY 1, 2
+"""
 
 
 class LedgerCheck:
-    """One comparison. `verdicts` holds the result by class of row."""
+    """One comparison. `verdicts` holds the result by class of row, `by_venue` the same by venue and
+    class; `gaps` are the rows of the gap table by venue and kind of record.
+    """
 
     def __init__(self, ledger_dir: Path, database_url: str) -> None:
         ledger = read_ledger(ledger_dir)
         by_value = ("quote",) if ledger.sums is None else ()
         by_sums = () if ledger.sums is None else ("quote",)
         with session(database_url, PROOF) as connection:
-            self.verdicts = check_sums(ledger, connection, skipped=by_value)
-            self.verdicts |= check_kinds(ledger, connection, skipped=by_sums)
-            self.verdicts |= check_unreadable(ledger, connection)
-            found = connection.execute(_FIRST_RECV).fetchone()
-            self.first_recv_ns = int(found[0]) if found else 0
+            found = check_sums(ledger, connection, skipped=by_value)
+            found |= check_kinds(ledger, connection, skipped=by_sums)
+            found |= check_unreadable(ledger, connection)
+            self.gaps = _gaps(connection)
+            first = connection.execute(_FIRST_RECV).fetchone()
+            self.first_recv_ns = int(first[0]) if first else 0
             self.rest_snapshot_rows = count_fetched(connection)
+        self.verdicts = {name: total(venues.values()) for name, venues in found.items()}
+        self.by_venue: dict[str, dict[str, Verdict]] = {}
+        for name, venues in found.items():
+            for venue, verdict in venues.items():
+                self.by_venue.setdefault(venue, {})[name] = verdict
+
+
+def _gaps(connection: Connection) -> dict[str, dict[str, int]]:
+    """Those of a stream that brings two kinds of record are gaps of both."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for venue, stream_kind, count in connection.execute(_GAPS):
+        for kind in CARRIES[StreamKind(stream_kind)]:
+            found[venue][kind] += count
+    return {venue: dict(counts) for venue, counts in found.items()}

@@ -5,7 +5,7 @@ it is right for as long as a shard may go without asking. An interval nobody had
 NULL, and once the venue has said it, it must not be.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,18 +34,18 @@ class _Said(NamedTuple):
     to_ns: int
 
 
-def count_wrong_intervals(ledger: LedgerRows, connection: Connection) -> int:
-    """Count the funding rows that say another interval than they should."""
+def count_wrong_intervals(ledger: LedgerRows, connection: Connection) -> Counter[str]:
+    """By venue, the funding rows that say another interval than they should."""
     said = _said(ledger)
-    wrong = 0
+    wrong = Counter[str]()
     for venue, symbol, recv_ns, interval_s in connection.execute(_ROWS):
         history = said.get((venue, symbol), [])
         if interval_s is None:
-            wrong += bool(history) and recv_ns > history[0].from_ns + _ON_ITS_WAY_NS
+            wrong[venue] += bool(history) and recv_ns > history[0].from_ns + _ON_ITS_WAY_NS
             continue
         source = VENUES[venue].funding_intervals
         stale_ns = int(2e9 * source.refresh_s) if source is not None else 0
-        wrong += not any(
+        wrong[venue] += not any(
             interval_s == each.interval_s and each.from_ns <= recv_ns <= each.to_ns + stale_ns
             for each in history
         )

@@ -11,7 +11,7 @@ time. Two polls that met the same numbers are two honest samples of them, receiv
 Where the venue states no time a row is known by its numbers alone.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from control.proof.ledger_intervals import count_wrong_intervals
 from control.proof.ledger_sources import LedgerSource, by_source, settled
 from control.proof.ledger_topics import WantedTopics
-from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
+from control.proof.verdict import ByVenue, Connection, Ints, Verdict, covered_by_gaps
 from engine.data.kind import Column, Kind
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind, Transport, carriers_of
@@ -41,7 +41,8 @@ _STREAMS = """
 """
 
 _WRONGLY_SETTLED = """
-    SELECT count(*) FROM funding_rates f JOIN stream s USING (stream_id)
+    SELECT i.venue FROM funding_rates f JOIN stream s USING (stream_id)
+        JOIN instrument i USING (instrument_id)
     WHERE f.settled <> (s.kind = 'SettledFunding')
 """
 
@@ -65,8 +66,8 @@ class _StreamName(NamedTuple):
 
 def check_kinds(
     ledger: LedgerRows, connection: Connection, skipped: Collection[str] = ()
-) -> dict[str, Verdict]:
-    """Compare every kind the database has a view for."""
+) -> dict[str, ByVenue]:
+    """Compare every kind the database has a view for, venue by venue."""
     verdicts = {}
     for name, kind in KINDS.items():
         if not kind.view or name in skipped:
@@ -76,20 +77,19 @@ def check_kinds(
         if rows is not None and found is not None and found[0] is not None:
             verdicts[name] = _check_kind(kind, rows, ledger, connection)
     if "funding" in verdicts:
-        verdicts["funding"].altered += count_wrong_intervals(ledger, connection)
-        verdicts["funding"].altered += _count_wrongly_settled(connection)
+        wrong = count_wrong_intervals(ledger, connection) + _count_wrongly_settled(connection)
+        for venue, count in wrong.items():
+            verdicts["funding"].setdefault(venue, Verdict()).altered += count
     return verdicts
 
 
-def _count_wrongly_settled(connection: Connection) -> int:
-    """Count the rows that say they were paid and were not, or the other way."""
-    found = connection.execute(_WRONGLY_SETTLED).fetchone()
-    assert found is not None
-    return int(found[0])
+def _count_wrongly_settled(connection: Connection) -> Counter[str]:
+    """By venue, the rows that say they were paid and were not, or the other way."""
+    return Counter(venue for (venue,) in connection.execute(_WRONGLY_SETTLED))
 
 
-def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connection) -> Verdict:
-    total = Verdict()
+def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connection) -> ByVenue:
+    found = defaultdict[str, Verdict](Verdict)
     streams = _streams(kind, connection)
     sent, paid = dict(by_source(ledger, rows)), dict(settled(ledger, rows))
     stored = _stored(kind, connection)
@@ -97,14 +97,14 @@ def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connecti
         part = (paid if name.is_settled else sent).get(name.source, rows[:0])
         have = [row for number in ids for row in stored.get(number, ())]
         covered = partial(covered_by_gaps, connection, ids)
-        total.add(_compare(kind, name, part, have, covered))
+        found[name.source.venue].add(_compare(kind, name, part, have, covered))
     asked, wanted = {name.source for name in streams}, WantedTopics(connection)
     for source, part in sent.items():
         # Pushed because somebody subscribed, and yet there is no such stream.
         is_owed = source.transport is Transport.WS and not wanted.has_not(kind.name, source)
         if source not in asked and is_owed:
-            total.add(Verdict(sent=len(part), missing=len(part)))
-    return total
+            found[source.venue].add(Verdict(sent=len(part), missing=len(part)))
+    return dict(found)
 
 
 def _streams(kind: Kind, connection: Connection) -> Mapping[_StreamName, list[int]]:

@@ -14,13 +14,14 @@ Classes of row
 - `quote`: of a ledger that has only sums; else they are compared by value.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from control.proof.ledger_rows import Decimals, Versions, compare_rows, rows_of
 from control.proof.ledger_sources import LedgerSource
 from control.proof.ledger_topics import WantedTopics
-from control.proof.verdict import Connection, Verdict
+from control.proof.verdict import ByVenue, Connection, Verdict
 from engine.data.kind import Kind
 from engine.data.kinds import BOOK, QUOTE, TRADE
 from engine.data.names import StreamKind, Transport, carriers_of
@@ -89,8 +90,8 @@ CLASSES = (
 
 def check_sums(
     ledger: LedgerRows, connection: Connection, skipped: Collection[str] = ()
-) -> dict[str, Verdict]:
-    """Compare every class."""
+) -> dict[str, ByVenue]:
+    """Compare every class, venue by venue."""
     totals = _totals(ledger) if ledger.sums is None else ledger.sums
     return {
         each.name: _check_class(each, totals, ledger, connection)
@@ -101,16 +102,17 @@ def check_sums(
 
 def _check_class(
     each: _Class, totals: Totals, ledger: LedgerRows, connection: Connection
-) -> Verdict:
+) -> ByVenue:
     sent = _sent(each, totals, ledger)
     versions = _versions(each, connection)
     have = _have(each, versions, connection)
-    total, wanted = Verdict(), WantedTopics(connection)
+    found, wanted = defaultdict[str, Verdict](Verdict), WantedTopics(connection)
     for here in sorted(sent.keys() | have.keys()):
         known = versions.get(here, {})
         pushed = LedgerSource(*here, Transport.WS)
         if not known and wanted.has_not(each.kind.name, pushed):
             continue
+        total = found[here[0]]
         ours, theirs = sent.get(here, _NO_ROWS), have.get(here, _NO_ROWS)
         if ours == theirs:
             total.add(Verdict(sent=ours[0], stored=ours[0]))
@@ -122,7 +124,7 @@ def _check_class(
             )
         else:
             total.add(_counted(ours[0], theirs[0], list(known), connection))
-    return total
+    return dict(found)
 
 
 def count_fetched(connection: Connection) -> int:

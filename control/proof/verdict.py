@@ -1,6 +1,6 @@
 """What a comparison with the ledger found, and which losses the database itself declares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
-__all__ = ["Connection", "Ints", "Verdict", "covered_by_gaps"]
+__all__ = ["ByVenue", "Connection", "Ints", "Verdict", "covered_by_gaps", "total"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Ints = npt.NDArray[np.int64]
@@ -27,10 +27,28 @@ class Verdict:
     declared_missing: int = 0
     altered: int = 0
 
+    @property
+    def is_equal(self) -> bool:
+        """Whether all that was sent is stored once and unchanged, or declared."""
+        is_complete = self.sent == self.stored + self.declared_missing
+        return is_complete and not (self.duplicates or self.missing or self.altered)
+
     def add(self, other: "Verdict") -> None:
         """Add another stream's."""
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+ByVenue = dict[str, Verdict]
+"""Of one class of row."""
+
+
+def total(verdicts: Iterable[Verdict]) -> Verdict:
+    """What several verdicts say together."""
+    whole = Verdict()
+    for verdict in verdicts:
+        whole.add(verdict)
+    return whole
 
 
 def covered_by_gaps(

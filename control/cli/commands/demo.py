@@ -17,10 +17,11 @@ from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, example_streams, load
 from control.cli.service import Look, Outcome, interruptible, run_service
 from control.cli.stores.which import psql_command
+from control.cli.terminal.proof_table import proof_lines
 from control.cli.terminal.summary import engine_summary, latency_lines, received_text
 from control.proof.ledger_check import LedgerCheck
 from control.proof.simulator import SimulatorProcess
-from control.proof.verdict import Verdict
+from control.proof.verdict import total
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError
 from engine.data.layout import usable
@@ -174,22 +175,17 @@ class Demo:
         # A comparison holds up the loop and its signals: a second one ends it all the same.
         with interruptible(signal.SIGINT, signal.SIGTERM):
             check = LedgerCheck(self._ledger_dir, ground.urls["database"].reveal())
-        total = Verdict()
-        for verdict in check.verdicts.values():
-            total.add(verdict)
+        found = total(check.verdicts.values())
         summary["ledger"] = check.verdicts
+        summary |= {"ledger_by_venue": check.by_venue, "gaps_by_venue": check.gaps}
         summary["rates"] = self._stored_rates(check, status)
-        summary |= asdict(total) | {"rest_snapshot_rows": check.rest_snapshot_rows}
-        fine = (
-            summary["sent"] > 0
-            and summary["sent"] == total.stored + total.declared_missing
-            and not (total.duplicates or total.missing or total.altered)
-            and not ending.problem
-        )
+        summary |= asdict(found) | {"rest_snapshot_rows": check.rest_snapshot_rows}
+        fine = found.sent > 0 and found.is_equal and not ending.problem
         summary["ok"] = fine
         summary["by_sums"] = ground.options.run_s is None
         read = f"read it with: {psql_command(ground.layout.state_dir)}"
-        text = f"{_proof_text(summary, status, ending)}\n{read}"
+        table = proof_lines(check.by_venue, check.gaps)
+        text = "\n".join([_proof_text(summary, status, ending), *table, read])
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 
     def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float | None]:

@@ -147,3 +147,36 @@ def test_a_stream_that_stored_nothing_is_all_missing(check: Check, connection: A
     connection.execute("TRUNCATE trade")
     connection.execute("DELETE FROM stream WHERE kind = 'Trades'")
     assert check()["trade"] == Verdict(sent=100, missing=100)
+
+
+def test_each_venue_answers_for_its_own_rows_and_gaps(
+    tmp_path: Path, connection: Any, database_url: str
+) -> None:
+    symbols = [("binance_linear", "BTCUSDT"), ("hyperliquid_perp", "BTC")]
+    ledger = Ledger(tmp_path / "two", VENUES, symbols)
+    ledger.trades(trades(100))
+    others = trades(3, first_id=7)
+    others["symbol"] = 1
+    ledger.trades(others)
+    ledger.close()
+    connection.execute(
+        "INSERT INTO instrument (venue, symbol, version, base, quote, price_decimals,"
+        " qty_decimals, price_unit, qty_unit, status)"
+        " VALUES ('hyperliquid_perp', 'BTC', 1, '', '', 2, 3, 0.01, 0.001, '')"
+    )
+    connection.execute(
+        "INSERT INTO stream (instrument_id, kind, transport)"
+        " VALUES (2, 'Trades', 'Ws'), (2, 'FundingOpenInterest', 'Ws')"
+    )
+    connection.execute("INSERT INTO trade SELECT now(), 0, 1, 3, 0, 'B', 8123450, 15, 0, 7")
+    connection.execute(
+        "INSERT INTO gap VALUES (now(), 0, 1, 3, 1, 3, 8, 8, 0, 0, 1),"
+        " (now(), 0, 1, 4, 1, 3, 0, 0, 0, 0, -1)"
+    )
+    check = LedgerCheck(tmp_path / "two", database_url)
+    assert check.by_venue["hyperliquid_perp"]["trade"] == Verdict(
+        sent=3, stored=1, missing=1, declared_missing=1
+    )
+    assert check.by_venue["binance_linear"]["trade"] == Verdict(sent=100, stored=100)
+    assert check.verdicts["trade"] == Verdict(sent=103, stored=101, missing=1, declared_missing=1)
+    assert check.gaps == {"hyperliquid_perp": {"trade": 1, "funding": 1, "open_interest": 1}}
