@@ -28,7 +28,7 @@ _GAPS = """
 
 class LedgerCheck:
     """One comparison. `verdicts` holds the result by class of row, `by_venue` the same by venue and
-    class; `gaps` are the rows of the gap table by venue and kind of record.
+    class, and `total` all of it; `gaps` are the rows of the gap table by venue and kind of record.
     """
 
     def __init__(self, ledger_dir: Path, database_url: str) -> None:
@@ -44,6 +44,7 @@ class LedgerCheck:
             self.first_recv_ns = int(first[0]) if first else 0
             self.rest_snapshot_rows = count_fetched(connection)
         self.verdicts = {name: total(venues.values()) for name, venues in found.items()}
+        self.total = total(self.verdicts.values())
         self.by_venue: dict[str, dict[str, Verdict]] = {}
         for name, venues in found.items():
             for venue, verdict in venues.items():

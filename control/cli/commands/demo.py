@@ -21,7 +21,6 @@ from control.cli.terminal.proof_table import proof_lines
 from control.cli.terminal.summary import engine_summary, latency_lines, received_text
 from control.proof.ledger_check import LedgerCheck
 from control.proof.simulator import SimulatorProcess
-from control.proof.verdict import total
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError
 from engine.data.layout import usable
@@ -175,7 +174,7 @@ class Demo:
         # A comparison holds up the loop and its signals: a second one ends it all the same.
         with interruptible(signal.SIGINT, signal.SIGTERM):
             check = LedgerCheck(self._ledger_dir, ground.urls["database"].reveal())
-        found = total(check.verdicts.values())
+        found = check.total
         summary["ledger"] = check.verdicts
         summary |= {"ledger_by_venue": check.by_venue, "gaps_by_venue": check.gaps}
         summary["rates"] = self._stored_rates(check, status)
