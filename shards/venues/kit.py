@@ -35,7 +35,8 @@ What the author of a venue writes, in this order:
      one topic: `PushedBook`, or without ids `UnnumberedBook`, and `book` says how they chain
      (`shards.feeds.book_rules`), or `UnchainedBook` where nothing proves them whole; whole every
      time: `SnapshotBook`;
-   - all else is known by its time; what was paid (`SettledFunding`) is asked for by its time.
+   - all else is known by its time; what was paid (`SettledFunding`) is asked for since its
+     newest row, with `{since}`.
 6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`);
    `limits_with` where several venues are at one server.
 7. `examples` and `options`: symbols for examples, and what users may choose.
@@ -292,8 +293,10 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
-    """One REST request; `{symbol}` in `path` or `body` is filled in, and in the path of a poll
-    `{since}`: from when on (ms) its stream wants rows. It costs `weight` units of `pool`.
+    """One REST request; `{symbol}` in `path` or `body` is filled in. It costs `weight` units of
+    `pool`. `{since}` in the path of a poll for one symbol becomes the time (ms) of its stream's
+    newest row. Then the answer has the rows from that moment on, the moment included, and the
+    oldest of them where it has a limit: the next call goes on there (see CONTRIBUTING).
     """
 
     method: str

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.data.names import StreamKind, Transport
+from engine.data.names import TELLS_THE_PAST, StreamKind, Transport
 from engine.messages.settings import HeldLimitSettings, LimitSettings, VenueSettings
 from engine.messages.streams import StreamState
 from shards.venues import VENUES, preferred_transport
@@ -148,6 +148,17 @@ def test_every_channel_knows_its_group_and_its_pace(name: str) -> None:
         else:
             assert transport is Transport.WS
             assert channel.group in venue.groups
+
+
+@pytest.mark.parametrize("name", list(UNDER_TEST))
+def test_what_tells_the_past_is_asked_for_since_a_time_by_each_stream(name: str) -> None:
+    for kind, _ in capabilities(UNDER_TEST[name]):
+        channel = UNDER_TEST[name].channels.get((kind, Transport.HTTP_POLL))
+        if not isinstance(channel, PollChannel):
+            continue
+        asks = channel.call is not None and "{since}" in channel.call.path
+        assert asks == (kind in TELLS_THE_PAST)
+        assert channel.batch is None or "{since}" not in channel.batch.path
 
 
 @pytest.mark.parametrize("name", list(UNDER_TEST))
