@@ -54,6 +54,11 @@ class Admissions:
             field=f"{field}symbol",
         )
 
+    def check_kind(self, instrument: Instrument, kind: StreamKind, field: str = "") -> None:
+        """Raises ApiError (422) for a kind of stream that an instrument of its kind cannot have."""
+        if reason := instrument.lacks(kind):
+            raise ApiError("not_offered", reason, field=f"{field}kind")
+
     def check_knobs(self, knobs: Knobs, field: str = "") -> None:
         """Raises ApiError (422) for knobs that contradict each other or the configuration."""
         if problem := knobs.contradiction(self.max_rows_per_copy):

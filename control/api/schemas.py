@@ -319,11 +319,14 @@ class BulkItem(msgspec.Struct, omit_defaults=True):
 
 
 class BulkResult(msgspec.Struct):
-    """What became of each. `matched` counts what the filter let through before its limit."""
+    """What became of each. `matched` counts what the filter let through before its limit, and
+    `skipped` what it would have let through if instruments of their kind could have such a stream.
+    """
 
     accepted: int
     refused: int
     matched: int
+    skipped: int
     results: list[BulkItem]
 
 

@@ -2,9 +2,12 @@
 
 import datetime as dt
 import enum
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+
+from engine.data.names import StreamKind
 
 
 class InstrumentKind(enum.StrEnum):
@@ -15,6 +18,22 @@ class InstrumentKind(enum.StrEnum):
     FUTURE = "future"
     OPTION = "option"
     SPOT = "spot"
+
+
+_LACKING: Final[Mapping[InstrumentKind, frozenset[StreamKind]]] = {
+    InstrumentKind.SPOT: frozenset(
+        {
+            StreamKind.OPEN_INTEREST,
+            StreamKind.FUNDING_OPEN_INTEREST,
+            StreamKind.SETTLED_FUNDING,
+        }
+    ),
+    InstrumentKind.OPTION: frozenset({StreamKind.SETTLED_FUNDING}),
+}
+"""What there is none of at any venue: only contracts are open, and only futures pay funding. Not
+here are `Funding`, whose rows have the mark and index price of a pair as well, and `Liquidations`,
+for pairs are traded on margin.
+"""
 
 
 class InstrumentState(enum.StrEnum):
@@ -76,6 +95,14 @@ class Instrument(msgspec.Struct, frozen=True):
     """When it was listed, or will be; 0 where the venue does not say."""
     delivery_ns: int = 0
     """When it is delivered; 0 for what has no end, or where the venue does not say."""
+
+    def lacks(self, kind: StreamKind) -> str:
+        """Why there can be no stream of this kind of it, whatever its venue offers; empty where
+        there can be one, and where its own kind is not known.
+        """
+        if kind not in _LACKING.get(self.kind, ()):
+            return ""
+        return f"{self.venue} can have no {kind} of {self.symbol}, for its kind is {self.kind}"
 
     @property
     def listed_at(self) -> dt.datetime | None:

@@ -106,6 +106,11 @@ class InstrumentFacts:
             return True
         return self.on_disk(spec.slot) is not None and self.get(spec.key) is not None
 
+    def why_impossible(self, key: StreamKey) -> str:
+        """Why an instrument of its kind has no such stream; empty where that is not known yet."""
+        instrument = self.get(key)
+        return instrument.lacks(key.kind) if instrument is not None else ""
+
     def is_unknown(self, key: StreamKey) -> bool:
         """Whether the venue lists no such symbol, or says nothing of it that can be read."""
         return self.is_listed(key.venue) and self.get(key) is None

@@ -1,12 +1,13 @@
 """Which streams their shards are told to begin, and why the others wait.
 
 A shard hears of a stream once its instrument is on disk. The others are `pending` until a listing
-names them, or `failed` while the listing does not have their symbol; both begin by themselves. No
-shard waits for a listing, and no stream for another.
+names them, or `failed` while the listing does not have their symbol, or has it as a kind of
+instrument that no such stream can be of; all begin by themselves. No shard waits for a listing, and
+no stream for another.
 
 What runs goes on when its symbol is delisted: the venue says when it sends nothing more. Only what
 began before the first listing of this run came, because an earlier run knew the instrument, ends
-if that listing does not have it.
+if that listing does not have it, or says what kind of instrument it is.
 """
 
 import asyncio
@@ -52,6 +53,8 @@ class StreamStarts:
         self._waiting: dict[int, StreamSpec] = {}
         self._unknown: dict[int, StreamSpec] = {}
         """Their venues do not list their symbols, or not so that it can be read."""
+        self._impossible: dict[int, StreamSpec] = {}
+        """Their instruments are of a kind that has no such stream."""
         self._unexplained: dict[int, StreamSpec] = {}
         self._looked_s: dict[str, float] = {}
         """By venue that has listed something: when that came, or was wanted again."""
@@ -100,8 +103,8 @@ class StreamStarts:
         self.facts.listed(message)
         self._looked_s[venue] = monotonic_s()
         if is_first:
-            self._end_unlisted(venue)
-        held_up = self._waiting | self._unknown
+            self._end_refuted(venue)
+        held_up = self._waiting | self._unknown | self._impossible
         self._look_at({slot: each for slot, each in held_up.items() if each.key.venue == venue})
 
     def tick(self, now_s: float) -> None:
@@ -116,10 +119,15 @@ class StreamStarts:
         """Let those begin that can; of the others say why they wait."""
         self.facts.store(specs.values())
         ready: defaultdict[int, list[StreamSpec]] = defaultdict(list)
+        news = []
         for slot, spec in specs.items():
             is_news = slot not in self._unknown
             self._forget([slot])
-            if self.facts.may_begin(spec):
+            if reason := self.facts.why_impossible(spec.key):
+                self._impossible[slot] = spec
+                if self._running.say(slot, StreamState.FAILED, reason):
+                    news.append(reason)
+            elif self.facts.may_begin(spec):
                 described = msgspec.structs.replace(spec, instrument=self.facts.on_disk(slot))
                 ready[self._shard_of(spec)].append(described)
             elif self.facts.is_unknown(spec.key):
@@ -127,6 +135,8 @@ class StreamStarts:
             else:
                 self._waiting[slot] = spec
                 self._running.say(slot, StreamState.PENDING, self.facts.why_waiting(spec.key))
+        if news:
+            _log.warning(f"streams that cannot be, and do not begin: {len(news)} (e.g. {news[0]})")
         for shard, begins in ready.items():
             self._begun[shard] |= {spec.slot: spec for spec in begins}
             self._to_shard(shard, StartStreams(begins))
@@ -150,14 +160,18 @@ class StreamStarts:
         if self._unexplained:
             asyncio.get_running_loop().call_soon(self._explain_one)
 
-    def _end_unlisted(self, venue: str) -> None:
+    def _end_refuted(self, venue: str) -> None:
+        """End what began on what an earlier run knew, and the first listing says otherwise."""
         for shard, begun in self._begun.items():
             mine = [each for each in begun.values() if each.key.venue == venue]
-            gone = [each.slot for each in mine if self.facts.is_unknown(each.key)]
+            gone = [
+                each.slot
+                for each in mine
+                if self.facts.is_unknown(each.key) or self.facts.why_impossible(each.key)
+            ]
             if gone:
                 self._end(shard, gone)
-                for slot in gone:
-                    self._doubt(self._running.end_life(slot), is_news=True)
+                self._look_at({slot: self._running.end_life(slot) for slot in gone})
 
     def _end(self, shard: int, slots: Sequence[int]) -> None:
         begun = self._begun.get(shard, {})
@@ -166,7 +180,7 @@ class StreamStarts:
 
     def _forget(self, slots: Iterable[int]) -> None:
         for slot in slots:
-            for held_up in (self._waiting, self._unknown, self._unexplained):
+            for held_up in (self._waiting, self._unknown, self._impossible, self._unexplained):
                 held_up.pop(slot, None)
 
     def _shard_of(self, spec: StreamSpec) -> int:

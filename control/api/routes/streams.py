@@ -37,6 +37,7 @@ from control.api.schemas import (
 )
 from control.http import requests
 from control.http.errors import ApiError, json_response
+from engine.data.instrument import Instrument
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import KeyResult
 from engine.messages.status import StreamReport
@@ -73,6 +74,7 @@ async def add_streams(request: Request, services: Services) -> Response:
     """Begin streams. One: 201 or its error. Many: 200 with what became of each."""
     body = _parse_body(await requests.read_body(request))
     services.admissions.check_health(services.backend.health)
+    skipped = 0
     match body:
         case StreamItem() as item:
             wanted = _request_for(services, item)
@@ -80,12 +82,12 @@ async def add_streams(request: Request, services: Services) -> Response:
             _raise_refusal(result)
             return json_response(OK, 201, {"Location": _location(wanted.key)})
         case FilteredStreams() as filtered:
-            accepted, refused, matched = _requests_by_filter(services, filtered)
+            accepted, refused, matched, skipped = _requests_by_filter(services, filtered)
         case items:
             accepted, refused = _requests_for(services, items)
             matched = len(items)
     results = await services.backend.add(accepted) if accepted else []
-    return json_response(_bulk_result([*results, *refused], matched))
+    return json_response(_bulk_result([*results, *refused], matched, skipped))
 
 
 async def remove_streams(request: Request, services: Services) -> Response:
@@ -159,7 +161,8 @@ def _request_for(
     """A checked wish. Raises ApiError for what no engine could do."""
     venue = venue_of(item.exchange, f"{field}exchange")
     transport = services.admissions.transport(venue, item.kind, item.transport, field)
-    _check_symbol(services, venue, item.symbol, field, suggests=suggests)
+    instrument = _instrument(services, venue, item.symbol, field, suggests=suggests)
+    services.admissions.check_kind(instrument, item.kind, field)
     key = StreamKey(venue, item.symbol, item.kind, transport)
     return StreamRequest(key, _knobs(services, item.knobs, field))
 
@@ -195,19 +198,20 @@ def _requests_for(
 
 def _requests_by_filter(
     services: Services, filtered: FilteredStreams
-) -> tuple[list[StreamRequest], list[KeyResult], int]:
+) -> tuple[list[StreamRequest], list[KeyResult], int, int]:
     """The possible ones of the instruments that the filter lets through, a result for each of the
-    others, and how many it let through.
+    others, how many it let through, and how many more it did not for they cannot have the kind.
     """
     venue = venue_of(filtered.exchange)
     transport = services.admissions.transport(venue, filtered.kind, filtered.transport)
     _check_loaded(services, venue)
     knobs = _knobs(services, filtered.knobs)
-    matching = [
+    meant = [
         each
         for each in services.instruments.of(venue)
         if filtered.filter.matches(each) and (filtered.filter.names_a_state or may_trade(each))
     ]
+    matching = [each for each in meant if not each.lacks(filtered.kind)]
     accepted, refused = [], []
     for each in matching[: filtered.filter.limit]:
         key = StreamKey(venue, each.symbol, filtered.kind, transport)
@@ -216,7 +220,7 @@ def _requests_by_filter(
             accepted.append(StreamRequest(key, knobs))
         except ApiError as error:
             refused.append(KeyResult(key, error.kind, str(error)))
-    return accepted, refused, len(matching)
+    return accepted, refused, len(matching), len(meant) - len(matching)
 
 
 def _running_by_filter(services: Services, filtered: FilteredStreams) -> list[StreamKey]:
@@ -287,14 +291,15 @@ def _check_loaded(services: Services, venue: str) -> None:
         )
 
 
-def _check_symbol(
+def _instrument(
     services: Services, venue: str, symbol: str, field: str, *, suggests: bool
-) -> None:
+) -> Instrument:
+    """What is listed under a name, if rows of it may come now; raises ApiError."""
     _check_loaded(services, venue)
     instrument = services.instruments.get(venue, symbol)
     if instrument is not None:
         services.admissions.check_instrument(instrument, field)
-        return
+        return instrument
     if why := services.instruments.unreadable(venue).get(symbol):
         text = f"{venue} lists {symbol!a}, but its row cannot be read: {why}"
         raise ApiError("unknown_symbol", text, field=f"{field}symbol")
@@ -329,7 +334,7 @@ def _raise_refusal(result: KeyResult) -> None:
         raise ApiError(result.error_kind, text, field=result.field)
 
 
-def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:
+def _bulk_result(results: list[KeyResult], matched: int, skipped: int = 0) -> BulkResult:
     items = [
         row_of(
             BulkItem, result.key, ok=not result.error_kind, error=result.error,
@@ -338,7 +343,7 @@ def _bulk_result(results: list[KeyResult], matched: int) -> BulkResult:
         for result in results
     ]  # fmt: skip
     accepted = sum(item.ok for item in items)
-    return BulkResult(accepted, len(items) - accepted, matched, items)
+    return BulkResult(accepted, len(items) - accepted, matched, skipped, items)
 
 
 def _location(key: StreamKey) -> str:

@@ -174,19 +174,27 @@ def _bulk(options: argparse.Namespace, method: str, done: str) -> int:
         return Exit.USAGE
     client = connect(options)
     results: list[dict[str, Any]] = []
+    skipped = 0
     for body in _bodies(options):
-        results += client.ask(method, "/streams", body)["results"]
+        answer = client.ask(method, "/streams", body)
+        results += answer["results"]
+        skipped += answer["skipped"]
     refused = [result for result in results if not result["ok"]]
     if options.json:
         print_json({"accepted": len(results) - len(refused), "refused": len(refused),
-                    "results": results})  # fmt: skip
+                    "skipped": skipped, "results": results})  # fmt: skip
     else:
         for result in refused:
             name = f"{result['exchange']}/{result['symbol']}/{result['kind']}"
             sys.stderr.write(f"{name}: {result['error']}\n")
         noun = "stream" if len(results) == 1 else "streams"
-        say(f"{len(results) - len(refused)} of {len(results)} {noun} {done}")
+        say(f"{len(results) - len(refused)} of {len(results)} {noun} {done}{_skipped(skipped)}")
     return Exit.FAILED if refused else Exit.OK
+
+
+def _skipped(count: int) -> str:
+    noun = "instrument" if count == 1 else "instruments"
+    return f"; {count} {noun} skipped, whose kind can have no such stream" if count else ""
 
 
 def _bodies(options: argparse.Namespace) -> list[Any]:

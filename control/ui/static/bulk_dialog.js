@@ -139,7 +139,8 @@ export class BulkDialog {
   showAnswer(answer) {
     const counts = { created: 0, exists: 0, refused: 0 };
     for (const item of answer.results) counts[outcomeOf(item)] += 1;
-    const summary = [`${counts.created} created`, `${counts.exists} existed already`, `${counts.refused} refused`].join(", ");
+    const summary = [`${counts.created} created`, `${counts.exists} existed already`, `${counts.refused} refused`,
+      ...(answer.skipped ? [`${format.count(answer.skipped)} skipped that can have none`] : [])].join(", ");
     report(counts.refused ? "error" : "ok", `Added ${format.kind(this.offers.kind.value)}: ${summary}`);
     setText(byId("bulk-summary"), summary);
     const items = [...answer.results].sort((a, b) => OUTCOMES.indexOf(outcomeOf(a)) - OUTCOMES.indexOf(outcomeOf(b)));

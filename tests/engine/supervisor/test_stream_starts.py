@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.instrument import Instrument
+from engine.data.instrument import Instrument, InstrumentKind
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.messages.listings import ListingLoaded, ListingWanted
@@ -174,6 +174,38 @@ def test_a_symbol_that_is_not_listed_is_looked_for(
 
     run(tmp_path, test)
     assert caplog.text.count("acme/A/Trades/Ws: unknown symbol: acme lists no 'A'") == 1
+
+
+def test_a_kind_that_its_instrument_cannot_have_never_begins_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does it once an earlier run has stored it, with an instrument whose kind it knew or not;
+    the others begin.
+    """
+    interest = [StreamKey("acme", symbol, StreamKind.OPEN_INTEREST) for symbol in "ABCD"]
+    spot = [Instrument("acme", each, 2, 3, kind=InstrumentKind.SPOT) for each in "ABCD"]
+
+    async def test(rig: Rig) -> None:
+        rig.running.add([StreamRequest(key) for key in interest])
+        rig.slots.describe_all({0: spot[0], 1: Instrument("acme", "B", 2, 3), 3: spot[3]})
+        rig.starts.shard_ready(0)
+        assert rig.begun == [[1]], "nobody knows what B is"
+        assert rig.states() == {"A": "failed", "B": "pending", "C": "pending", "D": "failed"}
+        rig.add("A")
+        assert rig.begun[1:] == [[4]], "its trades"
+        rig.starts.listed(ListingLoaded("acme", spot, [], {}))
+        assert (rig.begun[2:], rig.ended) == ([], [[1]])
+        reports = rig.running.reports()[:4]
+        assert {each.state for each in reports} == {StreamState.FAILED}
+        assert reports[2].reason == "acme can have no OpenInterest of C, for its kind is spot"
+        rig.starts.tick(1e9)
+        assert rig.looked == [], "another listing says nothing else"
+        listed = [Instrument("acme", each, 2, 3, kind=InstrumentKind.FUTURE) for each in "ABCD"]
+        rig.starts.listed(ListingLoaded("acme", listed, [], {}))
+        assert sorted(rig.begun[2]) == [0, 1, 2, 3], "the venue, or its reader, was wrong"
+
+    run(tmp_path, test)
+    assert "do not begin: 2 (e.g. acme can have no OpenInterest of A" in caplog.text
 
 
 @pytest.mark.fault("N11")

@@ -296,6 +296,30 @@ def test_a_filter_adds_and_removes_in_bulk() -> None:
     run_with_rig(scenario)
 
 
+def test_a_kind_that_an_instrument_cannot_have_is_refused_and_a_filter_skips_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        listing = rig.instruments._listings["binance_linear"]
+        listing["BTCUSDT"] = instrument("binance_linear", "BTCUSDT", kind=InstrumentKind.SPOT)
+        wanted = BTC | {"kind": "OpenInterest", "transport": "HttpPoll"}
+        answer = await rig.ask("POST", "/streams", wanted)
+        assert (answer.status, answer.body["kind"]) == (422, "not_offered")
+        assert answer.body["field"] == "kind"
+        assert answer.body["error"] == (
+            "binance_linear can have no OpenInterest of BTCUSDT, for its kind is spot"
+        )
+        answer = await rig.ask("POST", "/streams", [wanted, wanted | {"symbol": "ETHUSDT"}])
+        assert (answer.body["accepted"], answer.body["refused"]) == (1, 1)
+        body = {"exchange": "BinanceLinear", "kind": "OpenInterest"}
+        answer = await rig.ask("POST", "/streams", body | {"filter": {"limit": 1}})
+        (item,) = answer.body["results"]
+        assert item["symbol"] != "BTCUSDT", "it takes no place of the limit"
+        assert answer.body["skipped"] == 1
+        answer = await rig.ask("POST", "/streams", body | {"filter": {"kind": "perpetual"}})
+        assert answer.body["skipped"] == 0
+
+    run_with_rig(scenario)
+
+
 def test_a_filter_takes_what_is_traded_and_what_it_is_paid_in() -> None:
     async def scenario(rig: Rig) -> None:
         listing = rig.instruments._listings["binance_linear"]

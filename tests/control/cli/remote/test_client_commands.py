@@ -128,6 +128,17 @@ def test_all_instruments_of_a_quote_are_one_command(fts: Fts) -> None:
         assert (code, body["accepted"], body["refused"]) == (0, 2, 0)
 
 
+def test_instruments_that_can_have_no_such_stream_are_skipped_and_counted(fts: Fts) -> None:
+    with engine() as (rig, url):
+        spot = instrument("binance_linear", "BTCUSDT", kind=InstrumentKind.SPOT)
+        rig.instruments._listings["binance_linear"]["BTCUSDT"] = spot
+        add = ("streams", "add", "BinanceLinear", "--all", "--kind=OpenInterest")
+        code, out, _ = fts(*add, url=url)
+        assert code == 0
+        assert out.endswith("; 1 instrument skipped, whose kind can have no such stream\n")
+        assert json.loads(fts(*add, "--json", url=url)[1])["skipped"] == 1
+
+
 def test_what_is_traded_and_paid_in_is_a_filter_of_both_commands(fts: Fts) -> None:
     future = {"kind": InstrumentKind.FUTURE, "settle": "BTC", "venue_kind": "QUARTER"}
     with engine() as (rig, url):
