@@ -27,7 +27,7 @@ _STATE: Final = b"""
     FROM pg_class AS c WHERE c.oid = to_regclass(%s)
 """
 _UNDONE: Final = frozenset({"UNORDERED", "PARTIAL"})
-_ROOM: Final = "ROOM"
+ROOM: Final = "ROOM"
 """Loose rows were there, and the room they took still is."""
 _ROOM_BYTES_MIN: Final = 1 << 18
 _REWRITES: Final = 2
@@ -78,16 +78,12 @@ def ended_before(place: Place, table: str, end_ns: int) -> list[Chunk]:
     return [Chunk(*row) for row in found]
 
 
-def is_undone(place: Place, chunk: Chunk) -> bool:
-    """Whether rows came past its columns, were compressed as they came and not in their order, or
-    have left their room behind.
+def undone(place: Place, chunk: Chunk) -> frozenset[str]:
+    """What is not as it should be: rows came past its columns, were compressed as they came and not
+    in their order, or have left their `ROOM` behind.
 
     Whoever freezes a chunk wants it as it is.
     """
-    return bool(_undone(place, chunk))
-
-
-def _undone(place: Place, chunk: Chunk) -> frozenset[str]:
     if not chunk.has_columns:
         return frozenset()
     name = chunk.identifier.as_string(place.session)
@@ -97,19 +93,19 @@ def _undone(place: Place, chunk: Chunk) -> frozenset[str]:
     words, size_bytes = frozenset(row[0] or ()), int(row[1])
     if "FROZEN" in words:
         return frozenset()
-    room = {_ROOM} if size_bytes >= _ROOM_BYTES_MIN else set()
+    room = {ROOM} if size_bytes >= _ROOM_BYTES_MIN else set()
     return words & _UNDONE | room
 
 
 def put_in_order(place: Place, chunk: Chunk) -> bool:
     """Rewrite it until all is in order; False when somebody works on it, or rows keep coming. Room
-    that a long transaction still holds is given back another time.
+    that a long transaction still holds is left, though all is written anew.
     """
     try:
         for _ in range(_REWRITES):
-            if _undone(place, chunk) & _UNDONE:
+            if undone(place, chunk) & _UNDONE:
                 rewrite(place, chunk)
-        left = _undone(place, chunk)
+        left = undone(place, chunk)
         if left & _UNDONE:
             return False
         if left:
