@@ -221,9 +221,37 @@ def test_what_the_page_says_in_sql_works(fill: Fill, database_url: str) -> None:
     page = Path(__file__).parents[5] / "docs" / "markets.md"
     (block,) = re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
     statements = [each for each in block.split(";") if each.strip()]
-    assert len(statements) == 5
+    assert len(statements) == 6
     for statement in statements:
         select(database_url, statement.replace("%", "%%"))
+
+
+def test_bars_of_inverse_contracts_say_money_exactly_and_coins_between_two_bounds(
+    database_url: str,
+) -> None:
+    """As docs/markets.md says."""
+    list_now(database_url, described("INVERSE", contract_size="10", contract_unit=SizeUnit.QUOTE))
+    execute(
+        database_url,
+        "INSERT INTO stream (instrument_id, kind, transport)"
+        " SELECT instrument_id, 'Trades', 'Ws' FROM instrument",
+        "SELECT make_day('trade', '2026-11-22')",
+        *(
+            "INSERT INTO trade SELECT '2026-11-22 12:00:01+00', 0, 0, stream_id, 0, 'B',"
+            f" {price}, {contracts}, 0, {number} FROM stream"
+            for number, (price, contracts) in enumerate(((900_000, 300), (910_000, 700)))
+        ),
+    )
+    ((money, coins, least, most),) = select(
+        database_url,
+        "SELECT b.volume * 10, t.coins, b.volume * 10 / b.high, b.volume * 10 / b.low"
+        " FROM bars('acme', 'INVERSE', '2026-11-22Z', '2026-11-23Z') b,"
+        " (SELECT sum(base_quantity) AS coins FROM trades) t",
+    )
+    prices = select(database_url, "SELECT price, quantity FROM trades")
+    assert money == 10 * sum(quantity for _, quantity in prices)
+    assert coins == pytest.approx(10 * sum(quantity / price for price, quantity in prices))
+    assert least < coins < most
 
 
 # -- versions ----------------------------------------------------------------------------------
