@@ -36,7 +36,9 @@ class Link(enum.Enum):
 
 Checksum = Callable[[Sequence[Level], Sequence[Level], int, int], int | None]
 """(bids, asks, both best first, decimals of prices, of quantities) to the venue's checksum; None
-where numbers have more digits than a double can tell.
+where numbers have more digits than a double can tell. One that a single venue computes is in its
+decoder, which hands what was said to `PushedBook.on_event`. It gets no texts: whether those end in
+zeros, it has to know.
 """
 
 

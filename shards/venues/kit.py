@@ -15,7 +15,9 @@ What the author of a venue writes, in this order:
    or `ComputedRate` of `shards.venues.digits`, read by its `decoder`. What no market can mean is
    refused there, and no decoder looks again. Forms of a message that one `Shape` covers are one
    Struct; what only one of them must have is checked in `__post_init__` (ValueError). Whether a
-   book is whole says a bool, or a Literal with `snap` in the value of those that are.
+   book is whole says a bool, or a Literal with `snap` in the value of those that are. What
+   stands beside elements (`action` of a frame, `code` of an answer) has a default: of a refused
+   message those that can be read come again with its type alone (`shards.venues.salvage`).
 3. A decoder: a function that is given the feeds and returns `decode(payload, ts_recv)`, which
    delivers rows to the feed of their symbol and says what is no data. It keeps no clock, sleeps
    never, and delivers all of a frame or nothing. A frame that is nothing it knows, `{}` as well,
@@ -35,7 +37,8 @@ What the author of a venue writes, in this order:
      one topic: `PushedBook`, or without ids `UnnumberedBook`, and `book` says how they chain
      (`shards.feeds.book_rules`), or `UnchainedBook` where nothing proves them whole; whole every
      time: `SnapshotBook`;
-   - all else is known by its time; what was paid (`SettledFunding`) is asked for since its
+   - all else is known by its time (funding and open interest in one message: `FundingOpenInterest`,
+     whose interval its rows alone say); what was paid (`SettledFunding`) is asked for since its
      newest row, with `{since}`.
 6. `limits`: what the venue lets an address spend (`Limit`, for any window) and hold (`Places`);
    `limits_with` where several venues are at one server.
@@ -112,7 +115,7 @@ class Talk(Protocol):
         """The greeting (`SocketGroup.greet`) was answered: subscribe now."""
 
     def acknowledged(self, request_id: int | None, topics: Collection[str] | None = None) -> None:
-        """A request was taken; of those it asked for these, where they are named: perhaps none."""
+        """A request (None: it has no number) was taken: all of it, or only these topics."""
 
     def refused(
         self, text: str, request_id: int | None = None, topics: Collection[str] = ()

@@ -28,7 +28,7 @@ _PARTIAL_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A venue's way with funding and mark prices."""
+    """A venue's way with funding and mark prices, the same whether they are pushed or polled."""
 
     rate_decimals: int
     usual_rate: int

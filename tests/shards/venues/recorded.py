@@ -5,8 +5,9 @@ answer, with either its `rows`, its `control` meaning, or the `error` it must be
 answer for several symbols may have rows and a part that is `unusable`, which names the reason.
 
 `rows` have any of their records' fields, by the names of `engine.data.kinds`: sides as letters, and
-`flags` as the sum of those in `engine.data.flags`. `control` has the calls of `Talk` as lists, none
-for what the decoder knows and says nothing of. `error` is a reason of `bad_frames.reason_of`:
+`flags` as the sum of those in `engine.data.flags`. `control` has the calls of `Talk` as lists of
+word and arguments, topics one by one (`["refused", "no such symbol", null, "book:A"]`), none for
+what the decoder knows and says nothing of. `error` is a reason of `bad_frames.reason_of`:
 `schema` for what a message's types refuse, a NaN as well; `value` for a ValueError of the decoder's
 own; `json`, `utf8` or `depth` for what is no JSON; else what a `MalformedFrameError` is made of,
 `not_subscribed` for an `UntakenError`.
