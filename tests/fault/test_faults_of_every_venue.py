@@ -14,6 +14,11 @@ from msgspec.structs import replace
 
 from control.cli.commands.demo import demo_streams
 from engine.data.names import CARRIES, StreamKey, StreamKind, Transport
+from shards import venues as decoders
+from shards.feeds.books import SnapshotBook
+from shards.feeds.feed import Feed
+from shards.feeds.pushed_books import UnchainedBook
+from shards.feeds.trades import ContiguousTrades
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, read_ledger
 from shards.simulator.venues import ENCODERS, USUAL
@@ -48,12 +53,21 @@ KEYS = [
     for key in OFFERED
     if (key.venue, key.symbol) == (venue, SYMBOL[venue])
 ]
+
+
+def feed_of(venue: str, kind: StreamKind) -> type[Feed]:
+    """What proves a venue's rows of a kind whole."""
+    return decoders.VENUES[venue].channels[kind, Transport.WS].feed
+
+
 NUMBERED_TRADES = frozenset(
-    name for name in VENUES if not name.startswith(("bybit", "hyperliquid"))
+    name for name in VENUES if issubclass(feed_of(name, StreamKind.TRADES), ContiguousTrades)
 )
 """Venues whose ids of trades show a hole."""
 CHAINED_BOOKS = frozenset(
-    name for name in VENUES if not name.startswith(("coinbase", "hyperliquid"))
+    name
+    for name in VENUES
+    if not issubclass(feed_of(name, StreamKind.L2_BOOK), (SnapshotBook, UnchainedBook))
 )
 """Venues whose numbers of changes, or checksums, show a hole in a book."""
 LATE_LIQUIDATIONS = """
