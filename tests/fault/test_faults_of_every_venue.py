@@ -244,11 +244,13 @@ def test_of_every_kind_what_cannot_be_read_is_declared_and_its_neighbours_are_st
 
 
 def spoiled_by(key: StreamKey) -> set[Spoiled]:
-    """What the simulator can make unreadable of what a stream brings. What was paid it cannot."""
-    if key.kind is StreamKind.SETTLED_FUNDING:
+    """What the simulator can make unreadable of what a stream brings: a message of two kinds by the
+    first of them. What was paid it cannot.
+    """
+    kind, *_ = CARRIES[key.kind]
+    if key.kind is StreamKind.SETTLED_FUNDING or kind not in ENCODER[key.venue].spoiled:
         return set()
-    kinds = {*CARRIES[key.kind]} & ENCODER[key.venue].spoiled.keys()
-    return {(key.venue, kind, key.transport is Transport.HTTP_POLL) for kind in kinds}
+    return {(key.venue, kind, key.transport is Transport.HTTP_POLL)}
 
 
 def spoilable() -> dict[Spoiled, str]:

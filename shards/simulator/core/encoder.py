@@ -134,7 +134,8 @@ class Encoder(Style, Protocol):
     0 for the cadence of the scene."""
     spoiled: Mapping[str, Sequence[str]] = {}
     """By kind of row: the members with a number that no element of it can do without, in pushed
-    messages and in answers. The fault `unreadable` replaces the first one there is."""
+    messages and in answers; those with funding and open interest are of kind funding. The fault
+    `unreadable` replaces the first one there is."""
     spoiled_among: int = 1
     """How many trades share the frame in which the middle one cannot be read."""
     own_kinds: Mapping[str, np.dtype[np.void]] = {}
