@@ -150,6 +150,7 @@ VENUE: Final = Venue(
         Limit(CONNECTS, 60, 60.0),
         Places(SOCKETS, 100),
     ),
+    too_often=(b"apiLimitExceeded",),
     subscribe=lambda topics, _: _say("subscribe", topics),
     unsubscribe=lambda topics, _: _say("unsubscribe", topics),
     open_decoder=open_decoder,
