@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,6 +43,10 @@ HOSTILE: dict[str, bytes | None] = {
 TIME_MS = 1_795_000_000_000
 TS_RECV = (TIME_MS + 5) * 1_000_000
 _MARK = "@@here@@"
+
+_type_of = lru_cache(inspect.type_info)
+_decoder_of = lru_cache(decoder)
+"""Both cost more than what is done with them."""
 
 Place = tuple[str | int, ...]
 """Where a value is in an element."""
@@ -119,7 +124,7 @@ def _scalar(kind: inspect.Type, symbol: str, number: int) -> Any:
 
 def element(shape: Shape, symbol: str, number: int) -> dict[str, Any]:
     """The `number`th element of a stream: its ids and times go on from the one before."""
-    found: dict[str, Any] = _value(inspect.type_info(shape.element), symbol, number)
+    found: dict[str, Any] = _value(_type_of(shape.element), symbol, number)
     at: Any = TIME_MS + number
     if shape.time and isinstance(found[shape.time], str):
         at = _timestamp(number)
@@ -341,8 +346,7 @@ def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
     if _is_another(shape, text):
         return False
     try:
-        decoder(shape.element)(text)
+        _decoder_of(shape.element)(text)
     except BAD_FRAME:
         return False
-    said = json.loads(text.decode(errors="replace"))
-    return not shape.symbol or said[shape.symbol] == symbol
+    return not shape.symbol or text_of(members(text)[shape.symbol]) == symbol
