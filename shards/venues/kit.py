@@ -232,6 +232,8 @@ class SocketGroup:
     """Idle seconds before a WebSocket ping. A `json_ping` is sent every so often, data or not; its
     answer is a frame that the decoder knows and says nothing of.
     """
+    pings_always: bool = False
+    """Whether the venue wants WebSocket pings also while data comes."""
 
 
 @dataclass(frozen=True, slots=True)

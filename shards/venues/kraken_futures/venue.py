@@ -120,7 +120,8 @@ VENUE: Final = Venue(
             topics_per_message=50,
             # A hundred requests a second are allowed.
             message_interval_s=0.05,
-            # The venue wants a ping a minute.
+            # The venue wants a ping a minute, also of who is sent something all the time.
+            pings_always=True,
             idle_timeout_s=60.0,
             lifetime_s=24 * 3600.0,
             refuses_repeats=True,

@@ -1,13 +1,9 @@
 """What a venue answers to who asks too often: the usual answers are known by their status, its own
-are in `tests/data/<venue>/too_often.json`.
-
-`answers` are of calls, with the seconds for which nobody asks then; `frames` refuse request 1 on a
-socket (`test_on_sockets.py`).
+are in `tests/data/<venue>/refusals.json`, with the seconds for which nobody asks then.
 """
 
 import asyncio
-import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import uvloop
@@ -20,7 +16,7 @@ from shards.transport.rest import VenueRest
 from shards.venues.budgets import REST_POLLS
 from shards.venues.kit import REST_WEIGHT, RestCall, Venue, rest_pools_of
 from tests.shards.fake_venue import Answer, FakeVenue, serving
-from tests.shards.venues.recorded import DATA, UNDER_TEST
+from tests.shards.venues.recorded import UNDER_TEST, refusals_of
 from tests.waiting import until
 
 
@@ -42,9 +38,7 @@ USUAL = (
 
 
 def refusals(name: str) -> list[Refusal]:
-    said: list[dict[str, Any]] = json.loads((DATA / name / "too_often.json").read_bytes())[
-        "answers"
-    ]
+    said = refusals_of(name)["too_often_calls"]
     own = [
         Refusal(Answer(each["body"].encode(), each["status"]), 429, each["wait_s"]) for each in said
     ]
