@@ -27,7 +27,7 @@ from shards.transport.socket import Socket
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
 from shards.venues.json_parts import members, text_of
-from shards.venues.kit import PollChannel, Shape, Venue, capabilities, no_levels
+from shards.venues.kit import FrameDecoder, PollChannel, Shape, Venue, capabilities, no_levels
 from shards.venues.salvage import message, tag_paths
 from tests.shards.doubles import MemoryRings, Open, spec_of
 from tests.shards.venues.recorded import UNDER_TEST
@@ -201,12 +201,20 @@ class Market:
             self.venue, group, "ws://nowhere", topics.items(), self.double.rings.publish, Open(),
             lifetime_s=3600.0,
         )  # fmt: skip
-        socket = Socket(self.connection, self.double.rings.publish)
-        self.decode = self.connection.opened(socket)
+        self.decode = self._opened()
         self.pollers = {
             kind: self._poller(kind) for kind, transport, _ in self.offers
             if transport is Transport.HTTP_POLL
         }  # fmt: skip
+
+    def _opened(self) -> FrameDecoder:
+        return self.connection.opened(Socket(self.connection, self.double.rings.publish))
+
+    def opened_again(self) -> None:
+        """The socket ends, and the next one is open."""
+        for stream in self.connection.streams:
+            stream.cut("cut")
+        self.decode = self._opened()
 
     def _make(self, kind: StreamKind, transport: Transport, symbol: str) -> None:
         slot = len(self.streams)
