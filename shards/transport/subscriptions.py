@@ -243,11 +243,11 @@ class Subscriptions:
         topics. Where the request is not named, whatever brings nothing may have been refused, or
         be subscribed all the same.
         """
-        asked = self._requests.pop(request_id or 0, None)
-        if asked is None:
+        if request_id is None:
             topics = [t for t in self._told if t in self._topics and not self._delivers(t)]
             self._silent.update(topics)
             return topics
+        asked = self._requests.pop(request_id, Request(()))  # said twice, heeded once
         topics = [topic for topic in asked.topics if topic in self._topics]
         if asked.ends:
             self._told.update(asked.topics)

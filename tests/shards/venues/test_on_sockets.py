@@ -190,7 +190,7 @@ def test_what_was_asked_for_too_often_is_asked_for_again_later(
 ) -> None:
     """Nobody listens to it until then, also not to what has no rows for hours."""
     monkeypatch.setattr(conversation, "_TOO_OFTEN_S", 0.3)
-    monkeypatch.setattr(contracts, "_SETTLED_S", 0.1)
+    monkeypatch.setattr(contracts, "_SETTLED_S", 3600.0)
 
     async def body(name: str, rig: FakeRig) -> None:
         symbol, other = symbol_of(name), other_of(name)
@@ -201,8 +201,11 @@ def test_what_was_asked_for_too_often_is_asked_for_again_later(
         for stream in at.streams:
             assert stream.state is StreamState.BACKOFF, stream.key
             assert f"{name} is asked again in " in stream.reason
+        monkeypatch.setattr(contracts, "_SETTLED_S", 0.0)
+        rig.session.tick()
+        assert not any(stream.is_heard for stream in at.streams)
         await at.until(lambda: at.requests(symbol) > asked[0] and at.requests(other) > asked[1])
-        assert {stream.state for stream in at.streams} == {StreamState.SYNCING}
+        assert StreamState.BACKOFF not in {stream.state for stream in at.streams}
         at.trade()
         await at.until(lambda: at.stream(symbol).state is StreamState.LIVE)
         assert len(rig.session.connections) == 1
