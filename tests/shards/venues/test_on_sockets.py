@@ -21,7 +21,7 @@ from shards.transport import conversation, hangups
 from shards.venues.kit import Channel, Venue
 from tests.shards.doubles import spec_of
 from tests.shards.fake_venue import PING, PONG, TEXT, FakeRig, FakeSocket, frame, running
-from tests.shards.venues.mutants import Market, element
+from tests.shards.venues.mutants import Market
 from tests.shards.venues.recorded import UNDER_TEST, cases_of, refusals_of, symbol_of
 
 NAMES = list(UNDER_TEST)
@@ -56,6 +56,9 @@ class Visit:
     def __init__(self, name: str, rig: FakeRig, socket: FakeSocket) -> None:
         self.name, self.rig, self.socket = name, rig, socket
         self._said: list[tuple[int, bytes]] = []
+        self._market = Market(name)
+        wanted = StreamKind.TRADES, Transport.WS
+        self._trades = next(each for each in self._market.offers if each[:2] == wanted)
 
     @property
     def streams(self) -> list[Feed]:
@@ -85,6 +88,14 @@ class Visit:
     def trade(self) -> None:
         """Trades of `symbol_of`."""
         self.socket.send(trade_of(self.name)["frame"].encode())
+
+    def trade_of(self, symbol: str, *, is_escaped: bool = False) -> None:
+        """The symbol's next trade, made by the definition of its message."""
+        row = self._market.next_element(self._trades, symbol)
+        if "count" in row:  # of trades that were merged
+            row["count"] = 1
+        text = json.dumps(row, ensure_ascii=is_escaped).encode()
+        self.socket.send(self._market.frame(self._trades.shape, [text], symbol))
 
     async def until(self, condition: Callable[[], object]) -> None:
         await self.rig.until(condition, within_s=PATIENCE_S)
@@ -154,9 +165,6 @@ def test_what_is_acknowledged_and_never_comes_is_asked_for_again(tmp_path: Path)
 def test_a_refused_topic_says_so_and_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the venue delists it while it runs: what was live ends with its socket or its
-    silence, and is asked for in vain.
-    """
     monkeypatch.setattr(hangups, "_LEFT_OUT_S", 0.2)
 
     async def body(name: str, rig: FakeRig) -> None:
@@ -178,6 +186,38 @@ def test_a_refused_topic_says_so_and_costs_no_other(
         assert len(rig.session.connections) == 1
 
     everywhere(tmp_path, body, stale_after_s=3.0)
+
+
+@pytest.mark.fault("N10")
+def test_what_is_delisted_while_it_runs_costs_no_other(tmp_path: Path) -> None:
+    """It falls silent, and is asked for once more in vain."""
+
+    async def body(name: str, rig: FakeRig) -> None:
+        symbol, other = symbol_of(name), other_of(name)
+        at = await visit(name, rig, [StreamKind.TRADES], symbol, other)
+        sent = 0
+
+        def goes_on() -> Feed:
+            nonlocal sent
+            sent += 1
+            at.trade_of(symbol)
+            return at.stream(other)
+
+        at.trade_of(other)
+        await at.until(lambda: goes_on().state is StreamState.LIVE)
+        asked = at.requests(other)
+        await at.until(lambda: goes_on().state is StreamState.STALE and at.requests(other) > asked)
+        words = refusals_of(name)["topic"].replace("{symbol}", other).replace("{other}", symbol)
+        at.socket.send(words.encode())
+        now = sent
+        await at.until(lambda: goes_on() and at.stream(symbol).row_count > now)
+        assert at.stream(other).state in (StreamState.STALE, StreamState.FAILED)
+        assert "no data for" in at.stream(other).reason
+        await at.until(lambda: goes_on() and at.stream(symbol).state is StreamState.LIVE)
+        await at.until(lambda: at.stream(symbol).row_count == sent)
+        assert not len(rig.double.rows("gap"))
+
+    everywhere(tmp_path, body, stale_after_s=0.5)
 
 
 REQUESTS = [(name, said) for name in NAMES for said in refusals_of(name)["too_often_requests"]]
@@ -297,12 +337,7 @@ def test_a_symbol_may_be_in_any_script(tmp_path: Path, escaped: bool) -> None:
 
     async def body(name: str, rig: FakeRig) -> None:
         at = await visit(name, rig, [StreamKind.TRADES], symbol)
-        market = Market(name)
-        (shape,) = [
-            each.shape for each in market.offers if each[:2] == (StreamKind.TRADES, Transport.WS)
-        ]
-        row = json.dumps(element(shape, symbol, 1001), ensure_ascii=escaped).encode()
-        at.socket.send(market.frame(shape, [row], symbol))
+        at.trade_of(symbol, is_escaped=escaped)
         await at.until(lambda: at.stream(symbol).row_count)
         assert not rig.session.malformed_by_reason
 
