@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from engine.data.flags import GapReason
 from engine.data.names import StreamKind, Transport
 from engine.messages.streams import StreamState
 from shards.feeds import contracts
@@ -210,10 +211,14 @@ def test_what_is_delisted_while_it_runs_costs_no_other(tmp_path: Path) -> None:
         words = refusals_of(name)["topic"].replace("{symbol}", other).replace("{other}", symbol)
         at.socket.send(words.encode())
         now = sent
-        await at.until(lambda: goes_on() and at.stream(symbol).row_count > now)
+
+        def is_heard() -> bool:
+            goes_on()
+            return at.stream(symbol).row_count > now and at.stream(symbol).state is StreamState.LIVE
+
+        await at.until(is_heard)
         assert at.stream(other).state in (StreamState.STALE, StreamState.FAILED)
         assert "no data for" in at.stream(other).reason
-        await at.until(lambda: goes_on() and at.stream(symbol).state is StreamState.LIVE)
         await at.until(lambda: at.stream(symbol).row_count == sent)
         assert not len(rig.double.rows("gap"))
 
@@ -229,28 +234,38 @@ def test_what_was_asked_for_too_often_is_asked_for_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
     """Nobody listens to it until then, also not to what has no rows for hours."""
-    monkeypatch.setattr(conversation, "_TOO_OFTEN_S", 0.3)
+    monkeypatch.setattr(conversation, "_TOO_OFTEN_S", 0.1)
     monkeypatch.setattr(contracts, "_SETTLED_S", 3600.0)
 
     async def body(name: str, rig: FakeRig) -> None:
         symbol, other = symbol_of(name), other_of(name)
         at = await visit(name, rig, market_of(name), symbol, other)
         asked = [at.requests(symbol), at.requests(other)]
+        cuts = [cuts_of(stream) for stream in at.streams]
         at.socket.send(said.encode())
-        await at.until(lambda: rig.session.connections[0].talk.refusal_count)
-        for stream in at.streams:
-            assert stream.state is StreamState.BACKOFF, stream.key
-            assert f"{name} is asked again in " in stream.reason
-        monkeypatch.setattr(contracts, "_SETTLED_S", 0.0)
-        rig.session.tick()
-        assert not any(stream.is_heard for stream in at.streams)
+        await at.until(lambda: all(cuts))
+        await at.until(lambda: {stream.state for stream in at.streams} == {StreamState.SYNCING})
         await at.until(lambda: at.requests(symbol) > asked[0] and at.requests(other) > asked[1])
-        assert StreamState.BACKOFF not in {stream.state for stream in at.streams}
+        for why in cuts:
+            assert [word.partition(" in ")[0] for word in why] == [f"{name} is asked again"]
         at.trade()
         await at.until(lambda: at.stream(symbol).state is StreamState.LIVE)
         assert len(rig.session.connections) == 1
 
     everywhere(tmp_path, body, [name])
+
+
+def cuts_of(stream: Feed) -> list[str]:
+    """Why it will have been cut."""
+    found, cut = list[str](), stream.cut
+
+    def note(why: str, silent_s: float = 0.0, *, blame: GapReason | None = None) -> None:
+        found.append(why)
+        cut(why, silent_s, blame=blame)
+        assert not stream.is_heard
+
+    stream.cut = note  # type: ignore[method-assign]
+    return found
 
 
 def market_of(name: str) -> list[StreamKind]:
