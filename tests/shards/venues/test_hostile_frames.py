@@ -105,23 +105,18 @@ def rearranged(frame: bytes, spans: list[tuple[int, int]], random: Random) -> by
     """Still JSON as a rule: two values exchanged, a name given to two values, one value wrapped or
     repeated.
     """
-    names = [
+    pairs = [
         (span, spans[at + 2])
         for at, span in enumerate(spans[:-2])
         if frame[slice(*spans[at + 1])] == b":"
     ]
-    if not names:
+    if len(pairs) < 2:
         return frame + frame
-    (begin, end), (value, after) = random.choice(names)
+    (begin, end), (value, after) = random.choice(pairs)
     match random.randrange(4):
         case 0:
-            (first, until), (second, stop) = sorted(
-                random.sample([each for _, each in names], 2)
-                if len(names) > 1
-                else [(value, after)] * 2
-            )
-            if until > second:
-                return frame
+            values = [each for _, each in random.sample(pairs, 2)]
+            (first, until), (second, stop) = sorted(values)
             moved = frame[second:stop] + frame[until:second] + frame[first:until]
             return frame[:first] + moved + frame[stop:]
         case 1:
