@@ -14,7 +14,6 @@ from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.keep_trying import Trouble
 from engine.limits.leases import Refusable
-from engine.messages.streams import StreamState
 from shards.feeds.declared.coverage import Carriers
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
@@ -319,7 +318,7 @@ class Connection:
             await self._messages.acquire()
         now_s, is_ending = monotonic_s(), bool(self.due)
         topics, number = self.subscriptions.send(request, now_s, is_ending=is_ending)
-        for stream in [] if request.ends else self._put_off_among(topics):
+        for stream in [] if request.ends else self.subscriptions.put_off_among(topics):
             self._carry(stream)
         if topics:
             render = self._venue.unsubscribe if request.ends else self._venue.subscribe
@@ -327,11 +326,6 @@ class Connection:
                 socket.send(frame)
                 await asyncio.sleep(self.group.message_interval_s)
         return topics
-
-    def _put_off_among(self, topics: Sequence[str]) -> list[Feed]:
-        """Streams that nobody has listened to since the venue was asked for them too often."""
-        streams = [each for topic in topics for each in self.subscriptions.streams_of(topic)]
-        return [each for each in streams if each.state is StreamState.BACKOFF]
 
     async def _ping(self, socket: Socket) -> None:
         """The venue's own kind of ping, or one that does not wait for silence."""

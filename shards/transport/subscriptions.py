@@ -256,6 +256,11 @@ class Subscriptions:
         self._told.difference_update(topics)
         return topics
 
+    def put_off_among(self, topics: Sequence[str]) -> list[Feed]:
+        """Streams that nobody has listened to since the venue was asked for them too often."""
+        streams = [each for topic in topics for each in self.streams_of(topic)]
+        return [each for each in streams if each.state is StreamState.BACKOFF]
+
     def _delivers(self, topic: str) -> bool:
         return any(stream.has_data for stream in self.streams_of(topic))
 
