@@ -295,7 +295,7 @@ class Liquidations(UnnumberedFeed):
         if self.state is not StreamState.LIVE:
             self._heard(max(ts_recv + self.venue_ahead_ns, row.ts_event), ts_recv)
         recent = self._recent
-        key = row[:5] if number is None else (number, row.side)
+        key = row[:5] if number is None else (number, *row[:5])
         if key in recent:
             self.duplicate_count += 1
             return

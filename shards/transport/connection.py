@@ -13,7 +13,7 @@ from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s, wall_ns
 from engine.base.keep_trying import Trouble
-from engine.limits.leases import Refusable, Turnstile
+from engine.limits.leases import Refusable
 from shards.feeds.declared.coverage import Carriers
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
@@ -51,7 +51,7 @@ class Connection:
         connects: Refusable,
         *,
         lifetime_s: float,
-        messages: Turnstile | None = None,
+        messages: Refusable | None = None,
         greet: Callable[[], Sequence[bytes]] | None = None,
     ) -> None:
         self._venue = venue
@@ -65,7 +65,7 @@ class Connection:
         self._feeds = Feeds()
         self.subscriptions = Subscriptions(group, self._feeds)
         self._changed = Alarm()
-        self.talk = Conversation(venue, self.subscriptions, connects, self._changed.ring)
+        self.talk = Conversation(venue, self.subscriptions, connects, self._changed.ring, messages)
         self._closes_first = False
         self._trouble = Trouble(
             f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), _log
@@ -234,8 +234,8 @@ class Connection:
     async def _serve(self, socket: Socket) -> str:
         """Subscribe and stay until the socket ends, falls silent or has lived its time."""
         work = [asyncio.create_task(self._subscribe(socket))]
-        if self.group.json_ping is not None:
-            work.append(asyncio.create_task(self._ping(socket, self.group.json_ping)))
+        if self.group.json_ping is not None or self.group.pings_always:
+            work.append(asyncio.create_task(self._ping(socket)))
         spread = random.uniform(_LIFETIME_SPREAD, 1.0)  # noqa: S311 - no secret
         ends_at_s = socket.opened_s + self._lifetime_s * spread
         try:
@@ -300,6 +300,7 @@ class Connection:
             await self.talk.greet(self._greet())
         known = self.subscriptions
         while True:
+            await self.talk.rest()
             request = known.next_request(is_ending=bool(self.due))
             if request is None:
                 await self._changed.wait()
@@ -317,6 +318,8 @@ class Connection:
             await self._messages.acquire()
         now_s, is_ending = monotonic_s(), bool(self.due)
         topics, number = self.subscriptions.send(request, now_s, is_ending=is_ending)
+        for stream in [] if request.ends else self.subscriptions.put_off_among(topics):
+            self._carry(stream)
         if topics:
             render = self._venue.unsubscribe if request.ends else self._venue.subscribe
             for frame in render(topics, number):
@@ -324,8 +327,11 @@ class Connection:
                 await asyncio.sleep(self.group.message_interval_s)
         return topics
 
-    async def _ping(self, socket: Socket, ping: bytes) -> None:
-        """The venue's own kind of ping."""
+    async def _ping(self, socket: Socket) -> None:
+        """The venue's own kind of ping, or one that does not wait for silence."""
         while True:
             await asyncio.sleep(self.group.ping_interval_s)
-            socket.send(ping)
+            if self.group.json_ping is not None:
+                socket.send(self.group.json_ping)
+            else:
+                socket.transport.send_ping()

@@ -8,7 +8,12 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.limits.leases import Refusable
 from engine.messages.streams import StreamState
 from shards.feeds.feed import Feed
-from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
+from shards.transport.refusals import (
+    BANNED,
+    TOO_OFTEN,
+    refusal_in,
+    told_wait_s,
+)
 from shards.transport.socket import Socket
 from shards.transport.subscriptions import Subscriptions
 from shards.venues.kit import Venue
@@ -16,6 +21,8 @@ from shards.venues.kit import Venue
 _log = logging.getLogger(__name__)
 
 _GREETING_TIMEOUT_S = 10.0
+_TOO_OFTEN_S = 10.0
+"""So long nothing is asked for where the venue does not say for how long."""
 _SHOWN_TEXT = 300
 _VENUE_SAID = "; the venue said: "
 
@@ -29,10 +36,13 @@ class Conversation:
         subscriptions: Subscriptions,
         connects: Refusable,
         on_changed: Callable[[], None],
+        messages: Refusable | None = None,
     ) -> None:
         self._venue = venue
         self._subscriptions = subscriptions
         self._connects = connects
+        self._messages = messages
+        self._rests_until_s = 0.0
         self._socket: Socket | None = None
         self._greeted = asyncio.Event()
         self._on_changed = on_changed
@@ -52,6 +62,11 @@ class Conversation:
             self.answer(frame)
         async with asyncio.timeout(_GREETING_TIMEOUT_S):
             await self._greeted.wait()
+
+    async def rest(self) -> None:
+        """Return once the venue may be asked for something."""
+        while (rest_s := self._rests_until_s - monotonic_s()) > 0:
+            await asyncio.sleep(rest_s)
 
     def ready(self) -> None:
         """The greeting was answered."""
@@ -94,7 +109,9 @@ class Conversation:
         shown = text[:_SHOWN_TEXT]
         self.refusal_count += 1
         self._say("refused", self.refusal_count, shown)
-        self.heed(text)
+        if self.heed(text) == TOO_OFTEN:
+            self._put_off(text, request_id)
+            return
         known = self._subscriptions
         named = topics or self._venue.topics_in(text, known.topics)
         refusal = known.refused(named, request_id, monotonic_s(), is_sure=bool(topics))
@@ -106,16 +123,33 @@ class Conversation:
             _log.error("%s: %s", stream.key, stream.reason)
         self._on_changed()
 
+    def _put_off(self, text: str, request_id: int | None) -> None:
+        """What was asked for too soon is asked for again later. Until then nobody listens to it."""
+        wait_s = told_wait_s({}, text.encode("utf-8", "replace")) or _TOO_OFTEN_S
+        self._rests_until_s = max(self._rests_until_s, monotonic_s() + wait_s)
+        if self._messages is not None:  # a limit of the address
+            self._messages.refused(TOO_OFTEN, wait_s)
+        why = f"{self._venue.name} is asked again in {wait_s:.0f} s: {text[:_SHOWN_TEXT]}"
+        for topic in self._subscriptions.put_off(request_id):
+            for stream in self._subscriptions.streams_of(topic):
+                if not stream.has_data:
+                    stream.cut(why)
+        self._on_changed()
+
     def _say(self, what: str, count: int, text: str) -> None:
         """Log the 1st, 2nd, 4th, 8th, …: a flood must not fill the log."""
         if count & (count - 1) == 0:
             venue = self._venue.name
             _log.warning("%s %s (%d so far on this socket): %s", venue, what, count, text)
 
-    def heed(self, text: str) -> None:
-        """Where the venue speaks of a ban, nobody connects for as long as it says."""
-        if speaks_of_ban(body := text.encode("utf-8", "replace")):
+    def heed(self, text: str) -> int:
+        """Where the venue speaks of a ban, nobody connects for as long as it says. Returns the HTTP
+        status that means the same as its words; 0 where there is none.
+        """
+        body = text.encode("utf-8", "replace")
+        if (status := refusal_in(body, self._venue.too_often)) == BANNED:
             self._connects.refused(BANNED, told_wait_s({}, body))
+        return status
 
 
 def _show(stream: Feed, text: str) -> None:

@@ -4,13 +4,13 @@
 for some of their refusals only there: `banned until 1795661085790` (ms since 1970), or
 `"retryAfter":1795661085790` beside `"serverTime"` in answers to socket requests. A moment is of the
 venue's clock, so it is compared with what that clock says now: the `Date` of the same answer, or
-its `serverTime`. Our own clock is asked last, for it may be wrong by years.
+its `serverTime`. Our own clock is asked last, for it may be wrong by years. `"wait":2` is seconds.
 """
 
 import email.utils
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from engine.base.clock import wall_ns
@@ -18,15 +18,27 @@ from engine.limits.budget import BLOCK_S_MAX
 
 BANNED: Final = 418
 """Under whatever status a venue speaks of a ban, this is meant."""
+TOO_OFTEN: Final = 429
+"""Likewise where it says in its own way (`Venue.too_often`) that it is asked too often."""
 
 _UNTIL: Final = re.compile(rb'banned until:? {0,4}(\d{10,19})|"retryAfter" {0,4}: {0,4}(\d{10,19})')
 _NOW: Final = re.compile(rb'"serverTime" {0,4}: {0,4}(\d{10,19})')
+_SECONDS: Final = re.compile(rb'"wait" {0,4}: {0,4}(\d{1,6})')
 _LOOKED_AT_BYTES: Final = 4096
 
 
 def speaks_of_ban(body: bytes) -> bool:
     """Whether a short answer is about a ban of this address."""
     return len(body) <= _LOOKED_AT_BYTES and b"banned until" in body
+
+
+def refusal_in(body: bytes, too_often: Iterable[bytes]) -> int:
+    """The status of `REFUSALS` that a short answer means by what it says; 0 where it is none."""
+    if len(body) > _LOOKED_AT_BYTES:
+        return 0
+    if speaks_of_ban(body):
+        return BANNED
+    return TOO_OFTEN if any(words in body for words in too_often) else 0
 
 
 def told_wait_s(headers: Mapping[str, str], body: bytes = b"") -> float | None:
@@ -38,6 +50,7 @@ def told_wait_s(headers: Mapping[str, str], body: bytes = b"") -> float | None:
     moments = [_moment_s(found) for found in _UNTIL.finditer(head)]
     waits = [_header_wait_s(headers.get("Retry-After"), clocks)]
     waits += [_wait_until(moment, clocks) for moment in moments]
+    waits += [float(found[1]) for found in _SECONDS.finditer(head)]
     longest_s = max(waits)
     return min(max(longest_s, 1.0), BLOCK_S_MAX) if longest_s > 0 else None
 

@@ -2,7 +2,7 @@
 
 A venue that refuses (`REFUSALS`) is left alone by every process, for as long as it says or as is
 usual: 429 is about the pool the call belongs to, 403, 418 and 451 are about the address and all of
-them.
+them. What it says in an answer of any status (`Venue.too_often`, a ban) counts the same.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from engine.base.errors import VenueError
 from engine.limits.budget import REFUSALS, refusal_in_words
 from engine.limits.leases import Lease, LeaseClient
 from shards.transport.answers import address_of, no_json
-from shards.transport.refusals import BANNED, speaks_of_ban, told_wait_s
+from shards.transport.refusals import refusal_in, told_wait_s
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import REST_POLLS, spendable
 from shards.venues.kit import REST_WEIGHT, RestCall, Venue, limit_of, limited_as, rest_pools_of
@@ -44,6 +44,7 @@ class VenueRest:
             for pool in (REST_POLLS, *rest_pools_of(venue))
         }
         self._used_weight_header = venue.used_weight_header
+        self._too_often = venue.too_often
         self._listing = venue.listing
         self._parse_limits = venue.parse_limits
         limit = limit_of(venue, REST_WEIGHT)
@@ -69,8 +70,9 @@ class VenueRest:
             reason = str(error) or type(error).__name__
             raise VenueError(f"{self._what(call, symbol)}: {reason}") from error
         self._pass_on_used_weight(reply)
-        if is_refused or speaks_of_ban(payload):
-            self._refused(call, reply, payload)
+        status = reply.status if is_refused else refusal_in(payload, self._too_often)
+        if status:
+            self._refused(call, status, told_wait_s(reply.headers, payload))
         self._check(reply, payload, self._what(call, symbol))
         if call == self._listing.first:
             self._heed(payload)
@@ -104,10 +106,8 @@ class VenueRest:
         of = f" ({symbol})" if symbol else ""
         return f"{self._venue}: {call.method} {address_of(self._base_url + call.path)}{of}"
 
-    def _refused(self, call: RestCall, reply: aiohttp.ClientResponse, payload: bytes) -> NoReturn:
+    def _refused(self, call: RestCall, status: int, told_s: float | None) -> NoReturn:
         """The venue wants to be left alone: nobody asks."""
-        status = reply.status if reply.status in REFUSALS else BANNED
-        told_s = told_wait_s(reply.headers, payload)
         wait_s = self._leases[call.pool].refused(status, told_s)
         for pool in self._refused_with(call.pool, status):
             self._leases[pool].refused(status, told_s)

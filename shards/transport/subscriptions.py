@@ -238,6 +238,32 @@ class Subscriptions:
         known = [topic for topic in named if topic in self._topics]
         return self._leave_out(known, now_s) if is_sure else RefusedTopics(known)
 
+    def put_off(self, request_id: int | None) -> Sequence[str]:
+        """The venue was asked too often: what it did not take is to be asked for again. Returns its
+        topics. Where the request is not named, whatever brings nothing may have been refused, or
+        be subscribed all the same.
+        """
+        if request_id is None:
+            topics = [t for t in self._told if t in self._topics and not self._delivers(t)]
+            self._silent.update(topics)
+            return topics
+        asked = self._requests.pop(request_id, Request(()))  # said twice, heeded once
+        topics = [topic for topic in asked.topics if topic in self._topics]
+        if asked.ends:
+            self._told.update(asked.topics)
+            self._silent.update(topics)
+            return ()
+        self._told.difference_update(topics)
+        return topics
+
+    def put_off_among(self, topics: Sequence[str]) -> list[Feed]:
+        """Streams that nobody has listened to since the venue was asked for them too often."""
+        streams = [each for topic in topics for each in self.streams_of(topic)]
+        return [each for each in streams if each.state is StreamState.BACKOFF]
+
+    def _delivers(self, topic: str) -> bool:
+        return any(stream.has_data for stream in self.streams_of(topic))
+
     def _divide(self, request_id: int, now_s: float) -> RefusedTopics:
         asked = self._requests.get(request_id, Request(()))
         wanted = [topic for topic in asked.topics if topic in self._topics]
@@ -256,7 +282,7 @@ class Subscriptions:
 
     def _leave_out(self, topics: Sequence[str], now_s: float) -> RefusedTopics:
         """Topics that bring nothing and are refused; what delivers is subscribed, after all."""
-        out = [t for t in topics if not any(s.has_data for s in self.streams_of(t))]
+        out = [topic for topic in topics if not self._delivers(topic)]
         for topic in out:
             self._told.discard(topic)
             self._silent.discard(topic)

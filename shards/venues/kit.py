@@ -140,11 +140,8 @@ def topics_in(text: str, topics: Iterable[str]) -> set[str] | None:
     """Which of `topics` a venue's words name literally; None where they name nothing. A word that
     only ends with one (`flowusdt@…` with `wusdt@…`) names another.
     """
-    return {topic for topic in topics if topic in text and _is_word(topic, text)} or None
-
-
-def _is_word(topic: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(topic)}(?!\w)", text) is not None
+    found = (each for each in topics if each in text)
+    return {t for t in found if re.search(rf"(?<!\w){re.escape(t)}(?!\w)", text)} or None
 
 
 FrameDecoder = Callable[[bytes, int], None]
@@ -239,6 +236,8 @@ class SocketGroup:
     """Idle seconds before a WebSocket ping. A `json_ping` is sent every so often, data or not; its
     answer is a frame that the decoder knows and says nothing of.
     """
+    pings_always: bool = False
+    """Whether the venue wants WebSocket pings also while data comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +425,8 @@ class Venue:
     """Which topics a refusal is about by its words: none that we know (an empty set), or None where
     it names nothing.
     """
+    too_often: tuple[bytes, ...] = ()
+    """What a short answer says, or a refusal on a socket, that means HTTP 429 under any status."""
     limits_with: str = ""
     """The venue whose limits these are as well, where one server has the markets of several: what
     one of them spends, or holds, all of them do. They all say the same `limits`.

@@ -350,6 +350,7 @@ VENUE: Final = Venue(
         ),
     },
     limits=(Limit(REST_WEIGHT, 600, 60.0), Limit(CONNECTS, 60, 60.0)),
+    too_often=(b"slower, please",),
     subscribe=lambda topics, number: _say("subscribe", topics, number),
     unsubscribe=lambda topics, number: _say("unsubscribe", topics, number),
     open_decoder=open_decoder,

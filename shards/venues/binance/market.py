@@ -53,6 +53,8 @@ def _group(path: str) -> SocketGroup:
     )
 
 
+TOO_OFTEN: Final = (b'"code":-1003,', b"Too many requests")
+
 FUTURES_GROUPS: Final[Mapping[str, SocketGroup]] = {
     "public": _group("/public/ws"),
     "market": _group("/market/ws"),

@@ -10,6 +10,7 @@ from shards.venues.binance.answers import parse_book_snapshot
 from shards.venues.binance.decode import SPOT_SHAPES, open_spot
 from shards.venues.binance.instruments import parse_limits, parse_spot
 from shards.venues.binance.market import (
+    TOO_OFTEN,
     USED_WEIGHT,
     book_topic,
     subscribe,
@@ -62,6 +63,7 @@ VENUE: Final = Venue(
     limits=(Limit(REST_WEIGHT, 6000, 60.0), Limit(CONNECTS, 300, 300.0)),
     parse_limits=parse_limits,
     used_weight_header=USED_WEIGHT,
+    too_often=TOO_OFTEN,
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     open_decoder=open_spot,

@@ -1,5 +1,6 @@
 """Bybit frames and answers into feeds, of all categories."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -215,9 +216,12 @@ class _Decoder:
         feed = self._liquidations.get(symbol)
         if feed is None:
             raise UntakenError(symbol, LiquidationFeed)
+        seen = Counter[LiquidationRow]()
         for each in said.data:
             side, at = _ORDER_SIDE[each.S], each.T * NS_PER_MS
-            feed.on_liquidation(LiquidationRow(at, side, each.p, each.v, each.v, 0.0), ts_recv)
+            row = LiquidationRow(at, side, each.p, each.v, each.v, 0.0)
+            feed.on_liquidation(row, ts_recv, seen[row] or None)
+            seen[row] += 1
 
 
 def _best(choose: Callable[..., Level], before: Level, levels: Sequence[Level]) -> Level:

@@ -205,6 +205,7 @@ def _venue(category: str, unit: SizeUnit, examples: tuple[str, ...]) -> Venue:
             Limit(CONNECTS, 165, 300.0),
             Places(SOCKETS, 1000),
         ),
+        too_often=(b'"retCode":10006,', b'"retCode":10018,', b"Too many visits"),
         subscribe=subscribe,
         unsubscribe=unsubscribe,
         open_decoder=open_decoder,

@@ -351,6 +351,7 @@ VENUE: Final = Venue(
         Limit(CONNECTS, 8, 1.0),
         Limit(MESSAGES, 100, 1.0),
     ),
+    too_often=(b"rate limit exceeded",),
     subscribe=lambda topics, _: _say("subscribe", topics),
     unsubscribe=lambda topics, _: _say("unsubscribe", topics),
     open_decoder=open_decoder,

@@ -236,6 +236,7 @@ VENUE: Final = Venue(
         # 32, calls under way among them.
         Places(SOCKETS, 24),
     ),
+    too_often=(b"too_many_requests",),
     subscribe=lambda topics, number: [_call("public/subscribe", {"channels": topics}, number)],
     unsubscribe=lambda topics, number: [_call("public/unsubscribe", {"channels": topics}, number)],
     open_decoder=open_decoder,

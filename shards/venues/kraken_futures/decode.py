@@ -119,7 +119,7 @@ def _on_trade(
         raise UntakenError(symbol, ContiguousTrades, Liquidations)
     if forced is not None and said.type == FORCED:
         row = LiquidationRow(at, side, said.price, said.qty, said.qty, said.price)
-        forced.on_liquidation(row, ts_recv)
+        forced.on_liquidation(row, ts_recv, said.seq)
 
 
 def _on_past(

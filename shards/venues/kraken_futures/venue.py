@@ -120,7 +120,8 @@ VENUE: Final = Venue(
             topics_per_message=50,
             # A hundred requests a second are allowed.
             message_interval_s=0.05,
-            # The venue wants a ping a minute.
+            # The venue wants a ping a minute, also of who is sent something all the time.
+            pings_always=True,
             idle_timeout_s=60.0,
             lifetime_s=24 * 3600.0,
             refuses_repeats=True,
@@ -150,6 +151,7 @@ VENUE: Final = Venue(
         Limit(CONNECTS, 60, 60.0),
         Places(SOCKETS, 100),
     ),
+    too_often=(b"apiLimitExceeded",),
     subscribe=lambda topics, _: _say("subscribe", topics),
     unsubscribe=lambda topics, _: _say("unsubscribe", topics),
     open_decoder=open_decoder,

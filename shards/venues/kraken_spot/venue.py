@@ -129,6 +129,7 @@ VENUE: Final = Venue(
         Limit(REST_WEIGHT, 60, 60.0),
         Limit(CONNECTS, 150, 600.0),
     ),
+    too_often=(b"Rate limit exceeded", b"Too many requests", b"Exceeded msg rate"),
     subscribe=lambda topics, number: _say("subscribe", topics, number, snapshot=True),
     unsubscribe=lambda topics, number: _say("unsubscribe", topics, number),
     open_decoder=open_decoder,

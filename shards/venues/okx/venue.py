@@ -211,6 +211,7 @@ VENUE: Final = Venue(
         Limit(REST_WEIGHT, 20, 2.0),
         Limit(CONNECTS, 3, 1.0),
     ),
+    too_often=(b'"code":"50011"', b"60014 "),
     subscribe=subscribe,
     unsubscribe=unsubscribe,
     open_decoder=open_decoder,

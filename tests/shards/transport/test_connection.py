@@ -172,6 +172,10 @@ class Gate(asyncio.Event):
         """Wait until then."""
         await self.wait()
 
+    def refused(self, status: int, wait_s: float | None) -> float:
+        """Never mind."""
+        return 0.0
+
 
 def test_a_stream_that_comes_back_before_its_turn_was_never_away() -> None:
     """Unsubscribed and subscribed again it would miss what nobody can count."""

@@ -207,7 +207,7 @@ def test_a_poll_that_cannot_be_read_is_declared_and_repeated() -> None:
 
     async def test(rig: Rig) -> None:
         bad = {"symbol": "BTCUSDT", "openInterest": "NaN", "time": 1_795_000_000_000}
-        error = {"code": -1003, "msg": "Too many requests."}
+        error = {"code": -1000, "msg": "An unknown error occurred."}
         script: list[Reply] = [(200, bad), (200, "<html>maintenance</html>"), (200, error)]
         rig.server.script["/fapi/v1/openInterest?symbol=BTCUSDT"] = script
         poller = rig.poller(StreamKind.OPEN_INTEREST, interval_s=60)

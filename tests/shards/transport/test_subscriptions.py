@@ -91,3 +91,22 @@ def test_who_is_removed_meanwhile_is_not_asked_for_again() -> None:
     bench.known.remove(bench.streams[0])
     assert bench.send() == ["t2"]
     assert bench.send() == []
+
+
+def test_of_what_was_asked_for_too_often_all_is_asked_for_again() -> None:
+    bench = Bench(5)
+    assert [bench.send(), bench.send()] == [["t0", "t1", "t2"], ["t3", "t4"]]
+    bench.known.remove(bench.streams[4])
+    assert bench.known.put_off(2) == ["t3"]
+    assert not bench.known.put_off(2), "said twice, heeded once"
+    assert bench.send() == ["-t4"]
+    assert not bench.known.put_off(3), "and an end is said once more"
+    assert [bench.send(), bench.send(), bench.send()] == [["-t4"], ["t3"], []]
+
+
+def test_where_no_request_is_named_whatever_brings_nothing_may_have_been_refused() -> None:
+    bench = Bench(3, dataclasses.replace(GROUP, refuses_repeats=True))
+    bench.send()
+    bench.streams[1].delivers()
+    assert sorted(bench.known.put_off(None)) == ["t0", "t2"]
+    assert [sorted(bench.send()), sorted(bench.send())] == [["-t0", "-t2"], ["t0", "t2"]]

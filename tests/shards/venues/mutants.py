@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,7 +27,7 @@ from shards.transport.socket import Socket
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import decoder
 from shards.venues.json_parts import members, text_of
-from shards.venues.kit import PollChannel, Shape, Venue, capabilities, no_levels
+from shards.venues.kit import FrameDecoder, PollChannel, Shape, Venue, capabilities, no_levels
 from shards.venues.salvage import message, tag_paths
 from tests.shards.doubles import MemoryRings, Open, spec_of
 from tests.shards.venues.recorded import UNDER_TEST
@@ -42,6 +43,10 @@ HOSTILE: dict[str, bytes | None] = {
 TIME_MS = 1_795_000_000_000
 TS_RECV = (TIME_MS + 5) * 1_000_000
 _MARK = "@@here@@"
+
+_type_of = lru_cache(inspect.type_info)
+_decoder_of = lru_cache(decoder)
+"""Both cost more than what is done with them."""
 
 Place = tuple[str | int, ...]
 """Where a value is in an element."""
@@ -119,7 +124,7 @@ def _scalar(kind: inspect.Type, symbol: str, number: int) -> Any:
 
 def element(shape: Shape, symbol: str, number: int) -> dict[str, Any]:
     """The `number`th element of a stream: its ids and times go on from the one before."""
-    found: dict[str, Any] = _value(inspect.type_info(shape.element), symbol, number)
+    found: dict[str, Any] = _value(_type_of(shape.element), symbol, number)
     at: Any = TIME_MS + number
     if shape.time and isinstance(found[shape.time], str):
         at = _timestamp(number)
@@ -196,12 +201,20 @@ class Market:
             self.venue, group, "ws://nowhere", topics.items(), self.double.rings.publish, Open(),
             lifetime_s=3600.0,
         )  # fmt: skip
-        socket = Socket(self.connection, self.double.rings.publish)
-        self.decode = self.connection.opened(socket)
+        self.decode = self._opened()
         self.pollers = {
             kind: self._poller(kind) for kind, transport, _ in self.offers
             if transport is Transport.HTTP_POLL
         }  # fmt: skip
+
+    def _opened(self) -> FrameDecoder:
+        return self.connection.opened(Socket(self.connection, self.double.rings.publish))
+
+    def opened_again(self) -> None:
+        """The socket ends, and the next one is open."""
+        for stream in self.connection.streams:
+            stream.cut("cut")
+        self.decode = self._opened()
 
     def _make(self, kind: StreamKind, transport: Transport, symbol: str) -> None:
         slot = len(self.streams)
@@ -341,8 +354,7 @@ def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
     if _is_another(shape, text):
         return False
     try:
-        decoder(shape.element)(text)
+        _decoder_of(shape.element)(text)
     except BAD_FRAME:
         return False
-    said = json.loads(text.decode(errors="replace"))
-    return not shape.symbol or said[shape.symbol] == symbol
+    return not shape.symbol or text_of(members(text)[shape.symbol]) == symbol

@@ -98,6 +98,16 @@ def symbol_of(name: str) -> str:
     return first
 
 
+def refusals_of(name: str) -> dict[str, Any]:
+    """How a venue says no in its own way: `too_often_calls` are answers to calls, with the seconds
+    for which nobody asks then; `too_often_requests` are frames that refuse request 1 on a socket
+    for now, and `topic` is one that refuses in it the trades of `{symbol}` beside `{other}`, or
+    acknowledges them though they are not there.
+    """
+    found: dict[str, Any] = json.loads((DATA / name / "refusals.json").read_bytes())
+    return found
+
+
 def parsers(name: str) -> dict[str, Callable[[bytes], Any]]:
     """What reads the venue's other answers, by the name their recordings have."""
     venue = UNDER_TEST[name]

@@ -141,3 +141,11 @@ def test_an_error_in_place_of_an_answer_is_one() -> None:
     for read in (VENUES[LINEAR].listing.parse, VENUES[LINEAR].listing.next):
         with pytest.raises(ValueError, match="retCode 10006: Too many visits!"):
             read(body)
+
+
+def test_two_liquidations_that_say_the_same_are_two_in_one_message_and_one_in_two() -> None:
+    order = {"T": AT_MS, "s": "BTCUSDT", "S": "Buy", "v": "0.5", "p": "81230.0"}
+    said = {"topic": "allLiquidation.BTCUSDT", "type": "snapshot", "ts": AT_MS}
+    twice, once = (json.dumps({**said, "data": [order] * count}).encode() for count in (2, 1))
+    found = heard(StreamKind.LIQUIDATIONS, twice, once, twice)
+    assert rows(found, "liquidation", "price", "qty") == [(81230.0, 0.5), (81230.0, 0.5)]

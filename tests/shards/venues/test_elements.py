@@ -269,6 +269,38 @@ def test_a_type_that_names_the_symbol_says_whose_its_elements_are(symbol: str) -
 
 @pytest.mark.fault("N03")
 @pytest.mark.parametrize("name", list(UNDER_TEST))
+def test_a_message_too_large_to_be_taken_apart_may_have_been_anybodys(name: str) -> None:
+    """Ten megabytes in a field that nobody reads cost nothing. In one that is read nobody looks for
+    whose it was: each stream without ids says that it may miss something, ids tell for themselves.
+    """
+    market = Market(name)
+    (offer,) = (each for each in market.offers if each[:2] == (StreamKind.TRADES, Transport.WS))
+    trades = market.streams[offer.kind, offer.transport, "S0"]
+    huge = b'"' + b"x" * 10_000_000 + b'"'
+    example = market.next_element(offer, "S0")
+    market.deliver(offer, [mutated(example, ("zz",), huge)], "S0")
+    assert market.rows(trades) == 1
+    bad = market.next_element(offer, "S0")
+    read = next(
+        place for place in places(bad) if is_refused(offer.shape, mutated(bad, place, b"[]"), "S0")
+    )
+    market.deliver(offer, [mutated(bad, read, huge)], "S0")
+    market.deliver(offer, [written(market.next_element(offer, "S0"))], "S0")
+    market.settle()
+    assert market.rows(trades) == 2
+    assert market.connection.malformed_by_reason.total() == 1
+    for (_, transport, _), stream in market.streams.items():
+        reasons = market.gaps(stream)["reason"].tolist()
+        if stream is trades and stream.ids_tell:
+            assert reasons == [GapReason.SEQUENCE]
+        elif transport is Transport.WS and not stream.ids_tell:
+            assert reasons == [GapReason.UNREADABLE], stream.key
+        else:
+            assert reasons == []
+
+
+@pytest.mark.fault("N03")
+@pytest.mark.parametrize("name", list(UNDER_TEST))
 @pytest.mark.whole
 def test_thousands_of_mutants_among_good_elements(name: str) -> None:
     """All kinds and symbols at once, one value of every other element replaced at random, rings

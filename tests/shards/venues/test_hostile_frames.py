@@ -21,6 +21,7 @@ from engine.data.kinds import FUNDING, KINDS, LIQUIDATION, TRADE
 from engine.data.names import StreamKind, Transport
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
+from shards.venues.salvage import Salvage
 from tests.shards.doubles import MemoryRings, Said, spec_of
 from tests.shards.venues.recorded import DATA, TS_RECV, UNDER_TEST, cases_of, parsers, symbol_of
 
@@ -74,7 +75,10 @@ SPLINTERS = [
 def damaged(frame: bytes, spans: list[tuple[int, int]], random: Random) -> bytes:
     """One to three things done to a frame. `spans` are its tokens."""
     broken = bytearray(frame)
-    if random.random() < 0.6:
+    chance = random.random()
+    if chance < 0.15 and len(spans) > 3:
+        return rearranged(frame, spans, random)
+    if chance < 0.6:
         for begin, end in sorted(random.sample(spans, min(len(spans), random.choice((1, 1, 2)))))[
             ::-1
         ]:
@@ -97,6 +101,37 @@ def damaged(frame: bytes, spans: list[tuple[int, int]], random: Random) -> bytes
     return bytes(broken)
 
 
+def rearranged(frame: bytes, spans: list[tuple[int, int]], random: Random) -> bytes:
+    """Still JSON as a rule: two values exchanged, a name given to two values, one value wrapped or
+    repeated.
+    """
+    pairs = [
+        (span, spans[at + 2])
+        for at, span in enumerate(spans[:-2])
+        if frame[slice(*spans[at + 1])] == b":"
+    ]
+    if len(pairs) < 2:
+        return frame + frame
+    (begin, end), (value, after) = random.choice(pairs)
+    match random.randrange(4):
+        case 0:
+            values = [each for _, each in random.sample(pairs, 2)]
+            (first, until), (second, stop) = sorted(values)
+            moved = frame[second:stop] + frame[until:second] + frame[first:until]
+            return frame[:first] + moved + frame[stop:]
+        case 1:
+            twice = frame[begin:end] + b":" + random.choice(HOSTILE) + b","
+            return frame[:begin] + twice + frame[begin:]
+        case 2:
+            depth = random.choice((1, 2, 2000))
+            wrapped = b"[" * depth + frame[value:after] + b"]" * depth
+            return frame[:value] + wrapped + frame[after:]
+        case _:
+            brackets = [at for at, _ in spans if frame[at] in b"{["]
+            at = random.choice(brackets or [0])
+            return frame[:at] + b"[]," * random.choice((1, 3, 500)) + frame[at:]
+
+
 Read = Callable[[bytes], None]
 
 
@@ -108,7 +143,10 @@ class Target:
         self.bad_frames: list[Exception] = []
         self.streams = []
         everything = Feeds()
-        frames = self._frames(venue.open_decoder(everything, Said()))
+        decode = venue.open_decoder(everything, Said())
+        frames = self._frames(decode)
+        self._salvage = Salvage(venue, everything, decode, self._note)
+        self._pushed = frames
         self.reader_of: dict[tuple[StreamKind, Transport], Read] = {}
         for slot, (kind, transport) in enumerate(capabilities(venue)):
             stream = self.double.feed(
@@ -135,19 +173,26 @@ class Target:
             body, feeds, TS_RECV, lambda error, _: self.bad_frames.append(error)
         )
 
+    def _note(self, error: Exception, _: bytes) -> None:
+        self.bad_frames.append(error)
+
     def contents(self) -> tuple[int, ...]:
         """How much is in the rings, and held back for a snapshot."""
         held = (len(getattr(stream, "_buffer", ())) for stream in self.streams)
         return (*(ring.next_seq for ring in self.producers), *held)
 
-    def take(self, read: Read, frame: bytes) -> None:
-        """Deliver a frame as a connection or a poller would."""
+    def take(self, read: Read, frame: bytes, *, is_salvaged: bool = False) -> None:
+        """Deliver a frame as a connection or a poller would, with the slow way of what is refused
+        if `is_salvaged`.
+        """
         before = self.contents()
         try:
             read(frame)
         except BAD_FRAME as error:
             assert reason_of(error) in REASONS
             assert self.contents() == before, "something of a refused frame was stored"
+            if read is self._pushed and is_salvaged:
+                self._salvage.take(frame, TS_RECV, error)
 
     def check_rows(self) -> None:
         """Everything stored is what a market can mean. Frees the rings."""
@@ -204,7 +249,8 @@ def test_a_damaged_frame_is_used_whole_or_refused(name: str, seed: int) -> None:
         recording = random.choice(RECORDED[name])
         usual = target.reader_of[recording.kind, recording.transport]
         read = usual if random.random() < 0.8 else random.choice(target.readers)
-        target.take(read, damaged(recording.frame, recording.spans, random))
+        frame = damaged(recording.frame, recording.spans, random)
+        target.take(read, frame, is_salvaged=random.random() < 0.1)
     target.check_rows()
     assert {reason_of(error) for error in target.bad_frames} <= REASONS
 

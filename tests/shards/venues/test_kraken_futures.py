@@ -70,3 +70,16 @@ def test_an_unreadable_ticker_is_a_quote_and_two_rows_of_state() -> None:
     kinds = (StreamKind.TICKER, StreamKind.FUNDING_OPEN_INTEREST)
     wanted = [("PF_XBTUSD", kind) for kind in kinds]
     assert refused(wanted, feed="ticker", product_id="PF_XBTUSD", time=1795000000111) == [1, 2]
+
+
+def test_two_fills_of_one_liquidation_that_say_the_same_are_two() -> None:
+    """Of one millisecond, price and quantity; the number of the trade tells them apart."""
+    double, feeds = MemoryRings(), Feeds()
+    stream = double.feed(spec_of(0, VENUE.name, "PF_XBTUSD", StreamKind.LIQUIDATIONS), VENUE)
+    stream.subscribed()
+    feeds.add(stream)
+    decode = VENUE.open_decoder(feeds, Said())
+    for seq in (653355, 653356, 653356):
+        decode(json.dumps({**TRADE, "type": "liquidation", "seq": seq}).encode(), TS_RECV)
+    assert len(double.rows("liquidation")) == 2
+    assert stream.duplicate_count == 1
