@@ -118,9 +118,6 @@ class Match(Struct, tag_field="type", tag="match", gc=False):
     product_id: str
     time: Moment
 
-    def __post_init__(self) -> None:
-        check_moment(self.time)
-
 
 class LastMatch(Match, tag_field="type", tag="last_match", gc=False):
     """The last trade before a subscription."""
@@ -141,9 +138,6 @@ class LevelUpdates(Struct, tag_field="type", tag="l2update", gc=False):
     changes: list[tuple[Literal["buy", "sell"], Price, Quantity]]
     time: Moment
 
-    def __post_init__(self) -> None:
-        check_moment(self.time)
-
 
 class BestPrices(Struct, tag_field="type", tag="ticker", gc=False):
     """Best bid and offer as of a trade. Quantities were not always told."""
@@ -155,9 +149,6 @@ class BestPrices(Struct, tag_field="type", tag="ticker", gc=False):
     time: Moment
     best_bid_size: Quantity = 0.0
     best_ask_size: Quantity = 0.0
-
-    def __post_init__(self) -> None:
-        check_moment(self.time)
 
 
 class Heartbeat(Struct, tag_field="type", tag="heartbeat", gc=False):
@@ -194,13 +185,19 @@ _Frame = (
     | Subscriptions
     | Refusal
 )
+
+
+def _time_of(said: Match | LevelUpdates | BestPrices) -> int:
+    return ns_of(said.time)
+
+
 SHAPES: Final = (
-    Shape(ContiguousTrades, Match, "match", symbol="product_id", seq="trade_id"),
+    Shape(ContiguousTrades, Match, "match", symbol="product_id", seq="trade_id", check=_time_of),
     Shape(
         UnchainedBook, LevelUpdates, "l2update", symbol="product_id",
-        levels=lambda said: [said.get("changes", b"")],
+        levels=lambda said: [said.get("changes", b"")], check=_time_of,
     ),
-    Shape(Quotes, BestPrices, "ticker", symbol="product_id", seq="sequence"),
+    Shape(Quotes, BestPrices, "ticker", symbol="product_id", seq="sequence", check=_time_of),
 )  # fmt: skip
 
 _decode = msgspec.json.Decoder(_Frame, strict=False).decode
