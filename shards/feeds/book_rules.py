@@ -138,7 +138,7 @@ def _digits(price_decimals: int, qty_decimals: int) -> Callable[[float, float], 
 
 
 def _crc(bids: Sequence[str], asks: Sequence[str]) -> int:
-    return zlib.crc32("".join([*asks, *bids]).encode())
+    return zlib.crc32(("".join(asks) + "".join(bids)).encode())
 
 
 CRC_OF_MANTISSAS: Final = Checksum(_digits, _crc)

@@ -31,15 +31,11 @@ from shards.venues.coinbase.messages import (
 )
 from shards.venues.digits import decoder
 from shards.venues.elements import funding_row, take_one
-from shards.venues.json_parts import id_of, members
+from shards.venues.json_parts import id_of, members, members_named
 from shards.venues.kit import Feeds, OnBadFrame, OpenDecoder, Shape, Talk
-from shards.venues.wire import ns_of
+from shards.venues.wire import check_moment, ns_of
 
 _Frame = MarketTrades | BookMessage | TickerMessage | Heartbeats | Subscriptions
-
-
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get("updates", b"")]
 
 
 SHAPES: Final = (
@@ -49,7 +45,7 @@ SHAPES: Final = (
     ),
     Shape(
         UnchainedBook, BookUpdates, "l2_data", ("events",), is_list=True,
-        symbol="product_id", levels=_levels, check=BookUpdates.changed_ns,
+        symbol="product_id", levels=members_named("updates"), check=BookUpdates.changed_ns,
     ),
     Shape(
         Quotes, BestPrices, "ticker", ("events", "", "tickers"), is_list=True, symbol="product_id"
@@ -202,7 +198,10 @@ class _SocketDecoder:
 
 def _sent_ts(sent: datetime | None, ts_recv: int) -> int:
     """When a message was sent; where it does not say so, when it came."""
-    return ts_recv if sent is None else ns_of(sent)
+    if sent is None:
+        return ts_recv
+    check_moment(sent)
+    return ns_of(sent)
 
 
 def _untaken(

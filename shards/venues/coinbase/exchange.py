@@ -20,6 +20,7 @@ from shards.feeds.pushed_books import UnchainedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues import kit
+from shards.venues.json_parts import members_named
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -195,7 +196,7 @@ SHAPES: Final = (
     Shape(ContiguousTrades, Match, "match", symbol="product_id", seq="trade_id", check=_time_of),
     Shape(
         UnchainedBook, LevelUpdates, "l2update", symbol="product_id",
-        levels=lambda said: [said.get("changes", b"")], check=_time_of,
+        levels=members_named("changes"), check=_time_of,
     ),
     Shape(Quotes, BestPrices, "ticker", symbol="product_id", seq="sequence", check=_time_of),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from shards.venues.deribit.messages import (
 )
 from shards.venues.digits import decoder
 from shards.venues.elements import funding_row, take_one
-from shards.venues.json_parts import members
+from shards.venues.json_parts import members, members_named
 from shards.venues.kit import Feeds, FrameDecoder, OnBadFrame, Shape, Talk
 from shards.venues.wire import NS_PER_MS
 
@@ -53,10 +53,6 @@ _FORCED: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
 _IS_TOO_SLOW: Final = "connection_too_slow"
 
 
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get(side, b"") for side in ("bids", "asks")]
-
-
 def _previous(said: Book) -> int:
     """The id of what a book follows, 0 where it follows nothing."""
     if said.prev_change_id is None and said.type == "change":
@@ -76,8 +72,8 @@ SHAPES: Final = (
     ),
     Shape(
         PushedBook, Book, "book.{symbol}.*", _DATA,
-        seq="change_id", prev_seq="prev_change_id", time="timestamp", levels=_levels,
-        check=_previous,
+        seq="change_id", prev_seq="prev_change_id", time="timestamp",
+        levels=members_named("bids", "asks"), check=_previous,
     ),
     Shape(Quotes, Quote, "quote.{symbol}", _DATA, seq="timestamp", time="timestamp"),
     Shape(

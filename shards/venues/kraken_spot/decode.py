@@ -12,6 +12,7 @@ from shards.feeds.feed import MalformedFrameError, UntakenError
 from shards.feeds.pushed_books import UnnumberedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
+from shards.venues.json_parts import members_named
 from shards.venues.kit import Feeds, FrameDecoder, Shape, Talk
 from shards.venues.kraken_spot.messages import (
     Book,
@@ -34,10 +35,6 @@ _LATE_US: Final = 60_000_000
 _UNKNOWN_PAIR: Final = "Currency pair not supported"
 
 
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get(side, b"") for side in ("bids", "asks")]
-
-
 def _time_of(said: Trade | Book | Quote) -> int | None:
     return ns_of(said.timestamp) if said.timestamp else None
 
@@ -49,7 +46,7 @@ SHAPES: Final = (
     ),
     Shape(
         UnnumberedBook, Book, "book", ("data",), is_list=True,
-        symbol="symbol", time="timestamp", levels=_levels, check=_time_of,
+        symbol="symbol", time="timestamp", levels=members_named("bids", "asks"), check=_time_of,
     ),
     Shape(
         Quotes, Quote, "ticker", ("data",), is_list=True,
