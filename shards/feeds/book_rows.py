@@ -6,9 +6,11 @@ An event is written whole or dropped whole. An event without any level still get
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.data.flags import Flag, Side
 from engine.data.kind import RecordArray
@@ -29,7 +31,7 @@ _FEW_LEVELS: Final = 10
 """Up to here a pack per level (0.3 µs) beats numpy's fixed cost per event (3 µs, measured)."""
 
 
-class BookEvent(NamedTuple):
+class BookEvent(Struct, frozen=True, gc=False):
     """One message about a book; times in ns. `prev_seq` links it to the event before.
 
     Levels are (price, quantity), checked by the venue's decoder (`shards.venues.wire`).
@@ -59,7 +61,7 @@ def brought_up(snapshot: BookEvent, newer: Sequence[BookEvent]) -> BookEvent:
                     side[price] = qty
                 else:
                     side.pop(price, None)
-    return snapshot._replace(bids=sorted(bids.items(), reverse=True), asks=sorted(asks.items()))
+    return replace(snapshot, bids=sorted(bids.items(), reverse=True), asks=sorted(asks.items()))
 
 
 def put_event(ring: RingProducer, seq: int, slot: int, event: BookEvent, flags: int) -> None:
@@ -81,11 +83,16 @@ def put_event(ring: RingProducer, seq: int, slot: int, event: BookEvent, flags: 
 
 
 def _put_few(ring: RingProducer, seq: int, slot: int, event: BookEvent, mark: int) -> None:
-    event_seq, prev_seq, ts_event, ts_recv, bids, asks, is_snapshot = event
-    buffer, mask = ring.buffer, ring.mask
-    flags = _SNAPSHOT if is_snapshot else 0
+    event_seq, prev_seq, ts_event, ts_recv = (
+        event.seq,
+        event.prev_seq,
+        event.ts_event,
+        event.ts_recv,
+    )
+    bids, asks, buffer, mask = event.bids, event.asks, ring.buffer, ring.mask
+    flags = _SNAPSHOT if event.is_snapshot else 0
     left = len(bids) + len(asks)
-    rows = [(_BID, bids), (_ASK, asks)] if left else [(_NONE, _NO_LEVEL)]
+    rows = ((_BID, bids), (_ASK, asks)) if left else ((_NONE, _NO_LEVEL),)
     left = left or 1
     for side, levels in rows:
         for price, qty in levels:
@@ -102,11 +109,13 @@ def _put_few(ring: RingProducer, seq: int, slot: int, event: BookEvent, mark: in
 
 def _fill(rows: RecordArray, slot: int, event: BookEvent, mark: int) -> None:
     """Vectorised: one row as a pattern for all, then the columns that differ."""
-    seq, prev_seq, ts_event, ts_recv, bids, asks, is_snapshot = event
+    bids, asks = event.bids, event.asks
     levels = chain.from_iterable(chain(bids, asks))
     flat = np.fromiter(levels, np.float64, 2 * len(rows))
-    flags = _SNAPSHOT if is_snapshot else 0
-    pattern = (slot, flags, _BID, 0, ts_event, ts_recv, seq, prev_seq, 0.0, 0.0)
+    flags = _SNAPSHOT if event.is_snapshot else 0
+    pattern = (
+        slot, flags, _BID, 0, event.ts_event, event.ts_recv, event.seq, event.prev_seq, 0.0, 0.0
+    )  # fmt: skip
     rows[:] = np.array(pattern, BOOK.dtype)
     rows["price"] = flat[0::2]
     rows["qty"] = flat[1::2]

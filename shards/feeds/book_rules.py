@@ -14,7 +14,7 @@ import zlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from math import inf
 from typing import Final
 
 from shards.feeds.book_rows import BookEvent, Level
@@ -34,12 +34,20 @@ class Link(enum.Enum):
     snapshot, nobody can say."""
 
 
-Checksum = Callable[[Sequence[Level], Sequence[Level], int, int], int | None]
-"""(bids, asks, both best first, decimals of prices, of quantities) to the venue's checksum; None
-where numbers have more digits than a double can tell. One that a single venue computes is in its
-decoder, which hands what was said to `PushedBook.on_event`. It gets no texts: whether those end in
-zeros, it has to know.
-"""
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """How a venue sums up a book. Of the levels that are summed few change with a message, so the
+    word of each is kept. One that a single venue computes is in its decoder, which hands what was
+    said to `PushedBook.on_event`.
+    """
+
+    words: Callable[[int, int], Callable[[float, float], str]]
+    """(decimals of prices, of quantities) to what makes the word of a level, of its price and
+    quantity; an empty one where they have more digits than a double can tell. It gets no texts:
+    whether those end in zeros, it has to know.
+    """
+    of: Callable[[Sequence[str], Sequence[str]], int]
+    """(words of bids, of asks, both best first) to the sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +66,20 @@ class BookRule:
     depth: int = 0
 
 
+_FOLLOWS, _REPEATS, _BROKEN = Link.FOLLOWS, Link.REPEATS, Link.BROKEN
+"""By names of their own: looking up a member of an enum takes longer than the rest of a rule."""
+
+
 def by_one(last_seq: int, event: BookEvent) -> Link:
     """Ids grow by one a message, snapshots included; a snapshot with the first id comes after the
     venue has restarted.
     """
     seq = event.seq
     if seq == last_seq + 1:
-        return Link.FOLLOWS
+        return _FOLLOWS
     if event.is_snapshot and seq <= 1 and last_seq > 0:
         return Link.RESTARTS
-    return Link.REPEATS if seq <= last_seq else Link.BROKEN
+    return _REPEATS if seq <= last_seq else _BROKEN
 
 
 def by_previous(last_seq: int, event: BookEvent) -> Link:
@@ -75,8 +87,8 @@ def by_previous(last_seq: int, event: BookEvent) -> Link:
     if event.is_snapshot:
         return _replaces(last_seq, event.seq)
     if event.prev_seq == last_seq or event.prev_seq < last_seq < event.seq:
-        return Link.FOLLOWS
-    return Link.REPEATS if event.seq <= last_seq else Link.BROKEN
+        return _FOLLOWS
+    return _REPEATS if event.seq <= last_seq else _BROKEN
 
 
 def by_previous_or_reset(last_seq: int, event: BookEvent) -> Link:
@@ -84,7 +96,7 @@ def by_previous_or_reset(last_seq: int, event: BookEvent) -> Link:
     (a sign of life), and one that follows may have a smaller id: counting begins anew.
     """
     if not event.is_snapshot and event.prev_seq == last_seq:
-        return Link.RESTARTS if event.seq < last_seq else Link.FOLLOWS
+        return Link.RESTARTS if event.seq < last_seq else _FOLLOWS
     return by_previous(last_seq, event)
 
 
@@ -92,7 +104,7 @@ def by_time(last_seq: int, event: BookEvent) -> Link:
     """There are no ids, and `seq` is a time: only a checksum tells what is missing."""
     if event.is_snapshot:
         return _replaces(last_seq, event.seq)
-    return Link.REPEATS if event.seq < last_seq else Link.FOLLOWS
+    return _REPEATS if event.seq < last_seq else _FOLLOWS
 
 
 def by_arrival(last_seq: int, event: BookEvent) -> Link:
@@ -101,40 +113,38 @@ def by_arrival(last_seq: int, event: BookEvent) -> Link:
     sockets are told apart by that; what is lost on the way, nothing tells (`UnchainedBook`).
     """
     if event.is_snapshot and not event.seq:
-        return Link.BROKEN
+        return _BROKEN
     return by_previous(last_seq, event)
 
 
 def _replaces(last_seq: int, seq: int) -> Link:
     """Of a snapshot that does not say what it follows."""
-    return Link.REPEATS if seq <= last_seq else Link.BROKEN
+    return _REPEATS if seq <= last_seq else _BROKEN
 
 
 _MANTISSA_MAX: Final = 10**15
 """Of more than 15 digits a double does not tell the last."""
 
 
-def crc_of_mantissas(
-    bids: Sequence[Level], asks: Sequence[Level], price_decimals: int, qty_decimals: int
-) -> int | None:
-    """CRC32 over asks, then bids: of each level the digits of price and quantity, without point and
-    leading zeros.
-    """
-    words = [
-        _digits(price, qty, price_decimals, qty_decimals)
-        for side in (asks, bids)
-        for price, qty in side
-    ]
-    return None if "" in words else zlib.crc32("".join(words).encode())
+def _digits(price_decimals: int, qty_decimals: int) -> Callable[[float, float], str]:
+    """Of price and quantity, without point and leading zeros."""
+    price_scale, qty_scale = 10.0**price_decimals, 10.0**qty_decimals
+
+    def word(price: float, qty: float) -> str:
+        price_mantissa, qty_mantissa = int(price * price_scale + 0.5), int(qty * qty_scale + 0.5)
+        if price_mantissa >= _MANTISSA_MAX or qty_mantissa >= _MANTISSA_MAX:
+            return ""
+        return f"{price_mantissa}{qty_mantissa}"
+
+    return word
 
 
-@lru_cache(1 << 14)
-def _digits(price: float, qty: float, price_decimals: int, qty_decimals: int) -> str:
-    """The digits of a level; nothing where a double does not tell them. Of the levels that are
-    summed up after a message few have changed since the one before.
-    """
-    mantissas = round(price * 10.0**price_decimals), round(qty * 10.0**qty_decimals)
-    return "" if max(mantissas) >= _MANTISSA_MAX else f"{mantissas[0]}{mantissas[1]}"
+def _crc(bids: Sequence[str], asks: Sequence[str]) -> int:
+    return zlib.crc32(("".join(asks) + "".join(bids)).encode())
+
+
+CRC_OF_MANTISSAS: Final = Checksum(_digits, _crc)
+"""CRC32 over the digits of asks, then of bids."""
 
 
 class KeptBook:
@@ -144,9 +154,9 @@ class KeptBook:
 
     def __init__(self, rule: BookRule, price_decimals: int, qty_decimals: int) -> None:
         assert rule.checksum is not None
-        self._checksum, self._summed = rule.checksum, rule.summed
-        self._decimals = price_decimals, qty_decimals
-        self._bids, self._asks = _KeptSide(-1.0, rule.depth), _KeptSide(1.0, rule.depth)
+        self._sum_of = rule.checksum.of
+        word = rule.checksum.words(price_decimals, qty_decimals)
+        self._bids, self._asks = (_KeptSide(sign, rule, word) for sign in (-1.0, 1.0))
 
     def apply(self, event: BookEvent) -> int | None:
         """Take an event on (a snapshot: into an empty book); returns the checksum after it, if it
@@ -154,8 +164,9 @@ class KeptBook:
         """
         self._bids.put(event.bids)
         self._asks.put(event.asks)
-        bids, asks = (side.best(self._summed) for side in (self._bids, self._asks))
-        return self._checksum(bids, asks, *self._decimals)
+        bids, asks = self._bids, self._asks
+        is_told = bids.is_told and asks.is_told
+        return self._sum_of(bids.words, asks.words) if is_told else None
 
     def has(self, event: BookEvent) -> bool:
         """Whether it is so already what an event says."""
@@ -165,30 +176,55 @@ class KeptBook:
 class _KeptSide:
     """Levels of one side, best first: by price, or by its negative (`sign`)."""
 
-    def __init__(self, sign: float, depth: int) -> None:
-        self._sign, self._depth = sign, depth
+    def __init__(self, sign: float, rule: BookRule, word: Callable[[float, float], str]) -> None:
+        self._sign, self._depth, self._summed = sign, rule.depth, rule.summed
+        self._word = word
         self._keys: list[float] = []
         self._qty: dict[float, float] = {}
+        self._word_of: dict[float, str] = {}
+        """By key, of levels that are or were among the best and have not changed since."""
+        self._edge = inf
+        """The last key of the best."""
+        self.words: list[str] = []
+        """Of the levels that are summed up."""
+        self.is_told = True
+        """Whether a double tells the digits of all of them."""
 
     def put(self, levels: Iterable[Level]) -> None:
         """Set or remove levels, then forget those beyond the depth."""
-        keys, qtys, sign = self._keys, self._qty, self._sign
+        keys, qtys, sign, edge = self._keys, self._qty, self._sign, self._edge
+        word, word_of, is_summed = self._word, self._word_of, False
         for price, qty in levels:
             key = sign * price
+            if key > edge:
+                word_of.pop(key, None)
+            else:
+                word_of[key] = word(price, qty)
+                is_summed = True
             if qty:
                 if key not in qtys:
                     insort(keys, key)
                 qtys[key] = qty
             elif qtys.pop(key, None) is not None:
                 del keys[bisect_left(keys, key)]
-        if self._depth:
+        if self._depth and len(keys) > self._depth:
             for key in keys[self._depth :]:
                 del qtys[key]
+                word_of.pop(key, None)
             del keys[self._depth :]
+        if is_summed:
+            self._sum_up()
 
-    def best(self, count: int) -> list[Level]:
-        """The best `count` levels."""
-        return [(self._sign * key, self._qty[key]) for key in self._keys[:count]]
+    def _sum_up(self) -> None:
+        """The words of the best levels, most of which are known."""
+        best, known = self._keys[: self._summed], self._word_of
+        if not all(map(known.get, best)):
+            for key in best:
+                if key not in known:
+                    known[key] = self._word(self._sign * key, self._qty[key])
+        self.words = [known[key] for key in best]
+        self.is_told = "" not in self.words
+        self._edge = best[-1] if len(best) == self._summed else inf
 
     def has(self, levels: Iterable[Level]) -> bool:
         """Whether all levels are like this already."""

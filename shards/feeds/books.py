@@ -11,6 +11,8 @@ as refused rows, and a book of deltas starts anew from a snapshot.
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, Self
 
+from msgspec.structs import replace
+
 from engine.base.clock import monotonic_s
 from engine.data.flags import CoverageEnd, GapReason, GapState
 from engine.data.kinds import BOOK
@@ -47,13 +49,15 @@ class BookFeed(Feed):
 
     def _put(self, event: BookEvent) -> bool:
         """Write an event; False when a full ring refused it (counted, to be declared)."""
-        count = event.row_count
-        seq = self.ring.reserve(count)
-        if seq < 0:
+        count = len(event.bids) + len(event.asks) or 1
+        ring = self.ring
+        seq = ring.next_seq  # written out: most events are small, and a call costs as much as a row
+        if seq + count > ring.limit_seq and ring.reserve(count) < 0:
             self.dropped(event.seq, event.ts_event, count)
             return False
+        ring.next_seq = seq + count
         flags = self.next_flags and self.settle(event.ts_recv)
-        put_event(self.ring, seq, self.slot, event, flags)
+        put_event(ring, seq, self.slot, event, flags)
         self.row_count += count
         return True
 
@@ -297,7 +301,7 @@ class DeltaBook(ChainedBook):
             return
         self._since = None
         ts_recv = max(snapshot.ts_recv, self.last_recv_ns)
-        whole = snapshot._replace(seq=self._last_seq, ts_event=self._last_ts, ts_recv=ts_recv)
+        whole = replace(snapshot, seq=self._last_seq, ts_event=self._last_ts, ts_recv=ts_recv)
         whole = brought_up(whole, [event for _, event in newer])
         if self.ring.has_room(whole.row_count):  # else nothing is missing: the next renewal will do
             self._put(whole)
@@ -359,7 +363,7 @@ def _between(
     if past:
         is_its_book = past[-1].seq == snapshot.seq
         ts_event = past[-1].ts_event if is_its_book else max(ts_event, past[-1].ts_event)
-    return snapshot._replace(ts_event=ts_event)
+    return replace(snapshot, ts_event=ts_event)
 
 
 class SnapshotBook(BookFeed):
@@ -406,6 +410,10 @@ class SnapshotBook(BookFeed):
                 edges = Edges(self._last_seq + 1, event.seq - 1, self._last_ts, event.ts_event, -1)
                 self.declare(self.blame, GapState.UNPROVABLE, edges, event.ts_recv)
             self.accepted(event.ts_event)
-        seq, _, ts_event, ts_recv, bids, asks, _ = event
-        self._put(BookEvent(seq, self._last_seq, ts_event, ts_recv, bids, asks, is_snapshot=True))
-        self._last_seq, self._last_ts = seq, ts_event
+        self._put(
+            BookEvent(
+                event.seq, self._last_seq, event.ts_event, event.ts_recv, event.bids, event.asks,
+                is_snapshot=True,
+            )
+        )  # fmt: skip
+        self._last_seq, self._last_ts = event.seq, event.ts_event

@@ -10,6 +10,8 @@ see `shards.feeds.books`.
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, Self
 
+from msgspec.structs import replace
+
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.data.flags import CoverageEnd, GapReason, GapState
@@ -25,6 +27,8 @@ from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.feed import Feed, Frame, is_renumbered
 
+_FOLLOWS, _RESTARTS = Link.FOLLOWS, Link.RESTARTS
+"""By names of their own: a member of an enum is looked up in more time than a level is packed."""
 _FIRST_PAUSE_S: Final = 5.0
 _PAUSE_S_MAX: Final = 120.0
 """Between two requests for a snapshot: venues count subscriptions, and a book that is broken for
@@ -95,9 +99,10 @@ class PushedBook(ChainedBook):
         """Take a snapshot or a delta, with the checksum that its message says the book has now."""
         self._frame_count += 1
         self.last_recv_ns = event.ts_recv
-        self.delivers()
-        step = self._step(self._last_seq, event) if self._last_seq >= 0 else Link.FOLLOWS
-        follows = step is Link.FOLLOWS or step is Link.RESTARTS
+        if not self.has_data:
+            self.delivers()
+        step = self._step(self._last_seq, event) if self._last_seq >= 0 else _FOLLOWS
+        follows = step is _FOLLOWS or step is _RESTARTS
         if follows and self._synced and not event.is_snapshot:
             if self._kept is None or self._agrees(self._kept, event, checksum):
                 self._store(event)
@@ -169,9 +174,10 @@ class PushedBook(ChainedBook):
         if step is Link.BROKEN:
             self._behind = None
             return
-        whole = brought_up(behind, [event])._replace(
-            seq=event.seq, ts_event=event.ts_event, ts_recv=event.ts_recv
-        )
+        whole = replace(
+            brought_up(behind, [event]),
+            seq=event.seq, ts_event=event.ts_event, ts_recv=event.ts_recv,
+        )  # fmt: skip
         self._behind = whole
         if whole.seq >= self._last_seq:
             self._take(whole, checksum)
@@ -193,7 +199,7 @@ class PushedBook(ChainedBook):
         self._behind = None
         if not self._fits(whole, checksum):
             edges = Edges(0, 0, self._last_ts, whole.ts_event, -1)
-            whole = whole._replace(is_snapshot=False)
+            whole = replace(whole, is_snapshot=False)
             self._break(GapReason.RESYNC, GapState.UNPROVABLE, edges, whole)
             return
         if self._store(whole):
@@ -247,24 +253,55 @@ class PushedBook(ChainedBook):
             self._renew(self)
 
 
-class UnnumberedBook(PushedBook):
-    """One whose messages have no ids (`by_time`): a checksum tells that one is missing, and never
-    which. What cannot be read is declared at once.
+class _TimedBook(PushedBook):
+    """One whose `seq` is a time. Rows of two events of one time are told apart all the same: the
+    second is stored under the next number, so that (time, seq) is the order in which they apply.
     """
 
     ids_tell: ClassVar = False
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        ring: RingProducer,
+        gaps: GapLedger,
+        last: Position | None,
+        rule: BookRule,
+        renew: "Callable[[PushedBook], None]",
+    ) -> None:
+        super().__init__(spec, ring, gaps, last, rule, renew)
+        self._said_seq = self._stored_seq = self._last_seq
+        self._stored_ts = self._last_ts
+
+    def _put(self, event: BookEvent) -> bool:
+        """Number an event anew where it is of the time of the one before; what follows it names it
+        by that number.
+        """
+        seq, said, stored = event.seq, self._said_seq, self._stored_seq
+        self._said_seq = seq
+        if seq <= stored and event.ts_event == self._stored_ts:
+            seq = stored + 1
+        if seq != event.seq or said != stored:
+            prev_seq = stored if event.prev_seq == said else event.prev_seq
+            event = replace(event, seq=seq, prev_seq=prev_seq)
+        self._stored_seq, self._stored_ts = seq, event.ts_event
+        return super()._put(event)
+
+
+class UnnumberedBook(_TimedBook):
+    """One whose messages have no ids (`by_time`): a checksum tells that one is missing, and never
+    which. What cannot be read is declared at once.
+    """
 
     def on_unreadable(self, item: Unreadable) -> None:
         """Like any stream without ids; ids of books would tell by the next event."""
         Feed.on_unreadable(self, item)
 
 
-class UnchainedBook(PushedBook):
+class UnchainedBook(_TimedBook):
     """One that neither ids nor a checksum prove whole (`by_arrival`): wherever something may have
     been lost, it starts anew.
     """
-
-    ids_tell: ClassVar = False
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """Also: when a snapshot without a time was made, the first delta after it tells."""

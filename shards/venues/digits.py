@@ -93,3 +93,16 @@ def read_decimal(text: str) -> tuple[float, bool]:
     if exponent < -_DIGITS:
         rounded = rounded.quantize(_FINEST, context=_ROUND)
     return float(rounded), rounded == written
+
+
+DECIMALS_MAX: Final = _DIGITS
+"""As many as a double can prove (`sql/0002_instruments.sql`)."""
+
+
+def decimals_of(step: str) -> int:
+    """Decimal places a step size allows: `0.00100` and `1e-3` are 3, `1` and `10` are 0. More than
+    the database takes are cut, so that a nonsense of the venue's costs exactness and no row.
+    """
+    mantissa, _, exponent = step.lower().partition("e")
+    fraction = mantissa.partition(".")[2].rstrip("0")
+    return min(max(len(fraction) - int(exponent or 0), 0), DECIMALS_MAX)

@@ -16,7 +16,7 @@ from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.digits import Computed, ComputedRate
 from shards.venues.json_parts import elements, id_of, members, text_of
 from shards.venues.kit import Feeds, OnBadFrame, Shape
-from shards.venues.wire import NS_PER_MS, TIME_MS_MAX, Moment, check_moment, ns_of
+from shards.venues.wire import NS_PER_MS, TIME_MS_MAX, Moment, ns_of
 
 _decode_moment = msgspec.json.Decoder(Moment).decode
 
@@ -66,11 +66,9 @@ def _time_of(said: bytes | None) -> int | None:
     if time_ms is not None:
         return time_ms * NS_PER_MS if 0 < time_ms <= TIME_MS_MAX else None
     try:
-        moment = _decode_moment(said or b"")
-        check_moment(moment)
+        return ns_of(_decode_moment(said or b""))
     except BAD_FRAME:
         return None
-    return ns_of(moment)
 
 
 def accuse(feeds: Sequence[Any], item: Unreadable) -> None:

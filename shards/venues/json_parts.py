@@ -6,7 +6,7 @@ calls itself and never raises: of nonsense it makes some other nonsense, which i
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Final
 
@@ -39,6 +39,11 @@ def members(text: bytes) -> dict[str, bytes]:
             if name is not None:
                 found[name] = text[colon + 1 : stop].strip()
     return found
+
+
+def members_named(*names: str) -> Callable[[Mapping[str, bytes]], list[bytes]]:
+    """Picks these members of an object, empty ones where they are not there."""
+    return lambda said: [said.get(name, b"") for name in names]
 
 
 def nested(values: Mapping[Sequence[str], bytes]) -> bytes:

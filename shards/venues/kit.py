@@ -14,10 +14,11 @@ What the author of a venue writes, in this order:
    `shards.venues.wire`; what the venue computes (rates, mark prices, open interest) is `Computed`
    or `ComputedRate` of `shards.venues.digits`, read by its `decoder`. What no market can mean is
    refused there, and no decoder looks again. Forms of a message that one `Shape` covers are one
-   Struct; what only one of them must have is checked in `__post_init__` (ValueError). Whether a
-   book is whole says a bool, or a Literal with `snap` in the value of those that are. What
-   stands beside elements (`action` of a frame, `code` of an answer) has a default: of a refused
-   message those that can be read come again with its type alone (`shards.venues.salvage`).
+   Struct; what only one of them must have is checked in `__post_init__` (ValueError), or, where
+   that is too slow, by the decoder and `Shape.check`. Whether a book is whole says a bool, or a
+   Literal with `snap` in the value of those that are. What stands beside elements (`action` of a
+   frame, `code` of an answer) has a default: of a refused message those that can be read come
+   again with its type alone (`shards.venues.salvage`).
 3. A decoder: a function that is given the feeds and returns `decode(payload, ts_recv)`, which
    delivers rows to the feed of their symbol and says what is no data. It keeps no clock, sleeps
    never, and delivers all of a frame or nothing. A frame that is nothing it knows, `{}` as well,
@@ -192,6 +193,9 @@ class Shape:
     where: tuple[str, str | None] | None = None
     is_of_all_symbols: bool = False
     """Whether messages bring elements of all symbols, also of those nobody collects."""
+    check: Callable[[Any], object] | None = None
+    """What the decoder makes of each element before it delivers any, and raises for one that no
+    market can mean: by it the elements of a refused frame are told apart."""
 
     def symbol_in(self, tag: str) -> str | None:
         """The symbol that a message's type names; empty where types name none, and None where it
@@ -487,16 +491,3 @@ def preferred_transport(venue: Venue, kind: StreamKind) -> Transport:
     """How a kind comes when nobody said how. WebSocket where the kind is not offered at all."""
     offered = [transport for each, transport in capabilities(venue) if each is kind]
     return offered[0] if offered else Transport.WS
-
-
-DECIMALS_MAX: Final = 15
-"""As many as a double can prove (`sql/0002_instruments.sql`)."""
-
-
-def decimals_of(step: str) -> int:
-    """Decimal places a step size allows: `0.00100` and `1e-3` are 3, `1` and `10` are 0. More than
-    the database takes are cut, so that a nonsense of the venue's costs exactness and no row.
-    """
-    mantissa, _, exponent = step.lower().partition("e")
-    fraction = mantissa.partition(".")[2].rstrip("0")
-    return min(max(len(fraction) - int(exponent or 0), 0), DECIMALS_MAX)

@@ -203,7 +203,9 @@ class Salvage:
     def _look_at(self, text: bytes, kind: _Type) -> _Part:
         symbol = _symbol_of(text, kind)
         try:
-            self._decoders[kind.shape.tag](text)
+            element = self._decoders[kind.shape.tag](text)
+            if kind.shape.check:
+                kind.shape.check(element)
         except BAD_FRAME as error:
             return _Part(symbol, text, error)
         return _Part(symbol, text, None)

@@ -24,7 +24,7 @@ from shards.feeds.feed import MalformedFrameError, UntakenError
 from shards.feeds.pushed_books import PushedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
-from shards.venues.digits import Computed, ComputedRate, decoder
+from shards.venues.digits import Computed, ComputedRate, decimals_of, decoder
 from shards.venues.elements import funding_row, take_one
 from shards.venues.kit import (
     CONNECTS,
@@ -41,7 +41,6 @@ from shards.venues.kit import (
     SocketGroup,
     Talk,
     Venue,
-    decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import NS_PER_MS, Id, Millis, Price, PriceOrNone, Quantity, TradeQuantity

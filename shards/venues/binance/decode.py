@@ -1,6 +1,5 @@
 """Binance frames into feeds."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from shards.venues.binance.messages import (
 )
 from shards.venues.digits import read_number
 from shards.venues.elements import funding_row
+from shards.venues.json_parts import members_named
 from shards.venues.kit import Feeds, FrameDecoder, Shape, Talk
 from shards.venues.wire import NS_PER_MS
 
@@ -38,16 +38,12 @@ _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_spot_quote = msgspec.json.Decoder(SpotBookTicker, strict=False).decode
 
 
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get(side, b"") for side in ("b", "a")]
-
-
 _TRADE = Shape(ContiguousTrades, AggTrade, "aggTrade", symbol="s", seq="a", time="T")
 FUTURES_SHAPES = (
     _TRADE,
     Shape(
         DeltaBook, DepthUpdate, "depthUpdate",
-        symbol="s", seq="u", prev_seq="pu", time="T", levels=_levels,
+        symbol="s", seq="u", prev_seq="pu", time="T", levels=members_named("b", "a"),
     ),
     Shape(Quotes, BookTicker, "bookTicker", symbol="s", seq="u", time="T"),
     Shape(FundingRates, MarkPriceUpdate, "markPriceUpdate", symbol="s", time="E"),
@@ -55,7 +51,15 @@ FUTURES_SHAPES = (
 )  # fmt: skip
 SPOT_SHAPES = (
     _TRADE,
-    Shape(DeltaBook, SpotDepthUpdate, "depthUpdate", symbol="s", seq="u", time="E", levels=_levels),
+    Shape(
+        DeltaBook,
+        SpotDepthUpdate,
+        "depthUpdate",
+        symbol="s",
+        seq="u",
+        time="E",
+        levels=members_named("b", "a"),
+    ),
     Shape(Quotes, SpotBookTicker, symbol="s", seq="u"),
 )
 

@@ -10,7 +10,8 @@ from msgspec import Meta, Struct
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from shards.venues.bad_frames import BAD_FRAME
 from shards.venues.binance.messages import ExchangeInfo, RateLimit, RateLimits
-from shards.venues.kit import REST_WEIGHT, Limit, decimals_of
+from shards.venues.digits import decimals_of
+from shards.venues.kit import REST_WEIGHT, Limit
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import NS_PER_MS, Date, Word
 

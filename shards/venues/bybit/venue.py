@@ -25,6 +25,7 @@ from shards.venues.bybit.decode import (
     result_of,
 )
 from shards.venues.bybit.messages import InstrumentInfo, Rows
+from shards.venues.digits import decimals_of
 from shards.venues.kit import (
     CONNECTS,
     REST_WEIGHT,
@@ -37,7 +38,6 @@ from shards.venues.kit import (
     RestCall,
     SocketGroup,
     Venue,
-    decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import NS_PER_MS

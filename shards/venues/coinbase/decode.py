@@ -1,9 +1,9 @@
 """Frames and answers of Advanced Trade into feeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Final, TypeVar, cast
+from typing import Final
 
 import msgspec
 
@@ -31,26 +31,21 @@ from shards.venues.coinbase.messages import (
 )
 from shards.venues.digits import decoder
 from shards.venues.elements import funding_row, take_one
-from shards.venues.json_parts import id_of, members
+from shards.venues.json_parts import id_of, members, members_named
 from shards.venues.kit import Feeds, OnBadFrame, OpenDecoder, Shape, Talk
 from shards.venues.wire import check_moment, ns_of
 
-_F = TypeVar("_F", bound=Feed)
 _Frame = MarketTrades | BookMessage | TickerMessage | Heartbeats | Subscriptions
-
-
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get("updates", b"")]
 
 
 SHAPES: Final = (
     Shape(
         ContiguousTrades, MarketTrade, "market_trades", ("events", "", "trades"), is_list=True,
-        symbol="product_id", seq="trade_id",
+        symbol="product_id", seq="trade_id", check=lambda row: ns_of(row.time),
     ),
     Shape(
         UnchainedBook, BookUpdates, "l2_data", ("events",), is_list=True,
-        symbol="product_id", levels=_levels,
+        symbol="product_id", levels=members_named("updates"), check=BookUpdates.changed_ns,
     ),
     Shape(
         Quotes, BestPrices, "ticker", ("events", "", "tickers"), is_list=True, symbol="product_id"
@@ -61,7 +56,7 @@ FUNDING: Final = Shape(FundingOpenInterest, FundedProduct, symbol="product_id", 
 _decode = msgspec.json.Decoder(_Frame, strict=False).decode
 _decode_refusal = msgspec.json.Decoder(Refusal).decode
 _decode_funding = decoder(FundedProduct)
-_trade_id, _product_id = attrgetter("trade_id"), attrgetter("product_id")
+_trade_id = attrgetter("trade_id")
 _BUY, _SELL, _NONE = int(Side.BUY), int(Side.SELL), int(Side.NONE)
 _TAKER: Final = {
     "maker": {"BUY": _SELL, "SELL": _BUY},
@@ -146,28 +141,39 @@ class _SocketDecoder:
             rows = [row for event in events for row in event.trades]
         if len(rows) > 1:
             rows.sort(key=_trade_id)  # the recent ones come newest first
-        takers = _takers(self._trades, rows, ContiguousTrades)
+        feed_of, ready = self._trades, []
+        for row in rows:
+            feed = feed_of(row.product_id)
+            if feed is None:
+                raise _untaken(row.product_id, rows, ContiguousTrades)
+            ready.append((row, feed, ns_of(row.time)))
         side_of, is_past = self._taker, bool(rows) and events[0].type == "snapshot"
-        for row, feed in zip(rows, takers, strict=True):
-            side, at = side_of[row.side], ns_of(row.time)
+        for row, feed, at in ready:
             take = feed.on_past_trade if is_past else feed.on_trade
-            take(row.trade_id, side, at, ts_recv, row.price, row.size)
+            take(row.trade_id, side_of[row.side], at, ts_recv, row.price, row.size)
 
     def _on_books(self, message: BookMessage, ts_recv: int) -> None:
-        takers = _takers(self._books, message.events, UnchainedBook)
-        for event, feed in zip(message.events, takers, strict=True):
-            feed.on_event(self._book_event(event, message.timestamp, ts_recv))
+        feed_of, ready = self._books, []
+        for event in message.events:
+            feed, changed = feed_of(event.product_id), event.changed_ns()
+            if feed is None:
+                raise _untaken(event.product_id, message.events, UnchainedBook)
+            sent = _sent_ts(message.timestamp, ts_recv) if changed is None else 0
+            ready.append((event, feed, changed, sent))
+        for event, feed, changed, sent in ready:
+            feed.on_event(self._book_event(event, changed, sent, ts_recv))
 
-    def _book_event(self, event: BookUpdates, sent: datetime | None, ts_recv: int) -> BookEvent:
+    def _book_event(
+        self, event: BookUpdates, changed: int | None, sent: int, ts_recv: int
+    ) -> BookEvent:
         """Its time is that of its last level. The levels of a snapshot may have none (1970): then
         it is that of the message, which says nothing of updates that follow, and is no `seq`.
         """
         updates, is_whole = event.updates, event.type == "snapshot"
-        if (changed := event.changed) is not None:
-            at = ns_of(changed)
-            seq = at // 1000
+        if changed is not None:
+            at, seq = changed, changed // 1000
         else:
-            at = _sent_ts(sent, ts_recv)
+            at = sent
             seq = 0 if is_whole else at // 1000
         prev_seq = 0 if is_whole else self._book_seq.get(event.product_id, seq)
         self._book_seq[event.product_id] = seq
@@ -177,9 +183,13 @@ class _SocketDecoder:
 
     def _on_tickers(self, message: TickerMessage, ts_recv: int) -> None:
         rows = [row for event in message.events for row in event.tickers]
-        takers = _takers(self._quotes, rows, Quotes)
-        at = _sent_ts(message.timestamp, ts_recv)
-        for row, feed in zip(rows, takers, strict=True):
+        at, ready = _sent_ts(message.timestamp, ts_recv), []
+        for row in rows:
+            feed = self._quotes(row.product_id)
+            if feed is None:
+                raise _untaken(row.product_id, rows, Quotes)
+            ready.append((row, feed))
+        for row, feed in ready:
             last_seq = self._quote_seq.get(row.product_id, 0)
             seq = self._quote_seq[row.product_id] = max(at // 1000, last_seq + 1)
             content = row.best_bid, row.best_bid_quantity, row.best_ask, row.best_ask_quantity
@@ -194,21 +204,15 @@ def _sent_ts(sent: datetime | None, ts_recv: int) -> int:
     return ns_of(sent)
 
 
-def _takers(
-    feed_of: Callable[[str], _F | None],
-    rows: Sequence[MarketTrade | BookUpdates | BestPrices],
-    kind: type[_F],
-) -> list[_F]:
-    """The streams of a message's rows. One with a row of none here is refused; if it has rows of
-    other products as well, it is taken apart.
+def _untaken(
+    symbol: str, rows: Sequence[MarketTrade | BookUpdates | BestPrices], kind: type[Feed]
+) -> MalformedFrameError:
+    """A message with a row of a stream that is not here is refused; if it has rows of other
+    products as well, it is taken apart.
     """
-    found = list(map(feed_of, map(_product_id, rows)))
-    if None in found:
-        symbol = rows[found.index(None)].product_id
-        if any(row.product_id != symbol for row in rows):
-            raise MalformedFrameError("mixed_coins")
-        raise UntakenError(symbol, kind)
-    return cast("list[_F]", found)
+    if any(row.product_id != symbol for row in rows):
+        return MalformedFrameError("mixed_coins")
+    return UntakenError(symbol, kind)
 
 
 def decode_funding(body: bytes, feeds: Feeds, ts_recv: int, _: OnBadFrame) -> None:

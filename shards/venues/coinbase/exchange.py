@@ -20,6 +20,8 @@ from shards.feeds.pushed_books import UnchainedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues import kit
+from shards.venues.digits import decimals_of
+from shards.venues.json_parts import members_named
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -34,7 +36,6 @@ from shards.venues.kit import (
     SocketGroup,
     Talk,
     Venue,
-    decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import (
@@ -118,9 +119,6 @@ class Match(Struct, tag_field="type", tag="match", gc=False):
     product_id: str
     time: Moment
 
-    def __post_init__(self) -> None:
-        check_moment(self.time)
-
 
 class LastMatch(Match, tag_field="type", tag="last_match", gc=False):
     """The last trade before a subscription."""
@@ -141,9 +139,6 @@ class LevelUpdates(Struct, tag_field="type", tag="l2update", gc=False):
     changes: list[tuple[Literal["buy", "sell"], Price, Quantity]]
     time: Moment
 
-    def __post_init__(self) -> None:
-        check_moment(self.time)
-
 
 class BestPrices(Struct, tag_field="type", tag="ticker", gc=False):
     """Best bid and offer as of a trade. Quantities were not always told."""
@@ -155,9 +150,6 @@ class BestPrices(Struct, tag_field="type", tag="ticker", gc=False):
     time: Moment
     best_bid_size: Quantity = 0.0
     best_ask_size: Quantity = 0.0
-
-    def __post_init__(self) -> None:
-        check_moment(self.time)
 
 
 class Heartbeat(Struct, tag_field="type", tag="heartbeat", gc=False):
@@ -194,13 +186,19 @@ _Frame = (
     | Subscriptions
     | Refusal
 )
+
+
+def _time_of(said: Match | LevelUpdates | BestPrices) -> int:
+    return ns_of(said.time)
+
+
 SHAPES: Final = (
-    Shape(ContiguousTrades, Match, "match", symbol="product_id", seq="trade_id"),
+    Shape(ContiguousTrades, Match, "match", symbol="product_id", seq="trade_id", check=_time_of),
     Shape(
         UnchainedBook, LevelUpdates, "l2update", symbol="product_id",
-        levels=lambda said: [said.get("changes", b"")],
+        levels=members_named("changes"), check=_time_of,
     ),
-    Shape(Quotes, BestPrices, "ticker", symbol="product_id", seq="sequence"),
+    Shape(Quotes, BestPrices, "ticker", symbol="product_id", seq="sequence", check=_time_of),
 )  # fmt: skip
 
 _decode = msgspec.json.Decoder(_Frame, strict=False).decode

@@ -1,9 +1,9 @@
 """Messages of Advanced Trade: the wire's own names, and only the fields that are used."""
 
-from datetime import datetime
 from typing import Final, Literal
 
 from msgspec import Raw, Struct
+from msgspec.json import Decoder
 
 from shards.venues.digits import Computed, ComputedRate
 from shards.venues.wire import (
@@ -14,11 +14,13 @@ from shards.venues.wire import (
     Quantity,
     TradeQuantity,
     Word,
-    check_moment,
+    ns_of,
 )
 
 NO_YEAR: Final = 1970
 """Of levels whose time is not told."""
+
+_decode_moment = Decoder(Moment).decode
 
 
 class FutureTerms(Struct):
@@ -76,9 +78,6 @@ class MarketTrade(Struct, gc=False):
     side: Literal["BUY", "SELL"]
     time: Moment
 
-    def __post_init__(self) -> None:
-        check_moment(self.time)
-
 
 class TradesEvent(Struct, gc=False):
     """Trades of a quarter of a second, or (`snapshot`) those before the subscription."""
@@ -95,10 +94,12 @@ class MarketTrades(Struct, tag_field="channel", tag="market_trades", gc=False):
 
 
 class LevelUpdate(Struct, gc=False):
-    """A level as it is now; no quantity removes it."""
+    """A level as it is now; no quantity removes it. Of the times of a message the last one counts,
+    and is read then.
+    """
 
     side: Literal["bid", "offer"]
-    event_time: Moment
+    event_time: Raw
     price_level: Price
     new_quantity: Quantity
 
@@ -110,15 +111,12 @@ class BookUpdates(Struct, gc=False):
     product_id: str
     updates: list[LevelUpdate]
 
-    def __post_init__(self) -> None:
-        if self.changed is not None:
-            check_moment(self.changed)
-
-    @property
-    def changed(self) -> datetime | None:
-        """The time of its last level; None where that is said to be 1970, or there is none."""
-        at = self.updates[-1].event_time if self.updates else None
-        return None if at is None or at.year == NO_YEAR else at
+    def changed_ns(self) -> int | None:
+        """The time of its last level; None where that is said to be 1970, or there is none. Raises
+        MsgspecError where it is no time that a market can have.
+        """
+        at = _decode_moment(self.updates[-1].event_time) if self.updates else None
+        return None if at is None or at.year == NO_YEAR else ns_of(at)
 
 
 class BookMessage(Struct, tag_field="channel", tag="l2_data", gc=False):

@@ -21,6 +21,7 @@ from shards.venues.coinbase.decode import (
     decode_funding,
 )
 from shards.venues.coinbase.messages import FutureTerms, Product, Products, TypedProduct
+from shards.venues.digits import decimals_of
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -32,10 +33,9 @@ from shards.venues.kit import (
     RestCall,
     SocketGroup,
     Venue,
-    decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
-from shards.venues.wire import check_moment, ns_of
+from shards.venues.wire import ns_of
 
 _PRODUCTS: Final = "/api/v3/brokerage/market/products"
 _products = RowReader(Product, "product_id")
@@ -108,10 +108,7 @@ def _kind(terms: FutureTerms | None) -> InstrumentKind:
 
 
 def _ns_or_none(at: datetime | None) -> int:
-    if at is None:
-        return 0
-    check_moment(at)
-    return ns_of(at)
+    return 0 if at is None else ns_of(at)
 
 
 def _topic(channel: str, symbol: str) -> str:

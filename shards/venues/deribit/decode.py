@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from engine.data.flags import Side
-from shards.feeds.book_rows import BookEvent, Level
+from shards.feeds.book_rows import BookEvent
 from shards.feeds.contracts import FundingOpenInterest, LiquidationRow, Liquidations
 from shards.feeds.feed import MalformedFrameError, UntakenError
 from shards.feeds.pushed_books import PushedBook
@@ -21,11 +21,10 @@ from shards.venues.deribit.messages import (
     Said,
     Ticker,
     Trade,
-    WireLevel,
 )
 from shards.venues.digits import decoder
 from shards.venues.elements import funding_row, take_one
-from shards.venues.json_parts import members
+from shards.venues.json_parts import members, members_named
 from shards.venues.kit import Feeds, FrameDecoder, OnBadFrame, Shape, Talk
 from shards.venues.wire import NS_PER_MS
 
@@ -54,8 +53,11 @@ _FORCED: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
 _IS_TOO_SLOW: Final = "connection_too_slow"
 
 
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get(side, b"") for side in ("bids", "asks")]
+def _previous(said: Book) -> int:
+    """The id of what a book follows, 0 where it follows nothing."""
+    if said.prev_change_id is None and said.type == "change":
+        raise MalformedFrameError("schema")
+    return said.prev_change_id or 0
 
 
 _DATA: Final = ("params", "data")
@@ -70,7 +72,8 @@ SHAPES: Final = (
     ),
     Shape(
         PushedBook, Book, "book.{symbol}.*", _DATA,
-        seq="change_id", prev_seq="prev_change_id", time="timestamp", levels=_levels,
+        seq="change_id", prev_seq="prev_change_id", time="timestamp",
+        levels=members_named("bids", "asks"), check=_previous,
     ),
     Shape(Quotes, Quote, "quote.{symbol}", _DATA, seq="timestamp", time="timestamp"),
     Shape(
@@ -131,21 +134,13 @@ def _letter_in(payload: bytes) -> bytes:
     return word[1].encode() if word in _PARTS else b""
 
 
-def _symbol_in(channel: str, word: str) -> str:
-    """The instrument of a channel of this kind."""
-    found, symbol = _read_channel(channel)
-    if found != word:
-        raise MalformedFrameError("schema")
-    return symbol
-
-
 @lru_cache(maxsize=4096)
-def _read_channel(channel: str) -> tuple[str, str]:
-    """Kind and instrument. None of a channel's parts has a point in it."""
-    word, *others = channel.split(".")
-    if len(others) + 1 != _PARTS.get(word):
+def _symbol_in(channel: str, word: str) -> str:
+    """The instrument of a channel of this kind. None of a channel's parts has a point in it."""
+    found, *others = channel.split(".")
+    if found != word or len(others) + 1 != _PARTS[word]:
         raise MalformedFrameError("schema")
-    return word, others[0]
+    return others[0]
 
 
 def _on_trades(
@@ -182,16 +177,12 @@ def _on_forced(row: Trade, mark: str, forced: Liquidations, ts_recv: int) -> Non
 def _on_book(said: Book, symbol: str, feed: PushedBook | None, ts_recv: int) -> None:
     if feed is None:
         raise UntakenError(symbol, PushedBook)
-    event = BookEvent(
-        said.change_id, said.prev_change_id or 0, said.timestamp * NS_PER_MS, ts_recv,
-        _plain(said.bids), _plain(said.asks), said.type == "snapshot" or not said.prev_change_id,
-    )  # fmt: skip
-    feed.on_event(event)
-
-
-def _plain(levels: Sequence[WireLevel]) -> list[Level]:
-    """Prices with their amounts; none is left where a level is deleted."""
-    return [(price, 0.0 if word == "delete" else amount) for word, price, amount in levels]
+    previous = _previous(said)
+    # Of a level that is deleted nothing is left.
+    bids = [(price, 0.0 if word == "delete" else qty) for word, price, qty in said.bids]
+    asks = [(price, 0.0 if word == "delete" else qty) for word, price, qty in said.asks]
+    at, is_whole = said.timestamp * NS_PER_MS, said.type == "snapshot" or not previous
+    feed.on_event(BookEvent(said.change_id, previous, at, ts_recv, bids, asks, is_whole))
 
 
 def _on_quote(said: Quote, symbol: str, feed: Quotes | None, ts_recv: int) -> None:

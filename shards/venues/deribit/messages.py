@@ -41,7 +41,7 @@ class Trade(Struct, gc=False):
 class Book(Struct, gc=False):
     """`book.<instrument>.<pace>`: all levels, or what has changed since `prev_change_id`. Without a
     `type`, as years ago, a book that follows nothing is whole. So is a change that follows nothing
-    (0): it is the first one of a book that was empty.
+    (0): it is the first one of a book that was empty. A change says which one it follows.
     """
 
     timestamp: Millis
@@ -50,10 +50,6 @@ class Book(Struct, gc=False):
     asks: list[WireLevel]
     type: Literal["snapshot", "change"] | None = None
     prev_change_id: Id | None = None
-
-    def __post_init__(self) -> None:
-        if self.prev_change_id is None and self.type == "change":
-            raise ValueError("a change says which one it follows")
 
 
 class Quote(Struct, gc=False):

@@ -27,6 +27,7 @@ from shards.venues.deribit.decode import (
     open_decoder,
 )
 from shards.venues.deribit.messages import Instrument, Kind, Listed
+from shards.venues.digits import decimals_of
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -40,7 +41,6 @@ from shards.venues.kit import (
     RestCall,
     SocketGroup,
     Venue,
-    decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.wire import NS_PER_MS, TIME_MS_MAX

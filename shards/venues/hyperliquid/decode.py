@@ -129,8 +129,13 @@ def _on_book(book: Book, feeds: Mapping[str, SnapshotBook], ts_recv: int) -> Non
     feed = feeds.get(book.coin)
     if feed is None:
         raise UntakenError(book.coin, SnapshotBook)
-    bids, asks = ([(level.px, level.sz) for level in side] for side in book.levels)
-    feed.on_book(BookEvent(book.time, 0, book.time * NS_PER_MS, ts_recv, bids, asks))
+    bids, asks = book.levels
+    feed.on_book(
+        BookEvent(
+            book.time, 0, book.time * NS_PER_MS, ts_recv,
+            [(level.px, level.sz) for level in bids], [(level.px, level.sz) for level in asks],
+        )
+    )  # fmt: skip
 
 
 def _on_bbo(quote: BestBidOffer, feeds: Mapping[str, Quotes], ts_recv: int) -> None:

@@ -14,6 +14,7 @@ from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.digits import read_number
 from shards.venues.elements import funding_row
+from shards.venues.json_parts import members_named
 from shards.venues.kit import Feeds, FrameDecoder, Shape, Talk
 from shards.venues.kraken_futures.messages import (
     BookChange,
@@ -34,10 +35,6 @@ _Frame = Trade | TradeSnapshot | BookSnapshot | BookChange | Ticker
 _SIDE: Final = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
 
 
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get(side, b"") for side in ("bids", "asks")]
-
-
 SHAPES: Final = (
     Shape(
         ContiguousTrades, Trade, "trade_snapshot", ("trades",), is_list=True,
@@ -47,7 +44,7 @@ SHAPES: Final = (
     Shape(Liquidations, Trade, "trade", symbol="product_id", time="time", where=("type", FORCED)),
     Shape(
         PushedBook, BookSnapshot, "book_snapshot",
-        symbol="product_id", seq="seq", time="timestamp", levels=_levels,
+        symbol="product_id", seq="seq", time="timestamp", levels=members_named("bids", "asks"),
     ),
     Shape(PushedBook, BookChange, "book", symbol="product_id", seq="seq", time="timestamp"),
     Shape(Quotes, Ticker, "ticker", symbol="product_id", time="time"),

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
-from shards.venues.digits import Computed, ComputedRate
-from shards.venues.kit import DECIMALS_MAX
+from shards.venues.digits import DECIMALS_MAX, Computed, ComputedRate
 from shards.venues.wire import (
     Id,
     Millis,

@@ -16,6 +16,7 @@ from shards.feeds.pushed_books import PushedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME
+from shards.venues.digits import decimals_of
 from shards.venues.kit import (
     CONNECTS,
     REST_WEIGHT,
@@ -27,7 +28,6 @@ from shards.venues.kit import (
     RestCall,
     SocketGroup,
     Venue,
-    decimals_of,
 )
 from shards.venues.kraken_futures.decode import SHAPES, open_decoder
 from shards.venues.kraken_futures.messages import Contract, Instruments, Typed

@@ -12,6 +12,7 @@ from shards.feeds.feed import MalformedFrameError, UntakenError
 from shards.feeds.pushed_books import UnnumberedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
+from shards.venues.json_parts import members_named
 from shards.venues.kit import Feeds, FrameDecoder, Shape, Talk
 from shards.venues.kraken_spot.messages import (
     Book,
@@ -34,20 +35,23 @@ _LATE_US: Final = 60_000_000
 _UNKNOWN_PAIR: Final = "Currency pair not supported"
 
 
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get(side, b"") for side in ("bids", "asks")]
+def _time_of(said: Trade | Book | Quote) -> int | None:
+    return ns_of(said.timestamp) if said.timestamp else None
 
 
 SHAPES: Final = (
     Shape(
         ContiguousTrades, Trade, "trade", ("data",), is_list=True,
-        symbol="symbol", seq="trade_id", time="timestamp",
+        symbol="symbol", seq="trade_id", time="timestamp", check=_time_of,
     ),
     Shape(
         UnnumberedBook, Book, "book", ("data",), is_list=True,
-        symbol="symbol", time="timestamp", levels=_levels,
+        symbol="symbol", time="timestamp", levels=members_named("bids", "asks"), check=_time_of,
     ),
-    Shape(Quotes, Quote, "ticker", ("data",), is_list=True, symbol="symbol", time="timestamp"),
+    Shape(
+        Quotes, Quote, "ticker", ("data",), is_list=True,
+        symbol="symbol", time="timestamp", check=_time_of,
+    ),
 )  # fmt: skip
 
 _decode_reply = msgspec.json.Decoder(Reply).decode
@@ -108,11 +112,13 @@ def _on_trades(message: Trades, feeds: Mapping[str, ContiguousTrades], ts_recv: 
     take = feed.on_trade
     if message.type == "snapshot":
         rows, take = sorted(rows, key=lambda row: row.trade_id), feed.on_past_trade
-    if len(rows) > 1 and any(row.symbol != symbol for row in rows):
-        raise MalformedFrameError("mixed_coins")
+    sides, ready = _SIDE, []
     for row in rows:
-        at = ns_of(row.timestamp)
-        take(row.trade_id, _SIDE[row.side], at, ts_recv, row.price, row.qty)
+        if row.symbol != symbol:
+            raise MalformedFrameError("mixed_coins")
+        ready.append((row, ns_of(row.timestamp)))
+    for row, at in ready:
+        take(row.trade_id, sides[row.side], at, ts_recv, row.price, row.qty)
 
 
 class _BookTaker:
@@ -133,12 +139,13 @@ class _BookTaker:
             if feed is None:
                 raise UntakenError(book.symbol, UnnumberedBook)
             if book.timestamp or not is_whole:
-                books.append((feed, book, *self._moments.of(book.symbol, book.timestamp, ts_recv)))
+                number, at = self._moments.of(book.symbol, book.timestamp, ts_recv)
+                books.append((feed, book, number, at))
             else:
                 self._waiting[book.symbol] = book, ts_recv
         for feed, book, number, at in books:
             first = self._waiting.pop(book.symbol, None)
-            if first is not None and not is_whole:
+            if first and not is_whole:
                 whole, heard = first
                 event = _event(whole, number - 1, at - NS_PER_US, heard, is_whole=True)
                 feed.on_event(event, whole.checksum)

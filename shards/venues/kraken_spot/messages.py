@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Raw, Struct
 
-from shards.venues.kit import DECIMALS_MAX
+from shards.venues.digits import DECIMALS_MAX
 from shards.venues.wire import (
     Id,
     Moment,
@@ -13,7 +13,6 @@ from shards.venues.wire import (
     Quantity,
     TradeQuantity,
     Word,
-    check_moment,
 )
 
 DEPTH: Final = 1000
@@ -35,10 +34,6 @@ class Trade(Struct, gc=False):
     qty: TradeQuantity
     trade_id: Id
     timestamp: Moment
-
-    def __post_init__(self) -> None:
-        """Refuse a time that no market can have."""
-        check_moment(self.timestamp)
 
 
 class Trades(Struct, tag_field="channel", tag="trade", gc=False):
@@ -66,10 +61,6 @@ class Book(Struct, gc=False):
     checksum: Annotated[int, Meta(ge=0, lt=2**32)]
     timestamp: Moment | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse a time that no market can have."""
-        check_moment(self.timestamp)
-
 
 class Books(Struct, tag_field="channel", tag="book", gc=False):
     """Channel `book`."""
@@ -87,10 +78,6 @@ class Quote(Struct, gc=False):
     ask: PriceOrNone
     ask_qty: Quantity
     timestamp: Moment | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a time that no market can have."""
-        check_moment(self.timestamp)
 
 
 class Ticker(Struct, tag_field="channel", tag="ticker", gc=False):

@@ -9,7 +9,7 @@ import msgspec
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import BookRule, by_time, crc_of_mantissas
+from shards.feeds.book_rules import CRC_OF_MANTISSAS, BookRule, by_time
 from shards.feeds.pushed_books import UnnumberedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
@@ -117,7 +117,7 @@ VENUE: Final = Venue(
         (StreamKind.TRADES, Transport.WS): Channel("ws", ContiguousTrades, _topic("trade"), 300.0),
         (StreamKind.L2_BOOK, Transport.WS): Channel(
             "ws", UnnumberedBook, _topic("book"), 60.0,
-            book=BookRule(by_time, crc_of_mantissas, summed=10, depth=DEPTH),
+            book=BookRule(by_time, CRC_OF_MANTISSAS, summed=10, depth=DEPTH),
         ),
         (StreamKind.TICKER, Transport.WS): Channel(
             "ws", Quotes, _topic("ticker"), 300.0,

@@ -16,6 +16,7 @@ from shards.feeds.pushed_books import PushedBook
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.digits import Computed, read_number
 from shards.venues.elements import funding_row
+from shards.venues.json_parts import members_named
 from shards.venues.kit import Feeds, FrameDecoder, Shape, Talk
 from shards.venues.okx import messages
 from shards.venues.okx.messages import index_of, pays_funding
@@ -33,10 +34,6 @@ _TOPIC_OF: Final = {"funding-rate": MARK}
 """Of channels that are subscribed beside another one, the other."""
 
 
-def _levels(said: Mapping[str, bytes]) -> list[bytes]:
-    return [said.get(side, b"") for side in ("bids", "asks")]
-
-
 SHAPES: Final = (
     Shape(
         ContiguousTrades, messages.Trade, "trades:{symbol}", ("data",), is_list=True,
@@ -44,7 +41,7 @@ SHAPES: Final = (
     ),
     Shape(
         PushedBook, messages.BookChange, "books:{symbol}", ("data",), is_list=True,
-        seq="seqId", prev_seq="prevSeqId", time="ts", levels=_levels,
+        seq="seqId", prev_seq="prevSeqId", time="ts", levels=members_named("bids", "asks"),
     ),
     Shape(
         quotes.Quotes, messages.BestQuote, "bbo-tbt:{symbol}", ("data",), is_list=True,
@@ -60,7 +57,7 @@ SHAPES: Final = (
     ),
     Shape(
         Liquidations, messages.Liquidation, "liquidation-orders:", ("data",), is_list=True,
-        symbol="instId", levels=lambda said: [said.get("details", b"")], is_of_all_symbols=True,
+        symbol="instId", levels=members_named("details"), is_of_all_symbols=True,
     ),
 )  # fmt: skip
 

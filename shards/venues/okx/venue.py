@@ -15,6 +15,7 @@ from shards.feeds.contracts import FundingRates, Liquidations, OpenInterestPoint
 from shards.feeds.pushed_books import PushedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
+from shards.venues.digits import decimals_of
 from shards.venues.kit import (
     CONNECTS,
     REST_WEIGHT,
@@ -24,7 +25,6 @@ from shards.venues.kit import (
     RestCall,
     SocketGroup,
     Venue,
-    decimals_of,
 )
 from shards.venues.listing import Listing, RowReader, step_size
 from shards.venues.okx import messages

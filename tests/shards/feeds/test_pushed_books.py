@@ -4,7 +4,8 @@ import json
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from engine.data.flags import CoverageEnd, CoverageMark, Flag, GapReason, GapState
 from engine.data.instrument import Instrument
@@ -21,13 +23,15 @@ from engine.messages.streams import StreamSpec, StreamState
 from shards.feeds import pushed_books
 from shards.feeds.book_rows import BookEvent, Level
 from shards.feeds.book_rules import (
+    CRC_OF_MANTISSAS,
     BookRule,
+    Checksum,
+    KeptBook,
     Link,
     by_one,
     by_previous,
     by_previous_or_reset,
     by_time,
-    crc_of_mantissas,
 )
 from shards.feeds.declared.coverage import CoverageLedger
 from shards.feeds.declared.unreadable import Unreadable
@@ -44,7 +48,14 @@ Message = tuple[BookEvent, int | None]
 BY_ONE = BookRule(by_one)
 BY_PREVIOUS = BookRule(by_previous)
 BY_PREVIOUS_OR_RESET = BookRule(by_previous_or_reset)
-BY_SUM = BookRule(by_time, crc_of_mantissas, depth=8)
+BY_SUM = BookRule(by_time, CRC_OF_MANTISSAS, depth=8)
+BY_SUM_OF_THREE = BookRule(by_time, CRC_OF_MANTISSAS, summed=3, depth=8)
+
+
+def sum_of(checksum: Checksum, bids: Iterable[Level], asks: Iterable[Level]) -> int:
+    """Of a book with prices of one decimal and quantities of eight."""
+    word = checksum.words(1, 8)
+    return checksum.of(*([word(*level) for level in side] for side in (bids, asks)))
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +136,7 @@ def test_deltas_that_name_the_one_before() -> None:
     assert by_previous(10, delta(17, 12)) is Link.BROKEN
     assert by_previous(10, snapshot(17)) is Link.BROKEN, "perhaps"
     assert by_previous(10, snapshot(10)) is Link.REPEATS
-    assert by_previous(10, snapshot(17)._replace(prev_seq=10)) is Link.BROKEN, "a stray field"
+    assert by_previous(10, replace(snapshot(17), prev_seq=10)) is Link.BROKEN, "a stray field"
 
 
 def test_the_two_exceptions_of_a_chain_that_names_the_one_before() -> None:
@@ -139,7 +150,7 @@ def test_the_two_exceptions_of_a_chain_that_names_the_one_before() -> None:
 def test_the_checksum_is_made_of_the_digits_of_mantissas() -> None:
     asks = [(round(70010.1 + 0.7 * i, 1), round(0.125 + 0.01 * i, 8)) for i in range(10)]
     bids = [(round(70009.9 - 0.6 * i, 1), round(0.5 / (i + 1), 8)) for i in range(10)]
-    assert crc_of_mantissas(bids, asks, 1, 8) == 1337025475
+    assert sum_of(CRC_OF_MANTISSAS, bids, asks) == 1337025475
 
 
 # -- whole chains --------------------------------------------------------------------------------
@@ -158,7 +169,7 @@ class ToyVenue:
         self.ts_ms += 1 + int(self.rng.integers(0, 30))
         prev, (bids, asks) = self.seq, self._changes()
         self.seq = prev + (1 if self.rule is BY_ONE else int(self.rng.integers(1, 9)))
-        if self.rule is BY_SUM:
+        if self.rule.checksum:
             self.seq, prev = self.ts_ms, 0
         event = BookEvent(self.seq, prev, _START + self.ts_ms * _MS, 1, bids, asks)
         return event, self._sum()
@@ -190,7 +201,8 @@ class ToyVenue:
         if self.rule.checksum is None:
             return None
         bids = sorted(self.book["b"].items(), reverse=True)
-        return self.rule.checksum(bids[:10], sorted(self.book["a"].items())[:10], 1, 8)
+        asks, count = sorted(self.book["a"].items()), self.rule.summed
+        return sum_of(self.rule.checksum, bids[:count], asks[:count])
 
 
 class Reader:
@@ -270,6 +282,15 @@ def test_stored_rows_rebuild_the_venues_book_whatever_happens(
         assert any(gap["from_seq"] <= seq <= gap["to_seq"] for gap in gaps), seq
     for seq in kept:
         assert not any(gap["from_seq"] <= seq <= gap["to_seq"] for gap in gaps), seq
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=30)
+def test_the_sum_is_that_of_the_best_levels_whichever_changed(seed: int) -> None:
+    venue = ToyVenue(BY_SUM_OF_THREE, seed)
+    kept = KeptBook(BY_SUM_OF_THREE, 1, 8)
+    for event, checksum in [venue.snapshot(), *(venue.delta() for _ in range(80))]:
+        assert kept.apply(event) == checksum
 
 
 @given(seed=st.integers(0, 2**32 - 1), script=st.lists(st.sampled_from(STEPS), max_size=60))
@@ -372,16 +393,17 @@ def chain_of_sums() -> Chains:
     return chains
 
 
-def interleaved_crc(bids: Sequence[Level], asks: Sequence[Level], *_: int) -> int:
+def as_they_read(*_: int) -> Callable[[float, float], str]:
+    return lambda *level: ":".join(f"{each:.10f}".rstrip("0").rstrip(".") for each in level)
+
+
+def interleaved_crc(bids: Sequence[str], asks: Sequence[str]) -> int:
     """What the recorded venue's checksum was then: signed, of both sides in turn as they read."""
-    words = []
-    for place in range(max(len(bids), len(asks))):
-        for side in (bids, asks):
-            words += [f"{each:.10f}".rstrip("0").rstrip(".") for each in side[place : place + 1][0]]
+    words = [word for pair in zip_longest(bids, asks) for word in pair if word]
     return int(np.uint32(zlib.crc32(":".join(words).encode())).astype(np.int32))
 
 
-BY_INTERLEAVED_SUM = BookRule(by_time, interleaved_crc, summed=25)
+BY_INTERLEAVED_SUM = BookRule(by_time, Checksum(as_they_read, interleaved_crc), summed=25)
 RECORDED = [
     pytest.param(BY_PREVIOUS, chain_of_previous, 36, id="previous"),
     pytest.param(BY_ONE, chain_by_one, 1000, id="one"),

@@ -1,10 +1,12 @@
 """Books that nothing proves whole: what may be missing is declared, and mended by a snapshot."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from engine.data.flags import Flag, GapReason, GapState
 from engine.data.names import StreamKind
@@ -201,7 +203,7 @@ def test_a_book_that_is_said_to_be_known_is_the_venues(script: list[str]) -> Non
             rig.feed.cut("cut")
             rig.feed.subscribed()
             rig.asked.clear()
-            rig.send(whole(at)._replace(bids=list(truth.items())))
+            rig.send(replace(whole(at), bids=list(truth.items())))
             last = at
         if rig.feed.is_synced:
             book = replay(rig.double.rows("book"))[0]
@@ -210,4 +212,16 @@ def test_a_book_that_is_said_to_be_known_is_the_venues(script: list[str]) -> Non
 
 
 def replace_levels(event: BookEvent, at: int) -> BookEvent:
-    return event._replace(bids=[(float(at), 1.0)])
+    return replace(event, bids=[(float(at), 1.0)])
+
+
+def test_two_changes_of_one_moment_are_in_order_and_linked() -> None:
+    rig = Rig()
+    rig.send(whole(0, 3), delta(5, 0), delta(5, 5), delta(5, 5), delta(6, 5), delta(7, 6))
+    rows = rig.double.rows("book")
+    assert rig.gaps() == []
+    assert rows["qty"][2:].tolist() == [5.0, 5.0, 5.0, 6.0, 7.0]
+    order = rows[2:][["ts_event", "seq"]].tolist()
+    assert all(earlier < later for earlier, later in pairwise(order))
+    assert rows["prev_seq"][3:].tolist() == rows["seq"][2:-1].tolist()
+    assert rows["seq"][-1] == _US + 7, "a moment of its own is told as it is"

@@ -115,7 +115,7 @@ def _scalar(kind: inspect.Type, symbol: str, number: int) -> Any:
             return False  # also of a book that says whether it is whole: these are changes
         case inspect.StrType():
             return symbol
-        case inspect.DateTimeType():
+        case inspect.DateTimeType() | inspect.RawType():  # the one is a time that is read late
             return _timestamp(number)
         case inspect.LiteralType(values):
             return next((each for each in values if "snap" not in str(each)), values[0])
@@ -354,7 +354,9 @@ def is_read(shape: Shape, text: bytes, symbol: str) -> bool:
     if _is_another(shape, text):
         return False
     try:
-        _decoder_of(shape.element)(text)
+        found = _decoder_of(shape.element)(text)
+        if shape.check:
+            shape.check(found)
     except BAD_FRAME:
         return False
     return not shape.symbol or text_of(members(text)[shape.symbol]) == symbol

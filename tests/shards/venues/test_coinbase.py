@@ -238,7 +238,7 @@ def test_a_book_of_the_exchange_goes_on_from_a_snapshot_without_a_time() -> None
     change = {"type": "l2update", "product_id": "BTC-USD", "time": AT}
     rig.hear(whole, {**change, "changes": [["buy", "1", "0"]]}, {**change, "changes": []})
     assert rig.double.rows("book")[["seq", "prev_seq", "ts_event"]].tolist() == [
-        (0, 0, TS_RECV), (AT_US, 0, AT_US * 1000), (AT_US, AT_US, AT_US * 1000),
+        (0, 0, TS_RECV), (AT_US, 0, AT_US * 1000), (AT_US + 1, AT_US, AT_US * 1000),
     ]  # fmt: skip
     assert rig.double.rows("gap").size == 0
 

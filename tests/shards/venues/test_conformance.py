@@ -14,6 +14,7 @@ from engine.messages.streams import StreamState
 from shards.venues import VENUES, preferred_transport
 from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.budgets import limits_of
+from shards.venues.digits import decimals_of
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -24,7 +25,6 @@ from shards.venues.kit import (
     RestCall,
     Venue,
     capabilities,
-    decimals_of,
     limit_of,
     places_of,
 )
