@@ -61,7 +61,7 @@ class SimulatorProcess:
 
     def limits(self) -> LimitsUsed:
         """What its clients have used of each venue's limits. Blocking; raises SimulatorError."""
-        return LimitsUsed(self._ask("GET", "/simulator/limits", timeout_s=5.0))
+        return LimitsUsed(self._ask("GET", "/simulator/limits", timeout_s=30.0))
 
     def pause(self, timeout_s: float) -> dict[str, Any]:
         """Stop the market and return what was sent, all of it on its way. Blocking."""

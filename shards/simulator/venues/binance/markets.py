@@ -21,34 +21,12 @@ from shards.simulator.core.limits import WEIGHT, VenueLimit, Window, now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.symbol import Quote, SymbolState
 from shards.simulator.core.venue import SimVenue
+from shards.simulator.venues.binance import rest
 from shards.simulator.venues.binance.linear import (
     FUTURES_WEIGHT,
     Binance,
     TradeStyle,
     socket_limits,
-)
-from shards.simulator.venues.binance.rest import (
-    BAD_LIMIT,
-    DEPTH_WEIGHTS,
-    NO_SYMBOL,
-    agg_trades,
-    by_symbol,
-    calls_of,
-    depth_weight,
-    exchange_info,
-    fixed,
-    funding_info,
-    funding_rate,
-    integer,
-    json_answer,
-    levels_text,
-    listed_contract,
-    of_contract,
-    padded,
-    premium,
-    rate_text,
-    size_filters,
-    touch,
 )
 from shards.simulator.venues.listed import inverse_instruments, spot_instruments
 
@@ -96,7 +74,7 @@ class BinanceInverse(Binance):
         )
         return (
             f'{{"e":"markPriceUpdate","E":{contract.ts_ms},"s":"{contract.instrument.symbol}",'
-            f'"p":"{mark}","P":"{settle}","i":"{index}","r":"{rate_text(contract)}",'
+            f'"p":"{mark}","P":"{settle}","i":"{index}","r":"{rest.rate_text(contract)}",'
             f'"T":{contract.next_funding_ms}{self.end}}}'
         ).encode()
 
@@ -138,10 +116,10 @@ class BinanceSpot(Binance):
         return told
 
     def price_text(self, grid: Grid, tick: int) -> str:
-        return padded(super().price_text(grid, tick), _PLACES)
+        return rest.padded(super().price_text(grid, tick), _PLACES)
 
     def qty_text(self, grid: Grid, qty: int) -> str:
-        return padded(super().qty_text(grid, qty), _PLACES)
+        return rest.padded(super().qty_text(grid, qty), _PLACES)
 
     def topic(self, kind: str, symbol: str) -> str | None:
         return None if kind == "liquidation" else super().topic(kind, symbol)
@@ -159,7 +137,7 @@ class BinanceSpot(Binance):
         return AskedFor(symbol.upper(), row, kind if row == "book" else "")
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
-        bids, asks = (levels_text(state, side) for side in (event.bids, event.asks))
+        bids, asks = (rest.levels_text(state, side) for side in (event.bids, event.asks))
         return (
             f'{{"e":"depthUpdate","E":{event.ts_ms},"s":"{state.grid.symbol}",'
             f'"U":{event.previous + 1},"u":{event.last},"b":[{bids}],"a":[{asks}]}}'
@@ -173,49 +151,35 @@ class BinanceSpot(Binance):
         ).encode()
 
 
-def _contract(grid: Grid, status: str) -> dict[str, object]:
-    row = listed_contract(grid, status, "USD", "")
+def _contract(grid: Grid, status: str) -> rest.Row:
+    row = rest.listed_contract(grid, status, "USD", "")
     del row["status"]
     row["contractStatus"] = status
     row["contractSize"] = 100 if row["baseAsset"] == "BTC" else 10
     return row
 
 
-def _pair(grid: Grid, status: str) -> dict[str, object]:
+def _pair(grid: Grid, status: str) -> rest.Row:
     return {
         "symbol": grid.symbol, "status": status, "baseAsset": grid.symbol.removesuffix("USDT"),
         "baseAssetPrecision": _PLACES, "quoteAsset": "USDT", "quoteAssetPrecision": _PLACES,
         "orderTypes": ["LIMIT", "MARKET"], "isSpotTradingAllowed": True,
-        "isMarginTradingAllowed": False, "filters": size_filters(grid, _PLACES),
+        "isMarginTradingAllowed": False, "filters": rest.size_filters(grid, _PLACES),
         "permissions": [], "permissionSets": [["SPOT"]],
     }  # fmt: skip
 
 
-def _inverse_depth(venue: SimVenue, query: Query) -> Answer:
-    state, limit = venue.state(query.get("symbol")), integer(query, "limit", 500)
-    if state is None or limit is None or limit not in DEPTH_WEIGHTS:
-        return NO_SYMBOL if state is None else BAD_LIMIT
-    at_ms, symbol = now_ms(), state.grid.symbol
-    last, bids, asks = venue.serve_book(state, limit, at_ms)
-    text = (
-        f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},"symbol":"{symbol}",'
-        f'"pair":"{symbol.partition("_")[0]}",'
-        f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
-    )
-    return Answer(text.encode())
-
-
 def _spot_depth(venue: SimVenue, query: Query) -> Answer:
-    state, limit = venue.state(query.get("symbol")), integer(query, "limit", 100)
+    state, limit = venue.state(query.get("symbol")), rest.integer(query, "limit", 100)
     if state is None or limit is None or not 1 <= limit <= _SPOT_DEPTH_MAX:
-        return NO_SYMBOL if state is None else BAD_LIMIT
+        return rest.NO_SYMBOL if state is None else rest.BAD_LIMIT
     last, bids, asks = venue.serve_book(state, limit, now_ms())
-    sides = (levels_text(state, side) for side in (bids, asks))
+    sides = (rest.levels_text(state, side) for side in (bids, asks))
     return Answer('{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}'.format(last, *sides).encode())
 
 
 def _spot_depth_weight(query: Query) -> int:
-    limit = integer(query, "limit", 100) or 0
+    limit = rest.integer(query, "limit", 100) or 0
     return next((weight for most, weight in _SPOT_DEPTH_WEIGHTS if limit <= most), 1)
 
 
@@ -223,71 +187,57 @@ def _inverse_premiums(venue: SimVenue, query: Query) -> Answer:
     """Give a list also of one symbol."""
     indexes = [index for index in venue.trading if _is_asked(venue.grids[index].symbol, query)]
     contracts = [venue.contract_at(index) for index in indexes]
-    pairs = (each.instrument.symbol.partition("_")[0] for each in contracts)
-    return json_answer([
-        {"pair": pair, **premium(venue, each)} for pair, each in zip(pairs, contracts, strict=True)
+    return rest.json_answer([
+        {"pair": _pair_of(each.instrument.symbol), **rest.premium(venue, each)}
+        for each in contracts
     ])  # fmt: skip
 
 
 def _is_asked(symbol: str, query: Query) -> bool:
-    pair = query.get("pair", symbol.partition("_")[0])
+    pair = query.get("pair", _pair_of(symbol))
     return symbol == query.get("symbol", symbol) and symbol.startswith(f"{pair}_")
 
 
-def _inverse_open_interest(venue: SimVenue, contract: Contract, _: Query) -> Answer:
-    grid = contract.instrument
-    answer: dict[str, object] = {
-        "symbol": grid.symbol,
-        "pair": grid.symbol.partition("_")[0],
-        "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
-        "contractType": _contract(grid, "")["contractType"],
-        "time": contract.ts_ms,
-    }
-    return json_answer(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
+def _pair_of(symbol: object) -> str:
+    return str(symbol).partition("_")[0]
 
 
-def _quotes(venue: SimVenue, query: Query) -> list[dict[str, object]]:
-    at_ms = now_ms()
-    symbols = [venue.grids[index].symbol for index in venue.trading]
-    asked = [symbol for symbol in symbols if symbol == query.get("symbol", symbol)]
-    states = (venue.state(symbol) for symbol in asked)
-    return [touch(venue, state, at_ms) for state in states if state is not None]
+def _inverse_open_interest(venue: SimVenue, contract: Contract, query: Query) -> Answer:
+    symbol = contract.instrument.symbol
+    kind = _contract(contract.instrument, "")["contractType"]
+    return rest.open_interest(venue, contract, query, pair=_pair_of(symbol), contractType=kind)
 
 
-def _inverse_quotes(venue: SimVenue, query: Query) -> Answer:
-    rows = _quotes(venue, query)
-    return json_answer([{**row, "pair": str(row["symbol"]).partition("_")[0]} for row in rows])
+def _inverse_quote(row: rest.Row) -> rest.Row:
+    return {**row, "pair": _pair_of(row["symbol"])}
 
 
-def _spot_quotes(venue: SimVenue, query: Query) -> Answer:
-    rows = [
-        {name: value for name, value in row.items() if name not in ("time", "lastUpdateId")}
-        for row in _quotes(venue, query)
-    ]
-    if "symbol" not in query:
-        return json_answer(rows)
-    return json_answer(rows[0]) if rows else NO_SYMBOL
+def _spot_quote(row: rest.Row) -> rest.Row:
+    return {name: value for name, value in row.items() if name not in ("time", "lastUpdateId")}
 
 
-_INVERSE_REST = calls_of(
+_INVERSE_REST = rest.calls_of(
     "dapi/v1",
     {
-        "exchangeInfo": (lambda venue, _: exchange_info(venue, _contract), fixed(1)),
-        "depth": (_inverse_depth, depth_weight),
-        "aggTrades": (agg_trades, fixed(20)),
-        "premiumIndex": (_inverse_premiums, fixed(10)),
-        "openInterest": (of_contract(_inverse_open_interest), fixed(1)),
-        "fundingRate": (of_contract(funding_rate), fixed(1)),
-        "fundingInfo": (funding_info, fixed(1)),
-        "ticker/bookTicker": (_inverse_quotes, by_symbol(2, 5)),
+        "exchangeInfo": (lambda venue, _: rest.exchange_info(venue, _contract), rest.fixed(1)),
+        "depth": (
+            rest.futures_depth(lambda symbol: f'"symbol":"{symbol}","pair":"{_pair_of(symbol)}",'),
+            rest.depth_weight,
+        ),
+        "aggTrades": (rest.agg_trades, rest.fixed(20)),
+        "premiumIndex": (_inverse_premiums, rest.fixed(10)),
+        "openInterest": (rest.of_contract(_inverse_open_interest), rest.fixed(1)),
+        "fundingRate": (rest.of_contract(rest.funding_rate), rest.fixed(1)),
+        "fundingInfo": (rest.funding_info, rest.fixed(1)),
+        "ticker/bookTicker": (rest.quotes(_inverse_quote, as_list=True), rest.by_symbol(2, 5)),
     },
 )
-_SPOT_REST = calls_of(
+_SPOT_REST = rest.calls_of(
     "api/v3",
     {
-        "exchangeInfo": (lambda venue, _: exchange_info(venue, _pair), fixed(20)),
+        "exchangeInfo": (lambda venue, _: rest.exchange_info(venue, _pair), rest.fixed(20)),
         "depth": (_spot_depth, _spot_depth_weight),
-        "aggTrades": (agg_trades, fixed(4)),
-        "ticker/bookTicker": (_spot_quotes, by_symbol(2, 4)),
+        "aggTrades": (rest.agg_trades, rest.fixed(4)),
+        "ticker/bookTicker": (rest.quotes(_spot_quote), rest.by_symbol(2, 4)),
     },
 )

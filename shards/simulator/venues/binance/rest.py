@@ -13,10 +13,10 @@ from shards.simulator.core.venue import SimVenue
 from shards.simulator.venues.listed import delivery_ms
 
 __all__ = [
-    "BAD_LIMIT", "DEPTH_WEIGHTS", "FUNDING_CALLS", "NO_SYMBOL", "REST", "Calls", "agg_trades",
-    "by_symbol", "calls_of", "depth_weight", "exchange_info", "fixed", "funding_info",
-    "funding_rate", "integer", "json_answer", "levels_text", "listed_contract", "of_contract",
-    "padded", "premium", "rate_text", "size_filters", "touch",
+    "BAD_LIMIT", "FUNDING_CALLS", "NO_SYMBOL", "REST", "Row", "agg_trades", "by_symbol",
+    "calls_of", "depth_weight", "exchange_info", "fixed", "funding_info", "funding_rate",
+    "futures_depth", "integer", "json_answer", "levels_text", "listed_contract", "of_contract",
+    "open_interest", "padded", "premium", "quotes", "rate_text", "size_filters",
 ]  # fmt: skip
 
 DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
@@ -104,20 +104,22 @@ def _exchange_info(venue: SimVenue, _: Query) -> Answer:
     return exchange_info(venue, _symbol, *more)
 
 
-def _depth(venue: SimVenue, query: Query) -> Answer:
-    state = venue.state(query.get("symbol"))
-    if state is None:
-        return NO_SYMBOL
-    limit = integer(query, "limit", 500)
-    if limit not in DEPTH_WEIGHTS:
-        return BAD_LIMIT
-    at_ms = now_ms()
-    last, bids, asks = venue.serve_book(state, limit, at_ms)
-    text = (
-        f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},'
-        f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
-    )
-    return Answer(text.encode())
+def futures_depth(more: Callable[[str], str] = lambda _: "") -> Callable[[SimVenue, Query], Answer]:
+    """Serve snapshots of books; `more` is said of a symbol behind the times."""
+
+    def answer(venue: SimVenue, query: Query) -> Answer:
+        state, limit = venue.state(query.get("symbol")), integer(query, "limit", 500)
+        if state is None or limit is None or limit not in DEPTH_WEIGHTS:
+            return NO_SYMBOL if state is None else BAD_LIMIT
+        at_ms = now_ms()
+        last, bids, asks = venue.serve_book(state, limit, at_ms)
+        text = (
+            f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},{more(state.grid.symbol)}'
+            f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
+        )
+        return Answer(text.encode())
+
+    return answer
 
 
 def agg_trades(venue: SimVenue, query: Query) -> Answer:
@@ -168,12 +170,14 @@ def premium(venue: SimVenue, contract: Contract) -> dict[str, object]:
     return venue.serve_contract("funding", contract, answer, contract.ts_ms)
 
 
-def _open_interest(venue: SimVenue, contract: Contract, _: Query) -> Answer:
+def open_interest(venue: SimVenue, contract: Contract, _: Query, **more: object) -> Answer:
+    """Say what is open of a contract."""
     grid = contract.instrument
-    answer: dict[str, object] = {
+    answer: Row = {
         "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
         "symbol": grid.symbol,
         "time": contract.ts_ms,
+        **more,
     }
     return json_answer(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
 
@@ -210,33 +214,34 @@ def _record_paid(venue: SimVenue, contract: Contract, told: Sequence[Settlement]
 
 def funding_info(venue: SimVenue, _: Query) -> Answer:
     """Give only the intervals that are not as usual. What is left out is said, too."""
-    return json_answer(funding_rows(venue))
-
-
-def funding_rows(venue: SimVenue) -> Rows:
-    """Give the rows of `fundingInfo`."""
-    return [
-        {
-            "symbol": symbol,
-            "adjustedFundingRateCap": "0.02000000",
-            "adjustedFundingRateFloor": "-0.02000000",
-            "fundingIntervalHours": hours,
-            "disclaimer": False,
-        }
+    limits = {"adjustedFundingRateCap": "0.02000000", "adjustedFundingRateFloor": "-0.02000000"}
+    return json_answer([
+        {"symbol": symbol, **limits, "fundingIntervalHours": hours, "disclaimer": False}
         for symbol, hours in venue.say_intervals()
         if hours != _USUAL_INTERVAL_H
-    ]
+    ])  # fmt: skip
 
 
-def _book_ticker(venue: SimVenue, query: Query) -> Answer:
-    at_ms = now_ms()
-    if "symbol" not in query:
-        return json_answer([touch(venue, venue.state_at(index), at_ms) for index in venue.trading])
-    state = venue.state(query["symbol"])
-    return NO_SYMBOL if state is None else json_answer(touch(venue, state, at_ms))
+def quotes(
+    say: Callable[[Row], Row] = lambda row: row, *, as_list: bool = False
+) -> Callable[[SimVenue, Query], Answer]:
+    """Serve best bids and offers as a market says them, of one symbol alone or `as_list`."""
+
+    def answer(venue: SimVenue, query: Query) -> Answer:
+        at_ms = now_ms()
+        if "symbol" not in query:
+            states = (venue.state_at(index) for index in venue.trading)
+            return json_answer([say(_touch(venue, state, at_ms)) for state in states])
+        state = venue.state(query["symbol"])
+        if state is None:
+            return NO_SYMBOL
+        row = say(_touch(venue, state, at_ms))
+        return json_answer([row] if as_list else row)
+
+    return answer
 
 
-def touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
+def _touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
     (bid, bid_qty), (ask, ask_qty) = state.side_texts(venue.serve_quote(state, at_ms))
     return {
         "symbol": state.grid.symbol,
@@ -312,11 +317,11 @@ REST = {
         "fapi/v1",
         {
             "exchangeInfo": (_exchange_info, fixed(1)),
-            "depth": (_depth, depth_weight),
+            "depth": (futures_depth(), depth_weight),
             "aggTrades": (agg_trades, fixed(20)),
             "premiumIndex": (_premium_index, by_symbol(1, 10)),
-            "openInterest": (of_contract(_open_interest), fixed(1)),
-            "ticker/bookTicker": (_book_ticker, by_symbol(2, 5)),
+            "openInterest": (of_contract(open_interest), fixed(1)),
+            "ticker/bookTicker": (quotes(), by_symbol(2, 5)),
         },
     ),
     **{f"fapi/v1/{name}": ServedCall(call, pool=FUNDING_CALLS) for name, call in _FUNDING.items()},
