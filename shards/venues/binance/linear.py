@@ -19,15 +19,13 @@ from shards.venues.binance.market import (
     FUTURES_BOOKS,
     FUTURES_CHANNELS,
     FUTURES_GROUPS,
+    FUTURES_LIMITS,
     USED_WEIGHT,
     subscribe,
     unsubscribe,
 )
 from shards.venues.kit import (
-    CONNECTS,
-    REST_WEIGHT,
     FundingIntervals,
-    Limit,
     ListingCalls,
     PollChannel,
     RestCall,
@@ -70,12 +68,7 @@ VENUE: Final = Venue(
             ),
         ),
     },
-    limits=(
-        Limit(REST_WEIGHT, 2400, 60.0),
-        Limit(CONNECTS, 60, 60.0),
-        # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes.
-        Limit("rest_funding", 500, 300.0),
-    ),
+    limits=FUTURES_LIMITS,
     parse_limits=parse_limits,
     used_weight_header=USED_WEIGHT,
     subscribe=subscribe,
