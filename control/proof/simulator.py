@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
+from control.proof.limits_used import LimitsUsed
 from engine.base import signals
 from engine.base.errors import EngineError
 from engine.messages.settings import VenueSettings
@@ -57,6 +58,10 @@ class SimulatorProcess:
     def status(self) -> dict[str, Any]:
         """What it has sent so far. Blocking; raises SimulatorError."""
         return self._ask("GET", "/simulator/status", timeout_s=5.0)
+
+    def limits(self) -> LimitsUsed:
+        """What its clients have used of each venue's limits. Blocking; raises SimulatorError."""
+        return LimitsUsed(self._ask("GET", "/simulator/limits", timeout_s=30.0))
 
     def pause(self, timeout_s: float) -> dict[str, Any]:
         """Stop the market and return what was sent, all of it on its way. Blocking."""

@@ -11,7 +11,7 @@ from shards.simulator.core.frames import text_frame
 from shards.simulator.core.ledger import UNREADABLE_KINDS
 from shards.simulator.core.limits import RestGate
 from shards.simulator.core.sessions import Hub, Session
-from shards.simulator.core.spoiling import FRAME_VALUES, REST_VALUES
+from shards.simulator.core.spoiling import FRAME_VALUES, REST_VALUES, push_rows
 from shards.simulator.core.venue import SimVenue
 
 __all__ = ["FaultError", "FaultTarget", "inject", "malformed"]
@@ -197,7 +197,7 @@ def _repeat_last_trade(venue: SimVenue, index: int) -> bool:
     """Push the latest trade that somebody got once more. It is in the ledger already."""
     state = venue.state_at(index)
     texts = [state.trade_rows.row(trade).encode() for trade in state.newest_sent(1)]
-    return bool(texts) and venue.push_rows(state, texts)
+    return bool(texts) and push_rows(venue, state, texts)
 
 
 def _duplicate(target: FaultTarget, request: Mapping[str, object]) -> dict[str, object]:

@@ -57,6 +57,8 @@ async def _serve(settings: SimulatorSettings) -> None:
     stopping.cancel()
     failing.cancel()
     await simulator.close()
+    if settings.limits_used is not None:
+        settings.limits_used.write_text(json.dumps(simulator.limits(), indent=1))
     if failing in done:
         failing.result()
 

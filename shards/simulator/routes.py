@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from aiohttp import WSMsgType, web
 
-from shards.simulator.core.encoder import Encoder, ServedCall, SocketPath, Streams
-from shards.simulator.core.limits import RestGate
+from shards.simulator.core.encoder import Asked, Encoder, ServedCall, SocketPath, Streams
+from shards.simulator.core.limits import CONNECTS, MESSAGES, SOCKETS, RestGate, Then, VenueLimit
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.venue import SimVenue
 
@@ -25,12 +25,12 @@ def add_rest(app: web.Application, venue: SimVenue) -> None:
 async def _ask(venue: SimVenue, call: ServedCall, request: web.Request) -> web.StreamResponse:
     said = request.query if call.method == "GET" else await _body(request)
     query = {**said, **request.match_info}
-    weight, gate = call.weigh(query), venue.gate
-    refusal = gate.admit_funding() if weight is None else gate.admit(weight)
+    gate = venue.gate
+    refusal = gate.admit(call.weigh(query), call.pool)
     if refusal is not None:
         return refusal
     answer = call.answer(venue, query)
-    gate.weight.add(answer.extra_weight)
+    gate.charge(answer.extra_weight)
     return rest_answer(gate, answer.body, answer.status, answer.content_type)
 
 
@@ -61,8 +61,9 @@ async def _serve_socket(
     encoder: Encoder, venue: Streams, path: SocketPath, ping_s: float,
     request: web.Request,
 ) -> web.StreamResponse:  # fmt: skip
-    hub, gate = venue.hub, venue.gate
-    if hub.connects.add() > encoder.connects_per_minute and gate.enforced:
+    hub, limits = venue.hub, venue.gate.limits
+    hub.connects.add()
+    if limits.spend(CONNECTS) or limits.hold(SOCKETS, 1):
         return web.Response(status=429, text="Too many connections")
     heartbeat = min(ping_s, encoder.ping_s) if encoder.pings else None
     socket = web.WebSocketResponse(
@@ -76,13 +77,46 @@ async def _serve_socket(
         listed = request.query.get("streams") or request.match_info.get("streams", "")
         venue.subscribe(session, [name for name in listed.split("/") if name])
         async for message in socket:
-            if hub.count_message(session) > encoder.messages_per_s and gate.enforced:
-                transport.abort()
+            hub.count_message(session)
+            if over := limits.spend(MESSAGES, 1, session):
+                _exceeded(encoder, session, over)
             elif message.type is WSMsgType.PING:
                 await socket.pong(message.data)
             elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                # A recorded session takes only what its venue's encoder asks of it.
-                encoder.hear(cast("SimVenue", venue), session, message.data)
+                hear(venue, session, message.data)
     finally:
         hub.detach(session)
     return socket
+
+
+def hear(streams: Streams, session: Session, text: str | bytes) -> None:
+    """Carry out and answer what a client says, within the venue's limits."""
+    # A recorded session takes only what its venue's encoder asks of it.
+    encoder, venue = streams.encoder, cast("SimVenue", streams)
+    if encoder.greeting and not session.is_greeted:
+        session.is_greeted = True
+        session.send_text(encoder.greeting)
+    request = encoder.read(venue, session, text)
+    if request is None:
+        return
+    if over := streams.gate.limits.ask(session, request.topics, begins=request.begins):
+        _exceeded(encoder, session, over, request)
+        return
+    for part in request.parts():
+        topics = encoder.answer(venue, session, part)
+        if not part.begins:
+            streams.unsubscribe(session, topics)
+            continue
+        for topic in topics:
+            encoder.begin(venue, session, topic, part)
+            streams.subscribe(session, [topic])
+
+
+def _exceeded(
+    encoder: Encoder, session: Session, limit: VenueLimit, request: Asked | None = None
+) -> None:
+    """Do to a client what the venue does."""
+    if words := encoder.over(session, limit, request):
+        session.send_text(words)
+    if limit.then is Then.HANG_UP:
+        (session.transport.close if words else session.transport.abort)()

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.ledger import Ledger
-from shards.simulator.core.limits import RestGate
+from shards.simulator.core.limits import LimitBook, Pools, RestGate
 from shards.simulator.core.market import Scene
 from shards.simulator.core.pace import MAX_RATE, Pacer
 from shards.simulator.core.sessions import Hub
@@ -47,6 +47,7 @@ class Simulator:
         self.port = 0
         self.replay: ReplayVenue | None = None
         self.venues: dict[str, SimVenue] = {}
+        self._pools = Pools()
         self._app = web.Application()
         made = [encoder() for encoder in encoders or chosen(settings.venues)]
         names = tuple(encoder.name for encoder in made)
@@ -77,7 +78,8 @@ class Simulator:
         self, encoders: Sequence[Encoder], first: int, scene: Scene, ledger: Ledger
     ) -> None:
         for number, encoder in enumerate(encoders, first):
-            venue = SimVenue(encoder, number, scene, ledger, _gate(self.settings, encoder))
+            venue = SimVenue(encoder, number, scene, ledger, self._gate(encoder))
+            venue.gate.limits.follow(venue.hub.sessions)
             self.venues[encoder.name] = venue
             add_rest(self._app, venue)
 
@@ -88,10 +90,18 @@ class Simulator:
         capture = read_capture(settings.replay)
         listed = [(names[0], symbol) for symbol in capture.symbols]
         self.ledger = Ledger(settings.ledger, names, listed)
-        gate = _gate(settings, encoders[0])
+        gate = self._gate(encoders[0])
         self.replay = ReplayVenue(capture, settings.speed, self.ledger, encoders[0], gate)
+        gate.limits.follow(self.replay.hub.sessions)
         add_replay_rest(self._app, self.replay)
         self._open_markets(encoders[1:], 1, self._scene(1), Ledger(None, names, []))
+
+    def _gate(self, encoder: Encoder) -> RestGate:
+        settings = self.settings
+        table = [settings.told(limit) for limit in encoder.limits]
+        enforced = settings.enforce_limits
+        limits = LimitBook(encoder.name, table, self._pools, enforced=enforced)
+        return RestGate(limits, encoder.weight_header, encoder.bans, encoder.busy, settings.ban_s)
 
     def _pace(self) -> None:
         settings, venues = self.settings, list(self.venues.values())
@@ -172,6 +182,11 @@ class Simulator:
             answer["replay"] = self.replay.status()
         return answer
 
+    def limits(self) -> dict[str, list[dict[str, object]]]:
+        """Give the ledger of limits: of each venue what was used of each at most."""
+        targets = self._targets.values()
+        return {target.hub.name: target.gate.limits.ledger() for target in targets}
+
     def _set_paused(self, *, paused: bool) -> None:
         self.pacer.paused = paused
         if self.replay is not None:
@@ -191,6 +206,7 @@ class Simulator:
     def _add_admin(self) -> None:
         add = self._app.router
         add.add_get("/simulator/status", self._get_status)
+        add.add_get("/simulator/limits", self._get_limits)
         for name, action in (
             ("pause", self._post_pause),
             ("resume", self._post_resume),
@@ -204,6 +220,9 @@ class Simulator:
 
     async def _get_status(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(self.status())
+
+    async def _get_limits(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.limits())
 
     async def _post_pause(self, _: web.Request) -> web.StreamResponse:
         drained = await self.pause()
@@ -228,7 +247,7 @@ class Simulator:
         if not isinstance(body, dict) or not isinstance(body.get("enforced"), bool):
             raise ValueError('the body must be {"enforced": true or false}')
         for target in self._targets.values():
-            target.gate.enforced = body["enforced"]
+            target.gate.limits.enforced = body["enforced"]
         return web.json_response(self.status())
 
     async def _post_instruments(self, request: web.Request) -> web.StreamResponse:
@@ -241,13 +260,6 @@ class Simulator:
             raise ValueError("started without a session to replay")
         self.replay.start()
         return web.json_response(self.status())
-
-
-def _gate(settings: SimulatorSettings, encoder: Encoder) -> RestGate:
-    limit = settings.weight_limit(encoder.name, encoder.weight_limit)
-    return RestGate(
-        encoder.weight_header, limit, encoder.bans, settings.enforce_limits, settings.ban_s
-    )
 
 
 def _added(counts: list[dict[str, int]]) -> dict[str, int]:

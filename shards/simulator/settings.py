@@ -1,9 +1,10 @@
 """What a simulator can be told, and its command-line form."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shards.simulator.core.limits import WEIGHT, VenueLimit
 from shards.simulator.core.pace import MAX_RATE
 from shards.simulator.venues import USUAL, chosen
 
@@ -41,6 +42,8 @@ class SimulatorSettings:
     """Over all symbols of Binance that somebody listens to; one symbol has one a second at most."""
     enforce_limits: bool = False
     """Refuse what is above the venues' limits: REST weight, messages and connections."""
+    limits_used: Path | None = None
+    """Where to say at the end what was used of each limit."""
     binance_weight: int = 2400
     """REST weight a minute."""
     hyperliquid_weight: int = 1200
@@ -64,10 +67,12 @@ class SimulatorSettings:
         if min(self.binance_weight, self.hyperliquid_weight) < 1 or self.ban_s <= 0:
             raise ValueError("weight limits and bans must be above 0")
 
-    def weight_limit(self, venue: str, usual: int) -> int:
-        """Give the REST weight a minute of a venue; `usual` where no option names it."""
-        told = {"binance_linear": self.binance_weight, "hyperliquid_perp": self.hyperliquid_weight}
-        return told.get(venue, usual)
+    def told(self, limit: VenueLimit) -> VenueLimit:
+        """Give a limit as the options have it."""
+        weights = {"binance_futures": self.binance_weight, "hyperliquid": self.hyperliquid_weight}
+        if limit.what != WEIGHT or limit.shared not in weights:
+            return limit
+        return replace(limit, most=weights[limit.shared])
 
 
 def parse_rate(value: object) -> float:
@@ -102,6 +107,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ping", type=float, default=180.0, help="seconds between ping frames")
     add("--liquidations-per-minute", type=float, default=120.0, help="on binance_linear")
     add("--enforce-limits", action="store_true", help="refuse what is above the venues' limits")
+    add(
+        "--limits-used",
+        type=Path,
+        metavar="FILE",
+        help="say there at the end what was used of each",
+    )
     add("--binance-weight", type=int, default=2400, help="REST weight per minute")
     add("--hyperliquid-weight", type=int, default=1200, help="REST weight per minute")
     add("--ban", type=float, default=120.0, help="seconds of the first ban (418) after many 429")
@@ -126,6 +137,7 @@ def settings_from(args: argparse.Namespace) -> SimulatorSettings:
         ping_s=args.ping,
         liquidations_per_minute=args.liquidations_per_minute,
         enforce_limits=args.enforce_limits,
+        limits_used=args.limits_used,
         binance_weight=args.binance_weight,
         hyperliquid_weight=args.hyperliquid_weight,
         ban_s=args.ban,

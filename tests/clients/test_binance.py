@@ -40,8 +40,8 @@ def client(market: str, port: int) -> Any:
         "ws": {
             # It takes an address for spot's by the word in it.
             "spot": f"{ws}/binance_spot/ws/stream",
-            "linear": f"{ws}/binance_linear/ws",
-            "inverse": f"{ws}/binance_inverse/ws",
+            "future": f"{ws}/binance_linear/ws",
+            "delivery": f"{ws}/binance_inverse/ws",
         },
     }
     return exchange

@@ -82,13 +82,15 @@ class Heard:
     def watches(self) -> Iterator[Coroutine[Any, Any, None]]:
         """One for each kind and symbol."""
         client = self.client
+        # It takes them from tickers, if it is not told otherwise.
+        quotes = partial(client.watch_bids_asks, params={"channel": "bbo-tbt"})
         for symbol, name in SYMBOLS.items():
             kinds = (
                 (client.watch_trades, name, self.trades[symbol].extend),
                 (client.watch_order_book, name, partial(self._take_book, symbol)),
                 (client.watch_mark_price, name, self.marks[symbol].append),
                 (client.watch_funding_rate, name, self.rates[symbol].append),
-                (client.watch_bids_asks, [name], partial(self._take_quotes, symbol)),
+                (quotes, [name], partial(self._take_quotes, symbol)),
             )
             for ask, of, take in kinds:
                 yield self._watch(partial(ask, of), take)

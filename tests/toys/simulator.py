@@ -1,7 +1,6 @@
 """The simulated toy. Of the venue it knows the names alone: it is the judge of its decoder."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from shards.simulator.core.contracts import Contract, Terms
 from shards.simulator.core.encoder import (
     Answer,
+    Asked,
     AskedFor,
     BookMessage,
     Encoder,
@@ -17,48 +17,44 @@ from shards.simulator.core.encoder import (
     ServedCall,
     SocketPath,
 )
-from shards.simulator.core.frames import (
-    Integers,
-    Part,
-    Trade,
-    Trades,
-    compact,
-    decimal_text,
-    signed_text,
-)
+from shards.simulator.core.frames import Trade, compact, decimal_text, signed_text
 from shards.simulator.core.ledger import row_of
+from shards.simulator.core.limits import (
+    CONNECTS,
+    MESSAGES,
+    SOCKETS,
+    SUBSCRIPTIONS,
+    WEIGHT,
+    Per,
+    Then,
+    VenueLimit,
+)
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import Levels, Quote, SymbolState
-from shards.simulator.core.venue import SimVenue, now_ms
+from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.usual import RowByRow, book_now, read_object, send_whole
+from shards.simulator.core.venue import SimVenue
 from tests.toys.kind import SETTLEMENT
 from tests.toys.venue import CLOSED, NAME
 
 _PAGE_ROWS: Final = 2
-_ALL_LEVELS: Final = 1 << 20
 _KINDS: Final = {"ticker": "trade", "book": "book", "settled": SETTLEMENT.name}
 
 
-class ToyRows:
+class ToyRows(RowByRow):
     """Writes the trades of one symbol on one grid."""
 
     close, rows_per_frame = b"]}", 10
 
-    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        self.head = f'{{"type":"trades.{state.grid.symbol}","rows":['.encode()
-        self._grid, self._sizes, self._price_text = state.grid, state.market.sizes, price_text
+    @property
+    def head(self) -> bytes:
+        return f'{{"type":"trades.{self.symbol}","rows":['.encode()
 
     def row(self, trade: Trade) -> str:
-        """Write one trade."""
-        qty = decimal_text(int(self._sizes[trade.size]), self._grid.qty_decimals)
         return (
             f'{{"id":{trade.id},"side":"{"buy" if trade.buy else "sell"}","time":{trade.ts_ms},'
-            f'"price":"{self._price_text(trade.tick)}","qty":"{qty}"}}'
+            f'"price":"{self.price_text(trade.tick)}","qty":"{self.sizes[trade.size]}"}}'
         )
-
-    def parts(self, trades: Trades) -> Sequence[Part] | None:
-        """One by one is fast enough."""
-        return None
 
 
 class Toy(Encoder):
@@ -74,6 +70,16 @@ class Toy(Encoder):
     }  # fmt: skip
     numbered_books = True
     sockets: Sequence[SocketPath] = (SocketPath("ws", "stranger"),)
+    limits: Sequence[VenueLimit] = (
+        VenueLimit(CONNECTS, 300, 60.0),
+        VenueLimit(SOCKETS, 100),
+        VenueLimit(MESSAGES, 1000, 1.0, Per.SOCKET, Then.HANG_UP),
+        VenueLimit(SUBSCRIPTIONS, 10_000),
+        VenueLimit(WEIGHT, 1200, 60.0),
+    )
+    first_trade_id = 1
+    trade_id_stride = 1_000_000_000
+    trade_rows = ToyRows
     own_kinds: Mapping[str, "np.dtype[np.void]"] = {
         SETTLEMENT.name: row_of(
             price_mantissa="<i8", price_decimals="u1", volume_mantissa="<i8", qty_decimals="u1",
@@ -90,16 +96,6 @@ class Toy(Encoder):
     def grids(self, count: int) -> Sequence[Grid]:
         return [Grid.around(f"T{n}-USD", 100.0 + n, (2, 1, 3), n) for n in range(count)]
 
-    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
-        first = 1 + index * 1_000_000_000 + serial
-        return np.arange(first, first + count)
-
-    def price_text(self, grid: Grid, tick: int) -> str:
-        return decimal_text(tick * grid.tick, grid.price_decimals)
-
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> ToyRows:
-        return ToyRows(state, price_text)
-
     def topic(self, kind: str, symbol: str) -> str | None:
         return f"ticker.{symbol}" if kind in ("trade", "quote") else None
 
@@ -111,43 +107,43 @@ class Toy(Encoder):
         kind = _KINDS.get(word)
         return AskedFor(symbol, kind, "book" if kind == "book" else "") if kind else None
 
-    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
-        request = json.loads(text)
+    def read(self, venue: SimVenue, session: Session, text: str | bytes) -> Asked | None:
+        request = read_object(text)
         if "login" in request:
             session.group = "known"
             session.send_text(b'{"type":"welcome"}')
-            return
-        topics, number = request["topics"], request["id"]
-        is_ending = request["op"] == "unsubscribe"
-        refused = [] if is_ending else [t for t in topics if not _may_hear(venue, session, t)]
-        if refused:
-            text = f"not permitted: {', '.join(refused)}"
-            said = {"type": "refused", "id": number, "topics": refused, "text": text}
-            session.send_text(compact(said))
-            return
-        session.send_text(compact({"type": "done", "id": number}))
-        if is_ending:
-            venue.unsubscribe(session, topics)
-        else:
-            self._subscribe(venue, session, topics)
+            return None
+        return Asked(request["topics"], request["op"] == "subscribe", request["id"])
 
-    def _subscribe(self, venue: SimVenue, session: Session, topics: Sequence[str]) -> None:
-        for topic in topics:
-            word, _, symbol = topic.partition(".")
-            state = venue.state(symbol)
-            assert state is not None
-            if word == "book":
-                sides = state.top(_ALL_LEVELS)
-                event = BookMessage("book", now_ms(), 0, state.last_update, 0, *sides)
-                if session.send_text(_write_book(state, event, whole=True)):
-                    venue.record_book(state, event, whole=True)
-        venue.subscribe(session, topics)
+    def answer(self, venue: SimVenue, session: Session, request: Asked) -> Sequence[str]:
+        topics, number = request.topics, request.number
+        refused = [t for t in topics if not _may_hear(venue, session, t)] if request.begins else []
+        if refused:
+            session.send_text(_refusal(number, refused, f"not permitted: {', '.join(refused)}"))
+            return ()
+        session.send_text(compact({"type": "done", "id": number}))
+        return topics
+
+    def over(self, session: Session, limit: VenueLimit, request: Asked | None) -> bytes:
+        if request is None:
+            return b""
+        return _refusal(request.number, request.topics, f"more than {limit.most} {limit.what}")
+
+    def begin(self, venue: SimVenue, session: Session, topic: str, request: Asked) -> None:
+        word, _, symbol = topic.partition(".")
+        state = venue.state(symbol)
+        assert state is not None
+        if word == "book":
+            send_whole(venue, session, state, book_now(state, "book"))
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
-        return _write_book(state, event, whole=False)
+        return _write_book(state, event, form="update", prev=event.previous)
+
+    def whole(self, state: SymbolState, event: BookMessage) -> bytes:
+        return _write_book(state, event, form="snapshot")
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        bid, ask = (_level_texts(state, [side] if side else [(0, 0)])[0] for side in quote)
+        bid, ask = state.side_texts(quote)
         said = {"type": "quote", "symbol": state.grid.symbol, "seq": state.last_update}
         return compact({**said, "time": now_ms, "bid": bid, "ask": ask})
 
@@ -175,16 +171,14 @@ def _may_hear(venue: SimVenue, session: Session, topic: str) -> bool:
     return is_known and symbol != CLOSED
 
 
-def _write_book(state: SymbolState, event: BookMessage, *, whole: bool) -> bytes:
-    form = {"form": "snapshot"} if whole else {"form": "update", "prev": event.previous}
+def _refusal(number: object, topics: Sequence[str], why: str) -> bytes:
+    return compact({"type": "refused", "id": number, "topics": topics, "text": why})
+
+
+def _write_book(state: SymbolState, event: BookMessage, **form: object) -> bytes:
     said = {"type": f"book.{state.grid.symbol}", **form, "seq": event.last, "time": event.ts_ms}
-    sides = {"bids": _level_texts(state, event.bids), "asks": _level_texts(state, event.asks)}
+    sides = {"bids": state.level_texts(event.bids), "asks": state.level_texts(event.asks)}
     return compact({**said, **sides})
-
-
-def _level_texts(state: SymbolState, levels: Levels) -> list[list[str]]:
-    decimals = state.grid.qty_decimals
-    return [[state.price_text(tick), decimal_text(qty, decimals)] for tick, qty in levels]
 
 
 def _serve_contract(venue: SimVenue, query: Query) -> Answer:

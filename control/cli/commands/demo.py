@@ -43,6 +43,7 @@ examples:
   fts demo --for 15 --rate max              how fast is this machine?
   fts demo --all-kinds --symbols 2          quotes, funding, open interest, liquidations as well
   fts demo --venues all --symbols 2         every venue there is
+  fts demo --venues all --enforce-limits    what is used of the venues' limits; above is refused
 
 While it runs, the database and the {LIVE_TITLES} keys printed at start hold live data. \
 The demo has a state
@@ -98,6 +99,11 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         action="store_true",
         help="everything the venues offer, pushed and polled, not just trades and books",
     )
+    parser.add_argument(
+        "--enforce-limits",
+        action="store_true",
+        help="refuse what is above the venues' limits, and say what was used of each",
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same market")
     parser.set_defaults(run=run, port=0)  # a free one, whatever is configured
 
@@ -109,6 +115,7 @@ class Demo:
         self._rate, self._symbols, self._seed = options.rate, options.symbols, options.seed
         self._venues: str = options.venues
         self._all_kinds: bool = options.all_kinds
+        self._limits: list[str] = ["--enforce-limits"] if options.enforce_limits else []
         self._simulator: SimulatorProcess | None = None
         self._ledger_dir: Path | None = None
         self._sent: dict[str, int] = {}
@@ -126,7 +133,7 @@ class Demo:
         if note := streams_note(ground.options.loaded):
             _log.warning(note)
         arguments = ["--port", "0", "--rate", self._rate, "--venues", self._venues]
-        arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed)]
+        arguments += ["--symbols", str(self._symbols), "--seed", str(self._seed), *self._limits]
         if "database" in ground.urls:
             self._ledger_dir = ground.layout.state_dir / "ledger"
             arguments += ["--ledger", str(self._ledger_dir)]
@@ -179,13 +186,24 @@ class Demo:
         summary |= {"ledger_by_venue": check.by_venue, "gaps_by_venue": check.gaps}
         summary["rates"] = self._stored_rates(check, status)
         summary |= asdict(found) | {"rest_snapshot_rows": check.rest_snapshot_rows}
+        limits = self._note_limits(summary)
         fine = found.sent > 0 and found.is_equal and not ending.problem
+        fine = fine and not summary.get("limits_exceeded")
         summary["ok"] = fine
         summary["by_sums"] = ground.options.run_s is None
         read = f"read it with: {psql_command(ground.layout.state_dir)}"
         table = proof_lines(check.by_venue, check.gaps)
-        text = "\n".join([_proof_text(summary, status, ending), *table, read])
+        text = "\n".join([_proof_text(summary, status, ending), *table, *limits, read])
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
+
+    def _note_limits(self, summary: dict[str, Any]) -> list[str]:
+        """Put what was used of the venues' limits into the summary, and into words."""
+        if not self._limits:
+            return []
+        assert self._simulator is not None
+        used = self._simulator.limits()
+        summary |= {"limits": used.by_venue, "limits_exceeded": used.exceeded}
+        return list(used.lines())
 
     def _stored_rates(self, check: LedgerCheck, status: EngineStatus) -> dict[str, float | None]:
         """From the first row received to the last row committed, start and stop left out; nothing

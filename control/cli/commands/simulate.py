@@ -20,6 +20,7 @@ While it runs, on the same port:
   POST /simulator/rate                      {{"trades_per_s": number or "max"}}
   POST /simulator/pause, /simulator/resume
   POST /simulator/faults                    {{"fault": "disconnect", "venue": "{EXAMPLE.name}"}}
+  GET  /simulator/limits                    what was used of each venue's limits at most
   POST /simulator/limits                    {{"enforced": true}}: 429, 418 above the venues' budgets
   POST /simulator/instruments               {{"venue": "{EXAMPLE.name}", "action": "list" | "delist"
                                             | "change", "symbol": "NEWUSDT", "tick_size": "0.001"}}

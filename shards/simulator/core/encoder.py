@@ -7,7 +7,7 @@ import numpy as np
 
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
 from shards.simulator.core.frames import Trade
-from shards.simulator.core.limits import RestGate
+from shards.simulator.core.limits import WEIGHT, RestGate, VenueLimit
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Hub, Session
 from shards.simulator.core.symbol import Levels, Quote, Style, SymbolState
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Asked",
     "AskedFor",
     "BookMessage",
     "Encoder",
@@ -32,6 +33,7 @@ class AskedFor(NamedTuple):
     """What a client subscribes to."""
 
     symbol: str
+    """Empty where the stream is of all symbols."""
     kind: str
     """A kind of row: trade, book, quote, funding, liquidation."""
     book: str = ""
@@ -91,19 +93,43 @@ class OwnRow(NamedTuple):
 Query: TypeAlias = Mapping[str, Any]
 
 
+class Asked(NamedTuple):
+    """What a client says about subscriptions."""
+
+    topics: Sequence[str]
+    begins: bool
+    """Whether they are subscribed, or ended."""
+    number: object = None
+    """What the client calls the request."""
+    said: Mapping[str, Any] = {}
+    """What else it says, as its encoder needs it."""
+    is_apart: bool = False
+    """Whether each topic is answered for itself, before the next begins."""
+
+    def parts(self) -> Iterable["Asked"]:
+        """Give what is answered at once."""
+        return [self._replace(topics=[each]) for each in self.topics] if self.is_apart else [self]
+
+
+def _weigh_one(_: Query) -> int:
+    return 1
+
+
 class ServedCall(NamedTuple):
     """A REST call."""
 
     answer: Callable[["SimVenue", Query], Answer]
-    weigh: Callable[[Query], int | None]
-    """None: without weight, but of the pool that funding calls share."""
+    weigh: Callable[[Query], int] = _weigh_one
     method: str = "GET"
     """GET comes with its query; POST with its body, nothing if that is no JSON object."""
+    pool: str = WEIGHT
+    """Which of the venue's limits it uses."""
 
 
 class Streams(Protocol):
     """What sockets are served from: a market, or a recorded session."""
 
+    encoder: "Encoder"
     hub: Hub
     gate: RestGate
 
@@ -117,10 +143,11 @@ class Streams(Protocol):
 class Encoder(Style, Protocol):
     """A venue's protocol: bytes and topics, what it is told and what it answers.
 
-    Every venue says its `name`, `terms`, `sockets`, `rest`, `grids`, `wants` and `hear`, and of its
-    trades (`Style`) `topic`, `trade_ids`, `price_text` and `trade_rows`; with books also
-    `book_topic` and `book`, and `spoiled` for the fault. The rest as it needs it. What it overrides
-    has its type written out (`statuses: Sequence[str] = …`).
+    Every venue says its `name`, `terms`, `channels`, `sockets`, `limits`, `rest` and `grids`; of
+    what its clients say, how it is read (`read`), answered (`answer`) and what comes first
+    (`begin`); of its trades (`Style`) `first_trade_id` and `trade_rows`; with books also `book`
+    and `whole`, and `spoiled` for the fault. The rest as it needs it. What it overrides has its
+    type written out (`statuses: Sequence[str] = …`).
     """
 
     name: str
@@ -143,24 +170,29 @@ class Encoder(Style, Protocol):
     history_rows: int = 1024
     """Trades of a symbol that REST can still give."""
 
+    channels: Mapping[str, str] = {}
+    """Words of the channels whose topics are a word and a symbol, and the kind of row each brings;
+    of several kinds, the one that takes most to begin with."""
+    separator: str = " "
+    """Between the two."""
     sockets: Sequence[SocketPath] = ()
+    greeting: bytes = b""
+    """What a socket hears before anything else, once its client has spoken."""
+    limits: Sequence[VenueLimit] = ()
+    """What the venue lets an address, a socket and a request use."""
     counter: bytes = b""
     """What stands in messages where each socket has the number of its message."""
     pings: bool = False
     """The venue sends ping frames, and counts the client's as messages."""
     ping_s: float = float("inf")
     """At least so often, whatever the settings say."""
-    messages_per_s: float = float("inf")
-    """What a client may send on one socket; past that the venue hangs up."""
-    connects_per_minute: float = float("inf")
     rest: Mapping[str, ServedCall] = {}
     """By path behind the venue's name. What is polled goes through `SimVenue.serve_contract`, which
     puts it into the ledger."""
     weight_header: str | None = None
-    weight_limit: int = 1200
-    """REST weight a minute, where the settings of the simulator say nothing of this venue. A limit
-    for another window is said as what it allows in a minute."""
     bans: bool = False
+    busy: tuple[int, bytes] = (429, b'{"code":429,"msg":"Too many requests."}')
+    """Status and body of the answer to a call above a limit."""
     malformed: Mapping[str, bytes] = {}
     """Payloads no client may take for data, beside those of any venue (fault `malformed`)."""
     a_stream: str = ""
@@ -190,9 +222,21 @@ class Encoder(Style, Protocol):
         """Tell whether a contract pays funding; those with a date of delivery do not."""
         return True
 
+    def _word(self, kind: str) -> str | None:
+        """Give the first channel of a kind."""
+        return next((word for word, brought in self.channels.items() if brought == kind), None)
+
+    def topic(self, kind: str, symbol: str) -> str | None:
+        word = self._word(kind)
+        return None if word is None else f"{word}{self.separator}{symbol}"
+
+    def book_topic(self, symbol: str, stream: str) -> str:
+        return f"{stream}{self.separator}{symbol}"
+
     def funding_topics(self, contract: Contract) -> Sequence[str]:
         """Name the streams that say a contract's values of this second."""
-        return ()
+        topic = Encoder.topic(self, "funding", contract.instrument.symbol)
+        return () if topic is None else (topic,)
 
     def due(self, stream: str, steps: int | None) -> bool:
         """Tell whether a stream has an event after so many steps of a book, or half way (None)."""
@@ -200,10 +244,27 @@ class Encoder(Style, Protocol):
 
     def wants(self, name: str, group: str) -> AskedFor | None:
         """Read the name of a stream; None if it leads nowhere on sockets of this category."""
+        word, _, symbol = name.rpartition(self.separator)
+        kind = self.channels.get(word)
+        return AskedFor(symbol, kind, word if kind == "book" else "") if kind else None
+
+    def read(self, venue: "SimVenue", session: Session, text: str | bytes) -> Asked | None:
+        """Read what a client says. What is not about subscriptions is answered here: None."""
         return None
 
-    def hear(self, venue: "SimVenue", session: Session, text: str | bytes) -> None:
-        """Carry out and answer what a client says."""
+    def answer(self, venue: "SimVenue", session: Session, request: Asked) -> Sequence[str]:
+        """Answer a request within its limits; give the topics that begin or end with it."""
+        return request.topics
+
+    def begin(self, venue: "SimVenue", session: Session, topic: str, request: Asked) -> None:
+        """Send what a topic begins with."""
+        return
+
+    def over(self, session: Session, limit: VenueLimit, request: Asked | None) -> bytes:
+        """Say that a client has exceeded a limit with a request, or by its messages; nothing where
+        the venue has no words for it.
+        """
+        return b""
 
     def beat(self, venue: "SimVenue", now_ms: int) -> None:
         """Say what it is time for beside the market, as a heartbeat; called every 5 ms."""
@@ -219,6 +280,10 @@ class Encoder(Style, Protocol):
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         """Write an event of a book."""
+        return b""
+
+    def whole(self, state: SymbolState, event: BookMessage) -> bytes:
+        """Write a whole book, as a subscription begins with it."""
         return b""
 
     def quote_number(self, state: SymbolState, now_ms: int) -> int:

@@ -14,6 +14,8 @@ padding falls on the start of the following row.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count, repeat
 from struct import pack
 from typing import NamedTuple, Protocol, TypeAlias
@@ -34,6 +36,7 @@ __all__ = [
     "decimal_columns",
     "decimal_text",
     "hex_columns",
+    "iso_text",
     "render",
     "signed_text",
     "text_frame",
@@ -96,6 +99,13 @@ def trimmed_text(mantissa: int, decimals: int) -> str:
         return text + ".0"
     text = text.rstrip("0")
     return text + "0" if text.endswith(".") else text
+
+
+@lru_cache(1024)
+def iso_text(at_us: int) -> str:
+    """Print a time as text: of UTC, with all its microseconds."""
+    seconds, fraction = divmod(at_us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:06d}Z"
 
 
 class TextTable:
@@ -228,19 +238,21 @@ class Trades:
 class TradeRows(Protocol):
     """How a venue writes the trades of one symbol on one grid."""
 
-    close: bytes
-    rows_per_frame: int
+    close: bytes = b""
+    rows_per_frame: int = 1
     """At most; with `head` they must keep a frame's length in the 16-bit form."""
 
     @property
     def head(self) -> bytes:
         """What a frame begins with, before its rows."""
+        return b""
 
     def row(self, trade: Trade) -> str:
         """Write one trade."""
 
     def parts(self, trades: Trades) -> Sequence[Part] | None:
         """Give the parts of the rows of a block; None if this one has to be written row by row."""
+        return None
 
 
 def render(rows: TradeRows, trades: Trades, wrap: tuple[bytes, bytes]) -> bytes | memoryview:

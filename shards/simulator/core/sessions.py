@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.base.clock import monotonic_ns
 from shards.simulator.core.frames import text_frame
-from shards.simulator.core.limits import MINUTE_NS, SECOND_NS, Meter
+from shards.simulator.core.limits import MINUTE_NS, SECOND_NS, ClockMeter, Meter, VenueLimit
 from shards.simulator.core.spoiling import Spoiler
 
 __all__ = ["EXTRA_KINDS", "WRITABLE_BYTES", "Hub", "Payload", "Session", "Topic", "write_all"]
@@ -30,7 +30,10 @@ Payload: TypeAlias = bytes | memoryview
 class Session:
     """One WebSocket. Frames go straight to the transport: whole frames, one write."""
 
-    __slots__ = ("_counter", "_next_number", "combined", "group", "messages", "names", "transport")
+    __slots__ = (
+        "_counter", "_next_number", "combined", "group", "is_greeted", "messages", "meters",
+        "names", "transport",
+    )  # fmt: skip
 
     def __init__(
         self, transport: WriteTransport, group: str, *, combined: bool, counter: bytes = b""
@@ -43,8 +46,11 @@ class Session:
         self.combined = combined
         self.names: dict[str, None] = {}
         """Every subscription the client asked for, served or not, oldest first."""
-        self.messages = Meter(SECOND_NS)
+        self.messages = ClockMeter(SECOND_NS)
         """What the client sent."""
+        self.meters: dict[VenueLimit, Meter] = {}
+        """What it used of the venue's limits for each socket."""
+        self.is_greeted = False
 
     def write(self, frames: Payload) -> bool:
         """Write whole frames; tell whether the socket was alive to take them."""
@@ -134,9 +140,9 @@ class Hub:
         """Rows pushed, by kind and symbol."""
         self.served_counts = dict.fromkeys(EXTRA_KINDS, 0)
         """Values REST gave out that went into the ledger."""
-        self.connects = Meter(MINUTE_NS)
+        self.connects = ClockMeter(MINUTE_NS)
         """Handshakes, accepted or not."""
-        self.messages = Meter(MINUTE_NS)
+        self.messages = ClockMeter(MINUTE_NS)
         """What clients sent over all sockets."""
         self.message_peak_per_s = 0
         """The most that any one socket got from its client within a second."""
@@ -162,12 +168,10 @@ class Hub:
             self.counts[kind] = np.append(counts, 0)
         self.version += 1
 
-    def count_message(self, session: Session) -> int:
-        """Count one message of a client; give how many it sent within this second."""
+    def count_message(self, session: Session) -> None:
+        """Count one message of a client."""
         self.messages.add()
-        in_second = session.messages.add()
-        self.message_peak_per_s = max(self.message_peak_per_s, in_second)
-        return in_second
+        self.message_peak_per_s = max(self.message_peak_per_s, session.messages.add())
 
     def subscribe(self, session: Session, name: str) -> None:
         """Deliver topic `name` to the session from now on."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shards.simulator.core.symbol import SymbolState
     from shards.simulator.core.venue import SimVenue
 
-__all__ = ["FRAME_VALUES", "REST_VALUES", "Spoiler", "push_spoiled_trade"]
+__all__ = ["FRAME_VALUES", "REST_VALUES", "Spoiler", "push_rows", "push_spoiled_trade"]
 
 REST_VALUES = {
     "nan": b'"NaN"', "negative": b'"-1"', "absurd": b'"1e30"', "empty": b'""', "object": b"{}",
@@ -84,6 +84,14 @@ class Spoiler:
         return next(self._values[place])
 
 
+def push_rows(venue: "SimVenue", state: "SymbolState", texts: Sequence[bytes]) -> bool:
+    """Push trades in one frame."""
+    name = venue.encoder.topic("trade", state.grid.symbol)
+    topic, rows = venue.trade_topic(state.index), state.trade_rows
+    payload = rows.head + b",".join(texts) + rows.close
+    return name is not None and topic is not None and topic.push(name, payload)
+
+
 def push_spoiled_trade(venue: "SimVenue", topic: "Topic", state: "SymbolState", at_ms: int) -> None:
     """Push trades in one frame, the middle one of which nobody can read."""
     count = venue.encoder.spoiled_among
@@ -92,7 +100,7 @@ def push_spoiled_trade(venue: "SimVenue", topic: "Topic", state: "SymbolState", 
     spoiled = venue.hub.spoiler.frame("trade", state.grid.symbol, texts[count // 2])
     assert spoiled is not None
     texts[count // 2] = spoiled
-    sent = venue.push_rows(state, texts)
+    sent = push_rows(venue, state, texts)
     lost = parts.pop(count // 2)
     state.unsent(lost)
     venue.record_trades(state, parts, sent=sent)

@@ -13,11 +13,14 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from engine.base.clock import monotonic_ns, wall_ns
-from shards.simulator.core.frames import Integers, Trade, TradeRows, Trades
+from shards.simulator.core.frames import Integers, Trade, TradeRows, Trades, decimal_text
 from shards.simulator.core.ledger import ASK_PRESENT, BID_PRESENT, BOOK, TRADE, Rows
 from shards.simulator.core.market import Grid, Market, Step
 
-__all__ = ["Chain", "Levels", "Quote", "Style", "SymbolState"]
+__all__ = ["ALL_LEVELS", "Chain", "Levels", "Quote", "Style", "SymbolState"]
+
+ALL_LEVELS = 1 << 20
+"""More than any book has."""
 
 _FIRST_RAW_ID = 8_100_000_000
 _FIRST_UPDATE_ID = 9_700_000_000_000
@@ -72,7 +75,6 @@ class Style(Protocol):
 
     def book_topic(self, symbol: str, stream: str) -> str:
         """Name one of a symbol's book streams."""
-        return f"{symbol}@{stream}"
 
     def top(self, stream: str) -> int:
         """Levels a side of a book stream that always says the top; 0: it says changes."""
@@ -94,11 +96,22 @@ class Style(Protocol):
         """Draw what is the venue's own of a new symbol, from `state.rng`."""
         return
 
+    first_trade_id: int = 0
+    trade_id_stride: int = ID_STRIDE
+    """Between the first ids of two symbols."""
+
     def trade_ids(self, index: int, serial: int, count: int) -> Integers:
         """Give the ids of `count` trades from position `serial` of a symbol's tape."""
+        first = self.first_trade_id + self.trade_id_stride * index + serial
+        return np.arange(first, first + count)
 
     def price_text(self, grid: Grid, tick: int) -> str:
         """Print a price."""
+        return decimal_text(tick * grid.tick, grid.price_decimals)
+
+    def qty_text(self, grid: Grid, qty: int) -> str:
+        """Print a quantity, given in lots."""
+        return decimal_text(qty, grid.qty_decimals)
 
     def trade_rows(self, state: "SymbolState", price_text: Callable[[int], str]) -> TradeRows:
         """Give the writer of this symbol's trades on its present grid."""
@@ -264,6 +277,20 @@ class SymbolState:
                 self._price_texts.clear()
             text = self._price_texts[tick] = self._style.price_text(self.grid, tick)
         return text
+
+    def qty_text(self, qty: int) -> str:
+        """Print a quantity, given in lots."""
+        return self._style.qty_text(self.grid, qty)
+
+    def level_texts(self, levels: Levels) -> list[tuple[str, str]]:
+        """Print price and quantity of levels."""
+        price, qty_text, grid = self.price_text, self._style.qty_text, self.grid
+        return [(price(tick), qty_text(grid, qty)) for tick, qty in levels]
+
+    def side_texts(self, quote: Quote) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Print best bid and best ask; one that is not there is 0."""
+        bid, ask = self.level_texts([side or (0, 0) for side in quote])
+        return bid, ask
 
     def trade(self, count: int, now_ms: int) -> Trades:
         """Let `count` trades happen now. Their ids are used up, sent or not."""

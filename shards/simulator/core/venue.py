@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from engine.base.clock import monotonic_ns, wall_ns
 from shards.simulator.core.contracts import HOUR_MS, Contract, ContractBoard, Liquidation, Rarity
-from shards.simulator.core.encoder import BookMessage, Encoder
+from shards.simulator.core.encoder import AskedFor, BookMessage, Encoder
 from shards.simulator.core.frames import Trades, render
 from shards.simulator.core.ledger import Ledger
 from shards.simulator.core.limits import RestGate, now_ms
@@ -141,15 +141,21 @@ class SimVenue:
                 continue
             session.names[name] = None
             wanted = self.encoder.wants(name, session.group)
-            index = None if wanted is None else self.index_of(wanted.symbol)
-            if wanted is not None and index is not None:
-                if wanted.kind in ("funding", "liquidation", *self.encoder.own_kinds):
-                    self.contract_at(index)
-                elif wanted.book and self.encoder.numbered_books:
-                    self.state_at(index).chain(wanted.book)
-                else:
-                    self.state_at(index)
+            if wanted is not None and (not wanted.symbol or self._open(wanted)):
                 self.hub.subscribe(session, name)
+
+    def _open(self, wanted: AskedFor) -> bool:
+        """Open what a stream is made of; tell whether its symbol is listed."""
+        index = self.index_of(wanted.symbol)
+        if index is None:
+            return False
+        if wanted.kind in ("funding", "liquidation", *self.encoder.own_kinds):
+            self.contract_at(index)
+        elif wanted.book and self.encoder.numbered_books:
+            self.state_at(index).chain(wanted.book)
+        else:
+            self.state_at(index)
+        return True
 
     def unsubscribe(self, session: Session, names: Iterable[str]) -> None:
         """Forget subscriptions."""
@@ -225,14 +231,6 @@ class SimVenue:
             self.hub.trade_counts[state.index] += len(trades.ids)
             if self.ledger.enabled:
                 self.ledger.trades(state.ledger_trades(trades))
-
-    def push_rows(self, state: SymbolState, texts: Sequence[bytes]) -> bool:
-        """Push trades in one frame."""
-        name = self.encoder.topic("trade", state.grid.symbol)
-        topic = self.trade_topic(state.index)
-        rows = state.trade_rows
-        payload = rows.head + b",".join(texts) + rows.close
-        return name is not None and topic is not None and topic.push(name, payload)
 
     # Books and quotes
 

@@ -5,36 +5,39 @@ of type `liquidation`. The ticker says quote, prices, funding and open interest 
 The recent trades that a subscription begins with are what somebody got before.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from shards.simulator.core.contracts import Contract, Terms
 from shards.simulator.core.encoder import (
     Answer,
-    AskedFor,
+    Asked,
     BookMessage,
     Encoder,
     Query,
-    ServedCall,
     SocketPath,
 )
 from shards.simulator.core.frames import (
-    Integers,
-    Part,
     Trade,
-    Trades,
     compact,
     decimal_text,
     signed_text,
     trimmed_text,
 )
+from shards.simulator.core.limits import CONNECTS, MESSAGES, SOCKETS, WEIGHT, Per, Then, VenueLimit
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import SymbolState
-from shards.simulator.core.venue import SimVenue, now_ms
-from shards.simulator.venues.kraken_spot import read_request, tell_past
+from shards.simulator.core.symbol import Levels, SymbolState
+from shards.simulator.core.usual import (
+    RowByRow,
+    book_now,
+    calls_under,
+    listed_grids,
+    read_object,
+    send_whole,
+    tell_past,
+)
+from shards.simulator.core.venue import SimVenue
 
 __all__ = ["KrakenFutures"]
 
@@ -49,43 +52,25 @@ _TABLE: tuple[tuple[str, float, int, int, int], ...] = (
 _INVERSE = "PI_"
 _INVERSE_MEDIAN_QTY = 400.0
 """Contracts of an inverse one are dollars."""
-_FIRST_TRADE_ID = 650_000
-_TRADE_STRIDE = 1 << 32
 _HISTORY_ROWS = 100
-_ALL_LEVELS = 1 << 20
-_KINDS = {"trade": "liquidation", "book": "book", "ticker": "funding"}
-"""Of the kinds that a feed brings, the one that takes most to begin with."""
 _HOUR_MS = 3_600_000
 
 
-class ContractTradeRows:
+class ContractTradeRows(RowByRow):
     """Writes the trades of one contract on one grid: a frame each."""
 
-    head = close = b""
-    rows_per_frame = 1
-
-    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        self._symbol, self._price_text = state.grid.symbol, price_text
-        decimals = state.grid.qty_decimals
-        self._sizes = [trimmed_text(qty, decimals) for qty in state.market.sizes.tolist()]
-
     def row(self, trade: Trade) -> str:
-        """Write one trade."""
         return self.typed(trade, "fill")
 
     def typed(self, trade: Trade, kind: str) -> str:
         """Write one trade of a type."""
         return (
-            f'{{"feed":"trade","product_id":"{self._symbol}",'
+            f'{{"feed":"trade","product_id":"{self.symbol}",'
             f'"uid":"05af78ac-a774-478c-a50c-{trade.id:012x}",'
             f'"side":"{"buy" if trade.buy else "sell"}","type":"{kind}","seq":{trade.id},'
-            f'"time":{trade.ts_ms},"qty":{self._sizes[trade.size]},'
-            f'"price":{self._price_text(trade.tick)}}}'
+            f'"time":{trade.ts_ms},"qty":{self.sizes[trade.size]},'
+            f'"price":{self.price_text(trade.tick)}}}'
         )
-
-    def parts(self, trades: Trades) -> Sequence[Part] | None:
-        """One by one is fast enough."""
-        return None
 
 
 class KrakenFutures(Encoder):
@@ -103,74 +88,68 @@ class KrakenFutures(Encoder):
     numbered_books = True
     dense_ids = True
     forced_trades = True
-    sockets: Sequence[SocketPath] = (SocketPath("ws/v1", "new"),)
-    messages_per_s: float = 100
-    weight_limit = 60
+    channels: Mapping[str, str] = {"trade": "liquidation", "book": "book", "ticker": "funding"}
+    sockets: Sequence[SocketPath] = (SocketPath("ws/v1", "v1"),)
+    greeting = b'{"event":"info","version":1}'
+    limits: Sequence[VenueLimit] = (
+        # Of connects and calls nothing is documented.
+        VenueLimit(CONNECTS, 60, 60.0),
+        VenueLimit(SOCKETS, 100),
+        VenueLimit(MESSAGES, 100, 1.0, Per.SOCKET, Then.HANG_UP),
+        VenueLimit(WEIGHT, 60, 60.0),
+    )
+    first_trade_id = 650_000
+    trade_id_stride = 1 << 32
+    trade_rows = ContractTradeRows
     statuses: Sequence[str] = ("tradeable", "not tradeable", "post only")
 
     def __init__(self) -> None:
-        self.rest = {"derivatives/api/v3/instruments": ServedCall(_list_contracts, lambda _: 1)}
+        self.rest = calls_under("derivatives/api/v3", {"instruments": _list_contracts})
 
     def grids(self, count: int) -> Sequence[Grid]:
-        rows = list(_TABLE[:count])
-        rows += [(f"PF_SIM{n:03d}USD", 2.0 + n % 50, 4, 1, 1) for n in range(len(rows), count)]
-        grids = [Grid.around(row[0], row[1], row[2:], rank) for rank, row in enumerate(rows)]
+        grids = listed_grids(_TABLE, count, lambda n: (f"PF_SIM{n:03d}USD", 2.0 + n % 50, 4, 1, 1))
         return [
             replace(grid, median_qty=_INVERSE_MEDIAN_QTY) if _is_inverse(grid) else grid
             for grid in grids
         ]
 
-    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
-        first = _FIRST_TRADE_ID + _TRADE_STRIDE * index + serial
-        return np.arange(first, first + count)
-
     def price_text(self, grid: Grid, tick: int) -> str:
         return trimmed_text(tick * grid.tick, grid.price_decimals)
 
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> ContractTradeRows:
-        return ContractTradeRows(state, price_text)
+    def qty_text(self, grid: Grid, qty: int) -> str:
+        return trimmed_text(qty, grid.qty_decimals)
 
     def topic(self, kind: str, symbol: str) -> str | None:
         return None if kind == "quote" else f"trade {symbol}"
 
-    def funding_topics(self, contract: Contract) -> Sequence[str]:
-        return (f"ticker {contract.instrument.symbol}",)
-
-    def book_topic(self, symbol: str, stream: str) -> str:
-        return f"{stream} {symbol}"
-
     def due(self, stream: str, steps: int | None) -> bool:
         return True
 
-    def wants(self, name: str, group: str) -> AskedFor | None:
-        feed, _, symbol = name.partition(" ")
-        return AskedFor(symbol, _KINDS[feed], "book" if feed == "book" else "")
-
-    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
-        if session.group == "new":
-            session.group = "greeted"
-            session.send_text(b'{"event":"info","version":1}')
-        request = read_request(text)
+    def read(self, venue: SimVenue, session: Session, text: str | bytes) -> Asked | None:
+        request = read_object(text)
         event, feed, ids = (request.get(key) for key in ("event", "feed", "product_ids"))
         if event not in ("subscribe", "unsubscribe") or not isinstance(ids, list):
             session.send_text(b'{"event":"alert","message":"Bad request"}')
-        elif feed not in _KINDS:
+        elif feed not in self.channels:
             session.send_text(b'{"event":"error","message":"Invalid feed"}')
         else:
-            for symbol in ids:
-                self._take(venue, session, f"{feed} {str(symbol).upper()}", event == "subscribe")
+            topics = [f"{feed} {str(symbol).upper()}" for symbol in ids]
+            return Asked(topics, event == "subscribe", is_apart=True)
+        return None
 
-    def _take(self, venue: SimVenue, session: Session, topic: str, is_begin: bool) -> None:
+    def answer(self, venue: SimVenue, session: Session, request: Asked) -> Sequence[str]:
+        feed, _, symbol = request.topics[0].partition(" ")
+        if venue.state(symbol) is None:
+            session.send_text(b'{"event":"error","message":"Invalid product id"}')
+            return ()
+        word = "subscribed" if request.begins else "unsubscribed"
+        session.send_text(compact({"event": word, "feed": feed, "product_ids": [symbol]}))
+        return request.topics
+
+    def begin(self, venue: SimVenue, session: Session, topic: str, request: Asked) -> None:
         feed, _, symbol = topic.partition(" ")
         state = venue.state(symbol)
-        if state is None:
-            session.send_text(b'{"event":"error","message":"Invalid product id"}')
-            return
-        word = "subscribed" if is_begin else "unsubscribed"
-        session.send_text(compact({"event": word, "feed": feed, "product_ids": [symbol]}))
-        if not is_begin:
-            venue.unsubscribe(session, [topic])
-            return
+        assert state is not None
         if feed == "trade":
             head = f'{{"feed":"trade_snapshot","product_id":"{symbol}","trades":['.encode()
             tell_past(
@@ -178,8 +157,7 @@ class KrakenFutures(Encoder):
                 newest_first=True,
             )  # fmt: skip
         elif feed == "book":
-            _send_book(venue, session, state)
-        venue.subscribe(session, [topic])
+            send_whole(venue, session, state, book_now(state, "book"))
 
     def messages(self, event: BookMessage) -> Sequence[BookMessage]:
         """One for each level."""
@@ -194,8 +172,16 @@ class KrakenFutures(Encoder):
         return (
             f'{{"feed":"book","product_id":"{state.grid.symbol}",'
             f'"side":"{"buy" if event.bids else "sell"}","seq":{event.last},'
-            f'"price":{state.price_text(tick)},"qty":{_qty_text(state, qty)},'
+            f'"price":{state.price_text(tick)},"qty":{state.qty_text(qty)},'
             f'"timestamp":{event.ts_ms}}}'
+        ).encode()
+
+    def whole(self, state: SymbolState, event: BookMessage) -> bytes:
+        bids, asks = (_levels(state, side) for side in (event.bids, event.asks))
+        return (
+            f'{{"feed":"book_snapshot","product_id":"{state.grid.symbol}",'
+            f'"timestamp":{event.ts_ms},"seq":{event.last},"tickSize":null,'
+            f'"bids":[{bids}],"asks":[{asks}]}}'
         ).encode()
 
     def forced(self, state: SymbolState, trade: Trade) -> bytes:
@@ -205,9 +191,7 @@ class KrakenFutures(Encoder):
     def funding(self, venue: SimVenue, contract: Contract) -> bytes:
         state, rate = venue.state_at(contract.index), contract.rate / 1e12
         symbol, decimals = contract.instrument.symbol, contract.mark_decimals
-        bid, ask = state.quote()
-        assert bid is not None
-        assert ask is not None
+        bid, ask = state.side_texts(state.quote())
         index, qty_decimals = contract.index_price / 10**decimals, contract.instrument.qty_decimals
         amount = rate / index if _is_inverse(contract.instrument) else rate * index
         relative = signed_text(contract.rate, contract.terms.rate_decimals)
@@ -216,11 +200,10 @@ class KrakenFutures(Encoder):
             f'"funding_rate_prediction":{amount!r},"relative_funding_rate":{relative},'
             f'"relative_funding_rate_prediction":{relative},'
             f'"next_funding_rate_time":{contract.next_funding_ms},"feed":"ticker",'
-            f'"bid":{state.price_text(bid[0])},"ask":{state.price_text(ask[0])},'
-            f'"bid_size":{_qty_text(state, bid[1])},"ask_size":{_qty_text(state, ask[1])},'
+            f'"bid":{bid[0]},"ask":{ask[0]},"bid_size":{bid[1]},"ask_size":{ask[1]},'
             f'"volume":31403908.0,"dtm":0,"leverage":"50x",'
             f'"index":{decimal_text(contract.index_price, decimals)},"premium":0.0,'
-            f'"last":{state.price_text(bid[0])},"change":1.9974,"suspended":false,'
+            f'"last":{bid[0]},"change":1.9974,"suspended":false,'
             f'"tag":"perpetual","pair":"{symbol[3:-3]}:USD",'
             f'"openInterest":{trimmed_text(contract.open_interest, qty_decimals)},'
             f'"markPrice":{decimal_text(contract.mark, decimals)},"maturityTime":0,'
@@ -232,26 +215,8 @@ def _is_inverse(grid: Grid) -> bool:
     return grid.symbol.startswith(_INVERSE)
 
 
-def _qty_text(state: SymbolState, qty: int) -> str:
-    return trimmed_text(qty, state.grid.qty_decimals)
-
-
-def _send_book(venue: SimVenue, session: Session, state: SymbolState) -> None:
-    bids, asks = state.top(_ALL_LEVELS)
-    event = BookMessage("book", now_ms(), 0, state.last_update, 0, bids, asks)
-    texts = [
-        ",".join(
-            f'{{"price":{state.price_text(tick)},"qty":{_qty_text(state, qty)}}}'
-            for tick, qty in side
-        )
-        for side in (bids, asks)
-    ]
-    payload = (
-        f'{{"feed":"book_snapshot","product_id":"{state.grid.symbol}","timestamp":{event.ts_ms},'
-        f'"seq":{event.last},"tickSize":null,"bids":[{texts[0]}],"asks":[{texts[1]}]}}'
-    )
-    if session.send_text(payload.encode()):
-        venue.record_book(state, event, whole=True)
+def _levels(state: SymbolState, levels: Levels) -> str:
+    return ",".join(f'{{"price":{price},"qty":{qty}}}' for price, qty in state.level_texts(levels))
 
 
 def _list_contracts(venue: SimVenue, _: Query) -> Answer:

@@ -5,79 +5,63 @@ at no other depth; whole ones have no time, so the ledger has them the µs befor
 There is no heartbeat: the market is never idle for a second.
 """
 
-import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from shards.simulator.core.contracts import Terms
 from shards.simulator.core.encoder import (
     Answer,
-    AskedFor,
+    Asked,
     BookMessage,
     Encoder,
     Query,
-    ServedCall,
     SocketPath,
 )
-from shards.simulator.core.frames import Integers, Part, Trade, Trades, compact, decimal_text
+from shards.simulator.core.frames import Trade, compact, iso_text
+from shards.simulator.core.limits import CONNECTS, WEIGHT, VenueLimit
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import ID_STRIDE, Levels, Quote, SymbolState
+from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.usual import (
+    RowByRow,
+    calls_under,
+    listed_grids,
+    read_object,
+    tell_past,
+)
 from shards.simulator.core.venue import SimVenue, now_ms
 
-__all__ = ["KrakenSpot", "read_request", "tell_past"]
+__all__ = ["KrakenSpot"]
 
-# pair, start price, price decimals, quantity decimals: no more than 15 digits of a size
-_TABLE: tuple[tuple[str, float, int, int], ...] = (
-    ("BTC/USD", 81234.1, 1, 8), ("ETH/USD", 3123.45, 2, 8), ("SOL/USD", 187.42, 2, 8),
-    ("XRP/USD", 2.34567, 5, 8), ("DOGE/USD", 0.2134567, 7, 8), ("ADA/USD", 0.654321, 6, 8),
-    ("LTC/USD", 98.76, 2, 8), ("LINK/USD", 17.65432, 5, 8), ("DOT/USD", 4.3215, 4, 8),
-    ("AVAX/USD", 28.76, 2, 8), ("ETH/BTC", 0.03845, 5, 8), ("XRP/BTC", 0.0000288765, 10, 5),
+# pair, start price, price decimals, tick in units of the last, quantity decimals: no more than 15
+# digits of a size
+_TABLE: tuple[tuple[str, float, int, int, int], ...] = (
+    ("BTC/USD", 81234.1, 1, 1, 8), ("ETH/USD", 3123.45, 2, 1, 8), ("SOL/USD", 187.42, 2, 1, 8),
+    ("XRP/USD", 2.34567, 5, 1, 8), ("DOGE/USD", 0.2134567, 7, 1, 8), ("ADA/USD", 0.654321, 6, 1, 8),
+    ("LTC/USD", 98.76, 2, 1, 8), ("LINK/USD", 17.65432, 5, 1, 8), ("DOT/USD", 4.3215, 4, 1, 8),
+    ("AVAX/USD", 28.76, 2, 1, 8), ("ETH/BTC", 0.03845, 5, 1, 8),
+    ("XRP/BTC", 0.0000288765, 10, 1, 5),
 )  # fmt: skip
-_FIRST_TRADE_ID = 98_000_000
 _HISTORY_ROWS = 50
-_PAST_MS, _FIRST_PAST = 20_000, 10
 _DEPTH = 1000
 _SUMMED = 10
-_KINDS = {"trade": "trade", "book": "book", "ticker": "quote"}
-_TOPICS = {"trade": "trade", "quote": "ticker"}
 _REST_NAMES = {"BTC": "XBT", "DOGE": "XDG"}
 """Currencies that REST calls by another name than the socket."""
 
 
-@lru_cache(1024)
-def _moment(ts_us: int) -> str:
-    at = datetime.fromtimestamp(ts_us // 1_000_000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{ts_us % 1_000_000:06d}Z"
-
-
-class PairTradeRows:
+class PairTradeRows(RowByRow):
     """Writes the trades of one pair on one grid."""
 
     head, close = b'{"channel":"trade","type":"update","data":[', b"]}"
     rows_per_frame = 10
 
-    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        self._symbol, self._price_text = state.grid.symbol, price_text
-        decimals = state.grid.qty_decimals
-        self._sizes = [decimal_text(qty, decimals) for qty in state.market.sizes.tolist()]
-
     def row(self, trade: Trade) -> str:
-        """Write one trade."""
         return (
-            f'{{"symbol":"{self._symbol}","side":"{"buy" if trade.buy else "sell"}",'
-            f'"price":{self._price_text(trade.tick)},"qty":{self._sizes[trade.size]},'
+            f'{{"symbol":"{self.symbol}","side":"{"buy" if trade.buy else "sell"}",'
+            f'"price":{self.price_text(trade.tick)},"qty":{self.sizes[trade.size]},'
             f'"ord_type":"{"market" if trade.serial % 3 else "limit"}","trade_id":{trade.id},'
-            f'"timestamp":"{_moment(trade.ts_ms * 1000)}"}}'
+            f'"timestamp":"{iso_text(trade.ts_ms * 1000)}"}}'
         )
-
-    def parts(self, trades: Trades) -> Sequence[Part] | None:
-        """One by one is fast enough."""
-        return None
 
 
 class KrakenSpot(Encoder):
@@ -91,89 +75,67 @@ class KrakenSpot(Encoder):
     }  # fmt: skip
     spoiled_among = 3
     numbered_books = True
-    sockets: Sequence[SocketPath] = (SocketPath("v2", "new"),)
-    connects_per_minute: float = 15
-    weight_limit = 60
+    channels: Mapping[str, str] = {"trade": "trade", "book": "book", "ticker": "quote"}
+    sockets: Sequence[SocketPath] = (SocketPath("v2", "v2"),)
+    greeting = (
+        b'{"channel":"status","type":"update","data":[{"version":"2.0.10","system":"online",'
+        b'"api_version":"v2","connection_id":13834774380200032777}]}'
+    )
+    limits: Sequence[VenueLimit] = (VenueLimit(CONNECTS, 150, 600.0), VenueLimit(WEIGHT, 60, 60.0))
+    first_trade_id = 98_000_000
+    trade_rows = PairTradeRows
     statuses: Sequence[str] = ("online", "delisted", "cancel_only", "post_only", "maintenance")
 
     def __init__(self) -> None:
-        self.rest = {
-            "0/public/AssetPairs": ServedCall(_list_pairs, lambda _: 1),
-            "0/public/Assets": ServedCall(_list_assets, lambda _: 1),
-        }
+        self.rest = calls_under("0/public", {"AssetPairs": _list_pairs, "Assets": _list_assets})
         self._whole: dict[int, list[tuple[SimVenue, Session, BookMessage]]] = {}
         """By symbol: books that were sent whole since their last change."""
         self._last_us = 0
         """When the last change of a book was."""
 
     def grids(self, count: int) -> Sequence[Grid]:
-        rows = list(_TABLE[:count])
-        rows += [(f"SIM{n:03d}/USD", 2.0 + n % 50, 4, 8) for n in range(len(rows), count)]
-        return [
-            Grid.around(symbol, price, (decimals, 1, qty_decimals), rank)
-            for rank, (symbol, price, decimals, qty_decimals) in enumerate(rows)
-        ]
-
-    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
-        first = _FIRST_TRADE_ID + ID_STRIDE * index + serial
-        return np.arange(first, first + count)
-
-    def price_text(self, grid: Grid, tick: int) -> str:
-        return decimal_text(tick * grid.tick, grid.price_decimals)
-
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> PairTradeRows:
-        return PairTradeRows(state, price_text)
-
-    def topic(self, kind: str, symbol: str) -> str | None:
-        return f"{_TOPICS[kind]} {symbol}" if kind in _TOPICS else None
-
-    def book_topic(self, symbol: str, stream: str) -> str:
-        return f"{stream} {symbol}"
+        return listed_grids(_TABLE, count, lambda n: (f"SIM{n:03d}/USD", 2.0 + n % 50, 4, 1, 8))
 
     def due(self, stream: str, steps: int | None) -> bool:
         return True
 
-    def wants(self, name: str, group: str) -> AskedFor | None:
-        channel, _, symbol = name.partition(" ")
-        return AskedFor(symbol, _KINDS[channel], "book" if channel == "book" else "")
-
-    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
-        if session.group == "new":
-            session.group = "greeted"
-            session.send_text(_STATUS)
-        request = read_request(text)
+    def read(self, venue: SimVenue, session: Session, text: str | bytes) -> Asked | None:
+        request = read_object(text)
         params, number = request.get("params"), request.get("req_id")
         params = params if isinstance(params, dict) else {}
         method, symbols = request.get("method"), params.get("symbol")
         if method == "ping":
             session.send_text(compact({"method": "pong", **_times(number)}))
-        elif params.get("channel") not in _KINDS or not isinstance(symbols, list):
+        elif params.get("channel") not in self.channels or not isinstance(symbols, list):
             _refuse(session, method, "Malformed request", number)
         elif method == "subscribe" and params.get("depth", _DEPTH) != _DEPTH:
             _refuse(session, method, "Subscription depth not supported", number)
         elif method in ("subscribe", "unsubscribe"):
-            take = self._subscribe if method == "subscribe" else _unsubscribe
-            for symbol in symbols:
-                take(venue, session, {**params, "symbol": symbol}, number)
+            topics = [f"{params['channel']} {symbol}" for symbol in symbols]
+            return Asked(topics, method == "subscribe", number, params, is_apart=True)
+        return None
 
-    def _subscribe(self, venue: SimVenue, session: Session, asked: Query, number: object) -> None:
-        channel, symbol = asked["channel"], asked["symbol"]
-        state, topic = venue.state(symbol), f"{channel} {symbol}"
-        if state is None:
-            text = f"Currency pair not supported {symbol}"
-            _refuse(session, "subscribe", text, number, symbol)
-        elif topic in session.names:
-            _refuse(session, "subscribe", "Already subscribed", number, symbol)
-        else:
-            done = {"method": "subscribe", "result": asked, "success": True, **_times(number)}
-            session.send_text(compact(done))
-            if asked.get("snapshot", True):
-                self._send_snapshot(venue, session, state, channel)
-            venue.subscribe(session, [topic])
+    def answer(self, venue: SimVenue, session: Session, request: Asked) -> Sequence[str]:
+        (topic,) = request.topics
+        method = "subscribe" if request.begins else "unsubscribe"
+        symbol, why = topic.partition(" ")[2], ""
+        if request.begins and venue.state(symbol) is None:
+            why = f"Currency pair not supported {symbol}"
+        elif request.begins == (topic in session.names):
+            why = "Already subscribed" if request.begins else "Subscription Not Found"
+        if why:
+            _refuse(session, method, why, request.number, symbol)
+            return ()
+        result = {**request.said, "symbol": symbol}
+        done = {"method": method, "result": result, "success": True, **_times(request.number)}
+        session.send_text(compact(done))
+        return (topic,)
 
-    def _send_snapshot(
-        self, venue: SimVenue, session: Session, state: SymbolState, channel: str
-    ) -> None:
+    def begin(self, venue: SimVenue, session: Session, topic: str, request: Asked) -> None:
+        channel, _, symbol = topic.partition(" ")
+        state = venue.state(symbol)
+        if state is None or not request.said.get("snapshot", True):
+            return
         rows = state.trade_rows
         if channel == "trade":
             head = rows.head.replace(b'"update"', b'"snapshot"')
@@ -199,51 +161,24 @@ class KrakenSpot(Encoder):
                     ts_ms=event.ts_ms, last=event.last - 1, early_ns=event.early_ns + 1000
                 )
                 venue.record_book(state, dated, whole=True)
-        return _write_book(state, event, "update", f',"timestamp":"{_moment(event.last)}"')
+        return _write_book(state, event, "update", f',"timestamp":"{iso_text(event.last)}"')
 
     def quote_number(self, state: SymbolState, now_ms: int) -> int:
         return now_ms * 1000
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        bid, ask = (_level_texts(state, [side or (0, 0)])[0] for side in quote)
+        bid, ask = state.side_texts(quote)
         last = bid[0]
         return (
             f'{{"channel":"ticker","type":"update","data":[{{"symbol":"{state.grid.symbol}",'
             f'"bid":{bid[0]},"bid_qty":{bid[1]},"ask":{ask[0]},"ask_qty":{ask[1]},"last":{last},'
             f'"volume":2100.5,"vwap":{last},"low":{last},"high":{last},"change":0.0,'
-            f'"change_pct":0.0,"timestamp":"{_moment(now_ms * 1000)}"}}]}}'
+            f'"change_pct":0.0,"timestamp":"{iso_text(now_ms * 1000)}"}}]}}'
         ).encode()
 
 
-_STATUS = (
-    b'{"channel":"status","type":"update","data":[{"version":"2.0.10","system":"online",'
-    b'"api_version":"v2","connection_id":13834774380200032777}]}'
-)
-
-
-def tell_past(
-    venue: SimVenue, session: Session, state: SymbolState, count: int,
-    write: Callable[[bytes], bytes], *, newest_first: bool = False,
-) -> None:  # fmt: skip
-    """Repeat the last trades to a new subscriber."""
-    past = state.first_past(now_ms(), _PAST_MS, _FIRST_PAST)
-    trades = [one for each in past for one in each.each()] or state.newest_sent(count)
-    texts = [state.trade_rows.row(one) for one in trades]
-    said = ",".join(reversed(texts) if newest_first else texts)
-    venue.record_trades(state, past, sent=session.send_text(write(said.encode())))
-
-
-def read_request(text: str | bytes) -> dict[str, object]:
-    """Read what a client says; nothing, where it is no JSON object."""
-    try:
-        request = json.loads(text)
-    except ValueError:
-        return {}
-    return request if isinstance(request, dict) else {}
-
-
 def _times(number: object) -> dict[str, object]:
-    said: dict[str, object] = dict.fromkeys(("time_in", "time_out"), _moment(now_ms()))
+    said: dict[str, object] = dict.fromkeys(("time_in", "time_out"), iso_text(now_ms() * 1000))
     return said if number is None else {**said, "req_id": number}
 
 
@@ -255,24 +190,9 @@ def _refuse(
     session.send_text(compact({**said, **about, **_times(number)}))
 
 
-def _unsubscribe(venue: SimVenue, session: Session, asked: Query, number: object) -> None:
-    topic = f"{asked['channel']} {asked['symbol']}"
-    if topic not in session.names:
-        _refuse(session, "unsubscribe", "Subscription Not Found", number, asked["symbol"])
-        return
-    venue.unsubscribe(session, [topic])
-    done = {"method": "unsubscribe", "result": asked, "success": True, **_times(number)}
-    session.send_text(compact(done))
-
-
-def _level_texts(state: SymbolState, levels: Levels) -> list[tuple[str, str]]:
-    decimals = state.grid.qty_decimals
-    return [(state.price_text(tick), decimal_text(qty, decimals)) for tick, qty in levels]
-
-
 def _write_book(state: SymbolState, event: BookMessage, form: str, time: str = "") -> bytes:
     bids, asks = (
-        ",".join(f'{{"price":{price},"qty":{qty}}}' for price, qty in _level_texts(state, side))
+        ",".join(f'{{"price":{price},"qty":{qty}}}' for price, qty in state.level_texts(side))
         for side in (event.bids, event.asks)
     )
     return (
@@ -284,7 +204,7 @@ def _write_book(state: SymbolState, event: BookMessage, form: str, time: str = "
 def _checksum(state: SymbolState) -> int:
     """Sum up the book as it is now: asks, then bids, of each the digits without leading zeros."""
     bids, asks = state.top(_SUMMED)
-    texts = _level_texts(state, asks) + _level_texts(state, bids)
+    texts = state.level_texts(asks) + state.level_texts(bids)
     digits = (number.replace(".", "").lstrip("0") for level in texts for number in level)
     return zlib.crc32("".join(digits).encode())
 

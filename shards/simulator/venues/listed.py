@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from math import floor, log10
 
 from shards.simulator.core.market import Grid
+from shards.simulator.core.usual import listed_grids
 
 __all__ = [
     "binance_instrument",
@@ -73,14 +74,12 @@ _TICKS_LEAST = 1500
 
 def binance_instruments(count: int) -> tuple[Grid, ...]:
     """List the first `count` contracts; past the real names, synthetic ones follow."""
-    rows = list(_BINANCE_TABLE[:count])
-    for number in range(len(rows), count):
-        price = round(1.0 + (number * 7919 % 9000) / 100.0, 3)
-        rows.append((f"SIM{number:03d}USDT", price, 4, 1, 1))
     return tuple(
-        Grid.around(symbol, price, (decimals, tick, qty_decimals), rank)
-        for rank, (symbol, price, decimals, tick, qty_decimals) in enumerate(rows)
-    )
+        listed_grids(
+            _BINANCE_TABLE, count,
+            lambda n: (f"SIM{n:03d}USDT", round(1.0 + (n * 7919 % 9000) / 100.0, 3), 4, 1, 1),
+        )
+    )  # fmt: skip
 
 
 def spot_instruments(count: int) -> tuple[Grid, ...]:

@@ -128,7 +128,7 @@ def _of_contract(
 
 
 REST: Mapping[str, ServedCall] = {
-    f"api/v5/public/{name}": ServedCall(call, lambda _: 1)
+    f"api/v5/public/{name}": ServedCall(call)
     for name, call in (
         ("instruments", _instruments),
         ("time", lambda *_: _answer({"ts": str(now_ms())})),

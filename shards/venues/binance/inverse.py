@@ -23,16 +23,14 @@ from shards.venues.binance.market import (
     FUTURES_BOOKS,
     FUTURES_CHANNELS,
     FUTURES_GROUPS,
+    FUTURES_LIMITS,
     TOO_OFTEN,
     USED_WEIGHT,
     subscribe,
     unsubscribe,
 )
 from shards.venues.kit import (
-    CONNECTS,
-    REST_WEIGHT,
     FundingIntervals,
-    Limit,
     ListingCalls,
     PollChannel,
     RestCall,
@@ -74,12 +72,8 @@ VENUE: Final = Venue(
             ),
         ),
     },
-    limits=(
-        # An address has 2400 for both markets of futures. The other one takes 80 % of them, so
-        # that 80 % of these are what it leaves.
-        Limit(REST_WEIGHT, 600, 60.0),
-        Limit(CONNECTS, 60, 60.0),
-    ),
+    limits=FUTURES_LIMITS,
+    limits_with="binance_linear",
     parse_limits=parse_limits,
     used_weight_header=USED_WEIGHT,
     too_often=TOO_OFTEN,

@@ -19,16 +19,14 @@ from shards.venues.binance.market import (
     FUTURES_BOOKS,
     FUTURES_CHANNELS,
     FUTURES_GROUPS,
+    FUTURES_LIMITS,
     TOO_OFTEN,
     USED_WEIGHT,
     subscribe,
     unsubscribe,
 )
 from shards.venues.kit import (
-    CONNECTS,
-    REST_WEIGHT,
     FundingIntervals,
-    Limit,
     ListingCalls,
     PollChannel,
     RestCall,
@@ -71,12 +69,7 @@ VENUE: Final = Venue(
             ),
         ),
     },
-    limits=(
-        Limit(REST_WEIGHT, 2400, 60.0),
-        Limit(CONNECTS, 60, 60.0),
-        # fundingInfo and fundingRate weigh nothing, and have 500 requests in 5 minutes.
-        Limit("rest_funding", 500, 300.0),
-    ),
+    limits=FUTURES_LIMITS,
     parse_limits=parse_limits,
     used_weight_header=USED_WEIGHT,
     too_often=TOO_OFTEN,

@@ -12,7 +12,7 @@ from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import FundingRates, Liquidations
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
-from shards.venues.kit import Channel, SocketGroup
+from shards.venues.kit import CONNECTS, REST_WEIGHT, Channel, Limit, SocketGroup
 
 USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
 FUTURES_BOOKS: Final = ("depth@100ms", "depth@250ms", "depth@500ms", "depth@0ms", "depth")
@@ -59,6 +59,13 @@ FUTURES_GROUPS: Final[Mapping[str, SocketGroup]] = {
     "public": _group("/public/ws"),
     "market": _group("/market/ws"),
 }
+FUTURES_LIMITS: Final = (
+    # An address has them for both markets of futures, and the venue counts its use of both.
+    Limit(REST_WEIGHT, 2400, 60.0),
+    Limit(CONNECTS, 60, 60.0),
+    # fundingInfo and fundingRate of USD-M weigh nothing, and have 500 requests in 5 minutes.
+    Limit("rest_funding", 500, 300.0),
+)
 FUTURES_CHANNELS: Final[Mapping[tuple[StreamKind, Transport], Channel]] = {
     # Funding with open interest is not offered: they are two calls here, and a row that joins
     # them would claim a moment at which both were true.

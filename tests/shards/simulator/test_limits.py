@@ -7,8 +7,9 @@ import aiohttp
 import pytest
 
 from engine.base.clock import wall_ns
-from shards.simulator.core.limits import FUNDING_CALLS, TOLERATED_VIOLATIONS
+from shards.simulator.core.limits import TOLERATED_VIOLATIONS
 from shards.simulator.settings import SimulatorSettings
+from shards.simulator.venues.binance.rest import FUNDING_CALLS
 
 if TYPE_CHECKING:
     from tests.shards.simulator.conftest import Client, Simulated
@@ -141,7 +142,10 @@ def test_funding_calls_weigh_nothing_and_have_a_limit_of_their_own(simulated: "S
     async def scenario(client: "Client") -> None:
         await clear_of_a_new_minute(5)
         gate = client.simulator._targets["binance_linear"].gate
-        gate.funding_calls.add(FUNDING_CALLS - 2)
+        limit, used = gate.limits.limit(FUNDING_CALLS), gate.limits.meter(FUNDING_CALLS)
+        assert limit is not None
+        assert used is not None
+        used.add(limit.most - 2)
         for call in ("fundingInfo", "fundingRate?symbol=BTCUSDT"):
             status, headers, _ = await client.status_of(REST + call)
             assert (status, headers["X-MBX-USED-WEIGHT-1M"]) == (200, "0")

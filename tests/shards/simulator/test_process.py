@@ -26,7 +26,9 @@ def start(*options: str) -> "subprocess.Popen[bytes]":
 
 
 def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
-    with start("--venues", "all", "--ledger", str(tmp_path), "--json") as process:
+    used = tmp_path / "used.json"
+    options = "--venues", "all", "--ledger", str(tmp_path / "ledger"), "--limits-used", str(used)
+    with start(*options, "--json") as process:
         assert process.stdout is not None
         line = json.loads(process.stdout.readline())
         port = line["port"]
@@ -42,7 +44,11 @@ def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(tmp_path: Path) ->
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=10)
         assert (process.returncode, rest) == (0, b"")
-    assert read_ledger(tmp_path).snapshot.size == 10
+    assert read_ledger(tmp_path / "ledger").snapshot.size == 10
+    limits = {each["limit"]: each["used_max"] for each in json.loads(used.read_text())["deribit"]}
+    assert limits == dict.fromkeys(limits, 0)
+    weight = {each["limit"]: each for each in json.loads(used.read_text())["binance_linear"]}
+    assert (weight["weight"]["used_max"], weight["weight"]["most"]) == (2, 2400)
 
 
 def test_it_ends_with_its_standard_input_when_told_so() -> None:

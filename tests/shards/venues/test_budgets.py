@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from engine.limits.budget import Budget, Waiter
 from engine.messages.settings import HeldLimitSettings, LimitSettings
 from shards.venues import VENUES, venue_limits
 from shards.venues.budgets import limits_of
@@ -43,6 +44,24 @@ def test_venues_of_one_server_have_its_limits_once() -> None:
     limits = venue_limits()
     assert len({(limit.venue, limit.pool) for limit in limits}) == len(limits)
     assert {limit.venue for limit in limits} <= {limited_as(venue) for venue in VENUES.values()}
+
+
+def test_what_one_market_of_futures_used_does_not_stop_the_other() -> None:
+    """The venue's counter is of both: to a budget of its own, one would look used up by others."""
+    linear, inverse = VENUES["binance_linear"], VENUES["binance_inverse"]
+    budgets = {
+        limited_as(venue): Budget(limit.budget, limit.window_s)
+        for venue in (linear, inverse)
+        for limit in limits_of(venue)
+        if isinstance(limit, LimitSettings) and limit.pool == REST_WEIGHT
+    }
+    for venue, weight in ((linear, 1000.0), (inverse, 20.0)):
+        budgets[limited_as(venue)].ask(Waiter("shard", 1, weight))
+        assert budgets[limited_as(venue)].grant(0.0)
+    ours = budgets[limited_as(inverse)]
+    ours.venue_says(1020.0, 1.0)
+    ours.ask(Waiter("shard", 2, 20.0))
+    assert ours.fitting(1.0) == 20.0
 
 
 def test_limits_may_be_for_any_window_also_those_of_sockets_and_messages() -> None:

@@ -17,16 +17,15 @@ import numpy as np
 
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
 from shards.simulator.core.encoder import (
+    Asked,
     AskedFor,
     BookMessage,
     Encoder,
     Query,
     ServedCall,
     SocketPath,
-    Streams,
 )
 from shards.simulator.core.frames import (
-    Integers,
     Part,
     PriceTexts,
     TextTable,
@@ -36,22 +35,31 @@ from shards.simulator.core.frames import (
     decimal_columns,
     decimal_text,
 )
+from shards.simulator.core.limits import (
+    CONNECTS,
+    MESSAGES,
+    SUBSCRIPTIONS,
+    WEIGHT,
+    Per,
+    Then,
+    VenueLimit,
+    Window,
+)
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import ID_STRIDE, Quote, SymbolState
+from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.usual import bad_trades
 from shards.simulator.core.venue import SimVenue
 from shards.simulator.venues.binance.rest import (
+    FUNDING_CALLS,
     REST,
     levels_text,
-    padded,
     rate_text,
-    touch_texts,
 )
 from shards.simulator.venues.listed import binance_instrument, binance_instruments, delivery_ms
 
-__all__ = ["Binance", "TradeStyle", "answer_request"]
+__all__ = ["FUTURES_WEIGHT", "Binance", "TradeStyle", "socket_limits"]
 
-_FIRST_TRADE_ID = 4_100_000_000
 _DEPTH = re.compile(r"depth(5|10|20)?(@100ms|@250ms|@500ms|@0ms)?")
 """Depth streams behind the symbol. Without a speed: 250 ms. A number of levels: always the top."""
 
@@ -76,8 +84,6 @@ class TradeStyle(NamedTuple):
     """What stands last, pushed and served."""
     pushed_end: str
     """What stands behind that, pushed."""
-    places: int = 0
-    """Decimals that sizes are written with; 0: as many as they have."""
 
 
 class AggTradeRows:
@@ -89,7 +95,7 @@ class AggTradeRows:
     def __init__(
         self, state: SymbolState, price_text: Callable[[int], str], style: TradeStyle
     ) -> None:
-        self._symbol, self._decimals = state.grid.symbol, state.grid.qty_decimals
+        self._symbol, self._qty_text = state.grid.symbol, state.qty_text
         self._price_text, self._prices = price_text, PriceTexts(price_text)
         self._style = style
         pairs = zip(state.market.sizes.tolist(), state.market.plain_sizes.tolist(), strict=True)
@@ -99,10 +105,9 @@ class AggTradeRows:
         self._tails = TextTable([f"{maker}{end}".encode() for maker in ("true", "false")])
 
     def _sizes_text(self, qty: int, plain: int) -> str:
-        decimals, style = self._decimals, self._style
-        text = f'","q":"{padded(decimal_text(qty, decimals), style.places)}"'
-        if style.has_plain_sizes:
-            text += f',"nq":"{decimal_text(plain, decimals)}"'
+        text = f'","q":"{self._qty_text(qty)}"'
+        if self._style.has_plain_sizes:
+            text += f',"nq":"{self._qty_text(plain)}"'
         return f'{text},"f":'
 
     def served(self, trade: Trade) -> str:
@@ -138,6 +143,32 @@ class AggTradeRows:
         )  # fmt: skip
 
 
+_TRADE = {
+    "e": '"aggTrade"', "E": "1795000000120", "s": '"BTCUSDT"', "a": "4200000000",
+    "p": '"81234.50"', "q": '"0.250"', "nq": '"0.200"', "f": "8100000101", "l": "8100000104",
+    "T": "1795000000015", "m": "true", "st": "1",
+}  # fmt: skip
+_BAD = {
+    "wrong_types": {"a": '"x"', "p": "81234.5", "m": '"yes"'},
+    "nan_price": {"p": '"NaN"'},
+    "infinite_price": {"p": '"Infinity"'},
+    "huge_number": {"a": "9" * 400},
+}
+
+
+FUTURES_WEIGHT = VenueLimit(WEIGHT, 2400, 60.0, window=Window.TURNS, shared="binance_futures")
+"""Of both markets of futures together."""
+
+
+def socket_limits(messages_per_s: int) -> tuple[VenueLimit, ...]:
+    """Give what a market lets its sockets do."""
+    return (
+        VenueLimit(CONNECTS, 300, 300.0),
+        VenueLimit(MESSAGES, messages_per_s, 1.0, Per.SOCKET, Then.HANG_UP),
+        VenueLimit(SUBSCRIPTIONS, 1024, per=Per.SOCKET),
+    )
+
+
 class Binance(Encoder):
     """The venue's protocol."""
 
@@ -165,10 +196,14 @@ class Binance(Encoder):
         for names in ("", "/{streams:.+}")
     )
     pings = True
-    messages_per_s: float = 10
+    limits: Sequence[VenueLimit] = (
+        *socket_limits(10),
+        FUTURES_WEIGHT,
+        VenueLimit(FUNDING_CALLS, 500, 300.0, window=Window.TURNS),
+    )
+    first_trade_id = 4_100_000_000
     rest: Mapping[str, ServedCall] = REST
     weight_header: str | None = "X-MBX-USED-WEIGHT-1M"
-    weight_limit: int = 2400
     bans = True
     a_stream: str = "btcusdt@aggTrade"
     statuses: Sequence[str] = (
@@ -178,11 +213,8 @@ class Binance(Encoder):
 
     def __init__(self) -> None:
         self.malformed = {
-            "wrong_types": _agg_trade(a='"x"', p="81234.5", m='"yes"'),
+            **bad_trades("%s", _TRADE, _BAD),
             "missing_fields": b'{"e":"aggTrade","E":1795000000120,"s":"BTCUSDT"}',
-            "nan_price": _agg_trade(p='"NaN"'),
-            "infinite_price": _agg_trade(p='"Infinity"'),
-            "huge_number": _agg_trade(a="9" * 400),
         }
 
     def grids(self, count: int) -> Sequence[Grid]:
@@ -198,13 +230,6 @@ class Binance(Encoder):
             "tick_size": venue.grids[index].tick_text,
             "step_size": venue.grids[index].step_text,
         }
-
-    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
-        first = _FIRST_TRADE_ID + ID_STRIDE * index + serial
-        return np.arange(first, first + count)
-
-    def price_text(self, grid: Grid, tick: int) -> str:
-        return decimal_text(tick * grid.tick, grid.price_decimals)
 
     def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> AggTradeRows:
         return AggTradeRows(state, price_text, self.trade_style)
@@ -248,9 +273,22 @@ class Binance(Encoder):
         is_book = group == "public" and _DEPTH.fullmatch(kind)
         return AskedFor(symbol.upper(), "book", kind) if is_book else None
 
-    def hear(self, venue: Streams, session: Session, text: str | bytes) -> None:
-        # No data can overtake the acknowledgement: nothing else runs until it is written.
-        session.send_text(answer_request(venue, session, text))
+    def read(self, venue: SimVenue, session: Session, text: str | bytes) -> Asked | None:
+        request = _request(session, text)
+        if isinstance(request, bytes):
+            session.send_text(request)
+            return None
+        return request
+
+    def answer(self, venue: SimVenue, session: Session, request: Asked) -> Sequence[str]:
+        """An acknowledgement never proves that data will flow."""
+        session.send_text(compact({"result": None, "id": request.number}))
+        return request.topics
+
+    def over(self, session: Session, limit: VenueLimit, request: Asked | None) -> bytes:
+        if request is None:
+            return b""
+        return _refusal(2, "Invalid request: too many streams", request.number)
 
     def notice(self, now_ms: int) -> bytes:
         return b'{"e":"serverShutdown","E":%d}' % now_ms
@@ -265,7 +303,7 @@ class Binance(Encoder):
         ).encode()
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        symbol, (bid, bid_qty, ask, ask_qty) = state.grid.symbol, touch_texts(state, quote)
+        symbol, ((bid, bid_qty), (ask, ask_qty)) = state.grid.symbol, state.side_texts(quote)
         return (
             f'{{"e":"bookTicker","u":{state.last_update},"s":"{symbol}","ps":"{self.pair(symbol)}",'
             f'"b":"{bid}","B":"{bid_qty}","a":"{ask}","A":"{ask_qty}",'
@@ -294,7 +332,7 @@ class Binance(Encoder):
         """Write a forced order, without braces."""
         grid = contract.instrument
         price, average = (self.price_text(grid, tick) for tick in (order.price, order.average))
-        qty, filled = (decimal_text(lots, grid.qty_decimals) for lots in (order.qty, order.filled))
+        qty, filled = (self.qty_text(grid, lots) for lots in (order.qty, order.filled))
         state = "FILLED" if order.filled == order.qty else "PARTIALLY_FILLED"
         return (
             f'"s":"{grid.symbol}","S":"{"SELL" if order.sold else "BUY"}","o":"LIMIT","f":"IOC",'
@@ -309,8 +347,8 @@ def _top(stream: str) -> int:
     return int(match[1] or 0) if match else 0
 
 
-def answer_request(streams: Streams, session: Session, text: str | bytes) -> bytes:
-    """Carry out one control message. An acknowledgement never proves that data will flow."""
+def _request(session: Session, text: str | bytes) -> Asked | bytes:
+    """Read a control message; give the answer to one that is not about subscriptions."""
     try:
         request = json.loads(text)
     except ValueError as error:
@@ -329,19 +367,9 @@ def answer_request(streams: Streams, session: Session, text: str | bytes) -> byt
         return _refusal(2, f"Invalid request: unknown method {method!r}", number)
     if not isinstance(params, list) or not all(isinstance(name, str) for name in params):
         return _refusal(1, "Invalid value type: expected array of stream names", number)
-    (streams.subscribe if method == "SUBSCRIBE" else streams.unsubscribe)(session, params)
-    return compact({"result": None, "id": number})
+    return Asked(params, method == "SUBSCRIBE", number)
 
 
 def _refusal(code: int, message: str, number: object) -> bytes:
     error = {"code": code, "msg": message}
     return compact({"error": error, "id": number} if number is not None else error)
-
-
-def _agg_trade(**changes: str) -> bytes:
-    fields = {
-        "e": '"aggTrade"', "E": "1795000000120", "s": '"BTCUSDT"', "a": "4200000000",
-        "p": '"81234.50"', "q": '"0.250"', "nq": '"0.200"', "f": "8100000101", "l": "8100000104",
-        "T": "1795000000015", "m": "true", "st": "1", **changes,
-    }  # fmt: skip
-    return ("{" + ",".join(f'"{key}":{value}' for key, value in fields.items()) + "}").encode()

@@ -5,8 +5,7 @@ category of sockets, writes all numbers with eight decimals, chains its depth ev
 a hole, and says no time of quotes and snapshots.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from shards.simulator.core.contracts import Contract, Liquidation
 from shards.simulator.core.encoder import (
@@ -18,34 +17,18 @@ from shards.simulator.core.encoder import (
     SocketPath,
 )
 from shards.simulator.core.frames import decimal_text
-from shards.simulator.core.limits import now_ms
+from shards.simulator.core.limits import WEIGHT, VenueLimit, Window, now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.symbol import Quote, SymbolState
 from shards.simulator.core.venue import SimVenue
-from shards.simulator.venues.binance.linear import Binance, TradeStyle
-from shards.simulator.venues.binance.rest import (
-    BAD_LIMIT,
-    DEPTH_WEIGHTS,
-    NO_SYMBOL,
-    ONBOARD_MS,
-    PERPETUAL_MS,
-    agg_trades,
-    by_symbol,
-    depth_weight,
-    fixed,
-    funding_info,
-    funding_rate,
-    integer,
-    json_answer,
-    levels_text,
-    of_contract,
-    padded,
-    premium,
-    rate_text,
-    touch,
-    touch_texts,
+from shards.simulator.venues.binance import rest
+from shards.simulator.venues.binance.linear import (
+    FUTURES_WEIGHT,
+    Binance,
+    TradeStyle,
+    socket_limits,
 )
-from shards.simulator.venues.listed import delivery_ms, inverse_instruments, spot_instruments
+from shards.simulator.venues.listed import inverse_instruments, spot_instruments
 
 __all__ = ["BinanceInverse", "BinanceSpot"]
 
@@ -65,6 +48,7 @@ class BinanceInverse(Binance):
     name = "binance_inverse"
     trade_style = TradeStyle(has_plain_sizes=False, served_end="", pushed_end=',"st":2')
     end = ',"st":2'
+    limits: Sequence[VenueLimit] = (*socket_limits(10), FUTURES_WEIGHT)
     a_stream = "btcusd_perp@aggTrade"
     sockets: Sequence[SocketPath] = (
         *Binance.sockets,
@@ -90,7 +74,7 @@ class BinanceInverse(Binance):
         )
         return (
             f'{{"e":"markPriceUpdate","E":{contract.ts_ms},"s":"{contract.instrument.symbol}",'
-            f'"p":"{mark}","P":"{settle}","i":"{index}","r":"{rate_text(contract)}",'
+            f'"p":"{mark}","P":"{settle}","i":"{index}","r":"{rest.rate_text(contract)}",'
             f'"T":{contract.next_funding_ms}{self.end}}}'
         ).encode()
 
@@ -106,16 +90,16 @@ class BinanceSpot(Binance):
     """Spot."""
 
     name = "binance_spot"
-    trade_style = TradeStyle(
-        has_plain_sizes=False, served_end=',"M":true', pushed_end="", places=_PLACES
-    )
+    trade_style = TradeStyle(has_plain_sizes=False, served_end=',"M":true', pushed_end="")
     spoiled: Mapping[str, Sequence[str]] = {"trade": ("p",), "book": ("b", "a"), "quote": ("A",)}
     sockets: Sequence[SocketPath] = tuple(
         SocketPath(f"{path}{names}", "any", path == "stream") for path, names in _PLAIN_PATHS
     )
     ping_s = 20.0
-    messages_per_s: float = 5
-    weight_limit = 6000
+    limits: Sequence[VenueLimit] = (
+        *socket_limits(5),
+        VenueLimit(WEIGHT, 6000, 60.0, window=Window.TURNS),
+    )
     statuses: Sequence[str] = ("TRADING", "BREAK", "HALT", "END_OF_DAY", "CANCEL_ONLY")
     changeable = frozenset({"status", "tick_size", "step_size"})
 
@@ -132,7 +116,10 @@ class BinanceSpot(Binance):
         return told
 
     def price_text(self, grid: Grid, tick: int) -> str:
-        return padded(super().price_text(grid, tick), _PLACES)
+        return rest.padded(super().price_text(grid, tick), _PLACES)
+
+    def qty_text(self, grid: Grid, qty: int) -> str:
+        return rest.padded(super().qty_text(grid, qty), _PLACES)
 
     def topic(self, kind: str, symbol: str) -> str | None:
         return None if kind == "liquidation" else super().topic(kind, symbol)
@@ -150,115 +137,49 @@ class BinanceSpot(Binance):
         return AskedFor(symbol.upper(), row, kind if row == "book" else "")
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
-        bids, asks = (levels_text(state, side, _PLACES) for side in (event.bids, event.asks))
+        bids, asks = (rest.levels_text(state, side) for side in (event.bids, event.asks))
         return (
             f'{{"e":"depthUpdate","E":{event.ts_ms},"s":"{state.grid.symbol}",'
             f'"U":{event.previous + 1},"u":{event.last},"b":[{bids}],"a":[{asks}]}}'
         ).encode()
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        bid, bid_qty, ask, ask_qty = touch_texts(state, quote, _PLACES)
+        (bid, bid_qty), (ask, ask_qty) = state.side_texts(quote)
         return (
             f'{{"u":{state.last_update},"s":"{state.grid.symbol}",'
             f'"b":"{bid}","B":"{bid_qty}","a":"{ask}","A":"{ask_qty}"}}'
         ).encode()
 
 
-def _info(venue: SimVenue, symbol: Callable[[Grid, str], dict[str, Any]]) -> Answer:
-    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE"}
-    return json_answer({
-        "timezone": "UTC",
-        "serverTime": now_ms(),
-        "rateLimits": [{**limit, "intervalNum": 1, "limit": venue.gate.weight_limit}],
-        "exchangeFilters": [],
-        "symbols": [symbol(*each) for each in zip(venue.grids, venue.statuses, strict=True)],
-    })  # fmt: skip
+def _contract(grid: Grid, status: str) -> rest.Row:
+    row = rest.listed_contract(grid, status, "USD", "")
+    del row["status"]
+    row["contractStatus"] = status
+    row["contractSize"] = 100 if row["baseAsset"] == "BTC" else 10
+    return row
 
 
-def _filters(grid: Grid, places: int) -> list[dict[str, object]]:
-    step = padded(grid.step_text, places)
-    tick = padded(grid.tick_text, places)
-    highest = decimal_text(4 * grid.high_ticks * grid.tick, grid.price_decimals)
-    return [
-        {
-            "filterType": "PRICE_FILTER",
-            "minPrice": tick,
-            "maxPrice": padded(highest, places),
-            "tickSize": tick,
-        },
-        {
-            "filterType": "LOT_SIZE",
-            "minQty": step,
-            "maxQty": padded("10000000", places),
-            "stepSize": step,
-        },
-    ]
-
-
-def _contract(grid: Grid, status: str) -> dict[str, Any]:
-    pair, _, word = grid.symbol.partition("_")
-    base = pair.removesuffix("USD")
+def _pair(grid: Grid, status: str) -> rest.Row:
     return {
-        "symbol": grid.symbol,
-        "pair": pair,
-        "contractType": "PERPETUAL" if word == "PERP" else "CURRENT_QUARTER",
-        "deliveryDate": delivery_ms(grid.symbol) or PERPETUAL_MS,
-        "onboardDate": ONBOARD_MS,
-        "contractStatus": status,
-        "contractSize": 100 if base == "BTC" else 10,
-        "marginAsset": base,
-        "baseAsset": base,
-        "quoteAsset": "USD",
-        "pricePrecision": grid.price_decimals,
-        "quantityPrecision": grid.qty_decimals,
-        "underlyingType": "COIN",
-        "filters": _filters(grid, 0),
-        "orderTypes": ["LIMIT", "MARKET"],
-    }
-
-
-def _pair(grid: Grid, status: str) -> dict[str, Any]:
-    return {
-        "symbol": grid.symbol,
-        "status": status,
-        "baseAsset": grid.symbol.removesuffix("USDT"),
-        "baseAssetPrecision": _PLACES,
-        "quoteAsset": "USDT",
-        "quoteAssetPrecision": _PLACES,
-        "orderTypes": ["LIMIT", "MARKET"],
-        "isSpotTradingAllowed": True,
-        "isMarginTradingAllowed": False,
-        "filters": _filters(grid, _PLACES),
-        "permissions": [],
-        "permissionSets": [["SPOT"]],
-    }
-
-
-def _inverse_depth(venue: SimVenue, query: Query) -> Answer:
-    state, limit = venue.state(query.get("symbol")), integer(query, "limit", 500)
-    if state is None or limit is None or limit not in DEPTH_WEIGHTS:
-        return NO_SYMBOL if state is None else BAD_LIMIT
-    at_ms, symbol = now_ms(), state.grid.symbol
-    last, bids, asks = venue.serve_book(state, limit, at_ms)
-    text = (
-        f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},"symbol":"{symbol}",'
-        f'"pair":"{symbol.partition("_")[0]}",'
-        f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
-    )
-    return Answer(text.encode())
+        "symbol": grid.symbol, "status": status, "baseAsset": grid.symbol.removesuffix("USDT"),
+        "baseAssetPrecision": _PLACES, "quoteAsset": "USDT", "quoteAssetPrecision": _PLACES,
+        "orderTypes": ["LIMIT", "MARKET"], "isSpotTradingAllowed": True,
+        "isMarginTradingAllowed": False, "filters": rest.size_filters(grid, _PLACES),
+        "permissions": [], "permissionSets": [["SPOT"]],
+    }  # fmt: skip
 
 
 def _spot_depth(venue: SimVenue, query: Query) -> Answer:
-    state, limit = venue.state(query.get("symbol")), integer(query, "limit", 100)
+    state, limit = venue.state(query.get("symbol")), rest.integer(query, "limit", 100)
     if state is None or limit is None or not 1 <= limit <= _SPOT_DEPTH_MAX:
-        return NO_SYMBOL if state is None else BAD_LIMIT
+        return rest.NO_SYMBOL if state is None else rest.BAD_LIMIT
     last, bids, asks = venue.serve_book(state, limit, now_ms())
-    sides = (levels_text(state, side, _PLACES) for side in (bids, asks))
+    sides = (rest.levels_text(state, side) for side in (bids, asks))
     return Answer('{{"lastUpdateId":{},"bids":[{}],"asks":[{}]}}'.format(last, *sides).encode())
 
 
 def _spot_depth_weight(query: Query) -> int:
-    limit = integer(query, "limit", 100) or 0
+    limit = rest.integer(query, "limit", 100) or 0
     return next((weight for most, weight in _SPOT_DEPTH_WEIGHTS if limit <= most), 1)
 
 
@@ -266,77 +187,57 @@ def _inverse_premiums(venue: SimVenue, query: Query) -> Answer:
     """Give a list also of one symbol."""
     indexes = [index for index in venue.trading if _is_asked(venue.grids[index].symbol, query)]
     contracts = [venue.contract_at(index) for index in indexes]
-    pairs = (each.instrument.symbol.partition("_")[0] for each in contracts)
-    return json_answer([
-        {"pair": pair, **premium(venue, each)} for pair, each in zip(pairs, contracts, strict=True)
+    return rest.json_answer([
+        {"pair": _pair_of(each.instrument.symbol), **rest.premium(venue, each)}
+        for each in contracts
     ])  # fmt: skip
 
 
 def _is_asked(symbol: str, query: Query) -> bool:
-    pair = query.get("pair", symbol.partition("_")[0])
+    pair = query.get("pair", _pair_of(symbol))
     return symbol == query.get("symbol", symbol) and symbol.startswith(f"{pair}_")
 
 
-def _inverse_open_interest(venue: SimVenue, contract: Contract, _: Query) -> Answer:
-    grid = contract.instrument
-    answer: dict[str, object] = {
-        "symbol": grid.symbol,
-        "pair": grid.symbol.partition("_")[0],
-        "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
-        "contractType": _contract(grid, "")["contractType"],
-        "time": contract.ts_ms,
-    }
-    return json_answer(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
+def _pair_of(symbol: object) -> str:
+    return str(symbol).partition("_")[0]
 
 
-def _quotes(venue: SimVenue, query: Query) -> list[dict[str, object]]:
-    at_ms = now_ms()
-    symbols = [venue.grids[index].symbol for index in venue.trading]
-    asked = [symbol for symbol in symbols if symbol == query.get("symbol", symbol)]
-    states = (venue.state(symbol) for symbol in asked)
-    return [touch(venue, state, at_ms) for state in states if state is not None]
+def _inverse_open_interest(venue: SimVenue, contract: Contract, query: Query) -> Answer:
+    symbol = contract.instrument.symbol
+    kind = _contract(contract.instrument, "")["contractType"]
+    return rest.open_interest(venue, contract, query, pair=_pair_of(symbol), contractType=kind)
 
 
-def _inverse_quotes(venue: SimVenue, query: Query) -> Answer:
-    rows = _quotes(venue, query)
-    return json_answer([{**row, "pair": str(row["symbol"]).partition("_")[0]} for row in rows])
+def _inverse_quote(row: rest.Row) -> rest.Row:
+    return {**row, "pair": _pair_of(row["symbol"])}
 
 
-def _spot_quotes(venue: SimVenue, query: Query) -> Answer:
-    rows = [
-        {name: value for name, value in row.items() if name not in ("time", "lastUpdateId")}
-        for row in _quotes(venue, query)
-    ]
-    if "symbol" not in query:
-        return json_answer(rows)
-    return json_answer(rows[0]) if rows else NO_SYMBOL
+def _spot_quote(row: rest.Row) -> rest.Row:
+    return {name: value for name, value in row.items() if name not in ("time", "lastUpdateId")}
 
 
-_Call = tuple[str, Callable[[SimVenue, Query], Answer], Callable[[Query], int | None]]
-_BOTH: tuple[_Call, ...] = (
-    ("ping", lambda _, __: Answer(b"{}"), fixed(1)),
-    ("time", lambda _, __: json_answer({"serverTime": now_ms()}), fixed(1)),
+_INVERSE_REST = rest.calls_of(
+    "dapi/v1",
+    {
+        "exchangeInfo": (lambda venue, _: rest.exchange_info(venue, _contract), rest.fixed(1)),
+        "depth": (
+            rest.futures_depth(lambda symbol: f'"symbol":"{symbol}","pair":"{_pair_of(symbol)}",'),
+            rest.depth_weight,
+        ),
+        "aggTrades": (rest.agg_trades, rest.fixed(20)),
+        "premiumIndex": (_inverse_premiums, rest.fixed(10)),
+        "openInterest": (rest.of_contract(_inverse_open_interest), rest.fixed(1)),
+        "fundingRate": (rest.of_contract(rest.funding_rate), rest.fixed(1)),
+        "fundingInfo": (rest.funding_info, rest.fixed(1)),
+        "ticker/bookTicker": (rest.quotes(_inverse_quote, as_list=True), rest.by_symbol(2, 5)),
+    },
 )
-_INVERSE_CALLS: tuple[_Call, ...] = (
-    ("exchangeInfo", lambda venue, _: _info(venue, _contract), fixed(1)),
-    ("depth", _inverse_depth, depth_weight),
-    ("aggTrades", agg_trades, fixed(20)),
-    ("premiumIndex", _inverse_premiums, fixed(10)),
-    ("openInterest", of_contract(_inverse_open_interest), fixed(1)),
-    ("fundingRate", of_contract(funding_rate), fixed(1)),
-    ("fundingInfo", funding_info, fixed(1)),
-    ("ticker/bookTicker", _inverse_quotes, by_symbol(2, 5)),
+_SPOT_REST = rest.calls_of(
+    "api/v3",
+    {
+        "exchangeInfo": (lambda venue, _: rest.exchange_info(venue, _pair), rest.fixed(20)),
+        "depth": (_spot_depth, _spot_depth_weight),
+        "aggTrades": (rest.agg_trades, rest.fixed(4)),
+        "ticker/bookTicker": (rest.quotes(_spot_quote), rest.by_symbol(2, 4)),
+    },
 )
-_SPOT_CALLS: tuple[_Call, ...] = (
-    ("exchangeInfo", lambda venue, _: _info(venue, _pair), fixed(20)),
-    ("depth", _spot_depth, _spot_depth_weight),
-    ("aggTrades", agg_trades, fixed(4)),
-    ("ticker/bookTicker", _spot_quotes, by_symbol(2, 4)),
-)
-_INVERSE_REST = {
-    f"dapi/v1/{path}": ServedCall(answer, weigh)
-    for path, answer, weigh in (*_BOTH, *_INVERSE_CALLS)
-}
-_SPOT_REST = {
-    f"api/v3/{path}": ServedCall(answer, weigh) for path, answer, weigh in (*_BOTH, *_SPOT_CALLS)
-}

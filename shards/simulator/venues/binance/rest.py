@@ -1,29 +1,33 @@
 """REST of the simulated Binance USD-M venue: metadata, snapshots, history, polled values."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, cast
 
 from shards.simulator.core.contracts import Contract, Settlement
 from shards.simulator.core.encoder import Answer, Query, ServedCall
 from shards.simulator.core.frames import compact, decimal_text, signed_text
 from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
-from shards.simulator.core.symbol import Levels, Quote, SymbolState
+from shards.simulator.core.symbol import Levels, SymbolState
 from shards.simulator.core.venue import SimVenue
 from shards.simulator.venues.listed import delivery_ms
 
 __all__ = [
-    "BAD_LIMIT", "DEPTH_WEIGHTS", "NO_SYMBOL", "ONBOARD_MS", "PERPETUAL_MS", "REST", "agg_trades",
-    "by_symbol", "depth_weight", "fixed", "funding_info", "funding_rate", "integer", "json_answer",
-    "levels_text", "of_contract", "padded", "premium", "rate_text", "touch", "touch_texts",
+    "BAD_LIMIT", "FUNDING_CALLS", "NO_SYMBOL", "REST", "Row", "agg_trades", "by_symbol",
+    "calls_of", "depth_weight", "exchange_info", "fixed", "funding_info", "funding_rate",
+    "futures_depth", "integer", "json_answer", "levels_text", "listed_contract", "of_contract",
+    "open_interest", "padded", "premium", "quotes", "rate_text", "size_filters",
 ]  # fmt: skip
 
 DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
-ONBOARD_MS = 1_569_398_400_000
-PERPETUAL_MS = 4_133_404_800_000
+FUNDING_CALLS = "funding_calls"
+"""The limit of calls that weigh nothing."""
+_ONBOARD_MS = 1_569_398_400_000
+_PERPETUAL_MS = 4_133_404_800_000
 _USUAL_INTERVAL_H = 8
 
-Rows = Sequence[dict[str, object]]
+Row: TypeAlias = dict[str, object]
+Rows: TypeAlias = Sequence[Row]
 
 
 def padded(text: str, places: int) -> str:
@@ -32,21 +36,9 @@ def padded(text: str, places: int) -> str:
     return f"{whole}.{fraction:0<{places}}" if places else text
 
 
-def levels_text(state: SymbolState, levels: Levels, places: int = 0) -> str:
+def levels_text(state: SymbolState, levels: Levels) -> str:
     """Print levels as the inside of a JSON array of [price, quantity]."""
-    price, decimals = state.price_text, state.grid.qty_decimals
-    pairs = ((price(tick), decimal_text(qty, decimals)) for tick, qty in levels)
-    return ",".join(f'["{tick}","{padded(qty, places)}"]' for tick, qty in pairs)
-
-
-def touch_texts(state: SymbolState, quote: Quote, places: int = 0) -> tuple[str, str, str, str]:
-    """Print best bid, its quantity, best ask, its quantity."""
-    (bid, bid_qty), (ask, ask_qty) = (side or (0, 0) for side in quote)
-    decimals = state.grid.qty_decimals
-    return (
-        state.price_text(bid), padded(decimal_text(bid_qty, decimals), places),
-        state.price_text(ask), padded(decimal_text(ask_qty, decimals), places),
-    )  # fmt: skip
+    return ",".join(f'["{price}","{qty}"]' for price, qty in state.level_texts(levels))
 
 
 def rate_text(contract: Contract) -> str:
@@ -81,7 +73,7 @@ def depth_weight(query: Query) -> int:
     return DEPTH_WEIGHTS.get(integer(query, "limit", 500) or 0, 1)
 
 
-def fixed(weight: int | None) -> Callable[[Query], int | None]:
+def fixed(weight: int) -> Callable[[Query], int]:
     return lambda _: weight
 
 
@@ -89,33 +81,45 @@ def by_symbol(one: int, every: int) -> Callable[[Query], int]:
     return lambda query: one if "symbol" in query else every
 
 
-def _exchange_info(venue: SimVenue, _: Query) -> Answer:
+def exchange_info(
+    venue: SimVenue, symbol: Callable[[Grid, str], Row], *more: Mapping[str, object]
+) -> Answer:
+    """Say the limit, and what is listed; `more` stands before the one and the other."""
+    first, second = more or ({}, {})
     limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE"}
     return json_answer({
         "timezone": "UTC",
         "serverTime": now_ms(),
-        "futuresType": "U_MARGINED",
+        **first,
         "rateLimits": [{**limit, "intervalNum": 1, "limit": venue.gate.weight_limit}],
         "exchangeFilters": [],
-        "assets": [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "-10000"}],
-        "symbols": [_symbol(*each) for each in zip(venue.grids, venue.statuses, strict=True)],
+        **second,
+        "symbols": [symbol(*each) for each in zip(venue.grids, venue.statuses, strict=True)],
     })  # fmt: skip
 
 
-def _depth(venue: SimVenue, query: Query) -> Answer:
-    state = venue.state(query.get("symbol"))
-    if state is None:
-        return NO_SYMBOL
-    limit = integer(query, "limit", 500)
-    if limit not in DEPTH_WEIGHTS:
-        return BAD_LIMIT
-    at_ms = now_ms()
-    last, bids, asks = venue.serve_book(state, limit, at_ms)
-    text = (
-        f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},'
-        f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
-    )
-    return Answer(text.encode())
+def _exchange_info(venue: SimVenue, _: Query) -> Answer:
+    assets = [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "-10000"}]
+    more = {"futuresType": "U_MARGINED"}, {"assets": assets}
+    return exchange_info(venue, _symbol, *more)
+
+
+def futures_depth(more: Callable[[str], str] = lambda _: "") -> Callable[[SimVenue, Query], Answer]:
+    """Serve snapshots of books; `more` is said of a symbol behind the times."""
+
+    def answer(venue: SimVenue, query: Query) -> Answer:
+        state, limit = venue.state(query.get("symbol")), integer(query, "limit", 500)
+        if state is None or limit is None or limit not in DEPTH_WEIGHTS:
+            return NO_SYMBOL if state is None else BAD_LIMIT
+        at_ms = now_ms()
+        last, bids, asks = venue.serve_book(state, limit, at_ms)
+        text = (
+            f'{{"lastUpdateId":{last},"E":{at_ms},"T":{at_ms},{more(state.grid.symbol)}'
+            f'"bids":[{levels_text(state, bids)}],"asks":[{levels_text(state, asks)}]}}'
+        )
+        return Answer(text.encode())
+
+    return answer
 
 
 def agg_trades(venue: SimVenue, query: Query) -> Answer:
@@ -166,12 +170,14 @@ def premium(venue: SimVenue, contract: Contract) -> dict[str, object]:
     return venue.serve_contract("funding", contract, answer, contract.ts_ms)
 
 
-def _open_interest(venue: SimVenue, contract: Contract, _: Query) -> Answer:
+def open_interest(venue: SimVenue, contract: Contract, _: Query, **more: object) -> Answer:
+    """Say what is open of a contract."""
     grid = contract.instrument
-    answer: dict[str, object] = {
+    answer: Row = {
         "openInterest": decimal_text(contract.open_interest, grid.qty_decimals),
         "symbol": grid.symbol,
         "time": contract.ts_ms,
+        **more,
     }
     return json_answer(venue.serve_contract("open_interest", contract, answer, contract.ts_ms))
 
@@ -208,34 +214,35 @@ def _record_paid(venue: SimVenue, contract: Contract, told: Sequence[Settlement]
 
 def funding_info(venue: SimVenue, _: Query) -> Answer:
     """Give only the intervals that are not as usual. What is left out is said, too."""
-    return json_answer(funding_rows(venue))
-
-
-def funding_rows(venue: SimVenue) -> Rows:
-    """Give the rows of `fundingInfo`."""
-    return [
-        {
-            "symbol": symbol,
-            "adjustedFundingRateCap": "0.02000000",
-            "adjustedFundingRateFloor": "-0.02000000",
-            "fundingIntervalHours": hours,
-            "disclaimer": False,
-        }
+    limits = {"adjustedFundingRateCap": "0.02000000", "adjustedFundingRateFloor": "-0.02000000"}
+    return json_answer([
+        {"symbol": symbol, **limits, "fundingIntervalHours": hours, "disclaimer": False}
         for symbol, hours in venue.say_intervals()
         if hours != _USUAL_INTERVAL_H
-    ]
+    ])  # fmt: skip
 
 
-def _book_ticker(venue: SimVenue, query: Query) -> Answer:
-    at_ms = now_ms()
-    if "symbol" not in query:
-        return json_answer([touch(venue, venue.state_at(index), at_ms) for index in venue.trading])
-    state = venue.state(query["symbol"])
-    return NO_SYMBOL if state is None else json_answer(touch(venue, state, at_ms))
+def quotes(
+    say: Callable[[Row], Row] = lambda row: row, *, as_list: bool = False
+) -> Callable[[SimVenue, Query], Answer]:
+    """Serve best bids and offers as a market says them, of one symbol alone or `as_list`."""
+
+    def answer(venue: SimVenue, query: Query) -> Answer:
+        at_ms = now_ms()
+        if "symbol" not in query:
+            states = (venue.state_at(index) for index in venue.trading)
+            return json_answer([say(_touch(venue, state, at_ms)) for state in states])
+        state = venue.state(query["symbol"])
+        if state is None:
+            return NO_SYMBOL
+        row = say(_touch(venue, state, at_ms))
+        return json_answer([row] if as_list else row)
+
+    return answer
 
 
-def touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
-    bid, bid_qty, ask, ask_qty = touch_texts(state, venue.serve_quote(state, at_ms))
+def _touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
+    (bid, bid_qty), (ask, ask_qty) = state.side_texts(venue.serve_quote(state, at_ms))
     return {
         "symbol": state.grid.symbol,
         "bidPrice": bid,
@@ -247,68 +254,75 @@ def touch(venue: SimVenue, state: SymbolState, at_ms: int) -> dict[str, object]:
     }
 
 
-def _symbol(instrument: Grid, status: str) -> dict[str, Any]:
-    symbol = instrument.symbol
-    pair, _, date = symbol.partition("_")
-    base = pair.removesuffix("USDT")
-    decimals, tick = instrument.price_decimals, instrument.tick
-    lot = {"stepSize": instrument.step_text, "maxQty": "10000000", "minQty": instrument.step_text}
+def size_filters(grid: Grid, places: int = 0) -> Rows:
+    """Say the steps of prices and quantities, with so many decimals at least."""
+    highest = decimal_text(4 * grid.high_ticks * grid.tick, grid.price_decimals)
+    tick, step, top, most = (
+        padded(text, places) for text in (grid.tick_text, grid.step_text, highest, "10000000")
+    )
+    return [
+        {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": top, "tickSize": tick},
+        {"filterType": "LOT_SIZE", "stepSize": step, "maxQty": most, "minQty": step},
+    ]
+
+
+def listed_contract(grid: Grid, status: str, quote: str, margin: str) -> Row:
+    """Say of a contract what both markets of futures do."""
+    pair, _, date = grid.symbol.partition("_")
+    base = pair.removesuffix(quote)
+    price, lot = size_filters(grid)
     return {
-        "symbol": symbol,
-        "pair": pair,
-        "contractType": "CURRENT_QUARTER" if date else "PERPETUAL",
-        "deliveryDate": delivery_ms(symbol) or PERPETUAL_MS,
-        "onboardDate": ONBOARD_MS,
-        "status": status,
-        "maintMarginPercent": "2.5000",
-        "requiredMarginPercent": "5.0000",
-        "baseAsset": base,
-        "quoteAsset": "USDT",
-        "marginAsset": "USDT",
-        "pricePrecision": decimals,
-        "quantityPrecision": instrument.qty_decimals,
-        "baseAssetPrecision": 8,
-        "quotePrecision": 8,
-        "underlyingType": "COIN",
-        "underlyingSubType": [],
-        "triggerProtect": "0.0500",
-        "liquidationFee": "0.012000",
+        "symbol": grid.symbol, "pair": pair,
+        "contractType": "CURRENT_QUARTER" if date not in ("", "PERP") else "PERPETUAL",
+        "deliveryDate": delivery_ms(grid.symbol) or _PERPETUAL_MS, "onboardDate": _ONBOARD_MS,
+        "status": status, "maintMarginPercent": "2.5000", "requiredMarginPercent": "5.0000",
+        "baseAsset": base, "quoteAsset": quote, "marginAsset": margin or base,
+        "pricePrecision": grid.price_decimals, "quantityPrecision": grid.qty_decimals,
+        "baseAssetPrecision": 8, "quotePrecision": 8, "underlyingType": "COIN",
+        "underlyingSubType": [], "triggerProtect": "0.0500", "liquidationFee": "0.012000",
         "marketTakeBound": "0.05",
         "filters": [
-            {
-                "filterType": "PRICE_FILTER",
-                "minPrice": instrument.tick_text,
-                "maxPrice": decimal_text(4 * instrument.high_ticks * tick, decimals),
-                "tickSize": instrument.tick_text,
-            },
-            {"filterType": "LOT_SIZE", **lot},
-            {"filterType": "MARKET_LOT_SIZE", **lot},
+            price, lot, {**lot, "filterType": "MARKET_LOT_SIZE"},
             {"filterType": "MAX_NUM_ORDERS", "limit": 200},
             {"filterType": "MIN_NOTIONAL", "notional": "5"},
-            {
-                "filterType": "PERCENT_PRICE",
-                "multiplierUp": "1.0500",
-                "multiplierDown": "0.9500",
-                "multiplierDecimal": "4",
-            },
+            {"filterType": "PERCENT_PRICE", "multiplierUp": "1.0500", "multiplierDown": "0.9500",
+             "multiplierDecimal": "4"},
         ],
-        "orderTypes": ["LIMIT", "MARKET", "STOP"],
-        "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+        "orderTypes": ["LIMIT", "MARKET", "STOP"], "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+    }  # fmt: skip
+
+
+def _symbol(grid: Grid, status: str) -> Row:
+    return listed_contract(grid, status, "USDT", "USDT")
+
+
+Calls = Mapping[str, tuple[Callable[[SimVenue, Query], Answer], Callable[[Query], int]]]
+
+
+def calls_of(path: str, calls: Calls) -> Mapping[str, ServedCall]:
+    """Serve a market's calls below a path, and those that all have."""
+    both: Calls = {
+        "ping": (lambda _, __: Answer(b"{}"), fixed(1)),
+        "time": (lambda _, __: json_answer({"serverTime": now_ms()}), fixed(1)),
     }
+    return {f"{path}/{name}": ServedCall(*call) for name, call in {**both, **calls}.items()}
 
 
+_FUNDING = {
+    "fundingRate": of_contract(funding_rate),
+    "fundingInfo": funding_info,
+}
 REST = {
-    f"fapi/v1/{path}": ServedCall(answer, weigh)
-    for path, answer, weigh in (
-        ("ping", lambda _, __: Answer(b"{}"), fixed(1)),
-        ("time", lambda _, __: json_answer({"serverTime": now_ms()}), fixed(1)),
-        ("exchangeInfo", _exchange_info, fixed(1)),
-        ("depth", _depth, depth_weight),
-        ("aggTrades", agg_trades, fixed(20)),
-        ("premiumIndex", _premium_index, by_symbol(1, 10)),
-        ("openInterest", of_contract(_open_interest), fixed(1)),
-        ("fundingRate", of_contract(funding_rate), fixed(None)),
-        ("fundingInfo", funding_info, fixed(None)),
-        ("ticker/bookTicker", _book_ticker, by_symbol(2, 5)),
-    )
+    **calls_of(
+        "fapi/v1",
+        {
+            "exchangeInfo": (_exchange_info, fixed(1)),
+            "depth": (futures_depth(), depth_weight),
+            "aggTrades": (agg_trades, fixed(20)),
+            "premiumIndex": (_premium_index, by_symbol(1, 10)),
+            "openInterest": (of_contract(open_interest), fixed(1)),
+            "ticker/bookTicker": (quotes(), by_symbol(2, 5)),
+        },
+    ),
+    **{f"fapi/v1/{name}": ServedCall(call, pool=FUNDING_CALLS) for name, call in _FUNDING.items()},
 }

@@ -6,23 +6,32 @@ refused. A book's ids grow by one a message, and begin at the snapshot that a su
 ticker begins with one too, and says then only what has changed.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from shards.simulator.core.contracts import Contract, Liquidation, Terms
 from shards.simulator.core.encoder import (
-    AskedFor,
+    Asked,
     BookMessage,
     Encoder,
     ServedCall,
     SocketPath,
 )
-from shards.simulator.core.frames import Integers, compact, decimal_text
+from shards.simulator.core.frames import Integers, compact
+from shards.simulator.core.limits import (
+    CONNECTS,
+    NAME_CHARS,
+    SOCKETS,
+    TOPICS,
+    WEIGHT,
+    Per,
+    VenueLimit,
+)
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.usual import bad_trades, read_object, send_whole
 from shards.simulator.core.venue import SimVenue, now_ms
 from shards.simulator.venues.bybit.rest import levels_text, rest_of, ticker_fields
 from shards.simulator.venues.bybit.trades import (
@@ -43,9 +52,23 @@ _KINDS: Final = {
     "publicTrade": "trade", "orderbook.1": "quote", _BOOK: "book", "tickers": "funding",
     "allLiquidation": "liquidation",
 }  # fmt: skip
-_TOPICS: Final = {kind: word for word, kind in _KINDS.items()}
 _OF_CONTRACTS: Final = ("funding", "liquidation")
-_ARGS_CHARS: Final = 21_000
+_LIMITS: Final = (
+    VenueLimit(CONNECTS, 500, 300.0, shared="bybit"),
+    VenueLimit(SOCKETS, 1000),
+    VenueLimit(NAME_CHARS, 21_000, per=Per.SOCKET, is_rule=True),
+    VenueLimit(WEIGHT, 600, 5.0, shared="bybit"),
+)
+_TRADE: Final = {
+    "T": "1795000000324", "s": '"BTCUSDT"', "S": '"Buy"', "v": '"0.010"', "p": '"81234.50"',
+    "i": f'"{uuid_text(-1 << 62)}"', "BT": "false", "RPI": "false", "seq": "530400001240",
+}  # fmt: skip
+_BAD: Final = {
+    "wrong_types": {"p": "81234.5", "T": '"x"'},
+    "nan_price": {"p": '"NaN"'},
+    "infinite_price": {"p": '"Infinity"'},
+    "huge_number": {"T": "9" * 400},
+}
 
 
 class BybitLinear(Encoder):
@@ -53,8 +76,6 @@ class BybitLinear(Encoder):
 
     name = "bybit_linear"
     category = "linear"
-    args_max: int | None = None
-    """How many topics a request may name."""
     terms = Terms(
         rate_decimals=8, usual_rate=10_000, rate_limit=375_000, interval_ms=8 * 3_600_000,
         mark_decimals=None, says_next=True, with_interest=True, with_fills=False,
@@ -66,7 +87,10 @@ class BybitLinear(Encoder):
     spoiled_among = 3
     numbered_books = True
     counted_books = True
-    weight_limit = 2400
+    channels: Mapping[str, str] = _KINDS
+    separator = "."
+    limits: Sequence[VenueLimit] = _LIMITS
+    busy = (403, b"access too frequent")
 
     def __init__(self) -> None:
         self.sockets: Sequence[SocketPath] = (
@@ -75,11 +99,10 @@ class BybitLinear(Encoder):
         self.rest: Mapping[str, ServedCall] = rest_of(self.category)
         self.statuses = ("Trading", "Closed", "PreLaunch", "Delivering")
         self.malformed = {
-            "wrong_types": _one_trade(p="81234.5", T='"x"'),
+            **bad_trades(
+                '{"topic":"publicTrade.BTCUSDT","type":"snapshot","data":[%s]}', _TRADE, _BAD
+            ),
             "missing_fields": b'{"topic":"publicTrade.BTCUSDT","data":[{"s":"BTCUSDT"}]}',
-            "nan_price": _one_trade(p='"NaN"'),
-            "infinite_price": _one_trade(p='"Infinity"'),
-            "huge_number": _one_trade(T="9" * 400),
         }
         self._said_next_ms: dict[int, int] = {}
         """When funding is paid next, as deltas have said of each contract."""
@@ -95,63 +118,38 @@ class BybitLinear(Encoder):
     def trade_ids(self, index: int, serial: int, count: int) -> Integers:
         return uuid_halves(index, serial, count)
 
-    def price_text(self, grid: Grid, tick: int) -> str:
-        return decimal_text(tick * grid.tick, grid.price_decimals)
-
     def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> BybitTradeRows:
         return BybitTradeRows(state, price_text, spot=self.is_spot)
-
-    def topic(self, kind: str, symbol: str) -> str | None:
-        is_none = self.is_spot and kind in _OF_CONTRACTS
-        return None if is_none else f"{_TOPICS[kind]}.{symbol}"
-
-    def book_topic(self, symbol: str, stream: str) -> str:
-        return f"{stream}.{symbol}"
-
-    def funding_topics(self, contract: Contract) -> Sequence[str]:
-        return (f"tickers.{contract.instrument.symbol}",)
 
     def due(self, stream: str, steps: int | None) -> bool:
         return steps is not None and steps % _BOOK_STEPS == 0
 
-    def wants(self, name: str, group: str) -> AskedFor | None:
-        word = next((word for word in _KINDS if name.startswith(f"{word}.")), "")
-        kind = _KINDS.get(word)
-        if kind is None or (self.is_spot and kind in _OF_CONTRACTS):
-            return None
-        return AskedFor(name[len(word) + 1 :], kind, word if kind == "book" else "")
-
-    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
-        request = _read(text)
+    def read(self, venue: SimVenue, session: Session, text: str | bytes) -> Asked | None:
+        request = read_object(text)
         word, topics = request.get("op"), request.get("args", [])
-        said = {"conn_id": f"simulated-{id(session):x}", "req_id": request.get("req_id", "")}
         if word == "ping":
-            session.send_text(compact({"success": True, "ret_msg": "pong", **said, "op": "ping"}))
-            return
-        why = self._why_not(venue, session, request)
-        session.send_text(compact({"success": not why, "ret_msg": why, **said, "op": word}))
-        if why:
-            return
-        if word == "unsubscribe":
-            venue.unsubscribe(session, topics)
+            session.send_text(_reply(session, request, {"success": True, "ret_msg": "pong"}))
+        elif not isinstance(topics, list) or not all(isinstance(topic, str) for topic in topics):
+            session.send_text(_refusal(session, request, "error:args is no list of topics"))
+        elif word not in ("subscribe", "unsubscribe"):
+            session.send_text(_refusal(session, request, f"error:unknown op {word!r}"))
         else:
-            venue.subscribe(session, topics)
-            for topic in topics:
-                self._begin(venue, session, topic)
+            return Asked(topics, word == "subscribe", said=request)
+        return None
 
-    def _why_not(self, venue: SimVenue, session: Session, request: Mapping[str, Any]) -> str:
-        """Say what is wrong with a request; nothing where it is taken."""
-        topics = request.get("args")
-        if not isinstance(topics, list) or not all(isinstance(topic, str) for topic in topics):
-            return "error:args is no list of topics"
-        if request.get("op") == "unsubscribe":
-            return ""
-        if request.get("op") != "subscribe":
-            return f"error:unknown op {request.get('op')!r}"
-        if self.args_max is not None and len(topics) > self.args_max:
-            return f"error:args size >{self.args_max}"
-        if sum(map(len, [*session.names, *topics])) > _ARGS_CHARS:
-            return f"error:args length >{_ARGS_CHARS}"
+    def over(self, session: Session, limit: VenueLimit, request: Asked | None) -> bytes:
+        what = "size" if limit.what == TOPICS else "length"
+        said = request.said if request else {}
+        return _refusal(session, said, f"error:args {what} >{limit.most}")
+
+    def answer(self, venue: SimVenue, session: Session, request: Asked) -> Sequence[str]:
+        why = self._why_not(venue, session, request.topics) if request.begins else ""
+        said = {"success": not why, "ret_msg": why}
+        session.send_text(_reply(session, request.said, said))
+        return () if why else request.topics
+
+    def _why_not(self, venue: SimVenue, session: Session, topics: Sequence[str]) -> str:
+        """Say what is wrong with topics; nothing where they are taken."""
         for topic in topics:
             wanted = self.wants(topic, session.group)
             if wanted is None or venue.index_of(wanted.symbol) is None:
@@ -160,8 +158,7 @@ class BybitLinear(Encoder):
                 return f"error:already subscribed,topic:{topic}"
         return ""
 
-    def _begin(self, venue: SimVenue, session: Session, topic: str) -> None:
-        """Send what a topic begins with."""
+    def begin(self, venue: SimVenue, session: Session, topic: str, request: Asked) -> None:
         wanted = self.wants(topic, session.group)
         assert wanted is not None
         if wanted.kind == "book":
@@ -169,8 +166,7 @@ class BybitLinear(Encoder):
             assert state is not None
             link = state.chain(_BOOK)
             event = BookMessage(_BOOK, now_ms(), 0, link.last, 0, *link.whole())
-            if session.send_text(_book_text(state, event, "snapshot")):
-                venue.record_book(state, event, whole=True)
+            send_whole(venue, session, state, event)
         elif wanted.kind == "funding":
             contract = venue.contract(wanted.symbol)
             assert contract is not None
@@ -179,6 +175,9 @@ class BybitLinear(Encoder):
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         return _book_text(state, event, "delta")
+
+    def whole(self, state: SymbolState, event: BookMessage) -> bytes:
+        return _book_text(state, event, "snapshot")
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
         bids, asks = ([side] if side else [] for side in quote)
@@ -200,7 +199,7 @@ class BybitLinear(Encoder):
         grid = contract.instrument
         row = {
             "T": order.ts_ms, "s": grid.symbol, "S": "Buy" if order.sold else "Sell",
-            "v": decimal_text(order.qty, grid.qty_decimals),
+            "v": self.qty_text(grid, order.qty),
             "p": self.price_text(grid, order.price),
         }  # fmt: skip
         topic = f"allLiquidation.{grid.symbol}"
@@ -228,19 +227,23 @@ class BybitSpot(BybitLinear):
 
     name = "bybit_spot"
     category = "spot"
-    args_max: int | None = 10
+    channels: Mapping[str, str] = {
+        word: kind for word, kind in _KINDS.items() if kind not in _OF_CONTRACTS
+    }
+    limits: Sequence[VenueLimit] = (*_LIMITS, VenueLimit(TOPICS, 10, per=Per.REQUEST, is_rule=True))
     spoiled: Mapping[str, Sequence[str]] = {"trade": ("p",), "book": ("b", "a"), "quote": ("b",)}
 
     def trade_ids(self, index: int, serial: int, count: int) -> Integers:
         return spot_ids(index, serial, count)
 
 
-def _read(text: str | bytes) -> Mapping[str, Any]:
-    try:
-        request = json.loads(text)
-    except ValueError:
-        return {}
-    return request if isinstance(request, dict) else {}
+def _reply(session: Session, request: Mapping[str, object], said: Mapping[str, object]) -> bytes:
+    names = {"conn_id": f"simulated-{id(session):x}", "req_id": request.get("req_id", "")}
+    return compact({**said, **names, "op": request.get("op")})
+
+
+def _refusal(session: Session, request: Mapping[str, object], why: str) -> bytes:
+    return _reply(session, request, {"success": False, "ret_msg": why})
 
 
 def _book_text(state: SymbolState, event: BookMessage, form: str) -> bytes:
@@ -261,13 +264,3 @@ def _ticker_text(contract: Contract, fields: Mapping[str, str], form: str) -> by
             "cs": FIRST_SEQ + contract.ticks, "ts": contract.ts_ms,
         }
     )  # fmt: skip
-
-
-def _one_trade(**changes: str) -> bytes:
-    fields = {
-        "T": "1795000000324", "s": '"BTCUSDT"', "S": '"Buy"', "v": '"0.010"', "p": '"81234.50"',
-        "i": f'"{uuid_text(-1 << 62)}"', "BT": "false", "RPI": "false", "seq": "530400001240",
-        **changes,
-    }  # fmt: skip
-    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
-    return f'{{"topic":"publicTrade.BTCUSDT","type":"snapshot","data":[{{{row}}}]}}'.encode()

@@ -9,6 +9,7 @@ from shards.simulator.core.frames import compact, decimal_text, signed_text
 from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
 from shards.simulator.core.symbol import Levels, SymbolState
+from shards.simulator.core.usual import calls_under
 from shards.simulator.core.venue import SimVenue
 
 __all__ = ["levels_text", "rest_of", "ticker_fields"]
@@ -23,8 +24,7 @@ Fields = Mapping[str, str]
 
 def levels_text(state: SymbolState, levels: Levels) -> str:
     """Print levels as the inside of a JSON array of [price, quantity]."""
-    price, decimals = state.price_text, state.grid.qty_decimals
-    return ",".join(f'["{price(tick)}","{decimal_text(qty, decimals)}"]' for tick, qty in levels)
+    return ",".join(f'["{price}","{qty}"]' for price, qty in state.level_texts(levels))
 
 
 def ticker_fields(venue: SimVenue, contract: Contract) -> Fields:
@@ -151,18 +151,9 @@ class _Rest:
         if state is None or limit is None:
             return _answer({}, *(_NO_SYMBOL if state is None else _NO_LIMIT))
         link = state.chain(_BOOK)
-        sides = zip(("b", "a"), link.whole(), strict=True)
-        at_ms, decimals = now_ms(), state.grid.qty_decimals
-        levels = {
-            side: [
-                [state.price_text(tick), decimal_text(qty, decimals)]
-                for tick, qty in levels[:limit]
-            ]
-            for side, levels in sides
-        }
-        return _answer(
-            {"s": state.grid.symbol, **levels, "ts": at_ms, "u": link.last, "cts": at_ms}
-        )
+        bids, asks = (state.level_texts(side[:limit]) for side in link.whole())
+        said = {"s": state.grid.symbol, "b": bids, "a": asks, "u": link.last}
+        return _answer({**said, **dict.fromkeys(("ts", "cts"), now_ms())})
 
     def _recent_trades(self, venue: SimVenue, query: Query) -> Answer:
         """Give the newest trades that somebody got, the newest first."""
@@ -238,5 +229,4 @@ def _time(_: SimVenue, __: Query) -> Answer:
 
 def rest_of(category: str) -> Mapping[str, ServedCall]:
     """The calls of a category by path; each weighs the same."""
-    calls = {"time": _time, **_Rest(category).calls()}
-    return {f"v5/market/{path}": ServedCall(call, lambda _: 1) for path, call in calls.items()}
+    return calls_under("v5/market", {"time": _time, **_Rest(category).calls()})

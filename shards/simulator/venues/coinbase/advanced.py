@@ -5,24 +5,17 @@ is polled of the future is what `market/products/<id>` says.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from shards.simulator.core.contracts import Contract
-from shards.simulator.core.encoder import Answer, BookMessage, Query, ServedCall
-from shards.simulator.core.frames import Part, Trade, Trades, compact, decimal_text, signed_text
+from shards.simulator.core.encoder import Answer, BookMessage, Query
+from shards.simulator.core.frames import Trade, compact, decimal_text, iso_text, signed_text
+from shards.simulator.core.limits import MESSAGES, Then, VenueLimit
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.usual import RowByRow, bad_trades, calls_under
 from shards.simulator.core.venue import SimVenue, now_ms
-from shards.simulator.venues.coinbase.market import (
-    SPOT,
-    SpotMarket,
-    level_texts,
-    maker_side,
-    now_text,
-    sides_of,
-    subscribed,
-    time_text,
-)
+from shards.simulator.venues.coinbase.market import SPOT, SpotMarket, maker_side, now_text
 
 __all__ = ["Coinbase"]
 
@@ -38,13 +31,10 @@ def _message(channel: str, events: str, at: str) -> bytes:
     return b'%b%b,"events":%b}' % (head.encode(), _COUNTER, events.encode())
 
 
-class MarketTradeRows:
+class MarketTradeRows(RowByRow):
     """Writes the trades of one product on one grid."""
 
     close, rows_per_frame = b"]}]}", 100
-
-    def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        self._grid, self._sizes, self._price_text = state.grid, state.market.sizes, price_text
 
     @property
     def head(self) -> bytes:
@@ -53,17 +43,11 @@ class MarketTradeRows:
         return whole.removesuffix(self.close)
 
     def row(self, trade: Trade) -> str:
-        """Write one trade."""
-        qty = decimal_text(int(self._sizes[trade.size]), self._grid.qty_decimals)
         return (
-            f'{{"trade_id":"{trade.id}","product_id":"{self._grid.symbol}",'
-            f'"price":"{self._price_text(trade.tick)}","size":"{qty}",'
-            f'"side":"{maker_side(trade).upper()}","time":"{time_text(trade.ts_ms * 1000)}"}}'
+            f'{{"trade_id":"{trade.id}","product_id":"{self.symbol}",'
+            f'"price":"{self.price_text(trade.tick)}","size":"{self.sizes[trade.size]}",'
+            f'"side":"{maker_side(trade).upper()}","time":"{iso_text(trade.ts_ms * 1000)}"}}'
         )
-
-    def parts(self, trades: Trades) -> Sequence[Part] | None:
-        """One by one is fast enough."""
-        return None
 
 
 class Coinbase(SpotMarket):
@@ -71,8 +55,12 @@ class Coinbase(SpotMarket):
 
     name = "coinbase"
     counter = _COUNTER
-    messages_per_s: float = 8
-    channels: Mapping[str, str] = {"trade": "market_trades", "quote": "ticker"}
+    limits: Sequence[VenueLimit] = (
+        *SpotMarket.limits,
+        VenueLimit(MESSAGES, 8, 1.0, then=Then.HANG_UP),
+    )
+    channels: Mapping[str, str] = {"market_trades": "trade", "level2": "book", "ticker": "quote"}
+    trade_rows = MarketTradeRows
     spoiled: Mapping[str, Sequence[str]] = {
         "trade": ("price",), "book": ("price_level",), "quote": ("best_bid",),
         "funding": ("open_interest",),
@@ -81,38 +69,30 @@ class Coinbase(SpotMarket):
     _table = (*SPOT[:_FUTURES_AT], *_FUTURES, *SPOT[_FUTURES_AT:])
 
     def __init__(self) -> None:
-        self.rest = {
-            f"api/v3/brokerage/{path}": ServedCall(answer, lambda _: 1)
-            for path, answer in {
-                "time": _serve_time,
-                "market/products": _list_products,
-                "market/products/{product_id}": _serve_product,
-            }.items()
+        calls = {
+            "time": _serve_time,
+            "market/products": _list_products,
+            "market/products/{product_id}": _serve_product,
         }
+        self.rest = calls_under("api/v3/brokerage", calls)
         self.malformed = {
-            "wrong_types": _trade_message(price="[]", trade_id='"x"'),
+            **bad_trades('{"channel":"market_trades","events":[{"trades":[%s]}]}', _TRADE, _BAD),
             "missing_fields": b'{"channel":"market_trades","events":[{"trades":[{"side":"BUY"}]}]}',
-            "nan_price": _trade_message(price='"NaN"'),
-            "huge_number": _trade_message(trade_id='"%s"' % ("9" * 400)),
         }
-
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> MarketTradeRows:
-        return MarketTradeRows(state, price_text)
 
     def names_of(self, request: Query) -> Sequence[str]:
         channel = request.get("channel")
         if channel == "heartbeats":
             return (channel,)
         products = request.get("product_ids") or []
-        known = ("market_trades", "level2", "ticker")
-        return [f"{channel}:{each}" for each in products] if channel in known else ()
+        return [f"{channel}:{each}" for each in products] if channel in self.channels else ()
 
-    def acknowledge(self, session: Session) -> None:
-        events = json.dumps([{"subscriptions": subscribed(session)}])
+    def acknowledge(self, session: Session, subscribed: Mapping[str, Sequence[str]]) -> None:
+        events = json.dumps([{"subscriptions": subscribed}])
         session.send_text(_message("subscriptions", events, now_text()))
 
     def push_heartbeats(self, venue: SimVenue, now_ms: int) -> None:
-        at = time_text(now_ms * 1000)
+        at = iso_text(now_ms * 1000)
         events = json.dumps([{"current_time": at, "heartbeat_counter": str(now_ms // 1000)}])
         for session in venue.hub.sessions:
             if "heartbeats" in session.names:
@@ -125,11 +105,11 @@ class Coinbase(SpotMarket):
         return self._write(state, event, "snapshot")
 
     def _write(self, state: SymbolState, event: BookMessage, form: str) -> bytes:
-        at = time_text(event.last)
+        at = iso_text(event.last)
         updates = ",".join(
             f'{{"side":"{side}","event_time":"{at}","price_level":"{price}","new_quantity":"{qty}"}}'
             for side, levels in (("bid", event.bids), ("offer", event.asks))
-            for price, qty in level_texts(state, levels)
+            for price, qty in state.level_texts(levels)
         )
         product = state.grid.symbol
         events = f'[{{"type":"{form}","product_id":"{product}","updates":[{updates}]}}]'
@@ -142,28 +122,30 @@ class Coinbase(SpotMarket):
         return (_message("market_trades", events, now_text()),) if rows else ()
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        bid, ask = sides_of(state, quote)
+        bid, ask = state.side_texts(quote)
         ticker = {
             "type": "ticker", "product_id": state.grid.symbol, "price": bid[0],
             "best_bid": bid[0], "best_bid_quantity": bid[1],
             "best_ask": ask[0], "best_ask_quantity": ask[1],
         }  # fmt: skip
         events = json.dumps([{"type": "update", "tickers": [ticker]}], separators=(",", ":"))
-        return _message("ticker", events, time_text(state.last_update))
+        return _message("ticker", events, iso_text(state.last_update))
 
 
-def _trade_message(**changes: str) -> bytes:
-    fields = {
-        "trade_id": '"995000123"', "product_id": '"BTC-USD"', "price": '"81234.50"',
-        "size": '"0.01"', "side": '"BUY"', "time": '"2026-11-22T10:00:00.123456Z"', **changes,
-    }  # fmt: skip
-    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
-    return f'{{"channel":"market_trades","events":[{{"trades":[{{{row}}}]}}]}}'.encode()
+_TRADE = {
+    "trade_id": '"995000123"', "product_id": '"BTC-USD"', "price": '"81234.50"',
+    "size": '"0.01"', "side": '"BUY"', "time": '"2026-11-22T10:00:00.123456Z"',
+}  # fmt: skip
+_BAD = {
+    "wrong_types": {"price": "[]", "trade_id": '"x"'},
+    "nan_price": {"price": '"NaN"'},
+    "huge_number": {"trade_id": '"%s"' % ("9" * 400)},
+}
 
 
 def _serve_time(_: SimVenue, __: Query) -> Answer:
     at_ms = now_ms()
-    iso = time_text(at_ms * 1000)
+    iso = iso_text(at_ms * 1000)
     return Answer(
         compact({"iso": iso, "epochSeconds": str(at_ms // 1000), "epochMillis": str(at_ms)})
     )

@@ -8,64 +8,58 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from shards.simulator.core.encoder import Answer, BookMessage, Query, ServedCall
-from shards.simulator.core.frames import Part, Trade, Trades, compact, decimal_text
+from shards.simulator.core.frames import Trade, compact, iso_text
+from shards.simulator.core.limits import MESSAGES, Then, VenueLimit
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.usual import RowByRow
 from shards.simulator.core.venue import SimVenue, now_ms
-from shards.simulator.venues.coinbase.market import (
-    SpotMarket,
-    level_texts,
-    maker_side,
-    sides_of,
-    subscribed,
-    time_text,
-)
+from shards.simulator.venues.coinbase.market import SpotMarket, maker_side
 
 __all__ = ["CoinbaseExchange"]
 
 
-class MatchRows:
+class MatchRows(RowByRow):
     """Writes the trades of one product on one grid: a message each."""
 
-    head = close = b""
-    rows_per_frame = 1
-
     def __init__(self, state: SymbolState, price_text: Callable[[int], str]) -> None:
-        self._state, self._sizes, self._price_text = state, state.market.sizes, price_text
+        super().__init__(state, price_text)
+        self._state = state
         self._orders = [str(UUID(bytes=state.rng.bytes(16))) for _ in range(64)]
 
     def row(self, trade: Trade, word: str = "match") -> str:
-        """Write one trade."""
-        orders, grid = self._orders, self._state.grid
-        qty = decimal_text(int(self._sizes[trade.size]), grid.qty_decimals)
+        orders = self._orders
         return (
             f'{{"type":"{word}","trade_id":{trade.id},"maker_order_id":"{orders[trade.id & 31]}",'
             f'"taker_order_id":"{orders[32 + (trade.id & 31)]}","side":"{maker_side(trade)}",'
-            f'"size":"{qty}","price":"{self._price_text(trade.tick)}",'
-            f'"product_id":"{grid.symbol}","sequence":{self._state.last_update},'
-            f'"time":"{time_text(trade.ts_ms * 1000)}"}}'
+            f'"size":"{self.sizes[trade.size]}","price":"{self.price_text(trade.tick)}",'
+            f'"product_id":"{self.symbol}","sequence":{self._state.last_update},'
+            f'"time":"{iso_text(trade.ts_ms * 1000)}"}}'
         )
-
-    def parts(self, trades: Trades) -> Sequence[Part] | None:
-        """One by one is fast enough."""
-        return None
 
 
 class CoinbaseExchange(SpotMarket):
     """The feed of the exchange."""
 
     name = "coinbase_exchange"
-    messages_per_s: float = 100
-    channels: Mapping[str, str] = {"trade": "matches", "quote": "ticker"}
+    limits: Sequence[VenueLimit] = (
+        *SpotMarket.limits,
+        VenueLimit(MESSAGES, 100, 1.0, then=Then.HANG_UP),
+    )
+    channels: Mapping[str, str] = {
+        "matches": "trade", "level2_batch": "book", "ticker": "quote", "heartbeat": "heartbeat",
+    }  # fmt: skip
+    trade_rows = MatchRows
+    dates_whole = False
     spoiled: Mapping[str, Sequence[str]] = {
         "trade": ("price",), "book": ("changes",), "quote": ("best_bid",),
     }  # fmt: skip
 
     def __init__(self) -> None:
         self.rest = {
-            "products": ServedCall(_list_products, lambda _: 1),
-            "time": ServedCall(_serve_time, lambda _: 1),
-            "products/{product_id}/trades": ServedCall(_serve_trades, lambda _: 1),
+            "products": ServedCall(_list_products),
+            "time": ServedCall(_serve_time),
+            "products/{product_id}/trades": ServedCall(_serve_trades),
         }
         self.malformed = {
             "wrong_types": b'{"type":"match","product_id":"BTC-USD","trade_id":[],"price":"x"}',
@@ -73,19 +67,15 @@ class CoinbaseExchange(SpotMarket):
             "no_levels": b'{"type":"l2update","product_id":"BTC-USD","changes":[["buy"]]}',
         }
 
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> MatchRows:
-        return MatchRows(state, price_text)
-
     def names_of(self, request: Query) -> Sequence[str]:
         channels, products = request.get("channels") or [], request.get("product_ids") or []
-        if not set(channels) <= {"matches", "level2_batch", "ticker", "heartbeat"}:
+        if not set(channels) <= self.channels.keys():
             return ()
         return [f"{channel}:{product}" for channel in channels for product in products]
 
-    def acknowledge(self, session: Session) -> None:
+    def acknowledge(self, session: Session, subscribed: Mapping[str, Sequence[str]]) -> None:
         channels = [
-            {"name": name, "product_ids": products}
-            for name, products in subscribed(session).items()
+            {"name": name, "product_ids": products} for name, products in subscribed.items()
         ]
         session.send_text(compact({"type": "subscriptions", "channels": channels}))
 
@@ -99,25 +89,22 @@ class CoinbaseExchange(SpotMarket):
                 heartbeat = {
                     "type": "heartbeat", "sequence": state.last_update,
                     "last_trade_id": int(self.trade_ids(index, state.serial - 1, 1)[0]),
-                    "product_id": grid.symbol, "time": time_text(now_ms * 1000),
+                    "product_id": grid.symbol, "time": iso_text(now_ms * 1000),
                 }  # fmt: skip
                 topic.push(name, compact(heartbeat))
 
-    def snapshot_of(self, state: SymbolState, stream: str) -> BookMessage:
-        return super().snapshot_of(state, stream)._replace(last=0)
-
     def whole(self, state: SymbolState, event: BookMessage) -> bytes:
-        sides = {"asks": level_texts(state, event.asks), "bids": level_texts(state, event.bids)}
+        sides = {"asks": state.level_texts(event.asks), "bids": state.level_texts(event.bids)}
         return compact({"type": "snapshot", "product_id": state.grid.symbol, **sides})
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         changes = [
             (side, *level)
             for side, levels in (("buy", event.bids), ("sell", event.asks))
-            for level in level_texts(state, levels)
+            for level in state.level_texts(levels)
         ]
         said = {"type": "l2update", "product_id": state.grid.symbol, "changes": changes}
-        return compact({**said, "time": time_text(event.last)})
+        return compact({**said, "time": iso_text(event.last)})
 
     def recent(self, state: SymbolState) -> Iterable[bytes]:
         rows = state.trade_rows
@@ -125,18 +112,18 @@ class CoinbaseExchange(SpotMarket):
         return [rows.row(trade, "last_match").encode() for trade in state.newest_sent(1)]
 
     def quote(self, state: SymbolState, quote: Quote, now_ms: int) -> bytes:
-        bid, ask = sides_of(state, quote)
+        bid, ask = state.side_texts(quote)
         ticker = {
             "type": "ticker", "sequence": state.last_update, "product_id": state.grid.symbol,
             "price": bid[0], "best_bid": bid[0], "best_bid_size": bid[1], "best_ask": ask[0],
-            "best_ask_size": ask[1], "side": "sell", "time": time_text(state.last_update),
+            "best_ask_size": ask[1], "side": "sell", "time": iso_text(state.last_update),
         }  # fmt: skip
         return compact(ticker)
 
 
 def _serve_time(_: SimVenue, __: Query) -> Answer:
     at_ms = now_ms()
-    return Answer(compact({"iso": time_text(at_ms * 1000), "epoch": at_ms / 1000}))
+    return Answer(compact({"iso": iso_text(at_ms * 1000), "epoch": at_ms / 1000}))
 
 
 def _list_products(venue: SimVenue, _: Query) -> Answer:

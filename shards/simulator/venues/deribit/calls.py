@@ -9,10 +9,21 @@ from shards.simulator.core.encoder import Answer, Query
 from shards.simulator.core.frames import compact
 from shards.simulator.core.limits import now_ms
 from shards.simulator.core.market import Grid
+from shards.simulator.core.usual import listed_grids
 from shards.simulator.core.venue import SimVenue
 from shards.simulator.venues.deribit.texts import number
 
-__all__ = ["CALLS", "RpcError", "perpetuals", "refusal", "result", "serve", "ticker"]
+__all__ = [
+    "CALLS",
+    "LISTINGS",
+    "TOO_MANY",
+    "RpcError",
+    "perpetuals",
+    "refusal",
+    "result",
+    "serve",
+    "ticker",
+]
 
 _FAR_MS: Final = 32_503_708_800_000
 """When what has no end is delivered: in the year 3000."""
@@ -36,6 +47,10 @@ class RpcError(Exception):
         super().__init__(message)
         self.code = code
 
+
+LISTINGS: Final = "get_instruments"
+"""The call that has a limit of its own."""
+TOO_MANY: Final = RpcError(10028, "too_many_requests")
 
 Call = Callable[[SimVenue, Query], object]
 
@@ -72,11 +87,10 @@ def is_inverse(symbol: str) -> bool:
 
 def perpetuals(count: int) -> Sequence[Grid]:
     """List the first `count` perpetuals; past the real names, synthetic ones follow."""
-    rows = list(_TABLE[:count])
-    for n in range(len(rows), count):
-        price = 1.0 + (n * 7919 % 9000) / 100.0
-        rows.append((f"SIM{n:03d}_USDC-PERPETUAL", price, 4, 1, 1))
-    made = [Grid.around(row[0], row[1], row[2:], rank) for rank, row in enumerate(rows)]
+    made = listed_grids(
+        _TABLE, count,
+        lambda n: (f"SIM{n:03d}_USDC-PERPETUAL", 1.0 + (n * 7919 % 9000) / 100.0, 4, 1, 1),
+    )  # fmt: skip
     return [replace(g, median_qty=_DOLLARS) if is_inverse(g.symbol) else g for g in made]
 
 
@@ -181,7 +195,7 @@ def _time(_: SimVenue, __: Query) -> object:
 CALLS: Final[Mapping[str, Call]] = {
     "get_time": _time,
     "get_currencies": _currencies,
-    "get_instruments": _instruments,
+    LISTINGS: _instruments,
     "ticker": _serve_ticker,
 }
 """By name behind `public/`."""

@@ -10,14 +10,13 @@ Amounts of inverse contracts are whole dollars: their real lots of ten are not k
 
 import json
 from asyncio import get_running_loop
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from shards.simulator.core.contracts import Contract, Terms
 from shards.simulator.core.encoder import (
+    Asked,
     AskedFor,
     BookMessage,
     Encoder,
@@ -25,18 +24,27 @@ from shards.simulator.core.encoder import (
     ServedCall,
     SocketPath,
 )
-from shards.simulator.core.frames import (
-    Integers,
-    Trade,
-    compact,
-    trimmed_text,
+from shards.simulator.core.frames import Trade, compact, trimmed_text
+from shards.simulator.core.limits import (
+    CONNECTS,
+    REQUESTS,
+    SOCKETS,
+    TOPICS,
+    WEIGHT,
+    Per,
+    Then,
+    VenueLimit,
+    Window,
 )
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
-from shards.simulator.core.symbol import ID_STRIDE, Quote, SymbolState
+from shards.simulator.core.symbol import Quote, SymbolState
+from shards.simulator.core.usual import bad_trades, book_now, send_whole
 from shards.simulator.core.venue import SimVenue, now_ms
 from shards.simulator.venues.deribit.calls import (
     CALLS,
+    LISTINGS,
+    TOO_MANY,
     RpcError,
     perpetuals,
     refusal,
@@ -45,9 +53,9 @@ from shards.simulator.venues.deribit.calls import (
     ticker,
 )
 from shards.simulator.venues.deribit.texts import (
+    A_TRADE,
     PACES,
     DeribitRows,
-    bad_trade,
     book_text,
     head,
     number,
@@ -55,8 +63,6 @@ from shards.simulator.venues.deribit.texts import (
 
 __all__ = ["Deribit"]
 
-_FIRST_SEQ: Final = 300_000_000
-_ALL_LEVELS: Final = 1 << 20
 _SLOW_STEPS: Final = 10
 _HEARTBEAT_LEAST_S: Final = 10
 _KNOWN: Final = "known"
@@ -91,6 +97,14 @@ class Heart:
         self.wait()
 
 
+_BAD: Final = {
+    "wrong_types": {"trade_seq": '"x"', "direction": "7"},
+    "nan_price": {"price": "NaN"},
+    "infinite_price": {"price": "Infinity"},
+    "huge_number": {"trade_seq": "9" * 400},
+}
+
+
 class ChannelName(NamedTuple):
     """What a channel's name says."""
 
@@ -115,34 +129,44 @@ class Deribit(Encoder):
     numbered_books = True
     forced_trades = True
     sockets: Sequence[SocketPath] = (SocketPath("ws/api/v2", "ws"),)
+    limits: Sequence[VenueLimit] = (
+        # Of connects nothing is documented.
+        VenueLimit(CONNECTS, 60, 60.0),
+        VenueLimit(SOCKETS, 32),
+        # Each costs a tenth of a pool, of which a third comes back in a second.
+        VenueLimit(REQUESTS, 10, 3.0, then=Then.HANG_UP, window=Window.FILLS),
+        VenueLimit(TOPICS, 500, per=Per.REQUEST, then=Then.NOTHING),
+        VenueLimit(WEIGHT, 100, 5.0, window=Window.FILLS),
+        VenueLimit(LISTINGS, 50, 50.0, window=Window.FILLS),
+    )
+    busy = (429, refusal(TOO_MANY, None))
+    first_trade_id = 300_000_000
+    trade_rows = DeribitRows
     statuses: Sequence[str] = ("open", "closed")
 
     def __init__(self) -> None:
         self.rest = {
-            f"api/v2/public/{name}": ServedCall(partial(serve, call), lambda _: 1)
+            f"api/v2/public/{name}": ServedCall(
+                partial(serve, call), pool=LISTINGS if name == LISTINGS else WEIGHT
+            )
             for name, call in CALLS.items()
         }
         self._hearts: dict[Session, Heart] = {}
+        trades = "trades.BTC-PERPETUAL.100ms"
+        envelope = f"{head(trades).decode()}[%s]}}}}"
         self.malformed = {
-            "wrong_types": bad_trade(trade_seq='"x"', direction="7"),
-            "missing_fields": head("trades.BTC-PERPETUAL.100ms") + b'[{"price":1}]}}',
-            "nan_price": bad_trade(price="NaN"),
-            "infinite_price": bad_trade(price="Infinity"),
-            "huge_number": bad_trade(trade_seq="9" * 400),
+            **bad_trades(envelope, A_TRADE, _BAD),
+            "missing_fields": head(trades) + b'[{"price":1}]}}',
         }
 
     def grids(self, count: int) -> Sequence[Grid]:
         return perpetuals(count)
 
-    def trade_ids(self, index: int, serial: int, count: int) -> Integers:
-        first = _FIRST_SEQ + ID_STRIDE * index + serial
-        return np.arange(first, first + count)
-
     def price_text(self, grid: Grid, tick: int) -> str:
         return trimmed_text(tick * grid.tick, grid.price_decimals)
 
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> DeribitRows:
-        return DeribitRows(state, price_text)
+    def qty_text(self, grid: Grid, qty: int) -> str:
+        return trimmed_text(qty, grid.qty_decimals)
 
     def topic(self, kind: str, symbol: str) -> str:
         return f"quote.{symbol}" if kind == "quote" else f"trades.{symbol}.{PACES[0]}"
@@ -165,20 +189,20 @@ class Deribit(Encoder):
         book = channel.pace if channel.word == "book" else ""
         return AskedFor(channel.symbol, _KINDS[channel.word], book)
 
-    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
-        """Carry out one request and answer it."""
+    def read(self, venue: SimVenue, session: Session, text: str | bytes) -> Asked | None:
+        """Carry out and answer what is no subscription."""
         request_id: object = None
         try:
             request = _read(text)
             request_id, params = request.get("id"), request.get("params") or {}
             method = str(request.get("method")).removeprefix("public/")
-            if method == "subscribe":
-                self._subscribe(venue, session, request_id, _channels_in(params))
-            else:
-                said = self._carry_out(venue, session, method, params)
-                session.send_text(result(said, request_id))
+            if method in ("subscribe", "unsubscribe"):
+                return Asked(_channels_in(params), method == "subscribe", request_id)
+            said = self._carry_out(venue, session, method, params)
+            session.send_text(result(said, request_id))
         except RpcError as error:
             session.send_text(refusal(error, request_id))
+        return None
 
     def _carry_out(self, venue: SimVenue, session: Session, method: str, params: Query) -> object:
         if method == "auth":
@@ -190,10 +214,6 @@ class Deribit(Encoder):
             if session in self._hearts:
                 self._hearts[session].is_tested = False
             return {"version": "1.2.26"}
-        if method == "unsubscribe":
-            names = [name for name in _channels_in(params) if name in session.names]
-            venue.unsubscribe(session, names)
-            return names
         if method not in CALLS:
             raise RpcError(-32601, "Method not found")
         return CALLS[method](venue, params)
@@ -209,35 +229,41 @@ class Deribit(Encoder):
             self._hearts[session] = Heart(session, interval_s)
             self._hearts[session].wait()
 
-    def _subscribe(
-        self, venue: SimVenue, session: Session, request_id: object, names: Sequence[str]
-    ) -> None:
-        """Answer, then begin; what is subscribed already does not begin anew."""
+    def answer(self, venue: SimVenue, session: Session, request: Asked) -> Sequence[str]:
+        """What is subscribed already does not begin anew."""
+        names = request.topics
+        if not request.begins:
+            ended = [name for name in names if name in session.names]
+            session.send_text(result(ended, request.number))
+            return ended
         if session.group != _KNOWN and any(name.endswith(".raw") for name in names):
-            raise RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
+            error = RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
+            session.send_text(refusal(error, request.number))
+            return ()
         found = {name: _channel(name) for name in names}
-        served = [(n, c) for n, c in found.items() if c and venue.index_of(c.symbol) is not None]
-        session.send_text(result([name for name, _ in reversed(served)], request_id))
-        for name, channel in served:
-            if name not in session.names:
-                self._begin(venue, session, channel)
-                venue.subscribe(session, [name])
+        served = [n for n, c in found.items() if c and venue.index_of(c.symbol) is not None]
+        session.send_text(result([*reversed(served)], request.number))
+        return [name for name in served if name not in session.names]
 
-    def _begin(self, venue: SimVenue, session: Session, channel: ChannelName) -> None:
+    def begin(self, venue: SimVenue, session: Session, topic: str, request: Asked) -> None:
+        channel = _channel(topic)
+        assert channel is not None
         state = venue.state(channel.symbol)
         assert state is not None
         if channel.word == "trades":
             venue.contract_at(state.index)  # which may be liquidated from now on
         if channel.word == "book":
-            at_ms = now_ms()
-            venue.say_changes(state, channel.pace, at_ms)
-            sides = state.top(_ALL_LEVELS)
-            event = BookMessage(channel.pace, at_ms, 0, state.last_update, 0, *sides)
-            if session.send_text(book_text(state, event, whole=True)):
-                venue.record_book(state, event, whole=True)
+            venue.say_changes(state, channel.pace, now_ms())
+            send_whole(venue, session, state, book_now(state, channel.pace))
+
+    def over(self, session: Session, limit: VenueLimit, request: Asked | None) -> bytes:
+        return refusal(TOO_MANY, request.number if request else None)
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
         return book_text(state, event, whole=False)
+
+    def whole(self, state: SymbolState, event: BookMessage) -> bytes:
+        return book_text(state, event, whole=True)
 
     def quote_number(self, state: SymbolState, now_ms: int) -> int:
         """Give the time: quotes have no number."""

@@ -18,7 +18,7 @@ from shards.simulator.core.frames import (
 )
 from shards.simulator.core.symbol import Levels, SymbolState
 
-__all__ = ["PACES", "DeribitRows", "bad_trade", "book_text", "head", "number"]
+__all__ = ["A_TRADE", "PACES", "DeribitRows", "book_text", "head", "number"]
 
 PACES: Final = ("100ms", "agg2", "raw")
 _SIDES: Final = TextTable([b"sell", b"buy"])
@@ -97,19 +97,17 @@ def book_text(state: SymbolState, event: BookMessage, *, whole: bool) -> bytes:
 
 
 def _levels(state: SymbolState, levels: Levels, *, whole: bool) -> str:
-    word, decimals = "new" if whole else "change", state.grid.qty_decimals
+    word, sizes = "new" if whole else "change", [qty for _, qty in levels]
+    texts = zip(state.level_texts(levels), sizes, strict=True)
     return ",".join(
-        f'["{word if qty else "delete"}",{state.price_text(tick)},{trimmed_text(qty, decimals)}]'
-        for tick, qty in levels
+        f'["{word if size else "delete"}",{price},{qty}]' for (price, qty), size in texts
     )
 
 
-def bad_trade(**changes: str) -> bytes:
-    fields = {
-        "timestamp": "1795000000123", "tick_direction": "1", "price": "81234.5",
-        "mark_price": "81234.5", "direction": '"buy"', "index_price": "81234.5", "amount": "50.0",
-        "instrument_name": '"BTC-PERPETUAL"', "contracts": "5.0", "trade_seq": "300000123",
-        "trade_id": '"410000001"', **changes,
-    }  # fmt: skip
-    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
-    return head("trades.BTC-PERPETUAL.100ms") + f"[{{{row}}}]}}}}".encode()
+A_TRADE: Final = {
+    "timestamp": "1795000000123", "tick_direction": "1", "price": "81234.5",
+    "mark_price": "81234.5", "direction": '"buy"', "index_price": "81234.5", "amount": "50.0",
+    "instrument_name": '"BTC-PERPETUAL"', "contracts": "5.0", "trade_seq": "300000123",
+    "trade_id": '"410000001"',
+}  # fmt: skip
+"""As JSON texts, by name."""

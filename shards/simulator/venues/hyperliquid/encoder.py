@@ -15,12 +15,12 @@ from asyncio import get_running_loop
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from shards.simulator.core.contracts import Contract, Terms
 from shards.simulator.core.encoder import (
+    Asked,
     AskedFor,
     BookMessage,
     Encoder,
@@ -40,10 +40,20 @@ from shards.simulator.core.frames import (
     hex_columns,
     trimmed_text,
 )
-from shards.simulator.core.limits import now_ms
+from shards.simulator.core.limits import (
+    CONNECTS,
+    MESSAGES,
+    SOCKETS,
+    SUBSCRIPTIONS,
+    WEIGHT,
+    VenueLimit,
+    Window,
+    now_ms,
+)
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Levels, Quote, SymbolState
+from shards.simulator.core.usual import bad_trades, read_object
 from shards.simulator.core.venue import SimVenue
 from shards.simulator.venues.hyperliquid.info import (
     INFO,
@@ -72,11 +82,20 @@ _TID_STRIDE = 123_456_789_012_347
 
 _LIVELY_COINS = 5
 _DROP_DELAY_S = 0.1
-_KINDS = {"trades": "trade", "l2Book": "book", "bbo": "quote", "activeAssetCtx": "funding"}
-_TOPICS = {"trade": "trades", "quote": "bbo"}
 _SIDES = np.array([b"A", b"B"], "V1")
 _SIGNIFICANT_FIGURES = frozenset({None, 2, 3, 4, 5})
 _MANTISSA_FIGURES = 5
+_TRADE = {
+    "side": '"B"', "px": '"81234.0"', "sz": '"0.01250"', "time": "1795000000123",
+    "hash": f'"0x{"0" * 64}"', "tid": "512345678901234",
+    "users": f'["0x{"1" * 40}","0x{"2" * 40}"]',
+}  # fmt: skip
+_BAD = {
+    "wrong_types": {"px": "81234", "tid": '"x"'},
+    "nan_price": {"px": '"NaN"'},
+    "infinite_price": {"px": '"Infinity"'},
+    "huge_number": {"tid": "9" * 400},
+}
 
 
 def size_text(mantissa: int, decimals: int) -> str:
@@ -95,7 +114,7 @@ class CoinTradeRows:
         self._price_text, self._prices = price_text, PriceTexts(price_text)
         self._coin = f'{{"coin":"{grid.symbol}","side":"'
         sizes = state.market.sizes.tolist()
-        self._sizes = [f'","sz":"{size_text(qty, grid.qty_decimals)}' for qty in sizes]
+        self._sizes = [f'","sz":"{state.qty_text(qty)}' for qty in sizes]
         self._size_table = TextTable([text.encode() for text in self._sizes])
         self._hashes = [rng.bytes(28).hex() for _ in range(256)]
         traders = [rng.bytes(20).hex() for _ in range(64)]
@@ -148,18 +167,25 @@ class Hyperliquid(Encoder):
     }  # fmt: skip
     spoiled_among = 3
     sockets: Sequence[SocketPath] = (SocketPath("ws", "ws"),)
-    connects_per_minute: float = 30
+    channels: Mapping[str, str] = {
+        "trades": "trade", "l2Book": "book", "bbo": "quote", "activeAssetCtx": "funding",
+    }  # fmt: skip
+    limits: Sequence[VenueLimit] = (
+        VenueLimit(CONNECTS, 30, 60.0, shared="hyperliquid"),
+        VenueLimit(SOCKETS, 10, shared="hyperliquid"),
+        VenueLimit(MESSAGES, 2000, 60.0, shared="hyperliquid"),
+        VenueLimit(SUBSCRIPTIONS, 1000, shared="hyperliquid"),
+        VenueLimit(WEIGHT, 1200, 60.0, window=Window.TURNS, shared="hyperliquid"),
+    )
+    trade_rows = CoinTradeRows
     changeable = frozenset({"sz_decimals"})
 
     def __init__(self) -> None:
         self.rest = {"info": INFO}
         coin = f'"{self.a_coin}"'
         self.malformed = {
-            "wrong_types": _coin_trade(coin=coin, px="81234", tid='"x"'),
+            **bad_trades('{"channel":"trades","data":[%s]}', {"coin": coin, **_TRADE}, _BAD),
             "missing_fields": f'{{"channel":"trades","data":[{{"coin":{coin}}}]}}'.encode(),
-            "nan_price": _coin_trade(coin=coin, px='"NaN"'),
-            "infinite_price": _coin_trade(coin=coin, px='"Infinity"'),
-            "huge_number": _coin_trade(coin=coin, tid="9" * 400),
         }
         self._order_counts: dict[int, list[int]] = {}
 
@@ -190,14 +216,8 @@ class Hyperliquid(Encoder):
     def price_text(self, grid: Grid, tick: int) -> str:
         return trimmed_text(tick, grid.price_decimals)
 
-    def trade_rows(self, state: SymbolState, price_text: Callable[[int], str]) -> CoinTradeRows:
-        return CoinTradeRows(state, price_text)
-
-    def topic(self, kind: str, symbol: str) -> str | None:
-        return f"{_TOPICS[kind]} {symbol}" if kind in _TOPICS else None
-
-    def funding_topics(self, contract: Contract) -> Sequence[str]:
-        return (f"activeAssetCtx {contract.instrument.symbol}",)
+    def qty_text(self, grid: Grid, qty: int) -> str:
+        return size_text(qty, grid.qty_decimals)
 
     def book_topic(self, symbol: str, stream: str) -> str:
         return f"l2Book {symbol} {stream}"
@@ -208,15 +228,11 @@ class Hyperliquid(Encoder):
     def wants(self, name: str, group: str) -> AskedFor | None:
         kind, _, coin = name.partition(" ")  # names of coins have colons
         coin, _, stream = coin.partition(" ")
-        return AskedFor(coin, _KINDS[kind], stream)
+        return AskedFor(coin, self.channels[kind], stream)
 
-    def hear(self, venue: SimVenue, session: Session, text: str | bytes) -> None:
-        """Answer one message; nonsense gets an error and the socket stays open."""
-        try:
-            request = json.loads(text)
-        except ValueError:
-            request = None
-        request = request if isinstance(request, dict) else {}
+    def read(self, venue: SimVenue, session: Session, text: str | bytes) -> Asked | None:
+        """Answer what is no subscription; nonsense gets an error and the socket stays open."""
+        request = read_object(text)
         method, wanted, inner = (request.get(key) for key in ("method", "subscription", "request"))
         payload = inner.get("payload") if isinstance(inner, dict) else None
         if method == "ping":
@@ -227,28 +243,45 @@ class Hyperliquid(Encoder):
             data = {"type": payload.get("type"), "data": found}
             response = {"type": "info", "payload": data}
             _say(session, "post", {"id": request.get("id"), "response": response})
-        elif method == "subscribe" and isinstance(wanted, dict):
-            self._subscribe(venue, session, wanted)
-        elif method == "unsubscribe" and isinstance(wanted, dict):
-            _unsubscribe(venue, session, wanted)
+        elif method in ("subscribe", "unsubscribe") and isinstance(wanted, dict):
+            return Asked([_topic_name(wanted)], method == "subscribe", said=wanted)
         else:
             text = json.dumps(request) if method == "post" else text
             shown = text if isinstance(text, str) else text.decode(errors="replace")
             words = f"Error parsing JSON into valid websocket request: {shown[:500]}"
             _say(session, "error", words)
+        return None
 
-    def _subscribe(self, venue: SimVenue, session: Session, wanted: dict[str, Any]) -> None:
-        state = venue.state(str(wanted.get("coin"))) if _is_served(wanted) else None
-        name = _topic_name(wanted)
-        if state is None:
+    def answer(self, venue: SimVenue, session: Session, request: Asked) -> Sequence[str]:
+        wanted, is_there = request.said, request.topics[0] in session.names
+        is_served = not request.begins or self._is_served(venue, wanted)
+        if not is_served:
             # No error: the venue just drops the connection with everything on it.
             get_running_loop().call_later(_DROP_DELAY_S, session.transport.abort)
-        elif name in session.names:
-            _say(session, "error", f"Already subscribed: {_printed(wanted)}")
+        elif request.begins == is_there:
+            word = "subscribed" if request.begins else "unsubscribed"
+            _say(session, "error", f"Already {word}: {compact(wanted).decode()}")
         else:
-            _acknowledge(session, "subscribe", wanted)
-            self.subscribed(venue, session, state, wanted["type"])
-            venue.subscribe(session, [name])
+            _acknowledge(session, "subscribe" if request.begins else "unsubscribe", wanted)
+            return request.topics
+        return ()
+
+    def _is_served(self, venue: SimVenue, wanted: Query) -> bool:
+        figures, mantissa = wanted.get("nSigFigs"), wanted.get("mantissa")
+        fits = figures in _SIGNIFICANT_FIGURES and (not mantissa or figures == _MANTISSA_FIGURES)
+        is_known = wanted.get("type") in self.channels and fits
+        return is_known and venue.state(str(wanted.get("coin"))) is not None
+
+    def begin(self, venue: SimVenue, session: Session, topic: str, request: Asked) -> None:
+        state = venue.state(str(request.said["coin"]))
+        assert state is not None
+        self.subscribed(venue, session, state, request.said["type"])
+
+    def over(self, session: Session, limit: VenueLimit, request: Asked | None) -> bytes:
+        words = f"Cannot subscribe to more than {limit.most} channels."
+        if limit.what == MESSAGES:
+            words = f"Cannot send more than {limit.most} messages per minute."
+        return compact({"channel": "error", "data": words})
 
     def subscribed(self, venue: SimVenue, session: Session, state: SymbolState, kind: str) -> None:
         """Say what comes first."""
@@ -270,7 +303,7 @@ class Hyperliquid(Encoder):
         return f"[[{'],['.join(sides)}]]"
 
     def _level_text(self, state: SymbolState, tick: int, qty: int) -> str:
-        size = size_text(qty, state.grid.qty_decimals)
+        size = state.qty_text(qty)
         orders = self._order_counts[state.index][(tick ^ qty) & 1023]
         return f'{{"px":"{state.price_text(tick)}","sz":"{size}","n":{orders}}}'
 
@@ -334,13 +367,6 @@ def _say(session: Session, channel: str, content: object) -> None:
     session.send_text(compact({"channel": channel, "data": content}))
 
 
-def _is_served(wanted: Query) -> bool:
-    """Tell whether the venue can serve a subscription at all."""
-    figures, mantissa = wanted.get("nSigFigs"), wanted.get("mantissa")
-    fits = figures in _SIGNIFICANT_FIGURES and (not mantissa or figures == _MANTISSA_FIGURES)
-    return wanted.get("type") in _KINDS and fits
-
-
 def _topic_name(wanted: Query) -> str:
     """Name the topic; aggregated books get a name nothing is ever pushed to."""
     kind, coin, figures = wanted.get("type"), wanted.get("coin"), wanted.get("nSigFigs")
@@ -351,20 +377,7 @@ def _topic_name(wanted: Query) -> str:
     return f"l2Book {coin} {'fast' if wanted.get('fast') else 'slow'}"
 
 
-def _printed(wanted: Query) -> str:
-    return compact(wanted).decode()
-
-
-def _unsubscribe(venue: SimVenue, session: Session, wanted: dict[str, Any]) -> None:
-    name = _topic_name(wanted)
-    if name not in session.names:
-        _say(session, "error", f"Already unsubscribed: {_printed(wanted)}")
-        return
-    venue.unsubscribe(session, [name])
-    _acknowledge(session, "unsubscribe", wanted)
-
-
-def _acknowledge(session: Session, method: str, wanted: dict[str, Any]) -> None:
+def _acknowledge(session: Session, method: str, wanted: Query) -> None:
     if wanted.get("type") == "l2Book":
         wanted = {"nSigFigs": None, "mantissa": None, "fast": False, **wanted}
     _say(session, "subscriptionResponse", {"method": method, "subscription": wanted})
@@ -383,13 +396,3 @@ def _send_history(venue: SimVenue, session: Session, state: SymbolState) -> None
     rows = state.trade_rows
     texts = b",".join(rows.row(trade).encode() for trade in trades)
     venue.record_trades(state, past, sent=session.send_text(rows.head + texts + rows.close))
-
-
-def _coin_trade(**changes: str) -> bytes:
-    fields = {
-        "coin": '"BTC"', "side": '"B"', "px": '"81234.0"', "sz": '"0.01250"',
-        "time": "1795000000123", "hash": f'"0x{"0" * 64}"', "tid": "512345678901234",
-        "users": f'["0x{"1" * 40}","0x{"2" * 40}"]', **changes,
-    }  # fmt: skip
-    row = ",".join(f'"{key}":{value}' for key, value in fields.items())
-    return f'{{"channel":"trades","data":[{{{row}}}]}}'.encode()

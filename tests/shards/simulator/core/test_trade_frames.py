@@ -34,10 +34,14 @@ def sizes(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64
     return plain + rng.integers(0, 5, SIZE_COUNT), plain
 
 
-def state(grid: Grid, all_qty: NDArray[np.int64], plain: NDArray[np.int64]) -> Any:
+def state(
+    encoder: Binance | Hyperliquid, grid: Grid, all_qty: NDArray[np.int64],
+    plain: NDArray[np.int64],
+) -> Any:  # fmt: skip
     """What of a symbol its rows are made of."""
     market = SimpleNamespace(sizes=all_qty, plain_sizes=plain)
-    return SimpleNamespace(grid=grid, market=market, rng=np.random.default_rng(7))
+    texts = {"qty_text": lambda qty: encoder.qty_text(grid, qty)}
+    return SimpleNamespace(grid=grid, market=market, rng=np.random.default_rng(7), **texts)
 
 
 def prices(encoder: Binance | Hyperliquid, grid: Grid) -> Callable[[int], str]:
@@ -96,7 +100,7 @@ def test_a_block_of_agg_trades_equals_frames_printed_by_json(
                 data["st"] = 1
         wrapped = {"stream": f"{instrument.symbol.lower()}@aggTrade", "data": data}
         expected += text_frame(compact(wrapped if combined else data).encode())
-    symbol = state(instrument, all_qty, plain_qty)
+    symbol = state(encoder, instrument, all_qty, plain_qty)
     rows = encoder.trade_rows(symbol, prices(encoder, instrument))
     stream = f'{{"stream":"{instrument.symbol.lower()}@aggTrade","data":'.encode()
     wrap = (stream, b"}") if combined else (b"", b"")
@@ -120,7 +124,9 @@ def test_a_block_of_coin_trades_equals_frames_printed_by_json(
         first_raw=np.arange(count),
         last_raw=np.arange(count),
     )
-    writer = CoinTradeRows(state(instrument, all_qty, plain_qty), prices(Hyperliquid(), instrument))
+    encoder = Hyperliquid()
+    symbol = state(encoder, instrument, all_qty, plain_qty)
+    writer = CoinTradeRows(symbol, prices(encoder, instrument))
     frames = render(writer, trades, (b"", b""))
     payloads = [json.loads(payload) for payload in split_frames(bytes(frames))]
     assert all(len(payload["data"]) <= writer.rows_per_frame for payload in payloads)
