@@ -29,6 +29,10 @@ settings.register_profile(
 )
 settings.load_profile("whatever the machine does")
 
+# A thousand processes run the same modules: each is compiled once, whatever the shell has to say.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _numbers = itertools.count(1)
 
 
