@@ -77,8 +77,8 @@ def _tests(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return "tests", [sys.executable, "-m", "pytest", "-q", *parallel, *arguments]
 
 
-class Outcome(NamedTuple):
-    """How a check ended, and what it said if it was not to be heard at once."""
+class Checked(NamedTuple):
+    """How a check ended, and what it said if that is to be heard at the end."""
 
     name: str
     passed: bool
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
-def run(wanted: Sequence[tuple[str, list[str]]]) -> list[Outcome]:
+def run(wanted: Sequence[tuple[str, list[str]]]) -> list[Checked]:
     """One after the other, and those of types beside them."""
     outcomes = []
     with ThreadPoolExecutor(1) as beside:
@@ -115,7 +115,7 @@ def run(wanted: Sequence[tuple[str, list[str]]]) -> list[Outcome]:
     return outcomes
 
 
-def _outcome(name: str, command: list[str]) -> Outcome:
+def _outcome(name: str, command: list[str]) -> Checked:
     """Run one; the quiet ones are heard only when they fail."""
     started_s = monotonic_s()
     quiet = None if name == "tests" else subprocess.PIPE
@@ -123,7 +123,7 @@ def _outcome(name: str, command: list[str]) -> Outcome:
         command, cwd=_ROOT, check=False, stdout=quiet, stderr=quiet and subprocess.STDOUT, text=True
     )
     said = done.stdout if quiet and done.returncode else ""
-    return Outcome(name, done.returncode == 0, monotonic_s() - started_s, said)
+    return Checked(name, done.returncode == 0, monotonic_s() - started_s, said)
 
 
 if __name__ == "__main__":
