@@ -69,8 +69,8 @@ def _of_clients(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _tests(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    # One more than there are CPUs: most tests wait for servers and clocks. Long ones come last, so
-    # a worker that is done takes from those that are not.
+    # One more than there are CPUs: most tests wait for servers and clocks. A worker that is done
+    # takes from those that are not; long ones come first (tests/shares.py).
     workers = str(min(_WORKERS_MAX, (os.cpu_count() or 1) + 1))
     has_xdist = importlib.util.find_spec("xdist") is not None
     parallel = ["-n", workers, "--dist", "worksteal"] if has_xdist else []
