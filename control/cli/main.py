@@ -61,7 +61,7 @@ COMMANDS = {
     "bench": "control.cli.commands.bench",
     "version": "control.cli.commands.version",
 }
-"""The module of each command. One that is named is imported alone: all of them take thrice as long,
+"""The module of each command. One that is named is imported alone: all of them take twice as long,
 and `fts up` has no use for a simulator.
 """
 
