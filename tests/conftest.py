@@ -23,11 +23,16 @@ from engine.data.layout import Layout, open_layout
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
 from engine.start.migrations import migrate
+from tests.shares import long_first
 
 settings.register_profile(
     "whatever the machine does", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("whatever the machine does")
+
+# A thousand processes run the same modules: each is compiled once, whatever the shell has to say.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _numbers = itertools.count(1)
 
@@ -54,21 +59,29 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not fast."""
+    """Leave out what is not fast, and let workers begin with what is slow."""
     if config.getoption("--fast"):
         slow = [item for item in items if _is_whole(config, item)]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in set(slow)]
         sys.addaudithook(_refuse_processes)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = long_first(
+            items, workers, lambda item: _is_in_whole_folder(config, item), lambda item: item.path
+        )
 
 
 def _is_whole(config: pytest.Config, item: pytest.Item) -> bool:
-    folder = item.path.relative_to(config.rootpath).as_posix()
     return (
-        folder.startswith(_WHOLE_FOLDERS)
+        _is_in_whole_folder(config, item)
         or item.get_closest_marker("whole") is not None
         or bool(_SERVERS & set(getattr(item, "fixturenames", ())))
     )
+
+
+def _is_in_whole_folder(config: pytest.Config, item: pytest.Item) -> bool:
+    return item.path.relative_to(config.rootpath).as_posix().startswith(_WHOLE_FOLDERS)
 
 
 def _refuse_processes(event: str, _: tuple[Any, ...]) -> None:

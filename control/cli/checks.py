@@ -1,6 +1,7 @@
 """`./fts test`: everything that must hold before a change goes in, with one line for each.
 
-Lint, format, types and layers take seconds and come first; arguments go to pytest.
+Lint, format and layers take seconds and come first. Types take one CPU for a minute where nothing
+is cached, so they are found out beside the tests, which wait much. Arguments go to pytest.
 """
 
 import importlib.util
@@ -8,7 +9,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.base.clock import monotonic_s
 
@@ -24,7 +27,7 @@ Lint, format, types, layers and the test suite, with one line for each; 0 when a
 examples:
   ./fts test                        everything, in less than 15 minutes
   ./fts test fast -k ring           the fast ones whose names have "ring"
-  ./fts test tests/engine           the tests of one folder, and the checks before them
+  ./fts test tests/engine           the tests of one folder, and the checks
   ./fts test -k ring -x             those whose names have "ring", until the first failure
 """
 _ROOT = Path(__file__).resolve().parents[2]
@@ -41,15 +44,16 @@ def checks(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
         return [_tests(["--fast", *rest])]
     if which == "clients":
         return _of_clients(rest)
-    return [*_static(), _tests(arguments)]
+    return [*_static(beside_tests=True), _tests(arguments)]
 
 
-def _static() -> list[tuple[str, list[str]]]:
+def _static(*, beside_tests: bool = False) -> list[tuple[str, list[str]]]:
     tools = Path(sys.executable).parent
+    yielding = ["nice", "-n", "19"] if beside_tests else []
     return [
         ("lint", [str(tools / "ruff"), "check", "--quiet", "."]),
         ("format", [str(tools / "ruff"), "format", "--check", "--quiet", "."]),
-        ("types", [sys.executable, "-m", "mypy", "--no-error-summary"]),
+        ("types", [*yielding, sys.executable, "-m", "mypy", "--no-error-summary"]),
         ("layers", [str(tools / "lint-imports"), "--no-cache"]),
     ]
 
@@ -65,12 +69,21 @@ def _of_clients(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _tests(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    # One more than there are CPUs: most tests wait for servers and clocks. Long ones come last, so
-    # a worker that is done takes from those that are not.
+    # One more than there are CPUs: most tests wait for servers and clocks. A worker that is done
+    # takes from those that are not; long ones come first (tests/shares.py).
     workers = str(min(_WORKERS_MAX, (os.cpu_count() or 1) + 1))
     has_xdist = importlib.util.find_spec("xdist") is not None
     parallel = ["-n", workers, "--dist", "worksteal"] if has_xdist else []
     return "tests", [sys.executable, "-m", "pytest", "-q", *parallel, *arguments]
+
+
+class Checked(NamedTuple):
+    """How a check ended, and what it said if that is to be heard at the end."""
+
+    name: str
+    passed: bool
+    elapsed_s: float
+    said: str = ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,29 +91,39 @@ def main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(_HELP)
         return 0
-    outcomes: list[tuple[str, bool, float]] = []
-    for name, command in checks(arguments):
-        sys.stdout.write(f"== {name}\n")
-        sys.stdout.flush()
-        started_s = monotonic_s()
-        passed = _passes(name, command)
-        outcomes.append((name, passed, monotonic_s() - started_s))
+    outcomes = run(checks(arguments))
     sys.stdout.write("\n")
-    for name, passed, seconds in outcomes:
-        sys.stdout.write(f"{'ok    ' if passed else 'FAILED'} {name:<8} {seconds:6.1f} s\n")
-    return 0 if all(passed for _, passed, _ in outcomes) else 1
+    for name, passed, elapsed_s, _ in outcomes:
+        sys.stdout.write(f"{'ok    ' if passed else 'FAILED'} {name:<8} {elapsed_s:6.1f} s\n")
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
-def _passes(name: str, command: list[str]) -> bool:
-    """Run one; the quiet ones show their output only when they fail."""
-    if name == "tests":
-        return subprocess.run(command, cwd=_ROOT, check=False).returncode == 0
+def run(wanted: Sequence[tuple[str, list[str]]]) -> list[Checked]:
+    """One after the other, and those of types beside them."""
+    outcomes = []
+    with ThreadPoolExecutor(1) as beside:
+        types = [beside.submit(_outcome, *check) for check in wanted if check[0] == "types"]
+        for name, command in wanted:
+            sys.stdout.write(f"== {name}\n")
+            sys.stdout.flush()
+            if name != "types":
+                outcomes.append(_outcome(name, command))
+                sys.stdout.write(outcomes[-1].said)
+        for each in types:
+            outcomes.append(each.result())
+            sys.stdout.write(outcomes[-1].said)
+    return outcomes
+
+
+def _outcome(name: str, command: list[str]) -> Checked:
+    """Run one; the quiet ones are heard only when they fail."""
+    started_s = monotonic_s()
+    quiet = None if name == "tests" else subprocess.PIPE
     done = subprocess.run(
-        command, cwd=_ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=_ROOT, check=False, stdout=quiet, stderr=quiet and subprocess.STDOUT, text=True
     )
-    if done.returncode != 0:
-        sys.stdout.write(done.stdout)
-    return done.returncode == 0
+    said = done.stdout if quiet and done.returncode else ""
+    return Checked(name, done.returncode == 0, monotonic_s() - started_s, said)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,69 @@
 """`fts`: reads the command line, runs one command, turns errors into one line and an exit code."""
 
 import argparse
+import contextlib
+import importlib
 import json
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from control.cli.terminal import standard_streams
 
 standard_streams.prepare()  # before anything opens a file
-# The imports below take half a second. Nothing has begun, so Ctrl-C ends it without a word, where
-# an exception would end in a traceback of whatever is being imported.
-_on_interrupt = signal.getsignal(signal.SIGINT)
-if _on_interrupt is signal.default_int_handler:
+
+
+@contextlib.contextmanager
+def _ending_without_a_word() -> Iterator[None]:
+    """Imports take a while. Nothing has begun, so Ctrl-C ends the process without a word, where an
+    exception would end in a traceback of whatever is being imported.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or on_interrupt is not signal.default_int_handler:
+        yield
+        return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)
 
-from control.cli.commands import bench, demo, doctor, simulate, up, version
-from control.cli.exits import Exit
-from control.cli.lake import commands as lake
-from control.cli.remote import health, instruments, limiters, streams
-from control.cli.remote.client import RefusedError, UnreachableError
-from control.cli.stores import db, migrate, psql, quarantine, redis
-from engine.base.errors import ConfigError, EngineError, InstanceBusyError
-from engine.base.wrong_input import nearest
-from engine.process.child_keeper import ChildStartError
-from engine.process.logs import escaped
 
-signal.signal(signal.SIGINT, _on_interrupt)
+with _ending_without_a_word():
+    from control.cli.commands.version import version_text
+    from control.cli.exits import Exit
+    from control.cli.remote.client import RefusedError, UnreachableError
+    from engine.base.errors import ConfigError, EngineError, InstanceBusyError
+    from engine.base.wrong_input import nearest
+    from engine.process.child_keeper import ChildStartError
+    from engine.process.logs import escaped
 
-_COMMANDS = (
-    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, lake, simulate,
-    db, migrate, doctor, bench, version,
-)  # fmt: skip
+COMMANDS = {
+    "up": "control.cli.commands.up",
+    "demo": "control.cli.commands.demo",
+    "psql": "control.cli.stores.psql",
+    "redis": "control.cli.stores.redis",
+    "streams": "control.cli.remote.streams",
+    "instruments": "control.cli.remote.instruments",
+    "limiters": "control.cli.remote.limiters",
+    "health": "control.cli.remote.health",
+    "quarantine": "control.cli.stores.quarantine",
+    "export": "control.cli.lake.commands",
+    "verify": "control.cli.lake.commands",
+    "import": "control.cli.lake.commands",
+    "simulate": "control.cli.commands.simulate",
+    "db": "control.cli.stores.db",
+    "migrate": "control.cli.stores.migrate",
+    "doctor": "control.cli.commands.doctor",
+    "bench": "control.cli.commands.bench",
+    "version": "control.cli.commands.version",
+}
+"""The module of each command. One that is named is imported alone: all of them take twice as long,
+and `fts up` has no use for a simulator.
+"""
 
 _EPILOG = """\
 start here:
@@ -78,17 +109,20 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """The whole command line; of one command alone where that is named."""
     root = Parser(
         prog="fts",
         description="Tick-level market data into PostgreSQL and Redis; nothing is lost silently.",
         epilog=_EPILOG,
     )
-    root.add_argument("--version", action="version", version=version.version_text())
+    root.add_argument("--version", action="version", version=version_text())
     root.set_defaults(run=None)
     commands = root.add_subparsers(dest="command", metavar="COMMAND")
-    for module in _COMMANDS:
+    modules = [COMMANDS[command]] if command in COMMANDS else dict.fromkeys(COMMANDS.values())
+    for name in modules:
+        with _ending_without_a_word():
+            module = importlib.import_module(name)
         module.add_parser(commands)
     return root
 
@@ -96,8 +130,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     options = argparse.Namespace()
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        parser().parse_args(arguments, options)
+        parser(*arguments[:1]).parse_args(arguments, options)
         code = int(options.run(options)) if options.run else _help(options)
         standard_streams.flush()
         return code
@@ -124,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _help(options: argparse.Namespace) -> int:
     """What there is, for who names nothing of it."""
     chosen = [options.command] if options.command else []
-    parser().parse_args([*chosen, "--help"])
+    parser(*chosen).parse_args([*chosen, "--help"])
     return Exit.OK
 
 

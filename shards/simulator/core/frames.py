@@ -58,7 +58,7 @@ Integers: TypeAlias = NDArray[np.int64]
 Texts: TypeAlias = NDArray[np.void]
 
 _DECIMAL = np.frombuffer(b"".join(b"%04d" % value for value in range(10_000)), "<u4")
-_HEX = np.frombuffer(b"".join(b"%04x" % value for value in range(65_536)), "<u4")
+_HEX = np.frombuffer(np.arange(65_536, dtype=">u2").tobytes().hex().encode(), "<u4")
 
 
 def text_frame(payload: bytes, opcode: int = 1) -> bytes:

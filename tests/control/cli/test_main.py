@@ -19,7 +19,7 @@ from control.cli.addresses import make_note
 from control.cli.commands.doctor import examine
 from control.cli.findings import Finding
 from control.cli.ground import Ground, ServiceOptions
-from control.cli.main import parser
+from control.cli.main import COMMANDS, parser
 from control.cli.options import load
 from engine.base.errors import ConfigError
 from engine.data.layout import open_layout
@@ -69,6 +69,27 @@ def test_ctrl_c_while_it_is_still_being_imported_ends_without_a_word(tmp_path: P
         starting.send_signal(signal.SIGINT)
         assert starting.communicate(timeout=30) == ("", "")
     assert starting.returncode == -signal.SIGINT
+
+
+def names_of(found: argparse.ArgumentParser) -> list[str]:
+    """The commands it knows."""
+    (below,) = (action.choices for action in found._actions if action.dest == "command")
+    return list(below or ())
+
+
+def test_each_command_is_found_by_its_name_alone() -> None:
+    assert names_of(parser()) == list(COMMANDS)
+    assert [name for name in COMMANDS if name not in names_of(parser(name))] == []
+
+
+def test_what_collects_does_not_load_the_simulator() -> None:
+    asked = "import sys; from control.cli.main import parser; parser('up'); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", asked], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert "control.cli.service" in loaded
+    assert [name for name in loaded if name.startswith(("shards.simulator", "aiohttp."))] == []
 
 
 @pytest.mark.fault("C01")
