@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 
 from control.proof.limits_used import LimitsUsed
@@ -15,6 +16,8 @@ from engine.messages.settings import VenueSettings
 from engine.process.child import child_environment
 
 _STOP_TIMEOUT_S = 2.0
+_TCP_SOCKETS = Path("/proc/net/tcp")
+"""Sizes of their queues are in its column `tx_queue:rx_queue` (man 5 proc)."""
 
 
 class SimulatorError(EngineError):
@@ -66,6 +69,18 @@ class SimulatorProcess:
     def pause(self, timeout_s: float) -> dict[str, Any]:
         """Stop the market and return what was sent, all of it on its way. Blocking."""
         return self._ask("POST", "/simulator/pause", timeout_s)
+
+    def unread_bytes(self) -> int:
+        """What it wrote to sockets and their readers have not taken: it waits in the kernel."""
+        here = f":{self._listening['port']:04X}"
+        unread = 0
+        with _TCP_SOCKETS.open(encoding="ascii") as lines:
+            next(lines)
+            for line in lines:
+                _, local, remote, _, queues, *_ = line.split()
+                to_send, received = (int(size, 16) for size in queues.split(":"))
+                unread += to_send * local.endswith(here) + received * remote.endswith(here)
+        return unread
 
     def stop(self) -> None:
         """End it."""

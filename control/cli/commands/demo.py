@@ -156,15 +156,24 @@ class Demo:
         pause = asyncio.to_thread(self._simulator.pause, settle_s_max)
         self._sent = (await pause)["sent"]
         ends_s = monotonic_s() + settle_s_max
-        before, stable = 0, 0
+        before, stable, unread_s = 0, 0, monotonic_s()
         while stable < _STABLE_LOOKS and monotonic_s() < ends_s:
             await asyncio.sleep(_LOOK_S)
+            now_s = monotonic_s()
+            if await asyncio.to_thread(self._simulator.unread_bytes):
+                unread_s = now_s
             status = look()
             # What is polled goes on coming; it is proven up to where the shards end.
             pushed = sum(each.row_count for each in status.streams if each.transport == "Ws")
             waits = any(database.backlog_rows for database in status.writer.databases)
-            stable = 0 if waits or pushed != before else stable + 1
-            if not stable:
+            # A process that gets no CPU says nothing new, however much lies in its sockets.
+            mute = any(
+                each.taken_s <= unread_s
+                for each in (*status.shards, status.writer)
+                if each.child.state == "up"
+            )
+            stable = 0 if waits or mute or pushed != before else stable + 1
+            if pushed != before:
                 before, self._settled_ns = pushed, wall_ns()
 
     def after_drain(self, ground: Ground, status: EngineStatus, delivered: bool) -> Outcome:
