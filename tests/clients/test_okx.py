@@ -51,16 +51,23 @@ def venue_of(simulator: SimulatorProcess) -> VenueSettings:
     return simulator.venues()["okx"]
 
 
+def client_of(venue: VenueSettings) -> Any:
+    types = {"fetchMarkets": {"types": ["spot", "swap", "future"]}}
+    client = ccxt.okx({"options": types})
+    client.urls["api"] |= {"rest": venue.rest_url, "ws": f"{venue.ws_url}/ws/v5"}
+    return client
+
+
 class Heard:
     """What ccxt made of what it was sent, by the venue's name of the symbol."""
 
     def __init__(self, venue: VenueSettings) -> None:
-        types = {"fetchMarkets": {"types": ["spot", "swap", "future"]}}
-        self.client = ccxt.okx({"options": types})
-        self.client.urls["api"] |= {"rest": venue.rest_url, "ws": f"{venue.ws_url}/ws/v5"}
+        self.client = client_of(venue)
+        # One client has one book a symbol, which `bbo-tbt` cuts down to its best levels.
+        self.quoting = client_of(venue)
         self.trades: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.books: dict[str, list[Any]] = defaultdict(list)
-        self.quotes: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.quotes: dict[str, list[tuple[float, ...]]] = defaultdict(list)
         self.marks: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.rates: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.liquidations: list[dict[str, Any]] = []
@@ -76,21 +83,21 @@ class Heard:
         top = [[level[:2] for level in book[side][:COMPARED_LEVELS]] for side in ("bids", "asks")]
         self.books[symbol].append((book["nonce"], *top))
 
-    def _take_quotes(self, symbol: str, found: dict[str, Any]) -> None:
-        self.quotes[symbol].append(found[SYMBOLS[symbol]])
+    def _take_quote(self, symbol: str, book: Any) -> None:
+        (bid, bid_qty, *_), (ask, ask_qty, *_) = book["bids"][0], book["asks"][0]
+        self.quotes[symbol].append((book["timestamp"], bid, bid_qty, ask, ask_qty))
 
     def watches(self) -> Iterator[Coroutine[Any, Any, None]]:
         """One for each kind and symbol."""
         client = self.client
-        # It takes them from tickers, if it is not told otherwise.
-        quotes = partial(client.watch_bids_asks, params={"channel": "bbo-tbt"})
+        quotes = partial(self.quoting.watch_order_book, limit=1)  # channel `bbo-tbt`
         for symbol, name in SYMBOLS.items():
             kinds = (
                 (client.watch_trades, name, self.trades[symbol].extend),
                 (client.watch_order_book, name, partial(self._take_book, symbol)),
                 (client.watch_mark_price, name, self.marks[symbol].append),
                 (client.watch_funding_rate, name, self.rates[symbol].append),
-                (quotes, [name], partial(self._take_quotes, symbol)),
+                (quotes, name, partial(self._take_quote, symbol)),
             )
             for ask, of, take in kinds:
                 yield self._watch(partial(ask, of), take)
@@ -108,7 +115,7 @@ class Heard:
 
 async def listen(simulator: SimulatorProcess) -> Heard:
     heard = Heard(venue_of(simulator))
-    await heard.client.load_markets()
+    await asyncio.gather(heard.client.load_markets(), heard.quoting.load_markets())
     tasks = [asyncio.create_task(each) for each in heard.watches()]
 
     def look() -> None:
@@ -122,7 +129,7 @@ async def listen(simulator: SimulatorProcess) -> Heard:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await heard.client.close()
+        await asyncio.gather(heard.client.close(), heard.quoting.close())
     return heard
 
 
@@ -197,17 +204,13 @@ def compare_books(heard: Sequence[Any], rows: Rows) -> None:
         assert tops == books[nonce]
 
 
-def compare_quotes(heard: Sequence[dict[str, Any]], rows: Rows) -> None:
+def compare_quotes(heard: Sequence[tuple[float, ...]], rows: Rows) -> None:
     said = {
         (row["ts_event"].item() // 1_000_000, number(row, "bid", "price"),
          number(row, "bid_qty", "qty"), number(row, "ask", "price"), number(row, "ask_qty", "qty"))
         for row in rows
     }  # fmt: skip
-    have = {
-        (each["timestamp"], each["bid"], each["bidVolume"], each["ask"], each["askVolume"])
-        for each in heard
-    }
-    assert have <= said
+    assert set(heard) <= said
 
 
 def compare_funding(
