@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from control.cli import first_process
 from control.cli.terminal import standard_streams
 
 standard_streams.prepare()  # before anything opens a file
+first_process.split()
 # The imports below take half a second. Nothing has begun, so Ctrl-C ends it without a word, where
 # an exception would end in a traceback of whatever is being imported.
 _on_interrupt = signal.getsignal(signal.SIGINT)
@@ -22,9 +24,8 @@ from control.cli.lake import commands as lake
 from control.cli.remote import health, instruments, limiters, streams
 from control.cli.remote.client import RefusedError, UnreachableError
 from control.cli.stores import db, migrate, psql, quarantine, redis
-from engine.base.errors import ConfigError, EngineError, InstanceBusyError
+from engine.base.errors import ChildStartError, ConfigError, EngineError, InstanceBusyError
 from engine.base.wrong_input import nearest
-from engine.process.child_keeper import ChildStartError
 from engine.process.logs import escaped
 
 signal.signal(signal.SIGINT, _on_interrupt)
