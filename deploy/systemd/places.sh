@@ -113,6 +113,11 @@ make_release() { # make_release CHECKOUT RELEASE: every package by the hash in t
     made=$opt/$2
     [ ! -f "$made/complete" ] || return 0
     base=$(find_python)
+    case $("$base" -c 'import os, sys; print(os.path.realpath(sys.base_prefix))') in
+        /root/* | /home/*) # ProtectHome= of the unit
+            [ -n "$prefix" ] || die "$base lives in somebody's home, where a service cannot read it"
+            ;;
+    esac
     say "making $made with $("$base" -V 2>&1)"
     run rm -rf "$made"
     run mkdir -p "$made"
