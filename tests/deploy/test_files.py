@@ -29,7 +29,12 @@ BASE = DEPLOY / "kubernetes" / "base"
 OVERLAYS = sorted((DEPLOY / "kubernetes" / "overlays").iterdir())
 CONFIGS = sorted(DEPLOY.rglob("*.toml"))
 SCRIPTS = [*sorted(DEPLOY.rglob("*.sh")), DEPLOY / "systemd" / "check-shm"]
-YAML = sorted(path for path in DEPLOY.rglob("*.y*ml") if "secrets" not in path.parts)
+FILES = sorted(
+    path
+    for path in DEPLOY.rglob("*")
+    if path.is_file() and not {"secrets", "__pycache__"} & set(path.parts)
+)
+YAML = [path for path in FILES if path.suffix in (".yaml", ".yml")]
 TOKEN = "c0ffee" + "0123456789" * 6
 _TIMING = Timing()
 START_S = 2 * 30 + _TIMING.writer_ready_s + 2 * _TIMING.ready_s
@@ -109,9 +114,8 @@ def test_yaml_can_be_read(path: Path) -> None:
 
 def test_variables_of_ours_are_those_of_the_product() -> None:
     known = (DEPLOY.parent / "docs" / "configuration.md").read_text("utf-8")
-    files = [path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     named = {
-        name for path in files for name in re.findall(r"\bFTS_[A-Z_]+", path.read_text("utf-8"))
+        name for path in FILES for name in re.findall(r"\bFTS_[A-Z_]+", path.read_text("utf-8"))
     }
     assert "FTS_SHARE" in named
     assert {name for name in named if f"`{name}`" not in known} == {"FTS_SHM_MIB", "FTS_SHM_DIR"}
