@@ -28,8 +28,11 @@ start() {
 try() { # whether it understands the configuration, before anything is touched
     [ -z "$dry_run" ] || return 0
     "$opt/$1/bin/fts" version || die "$1 does not run here; $old goes on"
-    as='' # the service's account, which may read its credentials, and must own what is made
-    if [ -z "$prefix" ] && id fintickstreams >/dev/null 2>&1; then as='runuser -u fintickstreams --'; fi
+    as=''
+    if [ -z "$prefix" ]; then # as the account of the service, whose credentials are there while it runs
+        systemctl --quiet is-active fintickstreams.service || return 0
+        as='runuser -u fintickstreams --'
+    fi
     code=0
     $as "$opt/$1/bin/fts" doctor --config "$etc/fts.toml" >/dev/null || code=$?
     # 1: something cannot be reached, which is no reason to stay with the old one.

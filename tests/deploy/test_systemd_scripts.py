@@ -46,9 +46,10 @@ def test_what_is_installed_is_removed_and_nothing_else(host: Host) -> None:
 def test_the_unit_has_the_paths_of_the_tree(host: Host) -> None:
     host.run("install")
     unit = (host.tree / "etc/systemd/system/fintickstreams.service").read_text()
-    (starts,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
-    program, *arguments = starts.removeprefix("ExecStart=").split()
+    keys = dict(line.split("=", 1) for line in unit.splitlines() if line.startswith("Exec"))
+    program, *arguments = keys["ExecStart"].split()
     assert Path(program).exists()
+    assert Path(keys["ExecStartPre"]).exists()
     assert arguments == ["up", "--config", f"{host.tree}/etc/fintickstreams/fts.toml"]
     assert Path(arguments[-1]).exists()
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
