@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from control.cli import first_process
 from control.cli.terminal import standard_streams
 
 standard_streams.prepare()  # before anything opens a file
+first_process.split()
 
 
 @contextlib.contextmanager
@@ -36,9 +38,8 @@ with _ending_without_a_word():
     from control.cli.commands.version import version_text
     from control.cli.exits import Exit
     from control.cli.remote.client import RefusedError, UnreachableError
-    from engine.base.errors import ConfigError, EngineError, InstanceBusyError
+    from engine.base.errors import ChildStartError, ConfigError, EngineError, InstanceBusyError
     from engine.base.wrong_input import nearest
-    from engine.process.child_keeper import ChildStartError
     from engine.process.logs import escaped
 
 COMMANDS = {

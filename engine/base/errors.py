@@ -41,6 +41,10 @@ class ServerStartError(EngineError):
     """A private server did not start."""
 
 
+class ChildStartError(EngineError):
+    """A child died before it was ever ready: starting it again would only repeat that."""
+
+
 class MigrationError(EngineError):
     """The database schema is unknown, newer than this code, or was changed by hand."""
 

@@ -52,6 +52,7 @@ from engine.start.databases import (
     in_directory,
 )
 from engine.start.postgres_settings import check_settings
+from engine.start.stream_share import StreamShare
 
 _MAX_FILE_BYTES = 1 << 20
 _SHOWN_SYMBOL = 64
@@ -181,6 +182,8 @@ class Config(_Section, frozen=True):
     """The TOML file."""
 
     state_dir: str | None = None
+    share: str | None = None
+    """`1/3`: the second of three engines that share the streams of one file. Absent: all."""
     control: ControlConfig = ControlConfig()
     database: DatabaseConfig = DatabaseConfig()
     databases: dict[str, DatabaseConfig] = {}
@@ -245,11 +248,12 @@ class LoadedConfig:
         return all_routes(config.database.routes, named, self.source)
 
     def stream_keys(self, preferred: PreferredTransport = always_ws) -> list[StreamKey]:
-        """Every configured stream once, in the order of the file. What each venue prefers is known
-        to `shards.venues`, which this room does not import.
+        """Every configured stream of our share once, in the order of the file. What each venue
+        prefers is known to `shards.venues`, which this room does not import.
         """
         keys = [key for entry in self.config.streams for key in entry.keys(preferred)]
-        return list(dict.fromkeys(keys))
+        share = StreamShare.parse(self.config.share or "0/1", self.source)
+        return [key for key in dict.fromkeys(keys) if share.has(key)]
 
 
 def load(
@@ -347,6 +351,10 @@ def _explain(error: Exception, kind: type) -> str:
 
 
 def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
+    share = env.get("FTS_SHARE")
+    if share:
+        StreamShare.parse(share, "environment: FTS_SHARE")
+        config = msgspec.structs.replace(config, share=share)
     level = env.get("FTS_LOG_LEVEL")
     if level:
         try:
@@ -400,6 +408,8 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
 def _check(config: Config, source: str) -> None:
     """Rules between keys; each message names both values."""
     check_names(list(config.databases), source)
+    if config.share is not None:
+        StreamShare.parse(config.share, f"{source}: share")
     for kind in KINDS:
         capacity = config.shards.capacity(kind)
         if capacity is not None and capacity & (capacity - 1):

@@ -1,4 +1,5 @@
 """What the control process is told: the status, and answers each behind one that shows the effect.
+Systemd hears the same status.
 
 A status is only sent when the last one is on its way. A control process that stands still gets
 none, instead of a queue of them that fills our memory; its answers wait, and go when it ends.
@@ -14,6 +15,7 @@ from engine.base.clock import monotonic_s
 from engine.messages.control import CommandResult, SystemStatus
 from engine.messages.status import EngineStatus
 from engine.process.child_keeper import ChildKeeper
+from engine.supervisor.systemd import Systemd
 
 _ANSWER_INTERVAL_S: Final = 0.01
 """Commands are answered in bundles, each behind one status: a flood of them costs little."""
@@ -25,17 +27,20 @@ class ControlFeed:
     def __init__(self, control: ChildKeeper, status: Callable[[], EngineStatus]) -> None:
         self._control = control
         self._status = status
+        self._systemd = Systemd()
         self._answers: list[CommandResult] = []
         self._answered_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def tell_status(self) -> bool:
         """Send the status now; False when the control process has not taken the last one yet."""
-        if not self._control.ready.is_set() or self._control.unsent_bytes:
-            return False
-        body = msgspec.json.encode(self._status())
-        self._control.send(SystemStatus(msgspec.Raw(body)))
-        return True
+        takes = self._control.ready.is_set() and not self._control.unsent_bytes
+        if takes or self._systemd.listens:
+            status = self._status()
+            self._systemd.tell(status)
+            if takes:
+                self._control.send(SystemStatus(msgspec.Raw(msgspec.json.encode(status))))
+        return takes
 
     def answer(self, result: CommandResult) -> None:
         """Answer soon, so that whoever reads after it sees what it wrote."""

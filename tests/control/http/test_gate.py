@@ -1,5 +1,7 @@
 """Tokens, Host, Origin, content types, headers: who gets in, and what the answers carry."""
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,19 @@ def test_a_token_file_that_others_may_read_or_that_is_weak_is_refused(tmp_path: 
         Guard.load(None, None, {"FTS_CONTROL_TOKEN": "short"})
     with pytest.raises(ConfigError, match="without a command token"):
         Guard.load(None, None, {"FTS_CONTROL_READ_TOKEN": READ})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of root's")
+@pytest.mark.parametrize(("mode", "is_good"), [(0o440, True), (0o640, True), (0o660, False),
+                                               (0o444, False), (0o450, False)])  # fmt: skip
+def test_root_may_hand_a_token_to_the_group_of_an_engine_that_is_not_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, is_good: bool
+) -> None:
+    """As systemd's credentials and the secrets of Kubernetes come."""
+    file = write(tmp_path / "token", COMMAND, mode)
+    monkeypatch.setattr("control.http.auth.os.geteuid", lambda: 10_001)
+    with contextlib.nullcontext() if is_good else pytest.raises(ConfigError, match="chmod 600"):
+        assert Guard.load(file, None, {}).is_armed
 
 
 def test_a_new_token_in_the_file_counts_without_a_restart(

@@ -46,6 +46,21 @@ def test_streams_are_those_of_the_file_or_else_the_callers(tmp_path: Path) -> No
     assert load(path, {}, default_streams=examples).stream_keys() == []
 
 
+def test_engines_that_share_a_file_have_each_of_its_streams_once(tmp_path: Path) -> None:
+    symbols = [f"S{number}USDT" for number in range(100)]
+    text = f"[[streams]]\nvenue = 'x'\nsymbols = {symbols}\n"
+    every = load(write(tmp_path, text), {}).stream_keys()
+    shares = [load(write(tmp_path, text), {"FTS_SHARE": f"{n}/3"}).stream_keys() for n in range(3)]
+    assert sorted(key for share in shares for key in share) == sorted(every)
+    assert all(len(share) > len(every) / 6 for share in shares)
+    written = write(tmp_path, f'share = "1/3"\n{text}')
+    assert load(written, {}).stream_keys() == shares[1]
+    assert load(written, {"FTS_SHARE": "2/3"}).stream_keys() == shares[2]
+    assert refusal(tmp_path, 'share = "3/3"') == "share: '3/3': 3 engines count from 0 to 2"
+    with pytest.raises(ConfigError, match=r"^environment: FTS_SHARE: 'all' is none"):
+        load(None, {"FTS_SHARE": "all"})
+
+
 def test_nothing_is_required(tmp_path: Path) -> None:
     for loaded in (load(None, {}), load(write(tmp_path, ""), {})):
         assert loaded.config == Config()

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,12 @@ import psutil
 import pytest
 
 from control.cli.terminal.live_view import plain_line
-from engine.base.errors import DatabaseUnavailableError, EngineError, InstanceBusyError
+from engine.base.errors import (
+    ChildStartError,
+    DatabaseUnavailableError,
+    EngineError,
+    InstanceBusyError,
+)
 from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKey, StreamKind
@@ -26,8 +32,9 @@ from engine.messages.limits import LimitFeedback
 from engine.messages.settings import ControlSettings, LimitSettings, LogSettings, RingSettings
 from engine.process import instance
 from engine.process.child import Child, describe_exit
-from engine.process.child_keeper import ChildKeeper, ChildStartError
+from engine.process.child_keeper import ChildKeeper
 from engine.servers.server_keeper import ServerKeeper
+from engine.start import schema_keeper
 from engine.start.addresses import Secret
 from engine.start.config import Config
 from engine.supervisor.spawning import SupervisorSettings, Targets, Timing
@@ -376,6 +383,30 @@ def test_rows_that_could_not_be_delivered_are_named_in_the_log(layout: Layout) -
     records: list[str] = []
     with _captured(records):
         run(layout, scenario, urls={"database": Secret("postgresql:///none")})
+
+
+def test_a_database_that_is_silent_does_not_hold_up_the_start(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever waits for it to have started (`/startupz`, systemd) would start it again."""
+    monkeypatch.setattr(schema_keeper, "_FIRST_ATTEMPT_S", 0.2)
+    answers = threading.Event()
+
+    def migrate(_: str) -> list[str]:
+        answers.wait(120)
+        return []
+
+    async def scenario(engine: Engine) -> None:
+        try:
+            await engine.supervisor.start()
+            assert not answers.is_set()
+            status = engine.supervisor.status
+            assert status().phase == "running"
+            await until(lambda: "has not finished the schema" in status().reason)
+        finally:
+            answers.set()
+
+    run(layout, scenario, urls={"database": Secret("postgresql:///none")}, migrate=migrate)
 
 
 def test_unreachable_database_is_retried_in_the_background(layout: Layout) -> None:
