@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 _UNREAD_S = 20.0
 """A client that takes nothing for so long is gone, whatever its kernel says."""
+_PRIVATE_DATABASE_BYTES = 512 << 20
+"""Its shared buffers, and its sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,13 @@ def open_files(shards: int, sockets: int) -> tuple[int, int]:
     counts, limit = handles.needed(shards, len(KINDS), sockets), handles.raise_limit()
     handles.demand(counts, limit)
     return limit, max(counts.values())
+
+
+def private_bytes(options: ServiceOptions, layout: Layout) -> int:
+    """About how much memory servers of our own take when they are full."""
+    urls = options.loaded.urls
+    database = 0 if DEFAULT_DATABASE in urls else _PRIVATE_DATABASE_BYTES
+    return database + (0 if "redis" in urls else redis_plan(options, layout).memory_bytes)
 
 
 def redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:
