@@ -145,6 +145,12 @@ def machine_plan(
     return ring_plan, cpus
 
 
+def check_kept(options: ServiceOptions, layout: Layout) -> None:
+    """Raises ConfigError where the state directory has rows that this version cannot read."""
+    if not options.fresh:
+        preflight.demand_own_rows(layout)
+
+
 def open_files(shards: int, sockets: int) -> tuple[int, int]:
     """How many files a process may have open, and the most that one of so many shards with so many
     WebSockets needs. Raises ConfigError where that is more.

@@ -11,6 +11,7 @@ from typing import Final
 from control.cli.findings import Complaint, Finding, fine
 from engine.data.layout import Layout, open_layout
 from engine.process import instance
+from engine.start import preflight
 
 RINGS_LEFT: Final = Complaint(
     "rings_left", "they hold rows that no database has yet, and a reboot forgets them"
@@ -26,6 +27,9 @@ SHM_LEFTOVERS: Final = Complaint(
 STATE_NOT_WRITABLE: Final = Complaint(
     "state_not_writable", "the engine does not start, or its log and its journal end"
 )
+STATE_NEWER: Final = Complaint(
+    "state_newer", "the engine does not start: it would take those rows for damaged ones"
+)
 STATE_FLEETING: Final = Complaint(
     "state_fleeting", "journal, wanted streams and a private database are gone with it"
 )
@@ -40,6 +44,12 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 def state(layout: Layout, mounts: Path = _MOUNTS) -> Iterator[Finding]:
     """Everything about it."""
     yield from _engines(layout)
+    if others := preflight.rows_of_others(layout):
+        yield STATE_NEWER.problem(
+            "state", f"{len(others)} files hold rows of another version, {others[0]} the first",
+            "start that version on it once more and stop it in order: it stores them; or move the"
+            " files away to give the rows up",
+        )  # fmt: skip
     yield from _leftovers(layout)
     yield _directory(layout.state_dir, mounts)
 
