@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 _UNREAD_S = 20.0
 """A client that takes nothing for so long is gone, whatever its kernel says."""
+_PRIVATE_DATABASE_BYTES = 512 << 20
+"""Its shared buffers, and its sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,12 @@ def machine_plan(
     return ring_plan, cpus
 
 
+def check_kept(options: ServiceOptions, layout: Layout) -> None:
+    """Raises ConfigError where the state directory has rows that this version cannot read."""
+    if not options.fresh:
+        preflight.demand_own_rows(layout)
+
+
 def open_files(shards: int, sockets: int) -> tuple[int, int]:
     """How many files a process may have open, and the most that one of so many shards with so many
     WebSockets needs. Raises ConfigError where that is more.
@@ -150,6 +158,13 @@ def open_files(shards: int, sockets: int) -> tuple[int, int]:
     counts, limit = handles.needed(shards, len(KINDS), sockets), handles.raise_limit()
     handles.demand(counts, limit)
     return limit, max(counts.values())
+
+
+def private_bytes(options: ServiceOptions, layout: Layout) -> int:
+    """About how much memory servers of our own take when they are full."""
+    urls = options.loaded.urls
+    database = 0 if DEFAULT_DATABASE in urls else _PRIVATE_DATABASE_BYTES
+    return database + (0 if "redis" in urls else redis_plan(options, layout).memory_bytes)
 
 
 def redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:

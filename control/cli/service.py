@@ -21,7 +21,7 @@ import msgspec
 
 from control.cli.addresses import Addresses, make_note
 from control.cli.exits import Exit
-from control.cli.ground import Ground, ServiceOptions, bind, empty, machine_plan
+from control.cli.ground import Ground, ServiceOptions, bind, check_kept, empty, machine_plan
 from control.cli.terminal import standard_streams
 from control.cli.terminal.live_view import can_show_view, watch
 from control.http.auth import Guard
@@ -105,6 +105,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         layout = open_layout(options.loaded.state_dir)
         stack.enter_context(instance.hold(layout))
         stack.enter_context(instance.hold_rings(layout))
+        check_kept(options, layout)
         listener = stack.enter_context(bind(config.control.host, config.control.port))
         sockets = socket_count(streams, config.venues)
         ring_plan, cpus = machine_plan(options.loaded, layout, sockets)

@@ -49,6 +49,10 @@ class MigrationError(EngineError):
     """The database schema is unknown, newer than this code, or was changed by hand."""
 
 
+class NewerSchemaError(MigrationError):
+    """A newer version than this one made the database what it is."""
+
+
 class VenueError(EngineError):
     """A venue refused or answered nonsense."""
 

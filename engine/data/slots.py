@@ -51,8 +51,8 @@ class Slots:
                 entries.append(msgspec.json.decode(line, type=Slot))
             except UNREADABLE as error:
                 raise EngineError(
-                    f"stream table {self._file.path} is damaged near byte {self._file.size_bytes}:"
-                    f" {error}"
+                    f"stream table {self._file.path} is damaged near byte {self._file.size_bytes},"
+                    f" or a newer version wrote it: {error}"
                 ) from error
             self._remember(entries[-1])
         return entries

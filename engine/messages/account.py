@@ -74,8 +74,12 @@ class _Ring:
         self._found = ring.found_rows
 
     def delivered(self) -> None:
-        """The writer has let go of it: the database has all of it."""
-        self._moved += self._head_seq - self._cursor_seq
+        """The writer has let go of it: the database has all of it. A database that is set back has
+        it come again, and then what it moved is counted anew.
+        """
+        self._moved_before += self._moved + self._head_seq - self._cursor_seq
+        self._found_before += self._found
+        self._moved = self._found = 0
         self._cursor_seq = self._head_seq
 
     def writer_ended(self) -> None:

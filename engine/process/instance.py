@@ -47,6 +47,11 @@ class EngineNote(msgspec.Struct, frozen=True):
     databases: dict[str, str] = {}
     """Those beside the default, by their sink."""
 
+    @property
+    def clients(self) -> list[str]:
+        """Commands that reach the servers by hand."""
+        return [each for each in (self.psql, self.redis_cli) if each]
+
     def address(self, sink: str) -> str:
         """Where a sink's server is; `off` where it has none."""
         named = {"database": self.database, "redis": self.redis}

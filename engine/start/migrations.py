@@ -21,7 +21,7 @@ from psycopg import sql
 
 from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
-from engine.base.errors import DatabaseUnavailableError, MigrationError
+from engine.base.errors import DatabaseUnavailableError, MigrationError, NewerSchemaError
 from engine.database import locks
 from engine.database.home import schema_of
 from engine.database.layout import read_layout
@@ -284,9 +284,10 @@ def _known_versions(connection: DatabaseSession, migrations: Sequence[Migration]
     stored = {row[0]: row[1] for row in rows}
     ours = {m.file_name: m.checksum for m in migrations}
     if unknown := sorted(set(stored) - set(ours)):
-        raise MigrationError(
-            f"the database has {', '.join(unknown)}, which this version does not know: "
-            "it was made by a newer one"
+        raise NewerSchemaError(
+            f"the database has {', '.join(unknown)}, which this version does not know: it was made"
+            " by a newer one; install that one again, or set the database back to its backup of"
+            " before (docs/backup.md), or give this version a schema or a database of its own"
         )
     if changed := sorted(name for name in stored if stored[name] != ours[name]):
         raise MigrationError(f"{', '.join(changed)} changed after it was applied")

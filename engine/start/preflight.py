@@ -1,4 +1,5 @@
-"""What the machine must have for a configuration: CPUs we may use, shared memory for the rings.
+"""What the machine must have for a configuration: CPUs we may use, shared memory for the rings; and
+what the state directory must not have: rows that only another version can read.
 
 Everything here is checked before anything is started, and a refusal names both values.
 """
@@ -6,6 +7,8 @@ Everything here is checked before anything is started, and a refusal names both 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
 
 from engine.base.errors import ConfigError
 from engine.data.kinds import BOOK, KINDS, QUOTE, TRADE
@@ -17,6 +20,13 @@ from engine.start.config import Config
 
 _FEWEST_RECORDS = 1 << 12
 _FREE_SHARE = 0.8
+_HEAD = Struct("<7scI4x16s")
+"""Of a ring's header and of a journal segment's alike: magic, layout version, fingerprint."""
+_MAGICS = (b"FTSRING", b"FTSJRNL")
+_VERSION = 1
+_VERSION_MAX = 255
+_DAMAGED_BITS_MAX = 16
+"""Fingerprints of two layouts differ in about 64 of 128 bits; damaged ones in a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,43 @@ def ring_room(layout: Layout) -> tuple[int, int]:
     usage = os.statvfs(layout.shm_dir.parent)
     left = sum(path.stat().st_blocks * 512 for path in leftover_rings(layout) if path.is_file())
     return usage.f_bavail * usage.f_frsize, left
+
+
+def demand_own_rows(layout: Layout) -> None:
+    """Raises ConfigError where an engine of another version left rows in rings or journal, whose
+    layout is not ours: they would be taken for damaged ones, and be declared lost.
+    """
+    for path in rows_of_others(layout):
+        raise ConfigError(
+            f"{path} holds rows in the layout of another version of fintickstreams, most likely a"
+            f" newer one; start that one once more on {layout.state_dir}, which stores them, and"
+            " stop it in order, or move the file away to give them up"
+        )
+
+
+def rows_of_others(layout: Layout) -> list[Path]:
+    """Files of rings and journal that only another version can read. Damage is not meant."""
+    rings = [(path, path.stem) for path in leftover_rings(layout)]
+    segments = [
+        (path, path.parent.parent.name) for path in sorted(layout.journal_dir.glob("*/*/*.seg"))
+    ]
+    return [path for path, ring in (*rings, *segments) if _is_of_others(path, ring)]
+
+
+def _is_of_others(path: Path, ring: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size)
+    except OSError:
+        return False  # for who reads it to say
+    if len(head) < _HEAD.size or head[:7] not in _MAGICS:
+        return False
+    _, _, version, fingerprint = _HEAD.unpack(head)
+    kind = KINDS.get(ring.rpartition(".")[2])
+    if kind is None or _VERSION < version <= _VERSION_MAX:
+        return True
+    differing = int.from_bytes(fingerprint) ^ int.from_bytes(kind.fingerprint)
+    return differing.bit_count() > _DAMAGED_BITS_MAX
 
 
 def plan_rings(

@@ -186,7 +186,7 @@ class Writer:
         pumped = self.sources.latencies
         latencies = {"receipt": pumped.receipt, "journal": pumped.journal}
         latencies |= {consumer.sink.name: consumer.latency for consumer in self._deliveries}
-        sources = [source for source in self.sources if not source.is_drained]
+        sources = list(self.sources)
         return WriterStatus(
             rings=[ring_status(source) for source in sources],
             rings_of={

@@ -82,3 +82,34 @@ def found(database_url: str) -> dict[str, tuple[int, str]]:
             ).fetchall()[0]
             for name, columns in TABLES.items()
         }
+
+
+@pytest.mark.flow
+def test_what_a_newer_version_left_is_refused_with_what_to_do(
+    tmp_path: Path, database_url: str
+) -> None:
+    """A database first, whose schema has a file that nobody here knows; then rows in the journal,
+    which the same state directory refuses before it looks at any server.
+    """
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO schema_version VALUES ('9999_of_next_year.sql', 'x')")
+    state = tmp_path / "state"
+
+    def refusal() -> tuple[int, str]:
+        engine = Fts(
+            "up", "--port", "0", "--json", "--no-redis", "--for", "60", "--state-dir", str(state),
+            FTS_DATABASE_URL=database_url,
+        )  # fmt: skip
+        code, _ = engine.end()
+        return code, engine.log.splitlines()[-1]
+
+    code, said = refusal()
+    assert (code != 0, "9999_of_next_year.sql" in said) == (True, True), said
+    assert "install that one again, or set the database back to its backup" in said
+    segment = state / "journal" / "shard-0.trade" / "17" / f"{0:020d}.seg"
+    segment.parent.mkdir(parents=True)
+    segment.write_bytes(b"FTSJRNL1" + (2).to_bytes(4, "little") + bytes(52))
+    code, said = refusal()
+    assert (code != 0, str(segment) in said) == (True, True), said
+    assert "start that one once more" in said
+    assert segment.exists()

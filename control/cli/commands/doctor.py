@@ -3,43 +3,52 @@
 import argparse
 import os
 import platform
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import msgspec
-from redis import Redis
-from redis.exceptions import RedisError
 
 from control.cli.commands.doctor_database import all_databases
+from control.cli.commands.doctor_kernel import kernel
+from control.cli.commands.doctor_links import control_port, live_server, venues
+from control.cli.commands.doctor_machine import machine
+from control.cli.commands.doctor_state import state
 from control.cli.exits import Exit
-from control.cli.findings import Finding
-from control.cli.ground import bind, open_files
+from control.cli.findings import Complaint, Finding, Level, fine
 from control.cli.options import add_config, load
 from control.cli.terminal.standard_streams import say
+from control.http.auth import COMMAND_VARIABLE, READ_VARIABLE
 from control.version import version
-from engine.base.errors import ConfigError, EngineError
-from engine.base.masking import scrub
+from engine.base.wrong_input import nearest
 from engine.data.layout import Layout, open_layout
 from engine.data.names import database_sink
-from engine.process import instance
-from engine.start import preflight
-from engine.start.addresses import masked_url
+from engine.start.addresses import Written, at_home, masked_url, owner_of, variable_of
 from engine.start.config import LoadedConfig
-from shards.venues import VENUES, preferred_transport, socket_count
 
 _EPILOG = """\
 examples:
   fts doctor                    everything about the default state directory
   fts doctor --config fts.toml --json
 
-Exit code 0 when everything needed is there (an unreachable venue is only noted), else 1.
+Exit code 0 when everything needed is there (an unreachable venue is only noted), else 1. What is
+not in order has a name in brackets, and a section of that name in docs/trouble.md.
 """
-_TIMEOUT_S = 2.0
-_FEW_SEGMENTS = 10
+
+CONFIG_SYMBOL: Final = Complaint("config_symbol", "its streams are left out, the others run")
+CONFIG_IDLE: Final = Complaint("config_idle", "whoever wrote it believes that it does something")
+ENVIRONMENT_UNKNOWN: Final = Complaint(
+    "environment_unknown", "nobody reads it, and what it was to say comes from elsewhere"
+)
+SECRET_READABLE: Final = Complaint(
+    "secret_readable", "other users of this machine can read the secret in it"
+)
+_VARIABLES: Final = (
+    "FTS_STATE_DIR", "FTS_CONTROL_PORT", "FTS_LOG_LEVEL", "FTS_PYTHON", "FTS_VENV",
+    COMMAND_VARIABLE, READ_VARIABLE,
+)  # fmt: skip
+_OF_TESTS: Final = ("FTS_TEST_", "FTS_RENEW_")
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -71,26 +80,96 @@ def run(options: argparse.Namespace) -> int:
 
 def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     """Every check, in the order a person would ask."""
-    yield Finding(
+    yield fine(
         "python",
-        "ok",
         f"fintickstreams {version()}, Python {platform.python_version()} on"
         f" {platform.system()} {platform.machine()}",
     )
-    yield Finding("config", "ok", f"{loaded.source}; {_flat(masked_config(loaded))}")
-    for line in loaded.no_symbols():
-        yield Finding("config", "note", line, "write it as the venue does")
-    yield from _engines(layout)
-    yield _control_port(loaded, layout)
-    yield from _machine(loaded, layout)
-    yield _disk(loaded, layout.state_dir)
-    yield _open_files(loaded)
+    yield fine("config", f"{loaded.source}; {_flat(masked_config(loaded))}")
+    yield from wishes(loaded)
+    yield from state(layout)
+    yield control_port(loaded, layout)
+    yield from machine(loaded, layout)
+    yield from kernel(layout)
     yield from all_databases(loaded, layout)
-    yield _redis(loaded)
-    for name, venue in VENUES.items():
-        override = loaded.config.venues.get(name)
-        url = (override.rest_url if override else None) or venue.rest_url
-        yield _venue(name, url)
+    yield from live_server(loaded, layout)
+    yield from venues(loaded)
+
+
+def wishes(loaded: LoadedConfig, env: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """What of the configuration does nothing, and which of its secrets others can read."""
+    for line in loaded.no_symbols():
+        yield CONFIG_SYMBOL.note("config", line, "write it as the venue does")
+    for key, reason in _idle(loaded, env):
+        yield CONFIG_IDLE.note("config", f"{loaded.source}: {key} does nothing: {reason}",
+                               "take it out, or change what it depends on")  # fmt: skip
+    known = [*_VARIABLES, *map(variable_of, _addresses(loaded))]
+    for name in sorted(env):
+        if name.startswith("FTS_") and name not in known and not name.startswith(_OF_TESTS):
+            near = nearest(name, known)
+            yield ENVIRONMENT_UNKNOWN.note(
+                "environment", f"{name} is no variable of ours",
+                f"did you mean {near}?" if near else "unset it",
+            )  # fmt: skip
+    for key, path in _secret_files(loaded):
+        if _is_readable_by_others(path):
+            text = f"{loaded.source}: {key}: {path} may be read by others"
+            # A token in there the engine refuses; an address it takes.
+            level: Level = "problem" if key.startswith("control.") else "note"
+            yield SECRET_READABLE.of(level, "secrets", text, f"chmod 600 {path}")
+
+
+def _addresses(loaded: LoadedConfig) -> dict[str, Written]:
+    """What is written of each server's address, by its name."""
+    config = loaded.config
+    found: dict[str, Written] = {
+        name: section
+        for name in config.__struct_fields__
+        if hasattr(section := getattr(config, name), "url_file")
+    }
+    for sink, database in config.all_databases.items():
+        found |= {sink: database, owner_of(sink): database.owner}
+    return found
+
+
+def _idle(loaded: LoadedConfig, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Keys that are set in vain, and why."""
+    config = loaded.config
+    for name, written in _addresses(loaded).items():
+        variable = variable_of(name)
+        for key in ("url", "url_file"):
+            if getattr(written, key) is not None and env.get(variable):
+                yield f"{name}.{key}", f"{variable} is set, and comes first"
+    limits, plain = config.limits, type(config.limits)()
+    for key in limits.__struct_fields__:
+        if not limits.shared and getattr(limits, key) != getattr(plain, key):
+            yield f"limits, {key}", "limits.shared is not true"
+    if config.database.private_settings and loaded.database_url is not None:
+        yield "database.private_settings", "the database is not the private one"
+    for sink, database in config.all_databases.items():
+        if database.archive_to and database.archive == "none":
+            yield f"{sink}.archive_to", f'{sink}.archive is "none"'
+
+
+def _secret_files(loaded: LoadedConfig) -> Iterator[tuple[str, Path]]:
+    """Files with a secret, by the key that names them."""
+    base = Path(loaded.source).absolute().parent
+    for name, written in _addresses(loaded).items():
+        if written.url_file is not None:
+            yield f"{name}.url_file", base / at_home(Path(written.url_file))
+    for key in ("token_file", "read_token_file"):
+        if (file := getattr(loaded.config.control, key)) is not None:
+            yield f"control.{key}", Path(file)
+    for venue, settings in loaded.config.venues.items():
+        if settings.credentials_file is not None:
+            yield f"venues.{venue}.credentials_file", Path(settings.credentials_file)
+
+
+def _is_readable_by_others(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    except OSError:
+        return False
 
 
 def masked_config(loaded: LoadedConfig) -> dict[str, Any]:
@@ -103,140 +182,6 @@ def masked_config(loaded: LoadedConfig) -> dict[str, Any]:
     for name, section in body["databases"].items():
         section["url"] = masked_url(loaded.urls.get(database_sink(name)))
     return body
-
-
-def _engines(layout: Layout) -> Iterator[Finding]:
-    """The engine on this state directory, and a demo below it."""
-    yield _engine("engine", layout.state_dir, layout)
-    demo = layout.state_dir / "demo"
-    if (demo / "instance").exists():
-        yield _engine("demo", demo, open_layout(demo))
-
-
-def _engine(topic: str, state_dir: Path, layout: Layout) -> Finding:
-    if not instance.is_held(layout):
-        left = len(instance.leftover_rings(layout))
-        text = f"none runs on {state_dir}"
-        if left:
-            return Finding(
-                topic, "note", f"{text}; {left} ring files are left of a crash",
-                "start it again: it stores what they hold",
-            )  # fmt: skip
-        return Finding(topic, "ok", text)
-    note = instance.read_note(layout)
-    if note is None and (host := instance.read_host_note(layout)) is not None:
-        text = f"none runs on {state_dir}; its database is open for readers (pid {host.pid})"
-        return Finding(topic, "ok", text)
-    if note is None:
-        return Finding(topic, "note", f"one is starting on {state_dir}")
-    parts = [f"runs on {state_dir} (pid {note.pid})", f"control {note.control_url}"]
-    parts += [part for part in (note.psql, note.redis_cli) if part]
-    return Finding(topic, "ok", "; ".join(parts))
-
-
-def _control_port(loaded: LoadedConfig, layout: Layout) -> Finding:
-    """Whether an engine could listen where it is to; the one that runs here does already."""
-    host, port = loaded.config.control.host, loaded.config.control.port
-    if port == 0:
-        return Finding("control port", "ok", "a free one")
-    note = instance.read_note(layout)
-    if note is not None and urlsplit(note.control_url).port == port:
-        return Finding("control port", "ok", f"{port} on {host}, the engine's that runs")
-    try:
-        bind(host, port).close()
-    except ConfigError as error:
-        text, _, advice = str(error).partition("; ")
-        return Finding("control port", "problem", text.removeprefix("control port "), advice)
-    return Finding("control port", "ok", f"{port} on {host} is free")
-
-
-def _machine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
-    allowed = preflight.allowed_cpus()
-    try:
-        cpus = preflight.shard_cpus(loaded.config, loaded.source, allowed)
-    except EngineError as error:
-        yield Finding("cpu", "problem", str(error), "change [shards] cpus or the affinity")
-        cpus = allowed[-1:]
-    else:
-        yield Finding("cpu", "ok", f"{len(allowed)} allowed of {os.cpu_count()}, shards on {cpus}")
-    try:
-        plan = preflight.plan_rings(
-            loaded.config, loaded.source, len(cpus), *preflight.ring_room(layout)
-        )
-    except (EngineError, OSError) as error:
-        yield Finding(
-            "shared memory",
-            "problem",
-            str(error),
-            f"make {layout.shm_dir.parent} larger or the rings smaller",
-        )
-        return
-    text = f"{plan.bytes_free / 2**20:,.0f} MB free, rings need {plan.bytes_needed / 2**20:,.0f} MB"
-    yield Finding("shared memory", "note" if plan.note else "ok", text, plan.note)
-
-
-def _disk(loaded: LoadedConfig, state_dir: Path) -> Finding:
-    """Whether journal, log and private servers have room to grow."""
-    usage = os.statvfs(state_dir)
-    free_mb, segment_mb = usage.f_bavail * usage.f_frsize / 2**20, loaded.config.journal.segment_mb
-    text = f"{free_mb:,.0f} MB free for {state_dir}"
-    if usage.f_files and not usage.f_favail:
-        return Finding("disk", "problem", f"{text}, but no file can be added", "remove some")
-    if free_mb < segment_mb:
-        return Finding(
-            "disk", "problem", f"{text}: not even one file of the journal, {segment_mb:,} MB",
-            "make room: what the database does not take is in memory only, while that has room",
-        )  # fmt: skip
-    if free_mb < _FEW_SEGMENTS * segment_mb:
-        return Finding(
-            "disk", "note", text, "rows of a long outage of the database would not fit in there"
-        )
-    return Finding("disk", "ok", text)
-
-
-def _open_files(loaded: LoadedConfig) -> Finding:
-    """As the engine counts them before it starts anything."""
-    allowed = preflight.allowed_cpus()
-    shards = len(loaded.config.shards.cpus or allowed[-max(1, len(allowed) // 2) :])
-    streams = loaded.stream_keys(preferred_transport)
-    try:
-        limit, needed = open_files(shards, socket_count(streams, loaded.config.venues))
-    except ConfigError as error:
-        text, _, advice = str(error).removeprefix("open files: ").partition("; ")
-        return Finding("open files", "problem", text, advice)
-    return Finding("open files", "ok", f"a process may have {limit:,} and needs {needed:,}")
-
-
-def _redis(loaded: LoadedConfig) -> Finding:
-    if (secret := loaded.urls.get("redis")) is None:
-        return Finding("redis", "ok", "private Valkey, started with the engine")
-    url, shown = secret.reveal(), masked_url(secret)
-    waits = {"socket_connect_timeout": _TIMEOUT_S, "socket_timeout": _TIMEOUT_S}
-    try:
-        with closing(Redis.from_url(url, **waits)) as client:
-            client.ping()
-    except (RedisError, OSError, ValueError) as error:
-        text = scrub(str(error), url)
-        return Finding(
-            "redis", "problem", f"{shown}: {text}",
-            "check the address, or run with --no-redis; the database does not depend on it",
-        )  # fmt: skip
-    return Finding("redis", "ok", f"{shown} answers")
-
-
-def _venue(
-    name: str, url: str, connect: Callable[..., socket.socket] = socket.create_connection
-) -> Finding:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        connect((parts.hostname, port), timeout=_TIMEOUT_S).close()
-    except OSError:
-        return Finding(
-            f"venue {name}", "note", f"{parts.hostname}:{port} cannot be reached from here",
-            "`fts demo` needs no network; `fts up` keeps trying",
-        )  # fmt: skip
-    return Finding(f"venue {name}", "ok", f"{parts.hostname}:{port} answers")
 
 
 def _flat(config: dict[str, Any]) -> str:
@@ -255,7 +200,11 @@ def _flat(config: dict[str, Any]) -> str:
 def _lines(findings: list[Finding]) -> Iterator[str]:
     width = max(len(finding.topic) for finding in findings)
     marks = {"ok": "ok  ", "note": "note", "problem": "BAD "}
+    said = set()
     for finding in findings:
-        yield f"{marks[finding.level]} {finding.topic:<{width}}  {finding.text}"
-        if finding.advice:
-            yield f"     {'':<{width}}  -> {finding.advice}"
+        name = f"  [{finding.id}]" if finding.id else ""
+        yield f"{marks[finding.level]} {finding.topic:<{width}}  {finding.text}{name}"
+        for text in (finding.why, finding.advice and f"-> {finding.advice}"):
+            if text and text not in said:  # of many venues, say, once
+                said.add(text)
+                yield f"     {'':<{width}}  {text}"

@@ -40,6 +40,10 @@ _INHERITED: Final = """
         AND s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
     ORDER BY s.setrole <> 0, s.setdatabase <> 0
 """
+_SWITCHED_OFF: Final = """
+    SELECT name FROM pg_settings
+    WHERE name IN ('fsync', 'full_page_writes', 'autovacuum') AND setting = 'off' ORDER BY name
+"""
 _HYPERTABLES: Final = """
     SELECT h.hypertable_name::text, h.compression_enabled,
         (SELECT j.config ->> 'drop_after' FROM timescaledb_information.jobs AS j
@@ -124,6 +128,8 @@ class DatabaseFacts(msgspec.Struct):
     inherited: dict[str, str] = {}
     """What `ALTER ROLE … SET` and `ALTER DATABASE … SET` give a session; the engine's own sessions
     take of it only what they do not set themselves."""
+    switched_off: list[str] = []
+    """Of `fsync`, `full_page_writes` and `autovacuum`."""
     rights: Rights | None = None
     """None also while there are no tables of ours."""
 
@@ -142,6 +148,7 @@ def read_facts(
         ) = values  # fmt: skip
         facts.connections_free = max(slots - taken, 0)
     facts.inherited = dict(_rows(session, _INHERITED))
+    facts.switched_off = [name for (name,) in _rows(session, _SWITCHED_OFF)]
     _read_layout(session, facts)
     _read_growth(session, facts, keep or {})
     with suppress(psycopg.errors.InsufficientPrivilege):

@@ -304,3 +304,37 @@ def test_rows_that_the_database_had_before_are_not_counted_again(
     source.advance("database", 100, durable=True)
     sources.remove_delivered()
     assert tell() == {"trade": Moves(moved=40)}
+
+
+@pytest.mark.fault("N29")
+@pytest.mark.parametrize("was_told", [False, True])
+def test_rows_that_a_database_set_back_lost_were_left_to_it(
+    layout: Layout, trades: MakeTrades, was_told: bool
+) -> None:
+    """They are counted as lost, so they have to come from somewhere: also where this engine itself
+    had brought them there before.
+    """
+    receive(layout, fresh(trades(100)), ring_stays=False)
+    sources, moves = Sources(layout, SEGMENT_BYTES, DATABASE), RingMoves()
+
+    def tell() -> dict[str, Moves]:
+        return moves.update(ring_status(source) for source in sources)
+
+    if was_told:
+        sources.on_delivered = tell
+    sources.open([])
+    (source,) = sources
+    source.advance("database", 0, durable=False)
+    source.progress("database").seq = 100
+    source.advance("database", 100, durable=True)
+    sources.remove_delivered()
+    before = 100 if was_told else 0
+    assert tell() == ({"trade": Moves(moved=100)} if was_told else {})
+    sources.recall(sources.drained)
+    (recalled,) = sources
+    recalled.advance("database", 60, durable=False)
+    assert tell() == {"trade": Moves(moved=before, waiting=40)}
+    recalled.progress("database").seq = 100
+    recalled.advance("database", 100, durable=True)
+    sources.remove_delivered()
+    assert tell() == {"trade": Moves(moved=before + 40)}
