@@ -111,7 +111,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         if options.fresh:
             empty(layout)
         has_view = can_show_view() and not options.json
-        log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
+        log = LogSettings(str(layout.log_file), config.log.level, not has_view, config.log.format)
         logs.set_up(log, "supervisor")
         if ring_plan.note:
             _log.warning(ring_plan.note)

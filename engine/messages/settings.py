@@ -45,6 +45,7 @@ class LogSettings(msgspec.Struct, frozen=True):
     file: str
     level: str = "INFO"
     to_stderr: bool = True
+    format: Literal["text", "json"] = "text"
 
 
 class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -57,6 +57,13 @@ _MAX_FILE_BYTES = 1 << 20
 _SHOWN_SYMBOL = 64
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+ENVIRONMENT = {
+    "FTS_LOG_LEVEL": ("log", "level"),
+    "FTS_LOG_FORMAT": ("log", "format"),
+    "FTS_CONTROL_PORT": ("control", "port"),
+}
+"""Variables that win over a key of the file. Addresses have theirs (`engine.start.addresses`)."""
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 PreferredTransport = Callable[[str, StreamKind], Transport]
@@ -149,9 +156,10 @@ class ShardsConfig(_Section, frozen=True):
 
 
 class LogConfig(_Section, frozen=True):
-    """`[log]`."""
+    """`[log]`. Lines for eyes, or one JSON object each."""
 
     level: LogLevel = "INFO"
+    format: Literal["text", "json"] = "text"
 
 
 class StreamsConfig(_Section, frozen=True):
@@ -347,25 +355,18 @@ def _explain(error: Exception, kind: type) -> str:
 
 
 def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
-    level = env.get("FTS_LOG_LEVEL")
-    if level:
+    """With what the environment says of `log` and `control`, which wins over the file."""
+    for variable, (section, key) in ENVIRONMENT.items():
+        if not (written := env.get(variable)):
+            continue
+        value = written.upper() if key == "level" else written
+        now = getattr(config, section)
         try:
-            log = msgspec.convert({"level": level.upper()}, LogConfig)
+            found = msgspec.convert({key: value}, type(now), strict=False)
         except msgspec.ValidationError as error:
-            raise ConfigError(
-                f"environment: FTS_LOG_LEVEL: {_explain(error, LogConfig)}"
-            ) from error
-        config = msgspec.structs.replace(config, log=log)
-    port = env.get("FTS_CONTROL_PORT")
-    if port:
-        try:
-            number = msgspec.convert({"port": port}, ControlConfig, strict=False).port
-        except msgspec.ValidationError as error:
-            raise ConfigError(
-                f"environment: FTS_CONTROL_PORT: {_explain(error, ControlConfig)}"
-            ) from error
-        control = msgspec.structs.replace(config.control, port=number)
-        config = msgspec.structs.replace(config, control=control)
+            raise ConfigError(f"environment: {variable}: {_explain(error, type(now))}") from error
+        changed = msgspec.structs.replace(now, **{key: getattr(found, key)})
+        config = msgspec.structs.replace(config, **{section: changed})
     return config
 
 

@@ -42,6 +42,10 @@ _PLAIN_INTERVAL_S_MAX = 60.0
 _PLAIN_GROWTH = 1.3
 _NUMBERS = re.compile(r"\d[\d,.]*")
 _PLAIN_LOOK_S = 0.25
+_SHOWN_RATES = {
+    "received_frames": "frames", "received_rows": "rows", "stored_rows": "stored",
+    "published_rows": "published",
+}  # fmt: skip
 _LOG_LINES = 6
 _PANEL_FRAME_LINES = 2
 _TABLE_FRAME_LINES = 2
@@ -109,7 +113,7 @@ async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
         if goes != before:
             pause_s = _PLAIN_INTERVAL_S
         if settled or monotonic_s() >= shown_s + pause_s:
-            _log.info(plain_line(now, now_rates))
+            _log.info(plain_line(now, now_rates), extra={"fields": plain_fields(now, now_rates)})
             if goes == before:
                 pause_s = min(pause_s * _PLAIN_GROWTH, _PLAIN_INTERVAL_S_MAX)
             shown, before, shown_s = live, goes, monotonic_s()
@@ -117,6 +121,25 @@ async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
 
 def _live_count(status: EngineStatus) -> int:
     return sum(stream.state is StreamState.LIVE for stream in status.streams)
+
+
+def plain_fields(status: EngineStatus, rates: dict[str, float]) -> dict[str, str | float | None]:
+    """The numbers of that line by name; a rate that is not known yet is None."""
+    writer = status.writer
+    per_s = {
+        f"{name}_per_s": round(rates[rate], 1) if rate in rates else None
+        for name, rate in _SHOWN_RATES.items()
+    }
+    return {
+        "status": status.status,
+        "reason": status.reason,
+        "streams": len(status.streams),
+        "live_streams": _live_count(status),
+        **per_s,
+        "backlog_rows": max(each.backlog_rows for each in writer.databases),
+        "gap_count": sum(stream.gap_count for stream in status.streams),
+        "dropped_rows": sum(writer.dropped_rows.values()),
+    }
 
 
 def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
