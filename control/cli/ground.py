@@ -53,6 +53,11 @@ class ServiceOptions:
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
     """What is no reason to go on."""
 
+    reload: Callable[..., Callable[[], None]] | None = None
+    """Makes of supervisor and settings what reads the configuration again at SIGHUP; None: nothing
+    does.
+    """
+
     def check(self) -> None:
         """Raises ConfigError for wishes that contradict each other."""
         if self.loaded.config.limits.shared and "redis" in self.without:

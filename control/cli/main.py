@@ -16,10 +16,10 @@ _on_interrupt = signal.getsignal(signal.SIGINT)
 if _on_interrupt is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from control.cli.commands import bench, demo, doctor, simulate, up, version
+from control.cli import remote
+from control.cli.commands import bench, config, demo, doctor, simulate, up, version
 from control.cli.exits import Exit
 from control.cli.lake import commands as lake
-from control.cli.remote import health, instruments, limiters, streams
 from control.cli.remote.client import RefusedError, UnreachableError
 from control.cli.stores import db, migrate, psql, quarantine, redis
 from engine.base.errors import ConfigError, EngineError, InstanceBusyError
@@ -30,8 +30,8 @@ from engine.process.logs import escaped
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, lake, simulate,
-    db, migrate, doctor, bench, version,
+    up, demo, psql, redis, *remote.COMMANDS, quarantine, lake, simulate,
+    db, migrate, config, doctor, bench, version,
 )  # fmt: skip
 
 _EPILOG = """\

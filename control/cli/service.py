@@ -162,6 +162,9 @@ async def _run(
     supervisor = stop.supervisor = Supervisor(
         settings, migrate=migrations.migrate, servers=ground.servers
     )
+    reload, is_ignored = ground.options.reload, signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    if reload is not None and not is_ignored:  # as by `nohup`
+        loop.add_signal_handler(signal.SIGHUP, reload(supervisor, settings))
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
         await _live(supervisor, stop, ground.options)

@@ -191,3 +191,25 @@ class ControlSettings(msgspec.Struct, frozen=True):
     instruments_refresh_s: float = 900.0
     configured_knobs: Knobs = Knobs()
     """What a stream's flush knobs are when nobody has set them."""
+
+
+class FlushSettings(msgspec.Struct, frozen=True):
+    """When a database's rows are committed, where no stream's knobs say less."""
+
+    flush_rows: int
+    flush_interval_s: float
+    max_rows_per_copy: int
+
+
+class Reconfigure(msgspec.Struct, frozen=True, tag=True):
+    """Any child: what of the configuration, which was read again, a running process takes over. It
+    looks at what concerns it.
+    """
+
+    log: LogSettings
+    flushes: dict[str, FlushSettings] = {}
+    """By database."""
+    configured_knobs: Knobs = Knobs()
+    admission: Admission = "green"
+    health_hold_s: float = 5.0
+    instruments_refresh_s: float = 900.0

@@ -265,20 +265,23 @@ def load(
     env: Mapping[str, str] = os.environ,
     state_dir: Path | None = None,
     default_streams: Sequence[StreamsConfig] = (),
+    table: dict[str, Any] | None = None,
 ) -> LoadedConfig:
     """Read `path` (or nothing), apply the environment, check everything. A `state_dir` given here
-    wins over both; `default_streams` are for a file that has no `streams`.
+    wins over both; `default_streams` are for a file that has no `streams`. A `table` stands for
+    what is at `path`.
 
     Raises ConfigError with one line that names the file and the key.
     """
     source = str(path) if path is not None else "defaults"
     must_be_text(path or Path(), "configuration")
-    table = _table(_read(path), source) if path is not None else {}
+    if table is None:
+        table = table_of(read_file(path), source) if path is not None else {}
     config = _convert(table, source)
     if "streams" not in table:
         config = msgspec.structs.replace(config, streams=list(default_streams))
     config = _with_environment(config, env)
-    _check(config, source)
+    check_rules(config, source)
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
     config = msgspec.structs.replace(
@@ -321,7 +324,8 @@ def _servers(
         yield owner_of(name), database.owner, check_database_url
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The file's content. Raises ConfigError where it cannot be read or is too large."""
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE_BYTES + 1)
@@ -332,7 +336,8 @@ def _read(path: Path) -> bytes:
     return text
 
 
-def _table(text: bytes, source: str) -> dict[str, Any]:
+def table_of(text: bytes, source: str) -> dict[str, Any]:
+    """The file as a table. Raises ConfigError where it is not TOML."""
     try:
         return tomllib.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -398,8 +403,8 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
     return msgspec.structs.replace(config, control=msgspec.structs.replace(control, **files))
 
 
-def _check(config: Config, source: str) -> None:
-    """Rules between keys; each message names both values."""
+def check_rules(config: Config, source: str) -> None:
+    """Rules between keys. Raises ConfigError, which names both values."""
     check_names(list(config.databases), source)
     for kind in KINDS:
         capacity = config.shards.capacity(kind)
