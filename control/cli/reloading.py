@@ -41,10 +41,12 @@ class Reloading:
         """Read, and change what can be changed."""
         try:
             change = changed(self._loaded, self._read())
+            written = change.loaded.config.log
             log = msgspec.structs.replace(
                 self._settings.log,
-                level=change.loaded.config.log.level,
-                format=change.loaded.config.log.format,
+                level=written.level,
+                format=written.format,
+                fold_s=written.fold_s,
             )
             settings = replace(
                 self._settings,

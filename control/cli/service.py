@@ -111,7 +111,10 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         if options.fresh:
             empty(layout)
         has_view = can_show_view() and not options.json
-        log = LogSettings(str(layout.log_file), config.log.level, not has_view, config.log.format)
+        written = config.log
+        log = LogSettings(
+            str(layout.log_file), written.level, not has_view, written.format, written.fold_s
+        )
         logs.set_up(log, "supervisor")
         if ring_plan.note:
             _log.warning(ring_plan.note)

@@ -46,6 +46,7 @@ class LogSettings(msgspec.Struct, frozen=True):
     level: str = "INFO"
     to_stderr: bool = True
     format: Literal["text", "json"] = "text"
+    fold_s: float = 60.0
 
 
 class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

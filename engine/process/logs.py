@@ -27,18 +27,20 @@ _TAIL_BYTES = 16_384
 class _LineHandler(logging.Handler):
     """Writes each event to every outlet, and nothing that goes wrong there to whoever logs."""
 
-    def __init__(self, process: str, form: str, outlets: Sequence[Outlet]) -> None:
+    def __init__(
+        self, process: str, form: str, outlets: Sequence[Outlet], fold_s: float = 60.0
+    ) -> None:
         super().__init__()
         self.form = form
+        self.repeats = Repeats(fold_s)
         self._process = process
         self._outlets = outlets
-        self._repeats = Repeats()
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         said = _said(record)
         self._tell_ended()
-        if self._repeats.is_new(said):
+        if self.repeats.is_new(said):
             self._write(said)
         elif self._timer is None:
             self._tell_later()
@@ -47,7 +49,7 @@ class _LineHandler(logging.Handler):
         """Also say what was counted and not said yet; at the end of a process nobody else would."""
         self.acquire()
         try:
-            for each in self._repeats.ended(all_of_them=True):
+            for each in self.repeats.ended(all_of_them=True):
                 self._write(each)
         finally:
             self.release()
@@ -59,12 +61,12 @@ class _LineHandler(logging.Handler):
         super().close()
 
     def _tell_ended(self) -> None:
-        for each in self._repeats.ended():
+        for each in self.repeats.ended():
             self._write(each)
 
     def _tell_later(self) -> None:
         """A process that has nothing else to say must not keep a count to itself."""
-        due_s = self._repeats.due_s
+        due_s = self.repeats.due_s
         if due_s is None:
             return
         self._timer = threading.Timer(due_s, self._when_due)
@@ -113,7 +115,7 @@ def set_up(settings: LogSettings, process: str) -> None:
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
-    root.addHandler(_LineHandler(process, settings.format, outlets))
+    root.addHandler(_LineHandler(process, settings.format, outlets, settings.fold_s))
     _set_level(settings.level)
     logging.captureWarnings(True)
     if problem:
@@ -121,10 +123,10 @@ def set_up(settings: LogSettings, process: str) -> None:
 
 
 def change(settings: LogSettings) -> None:
-    """Take over level and form while the process runs; where lines go stays."""
+    """Take over all but where lines go, while the process runs."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _LineHandler):
-            handler.form = settings.format
+            handler.form, handler.repeats.fold_s = settings.format, settings.fold_s
     _set_level(settings.level)
 
 

@@ -60,6 +60,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 ENVIRONMENT = {
     "FTS_LOG_LEVEL": ("log", "level"),
     "FTS_LOG_FORMAT": ("log", "format"),
+    "FTS_LOG_FOLD_S": ("log", "fold_s"),
     "FTS_CONTROL_PORT": ("control", "port"),
 }
 """Variables that win over a key of the file. Addresses have theirs (`engine.start.addresses`)."""
@@ -156,10 +157,11 @@ class ShardsConfig(_Section, frozen=True):
 
 
 class LogConfig(_Section, frozen=True):
-    """`[log]`. Lines for eyes, or one JSON object each."""
+    """`[log]`. Lines for eyes, or one JSON object each; the same line once in `fold_s` seconds."""
 
     level: LogLevel = "INFO"
     format: Literal["text", "json"] = "text"
+    fold_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0
 
 
 class StreamsConfig(_Section, frozen=True):

@@ -122,7 +122,8 @@ async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
         now_rates = rates.update(now)
         live = _live_count(now)
         settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
-        goes = [now.status, _NUMBERS.sub("#", now.reason), *_states(now.writer)]
+        reason, count = _NUMBERS.sub("#", now.reason), str(len(now.streams))
+        goes = [now.status, reason, count, *_states(now.writer)]
         pause_s = _PLAIN_INTERVAL_S if goes == before else _PLAIN_CHANGE_S
         if settled or monotonic_s() >= shown_s + pause_s:
             _log.info(plain_line(now, now_rates), extra={"fields": plain_fields(now, now_rates)})

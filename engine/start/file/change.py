@@ -10,7 +10,7 @@ import msgspec
 from engine.start.config import LoadedConfig, check_rules
 from engine.start.file.keys import leaves
 
-LIVE_LOG: Final = ("level", "format")
+LIVE_LOG: Final = ("level", "format", "fold_s")
 LIVE_CONTROL: Final = ("admission", "health_hold_s", "instruments_refresh_s")
 LIVE_DATABASE: Final = ("flush_rows", "flush_interval_ms", "max_rows_per_copy")
 """Keys of a section that a running engine takes over; it does so with `streams`, too."""

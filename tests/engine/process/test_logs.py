@@ -196,7 +196,7 @@ def test_secrets_are_masked(form: str) -> None:
 
 def test_the_same_event_is_said_once_and_then_counted() -> None:
     now_s = 100.0
-    repeats = Repeats(lambda: now_s)
+    repeats = Repeats(60.0, lambda: now_s)
     said = [LoggedEvent(n, "WARNING", "x", "again") for n in range(42)]
     other = LoggedEvent(0, "WARNING", "x", "again", stream="b")
     assert [repeats.is_new(each) for each in said] == [True] + [False] * 41
@@ -212,7 +212,7 @@ def test_the_same_event_is_said_once_and_then_counted() -> None:
 
 
 def test_many_different_events_are_all_said_and_all_counted() -> None:
-    repeats, told = Repeats(lambda: 0.0), []
+    repeats, told = Repeats(60.0, lambda: 0.0), []
     for number in range(2_000):
         said = LoggedEvent(0, "INFO", "x", f"event {number}")
         told += list(repeats.ended())
@@ -224,15 +224,20 @@ def test_many_different_events_are_all_said_and_all_counted() -> None:
     ]
 
 
-def test_a_count_is_said_although_nothing_else_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.process.lines.repeats.WINDOW_S", 0.05)
+def test_a_count_is_said_although_nothing_else_is(tmp_path: Path) -> None:
     file = tmp_path / "log"
-    logs.set_up(LogSettings(str(file), to_stderr=False), "writer")
+    logs.set_up(LogSettings(str(file), to_stderr=False, fold_s=0.05), "writer")
     for _ in range(3):
         logging.getLogger("x").info("again")
     wait_for(lambda: "2 times more" in file.read_text(), "the count")
+
+
+def test_who_wants_every_line_has_every_line(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    logs.set_up(LogSettings(str(file), to_stderr=False, fold_s=0), "writer")
+    for _ in range(3):
+        logging.getLogger("x").info("again")
+    assert file.read_text().count("INFO writer again\n") == 3
 
 
 def test_level_and_form_change_while_it_runs(tmp_path: Path) -> None:
