@@ -67,7 +67,7 @@ class ChildKeeper:
         await first_of(self._task, *waited, timeout_s=ready_timeout_s)
         if self._task.done():
             await self._task  # raises what ended it
-        elif not (self.ready.is_set() or self._leaving.is_set()):
+        elif not (self._was_ready or self._leaving.is_set()):  # it may have died again already
             self.kill()
             raise ChildStartError(f"{self.name} was not ready within {ready_timeout_s:g} s")
 
