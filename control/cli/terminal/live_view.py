@@ -191,7 +191,7 @@ class _Screen:
             (f"{status.status}", f"bold {_COLOUR[status.status]}"),
             f"   up {status.uptime_s:,.0f} s   ",
             ("Ctrl-C drains and stops", "dim"),
-            f"   {status.reason}",
+            f"   {escaped(status.reason)}",
             overflow="ellipsis",
             no_wrap=True,
         )
@@ -288,7 +288,7 @@ def _rank(stream: StreamReport) -> int:
 
 def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, str]:
     names = {"venue": stream.venue, "symbol": stream.symbol, "kind": stream.kind}
-    state = stream.state.value + (f": {stream.reason}" if stream.reason else "")
+    state = stream.state.value + (f": {escaped(stream.reason)}" if stream.reason else "")
     last = age(stream.last_recv_ns)
     return names | {"state": state} | _numbers([stream], rates, f" {stream.slot}", last)
 

@@ -14,6 +14,7 @@ from typing import Final
 ROTATE_BYTES = 64 << 20
 KEPT_COUNT = 5
 """Old logs, `fts.log.1` the youngest."""
+_SLOW_READER_MS: Final = 20
 _FILE_LINE_BYTES_MAX: Final = 64 << 10
 _SHARED_LINE_BYTES_MAX: Final = select.PIPE_BUF
 """The kernel never mixes what processes write into one pipe, up to so much at a time."""
@@ -65,7 +66,8 @@ class StandardError(Outlet):
         self._poll.register(self._fd, select.POLLOUT)
 
     def _write(self, data: bytes) -> int:
-        if not self._poll.poll(0):
+        # One that reads slowly has a moment, but not again for each line when it stands still.
+        if not self._poll.poll(0 if self.unwritten else _SLOW_READER_MS):
             raise BlockingIOError(0, "nobody reads it")
         return super()._write(data)
 

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from engine.start.config import LoadedConfig, check_rules
+from engine.start.config import Config, LoadedConfig, check_rules
 from engine.start.file.keys import leaves
 
 LIVE_LOG: Final = ("level", "format", "fold_s")
@@ -47,12 +47,13 @@ def changed(running: LoadedConfig, read: LoadedConfig) -> ConfigChange:
     check_rules(config, read.source)
     old, then, new = leaves(before), leaves(config), leaves(wanted)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    later = [key for key in keys if then.get(key) != new.get(key)]
+    waiting = [key for key in keys if then.get(key) != new.get(key)]
+    later = list(dict.fromkeys(_entry(key, before, wanted) for key in waiting))
     later += [f"the address of {name}" for name in _moved(running, read, later)]
     if running.state_dir != read.state_dir and "state_dir" not in later:
         later.append("state_dir")
     return ConfigChange(
-        replace(running, config=config), [key for key in keys if key not in later], later
+        replace(running, config=config), [key for key in keys if key not in waiting], later
     )
 
 
@@ -60,9 +61,18 @@ def _taking(before: _Section, wanted: _Section, keys: tuple[str, ...]) -> _Secti
     return msgspec.structs.replace(before, **{key: getattr(wanted, key) for key in keys})
 
 
+def _entry(key: str, before: Config, wanted: Config) -> str:
+    """The key, or the whole entry where that is new or gone."""
+    for section in ("databases", "venues"):
+        for name in getattr(before, section).keys() ^ getattr(wanted, section).keys():
+            if key.startswith(f"{section}.{name}.") or key in (section, f"{section}.{name}"):
+                return f"{section}.{name}"
+    return key
+
+
 def _moved(running: LoadedConfig, read: LoadedConfig, later: list[str]) -> list[str]:
     """Servers whose address is another one, where no key says so: it is in a file of its own."""
     before = {**running.urls, **{f"{n}.owner": url for n, url in running.owner_urls.items()}}
     after = {**read.urls, **{f"{n}.owner": url for n, url in read.owner_urls.items()}}
     moved = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return [name for name in moved if not {f"{name}.url", f"{name}.url_file"} & set(later)]
+    return [name for name in moved if not {name, f"{name}.url", f"{name}.url_file"} & set(later)]

@@ -54,7 +54,7 @@ def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
             continue
         begun = begun if lines else number
         lines.append(line)
-        if len(lines) > 1 and line.rstrip().endswith(","):
+        if len(lines) > 1 and line.partition("#")[0].rstrip().endswith(","):
             continue  # in the middle of a list: that it is not whole need not be tried
         try:
             parsed = tomllib.loads("\n".join(lines))
