@@ -11,7 +11,8 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -29,7 +30,8 @@ from engine.base.clock import monotonic_s
 from engine.messages.control import Heartbeat
 from engine.messages.listings import ListingWanted
 from engine.messages.pipes import Drain, Ready, ToChild
-from engine.messages.settings import ControlSettings
+from engine.messages.settings import ControlSettings, Reconfigure
+from engine.process import logs
 from engine.process.birth import ExitCode
 from engine.process.metrics import ProcessMetrics
 from engine.process.pipe import Pipe
@@ -71,7 +73,10 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
     server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
     pipe.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
-    listening = asyncio.create_task(_listen(pipe, backend, instruments), name="supervisor")
+    taking_over = partial(_take_over, backend, admissions, instruments)
+    listening = asyncio.create_task(
+        _listen(pipe, backend, instruments, taking_over), name="supervisor"
+    )
     serving = asyncio.create_task(_serve(server, listener, backend), name="http")
     work = [
         listening,
@@ -102,11 +107,30 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, backend: Backe
     await server.serve(sockets=[listener])
 
 
-async def _listen(pipe: Pipe[ToChild], backend: Backend, listings: Listings) -> None:
+def _take_over(
+    backend: Backend, admissions: Admissions, listings: Listings, message: Reconfigure
+) -> None:
+    """What the configuration says now."""
+    logs.change(message.log)
+    backend.configured_knobs = message.configured_knobs
+    backend.health.hold(message.health_hold_s)
+    admissions.policy = message.admission
+    admissions.max_rows_per_copy = message.configured_knobs.max_rows_per_copy
+    listings.refresh_s = message.instruments_refresh_s
+
+
+async def _listen(
+    pipe: Pipe[ToChild],
+    backend: Backend,
+    listings: Listings,
+    take_over: Callable[[Reconfigure], None],
+) -> None:
     """Take in what the supervisor says, until it wants this process to leave or is gone."""
     while (message := await pipe.receive()) is not None and not isinstance(message, Drain):
         if isinstance(message, ListingWanted):
             listings.want(message.venue)
+        elif isinstance(message, Reconfigure):
+            take_over(message)
         else:
             backend.take(message)
 

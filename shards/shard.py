@@ -10,7 +10,7 @@ from engine.base.clock import monotonic_s
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import BudgetAnnounced, LeaseBlocked, LeaseGranted, PlacesGranted
 from engine.messages.pipes import Drain, ShardStatus, ToChild
-from engine.messages.settings import ShardSettings, VenueSettings
+from engine.messages.settings import Reconfigure, ShardSettings, VenueSettings
 from engine.messages.streams import (
     RenewBooks,
     StartStreams,
@@ -20,6 +20,7 @@ from engine.messages.streams import (
     StreamStatus,
     sum_by_kind,
 )
+from engine.process import logs
 from engine.process.metrics import ProcessMetrics, ShardMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
@@ -81,6 +82,8 @@ class Shard:
                     self._renew_books(message.slots)
                 case LeaseGranted() | LeaseBlocked() | BudgetAnnounced() | PlacesGranted():
                     self._leases.take(message)
+                case Reconfigure():
+                    logs.change(message.log)
                 case Drain():
                     return
                 case _:

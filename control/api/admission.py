@@ -20,9 +20,9 @@ def may_trade(instrument: Instrument) -> bool:
     return instrument.state in _MAY_TRADE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admissions:
-    """The gate in front of `POST /streams`."""
+    """The gate in front of `POST /streams`. Policy and limit change with the configuration."""
 
     venues: Mapping[str, Venue]
     policy: Admission

@@ -20,6 +20,7 @@ class Addresses:
     """Where to look: shown at start and beside the table."""
 
     psql: str
+    """A command a line, as all of these."""
     redis: str
     control: str
     dashboard: str
@@ -32,21 +33,26 @@ class Addresses:
         """From the engine's note, and what it stands on."""
         log_file, config = ground.layout.log_file, ground.options.loaded.config
         key = f"{config.redis.prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
-        redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
-        psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
+        redis = f"{note.redis_cli}\nstream keys {key}" if note.redis_cli else "off"
+        psql = f"{psql_command(log_file.parent)}\n{note.psql}" if note.psql else "off"
         return cls(
             psql, redis, note.control_url, f"{note.control_url}/ui", log_file, note.databases
         )
 
-    def lines(self) -> list[str]:
-        """One line each."""
+    def lines(self, *, brief: bool = False) -> list[str]:
+        """What can be copied has a line of its own; `brief`: the first of each alone."""
+        found = {
+            "database": self.psql,
+            **self.databases,
+            "redis": self.redis,
+            "control": self.control,
+            "dashboard": self.dashboard,
+            "log": str(self.log_file),
+        }
         return [
-            f"database  {self.psql}",
-            *(f"{name} {url}" for name, url in self.databases.items()),
-            f"redis     {self.redis}",
-            f"control   {self.control}",
-            f"dashboard {self.dashboard}",
-            f"log       {self.log_file}",
+            f"{'' if number else name:<9} {line}"
+            for name, text in found.items()
+            for number, line in enumerate(text.split("\n")[: 1 if brief else None])
         ]
 
 

@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from control.state.memory import memory_bytes
@@ -53,6 +54,11 @@ class ServiceOptions:
     """Begin with an empty state directory and an empty private database (the demo)."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
     """What is no reason to go on."""
+
+    reload: Callable[..., Callable[[], None]] | None = None
+    """Makes of supervisor and settings what reads the configuration again at SIGHUP; None: nothing
+    does.
+    """
 
     def check(self) -> None:
         """Raises ConfigError for wishes that contradict each other."""
@@ -98,7 +104,8 @@ class Ground:
             urls |= {name: url for name, url in given.items() if is_database(name)}
         for name in [name for name in private if name not in options.without]:
             if (url := given.get(name)) is None:
-                url = Secret(stack.enter_context(private[name].running(_log.info)))
+                say = partial(_log.info, extra={"event": "server_starts"})
+                url = Secret(stack.enter_context(private[name].running(say)))
                 servers.append(ServerKeeper(private[name]))
             urls[name] = url
         if options.fresh and "database" in urls:

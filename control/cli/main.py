@@ -58,6 +58,7 @@ COMMANDS = {
     "simulate": "control.cli.commands.simulate",
     "db": "control.cli.stores.db",
     "migrate": "control.cli.stores.migrate",
+    "config": "control.cli.commands.config",
     "doctor": "control.cli.commands.doctor",
     "bench": "control.cli.commands.bench",
     "version": "control.cli.commands.version",

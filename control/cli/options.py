@@ -1,8 +1,10 @@
 """Command-line options that several commands share, and how they change the configuration."""
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -85,10 +87,16 @@ def used_places(loaded: LoadedConfig) -> list[Layout]:
     return [open_layout(place) for place in places if (place / "instance").exists()]
 
 
-def load(options: argparse.Namespace) -> LoadedConfig:
-    """The configuration with the command line's wishes, which win over file and environment."""
+def load(
+    options: argparse.Namespace,
+    env: Mapping[str, str] = os.environ,
+    table: dict[str, Any] | None = None,
+) -> LoadedConfig:
+    """The configuration with the command line's wishes, which win over file and environment. A
+    `table` stands for what is in the file.
+    """
     loaded = _with_known_venues(
-        config.load(options.config, state_dir=options.state_dir, default_streams=example_streams())
+        config.load(options.config, env, options.state_dir, example_streams(), table)
     )
     port = getattr(options, "port", None)
     if port is not None:
@@ -105,8 +113,10 @@ def example_streams() -> list[StreamsConfig]:
 def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
     """With the engine's spelling of every venue. Raises ConfigError for one that nobody knows."""
     streams = [
-        msgspec.structs.replace(entry, venue=_known_venue(loaded, "streams", entry.venue))
-        for entry in loaded.config.streams
+        msgspec.structs.replace(
+            entry, venue=_known_venue(loaded, f"streams[{number}].venue", entry.venue)
+        )
+        for number, entry in enumerate(loaded.config.streams)
     ]
     venues = {
         _known_venue(loaded, "venues", name): settings

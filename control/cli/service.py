@@ -112,7 +112,10 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         if options.fresh:
             empty(layout)
         has_view = can_show_view() and not options.json
-        log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
+        written = config.log
+        log = LogSettings(
+            str(layout.log_file), written.level, not has_view, written.format, written.fold_s
+        )
         logs.set_up(log, "supervisor")
         if ring_plan.note:
             _log.warning(ring_plan.note)
@@ -163,6 +166,9 @@ async def _run(
     supervisor = stop.supervisor = Supervisor(
         settings, migrate=migrations.migrate, servers=ground.servers
     )
+    reload, is_ignored = ground.options.reload, signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    if reload is not None and not is_ignored:  # as by `nohup`
+        loop.add_signal_handler(signal.SIGHUP, reload(supervisor, settings))
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
         await _live(supervisor, stop, ground.options)

@@ -58,7 +58,7 @@ class HeldLight:
     """A light with hold-down."""
 
     def __init__(self, hold_s: float) -> None:
-        self._hold_s = hold_s
+        self.hold_s = hold_s
         self._shown: Judgement = ("yellow", "starting")
         self._better_since_s: float | None = None
         self._is_new = True
@@ -75,7 +75,7 @@ class HeldLight:
             return
         if self._better_since_s is None:
             self._better_since_s = now_s
-        if now_s - self._better_since_s >= self._hold_s:
+        if now_s - self._better_since_s >= self.hold_s:
             self._better_since_s, self._shown = None, judged
 
     def reset(self, judged: Judgement) -> None:
@@ -97,6 +97,11 @@ class Health:
         self.memory_free_fraction = 1.0
         self.processes: list[ProcessReport] = []
         self.own_loop_lag_ms = 0.0
+
+    def hold(self, hold_s: float) -> None:
+        """From now on a light must stay better for so long before it improves."""
+        for held in self._held.values():
+            held.hold_s = hold_s
 
     @property
     def silence_s(self) -> float:

@@ -79,7 +79,7 @@ class Listings:
         self._directory = directory
         self._fetch = fetch
         self._announce = announce
-        self._refresh_s = refresh_s
+        self.refresh_s = refresh_s
         self._waits_for = waits_for
         self._announced: set[str] = set()
         self._wanted = {name: asyncio.Event() for name in venues}
@@ -240,7 +240,7 @@ class Listings:
             await keep_trying(partial(self.refresh, venue), trouble)
             self._wanted[venue].clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._refresh_s):
+                async with asyncio.timeout(self.refresh_s):
                     await self._wanted[venue].wait()
 
     def _path(self, venue: str) -> Path | None:

@@ -94,13 +94,13 @@ class _Feeds:
         self._state = state
         self._limits = limits
         self._may_command = may_command
-        self._ranges = knob_ranges(state.configured_knobs)
         self.viewer_count = 0
         self._status = StatusFeed(state, limits)
 
     async def events(self, request: Request) -> Response:
         """The engine's status."""
-        hello = Hello(STREAM_COLUMNS, self._ranges, self._may_command(request))
+        ranges = knob_ranges(self._state.configured_knobs)
+        hello = Hello(STREAM_COLUMNS, ranges, self._may_command(request))
         return self._feed(request, lambda: self._status.frames(hello))
 
     async def tape(self, request: Request) -> Response:

@@ -76,7 +76,11 @@ class Trouble:
         if self._was_said:
             seconds = self._clock_s() - self.since_s
             tries = f"{self._failures} failed tries" if self._failures > 1 else "one failed try"
-            self._log.info("%s: works again, after %s in %.1f s", self.what, tries, seconds)
+            fields = {"what": self.what, "failures": self._failures, "seconds": round(seconds, 1)}
+            self._log.info(
+                "%s: works again, after %s in %.1f s", self.what, tries, seconds,
+                extra={"fields": fields},
+            )  # fmt: skip
         self.text, self._was_said = "", False
 
     def _say(self, now_s: float) -> None:
@@ -86,7 +90,11 @@ class Trouble:
             self._said[shape] = said_s, unsaid + 1
             return
         again = f" (and {unsaid} times before, unsaid)" if unsaid else ""
-        self._log.warning("%s: %s%s; %s", self.what, self.text, again, self._consequence)
+        fields = {"what": self.what, "reason": self.text, "failures": self._failures}
+        self._log.warning(
+            "%s: %s%s; %s", self.what, self.text, again, self._consequence,
+            extra={"fields": fields},
+        )  # fmt: skip
         self._was_said = True
         self._said[shape] = now_s, 0
         if len(self._said) > _REMEMBERED_TEXTS:

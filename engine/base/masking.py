@@ -1,4 +1,4 @@
-"""Passwords out of what people and logs get to read."""
+"""Secrets out of what people and logs get to read."""
 
 import re
 from urllib.parse import unquote, urlsplit
@@ -7,6 +7,19 @@ MASK = "***"
 
 _IN_URL = re.compile(r"(://[^/@:?#\s]*):[^/@\s]*@")
 _IN_PARAMETERS = re.compile(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)")
+
+_IN_HEADERS = re.compile(r"(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}")
+_NAMED = re.compile(
+    r"""(?ix)\b((?:[a-z]{1,16}[_-])?(?:secret|token|api_?key|passphrase|signature)
+    ["']?\s?[=:]\s?["']?)[^\s"'&,;{}]{8,}"""
+)
+
+
+def mask_secrets(text: str) -> str:
+    """`text` of whatever origin without passwords in URLs, and without what is called a secret: a
+    token, key or signature of eight characters or more behind its name.
+    """
+    return _NAMED.sub(rf"\1{MASK}", _IN_HEADERS.sub(rf"\1{MASK}", mask_url(text)))
 
 
 def mask_url(url: str) -> str:

@@ -1,9 +1,9 @@
 """Signals that end a process by default, and by which nobody means to end an engine.
 
-A terminal that is closed, a rotation of logs, a habit from servers that read their configuration
-again: each sends one of these, and data would be lost for it. SIGTERM and SIGINT drain and stop;
-SIGQUIT (Ctrl-\\ in a terminal) ends at once, as SIGKILL does: the next start goes on from there;
-SIGPIPE is ignored by Python itself.
+A terminal that is closed, a rotation of logs, a habit from other servers: each sends one of these,
+and data would be lost for it. SIGHUP has the process that reads the configuration do so again, by a
+handler of its own. SIGTERM and SIGINT drain and stop; SIGQUIT (Ctrl-\\ in a terminal) ends at once,
+as SIGKILL does: the next start goes on from there; SIGPIPE is ignored by Python itself.
 """
 
 import contextlib
@@ -61,5 +61,4 @@ def death_with_parent(number: signal.Signals) -> Callable[[], None]:
 
 def _say(number: int, frame: FrameType | None) -> None:
     del frame
-    advice = "the configuration is read at the start; " if number == signal.SIGHUP else ""
-    _log.warning(f"{signal.Signals(number).name} ignored: {advice}SIGTERM drains and stops")
+    _log.warning(f"{signal.Signals(number).name} ignored: SIGTERM drains and stops")

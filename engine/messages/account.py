@@ -32,6 +32,7 @@ from typing import Final
 
 import msgspec
 
+from engine.data.names import DEFAULT_DATABASE
 from engine.messages.writer import RingStatus
 
 
@@ -165,3 +166,17 @@ class Account(msgspec.Struct, frozen=True):
     def accepted(self) -> int:
         """What came into the rings."""
         return self.received - self.refused - self.dropped
+
+
+def delivered_text(account: Account, sink: str = DEFAULT_DATABASE) -> str:
+    """What may be said of a database when nothing waits any more."""
+    if sink != DEFAULT_DATABASE:
+        return f"all accepted rows that are routed to {sink} are there: {account.stored:,}"
+    if not max(account.stored, account.skipped, account.quarantined, account.lost, account.unheard):
+        return "no row was accepted: the database has nothing to take"
+    if account.quarantined or account.lost:
+        return (
+            f"all accepted rows are in the database, but for {account.quarantined:,} in quarantine"
+            f" and {account.lost:,} that are lost and declared"
+        )
+    return "all accepted rows are in the database"

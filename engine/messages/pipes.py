@@ -26,6 +26,7 @@ from engine.messages.limits import (
     PlacesWanted,
 )
 from engine.messages.listings import ListingLoaded, ListingStored, ListingWanted, StoreListing
+from engine.messages.settings import Reconfigure
 from engine.messages.streams import (
     RenewBooks,
     StartStreams,
@@ -80,6 +81,7 @@ ToChild = (
     | StoreListing
     | ListingWanted
     | PauseUpkeep
+    | Reconfigure
 )
 
 

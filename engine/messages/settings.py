@@ -45,6 +45,8 @@ class LogSettings(msgspec.Struct, frozen=True):
     file: str
     level: str = "INFO"
     to_stderr: bool = True
+    format: Literal["text", "json"] = "text"
+    fold_s: float = 60.0
 
 
 class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,3 +192,25 @@ class ControlSettings(msgspec.Struct, frozen=True):
     instruments_refresh_s: float = 900.0
     configured_knobs: Knobs = Knobs()
     """What a stream's flush knobs are when nobody has set them."""
+
+
+class FlushSettings(msgspec.Struct, frozen=True):
+    """When a database's rows are committed, where no stream's knobs say less."""
+
+    flush_rows: int
+    flush_interval_s: float
+    max_rows_per_copy: int
+
+
+class Reconfigure(msgspec.Struct, frozen=True, tag=True):
+    """Any child: what of the configuration, which was read again, a running process takes over. It
+    looks at what concerns it.
+    """
+
+    log: LogSettings
+    flushes: dict[str, FlushSettings] = {}
+    """By database."""
+    configured_knobs: Knobs = Knobs()
+    admission: Admission = "green"
+    health_hold_s: float = 5.0
+    instruments_refresh_s: float = 900.0

@@ -63,7 +63,7 @@ class ChildKeeper:
         await first_of(self._task, *waited, timeout_s=ready_timeout_s)
         if self._task.done():
             await self._task  # raises what ended it
-        elif not (self.ready.is_set() or self._leaving.is_set()):
+        elif not (self._was_ready or self._leaving.is_set()):  # it may have died again already
             self.kill()
             raise ChildStartError(f"{self.name} was not ready within {ready_timeout_s:g} s")
 
@@ -108,7 +108,8 @@ class ChildKeeper:
         silence_s = now_s - self._heard_s
         if silence_s > limit_s:
             _log.error(
-                f"{self.name} (pid {self._child.pid}) is silent for {silence_s:.1f} s: killed"
+                f"{self.name} (pid {self._child.pid}) is silent for {silence_s:.1f} s: killed",
+                extra={"fields": {"child": self.name, "pid": self._child.pid}},
             )
             self._heard_s = now_s
             self._child.kill()
@@ -127,7 +128,10 @@ class ChildKeeper:
                 raise ChildStartError(f"{self.name} did not start: {reason}")
             delay_s = self.budget.died(monotonic_s())
             self.report.state, self.report.reason = "restarting", reason
-            _log.error(f"{self.name} ended: {reason}; starts again in {delay_s:g} s")
+            _log.error(
+                f"{self.name} ended: {reason}; starts again in {delay_s:g} s",
+                extra={"fields": {"child": self.name, "reason": reason, "delay_s": delay_s}},
+            )
             self.on_death(reason)
             await self._unless_leaving(self.before_rebirth())
             await self._unless_leaving(asyncio.sleep(delay_s))
@@ -165,7 +169,10 @@ class ChildKeeper:
     def _take(self, message: FromChild) -> None:
         self._heard_s = monotonic_s()
         if isinstance(message, Ready):
-            _log.info(f"{self.name} is ready (pid {self.report.pid})")
+            _log.info(
+                f"{self.name} is ready (pid {self.report.pid})",
+                extra={"fields": {"child": self.name, "pid": self.report.pid}},
+            )
             self.report.state, self.report.reason = "up", ""
             self._was_ready = True
             self.ready.set()

@@ -58,6 +58,14 @@ _MAX_FILE_BYTES = 1 << 20
 _SHOWN_SYMBOL = 64
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+ENVIRONMENT = {
+    "FTS_LOG_LEVEL": ("log", "level"),
+    "FTS_LOG_FORMAT": ("log", "format"),
+    "FTS_LOG_FOLD_S": ("log", "fold_s"),
+    "FTS_CONTROL_PORT": ("control", "port"),
+}
+"""Variables that win over a key of the file. Addresses have theirs (`engine.start.addresses`)."""
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 PreferredTransport = Callable[[str, StreamKind], Transport]
@@ -150,9 +158,11 @@ class ShardsConfig(_Section, frozen=True):
 
 
 class LogConfig(_Section, frozen=True):
-    """`[log]`."""
+    """`[log]`. Lines for eyes, or one JSON object each; the same line once in `fold_s` seconds."""
 
     level: LogLevel = "INFO"
+    format: Literal["text", "json"] = "text"
+    fold_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0
 
 
 class StreamsConfig(_Section, frozen=True):
@@ -261,20 +271,23 @@ def load(
     env: Mapping[str, str] = os.environ,
     state_dir: Path | None = None,
     default_streams: Sequence[StreamsConfig] = (),
+    table: dict[str, Any] | None = None,
 ) -> LoadedConfig:
     """Read `path` (or nothing), apply the environment, check everything. A `state_dir` given here
-    wins over both; `default_streams` are for a file that has no `streams`.
+    wins over both; `default_streams` are for a file that has no `streams`. A `table` stands for
+    what is at `path`.
 
     Raises ConfigError with one line that names the file and the key.
     """
     source = str(path) if path is not None else "defaults"
     must_be_text(path or Path(), "configuration")
-    table = _table(_read(path), source) if path is not None else {}
+    if table is None:
+        table = table_of(read_file(path), source) if path is not None else {}
     config = _convert(table, source)
     if "streams" not in table:
         config = msgspec.structs.replace(config, streams=list(default_streams))
     config = _with_environment(config, env)
-    _check(config, source)
+    check_rules(config, source)
     base = path.absolute().parent if path is not None else Path()  # then no key names a file
     config = _with_token_files(config, env, source, base)
     config = msgspec.structs.replace(
@@ -317,7 +330,8 @@ def _servers(
         yield owner_of(name), database.owner, check_database_url
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The file's content. Raises ConfigError where it cannot be read or is too large."""
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE_BYTES + 1)
@@ -328,7 +342,8 @@ def _read(path: Path) -> bytes:
     return text
 
 
-def _table(text: bytes, source: str) -> dict[str, Any]:
+def table_of(text: bytes, source: str) -> dict[str, Any]:
+    """The file as a table. Raises ConfigError where it is not TOML."""
     try:
         return tomllib.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -351,29 +366,21 @@ def _explain(error: Exception, kind: type) -> str:
 
 
 def _with_environment(config: Config, env: Mapping[str, str]) -> Config:
-    share = env.get("FTS_SHARE")
-    if share:
+    """With what the environment says of `share`, `log` and `control`, which wins over the file."""
+    if share := env.get("FTS_SHARE"):
         StreamShare.parse(share, "environment: FTS_SHARE")
         config = msgspec.structs.replace(config, share=share)
-    level = env.get("FTS_LOG_LEVEL")
-    if level:
+    for variable, (section, key) in ENVIRONMENT.items():
+        if not (written := env.get(variable)):
+            continue
+        value = written.upper() if key == "level" else written
+        now = getattr(config, section)
         try:
-            log = msgspec.convert({"level": level.upper()}, LogConfig)
+            found = msgspec.convert({key: value}, type(now), strict=False)
         except msgspec.ValidationError as error:
-            raise ConfigError(
-                f"environment: FTS_LOG_LEVEL: {_explain(error, LogConfig)}"
-            ) from error
-        config = msgspec.structs.replace(config, log=log)
-    port = env.get("FTS_CONTROL_PORT")
-    if port:
-        try:
-            number = msgspec.convert({"port": port}, ControlConfig, strict=False).port
-        except msgspec.ValidationError as error:
-            raise ConfigError(
-                f"environment: FTS_CONTROL_PORT: {_explain(error, ControlConfig)}"
-            ) from error
-        control = msgspec.structs.replace(config.control, port=number)
-        config = msgspec.structs.replace(config, control=control)
+            raise ConfigError(f"environment: {variable}: {_explain(error, type(now))}") from error
+        changed = msgspec.structs.replace(now, **{key: getattr(found, key)})
+        config = msgspec.structs.replace(config, **{section: changed})
     return config
 
 
@@ -405,8 +412,8 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
     return msgspec.structs.replace(config, control=msgspec.structs.replace(control, **files))
 
 
-def _check(config: Config, source: str) -> None:
-    """Rules between keys; each message names both values."""
+def check_rules(config: Config, source: str) -> None:
+    """Rules between keys. Raises ConfigError, which names both values."""
     check_names(list(config.databases), source)
     if config.share is not None:
         StreamShare.parse(config.share, f"{source}: share")

@@ -81,6 +81,22 @@ class RunningStreams:
             for spec in specs:
                 self._enter(spec, shard)
 
+    def configure(self, configured: Sequence[StreamKey]) -> tuple[ByShard, dict[int, list[int]]]:
+        """The configuration names these streams now, by the rules that hold at a start: streams to
+        start, slots to stop.
+        """
+        self.wanted.seed(configured, self._now_ns())
+        wanted = {entry.key: entry for entry in self.wanted.wanted()}
+        gone = [key for key in self._slot_of if key not in wanted]
+        begun = [entry for key, entry in wanted.items() if key not in self._slot_of]
+        if begun or gone:
+            self.was_commanded = True  # whoever wrote a file that is of no use can write another
+        return self._begin(begun), self._leave(gone)
+
+    def limit_copies(self, max_rows_per_copy: int) -> None:
+        """What knobs may not contradict is configured otherwise now."""
+        self._max_rows_per_copy = max_rows_per_copy
+
     def add(self, requests: Sequence[StreamRequest]) -> tuple[list[KeyResult], ByShard]:
         """Want these streams. Returns a result for each, and what each shard has to start."""
         results, fresh = [], dict[StreamKey, Knobs]()

@@ -4,8 +4,9 @@ A shard or writer that is not there now learns everything when it is ready, so n
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from engine.base.errors import EngineError
 from engine.data.names import StreamKey
 from engine.messages.control import AddStreams, KeyResult, RemoveStreams, RenewBook, SetKnobs
 from engine.messages.streams import Knobs, RenewBooks
@@ -57,6 +58,21 @@ class CommandDesk:
             return refuse(command, f"cannot be written down: {error.strerror}")
         self._tell_knobs(knobs)
         return results
+
+    def configure(self, configured: Sequence[StreamKey], max_rows_per_copy: int) -> tuple[int, int]:
+        """The configuration names these streams and this limit now. Returns how many streams began
+        and ended. Raises EngineError where that cannot be written down: then nothing has changed.
+        """
+        knobs = self._running.knobs()
+        try:
+            started, stopped = self._running.configure(configured)
+        except OSError as error:
+            raise EngineError(f"streams cannot be written down: {error.strerror}") from error
+        self._running.limit_copies(max_rows_per_copy)
+        self._starts.stop(stopped)
+        self._starts.start(started)
+        self._tell_knobs(knobs)
+        return sum(map(len, started.values())), sum(map(len, stopped.values()))
 
     def adopt(self, entries: Iterable[WantedStream]) -> None:
         """The database came back and remembers streams of an earlier life."""

@@ -14,10 +14,12 @@ from engine.limits.shared_budgets import SharedLimits
 from engine.messages.settings import (
     ControlSettings,
     DatabaseSettings,
+    FlushSettings,
     HeldLimitSettings,
     LimitSettings,
     LogSettings,
     Paths,
+    Reconfigure,
     RingSettings,
     ShardSettings,
     VenueSettings,
@@ -182,11 +184,7 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         admission=control.admission,
         health_hold_s=control.health_hold_s,
         instruments_refresh_s=control.instruments_refresh_s,
-        configured_knobs=Knobs(
-            flush_rows=settings.config.database.flush_rows,
-            flush_interval_ms=settings.config.database.flush_interval_ms,
-            max_rows_per_copy=settings.config.database.max_rows_per_copy,
-        ),
+        configured_knobs=_configured_knobs(settings),
     )
     return await Child.spawn(
         "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
@@ -214,3 +212,30 @@ async def spawn_upkeep(settings: SupervisorSettings) -> Child:
         status_interval_s=min(_UPKEEP_SAYS_EVERY_S, settings.timing.hung_after_s / 4),
     )
     return await Child.spawn("upkeep", settings.targets.upkeep, birth, oom_score_adj=500)
+
+
+def reconfigure(settings: SupervisorSettings) -> Reconfigure:
+    """What children that run take over of other settings."""
+    control = settings.config.control
+    return Reconfigure(
+        log=settings.log,
+        flushes={
+            name: FlushSettings(
+                each.flush_rows, each.flush_interval_ms / 1e3, each.max_rows_per_copy
+            )
+            for name, each in settings.config.all_databases.items()
+        },
+        configured_knobs=_configured_knobs(settings),
+        admission=control.admission,
+        health_hold_s=control.health_hold_s,
+        instruments_refresh_s=control.instruments_refresh_s,
+    )
+
+
+def _configured_knobs(settings: SupervisorSettings) -> Knobs:
+    database = settings.config.database
+    return Knobs(
+        flush_rows=database.flush_rows,
+        flush_interval_ms=database.flush_interval_ms,
+        max_rows_per_copy=database.max_rows_per_copy,
+    )

@@ -24,7 +24,7 @@ from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import ConfigError, EngineError
 from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.limits.lease_desk import LeaseDesk
-from engine.messages.account import Account
+from engine.messages.account import Account, delivered_text
 from engine.messages.control import (
     AddStreams,
     CommandResult,
@@ -56,6 +56,7 @@ from engine.supervisor.spawning import (
     SupervisorSettings,
     Targets,
     Timing,
+    reconfigure,
     spawn_control,
     spawn_shard,
     spawn_writer,
@@ -190,6 +191,20 @@ class Supervisor:
         """SIGKILL every child. Rings and journal stay, and the next start delivers them."""
         for keeper in (*self._keepers(), *self._upkeep.keepers):
             keeper.kill()
+
+    def reload(self, settings: SupervisorSettings) -> tuple[int, int]:
+        """Go on with settings that differ only in what a running engine takes over; return how many
+        streams began and ended. Raises EngineError, and then nothing has changed.
+        """
+        if self._phase != "running":
+            raise EngineError(f"the engine is {self._phase}")
+        most_rows = settings.config.database.max_rows_per_copy
+        changed = self._desk.configure(settings.streams, most_rows)
+        self._mirror.changed()
+        self._settings = settings
+        for keeper in (*self._keepers(), *self._upkeep.reload(settings)):
+            keeper.send(reconfigure(settings))
+        return changed
 
     def status(self) -> EngineStatus:
         """The whole engine, now."""
@@ -453,7 +468,7 @@ class Supervisor:
         if writer_code == 0 and not any(each.backlog_rows for each in writer.databases):
             status = self.status()
             for each in writer.databases:
-                _log.info(_delivered(Account.total(status.accounts(each.name)), each.name))
+                _log.info(delivered_text(Account.total(status.accounts(each.name)), each.name))
             return True
         layout = self._settings.layout
         peril = " (a reboot empties that)" if writer.journal_error else ""
@@ -473,17 +488,3 @@ class Supervisor:
 def _behind(databases: list[SinkStatus]) -> list[SinkStatus]:
     """Those with a backlog; where none has told of one, whoever it was that did not finish."""
     return [each for each in databases if each.backlog_rows] or databases[:1]
-
-
-def _delivered(account: Account, sink: str = DEFAULT_DATABASE) -> str:
-    """What may be said of a database when nothing waits any more."""
-    if sink != DEFAULT_DATABASE:
-        return f"all accepted rows that are routed to {sink} are there: {account.stored:,}"
-    if not max(account.stored, account.skipped, account.quarantined, account.lost, account.unheard):
-        return "no row was accepted: the database has nothing to take"
-    if account.quarantined or account.lost:
-        return (
-            f"all accepted rows are in the database, but for {account.quarantined:,} in quarantine"
-            f" and {account.lost:,} that are lost and declared"
-        )
-    return "all accepted rows are in the database"

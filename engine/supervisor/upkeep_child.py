@@ -62,6 +62,11 @@ class UpkeepChild:
                 self._behind[name] = behind
                 self.keepers[0].send(PauseUpkeep(name, behind))
 
+    def reload(self, settings: SupervisorSettings) -> list[ChildKeeper]:
+        """Have the next life born with these settings; return who is to hear of them now."""
+        self._settings = settings
+        return self.keepers
+
     async def leave(self, grace_s: float) -> None:
         """End it: at once, for what it was doing is finished by its next life."""
         await cancel(self._starting)

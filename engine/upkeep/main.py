@@ -14,7 +14,9 @@ from typing import Final
 from engine.base.clock import monotonic_s
 from engine.base.tasks import cancel, in_thread
 from engine.messages.pipes import Drain, Ready, ToChild
+from engine.messages.settings import Reconfigure
 from engine.messages.upkeep import PauseUpkeep, UpkeepSettings, UpkeepStatus
+from engine.process import logs
 from engine.process.metrics import ProcessMetrics, UpkeepMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
@@ -68,6 +70,8 @@ class Upkeep:
                 case PauseUpkeep():
                     if (care := self._cares.get(message.database)) is not None:
                         care.pause(message.paused)
+                case Reconfigure():
+                    logs.change(message.log)
                 case Drain():
                     return
                 case _:

@@ -15,7 +15,7 @@ from engine.data.kind import RecordArray
 from engine.data.names import is_database
 from engine.data.slots import Slots
 from engine.messages.listings import StoreListing
-from engine.messages.settings import WriterSettings
+from engine.messages.settings import FlushSettings, WriterSettings
 from engine.messages.streams import Knobs
 from engine.messages.writer import SinkStatus
 from engine.writer.consumer import Consumer
@@ -40,6 +40,8 @@ class Deliveries:
         self._made = make_sinks(settings, self._slots)
         self._sinks = [sink for sink in self._made.values() if sink is not None]
         own = {each.database: KnobTable(each) for each in settings.by_database()}
+        self._own_knobs = own
+        """By database."""
         self._knobs = {name: own.get(name, own[settings.database]) for name in self._made}
         self._sources: Sources | None = None
         self._eras: Eras | None = None
@@ -83,6 +85,14 @@ class Deliveries:
             _log.error(
                 "streams stay in the databases where they are until the next start: %s", error
             )
+        for consumer in self:
+            consumer.arrived.ring()
+
+    def reconfigure(self, flushes: Mapping[str, FlushSettings]) -> None:
+        """Other limits are configured, from the next flush on, and that comes at once."""
+        for name, table in self._own_knobs.items():
+            if name in flushes:
+                table.reconfigure(flushes[name])
         for consumer in self:
             consumer.arrived.ring()
 

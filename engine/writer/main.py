@@ -16,7 +16,7 @@ from engine.base.alarm import Alarm
 from engine.base.clock import monotonic_s
 from engine.messages.listings import ListingStored, StoreListing
 from engine.messages.pipes import Drain, Ready, ToChild
-from engine.messages.settings import WriterSettings
+from engine.messages.settings import Reconfigure, WriterSettings
 from engine.messages.writer import (
     RingsSynced,
     RingStatus,
@@ -24,6 +24,7 @@ from engine.messages.writer import (
     SyncRings,
     WriterStatus,
 )
+from engine.process import logs
 from engine.process.metrics import ProcessMetrics, WriterMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
@@ -130,6 +131,9 @@ class Writer:
                     self._pipe.send(RingsSynced(message.request_id))
                 case SetStreamKnobs():
                     self._deliveries.set_knobs(message.knobs)
+                case Reconfigure():
+                    logs.change(message.log)
+                    self._deliveries.reconfigure(message.flushes)
                 case StoreListing():
                     self._listings.take(message)
                 case Drain():

@@ -1,17 +1,23 @@
 """What ends other programs does not end an engine: signals, listeners that leave, a deaf log."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.flow.processes import ROOT, Fts
 from tests.flow.rig import remove_shared_memory
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
 
@@ -45,20 +51,66 @@ def test_signals_that_nobody_means_are_ignored_with_a_word_in_every_process(
         engine.wait_for("control is ready")
         children = engine.descendants()
         assert len(children) >= 3
+        _read_again(engine, Path(arguments[2]))
         said = 0
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             engine.signal(number)
             for child in children:
                 child.send_signal(number)
-            said += 1 + len(children)
+            said += (number != signal.SIGHUP) + len(children)
             engine.wait_for_count(" ignored: ", said)
-        assert "supervisor SIGHUP ignored: the configuration is read at the start" in engine.log
+        engine.wait_for("configuration read again: nothing has changed")
+        said_by = [each["process"] for each in events(engine.log) if "SIGUSR1" in each["message"]]
+        assert len(set(said_by)) == 1 + len(children), "each has the form that it was told to have"
         assert [child for child in children if not child.is_running()] == []
         engine.signal(signal.SIGTERM)
         assert engine.end()[0] == 0, engine.log
     finally:
         engine.kill()
     assert "killed by" not in engine.log
+
+
+def _read_again(engine: Fts, config: Path) -> None:
+    """What can change does, in every process; what cannot is named; what is wrong changes none."""
+    wanted = _NOWHERE.replace(
+        "streams = []",
+        "journal.sync_interval_s = 2.0\ncontrol.admission = 'any'\ndatabase.flush_rows = 77\n"
+        "log.format = 'json'\nlog.level = 'DEBUG'\n"
+        "streams = [{ venue = 'binance_linear', symbols = ['BTCUSDT'], kinds = ['Trades'] }]",
+    )
+    config.write_text(f"journal.segment_mb = 'much'\n{wanted}")
+    engine.signal(signal.SIGHUP)
+    engine.wait_for("nothing changes: ")
+    assert "journal.segment_mb" in engine.log
+    config.write_text(wanted)
+    engine.signal(signal.SIGHUP)
+    engine.wait_for('"event": "config_reloaded"')
+    (done,) = (line for line in events(engine.log) if line["event"] == "config_reloaded")
+    assert set(done["keys"].split(",")) == {
+        "control.admission", "database.flush_rows", "log.format", "log.level", "streams",
+    }  # fmt: skip
+    assert done["begun"] == 1
+    waits = [line["key"] for line in events(engine.log) if line["event"] == "config_waits"]
+    assert waits == ["journal.sync_interval_s"]
+    wait_for(lambda: asked(engine, "/health/runtime")["admission"]["policy"] == "any", "the policy")
+    (stream,) = wait_for(lambda: asked(engine, "/streams"), "the stream")
+    assert stream["symbol"] == "BTCUSDT"
+    config.write_text(wanted[: wanted.index("streams = [{")] + _NOWHERE)
+    engine.signal(signal.SIGHUP)
+    engine.wait_for('"begun": 0, "ended": 1')
+
+
+def events(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+
+def asked(engine: Fts, path: str) -> Any:
+    (url,) = re.findall(r"control   (http://\S+)", engine.log)
+    try:
+        with urllib.request.urlopen(f"{url}{path}", timeout=60) as answer:  # noqa: S310
+            return json.load(answer)
+    except urllib.error.HTTPError as answer:  # of an engine that is not healthy
+        return json.load(answer)
 
 
 @pytest.mark.fault("N36")

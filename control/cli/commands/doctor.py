@@ -25,7 +25,7 @@ from engine.base.wrong_input import nearest
 from engine.data.layout import Layout, open_layout
 from engine.data.names import database_sink
 from engine.start.addresses import Written, at_home, masked_url, owner_of, variable_of
-from engine.start.config import LoadedConfig
+from engine.start.config import ENVIRONMENT, LoadedConfig
 
 _EPILOG = """\
 examples:
@@ -45,7 +45,7 @@ SECRET_READABLE: Final = Complaint(
     "secret_readable", "other users of this machine can read the secret in it"
 )
 _VARIABLES: Final = (
-    "FTS_STATE_DIR", "FTS_CONTROL_PORT", "FTS_LOG_LEVEL", "FTS_PYTHON", "FTS_VENV",
+    "FTS_STATE_DIR", "FTS_SHARE", *ENVIRONMENT, "FTS_PYTHON", "FTS_VENV",
     COMMAND_VARIABLE, READ_VARIABLE,
 )  # fmt: skip
 _OF_TESTS: Final = ("FTS_TEST_", "FTS_RENEW_")

@@ -6,12 +6,14 @@ import copy
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from control.cli.ending import Ending
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, load
+from control.cli.reloading import Reloading
 from control.cli.service import Look, Outcome, run_service
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.base.errors import ConfigError
@@ -32,6 +34,7 @@ examples:
   fts up --for 60 --json              one minute, then a JSON summary
   FTS_DATABASE_URL=... fts up         store into an existing PostgreSQL or TimescaleDB
 
+SIGHUP reads the configuration again: what can change while it runs does, the rest is named.
 Ctrl-C drains, commits and exits; a second Ctrl-C stops at once and loses nothing: the next start
 delivers what is left.
 
@@ -111,7 +114,9 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options)
     if options.strict and (wrong := loaded.no_symbols()):
         raise ConfigError("; ".join(wrong))
-    service = ServiceOptions.of(options, loaded)
+    scenario = Up(strict=options.strict)
+    reload = partial(Reloading, partial(load, options), scenario.streams, loaded)
+    service = ServiceOptions.of(options, loaded, reload=reload)
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
-    return run_service(service, Up(strict=options.strict))
+    return run_service(service, scenario)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import (
     Console,
     ConsoleOptions,
@@ -30,22 +30,30 @@ from engine.base.clock import monotonic_s
 from engine.base.tasks import in_thread
 from engine.messages.status import EngineStatus, StreamReport, WriterReport
 from engine.messages.streams import StreamState
-from engine.process.logs import last_lines
+from engine.process.logs import escaped, last_lines
 
 _log = logging.getLogger(__name__)
 
 _LIVE_INTERVAL_S = 0.4
 _LAST_FRAME_S = 1.0
 """So long a terminal may take for the last frame."""
-_PLAIN_INTERVAL_S = 5.0
-_PLAIN_INTERVAL_S_MAX = 60.0
-_PLAIN_GROWTH = 1.3
+_PLAIN_INTERVAL_S = 60.0
+_PLAIN_CHANGE_S = 5.0
+"""What changes to and fro is said so often at most."""
 _NUMBERS = re.compile(r"\d[\d,.]*")
 _PLAIN_LOOK_S = 0.25
+_SHOWN_RATES = {
+    "received_frames": "frames", "received_rows": "rows", "stored_rows": "stored",
+    "published_rows": "published",
+}  # fmt: skip
 _LOG_LINES = 6
+_BRIEF_BELOW_LINES = 30
+"""A terminal of fewer lines shows one way to each store; the log has the others."""
 _PANEL_FRAME_LINES = 2
 _TABLE_FRAME_LINES = 2
 """Its head and its totals."""
+_PAGE_S = 5.0
+"""So long each part of the streams that are well is shown, where not all have room."""
 _STATE_WIDTH_MIN, _STATE_WIDTH_MAX = 10, 40
 _WORDS = frozenset({"venue", "symbol", "kind", "state"})
 _DROPPED_FIRST = ("dups", "frames/s", "rows", "missing", "last")
@@ -78,14 +86,18 @@ async def watch(status: Callable[[], EngineStatus], addresses: Addresses, *, liv
 
 
 async def _draw(status: Callable[[], EngineStatus], rates: Rates, addresses: Addresses) -> None:
-    screen = Live(console=Console(file=sys.stdout), auto_refresh=False, transient=False)
+    console = Console(file=sys.stdout)
+    screen = Live(console=console, auto_refresh=False, transient=False)
+    size = console.size
     # Beside the loop: a terminal that nobody reads (Ctrl-S, a cut line) holds up who writes to it.
     await in_thread(screen.start, "view")
     try:
         while True:
             now = status()
             shown = render(now, rates.update(now), addresses)
-            await in_thread(partial(screen.update, shown, refresh=True), "view")
+            # A terminal that was resized has wrapped its lines anew: nobody knows where they are.
+            size, is_resized = console.size, console.size != size
+            await in_thread(partial(_refresh, screen, shown, clear=is_resized), "view")
             await asyncio.sleep(_LIVE_INTERVAL_S)
     finally:
         with contextlib.suppress(TimeoutError, OSError):
@@ -93,30 +105,52 @@ async def _draw(status: Callable[[], EngineStatus], rates: Rates, addresses: Add
                 await in_thread(screen.stop, "view")
 
 
+def _refresh(screen: Live, shown: RenderableType, *, clear: bool) -> None:
+    if clear:
+        screen.console.clear()
+    screen.update(shown, refresh=True)
+
+
 async def _log_lines(status: Callable[[], EngineStatus], rates: Rates) -> None:
-    """A line every few seconds, ever more seldom while all goes as before; within those few seconds
-    when that has changed, and at once when the number of live streams has.
+    """A line a minute; within seconds when how it goes has changed, and at once when all streams
+    are live or none is any more.
     """
-    shown, before, shown_s, pause_s = -1, [""], monotonic_s(), _PLAIN_INTERVAL_S
+    shown, before, shown_s = -1, [""], monotonic_s()
     while True:
         await asyncio.sleep(_PLAIN_LOOK_S)
         now = status()
         now_rates = rates.update(now)
         live = _live_count(now)
         settled = live != shown and live in (0, len(now.streams)) and bool(now.streams)
-        reason = _NUMBERS.sub("#", now.reason)
-        goes = [now.status, reason, *_states(now.writer)]
-        if goes != before:
-            pause_s = _PLAIN_INTERVAL_S
+        reason, count = _NUMBERS.sub("#", now.reason), str(len(now.streams))
+        goes = [now.status, reason, count, *_states(now.writer)]
+        pause_s = _PLAIN_INTERVAL_S if goes == before else _PLAIN_CHANGE_S
         if settled or monotonic_s() >= shown_s + pause_s:
-            _log.info(plain_line(now, now_rates))
-            if goes == before:
-                pause_s = min(pause_s * _PLAIN_GROWTH, _PLAIN_INTERVAL_S_MAX)
+            _log.info(plain_line(now, now_rates), extra={"fields": plain_fields(now, now_rates)})
             shown, before, shown_s = live, goes, monotonic_s()
 
 
 def _live_count(status: EngineStatus) -> int:
     return sum(stream.state is StreamState.LIVE for stream in status.streams)
+
+
+def plain_fields(status: EngineStatus, rates: dict[str, float]) -> dict[str, str | float | None]:
+    """The numbers of that line by name; a rate that is not known yet is None."""
+    writer = status.writer
+    per_s = {
+        f"{name}_per_s": round(rates[rate], 1) if rate in rates else None
+        for name, rate in _SHOWN_RATES.items()
+    }
+    return {
+        "status": status.status,
+        "reason": status.reason,
+        "streams": len(status.streams),
+        "live_streams": _live_count(status),
+        **per_s,
+        "backlog_rows": max(each.backlog_rows for each in writer.databases),
+        "gap_count": sum(stream.gap_count for stream in status.streams),
+        "dropped_rows": sum(writer.dropped_rows.values()),
+    }
 
 
 def plain_line(status: EngineStatus, rates: dict[str, float]) -> str:
@@ -151,15 +185,21 @@ class _Screen:
         self._status, self._rates, self._addresses = status, rates, addresses
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        status = self._status
+        status, width = self._status, options.max_width
         head = Text.assemble(
             ("● ", _COLOUR[status.status]),
             (f"{status.status}", f"bold {_COLOUR[status.status]}"),
-            f"  {status.reason}   up {status.uptime_s:,.0f} s   ",
+            f"   up {status.uptime_s:,.0f} s   ",
             ("Ctrl-C drains and stops", "dim"),
+            f"   {escaped(status.reason)}",
+            overflow="ellipsis",
+            no_wrap=True,
         )
-        where = Text("\n".join(self._addresses.lines()), style="dim", overflow="fold")
-        top = Group(head, where, _writer_line(status, self._rates))
+        # An address is of no use in part: one that is too long is the only thing that is wrapped.
+        addresses = self._addresses.lines(brief=options.size.height < _BRIEF_BELOW_LINES)
+        where = Text("\n".join(addresses), style="dim", overflow="fold")
+        writer = Text("\n".join(_packed("writer  ", _writer_parts(status, self._rates), width)))
+        top = Group(head, where, writer)
         # The last line stays free: the newline at the end would push the first one out of sight.
         room = options.size.height - 1 - len(console.render_lines(top, options, pad=False))
         yield top
@@ -167,7 +207,7 @@ class _Screen:
         log_lines = min(_LOG_LINES, max(room // 3, room - table_lines) - _PANEL_FRAME_LINES)
         if log_lines > 0:
             room -= log_lines + _PANEL_FRAME_LINES
-        yield from _stream_table(status, self._rates, options.max_width, room)
+        yield from _stream_table(status, self._rates, width, room)
         if log_lines > 0:
             tail = "\n".join(last_lines(self._addresses.log_file, log_lines))
             text = Text(tail, overflow="ellipsis", no_wrap=True)
@@ -178,19 +218,10 @@ def _stream_table(
     status: EngineStatus, rates: dict[str, float], width: int, height: int
 ) -> Iterator[RenderableType]:
     """The streams in trouble first, then as many as fit; numbers are left out, never cut."""
-    streams = sorted(status.streams, key=lambda stream: (_rank(stream), stream.slot))
-    if len(streams) + _TABLE_FRAME_LINES > height:
-        streams = streams[: max(1, height - _TABLE_FRAME_LINES - 1)]
+    streams = _in_sight(status, height - _TABLE_FRAME_LINES)
     rows = [_stream_cells(stream, rates) for stream in streams]
     rows.append(_total_cells(status, rates))
-    widths = {name: max(len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
-    widths["state"] = min(widths["state"], _STATE_WIDTH_MAX)
-    least = widths | {"state": min(widths["state"], _STATE_WIDTH_MIN)}
-    for name in _DROPPED_FIRST:
-        if sum(least.values()) + len(least) - 1 > width:
-            del least[name], widths[name]
-    excess = sum(widths.values()) + len(widths) - 1 - width
-    widths["state"] = max(least["state"], widths["state"] - max(0, excess))
+    widths = _widths(rows, width)
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for name, columns in widths.items():
         justify: JustifyMethod = "left" if name in _WORDS else "right"
@@ -204,13 +235,60 @@ def _stream_table(
         yield Text(f"and {hidden} more streams", style="dim")
 
 
+def _in_sight(status: EngineStatus, room: int) -> list[StreamReport]:
+    """The worst first. Where not all fit, those in trouble stay, and of the others one part after
+    the other is shown, each for a few seconds.
+    """
+    streams = sorted(status.streams, key=lambda stream: (_rank(stream), stream.slot))
+    if len(streams) <= room:
+        return streams
+    room = max(1, room - 1)  # a line says how many more there are
+    ill = [stream for stream in streams if stream.state is not StreamState.LIVE]
+    well = streams[len(ill) :]
+    if len(ill) >= room:
+        return ill[:room]
+    part = room - len(ill)
+    parts = -(-len(well) // part)
+    # The last part is as long as the others: the view keeps its height.
+    begin = min(int(status.uptime_s / _PAGE_S) % parts * part, len(well) - part)
+    return [*ill, *well[begin : begin + part]]
+
+
+def _widths(rows: Sequence[Mapping[str, str]], width: int) -> dict[str, int]:
+    """Of the columns that a terminal of this width has room for."""
+    widths = {name: max(len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
+    widths["state"] = min(widths["state"], _STATE_WIDTH_MAX)
+    least = widths | {"state": min(widths["state"], _STATE_WIDTH_MIN)}
+    for name in _DROPPED_FIRST:
+        if sum(least.values()) + len(least) - 1 > width:
+            del least[name], widths[name]
+    excess = sum(widths.values()) + len(widths) - 1 - width
+    widths["state"] = max(least["state"], widths["state"] - max(0, excess))
+    return widths
+
+
+def _packed(first: str, parts: Sequence[str], width: int) -> list[str]:
+    """The parts behind `first` in as few lines as have room for them, none of them broken; one that
+    is too long for a line is cut.
+    """
+    lines = [first + "".join(parts[:1])]
+    for part in parts[1:]:
+        if cell_len(joined := f"{lines[-1]} · {part}") <= width:
+            lines[-1] = joined
+        else:
+            lines.append(" " * len(first) + part)
+    return [
+        line if cell_len(line) <= width else f"{set_cell_size(line, width - 1)}…" for line in lines
+    ]
+
+
 def _rank(stream: StreamReport) -> int:
     return _WORST_FIRST.index(_STATE_STYLE.get(stream.state, "yellow"))
 
 
 def _stream_cells(stream: StreamReport, rates: dict[str, float]) -> dict[str, str]:
     names = {"venue": stream.venue, "symbol": stream.symbol, "kind": stream.kind}
-    state = stream.state.value + (f": {stream.reason}" if stream.reason else "")
+    state = stream.state.value + (f": {escaped(stream.reason)}" if stream.reason else "")
     last = age(stream.last_recv_ns)
     return names | {"state": state} | _numbers([stream], rates, f" {stream.slot}", last)
 
@@ -237,7 +315,7 @@ def _numbers(
     }
 
 
-def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
+def _writer_parts(status: EngineStatus, rates: dict[str, float]) -> list[str]:
     writer = status.writer
     latency = writer.recent_latency_us.get("database", {}).get("p99")
     parts = [
@@ -251,7 +329,7 @@ def _writer_line(status: EngineStatus, rates: dict[str, float]) -> Text:
     if latency is not None:
         parts.append(f"received to committed p99 {latency / 1e3:,.0f} ms")
     parts += [f"{sink.name}: {sink.error}" for sink in writer.sinks if sink.error]
-    return Text("writer  " + " · ".join(parts))
+    return [" ".join(escaped(part).split()) for part in parts]
 
 
 def _per_s(rates: Mapping[str, float], name: str) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.data.kind import RecordArray
 from engine.data.names import DEFAULT_DATABASE, is_database
-from engine.messages.settings import WriterSettings
+from engine.messages.settings import FlushSettings, WriterSettings
 from engine.messages.streams import KNOB_OF_SINK, ROWS_PER_COPY_MIN, Knobs
 
 Mask = npt.NDArray[np.bool_]
@@ -21,16 +21,25 @@ class KnobTable:
     """The knobs of all streams. `set` replaces them all; consumers look here at every flush."""
 
     def __init__(self, settings: WriterSettings) -> None:
-        self._settings = settings
+        self._configured = FlushSettings(
+            settings.flush_rows, settings.flush_interval_s, settings.max_rows_per_copy
+        )
+        self._set: Mapping[int, Knobs] = {}
         self._masks: dict[str, Mask | None] = {}
         self.flush_rows = settings.flush_rows
         self.flush_interval_s = settings.flush_interval_s
         self.max_rows_per_copy = settings.max_rows_per_copy
         self.set(settings.knobs)
 
+    def reconfigure(self, configured: FlushSettings) -> None:
+        """Take over what holds where no stream's knobs say less."""
+        self._configured = configured
+        self.set(self._set)
+
     def set(self, knobs: Mapping[int, Knobs]) -> None:
         """Take over new knobs; absent slots have the defaults. The smallest limit governs."""
-        settings, every = self._settings, list(knobs.values())
+        self._set = knobs
+        settings, every = self._configured, list(knobs.values())
         self._masks = {
             sink: _mask(slot for slot, each in knobs.items() if not each.wants(sink))
             for sink in KNOB_OF_SINK

@@ -62,6 +62,25 @@ def test_child_that_says_what_nobody_can_handle_is_killed_and_replaced(tmp_path:
 
 
 @pytest.mark.whole
+def test_child_that_dies_as_soon_as_it_is_ready_did_start(tmp_path: Path) -> None:
+    """What ended it is noticed before whoever waits for the start has its turn."""
+    keepers: list[ChildKeeper] = []
+
+    def die(message: FromChild) -> None:
+        if isinstance(message, Ready) and not keepers[0].report.restart_count:
+            assert keepers[0]._child is not None
+            keepers[0]._child.kill()
+            keepers[0].ready.clear()
+
+    async def scenario(keeper: ChildKeeper) -> None:
+        keepers.append(keeper)
+        await keeper.start(60)
+        await until(lambda: keeper.report.restart_count == 1 and keeper.report.state == "up")
+
+    keep(tmp_path, scenario, on_message=die)
+
+
+@pytest.mark.whole
 def test_keeper_that_fails_says_so_and_still_leaves_in_order(tmp_path: Path) -> None:
     faults: list[str] = []
 

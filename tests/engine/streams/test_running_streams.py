@@ -45,6 +45,21 @@ def test_answers_name_what_exists_and_what_does_not(tmp_path: Path) -> None:
     assert running.reports() == []
 
 
+def test_a_new_configuration_counts_as_it_would_at_a_start(tmp_path: Path) -> None:
+    running = make_running(tmp_path, shard_count=1)
+    running.open([key("A"), key("B")])
+    add(running, key("C"))
+    running.remove([key("B")])
+    started, stopped = running.configure([key("B"), key("D")])
+    assert [spec.key.symbol for spec in started[0]] == ["D"], "what was removed stays removed"
+    assert stopped == {0: [0]}
+    assert [each.symbol for each in running.reports()] == ["C", "D"], "a command's stays"
+    assert running.configure([key("B"), key("D")]) == ({}, {})
+    again = make_running(tmp_path, shard_count=1)
+    again.open([key("B"), key("D")])
+    assert [each.symbol for each in again.reports()] == ["C", "D"], "and so does a restart see it"
+
+
 def test_streams_are_balanced_and_a_symbol_stays_together_and_comes_home(tmp_path: Path) -> None:
     running = make_running(tmp_path)
     add(running, *(key(f"S{number}") for number in range(10)))

@@ -194,6 +194,7 @@ class RedisSink(Sink):
                 "redis: %d streams share %.0f MB: the largest keep %.0f kB each; redis.memory_mb"
                 " or the server's maxmemory would give them more",
                 len(held), self.room.budget_bytes / 2**20, self.room.level_bytes / 1024,
+                extra={"event": "store_room"},
             )  # fmt: skip
 
     async def _transact(self, commands: Sequence[Command], ends: Mapping[str, int]) -> list[Any]:
@@ -273,12 +274,13 @@ class RedisSink(Sink):
         if 0 < server.most < self._memory_bytes:
             text = does_not_fit(self._needed_bytes, server.most, "its maxmemory")
             if text:
-                _log.warning("redis: %s", text)
+                _log.warning("redis: %s", text, extra={"event": "store_short"})
         if server.most and server.policy not in ("", "noeviction"):
             _log.warning(
                 "redis: its maxmemory-policy is %s: when it is full it drops whole streams, or the"
                 " cursors by which nothing is published twice; set noeviction",
                 server.policy,
+                extra={"event": "store_short"},
             )
 
     async def _stream_keys(self) -> list[str]:

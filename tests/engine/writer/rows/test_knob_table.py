@@ -10,6 +10,7 @@ import pytest
 from engine.data.kinds import GAP
 from engine.data.layout import Layout
 from engine.data.slots import Slots
+from engine.messages.settings import FlushSettings
 from engine.messages.streams import Knobs
 from engine.writer.every_row import EveryRow
 from engine.writer.live import Live
@@ -212,3 +213,16 @@ def test_enabled_streams_cost_no_mask(make_settings: MakeSettings, trades: MakeT
     assert knobs.chosen("database", trades(8)) is None
     knobs.set({4711: UNSTORED})
     assert knobs.chosen("database", trades(8)) is None, "no row of that stream"
+
+
+def test_what_is_configured_anew_counts_at_once_and_knobs_still_go_before(
+    make_settings: MakeSettings,
+) -> None:
+    knobs = KnobTable(make_settings(flush_rows=500, max_rows_per_copy=10_000))
+    knobs.set({3: Knobs(flush_rows=200)})
+    knobs.reconfigure(FlushSettings(100, 2.0, 5_000))
+    assert (knobs.flush_rows, knobs.flush_interval_s, knobs.max_rows_per_copy) == (100, 2.0, 5_000)
+    knobs.reconfigure(FlushSettings(1_000, 2.0, 5_000))
+    assert knobs.flush_rows == 200
+    knobs.set({})
+    assert knobs.flush_rows == 1_000
