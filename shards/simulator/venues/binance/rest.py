@@ -214,12 +214,17 @@ def _record_paid(venue: SimVenue, contract: Contract, told: Sequence[Settlement]
 
 def funding_info(venue: SimVenue, _: Query) -> Answer:
     """Give only the intervals that are not as usual. What is left out is said, too."""
+    return json_answer(funding_rows(venue))
+
+
+def funding_rows(venue: SimVenue) -> Rows:
+    """Give the rows of `fundingInfo`."""
     limits = {"adjustedFundingRateCap": "0.02000000", "adjustedFundingRateFloor": "-0.02000000"}
-    return json_answer([
+    return [
         {"symbol": symbol, **limits, "fundingIntervalHours": hours, "disclaimer": False}
         for symbol, hours in venue.say_intervals()
         if hours != _USUAL_INTERVAL_H
-    ])  # fmt: skip
+    ]
 
 
 def quotes(
