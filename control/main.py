@@ -69,10 +69,10 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     admissions = Admissions(VENUES, settings.admission, most_rows)
     services = Services(backend, admissions, instruments, guard)
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
-    server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
+    servers = _servers(Api(services, settings.allowed_hosts), listener, settings, limits)
     pipe.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
     listening = asyncio.create_task(_listen(pipe, backend, instruments), name="supervisor")
-    serving = asyncio.create_task(_serve(server, listener, backend), name="http")
+    serving = asyncio.create_task(_serve(servers, backend), name="http")
     work = [
         listening,
         asyncio.create_task(instruments.run(), name="instruments"),
@@ -81,7 +81,8 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     try:
         await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        server.should_exit = True
+        for server, _ in servers:
+            server.should_exit = True
         ended = [task for task in [*work, serving] if task.done()]
         if not backend.heard.is_set():
             serving.cancel()
@@ -90,16 +91,32 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
         await asyncio.gather(*work, return_exceptions=True)
         await listings.close()
         await asyncio.gather(serving, return_exceptions=True)
-        listener.close()
+        for _, each in servers:
+            each.close()
     for task in ended:
         task.result()  # a fault ends the process: the supervisor starts a whole one
     return ExitCode.OK if listening in ended else ExitCode.FAULT
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, backend: Backend) -> None:
+_Servers = list[tuple[uvicorn.Server, socket.socket]]
+
+
+def _servers(
+    api: Api, listener: socket.socket, settings: ControlSettings, limits: Limits
+) -> _Servers:
+    """Of the control port, and of the one for metrics where there is one."""
+    protocol = BoundedHttp.within(limits)
+    servers = [(make_server(api, protocol), listener)]
+    if settings.metrics_fd >= 0:
+        second = make_server(api.metrics_only(settings.metrics_path), protocol)
+        servers.append((second, socket.socket(fileno=settings.metrics_fd)))
+    return servers
+
+
+async def _serve(servers: _Servers, backend: Backend) -> None:
     """Answer requests, once it is known what runs: an engine without streams it is not."""
     await backend.heard.wait()
-    await server.serve(sockets=[listener])
+    await asyncio.gather(*(server.serve(sockets=[each]) for server, each in servers))
 
 
 async def _listen(pipe: Pipe[ToChild], backend: Backend, listings: Listings) -> None:

@@ -26,6 +26,8 @@ class Addresses:
     log_file: Path
     databases: Mapping[str, str] = field(default_factory=dict)
     """Those beside the default."""
+    metrics: str = ""
+    """Where they have a port of their own."""
 
     @classmethod
     def of(cls, note: EngineNote, ground: Ground) -> "Addresses":
@@ -35,7 +37,13 @@ class Addresses:
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
         psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
         return cls(
-            psql, redis, note.control_url, f"{note.control_url}/ui", log_file, note.databases
+            psql,
+            redis,
+            note.control_url,
+            f"{note.control_url}/ui",
+            log_file,
+            note.databases,
+            note.metrics_url,
         )
 
     def lines(self) -> list[str]:
@@ -46,6 +54,7 @@ class Addresses:
             f"redis     {self.redis}",
             f"control   {self.control}",
             f"dashboard {self.dashboard}",
+            *([f"metrics   {self.metrics}"] if self.metrics else []),
             f"log       {self.log_file}",
         ]
 
@@ -58,7 +67,7 @@ def make_note(ground: Ground, host: str, port: int) -> EngineNote:
     )
     return EngineNote(
         pid=os.getpid(),
-        control_url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+        control_url=http_url(host, port),
         database=database,
         psql=f"psql {shell_word(database)}" if "database" in ground.urls else "",
         redis=redis,
@@ -70,6 +79,11 @@ def make_note(ground: Ground, host: str, port: int) -> EngineNote:
             if is_database(name) and name != DEFAULT_DATABASE
         },
     )
+
+
+def http_url(host: str, port: int) -> str:
+    """The address of a port of ours."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _redis_cli(url: str) -> str:

@@ -104,8 +104,11 @@ class Ground:
         return cls(options, layout, urls, memory, servers)
 
 
-def bind(host: str, port: int, unread_s: float = _UNREAD_S) -> socket.socket:
-    """Take the control port before anything is started; the control child inherits the socket.
+def bind(
+    host: str, port: int, unread_s: float = _UNREAD_S, section: str = "control"
+) -> socket.socket:
+    """Take a port before anything is started; the control child inherits the socket. `section` is
+    where the port is configured.
 
     The kernel resets a connection whose peer takes no data for `unread_s`. Linux counts an
     acknowledged but closed window as taking none. Raises ConfigError.
@@ -120,9 +123,10 @@ def bind(host: str, port: int, unread_s: float = _UNREAD_S) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
+        option_too = "--port N (0 takes a free one) or " if section == "control" else ""
         raise ConfigError(
-            f"control port {port} on {host}: {error.strerror}; choose another with --port N"
-            " (0 takes a free one) or [control] port"
+            f"{section} port {port} on {host}: {error.strerror}; choose another with {option_too}"
+            f"[{section}] port"
         ) from error
     return listener
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from control.cli.addresses import Addresses, make_note
+from control.cli.addresses import Addresses, http_url, make_note
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions, bind, empty, machine_plan
 from control.cli.terminal import standard_streams
@@ -106,6 +106,10 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         stack.enter_context(instance.hold(layout))
         stack.enter_context(instance.hold_rings(layout))
         listener = stack.enter_context(bind(config.control.host, config.control.port))
+        metrics = config.metrics
+        second = None
+        if metrics.port is not None:
+            second = stack.enter_context(bind(metrics.host, metrics.port, section="metrics"))
         sockets = socket_count(streams, config.venues)
         ring_plan, cpus = machine_plan(options.loaded, layout, sockets)
         if options.fresh:
@@ -128,6 +132,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             log=log,
             listen_fd=listener.fileno(),
             port=port,
+            metrics_fd=second.fileno() if second else -1,
             urls=ground.urls,
             routes=options.loaded.routes(),
             owner_urls={} if options.fresh else options.loaded.owner_urls,
@@ -136,6 +141,9 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             shares_limits=config.limits.shared and not options.fresh,
         )
         note = make_note(ground, config.control.host, port)
+        if second is not None:
+            url = http_url(metrics.host, second.getsockname()[1]) + metrics.path
+            note = msgspec.structs.replace(note, metrics_url=url)
         instance.write_note(layout, note)
         addresses = Addresses.of(note, ground)
         for line in addresses.lines():

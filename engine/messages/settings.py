@@ -188,5 +188,8 @@ class ControlSettings(msgspec.Struct, frozen=True):
     admission: Admission = "green"
     health_hold_s: float = 5.0
     instruments_refresh_s: float = 900.0
+    metrics_fd: int = -1
+    """A second listening socket, for metrics and probes alone; below 0 there is none."""
+    metrics_path: str = "/metrics"
     configured_knobs: Knobs = Knobs()
     """What a stream's flush knobs are when nobody has set them."""

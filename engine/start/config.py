@@ -51,11 +51,11 @@ from engine.start.databases import (
     check_upkeep,
     in_directory,
 )
+from engine.start.listening import MetricsConfig, check_host
 from engine.start.postgres_settings import check_settings
 
 _MAX_FILE_BYTES = 1 << 20
 _SHOWN_SYMBOL = 64
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -182,6 +182,7 @@ class Config(_Section, frozen=True):
 
     state_dir: str | None = None
     control: ControlConfig = ControlConfig()
+    metrics: MetricsConfig = MetricsConfig()
     database: DatabaseConfig = DatabaseConfig()
     databases: dict[str, DatabaseConfig] = {}
     redis: RedisConfig = RedisConfig()
@@ -378,17 +379,8 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
             f"{source}: control.behind_proxy, control.allowed_hosts: whom the proxy lets through"
             " could command this engine: set control.token_file or FTS_CONTROL_TOKEN"
         )
-    if control.host not in LOOPBACK and not has_token:
-        raise ConfigError(
-            f"{source}: control.host: {control.host!r} is not a loopback address"
-            f" ({', '.join(LOOPBACK)}), so clients must show a token: set control.token_file or"
-            " FTS_CONTROL_TOKEN"
-        )
-    if control.host not in LOOPBACK and not control.behind_proxy:
-        raise ConfigError(
-            f"{source}: control.host: {control.host!r} would carry tokens in clear text: put a TLS"
-            " proxy in front of it and set control.behind_proxy = true, or listen on 127.0.0.1"
-        )
+    for section, host in (("control", control.host), ("metrics", config.metrics.host)):
+        check_host(section, host, source, has_token=has_token, has_proxy=control.behind_proxy)
     files = {
         name: str(base / at_home(Path(value)))
         for name in ("token_file", "read_token_file")

@@ -73,6 +73,8 @@ class SupervisorSettings:
     log: LogSettings
     listen_fd: int
     port: int
+    metrics_fd: int = -1
+    """A second listening socket, where metrics have a port of their own."""
     urls: Mapping[str, Secret] = field(default_factory=dict)
     """Where the sinks' servers are, by the sink's name: no more of them are wanted."""
     routes: list[Route] = field(default_factory=list)
@@ -173,6 +175,8 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         port=settings.port,
         log=settings.log,
         listen_fd=settings.listen_fd,
+        metrics_fd=settings.metrics_fd,
+        metrics_path=settings.config.metrics.path,
         paths=Paths.of(settings.layout),
         venues=settings.venues,
         token_file=control.token_file,
@@ -188,9 +192,8 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
             max_rows_per_copy=settings.config.database.max_rows_per_copy,
         ),
     )
-    return await Child.spawn(
-        "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
-    )
+    passed = [fd for fd in (settings.listen_fd, settings.metrics_fd) if fd >= 0]
+    return await Child.spawn("control", settings.targets.control, birth, pass_fds=passed)
 
 
 async def spawn_upkeep(settings: SupervisorSettings) -> Child:
