@@ -51,7 +51,7 @@ class _Server(uvicorn.Server):
 async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     """Process entry."""
     listener = _listener(settings)
-    health = Health(settings.health_hold_s)
+    health = Health(settings.health_hold_s, settings.health)
     layout = settings.paths.layout() if settings.paths else None
     backend = Backend(pipe.send, health, layout, configured_knobs=settings.configured_knobs)
     listings = ListingFetch(settings.venues, backend.leases)

@@ -14,10 +14,13 @@ from engine.data.layout import Layout
 from engine.data.names import DEFAULT_DATABASE, StreamKind
 from engine.data.routes import Route
 from engine.messages.streams import Knobs
+from engine.messages.writer import LIVE, Thresholds, check_order
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
 SocketPath = Annotated[str, Meta(pattern=r"^(/[\w.-]+)*$", max_length=200)]
 SnapshotInterval = Annotated[float, Meta(ge=60, le=604_800)]
+LIGHTS = ("runtime", "db", *(each.name for each in LIVE))
+"""The parts of an engine that have a light."""
 Admission = Literal["green", "yellow", "any"]
 """The worst health in which new streams are still accepted; `any` never refuses."""
 
@@ -168,6 +171,35 @@ class HeldLimitSettings(msgspec.Struct, frozen=True):
     count: int
 
 
+class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[health]`: where the lights turn yellow and red. What concerns one database is in
+    `engine.messages.status.DatabaseThresholds`.
+    """
+
+    loop_lag_ms: Thresholds = (500.0, 5000.0)
+    """How late the event loop of a shard or of control is, for more than half of
+    `loop_lag_window_s`.
+    """
+    loop_lag_window_s: Annotated[float, Meta(ge=0.5, le=600)] = 2.5
+    memory_free_fraction: Thresholds = (0.08, 0.03)
+    """Of the machine's memory, or of what a container may use; worse the less it is."""
+    process_memory_mb: Thresholds | None = None
+    """What one of the engine's processes may hold; None: whatever it needs."""
+    open_files_fraction: Thresholds = (0.8, 0.95)
+    """Of what a process may open."""
+    cpu_percent: Thresholds = (97.0, 1000.0)
+    """Of a shard, over `cpu_window_s`. A saturated process is late, not broken: never red."""
+    cpu_window_s: Annotated[float, Meta(ge=1, le=600)] = 10.0
+    hold_s: dict[str, Annotated[float, Meta(ge=0, le=3600)]] = {}
+    """By light, how long it must stay better before it improves; else `control.health_hold_s`."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec makes a refusal with the place."""
+        check_order(self, falling=("memory_free_fraction",))
+        if unknown := self.hold_s.keys() - set(LIGHTS):
+            raise ValueError(f"hold_s: {min(unknown)!a} is none of {', '.join(LIGHTS)}")
+
+
 class ControlSettings(msgspec.Struct, frozen=True):
     """The control process's birth message.
 
@@ -187,6 +219,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     behind_proxy: bool = False
     admission: Admission = "green"
     health_hold_s: float = 5.0
+    health: HealthSettings = HealthSettings()
     instruments_refresh_s: float = 900.0
     metrics_fd: int = -1
     """A second listening socket, for metrics and probes alone; below 0 there is none."""

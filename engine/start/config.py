@@ -30,7 +30,8 @@ from engine.data.names import (
     is_symbol,
 )
 from engine.data.routes import Route
-from engine.messages.settings import Admission, VenueSettings
+from engine.messages.settings import Admission, HealthSettings, VenueSettings
+from engine.messages.writer import DatabaseThresholds
 from engine.start.addresses import (
     Secret,
     Written,
@@ -183,6 +184,7 @@ class Config(_Section, frozen=True):
     state_dir: str | None = None
     control: ControlConfig = ControlConfig()
     metrics: MetricsConfig = MetricsConfig()
+    health: HealthSettings = HealthSettings()
     database: DatabaseConfig = DatabaseConfig()
     databases: dict[str, DatabaseConfig] = {}
     redis: RedisConfig = RedisConfig()
@@ -198,6 +200,11 @@ class Config(_Section, frozen=True):
         """By the name of their sink, the default first."""
         named = {database_sink(name): each for name, each in self.databases.items()}
         return {DEFAULT_DATABASE: self.database, **named}
+
+    @property
+    def thresholds(self) -> dict[str, DatabaseThresholds]:
+        """By database, from where on it is behind."""
+        return {name: each.health for name, each in self.all_databases.items()}
 
 
 @dataclass(frozen=True, slots=True)

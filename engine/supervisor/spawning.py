@@ -185,6 +185,7 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         behind_proxy=control.behind_proxy,
         admission=control.admission,
         health_hold_s=control.health_hold_s,
+        health=settings.config.health,
         instruments_refresh_s=control.instruments_refresh_s,
         configured_knobs=Knobs(
             flush_rows=settings.config.database.flush_rows,

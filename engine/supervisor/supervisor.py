@@ -98,7 +98,7 @@ class Supervisor:
             [sink for sink in settings.urls if is_database(sink)],
         )
         self._shards: list[_Shard] = []
-        self._writer_totals = WriterTotals()
+        self._writer_totals = WriterTotals(thresholds=settings.config.thresholds)
         self._syncs = RingSyncs()
         self._starts = StreamStarts(
             self._running, self._running.slots, self._tell_shard, self._tell_control
