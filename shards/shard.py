@@ -26,6 +26,7 @@ from engine.process.usage import resident_bytes
 from shards.session.rings import ShardRings
 from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
+from shards.venues.budgets import with_limits
 
 _log = logging.getLogger(__name__)
 
@@ -117,9 +118,10 @@ class Shard:
 
     def _session(self, name: str) -> VenueSession:
         if name not in self._sessions:
+            settings = self._settings.venues.get(name, VenueSettings())
             self._sessions[name] = VenueSession(
-                VENUES[name],
-                self._settings.venues.get(name, VenueSettings()),
+                with_limits(VENUES[name], settings.limits),
+                settings,
                 self._rings,
                 self._layout,
                 self._on_fault,

@@ -35,7 +35,7 @@ from engine.start import migrations
 from engine.start.config import LoadedConfig
 from engine.supervisor.spawning import SupervisorSettings
 from engine.supervisor.supervisor import Supervisor
-from shards.venues import socket_count, venue_limits
+from shards.venues import raised_limits, socket_count, venue_limits
 
 _log = logging.getLogger(__name__)
 
@@ -117,8 +117,9 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         has_view = can_show_view() and not options.json
         log = LogSettings(str(layout.log_file), config.log.level, to_stderr=not has_view)
         logs.set_up(log, "supervisor")
-        if ring_plan.note:
-            _log.warning(ring_plan.note)
+        for line in [ring_plan.note, *raised_limits(config.venues)]:
+            if line:
+                _log.warning(line)
         ground = Ground.lay(options, layout, stack)
         venues = scenario.prepare(ground, stack)
         port = listener.getsockname()[1]
@@ -137,7 +138,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             routes=options.loaded.routes(),
             owner_urls={} if options.fresh else options.loaded.owner_urls,
             memory=ground.memory,
-            limits=venue_limits(),
+            limits=venue_limits(config.venues),
             shares_limits=config.limits.shared and not options.fresh,
         )
         note = make_note(ground, config.control.host, port)

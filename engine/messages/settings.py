@@ -50,6 +50,15 @@ class LogSettings(msgspec.Struct, frozen=True):
     to_stderr: bool = True
 
 
+class LimitOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a venue lets this address spend or hold of a pool, where that is not what is known of
+    the venue. Absent `window_s`: the venue's own window.
+    """
+
+    units: Annotated[float, Meta(ge=1, le=1e9)]
+    window_s: Annotated[float, Meta(ge=1, le=86_400)] | None = None
+
+
 class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Overrides of a venue's own numbers; an absent value means the venue's default."""
 
@@ -72,6 +81,22 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds between two samples of a polled stream, by kind."""
     book_snapshot_interval_s: SnapshotInterval = 3600.0
     """Books that come as changes start anew from a whole one at least so often."""
+    reconnect_first_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.25
+    """A socket that was cut is opened again after so long at most; twice as long each time."""
+    reconnect_max_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    breaker_failures: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """After so many in a row a socket waits `breaker_pause_s` before each next try; 0: never."""
+    breaker_pause_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    limits: dict[str, LimitOverride] = {}
+    """By pool (`shards.venues.kit`)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec makes a refusal with the place."""
+        if self.reconnect_first_s > self.reconnect_max_s:
+            raise ValueError(
+                f"reconnect_first_s = {self.reconnect_first_s:g} is more than"
+                f" reconnect_max_s = {self.reconnect_max_s:g}"
+            )
 
 
 class ShardSettings(msgspec.Struct, frozen=True):

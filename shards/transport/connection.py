@@ -53,6 +53,7 @@ class Connection:
         lifetime_s: float,
         messages: Turnstile | None = None,
         greet: Callable[[], Sequence[bytes]] | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self._venue = venue
         self.group = group
@@ -68,7 +69,10 @@ class Connection:
         self.talk = Conversation(venue, self.subscriptions, connects, self._changed.ring)
         self._closes_first = False
         self._trouble = Trouble(
-            f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), _log
+            f"{venue.name} {address_of(url)}",
+            "its streams wait for the next try",
+            backoff or Backoff(),
+            _log,
         )
         self._bad_frames = BadFrames(venue.name)
         self.malformed_by_reason = self._bad_frames.by_reason

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.limits.leases import HeldPlaces, Lease, LeaseClient
 from engine.messages.settings import VenueSettings
@@ -348,6 +349,7 @@ class VenueSockets:
         return [each for each in known.values() if self._carriers.get(each.slot) is connection]
 
     def _open(self, group: SocketGroup) -> Connection:
+        tuned = self._settings
         connection = Connection(
             self._venue,
             group,
@@ -355,9 +357,15 @@ class VenueSockets:
             (),
             self._publish,
             self._connects,
-            lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
+            lifetime_s=tuned.connection_lifetime_s or group.lifetime_s,
             messages=self._messages,
-            greet=partial(group.greet, self._settings) if group.greet is not None else None,
+            greet=partial(group.greet, tuned) if group.greet is not None else None,
+            backoff=Backoff(
+                tuned.reconnect_first_s,
+                tuned.reconnect_max_s,
+                tuned.breaker_failures,
+                tuned.breaker_pause_s,
+            ),
         )
         self._connections.append(connection)
         return connection
