@@ -131,6 +131,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True):
     flush_interval_s: float = 0.05
     max_rows_per_copy: int = 100_000
     bars: bool = False
+    answer_within_s: float = 60.0
 
 
 class WriterSettings(msgspec.Struct, frozen=True):
@@ -147,6 +148,8 @@ class WriterSettings(msgspec.Struct, frozen=True):
     max_rows_per_copy: int = 100_000
     bars: bool = False
     """Whether the database keeps bars, of which trades leave marks."""
+    answer_within_s: float = 60.0
+    """For so long an answer of the database may be late before the connection is dropped."""
     database: str = DEFAULT_DATABASE
     """The sink that `database_url` and the flush settings are of."""
     databases: list[DatabaseSettings] = []
@@ -162,6 +165,7 @@ class WriterSettings(msgspec.Struct, frozen=True):
     redis_needed_bytes: int = 0
     """What the streams of the start need to hold all rows they may."""
     redis_publish: bool = False
+    redis_answer_within_s: float = 2.0
     status_interval_s: float = 0.5
     knobs: dict[int, Knobs] = {}
     """By slot, where not the defaults; `SetStreamKnobs` replaces them all."""
@@ -172,7 +176,7 @@ class WriterSettings(msgspec.Struct, frozen=True):
             msgspec.structs.replace(
                 self, database=each.name, database_url=each.url, flush_rows=each.flush_rows,
                 flush_interval_s=each.flush_interval_s, max_rows_per_copy=each.max_rows_per_copy,
-                bars=each.bars, databases=[],
+                bars=each.bars, answer_within_s=each.answer_within_s, databases=[],
             )
             for each in self.databases
         ]  # fmt: skip

@@ -102,6 +102,8 @@ class RedisConfig(_Section, frozen=True):
     """Of the private server; of another one, what the streams may take. Absent: a part of this
     machine's (`engine.start.redis_memory`)."""
     publish: bool = False
+    answer_within_s: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
+    """For a connection, and for each answer."""
 
 
 class LimitsConfig(_Section, frozen=True):

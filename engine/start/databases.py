@@ -73,6 +73,8 @@ class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     keep_by_venue: dict[str, dict[str, str]] = {}
     """The same for the rows of one venue that may go sooner."""
     bars: bool = False
+    answer_within_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    """For so long the writer waits for an answer before it connects anew."""
     archive: Archive = "none"
     archive_to: str | None = None
     health: DatabaseThresholds = DatabaseThresholds()

@@ -100,7 +100,8 @@ class SupervisorSettings:
             return None
         prefix = f"fts:limits:{self.config.limits.group}"
         address = parse_redis_url(self.urls["redis"].reveal())
-        return partial(SharedLimits, address, prefix, self.layout.instance)
+        deadline_s = self.config.redis.answer_within_s
+        return partial(SharedLimits, address, prefix, self.layout.instance, deadline_s=deadline_s)
 
 
 async def spawn_writer(
@@ -123,6 +124,7 @@ async def spawn_writer(
                 each.flush_interval_ms / 1e3,
                 each.max_rows_per_copy,
                 each.bars,
+                each.answer_within_s,
             )
             for name, each in config.all_databases.items()
             if name in urls and name != DEFAULT_DATABASE
@@ -133,11 +135,13 @@ async def spawn_writer(
         flush_interval_s=config.database.flush_interval_ms / 1e3,
         max_rows_per_copy=config.database.max_rows_per_copy,
         bars=config.database.bars,
+        answer_within_s=config.database.answer_within_s,
         journal_segment_bytes=config.journal.segment_mb << 20,
         journal_sync_interval_s=config.journal.sync_interval_s,
         redis_prefix=config.redis.prefix,
         redis_stream_maxlen=config.redis.stream_maxlen,
         redis_publish=config.redis.publish,
+        redis_answer_within_s=config.redis.answer_within_s,
         redis_memory_bytes=settings.memory.memory_bytes,
         redis_needed_bytes=settings.memory.needed_bytes,
         knobs=knobs,

@@ -40,7 +40,6 @@ _log = logging.getLogger(__name__)
 _EVENTS_PER_ENTRY: Final = 500
 _ROWS_PER_ENTRY: Final = 2_000
 """Levels of a book, 25 bytes each: what Redis can only drop whole stays small."""
-_DEADLINE_S: Final = 2.0
 _KEPT_S: Final = 7 * 86_400
 """A stream that gets no entry for a week is gone, whoever wanted it once."""
 _RENEWED_EVERY_S: Final = 3_600.0
@@ -71,7 +70,7 @@ class RedisSink(Sink):
     promise = Promise.LIVE
 
     def __init__(
-        self, settings: WriterSettings, slots: Slots, deadline_s: float = _DEADLINE_S
+        self, settings: WriterSettings, slots: Slots, deadline_s: float | None = None
     ) -> None:
         assert settings.redis_url, "without a URL there is no sink"
         self._address = parse_redis_url(settings.redis_url)
@@ -81,7 +80,7 @@ class RedisSink(Sink):
         self._publish = settings.redis_publish
         self._needed_bytes = settings.redis_needed_bytes
         self._memory_bytes = settings.redis_memory_bytes
-        self._deadline_s = deadline_s
+        self._deadline_s = deadline_s or settings.redis_answer_within_s
         self._slots = slots
         self._link: RedisLink | None = None
         self._begins: dict[SourceKey, int] = {}

@@ -299,6 +299,26 @@ def test_login_and_database_come_from_the_url(
     assert "wrong-one" not in str(caught.value)
 
 
+def test_a_server_that_says_nothing_is_left_as_soon_as_the_configuration_says(
+    make_settings: MakeSettings, slots: Slots
+) -> None:
+    async def main() -> None:
+        async def listen(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await gone.wait()
+            writer.close()
+
+        gone = asyncio.Event()
+        server = await asyncio.start_server(listen, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        settings = make_settings(redis_url=f"redis://127.0.0.1:{port}", redis_answer_within_s=0.2)
+        with pytest.raises(StoreUnavailableError, match=r"no answer within 0\.2 s"):
+            await RedisSink(settings, slots).open({})
+        gone.set()
+        server.close()
+
+    asyncio.run(main())
+
+
 def test_urls_are_read_and_masked() -> None:
     address = parse_redis_url("rediss://ann:p%40ss@cache.example:6380/2")
     assert (address.host, address.port, address.tls, address.database) == (
