@@ -49,6 +49,8 @@ class ServiceOptions:
     """Sinks that are not wanted, by name."""
     fresh: bool = False
     """Begin with an empty state directory and an empty private database (the demo)."""
+    restores: bool = True
+    """Whether streams of the configuration and of an earlier life begin."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
     """What is no reason to go on."""
 

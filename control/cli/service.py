@@ -139,6 +139,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             owner_urls={} if options.fresh else options.loaded.owner_urls,
             memory=ground.memory,
             limits=venue_limits(config.venues),
+            restores=options.restores,
             shares_limits=config.limits.shared and not options.fresh,
         )
         note = make_note(ground, config.control.host, port)

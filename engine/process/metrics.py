@@ -257,6 +257,24 @@ class UpkeepMetrics:
                     self._done.labels(each.database, task.task).set(task.done_ns / 1e9)
 
 
+class AdmissionMetrics:
+    """Streams that somebody wanted and that were not begun, by the kind of the refusal."""
+
+    def __init__(self) -> None:
+        self._refused = Counter(
+            "fts_control_refused_streams_total",
+            "Streams that were asked for and not begun",
+            ("reason",),
+            registry=None,
+        )
+        for reason in ("unhealthy", "limit", "unknown_symbol", "not_offered", "stream_exists"):
+            self._refused.labels(reason)  # known from the start, so that a first one is a rise
+
+    def refused(self, reason: str) -> None:
+        """Count one."""
+        self._refused.labels(reason).inc()
+
+
 class RequestMetrics:
     """Requests to the control port, up to the first byte of their answer."""
 

@@ -115,6 +115,8 @@ class LimitsConfig(_Section, frozen=True):
     group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "default"
     meanwhile: Literal["wait", "alone"] = msgspec.field(default="wait", name="without_redis")
     """`wait` keeps the limits strict; `alone` lets each engine use the whole budget meanwhile."""
+    max_streams: Annotated[int, Meta(ge=1, le=20_000)] = 20_000
+    """Commands add no stream beyond."""
 
 
 class JournalConfig(_Section, frozen=True):

@@ -86,6 +86,8 @@ class SupervisorSettings:
     """The venues' budgets, shared by all processes."""
     shares_limits: bool = False
     """Whether `urls["redis"]` is where engines behind one address share those budgets."""
+    restores: bool = True
+    """Whether the streams of the configuration and of an earlier life begin."""
     targets: Targets = Targets()
     timing: Timing = Timing()
 

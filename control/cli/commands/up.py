@@ -57,6 +57,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="stop with exit code 2 when a configured symbol is unknown (for CI); without it only"
         " its own streams fail",
     )
+    parser.add_argument(
+        "--without-restore",
+        action="store_true",
+        help="begin no stream: those of the configuration and of an earlier life wait, known, for"
+        " a start without this; commands add and remove streams as always",
+    )
     parser.set_defaults(run=run)
 
 
@@ -111,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options)
     if options.strict and (wrong := loaded.no_symbols()):
         raise ConfigError("; ".join(wrong))
-    service = ServiceOptions.of(options, loaded)
+    service = ServiceOptions.of(options, loaded, restores=not options.without_restore)
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
     return run_service(service, Up(strict=options.strict))

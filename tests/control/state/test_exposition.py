@@ -109,6 +109,25 @@ def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
         run_with_rig(scenario, layout=layout)
 
 
+def test_streams_that_are_refused_are_counted_by_reason(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        before = samples((await rig.ask("GET", "/metrics")).text.decode())
+        for body in (BTC, BTC, BTC | {"symbol": "NONE"}, [BTC, BTC | {"symbol": "NONE"}]):
+            await rig.ask("POST", "/streams", body)
+        found = samples((await rig.ask("GET", "/metrics")).text.decode())
+        name = "fts_control_refused_streams_total"
+        counts = {
+            reason: found[of] - before[of]
+            for reason in ("stream_exists", "unknown_symbol", "unhealthy", "limit")
+            if (of := f'{name}{{reason="{reason}"}}')
+        }
+        expected = {"stream_exists": 2, "unknown_symbol": 2, "unhealthy": 0, "limit": 0}
+        assert counts == expected
+
+    with life(layout, "control"):
+        run_with_rig(scenario, layout=layout)
+
+
 def test_what_is_not_known_of_a_database_has_no_sample() -> None:
     async def scenario(rig: Rig) -> None:
         until = 'fts_storage_until_full_seconds{database="database"}'
