@@ -33,7 +33,10 @@ class Addresses:
     def of(cls, note: EngineNote, ground: Ground) -> "Addresses":
         """From the engine's note, and what it stands on."""
         log_file, config = ground.layout.log_file, ground.options.loaded.config
-        key = f"{config.redis.prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
+        key = config.redis.key_template.format(
+            prefix=config.redis.prefix, kind="{trades,book,quotes,…}", venue="<venue>",
+            symbol="<symbol>",
+        )  # fmt: skip
         redis = f"{note.redis_cli}   stream keys {key}" if note.redis_cli else "off"
         psql = f"{psql_command(log_file.parent)}, or {note.psql}" if note.psql else "off"
         return cls(

@@ -164,7 +164,7 @@ def redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:
     keys.update([] if options.fresh else options.loaded.stream_keys())
     redis = options.loaded.config.redis
     kinds = [key.kind for key in keys]
-    return plan_redis(redis.memory_mb, redis.stream_maxlen, kinds, memory_bytes())
+    return plan_redis(redis.memory_mb, redis.stream_maxlen, kinds, memory_bytes(), redis.maxlens)
 
 
 def empty(layout: Layout) -> None:

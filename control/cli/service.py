@@ -120,6 +120,8 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         for line in [ring_plan.note, *raised_limits(config.venues)]:
             if line:
                 _log.warning(line)
+        if not options.restores:
+            _log.warning("no stream begins (--without-restore); what is known waits")
         ground = Ground.lay(options, layout, stack)
         venues = scenario.prepare(ground, stack)
         port = listener.getsockname()[1]

@@ -113,6 +113,15 @@ class ShardSettings(msgspec.Struct, frozen=True):
     """How many there are: each takes an equal part of budgets it cannot ask for in advance."""
 
 
+class RedisKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[redis.kinds.<kind>]`: what is otherwise for rows of a kind; None: as for all."""
+
+    maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
+    """Rows that a stream keeps."""
+    publish: bool | None = None
+    """Whether every entry is also sent with PUBLISH."""
+
+
 class RingSettings(msgspec.Struct, frozen=True):
     """A ring the writer must have ready before the shards start. `capacity` is a power of two."""
 
@@ -166,6 +175,8 @@ class WriterSettings(msgspec.Struct, frozen=True):
     """What the streams of the start need to hold all rows they may."""
     redis_publish: bool = False
     redis_answer_within_s: float = 2.0
+    redis_key_template: str = "{prefix}:{kind}:{venue}:{symbol}"
+    redis_kinds: dict[str, RedisKind] = {}
     status_interval_s: float = 0.5
     knobs: dict[int, Knobs] = {}
     """By slot, where not the defaults; `SetStreamKnobs` replaces them all."""

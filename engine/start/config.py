@@ -54,6 +54,7 @@ from engine.start.databases import (
 )
 from engine.start.listening import MetricsConfig, check_host
 from engine.start.postgres_settings import check_settings
+from engine.start.redis_memory import RedisConfig
 
 _MAX_FILE_BYTES = 1 << 20
 _SHOWN_SYMBOL = 64
@@ -89,21 +90,6 @@ class ControlConfig(_Section, frozen=True):
     admission: Admission = "green"
     health_hold_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
-
-
-class RedisConfig(_Section, frozen=True):
-    """`[redis]`: without `url` and `url_file`, a private Valkey in the state directory."""
-
-    url: str | None = None
-    url_file: str | None = None
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
-    stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
-    memory_mb: Annotated[int, Meta(ge=8, le=1 << 20)] | None = None
-    """Of the private server; of another one, what the streams may take. Absent: a part of this
-    machine's (`engine.start.redis_memory`)."""
-    publish: bool = False
-    answer_within_s: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
-    """For a connection, and for each answer."""
 
 
 class LimitsConfig(_Section, frozen=True):

@@ -143,6 +143,8 @@ async def spawn_writer(
         redis_prefix=config.redis.prefix,
         redis_stream_maxlen=config.redis.stream_maxlen,
         redis_publish=config.redis.publish,
+        redis_key_template=config.redis.key_template,
+        redis_kinds=config.redis.kinds,
         redis_answer_within_s=config.redis.answer_within_s,
         redis_memory_bytes=settings.memory.memory_bytes,
         redis_needed_bytes=settings.memory.needed_bytes,

@@ -93,6 +93,12 @@ def test_nothing_is_required(tmp_path: Path) -> None:
         ("[health]\nmemory_free_fraction = [0.1, 0.2]", "red begins before yellow"),
         ("[health]\nhold_s = { disk = 1 }", "health: hold_s: 'disk' is none of runtime, db"),
         ("[database.health]\nbacklog_rows = [5, 1]", "database.health: backlog_rows = [5, 1]"),
+        (
+            "[redis]\nkey_template = '{prefix}:{kind}:{venue}:{kind}'",
+            "redis: key_template lacks {symbol}",
+        ),
+        ("[redis]\nkey_template = '{kind}{venue}{symbol}'", "redis.key_template: Expected `str`"),
+        ("[redis.kinds.trades]\nmaxlen = 5", "redis: kinds: 'trades' is none of trade, book"),
         ("[metrics]\npath = '/healthz'", "metrics.path: Expected `str` matching"),
         ("[metrics]\npath = 'metrics'", "metrics.path: Expected `str` matching"),
         ("[control]\nbehind_proxy = true", "set control.token_file or FTS_CONTROL_TOKEN"),
