@@ -19,6 +19,7 @@ from engine.messages.judgement import GREEN, RANK, above, judge_database, worst
 from engine.messages.settings import LIGHTS, Admission, HealthSettings
 from engine.messages.status import ChildReport, EngineStatus, Judgement, Light
 from engine.messages.writer import LIVE, SinkStatus
+from engine.process.metrics import HealthMetrics
 from engine.process.usage import resident_bytes
 
 SILENT_AFTER_S = 5.0
@@ -88,6 +89,7 @@ class Health:
         self._cpu: dict[str, deque[tuple[float, int, float]]] = {}
         self._lags: dict[str, deque[float]] = {}
         self._has_judged = False
+        self._metrics = HealthMetrics(LIGHTS)
         self.flush_delay_s = 0.0
         self.memory_free_fraction = 1.0
         self.processes: list[ProcessReport] = []
@@ -130,6 +132,13 @@ class Health:
 
     def take(self, status: EngineStatus) -> None:
         """Judge a fresh status."""
+        before = {name: light.shown.status for name, light in self._held.items()}
+        self._judge(status)
+        for name, light in self._held.items():
+            if light.shown.status != before[name]:
+                self._metrics.changed(name, light.shown.status)
+
+    def _judge(self, status: EngineStatus) -> None:
         now_s = self._heard_s = monotonic_s()
         if status.phase == "starting":
             for light in self._held.values():

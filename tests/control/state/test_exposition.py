@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,23 +14,31 @@ from prometheus_client import parser
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as open_parser
 
+from engine.base.errors import StoreUnavailableError
 from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
 from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport, UpkeepStatus
-from engine.messages.writer import LatencyHistogram
+from engine.messages.writer import LatencyHistogram, RingStatus
 from engine.process import metric_files
-from engine.process.metrics import ProcessMetrics, ShardMetrics, UpkeepMetrics, WriterMetrics
+from engine.process.metrics import (
+    BatchMetrics,
+    ProcessMetrics,
+    ShardMetrics,
+    UpkeepMetrics,
+    WriterMetrics,
+)
 from tests.control.api.api_rig import DROP, Rig, run_with_rig
 from tests.control.api.routes.test_streams import BTC, BTC_KEY
 from tests.engine.process.metric_rig import life, samples
 from tests.engine.process.test_metrics import writer_status
+from tests.told import telling
 
 ROOT = Path(__file__).parents[3]
 PROMTOOL = shutil.which("promtool")
 LABELS = {
     "exchange", "kind", "state", "reason", "sink", "process", "pool", "part", "route", "method",
-    "status", "le", "database", "task", "table",
+    "status", "le", "database", "task", "table", "version",
 }  # fmt: skip
 NAME = re.compile(r"fts_(engine|shards|writer|control|upkeep|storage)(_[a-z]+)+")
 
@@ -41,8 +50,15 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     metric_files.begin(layout)
     latency = {s: LatencyHistogram([1] * 90) for s in ("receipt", "journal", "database", "redis")}
     with life(layout, "writer"):
-        WriterMetrics().feed(writer_status(database_rows={"trade": 12}, latency=latency))
+        metrics = WriterMetrics()
+        for head_seq in (80, 40):  # of a ring that has room for a hundred
+            rings = [RingStatus("shard-0.trade", "trade", head_seq, 10, 0, 0, 100)]
+            status = writer_status(database_rows={"trade": 12}, latency=latency)
+            metrics.feed(msgspec.structs.replace(status, rings=rings))
         ProcessMetrics("writer").feed(1.0, 0.0)
+        batches = BatchMetrics("database")
+        batches.took(500, 0.02, 1_700_000_000.0)
+        batches.failed(StoreUnavailableError("away"))
     with life(layout, "shard-0"):
         counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}
         ShardMetrics().feed("binance_linear", counts, {"schema": 1}, 1, 1)
@@ -123,6 +139,37 @@ def test_streams_that_are_refused_are_counted_by_reason(layout: Layout) -> None:
         }
         expected = {"stream_exists": 2, "unknown_symbol": 2, "unhealthy": 0, "limit": 0}
         assert counts == expected
+
+    with life(layout, "control"):
+        run_with_rig(scenario, layout=layout)
+
+
+def test_batches_and_errors_are_told_by_sink(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        found = samples((await rig.ask("GET", "/metrics")).text.decode())
+        assert found['fts_writer_batch_rows_bucket{le="1000.0",sink="database"}'] == 1
+        assert found['fts_writer_batch_rows_bucket{le="100.0",sink="database"}'] == 0
+        assert found['fts_writer_write_seconds_sum{sink="database"}'] == pytest.approx(0.02)
+        reason = 'fts_writer_errors_total{reason="store_unavailable",sink="database"}'
+        assert found[reason] == 1
+        assert found["fts_engine_disk_free_bytes"] > 0
+        assert found['fts_writer_ring_fill_ratio{kind="trade"}'] == pytest.approx(0.3)
+        assert found['fts_writer_ring_fill_max_ratio{kind="trade"}'] == pytest.approx(0.7)
+
+    run_with_rig(scenario, layout=layout)
+
+
+def test_changes_of_lights_are_counted(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        async def reds() -> float:
+            found = samples((await rig.ask("GET", "/metrics")).text.decode())
+            return found['fts_control_health_transitions_total{part="db",status="red"}']
+
+        assert await reds() == 0
+        for state in ("down", "down", "up", "down"):
+            rig.supervisor.writer = telling(rig.supervisor.writer, database_state=state)
+            rig.supervisor.tell()
+        assert await reds() == 2
 
     with life(layout, "control"):
         run_with_rig(scenario, layout=layout)
