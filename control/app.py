@@ -58,12 +58,13 @@ class Api:
         """
         known = {operation.path: operation for operation in OPERATIONS}
         probed = {each: known[each] for each in sorted(probes.PATHS)}
-        shown = {path: known["/metrics"], "/healthz": known["/livez"], **probed}
+        metrics = {path: known["/metrics"], f"{path}/streams": known["/metrics/streams"]}
+        shown = {**metrics, "/healthz": known["/livez"], **probed}
         routes: list[BaseRoute] = [
             _route(each, {operation.method: operation}, self._services)
             for each, operation in shown.items()
         ]
-        return self._behind_the_gate(routes, shown.keys() - {path})
+        return self._behind_the_gate(routes, shown.keys() - metrics.keys())
 
     def _behind_the_gate(self, routes: list[BaseRoute], public_paths: Collection[str]) -> ASGIApp:
         inner = Starlette(

@@ -67,7 +67,7 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     guard = Guard.load(settings.token_file, settings.read_token_file)
     most_rows = settings.configured_knobs.max_rows_per_copy
     admissions = Admissions(VENUES, settings.admission, most_rows)
-    services = Services(backend, admissions, instruments, guard)
+    services = Services(backend, admissions, instruments, guard, settings.metrics_streams)
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
     servers = _servers(Api(services, settings.allowed_hosts), listener, settings, limits)
     pipe.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status

@@ -6,7 +6,7 @@ import logging
 import resource
 from collections import Counter, defaultdict
 
-from engine.base.clock import monotonic_s
+from engine.base.clock import monotonic_s, wall_ns
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import BudgetAnnounced, LeaseBlocked, LeaseGranted, PlacesGranted
 from engine.messages.pipes import Drain, ShardStatus, ToChild
@@ -176,4 +176,5 @@ class Shard:
                 session.reconnect_count,
                 sum(connection.is_connected for connection in session.connections),
             )
+            self._metrics.feed_sockets(name, session.tries, session.lags_s(wall_ns()))
         self._process.feed(usage.ru_utime + usage.ru_stime, self._loop_lag_ms / 1e3)

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from control.state.backend import Backend
 from control.state.health import Health
@@ -45,11 +46,16 @@ class Exposition:
 
     def encode(self, accept: str | None) -> tuple[bytes, str]:
         """In the format that the client prefers, and the name of that format."""
-        encoder, media_type = _choose(accept or "")
-        return encoder(self), media_type
+        return encode(self, accept)
 
 
-def _choose(accept: str) -> tuple[Callable[[Exposition], bytes], str]:
+def encode(collector: Collector, accept: str | None) -> tuple[bytes, str]:
+    """What a collector has, in the format that the client prefers, and the name of that format."""
+    encoder, media_type = _choose(accept or "")
+    return encoder(collector), media_type
+
+
+def _choose(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         return choose_encoder(accept)
     except TypeError:  # the library compares a version that is no number with one that is

@@ -264,5 +264,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     metrics_fd: int = -1
     """A second listening socket, for metrics and probes alone; below 0 there is none."""
     metrics_path: str = "/metrics"
+    metrics_streams: bool = False
+    """Whether single streams have metrics."""
     configured_knobs: Knobs = Knobs()
     """What a stream's flush knobs are when nobody has set them."""

@@ -127,6 +127,20 @@ class ShardMetrics:
             "fts_shards_reconnects_total", "Sockets opened again", ("exchange",)
         )
         self._connections = _gauge("fts_shards_connections", "Open sockets", "exchange")
+        self._tries = {
+            what: Growth(f"fts_shards_{noun}_total", text, ("exchange",))
+            for what, noun, text in (
+                ("connects", "connect_attempts", "Tries to open a socket"),
+                ("subscribes", "subscribe_attempts", "Topics that were asked for"),
+            )
+        }
+        self._lag = Histogram(
+            "fts_shards_lag_seconds",
+            "From the venue's event to its reception, of the newest rows of some streams",
+            ("exchange",),
+            buckets=_LAG_EDGES_S,
+            registry=None,
+        )
 
     def feed(
         self,
@@ -144,6 +158,15 @@ class ShardMetrics:
             self._malformed.feed(count, exchange, reason)
         self._reconnects.feed(reconnect_count, exchange)
         self._connections.labels(exchange).set(connection_count)
+
+    def feed_sockets(
+        self, exchange: str, tries: Mapping[str, int], lags_s: Iterable[float]
+    ) -> None:
+        """Totals of what was tried at one exchange, and a sample of how late its rows are."""
+        for what, growth in self._tries.items():
+            growth.feed(tries.get(what, 0), exchange)
+        for lag_s in lags_s:
+            self._lag.labels(exchange).observe(lag_s)
 
 
 _ROWS: Final = {

@@ -21,6 +21,8 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         str,
         Meta(pattern=r"^(?!/(healthz|livez|readyz|startupz)$)(/[A-Za-z0-9._-]+)+$", max_length=200),
     ] = "/metrics"
+    streams: bool = False
+    """Whether single streams have metrics, at `/streams` below the path."""
 
 
 def check_host(section: str, host: str, source: str, *, has_token: bool, has_proxy: bool) -> None:

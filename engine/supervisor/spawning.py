@@ -185,6 +185,7 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         listen_fd=settings.listen_fd,
         metrics_fd=settings.metrics_fd,
         metrics_path=settings.config.metrics.path,
+        metrics_streams=settings.config.metrics.streams,
         paths=Paths.of(settings.layout),
         venues=settings.venues,
         token_file=control.token_file,

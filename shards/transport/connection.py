@@ -7,6 +7,7 @@ cannot be used is counted by reason and skipped: its connection and its neighbou
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from engine.base.alarm import Alarm
@@ -54,7 +55,9 @@ class Connection:
         messages: Turnstile | None = None,
         greet: Callable[[], Sequence[bytes]] | None = None,
         backoff: Backoff | None = None,
+        tries: Counter[str] | None = None,
     ) -> None:
+        """`tries` counts `connects`, and the topics of `subscribes`, of this and other sockets."""
         self._venue = venue
         self.group = group
         self._url = url
@@ -74,6 +77,7 @@ class Connection:
             backoff or Backoff(),
             _log,
         )
+        self._tries = Counter[str]() if tries is None else tries
         self._bad_frames = BadFrames(venue.name)
         self.malformed_by_reason = self._bad_frames.by_reason
         self._socket: Socket | None = None
@@ -172,6 +176,7 @@ class Connection:
         self._wait(f"waiting for its turn to connect to {self._url}")
         while True:
             await self._connects.acquire()
+            self._tries["connects"] += 1
             self._wait(f"connecting to {self._url}")
             reason = await self._live_once()
             silent_s, is_planned = self.silent_s, self.due == PLANNED
@@ -323,6 +328,7 @@ class Connection:
         topics, number = self.subscriptions.send(request, now_s, is_ending=is_ending)
         if topics:
             render = self._venue.unsubscribe if request.ends else self._venue.subscribe
+            self._tries["unsubscribes" if request.ends else "subscribes"] += len(topics)
             for frame in render(topics, number):
                 socket.send(frame)
                 await asyncio.sleep(self.group.message_interval_s)

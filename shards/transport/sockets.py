@@ -108,6 +108,8 @@ class VenueSockets:
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
         self._closed_reconnect_count = 0
+        self.tries: Counter[str] = Counter()
+        """Of all sockets there have been (`Connection`)."""
 
     @property
     def connections(self) -> list[Connection]:
@@ -366,6 +368,7 @@ class VenueSockets:
                 tuned.breaker_failures,
                 tuned.breaker_pause_s,
             ),
+            tries=self.tries,
         )
         self._connections.append(connection)
         return connection

@@ -227,10 +227,15 @@ class Rig:
         self.services = Services(
             self.backend, Admissions(OFFERS, admission, MAX_ROWS_PER_COPY), self.instruments, guard
         )
-        self.app = Api(self.services, allowed_hosts)
-        self.served: ASGIApp = self.app
-        """Who answers what is asked."""
+        self.serve(self.services, allowed_hosts)
         self.supervisor.tell()
+
+    def serve(self, services: Services, allowed_hosts: tuple[str, ...] = ()) -> None:
+        """Have these answer what is asked."""
+        self.services = services
+        self.app = Api(services, allowed_hosts)
+        self.served: ASGIApp = self.app
+        """Who answers."""
 
     async def _fetch(self, venue: Any) -> list[bytes]:
         raise AssertionError(f"nobody asked for {venue.name}")

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from prometheus_client.openmetrics import parser as open_parser
 
 from engine.base.errors import StoreUnavailableError
 from engine.data.layout import Layout, open_layout
-from engine.data.names import StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.streams import StreamCounts
 from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport, UpkeepStatus
 from engine.messages.writer import LatencyHistogram, RingStatus
@@ -61,7 +62,10 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
         batches.failed(StoreUnavailableError("away"))
     with life(layout, "shard-0"):
         counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}
-        ShardMetrics().feed("binance_linear", counts, {"schema": 1}, 1, 1)
+        shard = ShardMetrics()
+        shard.feed("binance_linear", counts, {"schema": 1}, 1, 1)
+        for connects in (2, 5):
+            shard.feed_sockets("binance_linear", {"connects": connects}, [0.02, 0.2])
         ProcessMetrics("shard-0").feed(1.0, 0.0)
     with life(layout, "upkeep"):
         tasks = [TaskReport("retention", failure_count=1, done_ns=1)]
@@ -103,6 +107,16 @@ def test_metrics_parse_whatever_is_known() -> None:
     run_with_rig(scenario)
 
 
+def in_the_tables() -> set[str]:
+    """What docs/metrics.md describes."""
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    return set(re.findall(r"`(fts_[a-z_]+)`", page))
+
+
+def names_of(found: list[Metric]) -> set[str]:
+    return {family.name + "_total" * (family.type == "counter") for family in found}
+
+
 def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
     async def scenario(rig: Rig) -> None:
         full(rig)
@@ -116,10 +130,8 @@ def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
             for sample in family.samples:
                 assert set(sample.labels) <= LABELS
         assert "BTC" not in text, "symbols are no labels"
-        page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-        described = set(re.findall(r"`(fts_[a-z_]+)`", page))
-        shown = {family.name + "_total" * (family.type == "counter") for family in found}
-        assert shown == described, "the tables of docs/metrics.md"
+        described = {name for name in in_the_tables() if not name.startswith("fts_stream_")}
+        assert names_of(found) == described, "the tables of docs/metrics.md"
 
     with life(layout, "control"):
         run_with_rig(scenario, layout=layout)
@@ -150,6 +162,9 @@ def test_batches_and_errors_are_told_by_sink(layout: Layout) -> None:
         assert found['fts_writer_batch_rows_bucket{le="1000.0",sink="database"}'] == 1
         assert found['fts_writer_batch_rows_bucket{le="100.0",sink="database"}'] == 0
         assert found['fts_writer_write_seconds_sum{sink="database"}'] == pytest.approx(0.02)
+        assert found['fts_shards_connect_attempts_total{exchange="binance_linear"}'] == 5
+        assert found['fts_shards_lag_seconds_count{exchange="binance_linear"}'] == 4
+        assert found['fts_shards_lag_seconds_bucket{exchange="binance_linear",le="0.025"}'] == 2
         reason = 'fts_writer_errors_total{reason="store_unavailable",sink="database"}'
         assert found[reason] == 1
         assert found["fts_engine_disk_free_bytes"] > 0
@@ -157,6 +172,32 @@ def test_batches_and_errors_are_told_by_sink(layout: Layout) -> None:
         assert found['fts_writer_ring_fill_max_ratio{kind="trade"}'] == pytest.approx(0.7)
 
     run_with_rig(scenario, layout=layout)
+
+
+def test_single_streams_have_metrics_where_that_is_wanted() -> None:
+    async def scenario(rig: Rig) -> None:
+        for place, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
+            rig.supervisor.run(key := StreamKey("binance_linear", symbol, StreamKind.TRADES))
+            rig.supervisor.streams[key].row_count = 5 + place
+        rig.supervisor.tell()
+        off = await rig.ask("GET", "/metrics/streams")
+        assert (off.status, "metrics.streams" in off.body["error"]) == (404, True)
+        rig.serve(replace(rig.services, shows_streams=True))
+        text = (await rig.ask("GET", "/metrics/streams?top=1")).text.decode()
+        labels = '{exchange="binance_linear",kind="Trades",symbol="ETHUSDT",transport="Ws"}'
+        assert samples(text)[f"fts_stream_rows_total{labels}"] == 6
+        assert samples(text)[f"fts_stream_live{labels}"] == 1
+        assert "BTCUSDT" not in text, "only the first"
+        described = {name for name in in_the_tables() if name.startswith("fts_stream_")}
+        assert names_of(families(text)) == described, "the table of docs/metrics.md"
+        accept = {"accept": "application/openmetrics-text"}
+        opened = await rig.ask("GET", "/metrics/streams", headers=accept)
+        assert families(opened.text.decode(), is_open=True)
+        assert (await rig.ask("GET", "/metrics/streams?top=1001")).status == 400
+        rig.served = rig.app.metrics_only("/numbers")
+        assert "ETHUSDT" in (await rig.ask("GET", "/numbers/streams")).text.decode()
+
+    run_with_rig(scenario)
 
 
 def test_changes_of_lights_are_counted(layout: Layout) -> None:

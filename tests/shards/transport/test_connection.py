@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -70,6 +71,7 @@ class Rig:
         self.published = asyncio.Event()
         self.connection: Connection | None = None
         self.venue = VENUE
+        self.tries: Counter[str] = Counter()
 
     def open(
         self, port: int, lifetime_s: float, group: SocketGroup, connects: Refusable | None = None
@@ -80,7 +82,7 @@ class Rig:
         topic = channel.topic("BTCUSDT", VenueSettings())
         self.connection = Connection(
             self.venue, group, f"ws://127.0.0.1:{port}/market/ws", [(topic, self.feed)],
-            self.publish, connects or Open(), lifetime_s=lifetime_s,
+            self.publish, connects or Open(), lifetime_s=lifetime_s, tries=self.tries,
         )  # fmt: skip
         return self.connection
 
@@ -146,6 +148,7 @@ def test_subscribes_and_stores_what_comes() -> None:
             server.send(trade(trade_id))
         assert await rig.ids(3) == [1, 2, 3]
         assert rig.feed.status().state == StreamState.LIVE
+        assert rig.tries == {"connects": 1, "subscribes": 1}
 
     run(test)
 
@@ -446,6 +449,7 @@ def test_refused_connection_is_tried_again_with_growing_delays() -> None:
         while rig.feed.state is not StreamState.BACKOFF:
             await asyncio.sleep(0.01)
         assert "cannot connect" in rig.feed.reason
+        assert rig.tries["connects"] >= 1
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         server.close()
