@@ -229,7 +229,7 @@ class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Of what a process may open."""
     cpu_percent: Thresholds = (97.0, 1000.0)
     """Of a shard, over `cpu_window_s`. A saturated process is late, not broken: never red."""
-    cpu_window_s: Annotated[float, Meta(ge=1, le=600)] = 10.0
+    cpu_window_s: Annotated[float, Meta(ge=5, le=600)] = 10.0
     hold_s: dict[str, Annotated[float, Meta(ge=0, le=3600)]] = {}
     """By light, how long it must stay better before it improves; else `control.health_hold_s`."""
 

@@ -33,6 +33,8 @@ _STABLE_AFTER_S = 60.0
 """A socket that has stood for so long works, though its streams may be silent by nature."""
 _LIFETIME_SPREAD = 0.9
 """Sockets that were opened together live from this part of their time to all of it."""
+_TOLD_FROM_S = 60.0
+"""A pause as long as that is told with the reason for it."""
 
 PLANNED = "planned reconnect before the venue's time limit"
 
@@ -189,7 +191,11 @@ class Connection:
             if is_planned:
                 _log.info("%s: %s", self._venue.name, reason)
             else:
-                await asyncio.sleep(self._trouble.met(reason))
+                delay_s = self._trouble.met(reason)
+                if delay_s >= _TOLD_FROM_S:
+                    for stream in self.subscriptions.served:
+                        stream.explain(f"{reason}; next try in {delay_s:.0f} s")
+                await asyncio.sleep(delay_s)
 
     def _wait(self, why: str) -> None:
         for stream in self.subscriptions.served:

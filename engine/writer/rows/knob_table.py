@@ -29,8 +29,11 @@ class KnobTable:
         self.set(settings.knobs)
 
     def set(self, knobs: Mapping[int, Knobs]) -> None:
-        """Take over new knobs; absent slots have the defaults. The smallest limit governs."""
-        settings, every = self._settings, list(knobs.values())
+        """Take over new knobs; absent slots have the defaults. The smallest limit governs, of the
+        streams that no knob has given to another database.
+        """
+        settings = self._settings
+        every = [each for each in knobs.values() if each.database in (None, settings.database)]
         self._masks = {
             sink: _mask(slot for slot, each in knobs.items() if not each.wants(sink))
             for sink in KNOB_OF_SINK
