@@ -328,8 +328,10 @@ def test_promtool_has_nothing_to_say(layout: Layout) -> None:
     assert PROMTOOL is not None
 
     async def scenario(rig: Rig) -> bytes:
+        rig.serve(replace(rig.services, shows_streams=True))
         await full(rig).ask("GET", "/streams")
-        return (await rig.ask("GET", "/metrics")).text
+        pages = [await rig.ask("GET", path) for path in ("/metrics", "/metrics/streams")]
+        return b"".join(page.text for page in pages)
 
     with life(layout, "control"):
         text = run_with_rig(scenario, layout=layout)
