@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from control.http.requests import ClientGoneError
 from control.http.traffic import Traffic
 from control.ui.state import DashboardLimits
 from control.version import version
+from engine.process.metrics import RequestMetrics
 
 OPERATIONS: Sequence[Operation] = [
     *probes.OPERATIONS, *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
@@ -42,8 +43,32 @@ class Api:
     ) -> None:
         pages = ui.routes(services.backend, dashboard_limits, services.guard.may_command)
         self.routes: list[BaseRoute] = [*_routes(services), *_documents(), *pages]
+        self.public_paths = PUBLIC_PATHS | ui.PUBLIC_PATHS
+        self._services, self._allowed_hosts = services, list(allowed_hosts)
+        self._requests = RequestMetrics()
+        self._app = self._behind_the_gate(self.routes, self.public_paths)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        await self._app(scope, receive, send)
+
+    def metrics_only(self, path: str) -> ASGIApp:
+        """What the port for metrics answers: those at `path`, the probes, and `/healthz`, which is
+        `/livez` by the name that most ask for. Requests are counted together with the others.
+        """
+        known = {operation.path: operation for operation in OPERATIONS}
+        probed = {each: known[each] for each in sorted(probes.PATHS)}
+        metrics = {path: known["/metrics"], f"{path}/streams": known["/metrics/streams"]}
+        shown = {**metrics, "/healthz": known["/livez"], **probed}
+        routes: list[BaseRoute] = [
+            _route(each, {operation.method: operation}, self._services)
+            for each, operation in shown.items()
+        ]
+        return self._behind_the_gate(routes, shown.keys() - metrics.keys())
+
+    def _behind_the_gate(self, routes: list[BaseRoute], public_paths: Collection[str]) -> ASGIApp:
         inner = Starlette(
-            routes=self.routes,
+            routes=routes,
             exception_handlers={
                 ApiError: on_api_error,
                 HTTPException: on_http_error,
@@ -52,15 +77,13 @@ class Api:
             },
         )
         inner.router.redirect_slashes = False  # a redirect would echo the client's own Host
-        self.public_paths = PUBLIC_PATHS | ui.PUBLIC_PATHS
         gate = Gate(
-            inner, services.guard, allowed_hosts=allowed_hosts, public_paths=self.public_paths
+            inner,
+            self._services.guard,
+            allowed_hosts=self._allowed_hosts,
+            public_paths=public_paths,
         )
-        self._app: ASGIApp = Traffic(gate, self.routes)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one request."""
-        await self._app(scope, receive, send)
+        return Traffic(gate, routes, self._requests)
 
 
 class _OwnPath(Route):

@@ -53,7 +53,7 @@ class _Server(uvicorn.Server):
 async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     """Process entry."""
     listener = _listener(settings)
-    health = Health(settings.health_hold_s)
+    health = Health(settings.health_hold_s, settings.health)
     layout = settings.paths.layout() if settings.paths else None
     backend = Backend(pipe.send, health, layout, configured_knobs=settings.configured_knobs)
     listings = ListingFetch(settings.venues, backend.leases)
@@ -69,15 +69,15 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     guard = Guard.load(settings.token_file, settings.read_token_file)
     most_rows = settings.configured_knobs.max_rows_per_copy
     admissions = Admissions(VENUES, settings.admission, most_rows)
-    services = Services(backend, admissions, instruments, guard)
+    services = Services(backend, admissions, instruments, guard, settings.metrics_streams)
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
-    server = make_server(Api(services, settings.allowed_hosts), BoundedHttp.within(limits))
+    servers = _servers(Api(services, settings.allowed_hosts), listener, settings, limits)
     pipe.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
     taking_over = partial(_take_over, backend, admissions, instruments)
     listening = asyncio.create_task(
         _listen(pipe, backend, instruments, taking_over), name="supervisor"
     )
-    serving = asyncio.create_task(_serve(server, listener, backend), name="http")
+    serving = asyncio.create_task(_serve(servers, backend), name="http")
     work = [
         listening,
         asyncio.create_task(instruments.run(), name="instruments"),
@@ -86,7 +86,8 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     try:
         await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        server.should_exit = True
+        for server, _ in servers:
+            server.should_exit = True
         ended = [task for task in [*work, serving] if task.done()]
         if not backend.heard.is_set():
             serving.cancel()
@@ -95,16 +96,32 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
         await asyncio.gather(*work, return_exceptions=True)
         await listings.close()
         await asyncio.gather(serving, return_exceptions=True)
-        listener.close()
+        for _, each in servers:
+            each.close()
     for task in ended:
         task.result()  # a fault ends the process: the supervisor starts a whole one
     return ExitCode.OK if listening in ended else ExitCode.FAULT
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, backend: Backend) -> None:
+_Servers = list[tuple[uvicorn.Server, socket.socket]]
+
+
+def _servers(
+    api: Api, listener: socket.socket, settings: ControlSettings, limits: Limits
+) -> _Servers:
+    """Of the control port, and of the one for metrics where there is one."""
+    protocol = BoundedHttp.within(limits)
+    servers = [(make_server(api, protocol), listener)]
+    if settings.metrics_fd >= 0:
+        second = make_server(api.metrics_only(settings.metrics_path), protocol)
+        servers.append((second, socket.socket(fileno=settings.metrics_fd)))
+    return servers
+
+
+async def _serve(servers: _Servers, backend: Backend) -> None:
     """Answer requests, once it is known what runs: an engine without streams it is not."""
     await backend.heard.wait()
-    await server.serve(sockets=[listener])
+    await asyncio.gather(*(server.serve(sockets=[each]) for server, each in servers))
 
 
 def _take_over(

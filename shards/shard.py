@@ -6,7 +6,7 @@ import logging
 import resource
 from collections import Counter, defaultdict
 
-from engine.base.clock import monotonic_s
+from engine.base.clock import monotonic_s, wall_ns
 from engine.limits.leases import LeaseClient
 from engine.messages.limits import BudgetAnnounced, LeaseBlocked, LeaseGranted, PlacesGranted
 from engine.messages.pipes import Drain, ShardStatus, ToChild
@@ -27,6 +27,7 @@ from engine.process.usage import resident_bytes
 from shards.session.rings import ShardRings
 from shards.session.venue_session import VenueSession
 from shards.venues import VENUES
+from shards.venues.budgets import with_limits
 
 _log = logging.getLogger(__name__)
 
@@ -120,9 +121,10 @@ class Shard:
 
     def _session(self, name: str) -> VenueSession:
         if name not in self._sessions:
+            settings = self._settings.venues.get(name, VenueSettings())
             self._sessions[name] = VenueSession(
-                VENUES[name],
-                self._settings.venues.get(name, VenueSettings()),
+                with_limits(VENUES[name], settings.limits),
+                settings,
                 self._rings,
                 self._layout,
                 self._on_fault,
@@ -177,4 +179,5 @@ class Shard:
                 session.reconnect_count,
                 sum(connection.is_connected for connection in session.connections),
             )
+            self._metrics.feed_sockets(name, session.tries, session.lags_s(wall_ns()))
         self._process.feed(usage.ru_utime + usage.ru_stime, self._loop_lag_ms / 1e3)

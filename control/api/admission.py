@@ -1,7 +1,7 @@
 """Whether a new stream may begin: the engine's health against the policy, and what venues offer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from control.http.errors import ApiError
 from control.state.health import Health
@@ -9,6 +9,7 @@ from engine.data.instrument import ENDED_STATES, Instrument, InstrumentState
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import Admission
 from engine.messages.streams import Knobs
+from engine.process.metrics import AdmissionMetrics
 from shards.venues.kit import Venue, capabilities
 
 _MAY_TRADE = frozenset({InstrumentState.TRADING, InstrumentState.UNKNOWN})
@@ -28,6 +29,7 @@ class Admissions:
     policy: Admission
     max_rows_per_copy: int | None
     """The configured one."""
+    metrics: AdmissionMetrics = field(default_factory=AdmissionMetrics)
 
     def check_health(self, health: Health) -> None:
         """Raises ApiError (503) with the reason and when to try again."""

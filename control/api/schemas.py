@@ -186,6 +186,12 @@ class CountQuery(_Input):
     state: StreamState | None = None
 
 
+class TopStreams(_Input):
+    """`GET /metrics/streams`: how many, those with the most rows first."""
+
+    top: Annotated[int, Meta(ge=1, le=1000)] = 50
+
+
 class InstrumentsCountQuery(_Input):
     """Filters of `GET /instruments/count`. `q` is part of a symbol, in any case; the others are as
     when streams are added by filter, but whatever does not trade is shown as well.

@@ -27,16 +27,27 @@ class Addresses:
     log_file: Path
     databases: Mapping[str, str] = field(default_factory=dict)
     """Those beside the default."""
+    metrics: str = ""
+    """Where they have a port of their own."""
 
     @classmethod
     def of(cls, note: EngineNote, ground: Ground) -> "Addresses":
         """From the engine's note, and what it stands on."""
         log_file, config = ground.layout.log_file, ground.options.loaded.config
-        key = f"{config.redis.prefix}:{{trades,book,quotes,…}}:<venue>:<symbol>"
+        key = config.redis.key_template.format(
+            prefix=config.redis.prefix, kind="{trades,book,quotes,…}", venue="<venue>",
+            symbol="<symbol>",
+        )  # fmt: skip
         redis = f"{note.redis_cli}\nstream keys {key}" if note.redis_cli else "off"
         psql = f"{psql_command(log_file.parent)}\n{note.psql}" if note.psql else "off"
         return cls(
-            psql, redis, note.control_url, f"{note.control_url}/ui", log_file, note.databases
+            psql,
+            redis,
+            note.control_url,
+            f"{note.control_url}/ui",
+            log_file,
+            note.databases,
+            note.metrics_url,
         )
 
     def lines(self, *, brief: bool = False) -> list[str]:
@@ -47,6 +58,7 @@ class Addresses:
             "redis": self.redis,
             "control": self.control,
             "dashboard": self.dashboard,
+            **({"metrics": self.metrics} if self.metrics else {}),
             "log": str(self.log_file),
         }
         return [
@@ -64,7 +76,7 @@ def make_note(ground: Ground, host: str, port: int) -> EngineNote:
     )
     return EngineNote(
         pid=os.getpid(),
-        control_url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+        control_url=http_url(host, port),
         database=database,
         psql=f"psql {shell_word(database)}" if "database" in ground.urls else "",
         redis=redis,
@@ -76,6 +88,11 @@ def make_note(ground: Ground, host: str, port: int) -> EngineNote:
             if is_database(name) and name != DEFAULT_DATABASE
         },
     )
+
+
+def http_url(host: str, port: int) -> str:
+    """The address of a port of ours."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _redis_cli(url: str) -> str:

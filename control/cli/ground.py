@@ -52,6 +52,8 @@ class ServiceOptions:
     """Sinks that are not wanted, by name."""
     fresh: bool = False
     """Begin with an empty state directory and an empty private database (the demo)."""
+    restores: bool = True
+    """Whether streams of the configuration and of an earlier life begin."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
     """What is no reason to go on."""
 
@@ -113,8 +115,11 @@ class Ground:
         return cls(options, layout, urls, memory, servers)
 
 
-def bind(host: str, port: int, unread_s: float = _UNREAD_S) -> socket.socket:
-    """Take the control port before anything is started; the control child inherits the socket.
+def bind(
+    host: str, port: int, unread_s: float = _UNREAD_S, section: str = "control"
+) -> socket.socket:
+    """Take a port before anything is started; the control child inherits the socket. `section` is
+    where the port is configured.
 
     The kernel resets a connection whose peer takes no data for `unread_s`. Linux counts an
     acknowledged but closed window as taking none. Raises ConfigError.
@@ -129,9 +134,10 @@ def bind(host: str, port: int, unread_s: float = _UNREAD_S) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
+        option_too = "--port N (0 takes a free one) or " if section == "control" else ""
         raise ConfigError(
-            f"control port {port} on {host}: {error.strerror}; choose another with --port N"
-            " (0 takes a free one) or [control] port"
+            f"{section} port {port} on {host}: {error.strerror}; choose another with {option_too}"
+            f"[{section}] port"
         ) from error
     return listener
 
@@ -180,7 +186,7 @@ def redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:
     keys.update([] if options.fresh else options.loaded.stream_keys())
     redis = options.loaded.config.redis
     kinds = [key.kind for key in keys]
-    return plan_redis(redis.memory_mb, redis.stream_maxlen, kinds, memory_bytes())
+    return plan_redis(redis.memory_mb, redis.stream_maxlen, kinds, memory_bytes(), redis.maxlens)
 
 
 def empty(layout: Layout) -> None:

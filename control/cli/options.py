@@ -12,11 +12,13 @@ from control.api.schemas import known_venue, unknown_venue
 from engine.base.errors import ConfigError
 from engine.data.layout import Layout, open_layout
 from engine.data.names import DEFAULT_DATABASE, database_sink
-from engine.messages.settings import VenueSettings
+from engine.messages.settings import LimitOverride, VenueSettings
 from engine.messages.writer import LIVE, LIVE_TITLES
 from engine.start import config
 from engine.start.config import Config, LoadedConfig, StreamsConfig
 from shards.venues import USUAL, VENUES
+from shards.venues.budgets import with_limits
+from shards.venues.kit import limited_as
 
 EXAMPLE = next(iter(VENUES.values()))
 """The venue that examples in help texts name."""
@@ -127,6 +129,7 @@ def _with_known_venues(loaded: LoadedConfig) -> LoadedConfig:
         raise ConfigError(f"{loaded.source}: venues: one of them is there twice: {names}")
     for name, settings in venues.items():
         _check_options(loaded, name, settings)
+    venues = _with_common_limits(loaded, venues)
     whole = msgspec.structs.replace(loaded.config, streams=streams, venues=venues)
     return loaded.with_config(_with_known_routes(loaded, whole))
 
@@ -174,11 +177,44 @@ def _check_options(loaded: LoadedConfig, name: str, settings: VenueSettings) -> 
             f"{loaded.source}: venues.{name}.socket_paths: {min(unknown)!a} is none of"
             f" {known_groups}"
         )
+    try:
+        with_limits(VENUES[name], settings.limits)
+    except KeyError as error:
+        pools = ", ".join(limit.pool for limit in VENUES[name].limits)
+        raise ConfigError(
+            f"{loaded.source}: venues.{name}.limits: {error.args[0]!a} is none of {pools}"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{loaded.source}: venues.{name}.limits.{error}") from None
     for key, known in VENUES[name].options.items():
         if (value := getattr(settings, key)) not in (None, *known):
             raise ConfigError(
                 f"{loaded.source}: venues.{name}.{key}: {value!a} is none of {', '.join(known)}"
             )
+
+
+def _with_common_limits(
+    loaded: LoadedConfig, venues: dict[str, VenueSettings]
+) -> dict[str, VenueSettings]:
+    """The limits of venues at one server are the same ones: whoever names them, names them for all.
+    Raises ConfigError for two that contradict.
+    """
+    common: dict[str, dict[str, LimitOverride]] = {}
+    for name, settings in venues.items():
+        for pool, limit in settings.limits.items():
+            if common.setdefault(limited_as(VENUES[name]), {}).setdefault(pool, limit) != limit:
+                raise ConfigError(
+                    f"{loaded.source}: venues.{name}.limits.{pool}: another venue at the same"
+                    " server says otherwise, and the limit is one"
+                )
+    tuned = {
+        name: msgspec.structs.replace(
+            venues.get(name, VenueSettings()), limits=common[limited_as(venue)]
+        )
+        for name, venue in VENUES.items()
+        if limited_as(venue) in common
+    }
+    return venues | tuned
 
 
 def _known_venue(loaded: LoadedConfig, section: str, name: str) -> str:

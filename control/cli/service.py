@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from control.cli.addresses import Addresses, make_note
+from control.cli.addresses import Addresses, http_url, make_note
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions, bind, check_kept, empty, machine_plan
 from control.cli.terminal import standard_streams
@@ -35,7 +35,7 @@ from engine.start import migrations
 from engine.start.config import LoadedConfig
 from engine.supervisor.spawning import SupervisorSettings
 from engine.supervisor.supervisor import Supervisor
-from shards.venues import socket_count, venue_limits
+from shards.venues import raised_limits, socket_count, venue_limits
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +107,10 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
         stack.enter_context(instance.hold_rings(layout))
         check_kept(options, layout)
         listener = stack.enter_context(bind(config.control.host, config.control.port))
+        metrics = config.metrics
+        second = None
+        if metrics.port is not None:
+            second = stack.enter_context(bind(metrics.host, metrics.port, section="metrics"))
         sockets = socket_count(streams, config.venues)
         ring_plan, cpus = machine_plan(options.loaded, layout, sockets)
         if options.fresh:
@@ -117,8 +121,11 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             str(layout.log_file), written.level, not has_view, written.format, written.fold_s
         )
         logs.set_up(log, "supervisor")
-        if ring_plan.note:
-            _log.warning(ring_plan.note)
+        for line in [ring_plan.note, *raised_limits(config.venues)]:
+            if line:
+                _log.warning(line)
+        if not options.restores:
+            _log.warning("no stream begins (--without-restore); what is known waits")
         ground = Ground.lay(options, layout, stack)
         venues = scenario.prepare(ground, stack)
         port = listener.getsockname()[1]
@@ -132,14 +139,19 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             log=log,
             listen_fd=listener.fileno(),
             port=port,
+            metrics_fd=second.fileno() if second else -1,
             urls=ground.urls,
             routes=options.loaded.routes(),
             owner_urls={} if options.fresh else options.loaded.owner_urls,
             memory=ground.memory,
-            limits=venue_limits(),
+            limits=venue_limits(config.venues),
+            restores=options.restores,
             shares_limits=config.limits.shared and not options.fresh,
         )
         note = make_note(ground, config.control.host, port)
+        if second is not None:
+            url = http_url(metrics.host, second.getsockname()[1]) + metrics.path
+            note = msgspec.structs.replace(note, metrics_url=url)
         instance.write_note(layout, note)
         addresses = Addresses.of(note, ground)
         for line in addresses.lines():

@@ -1,4 +1,4 @@
-"""Counts what the control port answers, the refusals of the gate as well."""
+"""Counts what the ports answer, the refusals of the gate as well."""
 
 import re
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Traffic:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute], metrics: RequestMetrics) -> None:
         self._app = app
-        self._metrics = RequestMetrics()
+        self._metrics = metrics
         self._paths: dict[Any, str] = {
             route.endpoint: re.sub(r":path\}", "}", route.path)
             for route in routes

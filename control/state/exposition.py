@@ -2,6 +2,8 @@
 what only the supervisor and the health lights know, from the last status. No name comes from both.
 """
 
+import contextlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,10 +11,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from control.state.backend import Backend
 from control.state.health import Health
 from control.state.storage_metrics import storage_metrics
+from control.version import version
 from engine.data.layout import Layout
 from engine.messages.status import EngineStatus
 from engine.process import metric_files
@@ -32,6 +36,7 @@ class Exposition:
         """All families."""
         yield from _merged(self._backend.layout)
         yield from _lights(self._backend.health)
+        yield from _facts(self._backend.layout)
         status = self._backend.status
         if status is not None:
             yield from _processes(status, self._backend.health)
@@ -41,11 +46,16 @@ class Exposition:
 
     def encode(self, accept: str | None) -> tuple[bytes, str]:
         """In the format that the client prefers, and the name of that format."""
-        encoder, media_type = _choose(accept or "")
-        return encoder(self), media_type
+        return encode(self, accept)
 
 
-def _choose(accept: str) -> tuple[Callable[[Exposition], bytes], str]:
+def encode(collector: Collector, accept: str | None) -> tuple[bytes, str]:
+    """What a collector has, in the format that the client prefers, and the name of that format."""
+    encoder, media_type = _choose(accept or "")
+    return encoder(collector), media_type
+
+
+def _choose(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
         return choose_encoder(accept)
     except TypeError:  # the library compares a version that is no number with one that is
@@ -58,6 +68,17 @@ def _merged(layout: Layout) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "fts_control_unreadable_metric_files", "Files of metrics that are left out", bad_count
     )
+
+
+def _facts(layout: Layout) -> Iterator[Metric]:
+    yield _gauge(
+        "fts_engine_build_info", "1, with what runs as labels", ["version"], [([version()], 1.0)]
+    )
+    room = GaugeMetricFamily("fts_engine_disk_free_bytes", "Free where journal and log are")
+    with contextlib.suppress(OSError):  # then it is not known
+        found = os.statvfs(layout.state_dir)
+        room.add_metric([], found.f_bavail * found.f_frsize)
+    yield room
 
 
 def _lights(health: Health) -> Iterator[Metric]:
@@ -108,6 +129,11 @@ def _limiters(status: EngineStatus) -> Iterator[Metric]:
     for name, text, attribute in (
         ("fts_engine_limiter_used_units", "Of a budget, used in its window", "used"),
         ("fts_engine_limiter_budget_units", "Budget of a window", "budget"),
+        (
+            "fts_engine_limiter_waiting_requests",
+            "Requests that wait for their turn",
+            "waiting_count",
+        ),
         ("fts_engine_limiter_blocked_seconds", "Told to wait by the exchange", "blocked_s"),
     ):
         yield _gauge(

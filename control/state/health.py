@@ -16,21 +16,16 @@ import msgspec
 from control.state.memory import memory_free_fraction
 from engine.base.clock import monotonic_s
 from engine.messages.judgement import GREEN, RANK, above, judge_database, worst
-from engine.messages.settings import Admission
+from engine.messages.settings import LIGHTS, Admission, HealthSettings
 from engine.messages.status import ChildReport, EngineStatus, Judgement, Light
 from engine.messages.writer import LIVE, SinkStatus
+from engine.process.metrics import HealthMetrics
 from engine.process.usage import resident_bytes
 
-LIGHTS = ("runtime", "db", *(each.name for each in LIVE))
 SILENT_AFTER_S = 5.0
-LOOP_LAG_MS = (500.0, 5000.0)
-"""Where yellow and red begin; so for those below."""
-MEMORY_FREE_FRACTION = (0.08, 0.03)
-OPEN_FILES_FRACTION = (0.8, 0.95)
-CPU_PERCENT = (97.0, 1000.0)
-"""A saturated process is late, not broken: never red."""
 _PROBE_EVERY_S = 2.0
-_WINDOW_S = 10.0
+_LOOKS_A_SECOND = 2.0
+"""So often the supervisor says how late a shard's loop is."""
 
 
 class HealthLight(msgspec.Struct, frozen=True):
@@ -86,13 +81,15 @@ class HeldLight:
 class Health:
     """Judges each status, and what the kernel says of the processes."""
 
-    def __init__(self, hold_s: float = 5.0) -> None:
-        self._held = {name: HeldLight(hold_s) for name in LIGHTS}
+    def __init__(self, hold_s: float = 5.0, limits: HealthSettings | None = None) -> None:
+        self._limits = limits = limits or HealthSettings()
+        self._held = {name: HeldLight(limits.hold_s.get(name, hold_s)) for name in LIGHTS}
         self._heard_s = monotonic_s()
         self._probed_s = -_PROBE_EVERY_S
         self._cpu: dict[str, deque[tuple[float, int, float]]] = {}
         self._lags: dict[str, deque[float]] = {}
         self._has_judged = False
+        self._metrics = HealthMetrics(LIGHTS)
         self.flush_delay_s = 0.0
         self.memory_free_fraction = 1.0
         self.processes: list[ProcessReport] = []
@@ -140,6 +137,13 @@ class Health:
 
     def take(self, status: EngineStatus) -> None:
         """Judge a fresh status."""
+        before = {name: light.shown.status for name, light in self._held.items()}
+        self._judge(status)
+        for name, light in self._held.items():
+            if light.shown.status != before[name]:
+                self._metrics.changed(name, light.shown.status)
+
+    def _judge(self, status: EngineStatus) -> None:
         now_s = self._heard_s = monotonic_s()
         if status.phase == "starting":
             for light in self._held.values():
@@ -163,7 +167,7 @@ class Health:
         found += [self._judge_lag(each.child.name, each.loop_lag_ms) for each in status.shards]
         found.append(self._judge_lag("control", self.own_loop_lag_ms))
         free = self.memory_free_fraction
-        below = MEMORY_FREE_FRACTION
+        limits, below = self._limits, self._limits.memory_free_fraction
         if free < below[0]:
             light: Light = "red" if free < below[1] else "yellow"
             found.append((light, f"only {free:.1%} of the memory is free"))
@@ -171,18 +175,23 @@ class Health:
             if process.open_files_max:
                 fraction = process.open_files / process.open_files_max
                 text = f"{process.name} has {process.open_files} of {process.open_files_max} files"
-                found.append(above(fraction, OPEN_FILES_FRACTION, text))
+                found.append(above(fraction, limits.open_files_fraction, text))
+            if limits.process_memory_mb is not None:
+                held_mb = process.rss_bytes / 1e6
+                text = f"{process.name} holds {held_mb:,.0f} MB of memory"
+                found.append(above(held_mb, limits.process_memory_mb, text))
             if process.name.startswith("shard"):
                 text = f"{process.name} uses {process.cpu_percent:.0f} % of a CPU"
-                found.append(above(process.cpu_percent, CPU_PERCENT, text))
+                found.append(above(process.cpu_percent, limits.cpu_percent, text))
         return worst(found)
 
     def _judge_lag(self, name: str, lag_ms: float) -> Judgement:
-        """A single late tick is noise; the middle one of five is not."""
-        lags = self._lags.setdefault(name, deque(maxlen=5))
+        """A single late tick is noise; the middle one of several is not."""
+        looks = max(round(self._limits.loop_lag_window_s * _LOOKS_A_SECOND), 1)
+        lags = self._lags.setdefault(name, deque(maxlen=looks))
         lags.append(lag_ms)
         middle = sorted(lags)[(len(lags) - 1) // 2]
-        return above(middle, LOOP_LAG_MS, f"{name} lags {middle:,.0f} ms")
+        return above(middle, self._limits.loop_lag_ms, f"{name} lags {middle:,.0f} ms")
 
     def _processes(self, status: EngineStatus, now_s: float) -> list[ProcessReport]:
         lags = {shard.child.name: shard.loop_lag_ms for shard in status.shards}
@@ -204,10 +213,11 @@ class Health:
         if samples and samples[-1][1] != pid:
             samples.clear()
         samples.append((now_s, pid, cpu_s))
-        while now_s - samples[0][0] > _WINDOW_S:
+        window_s = self._limits.cpu_window_s
+        while now_s - samples[0][0] > window_s:
             samples.popleft()
         first_s, _, first_cpu_s = samples[0]
-        if now_s - first_s < _WINDOW_S / 2:
+        if now_s - first_s < window_s / 2:
             return 0.0
         return round(100 * (cpu_s - first_cpu_s) / (now_s - first_s), 1)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from engine.limits.leases import LeaseClient
 from engine.messages.settings import VenueSettings
 from shards.transport.rest import VenueRest
+from shards.venues.budgets import with_limits
 from shards.venues.kit import Venue
 
 
@@ -20,7 +21,8 @@ class ListingFetch:
         """The pages of the venue's own listing. Raises VenueError."""
         if venue.name not in self._clients:
             override = self._settings.get(venue.name, VenueSettings())
-            self._clients[venue.name] = VenueRest(venue, override.rest_url, self._leases)
+            tuned = with_limits(venue, override.limits)
+            self._clients[venue.name] = VenueRest(tuned, override.rest_url, self._leases)
         return await self._clients[venue.name].listing()
 
     def waits_for(self, venue: Venue) -> str:

@@ -44,7 +44,7 @@ _AT_STARTUP: Final = (
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
 )
 """What could end the session before it has said the rest. Poolers may refuse to hand it on."""
-_TCP: Final[Mapping[str, Any]] = {
+_TCP: Final[Mapping[str, Any]] = {  # unless the address says otherwise
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -338,7 +338,7 @@ def _addresses(database_url: str, purpose: Purpose, instance: str) -> Iterator[s
         own = conninfo_to_dict(database_url)
         asked = str(own.get("options") or os.environ.get("PGOPTIONS") or "")
         said: dict[str, Any] = {
-            **_TCP,
+            **{name: value for name, value in _TCP.items() if name not in own},
             "connect_timeout": own.get("connect_timeout") or purpose.connect_timeout_s,
             "client_encoding": "UTF8",
             "application_name": f"fts-{purpose.name}" + (f"-{instance}" if instance else ""),

@@ -5,10 +5,17 @@ from typing import Final
 import msgspec
 
 from engine.data.names import DEFAULT_DATABASE
-from engine.messages.status import ChildReport, Judgement, Light, Phase, StreamReport, WriterReport
+from engine.messages.status import (
+    ChildReport,
+    Judgement,
+    Light,
+    Phase,
+    StreamReport,
+    WriterReport,
+)
 from engine.messages.streams import StreamState
 from engine.messages.upkeep import DatabaseReport
-from engine.messages.writer import LIVE, SinkStatus
+from engine.messages.writer import LIVE, DatabaseThresholds, SinkStatus
 
 _TROUBLED = frozenset({StreamState.STALE, StreamState.BACKOFF, StreamState.FAILED})
 _SINKS = {"postgres": DEFAULT_DATABASE} | {each.server: each.name for each in LIVE}
@@ -35,9 +42,7 @@ def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterR
 
 RANK: Final[dict[Light, int]] = {"green": 0, "yellow": 1, "red": 2}
 GREEN: Final[Judgement] = ("green", "")
-_FLUSH_DELAY_S: Final = (5.0, 60.0)
-_BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
-"""Where yellow and red begin."""
+_USUAL: Final = DatabaseThresholds()
 _AWAY_NS: Final = 120 * 10**9
 _TASK_FAILS_NS: Final = 3600 * 10**9
 """So long the upkeep may try again before that is trouble: a lock or a long query is none."""
@@ -130,11 +135,12 @@ def judge_room(
 
 
 def _judge_lag(writer: WriterReport, database: SinkStatus, name: str) -> Judgement:
+    limits = writer.thresholds.get(database.name, _USUAL)
     delay_s, waiting = writer.flush_delays_s.get(database.name, 0.0), database.backlog_rows
     return worst(
         [
-            above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for {name}"),
-            above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for {name}"),
+            above(delay_s, limits.flush_delay_s, f"rows wait {delay_s:,.0f} s for {name}"),
+            above(waiting, limits.backlog_rows, f"{waiting:,} rows wait for {name}"),
         ]
     )
 

@@ -14,10 +14,13 @@ from engine.data.layout import Layout
 from engine.data.names import DEFAULT_DATABASE, StreamKind
 from engine.data.routes import Route
 from engine.messages.streams import Knobs
+from engine.messages.writer import LIVE, Thresholds, check_order
 
 PollInterval = Annotated[float, Meta(ge=0.1, le=3600)]
 SocketPath = Annotated[str, Meta(pattern=r"^(/[\w.-]+)*$", max_length=200)]
 SnapshotInterval = Annotated[float, Meta(ge=60, le=604_800)]
+LIGHTS = ("runtime", "db", *(each.name for each in LIVE))
+"""The parts of an engine that have a light."""
 Admission = Literal["green", "yellow", "any"]
 """The worst health in which new streams are still accepted; `any` never refuses."""
 
@@ -49,6 +52,15 @@ class LogSettings(msgspec.Struct, frozen=True):
     fold_s: float = 60.0
 
 
+class LimitOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a venue lets this address spend or hold of a pool, where that is not what is known of
+    the venue. Absent `window_s`: the venue's own window.
+    """
+
+    units: Annotated[float, Meta(ge=1, le=1e9)]
+    window_s: Annotated[float, Meta(ge=1, le=86_400)] | None = None
+
+
 class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Overrides of a venue's own numbers; an absent value means the venue's default."""
 
@@ -71,6 +83,22 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds between two samples of a polled stream, by kind."""
     book_snapshot_interval_s: SnapshotInterval = 3600.0
     """Books that come as changes start anew from a whole one at least so often."""
+    reconnect_first_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.25
+    """A socket that was cut is opened again after so long at most; twice as long each time."""
+    reconnect_max_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    breaker_failures: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """After so many in a row a socket waits `breaker_pause_s` before each next try; 0: never."""
+    breaker_pause_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    limits: dict[str, LimitOverride] = {}
+    """By pool (`shards.venues.kit`)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec makes a refusal with the place."""
+        if self.reconnect_first_s > self.reconnect_max_s:
+            raise ValueError(
+                f"reconnect_first_s = {self.reconnect_first_s:g} is more than"
+                f" reconnect_max_s = {self.reconnect_max_s:g}"
+            )
 
 
 class ShardSettings(msgspec.Struct, frozen=True):
@@ -85,6 +113,15 @@ class ShardSettings(msgspec.Struct, frozen=True):
     status_interval_s: float = 0.5
     shard_count: int = 1
     """How many there are: each takes an equal part of budgets it cannot ask for in advance."""
+
+
+class RedisKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[redis.kinds.<kind>]`: what is otherwise for rows of a kind; None: as for all."""
+
+    maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
+    """Rows that a stream keeps."""
+    publish: bool | None = None
+    """Whether every entry is also sent with PUBLISH."""
 
 
 class RingSettings(msgspec.Struct, frozen=True):
@@ -105,6 +142,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True):
     flush_interval_s: float = 0.05
     max_rows_per_copy: int = 100_000
     bars: bool = False
+    answer_within_s: float = 60.0
 
 
 class WriterSettings(msgspec.Struct, frozen=True):
@@ -121,6 +159,8 @@ class WriterSettings(msgspec.Struct, frozen=True):
     max_rows_per_copy: int = 100_000
     bars: bool = False
     """Whether the database keeps bars, of which trades leave marks."""
+    answer_within_s: float = 60.0
+    """For so long an answer of the database may be late before the connection is dropped."""
     database: str = DEFAULT_DATABASE
     """The sink that `database_url` and the flush settings are of."""
     databases: list[DatabaseSettings] = []
@@ -136,6 +176,9 @@ class WriterSettings(msgspec.Struct, frozen=True):
     redis_needed_bytes: int = 0
     """What the streams of the start need to hold all rows they may."""
     redis_publish: bool = False
+    redis_answer_within_s: float = 2.0
+    redis_key_template: str = "{prefix}:{kind}:{venue}:{symbol}"
+    redis_kinds: dict[str, RedisKind] = {}
     status_interval_s: float = 0.5
     knobs: dict[int, Knobs] = {}
     """By slot, where not the defaults; `SetStreamKnobs` replaces them all."""
@@ -146,7 +189,7 @@ class WriterSettings(msgspec.Struct, frozen=True):
             msgspec.structs.replace(
                 self, database=each.name, database_url=each.url, flush_rows=each.flush_rows,
                 flush_interval_s=each.flush_interval_s, max_rows_per_copy=each.max_rows_per_copy,
-                bars=each.bars, databases=[],
+                bars=each.bars, answer_within_s=each.answer_within_s, databases=[],
             )
             for each in self.databases
         ]  # fmt: skip
@@ -170,6 +213,35 @@ class HeldLimitSettings(msgspec.Struct, frozen=True):
     count: int
 
 
+class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[health]`: where the lights turn yellow and red. What concerns one database is in
+    `engine.messages.status.DatabaseThresholds`.
+    """
+
+    loop_lag_ms: Thresholds = (500.0, 5000.0)
+    """How late the event loop of a shard or of control is, for more than half of
+    `loop_lag_window_s`.
+    """
+    loop_lag_window_s: Annotated[float, Meta(ge=0.5, le=600)] = 2.5
+    memory_free_fraction: Thresholds = (0.08, 0.03)
+    """Of the machine's memory, or of what a container may use; worse the less it is."""
+    process_memory_mb: Thresholds | None = None
+    """What one of the engine's processes may hold; None: whatever it needs."""
+    open_files_fraction: Thresholds = (0.8, 0.95)
+    """Of what a process may open."""
+    cpu_percent: Thresholds = (97.0, 1000.0)
+    """Of a shard, over `cpu_window_s`. A saturated process is late, not broken: never red."""
+    cpu_window_s: Annotated[float, Meta(ge=5, le=600)] = 10.0
+    hold_s: dict[str, Annotated[float, Meta(ge=0, le=3600)]] = {}
+    """By light, how long it must stay better before it improves; else `control.health_hold_s`."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec makes a refusal with the place."""
+        check_order(self, falling=("memory_free_fraction",))
+        if unknown := self.hold_s.keys() - set(LIGHTS):
+            raise ValueError(f"hold_s: {min(unknown)!a} is none of {', '.join(LIGHTS)}")
+
+
 class ControlSettings(msgspec.Struct, frozen=True):
     """The control process's birth message.
 
@@ -189,7 +261,13 @@ class ControlSettings(msgspec.Struct, frozen=True):
     behind_proxy: bool = False
     admission: Admission = "green"
     health_hold_s: float = 5.0
+    health: HealthSettings = HealthSettings()
     instruments_refresh_s: float = 900.0
+    metrics_fd: int = -1
+    """A second listening socket, for metrics and probes alone; below 0 there is none."""
+    metrics_path: str = "/metrics"
+    metrics_streams: bool = False
+    """Whether single streams have metrics."""
     configured_knobs: Knobs = Knobs()
     """What a stream's flush knobs are when nobody has set them."""
 

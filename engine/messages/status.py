@@ -14,7 +14,7 @@ from engine.data.names import CARRIES, DEFAULT_DATABASE, StreamKind
 from engine.messages.account import Account, Moves
 from engine.messages.streams import Knobs, StreamCounts, StreamState
 from engine.messages.upkeep import DatabaseReport
-from engine.messages.writer import BySink, SinkStatus
+from engine.messages.writer import BySink, DatabaseThresholds, SinkStatus
 
 Light = Literal["green", "yellow", "red"]
 Judgement = tuple[Light, str]
@@ -96,6 +96,8 @@ class WriterReport(BySink, msgspec.Struct):
     """The same of the last minute; a stage is empty where nothing passed it in that time."""
     taken_s: float = 0.0
     """When it said so, on the monotonic clock; 0: not yet."""
+    thresholds: dict[str, DatabaseThresholds] = {}
+    """By database, from where on it is behind; of one that is not named, as by default."""
 
 
 class LimiterReport(msgspec.Struct):

@@ -4,7 +4,7 @@ When a child is born again, what its predecessor had counted is kept and added.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from engine.messages.account import RingMoves
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus, sum_by_kind
-from engine.messages.writer import LatencyHistogram, SinkStatus, WriterStatus
+from engine.messages.writer import DatabaseThresholds, LatencyHistogram, SinkStatus, WriterStatus
 
 _QUANTILES = (0.5, 0.9, 0.99)
 _STEPS_A_DECADE = 10
@@ -115,8 +115,12 @@ class FlushDelay:
 class WriterTotals:
     """Keeps the writer's counters growing across its lives."""
 
-    def __init__(self, clock_s: Callable[[], float] = monotonic_s) -> None:
-        self.report = WriterReport(ChildReport("writer"))
+    def __init__(
+        self,
+        clock_s: Callable[[], float] = monotonic_s,
+        thresholds: Mapping[str, DatabaseThresholds] | None = None,
+    ) -> None:
+        self.report = WriterReport(ChildReport("writer"), thresholds=dict(thresholds or {}))
         self._clock_s = clock_s
         self._flush_delays: defaultdict[str, FlushDelay] = defaultdict(FlushDelay)
         self._recent: dict[str, RecentLatency] = {}

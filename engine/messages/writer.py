@@ -1,12 +1,43 @@
 """What the writer is told, and what it says of rings, rows and sinks."""
 
 from collections import Counter
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Collection
+from typing import Annotated, ClassVar, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.messages.streams import Knobs
+
+_Threshold = Annotated[float, Meta(gt=0, le=1e15)]
+Thresholds = tuple[_Threshold, _Threshold]
+"""Where yellow and red begin; the same twice: there is no yellow."""
+
+
+def check_order(thresholds: msgspec.Struct, falling: Collection[str] = ()) -> None:
+    """Raises ValueError where red begins before yellow. `falling` are worse the lower they are."""
+    for name in thresholds.__struct_fields__:
+        value = getattr(thresholds, name)
+        if not isinstance(value, tuple):
+            continue
+        yellow, red = value
+        if not (red <= yellow if name in falling else yellow <= red):
+            raise ValueError(f"{name} = [{yellow:g}, {red:g}]: red begins before yellow")
+
+
+class DatabaseThresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[database.health]`: from where on a database counts as behind, in its light and for the
+    upkeep, which pauses then.
+    """
+
+    flush_delay_s: Thresholds = (5.0, 60.0)
+    """Age of the rows that are being stored."""
+    backlog_rows: Thresholds = (2_000_000.0, 50_000_000.0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec makes a refusal with the place."""
+        check_order(self)
 
 
 class SyncRings(msgspec.Struct, tag=True):

@@ -46,6 +46,8 @@ class EngineNote(msgspec.Struct, frozen=True):
     started_ns: int = 0
     databases: dict[str, str] = {}
     """Those beside the default, by their sink."""
+    metrics_url: str = ""
+    """Empty where they have no port of their own."""
 
     @property
     def clients(self) -> list[str]:

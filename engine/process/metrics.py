@@ -8,7 +8,8 @@ Nothing here is called per row or frame: shards and writer hand over the integer
 a few times a second, and what these have grown by is added.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -19,9 +20,10 @@ from engine.data.kinds import KINDS
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamCounts
 from engine.messages.upkeep import UpkeepStatus
-from engine.messages.writer import LIVE, LIVE_TITLES, LatencyHistogram, WriterStatus
+from engine.messages.writer import LIVE, LIVE_TITLES, LatencyHistogram, RingStatus, WriterStatus
 from engine.process.metric_files import GAUGE_MODE
 
+_WORD: Final = re.compile(r"[A-Z][a-z]*")
 _STEPS: Final = {0: 1, 3: 2, 6: 4}
 """Of the ten buckets to a decade, those that end at 1, 2 (1.995) and 4 (3.981): rounded up, so
 that what is counted below an edge is below it.
@@ -33,6 +35,8 @@ LATENCY_EDGES_S: Final = {
 }
 """Upper edges from 10 µs to 100 s, by the number of fine buckets below them."""
 _REQUEST_EDGES_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
+_WRITE_EDGES_S: Final = (0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0)
+_BATCH_EDGES_ROWS: Final = (1, 10, 100, 1_000, 10_000, 100_000)
 _LAG_EDGES_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
 
 
@@ -123,6 +127,20 @@ class ShardMetrics:
             "fts_shards_reconnects_total", "Sockets opened again", ("exchange",)
         )
         self._connections = _gauge("fts_shards_connections", "Open sockets", "exchange")
+        self._tries = {
+            what: Growth(f"fts_shards_{noun}_total", text, ("exchange",))
+            for what, noun, text in (
+                ("connects", "connect_attempts", "Tries to open a socket"),
+                ("subscribes", "subscribe_attempts", "Topics that were asked for"),
+            )
+        }
+        self._lag = Histogram(
+            "fts_shards_lag_seconds",
+            "From the venue's event to its reception, of the newest rows of some streams",
+            ("exchange",),
+            buckets=_LAG_EDGES_S,
+            registry=None,
+        )
 
     def feed(
         self,
@@ -140,6 +158,15 @@ class ShardMetrics:
             self._malformed.feed(count, exchange, reason)
         self._reconnects.feed(reconnect_count, exchange)
         self._connections.labels(exchange).set(connection_count)
+
+    def feed_sockets(
+        self, exchange: str, tries: Mapping[str, int], lags_s: Iterable[float]
+    ) -> None:
+        """Totals of what was tried at one exchange, and a sample of how late its rows are."""
+        for what, growth in self._tries.items():
+            growth.feed(tries.get(what, 0), exchange)
+        for lag_s in lags_s:
+            self._lag.labels(exchange).observe(lag_s)
 
 
 _ROWS: Final = {
@@ -184,6 +211,13 @@ class WriterMetrics:
             "fts_writer_database_backlog_rows", "Rows that wait for one database", "sink"
         )
         self._journal = _gauge("fts_writer_journal_bytes", "Size of the journal")
+        self._fill = _gauge(
+            "fts_writer_ring_fill_ratio", "How full the fullest ring is of rows on no disk", "kind"
+        )
+        self._fill_max = _gauge(
+            "fts_writer_ring_fill_max_ratio", "The most of that since the writer began", "kind"
+        )
+        self._fullest: dict[str, float] = {}
         self._memory = {
             name: (
                 _gauge(f"fts_writer_{name}_bytes", f"What the streams in {title} take"),
@@ -202,6 +236,7 @@ class WriterMetrics:
                 growth.feed(rows.get(kind, 0), kind)
         self._feed_databases(status)
         self._journal.set(status.journal_bytes)
+        self._feed_rings(status.rings)
         for each in status.live:
             if each.state != "off":
                 used, budget = self._memory[each.name]
@@ -216,6 +251,16 @@ class WriterMetrics:
                 self._latencies[stage] = _latency_of(stage)
             self._latencies[stage].feed(histogram)
 
+    def _feed_rings(self, rings: Iterable[RingStatus]) -> None:
+        fills: dict[str, float] = {}
+        for ring in rings:
+            fill = (ring.head_seq - ring.journal_seq) / max(ring.capacity, 1)
+            fills[ring.kind] = max(fills.get(ring.kind, 0.0), min(fill, 1.0))
+        for kind, fill in fills.items():
+            self._fullest[kind] = max(self._fullest.get(kind, 0.0), fill)
+            self._fill.labels(kind).set(fill)
+            self._fill_max.labels(kind).set(self._fullest[kind])
+
     def _feed_databases(self, status: WriterStatus) -> None:
         """All of them together, and each."""
         databases, set_aside = status.databases, status.database_rows("set_aside_rows")
@@ -228,6 +273,49 @@ class WriterMetrics:
             self._waiting.labels(each.name).set(each.backlog_rows)
             for state, count in _STATES.items():
                 self._states.feed(sum(getattr(each, count).values()), each.name, state)
+
+
+class BatchMetrics:
+    """What the writer hands to one sink, batch by batch."""
+
+    def __init__(self, sink: str) -> None:
+        self._sink = sink
+        self._rows = Histogram(
+            "fts_writer_batch_rows",
+            "Rows that a sink took at once",
+            ("sink",),
+            buckets=_BATCH_EDGES_ROWS,
+            registry=None,
+        ).labels(sink)
+        self._seconds = Histogram(
+            "fts_writer_write_seconds",
+            "How long a sink took to take a batch",
+            ("sink",),
+            buckets=_WRITE_EDGES_S,
+            registry=None,
+        ).labels(sink)
+        self._errors = Counter(
+            "fts_writer_errors_total",
+            "Tries that failed; each is followed by another one",
+            ("sink", "reason"),
+            registry=None,
+        )
+        self._delivered = _gauge(
+            "fts_writer_last_delivery_timestamp_seconds",
+            "When the sink took rows last, since 1970",
+            "sink",
+        ).labels(sink)
+
+    def took(self, rows: int, seconds: float, now_s: float) -> None:
+        """A batch was taken: by now (seconds since 1970), within so long."""
+        self._rows.observe(rows)
+        self._seconds.observe(seconds)
+        self._delivered.set(now_s)
+
+    def failed(self, error: Exception) -> None:
+        """A try failed. The reason is the kind of the error: `StoreFullError` is `store_full`."""
+        words = _WORD.findall(type(error).__name__.removesuffix("Error"))
+        self._errors.labels(self._sink, "_".join(words).lower()).inc()
 
 
 class UpkeepMetrics:
@@ -255,6 +343,43 @@ class UpkeepMetrics:
                 self._next.labels(each.database, task.task).set(task.next_ns / 1e9)
                 if task.done_ns:
                     self._done.labels(each.database, task.task).set(task.done_ns / 1e9)
+
+
+class HealthMetrics:
+    """How often each light has changed."""
+
+    def __init__(self, lights: Iterable[str]) -> None:
+        self._changes = Counter(
+            "fts_control_health_transitions_total",
+            "Changes of a light, by what it became",
+            ("part", "status"),
+            registry=None,
+        )
+        for light in lights:
+            for status in ("green", "yellow", "red"):
+                self._changes.labels(light, status)
+
+    def changed(self, light: str, status: str) -> None:
+        """Count one."""
+        self._changes.labels(light, status).inc()
+
+
+class AdmissionMetrics:
+    """Streams that somebody wanted and that were not begun, by the kind of the refusal."""
+
+    def __init__(self) -> None:
+        self._refused = Counter(
+            "fts_control_refused_streams_total",
+            "Streams that were asked for and not begun",
+            ("reason",),
+            registry=None,
+        )
+        for reason in ("unhealthy", "limit", "unknown_symbol", "not_offered", "stream_exists"):
+            self._refused.labels(reason)  # known from the start, so that a first one is a rise
+
+    def refused(self, reason: str) -> None:
+        """Count one."""
+        self._refused.labels(reason).inc()
 
 
 class RequestMetrics:

@@ -30,7 +30,8 @@ from engine.data.names import (
     is_symbol,
 )
 from engine.data.routes import Route
-from engine.messages.settings import Admission, VenueSettings
+from engine.messages.settings import Admission, HealthSettings, VenueSettings
+from engine.messages.writer import DatabaseThresholds
 from engine.start.addresses import (
     Secret,
     Written,
@@ -51,12 +52,13 @@ from engine.start.databases import (
     check_upkeep,
     in_directory,
 )
+from engine.start.listening import MetricsConfig, check_host
 from engine.start.postgres_settings import check_settings
+from engine.start.redis_memory import RedisConfig
 from engine.start.stream_share import StreamShare
 
 _MAX_FILE_BYTES = 1 << 20
 _SHOWN_SYMBOL = 64
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 ENVIRONMENT = {
     "FTS_LOG_LEVEL": ("log", "level"),
@@ -99,19 +101,6 @@ class ControlConfig(_Section, frozen=True):
     instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
 
 
-class RedisConfig(_Section, frozen=True):
-    """`[redis]`: without `url` and `url_file`, a private Valkey in the state directory."""
-
-    url: str | None = None
-    url_file: str | None = None
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
-    stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
-    memory_mb: Annotated[int, Meta(ge=8, le=1 << 20)] | None = None
-    """Of the private server; of another one, what the streams may take. Absent: a part of this
-    machine's (`engine.start.redis_memory`)."""
-    publish: bool = False
-
-
 class LimitsConfig(_Section, frozen=True):
     """`[limits]`: the venues' budgets. `shared` asks all engines of one `group`, which leave from
     one address, through their common Redis before anything is sent to a venue.
@@ -121,6 +110,8 @@ class LimitsConfig(_Section, frozen=True):
     group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "default"
     meanwhile: Literal["wait", "alone"] = msgspec.field(default="wait", name="without_redis")
     """`wait` keeps the limits strict; `alone` lets each engine use the whole budget meanwhile."""
+    max_streams: Annotated[int, Meta(ge=1, le=20_000)] = 20_000
+    """Commands add no stream beyond."""
 
 
 class JournalConfig(_Section, frozen=True):
@@ -195,6 +186,8 @@ class Config(_Section, frozen=True):
     share: str | None = None
     """`1/3`: the second of three engines that share the streams of one file. Absent: all."""
     control: ControlConfig = ControlConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    health: HealthSettings = HealthSettings()
     database: DatabaseConfig = DatabaseConfig()
     databases: dict[str, DatabaseConfig] = {}
     redis: RedisConfig = RedisConfig()
@@ -210,6 +203,11 @@ class Config(_Section, frozen=True):
         """By the name of their sink, the default first."""
         named = {database_sink(name): each for name, each in self.databases.items()}
         return {DEFAULT_DATABASE: self.database, **named}
+
+    @property
+    def thresholds(self) -> dict[str, DatabaseThresholds]:
+        """By database, from where on it is behind."""
+        return {name: each.health for name, each in self.all_databases.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,17 +391,8 @@ def _with_token_files(config: Config, env: Mapping[str, str], source: str, base:
             f"{source}: control.behind_proxy, control.allowed_hosts: whom the proxy lets through"
             " could command this engine: set control.token_file or FTS_CONTROL_TOKEN"
         )
-    if control.host not in LOOPBACK and not has_token:
-        raise ConfigError(
-            f"{source}: control.host: {control.host!r} is not a loopback address"
-            f" ({', '.join(LOOPBACK)}), so clients must show a token: set control.token_file or"
-            " FTS_CONTROL_TOKEN"
-        )
-    if control.host not in LOOPBACK and not control.behind_proxy:
-        raise ConfigError(
-            f"{source}: control.host: {control.host!r} would carry tokens in clear text: put a TLS"
-            " proxy in front of it and set control.behind_proxy = true, or listen on 127.0.0.1"
-        )
+    for section, host in (("control", control.host), ("metrics", config.metrics.host)):
+        check_host(section, host, source, has_token=has_token, has_proxy=control.behind_proxy)
     files = {
         name: str(base / at_home(Path(value)))
         for name in ("token_file", "read_token_file")

@@ -17,6 +17,7 @@ from engine.data.kinds import KINDS
 from engine.data.names import DEFAULT_DATABASE, StreamKind, database_sink, is_symbol
 from engine.data.routes import Route, conflict
 from engine.messages.upkeep import AGE, BARS, Archive
+from engine.messages.writer import DatabaseThresholds
 from engine.start.addresses import at_home
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -72,8 +73,11 @@ class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     keep_by_venue: dict[str, dict[str, str]] = {}
     """The same for the rows of one venue that may go sooner."""
     bars: bool = False
+    answer_within_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    """For so long the writer waits for an answer before it connects anew."""
     archive: Archive = "none"
     archive_to: str | None = None
+    health: DatabaseThresholds = DatabaseThresholds()
     routes: list[RouteConfig] = []
     """Whose rows it has; the default has those that no rule gives to another one, too."""
 

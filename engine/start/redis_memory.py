@@ -1,4 +1,4 @@
-"""How much memory the streams in Redis take: what it is sized from, and how it is divided.
+"""The section `[redis]`, and how much memory the streams take: sized from what, divided how.
 
 Measured on a private Valkey 9 (`used_memory` before and after 4,000 to 20,000 rows with prices, ids
 and times as venues send them): bytes a row in entries of 1, 20 and 500 rows.
@@ -12,12 +12,16 @@ where entries are larger than that.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
-from engine.data.kinds import KINDS
+import msgspec
+from msgspec import Meta
+
+from engine.data.kinds import GAP, KINDS
 from engine.data.names import CARRIES, StreamKind
+from engine.messages.settings import RedisKind
 
 _MB: Final = 1 << 20
 
@@ -30,6 +34,44 @@ STREAMS_SHARE: Final = 0.85
 _MEMORY_SHARES: Final = (1 / 8, 1 / 4)
 """Of this machine's memory: what a private server may take, and with many streams at most."""
 _LEAST_BYTES: Final = 64 * _MB
+_PUBLISHED: Final = tuple(name for name, kind in KINDS.items() if kind.word or kind is GAP)
+_NO_OTHERS: Final[Mapping[str, int]] = {}
+
+
+class RedisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[redis]`: without `url` and `url_file`, a private Valkey in the state directory."""
+
+    url: str | None = None
+    url_file: str | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
+    stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
+    memory_mb: Annotated[int, Meta(ge=8, le=1 << 20)] | None = None
+    """Of the private server; of another one, what the streams may take. Absent: a part of this
+    machine's (`engine.start.redis_memory`)."""
+    publish: bool = False
+    key_template: Annotated[
+        str, Meta(pattern=r"^\{prefix\}:(\{(kind|venue|symbol)\}[:./]){2}\{(kind|venue|symbol)\}$")
+    ] = "{prefix}:{kind}:{venue}:{symbol}"
+    """Where a stream's entries are. Neither kinds nor venues hold what stands between the parts, so
+    no two streams have one key."""
+    kinds: dict[str, RedisKind] = {}
+    """What is otherwise for rows of a kind."""
+    answer_within_s: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
+    """For a connection, and for each answer."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec makes a refusal with the place."""
+        if missing := [
+            each for each in ("kind", "venue", "symbol") if each not in self.key_template
+        ]:
+            raise ValueError(f"key_template lacks {{{missing[0]}}}")
+        if unknown := self.kinds.keys() - set(_PUBLISHED):
+            raise ValueError(f"kinds: {min(unknown)!a} is none of {', '.join(_PUBLISHED)}")
+
+    @property
+    def maxlens(self) -> dict[str, int]:
+        """Rows that a stream keeps, by kind, where that is not `stream_maxlen`."""
+        return {kind: each.maxlen for kind, each in self.kinds.items() if each.maxlen is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +83,30 @@ class RedisPlan:
     note: str = ""
 
 
-def needed_bytes(streams: Iterable[StreamKind], maxlen_rows: int) -> int:
-    """What a server needs for these streams when each holds `maxlen_rows` rows."""
-    kinds = [KINDS[name] for stream in streams for name in CARRIES[stream]]
-    together = sum(KEY_BYTES + maxlen_rows * kind.json_row_bytes for kind in kinds)
+def needed_bytes(
+    streams: Iterable[StreamKind], maxlen_rows: int, by_kind: Mapping[str, int] = _NO_OTHERS
+) -> int:
+    """What a server needs for these streams when each holds `maxlen_rows` rows, or as many as it
+    may `by_kind`.
+    """
+    names = [name for stream in streams for name in CARRIES[stream]]
+    together = sum(
+        KEY_BYTES + by_kind.get(name, maxlen_rows) * KINDS[name].json_row_bytes for name in names
+    )
     return math.ceil(together / STREAMS_SHARE)
 
 
 def plan_redis(
-    memory_mb: int | None, maxlen_rows: int, streams: Iterable[StreamKind], machine_bytes: int
+    memory_mb: int | None,
+    maxlen_rows: int,
+    streams: Iterable[StreamKind],
+    machine_bytes: int,
+    by_kind: Mapping[str, int] = _NO_OTHERS,
 ) -> RedisPlan:
     """As configured; else an eighth of the machine's memory, and up to a quarter of it where the
     streams need more. Streams that are added later share what there is.
     """
-    needed = needed_bytes(streams, maxlen_rows)
+    needed = needed_bytes(streams, maxlen_rows, by_kind)
     usual, most = (max(int(machine_bytes * share), _LEAST_BYTES) for share in _MEMORY_SHARES)
     memory = memory_mb * _MB if memory_mb is not None else min(max(usual, needed), most)
     return RedisPlan(memory, needed, does_not_fit(needed, memory, "redis.memory_mb"))

@@ -37,8 +37,13 @@ class RunningStreams:
         max_rows_per_copy: int,
         now_ns: Callable[[], int] = wall_ns,
         databases: Collection[str] = (),
+        most: int = STREAMS_MAX,
     ) -> None:
-        """`databases` are the sinks among which a stream may be given to one."""
+        """`databases` are the sinks among which a stream may be given to one; commands add no
+        stream beyond the `most`.
+        """
+        self._most = most
+        self._restores = True
         self._databases = databases
         self.slots = slots
         self.wanted = wanted
@@ -59,22 +64,32 @@ class RunningStreams:
 
     @classmethod
     def of(
-        cls, layout: Layout, shard_count: int, max_rows_per_copy: int, databases: Collection[str]
+        cls,
+        layout: Layout,
+        shard_count: int,
+        max_rows_per_copy: int,
+        databases: Collection[str],
+        most: int = STREAMS_MAX,
     ) -> "RunningStreams":
         """Those that a state directory remembers."""
         slots, wanted = Slots(layout.slots), Wanted(layout.wanted)
-        return cls(slots, wanted, shard_count, max_rows_per_copy, databases=databases)
+        return cls(slots, wanted, shard_count, max_rows_per_copy, databases=databases, most=most)
 
-    def open(self, configured: Sequence[StreamKey]) -> None:
-        """Take in the registry and the configuration; deal everything out to the shards."""
+    def open(self, configured: Sequence[StreamKey], *, restores: bool = True) -> None:
+        """Take in the registry and the configuration; deal everything out to the shards. What is
+        not restored stays in the registry for the next start, and none of it runs in this one.
+        """
+        self._restores = restores
         self.wanted.seed(configured, self._now_ns())
         self.was_commanded = any(
             entry.removed or entry.origin is Origin.COMMAND for entry in self.wanted.entries()
         )
-        for removed in self.wanted.entries():
-            if removed.removed and (known := self.slots.find(removed.key)) is not None:
-                self._keep_back(known.slot, removed.knobs)
-        wanted = self.wanted.wanted()
+        for ended in self.wanted.entries():
+            if restores and not ended.removed:
+                continue
+            if (known := self.slots.find(ended.key)) is not None:
+                self._keep_back(known.slot, ended.knobs)
+        wanted = self.wanted.wanted() if restores else []
         entries = self.slots.assign_all(entry.key for entry in wanted)
         placed = spread([self._spec(entry) for entry in entries], len(self._shards))
         for shard, specs in enumerate(placed):
@@ -106,8 +121,9 @@ class RunningStreams:
                 results.append(KeyResult(key, "stream_exists", f"{key} is collected already"))
             elif problem := self._no_database(request.knobs):
                 results.append(KeyResult(key, "contradiction", problem, field="database"))
-            elif len(self._slot_of) + len(fresh) >= STREAMS_MAX:
-                results.append(KeyResult(key, "limit", f"{STREAMS_MAX} streams are the limit"))
+            elif len(self._slot_of) + len(fresh) >= self._most:
+                text = f"{self._most} streams are the limit (limits.max_streams)"
+                results.append(KeyResult(key, "limit", text))
             else:
                 fresh[key] = request.knobs
                 results.append(KeyResult(key))
@@ -117,7 +133,9 @@ class RunningStreams:
 
     def adopt(self, entries: Iterable[WantedStream]) -> tuple[ByShard, dict[int, list[int]]]:
         """What the registry took over from its mirror, late: streams to start, slots to stop."""
-        begun = [e for e in entries if not e.removed and e.key not in self._slot_of]
+        begun = [
+            e for e in entries if self._restores and not e.removed and e.key not in self._slot_of
+        ]
         gone = [e.key for e in entries if e.removed and e.key in self._slot_of]
         for entry in entries:
             if not entry.removed and (slot := self._slot_of.get(entry.key)) is not None:
@@ -128,7 +146,7 @@ class RunningStreams:
         """Want these streams no more. Returns results, and the slots each shard has to stop."""
         results, gone = [], dict[StreamKey, None]()
         for key in keys:
-            if key in self._slot_of and key not in gone:
+            if (key in self._slot_of or self.wanted.get(key)) and key not in gone:
                 gone[key] = None
                 results.append(KeyResult(key))
             else:
@@ -136,7 +154,7 @@ class RunningStreams:
         if gone:
             self.was_commanded = True
             self.wanted.remove(gone)
-        return results, self._leave(gone)
+        return results, self._leave([key for key in gone if key in self._slot_of])
 
     def set_knobs(self, key: StreamKey, changes: KnobChanges) -> KeyResult:
         """Tune a stream; knobs that `changes` does not name stay as they are now."""

@@ -75,6 +75,8 @@ class SupervisorSettings:
     log: LogSettings
     listen_fd: int
     port: int
+    metrics_fd: int = -1
+    """A second listening socket, where metrics have a port of their own."""
     urls: Mapping[str, Secret] = field(default_factory=dict)
     """Where the sinks' servers are, by the sink's name: no more of them are wanted."""
     routes: list[Route] = field(default_factory=list)
@@ -86,6 +88,8 @@ class SupervisorSettings:
     """The venues' budgets, shared by all processes."""
     shares_limits: bool = False
     """Whether `urls["redis"]` is where engines behind one address share those budgets."""
+    restores: bool = True
+    """Whether the streams of the configuration and of an earlier life begin."""
     targets: Targets = Targets()
     timing: Timing = Timing()
 
@@ -100,7 +104,8 @@ class SupervisorSettings:
             return None
         prefix = f"fts:limits:{self.config.limits.group}"
         address = parse_redis_url(self.urls["redis"].reveal())
-        return partial(SharedLimits, address, prefix, self.layout.instance)
+        deadline_s = self.config.redis.answer_within_s
+        return partial(SharedLimits, address, prefix, self.layout.instance, deadline_s=deadline_s)
 
 
 async def spawn_writer(
@@ -123,6 +128,7 @@ async def spawn_writer(
                 each.flush_interval_ms / 1e3,
                 each.max_rows_per_copy,
                 each.bars,
+                each.answer_within_s,
             )
             for name, each in config.all_databases.items()
             if name in urls and name != DEFAULT_DATABASE
@@ -133,11 +139,15 @@ async def spawn_writer(
         flush_interval_s=config.database.flush_interval_ms / 1e3,
         max_rows_per_copy=config.database.max_rows_per_copy,
         bars=config.database.bars,
+        answer_within_s=config.database.answer_within_s,
         journal_segment_bytes=config.journal.segment_mb << 20,
         journal_sync_interval_s=config.journal.sync_interval_s,
         redis_prefix=config.redis.prefix,
         redis_stream_maxlen=config.redis.stream_maxlen,
         redis_publish=config.redis.publish,
+        redis_key_template=config.redis.key_template,
+        redis_kinds=config.redis.kinds,
+        redis_answer_within_s=config.redis.answer_within_s,
         redis_memory_bytes=settings.memory.memory_bytes,
         redis_needed_bytes=settings.memory.needed_bytes,
         knobs=knobs,
@@ -175,6 +185,9 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         port=settings.port,
         log=settings.log,
         listen_fd=settings.listen_fd,
+        metrics_fd=settings.metrics_fd,
+        metrics_path=settings.config.metrics.path,
+        metrics_streams=settings.config.metrics.streams,
         paths=Paths.of(settings.layout),
         venues=settings.venues,
         token_file=control.token_file,
@@ -183,12 +196,12 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         behind_proxy=control.behind_proxy,
         admission=control.admission,
         health_hold_s=control.health_hold_s,
+        health=settings.config.health,
         instruments_refresh_s=control.instruments_refresh_s,
         configured_knobs=_configured_knobs(settings),
     )
-    return await Child.spawn(
-        "control", settings.targets.control, birth, pass_fds=[settings.listen_fd]
-    )
+    passed = [fd for fd in (settings.listen_fd, settings.metrics_fd) if fd >= 0]
+    return await Child.spawn("control", settings.targets.control, birth, pass_fds=passed)
 
 
 async def spawn_upkeep(settings: SupervisorSettings) -> Child:

@@ -97,9 +97,10 @@ class Supervisor:
             len(settings.cpus),
             settings.config.database.max_rows_per_copy,
             [sink for sink in settings.urls if is_database(sink)],
+            settings.config.limits.max_streams,
         )
         self._shards: list[_Shard] = []
-        self._writer_totals = WriterTotals()
+        self._writer_totals = WriterTotals(thresholds=settings.config.thresholds)
         self._syncs = RingSyncs()
         self._starts = StreamStarts(
             self._running, self._running.slots, self._tell_shard, self._tell_control
@@ -142,7 +143,7 @@ class Supervisor:
         if not self._schemas.problem_of(DEFAULT_DATABASE):
             await self._mirror.first_attempt()
         try:
-            self._running.open(self._settings.streams)
+            self._running.open(self._settings.streams, restores=self._settings.restores)
         except OSError as error:
             where = self._settings.layout.state_dir
             raise EngineError(f"{where} takes no new stream: {error.strerror}") from error

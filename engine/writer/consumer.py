@@ -13,9 +13,11 @@ from typing import Final
 
 from engine.base.alarm import Alarm
 from engine.base.backoff import Backoff
-from engine.base.errors import TableRefusesError
+from engine.base.clock import monotonic_s, wall_ns
+from engine.base.errors import EngineError, TableRefusesError
 from engine.base.keep_trying import Trouble, keep_trying
 from engine.messages.writer import SinkStatus
+from engine.process.metrics import BatchMetrics
 from engine.writer.rows.knob_table import KnobTable
 from engine.writer.rows.slice import Batch
 from engine.writer.sinks.sink import Promise, Sink, Taken
@@ -55,10 +57,11 @@ class Consumer(ABC):
         """Another database is to have them."""
         self.inexact_rows = 0
         self.arrived = Alarm()
+        self._metrics = BatchMetrics(sink.name)
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        await keep_trying(self._work, self.trouble)
+        await keep_trying(self._try, self.trouble)
 
     @property
     def status(self) -> SinkStatus:
@@ -108,6 +111,13 @@ class Consumer(ABC):
     def _taken(self, batch: Batch, taken: Taken, *, durable: bool) -> None:
         """The sink has it."""
 
+    async def _try(self) -> None:
+        try:
+            await self._work()
+        except EngineError as error:
+            self._metrics.failed(error)
+            raise
+
     async def _work(self) -> None:
         await self._open()
         while True:
@@ -118,10 +128,14 @@ class Consumer(ABC):
             self._delivered()
 
     async def _deliver(self, batch: Batch, *, durable: bool) -> None:
+        began_s = monotonic_s()
         try:
             taken = await self.sink.take(batch, durable=durable)
-        except TableRefusesError:
+        except TableRefusesError as error:
+            self._metrics.failed(error)
             return  # its rows wait from now on, and the others go on
+        if rows := taken.rows.total():
+            self._metrics.took(rows, monotonic_s() - began_s, wall_ns() / 1e9)
         self._taken(batch, taken, durable=durable)
 
     def _delivered(self) -> None:

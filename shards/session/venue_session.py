@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.base.clock import monotonic_s, wall_ns
@@ -36,6 +37,8 @@ _POLL_MARGIN = 0.9
 _ALIVE_EVERY_S = 1.0
 _RECENT_NS = 5_000_000_000
 _REMEMBERED_S = 300.0
+_LAGS_SAMPLED = 32
+_LAG_FRESH_NS = 1_000_000_000
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
 
@@ -114,6 +117,21 @@ class VenueSession:
         for poller in self.pollers.values():
             total.update(poller.malformed_by_reason)
         return total
+
+    @property
+    def tries(self) -> Mapping[str, int]:
+        """How often what was tried at the venue's sockets (`shards.transport.connection`)."""
+        return self._sockets.tries
+
+    def lags_s(self, now_ns: int) -> list[float]:
+        """How long the newest rows of some streams were on their way, where they have just come."""
+        pushed = [each for each in self.streams if each.key.transport is Transport.WS]
+        streams = random.sample(pushed, min(len(pushed), _LAGS_SAMPLED))
+        return [
+            each.lag_ns / 1e9
+            for each in streams
+            if each.clocks_ns is not None and now_ns - each.last_recv_ns < _LAG_FRESH_NS
+        ]
 
     @property
     def reconnect_count(self) -> int:

@@ -7,6 +7,7 @@ cannot be used is counted by reason and skipped: its connection and its neighbou
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from engine.base.alarm import Alarm
@@ -32,6 +33,8 @@ _STABLE_AFTER_S = 60.0
 """A socket that has stood for so long works, though its streams may be silent by nature."""
 _LIFETIME_SPREAD = 0.9
 """Sockets that were opened together live from this part of their time to all of it."""
+_TOLD_FROM_S = 60.0
+"""A pause as long as that is told with the reason for it."""
 
 PLANNED = "planned reconnect before the venue's time limit"
 
@@ -53,7 +56,10 @@ class Connection:
         lifetime_s: float,
         messages: Refusable | None = None,
         greet: Callable[[], Sequence[bytes]] | None = None,
+        backoff: Backoff | None = None,
+        tries: Counter[str] | None = None,
     ) -> None:
+        """`tries` counts `connects`, and the topics of `subscribes`, of this and other sockets."""
         self._venue = venue
         self.group = group
         self._url = url
@@ -68,8 +74,12 @@ class Connection:
         self.talk = Conversation(venue, self.subscriptions, connects, self._changed.ring, messages)
         self._closes_first = False
         self._trouble = Trouble(
-            f"{venue.name} {address_of(url)}", "its streams wait for the next try", Backoff(), _log
+            f"{venue.name} {address_of(url)}",
+            "its streams wait for the next try",
+            backoff or Backoff(),
+            _log,
         )
+        self._tries = Counter[str]() if tries is None else tries
         self._bad_frames = BadFrames(venue.name)
         self.malformed_by_reason = self._bad_frames.by_reason
         self._socket: Socket | None = None
@@ -168,6 +178,7 @@ class Connection:
         self._wait(f"waiting for its turn to connect to {self._url}")
         while True:
             await self._connects.acquire()
+            self._tries["connects"] += 1
             self._wait(f"connecting to {self._url}")
             reason = await self._live_once()
             silent_s, is_planned = self.silent_s, self.due == PLANNED
@@ -180,7 +191,11 @@ class Connection:
             if is_planned:
                 _log.info("%s: %s", self._venue.name, reason)
             else:
-                await asyncio.sleep(self._trouble.met(reason))
+                delay_s = self._trouble.met(reason)
+                if delay_s >= _TOLD_FROM_S:
+                    for stream in self.subscriptions.served:
+                        stream.explain(f"{reason}; next try in {delay_s:.0f} s")
+                await asyncio.sleep(delay_s)
 
     def _wait(self, why: str) -> None:
         for stream in self.subscriptions.served:
@@ -322,6 +337,7 @@ class Connection:
             self._carry(stream)
         if topics:
             render = self._venue.unsubscribe if request.ends else self._venue.subscribe
+            self._tries["unsubscribes" if request.ends else "subscribes"] += len(topics)
             for frame in render(topics, number):
                 socket.send(frame)
                 await asyncio.sleep(self.group.message_interval_s)

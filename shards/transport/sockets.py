@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from engine.base.backoff import Backoff
 from engine.base.clock import monotonic_s
 from engine.limits.leases import HeldPlaces, Lease, LeaseClient
 from engine.messages.settings import VenueSettings
@@ -107,6 +108,8 @@ class VenueSockets:
         self._empty_since_s: dict[Connection, float] = {}
         self._closed_malformed: Counter[str] = Counter()
         self._closed_reconnect_count = 0
+        self.tries: Counter[str] = Counter()
+        """Of all sockets there have been (`Connection`)."""
 
     @property
     def connections(self) -> list[Connection]:
@@ -348,6 +351,7 @@ class VenueSockets:
         return [each for each in known.values() if self._carriers.get(each.slot) is connection]
 
     def _open(self, group: SocketGroup) -> Connection:
+        tuned = self._settings
         connection = Connection(
             self._venue,
             group,
@@ -355,9 +359,16 @@ class VenueSockets:
             (),
             self._publish,
             self._connects,
-            lifetime_s=self._settings.connection_lifetime_s or group.lifetime_s,
+            lifetime_s=tuned.connection_lifetime_s or group.lifetime_s,
             messages=self._messages,
-            greet=partial(group.greet, self._settings) if group.greet is not None else None,
+            greet=partial(group.greet, tuned) if group.greet is not None else None,
+            backoff=Backoff(
+                tuned.reconnect_first_s,
+                tuned.reconnect_max_s,
+                tuned.breaker_failures,
+                tuned.breaker_pause_s,
+            ),
+            tries=self.tries,
         )
         self._connections.append(connection)
         return connection

@@ -56,10 +56,29 @@ def preferred_transport(venue: str, kind: StreamKind) -> Transport:
     return kit.preferred_transport(VENUES[venue], kind) if venue in VENUES else Transport.WS
 
 
-def venue_limits() -> list[LimitSettings | HeldLimitSettings]:
-    """The limits that all processes of an engine share, each once."""
-    found = (limit for venue in VENUES.values() for limit in budgets.limits_of(venue))
+def venue_limits(
+    settings: Mapping[str, VenueSettings] | None = None,
+) -> list[LimitSettings | HeldLimitSettings]:
+    """The limits that all processes of an engine share, each once. Venues with common limits are
+    overridden together.
+    """
+    tuned = {name: each.limits for name, each in (settings or {}).items()}
+    found = (
+        limit
+        for name, venue in VENUES.items()
+        for limit in budgets.limits_of(budgets.with_limits(venue, tuned.get(name, {})))
+    )
     return list(dict.fromkeys(found))
+
+
+def raised_limits(settings: Mapping[str, VenueSettings]) -> list[str]:
+    """A warning for each limit above what its venue is known to allow."""
+    return [
+        f"venues.{name}.limits.{text}; it may ban this address"
+        for name, each in settings.items()
+        if name in VENUES
+        for text in budgets.raised(VENUES[name], each.limits)
+    ]
 
 
 def socket_count(streams: Iterable[StreamKey], settings: Mapping[str, VenueSettings]) -> int:

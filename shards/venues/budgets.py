@@ -1,14 +1,16 @@
 """What this engine lets itself spend of a venue's limits, pool by pool."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
-from engine.messages.settings import HeldLimitSettings, LimitSettings
+from engine.messages.settings import HeldLimitSettings, LimitOverride, LimitSettings
 from shards.venues.kit import (
     MESSAGES,
     REST_WEIGHT,
     SOCKETS,
     Limit,
+    Places,
     PollChannel,
     Venue,
     limit_of,
@@ -25,6 +27,47 @@ taken whole, for what is in use does not grow by itself.
 """
 _POLL_SHARE = 0.6
 """Of that: the rest is always there for the snapshots of books that broke."""
+
+
+def with_limits(venue: Venue, overrides: Mapping[str, LimitOverride]) -> Venue:
+    """The venue with these of its limits in place of what is known of it, by pool. Raises KeyError
+    for a pool that it does not limit, and ValueError for a limit that leaves nothing to spend or
+    that cannot be.
+    """
+    if not overrides:
+        return venue
+    known = {limit.pool: limit for limit in venue.limits}
+    changed = known | {pool: _overridden(known[pool], each) for pool, each in overrides.items()}
+    found = replace(venue, limits=tuple(changed.values()))
+    for each in limits_of(found):
+        if isinstance(each, LimitSettings) and each.budget <= 0:
+            raise ValueError(f"{each.pool}: pings alone need more than that")
+    return found
+
+
+def _overridden(limit: Limit | Places, override: LimitOverride) -> Limit | Places:
+    if isinstance(limit, Limit):
+        return Limit(limit.pool, override.units, override.window_s or limit.window_s)
+    if override.window_s is not None or override.units % 1:
+        raise ValueError(f"{limit.pool}: a whole number that may be held at once, without window_s")
+    return Places(limit.pool, int(override.units))
+
+
+def raised(venue: Venue, overrides: Mapping[str, LimitOverride]) -> list[str]:
+    """Which of these allow more than the venue is known to allow, in words."""
+    found = []
+    for limit in venue.limits:
+        if (override := overrides.get(limit.pool)) is None:
+            continue
+        if isinstance(limit, Places):
+            is_more, known = override.units > limit.count, f"{limit.count}"
+        else:
+            window_s = override.window_s or limit.window_s
+            is_more = override.units > limit.within(window_s)
+            known = f"{limit.units:g} in {limit.window_s:g} s"
+        if is_more:
+            found.append(f"{limit.pool}: more than the {known} that it is known to allow")
+    return found
 
 
 def limits_of(venue: Venue) -> list[LimitSettings | HeldLimitSettings]:

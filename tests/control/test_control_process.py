@@ -42,6 +42,8 @@ class Parent:
         self.child = child
         self.heard: list[FromChild] = []
         self.engine = Supervisor()
+        self.metrics = ""
+        """Address of the port that is for metrics alone."""
 
     async def serve(self) -> None:
         """Until the child is gone."""
@@ -86,16 +88,18 @@ def run_control(
 
     async def main() -> None:
         layout = open_layout(tmp_path / "state")
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        local = ("127.0.0.1", 0)
+        with socket.create_server(local) as listener, socket.create_server(local) as second:
+            port, metrics_port = listener.getsockname()[1], second.getsockname()[1]
             settings = ControlSettings(
                 "127.0.0.1", port, LogSettings(str(layout.log_file), to_stderr=False),
                 listener.fileno(), Paths.of(layout), venues, behind_proxy=behind_proxy,
+                metrics_fd=second.fileno(), metrics_path="/numbers",
             )  # fmt: skip
-            child = await Child.spawn(
-                "control", "control.main:run", settings, pass_fds=[listener.fileno()]
-            )
+            passed = [listener.fileno(), second.fileno()]
+            child = await Child.spawn("control", "control.main:run", settings, pass_fds=passed)
         parent = Parent(child)
+        parent.metrics = f"http://127.0.0.1:{metrics_port}"
         serving = asyncio.create_task(parent.serve())
         try:
             await parent.hear(Ready)
@@ -147,6 +151,7 @@ def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) 
 def test_a_supervisor_that_stands_still_shows_in_the_probes(tmp_path: Path) -> None:
     async def scenario(parent: Parent, client: Client) -> None:
         assert (await ask(client, "GET", "/readyz"))["ok"] is True
+        assert (await ask(Client(parent.metrics), "GET", "/healthz"))["ok"] is True
         async with asyncio.timeout(30):
             while True:  # nobody speaks to it meanwhile
                 try:

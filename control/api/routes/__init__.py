@@ -26,6 +26,8 @@ class Services:
     admissions: Admissions
     instruments: Listings
     guard: Guard
+    shows_streams: bool = False
+    """Whether there are metrics of single streams."""
 
 
 TOTAL = "X-Total-Count"

@@ -5,11 +5,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control.api.routes import Operation, Services, optional_venue
-from control.api.schemas import ExchangeChoice, LimiterRow, row_of
+from control.api.schemas import ExchangeChoice, LimiterRow, TopStreams, row_of
 from control.http import requests
-from control.http.errors import json_response
-from control.state.exposition import MEDIA_TYPES, Exposition
+from control.http.errors import ApiError, json_response
+from control.state.exposition import MEDIA_TYPES, Exposition, encode
 from control.state.health import HealthLight, ProcessReport
+from control.state.stream_metrics import StreamMetrics
 from engine.messages.account import Moves
 from engine.messages.judgement import judge_one_database
 from engine.messages.status import ChildReport, Light, ShardReport, WriterReport
@@ -243,6 +244,16 @@ async def show_metrics(request: Request, services: Services) -> Response:
     return Response(body, headers={"content-type": media_type})
 
 
+async def show_stream_metrics(request: Request, services: Services) -> Response:
+    """Of those with the most rows. Symbols are labels here; 404 where `metrics.streams` is off."""
+    wanted = requests.query(request, TopStreams)
+    if not services.shows_streams:
+        raise ApiError("not_found", "metrics of single streams are off: set metrics.streams = true")
+    collector = StreamMetrics(services.backend.streams.values(), wanted.top)
+    body, media_type = encode(collector, request.headers.get("accept"))
+    return Response(body, headers={"content-type": media_type})
+
+
 OPERATIONS = [
     Operation(
         "GET", "/health/runtime", runtime_health, "The processes",
@@ -257,5 +268,9 @@ OPERATIONS = [
     Operation(
         "GET", "/metrics", show_metrics, "Prometheus metrics", {200: ()},
         media_types=MEDIA_TYPES,
+    ),
+    Operation(
+        "GET", "/metrics/streams", show_stream_metrics, "Prometheus metrics of single streams",
+        {200: ()}, query=TopStreams, media_types=MEDIA_TYPES, errors=(404,),
     ),
 ]  # fmt: skip

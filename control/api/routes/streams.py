@@ -1,6 +1,6 @@
 """`/streams`: what runs, what could run, begin, end, tune."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 from urllib.parse import quote
 
@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control.api.admission import may_trade
+from control.api.knob_words import in_our_words
 from control.api.routes import (
     Operation,
     Services,
@@ -72,6 +73,17 @@ async def count_streams(request: Request, services: Services) -> Response:
 
 async def add_streams(request: Request, services: Services) -> Response:
     """Begin streams. One: 201 or its error. Many: 200 with what became of each."""
+    refused = services.admissions.metrics.refused
+    try:
+        return await _add_streams(request, services, refused)
+    except ApiError as error:
+        refused(error.kind)
+        raise
+
+
+async def _add_streams(
+    request: Request, services: Services, note_refusal: Callable[[str], None]
+) -> Response:
     body = _parse_body(await requests.read_body(request))
     services.admissions.check_health(services.backend.health)
     skipped = 0
@@ -87,6 +99,9 @@ async def add_streams(request: Request, services: Services) -> Response:
             accepted, refused = _requests_for(services, items)
             matched = len(items)
     results = await services.backend.add(accepted) if accepted else []
+    for result in [*results, *refused]:
+        if result.error_kind:
+            note_refusal(result.error_kind)
     return json_response(_bulk_result([*results, *refused], matched, skipped))
 
 
@@ -122,7 +137,8 @@ async def patch_knobs(request: Request, services: Services) -> Response:
     """Change some knobs of a stream; the others stay."""
     key = _path_key(request, services)
     body = requests.parse_json(await requests.read_body(request))
-    result = await services.backend.set_knobs(key, requests.checked(body, KnobsPatch))
+    changes = requests.checked(in_our_words(body), KnobsPatch)
+    result = await services.backend.set_knobs(key, changes)
     _raise_refusal(result)
     return json_response(OK)
 

@@ -60,6 +60,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="stop with exit code 2 when a configured symbol is unknown (for CI); without it only"
         " its own streams fail",
     )
+    parser.add_argument(
+        "--without-restore",
+        action="store_true",
+        help="begin no stream: those of the configuration and of an earlier life wait, known, for"
+        " a start without this; commands add and remove streams as always",
+    )
     parser.set_defaults(run=run)
 
 
@@ -116,7 +122,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("; ".join(wrong))
     scenario = Up(strict=options.strict)
     reload = partial(Reloading, partial(load, options), scenario.streams, loaded)
-    service = ServiceOptions.of(options, loaded, reload=reload)
+    service = ServiceOptions.of(
+        options, loaded, reload=reload, restores=not options.without_restore
+    )
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
     return run_service(service, scenario)

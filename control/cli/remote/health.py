@@ -8,7 +8,7 @@ from control.cli.exits import Exit
 from control.cli.remote import storage
 from control.cli.remote.client import EXIT_CODES, add_client_options, connect
 from control.cli.terminal.tables import print_json, print_table
-from control.state.health import LIGHTS
+from engine.messages.settings import LIGHTS
 from engine.messages.writer import LIVE_TITLES
 
 

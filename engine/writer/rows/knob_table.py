@@ -24,6 +24,7 @@ class KnobTable:
         self._configured = FlushSettings(
             settings.flush_rows, settings.flush_interval_s, settings.max_rows_per_copy
         )
+        self._database = settings.database
         self._set: Mapping[int, Knobs] = {}
         self._masks: dict[str, Mask | None] = {}
         self.flush_rows = settings.flush_rows
@@ -37,9 +38,12 @@ class KnobTable:
         self.set(self._set)
 
     def set(self, knobs: Mapping[int, Knobs]) -> None:
-        """Take over new knobs; absent slots have the defaults. The smallest limit governs."""
+        """Take over new knobs; absent slots have the defaults. The smallest limit governs, of the
+        streams that no knob has given to another database.
+        """
         self._set = knobs
-        settings, every = self._configured, list(knobs.values())
+        settings = self._configured
+        every = [each for each in knobs.values() if each.database in (None, self._database)]
         self._masks = {
             sink: _mask(slot for slot, each in knobs.items() if not each.wants(sink))
             for sink in KNOB_OF_SINK

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
+from starlette.types import ASGIApp
 
 from control.api.admission import Admissions
 from control.api.routes import Services
@@ -226,8 +227,15 @@ class Rig:
         self.services = Services(
             self.backend, Admissions(OFFERS, admission, MAX_ROWS_PER_COPY), self.instruments, guard
         )
-        self.app = Api(self.services, allowed_hosts)
+        self.serve(self.services, allowed_hosts)
         self.supervisor.tell()
+
+    def serve(self, services: Services, allowed_hosts: tuple[str, ...] = ()) -> None:
+        """Have these answer what is asked."""
+        self.services = services
+        self.app = Api(services, allowed_hosts)
+        self.served: ASGIApp = self.app
+        """Who answers."""
 
     async def _fetch(self, venue: Any) -> list[bytes]:
         raise AssertionError(f"nobody asked for {venue.name}")
@@ -275,7 +283,7 @@ class Rig:
                         if v != DROP],
             "client": ("127.0.0.1", 50_000),
         }  # fmt: skip
-        await self.app(scope, receive, send)
+        await self.served(scope, receive, send)
         got = {n.decode("latin-1"): v.decode("latin-1") for n, v in sent[0]["headers"]}
         return Answer(sent[0]["status"], got, b"".join(each.get("body", b"") for each in sent[1:]))
 

@@ -23,13 +23,16 @@ from control.cli.main import COMMANDS, parser
 from control.cli.options import load
 from engine.base.errors import ConfigError
 from engine.data.layout import open_layout
+from engine.messages.settings import LimitSettings
 from engine.process import instance
 from engine.start.addresses import Secret
 from engine.start.config import load as load_config
+from shards.venues import venue_limits
 
 pytestmark = pytest.mark.whole
 
 ROOT = Path(__file__).parents[3]
+PERP = "hyperliquid_perp"
 
 
 def fts(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -175,6 +178,32 @@ def test_a_group_of_sockets_that_the_venue_does_not_have_is_refused(tmp_path: Pa
     )
     config.write_text('[venues.binance_inverse.socket_paths]\npublic = "/ws"\n')
     assert load(options).config.venues["binance_inverse"].socket_paths == {"public": "/ws"}
+
+
+def test_limits_of_one_server_are_those_of_all_its_venues(tmp_path: Path) -> None:
+    config = tmp_path / "fts.toml"
+    options = argparse.Namespace(config=config, state_dir=None)
+    config.write_text("[venues.hyperliquid_spot.limits]\nrest_weight = { units = 60 }\n")
+    venues = load(options).config.venues
+    both = [venues[name].limits["rest_weight"].units for name in ("hyperliquid_spot", PERP)]
+    assert both == [60, 60]
+    budgets = {(each.venue, each.pool): each for each in venue_limits(venues)}
+    ours = budgets[PERP, "rest_weight"]
+    assert isinstance(ours, LimitSettings)
+    assert ours.budget == 48.0
+    limits, other = f"[venues.{PERP}.limits]\n", "[venues.hyperliquid_spot.limits]\n"
+    for text, refusal in (
+        (limits + "rest_wait = { units = 5 }", "'rest_wait' is none of rest_weight"),
+        (limits + "ws_messages = { units = 1 }", "ws_messages: pings alone need more"),
+        (f"[venues.{PERP}]\nreconnect_first_s = 40", "reconnect_first_s = 40 is more than"),
+        (
+            f"{limits}rest_weight = {{ units = 5 }}\n{other}rest_weight = {{ units = 6 }}",
+            "another venue at the same server says otherwise",
+        ),
+    ):
+        config.write_text(text)
+        with pytest.raises(ConfigError, match=refusal):
+            load(options)
 
 
 def test_a_book_channel_that_the_venue_does_not_have_is_refused(tmp_path: Path) -> None:

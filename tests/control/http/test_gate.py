@@ -75,6 +75,27 @@ def test_without_the_token_every_route_but_the_public_ones_is_a_401(
     run_with_rig(scenario, guard=armed())
 
 
+def test_the_port_for_metrics_answers_them_and_probes_and_no_more() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.served = rig.app.metrics_only("/prom/metrics")
+        for path in ("/healthz", "/livez", "/readyz", "/startupz"):
+            assert (await rig.ask("GET", path)).status == 200, path
+        assert (await rig.ask("GET", "/prom/metrics")).status == 401
+        for token in (READ, COMMAND):
+            answer = await rig.ask("GET", "/prom/metrics", headers=bearer(token))
+            assert answer.status == 200
+            assert b"fts_engine_uptime_seconds" in answer.text
+        for path in ("/metrics", "/streams", "/ui", "/docs", "/"):
+            answer = await rig.ask("GET", path, headers=bearer(COMMAND))
+            assert answer.status == 404, path
+        posted = await rig.ask("POST", "/streams", BODY, headers=bearer(COMMAND))
+        assert posted.status == 404
+        hosts = {"host": "evil.example", **bearer(READ)}
+        assert (await rig.ask("GET", "/prom/metrics", headers=hosts)).status == 403
+
+    run_with_rig(scenario, guard=armed())
+
+
 def test_the_public_list_is_short() -> None:
     async def scenario(rig: Rig) -> None:
         ours = {path for path in rig.app.public_paths if not path.startswith("/ui")}

@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,23 +15,31 @@ from prometheus_client import parser
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as open_parser
 
+from engine.base.errors import StoreUnavailableError
 from engine.data.layout import Layout, open_layout
-from engine.data.names import StreamKind
+from engine.data.names import StreamKey, StreamKind
 from engine.messages.streams import StreamCounts
 from engine.messages.upkeep import DatabaseReport, TableSize, TaskReport, UpkeepStatus
-from engine.messages.writer import LatencyHistogram
+from engine.messages.writer import LatencyHistogram, RingStatus
 from engine.process import metric_files
-from engine.process.metrics import ProcessMetrics, ShardMetrics, UpkeepMetrics, WriterMetrics
+from engine.process.metrics import (
+    BatchMetrics,
+    ProcessMetrics,
+    ShardMetrics,
+    UpkeepMetrics,
+    WriterMetrics,
+)
 from tests.control.api.api_rig import DROP, Rig, run_with_rig
 from tests.control.api.routes.test_streams import BTC, BTC_KEY
 from tests.engine.process.metric_rig import life, samples
 from tests.engine.process.test_metrics import writer_status
+from tests.told import telling
 
 ROOT = Path(__file__).parents[3]
 PROMTOOL = shutil.which("promtool")
 LABELS = {
     "exchange", "kind", "state", "reason", "sink", "process", "pool", "part", "route", "method",
-    "status", "le", "database", "task", "table",
+    "status", "le", "database", "task", "table", "version",
 }  # fmt: skip
 NAME = re.compile(r"fts_(engine|shards|writer|control|upkeep|storage)(_[a-z]+)+")
 
@@ -41,11 +51,21 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     metric_files.begin(layout)
     latency = {s: LatencyHistogram([1] * 90) for s in ("receipt", "journal", "database", "redis")}
     with life(layout, "writer"):
-        WriterMetrics().feed(writer_status(database_rows={"trade": 12}, latency=latency))
+        metrics = WriterMetrics()
+        for head_seq in (80, 40):  # of a ring that has room for a hundred
+            rings = [RingStatus("shard-0.trade", "trade", head_seq, 10, 0, 0, 100)]
+            status = writer_status(database_rows={"trade": 12}, latency=latency)
+            metrics.feed(msgspec.structs.replace(status, rings=rings))
         ProcessMetrics("writer").feed(1.0, 0.0)
+        batches = BatchMetrics("database")
+        batches.took(500, 0.02, 1_700_000_000.0)
+        batches.failed(StoreUnavailableError("away"))
     with life(layout, "shard-0"):
         counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}
-        ShardMetrics().feed("binance_linear", counts, {"schema": 1}, 1, 1)
+        shard = ShardMetrics()
+        shard.feed("binance_linear", counts, {"schema": 1}, 1, 1)
+        for connects in (2, 5):
+            shard.feed_sockets("binance_linear", {"connects": connects}, [0.02, 0.2])
         ProcessMetrics("shard-0").feed(1.0, 0.0)
     with life(layout, "upkeep"):
         tasks = [TaskReport("retention", failure_count=1, done_ns=1)]
@@ -87,6 +107,16 @@ def test_metrics_parse_whatever_is_known() -> None:
     run_with_rig(scenario)
 
 
+def in_the_tables() -> set[str]:
+    """What docs/metrics.md describes."""
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    return set(re.findall(r"`(fts_[a-z_]+)`", page))
+
+
+def names_of(found: list[Metric]) -> set[str]:
+    return {family.name + "_total" * (family.type == "counter") for family in found}
+
+
 def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
     async def scenario(rig: Rig) -> None:
         full(rig)
@@ -100,10 +130,87 @@ def test_names_and_labels_keep_to_the_rules(layout: Layout) -> None:
             for sample in family.samples:
                 assert set(sample.labels) <= LABELS
         assert "BTC" not in text, "symbols are no labels"
-        page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-        described = set(re.findall(r"`(fts_[a-z_]+)`", page))
-        shown = {family.name + "_total" * (family.type == "counter") for family in found}
-        assert shown == described, "the tables of docs/metrics.md"
+        described = {name for name in in_the_tables() if not name.startswith("fts_stream_")}
+        assert names_of(found) == described, "the tables of docs/metrics.md"
+
+    with life(layout, "control"):
+        run_with_rig(scenario, layout=layout)
+
+
+def test_streams_that_are_refused_are_counted_by_reason(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        before = samples((await rig.ask("GET", "/metrics")).text.decode())
+        for body in (BTC, BTC, BTC | {"symbol": "NONE"}, [BTC, BTC | {"symbol": "NONE"}]):
+            await rig.ask("POST", "/streams", body)
+        found = samples((await rig.ask("GET", "/metrics")).text.decode())
+        name = "fts_control_refused_streams_total"
+        counts = {
+            reason: found[of] - before[of]
+            for reason in ("stream_exists", "unknown_symbol", "unhealthy", "limit")
+            if (of := f'{name}{{reason="{reason}"}}')
+        }
+        expected = {"stream_exists": 2, "unknown_symbol": 2, "unhealthy": 0, "limit": 0}
+        assert counts == expected
+
+    with life(layout, "control"):
+        run_with_rig(scenario, layout=layout)
+
+
+def test_batches_and_errors_are_told_by_sink(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        found = samples((await rig.ask("GET", "/metrics")).text.decode())
+        assert found['fts_writer_batch_rows_bucket{le="1000.0",sink="database"}'] == 1
+        assert found['fts_writer_batch_rows_bucket{le="100.0",sink="database"}'] == 0
+        assert found['fts_writer_write_seconds_sum{sink="database"}'] == pytest.approx(0.02)
+        assert found['fts_shards_connect_attempts_total{exchange="binance_linear"}'] == 5
+        assert found['fts_shards_lag_seconds_count{exchange="binance_linear"}'] == 4
+        assert found['fts_shards_lag_seconds_bucket{exchange="binance_linear",le="0.025"}'] == 2
+        reason = 'fts_writer_errors_total{reason="store_unavailable",sink="database"}'
+        assert found[reason] == 1
+        assert found["fts_engine_disk_free_bytes"] > 0
+        assert found['fts_writer_ring_fill_ratio{kind="trade"}'] == pytest.approx(0.3)
+        assert found['fts_writer_ring_fill_max_ratio{kind="trade"}'] == pytest.approx(0.7)
+
+    run_with_rig(scenario, layout=layout)
+
+
+def test_single_streams_have_metrics_where_that_is_wanted() -> None:
+    async def scenario(rig: Rig) -> None:
+        for place, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
+            rig.supervisor.run(key := StreamKey("binance_linear", symbol, StreamKind.TRADES))
+            rig.supervisor.streams[key].row_count = 5 + place
+        rig.supervisor.tell()
+        off = await rig.ask("GET", "/metrics/streams")
+        assert (off.status, "metrics.streams" in off.body["error"]) == (404, True)
+        rig.serve(replace(rig.services, shows_streams=True))
+        text = (await rig.ask("GET", "/metrics/streams?top=1")).text.decode()
+        labels = '{exchange="binance_linear",kind="Trades",symbol="ETHUSDT",transport="Ws"}'
+        assert samples(text)[f"fts_stream_rows_total{labels}"] == 6
+        assert samples(text)[f"fts_stream_live{labels}"] == 1
+        assert "BTCUSDT" not in text, "only the first"
+        described = {name for name in in_the_tables() if name.startswith("fts_stream_")}
+        assert names_of(families(text)) == described, "the table of docs/metrics.md"
+        accept = {"accept": "application/openmetrics-text"}
+        opened = await rig.ask("GET", "/metrics/streams", headers=accept)
+        assert families(opened.text.decode(), is_open=True)
+        assert (await rig.ask("GET", "/metrics/streams?top=1001")).status == 400
+        rig.served = rig.app.metrics_only("/numbers")
+        assert "ETHUSDT" in (await rig.ask("GET", "/numbers/streams")).text.decode()
+
+    run_with_rig(scenario)
+
+
+def test_changes_of_lights_are_counted(layout: Layout) -> None:
+    async def scenario(rig: Rig) -> None:
+        async def reds() -> float:
+            found = samples((await rig.ask("GET", "/metrics")).text.decode())
+            return found['fts_control_health_transitions_total{part="db",status="red"}']
+
+        assert await reds() == 0
+        for state in ("down", "down", "up", "down"):
+            rig.supervisor.writer = telling(rig.supervisor.writer, database_state=state)
+            rig.supervisor.tell()
+        assert await reds() == 2
 
     with life(layout, "control"):
         run_with_rig(scenario, layout=layout)
@@ -221,8 +328,10 @@ def test_promtool_has_nothing_to_say(layout: Layout) -> None:
     assert PROMTOOL is not None
 
     async def scenario(rig: Rig) -> bytes:
+        rig.serve(replace(rig.services, shows_streams=True))
         await full(rig).ask("GET", "/streams")
-        return (await rig.ask("GET", "/metrics")).text
+        pages = [await rig.ask("GET", path) for path in ("/metrics", "/metrics/streams")]
+        return b"".join(page.text for page in pages)
 
     with life(layout, "control"):
         text = run_with_rig(scenario, layout=layout)

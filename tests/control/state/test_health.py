@@ -7,14 +7,14 @@ import pytest
 
 from control.state import health as health_module
 from control.state.health import (
-    OPEN_FILES_FRACTION,
     Health,
     HealthLight,
     HeldLight,
     open_files,
 )
 from engine.messages.judgement import worst
-from engine.messages.status import ChildReport, EngineStatus, Light, WriterReport
+from engine.messages.settings import HealthSettings
+from engine.messages.status import ChildReport, EngineStatus, Light, ShardReport, WriterReport
 from engine.messages.streams import StreamState
 from engine.messages.totals import FlushDelay
 from engine.messages.writer import SinkStatus
@@ -312,7 +312,50 @@ def test_machine_limits_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         }  # fmt: skip
 
     run_with_rig(scenario)
-    assert OPEN_FILES_FRACTION[0] <= 0.9
+
+
+LIMITS: list[tuple[HealthSettings, str]] = [
+    (HealthSettings(process_memory_mb=(1, 1e6)), "holds"),
+    (HealthSettings(memory_free_fraction=(0.6, 0.1)), "only 50.0% of the memory is free"),
+    (HealthSettings(open_files_fraction=(0.4, 0.9)), "has 50 of 100 files"),
+    (HealthSettings(cpu_percent=(20, 1000)), "shard-0 uses 30 % of a CPU"),
+    (HealthSettings(loop_lag_ms=(0.01, 1e6), loop_lag_window_s=0.5), "control lags"),
+]
+
+
+@pytest.mark.parametrize(("limits", "reason"), [(HealthSettings(), ""), *LIMITS])
+def test_the_limits_of_the_processes_are_those_of_the_configuration(
+    limits: HealthSettings, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "memory_free_fraction", lambda: 0.5)
+    monkeypatch.setattr(health_module, "open_files", lambda _: (50, 100))
+    monkeypatch.setattr(health_module, "resident_bytes", lambda _: 2_000_000)
+    monkeypatch.setattr(Health, "_cpu_percent", lambda *_: 30.0)
+    child = ChildReport("shard-0", "up")
+    writer = WriterReport(ChildReport("writer", "up"))
+    status = EngineStatus(
+        "green", "fine", "running", "x", 1.0, [ShardReport(child, 0, None)], writer, child, []
+    )
+    health = Health(0.0, limits)
+    health.own_loop_lag_ms = 20.0
+    health.take(status)
+    light = health.lights()["runtime"]
+    assert light.status == ("yellow" if reason else "green"), light
+    assert reason in light.reason
+
+
+def test_each_light_is_held_as_long_as_it_is_told() -> None:
+    child = ChildReport("writer", "up")
+    sinks = [SinkStatus("database", "down"), SinkStatus("redis", "down")]
+    writer = WriterReport(child, sinks=sinks)
+    status = EngineStatus("green", "fine", "running", "x", 1.0, [], writer, child, [])
+    health = Health(60.0, HealthSettings(hold_s={"redis": 0.0}))
+    health.take(status)
+    for sink in sinks:
+        sink.state = "up"
+    health.take(status)
+    lights = {name: light.status for name, light in health.lights().items()}
+    assert (lights["db"], lights["redis"]) == ("red", "green")
 
 
 def test_a_sinks_latency_is_that_of_the_last_minute() -> None:

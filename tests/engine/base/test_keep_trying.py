@@ -21,6 +21,17 @@ class Clock:
         return self.now_s
 
 
+def test_many_failures_in_a_row_are_followed_by_a_pause_until_one_try_works() -> None:
+    backoff = Backoff(1.0, 8.0, breaks_after=3, pause_s=100.0)
+    for tried in range(2):
+        delays = [backoff.next_s() for _ in range(5)]
+        for delay_s, most_s in zip(delays, (1.0, 2.0, 100.0, 100.0, 100.0), strict=True):
+            assert most_s / 2 <= delay_s <= most_s, tried
+        backoff.reset()
+    patient = Backoff(1.0, 8.0)
+    assert max(patient.next_s() for _ in range(100)) <= 8.0, "without a limit there is no pause"
+
+
 def make(clock: Clock | None = None, backoff: Backoff | None = None) -> Trouble:
     return Trouble(
         "database", "trying again", backoff or Backoff(0.001, 0.001), LOG, clock or Clock()

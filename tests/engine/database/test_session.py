@@ -22,6 +22,7 @@ from engine.database.session import (
     DOCTOR,
     PURPOSES,
     REGISTRY,
+    WITNESS,
     WRITER,
     DatabaseSession,
     Purpose,
@@ -218,6 +219,16 @@ def stopped(*pids: int) -> Iterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+def test_time_limits_of_the_address_take_the_place_of_ours(database_url: str) -> None:
+    parting = "&" if "?" in database_url else "?"
+    url = f"{database_url}{parting}keepalives_idle=77&tcp_user_timeout=5000&connect_timeout=9"
+    with session(url, WITNESS) as connection:
+        known = connection.info.get_parameters()
+    told = [known[name] for name in ("keepalives_idle", "tcp_user_timeout", "connect_timeout")]
+    assert told == ["77", "5000", "9"]
+    assert known["keepalives_count"] == "3", "what it leaves out is ours"
 
 
 _SHORT = Purpose("short", 1.0, connect_timeout_s=2)

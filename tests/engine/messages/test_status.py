@@ -6,13 +6,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.names import StreamKey, StreamKind
-from engine.messages.judgement import GREEN, is_behind, judge, judge_database, judge_upkeep
+from engine.messages.judgement import (
+    GREEN,
+    is_behind,
+    judge,
+    judge_database,
+    judge_one_database,
+    judge_upkeep,
+)
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, EngineStatus, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus
 from engine.messages.totals import ShardTotals, StreamTotals, WriterTotals, summarize
 from engine.messages.upkeep import DatabaseReport, TaskReport
-from engine.messages.writer import LatencyHistogram, RingStatus, SinkStatus, WriterStatus
+from engine.messages.writer import (
+    DatabaseThresholds,
+    LatencyHistogram,
+    RingStatus,
+    SinkStatus,
+    WriterStatus,
+)
 
 KEY = StreamKey("binance_linear", "BTCUSDT", StreamKind.TRADES)
 
@@ -224,6 +237,25 @@ def test_a_disk_that_fills_is_told_a_week_before(days: float | None, light: str)
         assert "12.3 GB are free; make room, or set database.keep" in reason
     worst_of_all = judge_upkeep(up, [*others, full], 2 * 3600 * 10**9)
     assert worst_of_all[0] == ("red" if light == "red" else "yellow")
+
+
+def test_each_database_is_behind_from_where_its_configuration_says() -> None:
+    patient = DatabaseThresholds(flush_delay_s=(20, 40), backlog_rows=(100, 1000))
+    writer = WriterReport(ChildReport("writer", "up"), thresholds={"databases.slow": patient})
+    names = "database", "databases.slow"
+    writer.sinks = [SinkStatus(name, "up") for name in names]
+    for delay_s, backlog, lights in (
+        (10.0, 0, ("yellow", "green")), (20.0, 0, ("yellow", "yellow")),
+        (40.0, 0, ("yellow", "red")), (0.0, 100, ("green", "yellow")),
+        (0.0, 1000, ("green", "red")),
+    ):  # fmt: skip
+        writer.flush_delays_s = dict.fromkeys(names, delay_s)
+        for sink in writer.sinks:
+            sink.backlog_rows = backlog
+        assert tuple(judge_one_database(writer, sink)[0] for sink in writer.sinks) == lights
+        assert tuple(is_behind(writer, name) for name in names) == tuple(
+            light != "green" for light in lights
+        )
 
 
 def test_the_writer_is_behind_where_its_light_says_so() -> None:

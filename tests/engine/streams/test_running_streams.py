@@ -13,7 +13,7 @@ from engine.messages.control import KeyResult
 from engine.messages.pipes import ShardStatus
 from engine.messages.streams import KnobChanges, Knobs, StreamRequest, StreamState, StreamStatus
 from engine.streams.running_streams import RunningStreams
-from engine.streams.wanted import Wanted
+from engine.streams.wanted import Wanted, WantedStream
 
 
 def key(symbol: str, kind: StreamKind = StreamKind.TRADES, venue: str = "acme") -> StreamKey:
@@ -102,6 +102,37 @@ def test_knobs_show_and_come_back_on_another_number_of_shards(tmp_path: Path) ->
         assert sorted(report.symbol for report in again.reports()) == ["A", "B", "C"]
         assert all(report.added_ns for report in again.reports())
         assert again.was_commanded
+
+
+def test_commands_add_no_stream_beyond_the_limit(tmp_path: Path) -> None:
+    slots, wanted = Slots(tmp_path / "streams.jsonl"), Wanted(tmp_path / "registry.jsonl")
+    running = RunningStreams(slots, wanted, 1, 1000, most=2)
+    results, _ = running.add([StreamRequest(key(name)) for name in "ABC"])
+    assert [each.error_kind for each in results] == ["", "", "limit"]
+    assert "limits.max_streams" in results[2].error
+    running.remove([key("A")])
+    assert running.add([StreamRequest(key("C"))])[0][0].error_kind == ""
+    assert len(wanted.wanted()) == 2
+
+
+def test_what_is_not_restored_stays_known_for_the_next_start(tmp_path: Path) -> None:
+    running = make_running(tmp_path)
+    add(running, key("A"), key("B"), key("C"))
+    running.set_knobs(key("B"), KnobChanges(db_writes_enabled=False))
+    empty = make_running(tmp_path)
+    empty.open([key("D")], restores=False)
+    assert empty.reports() == []
+    assert [empty.specs(shard) for shard in (0, 1)] == [[], []]
+    assert empty.knobs() == {1: Knobs(db_writes_enabled=False)}, "its last rows may wait"
+    late = [WantedStream(key("E"))]
+    assert empty.adopt(late) == ({}, {}), "the database's memory begins nothing either"
+    assert add(empty, key("A")) == {0: [0]}, "one may be begun by command"
+    gone, stopped = empty.remove([key("C")])
+    assert ([each.error_kind for each in gone], stopped) == ([""], {})
+    again = make_running(tmp_path)
+    again.open([key("D")])
+    assert sorted(report.symbol for report in again.reports()) == ["A", "B", "D"]
+    assert again.knobs() == {1: Knobs(db_writes_enabled=False)}
 
 
 def test_a_shard_may_not_speak_of_streams_it_does_not_have(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -23,6 +24,7 @@ from shards.transport.connection import Connection
 from shards.venues import VENUES
 from shards.venues.kit import Channel, SocketGroup, Venue
 from tests.shards.doubles import MemoryRings, Open, spec_of
+from tests.waiting import until
 
 VENUE = VENUES["binance_linear"]
 
@@ -70,6 +72,8 @@ class Rig:
         self.published = asyncio.Event()
         self.connection: Connection | None = None
         self.venue = VENUE
+        self.tries: Counter[str] = Counter()
+        self.backoff: Backoff | None = None
 
     def open(
         self, port: int, lifetime_s: float, group: SocketGroup, connects: Refusable | None = None
@@ -80,7 +84,8 @@ class Rig:
         topic = channel.topic("BTCUSDT", VenueSettings())
         self.connection = Connection(
             self.venue, group, f"ws://127.0.0.1:{port}/market/ws", [(topic, self.feed)],
-            self.publish, connects or Open(), lifetime_s=lifetime_s,
+            self.publish, connects or Open(), lifetime_s=lifetime_s, tries=self.tries,
+            backoff=self.backoff,
         )  # fmt: skip
         return self.connection
 
@@ -146,6 +151,7 @@ def test_subscribes_and_stores_what_comes() -> None:
             server.send(trade(trade_id))
         assert await rig.ids(3) == [1, 2, 3]
         assert rig.feed.status().state == StreamState.LIVE
+        assert rig.tries == {"connects": 1, "subscribes": 1}
 
     run(test)
 
@@ -455,9 +461,29 @@ def test_refused_connection_is_tried_again_with_growing_delays() -> None:
         server.close()
         await server.wait_closed()
 
-    async def _slam(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
-        await writer.drain()
-        writer.close()
+    uvloop.run(body())
+
+
+async def _slam(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+def test_after_many_failures_a_socket_pauses_and_its_streams_say_for_how_long() -> None:
+    async def body() -> None:
+        rig = Rig()
+        rig.backoff = Backoff(0.02, 0.02, breaks_after=2, pause_s=600.0)
+        server = await asyncio.start_server(_slam, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        task = asyncio.create_task(rig.open(port, 3600, VENUE.groups["market"]).run())
+        await until(lambda: "next try in" in rig.feed.reason, "the pause")
+        assert rig.tries == {"connects": 2}
+        assert "cannot connect" in rig.feed.reason, "and why"
+        assert rig.feed.state is StreamState.BACKOFF
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
+        await server.wait_closed()
 
     uvloop.run(body())

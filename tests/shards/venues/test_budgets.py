@@ -6,9 +6,14 @@ import json
 import pytest
 
 from engine.limits.budget import Budget, Waiter
-from engine.messages.settings import HeldLimitSettings, LimitSettings
-from shards.venues import VENUES, venue_limits
-from shards.venues.budgets import limits_of
+from engine.messages.settings import (
+    HeldLimitSettings,
+    LimitOverride,
+    LimitSettings,
+    VenueSettings,
+)
+from shards.venues import VENUES, raised_limits, venue_limits
+from shards.venues.budgets import REST_POLLS, limits_of, raised, with_limits
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -62,6 +67,49 @@ def test_what_one_market_of_futures_used_does_not_stop_the_other() -> None:
     ours.venue_says(1020.0, 1.0)
     ours.ask(Waiter("shard", 2, 20.0))
     assert ours.fitting(1.0) == 20.0
+
+
+def test_limits_of_ones_own_are_shared_out_like_the_venues() -> None:
+    venue = VENUES["hyperliquid_perp"]
+    limits = {
+        REST_WEIGHT: LimitOverride(600, 30), MESSAGES: LimitOverride(1000),
+        SOCKETS: LimitOverride(4),
+    }  # fmt: skip
+    tuned = with_limits(venue, limits)
+    known, found = ({each.pool: each for each in limits_of(every)} for every in (venue, tuned))
+    name = limited_as(venue)
+    assert found[REST_WEIGHT] == LimitSettings(name, REST_WEIGHT, 480.0, 30)
+    assert found[REST_POLLS] == LimitSettings(name, REST_POLLS, 288.0, 30)
+    assert found[SOCKETS] == HeldLimitSettings(name, SOCKETS, 4)
+    assert found[CONNECTS] == known[CONNECTS]
+    assert places_of(tuned, SOCKETS) == 4
+    assert raised(venue, limits) == [], "all of it is less"
+    assert with_limits(venue, {}) is venue
+
+
+def test_what_no_venue_could_mean_is_no_limit() -> None:
+    venue = VENUES["hyperliquid_perp"]
+    for limits, error in (
+        ({"rest_wait": LimitOverride(5)}, KeyError),
+        ({SOCKETS: LimitOverride(1.5)}, ValueError),
+        ({SOCKETS: LimitOverride(2, 60)}, ValueError),
+        ({MESSAGES: LimitOverride(1)}, ValueError),
+    ):
+        with pytest.raises(error):
+            with_limits(venue, limits)
+
+
+def test_a_limit_above_the_known_one_is_named() -> None:
+    venue = VENUES["hyperliquid_perp"]
+    weight = limit_of(venue, REST_WEIGHT)
+    assert weight is not None
+    longer = {REST_WEIGHT: LimitOverride(weight.units, weight.window_s / 2)}
+    for limits in (longer, {SOCKETS: LimitOverride(1 + (places_of(venue, SOCKETS) or 0))}):
+        (warning,) = raised(venue, limits)
+        assert warning.startswith(next(iter(limits)))
+    settings = {venue.name: VenueSettings(limits=longer)}
+    (line,) = raised_limits(settings)
+    assert line.startswith(f"venues.{venue.name}.limits.rest_weight: more than the ")
 
 
 def test_limits_may_be_for_any_window_also_those_of_sockets_and_messages() -> None:

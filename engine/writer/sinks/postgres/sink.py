@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
@@ -79,6 +79,7 @@ class PostgresSink(Sink):
         self.name = settings.database
         self._url = settings.database_url
         self._bars = settings.bars
+        self._purpose = replace(WRITER, answer_within_s=settings.answer_within_s)
         self._instance = layout.instance
         self._tables = Tables(slots)
         self._aside = Aside(layout.quarantine_of(self.name), self._tables, layout.instance)
@@ -94,7 +95,7 @@ class PostgresSink(Sink):
         """
         await self.close()
         self._tables.forget()
-        self._connection = await open_session(self._url, WRITER, self._instance)
+        self._connection = await open_session(self._url, self._purpose, self._instance)
         self._overdue.watch(self._connection)
         async with self._connected() as connection:
             return await self._cursors.introduce(connection, drained)

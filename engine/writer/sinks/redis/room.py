@@ -82,9 +82,12 @@ class Room:
         known = self._streams.get(key)
         return known.byte_count if known else KEY_BYTES
 
-    def entries_kept(self, key: str, row_count: int, payload_bytes: int) -> int:
+    def entries_kept(
+        self, key: str, row_count: int, payload_bytes: int, maxlen_rows: int | None = None
+    ) -> int:
         """How many entries the stream may hold when this one is added. Redis trims by entries, and
-        one holds a row in a quiet market and five hundred in a storm.
+        one holds a row in a quiet market and five hundred in a storm. `maxlen_rows` is the stream's
+        own bound, where it has one.
         """
         byte_count = payload_bytes + ENTRY_BYTES
         known = self._streams.get(key)
@@ -93,7 +96,8 @@ class Room:
         known.row_count += _SMOOTHING * (row_count - known.row_count)
         known.byte_count += _SMOOTHING * (byte_count - known.byte_count)
         fitting = self.level_bytes / max(known.byte_count, known.held_bytes)
-        return max(1, round(min(self._maxlen_rows / known.row_count, fitting)))
+        most_rows = maxlen_rows or self._maxlen_rows
+        return max(1, round(min(most_rows / known.row_count, fitting)))
 
     def take_stock(self, held: Mapping[str, Held], server: ServerMemory | None) -> list[Trim]:
         """Find the level; return what must be cut to it, fattest first. Streams that this writer

@@ -40,7 +40,6 @@ _log = logging.getLogger(__name__)
 _EVENTS_PER_ENTRY: Final = 500
 _ROWS_PER_ENTRY: Final = 2_000
 """Levels of a book, 25 bytes each: what Redis can only drop whole stays small."""
-_DEADLINE_S: Final = 2.0
 _KEPT_S: Final = 7 * 86_400
 """A stream that gets no entry for a week is gone, whoever wanted it once."""
 _RENEWED_EVERY_S: Final = 3_600.0
@@ -71,17 +70,23 @@ class RedisSink(Sink):
     promise = Promise.LIVE
 
     def __init__(
-        self, settings: WriterSettings, slots: Slots, deadline_s: float = _DEADLINE_S
+        self, settings: WriterSettings, slots: Slots, deadline_s: float | None = None
     ) -> None:
         assert settings.redis_url, "without a URL there is no sink"
         self._address = parse_redis_url(settings.redis_url)
         self._name = f"fts-writer-{settings.paths.instance}"
         self._prefix = settings.redis_prefix
         self._cursor_key = f"{settings.redis_prefix}:cursor"
+        self._template = settings.redis_key_template.replace("{prefix}", settings.redis_prefix)
+        self._publishes = {
+            kind: settings.redis_publish if each.publish is None else each.publish
+            for kind, each in settings.redis_kinds.items()
+        }
         self._publish = settings.redis_publish
+        self._maxlens = {kind: each.maxlen for kind, each in settings.redis_kinds.items()}
         self._needed_bytes = settings.redis_needed_bytes
         self._memory_bytes = settings.redis_memory_bytes
-        self._deadline_s = deadline_s
+        self._deadline_s = deadline_s or settings.redis_answer_within_s
         self._slots = slots
         self._link: RedisLink | None = None
         self._begins: dict[SourceKey, int] = {}
@@ -155,7 +160,7 @@ class RedisSink(Sink):
             payload = encode(entry.events)
             commands.append(self._append(entry, payload))
             entries.append(entry)
-            if self._publish:
+            if self._publishes.get(entry.kind, self._publish):
                 commands.append(("PUBLISH", entry.key, payload))
                 entries.append(None)
         ends = {_cursor_field(each.source): each.end_seq for each in slices}
@@ -357,11 +362,13 @@ class RedisSink(Sink):
         if kind == GAP.name:
             return f"{self._prefix}:gaps", gap_events(rows, key.venue, key.symbol, key.kind)
         known = KINDS[kind]
-        return f"{self._prefix}:{known.word}:{key.venue}:{key.symbol}", known.events(rows)
+        name = self._template.format(kind=known.word, venue=key.venue, symbol=key.symbol)
+        return name, known.events(rows)
 
     def _append(self, entry: _Entry, payload: bytes) -> Command:
         """An XADD that keeps what the stream may hold."""
-        kept = self.room.entries_kept(entry.key, entry.row_count, len(payload))
+        maxlen = self._maxlens.get(entry.kind)
+        kept = self.room.entries_kept(entry.key, entry.row_count, len(payload), maxlen)
         return ("XADD", entry.key, "MAXLEN", "~", kept, "*", "events", payload)
 
 

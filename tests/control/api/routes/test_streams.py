@@ -501,7 +501,7 @@ def test_knobs_change_one_by_one_and_null_takes_them_back() -> None:
         assert (await rig.ask("PATCH", path, {})).status == 200
         for patch, field in (
             ({"flush_rows": True}, "flush_rows"), ({"flush_interval_ms": 0}, "flush_interval_ms"),
-            ({"disable_db_writes": True}, "disable_db_writes"), ({"flush_rows": 1.5}, "flush_rows"),
+            ({"disable_db_writes": 1}, "disable_db_writes"), ({"flush_rows": 1.5}, "flush_rows"),
             ({"max_rows_per_copy": 999}, "max_rows_per_copy"),
             ({"db_writes_enabled": None}, "db_writes_enabled"), ([], ""),
         ):  # fmt: skip
@@ -536,6 +536,38 @@ def test_a_whole_book_is_fetched_where_there_is_one_to_fetch() -> None:
         ever = await rig.ask("POST", "/streams/HyperliquidPerp/BTC/L2Book/Ws/snapshot")
         assert ever.status == 422
         assert "whole book already" in ever.body["error"]
+
+    run_with_rig(scenario)
+
+
+def test_knobs_are_known_by_the_names_they_have_elsewhere() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.ask("POST", "/streams", BTC)
+        path = "/streams/binance_linear/BTCUSDT/Trades/Ws/knobs"
+        for patch, changed in (
+            ({"disable_db_writes": True}, {"db_writes_enabled": False}),
+            ({"disable_redis_publishes": True}, {"redis_publishes_enabled": False}),
+            ({"disable_db_writes": False, "flush_rows": 9}, {"db_writes_enabled": True}),
+            ({"chunk_rows": 4000, "hard_cap_rows": 3000}, {"max_rows_per_copy": 3000}),
+            ({"hard_cap_rows": 5000, "chunk_rows": None}, {"max_rows_per_copy": 5000}),
+            ({"chunk_rows": None}, {"max_rows_per_copy": None}),
+        ):
+            assert (await rig.ask("PATCH", path, patch)).status == 200, patch
+            knobs = (await rig.ask("GET", path)).body["knobs"]
+            assert knobs == knobs | changed, patch
+        before = (await rig.ask("GET", path)).body["knobs"]
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"disable_db_writes": True, "db_writes_enabled": False}, "disable_db_writes"),
+            ({"hard_cap_rows": 2000, "max_rows_per_copy": 2000}, "hard_cap_rows"),
+            ({"chunk_rows": "many"}, "max_rows_per_copy"),
+            ({"chunk_rows": 999}, "max_rows_per_copy"),
+            ({"chunk_rows": True}, "max_rows_per_copy"),
+            ({"disable_redis_publishes": None}, "disable_redis_publishes"),
+        ]
+        for body, field in wrong:
+            answer = await rig.ask("PATCH", path, body)
+            assert (answer.status, answer.body["field"]) == (400, field), body
+        assert (await rig.ask("GET", path)).body["knobs"] == before
 
     run_with_rig(scenario)
 

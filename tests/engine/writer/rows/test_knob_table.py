@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from engine.data.kinds import GAP
 from engine.data.layout import Layout
 from engine.data.slots import Slots
-from engine.messages.settings import FlushSettings
+from engine.messages.settings import DatabaseSettings, FlushSettings
 from engine.messages.streams import Knobs
 from engine.writer.every_row import EveryRow
 from engine.writer.live import Live
@@ -206,6 +207,24 @@ def test_the_smallest_limit_of_all_streams_governs_at_once(make_settings: MakeSe
     assert knobs.flush_rows == 1
     knobs.set({})
     assert (knobs.flush_rows, knobs.max_rows_per_copy) == (1000, 5000)
+
+
+def test_a_stream_in_another_database_governs_the_pace_there_alone(
+    make_settings: MakeSettings,
+) -> None:
+    settings = make_settings(
+        flush_rows=1000, databases=[DatabaseSettings("databases.quick", "postgresql:///x")]
+    )
+    default, quick = (KnobTable(each) for each in settings.by_database())
+    hasty = Knobs(flush_rows=7, flush_interval_ms=1, max_rows_per_copy=2000)
+    for table in (default, quick):
+        table.set({3: msgspec.structs.replace(hasty, database="databases.quick")})
+    assert (quick.flush_rows, quick.flush_interval_s, quick.max_rows_per_copy) == (7, 0.001, 2000)
+    assert (default.flush_rows, default.max_rows_per_copy) == (1000, settings.max_rows_per_copy)
+    assert default.flush_interval_s == settings.flush_interval_s
+    for table in (default, quick):
+        table.set({3: hasty})
+    assert default.flush_rows == quick.flush_rows == 7, "where it is routed to is not known here"
 
 
 def test_enabled_streams_cost_no_mask(make_settings: MakeSettings, trades: MakeTrades) -> None:

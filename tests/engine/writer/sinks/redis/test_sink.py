@@ -19,6 +19,7 @@ from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK, GAP, TRADE
 from engine.data.layout import SourceKey
 from engine.data.slots import Slots
+from engine.messages.settings import RedisKind
 from engine.servers.valkey import PrivateValkey
 from engine.writer.rows.slice import Batch, Slice
 from engine.writer.sinks.redis.sink import RedisSink
@@ -187,6 +188,27 @@ def test_subscribers_get_what_the_stream_gets(run: Run, redis_url: str, trades: 
     assert json.loads(payload) == events(redis_url, "fts:trades:acme:S1")
 
 
+def test_kinds_may_have_keys_bounds_and_channels_of_their_own(
+    run: Run, redis_url: str, trades: MakeTrades, books: MakeTrades
+) -> None:
+    async def body(sink: RedisSink) -> Any:
+        for n in range(60):
+            await sink.take(Batch([piece(trades(4 * 500, n * 2000))]), durable=False)
+        link = await RedisLink.open(parse_redis_url(redis_url), "reader", 1.0)
+        await link.call([("PSUBSCRIBE", "*")], 1.0)
+        await sink.take(Batch([piece(trades(4)), piece(books(4))]), durable=False)
+        ((_, _, channel, _),) = await link.call([("PING",)], 1.0)
+        await link.wait_closed()
+        return channel
+
+    kinds = {"trade": RedisKind(maxlen=2_000), "book": RedisKind(publish=True)}
+    template = "{prefix}:{venue}.{symbol}/{kind}"
+    channel = run(body, redis_key_template=template, redis_kinds=kinds)
+    assert channel.startswith(b"fts:acme.S") and channel.endswith(b"/book"), "no trade is sent"
+    assert 1_000 <= len(events(redis_url, "fts:acme.S0/trades")) <= 10_000
+    assert ask(redis_url, ("KEYS", "fts:trades:*")) == [[]]
+
+
 def test_rows_of_unknown_streams_are_left_out(run: Run, redis_url: str, trades: MakeTrades) -> None:
     rows = trades(4)
     rows["stream"][1] = 99
@@ -297,6 +319,26 @@ def test_login_and_database_come_from_the_url(
     with pytest.raises(EngineError) as caught:
         uvloop.run(main(f"{base}?username=ann&password=wrong-one"))
     assert "wrong-one" not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_left_as_soon_as_the_configuration_says(
+    make_settings: MakeSettings, slots: Slots
+) -> None:
+    async def main() -> None:
+        async def listen(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await gone.wait()
+            writer.close()
+
+        gone = asyncio.Event()
+        server = await asyncio.start_server(listen, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        settings = make_settings(redis_url=f"redis://127.0.0.1:{port}", redis_answer_within_s=0.2)
+        with pytest.raises(StoreUnavailableError, match=r"no answer within 0\.2 s"):
+            await RedisSink(settings, slots).open({})
+        gone.set()
+        server.close()
+
+    asyncio.run(main())
 
 
 def test_urls_are_read_and_masked() -> None:
