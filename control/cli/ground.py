@@ -51,6 +51,8 @@ class ServiceOptions:
     """Begin with an empty state directory and an empty private database (the demo)."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
     """What is no reason to go on."""
+    reload: Callable[[], LoadedConfig] | None = None
+    """Reads the configuration anew; None where it is not for that."""
 
     def check(self) -> None:
         """Raises ConfigError for wishes that contradict each other."""

@@ -19,7 +19,7 @@ if _on_interrupt is signal.default_int_handler:
 from control.cli.commands import bench, demo, doctor, simulate, up, version
 from control.cli.exits import Exit
 from control.cli.lake import commands as lake
-from control.cli.remote import health, instruments, limiters, streams
+from control.cli.remote import health, instruments, limiters, streams, upgrade
 from control.cli.remote.client import RefusedError, UnreachableError
 from control.cli.stores import db, migrate, psql, quarantine, redis
 from engine.base.errors import ConfigError, EngineError, InstanceBusyError
@@ -30,7 +30,8 @@ from engine.process.logs import escaped
 signal.signal(signal.SIGINT, _on_interrupt)
 
 _COMMANDS = (
-    up, demo, psql, redis, streams, instruments, limiters, health, quarantine, lake, simulate,
+    up, demo, psql, redis, streams, instruments, limiters, health, upgrade, quarantine, lake,
+    simulate,
     db, migrate, doctor, bench, version,
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ import msgspec
 from control.cli.addresses import Addresses, make_note
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions, bind, empty, machine_plan
+from control.cli.renewal import Renewal
 from control.cli.terminal import standard_streams
 from control.cli.terminal.live_view import can_show_view, watch
 from control.http.auth import Guard
@@ -160,8 +162,12 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     supervisor = stop.supervisor = Supervisor(
-        settings, migrate=migrations.migrate, servers=ground.servers
+        settings,
+        migrate=migrations.migrate,
+        servers=ground.servers,
+        renew=Renewal(ground.options.reload, scenario.streams, sys.argv[1:]),
     )
+    loop.add_signal_handler(signal.SIGUSR2, _upgrade, supervisor)
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
         await _live(supervisor, stop, ground.options)
@@ -178,6 +184,11 @@ async def _run(
     if supervisor.failed.done():
         raise supervisor.failed.result()
     return scenario.after_drain(ground, supervisor.status(), delivered)
+
+
+def _upgrade(supervisor: Supervisor) -> None:
+    if why_not := supervisor.upgrade():
+        _log.warning(f"SIGUSR2: no upgrade: {why_not}")
 
 
 async def _live(supervisor: Supervisor, stop: _Stop, options: ServiceOptions) -> None:

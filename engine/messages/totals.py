@@ -41,10 +41,10 @@ class StreamTotals:
         for name in StreamCounts._fields:
             setattr(report, name, self._base[name] + getattr(status, name))
 
-    def shard_ended(self, reason: str) -> None:
+    def shard_ended(self, reason: str, state: StreamState = StreamState.PENDING) -> None:
         """The shard is gone: its counts become the base of the next one's."""
         self._base = {name: getattr(self.report, name) for name in StreamCounts._fields}
-        self.report.state, self.report.reason = StreamState.PENDING, reason
+        self.report.state, self.report.reason = state, reason
 
 
 class RecentLatency:
@@ -84,6 +84,11 @@ class ShardTotals:
     def shard_ended(self) -> None:
         """The shard is gone: its counts become the base of the next one's."""
         self._base = self.by_kind
+
+    def add(self, other: "ShardTotals") -> None:
+        """Count what another shard had counted, which is gone for good."""
+        self._base = sum_by_kind([self._base, other.by_kind])
+        self.by_kind = sum_by_kind([self.by_kind, other.by_kind])
 
 
 class FlushDelay:

@@ -4,7 +4,7 @@ A shard or writer that is not there now learns everything when it is ready, so n
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from engine.data.names import StreamKey
 from engine.messages.control import AddStreams, KeyResult, RemoveStreams, RenewBook, SetKnobs
@@ -62,6 +62,14 @@ class CommandDesk:
         """The database came back and remembers streams of an earlier life."""
         knobs = self._running.knobs()
         started, stopped = self._running.adopt(entries)
+        self._starts.stop(stopped)
+        self._starts.start(started)
+        self._tell_knobs(knobs)
+
+    def reseed(self, configured: Sequence[StreamKey]) -> None:
+        """The configuration was read anew. Raises OSError where that cannot be written down."""
+        knobs = self._running.knobs()
+        started, stopped = self._running.reseed(configured)
         self._starts.stop(stopped)
         self._starts.start(started)
         self._tell_knobs(knobs)

@@ -114,6 +114,14 @@ class PushedBook(ChainedBook):
         if not self._synced and self.has_data and self.state is StreamState.SYNCING:
             self._ask()
 
+    def inherited(self) -> None:
+        """Where the book itself is needed, for its checksum, the next socket's snapshot brings it
+        once more: it is brought up to what is stored, and written.
+        """
+        self._due_s = monotonic_s() + _FIRST_PAUSE_S
+        if self._rule.checksum is not None:
+            self._synced = False
+
     def _counts_anew(self, event: BookEvent) -> bool:
         """Whether an id that went back is no repetition: the venue's time says so."""
         last_seq, at = self._last_seq, event.ts_event

@@ -30,6 +30,8 @@ _ROW_BYTES: Final = TRADE.dtype.itemsize
 _NONE_YET: Final = -1
 _LOOK_CLOSER: Final = -2
 _REMEMBERED_TRADES: Final = 4096
+_REPEATED_NS: Final = 60_000_000_000
+"""Two sockets that are open now are not further apart."""
 _BACKFILLED: Final = int(Flag.BACKFILLED)
 _HALF: Final = (1 << 64) - 1
 _SIGN: Final = 1 << 63
@@ -97,6 +99,7 @@ class ContiguousTrades(_TradeStream):
     """
 
     ids_tell: ClassVar = True
+    heirlooms: ClassVar = {"_next_id": int}
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -269,6 +272,9 @@ class HistoryTrades(_TradeStream):
     """Trades known by (time, id), with replayed history after each subscribe."""
 
     listens_without_rows: ClassVar = True
+    heirlooms: ClassVar = {
+        "_last": tuple[int, int] | None, "_recent": list[tuple[int, int]],
+    }  # fmt: skip
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -283,6 +289,13 @@ class HistoryTrades(_TradeStream):
         """The first frame repeats the past, also what could not be read of it."""
         super().subscribed(why)
         self.handed_over(wall_ns())
+
+    def let_go(self) -> None:
+        """What is older than any repetition need not travel."""
+        super().let_go()
+        oldest = self.newest_ts - _REPEATED_NS
+        keys = [key for key in self._recent if key[0] >= oldest]
+        self._recent = dict.fromkeys(keys or islice(reversed(self._recent), 1))
 
     @property
     def newest_ts(self) -> int:

@@ -20,6 +20,7 @@ from shards.feeds.feed import Feed, Frame, is_set_back
 class UnnumberedFeed(Feed):
     """Accepts rows in the order of their time and declares what lies between two connections."""
 
+    heirlooms: ClassVar = {"_before_last_ts": int}
     silence_is_loss: ClassVar = True
     _rows_per_element: ClassVar = 1
 

@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options)
     if options.strict and (wrong := loaded.no_symbols()):
         raise ConfigError("; ".join(wrong))
-    service = ServiceOptions.of(options, loaded)
+    service = ServiceOptions.of(options, loaded, reload=lambda: load(options))
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
     return run_service(service, Up(strict=options.strict))

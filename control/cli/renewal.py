@@ -1,0 +1,109 @@
+"""What a running engine becomes when it is upgraded: the settings of now as the configuration on
+disk wants them, once the code on disk has passed its trial.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from control.cli.trial import Finding, Wish
+from engine.base.errors import ConfigError, EngineError
+from engine.data.names import StreamKey, is_database
+from engine.process.child import child_environment
+from engine.process.protocol import fingerprint
+from engine.start.config import LoadedConfig
+from engine.supervisor.spawning import SupervisorSettings
+
+_TRIAL_S: Final = 120.0
+_SHOWN_CHARS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """`reload` reads the configuration anew, None where there is none to read; `arguments` are the
+    command line it comes from.
+    """
+
+    reload: Callable[[], LoadedConfig] | None
+    streams: Callable[[LoadedConfig], list[StreamKey]]
+    arguments: list[str]
+
+    async def __call__(self, settings: SupervisorSettings) -> SupervisorSettings:
+        """The settings to go on with. Raises EngineError where the code on disk, the configuration
+        or a database is in the way.
+        """
+        await self._try(settings)
+        if self.reload is None:
+            return settings
+        loaded = self.reload()
+        if changed := _unchangeable(settings, loaded):
+            raise ConfigError(f"{loaded.source}: changed: {', '.join(changed)}; a restart takes it")
+        return replace(
+            settings,
+            config=loaded.config,
+            venues=loaded.config.venues,
+            log=msgspec.structs.replace(settings.log, level=loaded.config.log.level),
+            routes=loaded.routes(),
+            streams=self.streams(loaded),
+        )
+
+    async def _try(self, settings: SupervisorSettings) -> None:
+        """Run the trial of the code on disk in a process of its own."""
+        arguments = self.arguments if self.reload is not None else None
+        urls = {
+            name: (settings.owner_urls.get(name) or url).reveal()
+            for name, url in settings.urls.items()
+            if is_database(name)
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "control.cli.trial",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=child_environment(),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(_TRIAL_S):
+                said, complaint = await process.communicate(
+                    msgspec.json.encode(Wish(arguments, urls))
+                )
+        except TimeoutError:
+            raise EngineError(f"its trial took longer than {_TRIAL_S:.0f} s") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if process.returncode:
+            last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
+            raise EngineError(f"what is on disk cannot run: {last[0][:_SHOWN_CHARS]}")
+        found = msgspec.json.decode(said, type=Finding)
+        if found.fingerprint != fingerprint():
+            raise EngineError(
+                f"version {found.version} on disk does not understand the processes of this one:"
+                " restart the engine"
+            )
+
+
+def _unchangeable(settings: SupervisorSettings, loaded: LoadedConfig) -> list[str]:
+    """Keys that differ from what an engine stands on while it runs: its port, its rings, its
+    servers, and what it is called there.
+    """
+    before, after = settings.config, loaded.config
+    parts: list[tuple[str, object, object]] = [
+        ("control.host", before.control.host, after.control.host),
+        ("control.port", before.control.port, after.control.port),
+        ("shards", before.shards, after.shards),
+        ("limits", before.limits, after.limits),
+        ("redis", before.redis, after.redis),
+        ("databases", before.databases.keys(), after.databases.keys()),
+        ("database.registry_name", before.database.registry_name, after.database.registry_name),
+        (
+            "the settings of the private database",
+            before.database.private_settings, after.database.private_settings,
+        ),
+    ]  # fmt: skip
+    changed = [name for name, old, new in parts if old != new]
+    moved = [n for n, url in loaded.urls.items() if n in settings.urls and settings.urls[n] != url]
+    return [*changed, *(f"the address of the {name}" for name in moved)]
