@@ -167,7 +167,6 @@ async def _run(
         servers=ground.servers,
         renew=Renewal(ground.options.reload, scenario.streams, sys.argv[1:]),
     )
-    loop.add_signal_handler(signal.SIGUSR2, _upgrade, supervisor)
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
         await _live(supervisor, stop, ground.options)
@@ -184,11 +183,6 @@ async def _run(
     if supervisor.failed.done():
         raise supervisor.failed.result()
     return scenario.after_drain(ground, supervisor.status(), delivered)
-
-
-def _upgrade(supervisor: Supervisor) -> None:
-    if why_not := supervisor.upgrade():
-        _log.warning(f"SIGUSR2: no upgrade: {why_not}")
 
 
 async def _live(supervisor: Supervisor, stop: _Stop, options: ServiceOptions) -> None:

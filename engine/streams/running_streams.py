@@ -211,6 +211,11 @@ class RunningStreams:
         report.state, report.reason = state, reason
         return is_news
 
+    def has_failed(self, slot: int) -> bool:
+        """Whether a stream cannot run."""
+        totals = self._totals.get(slot)
+        return totals is not None and totals.report.state is StreamState.FAILED
+
     def end_life(self, slot: int, process: str = "") -> StreamSpec:
         """A stream is still wanted and its shard is to end it: what that says of it from now on is
         about an earlier life. Returns the next one, in a process of this name, or the same.

@@ -276,7 +276,9 @@ class Shards:
             return self._sync(child.rings, child.name)
 
         passed = partial(self._passed, index, new, progress)
-        succession = Succession(old.keeper.send, new.keeper.send, sync, passed)
+        succession = Succession(
+            old.keeper.send, new.keeper.send, sync, passed, self._running.has_failed
+        )
         self._successions[index] = succession
         begun = self.starts.begun(index)
         succession.begin(

@@ -73,6 +73,8 @@ class Succession:
     to_new: Callable[[ToChild], None]
     sync: Callable[[bool], Awaitable[None]]
     passed: Callable[[StreamSpec, StreamStatus | None], bool]
+    has_failed: Callable[[int], bool] = lambda _: False
+    """Whether the stream of a slot cannot run: it joins nowhere."""
     cold_after_s: float = _COLD_AFTER_S
     _passages: dict[int, _Passage] = field(default_factory=dict)
     _alarm: Alarm = field(default_factory=Alarm)
@@ -159,7 +161,7 @@ class Succession:
             slot
             for slot, each in self._passages.items()
             if each.step is PassageStep.WAITS
-            and (each.has_joined or is_cold)
+            and (each.has_joined or is_cold or self.has_failed(slot))
             and now_s - each.asked_s >= _ASKED_AGAIN_S
         ]
         for slot in due:

@@ -37,6 +37,7 @@ _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
 _ALIVE_EVERY_S = 1.0
 _RECENT_NS = 5_000_000_000
+_BRINGS_NOTHING = (StreamState.SYNCING, StreamState.FAILED)
 _REMEMBERED_S = 300.0
 """A removed stream is remembered; by then its last row is in the positions of the writer."""
 
@@ -192,10 +193,12 @@ class VenueSession:
         return is_taken
 
     def release(self, slot: int, *, is_cold: bool) -> StreamReleased | None:
-        """Let go of a stream, or end it where it does not run; None while neither can be."""
+        """Let go of a stream; None while that cannot be. One that has brought nothing whole yet, or
+        must go (`is_cold`), is ended: the next process begins with what it has kept meanwhile.
+        """
         stream = self._by_slot[slot]
         said = self._passing.let_go(stream)
-        if said is None and not (is_cold or stream.state is StreamState.FAILED):
+        if said is None and not (is_cold or stream.state in _BRINGS_NOTHING):
             return None
         if said is None:
             stream.ended("another process goes on", self._sockets.silent_s(stream), in_order=False)

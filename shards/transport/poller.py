@@ -128,7 +128,8 @@ class Poller:
     def add(self, stream: UnnumberedFeed, *, goes_on: bool = False) -> None:
         """Sample one more stream; with `goes_on`, one that another process sampled until now."""
         self._streams[stream.key.symbol] = stream
-        if goes_on:
+        if goes_on:  # neither earlier, which budgets do not allow for, nor later
+            self._due_s[stream.key.symbol] = stream.due_s or monotonic_s()
             stream.goes_on(self.carrier)
         else:
             stream.carrier = self.carrier
@@ -142,7 +143,7 @@ class Poller:
     def remove(self, stream: UnnumberedFeed) -> None:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
-            self._due_s.pop(stream.key.symbol, None)
+            stream.due_s = self._due_s.pop(stream.key.symbol, 0.0)
             self._arrange()
 
     async def run(self) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-import time
+from time import sleep as pause
 from typing import Any, Final
 
 from control.cli.exits import Exit
@@ -21,7 +21,6 @@ change the configuration, then:
   fts upgrade                   replace shards, writer, upkeep and control, and wait for it
   fts upgrade --no-wait         begin, and return
   fts upgrade --json            end with the engine's answer as JSON
-  kill -USR2 PID                the same without the command line, PID as in engine.json
 
 What is on disk is tried first: its code is imported, the configuration read, the databases' schemas
 compared. If anything is in the way the engine is left as it is. Then streams pass one after the
@@ -66,7 +65,7 @@ def _watch(client: Client, row: dict[str, Any]) -> dict[str, Any]:
             sys.stderr.write(f"{line}\n")
         if row["state"] != "running":
             return row
-        time.sleep(_LOOK_S)
+        pause(_LOOK_S)
         try:
             row = client.get("/upgrade")
             heard_s = monotonic_s()

@@ -149,6 +149,14 @@ def test_what_does_not_run_passes_without_a_word_after_a_while() -> None:
     assert run(scenario, cold_after_s=0.1).new_has == set(SLOTS)
 
 
+def test_what_has_failed_is_not_waited_for() -> None:
+    async def scenario(processes: Processes) -> None:
+        processes.join([1, 2])
+        await processes.succession.run()
+
+    assert run(scenario, has_failed=lambda slot: slot == 3).new_has == set(SLOTS)
+
+
 @pytest.mark.parametrize("heard", [StreamReleased, StreamInherited])
 def test_when_the_present_process_dies_the_next_one_has_everything(heard: type) -> None:
     async def scenario(processes: Processes) -> None:
