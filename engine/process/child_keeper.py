@@ -106,7 +106,8 @@ class ChildKeeper:
         """Have the child make way for its next life: it is told so, and killed after `within_s`.
         Raises ChildStartError when the next one is not ready in time; that is tried on.
         """
-        child, self._renewing, self.is_renewed = self._child, True, True
+        child, self.is_renewed = self._child, True
+        self._renewing = child is not None
         try:
             if child is not None:
                 child.pipe.send(farewell)

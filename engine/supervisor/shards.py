@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -12,6 +13,7 @@ from engine.base.errors import EngineError
 from engine.data.kinds import KINDS
 from engine.data.layout import ring_name, shard_name
 from engine.data.ring_files import make_ring
+from engine.data.segment import Segment
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.limits import LeaseRequest, LimitFeedback, PlacesWanted
 from engine.messages.listings import ListingWanted
@@ -61,6 +63,13 @@ class SuccessionError(EngineError):
     """A shard could not be replaced; the process that had its streams has them still, or again."""
 
 
+def remove_rings(rings: Iterable[Path]) -> None:
+    """Of those that the writer has not seen."""
+    for path in rings:
+        Segment.lock_of(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
 class Shards:
     """Use it inside one event loop. `settings` are those of now; `sync` has the writer journal some
     rings, of a child by its name.
@@ -86,12 +95,15 @@ class Shards:
         self._next: dict[int, ShardChild] = {}
         """By shard, the process that takes over its streams."""
         self._successions: dict[int, Succession] = {}
+        self._leaving: list[ShardChild] = []
+        """Processes whose streams have passed, until they have ended."""
         self._is_passing = False
 
     def __iter__(self) -> Iterator[ShardChild]:
         """All processes there are."""
         yield from self._present
         yield from self._next.values()
+        yield from self._leaving
 
     @property
     def keepers(self) -> list[ChildKeeper]:
@@ -204,11 +216,12 @@ class Shards:
         """From now on every shard has a second set of rings."""
         self._is_passing = True
 
-    def make_rings(self) -> None:
-        """Make those that are not there. Raises SegmentError where there is no room; then there are
-        no more than before.
+    def make_rings(self) -> list[Path]:
+        """Make those that are not there, and return them. Raises SegmentError where there is no
+        room; then there are no more than before.
         """
-        settings, made = self._settings(), []
+        settings = self._settings()
+        made: list[Path] = []
         try:
             for each in self.rings:
                 path = settings.layout.ring_path(each.ring)
@@ -216,9 +229,9 @@ class Shards:
                     make_ring(settings.layout, each.ring, each.capacity).close()
                     made.append(path)
         except EngineError:
-            for path in made:
-                path.unlink()
+            remove_rings(made)
             raise
+        return made
 
     async def end_passing(self) -> None:
         """Every shard has one set of rings again; next processes without streams end."""
@@ -312,7 +325,9 @@ class Shards:
         new.report.child.restart_count = old.report.child.restart_count
         self._present[index] = new
         self._successions.pop(index, None)
+        self._leaving.append(old)
         await old.keeper.leave(timing.shard_drain_s, timing.grace_s)
+        self._leaving.remove(old)
         new.totals.add(old.totals)
         self._leases.client_ended(old.name)
         metric_files.child_ended(self._settings().layout, old.name)

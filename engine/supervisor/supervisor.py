@@ -212,7 +212,7 @@ class Supervisor:
             control=self._control.report,
             streams=streams,
             limiters=self._leases.reports(),
-            counts_by_kind=sum_by_kind(shard.totals.by_kind for shard in self._shards),
+            counts_by_kind=sum_by_kind(each.totals.by_kind for each in self._shards),
             servers=servers,
             upkeep=self._upkeep.databases,
             upkeep_child=next((keeper.report for keeper in self._upkeep.keepers), None),

@@ -13,6 +13,7 @@ the code that it was started with.
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from engine.base.clock import wall_ns
 from engine.base.errors import EngineError
@@ -20,7 +21,7 @@ from engine.data.names import StreamKey
 from engine.messages.pipes import Drain
 from engine.messages.status import UpgradeReport
 from engine.process.child_keeper import ChildKeeper
-from engine.supervisor.shards import Shards
+from engine.supervisor.shards import Shards, remove_rings
 from engine.supervisor.spawning import SupervisorSettings
 from engine.supervisor.writer_child import WriterChild
 
@@ -99,18 +100,21 @@ class Upgrade:
         timing = settings.timing
         adopt(renewed)
         self._shards.begin_passing()
+        unseen: list[Path] = []
         try:
             self._say(report, "shards are started")
             await self._writer.want_rings()
-            self._shards.make_rings()
+            unseen = self._shards.make_rings()
             for index in range(len(self._shards)):
                 await self._shards.bear(index)
             self._say(report, "writer")
+            unseen = []
             await self._writer.renew()
             await self._pass_on(report)
         except Exception:
             adopt(settings)
             await self._end_passing()
+            remove_rings(unseen)
             raise
         await self._end_passing()
         for keeper in self._upkeep:
