@@ -15,7 +15,7 @@ from control.cli.trial import Finding, Wish
 from engine.base.errors import ConfigError, EngineError
 from engine.data.names import StreamKey, is_database
 from engine.process.child import child_environment
-from engine.process.protocol import fingerprint
+from engine.process.protocol import differences, language
 from engine.start.config import LoadedConfig
 from engine.supervisor.spawning import SupervisorSettings
 
@@ -79,9 +79,9 @@ class Renewal:
             last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
             raise EngineError(f"what is on disk cannot run: {last[0][:_SHOWN_CHARS]}")
         found = msgspec.json.decode(said, type=Finding)
-        if found.fingerprint != fingerprint():
+        if unknown := differences(language(), found.language):
             raise EngineError(
-                f"version {found.version} on disk does not understand the processes of this one:"
+                f"version {found.version} on disk means something else by {', '.join(unknown[:5])}:"
                 " restart the engine"
             )
 

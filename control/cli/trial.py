@@ -14,7 +14,7 @@ import msgspec
 from control.version import version
 from engine.base.errors import EngineError
 from engine.process.birth import load_target, settings_type
-from engine.process.protocol import fingerprint
+from engine.process.protocol import Language, language
 from engine.start import migrations
 from engine.supervisor.spawning import Targets
 
@@ -34,7 +34,7 @@ class Finding(msgspec.Struct):
     """What the code on disk is."""
 
     version: str
-    fingerprint: str
+    language: Language
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
     except (EngineError, OSError) as error:
         sys.stderr.write(f"{' '.join(str(error).split())}\n")
         return 2
-    said = msgspec.json.encode(Finding(version(), fingerprint()))
+    said = msgspec.json.encode(Finding(version(), language()))
     sys.stdout.buffer.write(said + b"\n")
     return 0
 

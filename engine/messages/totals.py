@@ -11,7 +11,7 @@ import msgspec
 
 from engine.base.clock import monotonic_s
 from engine.data.names import DEFAULT_DATABASE, StreamKey, StreamKind
-from engine.messages.account import RingMoves
+from engine.messages.account import Moves, RingMoves
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus, sum_by_kind
@@ -136,7 +136,7 @@ class WriterTotals:
         """Take in what the writer says now."""
         report = self.report
         report.sinks = [_added(self._base.get(sink.name), sink) for sink in status.sinks]
-        for name in ("received_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s"):
+        for name in ("journal_bytes", "journal_error", "rss_bytes", "cpu_s"):
             setattr(report, name, getattr(status, name))
         report.latency_us = {
             stage: summarize(histogram) for stage, histogram in status.latency.items()
@@ -155,6 +155,11 @@ class WriterTotals:
         }
         self._count_drops(status)
         report.moves = self._rings[DEFAULT_DATABASE].update(status.rings)
+        # A ring that is gone, as its shard was succeeded, has been received all the same.
+        report.received_rows = {
+            kind: max(rows, report.moves.get(kind, Moves()).accepted)
+            for kind, rows in status.received_rows.items()
+        }
         report.moves_of = {
             name: self._rings[name].update(rings) for name, rings in status.rings_of.items()
         }

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, EngineError
-from engine.data.names import DEFAULT_DATABASE, is_database
+from engine.data.names import DEFAULT_DATABASE, StreamKey, is_database
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.account import Account
 from engine.messages.control import (
@@ -297,14 +297,15 @@ class Supervisor:
             return f"the engine is {self._phase}"
         if self._upgrade.is_running:
             return "the engine is being upgraded"
-        task = asyncio.create_task(self._renew_all(), name="upgrade")
+        work = self._upgrade.begin(self._settings, self._adopt, self._reseed)
+        task = asyncio.create_task(work, name="upgrade")
         self._waits.add(task)
         task.add_done_callback(self._waits.discard)
         self._watch(task.get_name(), task)
         return ""
 
-    async def _renew_all(self) -> None:
-        await self._upgrade.run(self._settings, self._adopt, self._desk.reseed)
+    def _reseed(self, configured: list[StreamKey]) -> None:
+        self._desk.reseed(configured)
         self._mirror.changed()
 
     def _adopt(self, settings: SupervisorSettings) -> None:

@@ -12,8 +12,9 @@ the code that it was started with.
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from engine.base.clock import wall_ns
 from engine.base.errors import EngineError
@@ -61,16 +62,25 @@ class Upgrade:
         """Whether one goes on."""
         return self.report is not None and self.report.state == "running"
 
-    async def run(
+    def begin(
         self,
         settings: SupervisorSettings,
         adopt: Callable[[SupervisorSettings], None],
         reseed: Callable[[list[StreamKey]], None],
-    ) -> None:
-        """Do it; the report says how it went. `adopt` makes settings those of now, and `reseed`
-        begins and ends streams as they are configured.
+    ) -> Coroutine[Any, Any, None]:
+        """What is to be run; the report says how it goes. `adopt` makes settings those of now, and
+        `reseed` begins and ends streams as they are configured.
         """
-        report = self.report = UpgradeReport(started_ns=wall_ns())
+        self.report = UpgradeReport(started_ns=wall_ns())
+        return self._run(settings, adopt, reseed, self.report)
+
+    async def _run(
+        self,
+        settings: SupervisorSettings,
+        adopt: Callable[[SupervisorSettings], None],
+        reseed: Callable[[list[StreamKey]], None],
+        report: UpgradeReport,
+    ) -> None:
         _log.info("upgrade: trial of what is on disk")
         try:
             renewed = await self._renew(settings)
