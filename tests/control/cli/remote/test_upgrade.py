@@ -69,6 +69,6 @@ def test_before_the_first_there_is_none() -> None:
         answer = await rig.ask("GET", "/upgrade")
         assert (answer.status, answer.body["state"]) == (200, "none")
         metrics = (await rig.ask("GET", "/metrics")).text.decode()
-        assert 'fts_engine_upgrades_total{result="done"} 2.0' in metrics
+        assert 'fts_engine_upgrades_total{state="done"} 2.0' in metrics
 
     run_with_rig(scenario)
