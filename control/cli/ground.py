@@ -9,7 +9,7 @@ import contextlib
 import logging
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,8 +51,10 @@ class ServiceOptions:
     """Begin with an empty state directory and an empty private database (the demo)."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
     """What is no reason to go on."""
-    reload: Callable[[], LoadedConfig] | None = None
-    """Reads the configuration anew; None where it is not for that."""
+    renew: Callable[[Any], Awaitable[Any]] | None = None
+    """Makes the settings of an upgrade of those of now (`engine.supervisor.upgrade.Renew`); None
+    where they stay.
+    """
 
     def check(self) -> None:
         """Raises ConfigError for wishes that contradict each other."""

@@ -22,9 +22,8 @@ from control.cli.lake import commands as lake
 from control.cli.remote import health, instruments, limiters, streams, upgrade
 from control.cli.remote.client import RefusedError, UnreachableError
 from control.cli.stores import db, migrate, psql, quarantine, redis
-from engine.base.errors import ConfigError, EngineError, InstanceBusyError
+from engine.base.errors import ChildStartError, ConfigError, EngineError, InstanceBusyError
 from engine.base.wrong_input import nearest
-from engine.process.child_keeper import ChildStartError
 from engine.process.logs import escaped
 
 signal.signal(signal.SIGINT, _on_interrupt)

@@ -11,11 +11,10 @@ from typing import Final
 
 import msgspec
 
-from control.cli.trial import Finding, Wish
 from engine.base.errors import ConfigError, EngineError
 from engine.data.names import StreamKey, is_database
 from engine.process.child import child_environment
-from engine.process.protocol import differences, language
+from engine.process.protocol import Language, differences, language
 from engine.start.config import LoadedConfig
 from engine.supervisor.spawning import SupervisorSettings
 
@@ -23,13 +22,29 @@ _TRIAL_S: Final = 120.0
 _SHOWN_CHARS: Final = 500
 
 
+class Wish(msgspec.Struct):
+    """What is to be tried. It travels on a pipe because of the passwords."""
+
+    arguments: list[str]
+    """The engine's command line."""
+    urls: dict[str, str] = {}
+    """Databases, by their sinks."""
+
+
+class Finding(msgspec.Struct):
+    """What the code on disk is."""
+
+    version: str
+    language: Language
+
+
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """`reload` reads the configuration anew, None where there is none to read; `arguments` are the
-    command line it comes from.
+    """`reload` reads the configuration anew; `arguments` are the command line it comes from, and
+    `streams` what it has collected.
     """
 
-    reload: Callable[[], LoadedConfig] | None
+    reload: Callable[[], LoadedConfig]
     streams: Callable[[LoadedConfig], list[StreamKey]]
     arguments: list[str]
 
@@ -38,8 +53,6 @@ class Renewal:
         or a database is in the way.
         """
         await self._try(settings)
-        if self.reload is None:
-            return settings
         loaded = self.reload()
         if changed := _unchangeable(settings, loaded):
             raise ConfigError(f"{loaded.source}: changed: {', '.join(changed)}; a restart takes it")
@@ -54,7 +67,6 @@ class Renewal:
 
     async def _try(self, settings: SupervisorSettings) -> None:
         """Run the trial of the code on disk in a process of its own."""
-        arguments = self.arguments if self.reload is not None else None
         urls = {
             name: (settings.owner_urls.get(name) or url).reveal()
             for name, url in settings.urls.items()
@@ -68,7 +80,7 @@ class Renewal:
         try:
             async with asyncio.timeout(_TRIAL_S):
                 said, complaint = await process.communicate(
-                    msgspec.json.encode(Wish(arguments, urls))
+                    msgspec.json.encode(Wish(self.arguments, urls))
                 )
         except TimeoutError:
             raise EngineError(f"its trial took longer than {_TRIAL_S:.0f} s") from None

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,7 +22,6 @@ import msgspec
 from control.cli.addresses import Addresses, make_note
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions, bind, empty, machine_plan
-from control.cli.renewal import Renewal
 from control.cli.terminal import standard_streams
 from control.cli.terminal.live_view import can_show_view, watch
 from control.http.auth import Guard
@@ -165,7 +163,7 @@ async def _run(
         settings,
         migrate=migrations.migrate,
         servers=ground.servers,
-        renew=Renewal(ground.options.reload, scenario.streams, sys.argv[1:]),
+        renew=ground.options.renew,
     )
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:

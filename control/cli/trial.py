@@ -11,30 +11,17 @@ from typing import Final
 
 import msgspec
 
+from control.cli.main import parser
+from control.cli.options import load
+from control.cli.renewal import Finding, Wish
 from control.version import version
 from engine.base.errors import EngineError
 from engine.process.birth import load_target, settings_type
-from engine.process.protocol import Language, language
+from engine.process.protocol import language
 from engine.start import migrations
 from engine.supervisor.spawning import Targets
 
 _TARGETS: Final = Targets()
-
-
-class Wish(msgspec.Struct):
-    """What is to be tried. It travels on a pipe because of the passwords."""
-
-    arguments: list[str] | None = None
-    """The engine's command line; None where its configuration is its own (the demo)."""
-    urls: dict[str, str] = {}
-    """Databases, by their sinks."""
-
-
-class Finding(msgspec.Struct):
-    """What the code on disk is."""
-
-    version: str
-    language: Language
 
 
 def main() -> int:
@@ -53,11 +40,7 @@ def main() -> int:
 def _try(wish: Wish) -> None:
     for target in (_TARGETS.shard, _TARGETS.writer, _TARGETS.control, _TARGETS.upkeep):
         settings_type(load_target(target))
-    if wish.arguments is not None:
-        from control.cli.main import parser  # noqa: PLC0415 - it stands above this room
-        from control.cli.options import load  # noqa: PLC0415
-
-        load(parser().parse_args(wish.arguments))
+    load(parser().parse_args(wish.arguments))
     for name, url in wish.urls.items():
         if missing := migrations.pending(url):
             raise EngineError(

@@ -37,6 +37,10 @@ class InstanceBusyError(EngineError):
     """Another engine runs on the same state directory."""
 
 
+class ChildStartError(EngineError):
+    """A child died before it was ever ready: starting it again would only repeat that."""
+
+
 class ServerStartError(EngineError):
     """A private server did not start."""
 

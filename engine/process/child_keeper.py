@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from engine.base.clock import monotonic_s
-from engine.base.errors import EngineError
+from engine.base.errors import ChildStartError, EngineError
 from engine.base.tasks import cancel, first_of
 from engine.messages.pipes import Drain, FromChild, Ready, ToChild
 from engine.messages.status import ChildReport
@@ -22,10 +22,6 @@ _log = logging.getLogger(__name__)
 _LOOK_S = 0.02
 _EXIT_AFTER_EOF_S = 2.0
 """A child that closed its pipe is on its way out; this long, then SIGKILL."""
-
-
-class ChildStartError(EngineError):
-    """A child died before it was ever ready: starting it again would only repeat that."""
 
 
 async def _nothing() -> None:

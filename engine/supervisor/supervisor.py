@@ -74,7 +74,7 @@ class Supervisor:
         settings: SupervisorSettings,
         migrate: Callable[[str], list[str]] | None = None,
         servers: Iterable[ServerKeeper] = (),
-        renew: Renew = as_they_are,
+        renew: Renew | None = None,
     ) -> None:
         self._settings = settings
         self._phase: Phase = "starting"
@@ -115,7 +115,7 @@ class Supervisor:
         self._control = self._make_control()
         self._upkeep = UpkeepChild(settings, self._on_fault)
         self._upgrade = Upgrade(
-            self._shards, self._writer, self._control, self._upkeep.keepers, renew
+            self._shards, self._writer, self._control, self._upkeep.keepers, renew or as_they_are
         )
         self._feed = ControlFeed(self._control, self.status)
         self._seen_by_control: Judgement = GREEN

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 from engine.base.backoff import Backoff
 from engine.base.clock import wall_ns
+from engine.base.errors import ChildStartError
 from engine.base.tasks import cancel
 from engine.messages.judgement import GREEN, is_behind, judge_upkeep
 from engine.messages.pipes import FromChild, Ready
 from engine.messages.status import Judgement, WriterReport
 from engine.messages.upkeep import DatabaseReport, PauseUpkeep, UpkeepStatus
 from engine.process import metric_files
-from engine.process.child_keeper import ChildKeeper, ChildStartError
+from engine.process.child_keeper import ChildKeeper
 from engine.supervisor.spawning import SupervisorSettings, spawn_upkeep
 
 _log = logging.getLogger(__name__)

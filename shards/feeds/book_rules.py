@@ -146,12 +146,21 @@ class KeptBook:
         self._decimals = price_decimals, qty_decimals
         self._bids, self._asks = _KeptSide(-1.0, rule.depth), _KeptSide(1.0, rule.depth)
 
+    @property
+    def levels(self) -> tuple[list[Level], list[Level]]:
+        """All bids and asks, best first."""
+        return self._bids.best(None), self._asks.best(None)
+
+    def put(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
+        """Set or remove levels."""
+        self._bids.put(bids)
+        self._asks.put(asks)
+
     def apply(self, event: BookEvent) -> int | None:
         """Take an event on (a snapshot: into an empty book); returns the checksum after it, if it
         can be told.
         """
-        self._bids.put(event.bids)
-        self._asks.put(event.asks)
+        self.put(event.bids, event.asks)
         bids, asks = (side.best(self._summed) for side in (self._bids, self._asks))
         return self._checksum(bids, asks, *self._decimals)
 
@@ -184,8 +193,8 @@ class _KeptSide:
                 del qtys[key]
             del keys[self._depth :]
 
-    def best(self, count: int) -> list[Level]:
-        """The best `count` levels."""
+    def best(self, count: int | None) -> list[Level]:
+        """The best `count` levels; None: all."""
         return [(self._sign * key, self._qty[key]) for key in self._keys[:count]]
 
     def has(self, levels: Iterable[Level]) -> bool:

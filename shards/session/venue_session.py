@@ -177,7 +177,11 @@ class VenueSession:
 
     def joined(self) -> list[int]:
         """Slots of those that may be asked for."""
-        return self._passing.joined(self.streams)
+        return self._passing.joined(each for each in self.streams if self._has_begun(each))
+
+    def _has_begun(self, stream: Feed) -> bool:
+        """Whether it has got as far as it does here; some wait for what their rows should say."""
+        return stream.slot in self._begun or not self._is_offered(stream)
 
     def inherit(self, slot: int, said: str | None) -> bool:
         """Go on with one of them. Returns whether it is here now."""
@@ -187,6 +191,10 @@ class VenueSession:
         fresh = said is None
         if said is None:
             said = baton.tell(self._maker.make(stream.spec))
+        if not self._has_begun(stream):  # it begins by itself, as any stream that nobody has
+            baton.inherit(stream, said)
+            self._passing.forget(slot)
+            return True
         is_taken = self._passing.inherit(stream, said, is_sure=fresh)
         self._gaps.flush()
         self._rings.publish()

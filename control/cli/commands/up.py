@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import copy
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from control.cli.ending import Ending
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, load
+from control.cli.renewal import Renewal
 from control.cli.service import Look, Outcome, run_service
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.base.errors import ConfigError
@@ -111,7 +113,9 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options)
     if options.strict and (wrong := loaded.no_symbols()):
         raise ConfigError("; ".join(wrong))
-    service = ServiceOptions.of(options, loaded, reload=lambda: load(options))
+    scenario = Up(strict=options.strict)
+    renewal = Renewal(lambda: load(options), scenario.streams, sys.argv[1:])
+    service = ServiceOptions.of(options, loaded, renew=renewal)
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
-    return run_service(service, Up(strict=options.strict))
+    return run_service(service, scenario)

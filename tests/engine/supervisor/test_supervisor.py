@@ -17,7 +17,12 @@ import psutil
 import pytest
 
 from control.cli.terminal.live_view import plain_line
-from engine.base.errors import DatabaseUnavailableError, EngineError, InstanceBusyError
+from engine.base.errors import (
+    ChildStartError,
+    DatabaseUnavailableError,
+    EngineError,
+    InstanceBusyError,
+)
 from engine.data.kinds import KINDS
 from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKey, StreamKind
@@ -26,7 +31,7 @@ from engine.messages.limits import LimitFeedback
 from engine.messages.settings import ControlSettings, LimitSettings, LogSettings, RingSettings
 from engine.process import instance
 from engine.process.child import Child, describe_exit
-from engine.process.child_keeper import ChildKeeper, ChildStartError
+from engine.process.child_keeper import ChildKeeper
 from engine.servers.server_keeper import ServerKeeper
 from engine.start.addresses import Secret
 from engine.start.config import Config
