@@ -11,9 +11,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from control.cli.commands.demo import demo_streams
 from engine.data.layout import open_layout
-from engine.data.names import StreamKey, StreamKind
+from tests.fault.test_faults_of_every_venue import (
+    IN_ANY_SCRIPT,
+    KEYS,
+    SYMBOLS,
+    VENUES,
+    assert_books_are_those_of_the_ledger,
+    now_us,
+    often,
+)
 from tests.flow.processes import ROOT, Fts
 from tests.flow.rig import SHARD, WRITER, Rig, assert_equation
 from tests.flow.upgrading import ask, outcome, upgraded
@@ -24,17 +31,15 @@ MakeRig = Callable[..., Rig]
 _PUSHED_GAPS = "SELECT * FROM gaps WHERE transport = 'Ws'"
 
 
-_NEW = StreamKey("binance_linear", "XRPUSDT", StreamKind.TRADES)
-"""What the configuration names later."""
-
-
-def of_every_kind(make_rig: MakeRig, shadow: Path) -> Rig:
-    """Every kind of two venues. What is in `shadow` is imported instead of what is installed."""
+def of_every_venue(make_rig: MakeRig, shadow: Path) -> Rig:
+    """Every kind of every venue. What is in `shadow` is imported instead of what is installed."""
     rig = make_rig(
-        keys=[key for key in demo_streams(4, all_kinds=True) if key != _NEW], symbols=4,
-        rate="3000", simulator=("--liquidations-per-minute", "240"),
+        keys=KEYS, venues=",".join(VENUES), settings=often(VENUES), symbols=SYMBOLS, rate="1500",
+        simulator=("--liquidations-per-minute", "600"),
         environment={"PYTHONPATH": f"{ROOT}:{shadow}"},
     )  # fmt: skip
+    for venue, symbol in IN_ANY_SCRIPT:
+        rig.tell("/simulator/instruments", venue=venue, action="list", symbol=symbol)
     rig.start()
     return rig
 
@@ -102,24 +107,28 @@ def upgrade_by_command(rig: Rig) -> None:
 def test_upgrades_in_a_row_cost_nothing_and_what_cannot_run_touches_nothing(
     make_rig: MakeRig, tmp_path: Path
 ) -> None:
-    rig = of_every_kind(make_rig, tmp_path)
+    rig = of_every_venue(make_rig, tmp_path)
     engine = rig.engine
     assert engine is not None
     assert_what_cannot_run_is_refused(rig, engine, tmp_path)
-    before = processes(engine)
+    before, times_us = processes(engine), [now_us(rig)]
     upgrade_by_command(rig)
     assert not before & processes(engine), "every one of them is new"
     rig.until_every_stream_delivers()
+    times_us.append(now_us(rig))
     with (rig.directory / "fts.toml").open("a") as config:
-        config.write("[[streams]]\nvenue = 'binance_linear'\nsymbols = ['XRPUSDT']\n")
+        config.write("[[streams]]\nvenue = 'binance_linear'\nsymbols = ['SOLUSDT']\n")
         config.write("kinds = ['Trades']\n")
     rig.stream_count += 1
     assert upgraded(rig)["state"] == "done", engine.log
-    new = "SELECT count(*) > 0 FROM trades WHERE venue = 'binance_linear' AND symbol = 'XRPUSDT'"
+    new = "SELECT count(*) > 0 FROM trades WHERE venue = 'binance_linear' AND symbol = 'SOLUSDT'"
     rig.until(lambda: rig.query(new) == [(True,)], "a trade of the stream that is new")
     rig.until(lambda: rings_of(rig) == {"shard-0"}, "the end of the other rings")
+    rig.until_every_stream_delivers()
+    times_us.append(now_us(rig))
     assert_equation(rig.finish())
     assert rig.query(_PUSHED_GAPS) == []
+    assert_books_are_those_of_the_ledger(rig, times_us)
 
 
 @pytest.mark.fault("V04")
