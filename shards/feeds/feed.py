@@ -170,6 +170,12 @@ class Feed(Life):
         """
         raise NotImplementedError
 
+    def as_first(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Frames of a socket as they may be delivered after an earlier process's last row, though
+        some of them came before it.
+        """
+        return frames
+
     def on_unreadable(self, item: Unreadable) -> None:
         """Take what no row can be made of: it is counted, and declared before the next row."""
         if self._repeated[item.mark] and item.ts_recv < self._repeated_until_ns:

@@ -313,6 +313,13 @@ class HistoryTrades(_TradeStream):
                 return [(rows[start:], ts_recv), *frames[1:]]
         return None
 
+    def as_first(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """As one: only in the first frame the rows that are stored are told by the last one."""
+        if not frames:
+            return frames
+        rows = [row for frame in frames for row in frame[0]]
+        return [(rows, frames[-1][1], *frames[0][2:])]
+
     def on_trades(self, rows: Sequence[TradeRow], ts_recv: int, is_past: bool = True) -> None:
         """Take one frame, checked by the venue's decoder. Rows already stored are dropped. The
         first one of a connection repeats the venue's recent past, if it `is_past`.

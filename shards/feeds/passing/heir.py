@@ -68,7 +68,7 @@ class Heir(KeptFrames):
         ids tell what is missing. `before` is called once nothing can prevent it.
         """
         inherit(self.stream, said)
-        frames = self._frames if is_sure else self._following()
+        frames = self.stream.as_first(self._frames) if is_sure else self._following()
         if frames is None:
             return False
 

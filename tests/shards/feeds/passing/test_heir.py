@@ -180,6 +180,22 @@ def test_where_the_present_process_died_ids_tell_what_is_missing() -> None:
     assert shards.stored() == [1, 5]
 
 
+def test_where_the_present_process_died_later_than_the_first_frames_nothing_is_doubled() -> None:
+    shards = Shards("history")
+    for n in range(1, 10):
+        shards.old(n)
+        if n > 3:
+            shards.new(n, is_first=n == 4)
+    stored = shards.stored()
+    fresh = new_feed("history", MemoryRings())
+    fresh._last = shards.stream._last  # type: ignore[attr-defined]
+    said = baton.tell(fresh)
+    shards.new(10)
+    assert shards.heir.take_over(said, shards.heir_stream.subscribed, is_sure=True)
+    assert shards.stored() == [*stored, 10]
+    assert shards.gaps() == 0
+
+
 def test_a_word_of_another_version_is_understood_as_far_as_it_is_known() -> None:
     shards = Shards("trades")
     shards.old(7)
