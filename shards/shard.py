@@ -12,12 +12,21 @@ from engine.messages.limits import BudgetAnnounced, LeaseBlocked, LeaseGranted, 
 from engine.messages.pipes import Drain, ShardStatus, ToChild
 from engine.messages.settings import Reconfigure, ShardSettings, VenueSettings
 from engine.messages.streams import (
+    DropStreams,
+    ExpectStreams,
+    InheritStream,
+    PassingMessage,
+    ReleaseStreams,
     RenewBooks,
     StartStreams,
     StopStreams,
+    StreamInherited,
+    StreamReleased,
+    StreamsJoined,
     StreamSpec,
     StreamState,
     StreamStatus,
+    TakeBackStreams,
     sum_by_kind,
 )
 from engine.process import logs
@@ -39,7 +48,7 @@ class Shard:
         self._settings = settings
         self._pipe = pipe
         self._layout = settings.paths.layout()
-        self._rings = ShardRings.attach(self._layout, settings.index, settings.doorbell_fd)
+        self._rings = ShardRings.attach(self._layout, settings.role, settings.doorbell_fd)
         self._sessions: dict[str, VenueSession] = {}
         self._strangers: dict[int, StreamStatus] = {}
         """Streams of venues this version does not know, as another one may have left them."""
@@ -47,7 +56,7 @@ class Shard:
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop_lag_ms = 0.0
         self._metrics = ShardMetrics()
-        self._process = ProcessMetrics(f"shard-{settings.index}")
+        self._process = ProcessMetrics(settings.role)
 
     async def run(self) -> int:
         """Serve until told to drain or the supervisor is gone. Returns the exit code."""
@@ -81,6 +90,14 @@ class Shard:
                     self._stop(message.slots)
                 case RenewBooks():
                     self._renew_books(message.slots)
+                case (
+                    ExpectStreams()
+                    | ReleaseStreams()
+                    | InheritStream()
+                    | DropStreams()
+                    | TakeBackStreams()
+                ):
+                    self._pass(message)
                 case LeaseGranted() | LeaseBlocked() | BudgetAnnounced() | PlacesGranted():
                     self._leases.take(message)
                 case Reconfigure():
@@ -90,15 +107,52 @@ class Shard:
                 case _:
                     _log.error("a shard has no use for a %s", type(message).__name__)
 
-    def _start(self, streams: list[StreamSpec]) -> None:
+    def _start(self, streams: list[StreamSpec], *, are_expected: bool = False) -> None:
         by_venue: defaultdict[str, list[StreamSpec]] = defaultdict(list)
         for stream in streams:
             by_venue[stream.key.venue].append(stream)
         for name, members in by_venue.items():
-            if name in VENUES:
-                self._session(name).start(members)
-            else:
+            if name not in VENUES:
                 self._refuse(members)
+            elif are_expected:
+                self._session(name).expect(members)
+            else:
+                self._session(name).start(members)
+
+    def _pass(self, message: PassingMessage) -> None:
+        """Streams come from another shard, or go there."""
+        match message:
+            case ExpectStreams():
+                self._start(message.streams, are_expected=True)
+            case ReleaseStreams():
+                self._release(message)
+            case InheritStream():
+                session = self._session_of(message.slot)
+                is_taken = session is None or session.inherit(message.slot, message.said)
+                self._pipe.send(StreamInherited(message.slot, is_taken))
+            case DropStreams():
+                for session in self._sessions.values():
+                    session.drop(message.slots)
+            case TakeBackStreams():
+                for session in self._sessions.values():
+                    session.take_back(message.slots)
+
+    def _release(self, message: ReleaseStreams) -> None:
+        for slot in message.slots:
+            session = self._session_of(slot)
+            if session is None:  # of a venue that is not known, or removed meanwhile
+                self._pipe.send(StreamReleased(slot, self._strangers.get(slot)))
+            elif released := session.release(slot, is_cold=message.is_cold):
+                self._pipe.send(released)
+
+    def _session_of(self, slot: int) -> VenueSession | None:
+        return next((each for each in self._sessions.values() if each.has(slot)), None)
+
+    def _say_joined(self) -> None:
+        """Which of the expected streams may be asked for."""
+        slots = [slot for session in self._sessions.values() for slot in session.joined()]
+        if slots:
+            self._pipe.send(StreamsJoined(slots))
 
     def _refuse(self, streams: list[StreamSpec]) -> None:
         """What a registry of another version wants must not cost the streams that can run."""
@@ -147,6 +201,7 @@ class Shard:
             for session in self._sessions.values():
                 session.tick()
             self._rings.publish()
+            self._say_joined()
             self._report()
 
     def _report(self) -> None:

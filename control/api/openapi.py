@@ -20,7 +20,7 @@ _ERROR_TEXT = {
     401: "A bearer token is needed, or this one is wrong",
     403: "The token allows less, or the request came from another site",
     404: "No such stream, or no such symbol (`near` has what may have been meant)",
-    409: "The stream exists already",
+    409: "The stream exists already, or an upgrade goes on",
     413: "The body is too large",
     415: "The body must be plain application/json",
     422: "The exchange does not offer this (`offered` has what it does), or not any more; or"

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -56,6 +56,10 @@ class ServiceOptions:
     """Whether streams of the configuration and of an earlier life begin."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
     """What is no reason to go on."""
+    renew: Callable[[Any], Awaitable[Any]] | None = None
+    """Makes the settings of an upgrade of those of now (`engine.supervisor.upgrade.Renew`); None
+    where they stay.
+    """
 
     reload: Callable[..., Callable[[], None]] | None = None
     """Makes of supervisor and settings what reads the configuration again at SIGHUP; None: nothing

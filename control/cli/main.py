@@ -51,6 +51,7 @@ COMMANDS = {
     "instruments": "control.cli.remote.instruments",
     "limiters": "control.cli.remote.limiters",
     "health": "control.cli.remote.health",
+    "upgrade": "control.cli.remote.upgrade",
     "quarantine": "control.cli.stores.quarantine",
     "export": "control.cli.lake.commands",
     "verify": "control.cli.lake.commands",

@@ -176,7 +176,10 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     supervisor = stop.supervisor = Supervisor(
-        settings, migrate=migrations.migrate, servers=ground.servers
+        settings,
+        migrate=migrations.migrate,
+        servers=ground.servers,
+        renew=ground.options.renew,
     )
     reload, is_ignored = ground.options.reload, signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     if reload is not None and not is_ignored:  # as by `nohup`

@@ -22,6 +22,7 @@ STATUS_OF_KIND = {
     "unknown_symbol": 404,
     "method_not_allowed": 405,
     "stream_exists": 409,
+    "upgrading": 409,
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "contradiction": 422,

@@ -26,6 +26,7 @@ from engine.messages.control import (
     RenewBook,
     SetKnobs,
     SystemStatus,
+    UpgradeEngine,
 )
 from engine.messages.limits import BudgetAnnounced, LeaseBlocked, LeaseGranted
 from engine.messages.listings import ListingLoaded
@@ -102,6 +103,12 @@ class Backend:
         (result,) = await self._command(RenewBook(next(self._ids), key))
         return result
 
+    async def upgrade(self) -> str:
+        """Have the engine's processes replaced. Returns why that cannot be, or nothing. Raises
+        ApiError when nobody answers.
+        """
+        return (await self._ask(UpgradeEngine(next(self._ids)))).error
+
     def tell_listing(self, listing: ListingLoaded) -> None:
         """Hand a venue's listing on, for the streams and for the database."""
         self._send(listing)
@@ -109,12 +116,17 @@ class Backend:
     async def _command(
         self, message: AddStreams | RemoveStreams | SetKnobs | RenewBook
     ) -> list[KeyResult]:
+        return (await self._ask(message)).results
+
+    async def _ask(
+        self, message: AddStreams | RemoveStreams | SetKnobs | RenewBook | UpgradeEngine
+    ) -> CommandResult:
         future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         self._waiting[message.request_id] = future
         try:
             self._send(message)
             async with asyncio.timeout(self._timeout_s):
-                return (await future).results
+                return await future
         except TimeoutError:
             raise ApiError(
                 "unavailable",

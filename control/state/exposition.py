@@ -101,6 +101,10 @@ def _processes(status: EngineStatus, health: Health) -> Iterator[Metric]:
         (([child.name], float(child.state == "up")) for child in children),
     )  # fmt: skip
     yield _counter(
+        "fts_engine_upgrades_total", "Replacements of all processes, by how they ended", "state",
+        {state: status.upgrades.get(state, 0) for state in ("done", "failed")},
+    )  # fmt: skip
+    yield _counter(
         "fts_engine_process_restarts_total", "Deaths survived", "process",
         {child.name: child.restart_count for child in children},
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any, Final
 from control.state.backend import Backend
 from control.ui.ring_follower import RingFollower
 from engine.data.kind import Kind, RecordArray
-from engine.data.layout import Layout
+from engine.data.layout import Layout, shard_name
 from engine.data.names import CARRIES, StreamKind
 from engine.messages.status import StreamReport
 
@@ -20,6 +20,7 @@ class Followed:
         self._history_rows = history_rows
         self.follower = RingFollower(layout, kind)
         self.report: StreamReport | None = None
+        self._process = ""
 
     def look(self, report: StreamReport | None) -> bool:
         """See where the stream is now. Returns whether a ring was newly attached."""
@@ -30,10 +31,12 @@ class Followed:
         if report.shard < 0:
             self.follower.detach("accepted, not placed on a shard yet")
             return False
-        moved = before is None or (before.shard, before.slot) != (report.shard, report.slot)
+        process = report.process or shard_name(report.shard)
+        moved = before is None or (self._process, before.slot) != (process, report.slot)
         if self.follower.is_attached and not moved and not self.follower.is_replaced:
             return False
-        return self.follower.attach(report.shard, self._history_rows)
+        self._process = process
+        return self.follower.attach(process, self._history_rows)
 
     def poll(self) -> Iterator[RecordArray]:
         """New rows of the stream."""

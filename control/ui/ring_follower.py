@@ -38,16 +38,16 @@ class RingFollower:
         """Which ring is being read; 0 for none."""
         return self._tap.epoch if self._tap else 0
 
-    def attach(self, shard: int, history_rows: int) -> bool:
-        """Attach the shard's ring, `history_rows` back (half of the ring at most: the older half
-        may be overwritten while it is being read). Returns whether there is one.
+    def attach(self, shard: str, history_rows: int) -> bool:
+        """Attach the ring of a shard's process, `history_rows` back (half of the ring at most: the
+        older half may be overwritten while it is being read). Returns whether there is one.
         """
         self.detach("not attached")
         path = self._layout.ring_path(ring_name(shard, self._kind.name))
         try:
             segment = attach_segment(path, writable=False)
         except SegmentError:
-            self.problem = f"shard {shard} has no {self._kind.name} ring yet"
+            self.problem = f"{shard} has no {self._kind.name} ring yet"
             return False
         memory = memoryview(segment.memory)
         try:

@@ -92,9 +92,16 @@ class Layout:
         return self.shm_dir / f"{ring}.ring"
 
 
-def ring_name(shard: int, kind: str) -> str:
+def shard_name(shard: int, *, is_second: bool = False) -> str:
+    """What the process of a shard is called, its rings and its metrics: `shard-0`; the one beside
+    it that takes its streams over is `shard-0b`, and the next one `shard-0` again.
+    """
+    return f"shard-{shard}b" if is_second else f"shard-{shard}"
+
+
+def ring_name(shard: str, kind: str) -> str:
     """Name of a shard's ring of one record kind: `shard-0.trade`."""
-    return f"shard-{shard}.{kind}"
+    return f"{shard}.{kind}"
 
 
 def open_layout(state_dir: Path, shm_root: Path = Path("/dev/shm")) -> Layout:  # noqa: S108

@@ -41,7 +41,12 @@ class Segment:
     @property
     def lock_path(self) -> Path:
         """The file that the producer locks, beside the segment."""
-        return self.path.with_suffix(".lock")
+        return self.lock_of(self.path)
+
+    @staticmethod
+    def lock_of(path: Path) -> Path:
+        """The same of a segment that is not mapped."""
+        return path.with_suffix(".lock")
 
     def lock(self) -> None:
         """Become the one producer. Raises RingBusyError when somebody else is."""

@@ -44,6 +44,8 @@ class CommandResult(msgspec.Struct, tag=True):
 
     request_id: int
     results: list[KeyResult]
+    error: str = ""
+    """Why a command that is about no stream was refused."""
 
 
 class AddStreams(msgspec.Struct, tag=True):
@@ -79,3 +81,11 @@ class RenewBook(msgspec.Struct, tag=True):
 
     request_id: int
     key: StreamKey
+
+
+class UpgradeEngine(msgspec.Struct, tag=True):
+    """Control: replace the processes by those of the code and configuration on disk; answered by
+    `CommandResult` when it has begun, or cannot.
+    """
+
+    request_id: int

@@ -15,6 +15,7 @@ from engine.messages.control import (
     RenewBook,
     SetKnobs,
     SystemStatus,
+    UpgradeEngine,
 )
 from engine.messages.limits import (
     BudgetAnnounced,
@@ -28,14 +29,29 @@ from engine.messages.limits import (
 from engine.messages.listings import ListingLoaded, ListingStored, ListingWanted, StoreListing
 from engine.messages.settings import Reconfigure
 from engine.messages.streams import (
+    DropStreams,
+    ExpectStreams,
+    InheritStream,
+    ReleaseStreams,
     RenewBooks,
     StartStreams,
     StopStreams,
     StreamCounts,
+    StreamInherited,
+    StreamReleased,
+    StreamsJoined,
     StreamStatus,
+    TakeBackStreams,
 )
 from engine.messages.upkeep import PauseUpkeep, UpkeepStatus
-from engine.messages.writer import RingsSynced, SetStreamKnobs, SyncRings, WriterStatus
+from engine.messages.writer import (
+    MakeWay,
+    RingsSynced,
+    SetStreamKnobs,
+    SyncRings,
+    WantRings,
+    WriterStatus,
+)
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -69,7 +85,14 @@ ToChild = (
     StartStreams
     | StopStreams
     | RenewBooks
+    | ExpectStreams
+    | ReleaseStreams
+    | InheritStream
+    | DropStreams
+    | TakeBackStreams
     | SyncRings
+    | WantRings
+    | MakeWay
     | Drain
     | SystemStatus
     | CommandResult
@@ -91,11 +114,15 @@ FromChild = (
     | RingsSynced
     | ListingStored
     | ShardStatus
+    | StreamsJoined
+    | StreamReleased
+    | StreamInherited
     | WriterStatus
     | AddStreams
     | RemoveStreams
     | SetKnobs
     | RenewBook
+    | UpgradeEngine
     | ListingLoaded
     | LeaseRequest
     | PlacesWanted

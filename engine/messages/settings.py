@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from engine.data.layout import Layout
+from engine.data.layout import Layout, shard_name
 from engine.data.names import DEFAULT_DATABASE, StreamKind
 from engine.data.routes import Route
 from engine.messages.streams import Knobs
@@ -113,6 +113,13 @@ class ShardSettings(msgspec.Struct, frozen=True):
     status_interval_s: float = 0.5
     shard_count: int = 1
     """How many there are: each takes an equal part of budgets it cannot ask for in advance."""
+    name: str = ""
+    """Where it is not the usual one of its index (`engine.data.layout.shard_name`)."""
+
+    @property
+    def role(self) -> str:
+        """What it is called: the name of its process, its rings and its metrics."""
+        return self.name or shard_name(self.index)
 
 
 class RedisKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -52,6 +52,9 @@ class StreamReport(msgspec.Struct):
     duplicate_count: int = 0
     refused_count: int = 0
     last_recv_ns: int = 0
+    process: str = ""
+    """What the process of its shard is called, and so its rings (`engine.data.layout.shard_name`);
+    empty where it is the usual one."""
 
 
 class ShardReport(msgspec.Struct):
@@ -120,6 +123,26 @@ class LimiterReport(msgspec.Struct):
     """What the venue said; empty where nobody asked it."""
 
 
+UpgradeState = Literal["running", "done", "failed"]
+
+
+class UpgradeReport(msgspec.Struct):
+    """The last replacement of the engine's processes, or the one that goes on."""
+
+    state: UpgradeState = "running"
+    step: str = "trial"
+    """What is being done, or was last."""
+    passed_count: int = 0
+    """Streams that have passed to a new process."""
+    stream_count: int = 0
+    """Those that are to pass."""
+    reason: str = ""
+    """Why it failed."""
+    started_ns: int = 0
+    ended_ns: int = 0
+    """0 while it goes on."""
+
+
 class EngineStatus(msgspec.Struct):
     """Everything, at one moment."""
 
@@ -141,6 +164,10 @@ class EngineStatus(msgspec.Struct):
     """How the databases are looked after; empty where there is none, and before it was said."""
     upkeep_child: ChildReport | None = None
     """The process that does it; None where there is no database."""
+    upgrade: UpgradeReport | None = None
+    """None before the first."""
+    upgrades: dict[str, int] = {}
+    """How many there were, by how they ended (`UpgradeState`)."""
 
     @property
     def children(self) -> list[ChildReport]:

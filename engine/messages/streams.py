@@ -169,3 +169,69 @@ class RenewBooks(msgspec.Struct, tag=True):
     """Shard: take a fresh snapshot of these books, where they run."""
 
     slots: list[int]
+
+
+class ExpectStreams(msgspec.Struct, tag=True):
+    """Shard: another one has these streams. Subscribe them, keep what comes, say who has joined;
+    each begins with its `InheritStream`.
+    """
+
+    streams: list[StreamSpec]
+
+
+class StreamsJoined(msgspec.Struct, tag=True):
+    """Shard: what these expected streams have kept probably goes on from what is stored by now."""
+
+    slots: list[int]
+
+
+class ReleaseStreams(msgspec.Struct, tag=True):
+    """Shard: let go of these streams, as far as they can be; each that is let go of is said with
+    `StreamReleased`. `is_cold`: end them, whether or not they can be gone on with.
+    """
+
+    slots: list[int]
+    is_cold: bool = False
+
+
+class StreamReleased(msgspec.Struct, tag=True):
+    """Shard: all rows of this stream are in the rings, and no more come until it is dropped or
+    taken back. `said` is what its heir must know (`shards.feeds.passing.baton`); None: it is ended,
+    and dropped.
+    """
+
+    slot: int
+    status: StreamStatus | None = None
+    said: str | None = None
+
+
+class InheritStream(msgspec.Struct, tag=True):
+    """Shard: go on with this expected stream, from what its shard has said; None: nobody has it any
+    more, so go on from positions, whatever is missing.
+    """
+
+    slot: int
+    said: str | None = None
+
+
+class StreamInherited(msgspec.Struct, tag=True):
+    """Shard: it has the stream now; not `is_taken`: what it has kept does not go on from there."""
+
+    slot: int
+    is_taken: bool
+
+
+class DropStreams(msgspec.Struct, tag=True):
+    """Shard: another one has these streams, which were let go of."""
+
+    slots: list[int]
+
+
+class TakeBackStreams(msgspec.Struct, tag=True):
+    """Shard: nobody else has these streams, which were let go of: go on with them."""
+
+    slots: list[int]
+
+
+PassingMessage = ExpectStreams | ReleaseStreams | InheritStream | DropStreams | TakeBackStreams
+"""What shards are told of streams that pass from one to the other."""

@@ -11,7 +11,7 @@ import msgspec
 
 from engine.base.clock import monotonic_s
 from engine.data.names import DEFAULT_DATABASE, StreamKey, StreamKind
-from engine.messages.account import RingMoves
+from engine.messages.account import Moves, RingMoves
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus, sum_by_kind
@@ -41,10 +41,10 @@ class StreamTotals:
         for name in StreamCounts._fields:
             setattr(report, name, self._base[name] + getattr(status, name))
 
-    def shard_ended(self, reason: str) -> None:
+    def shard_ended(self, reason: str, state: StreamState = StreamState.PENDING) -> None:
         """The shard is gone: its counts become the base of the next one's."""
         self._base = {name: getattr(self.report, name) for name in StreamCounts._fields}
-        self.report.state, self.report.reason = StreamState.PENDING, reason
+        self.report.state, self.report.reason = state, reason
 
 
 class RecentLatency:
@@ -84,6 +84,11 @@ class ShardTotals:
     def shard_ended(self) -> None:
         """The shard is gone: its counts become the base of the next one's."""
         self._base = self.by_kind
+
+    def add(self, other: "ShardTotals") -> None:
+        """Count what another shard had counted, which is gone for good."""
+        self._base = sum_by_kind([self._base, other.by_kind])
+        self.by_kind = sum_by_kind([self.by_kind, other.by_kind])
 
 
 class FlushDelay:
@@ -135,7 +140,7 @@ class WriterTotals:
         """Take in what the writer says now."""
         report = self.report
         report.sinks = [_added(self._base.get(sink.name), sink) for sink in status.sinks]
-        for name in ("received_rows", "journal_bytes", "journal_error", "rss_bytes", "cpu_s"):
+        for name in ("journal_bytes", "journal_error", "rss_bytes", "cpu_s"):
             setattr(report, name, getattr(status, name))
         report.latency_us = {
             stage: summarize(histogram) for stage, histogram in status.latency.items()
@@ -154,6 +159,11 @@ class WriterTotals:
         }
         self._count_drops(status)
         report.moves = self._rings[DEFAULT_DATABASE].update(status.rings)
+        # A ring that is gone, as its shard was succeeded, has been received all the same.
+        report.received_rows = {
+            kind: max(rows, report.moves.get(kind, Moves()).accepted)
+            for kind, rows in status.received_rows.items()
+        }
         report.moves_of = {
             name: self._rings[name].update(rings) for name, rings in status.rings_of.items()
         }

@@ -53,6 +53,20 @@ class RingsSynced(msgspec.Struct, tag=True):
     request_id: int
 
 
+class WantRings(msgspec.Struct, tag=True):
+    """Writer: these rings are written to, or will be; nobody writes to any other."""
+
+    rings: list[str]
+
+
+class MakeWay(msgspec.Struct, tag=True):
+    """Writer: finish within `deadline_s` what is under way, and leave; rings and journal stay for
+    the next one.
+    """
+
+    deadline_s: float
+
+
 class SetStreamKnobs(msgspec.Struct, tag=True):
     """Writer: knobs of these slots, all of them (absent slots have the defaults)."""
 

@@ -19,6 +19,7 @@ from engine.process.restart_budget import RestartBudget
 
 _log = logging.getLogger(__name__)
 
+_LOOK_S = 0.02
 _EXIT_AFTER_EOF_S = 2.0
 """A child that closed its pipe is on its way out; this long, then SIGKILL."""
 
@@ -49,6 +50,9 @@ class ChildKeeper:
     _was_ready: bool = False
     _ready_timeout_s: float | None = None
     _leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    _renewing: bool = False
+    is_renewed: bool = False
+    """Whether its child makes way for the next one: that it is away is no fault."""
     _task: "asyncio.Task[None] | None" = None
 
     def __post_init__(self) -> None:
@@ -94,6 +98,26 @@ class ChildKeeper:
             await asyncio.wait({self._task})
         return self.exit_code if had_child else None
 
+    async def renew(self, farewell: ToChild, within_s: float, ready_timeout_s: float) -> None:
+        """Have the child make way for its next life: it is told so, and killed after `within_s`.
+        Raises ChildStartError when the next one is not ready in time; that is tried on.
+        """
+        child, self.is_renewed = self._child, True
+        self._renewing = child is not None
+        try:
+            if child is not None:
+                child.pipe.send(farewell)
+                await child.end(within_s)
+            async with asyncio.timeout(ready_timeout_s):
+                while self._child is child or not self.ready.is_set():
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            raise ChildStartError(
+                f"{self.name} was not ready again within {ready_timeout_s:g} s"
+            ) from None
+        finally:
+            self.is_renewed = False
+
     def kill(self) -> None:
         """SIGKILL the child now."""
         self._leaving.set()
@@ -126,16 +150,22 @@ class ChildKeeper:
             if not self._was_ready:
                 self.report.state, self.report.reason = "ended", reason
                 raise ChildStartError(f"{self.name} did not start: {reason}")
-            delay_s = self.budget.died(monotonic_s())
+            is_death, self._renewing = not self._renewing, False
+            delay_s = self.budget.died(monotonic_s()) if is_death else 0.0
+            if not is_death:
+                reason = "it makes way for its next life"
             self.report.state, self.report.reason = "restarting", reason
-            _log.error(
-                f"{self.name} ended: {reason}; starts again in {delay_s:g} s",
-                extra={"fields": {"child": self.name, "reason": reason, "delay_s": delay_s}},
-            )
+            if is_death:
+                _log.error(
+                    f"{self.name} ended: {reason}; starts again in {delay_s:g} s",
+                    extra={"fields": {"child": self.name, "reason": reason, "delay_s": delay_s}},
+                )
+            else:
+                _log.info(f"{self.name}: {reason}")
             self.on_death(reason)
             await self._unless_leaving(self.before_rebirth())
             await self._unless_leaving(asyncio.sleep(delay_s))
-            self.report.restart_count += 1
+            self.report.restart_count += is_death
 
     async def _one_life(self) -> str:
         """Spawn, listen to the end, reap; return how it ended."""

@@ -12,7 +12,7 @@ from struct import Struct
 
 from engine.base.errors import ConfigError
 from engine.data.kinds import BOOK, KINDS, QUOTE, TRADE
-from engine.data.layout import Layout, ring_name
+from engine.data.layout import Layout, ring_name, shard_name
 from engine.data.ring import ring_bytes
 from engine.messages.settings import RingSettings
 from engine.process.instance import leftover_rings
@@ -136,7 +136,7 @@ def plan_rings(
             f" {capacity[QUOTE.name]:,} quotes"
         )
     rings = [
-        RingSettings(ring_name(shard, kind), kind, capacity[kind])
+        RingSettings(ring_name(shard_name(shard), kind), kind, capacity[kind])
         for shard in range(shard_count)
         for kind in KINDS
     ]

@@ -15,7 +15,14 @@ from engine.data.slots import Slot, Slots
 from engine.messages.control import KeyResult
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import StreamReport
-from engine.messages.streams import KnobChanges, Knobs, StreamRequest, StreamSpec, StreamState
+from engine.messages.streams import (
+    KnobChanges,
+    Knobs,
+    StreamRequest,
+    StreamSpec,
+    StreamState,
+    StreamStatus,
+)
 from engine.messages.totals import StreamTotals
 from engine.streams.placement import spread
 from engine.streams.wanted import Origin, Wanted, WantedStream
@@ -142,6 +149,14 @@ class RunningStreams:
                 self._totals[slot].report.knobs = entry.knobs
         return self._begin(begun), self._leave(gone)
 
+    def reseed(self, configured: Sequence[StreamKey]) -> tuple[ByShard, dict[int, list[int]]]:
+        """What the configuration names now: streams to start, slots to stop."""
+        self.wanted.seed(configured, self._now_ns())
+        wanted = {entry.key: entry for entry in self.wanted.wanted()}
+        gone = [key for key in self._slot_of if key not in wanted]
+        begun = [entry for key, entry in wanted.items() if key not in self._slot_of]
+        return self._begin(begun), self._leave(gone)
+
     def remove(self, keys: Sequence[StreamKey]) -> tuple[list[KeyResult], dict[int, list[int]]]:
         """Want these streams no more. Returns results, and the slots each shard has to stop."""
         results, gone = [], dict[StreamKey, None]()
@@ -230,16 +245,37 @@ class RunningStreams:
         report.state, report.reason = state, reason
         return is_news
 
-    def end_life(self, slot: int) -> StreamSpec:
+    def has_failed(self, slot: int) -> bool:
+        """Whether a stream cannot run."""
+        totals = self._totals.get(slot)
+        return totals is not None and totals.report.state is StreamState.FAILED
+
+    def end_life(self, slot: int, process: str = "") -> StreamSpec:
         """A stream is still wanted and its shard is to end it: what that says of it from now on is
-        about an earlier life. Returns the next one.
+        about an earlier life. Returns the next one, in a process of this name, or the same.
         """
         totals = self._totals[slot]
+        totals.report.process = process or totals.report.process
         totals.shard_ended("")
         self._lives[slot] += 1
         key, shard = self._shards[totals.report.shard][slot].key, totals.report.shard
         self._shards[shard][slot] = StreamSpec(slot, key, self._lives[slot])
         return self._shards[shard][slot]
+
+    def succeeded(self, heir: StreamSpec, last: StreamStatus | None, process: str) -> bool:
+        """A stream has passed to the next process of its shard, where it runs as `heir`; `last` is
+        what the one before said at its end. False: it was removed meanwhile, or began anew.
+        """
+        totals = self._totals.get(heir.slot)
+        if totals is None or self._lives[heir.slot] + 1 != heir.life:
+            return False
+        if last is not None:
+            totals.update(last)
+        totals.shard_ended(totals.report.reason, totals.report.state)
+        totals.report.process = process
+        self._lives[heir.slot] = heir.life
+        self._shards[totals.report.shard][heir.slot] = heir
+        return True
 
     def shard_ended(self, shard: int, reason: str) -> None:
         """A shard is gone; its streams wait for the next one."""

@@ -82,6 +82,14 @@ class CommandDesk:
         self._starts.start(started)
         self._tell_knobs(knobs)
 
+    def reseed(self, configured: Sequence[StreamKey]) -> None:
+        """The configuration was read anew. Raises OSError where that cannot be written down."""
+        knobs = self._running.knobs()
+        started, stopped = self._running.reseed(configured)
+        self._starts.stop(stopped)
+        self._starts.start(started)
+        self._tell_knobs(knobs)
+
     def _tell_knobs(self, before: dict[int, Knobs]) -> None:
         if (knobs := self._running.knobs()) != before:
             # What a stream has to say of its end still goes to the database that it leaves.

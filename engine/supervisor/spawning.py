@@ -109,14 +109,17 @@ class SupervisorSettings:
 
 
 async def spawn_writer(
-    settings: SupervisorSettings, doorbell_fd: int, knobs: dict[int, Knobs]
+    settings: SupervisorSettings,
+    doorbell_fd: int,
+    knobs: dict[int, Knobs],
+    rings: list[RingSettings],
 ) -> Child:
     """The writer, which knows the knobs before it stores its first row."""
     config = settings.config
     urls = {name: url.reveal() for name, url in settings.urls.items()}
     birth = WriterSettings(
         paths=Paths.of(settings.layout),
-        rings=settings.rings,
+        rings=rings,
         doorbell_fd=doorbell_fd,
         log=settings.log,
         database_url=urls.get("database"),
@@ -157,7 +160,9 @@ async def spawn_writer(
     )
 
 
-async def spawn_shard(settings: SupervisorSettings, doorbell_fd: int, index: int) -> Child:
+async def spawn_shard(
+    settings: SupervisorSettings, doorbell_fd: int, index: int, name: str
+) -> Child:
     """A shard; its streams follow when it is ready."""
     birth = ShardSettings(
         index=index,
@@ -167,9 +172,10 @@ async def spawn_shard(settings: SupervisorSettings, doorbell_fd: int, index: int
         doorbell_fd=doorbell_fd,
         log=settings.log,
         shard_count=len(settings.cpus),
+        name=name,
     )
     return await Child.spawn(
-        f"shard-{index}",
+        name,
         settings.targets.shard,
         birth,
         pass_fds=[doorbell_fd],

@@ -70,6 +70,25 @@ class StreamStarts:
         self._forget(spec.slot for spec in self._running.specs(shard))
         self._running.shard_ended(shard, reason)
 
+    def begun(self, shard: int) -> Mapping[int, StreamSpec]:
+        """What a shard was told to begin, by slot; nothing of one that is away."""
+        return dict(self._begun.get(shard, {}))
+
+    def passed(self, shard: int, spec: StreamSpec) -> None:
+        """A stream runs as this in the next process of its shard."""
+        if shard in self._begun:
+            self._begun[shard][spec.slot] = spec
+
+    def again(self, shard: int, slot: int, process: str) -> None:
+        """Begin a stream anew whose process is gone, in this one of the same shard."""
+        spec = self._begun.get(shard, {}).get(slot)
+        if spec is None:
+            return
+        anew = self._running.end_life(slot, process)
+        described = msgspec.structs.replace(anew, instrument=spec.instrument)
+        self._begun[shard][slot] = described
+        self._to_shard(shard, StartStreams([described]))
+
     def start(self, by_shard: Mapping[int, Sequence[StreamSpec]]) -> None:
         """Have these streams begin; those of a shard that is away begin with the shard."""
         for shard, specs in by_shard.items():

@@ -17,12 +17,10 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import partial
 
-from engine.base.clock import monotonic_s, wall_ns
+from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, EngineError
-from engine.data.names import DEFAULT_DATABASE, is_database
+from engine.data.names import DEFAULT_DATABASE, StreamKey, is_database
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.account import Account, delivered_text
 from engine.messages.control import (
@@ -33,50 +31,40 @@ from engine.messages.control import (
     RemoveStreams,
     RenewBook,
     SetKnobs,
+    UpgradeEngine,
 )
 from engine.messages.judgement import GREEN, judge, without_servers, worst
-from engine.messages.limits import LeaseRequest, LimitFeedback, PlacesWanted
-from engine.messages.listings import ListingLoaded, ListingStored
-from engine.messages.pipes import FromChild, Ready, ShardStatus, ToChild
-from engine.messages.status import EngineStatus, Judgement, Phase, ShardReport
+from engine.messages.limits import LeaseRequest, LimitFeedback
+from engine.messages.listings import ListingLoaded
+from engine.messages.pipes import FromChild, Ready, ToChild
+from engine.messages.status import EngineStatus, Judgement, Phase
 from engine.messages.streams import StreamState, sum_by_kind
-from engine.messages.totals import ShardTotals, WriterTotals, update_shard
-from engine.messages.writer import RingsSynced, SetStreamKnobs, SinkStatus, WriterStatus
+from engine.messages.writer import SinkStatus
 from engine.process import metric_files
 from engine.process.child_keeper import ChildKeeper
 from engine.servers.server_keeper import ServerKeeper
 from engine.start.schema_keeper import SchemaKeepers
-from engine.streams.listing_outbox import ListingOutbox
 from engine.streams.running_streams import RunningStreams
 from engine.streams.wanted_mirror import WantedMirror
 from engine.supervisor.command_desk import Command, CommandDesk, refuse
 from engine.supervisor.control_feed import ControlFeed
-from engine.supervisor.ring_syncs import RingSyncs
+from engine.supervisor.shards import Shards
 from engine.supervisor.spawning import (
     SupervisorSettings,
     Targets,
     Timing,
     reconfigure,
     spawn_control,
-    spawn_shard,
-    spawn_writer,
 )
-from engine.supervisor.stream_starts import StreamStarts
+from engine.supervisor.upgrade import Renew, Upgrade, as_they_are
 from engine.supervisor.upkeep_child import UpkeepChild
+from engine.supervisor.writer_child import WriterChild
 
 __all__ = ["Supervisor", "SupervisorSettings", "Targets", "Timing"]
 
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
-
-
-@dataclass(slots=True)
-class _Shard:
-    keeper: ChildKeeper
-    report: ShardReport
-    rings: list[str] = field(default_factory=list)
-    totals: ShardTotals = field(default_factory=ShardTotals)
 
 
 class Supervisor:
@@ -87,6 +75,7 @@ class Supervisor:
         settings: SupervisorSettings,
         migrate: Callable[[str], list[str]] | None = None,
         servers: Iterable[ServerKeeper] = (),
+        renew: Renew | None = None,
     ) -> None:
         self._settings = settings
         self._phase: Phase = "starting"
@@ -99,24 +88,11 @@ class Supervisor:
             [sink for sink in settings.urls if is_database(sink)],
             settings.config.limits.max_streams,
         )
-        self._shards: list[_Shard] = []
-        self._writer_totals = WriterTotals(thresholds=settings.config.thresholds)
-        self._syncs = RingSyncs()
-        self._starts = StreamStarts(
-            self._running, self._running.slots, self._tell_shard, self._tell_control
-        )
-        self._desk = CommandDesk(
-            self._running, self._starts, self._tell_shard, self._tell_writer, self._when_heard
-        )
         self._waits: set[asyncio.Task[None]] = set()
-        self._listings = ListingOutbox()
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = list(servers)
         url = settings.urls.get(DEFAULT_DATABASE)
         self._schemas = SchemaKeepers({**settings.urls, **settings.owner_urls}, migrate)
-        self._mirror = WantedMirror(
-            self._running.wanted, settings.registry_name, url, self._desk.adopt
-        )
         self._leases = LeaseDesk(
             settings.limits,
             settings.layout.limits,
@@ -124,9 +100,25 @@ class Supervisor:
             settings.share_limits(),
             goes_on_alone=settings.config.limits.meanwhile == "alone",
         )
-        self._writer = self._make_writer()
+        self._writer = WriterChild(
+            lambda: self._settings, self._running, lambda: self._shards.rings, self._on_fault
+        )
+        self._shards = Shards(
+            lambda: self._settings, self._running, self._leases, self._writer.sync,
+            self._tell_control, self._on_fault,
+        )  # fmt: skip
+        self._starts = self._shards.starts
+        self._desk = CommandDesk(
+            self._running, self._starts, self._shards.tell, self._writer.tell, self._when_heard
+        )
+        self._mirror = WantedMirror(
+            self._running.wanted, settings.registry_name, url, self._desk.adopt
+        )
         self._control = self._make_control()
         self._upkeep = UpkeepChild(settings, self._on_fault)
+        self._upgrade = Upgrade(
+            self._shards, self._writer, self._control, self._upkeep.keepers, renew or as_they_are
+        )
         self._feed = ControlFeed(self._control, self.status)
         self._seen_by_control: Judgement = GREEN
         self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
@@ -152,10 +144,8 @@ class Supervisor:
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._tick_task = asyncio.create_task(self._tick(), name="tick")
         self._watch("the watch over the children", self._tick_task)
-        await self._writer.start(timing.writer_ready_s)
-        for index in range(len(self._settings.cpus)):
-            self._add_shard(index)
-        await asyncio.gather(*(shard.keeper.start(timing.ready_s) for shard in self._shards))
+        await self._writer.start(self._doorbell_fd)
+        await self._shards.start(self._doorbell_fd, timing.ready_s)
         await self._control.start(timing.ready_s)
         self._watch("the start of the upkeep", self._upkeep.start())
         if self._phase == "starting":
@@ -171,10 +161,10 @@ class Supervisor:
         await asyncio.gather(*(keeper.close() for keeper in self._servers))
         await asyncio.gather(
             self._upkeep.leave(timing.grace_s),
-            *(shard.keeper.leave(timing.shard_drain_s, timing.grace_s) for shard in self._shards),
+            self._shards.leave(timing.shard_drain_s, timing.grace_s),
         )
         code, _ = await asyncio.gather(
-            self._writer.leave(timing.writer_drain_s, timing.grace_s),
+            self._writer.keeper.leave(timing.writer_drain_s, timing.grace_s),
             self._control.leave(timing.control_drain_s, timing.grace_s),
         )
         self._phase = "stopped"
@@ -210,11 +200,11 @@ class Supervisor:
     def status(self) -> EngineStatus:
         """The whole engine, now."""
         servers = [keeper.report for keeper in self._servers]
-        writer = without_servers(self._writer_totals.report, servers)
+        writer = without_servers(self._writer.totals.report, servers)
         streams = self._running.reports()
-        light, reason = judge(
-            self._phase, [keeper.report for keeper in self._keepers()], writer, streams
-        )
+        children = [*self._shards.present_keepers, self._writer.keeper, self._control]
+        missed = [keeper.report for keeper in children if not keeper.is_renewed]
+        light, reason = judge(self._phase, missed, writer, streams)
         if light == "green" and self._schemas.problem:
             light, reason = "red", self._schemas.problem
         if light != "red" and self._starts.facts.problem:
@@ -233,30 +223,20 @@ class Supervisor:
             phase=self._phase,
             instance=self._settings.layout.instance,
             uptime_s=round(monotonic_s() - self._started_s, 3),
-            shards=[shard.report for shard in self._shards],
+            shards=self._shards.reports,
             writer=writer,
             control=self._control.report,
             streams=streams,
             limiters=self._leases.reports(),
-            counts_by_kind=sum_by_kind(shard.totals.by_kind for shard in self._shards),
+            counts_by_kind=sum_by_kind(each.totals.by_kind for each in self._shards),
             servers=servers,
             upkeep=self._upkeep.databases,
             upkeep_child=next((keeper.report for keeper in self._upkeep.keepers), None),
+            upgrade=self._upgrade.report,
+            upgrades=dict(self._upgrade.counts),
         )
 
     # -- making children ---------------------------------------------------------------------
-
-    def _make_writer(self) -> ChildKeeper:
-        keeper = ChildKeeper(
-            name="writer",
-            spawn=lambda: spawn_writer(self._settings, self._doorbell_fd, self._running.knobs()),
-            on_message=self._on_writer_message,
-            on_death=self._on_writer_death,
-            on_fault=self._on_fault,
-            hung_after_s=self._settings.timing.hung_after_s,
-        )
-        keeper.report = self._writer_totals.report.child
-        return keeper
 
     def _make_control(self) -> ChildKeeper:
         return ChildKeeper(
@@ -268,68 +248,7 @@ class Supervisor:
             hung_after_s=self._settings.timing.hung_after_s,
         )
 
-    def _add_shard(self, index: int) -> None:
-        keeper = ChildKeeper(
-            name=f"shard-{index}",
-            spawn=lambda: spawn_shard(self._settings, self._doorbell_fd, index),
-            on_message=partial(self._on_shard_message, index),
-            on_death=partial(self._on_shard_death, index),
-            on_fault=self._on_fault,
-            before_rebirth=partial(self._sync_rings, index),
-            hung_after_s=self._settings.timing.hung_after_s,
-        )
-        report = ShardReport(keeper.report, index, self._settings.cpus[index])
-        prefix = f"shard-{index}."
-        rings = [each.ring for each in self._settings.rings if each.ring.startswith(prefix)]
-        self._shards.append(_Shard(keeper, report, rings))
-
     # -- what children say -------------------------------------------------------------------
-
-    def _on_shard_message(self, index: int, message: FromChild) -> None:
-        shard = self._shards[index]
-        match message:
-            case Ready():
-                self._starts.shard_ready(index)
-            case ShardStatus():
-                update_shard(shard.report, message)
-                shard.totals.update(message)
-                self._running.update(message)
-            case LeaseRequest():
-                self._leases.ask(shard.keeper.name, message)
-            case PlacesWanted():
-                self._leases.want(shard.keeper.name, message)
-            case LimitFeedback():
-                self._leases.feedback(message)
-            case _:
-                _log.error(f"{shard.keeper.name} sent {type(message).__name__}: ignored")
-
-    def _on_shard_death(self, index: int, reason: str) -> None:
-        name = self._shards[index].keeper.name
-        self._shards[index].totals.shard_ended()
-        metric_files.child_ended(self._settings.layout, name)
-        self._starts.shard_ended(index, f"{name} {reason}")
-        self._leases.client_ended(name)
-
-    def _on_writer_message(self, message: FromChild) -> None:
-        match message:
-            case WriterStatus():
-                self._writer_totals.update(message)
-            case RingsSynced():
-                self._syncs.answered(message)
-            case ListingStored():
-                self._listings.saved(message)
-            case Ready():
-                self._writer.send(SetStreamKnobs(self._running.knobs()))
-                for listing in self._listings:
-                    self._writer.send(listing)
-            case _:
-                _log.error(f"writer sent {type(message).__name__}: ignored")
-
-    def _on_writer_death(self, reason: str) -> None:
-        del reason
-        metric_files.child_ended(self._settings.layout, self._writer.name)
-        self._writer_totals.writer_ended()
-        self._syncs.writer_ended()
 
     def _on_control_death(self, reason: str) -> None:
         self._starts.facts.control_ended(reason)
@@ -350,12 +269,12 @@ class Supervisor:
                     self._starts.facts.heard(message.listings)
             case AddStreams() | RemoveStreams() | SetKnobs() | RenewBook():
                 self._feed.answer(CommandResult(message.request_id, self._obey(message)))
+            case UpgradeEngine():
+                why_not = self.upgrade()
+                self._feed.answer(CommandResult(message.request_id, [], why_not))
             case ListingLoaded():
                 self._starts.listed(message)
-                listing = self._listings.take(message, wall_ns())
-                self._tell_writer(listing)
-                if DEFAULT_DATABASE not in self._settings.urls:
-                    self._listings.saved(ListingStored(listing.venue, listing.loaded_ns))
+                self._writer.take_listing(message)
             case LeaseRequest():
                 self._leases.ask(self._control.name, message)
             case LimitFeedback():
@@ -370,23 +289,15 @@ class Supervisor:
         self._mirror.changed()
         return results
 
-    def _tell_shard(self, index: int, message: ToChild) -> None:
-        if index < len(self._shards) and self._shards[index].keeper.ready.is_set():
-            self._shards[index].keeper.send(message)
-
     def _tell_control(self, message: ToChild) -> None:
         if self._control.ready.is_set():
             self._control.send(message)
-
-    def _tell_writer(self, message: ToChild) -> None:
-        if self._writer.ready.is_set():
-            self._writer.send(message)
 
     def _when_heard(self, then: Callable[[], None]) -> None:
         """Once the writer has obeyed what it was told so far, whichever life it is in."""
 
         async def wait() -> None:
-            await self._syncs.sync(self._writer, [], "streams that another database has now")
+            await self._writer.sync([], "streams that another database has now")
             then()
 
         task = asyncio.create_task(wait(), name="moved streams")
@@ -394,9 +305,27 @@ class Supervisor:
         task.add_done_callback(self._waits.discard)
         self._watch(task.get_name(), task)
 
-    async def _sync_rings(self, index: int) -> None:
-        shard = self._shards[index]
-        await self._syncs.sync(self._writer, shard.rings, shard.keeper.name)
+    def upgrade(self) -> str:
+        """Begin to replace the processes by those of the code and configuration on disk; the status
+        says how it goes. Returns why that cannot be begun, or nothing.
+        """
+        if self._phase != "running":
+            return f"the engine is {self._phase}"
+        if self._upgrade.is_running:
+            return "the engine is being upgraded"
+        work = self._upgrade.begin(self._settings, self._adopt, self._reseed)
+        task = asyncio.create_task(work, name="upgrade")
+        self._waits.add(task)
+        task.add_done_callback(self._waits.discard)
+        self._watch(task.get_name(), task)
+        return ""
+
+    def _reseed(self, configured: list[StreamKey]) -> None:
+        self._desk.reseed(configured)
+        self._mirror.changed()
+
+    def _adopt(self, settings: SupervisorSettings) -> None:
+        self._settings = settings
 
     # -- watching ----------------------------------------------------------------------------
 
@@ -414,7 +343,7 @@ class Supervisor:
                 else:
                     keeper.check_hung(now_s)
             self._starts.tick(now_s)
-            self._upkeep.heed(self._writer_totals.report)
+            self._upkeep.heed(self._writer.totals.report)
             self._feed.tell_status()
             self._check_usable()
 
@@ -460,10 +389,10 @@ class Supervisor:
                 keeper.send(message)
 
     def _keepers(self) -> list[ChildKeeper]:
-        return [*(shard.keeper for shard in self._shards), self._writer, self._control]
+        return [*self._shards.keepers, self._writer.keeper, self._control]
 
     def _report_delivery(self, writer_code: int | None) -> bool:
-        writer = self._writer_totals.report
+        writer = self._writer.totals.report
         if DEFAULT_DATABASE not in self._settings.urls:
             return True
         if writer_code == 0 and not any(each.backlog_rows for each in writer.databases):

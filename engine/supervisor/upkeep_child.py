@@ -42,7 +42,7 @@ class UpkeepChild:
     @property
     def judgement(self) -> Judgement:
         """How the databases are looked after."""
-        if not self.keepers:
+        if not self.keepers or self.keepers[0].is_renewed:
             return GREEN
         return judge_upkeep(self.keepers[0].report, self.databases, wall_ns())
 

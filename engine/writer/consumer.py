@@ -6,6 +6,7 @@ delivered. `trouble` is the one verdict that log, status and lights read. What d
 in `every_row` and `live`.
 """
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -58,10 +59,18 @@ class Consumer(ABC):
         self.inexact_rows = 0
         self.arrived = Alarm()
         self._metrics = BatchMetrics(sink.name)
+        self._is_pausing = False
+        self._rests = asyncio.Event()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
         await keep_trying(self._try, self.trouble)
+
+    async def pause(self) -> None:
+        """Return when it has delivered what it is delivering; it begins nothing more."""
+        self._is_pausing = True
+        self.arrived.ring()
+        await self._rests.wait()
 
     @property
     def status(self) -> SinkStatus:
@@ -126,6 +135,9 @@ class Consumer(ABC):
             if batch.parts or durable:
                 await self._deliver(batch, durable=durable)
             self._delivered()
+            if self._is_pausing:
+                self._rests.set()
+                await asyncio.Event().wait()
 
     async def _deliver(self, batch: Batch, *, durable: bool) -> None:
         began_s = monotonic_s()

@@ -2,6 +2,7 @@
 and the listings of every database.
 """
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -95,6 +96,12 @@ class Deliveries:
                 table.reconfigure(flushes[name])
         for consumer in self:
             consumer.arrived.ring()
+
+    async def pause(self, seconds: float) -> None:
+        """Have every consumer rest after what it delivers now; who cannot in time does not."""
+        await asyncio.wait(
+            [asyncio.ensure_future(consumer.pause()) for consumer in self], timeout=seconds
+        )
 
     def statuses(self) -> list[SinkStatus]:
         """Of all there are, also of those that are off."""

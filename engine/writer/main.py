@@ -18,10 +18,12 @@ from engine.messages.listings import ListingStored, StoreListing
 from engine.messages.pipes import Drain, Ready, ToChild
 from engine.messages.settings import Reconfigure, WriterSettings
 from engine.messages.writer import (
+    MakeWay,
     RingsSynced,
     RingStatus,
     SetStreamKnobs,
     SyncRings,
+    WantRings,
     WriterStatus,
 )
 from engine.process import logs
@@ -129,6 +131,8 @@ class Writer:
                 case SyncRings():
                     self._pump_once()
                     self._pipe.send(RingsSynced(message.request_id))
+                case WantRings():
+                    self.sources.want(message.rings)
                 case SetStreamKnobs():
                     self._deliveries.set_knobs(message.knobs)
                 case Reconfigure():
@@ -136,6 +140,11 @@ class Writer:
                     self._deliveries.reconfigure(message.flushes)
                 case StoreListing():
                     self._listings.take(message)
+                case MakeWay():
+                    await self._deliveries.pause(message.deadline_s)
+                    self._send_status()
+                    await self._pipe.flush()
+                    return False
                 case Drain():
                     await self._drain(message.deadline_s)
                     return True

@@ -158,12 +158,21 @@ class KeptBook:
         word = rule.checksum.words(price_decimals, qty_decimals)
         self._bids, self._asks = (_KeptSide(sign, rule, word) for sign in (-1.0, 1.0))
 
+    @property
+    def levels(self) -> tuple[list[Level], list[Level]]:
+        """All bids and asks, best first."""
+        return self._bids.best(None), self._asks.best(None)
+
+    def put(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
+        """Set or remove levels."""
+        self._bids.put(bids)
+        self._asks.put(asks)
+
     def apply(self, event: BookEvent) -> int | None:
         """Take an event on (a snapshot: into an empty book); returns the checksum after it, if it
         can be told.
         """
-        self._bids.put(event.bids)
-        self._asks.put(event.asks)
+        self.put(event.bids, event.asks)
         bids, asks = self._bids, self._asks
         is_told = bids.is_told and asks.is_told
         return self._sum_of(bids.words, asks.words) if is_told else None
@@ -225,6 +234,10 @@ class _KeptSide:
         self.words = [known[key] for key in best]
         self.is_told = "" not in self.words
         self._edge = best[-1] if len(best) == self._summed else inf
+
+    def best(self, count: int | None) -> list[Level]:
+        """The best `count` levels; None: all."""
+        return [(self._sign * key, self._qty[key]) for key in self._keys[:count]]
 
     def has(self, levels: Iterable[Level]) -> bool:
         """Whether all levels are like this already."""

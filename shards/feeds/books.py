@@ -66,6 +66,7 @@ class ChainedBook(BookFeed):
     """A book of deltas that tell which one they follow: what is missing is known by its ids."""
 
     ids_tell: ClassVar = True
+    heirlooms: ClassVar = {"_last_seq": int, "_synced": bool}
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -78,6 +79,11 @@ class ChainedBook(BookFeed):
     def is_synced(self) -> bool:
         """Whether a snapshot has been joined and the chain has held since."""
         return self._synced
+
+    @property
+    def can_be_let_go(self) -> bool:
+        """Not without a book: the next process would not get one either."""
+        return self._synced and super().can_be_let_go
 
     def heard(self) -> None:
         """Events alone make no book."""
@@ -164,7 +170,7 @@ class DeltaBook(ChainedBook):
         """Ask for one more snapshot of a book that runs. It is brought up to the last event and
         written as a SNAPSHOT of that event's `seq`; events are written meanwhile as ever.
         """
-        if self.is_settled:
+        if self.is_settled and not self.is_let_go:
             self._since, self._kept_rows = [], 0
             self._request()
 
@@ -181,6 +187,16 @@ class DeltaBook(ChainedBook):
         self._snapshot = None
         self._since = None
         self._requested = False
+
+    def let_go(self) -> None:
+        """A snapshot that is under way comes too late."""
+        super().let_go()
+        self._since = self._snapshot = None
+        self._requested = False
+
+    def inherited(self) -> None:
+        """It is renewed in its turn: nobody fetches a snapshot for a book that is settled."""
+        self._request_snapshot(self)
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """All, once the first continues the chain or is stored: no new snapshot is needed."""
@@ -374,6 +390,7 @@ class SnapshotBook(BookFeed):
     so the gap is unprovable.
     """
 
+    heirlooms: ClassVar = {"_last_seq": int}
     silence_is_loss: ClassVar = True
 
     def __init__(

@@ -67,6 +67,8 @@ class _FundingStream(UnnumberedFeed):
 class FundingRates(_FundingStream):
     """Funding rate, mark and index price."""
 
+    heirlooms: ClassVar = {"_content": FundingRow | None, "interval_s": int}
+
     interval_s = 0
     """What the venue said apart from the rows (`shards.session.funding_intervals`); 0 is
     unknown."""
@@ -101,6 +103,9 @@ class SettledFunding(_FundingStream):
 
     silence_is_loss: ClassVar = False
     listens_without_rows: ClassVar = True
+    heirlooms: ClassVar = {
+        "_began_ns": int, "_refused": set[int], "_newest": set[str] | None,
+    }  # fmt: skip
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -190,6 +195,8 @@ class _OpenInterestStream(UnnumberedFeed):
 class OpenInterestPoints(_OpenInterestStream):
     """Open interest."""
 
+    heirlooms: ClassVar = {"_content": float | None}
+
     def on_open_interest(
         self, ts_event: int, ts_recv: int, qty: float, is_exact: bool = True
     ) -> None:
@@ -202,6 +209,7 @@ class FundingOpenInterest(_FundingStream, _OpenInterestStream):
     """Both in one message of the venue: a row of each kind, with the same times."""
 
     _rows_per_element: ClassVar = 2
+    heirlooms: ClassVar = {"_content": tuple[FundingRow, float] | None}
 
     def __init__(
         self,
@@ -259,6 +267,7 @@ class Liquidations(UnnumberedFeed):
     in_any_order: ClassVar = True
     listens_without_rows: ClassVar = True
     kind: ClassVar = LIQUIDATION
+    heirlooms: ClassVar = {"_began_ts": int, "_recent": list[tuple[int | float, ...]]}
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None

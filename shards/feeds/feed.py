@@ -38,6 +38,7 @@ Frame = tuple[Any, ...]
 """What a decoder delivers of one frame: the arguments of the feed's `on_…`."""
 
 _AFTER_GAP: Final = int(Flag.AFTER_GAP)
+_DELIVERS: Final = (StreamState.LIVE, StreamState.STALE)
 _RENUMBERED_AFTER_NS: Final = 1_000_000_000
 _FAR_BACK_IDS: Final = 1_000_000_000
 """More than any venue gives out in the days for which it could repeat itself."""
@@ -75,6 +76,10 @@ class Feed(Life):
 
     kind: ClassVar[Kind]
     """Of its rows; where it writes several, the one by whose last row it goes on."""
+    heirlooms: ClassVar[dict[str, Any]] = {
+        "last_recv_ns": int, "venue_ahead_ns": int, "next_flags": int,
+        "unreadable_marks": list[int],
+    }  # fmt: skip
     in_any_order: ClassVar = False
     """Whether rows are known by what they say, so that it matters not when they come."""
     ids_tell: ClassVar = False
@@ -165,6 +170,12 @@ class Feed(Life):
         """
         raise NotImplementedError
 
+    def as_first(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Frames of a socket as they may be delivered after an earlier process's last row, though
+        some of them came before it.
+        """
+        return frames
+
     def on_unreadable(self, item: Unreadable) -> None:
         """Take what no row can be made of: it is counted, and declared before the next row."""
         if self._repeated[item.mark] and item.ts_recv < self._repeated_until_ns:
@@ -188,6 +199,14 @@ class Feed(Life):
             return False
         at = item.ts_event or self._last_ts
         return not is_renumbered(item.seq, last_id, at, self._last_ts)
+
+    @property
+    def can_be_let_go(self) -> bool:
+        """Whether another process can go on from what can be said of it now."""
+        return self.has_data and self.state in _DELIVERS and not self.has_undeclared
+
+    def inherited(self) -> None:
+        """It has been told all that its earlier process knew."""
 
     def handed_over(self, now_ns: int) -> None:
         """Another socket delivers from now on; what it brings may lie a little behind."""

@@ -9,13 +9,13 @@ a decoder finds a `Handover` where it would find the stream.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.flags import GapReason
 from engine.messages.streams import StreamState
-from shards.feeds.declared.unreadable import Unreadable
 from shards.feeds.feed import Feed, Frame
+from shards.feeds.passing.kept import KEPT_MAX, KeptFrames
 
 _PATIENCE_S: Final = 30.0
 """For so long after its subscription the next socket may take to join."""
@@ -23,11 +23,9 @@ _SETTLED_S: Final = 5.0
 """Rows pushed before a subscription took effect have come through the present socket by then."""
 _CONFIRMED_S: Final = 5.0
 """A socket that was silent and has not brought within that what another one has, is deaf."""
-_KEPT_MAX: Final = 20_000
-"""Frames: some seconds of the busiest stream. Sockets of one venue are not further apart."""
 
 
-class Handover:
+class Handover(KeptFrames):
     """Takes the frames of one stream on its next socket.
 
     `on_over` is called once, when the stream belongs to the next socket; its argument says whether
@@ -47,47 +45,20 @@ class Handover:
         *,
         is_for_silence: bool = False,
     ) -> None:
-        self.stream = stream
+        super().__init__(stream)
         self.is_for_silence = is_for_silence
         self._on_over = on_over
         self._ask_again = ask_again
-        self._frames: list[Frame] = []
-        self._unreadable: list[tuple[int, Unreadable]] = []
-        """With the number of frames that came before each."""
-        self._methods: list[str] = []
-        """Of each frame: which of the stream's takes it."""
         self._subscribed_s = math.inf
         self._first_s = math.inf
         self._heard_ns = 0
-        self._is_over = False
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """Any method a decoder delivers frames to."""
-        if not name.startswith("on_"):
-            raise AttributeError(name)
-
-        def take(*frame: Any) -> None:
-            if self._is_over:  # by a row of the same message: its decoder still has this
-                getattr(self.stream, name)(*frame)
-                return
-            now_s = monotonic_s()
-            self._first_s = min(self._first_s, now_s)
-            self._methods.append(name)
-            self._frames.append(frame)
-            if not self._try(now_s) and len(self._frames) > _KEPT_MAX:
-                self._break("its two sockets are too far apart", 0.0)
-
-        return take
-
-    def on_unreadable(self, item: Unreadable) -> None:
-        """The stream takes it with the frames it came between, if those are not stored by then; it
-        knows what the present socket has brought as well.
-        """
-        if self._is_over:
-            self.stream.on_unreadable(item)
-            return
-        self._unreadable.append((len(self._frames), item))
-        del self._unreadable[:-_KEPT_MAX]
+    def _kept(self) -> None:
+        now_s = monotonic_s()
+        self._first_s = min(self._first_s, now_s)
+        # Sockets of one venue are not further apart than this.
+        if not self._try(now_s) and len(self._frames) > KEPT_MAX:
+            self._break("its two sockets are too far apart", 0.0)
 
     def subscribed(self, now_s: float) -> None:
         """The next socket has asked for the stream."""
@@ -97,9 +68,7 @@ class Handover:
 
     def start_over(self) -> None:
         """The next socket is gone; it comes back. The present one goes on."""
-        self._frames.clear()
-        self._methods.clear()
-        self._unreadable.clear()
+        self._forget()
         self._subscribed_s = self._first_s = math.inf
 
     def lost(self, reason: str, silent_s: float) -> None:
@@ -120,7 +89,7 @@ class Handover:
         if self._frames:
             self._break("its next socket does not join", 0.0)
         elif self.stream.last_recv_ns == self._heard_ns:
-            self._end((), anew=False)  # both are quiet: nothing was missed
+            self._hand_over((), anew=False)  # both are quiet: nothing was missed
         else:  # the present socket is better than none
             self._subscribed_s, self._heard_ns = now_s, self.stream.last_recv_ns
             self._ask_again()
@@ -135,25 +104,17 @@ class Handover:
             following = stream.following(frames) if stream.has_data else frames
         if following is None:
             return False
-        self._end(following, anew=False)
+        self._hand_over(following, anew=False)
         return True
 
     def _break(self, why: str, silent_s: float, *, blame: GapReason | None = None) -> None:
         """Hand over without proof: the stream declares what its ids do not disprove."""
         self.stream.cut(why, silent_s, blame=blame)
-        self._end(self._frames, anew=True)
+        self._hand_over(self._frames, anew=True)
 
-    def _end(self, frames: Sequence[Frame], *, anew: bool) -> None:
-        stored = len(self._frames) - len(frames)
-        unreadable = [(place - stored, item) for place, item in self._unreadable if place >= stored]
-        methods = self._methods[stored:]
-        self._frames, self._methods, self._unreadable = [], [], []
-        self._is_over = True
-        self._on_over(anew)
-        self.stream.handed_over(wall_ns())
-        for place, frame in enumerate(frames):
-            while unreadable and unreadable[0][0] <= place:
-                self.stream.on_unreadable(unreadable.pop(0)[1])
-            getattr(self.stream, methods[place])(*frame)
-        for _, item in unreadable:
-            self.stream.on_unreadable(item)
+    def _hand_over(self, frames: Sequence[Frame], *, anew: bool) -> None:
+        def before() -> None:
+            self._on_over(anew)
+            self.stream.handed_over(wall_ns())
+
+        self._end(frames, before)

@@ -9,7 +9,7 @@ rows that flow must not stay out of sight.
 
 import logging
 from collections import Counter
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from engine.base.clock import monotonic_s, wall_ns
 from engine.data.flags import CoverageEnd, GapReason
@@ -58,6 +58,14 @@ class Life:
     listens_without_rows: ClassVar = False
     """Whether it may be heard, and a gap begin, though it has never had a row."""
 
+    heirlooms: ClassVar[dict[str, Any]] = {
+        "state": StreamState, "blame": GapReason, "has_data": bool, "was_heard": bool,
+        "_heard_until": int, "_last_ts": int,
+    }  # fmt: skip
+    """What the next process must know to go on without a hole: attributes, and their types on the
+    way (`shards.feeds.passing.baton`). Each class names its own; those it extends are added.
+    """
+
     silence_is_loss: ClassVar = False
     """Whether rows come at a steady pace, changed or not, and no id will tell how many are missing.
     Of others ids will tell, or silence is normal.
@@ -82,6 +90,10 @@ class Life:
         self._listening_on = 0
         """The carrier on which it is heard; 0 while it is not."""
         self._began_ts = 0
+        self.is_let_go = False
+        """Whether another process is about to go on with it: nothing may be stored."""
+        self.was_heard = False
+        """While it is let go of: whether it was on record as listened to."""
         self._heard_until = last.ts_event if last else 0
         """While it is not heard: up to when (venue time) it was; 0 when it never was."""
         self._last_ts = last.ts_event if last else 0
@@ -200,6 +212,11 @@ class Life:
         self._blame_on(cause)
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether it runs, or will as soon as it can."""
+        return self.state not in _KEPT
+
+    @property
     def is_heard(self) -> bool:
         """Whether it is on record as listened to."""
         return bool(self._listening_on)
@@ -240,6 +257,17 @@ class Life:
         self.carrier = carrier
         if self._listening_on:
             self.stop_listening(CoverageEnd.HANDOVER, max(self.newest_ts, self._began_ts))
+            self._listen(self._heard_until)
+
+    def let_go(self) -> None:
+        """What comes is kept for another process to go on with, or for this one to take back."""
+        self.is_let_go, self.was_heard = True, self.is_heard
+        self.stop_listening(CoverageEnd.HANDOVER, max(self.newest_ts, self._began_ts))
+
+    def goes_on(self, carrier: int) -> None:
+        """It goes on where it was let go of, there or here, and nothing is missing in between."""
+        self.carrier, self.is_let_go = carrier, False
+        if self.was_heard and not self._listening_on:
             self._listen(self._heard_until)
 
     def _listen(self, at: int) -> None:

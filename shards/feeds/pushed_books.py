@@ -19,7 +19,7 @@ from engine.data.kinds import BOOK
 from engine.data.positions import Position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec, StreamState
-from shards.feeds.book_rows import BookEvent, brought_up
+from shards.feeds.book_rows import BookEvent, Level, brought_up
 from shards.feeds.book_rules import BookRule, KeptBook, Link
 from shards.feeds.books import WAITING, ChainedBook
 from shards.feeds.context import FeedContext
@@ -38,6 +38,10 @@ _HELD_S: Final = 60.0
 """A snapshot whose chain has held so long was a good one: pauses are short again."""
 
 
+Levels = tuple[list[Level], list[Level]]
+"""Bids and asks."""
+
+
 class PushedBook(ChainedBook):
     """A book of deltas on pushed snapshots; `renew` is called with this book when its topic must be
     subscribed anew, at a pace.
@@ -46,6 +50,8 @@ class PushedBook(ChainedBook):
     is brought up to it by the deltas after it, and then written: nothing is stored twice. One that
     its checksum contradicts is written as deltas are: what it said was received, and is no book.
     """
+
+    heirlooms: ClassVar = {"kept_levels": Levels | None}
 
     @classmethod
     def make(cls, context: FeedContext) -> Self:
@@ -118,6 +124,24 @@ class PushedBook(ChainedBook):
         super().tick(now_ns)
         if not self._synced and self.has_data and self.state is StreamState.SYNCING:
             self._ask()
+
+    @property
+    def kept_levels(self) -> Levels | None:
+        """Bids and asks of the book, where it is kept for its checksums."""
+        return self._kept.levels if self._kept is not None else None
+
+    @kept_levels.setter
+    def kept_levels(self, levels: Levels | None) -> None:
+        self._kept = self._empty_book() if levels is not None else None
+        if self._kept is not None and levels is not None:
+            self._kept.put(*levels)
+
+    def _empty_book(self) -> KeptBook | None:
+        """To be kept; None where there are no checksums to compare."""
+        instrument = self.spec.instrument
+        if self._rule.checksum is None or instrument is None:
+            return None
+        return KeptBook(self._rule, instrument.price_decimals, instrument.qty_decimals)
 
     def _counts_anew(self, event: BookEvent) -> bool:
         """Whether an id that went back is no repetition: the venue's time says so."""
@@ -211,10 +235,9 @@ class PushedBook(ChainedBook):
         """Whether a snapshot is what its message says; the book is kept from here on, where its
         rule has checksums.
         """
-        instrument = self.spec.instrument
-        if self._rule.checksum is None or instrument is None:
+        self._kept = self._empty_book()
+        if self._kept is None:
             return True
-        self._kept = KeptBook(self._rule, instrument.price_decimals, instrument.qty_decimals)
         ours = self._kept.apply(whole)
         return ours is None or checksum in (None, ours)
 

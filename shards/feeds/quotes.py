@@ -24,6 +24,9 @@ class Quotes(Feed):
     """Quotes whose number never goes back; one that repeats the last quote is dropped."""
 
     kind: ClassVar = QUOTE
+    heirlooms: ClassVar = {
+        "_last_seq": int, "_content": tuple[float, float, float, float] | None,
+    }  # fmt: skip
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None

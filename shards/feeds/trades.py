@@ -33,6 +33,8 @@ _ROW_BYTES: Final = TRADE.dtype.itemsize
 _NONE_YET: Final = -1
 _LOOK_CLOSER: Final = -2
 _REMEMBERED_TRADES: Final = 4096
+_REPEATED_NS: Final = 60_000_000_000
+"""Two sockets that are open now are not further apart."""
 _BACKFILLED: Final = int(Flag.BACKFILLED)
 _HALF: Final = (1 << 64) - 1
 _SIGN: Final = 1 << 63
@@ -100,6 +102,7 @@ class ContiguousTrades(_TradeStream):
     """
 
     ids_tell: ClassVar = True
+    heirlooms: ClassVar = {"_next_id": int}
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -274,6 +277,9 @@ class HistoryTrades(_TradeStream):
     listens_without_rows: ClassVar = True
     _repeats_past: ClassVar = True
     """Whether the first frame of a connection does so where it does not say."""
+    heirlooms: ClassVar = {
+        "_last": tuple[int, int] | None, "_recent": list[tuple[int, int]],
+    }  # fmt: skip
 
     def __init__(
         self, spec: StreamSpec, ring: RingProducer, gaps: GapLedger, last: Position | None
@@ -288,6 +294,13 @@ class HistoryTrades(_TradeStream):
         """The first frame repeats the past, also what could not be read of it."""
         super().subscribed(why)
         self.handed_over(wall_ns())
+
+    def let_go(self) -> None:
+        """What is older than any repetition need not travel."""
+        super().let_go()
+        oldest = self.newest_ts - _REPEATED_NS
+        keys = [key for key in self._recent if key[0] >= oldest]
+        self._recent = dict.fromkeys(keys or islice(reversed(self._recent), 1))
 
     @property
     def newest_ts(self) -> int:
@@ -304,6 +317,13 @@ class HistoryTrades(_TradeStream):
             if (row.ts_event, row.trade_id) in self._recent:
                 return [(rows[start:], ts_recv), *frames[1:]]
         return None
+
+    def as_first(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """As one: only in the first frame the rows that are stored are told by the last one."""
+        if not frames:
+            return frames
+        rows = [row for frame in frames for row in frame[0]]
+        return [(rows, frames[-1][1], *frames[0][2:])]
 
     def on_trades(
         self, rows: Sequence[TradeRow], ts_recv: int, is_past: bool | None = None

@@ -20,6 +20,7 @@ from shards.feeds.feed import Feed, Frame, is_set_back
 class UnnumberedFeed(Feed):
     """Accepts rows in the order of their time and declares what lies between two connections."""
 
+    heirlooms: ClassVar = {"_before_last_ts": int, "due_s": float}
     silence_is_loss: ClassVar = True
     _rows_per_element: ClassVar = 1
 
@@ -30,6 +31,9 @@ class UnnumberedFeed(Feed):
         self._before_last_ts = 0
         self._content: Any = None
         self._clock_ns = 0
+        self.due_s = 0.0
+        """While it is let go of: when its next sample is due (monotonic, on one machine the same
+        for all processes); 0 where it is not polled."""
 
     def tick(self, now_ns: int) -> None:
         """Also: where times are those of our own clock, and it was set, listening begins anew."""

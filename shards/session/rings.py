@@ -19,8 +19,8 @@ class ShardRings:
         self._segments: list[Segment] = []
 
     @classmethod
-    def attach(cls, layout: Layout, shard: int, doorbell_fd: int) -> "ShardRings":
-        """Attach the rings the writer has made for this shard, as their only producer."""
+    def attach(cls, layout: Layout, shard: str, doorbell_fd: int) -> "ShardRings":
+        """Attach the rings that are made for a shard of this name, as their only producer."""
         producers = {}
         segments = []
         for kind, spec in KINDS.items():

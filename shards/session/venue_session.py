@@ -12,15 +12,17 @@ from engine.data.layout import Layout
 from engine.data.names import StreamKind, Transport
 from engine.limits.leases import Lease, LeaseClient
 from engine.messages.settings import VenueSettings
-from engine.messages.streams import StreamCounts, StreamSpec
+from engine.messages.streams import StreamCounts, StreamReleased, StreamSpec, StreamState
 from shards.feeds.books import DeltaBook
 from shards.feeds.contracts import FundingRates
 from shards.feeds.declared.coverage import LATE_NS
 from shards.feeds.feed import Feed
+from shards.feeds.passing import baton
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.book_snapshots import BookSnapshots
 from shards.session.funding_intervals import IntervalSource
 from shards.session.make_feed import FeedMaker
+from shards.session.passing import Passing
 from shards.session.rings import ShardRings
 from shards.transport.connection import Connection
 from shards.transport.poller import Poller, PollShare
@@ -36,6 +38,7 @@ _POLL_MARGIN = 0.9
 """Of a shard's part of the polls' budget: calls that fail are repeated."""
 _ALIVE_EVERY_S = 1.0
 _RECENT_NS = 5_000_000_000
+_BRINGS_NOTHING = (StreamState.SYNCING, StreamState.FAILED)
 _REMEMBERED_S = 300.0
 _LAGS_SAMPLED = 32
 _LAG_FRESH_NS = 1_000_000_000
@@ -78,6 +81,7 @@ class VenueSession:
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_slot: dict[int, Feed] = {}
         self._removed: dict[int, tuple[float, Feed]] = {}
+        self._passing = Passing(self._sockets, self._poller)
         self._begun: set[int] = set()
         """Slots that have a socket or a poller."""
         self.pollers: dict[StreamKind, Poller] = {}
@@ -159,18 +163,90 @@ class VenueSession:
     def stop(self, slots: Iterable[int]) -> None:
         """End these streams. What they had received is written."""
         for slot in slots:
-            stream = self._by_slot.pop(slot, None)
+            stream = self._by_slot.get(slot)
             if stream is None:
                 continue
             stream.ended("removed", self._sockets.silent_s(stream))
-            stream.declare_pending(wall_ns())  # nobody looks after it any more
-            counts, kind = stream.counts(), stream.key.kind
-            removed = self._removed_counts.get(kind, StreamCounts())
-            self._removed_counts[kind] = StreamCounts.total([removed, counts])
-            if self._is_offered(stream):
+            if self._is_offered(stream) and not self._passing.is_expected(slot):
                 self._removed[slot] = (monotonic_s(), stream)
-            self._take_off(stream)
+            self._forget(stream)
         self._gaps.flush()
+        self._rings.publish()
+
+    def _forget(self, stream: Feed) -> None:
+        """Nobody looks after it any more."""
+        del self._by_slot[stream.slot]
+        stream.declare_pending(wall_ns())
+        counts, kind = stream.counts(), stream.key.kind
+        removed = self._removed_counts.get(kind, StreamCounts())
+        self._removed_counts[kind] = StreamCounts.total([removed, counts])
+        self._take_off(stream)
+
+    # -- streams that pass from shard to shard -----------------------------------------------
+
+    def expect(self, specs: list[StreamSpec]) -> None:
+        """Begin these streams beside the shard that has them: nothing of them is stored."""
+        self._passing.expect(spec.slot for spec in specs)
+        self.start(specs)
+
+    def has(self, slot: int) -> bool:
+        """Whether this stream is one of them."""
+        return slot in self._by_slot
+
+    def joined(self) -> list[int]:
+        """Slots of those that may be asked for."""
+        return self._passing.joined(each for each in self.streams if self._has_begun(each))
+
+    def _has_begun(self, stream: Feed) -> bool:
+        """Whether it has got as far as it does here; some wait for what their rows should say."""
+        return stream.slot in self._begun or not self._is_offered(stream)
+
+    def inherit(self, slot: int, said: str | None) -> bool:
+        """Go on with one of them. Returns whether it is here now."""
+        stream = self._by_slot[slot]
+        if not self._passing.is_expected(slot):
+            return True
+        fresh = said is None
+        if said is None:
+            said = baton.tell(self._maker.make(stream.spec))
+        if not self._has_begun(stream):  # it begins by itself, as any stream that nobody has
+            baton.inherit(stream, said)
+            self._passing.forget(slot)
+            return True
+        is_taken = self._passing.inherit(stream, said, is_sure=fresh)
+        self._gaps.flush()
+        self._rings.publish()
+        return is_taken
+
+    def release(self, slot: int, *, is_cold: bool) -> StreamReleased | None:
+        """Let go of a stream; None while that cannot be. One that has brought nothing whole yet, or
+        must go (`is_cold`), is ended: the next process begins with what it has kept meanwhile.
+        """
+        stream = self._by_slot[slot]
+        said = self._passing.let_go(stream)
+        if said is None and not (is_cold or stream.state in _BRINGS_NOTHING):
+            return None
+        if said is None:
+            stream.ended("another process goes on", self._sockets.silent_s(stream), in_order=False)
+            stream.declare_pending(wall_ns())
+        status = stream.status()
+        if said is None:
+            self._forget(stream)
+        self._gaps.flush()
+        self._rings.publish()
+        return StreamReleased(slot, status, said)
+
+    def drop(self, slots: Iterable[int]) -> None:
+        """Another shard has these streams now."""
+        for slot in slots:
+            if (stream := self._by_slot.get(slot)) is not None:
+                self._forget(stream)
+
+    def take_back(self, slots: Iterable[int]) -> None:
+        """Go on with streams that were let go of."""
+        for slot in slots:
+            if (stream := self._by_slot.get(slot)) is not None:
+                self._passing.take_back(stream)
         self._rings.publish()
 
     def renew_books(self, slots: Iterable[int]) -> None:
@@ -291,15 +367,16 @@ class VenueSession:
         """Give each stream that is still wanted its socket or its poller."""
         waiting = list(filter(self._is_waiting, streams))
         self._begun.update(stream.slot for stream in waiting)
-        on_sockets = [each for each in waiting if each.key.transport is Transport.WS]
-        self._sockets.carry(on_sockets)
-        for stream in waiting:
+        now = self._passing.keep(waiting)
+        self._sockets.carry([each for each in now if each.key.transport is Transport.WS])
+        for stream in now:
             if isinstance(stream, UnnumberedFeed) and stream.key.transport is Transport.HTTP_POLL:
                 self._poller(stream.key.kind).add(stream)
 
     def _take_off(self, stream: Feed) -> None:
         """Let nothing come for this stream any more."""
         self._snapshots.forget(stream.slot)
+        self._passing.forget(stream.slot)
         if self._intervals is not None:
             self._intervals.remove(stream.slot)
         if stream.slot in self._begun:

@@ -17,12 +17,11 @@ from engine.base.keep_trying import Trouble
 from engine.limits.leases import Refusable
 from shards.feeds.declared.coverage import Carriers
 from shards.feeds.feed import Feed
-from shards.feeds.handover import Handover
 from shards.transport.answers import address_of
 from shards.transport.conversation import Conversation
 from shards.transport.handshakes import why_refused
 from shards.transport.socket import CANNOT_CONNECT, Socket, connect
-from shards.transport.subscriptions import Request, Subscriptions
+from shards.transport.subscriptions import Coming, Request, Subscriptions
 from shards.venues.bad_frames import BadFrames
 from shards.venues.kit import Feeds, FrameDecoder, SocketGroup, Venue
 from shards.venues.salvage import Salvage
@@ -133,10 +132,11 @@ class Connection:
         """Carry these streams as well, by their topics, on the same socket."""
         for topic, stream in streams:
             self.subscriptions.add(topic, stream)
-            self._begin(stream)
+            self.begin(stream)
         self._changed.ring()
 
-    def _begin(self, stream: Feed) -> None:
+    def begin(self, stream: Feed) -> None:
+        """A stream of this socket begins, or begins anew."""
         if self.is_connected:
             self._carry(stream)
         else:
@@ -146,8 +146,10 @@ class Connection:
         stream.carrier = self.carrier
         stream.subscribed()
 
-    def expect(self, topic: str, handover: Handover) -> None:
-        """Subscribe a stream as well that another socket delivers until the handover is over."""
+    def expect(self, topic: str, handover: Coming) -> None:
+        """Subscribe a stream as well that another socket, or another process's, delivers until the
+        handover is over.
+        """
         self.subscriptions.add(topic, handover.stream, handover)
         self._changed.ring()
 
@@ -155,7 +157,7 @@ class Connection:
         """Deliver what was expected from now on."""
         self.subscriptions.take_over(stream)
         if anew:
-            self._begin(stream)
+            self.begin(stream)
         else:
             stream.carried_on(self.carrier)
 
@@ -207,8 +209,8 @@ class Connection:
         """
         for handover in list(self.subscriptions.going.values()):
             handover.lost(reason, silent_s)
-        for handover in self.subscriptions.coming.values():
-            handover.start_over()
+        for coming in self.subscriptions.coming.values():
+            coming.start_over()
         if self.due and not self.subscriptions.topics:
             return True
         self.talk.due, self._closes_first = "", False

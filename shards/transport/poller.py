@@ -94,6 +94,8 @@ class Poller:
         """When (monotonic) the next sample is due of each symbol that has had one."""
         self._tasks: asyncio.TaskGroup | None = None
         self._failing: set[str] = set()
+        self._asking: set[str] = set()
+        """Calls that have been sent and not answered."""
         call = channel.batch or channel.call
         assert call is not None
         path = call.path.partition("?")[0]
@@ -123,17 +125,25 @@ class Poller:
         """Seconds between two samples of a stream: as wanted, or as the budget allows."""
         return self._wanted_interval_s * self._share.stretch
 
-    def add(self, stream: UnnumberedFeed) -> None:
-        """Sample one more stream."""
+    def add(self, stream: UnnumberedFeed, *, goes_on: bool = False) -> None:
+        """Sample one more stream; with `goes_on`, one that another process sampled until now."""
         self._streams[stream.key.symbol] = stream
-        stream.carrier = self.carrier
-        stream.subscribed(f"polled every {self.interval_s:g} s, waiting for the first answer")
+        if goes_on:  # neither earlier, which budgets do not allow for, nor later
+            self._due_s[stream.key.symbol] = stream.due_s or monotonic_s()
+            stream.goes_on(self.carrier)
+        else:
+            stream.carrier = self.carrier
+            stream.subscribed(f"polled every {self.interval_s:g} s, waiting for the first answer")
         self._arrange()
+
+    def is_asking(self, stream: UnnumberedFeed) -> bool:
+        """Whether an answer with the stream's next sample may be under way."""
+        return _ALL in self._asking or stream.key.symbol in self._asking
 
     def remove(self, stream: UnnumberedFeed) -> None:
         """Sample it no more."""
         if self._streams.pop(stream.key.symbol, None) is not None:
-            self._due_s.pop(stream.key.symbol, None)
+            stream.due_s = self._due_s.pop(stream.key.symbol, 0.0)
             self._arrange()
 
     async def run(self) -> None:
@@ -213,24 +223,31 @@ class Poller:
         assert call is not None
         backoff = Backoff(0.25, max(self.interval_s, 1.0))
         while True:
-            try:
-                await self._share.turnstile.acquire(call.weight)
-                body = await self._rest.fetch(self._since(call, symbol), symbol)
-            except VenueError as error:
-                reason = str(error)
-            else:
-                reason = self._deliver(symbol, body, due_s)
-                if not reason:
-                    self._failing.discard(symbol)
-                    if not self._failing:
-                        self._trouble.over()
-                    return
+            reason = await self._ask(call, symbol, due_s)
+            if not reason:
+                self._failing.discard(symbol)
+                if not self._failing:
+                    self._trouble.over()
+                return
             if not self._failing:  # of hundreds that fail at once, one is said; all show it
                 self._trouble.met(reason)
             self._failing.add(symbol)
             for stream in self._served(symbol):
                 stream.poll_failed(reason)
             await asyncio.sleep(backoff.next_s())
+
+    async def _ask(self, call: RestCall, symbol: str, due_s: float) -> str:
+        """Make the call once; returns why that was in vain, or nothing."""
+        try:
+            await self._share.turnstile.acquire(call.weight)
+            self._asking.add(symbol)
+            body = await self._rest.fetch(self._since(call, symbol), symbol)
+        except VenueError as error:
+            return str(error)
+        else:
+            return self._deliver(symbol, body, due_s)
+        finally:
+            self._asking.discard(symbol)
 
     def _since(self, call: RestCall, symbol: str) -> RestCall:
         """The call with the time from which on its streams want rows, where it says one."""

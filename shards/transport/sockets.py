@@ -23,8 +23,9 @@ from engine.messages.settings import VenueSettings
 from engine.messages.streams import StreamState
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
+from shards.feeds.passing.heir import Heir, LetGo
 from shards.transport.connection import PLANNED, Connection
-from shards.transport.watch import Remedy, judge
+from shards.transport.watch import Remedy, judge, say_silent
 from shards.venues.kit import (
     CONNECTS,
     MESSAGES,
@@ -42,9 +43,6 @@ _log = logging.getLogger(__name__)
 
 _REFUSED_S = 60.0
 """For so long no seats are asked for silent streams after there were none."""
-
-_NAMED_MAX = 5
-"""Streams that the log names when many fall silent at once."""
 
 _PATIENCE_S_MAX = 300.0
 """A venue may announce the end of each socket as soon as it is open. The next one stays for a while
@@ -96,6 +94,10 @@ class VenueSockets:
         """All streams of a topic, wherever it is carried."""
         self._carriers: dict[int, Connection] = {}
         self._moves: dict[int, _Move] = {}
+        self.heirs: dict[int, Heir] = {}
+        """By slot: streams that another process still has. What comes for them is kept there."""
+        self.let_go: dict[int, LetGo] = {}
+        """By slot: streams that another process is about to go on with."""
         self._false_alarms: Counter[int] = Counter()
         """How often a stream was silent for long and its socket proved to be all right."""
         self._spare_sockets = self._spare_subscriptions = 0
@@ -151,6 +153,14 @@ class VenueSockets:
         mates[stream.slot] = stream
         return True
 
+    def carrier(self, stream: Feed) -> Connection | None:
+        """The socket that brings a stream, or will; None while it has none."""
+        return self._carriers.get(stream.slot)
+
+    def is_moving(self, stream: Feed) -> bool:
+        """Whether it is on its way from one socket to another."""
+        return stream.slot in self._moves
+
     def silent_s(self, stream: Feed) -> float:
         """For how long nothing at all has come through the stream's socket; 0 without one."""
         connection = self._carriers.get(stream.slot)
@@ -162,7 +172,8 @@ class VenueSockets:
         mates = self._by_topic.get(topic, {})
         if mates.pop(stream.slot, None) is not None and not mates:
             del self._by_topic[topic]
-        self._waiting.pop(stream.slot, None)
+        for held in (self._waiting, self.heirs, self.let_go):
+            held.pop(stream.slot, None)
         connection = self._carriers.pop(stream.slot, None)
         if connection is not None:
             self._take_off(connection, stream)
@@ -190,7 +201,7 @@ class VenueSockets:
         for connection in self.connections:
             if connection.is_connected:
                 silent += self._watch(connection, now_s)
-        _say_silent(silent)
+        say_silent(silent)
         self._say_why_blocked()
         for connection, since_s in list(self._empty_since_s.items()):
             if connection.due or now_s - since_s >= _LINGER_S:
@@ -235,7 +246,10 @@ class VenueSockets:
             connection = self._place_for(topic, self._channel(stream).group)
             self._empty_since_s.pop(connection, None)
             self._carriers[stream.slot] = connection
-            connection.add([(topic, stream)])
+            if (heir := self.heirs.get(stream.slot)) is not None:
+                connection.expect(topic, heir)
+            else:
+                connection.add([(topic, stream)])
 
     def _place_for(self, topic: str, group_name: str) -> Connection:
         """The socket that has the topic, else one with room for it, else a new one."""
@@ -282,11 +296,12 @@ class VenueSockets:
         """Move every stream to a new socket before this one ends. One socket after the other, if
         there is time: nothing is to be renewed all at once.
         """
-        for move in self._moves.values():
-            if move.old is connection:
-                move.handover.is_for_silence = False
-        staying = [stream for stream in connection.streams if stream.slot not in self._moves]
-        if not staying:
+        for move in filter(lambda each: each.old is connection, self._moves.values()):
+            move.handover.is_for_silence = False
+        streams = connection.streams
+        staying = [stream for stream in streams if stream.slot not in self._moves]
+        # Of those that are let go of it is known in a moment whether they stay.
+        if not staying or any(stream.slot in self.let_go for stream in streams):
             return
         if connection.due == PLANNED and any(move.old.due for move in self._moves.values()):
             return
@@ -389,6 +404,8 @@ class VenueSockets:
         """
         fell_silent = []
         for stream in connection.streams:
+            if stream.slot in self.let_go:
+                continue
             limit_s = self._limit_s(stream)
             remedy = judge(stream, limit_s, self._false_alarms[stream.slot], now_s)
             if remedy is Remedy.HEARD:
@@ -452,14 +469,6 @@ class VenueSockets:
         channel = self._venue.channels[stream.key.kind, stream.key.transport]
         assert isinstance(channel, Channel)
         return channel
-
-
-def _say_silent(streams: Sequence[Feed]) -> None:
-    """A venue that falls silent does so for hundreds at once: a few are named."""
-    for stream in streams[:_NAMED_MAX]:
-        _log.warning("%s: %s", stream.key, stream.reason)
-    if (more := len(streams) - _NAMED_MAX) > 0:
-        _log.warning("%s: and %d more streams fell silent", streams[0].key.venue, more)
 
 
 def _reconnects(connection: Connection) -> int:

@@ -11,10 +11,15 @@ from typing import Final, NamedTuple
 from engine.messages.streams import StreamState
 from shards.feeds.feed import Feed
 from shards.feeds.handover import Handover
+from shards.feeds.passing.heir import Heir, LetGo
 from shards.transport.hangups import Hangups
 from shards.venues.kit import Feeds, SocketGroup
 
 _REQUESTS_REMEMBERED: Final = 256
+
+
+Coming = Handover | Heir
+"""What takes the frames of a stream that another socket, or another process's, still delivers."""
 
 
 class Request(NamedTuple):
@@ -48,7 +53,7 @@ class Subscriptions:
         self._topic_of: dict[int, str] = {}
         self._told: set[str] = set()
         self._silent: set[str] = set()
-        self.coming: dict[int, Handover] = {}
+        self.coming: dict[int, Coming] = {}
         """By slot: streams that another socket still delivers, until this one has joined."""
         self.going: dict[int, Handover] = {}
         """By slot: streams that another socket is about to take."""
@@ -96,7 +101,7 @@ class Subscriptions:
         found = self._topics.get(topic, {})
         return [stream for slot, stream in found.items() if slot not in self.coming]
 
-    def add(self, topic: str, stream: Feed, handover: Handover | None = None) -> None:
+    def add(self, topic: str, stream: Feed, handover: Coming | None = None) -> None:
         """Carry a stream; with `handover`, another socket delivers it until that is over."""
         self._topics.setdefault(topic, {})[stream.slot] = stream
         self._topic_of[stream.slot] = topic
@@ -108,6 +113,10 @@ class Subscriptions:
         """Deliver what was expected from now on."""
         del self.coming[stream.slot]
         self._feeds.add(stream)
+
+    def divert(self, stream: Feed, to: LetGo | None) -> None:
+        """Deliver to this what still comes of a stream that is let go of; None: to the stream."""
+        self._feeds.add(stream, to)
 
     def remove(self, stream: Feed) -> None:
         """Carry this stream no more. What of it is under way is ignored."""

@@ -8,14 +8,22 @@ for twice as long before the next.
 """
 
 import enum
+import logging
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from engine.messages.streams import StreamState
 from shards.feeds.feed import Feed
 
+_log = logging.getLogger(__name__)
+
 _FALSE_ALARMS_MAX: Final = 3
 """After so many a stream's silence grows suspicious no later."""
+
+
+_NAMED_MAX: Final = 5
+"""Streams that the log names when many fall silent at once."""
 
 
 class Remedy(enum.Enum):
@@ -45,3 +53,11 @@ def judge(feed: Feed, limit_s: float, false_alarms: int, now_s: float) -> Remedy
     if feed.state is StreamState.STALE and silent_s > limit_s * patience:
         return Remedy.ASK_ELSEWHERE
     return Remedy.NONE
+
+
+def say_silent(streams: Sequence[Feed]) -> None:
+    """A venue that falls silent does so for hundreds at once: a few are named."""
+    for stream in streams[:_NAMED_MAX]:
+        _log.warning("%s: %s", stream.key, stream.reason)
+    if (more := len(streams) - _NAMED_MAX) > 0:
+        _log.warning("%s: and %d more streams fell silent", streams[0].key.venue, more)

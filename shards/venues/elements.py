@@ -5,6 +5,7 @@ may have been meant for any stream that is not named elsewhere in the answer.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -56,8 +57,13 @@ def unreadable(text: bytes, shape: Shape, ts_recv: int) -> Unreadable:
         seq=id_of(said.get(shape.seq)),
         prev_seq=id_of(said.get(shape.prev_seq)),
         ts_event=_time_of(said.get(shape.time)),
-        mark=hash(text),
+        mark=_mark_of(text),
     )
+
+
+def _mark_of(text: bytes) -> int:
+    """The same in every process: what one has declared another one may read as well."""
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), signed=True)
 
 
 def _time_of(said: bytes | None) -> int | None:

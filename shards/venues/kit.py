@@ -60,7 +60,7 @@ from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import Level
 from shards.feeds.book_rules import BookRule
 from shards.feeds.feed import Feed
-from shards.feeds.handover import Handover
+from shards.feeds.passing.kept import KeptFrames
 from shards.venues.listing import Listing, Readings, joined
 
 _F = TypeVar("_F", bound=Feed)
@@ -68,7 +68,7 @@ _F = TypeVar("_F", bound=Feed)
 
 class Feeds:
     """The feeds of one connection or poller, by class and wire symbol: where decoders deliver. In
-    place of a stream on its way here stands its handover.
+    place of a stream on its way here or from here stands what keeps its frames.
     """
 
     def __init__(self) -> None:
@@ -80,9 +80,9 @@ class Feeds:
         """The feeds of one class by symbol, as they come and go: bind its `get` once."""
         return self._rooms[feed]
 
-    def add(self, stream: Feed, handover: Handover | None = None) -> None:
-        """Route the frames of the stream's symbol to it, or to its handover."""
-        self._rooms[type(stream)][stream.key.symbol] = handover or stream
+    def add(self, stream: Feed, kept: KeptFrames | None = None) -> None:
+        """Route the frames of the stream's symbol to it, or to what keeps them."""
+        self._rooms[type(stream)][stream.key.symbol] = kept or stream
         self._let_go.discard((type(stream), stream.key.symbol))
 
     def remove(self, stream: Feed) -> None:
@@ -91,7 +91,7 @@ class Feeds:
         """
         room, symbol = self._rooms[type(stream)], stream.key.symbol
         taker = room.get(symbol)
-        if taker is stream or (isinstance(taker, Handover) and taker.stream is stream):
+        if taker is stream or (isinstance(taker, KeptFrames) and taker.stream is stream):
             del room[symbol]
             self._let_go.add((type(stream), symbol))
 

@@ -64,7 +64,9 @@ def make_rings(layout: Layout) -> None:
     """What the writer does before shards start."""
     layout.shm_dir.mkdir(parents=True, exist_ok=True)
     for kind, spec in KINDS.items():
-        segment = create_segment(layout.ring_path(ring_name(0, kind)), ring_bytes(spec, 1 << 12))
+        segment = create_segment(
+            layout.ring_path(ring_name("shard-0", kind)), ring_bytes(spec, 1 << 12)
+        )
         with memoryview(segment.memory) as memory:
             format_ring(memory, spec, 1 << 12, 1)
         segment.close()

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import copy
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, load
 from control.cli.reloading import Reloading
+from control.cli.renewal import Renewal
 from control.cli.service import Look, Outcome, run_service
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.base.errors import ConfigError
@@ -122,8 +124,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("; ".join(wrong))
     scenario = Up(strict=options.strict)
     reload = partial(Reloading, partial(load, options), scenario.streams, loaded)
+    renewal = Renewal(partial(load, options), scenario.streams, sys.argv[1:])
     service = ServiceOptions.of(
-        options, loaded, reload=reload, restores=not options.without_restore
+        options, loaded, reload=reload, renew=renewal, restores=not options.without_restore
     )
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))

@@ -283,6 +283,11 @@ class Source:
         """Whether every sink that gets every row has all of them for good."""
         return self._durable_seq >= self.head_seq
 
+    @property
+    def is_read(self) -> bool:
+        """Whether every sink was given all of them, also those of live rows."""
+        return all(each.seq >= self.head_seq for each in self._of_sink.values())
+
     def has_delivered(self, sink: str) -> bool:
         """Whether one of these has all of them for good."""
         return self._of_sink[sink].durable_seq >= self.head_seq

@@ -19,8 +19,9 @@ from engine.data.kind import Kind
 from engine.data.kinds import BOOK, COVERAGE, KINDS, LIQUIDATION, QUOTE, TRADE
 from engine.data.layout import Layout, SourceKey
 from engine.data.positions import CoveragePositions, Positions
-from engine.data.ring import RingReader, format_ring, ring_bytes
-from engine.data.segment import Segment, attach_segment, create_segment
+from engine.data.ring import RingReader
+from engine.data.ring_files import kind_of, make_ring
+from engine.data.segment import Segment, attach_segment
 from engine.messages.settings import RingSettings
 from engine.writer.sources.journal import Journal
 from engine.writer.sources.source import (
@@ -57,6 +58,8 @@ class Sources:
         self._positions = {kind: _positions(layout, spec) for kind, spec in KINDS.items()}
         self._sources: list[Source] = []
         self._drained: dict[SourceKey, int] = {}
+        self._wanted: frozenset[str] = frozenset()
+        """Rings that somebody writes to, or will."""
         self.latencies = PumpLatencies()
         self.on_delivered: Callable[[], object] = lambda: None
         """Called before sources go of which the database has everything: the last chance to say
@@ -88,12 +91,13 @@ class Sources:
 
     def open(self, wanted: list[RingSettings]) -> None:
         """Attach and create rings, then find older journals."""
+        self.want(settings.ring for settings in wanted)
         found = {path.stem: path for path in sorted(self._layout.shm_dir.glob("*.ring"))}
         for ring, path in found.items():
             self._add(ring, attach_segment(path, writable=True))
         for settings in wanted:
             if settings.ring not in found:
-                self._add(settings.ring, self._create(settings))
+                self._add(settings.ring, make_ring(self._layout, settings.ring, settings.capacity))
         live = {(source.name, source.epoch) for source in self._sources}
         for directory in sorted(self._layout.journal_dir.glob("*/*")):
             ring = directory.parent.name
@@ -104,6 +108,10 @@ class Sources:
         self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
         self._forget_old()
 
+    def want(self, rings: Iterable[str]) -> None:
+        """Nobody writes to any other ring: they go when everybody has their rows."""
+        self._wanted = frozenset(rings)
+
     def let_go(self) -> None:
         """Where nobody wants every row: what the rings have is not waited for."""
         if not self._readers.every_row:
@@ -111,12 +119,19 @@ class Sources:
                 source.advance(NOBODY, source.head_seq, durable=True)
 
     def remove_delivered(self) -> None:
-        """Forget sources without a ring whose rows the database has for good."""
-        delivered = [s for s in self._sources if not s.is_live and s.is_delivered]
+        """Forget sources that nobody writes to and whose rows the database has for good; rings
+        among them once the readers of live rows have them, too.
+        """
+        delivered = [
+            source
+            for source in self._sources
+            if (not source.is_live or (source.name not in self._wanted and source.is_read))
+            and source.is_delivered
+        ]
         if delivered:
             self.on_delivered()
         for source in delivered:
-            _log.info("delivered what an earlier run left in %s/%d", source.name, source.epoch)
+            _log.info("delivered what was left in %s/%d", source.name, source.epoch)
             source.remove()
             self._sources.remove(source)
             self._remember(source)
@@ -161,20 +176,8 @@ class Sources:
         """The newest time that a venue told."""
         return max(self._positions[kind].newest_ns for kind in _STAMPED_BY_VENUES)
 
-    def _create(self, settings: RingSettings) -> Segment:
-        spec = _spec_of(settings.ring)
-        path = self._layout.ring_path(settings.ring)
-        unfinished = path.with_suffix(".new")
-        unfinished.unlink(missing_ok=True)
-        segment = create_segment(unfinished, ring_bytes(spec, settings.capacity))
-        with memoryview(segment.memory) as memory:
-            format_ring(memory, spec, settings.capacity, wall_ns())
-        unfinished.rename(path)
-        segment.path = path
-        return segment
-
     def _add(self, ring: str, segment: Segment) -> None:
-        spec = _spec_of(ring)
+        spec = kind_of(ring)
         reader = RingReader(memoryview(segment.memory), spec)
         journal = self._journal(ring, reader.epoch, spec)
         positions = self._positions[spec.name]
@@ -209,7 +212,7 @@ class Sources:
         self._sources.append(source)
 
     def _without_ring(self, ring: str, epoch: int) -> Source:
-        spec = _spec_of(ring)
+        spec = kind_of(ring)
         journal = self._journal(ring, epoch, spec)
         positions = self._positions[spec.name]
         return Source(
@@ -232,8 +235,3 @@ def _positions(layout: Layout, spec: Kind) -> Positions:
 def _is_journal(directory: Path) -> bool:
     kind = directory.parent.name.rpartition(".")[2]
     return directory.is_dir() and directory.name.isdecimal() and kind in KINDS
-
-
-def _spec_of(ring: str) -> Kind:
-    """A ring's name ends in its record kind."""
-    return KINDS[ring.rpartition(".")[2]]

@@ -32,6 +32,7 @@ from engine.messages.control import (
     RenewBook,
     SetKnobs,
     SystemStatus,
+    UpgradeEngine,
 )
 from engine.messages.listings import ListingLoaded
 from engine.messages.pipes import FromChild
@@ -43,6 +44,7 @@ from engine.messages.status import (
     LimiterReport,
     ShardReport,
     StreamReport,
+    UpgradeReport,
     WriterReport,
 )
 from engine.messages.streams import KnobChanges, StreamRequest, StreamState
@@ -102,6 +104,9 @@ class Supervisor:
         self.verdict: tuple[Light, str] = ("green", "all streams deliver")
         self.blocked_s = 0.0
         self.shard_state: Any = "up"
+        self.upgrade: UpgradeReport | None = None
+        self.no_upgrade = ""
+        """Why none can be begun."""
 
     def send(self, message: FromChild) -> None:
         """The pipe: the answer comes in a later turn of the loop."""
@@ -111,7 +116,9 @@ class Supervisor:
         elif not self.deaf:
             results = self._results(message)
             request_id = getattr(message, "request_id", 0)
-            asyncio.get_running_loop().call_soon(self._answer, CommandResult(request_id, results))
+            why_not = self.no_upgrade if isinstance(message, UpgradeEngine) else ""
+            result = CommandResult(request_id, results, why_not)
+            asyncio.get_running_loop().call_soon(self._answer, result)
 
     def _answer(self, result: CommandResult) -> None:
         """Behind a status that shows the effect, as the real one does."""
@@ -134,7 +141,7 @@ class Supervisor:
         return EngineStatus(
             *self.verdict, self.phase, "x", 12.5, [shard], self.writer,
             ChildReport("control", "up"), list(self.streams.values()), [limiter],
-            upkeep=self.upkeep,
+            upkeep=self.upkeep, upgrade=self.upgrade, upgrades={"done": 2},
         )  # fmt: skip
 
     def run(self, key: StreamKey, state: StreamState = StreamState.LIVE) -> None:

@@ -27,7 +27,7 @@ class ShardRing:
         epoch: int = 1,
     ) -> None:  # fmt: skip
         spec = KINDS[kind]
-        path = layout.ring_path(ring_name(shard, kind))
+        path = layout.ring_path(ring_name(f"shard-{shard}", kind))
         self._segment: Segment = create_segment(path, ring_bytes(spec, capacity))
         memory = memoryview(self._segment.memory)
         format_ring(memory, spec, capacity, epoch)

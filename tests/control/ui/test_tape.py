@@ -180,7 +180,7 @@ def test_a_file_that_is_no_ring_is_named(engine: ScriptedEngine) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\0" * 8192)
     follower = RingFollower(engine.layout, TRADE)
-    assert not follower.attach(0, 10)
+    assert not follower.attach("shard-0", 10)
     assert "not a ring" in follower.problem
 
 

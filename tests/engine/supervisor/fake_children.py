@@ -21,15 +21,29 @@ from engine.messages.listings import ListingLoaded, ListingStored, ListingWanted
 from engine.messages.pipes import Drain, FromChild, Ready, ShardStatus, ToChild
 from engine.messages.settings import ControlSettings, ShardSettings, WriterSettings
 from engine.messages.streams import (
+    ExpectStreams,
+    InheritStream,
+    ReleaseStreams,
     StartStreams,
     StopStreams,
     StreamCounts,
+    StreamInherited,
+    StreamReleased,
+    StreamsJoined,
+    StreamSpec,
     StreamState,
     StreamStatus,
     sum_by_kind,
 )
 from engine.messages.upkeep import DatabaseReport, PauseUpkeep, UpkeepSettings, UpkeepStatus
-from engine.messages.writer import RingsSynced, SetStreamKnobs, SinkStatus, SyncRings, WriterStatus
+from engine.messages.writer import (
+    MakeWay,
+    RingsSynced,
+    SetStreamKnobs,
+    SinkStatus,
+    SyncRings,
+    WriterStatus,
+)
 from engine.process.pipe import Pipe
 
 SYMBOLS = {"binance_linear": ("BTCUSDT", "SOLUSDT"), "hyperliquid_perp": ("ETH", "DOGE")}
@@ -76,8 +90,8 @@ async def writer(settings: WriterSettings, pipe: Pipe[ToChild]) -> int:
                 case SyncRings():
                     note(directory, who="writer", what="sync", rings=message.rings)
                     pipe.send(RingsSynced(message.request_id))
-                case Drain():
-                    note(directory, who="writer", what="drain")
+                case Drain() | MakeWay():
+                    note(directory, who="writer", what=type(message).__name__.lower())
                     return 0
                 case SetStreamKnobs():
                     off = [s for s, each in message.knobs.items() if not each.db_writes_enabled]
@@ -99,6 +113,7 @@ async def shard(settings: ShardSettings, pipe: Pipe[ToChild]) -> int:
     note(directory, who=f"shard-{settings.index}", what="born")
     lives: dict[int, int] = {}
     counts = Counts()
+    passing = Passing(pipe, directory, settings)
     if (directory / "part.refuse").exists():
         raise EngineError("this shard never starts")
     stand_still_once(directory / "part.stillborn")
@@ -124,8 +139,10 @@ async def shard(settings: ShardSettings, pipe: Pipe[ToChild]) -> int:
                 counts.add(2, message.slots)  # no status has said so before they are removed
                 status = shard_status(settings.index, lives, counts)
                 beats.append(asyncio.create_task(_beat(pipe, status)))
+            case ExpectStreams() | ReleaseStreams() | InheritStream():
+                passing.take(message, lives, counts)
             case Drain() if not (directory / "part.deaf").exists():
-                note(directory, who=f"shard-{settings.index}", what="drain")
+                note(directory, who=settings.role, what="drain")
                 break
             case _:
                 pass
@@ -249,6 +266,36 @@ class Counts:
     def add(self, rows: int, slots: list[int]) -> None:
         more = [{self.kinds[slot]: StreamCounts(rows, rows)} for slot in slots]
         self.by_kind = sum_by_kind([self.by_kind, *more])
+
+
+class Passing:
+    """Streams that come from another fake, or go to one: each has 7 rows when it goes."""
+
+    def __init__(self, pipe: Pipe[ToChild], directory: Path, settings: ShardSettings) -> None:
+        self._pipe, self._directory, self._settings = pipe, directory, settings
+        self._expected: dict[int, StreamSpec] = {}
+
+    def take(
+        self,
+        message: ExpectStreams | ReleaseStreams | InheritStream,
+        lives: dict[int, int],
+        counts: Counts,
+    ) -> None:
+        """Obey."""
+        match message:
+            case ExpectStreams():
+                self._expected = {spec.slot: spec for spec in message.streams}
+                self._pipe.send(StreamsJoined(list(self._expected)))
+            case ReleaseStreams():
+                for slot in message.slots:
+                    last = StreamStatus(slot, StreamState.LIVE, row_count=7, life=lives[slot])
+                    self._pipe.send(StreamReleased(slot, last, "{}"))
+            case InheritStream():
+                spec = self._expected[message.slot]
+                lives[spec.slot], counts.kinds[spec.slot] = spec.life, spec.key.kind
+                note(self._directory, who=self._settings.role, what="inherit", slot=spec.slot)
+                self._pipe.send(StreamInherited(spec.slot, True))
+                self._pipe.send(shard_status(self._settings.index, lives, counts))
 
 
 def shard_status(index: int, lives: dict[int, int], counts: Counts) -> ShardStatus:

@@ -39,6 +39,7 @@ from engine.start.addresses import Secret
 from engine.start.config import Config
 from engine.supervisor.spawning import SupervisorSettings, Targets, Timing
 from engine.supervisor.supervisor import Supervisor
+from engine.supervisor.upgrade import as_they_are
 from tests.engine.full_disk import full_at
 from tests.engine.servers.scripted_server import ScriptedServer
 from tests.waiting import until
@@ -97,9 +98,10 @@ class Engine:
             **changes,
         }
         migrate, servers = options.pop("migrate", None), options.pop("servers", ())
+        renew = options.pop("renew", as_they_are)
         self._read_fd = read_fd
         kept = [ServerKeeper(server) for server in servers]
-        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, kept)
+        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, kept, renew)
 
     def part(self, name: str) -> None:
         (self.layout.state_dir / f"part.{name}").touch()

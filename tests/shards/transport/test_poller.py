@@ -22,6 +22,7 @@ from engine.messages.limits import LeaseGranted, LeaseRequest
 from engine.messages.pipes import FromChild
 from engine.messages.settings import LimitSettings, VenueSettings
 from engine.messages.streams import StreamState
+from shards.feeds.passing import baton
 from shards.feeds.unnumbered import UnnumberedFeed
 from shards.session.venue_session import VenueSession
 from shards.transport.poller import Poller, PollShare
@@ -176,6 +177,28 @@ def test_each_stream_is_sampled_again_and_again() -> None:
         assert set(rows["qty"].tolist()) == {12.5}
         assert len(rig.double.rows("gap")) == 0
         assert all(stream.frame_count >= 3 for stream in streams)
+
+    run(test)
+
+
+def test_a_stream_of_another_process_is_sampled_when_it_is_due_and_not_before() -> None:
+    """Budgets allow for one sample an interval, whoever takes it."""
+
+    async def test(rig: Rig) -> None:
+        kind = StreamKind.OPEN_INTEREST
+        present, after = rig.poller(kind, interval_s=1.0), rig.poller(kind, interval_s=1.0)
+        stream, heir = rig.stream(1, "BTCUSDT", kind), rig.stream(1, "BTCUSDT", kind)
+        present.add(stream)
+        await rig.until(lambda: stream.row_count == 1)
+        assert not present.is_asking(stream)
+        present.remove(stream)
+        stream.let_go()
+        baton.inherit(heir, baton.tell(stream))
+        after.add(heir, goes_on=True)
+        await rig.until(lambda: heir.row_count == 2)
+        first_s, second_s = rig.server.asked_s[:2]
+        assert second_s - first_s > 0.5
+        assert len(rig.double.rows("gap")) == 0
 
     run(test)
 

@@ -236,3 +236,25 @@ def test_a_ring_left_behind_does_not_take_positions_back(tmp_path: Path) -> None
         assert position.id == 9, "the next shard would take four stored rows for missing"
     for source in sources:
         source.close()
+
+
+def test_a_ring_that_nobody_writes_to_goes_once_everybody_has_its_rows(tmp_path: Path) -> None:
+    layout = open_layout(tmp_path / "state", shm_root=tmp_path / "shm")
+    sources = Sources(layout, 1 << 16, BOTH)
+    sources.open(WANTED)
+    shard = Shard(layout)
+    assert shard.put(1)
+    shard.close()
+    (source,) = sources
+    source.pump()
+    source.advance("database", 1, durable=True)
+    sources.remove_delivered()
+    assert layout.ring_path(RING).exists(), "its shard may come back"
+    sources.want(["shard-0b.trade"])
+    sources.remove_delivered()
+    assert layout.ring_path(RING).exists(), "the reader of live rows has not read it"
+    source.advance("redis", 1, durable=False)
+    sources.remove_delivered()
+    assert not layout.ring_path(RING).exists()
+    assert list(sources) == []
+    assert read_position(layout.positions_dir, "trade", 5) is not None

@@ -1,0 +1,53 @@
+"""A trial of the code on disk, for an engine that runs and is to be upgraded: `python -m
+control.cli.trial`, with a `Wish` on standard input.
+
+It imports all that an engine's processes need, reads the configuration that the command line names,
+and asks each database for its schema. It changes nothing. On standard output it says a `Finding`;
+what is in the way is said on standard error, with exit code 2.
+"""
+
+import sys
+from typing import Final
+
+import msgspec
+
+from control.cli.main import parser
+from control.cli.options import load
+from control.cli.renewal import Finding, Wish
+from control.version import version
+from engine.base.errors import EngineError
+from engine.process.birth import load_target, settings_type
+from engine.process.protocol import language
+from engine.start import migrations
+from engine.supervisor.spawning import Targets
+
+_TARGETS: Final = Targets()
+
+
+def main() -> int:
+    """Try; return the exit code."""
+    wish = msgspec.json.decode(sys.stdin.buffer.read(), type=Wish)
+    try:
+        _try(wish)
+    except (EngineError, OSError) as error:
+        sys.stderr.write(f"{' '.join(str(error).split())}\n")
+        return 2
+    said = msgspec.json.encode(Finding(version(), language()))
+    sys.stdout.buffer.write(said + b"\n")
+    return 0
+
+
+def _try(wish: Wish) -> None:
+    for target in (_TARGETS.shard, _TARGETS.writer, _TARGETS.control, _TARGETS.upkeep):
+        settings_type(load_target(target))
+    load(parser().parse_args(wish.arguments))
+    for name, url in wish.urls.items():
+        if missing := migrations.pending(url):
+            raise EngineError(
+                f"{name} lacks {', '.join(missing)} of the schema: `fts migrate` brings it up to"
+                " date while the engine runs; then upgrade"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

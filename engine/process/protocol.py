@@ -1,0 +1,71 @@
+"""Whether two versions understand each other: what their processes say, and what is in the rings.
+
+A process of one version may run beside others that another one has started. Both must mean the same
+by every message, and by every record. A field that one of them does not know does no harm: it is
+left out, or has its default.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from engine.data.kinds import KINDS
+from engine.messages.pipes import FromChild, ToChild
+from engine.messages.settings import ControlSettings, ShardSettings, WriterSettings
+from engine.messages.status import EngineStatus
+from engine.messages.upkeep import UpkeepSettings
+
+_SAID: Final = (
+    ToChild, FromChild, EngineStatus,
+    ControlSettings, ShardSettings, WriterSettings, UpkeepSettings,
+)  # fmt: skip
+_MAY_DIFFER: Final = frozenset({"description", "properties", "required"})
+"""Of a schema: words, and what is compared field by field."""
+
+
+class Language(msgspec.Struct):
+    """Of one version: JSON schemas by the name of their type, and the records' fields by kind."""
+
+    said: dict[str, dict[str, Any]]
+    records: dict[str, str]
+
+
+def language() -> Language:
+    """That of the code which runs this."""
+    whole, said = msgspec.json.schema_components(_SAID)
+    said |= {f"message {place}": schema for place, schema in enumerate(whole)}
+    return Language(said, {kind: str(spec.dtype.descr) for kind, spec in KINDS.items()})
+
+
+def differences(ours: Language, theirs: Language) -> list[str]:
+    """What a process of the one would not understand of the other; nothing where they can run
+    together.
+    """
+    found = [f"record {kind}" for kind in ours.records if theirs.records.get(kind) is None]
+    common = ours.records.keys() & theirs.records.keys()
+    found += [f"record {kind}" for kind in common if ours.records[kind] != theirs.records[kind]]
+    found += [f"record {kind}" for kind in theirs.records.keys() - ours.records.keys()]
+    for name, schema in ours.said.items():
+        other = theirs.said.get(name)
+        if other is None or not _means_the_same(schema, other):
+            found.append(name)
+    return sorted(found)
+
+
+def _means_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if _rest(one) != _rest(other):
+        return False
+    fields, others = one.get("properties", {}), other.get("properties", {})
+    unshared = fields.keys() ^ others.keys()
+    needed = {*one.get("required", ()), *other.get("required", ())}
+    common = fields.keys() & others.keys()
+    return not unshared & needed and all(_plain(fields[n]) == _plain(others[n]) for n in common)
+
+
+def _rest(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in schema.items() if name not in _MAY_DIFFER}
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without its default: each version has its own."""
+    return {name: value for name, value in schema.items() if name != "default"}
