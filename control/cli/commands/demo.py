@@ -167,11 +167,9 @@ class Demo:
             pushed = sum(each.row_count for each in status.streams if each.transport == "Ws")
             waits = any(database.backlog_rows for database in status.writer.databases)
             # A process that gets no CPU says nothing new, however much lies in its sockets.
-            mute = any(
-                each.taken_s <= unread_s
-                for each in (*status.shards, status.writer)
-                if each.child.state == "up"
-            )
+            writer = status.writer
+            said = [(writer.child, writer.taken_s), *((s.child, s.taken_s) for s in status.shards)]
+            mute = any(at_s <= unread_s for child, at_s in said if child.state == "up")
             stable = 0 if waits or mute or pushed != before else stable + 1
             if pushed != before:
                 before, self._settled_ns = pushed, wall_ns()

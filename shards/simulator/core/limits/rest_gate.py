@@ -19,6 +19,7 @@ TOLERATED_VIOLATIONS: Final = 10
 """Calls refused with 429 in one minute before the ban."""
 
 _BUSY: Final = b'{"code": -1003, "msg": "Too many requests."}'
+_BROKEN: Final = b'{"code": -1001, "msg": "Internal error."}'
 
 
 @dataclass(slots=True)
@@ -68,8 +69,9 @@ class RestGate:
         over = self.limits.spend(pool, weight)
         if self.refuse_count > 0:
             self.refuse_count -= 1
-            wait_s = self.retry_after_s if self.refuse_status < 500 else None
-            return self._refuse(self.refuse_status, wait_s, _BUSY)
+            if self.refuse_status >= 500:
+                return self._refuse(self.refuse_status, None, _BROKEN)
+            return self._refuse(self.refuse_status, self.retry_after_s, _BUSY)
         banned_ns = self._banned_until_ns - monotonic_ns()
         if banned_ns > 0 and self.limits.enforced:
             return self._refuse(418, -(-banned_ns // 1_000_000_000), _BUSY)
