@@ -27,6 +27,11 @@ def test_rules_ask_for_metrics_that_exist() -> None:
     assert {name for name in wanted if f"`{name}`" not in metrics} == set()
 
 
+def test_the_page_lists_every_alert() -> None:
+    page = (ROOT / "docs" / "prometheus.md").read_text(encoding="utf-8")
+    assert re.findall(r"`(Fintickstreams\w+)`", page) == re.findall(r"- alert: (\w+)", RULES)
+
+
 def test_every_alert_has_its_section_in_the_runbook_and_no_other_has() -> None:
     alerts = re.findall(r"- alert: (\w+)", RULES)
     assert alerts == re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE), "in the order of the rules"
@@ -49,6 +54,7 @@ def test_commands_of_the_runbook_are_understood() -> None:
         assert options.run is not None, arguments
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(PROMTOOL is None, reason="no promtool (Debian: apt-get install prometheus)")
 @pytest.mark.parametrize(
     "arguments",

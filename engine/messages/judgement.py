@@ -35,13 +35,13 @@ def without_servers(writer: WriterReport, servers: list[ChildReport]) -> WriterR
 
 RANK: Final[dict[Light, int]] = {"green": 0, "yellow": 1, "red": 2}
 GREEN: Final[Judgement] = ("green", "")
-_FLUSH_DELAY_S: Final = (5.0, 60.0)
-_BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
+FLUSH_DELAY_S: Final = (5.0, 60.0)
+BACKLOG_ROWS: Final = (2_000_000.0, 50_000_000.0)
 """Where yellow and red begin."""
 _AWAY_NS: Final = 120 * 10**9
 _TASK_FAILS_NS: Final = 3600 * 10**9
 """So long the upkeep may try again before that is trouble: a lock or a long query is none."""
-_ROOM_DAYS: Final = (7.0, 1.0)
+ROOM_DAYS: Final = (7.0, 1.0)
 """Where yellow and red begin, from above."""
 
 
@@ -120,9 +120,9 @@ def judge_room(
     database: str, days_until_full: float | None, disk_free_bytes: int | None
 ) -> Judgement:
     """How long a database can go on as it does; what nobody knows is no trouble."""
-    if days_until_full is None or days_until_full >= _ROOM_DAYS[0]:
+    if days_until_full is None or days_until_full >= ROOM_DAYS[0]:
         return GREEN
-    light: Light = "yellow" if days_until_full >= _ROOM_DAYS[1] else "red"
+    light: Light = "yellow" if days_until_full >= ROOM_DAYS[1] else "red"
     return light, (
         f"disk of {database}: full in {days_until_full:.1f} days at today's rate,"
         f" {(disk_free_bytes or 0) / 1e9:,.1f} GB are free; make room, or set database.keep"
@@ -133,8 +133,8 @@ def _judge_lag(writer: WriterReport, database: SinkStatus, name: str) -> Judgeme
     delay_s, waiting = writer.flush_delays_s.get(database.name, 0.0), database.backlog_rows
     return worst(
         [
-            above(delay_s, _FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for {name}"),
-            above(waiting, _BACKLOG_ROWS, f"{waiting:,} rows wait for {name}"),
+            above(delay_s, FLUSH_DELAY_S, f"rows wait {delay_s:,.0f} s for {name}"),
+            above(waiting, BACKLOG_ROWS, f"{waiting:,} rows wait for {name}"),
         ]
     )
 
