@@ -46,7 +46,7 @@ _USUAL: Final = DatabaseThresholds()
 _AWAY_NS: Final = 120 * 10**9
 _TASK_FAILS_NS: Final = 3600 * 10**9
 """So long the upkeep may try again before that is trouble: a lock or a long query is none."""
-_ROOM_DAYS: Final = (7.0, 1.0)
+ROOM_DAYS: Final = (7.0, 1.0)
 """Where yellow and red begin, from above."""
 
 
@@ -125,9 +125,9 @@ def judge_room(
     database: str, days_until_full: float | None, disk_free_bytes: int | None
 ) -> Judgement:
     """How long a database can go on as it does; what nobody knows is no trouble."""
-    if days_until_full is None or days_until_full >= _ROOM_DAYS[0]:
+    if days_until_full is None or days_until_full >= ROOM_DAYS[0]:
         return GREEN
-    light: Light = "yellow" if days_until_full >= _ROOM_DAYS[1] else "red"
+    light: Light = "yellow" if days_until_full >= ROOM_DAYS[1] else "red"
     return light, (
         f"disk of {database}: full in {days_until_full:.1f} days at today's rate,"
         f" {(disk_free_bytes or 0) / 1e9:,.1f} GB are free; make room, or set database.keep"
