@@ -10,12 +10,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from control.cli.changes.reloading import Reloading
+from control.cli.changes.renewal import Renewal
 from control.cli.ending import Ending
 from control.cli.exits import Exit
 from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, load
-from control.cli.reloading import Reloading
-from control.cli.renewal import Renewal
 from control.cli.service import Look, Outcome, run_service
 from control.cli.terminal.summary import engine_summary, engine_text
 from engine.base.errors import ConfigError

@@ -49,8 +49,8 @@ _PLACES: Final[dict[str, tuple[str, ...]]] = {
         "engine.process.metric_files:_provide",
     ),
     "message_ignored": (
-        "engine.supervisor.supervisor:_on_shard_message",
-        "engine.supervisor.supervisor:_on_writer_message",
+        "engine.supervisor.shards:_on_message",
+        "engine.supervisor.writer_child:_on_message",
         "engine.supervisor.supervisor:_on_control_message",
         "engine.supervisor.upkeep_child:_on_message",
         "engine.upkeep.main:_obey",
@@ -58,6 +58,14 @@ _PLACES: Final[dict[str, tuple[str, ...]]] = {
         "shards.shard:_obey",
         "control.state.backend:take",
     ),
+    "upgrade": (
+        "engine.supervisor.upgrade:_say",
+        "engine.supervisor.upgrade:_run:INFO",
+        "engine.supervisor.upgrade:_pass_on",
+        "engine.supervisor.upgrade:progress",
+    ),
+    "upgrade_failed": ("engine.supervisor.upgrade:_run:ERROR",),
+    "manager_unheard": ("engine.supervisor.systemd:_send",),
     "rings_unsynced": ("engine.supervisor.ring_syncs:sync",),
     "server_starts": (),
     "server_ended": ("engine.servers.server_keeper:_keep",),
@@ -68,6 +76,7 @@ _PLACES: Final[dict[str, tuple[str, ...]]] = {
     # Streams and venues
     "stream_failed": (
         "engine.supervisor.stream_starts:_explain_one",
+        "engine.supervisor.stream_starts:_look_at",
         "shards.session.venue_session:start",
         "shards.shard:_refuse",
         "shards.transport.connection:_last_words",
@@ -77,7 +86,7 @@ _PLACES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "stream_silent": (
         "shards.transport.poller:watch",
-        "shards.transport.sockets:_say_silent",
+        "shards.transport.watch:say_silent",
     ),
     "stream_resubscribed": ("shards.transport.sockets:_ask_elsewhere",),
     "stream_unforeseen": ("shards.feeds.life:_note_unforeseen",),

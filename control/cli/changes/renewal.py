@@ -21,9 +21,13 @@ from shards.venues import venue_limits
 
 _TRIAL_S: Final = 120.0
 _SHOWN_CHARS: Final = 500
+_RENEWED: Final = {
+    "control", "database", "databases", "health", "journal", "log", "share", "streams", "venues"
+}  # fmt: skip
+"""Sections that are taken over, but for the keys that `_unchangeable` names."""
 
 
-class Wish(msgspec.Struct):
+class TrialWish(msgspec.Struct):
     """What is to be tried. It travels on a pipe because of the passwords."""
 
     arguments: list[str]
@@ -32,7 +36,7 @@ class Wish(msgspec.Struct):
     """Databases, by their sinks."""
 
 
-class Finding(msgspec.Struct):
+class OnDisk(msgspec.Struct):
     """What the code on disk is."""
 
     version: str
@@ -77,14 +81,14 @@ class Renewal:
             if is_database(name)
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "control.cli.trial",
+            sys.executable, "-P", "-m", "control.cli.changes.trial",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=child_environment(),
         )  # fmt: skip
         try:
             async with asyncio.timeout(_TRIAL_S):
                 said, complaint = await process.communicate(
-                    msgspec.json.encode(Wish(self.arguments, urls))
+                    msgspec.json.encode(TrialWish(self.arguments, urls))
                 )
         except TimeoutError:
             raise EngineError(f"its trial took longer than {_TRIAL_S:.0f} s") from None
@@ -94,7 +98,7 @@ class Renewal:
         if process.returncode:
             last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
             raise EngineError(f"what is on disk cannot run: {last[0][:_SHOWN_CHARS]}")
-        found = msgspec.json.decode(said, type=Finding)
+        found = msgspec.json.decode(said, type=OnDisk)
         if unknown := differences(language(), found.language):
             raise EngineError(
                 f"version {found.version} on disk means something else by {', '.join(unknown[:5])}:"
@@ -108,13 +112,14 @@ def _unchangeable(settings: SupervisorSettings, loaded: LoadedConfig) -> list[st
     """
     before, after = settings.config, loaded.config
     parts: list[tuple[str, object, object]] = [
+        (name, getattr(before, name), getattr(after, name))
+        for name in before.__struct_fields__
+        if name not in _RENEWED
+    ]
+    parts += [
         ("control.host", before.control.host, after.control.host),
         ("control.port", before.control.port, after.control.port),
-        ("metrics", before.metrics, after.metrics),
-        ("shards", before.shards, after.shards),
-        ("limits", before.limits, after.limits),
         ("limits of venues", venue_limits(before.venues), venue_limits(after.venues)),
-        ("redis", before.redis, after.redis),
         ("databases", before.databases.keys(), after.databases.keys()),
         ("database.registry_name", before.database.registry_name, after.database.registry_name),
         (
