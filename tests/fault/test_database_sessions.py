@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -439,12 +440,12 @@ def test_what_became_of_a_commit_that_was_given_up_is_read_from_the_cursor(
 ) -> None:
 
     hasty = {**session.WRITER.settings, "lock_timeout": "500ms"}
-    short = session.Purpose("writer", 1.0, settings=hasty)
-    monkeypatch.setattr("engine.writer.sinks.postgres.sink.WRITER", short)
+    hasty_writer = replace(session.WRITER, settings=hasty)
+    monkeypatch.setattr("engine.writer.sinks.postgres.sink.WRITER", hasty_writer)
     query(replicated, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
 
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=replicated), slots)
+        sink = PostgresSink(make_settings(database_url=replicated, answer_within_s=1.0), slots)
         await sink.open({})
         await claim(sink, "shard-0/trade", 1, 0)
         await sink.take(Batch([_piece(trades, 0)]), durable=True)
@@ -553,11 +554,10 @@ def test_a_hung_server_is_red_and_left_after_a_while(
     monkeypatch.setattr("engine.writer.sinks.postgres.overdue._LATE_AFTER_S", 0.5)
     monkeypatch.setattr("engine.writer.sinks.postgres.overdue._LOOK_EVERY_S", 0.1)
     monkeypatch.setattr("engine.database.session._ASK_WITHIN_S", 0.5)
-    short = session.Purpose("writer", 4.0, settings=session.WRITER.settings)
-    monkeypatch.setattr("engine.writer.sinks.postgres.sink.WRITER", short)
 
     async def main() -> None:
-        sink = PostgresSink(make_settings(database_url=database_url), slots)
+        settings = make_settings(database_url=database_url, answer_within_s=4.0)
+        sink = PostgresSink(settings, slots)
         await sink.open({})
         await claim(sink, "shard-0/trade", 1, 0)
         backend = (await _backend(database_url),)

@@ -33,6 +33,14 @@ ws_url = "ws://127.0.0.1:9"
 """Nobody answers there, and nothing is wanted; the processes run all the same."""
 
 
+@pytest.fixture(autouse=True)
+def hangups_mean_something() -> Iterator[None]:
+    """Also where the tests themselves run under `nohup`, whose children ignore SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def arguments(tmp_path: Path) -> Iterator[list[str]]:
     config = tmp_path / "fts.toml"
