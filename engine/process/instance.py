@@ -150,9 +150,16 @@ def _holder(fd: int) -> str:
 def is_held(layout: Layout) -> bool:
     """Whether an engine runs on this state directory, or its private database is kept open."""
     try:
-        fd = os.open(layout.lock_file, os.O_RDWR | os.O_CLOEXEC)
+        return is_locked(layout.lock_file)
     except FileNotFoundError:
         return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process has this lock file, which stays as it is. Raises OSError where it
+    cannot be opened; a link is none: anybody may put one into `/dev/shm`.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

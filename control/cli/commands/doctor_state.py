@@ -1,7 +1,6 @@
 """What `fts doctor` says of the state directory, and of what engines left behind."""
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -93,16 +92,9 @@ def _none_runs(topic: str, state_dir: Path, layout: Layout) -> Finding:
 def _is_locked(shm_dir: Path) -> bool:
     """Whether an engine has these rings now."""
     try:
-        fd = os.open(f"{shm_dir}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return instance.is_locked(Path(f"{shm_dir}.lock"))
     except OSError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _leftovers(layout: Layout) -> Iterator[Finding]:
