@@ -100,21 +100,20 @@ class Kind:
     """Rows of a symbol the dashboard keeps in view; 0 where it has a panel of its own, or none."""
     events: ToJson = field(init=False)
     """The rows of one stream as the events that readers of JSON get."""
+    fingerprint: bytes = field(init=False)
+    """16 bytes that change with any change of the layout."""
 
     def __post_init__(self) -> None:
         plain = partial(_rows_to_json, self.own_columns)
         object.__setattr__(self, "events", self.to_json or plain)
+        text = f"{LAYOUT_VERSION}:{self.name}:{np.lib.format.dtype_to_descr(self.dtype)}"
+        fingerprint = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        object.__setattr__(self, "fingerprint", fingerprint)
 
     @property
     def own_columns(self) -> list[Column]:
         """Those that not every table has: what its rows say."""
         return [column for column in self.columns if column not in (*TIME, FLAGS)]
-
-    @property
-    def fingerprint(self) -> bytes:
-        """16 bytes that change with any change of the layout."""
-        text = f"{LAYOUT_VERSION}:{self.name}:{np.lib.format.dtype_to_descr(self.dtype)}"
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
     def packer(self, *zero: str) -> Callable[..., None]:
         """What packs a record: (buffer, offset, a value for each field in order). Pads and the

@@ -15,6 +15,7 @@ own; `json`, `utf8` or `depth` for what is no JSON; else what a `MalformedFrameE
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def cases_of(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@cache
 def symbol_of(name: str) -> str:
     """A symbol the venue lists."""
     first: str = cases_of(name)[0]["symbol"]
