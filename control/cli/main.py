@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import importlib
 import json
 import signal
@@ -15,6 +16,19 @@ from control.cli.terminal import standard_streams
 
 standard_streams.prepare()  # before anything opens a file
 first_process.split()
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """What is imported lives for ever: the garbage collector, which would walk it again and again,
+    waits until then.
+    """
+    gc.disable()
+    try:
+        with _ending_without_a_word():
+            yield
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager
@@ -34,7 +48,7 @@ def _ending_without_a_word() -> Iterator[None]:
         signal.signal(signal.SIGINT, on_interrupt)
 
 
-with _ending_without_a_word():
+with _importing():
     from control.cli.commands.version import version_text
     from control.cli.exits import Exit
     from control.cli.remote.client import RefusedError, UnreachableError
@@ -124,7 +138,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", metavar="COMMAND")
     modules = [COMMANDS[command]] if command in COMMANDS else dict.fromkeys(COMMANDS.values())
     for name in modules:
-        with _ending_without_a_word():
+        with _importing():
             module = importlib.import_module(name)
         module.add_parser(commands)
     return root

@@ -15,6 +15,7 @@ Invariants
 
 import asyncio
 import enum
+import gc
 import importlib
 import logging
 import os
@@ -53,9 +54,15 @@ class ExitCode(enum.IntEnum):
 
 
 def load_target(name: str) -> Target:
-    """Import `module:function`."""
+    """Import `module:function`. What is imported lives for ever: the garbage collector, which would
+    walk it again and again, waits until then.
+    """
     module, _, function = name.partition(":")
-    target = getattr(importlib.import_module(module), function)
+    gc.disable()
+    try:
+        target = getattr(importlib.import_module(module), function)
+    finally:
+        gc.enable()
     assert callable(target), name
     return typing.cast("Target", target)
 
