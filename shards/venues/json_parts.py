@@ -12,8 +12,13 @@ from typing import Annotated, Final
 
 import msgspec
 
-_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]++|[\]}]++|[,:]', re.DOTALL)
-"""A run of brackets is one token, so that depth costs nothing."""
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'
+"""One that does not end is the rest of the text: to look for an end behind each quote in it would
+take the square of its length.
+"""
+_OUTSIDE: Final = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
+_INSIDE: Final = re.compile(_STRING + rb'|[\[{]++(?:"\w*+":[\[{]++)*+|[\]}]++|[,:]', re.DOTALL)
+"""A run of brackets, also of objects in each other, is one token, so that depth costs nothing."""
 _OPEN, _CLOSE, _COMMA, _COLON = b"[{", b"]}", ord(","), ord(":")
 BYTES_MAX: Final = 4 << 20
 """What is larger is not looked at: 1 MiB takes some tens of milliseconds."""
@@ -80,14 +85,24 @@ def _spans(text: bytes) -> Iterator[tuple[int, int, int]]:
     """(start, colon or -1, stop) of each part of the outermost brackets. Of brackets that are never
     closed the rest is the last part.
     """
-    depth, start, colon = 0, len(text), -1
-    for token in _TOKEN.finditer(text if len(text) <= BYTES_MAX else b""):
+    for token in _OUTSIDE.finditer(text if len(text) <= BYTES_MAX else b""):
+        at = token.start()
+        if text[at] in _OPEN:
+            yield from _parts(text, at + 1)
+            return
+        if text[at] in _CLOSE:
+            break
+    yield len(text), -1, len(text)
+
+
+def _parts(text: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+    depth, colon = 1, -1
+    for token in _INSIDE.finditer(text, start):
         at, end = token.span()
         sign = text[at]
         if sign in _OPEN:
-            if not depth:
-                start = at + 1
-            depth += end - at
+            # Names in a run have no brackets.
+            depth += text.count(b"[", at, end) + text.count(b"{", at, end)
         elif sign in _CLOSE:
             if depth <= end - at:
                 yield start, colon, at + depth - 1
