@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ _numbers = itertools.count(1)
 
 _SERVERS = frozenset({"postgres", "valkey", "databases", "browser"})
 _WHOLE_FOLDERS = ("tests/flow", "tests/fault")
+_SLOW_S = 10.0
+"""A file that takes longer is told at the end, if it is among the ten longest."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,6 +76,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = long_first(
             items, workers, lambda item: _is_in_whole_folder(config, item), lambda item: item.path
         )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The files that took longest, so that a suite which grows slow says where."""
+    taken_s: defaultdict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                taken_s[report.nodeid.partition("::")[0]] += report.duration
+    slow = sorted((each_s, file) for file, each_s in taken_s.items() if each_s > _SLOW_S)
+    for each_s, file in reversed(slow[-10:]):
+        terminalreporter.write_line(f"{each_s:6.1f} s  {file}")
 
 
 def _is_whole(config: pytest.Config, item: pytest.Item) -> bool:
