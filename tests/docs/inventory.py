@@ -39,7 +39,7 @@ INVENTORY: Final[dict[str, dict[str, str]]] = {
         "SELECT count(*)": RUN,
     },
     "docs/bars.md": {"sql": RUN},
-    "docs/control-api.md": {"BASE=": RUN},
+    "docs/control-api.md": {"BASE=": RUN, "curl": "tests/docs/test_control_api.py"},
     "docs/database.md": {
         'psql "$ADMIN"': "tests/flow/test_roles.py",
         "fts migrate --to timescaledb": _MIGRATE,
