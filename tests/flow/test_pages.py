@@ -1,4 +1,5 @@
-"""The first hour as its page has it, and on its engine the commands and queries of other pages.
+"""The first hour as its page has it, and on its engine the commands and queries of other pages, and
+the whole README of the collector that others come from.
 
 `fts up` collects from a simulator here: its address is added to the configuration. All else is as
 the pages have it.
@@ -9,116 +10,28 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 import redis
-from psycopg.conninfo import conninfo_to_dict
 
 from control.cli.main import main
-from control.proof.simulator import SimulatorProcess
-from engine.data.layout import open_layout
-from engine.process import instance
-from engine.process.instance import EngineNote
-from engine.servers.postgres import client_program
 from tests.docs.inventory import ENDED, INVENTORY, RUN, UP, fate
-from tests.flow.processes import ROOT, Fts
-from tests.flow.rig import remove_shared_memory
+from tests.flow.hour import FIRST_HOUR, Hour
 from tests.pages import Block, blocks, python_examples
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
-FIRST_HOUR = "docs/first-hour.md"
 USUAL_ADDRESS = "http://127.0.0.1:8080"
 _PLAIN = re.compile(r"fts (?!psql|redis)[^|<>$&;*`(]*$")
 """A command of ours that needs no shell, and does not become another program."""
-_SCRIPTS = {
-    "fts": f'exec {sys.executable} -P -m control.cli.main "$@"',
-    "curl": f'exec {shutil.which("curl")} -sS --fail-with-body "$@"',
-}
-"""What the pages' commands are here."""
-
-
-class Hour:
-    """One engine, started and ended as the first hour's page says, and who asks it."""
-
-    def __init__(self, parent: Path) -> None:
-        self._simulator = SimulatorProcess(["--port", "0", "--rate", "300", "--symbols", "3"])
-        self.parent = parent
-        self._engine: Fts | None = None
-        self.state_dir = parent / "state"
-        self.environment = {"FTS_STATE_DIR": str(self.state_dir)}
-        (parent / "bin").mkdir()
-        for name, script in _SCRIPTS.items():
-            program = parent / "bin" / name
-            program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-            program.chmod(0o755)
-
-    def up(self, configuration: str) -> None:
-        """`fts up` until every stream is live."""
-        config = self.parent / "with_addresses.toml"
-        addresses = "".join(
-            f"[venues.{name}]\nrest_url = '{venue.rest_url}'\nws_url = '{venue.ws_url}'\n"
-            for name, venue in self._simulator.venues().items()
-        )
-        config.write_text(configuration + addresses, encoding="utf-8")
-        self._engine = Fts("up", "--config", str(config), "--port", "0", **self.environment)
-        self._engine.wait_for("control is ready")
-        self._engine.wait_for("green (")
-
-    def shell_environment(self, *, is_ours: bool) -> dict[str, str]:
-        """With our commands first on the path, then PostgreSQL's own, which know the database by
-        its address or, as libpq has it, by parts of that.
-        """
-        psql = client_program()
-        assert psql is not None
-        folders = [str(self.parent / "bin"), str(psql.parent), os.environ["PATH"]]
-        shared = {**os.environ, "PATH": os.pathsep.join(folders), "PYTHONPATH": str(ROOT)}
-        if is_ours:
-            return shared | self.environment
-        parts = conninfo_to_dict(self.note.database)
-        here = {"PGHOST": str(parts["host"]), "PGUSER": str(parts["user"])}
-        return shared | here | {"FTS_DATABASE_URL": self.note.database}
-
-    def must_run(self) -> None:
-        """Where the first hour was not gone through, begin at its end."""
-        if self._engine is None:
-            self.up("".join(block.text for block in blocks(FIRST_HOUR, "toml")))
-
-    @property
-    def note(self) -> EngineNote:
-        """Where it answers, and its private servers do."""
-        note = instance.read_note(open_layout(self.state_dir))
-        assert note is not None
-        return note
-
-    def end(self) -> None:
-        """Ctrl-C: all that was received is stored or declared."""
-        assert self._engine is not None
-        self._engine.signal(signal.SIGINT)
-        code, output = self._engine.end()
-        assert code == 0, output + self._engine.log
-        self._engine = None
-
-    def close(self) -> None:
-        """End what still runs."""
-        if self._engine is not None:
-            below = self._engine.descendants()
-            self._engine.kill()
-            psutil.wait_procs(below, timeout=60)
-        self._simulator.stop()
-        remove_shared_memory(self.state_dir)
-        shutil.rmtree(self.parent)
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +153,115 @@ def answers(block: Block, url: str) -> dict[str, list[Any]]:
             query.strip().splitlines()[0]: connection.execute(query.encode()).fetchall()
             for query in filter(str.strip, block.text.split(";\n"))
         }
+
+
+# -- the seed's README, call by call, with curl's own words ----------------------------------------
+
+SEED_STREAMS = [
+    ("BinanceLinear", "BTCUSDT", "OpenInterest", "HttpPoll"),
+    ("BinanceLinear", "BTCUSDT", "Funding", "HttpPoll"),
+    ("BinanceLinear", "BTCUSDT", "Trades", "Ws"),
+    ("BinanceLinear", "BTCUSDT", "L2Book", "Ws"),
+    ("BinanceLinear", "BTCUSDT", "Liquidations", "Ws"),
+    ("HyperliquidPerp", "BTC", "Trades", "Ws"),
+    ("HyperliquidPerp", "BTC", "L2Book", "Ws"),
+    ("HyperliquidPerp", "BTC", "FundingOpenInterest", "Ws"),
+]
+by_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the README speaks curl")
+
+
+@pytest.fixture(scope="module")
+def base(hour: Hour) -> str:
+    """Address of the control port, with no stream running."""
+    hour.must_run()
+    address = hour.note.control_url
+    parts = ("runtime", "db", "redis")
+    wait_for(
+        lambda: all(curl("GET", f"{address}/health/{part}")[1]["ok"] for part in parts), "green"
+    )
+    _, running = curl("GET", f"{address}/streams")
+    members = ("exchange", "symbol", "kind", "transport")
+    curl("DELETE", f"{address}/streams", [{name: row[name] for name in members} for row in running])
+    return address
+
+
+def curl(method: str, url: str, body: object = None) -> tuple[int, Any]:
+    """As the README has it: `curl -sS [-X METHOD] URL [-H 'Content-Type: ...' -d BODY]`."""
+    command = ["curl", "-sS", "-w", "\n%{http_code}", url]
+    if method != "GET":
+        command[2:2] = ["-X", method]
+    if body is not None:
+        command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    text, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(text)
+
+
+def body_of(stream: tuple[str, str, str, str]) -> dict[str, str]:
+    return dict(zip(("exchange", "symbol", "kind", "transport"), stream, strict=True))
+
+
+@by_curl
+def test_the_seeds_readme_from_top_to_bottom(base: str) -> None:
+    offered = curl("GET", f"{base}/streams/capabilities")[1]
+    for exchange, _, kind, transport in SEED_STREAMS:
+        venue = "binance_linear" if exchange == "BinanceLinear" else "hyperliquid_perp"
+        found = [(row["exchange"], row["kind"], row["transport"]) for row in offered]
+        assert (venue, kind, transport) in found
+    before = curl("GET", f"{base}/streams/count")[1]["count"]
+    assert curl("GET", f"{base}/streams")[0] == 200
+    for stream in SEED_STREAMS:
+        assert curl("POST", f"{base}/streams", body_of(stream)) == (201, "ok"), stream
+    for stream in SEED_STREAMS:
+        status, shown = curl("GET", f"{base}/streams/{'/'.join(stream)}")
+        assert (status, shown["status"]) == (200, "Running"), stream
+        assert shown["state"] in ("pending", "connecting", "syncing", "live"), shown
+        assert shown["spec"]["kind"] == stream[2]
+    assert curl("GET", f"{base}/streams/count")[1]["count"] == before + len(SEED_STREAMS)
+    knobs = f"{base}/streams/BinanceLinear/BTCUSDT/Trades/Ws/knobs"
+    assert curl("GET", knobs)[1]["knobs"]["db_writes_enabled"] is True
+    patch = {"db_writes_enabled": True, "redis_publishes_enabled": True}
+    assert curl("PATCH", knobs, patch) == (200, "ok")
+    for stream in SEED_STREAMS:
+        until_live(base, stream)
+    for stream in SEED_STREAMS:
+        assert curl("DELETE", f"{base}/streams", body_of(stream)) == (200, "ok"), stream
+    assert curl("GET", f"{base}/streams/count")[1]["count"] == before
+
+
+def until_live(base: str, stream: tuple[str, str, str, str]) -> None:
+    def is_live() -> bool:
+        _, shown = curl("GET", f"{base}/streams/{'/'.join(stream)}")
+        has_rows = shown["row_count"] > 0 or stream[2] == "Liquidations"  # those are rare
+        return shown["state"] == "live" and has_rows
+
+    wait_for(is_live, f"rows of {stream}")
+
+
+@by_curl
+@pytest.mark.parametrize(
+    ("method", "path", "change", "status", "kind"),
+    [
+        ("DELETE", "/streams", {}, 404, "stream_not_found"),
+        ("GET", "/streams/BinanceLinear/ETHUSDT/Trades/Ws", None, 404, "stream_not_found"),
+        ("POST", "/streams", {"kind": "Candles"}, 400, "invalid_argument"),
+        ("POST", "/streams", {"symbol": "ETHUSTD"}, 404, "unknown_symbol"),
+        ("POST", "/streams", {"kind": "OpenInterest"}, 422, "not_offered"),
+    ],
+)
+def test_the_seeds_errors(
+    base: str, method: str, path: str, change: dict[str, str] | None, status: int, kind: str
+) -> None:
+    stream = body_of(("BinanceLinear", "ETHUSDT", "Trades", "Ws"))
+    body = None if change is None else stream | change
+    found, answer = curl(method, f"{base}{path}", body)
+    assert (found, answer["kind"]) == (status, kind)
+
+
+@by_curl
+def test_a_duplicate_is_a_conflict(base: str) -> None:
+    stream = body_of(("BinanceLinear", "ETHUSDT", "Trades", "Ws"))
+    assert curl("POST", f"{base}/streams", stream)[0] == 201
+    status, answer = curl("POST", f"{base}/streams", stream)
+    assert (status, answer["kind"]) == (409, "stream_exists")
+    assert curl("DELETE", f"{base}/streams", stream) == (200, "ok")
