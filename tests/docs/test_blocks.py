@@ -58,3 +58,23 @@ def check(block: Block) -> None:
         check_rules(msgspec.convert(tomllib.loads(block.text), Config), block.page)
     except (msgspec.ValidationError, tomllib.TOMLDecodeError) as error:
         raise AssertionError(f"{block.page}: {error}\n{block.text}") from error
+
+
+def test_links_to_sections_find_them() -> None:
+    texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in [*pages(), *ROOT_PAGES]}
+    lost = []
+    for page, text in texts.items():
+        for file, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", text):
+            path = (ROOT / page).parent / file if file else ROOT / page
+            if anchor not in anchors(path.read_text(encoding="utf-8")):
+                lost.append(f"{page}: {file}#{anchor}")
+    assert lost == []
+
+
+ROOT_PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/RUNBOOK.md")
+
+
+def anchors(text: str) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
