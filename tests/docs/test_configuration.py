@@ -30,7 +30,7 @@ _NAMED: Final = {
 _MORE: Final = {
     "control": "More: [Control API](control-api.md).",
     "metrics": "More: [Metrics](metrics.md).",
-    "health": "More: [Health](#health).",
+    "health": "More: [how lights turn](#health).",
     "database": "More: [The database](database.md), [several of them](#several-databases),"
     " [Storage](storage.md), [Bars](bars.md), [Parquet files](lake.md).",
     "redis": "More: [Redis](redis.md).",

@@ -123,12 +123,32 @@ def test_what_a_page_shows_works(page: str, here: Hour, capfd: pytest.CaptureFix
             said(block, here, capfd)
 
 
-def test_the_reader_reads_every_trade_once_and_notices_what_was_trimmed(here: Hour) -> None:
-    """The one of docs/redis.md, against Redis' own list."""
-    here.must_run()
-    found: dict[str, Any] = {}
+def reader(**names: Any) -> dict[str, Any]:
+    """The program of docs/redis.md, run with these names."""
     (source,) = python_examples("docs/redis.md")
-    exec(compile(source, "reader", "exec"), found)  # noqa: S102 - our own page
+    exec(compile(source, "reader", "exec"), names)  # noqa: S102 - our own page
+    return names
+
+
+def test_the_reader_shows_trades_as_they_come(here: Hour, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.must_run()
+    shown: list[str] = []
+
+    def show(what: str, *_: Any) -> None:
+        shown.append(what)
+        if shown.count("trade:") == 5:
+            raise EOFError
+
+    monkeypatch.setenv("FTS_REDIS_URL", here.note.redis)
+    with pytest.raises(EOFError):
+        reader(__name__="__main__", print=show)
+    assert "missing here:" not in shown
+
+
+def test_the_reader_reads_every_trade_once_and_notices_what_was_trimmed(here: Hour) -> None:
+    """Against Redis' own list."""
+    here.must_run()
+    found = reader()
     trades = found["TRADES"]
     with redis.Redis.from_url(here.note.redis, decode_responses=True) as client:
         wait_for(lambda: client.xlen(trades) > 10, "trades in Redis")
@@ -139,7 +159,7 @@ def test_the_reader_reads_every_trade_once_and_notices_what_was_trimmed(here: Ho
         assert [event["id"] for _, _, event in read] == ids == sorted(set(ids))
         assert {type(event["price"]) for _, _, event in read} <= {int, Decimal}
         events = found["follow"](client, {trades: stored[0][0]})
-        assert next(events)[2]["id"] > read[0][2]["id"], "it goes on behind that entry"
+        assert next(events)[:2] == (trades, stored[1][0]), "it goes on behind that entry"
         client.xtrim(trades, minid=stored[2][0], approximate=False)
         events = found["follow"](client, {trades: stored[0][0]})
         assert next(events)[2]["reason"] == "trimmed"
