@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from control.cli.main import parser
+from control.cli.main import COMMANDS, parser
 from engine.start.config import Config, check_rules
 from tests.docs.inventory import INVENTORY, RUN, fate, key_of
 from tests.pages import ROOT, Block, blocks, pages
@@ -41,6 +41,11 @@ def test_commands_are_understood() -> None:
         options = argparse.Namespace()
         understood.parse_args(shlex.split(line.partition("|")[0], comments=True)[1:], options)
         assert options.run is not None, line
+
+
+def test_every_command_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"`fts {name}" not in page] == []
 
 
 def test_configurations_are_valid() -> None:
