@@ -153,13 +153,13 @@ class StreamsConfig(_Section, frozen=True):
     """
 
     venue: str
-    """Which one; also in the spelling of the API."""
+    """Which venue; also in the spelling of the API."""
     symbols: Annotated[list[str], Meta(min_length=1)]
     """As the venue spells them; one that it does not list costs its own streams alone."""
     kinds: Annotated[list[StreamKind], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [StreamKind.TRADES, StreamKind.L2_BOOK]
     )
-    """What of each."""
+    """Kinds of stream of each symbol."""
     transport: Transport | None = None
     """How it comes. Absent: `Ws` where the venue has it."""
 

@@ -17,7 +17,7 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     host: str = "127.0.0.1"
     """Address of the control port; any but a loopback one needs a token and `behind_proxy`."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
-    """0 takes a free one, as `fts demo` does."""
+    """Control port; 0 takes a free one, as `fts demo` does."""
     token_file: str | None = None
     """File with the token that allows everything (mode 0600; root's with 0640, where the engine is
     not root)."""
@@ -43,7 +43,7 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """
 
     host: str = "127.0.0.1"
-    """Its address; any but a loopback one needs a token and `control.behind_proxy`."""
+    """Address of that port; any but a loopback one needs a token and `control.behind_proxy`."""
     port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     """A port of their own for the metrics; it answers these, the probes and `/healthz`, and no
     command. 0 takes a free one. Absent: none."""
@@ -51,7 +51,7 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         str,
         Meta(pattern=r"^(?!/(healthz|livez|readyz|startupz)$)(/[A-Za-z0-9._-]+)+$", max_length=200),
     ] = "/metrics"
-    """Path of the metrics there."""
+    """Path of the metrics on that port."""
     streams: bool = False
     """Whether single streams have metrics, at `/streams` below the path, on both ports."""
 

@@ -155,7 +155,7 @@ def value_of(kind: Any) -> str:
     if get_origin(kind) is list:
         return f"list of {value_of(get_args(kind)[0])}".replace("table", "tables")
     if get_origin(kind) is tuple:
-        return "yellow, red"
+        return "`[yellow, red]`"
     if isinstance(kind, type) and issubclass(kind, Enum):
         return ", ".join(f"`{each.value}`" for each in kind)
     return _TYPES.get(kind, "table")
