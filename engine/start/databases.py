@@ -73,9 +73,9 @@ class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Schema of the tables, made where it is missing; not for the private server. Absent: where the
     tables are, else `search_path`."""
     flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
-    """A commit follows when so many rows wait."""
+    """Rows are committed when so many wait."""
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
-    """And at least so often, in ms, while any do."""
+    """And at least so often, in ms."""
     max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     """Rows in one COPY at most."""
     registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None

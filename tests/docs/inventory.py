@@ -66,7 +66,7 @@ INVENTORY: Final[dict[str, dict[str, str]]] = {
     },
     "docs/redis.md": {"fts redis": RUN, "import json": RUN},
     "docs/sizing.md": {"sql": RUN},
-    "docs/sql.md": {"sql": RUN, "python": _FRAMES},
+    "docs/sql.md": {"fts psql": "tests/flow/test_console.py", "sql": RUN, "python": _FRAMES},
     "docs/trouble.md": {"fts doctor": "tests/control/cli/commands/test_doctor.py"},
     "docs/upgrade.md": {"pip install": "tests/fault/test_upgrades.py"},
     "docs/what-the-database-can-tell.md": {"sql": _CAN_TELL},
