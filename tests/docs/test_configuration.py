@@ -71,11 +71,10 @@ def test_the_reference_is_made_of_the_settings() -> None:
 
 def sections() -> Iterator[str]:
     """A heading and a table for each section of the file."""
-    loose = [row for row in rows(Config, "") if "." not in row.key]
-    yield table("The file itself", "", loose)
+    yield table("The file itself", "", list(rows(Config, "")))
     for field in msgspec.structs.fields(Config):
         name, struct = _NAMED.get(field.encode_name, (field.encode_name, field.type))
-        if isinstance(struct, type) and issubclass(struct, msgspec.Struct):
+        if is_section(struct):
             written = "[[streams]]" if name == "streams[]" else f"[{name}]"
             text = f"{first_sentence(struct)} {_MORE.get(field.encode_name, '')}".strip()
             yield table(f"`{written}`", text, list(rows(struct, f"{name}.")))
@@ -91,16 +90,16 @@ def table(title: str, text: str, found: list[Row]) -> str:
 
 
 def rows(struct: type[msgspec.Struct], above: str) -> Iterator[Row]:
-    """The keys of a section and of those below it."""
+    """The keys of a section and of those below it; of the file, those that are in no section."""
     said = texts(struct)
     for field in msgspec.structs.fields(struct):
         key = f"{above}{field.encode_name}"
         if key == "shards.ring_records":
             yield from ring_rows(said[field.name])
-        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+        elif is_section(field.type):
             if above:
                 yield from rows(field.type, f"{key}.")
-        elif above or key not in (*_NAMED, "databases"):
+        elif key not in (*_NAMED, "databases"):
             yield row(key, field, said[field.name])
 
 
@@ -122,20 +121,21 @@ def row(key: str, field: msgspec.structs.FieldInfo, said: str) -> Row:
 
 def ring_rows(said: str) -> Iterator[Row]:
     """Capacities, whose defaults are the kinds'."""
-    meaning, _, absent = said.partition("Absent: ")
+    meaning = said.partition("Absent: ")[0].strip()
     for kind in KINDS.values():
         default = f"`{kind.ring_records}`" + (
             ", less in a small `/dev/shm`" if kind.is_fast else ""
         )
         key = f"shards.ring_records.{kind.name}"
-        yield Row(key, default, "integer, 64 to 2^30", is_live(key), meaning.strip())
-    assert absent
+        yield Row(key, default, "integer, 64 to 2^30", is_live(key), meaning)
 
 
 def named_databases() -> Row:
     """Those beside the default one have its keys."""
-    text = "A database beside the default one: the keys of `[database]`, but for"
-    text += " `private_settings` and `registry_name`; its address is needed."
+    text = (
+        "A database beside the default one: the keys of `[database]`, but for `private_settings`"
+        " and `registry_name`; its address is needed."
+    )
     return Row("databases.<name>.*", "", "table", False, text)
 
 
