@@ -65,32 +65,46 @@ class VenueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Overrides of a venue's own numbers; an absent value means the venue's default."""
 
     rest_url: str | None = None
+    """REST address. Absent: the venue's own."""
     ws_url: str | None = None
+    """WebSocket address. Absent: the venue's own."""
     socket_paths: dict[str, SocketPath] = {}
-    """Where a group of the venue's sockets is behind `ws_url`, by the group's name."""
+    """By group of sockets, its path behind `ws_url`. Absent: the venue's own."""
     streams_per_connection: int | None = None
+    """Streams that share a socket; more where the sockets that the venue allows an address would
+    not do otherwise. Absent: the venue's limit."""
     book_channel: str | None = None
-    """Which feed books come from, where the venue has several (its `options` say which)."""
+    """Which feed books come from, where the venue has several. Absent: the venue's first."""
     credentials_file: str | None = None
-    """Path of a file with who logs in, `name:secret`, where a venue tells those more. The secret
-    stays there: it is read at each login.
-    """
+    """File with who logs in, `name:secret`, where a venue tells those more. The secret stays there:
+    it is read at each login. Absent: nobody."""
     trade_side: str | None = None
-    """Whose side a trade's is, where the venue is not clear about it (its `options` say which)."""
+    """Whose side a trade's is, where the venue is not clear about it: `maker`, `taker` or
+    `unknown`. Absent: the venue's first."""
     connection_lifetime_s: float | None = None
+    """Age in seconds at which a socket is replaced, before the venue cuts it; up to a tenth
+    earlier, so that not all are at once. Absent: the venue's limit."""
     stale_after_s: float | None = None
+    """Seconds of silence after which a stream counts as stale and is subscribed again. Absent: by
+    channel."""
     poll_interval_s: dict[StreamKind, PollInterval] = {}
-    """Seconds between two samples of a polled stream, by kind."""
+    """By kind of stream, seconds between two polls. Absent: `Funding` 5, `OpenInterest` 10,
+    `FundingOpenInterest` 5 or 10, by venue, `SettledFunding` 300."""
     book_snapshot_interval_s: SnapshotInterval = 3600.0
-    """Books that come as changes start anew from a whole one at least so often."""
+    """Books that come as changes start anew from a whole one at least so often, in seconds, for who
+    rebuilds them from the middle."""
     reconnect_first_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.25
-    """A socket that was cut is opened again after so long at most; twice as long each time."""
+    """A socket that was cut is opened again after half of it to all of it, in seconds, and after
+    twice as long each time it fails."""
     reconnect_max_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    """Up to this."""
     breaker_failures: Annotated[int, Meta(ge=0, le=1000)] = 0
-    """After so many in a row a socket waits `breaker_pause_s` before each next try; 0: never."""
+    """After so many failures in a row a socket pauses before each next try, until one has worked;
+    0: never."""
     breaker_pause_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    """For half of it to all of it, in seconds."""
     limits: dict[str, LimitOverride] = {}
-    """By pool (`shards.venues.kit`)."""
+    """By pool, what the venue allows this address. Absent: what is known of the venue."""
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec makes a refusal with the place."""
@@ -226,21 +240,24 @@ class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     loop_lag_ms: Thresholds = (500.0, 5000.0)
-    """How late the event loop of a shard or of control is, for more than half of
-    `loop_lag_window_s`.
-    """
+    """How late the event loop of a shard or of control is, in ms, for more than half of
+    `loop_lag_window_s`."""
     loop_lag_window_s: Annotated[float, Meta(ge=0.5, le=600)] = 2.5
+    """Seconds that are looked at."""
     memory_free_fraction: Thresholds = (0.08, 0.03)
-    """Of the machine's memory, or of what a container may use; worse the less it is."""
+    """Free memory of the machine, or of what a container may use; worse the less it is."""
     process_memory_mb: Thresholds | None = None
-    """What one of the engine's processes may hold; None: whatever it needs."""
+    """What one of the engine's processes holds, in MiB. Absent: whatever it needs."""
     open_files_fraction: Thresholds = (0.8, 0.95)
-    """Of what a process may open."""
+    """Open files of a process, of those that it may open."""
     cpu_percent: Thresholds = (97.0, 1000.0)
-    """Of a shard, over `cpu_window_s`. A saturated process is late, not broken: never red."""
+    """Of a CPU that a shard uses, over `cpu_window_s`. A saturated process is late, not broken: red
+    is out of reach."""
     cpu_window_s: Annotated[float, Meta(ge=5, le=600)] = 10.0
+    """Seconds that are looked at."""
     hold_s: dict[str, Annotated[float, Meta(ge=0, le=3600)]] = {}
-    """By light, how long it must stay better before it improves; else `control.health_hold_s`."""
+    """By light (`runtime`, `db`, `redis`), seconds that it must stay better before it improves.
+    Absent: `control.health_hold_s`."""
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec makes a refusal with the place."""

@@ -32,8 +32,9 @@ class DatabaseThresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """
 
     flush_delay_s: Thresholds = (5.0, 60.0)
-    """Age of the rows that are being stored."""
+    """Age of the rows that are being stored, in seconds."""
     backlog_rows: Thresholds = (2_000_000.0, 50_000_000.0)
+    """Rows that wait."""
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec makes a refusal with the place."""

@@ -30,7 +30,7 @@ from engine.data.names import (
     is_symbol,
 )
 from engine.data.routes import Route
-from engine.messages.settings import Admission, HealthSettings, VenueSettings
+from engine.messages.settings import HealthSettings, VenueSettings
 from engine.messages.writer import DatabaseThresholds
 from engine.start.addresses import (
     Secret,
@@ -52,7 +52,7 @@ from engine.start.databases import (
     check_upkeep,
     in_directory,
 )
-from engine.start.listening import MetricsConfig, check_host
+from engine.start.listening import ControlConfig, MetricsConfig, check_host
 from engine.start.postgres_settings import check_settings
 from engine.start.redis_memory import RedisConfig
 from engine.start.stream_share import StreamShare
@@ -83,42 +83,29 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class ControlConfig(_Section, frozen=True):
-    """`[control]`: where the control process listens, who may talk to it, what it admits.
-
-    Port 0 means a free one. Token files hold one line, mode 0600.
-    """
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
-    token_file: str | None = None
-    read_token_file: str | None = None
-    behind_proxy: bool = False
-    """A TLS proxy stands in front: the only way to listen to more than this machine."""
-    allowed_hosts: list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}$")]] = []
-    admission: Admission = "green"
-    health_hold_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
-    instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
-
-
 class LimitsConfig(_Section, frozen=True):
     """`[limits]`: the venues' budgets. `shared` asks all engines of one `group`, which leave from
     one address, through their common Redis before anything is sent to a venue.
     """
 
     shared: bool = False
+    """Share the venues' budgets with the other engines on this Redis."""
     group: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "default"
+    """Which engines: those that leave from one address."""
     meanwhile: Literal["wait", "alone"] = msgspec.field(default="wait", name="without_redis")
-    """`wait` keeps the limits strict; `alone` lets each engine use the whole budget meanwhile."""
+    """While Redis is away `wait` keeps the limits strict, `alone` lets each engine use the whole
+    budget."""
     max_streams: Annotated[int, Meta(ge=1, le=20_000)] = 20_000
-    """Commands add no stream beyond."""
+    """Commands add no stream beyond (429); those of the file and of an earlier life all begin."""
 
 
 class JournalConfig(_Section, frozen=True):
     """`[journal]`: the rings' tail on disk."""
 
     segment_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Size of a file, in MiB."""
     sync_interval_s: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
+    """Seconds between two fdatasync calls: a power cut loses no more of what no database has."""
 
 
 _Capacity = Annotated[int, Meta(ge=64, le=1 << 30)]
@@ -134,13 +121,13 @@ else:
 
 
 class ShardsConfig(_Section, frozen=True):
-    """`[shards]`: one shard for each CPU listed. Absent: half the CPUs, the last ones.
-    `[shards.ring_records]`: capacities by record kind, powers of two. Absent ones fit the shared
-    memory.
-    """
+    """`[shards]`: the processes that collect."""
 
     cpus: list[Annotated[int, Meta(ge=0, le=65535)]] | None = None
+    """One shard for each CPU listed, and bound to it. Absent: the last half of the allowed ones."""
     ring_records: _RingRecords = _RingRecords()
+    """Records that a ring of this kind holds, a power of two. Absent: as here, and less in a small
+    `/dev/shm`."""
 
     def capacity(self, kind: str) -> int | None:
         """The capacity that is configured for the rings of a kind, if one is."""
@@ -149,11 +136,14 @@ class ShardsConfig(_Section, frozen=True):
 
 
 class LogConfig(_Section, frozen=True):
-    """`[log]`. Lines for eyes, or one JSON object each; the same line once in `fold_s` seconds."""
+    """`[log]`: `fts.log` in the state directory, and standard error."""
 
     level: LogLevel = "INFO"
+    """Lines below it are not written."""
     format: Literal["text", "json"] = "text"
+    """Lines for eyes, or one JSON object each."""
     fold_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0
+    """Seconds in which the same line is written once, and then its count; 0: every line."""
 
 
 class StreamsConfig(_Section, frozen=True):
@@ -163,12 +153,15 @@ class StreamsConfig(_Section, frozen=True):
     """
 
     venue: str
+    """Which venue; also in the spelling of the API."""
     symbols: Annotated[list[str], Meta(min_length=1)]
+    """As the venue spells them; one that it does not list costs its own streams alone."""
     kinds: Annotated[list[StreamKind], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [StreamKind.TRADES, StreamKind.L2_BOOK]
     )
-
+    """Kinds of stream of each symbol."""
     transport: Transport | None = None
+    """How it comes. Absent: `Ws` where the venue has it."""
 
     def keys(self, preferred: PreferredTransport) -> list[StreamKey]:
         """The streams this entry names."""
@@ -183,8 +176,11 @@ class Config(_Section, frozen=True):
     """The TOML file."""
 
     state_dir: str | None = None
+    """Where journal, log and private servers are. Absent: `$XDG_STATE_HOME/fintickstreams` or
+    `~/.local/state/fintickstreams`."""
     share: str | None = None
-    """`1/3`: the second of three engines that share the streams of one file. Absent: all."""
+    """`1/3`: the second of three engines that share the streams of one file; all streams of a
+    symbol go together. Absent: all of them."""
     control: ControlConfig = ControlConfig()
     metrics: MetricsConfig = MetricsConfig()
     health: HealthSettings = HealthSettings()

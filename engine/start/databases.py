@@ -32,8 +32,11 @@ class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
 
     venue: str | None = None
+    """Absent: any."""
     kinds: list[StreamKind] | None = None
+    """Absent: any."""
     symbols: list[str] | None = None
+    """Absent: any."""
 
     def routes(self, sink: str) -> list[Route]:
         """One rule for each."""
@@ -50,7 +53,10 @@ class OwnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
 
     url: str | None = None
+    """Address of the role that owns the tables, without a password, for migrations and upkeep.
+    Absent: that of the database."""
     url_file: str | None = None
+    """File that holds it, password included."""
 
 
 class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,27 +65,42 @@ class DatabaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     url: str | None = None
+    """PostgreSQL or TimescaleDB, without a password. Absent: a private server."""
     url_file: str | None = None
+    """File that holds the address, password included."""
     owner: OwnerConfig = OwnerConfig()
     schema: str | None = None
+    """Schema of the tables, made where it is missing; not for the private server. Absent: where the
+    tables are, else `search_path`."""
     flush_rows: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+    """Rows are committed when so many wait."""
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50
+    """And at least so often, in ms."""
     max_rows_per_copy: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    """Rows in one COPY at most."""
     registry_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    """Whose rows of `stream_registry` are ours; name it to resume with a lost state directory.
+    Absent: the instance's id."""
     private_settings: dict[str, str] = {}
-    """Settings of the private server, e.g. `shared_preload_libraries = "timescaledb"`."""
+    """Settings of the private server, e.g. `{ shared_preload_libraries = "timescaledb" }`, where
+    its installation has the library."""
     keep: dict[str, str] = {}
-    """By table, after which age rows are dropped; a table that is not named is kept for ever."""
+    """By table (`bar_1s` and `bar_1m` are some, too), after which age whole days are dropped, e.g.
+    `{ book = "14d", trade = "400d" }`, in `h`, `d` or `w`. Absent: for ever."""
     keep_by_venue: dict[str, dict[str, str]] = {}
-    """The same for the rows of one venue that may go sooner."""
+    """The same for the rows of one venue that may go sooner, e.g. `{ NAME = { book = "3d" } }`."""
     bars: bool = False
+    """Keep bars of a second and a minute up to date; the same for all engines of a database."""
     answer_within_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
-    """For so long the writer waits for an answer before it connects anew."""
+    """Seconds that the writer waits for an answer to a statement before it connects anew."""
     archive: Archive = "none"
+    """`parquet`: a day is exported and verified before it is dropped."""
     archive_to: str | None = None
+    """Where to: a directory, from that of the configuration file on, or `s3://bucket/path`; needed
+    with `archive`."""
     health: DatabaseThresholds = DatabaseThresholds()
     routes: list[RouteConfig] = []
-    """Whose rows it has; the default has those that no rule gives to another one, too."""
+    """Rules whose streams it has; the default has those that no rule gives to another one, too."""
 
 
 def check_names(names: Sequence[str], source: str) -> None:

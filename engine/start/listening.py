@@ -6,8 +6,35 @@ import msgspec
 from msgspec import Meta
 
 from engine.base.errors import ConfigError
+from engine.messages.settings import Admission
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[control]`: where the control process listens, who may talk to it, what it admits."""
+
+    host: str = "127.0.0.1"
+    """Address of the control port; any but a loopback one needs a token and `behind_proxy`."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """Control port; 0 takes a free one, as `fts demo` does."""
+    token_file: str | None = None
+    """File with the token that allows everything (mode 0600; root's with 0640, where the engine is
+    not root)."""
+    read_token_file: str | None = None
+    """The same with a token that only allows reading."""
+    behind_proxy: bool = False
+    """A TLS proxy stands in front (one address may then have all connections): the only way to
+    listen to more than this machine."""
+    allowed_hosts: list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}$")]] = []
+    """Names, beside addresses and `localhost`, that requests may call us by."""
+    admission: Admission = "green"
+    """Worst health that still accepts new streams."""
+    health_hold_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    """Seconds that a health light must stay better before it improves."""
+    instruments_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 900.0
+    """Seconds between two looks at a venue's instruments; at most 300 while a stream waits for a
+    symbol that is not listed."""
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -16,13 +43,17 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """
 
     host: str = "127.0.0.1"
+    """Address of that port; any but a loopback one needs a token and `control.behind_proxy`."""
     port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    """A port of their own for the metrics; it answers these, the probes and `/healthz`, and no
+    command. 0 takes a free one. Absent: none."""
     path: Annotated[
         str,
         Meta(pattern=r"^(?!/(healthz|livez|readyz|startupz)$)(/[A-Za-z0-9._-]+)+$", max_length=200),
     ] = "/metrics"
+    """Path of the metrics on that port."""
     streams: bool = False
-    """Whether single streams have metrics, at `/streams` below the path."""
+    """Whether single streams have metrics, at `/streams` below the path, on both ports."""
 
 
 def check_host(section: str, host: str, source: str, *, has_token: bool, has_proxy: bool) -> None:

@@ -42,22 +42,29 @@ class RedisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """`[redis]`: without `url` and `url_file`, a private Valkey in the state directory."""
 
     url: str | None = None
+    """Redis or Valkey, without a password. Absent: a private server."""
     url_file: str | None = None
+    """File that holds the address, password included."""
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "fts"
+    """First part of every key."""
     stream_maxlen: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000
+    """Rows that a stream keeps, roughly; of a book, levels."""
     memory_mb: Annotated[int, Meta(ge=8, le=1 << 20)] | None = None
-    """Of the private server; of another one, what the streams may take. Absent: a part of this
-    machine's (`engine.start.redis_memory`)."""
+    """Memory of the private server in MiB; of another one, what the streams may take. Absent: an
+    eighth of the machine's, up to a quarter where the streams need it."""
     publish: bool = False
+    """Also PUBLISH every entry."""
     key_template: Annotated[
         str, Meta(pattern=r"^\{prefix\}:(\{(kind|venue|symbol)\}[:./]){2}\{(kind|venue|symbol)\}$")
     ] = "{prefix}:{kind}:{venue}:{symbol}"
-    """Where a stream's entries are. Neither kinds nor venues hold what stands between the parts, so
-    no two streams have one key."""
+    """Key of a stream: the prefix first, then the three others in any order with `:`, `.` or `/`
+    between them. Neither kinds nor venues hold these, so no two streams have one key."""
     kinds: dict[str, RedisKind] = {}
-    """What is otherwise for rows of a kind."""
+    """By kind of rows, what is otherwise for them, e.g.
+    `{ book = { maxlen = 500000, publish = false } }`."""
     answer_within_s: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
-    """For a connection, and for each answer."""
+    """Redis is down when a connection or an answer takes longer, in seconds; it is asked every two
+    seconds at least, so a silent network shows as soon."""
 
     def __post_init__(self) -> None:
         """Raises ValueError, which msgspec makes a refusal with the place."""

@@ -302,7 +302,7 @@ class RestCall:
     """One REST request; `{symbol}` in `path` or `body` is filled in. It costs `weight` units of
     `pool`. `{since}` in the path of a poll for one symbol becomes the time (ms) of its stream's
     newest row. Then the answer has the rows from that moment on, the moment included, and the
-    oldest of them where it has a limit: the next call goes on there (see CONTRIBUTING).
+    oldest of them where it has a limit: the next call goes on there (docs/adding-a-venue.md).
     """
 
     method: str

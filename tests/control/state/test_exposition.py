@@ -323,6 +323,7 @@ def test_requests_are_counted_by_route_and_outcome(layout: Layout) -> None:
         run_with_rig(scenario, layout=layout)
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(PROMTOOL is None, reason="no promtool (Debian: apt-get install prometheus)")
 def test_promtool_has_nothing_to_say(layout: Layout) -> None:
     assert PROMTOOL is not None
