@@ -132,7 +132,8 @@ def machine_plan(
 
 
 def check_kept(options: ServiceOptions, layout: Layout) -> None:
-    """Raises ConfigError where the state directory has rows that this version cannot read."""
+    """Raises ConfigError where the state directory has what this version cannot read."""
+    preflight.demand_own_format(layout)
     if not options.fresh:
         preflight.demand_own_rows(layout)
 

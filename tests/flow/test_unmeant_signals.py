@@ -100,6 +100,7 @@ def _read_again(engine: Fts, config: Path) -> None:
     assert done["begun"] == 1
     waits = [line["key"] for line in events(engine.log) if line["event"] == "config_waits"]
     assert waits == ["journal.sync_interval_s"]
+    assert "journal.sync_interval_s changes with `fts upgrade`" in engine.log
     wait_for(lambda: asked(engine, "/health/runtime")["admission"]["policy"] == "any", "the policy")
     (stream,) = wait_for(lambda: asked(engine, "/streams"), "the stream")
     assert stream["symbol"] == "BTCUSDT"

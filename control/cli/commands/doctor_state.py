@@ -31,7 +31,7 @@ STATE_NOT_WRITABLE: Final = Complaint(
     "state_not_writable", "the engine does not start, or its log and its journal end"
 )
 STATE_NEWER: Final = Complaint(
-    "state_newer", "the engine does not start: it would take those rows for damaged ones"
+    "state_newer", "the engine does not start: it would misread what is there"
 )
 RELEASES_MIXED: Final = Complaint(
     "releases_mixed", "what was mended in the newer one is not mended in all of the engine"
@@ -54,6 +54,9 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 def state(layout: Layout, mounts: Path = _MOUNTS) -> Iterator[Finding]:
     """Everything about it."""
     yield from _engines(layout)
+    if (number := preflight.newer_format(layout)) is not None:
+        text = f"{layout.state_dir} has format {number}, which is a newer version's"
+        yield STATE_NEWER.problem("state", text, "start that version on it, or choose another one")
     if others := preflight.rows_of_others(layout):
         yield STATE_NEWER.problem(
             "state", f"{len(others)} files hold rows of another version, {others[0]} the first",
