@@ -26,7 +26,7 @@ from tests.flow.processes import ROOT, Fts
 from tests.flow.rig import SHARD, WRITER, Rig, assert_equation
 from tests.flow.upgrading import Releases, ask, outcome, upgraded
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 MakeRig = Callable[..., Rig]
 
 _PUSHED_GAPS = "SELECT * FROM gaps WHERE transport = 'Ws'"
