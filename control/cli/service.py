@@ -172,8 +172,6 @@ async def _run(
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     if options.reload is not None and not is_ignored:  # as by `nohup`
         loop.add_signal_handler(signal.SIGHUP, options.reload(supervisor))
-    signals.ignore_what_is_not_meant()
-    signals.obey_what_waits()
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
         await _live(supervisor, stop, options, parting)
@@ -223,6 +221,8 @@ async def _begin(supervisor: Supervisor, options: ServiceOptions) -> None:
         with back.open():
             legacy = back.legacy
             await supervisor.take_over(legacy.estate, back.close, legacy.why_back)
+        signals.ignore_what_is_not_meant()
+        signals.obey_what_waits()
 
 
 async def _until(condition: Callable[[EngineStatus], bool], supervisor: Supervisor) -> None:
