@@ -36,7 +36,7 @@ _PATH: Final = "PYTHONPATH"
 
 
 class Legacy(msgspec.Struct):
-    """Descriptors are numbers that are the same in the next program."""
+    """The message. Descriptors are numbers that are the same in the next program."""
 
     arguments: list[str]
     """The engine's command line, with the program before it."""
@@ -44,7 +44,6 @@ class Legacy(msgspec.Struct):
     """`PYTHONPATH` as the engine was started with it."""
     code: Code
     """What leaves this, and is gone back to."""
-    release: str
     config: msgspec.Raw
     """What is in force; the next program reads it as if it were in a file."""
     source: str
@@ -78,7 +77,6 @@ class Legacy(msgspec.Struct):
             arguments=sys.argv,
             module_path=os.environ.get(_PATH),
             code=OURS,
-            release=release(),
             config=msgspec.Raw(msgspec.json.encode(settings.config)),
             source=loaded.source,
             state_dir=str(loaded.state_dir),

@@ -43,7 +43,8 @@ class OnDisk(msgspec.Struct):
 
     version: str
     language: Language
-    code: Code
+    code: Code = OURS
+    """An older version does not say that, and is refused for its language."""
 
 
 @dataclass(frozen=True, slots=True)
