@@ -112,7 +112,7 @@ class Renewal:
         if unknown := differences(language(Legacy), found.language):
             raise EngineError(
                 f"version {found.version} on disk means something else by {', '.join(unknown[:5])}:"
-                " restart the engine"
+                " restart the engine, which declares what it misses meanwhile"
             )
         return found
 
