@@ -41,7 +41,7 @@ class ServerKeeper:
     def estate(self) -> ServerEstate:
         """What another program of this process needs. Raises EngineError while it does not run."""
         if self.report.state != "up":
-            raise EngineError(f"the private {self._server.title} is {self.report.state}")
+            raise EngineError(f"the {self._server.title} is {self.report.state}")
         estate = self._server.estate
         return msgspec.structs.replace(estate, restart_count=self.report.restart_count)
 
